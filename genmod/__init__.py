@@ -1,0 +1,56 @@
+"""genmod: latent-variable generative models, priced by one evidence lower bound.
+
+Everything is an encoder q(z | x), a decoder p(x | z) and a prior p(z); one :class:`ELBO` prices them.
+The names below are loaded when they are first used, so that ``import genmod`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from genmod.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from genmod.elbo import ELBO as ELBO
+    from genmod.elbo import Kind as Kind
+    from genmod.elbo import Measure as Measure
+    from genmod.elbo import Rate as Rate
+    from genmod.elbo import Stamp as Stamp
+    from genmod.training import fit as fit
+
+_HOME = {
+    "ELBO": "elbo",
+    "Kind": "elbo",
+    "Measure": "elbo",
+    "Rate": "elbo",
+    "Stamp": "elbo",
+    "fit": "training",
+}
+_ROOMS = (
+    "data",
+    "decoders",
+    "denoisers",
+    "distributions",
+    "encoders",
+    "evaluation",
+    "gaussian",
+    "models",
+    "nn",
+    "objectives",
+    "plots",
+    "priors",
+    "samplers",
+    "schedules",
+    "training",
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f"genmod.{_HOME[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"genmod.{name}")
+    raise AttributeError(f"module 'genmod' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, *_ROOMS, "__version__"])

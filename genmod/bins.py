@@ -1,0 +1,55 @@
+"""Integers on the real line: the one place that says where level ``k`` of ``count`` levels lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+
+
+@dataclass(frozen=True)
+class Bins:
+    """``count`` levels ``0 .. count - 1`` as evenly spaced centers on [-1, 1].
+
+    Level ``k`` owns the interval of width :attr:`width` around its center; the first and the last own
+    the rest of the line, so that the masses of any density sum to one.
+
+    >>> Bins(17).center(torch.tensor([0, 8, 16]))
+    tensor([-1.,  0.,  1.])
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        require(
+            self.count >= 2,
+            f"bins={self.count}",
+            "at least 2 levels",
+            "pass the number of distinct integers the data can hold (17 for the digits, 256 for "
+            "8-bit images)",
+        )
+
+    @property
+    def width(self) -> float:
+        """The distance between neighboring centers."""
+        return 2.0 / (self.count - 1)
+
+    def center(self, x: Tensor) -> Tensor:
+        """The real number that stands for each integer: floating point data keep their type."""
+        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        return real * self.width - 1.0
+
+    def level(self, real: Tensor) -> Tensor:
+        """The integer whose bin holds each real number."""
+        return ((real + 1.0) / self.width).round().clamp(0, self.count - 1).long()
+
+    def edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The lower and upper end of each integer's bin; infinite for the first and the last."""
+        center = self.center(x)
+        infinity = torch.full_like(center, torch.inf)
+        lower = torch.where(x <= 0, -infinity, center - self.width / 2)
+        upper = torch.where(x >= self.count - 1, infinity, center + self.width / 2)
+        return lower, upper

@@ -1,0 +1,107 @@
+"""Checks at the public border: a ``ValueError`` says what was got, what was expected, what to do.
+
+Checks of shape and type are free and always made. Checks of values read the whole tensor (and make a
+GPU wait), so a caller that has checked a data set once may run inside :func:`trusted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+from genmod.types import Shape
+
+_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+
+
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Skip checks of values inside this block: the caller has made them for the whole data set."""
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def require(condition: bool, got: str, expected: str, advice: str) -> None:
+    """Raise the project's one kind of complaint unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(f"got {got}; expected {expected}; {advice}")
+
+
+def check_shape(x: Tensor, shape: Shape, name: str = "x") -> None:
+    """Require ``x`` to be a batch ``(B, *shape)``."""
+    require(
+        x.ndim == len(shape) + 1 and tuple(x.shape[1:]) == tuple(shape),
+        f"{name} of shape {tuple(x.shape)}",
+        f"a batch of shape (B, {', '.join(map(str, shape))})",
+        "reshape the data, or build the model with the data's own event shape",
+    )
+
+
+def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> None:
+    """Require every (observed) value of ``x`` to be finite."""
+    require(
+        not x.dtype.is_complex and x.dtype is not torch.bool,
+        f"{name} of type {x.dtype}",
+        "real numbers",
+        "convert it first",
+    )
+    if _trusted.get() or not x.is_floating_point():
+        return
+    broken = ~torch.isfinite(x)
+    if observed is not None:
+        broken = broken & observed
+    count = int(broken.sum())
+    require(
+        count == 0,
+        f"{count} values of {name} that are NaN or infinite",
+        "finite numbers",
+        "clean the data, or pass observed=... to leave entries out of the bound",
+    )
+
+
+def check_integers(x: Tensor, bins: int, observed: Tensor | None = None, name: str = "x") -> None:
+    """Require ``x`` to hold whole numbers in ``0 .. bins - 1`` where observed."""
+    check_real(x, observed, name)
+    if _trusted.get():
+        return
+    seen = x if observed is None else x[observed]
+    if seen.is_floating_point():
+        fractions = int((seen != seen.round()).sum())
+        require(
+            fractions == 0,
+            f"{fractions} values of {name} that are not whole numbers",
+            f"integers in 0..{bins - 1}, because this decoder gives a probability mass",
+            "keep integer data integer (do not scale to [0, 1]), or use a decoder with a density",
+        )
+    if seen.numel():
+        low, high = int(seen.min()), int(seen.max())
+        require(
+            low >= 0 and high < bins,
+            f"{name} from {low} to {high}",
+            f"integers in 0..{bins - 1}",
+            f"set bins={high + 1} or more, or shift the data so that it begins at 0",
+        )
+
+
+def check_mask(observed: Tensor, x: Tensor) -> None:
+    """Require a mask of the entries that count to be boolean and of the data's own shape."""
+    require(
+        observed.dtype is torch.bool and observed.shape == x.shape,
+        f"observed of type {observed.dtype} and shape {tuple(observed.shape)}",
+        f"torch.bool of shape {tuple(x.shape)}",
+        "pass True where an entry of x was observed",
+    )
+
+
+def check_positive(value: float, name: str) -> None:
+    """Require a setting to be a positive, finite number."""
+    require(
+        0 < value < float("inf"), f"{name}={value}", "a positive finite number", f"change {name}"
+    )

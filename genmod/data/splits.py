@@ -1,0 +1,254 @@
+"""A data set: three checked tensors in memory, split by a permutation that everybody can redo.
+
+``N`` rows, each an event of the same shape. Integer data are ``torch.int64`` whatever they came in:
+``uint8`` would take an eighth of the memory, but its arithmetic wraps without a word
+(``2 * 200 = 144``), and categorical masses and table look-ups want 64-bit indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass as frozen_record
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.types import Shape
+
+Array: TypeAlias = NDArray[Any]
+SPLITS = ("train", "validation", "test")
+
+
+@frozen_record(frozen=True, eq=False)
+class Dataset:
+    """Three parts of one data set, checked when it is built.
+
+    Args:
+        name: what reports call it.
+        train, validation, test: tensors ``(N, *event)`` of one event shape and type:
+            ``torch.int64`` with values in ``0 .. bins - 1`` if ``bins`` is given, else finite
+            floating point numbers. A part may be empty, the training part may not.
+        bins: how many levels an entry can take; ``None`` for continuous data. It decides what a
+            likelihood is: a mass for integers, a density otherwise.
+        labels: one label a row for each part, keyed by ``"train"``, ``"validation"``, ``"test"``.
+
+    Raises:
+        ValueError: where the parts disagree, or values do not belong.
+
+    >>> data = Dataset("coins", *torch.tensor([0, 1, 1, 0]).reshape(4, 1).split([2, 1, 1]), bins=2)
+    >>> data
+    Dataset(coins: 2 train + 1 validation + 1 test, event shape (1,), integers 0..1)
+    """
+
+    name: str
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    bins: int | None = None
+    labels: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        for split, part in self.parts().items():
+            _check_part(split, part, self.train, self.bins)
+            check_values(part, self.bins, split)
+        require(
+            len(self.train) >= 1,
+            "an empty training part",
+            "at least one row to learn from",
+            "lower the fractions of validation and test",
+        )
+        if self.labels is not None:
+            _check_labels(self.labels, self.parts())
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of one event: what ``model(shape=...)`` wants."""
+        return tuple(self.train.shape[1:])
+
+    def parts(self) -> dict[str, Tensor]:
+        """The three tensors by name, training first."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def __repr__(self) -> str:
+        sizes = " + ".join(f"{len(part)} {split}" for split, part in self.parts().items())
+        kind = "real numbers" if self.bins is None else f"integers 0..{self.bins - 1}"
+        return f"Dataset({self.name}: {sizes}, event shape {self.shape}, {kind})"
+
+
+def dataset(
+    x: Tensor | Array,
+    *,
+    name: str = "data",
+    bins: int | None = None,
+    labels: Tensor | Array | None = None,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Check any tensor or NumPy array of rows and split it into train, validation and test.
+
+    The permutation depends on ``seed`` and the number of rows alone, so that two data sets of one
+    length are split alike. The first ``round(test N)`` rows of it are the test part, the next
+    ``round(validation (N - test rows))`` the validation part, the rest is for training.
+
+    Args:
+        x: rows ``(N, *event)``. Floating point tensors keep their type; arrays, for which
+            float64 is a default more than a choice, take torch's default type.
+        name: what reports call it.
+        bins: the number of levels, for integer data (17 for digits, 256 for 8-bit images). Whole
+            numbers stored as floating point are converted exactly; others are refused.
+        labels: one label a row, ``(N,)``.
+        validation: fraction of the rows left by the test part, in [0, 1).
+        test: fraction of all rows, in [0, 1).
+        seed: of the permutation.
+
+    Returns:
+        The three parts, on the device of ``x``.
+
+    Raises:
+        ValueError: data that are not numbers, not finite, not rows of events; integers without
+            ``bins``; values outside ``0 .. bins - 1``; too few rows for the split.
+
+    >>> dataset(torch.randn(100, 2), name="plane")
+    Dataset(plane: 72 train + 8 validation + 20 test, event shape (2,), real numbers)
+    """
+    rows = _numbers(x, "x")
+    require(
+        rows.ndim >= 2 and rows[:1].numel() > 0,
+        f"x of shape {tuple(rows.shape)}",
+        "rows of events, (N, *event), with at least one row and one number a row",
+        "give scalars an axis of their own (x[:, None]), and a single row a batch axis (x[None])",
+    )
+    check_values(rows, bins, "x")
+    rows = rows if bins is None else rows.to(torch.int64)
+    indices = _split(len(rows), validation, test, seed)
+    marks = _split_labels(labels, len(rows), indices)
+    train, held_out, tested = (rows[index.to(rows.device)] for index in indices)
+    return Dataset(name, train, held_out, tested, bins, marks)
+
+
+def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
+    """Require finite reals (``bins=None``) or whole numbers in ``0 .. bins - 1``.
+
+    Raises:
+        ValueError: with how many values broke the rule, and the index of the first.
+    """
+    if bins is None:
+        require(
+            x.is_floating_point(),
+            f"{x.dtype} data in {name} and bins=None",
+            "floating point data, or integer data with its number of levels",
+            "pass bins=... (largest possible value + 1) to keep integers a probability mass, "
+            "or x.float() if they are measurements on a scale",
+        )
+    if x.is_floating_point():
+        _refuse(
+            ~torch.isfinite(x), x, name, "NaN or infinite", "finite numbers", "clean the data first"
+        )
+    if bins is None:
+        return
+    require(bins >= 2, f"bins={bins}", "at least 2 levels", "pass the number of possible values")
+    levels = f"integers in 0..{bins - 1}"
+    if x.is_floating_point():
+        advice = (
+            "keep integer data integer (do not scale to [0, 1]), or pass bins=None for a density"
+        )
+        _refuse(x != x.round(), x, name, "non-integer", levels, advice)
+    outside = (x < 0) | (x >= bins)
+    _refuse(outside, x, name, "out-of-range", levels, "raise bins, or shift the data to begin at 0")
+
+
+def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advice: str) -> None:
+    """Raise, with the count and the first index, if any value is broken."""
+    count = int(broken.sum())
+    if count:
+        first = tuple(torch.nonzero(broken)[0].tolist())
+        got = f"{x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
+        raise ValueError(f"{got}{first}, which is {x[first].item()}; expected {expected}; {advice}")
+
+
+def _numbers(x: Tensor | Array, name: str) -> Tensor:
+    """A detached tensor of real numbers; arrays of reals take torch's default type."""
+    if isinstance(x, np.ndarray):
+        require(
+            x.dtype.kind in "biuf",
+            f"an array {name} of type {x.dtype}",
+            "an array of numbers",
+            "select and encode the columns you mean to model",
+        )
+        if x.dtype.kind == "f":
+            return torch.tensor(x.astype(np.float64)).to(torch.get_default_dtype())
+        return torch.tensor(x.astype(np.int64))
+    require(
+        isinstance(x, Tensor),
+        f"{name} of type {type(x).__name__}",
+        "a torch tensor or a NumPy array",
+        "convert it with torch.tensor or numpy.asarray, and split labels from data yourself",
+    )
+    require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
+    real = x.detach()
+    return real if real.is_floating_point() else real.to(torch.int64)
+
+
+def _split(count: int, validation: float, test: float, seed: int) -> list[Tensor]:
+    """Row indices of train, validation and test."""
+    for fraction, split in ((validation, "validation"), (test, "test")):
+        require(
+            0 <= fraction < 1,
+            f"{split}={fraction}",
+            "a fraction in [0, 1)",
+            "give the share of rows, not their number",
+        )
+    tested = round(test * count)
+    validated = round(validation * (count - tested))
+    trained = count - tested - validated
+    require(
+        trained >= 2 and (tested >= 1 or test == 0) and (validated >= 1 or validation == 0),
+        f"{count} rows, which validation={validation} and test={test} split into {trained} train, "
+        f"{validated} validation and {tested} test",
+        "at least 2 rows to train on and 1 in every other part asked for",
+        "bring more rows, or set a fraction to 0 to go without that part",
+    )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return [order[tested + validated :], order[tested : tested + validated], order[:tested]]
+
+
+def _split_labels(
+    labels: Tensor | Array | None, count: int, indices: list[Tensor]
+) -> dict[str, Tensor] | None:
+    if labels is None:
+        return None
+    marks = _numbers(labels, "labels")
+    require(
+        marks.shape[:1] == (count,),
+        f"labels of shape {tuple(marks.shape)}",
+        f"one label for each of the {count} rows of x",
+        "pass them in the order of the rows",
+    )
+    parts = (marks[index.to(marks.device)] for index in indices)
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def _check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> None:
+    require(
+        part.ndim >= 2 and part.shape[1:] == train.shape[1:] and part.dtype == train.dtype,
+        f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
+        f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
+        "cut all parts from one tensor, or use genmod.data.dataset",
+    )
+    require(
+        bins is None or part.dtype is torch.int64,
+        f"a {split} part of type {part.dtype} with bins={bins}",
+        "torch.int64, whose arithmetic does not wrap",
+        "convert it with .long(), or use genmod.data.dataset",
+    )
+
+
+def _check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+    sizes = {split: len(part) for split, part in parts.items()}
+    got = {split: len(marks) for split, marks in labels.items()}
+    require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")

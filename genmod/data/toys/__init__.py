@@ -1,0 +1,29 @@
+"""Densities on the plane whose entropy is known, so that a model's gap can be read in nats.
+
+Each is a ``torch.distributions.Distribution`` of events ``(2,)``: ``sample`` (with torch's API, or
+with a generator of one's own), an exact ``log_prob``, and ``entropy`` in nats: closed form where
+there is one, else deterministic quadrature. The mean of ``-log_prob`` over fresh samples is the
+entropy, so no model of these data can have an expected log-density above minus that.
+"""
+
+from genmod.data.toys.arcs import Moons as Moons
+from genmod.data.toys.arcs import Spiral as Spiral
+from genmod.data.toys.mixture import GaussianMixture as GaussianMixture
+from genmod.data.toys.plain import Banana as Banana
+from genmod.data.toys.plain import Checkerboard as Checkerboard
+from genmod.data.toys.plain import Correlated as Correlated
+from genmod.data.toys.ring import Ring as Ring
+from genmod.data.toys.toy import Toy as Toy
+from genmod.data.toys.toy import toy_dataset as toy_dataset
+
+__all__ = [
+    "Banana",
+    "Checkerboard",
+    "Correlated",
+    "GaussianMixture",
+    "Moons",
+    "Ring",
+    "Spiral",
+    "Toy",
+    "toy_dataset",
+]

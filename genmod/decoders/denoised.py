@@ -1,0 +1,40 @@
+r"""A diffusion's last step: :math:`p(x | z_0)`, from what its denoiser makes of :math:`z_0`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from genmod.decoders.base import Decoder
+from genmod.denoisers import Denoiser, denoise
+from genmod.schedules import Schedule, time_dtype
+
+
+class Denoised(Decoder):
+    r"""Denoise :math:`z_0`, then let another decoder spread probability around the result.
+
+    The lecture's :math:`p(x_0 | x_1)`. The denoiser is the prior's own, one module in two parts.
+
+    Args:
+        denoiser: the denoiser.
+        schedule: the schedule, whose clean end says how noisy :math:`z_0` is.
+        decoder: takes :math:`\hat x` for its state: ``Gaussian(Identity(), shape)`` for real data,
+            ``DiscretizedLogistic(Identity(), shape, bins)`` for integers.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
+    """
+
+    def __init__(self, denoiser: Denoiser, schedule: Schedule, decoder: Decoder) -> None:
+        super().__init__(decoder.shape, decoder.measure, decoder.bins)
+        self.denoiser, self.schedule, self.decoder = denoiser, schedule, decoder
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:
+        """The distribution of ``x`` given ``z_0``."""
+        start = torch.zeros(len(state), dtype=time_dtype(state.device), device=state.device)
+        x_hat = denoise(self.denoiser, state, self.schedule.at(start), context).x_hat
+        return self.decoder(x_hat, context)
+
+    def formula(self) -> str:
+        """The decoder as it would stand on paper."""
+        return self.decoder.formula().replace("| z)", "| z_0)").replace("d(z)", "x_hat(z_0)")

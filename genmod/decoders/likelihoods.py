@@ -1,0 +1,184 @@
+"""Decoders that read a network's output as the parameters of a distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from genmod import distributions
+from genmod.bins import Bins
+from genmod.decoders.base import Decoder
+from genmod.decoders.scales import Fixed, Global, Predicted, Scale
+from genmod.elbo import Measure
+from genmod.nn import outputs
+from genmod.shapes import size
+from genmod.types import Shape
+
+
+class Bernoulli(Decoder):
+    """Bits: the network gives the log-odds of each.
+
+    Args:
+        network: one output for each entry of ``x``.
+        shape: the event shape of ``x``.
+    """
+
+    def __init__(self, network: nn.Module, shape: Shape) -> None:
+        super().__init__(shape, Measure.MASS, bins=2)
+        self.network = network
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Bernoulli:
+        """The distribution of each row."""
+        return distributions.Bernoulli(outputs(self.network, self.shape, state, context=context))
+
+    def formula(self) -> str:
+        """The decoder as it would stand on paper."""
+        return "p(x | z) = Bernoulli(x; sigmoid(d(z)))"
+
+
+class Categorical(Decoder):
+    """Levels without an order: the network gives the logits of each entry's levels.
+
+    Args:
+        network: ``bins`` outputs for each entry of ``x``, the level changing fastest.
+        shape: the event shape of ``x``.
+        bins: how many levels.
+    """
+
+    def __init__(self, network: nn.Module, shape: Shape, bins: int) -> None:
+        super().__init__(shape, Measure.MASS, bins=Bins(bins).count)
+        self.network = network
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Categorical:
+        """The distribution of each row."""
+        shape = (*self.shape, self.bins or 0)
+        return distributions.Categorical(outputs(self.network, shape, state, context=context))
+
+    def formula(self) -> str:
+        """The decoder as it would stand on paper."""
+        return "p(x | z) = Categorical(x; softmax(d(z)))"
+
+
+class LocationScale(Decoder):
+    """A location that the network gives for each entry, and a scale.
+
+    Args:
+        network: the location of each entry of ``x``; and its log-scale after that, with
+            :class:`~genmod.decoders.Predicted`.
+        shape: the event shape of ``x``.
+        scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned.
+        bins: how many levels, for integer data.
+    """
+
+    name = ""
+
+    def __init__(
+        self, network: nn.Module, shape: Shape, scale: Scale | float, bins: int | None = None
+    ) -> None:
+        super().__init__(shape, Measure.DENSITY if bins is None else Measure.MASS, bins)
+        self.network = network
+        self.scale = scale if isinstance(scale, Scale) else Fixed(scale)
+
+    def both(self, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The location and the log-scale of each entry."""
+        shape = (1 + self.scale.outputs, *self.shape)
+        said = outputs(self.network, shape, state, context=context)
+        return said[:, 0], self.scale(said[:, 1:] if self.scale.outputs else said)
+
+    def formula(self) -> str:
+        """The decoder as it would stand on paper."""
+        spread = {Fixed: "s", Global: "s"}.get(type(self.scale), "s_i")
+        spread = "s_i(z)" if isinstance(self.scale, Predicted) else spread
+        return f"p(x | z) = {self.name}(x; d(z), {spread})"
+
+
+class Gaussian(LocationScale):
+    """Real numbers: ``N(d(z), std^2)`` for each entry (see :class:`LocationScale`)."""
+
+    name = "N"
+
+    def __init__(
+        self, network: nn.Module, shape: Shape, scale: Scale | float | None = None
+    ) -> None:
+        super().__init__(network, shape, Global() if scale is None else scale)
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Normal:
+        """The distribution of each row."""
+        return distributions.Normal(*self.both(state, context))
+
+
+class DiscretizedLogistic(LocationScale):
+    """Integers: a logistic distribution on [-1, 1], integrated over bins."""
+
+    name = "Logistic over bins"
+
+    def __init__(
+        self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
+    ) -> None:
+        levels = Bins(bins)
+        super().__init__(network, shape, Global(levels.width) if scale is None else scale, bins)
+        self.levels = levels
+
+    def forward(
+        self, state: Tensor, context: Tensor | None = None
+    ) -> distributions.DiscretizedLogistic:
+        """The distribution of each row."""
+        return distributions.DiscretizedLogistic(*self.both(state, context), self.levels)
+
+
+class DiscretizedGaussian(LocationScale):
+    """Integers: a normal distribution on [-1, 1], integrated over bins."""
+
+    name = "N over bins"
+
+    def __init__(
+        self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
+    ) -> None:
+        levels = Bins(bins)
+        super().__init__(network, shape, Global(levels.width) if scale is None else scale, bins)
+        self.levels = levels
+
+    def forward(
+        self, state: Tensor, context: Tensor | None = None
+    ) -> distributions.DiscretizedNormal:
+        """The distribution of each row."""
+        return distributions.DiscretizedNormal(*self.both(state, context), self.levels)
+
+
+class Identity(nn.Module):
+    """A network that says what it is given: for a decoder whose state already is the location."""
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """The state."""
+        return state
+
+
+def likelihood(
+    network: Callable[[int], nn.Module],
+    shape: Shape,
+    bins: int | None,
+    scale: Scale | float | None = None,
+) -> Decoder:
+    """The decoder one would reach for first: by the number of levels of the data.
+
+    Real data get a Gaussian with one learned std, bits a Bernoulli, integers a discretized logistic
+    whose scale the network says.
+
+    Args:
+        network: builds a network with a given number of outputs a row.
+        shape: the event shape of ``x``.
+        bins: how many levels, or ``None`` for real data.
+        scale: another scale than the customary one.
+    """
+    entries = size(shape)
+    if bins == 2 and scale is None:
+        return Bernoulli(network(entries), shape)
+    if bins is None:
+        chosen: Scale | float = Global() if scale is None else scale
+    else:
+        chosen = Predicted(Bins(bins).width) if scale is None else scale
+    count = entries * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
+    if bins is None:
+        return Gaussian(network(count), shape, chosen)
+    return DiscretizedLogistic(network(count), shape, bins, chosen)

@@ -1,0 +1,100 @@
+"""Where a decoder's scale (its log-std, or the log-scale of a logistic) comes from."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from genmod.checks import check_positive
+from genmod.types import Shape
+
+
+class Scale(nn.Module, ABC):
+    """A log-scale for each entry of ``x``."""
+
+    outputs: int = 0
+    """How many numbers an entry it takes from the network."""
+
+    @abstractmethod
+    def forward(self, said: Tensor) -> Tensor:
+        """The log-scale, to broadcast against ``(B, *event)``; ``said`` is ``(B, outputs, *event)``."""
+
+
+class Fixed(Scale):
+    """One number that is never learned.
+
+    Args:
+        value: the scale.
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        check_positive(value, "scale")
+        self.value = value
+
+    def forward(self, said: Tensor) -> Tensor:
+        """The log-scale."""
+        return torch.full((), math.log(self.value), dtype=said.dtype, device=said.device)
+
+    def extra_repr(self) -> str:
+        """The number."""
+        return f"{self.value:g}"
+
+
+class Global(Scale):
+    """One number for all entries, learned.
+
+    Args:
+        initial: the scale it starts from.
+
+    Reference: Dai, Wipf, "Diagnosing and Enhancing VAE Models" (2019), section 5.
+    """
+
+    def __init__(self, initial: float = 1.0) -> None:
+        super().__init__()
+        check_positive(initial, "initial")
+        self.log_scale = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def forward(self, said: Tensor) -> Tensor:
+        """The log-scale."""
+        return self.log_scale
+
+
+class PerDimension(Scale):
+    """One number for each entry of ``x``, the same for all samples, learned.
+
+    Args:
+        shape: the event shape of ``x``.
+        initial: the scale they start from.
+    """
+
+    def __init__(self, shape: Shape, initial: float = 1.0) -> None:
+        super().__init__()
+        check_positive(initial, "initial")
+        self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial)))
+
+    def forward(self, said: Tensor) -> Tensor:
+        """The log-scale."""
+        return self.log_scale[None]
+
+
+class Predicted(Scale):
+    """One number for each entry of each sample, said by the network.
+
+    Args:
+        initial: the scale that an output of zero stands for.
+    """
+
+    outputs = 1
+
+    def __init__(self, initial: float = 1.0) -> None:
+        super().__init__()
+        check_positive(initial, "initial")
+        self.log_initial = math.log(initial)
+
+    def forward(self, said: Tensor) -> Tensor:
+        """The log-scale."""
+        return said[:, 0] + self.log_initial

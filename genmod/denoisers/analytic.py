@@ -1,0 +1,92 @@
+r"""Denoisers known in closed form: the optimum a network is trained towards.
+
+The optimal denoiser is :math:`\mathbb{E}[x | z_t]`, an average over *all* data weighted by how well
+each point explains :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` asks for the entire data set
+(lecture, "You need to use the entire dataset!") while :math:`q(x_{t-1} | x_t, x_0)` does not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.denoisers.base import Denoised, Denoiser, scales_of
+from genmod.types import PerSample, Real
+
+
+class GaussianDenoiser(Denoiser):
+    r"""The optimal denoiser of :math:`x \sim \mathcal{N}(\mu, \Sigma)`.
+
+    .. math:: \mathbb{E}[x|z] = \mu + \alpha\Sigma(\alpha^2\Sigma + \sigma^2 I)^{-1}(z - \alpha\mu)
+
+    Args:
+        mean: ``(d,)``.
+        covariance: ``(d, d)``, positive semi-definite.
+    """
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        values, vectors = torch.linalg.eigh(covariance)
+        require(
+            bool(values[0] > -1e-9 * values[-1]),
+            f"a covariance with eigenvalue {float(values[0]):g}",
+            "a positive semi-definite one",
+            "symmetrize it, or add a ridge",
+        )
+        self.register_buffer("mean", mean)
+        self.register_buffer("values", values.clamp(min=0))
+        self.register_buffer("vectors", vectors)
+
+    def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
+        """The posterior mean of each row."""
+        alpha, sigma = scales_of(log_snr, z)
+        gain = alpha * self.values / (alpha.square() * self.values + sigma.square())
+        along = (z - alpha * self.mean) @ self.vectors
+        return Denoised(self.mean + (gain * along) @ self.vectors.T)
+
+
+class EmpiricalDenoiser(Denoiser):
+    r"""The optimal denoiser of the uniform distribution over ``N`` points.
+
+    .. math:: \mathbb{E}[x|z] = \sum_n w_n x_n, \qquad
+        w = \mathrm{softmax}_n\left(-\frac{\|z - \alpha x_n\|^2}{2\sigma^2}\right)
+
+    Args:
+        points: ``(N, *event)``: the entire data set.
+        log_weights: ``(N,)``, up to a constant; equal weights by default.
+        std: spread of each point, to make a mixture of isotropic Gaussians; none by default.
+    """
+
+    points: Tensor
+    log_weights: Tensor
+
+    def __init__(
+        self, points: Tensor, log_weights: Tensor | None = None, std: float = 0.0
+    ) -> None:
+        super().__init__()
+        require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
+        if log_weights is None:
+            log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)
+        self.register_buffer("points", points)
+        self.register_buffer("log_weights", log_weights)
+        self.std = std
+
+    def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
+        """The posterior mean of each row, and its variance per entry."""
+        flat, points = z.flatten(1), self.points.flatten(1)
+        alpha, sigma = scales_of(log_snr, flat)
+        spread = (alpha * self.std).square() + sigma.square()
+        # |z - alpha x|^2 without |z|^2, which is the same for every point.
+        explains = alpha * (flat @ points.T) - 0.5 * alpha.square() * points.square().sum(1)
+        weights = (explains / spread + self.log_weights).softmax(-1)
+        shrink = alpha * self.std**2 / spread
+        keep = 1 - alpha * shrink
+        mean = keep * (weights @ points) + shrink * flat
+        second = keep.square() * (weights @ points.square() - (weights @ points).square())
+        within = self.std**2 * sigma.square() / spread
+        return Denoised(mean.reshape(z.shape), (second + within).reshape(z.shape))

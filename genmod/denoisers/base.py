@@ -1,0 +1,44 @@
+r"""A denoiser: from :math:`z_t` and its log-SNR, what the clean ``x`` was.
+
+Denoisers see variance-preserving states (:math:`\alpha^2 + \sigma^2 = 1`) and log-SNR, never ``t``:
+the same denoiser then serves every schedule and every number of steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from genmod.schedules import Point
+from genmod.shapes import against
+from genmod.types import PerSample, Real
+
+
+class Denoised(NamedTuple):
+    """The mean of ``x`` given ``z_t``, and its variance where the denoiser knows it."""
+
+    x_hat: Tensor
+    variance: Tensor | None = None
+
+
+class Denoiser(nn.Module, ABC):
+    """The mean of ``x`` given ``z_t``."""
+
+    @abstractmethod
+    def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
+        """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
+
+
+def denoise(
+    denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None
+) -> Denoised:
+    """Denoise a state of any schedule: scaled to variance one, its noise level given as log-SNR."""
+    scale = against((point.alpha.square() + point.sigma.square()).rsqrt(), z)
+    return denoiser(z * scale, point.log_snr.to(z.dtype), context)
+
+
+def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The variance-preserving alpha and sigma of a log-SNR, to broadcast against ``z``."""
+    return against(log_snr.sigmoid().sqrt(), z), against((-log_snr).sigmoid().sqrt(), z)

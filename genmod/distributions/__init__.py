@@ -1,0 +1,16 @@
+"""Distributions over one event a row: ``log_prob`` gives ``(B,)`` nats, entries apart on request."""
+
+from genmod.distributions.base import Factorized as Factorized
+from genmod.distributions.base import elementwise as elementwise
+from genmod.distributions.base import masked_log_prob as masked_log_prob
+from genmod.distributions.dirac import Dirac as Dirac
+from genmod.distributions.discrete import Bernoulli as Bernoulli
+from genmod.distributions.discrete import Categorical as Categorical
+from genmod.distributions.discretized import Discretized as Discretized
+from genmod.distributions.discretized import DiscretizedLogistic as DiscretizedLogistic
+from genmod.distributions.discretized import DiscretizedNormal as DiscretizedNormal
+from genmod.distributions.divergence import log_ratio as log_ratio
+from genmod.distributions.divergence import rate as rate
+from genmod.distributions.divergence import register_units as register_units
+from genmod.distributions.normal import Normal as Normal
+from genmod.distributions.normal import StandardNormal as StandardNormal

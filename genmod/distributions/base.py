@@ -1,0 +1,68 @@
+"""Distributions over one event a row, and what the bound asks of any distribution."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+from genmod.checks import require
+from genmod.shapes import event_sum
+from genmod.types import PerSample, Shape
+
+
+class Factorized(Distribution, ABC):
+    """A distribution whose dimensions are independent given its parameters.
+
+    The first dimension of its parameters is the batch ``(B,)``, all others are one event. A subclass
+    gives the log-probability of each entry; this class sums it. Arguments are not validated here: the
+    hot path builds one of these a step, and validation makes a GPU wait (see :mod:`genmod.checks`).
+    """
+
+    has_rsample = False
+    arg_constraints: dict[str, constraints.Constraint] = {}
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__(shape[:1], shape[1:], validate_args=False)
+
+    @abstractmethod
+    def elementwise(self, x: Tensor) -> Tensor:
+        """``log p`` of each entry, ``(B, *event)``."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """``log p`` of each row, ``(B,)``: the sum over its entries."""
+        return event_sum(self.elementwise(value))
+
+    def refuse_extra(self, sample_shape: torch.Size | Shape) -> None:
+        """Rows are the only batch: several draws are several calls (or repeated rows)."""
+        require(
+            len(sample_shape) == 0,
+            f"sample_shape={tuple(sample_shape)}",
+            "an empty sample shape",
+            "repeat the rows of the parameters instead",
+        )
+
+
+def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
+    """``log p`` of each entry of ``x``, for a distribution that factorizes over them."""
+    if isinstance(distribution, Factorized):
+        return distribution.elementwise(x)
+    base = distribution
+    while isinstance(base, Independent):
+        base = base.base_dist
+    require(
+        not base.event_shape,
+        f"{distribution}",
+        "a distribution that factorizes over the entries of x",
+        "observed=... leaves single entries out of the bound, which needs a factorized decoder",
+    )
+    return base.log_prob(x)
+
+
+def masked_log_prob(distribution: Distribution, x: Tensor, observed: Tensor | None) -> PerSample:
+    """``log p`` of the observed entries of each row."""
+    if observed is None:
+        return distribution.log_prob(x)
+    return event_sum(torch.where(observed, elementwise(distribution, x), 0.0))

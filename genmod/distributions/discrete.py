@@ -1,0 +1,72 @@
+"""Bits and unordered levels: Bernoulli and categorical distributions over the entries of an event."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from genmod import random
+from genmod.distributions.base import Factorized
+from genmod.types import Shape
+
+
+class Bernoulli(Factorized):
+    """A bit for each entry, from its logit.
+
+    Args:
+        logits: ``(B, *event)``, the log-odds of a one.
+    """
+
+    support = constraints.boolean
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        super().__init__(logits.shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """The probability of a one."""
+        return self.logits.sigmoid()
+
+    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+        """Bits, as integers."""
+        self.refuse_extra(sample_shape)
+        noise = random.uniform(tuple(self.logits.shape), self.logits.dtype, self.logits.device)
+        return (noise < self.mean).long()
+
+    def elementwise(self, x: Tensor) -> Tensor:
+        """The log mass of each bit, from the logit (no sigmoid: nothing saturates)."""
+        bits = x.to(self.logits.dtype)
+        return -F.binary_cross_entropy_with_logits(self.logits, bits, reduction="none")
+
+
+class Categorical(Factorized):
+    """A level for each entry, without an order among the levels.
+
+    Args:
+        logits: ``(B, *event, K)`` for ``K`` levels.
+    """
+
+    support = constraints.nonnegative_integer
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        super().__init__(logits.shape[:-1])
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean level (an order is assumed here, for pictures only)."""
+        levels = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return (self.logits.softmax(-1) * levels).sum(-1)
+
+    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+        """A level for each entry (the Gumbel-max trick: keyed noise like any other)."""
+        self.refuse_extra(sample_shape)
+        noise = random.uniform(tuple(self.logits.shape), torch.float64, self.logits.device)
+        return (self.logits - (-noise.log()).log()).argmax(-1)
+
+    def elementwise(self, x: Tensor) -> Tensor:
+        """The log mass of each entry's level."""
+        return self.logits.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]

@@ -1,0 +1,40 @@
+"""An encoder: from data to a posterior over latents, ``q(z | x)``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeAlias
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from genmod.bins import Bins
+from genmod.encoders.posteriors import Noised, TopDownPosterior
+from genmod.types import Batch
+
+Posterior: TypeAlias = Distribution | TopDownPosterior | Noised
+"""A distribution at once; or level by level, given the state above; or noised, at any time."""
+
+
+class Encoder(nn.Module, ABC):
+    """``q(z | x)``.
+
+    Args:
+        bins: how many levels integer data have; they are put on [-1, 1]. ``None``: real data.
+    """
+
+    def __init__(self, bins: int | None = None) -> None:
+        super().__init__()
+        self.bins = None if bins is None else Bins(bins)
+
+    @abstractmethod
+    def forward(self, x: Batch, context: Tensor | None = None) -> Posterior:
+        """The posterior of a batch ``(B, *event)``."""
+
+    @abstractmethod
+    def formula(self) -> str:
+        """The encoder as it would stand on paper."""
+
+    def real(self, x: Tensor) -> Tensor:
+        """The data as real numbers."""
+        return x if self.bins is None else self.bins.center(x)

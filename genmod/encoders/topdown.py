@@ -1,0 +1,70 @@
+"""Top-down inference: the data are read once, bottom-up; the latents are drawn in the prior's order.
+
+Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2; Child, "Very Deep
+VAEs" (2021), section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from genmod.distributions import Normal
+from genmod.encoders.base import Encoder
+from genmod.encoders.posteriors import TopDownPosterior
+from genmod.nn import call, outputs
+from genmod.types import Batch, Shape
+
+
+class TopDown(Encoder):
+    """Features of ``x``, one tensor a level, shared by the heads that meet the generative state.
+
+    Args:
+        stages: the bottom-up networks, from the data upwards: the first takes ``x``, each other the
+            features below it. Stage ``l`` feeds latent ``z_l``.
+        heads: for each latent from the *top* down (the prior's order), ``head(features, state)``
+            gives its distribution: a :class:`Head`, or any module like it.
+        bins: how many levels integer data have.
+    """
+
+    def __init__(
+        self, stages: Iterable[nn.Module], heads: Iterable[nn.Module], bins: int | None = None
+    ) -> None:
+        super().__init__(bins)
+        self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
+
+    def forward(self, x: Batch, context: Tensor | None = None) -> TopDownPosterior:
+        """Read the data once; the latents come later, level by level."""
+        h, features = self.real(x), []
+        for stage in self.stages:
+            h = call(stage, h, context=context)
+            features.append(h)
+        return TopDownPosterior(features[::-1], list(self.heads), context)
+
+    def formula(self) -> str:
+        """The encoder as it would stand on paper."""
+        levels = len(self.heads)
+        factors = [f"q(z{levels} | x)"]
+        factors += [f"q(z{i} | z{i + 1}.., x)" for i in range(levels - 1, 0, -1)]
+        return f"q(z | x) = {' '.join(factors)}"
+
+
+class Head(nn.Module):
+    """``q(z_l | state, x)``: a Gaussian from the features of the data and the state from above.
+
+    Args:
+        network: takes both, concatenated; gives mean and log-std for each of the latent's numbers.
+        shape: the latent's event shape.
+    """
+
+    def __init__(self, network: nn.Module, shape: Shape) -> None:
+        super().__init__()
+        self.network, self.shape = network, tuple(shape)
+
+    def forward(self, features: Tensor, state: Tensor, context: Tensor | None = None) -> Normal:
+        """The Gaussian of each row."""
+        seen = torch.cat([features, state], -1)
+        both = outputs(self.network, (2, *self.shape), seen, context=context)
+        return Normal(both[:, 0], both[:, 1])

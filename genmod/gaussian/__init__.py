@@ -1,0 +1,59 @@
+"""Gaussians in closed form: divergences, entropies, products, conditioning, distances.
+
+The suffix of a name says how the Gaussian is given:
+
+* none: ``mean`` and ``std``, elementwise, nats per dimension. Stds are checked.
+* ``_log_std``: ``mean`` and ``log_std``, elementwise. Fast, and unchecked because any log-std is
+  valid: the door for a model's own loop.
+* ``_isotropic``: one ``std`` per sample, summed over the event.
+* ``_full``: ``mean`` and the Cholesky factor ``tril`` of the covariance, one number per sample.
+
+``_standard`` measures against N(0, I). All are differentiable, broadcast as torch does, and compute
+half precision in float32.
+
+>>> import torch
+>>> kl_standard(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
+tensor([0., 2.])
+"""
+
+from genmod.gaussian.diagonal import (
+    entropy,
+    kl,
+    kl_isotropic,
+    kl_standard,
+    log_prob,
+    product,
+    product_log_normalizer,
+)
+from genmod.gaussian.full import entropy_full, kl_full, kl_standard_full, log_prob_full
+from genmod.gaussian.kernels import (
+    entropy_log_std,
+    kl_log_std,
+    kl_standard_log_std,
+    log_prob_log_std,
+    product_log_std,
+)
+from genmod.gaussian.linear import LinearGaussian
+from genmod.gaussian.transport import wasserstein_squared, wasserstein_squared_full
+
+__all__ = [
+    "LinearGaussian",
+    "entropy",
+    "entropy_full",
+    "entropy_log_std",
+    "kl",
+    "kl_full",
+    "kl_isotropic",
+    "kl_log_std",
+    "kl_standard",
+    "kl_standard_full",
+    "kl_standard_log_std",
+    "log_prob",
+    "log_prob_full",
+    "log_prob_log_std",
+    "product",
+    "product_log_normalizer",
+    "product_log_std",
+    "wasserstein_squared",
+    "wasserstein_squared_full",
+]

@@ -1,0 +1,215 @@
+"""Scalar, diagonal and isotropic Gaussians given by their stds, with checked inputs.
+
+Symbols: q = N(mean_q, std_q^2), p likewise; d = log(std_q / std_p) and
+delta = (mean_q - mean_p) / std_p. A scalar Gaussian is the elementwise form on tensors of shape ();
+a diagonal one is the elementwise form, which the caller sums over the event.
+
+Claim: no overflow and no NaN for stds from 1e-6 to 1e6 in float32, in values and in gradients, and
+no cancellation where q and p nearly agree. A std is a value to check (read from the device); a
+model that emits log-stds should call the ``*_log_std`` forms of :mod:`genmod.gaussian.kernels`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.gaussian.border import check_std, common_shape, in_float32, same_shape
+from genmod.gaussian.kernels import HALF_LOG_TAU, kl_standard_log_std
+from genmod.types import Shape
+
+
+def log_ratio(std_q: Tensor, std_p: Tensor) -> Tensor:
+    """log(std_q / std_p) to full relative precision, also where the two nearly agree."""
+    difference = std_q - std_p
+    near = difference.abs() < 0.5 * std_p
+    # log std_q - log std_p fails at std_q = 1.0001e6, std_p = 1e6 in float32: each log carries an
+    # error of 1e-6. log1p alone fails at std_q / std_p = 1e-12, where it is asked for log 0.
+    excess = torch.where(near, difference, 0) / std_p
+    return torch.where(near, torch.log1p(excess), torch.log(std_q) - torch.log(std_p))
+
+
+def kl(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
+    """KL(q || p) of diagonal Gaussians, elementwise, in nats.
+
+        log(std_p / std_q) + (std_q^2 + (mean_q - mean_p)^2) / (2 std_p^2) - 1/2
+
+    Args:
+        mean_q: mean of q, any shape; the other three broadcast with it.
+        std_q: standard deviation of q, above 0.
+        mean_p: mean of p.
+        std_p: standard deviation of p, above 0.
+
+    Returns:
+        Nats per dimension, of the broadcast shape, never negative.
+
+    Raises:
+        ValueError: a std is not positive and finite, or the shapes do not broadcast.
+
+    >>> zero, one = torch.zeros(1), torch.ones(1)
+    >>> kl(one, one, zero, one)
+    tensor([0.5000])
+    """
+    mean_q, std_q, mean_p, std_p = checked_pair(mean_q, std_q, mean_p, std_p)
+    return kl_standard_log_std((mean_q - mean_p) / std_p, log_ratio(std_q, std_p))
+
+
+def kl_standard(mean: Tensor, std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)), elementwise, in nats: 1/2 (std^2 - 1 - log std^2 + mean^2).
+
+    Args:
+        mean: any shape.
+        std: above 0; broadcasts with ``mean``.
+
+    Returns:
+        Nats per dimension, of the broadcast shape, never negative.
+
+    Raises:
+        ValueError: a std is not positive and finite, or the shapes do not broadcast.
+
+    >>> kl_standard(torch.tensor([0.0, 2.0]), torch.ones(2))
+    tensor([0., 2.])
+    """
+    mean, std = same_shape(in_float32(mean), in_float32(std))
+    check_std(std, "std")
+    return kl_standard_log_std(mean, torch.log(std))
+
+
+def kl_isotropic(
+    mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor, event_dims: int = 1
+) -> Tensor:
+    """KL(q || p) with one std per sample, summed over the event, in nats.
+
+        D/2 (expm1(2 d) - 2 d) + 1/2 |mean_q - mean_p|^2 / std_p^2,    D = dimensions of the event
+
+    Args:
+        mean_q: mean of q, ``(*batch, *event)``; broadcasts with ``mean_p``.
+        std_q: standard deviation of q, above 0, ``(*batch)`` (or a single number).
+        mean_p: mean of p, ``(*batch, *event)``.
+        std_p: standard deviation of p, above 0, ``(*batch)`` (or a single number).
+        event_dims: how many trailing dimensions of the means are the event: 3 for images.
+
+    Returns:
+        Nats per sample, ``(*batch)``, never negative.
+
+    Raises:
+        ValueError: a std is not positive and finite, or the shapes do not fit.
+
+    >>> kl_isotropic(torch.ones(5, 3, 8, 8), torch.ones(5), torch.zeros(3, 8, 8), torch.ones(()), 3)
+    tensor([96., 96., 96., 96., 96.])
+    """
+    mean_q, std_q, mean_p, std_p = map(in_float32, (mean_q, std_q, mean_p, std_p))
+    batch_q, event_q = _split(mean_q, event_dims, "mean_q")
+    batch_p, event_p = _split(mean_p, event_dims, "mean_p")
+    batch = common_shape(batch_q, batch_p, tuple(std_q.shape), tuple(std_p.shape))
+    event = common_shape(event_q, event_p)
+    std_q, std_p = std_q.expand(batch), std_p.expand(batch)
+    check_std(std_q, "std_q")
+    check_std(std_p, "std_p")
+    delta = (mean_q - mean_p) / std_p.reshape(*batch, *[1] * event_dims)
+    log_std = log_ratio(std_q, std_p)
+    spread = math.prod(event) * kl_standard_log_std(torch.zeros_like(log_std), log_std)
+    return spread + 0.5 * delta.square().flatten(len(batch)).sum(-1)
+
+
+def entropy(std: Tensor) -> Tensor:
+    """Entropy of N(., std^2), elementwise, in nats: log std + 1/2 log(2 pi e).
+
+    Raises:
+        ValueError: a std is not positive and finite.
+
+    >>> entropy(torch.ones(1))
+    tensor([1.4189])
+    """
+    std = in_float32(std)
+    check_std(std, "std")
+    return torch.log(std) + (HALF_LOG_TAU + 0.5)
+
+
+def log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The log density of N(mean, std^2) at x, elementwise, in nats.
+
+        -1/2 ((x - mean) / std)^2 - log std - 1/2 log(2 pi)
+
+    Raises:
+        ValueError: a std is not positive and finite, or the shapes do not broadcast.
+
+    >>> log_prob(torch.zeros(1), torch.zeros(1), torch.ones(1))
+    tensor([-0.9189])
+    """
+    x, mean, std = same_shape(*map(in_float32, (x, mean, std)))
+    check_std(std, "std")
+    return -0.5 * ((x - mean) / std).square() - torch.log(std) - HALF_LOG_TAU
+
+
+def product(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> tuple[Tensor, Tensor]:
+    """The normalized product of two Gaussians: precisions add, means average by precision.
+
+        1 / std^2 = 1 / std_1^2 + 1 / std_2^2,    mean = std^2 (mean_1 / std_1^2 + mean_2 / std_2^2)
+
+    Args:
+        mean_1: mean of the first factor, any shape; the other three broadcast with it.
+        std_1: standard deviation of the first factor, above 0.
+        mean_2: mean of the second.
+        std_2: standard deviation of the second, above 0.
+
+    Returns:
+        Mean and std of the product.
+
+    Raises:
+        ValueError: a std is not positive and finite, or the shapes do not broadcast.
+
+    Reference:
+        Sonderby, Raiko, Maaloe, Sonderby, Winther (2016), Ladder variational autoencoders.
+
+    >>> one = torch.ones(1)
+    >>> product(0 * one, one, one, one)
+    (tensor([0.5000]), tensor([0.7071]))
+    """
+    mean_1, std_1, mean_2, std_2 = checked_pair(mean_1, std_1, mean_2, std_2)
+    # Ratios to the hypotenuse, not precisions: 1 / std^2 overflows float32 at std = 1e-20, and
+    # std_1^2 std_2^2 / (std_1^2 + std_2^2) underflows at 1e-12.
+    total = torch.hypot(std_1, std_2)
+    share_1, share_2 = std_2 / total, std_1 / total
+    return share_1.square() * mean_1 + share_2.square() * mean_2, std_1 * share_1
+
+
+def product_log_normalizer(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> Tensor:
+    """Log of the integral of the product of two densities, elementwise.
+
+        log integral N(z; mean_1, std_1^2) N(z; mean_2, std_2^2) dz
+            = log N(mean_1; mean_2, std_1^2 + std_2^2)
+
+    Arguments and errors as for :func:`product`.
+
+    >>> one = torch.ones(1)
+    >>> product_log_normalizer(one, one, one, one)
+    tensor([-1.2655])
+    """
+    mean_1, std_1, mean_2, std_2 = checked_pair(mean_1, std_1, mean_2, std_2)
+    return log_prob(mean_1, mean_2, torch.hypot(std_1, std_2))
+
+
+def checked_pair(
+    mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor
+) -> tuple[Tensor, ...]:
+    """Two diagonal Gaussians of one shape, with positive stds."""
+    given = tuple(map(in_float32, (mean_1, std_1, mean_2, std_2)))
+    check_std(given[1], "the first std")
+    check_std(given[3], "the second std")
+    return same_shape(*given)
+
+
+def _split(mean: Tensor, event_dims: int, name: str) -> tuple[Shape, Shape]:
+    """The shape of a mean as (batch, event)."""
+    require(
+        0 < event_dims <= mean.ndim,
+        f"event_dims={event_dims} for {name} of shape {tuple(mean.shape)}",
+        f"1 to {mean.ndim} trailing dimensions that form one event",
+        "use 1 for vectors, 3 for images (C, H, W)",
+    )
+    shape = tuple(mean.shape)
+    return shape[: mean.ndim - event_dims], shape[mean.ndim - event_dims :]

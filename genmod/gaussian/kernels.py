@@ -1,0 +1,266 @@
+"""The fast elementwise forms on (mean, log_std): unchecked, nats per dimension.
+
+Symbols: q = N(mean_q, exp(log_std_q)^2), p likewise; d = log_std_q - log_std_p the log ratio of the
+stds, delta = (mean_q - mean_p) / std_p. Then
+
+    KL(q || p) = 1/2 (expm1(2 d) - 2 d + delta^2),
+
+computed so that it is never negative and carries the rounding of ``d``, not of 1, however close q
+and p are.
+
+Claim: forward and backward together cost about a third of the plain formula under autograd, because
+the gradient is made of what the value has already computed and most passes over memory are made in
+place. A log-std is valid whatever its value, so nothing here reads values: no call makes a GPU
+wait. Half precision (under ``torch.autocast``, say) is computed and returned in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from genmod.gaussian.border import in_float32, same_shape
+
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
+
+class Context(FunctionCtx):
+    """What autograd hands to ``backward``, typed."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
+class _Info(Protocol):
+    """What ``torch.vmap`` hands to a batching rule, typed."""
+
+    batch_size: int
+
+
+def _rows_first(
+    info: _Info, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """Elementwise functions batch trivially: the mapped dimension goes first, in every tensor."""
+    return [
+        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=True)
+    ]
+
+
+class _StandardKL(torch.autograd.Function):
+    """The nats, and the factor expm1(2 log_std) of their gradient.
+
+    The factor is kept for ``backward`` alone. Where the gradient is differentiated again, the
+    factor is computed again from the inputs, because a kept tensor has no history.
+    """
+
+    @staticmethod
+    def forward(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+        growth = torch.mul(log_std, 2).expm1_()
+        nats = torch.sub(growth, log_std, alpha=2).addcmul_(mean, mean).mul_(0.5)
+        # clamp: at log_std = 1e-8 in float32, expm1 rounds to either side of 2 log_std.
+        return nats.clamp_min_(0), growth
+
+    @staticmethod
+    def setup_context(
+        ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
+    ) -> None:
+        growth = output[1]
+        ctx.mark_non_differentiable(growth)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, growth)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        if grad is None:
+            return None, None
+        mean, log_std, growth = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            growth = torch.expm1(2 * log_std)
+        return grad * mean, grad * growth
+
+    @staticmethod
+    def jvp(ctx: Context, *tangents: Tensor) -> tuple[Tensor, None]:
+        mean, log_std = ctx.saved_tensors
+        return mean * tangents[0] + torch.expm1(2 * log_std) * tangents[1], None
+
+    @staticmethod
+    def vmap(
+        info: _Info, in_dims: tuple[int | None, ...], *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _StandardKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0)
+
+
+class _DiagonalKL(torch.autograd.Function):
+    """The nats, and the factors of their gradient: expm1(2 d), delta, and 1 / std_p."""
+
+    @staticmethod
+    def forward(
+        mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor
+    ) -> tuple[Tensor, ...]:
+        scale = torch.neg(log_std_p).exp_()
+        # Divide before squaring: at a mean of 1e6 and std_p of 1e-6, squares of either alone are
+        # fine in float32, but at std_p = 1e-20 the square of 1 / std_p is already infinite.
+        delta = torch.sub(mean_q, mean_p).mul_(scale)
+        log_ratio = torch.sub(log_std_q, log_std_p)
+        growth = torch.mul(log_ratio, 2).expm1_()
+        nats = log_ratio.mul_(-2).add_(growth).addcmul_(delta, delta).mul_(0.5)
+        return nats.clamp_min_(0), growth, delta, scale
+
+    @staticmethod
+    def setup_context(
+        ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
+    ) -> None:
+        factors = output[1:]
+        ctx.mark_non_differentiable(*factors)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *factors)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        if grad is None:
+            return None, None, None, None
+        mean_q, log_std_q, mean_p, log_std_p, growth, delta, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            growth = torch.expm1(2 * (log_std_q - log_std_p))
+            scale = torch.exp(-log_std_p)
+            delta = (mean_q - mean_p) * scale
+        need_mean_q, _, need_mean_p, need_log_std_p = ctx.needs_input_grad
+        grad_mean = grad * delta * scale if need_mean_q or need_mean_p else None
+        grad_log_std = grad * growth
+        return (
+            grad_mean,
+            grad_log_std,
+            -grad_mean if need_mean_p and grad_mean is not None else None,
+            -(grad_log_std + grad * delta.square()) if need_log_std_p else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Context, *tangents: Tensor) -> tuple[Tensor | None, ...]:
+        mean_q, log_std_q, mean_p, log_std_p = ctx.saved_tensors
+        move_mean_q, move_log_std_q, move_mean_p, move_log_std_p = tangents
+        delta = (mean_q - mean_p) * torch.exp(-log_std_p)
+        growth = torch.expm1(2 * (log_std_q - log_std_p))
+        move_delta = (move_mean_q - move_mean_p) * torch.exp(-log_std_p) - delta * move_log_std_p
+        return growth * (move_log_std_q - move_log_std_p) + delta * move_delta, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: _Info, in_dims: tuple[int | None, ...], *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _DiagonalKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0, 0, 0)
+
+
+def kl_standard_log_std(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)), elementwise, in nats: 1/2 (std^2 - 1 - log std^2 + mean^2).
+
+    Every other KL here reduces to this one, at mean delta and log-std d. Unchecked and fast;
+    differentiable twice and more; works under ``torch.func`` transforms.
+
+    Args:
+        mean: any shape.
+        log_std: broadcasts with ``mean``.
+
+    Returns:
+        Nats per dimension, of the broadcast shape, never negative.
+
+    Raises:
+        ValueError: the shapes do not broadcast.
+
+    >>> kl_standard_log_std(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 0.0]))
+    tensor([0., 2.])
+    """
+    nats: Tensor = _StandardKL.apply(*same_shape(in_float32(mean), in_float32(log_std)))[0]
+    return nats
+
+
+def kl_log_std(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor) -> Tensor:
+    """KL(q || p) of diagonal Gaussians, elementwise, in nats: 1/2 (expm1(2 d) - 2 d + delta^2).
+
+    Unchecked and fast; differentiable twice and more; works under ``torch.func`` transforms.
+
+    Args:
+        mean_q: mean of q, any shape; the other three broadcast with it.
+        log_std_q: log standard deviation of q.
+        mean_p: mean of p.
+        log_std_p: log standard deviation of p.
+
+    Returns:
+        Nats per dimension, of the broadcast shape, never negative.
+
+    Raises:
+        ValueError: the shapes do not broadcast.
+
+    >>> zero, one = torch.zeros(1), torch.ones(1)
+    >>> kl_log_std(one, zero, zero, zero)
+    tensor([0.5000])
+    """
+    given = (mean_q, log_std_q, mean_p, log_std_p)
+    nats: Tensor = _DiagonalKL.apply(*same_shape(*map(in_float32, given)))[0]
+    return nats
+
+
+def product_log_std(
+    mean_1: Tensor, log_std_1: Tensor, mean_2: Tensor, log_std_2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The normalized product of two Gaussians: precisions add, means average by precision.
+
+        1 / std^2 = 1 / std_1^2 + 1 / std_2^2,    mean = w mean_1 + (1 - w) mean_2,
+        w = std^2 / std_1^2 = sigmoid(2 (log_std_2 - log_std_1))
+
+    Args:
+        mean_1: mean of the first factor, any shape; the other three broadcast with it.
+        log_std_1: log standard deviation of the first factor.
+        mean_2: mean of the second.
+        log_std_2: log standard deviation of the second.
+
+    Returns:
+        Mean and log-std of the product. Unchecked.
+
+    Raises:
+        ValueError: the shapes do not broadcast.
+
+    Reference:
+        Sonderby, Raiko, Maaloe, Sonderby, Winther (2016), Ladder variational autoencoders.
+
+    >>> one = torch.ones(1)
+    >>> mean, log_std = product_log_std(0 * one, 0 * one, one, 0 * one)
+    >>> mean, (2 * log_std).exp()
+    (tensor([0.5000]), tensor([0.5000]))
+    """
+    given = (mean_1, log_std_1, mean_2, log_std_2)
+    mean_1, log_std_1, mean_2, log_std_2 = same_shape(*map(in_float32, given))
+    twice = 2 * (log_std_2 - log_std_1)
+    # Two sigmoids, not w and 1 - w: at log_std_2 - log_std_1 = 14 in float32, 1 - w is zero, and a
+    # mean_2 of 1e12 would be lost.
+    mean = torch.sigmoid(twice) * mean_1 + torch.sigmoid(-twice) * mean_2
+    return mean, -0.5 * torch.logaddexp(-2 * log_std_1, -2 * log_std_2)
+
+
+def entropy_log_std(log_std: Tensor) -> Tensor:
+    """Entropy of N(., std^2), elementwise, in nats: log std + 1/2 log(2 pi e). Unchecked.
+
+    >>> entropy_log_std(torch.zeros(1))
+    tensor([1.4189])
+    """
+    return in_float32(log_std) + (HALF_LOG_TAU + 0.5)
+
+
+def log_prob_log_std(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of N(mean, std^2) at x, elementwise, in nats. Unchecked.
+
+        -1/2 ((x - mean) / std)^2 - log std - 1/2 log(2 pi)
+
+    >>> log_prob_log_std(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    tensor([-0.9189])
+    """
+    x, mean, log_std = same_shape(*map(in_float32, (x, mean, log_std)))
+    return -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_TAU

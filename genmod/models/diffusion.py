@@ -1,0 +1,82 @@
+"""Diffusion: a hierarchical VAE whose encoder is fixed, linear and Gaussian."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from genmod.bins import Bins
+from genmod.decoders import Decoder, Denoised, Gaussian, Global, Identity, likelihood
+from genmod.denoisers import Denoiser, Learned
+from genmod.encoders import Noising
+from genmod.model import LatentModel
+from genmod.models.build import event_shape
+from genmod.nn import DenoisingMLP
+from genmod.priors import Denoising
+from genmod.samplers import ReverseVariance
+from genmod.schedules import LinearLogSNR, Schedule
+from genmod.types import Shape
+
+
+class Diffusion(LatentModel):
+    """``T`` latents of the data's own shape, or a continuum of them, each a noisier ``x``.
+
+    Args:
+        shape: the event shape of ``x``.
+        bins: how many levels integer data have; ``None`` for real data (of spread near one).
+        denoiser: a :class:`~genmod.denoisers.Denoiser`, or any network ``net(z, log_snr)``, read as a
+            velocity. By default a perceptron.
+        schedule: the noise schedule; log-SNR linear in time by default.
+        steps: ``T``, the number of latents as the lecture counts them; ``None`` is continuous time.
+        variance: the reverse variance; the posterior's own by default.
+        decoder: ``p(x | z_0)``; by default the denoiser's own last step with a learned scale.
+        width, depth, dropout, fourier: of the customary network.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020); Kingma, Salimans,
+    Poole, Ho, "Variational Diffusion Models" (2021).
+
+    >>> import torch
+    >>> model = Diffusion((1, 8, 8), bins=17)
+    >>> x = torch.zeros(2, 1, 8, 8, dtype=torch.long)
+    >>> sorted(model.elbo(x, draws=4).rates)
+    ['prior', 'steps']
+    """
+
+    def __init__(
+        self,
+        shape: Shape | int | None = None,
+        bins: int | None = None,
+        *,
+        denoiser: Denoiser | nn.Module | None = None,
+        schedule: Schedule | None = None,
+        steps: int | None = None,
+        variance: ReverseVariance | None = None,
+        decoder: Decoder | None = None,
+        width: int = 256,
+        depth: int = 3,
+        dropout: float = 0.0,
+        fourier: tuple[int, ...] = (),
+    ) -> None:
+        if shape is None and decoder is not None:
+            shape = decoder.shape
+        event = event_shape(shape, "decoder")
+        schedule = schedule or LinearLogSNR()
+        if denoiser is None:
+            denoiser = DenoisingMLP(
+                event, width=width, depth=depth, dropout=dropout, fourier=fourier
+            )
+        if not isinstance(denoiser, Denoiser):
+            denoiser = Learned(denoiser)
+        if decoder is None:
+            decoder = Denoised(denoiser, schedule, _last_step(event, bins, schedule))
+        prior = Denoising(denoiser, schedule, event, steps, variance)
+        super().__init__(Noising(schedule, bins), decoder, prior)
+
+
+def _last_step(event: Shape, bins: int | None, schedule: Schedule) -> Decoder:
+    """Probability around the denoised state, of the spread that is left at the clean end."""
+    noise = math.exp(-schedule.ends()[0] / 2)
+    if bins is None:
+        return Gaussian(Identity(), event, Global(noise))
+    return likelihood(lambda _: Identity(), event, bins, Global(max(noise, Bins(bins).width / 8)))

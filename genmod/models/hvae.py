@@ -1,0 +1,134 @@
+"""The hierarchical VAE: latents above latents, inferred from below or from the top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from genmod import decoders, encoders
+from genmod.checks import require
+from genmod.model import LatentModel
+from genmod.models.build import event_shape, mlp_decoder
+from genmod.nn import MLP
+from genmod.prior import Prior
+from genmod.priors import Block, Nested, Normal, TopDown
+from genmod.types import Shape
+
+
+class Inference(Enum):
+    """The order in which the posterior draws the latents."""
+
+    BOTTOM_UP = "q(z1 | x) q(z2 | z1) ..."
+    """As in the lecture, by nesting: each level's cost is a sampled log-ratio."""
+    TOP_DOWN = "q(zL | x) ... q(z1 | z2.., x)"
+    """In the prior's own order, by alignment: each level has a KL in closed form."""
+
+
+class HVAE(LatentModel):
+    r"""A hierarchical VAE of any number of levels, ``z1`` next to the data.
+
+    Args:
+        shape: the event shape of ``x``.
+        bins: how many levels integer data have; ``None`` for real data.
+        latents: how many dimensions each latent has, from ``z1`` up.
+        inference: the order of the posterior.
+        width, depth, dropout: of every perceptron.
+
+    For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
+    :class:`~genmod.priors.Nested` prior (bottom-up), or ``LatentModel(encoders.TopDown(...), decoder,
+    priors.TopDown(...))``.
+
+    Reference: bottom-up, Rezende et al. (2014), section 2; Luo, "Understanding Diffusion Models"
+    (2022), eqs. 20-23. Top-down: Sonderby et al., "Ladder Variational Autoencoders" (2016).
+
+    >>> sorted(HVAE((1, 8, 8), 17).elbo(torch.zeros(2, 1, 8, 8, dtype=torch.long)).rates)
+    ['z1', 'z2', 'z3']
+    """
+
+    def __init__(
+        self,
+        shape: Shape | int | None = None,
+        bins: int | None = None,
+        *,
+        latents: Sequence[int] = (32, 16, 8),
+        inference: Inference = Inference.BOTTOM_UP,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        event = event_shape(shape, "parts")
+        sizes = tuple(latents)
+        require(
+            len(sizes) >= 1 and all(size >= 1 for size in sizes),
+            f"latents={sizes}",
+            "a positive size for each level, z1 first",
+            "pass latents=(32, 16, 8) for three levels",
+        )
+
+        def mlp(inputs: Shape | int, outputs: int) -> MLP:
+            return MLP(inputs, outputs, width=width, depth=depth, dropout=dropout)
+
+        build = _bottom_up if inference is Inference.BOTTOM_UP else _top_down
+        encoder, prior, handed = build(event, bins, sizes, width, mlp)
+        decoder = mlp_decoder(handed, event, bins, width, depth, dropout)
+        super().__init__(encoder, decoder, prior)
+
+
+_Build = Callable[[Shape | int, int], MLP]
+_Parts = tuple[encoders.Encoder, Prior, int]
+"""The encoder, the prior, and how many numbers the state has that the decoder gets."""
+
+
+def _bottom_up(
+    event: Shape, bins: int | None, sizes: tuple[int, ...], width: int, mlp: _Build
+) -> _Parts:
+    """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
+    prior: Prior = Normal((sizes[-1],), name=f"z{len(sizes)}")
+    for number in range(len(sizes) - 1, 0, -1):
+        below, here = sizes[number - 1], sizes[number]
+        inner = LatentModel(
+            encoders.Gaussian(mlp(below, 2 * here), (here,)),
+            decoders.Gaussian(mlp(here, 2 * below), (below,), decoders.Predicted()),
+            prior,
+        )
+        prior = Nested(inner, name=f"z{number}")
+    encoder = encoders.Gaussian(mlp(event, 2 * sizes[0]), (sizes[0],), bins)
+    return encoder, prior, sizes[0]
+
+
+def _top_down(
+    event: Shape, bins: int | None, sizes: tuple[int, ...], width: int, mlp: _Build
+) -> _Parts:
+    """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
+    stages = [mlp(event if number == 0 else width, width) for number in range(len(sizes))]
+    down = sizes[::-1]
+    heads = [encoders.Head(mlp(2 * width, 2 * here), (here,)) for here in down]
+    blocks = [
+        Block(
+            decoders.Gaussian(mlp(width, 2 * here), (here,), decoders.Predicted()),
+            Merge(width, here),
+        )
+        for here in down
+    ]
+    initial = nn.Parameter(torch.zeros(width))
+    return encoders.TopDown(stages, heads, bins), TopDown(blocks, initial), width
+
+
+class Merge(nn.Module):
+    """The state below a level: the state above plus what its latent adds.
+
+    Args:
+        width: how many numbers the state has.
+        latents: how many the latent has.
+    """
+
+    def __init__(self, width: int, latents: int) -> None:
+        super().__init__()
+        self.add = MLP(width + latents, width, width=width, depth=1)
+
+    def forward(self, state: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, width)`` and ``(B, latents)`` to ``(B, width)``."""
+        return state + self.add(torch.cat([state, z], -1))

@@ -1,0 +1,106 @@
+"""Latent diffusion: a VAE whose prior is a diffusion over its latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from genmod.checks import check_shape, require
+from genmod.encoders import Gaussian
+from genmod.model import LatentModel
+from genmod.models.diffusion import Diffusion
+from genmod.models.vae import VAE
+from genmod.priors import Nested, Normal
+from genmod.types import Shape
+
+
+class LatentDiffusion(LatentModel):
+    r"""``p(x, z) = p(x | z) p(z)`` with a diffusion for ``p(z)``, priced as one bound:
+
+    .. math:: \log p(x) \ge \mathbb{E}[\log p(x|z) - \log q(z|x) + \mathrm{ELBO}_{\text{diffusion}}(z)]
+
+    The customary recipe has two stages: fit the autoencoding VAE (:attr:`first_stage`), then
+    :meth:`freeze` it and fit the prior on its latents. Fitting the model as it is trains all parts
+    jointly, on the plain bound.
+
+    Args:
+        shape: the event shape of ``x``.
+        bins: how many levels integer data have; ``None`` for real data.
+        latents: how many dimensions ``z`` has.
+        width, depth, dropout: of the VAE's perceptrons.
+        vae: an autoencoding VAE of your own, fitted or not.
+        diffusion: a diffusion over ``z`` of your own, built with ``bins=None``.
+
+    Raises:
+        ValueError: the diffusion's shape is not the latent's, or the VAE's encoder is no Gaussian.
+
+    Reference: Vahdat, Kreis, Kautz, "Score-based Generative Modeling in Latent Space" (2021), eq. 4;
+    Rombach et al., "High-resolution image synthesis with latent diffusion models" (2022).
+    """
+
+    def __init__(
+        self,
+        shape: Shape | int | None = None,
+        bins: int | None = None,
+        *,
+        latents: int = 32,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.0,
+        vae: LatentModel | None = None,
+        diffusion: LatentModel | None = None,
+    ) -> None:
+        vae = vae or VAE(
+            shape, bins, latents=latents, width=width, depth=depth, dropout=dropout
+        )
+        if not isinstance(vae.encoder, Gaussian):
+            raise ValueError(
+                f"got a VAE with a {type(vae.encoder).__name__} encoder; expected a Gaussian one "
+                "over one latent; pass VAE(...), not a hierarchy or a diffusion"
+            )
+        code = vae.encoder.shape
+        diffusion = diffusion or Diffusion(code)
+        require(
+            diffusion.decoder.shape == code,
+            f"a diffusion over {diffusion.decoder.shape}",
+            f"one over the latent's shape {code}",
+            "build it with Diffusion(shape=(latents,))",
+        )
+        super().__init__(vae.encoder, vae.decoder, Nested(diffusion))
+
+    @property
+    def nested(self) -> Nested:
+        """The prior, as what it is."""
+        assert isinstance(self.prior, Nested)
+        return self.prior
+
+    def first_stage(self) -> LatentModel:
+        """The same encoder and decoder under a standard normal prior."""
+        assert isinstance(self.encoder, Gaussian)
+        return LatentModel(self.encoder, self.decoder, Normal(self.encoder.shape))
+
+    @torch.no_grad()
+    def freeze(self, x: Tensor, context: Tensor | None = None) -> LatentDiffusion:
+        """End the first stage: the encoder and decoder stay as they are from now on.
+
+        The diffusion is told to see latents with the mean and spread that ``q`` gives them over ``x``.
+
+        Args:
+            x: data, enough of them to measure a spread.
+            context: what the encoder is told beside the data.
+        """
+        check_shape(x, self.decoder.shape)
+        assert isinstance(self.encoder, Gaussian)
+        q = self.encoder(x, context)
+        total = q.mean.var(0, correction=0) + q.variance.mean(0)
+        self.nested.standardize(q.mean.mean(0), total.sqrt())
+        for part in self.fixed():
+            part.requires_grad_(False)
+        return self
+
+    def fixed(self) -> Iterator[nn.Module]:
+        """The parts that the first stage trains and the second leaves alone."""
+        yield self.encoder
+        yield self.decoder

@@ -1,0 +1,61 @@
+"""Embeddings: numbers as features that a linear layer can tell apart."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genmod.checks import require
+
+
+class Sinusoidal(nn.Module):
+    r"""Log-SNR as ``width`` features: sines and cosines of geometrically spaced frequencies.
+
+    The lecture embeds the step; log-SNR says the same for every schedule and number of steps.
+
+    Args:
+        width: the number of features, even.
+        shortest: the shortest period, in units of log-SNR.
+        longest: the longest period.
+
+    Reference: Vaswani et al., "Attention is all you need" (2017), section 3.5.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, shortest: float = 0.5, longest: float = 200.0) -> None:
+        super().__init__()
+        require(width % 2 == 0, f"width={width}", "an even width", "half sines, half cosines")
+        periods = torch.logspace(math.log10(longest), math.log10(shortest), width // 2)
+        self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        """``(B,)`` to ``(B, width)``."""
+        angle = log_snr[:, None] * self.frequencies.to(log_snr.dtype)
+        return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+class FourierFeatures(nn.Module):
+    r"""``z`` beside :math:`\sin(2^n \pi z)` and :math:`\cos(2^n \pi z)`, stacked along dimension 1.
+
+    Args:
+        exponents: the exponents ``n``; none gives ``z`` alone.
+
+    Reference: Kingma et al., "Variational Diffusion Models" (2021), appendix C.
+    """
+
+    def __init__(self, exponents: tuple[int, ...]) -> None:
+        super().__init__()
+        self.exponents = exponents
+
+    @property
+    def copies(self) -> int:
+        """How many times as many channels (or entries) come out as go in."""
+        return 1 + 2 * len(self.exponents)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(B, C, ...)`` to ``(B, copies * C, ...)``."""
+        angles = [2.0**n * math.pi * z for n in self.exponents]
+        return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)

@@ -1,0 +1,122 @@
+"""Multilayer perceptrons: plain ones for encoders and decoders, a conditioned one for denoisers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genmod.nn.embeddings import FourierFeatures, Sinusoidal
+from genmod.shapes import size
+from genmod.types import Shape
+
+
+class MLP(nn.Module):
+    """A residual multilayer perceptron on flattened events.
+
+    Args:
+        inputs: the shape of one event, or how many numbers it has.
+        outputs: how many numbers it gives a row.
+        width: the width of its hidden layers.
+        depth: how many residual blocks.
+        dropout: the rate of dropout inside each block.
+        context: how many numbers the context has, if it takes one.
+    """
+
+    def __init__(
+        self,
+        inputs: Shape | int,
+        outputs: int,
+        *,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        entries = inputs if isinstance(inputs, int) else size(inputs)
+        self.first = nn.Linear(entries + context, width)
+        self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, outputs))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, *event)`` to ``(B, outputs)``."""
+        h = x.flatten(1)
+        if context is not None:
+            h = torch.cat([h, context.to(h.dtype)], -1)
+        h = self.first(h)
+        for block in self.blocks:
+            h = block(h)
+        return self.last(h)
+
+
+class ResidualBlock(nn.Module):
+    """``h + W2 drop(silu(W1 silu(norm(h))))``, which starts as the identity."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout)
+        self.down = nn.Linear(width, width)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, h: Tensor, shift_scale: Tensor | None = None) -> Tensor:
+        """``(B, width)`` to ``(B, width)``; ``shift_scale`` is ``(B, 2 width)``."""
+        g = self.norm(h)
+        if shift_scale is not None:
+            shift, scale = shift_scale.chunk(2, -1)
+            g = torch.addcmul(shift, g, 1 + scale)
+        g = self.up(nn.functional.silu(g))
+        return h + self.down(self.drop(nn.functional.silu(g)))
+
+
+class DenoisingMLP(nn.Module):
+    """A residual perceptron told the noise level in every block: a denoiser's network for vectors.
+
+    Its output starts at zero, so a new denoiser says its target's mean.
+
+    Args:
+        shape: the shape of one event.
+        width: the width of its hidden layers.
+        depth: how many residual blocks.
+        dropout: the rate of dropout inside each block.
+        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
+            network see differences far below the data's spread, as likelihood training wants
+            (Kingma et al. 2021, appendix C).
+        context: how many numbers the context has, if it takes one.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        width: int = 256,
+        depth: int = 3,
+        dropout: float = 0.0,
+        fourier: tuple[int, ...] = (),
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        entries = size(shape)
+        self.shape = shape
+        self.features = FourierFeatures(fourier)
+        self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, width), nn.SiLU())
+        self.told = nn.Linear(context, width) if context else None
+        self.first = nn.Linear(entries * self.features.copies, width)
+        self.films = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
+        self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, entries))
+        for layer in [*self.films, self.last[-1]]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, *event)`` and ``(B,)`` to ``(B, *event)``."""
+        level = self.time(log_snr)
+        if self.told is not None and context is not None:
+            level = level + self.told(context.to(level.dtype))
+        h = self.first(self.features(z.flatten(1)))
+        for film, block in zip(self.films, self.blocks, strict=True):
+            h = block(h, film(level))
+        return self.last(h).reshape(-1, *self.shape)

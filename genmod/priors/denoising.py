@@ -1,0 +1,280 @@
+r"""The prior of a diffusion: a chain of latents from noise to almost data, each step a denoising.
+
+Each level's KL is closed, because ``q`` is fixed, linear and Gaussian:
+
+.. math:: \mathrm{KL}(q(z_s|z_t,x) \| p(z_s|z_t)) = \tfrac{1}{2}\,\text{gap}\,\|\varepsilon-\hat\varepsilon\|^2,
+    \qquad \text{gap} = \frac{\mathrm{SNR}_s}{\mathrm{SNR}_t} - 1
+
+and, in continuous time, gap is :math:`-d\lambda/dt`. Marginals :math:`q(z_t|x)` are closed too, so
+levels can be visited in any order, and their sum estimated from a few.
+
+Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 13-18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from genmod import random
+from genmod.checks import require
+from genmod.denoisers import Denoiser, denoise
+from genmod.distributions import Normal, rate
+from genmod.elbo import Kind, Rate
+from genmod.encoders import Noised, Posterior
+from genmod.prior import Descent, Level, Levels, Prior
+from genmod.samplers import Ancestral, FixedSmall, Heun, ReverseVariance
+from genmod.schedules import Point, Schedule, time_dtype
+from genmod.shapes import against, event_sum, repeat, size
+from genmod.types import Latent, PerLevel, Shape
+
+CHUNK = 8192
+"""Rows that go through the network at once when every level is visited."""
+
+
+class Denoising(Prior):
+    """``T`` latents, or a continuum of them.
+
+    Args:
+        denoiser: what ``x`` was, given ``z_t`` and its log-SNR.
+        schedule: how noisy each time is; the encoder's own.
+        shape: the event shape of ``x`` and of every latent.
+        steps: ``T``, the number of latents (level ``i`` lies at ``t = (i - 1) / (T - 1)``, so there
+            are ``T - 1`` denoising steps); ``None`` is continuous time.
+        variance: the variance of a reverse step; the posterior's by default.
+        resolution: how many latents the chain is cut into when it is sampled in continuous time.
+
+    Raises:
+        ValueError: fewer than one step, or a schedule that is none; in continuous time, a reverse
+            variance whose KL is infinite there.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        shape: Shape,
+        steps: int | None = None,
+        variance: ReverseVariance | None = None,
+        resolution: int = 256,
+    ) -> None:
+        super().__init__(shape)
+        require(
+            steps is None or steps >= 1,
+            f"steps={steps}",
+            "steps >= 1, or None",
+            "steps counts the latents; None is continuous time",
+        )
+        schedule.check()
+        self.denoiser, self.schedule, self.steps = denoiser, schedule, steps
+        self.chain = Ancestral(denoiser, schedule, variance)
+        self.resolution = resolution
+        require(
+            steps is not None or isinstance(self.chain.variance, FixedSmall),
+            f"{self.chain.variance} in continuous time",
+            "FixedSmall(), the posterior's own",
+            "any other variance costs infinitely many nats in the limit; set steps=T",
+        )
+
+    def times(self, count: int | None = None) -> Tensor:
+        """The times of the latents, from clean to noise: ``count`` of them, or the chain's own."""
+        count = count or self.steps or self.resolution
+        device = self.anchor.device
+        return torch.linspace(0, 1, count, dtype=time_dtype(device), device=device)
+
+    # ------------------------------------------------------------------ what a posterior costs
+
+    def rates(
+        self, posterior: Posterior, draws: int | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Mapping[str, Rate]]:
+        """``"prior"``: what the noisiest latent costs; ``"steps"``: what the denoising steps cost.
+
+        Args:
+            posterior: from :class:`genmod.encoders.Noising`.
+            draws: how many stratified levels a row visits; ``None`` visits all of them, in chunks
+                whose activations are recomputed when gradients are wanted.
+            context: what the denoiser is told beside the state.
+
+        Raises:
+            ValueError: every level asked for in continuous time.
+        """
+        q = self._noised(posterior)
+        rows = len(q.x)
+        clean, noisy = (end.expand(rows) for end in self.times()[[0, -1]])
+        rates = {"prior": rate(q.at(noisy), self._top(rows, noisy), q.x)}
+        if self.steps != 1:
+            visit = self._every_step if draws is None else partial(self._some, draws=draws)
+            rates["steps"] = visit(q, context=context)
+        return q.at(clean).rsample(), rates
+
+    def _some(self, q: Noised, draws: int, context: Tensor | None) -> Rate:
+        """A few stratified levels a row."""
+        require(draws >= 1, f"draws={draws}", "draws >= 1, or None", "None visits every level")
+        device = q.x.device
+        u = random.stratified(len(q.x), draws, time_dtype(device), device)
+        if self.steps is None:
+            return self._visit(q, u, None, context, 1 / draws)
+        count = self.steps - 1
+        index = (u * count).floor()
+        return self._visit(q, (index + 1) / count, index / count, context, count / draws)
+
+    def _every_step(self, q: Noised, context: Tensor | None) -> Rate:
+        """Every level, a chunk of them at a time."""
+        if self.steps is None:
+            raise ValueError(
+                "got draws=None in continuous time; expected a number of levels to visit; pass "
+                "draws=n (unbiased), or build the model with steps=T to visit all T"
+            )
+        times = self.times().expand(len(q.x), -1)
+        width = max(1, CHUNK // max(len(q.x), 1))
+        chunks = zip(times[:, 1:].split(width, 1), times[:, :-1].split(width, 1), strict=True)
+        return Rate.join([self._visit(q, t, s, context, lean=True) for t, s in chunks], dim=1)
+
+    def _visit(
+        self,
+        q: Noised,
+        t: PerLevel,
+        s: PerLevel | None,
+        context: Tensor | None,
+        weight: float = 1.0,
+        lean: bool = False,
+    ) -> Rate:
+        """What the steps from ``t`` cost: down to ``s``, or (``None``) infinitesimal ones."""
+        rows, levels = t.shape
+        point = self.schedule.at(t.reshape(-1))
+        noise = random.normal((rows, levels, *self.shape), q.x.dtype, q.x.device)
+        error = self._error(q, point, noise, context, lean)
+        if s is None:
+            gap = -self.schedule.slope(point.t)
+            nats = 0.5 * gap.to(error.dtype) * error
+        else:
+            gap = torch.expm1(self.schedule.log_snr(s.reshape(-1)) - point.log_snr)
+            nats = self._step_nats(gap.to(error.dtype), error, s.reshape(-1), point.t)
+
+        def columns(values: Tensor) -> Tensor:
+            return values.to(error.dtype).reshape(rows, levels)
+
+        return Rate(
+            nats=columns(nats),
+            weight=torch.full_like(error, weight).reshape(rows, levels),
+            level=columns(point.t),
+            kind=Kind.CLOSED,
+            log_snr=columns(point.log_snr),
+            gap=columns(gap),
+            error=columns(error),
+        )
+
+    def _error(
+        self, q: Noised, point: Point, noise: Tensor, context: Tensor | None, lean: bool
+    ) -> Tensor:
+        r""":math:`\|\varepsilon - \hat\varepsilon\|^2` of each visited level, rows times levels of them.
+
+        ``lean`` recomputes the network's activations in the backward pass instead of keeping them.
+        """
+        levels = noise.shape[1]
+        x, eps = repeat(q.x, levels), noise.flatten(0, 1)
+        told = None if context is None else repeat(context, levels)
+        z = against(point.alpha, x) * x + against(point.sigma, x) * eps
+        if lean and torch.is_grad_enabled():
+            x_hat = checkpoint(
+                denoise, self.denoiser, z, point, told, use_reentrant=False
+            ).x_hat
+        else:
+            x_hat = denoise(self.denoiser, z, point, told).x_hat
+        # SNR |x - x_hat|^2 is |eps - eps_hat|^2.
+        return point.log_snr.exp().to(x.dtype) * event_sum((x - x_hat).square())
+
+    def _step_nats(self, gap: Tensor, error: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        r"""The KL of a step; with another variance than the posterior's, :math:`r = v_q / v_p`:
+
+        :math:`\frac{r}{2}\,\text{gap}\,\text{error} + \frac{D}{2}(r - 1 - \log r)`.
+        """
+        nats = 0.5 * gap * error
+        if isinstance(self.chain.variance, FixedSmall):
+            return nats
+        log_r = -2 * self.chain.variance.excess(self.schedule.bridge(s, t))
+        spread = 0.5 * size(self.shape) * (torch.expm1(log_r) - log_r)
+        return (nats * log_r.exp() + spread).to(nats.dtype)
+
+    # ------------------------------------------------------------------ one path through the chain
+
+    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+        """``z_T`` down to ``z_1``, each given the one above.
+
+        Raises:
+            ValueError: in continuous time, where a path has no end of levels.
+        """
+        q = self._noised(posterior)
+        if self.steps is None:
+            raise ValueError(
+                "got a request for one joint path in continuous time; expected finitely many "
+                "latents; build the model with steps=T for importance weights or a codec"
+            )
+        rows, times = len(q.x), self.times()
+        top = times[-1].expand(rows)
+        z = yield Level(f"z{self.steps}", q.at(top), self._top(rows, top))
+        for i in range(self.steps - 1, 0, -1):
+            t, s = times[i].expand(rows), times[i - 1].expand(rows)
+            law = self.chain.law(z, t, s, context)
+            z = yield Level(f"z{i}", q.given(s, t, z), law)
+        return z
+
+    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+        """From noise, step by step: the lecture's sampling algorithm."""
+        times = self.times()
+        z = yield f"z{len(times)}", self._top(n, times[-1].expand(n))
+        for i in range(len(times) - 1, 0, -1):
+            law = self.chain.law(z, times[i].expand(n), times[i - 1].expand(n), context)
+            z = yield f"z{i}", law
+        return z
+
+    # ------------------------------------------------------------------ codes
+
+    def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
+        """The noise that the probability flow maps ``x`` to (from the mean of ``z`` at t = 0)."""
+        q, times = self._noised(posterior), self.times(self.resolution)
+        start = q.at(times[0].expand(len(q.x))).mean
+        return Heun(self.denoiser, self.schedule).run(start, times, context)
+
+    def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
+        """The state at t = 0 that the probability flow maps noise to: the inverse of :meth:`encode`."""
+        assert isinstance(z, Tensor)
+        times = self.times(self.resolution).flip(0)
+        return Heun(self.denoiser, self.schedule).run(z, times, context)
+
+    def restore(self, posterior: Posterior, context: Tensor | None = None) -> Tensor:
+        """Noise ``x`` to half of the way (t = 1/2) and denoise it by the chain."""
+        q = self._noised(posterior)
+        times = self.times()
+        below = times[: max(1, (len(times) + 1) // 2)].flip(0)
+        z = q.at(below[0].expand(len(q.x))).sample()
+        return self.chain.run(z, below, context)
+
+    def _noised(self, posterior: Posterior) -> Noised:
+        if not isinstance(posterior, Noised):
+            raise ValueError(
+                f"got a {type(posterior).__name__} posterior; expected data noised to any time; pair "
+                "priors.Denoising with encoders.Noising"
+            )
+        require(
+            tuple(posterior.x.shape[1:]) == self.shape,
+            f"data of shape {tuple(posterior.x.shape[1:])}",
+            f"the prior's shape {self.shape}",
+            "build the prior with the data's own event shape",
+        )
+        return posterior
+
+    def _top(self, n: int, t: Tensor) -> Normal:
+        r""":math:`p(z_1) = N(0, (\alpha_1^2 + \sigma_1^2) I)`: what data of unit variance become."""
+        alpha, sigma = self.schedule.scales(t)
+        zero = self.anchor.expand(n, *self.shape)
+        return Normal(zero, against(0.5 * (alpha.square() + sigma.square()).log(), zero))
+
+    def formula(self) -> str:
+        """The prior as it would stand on paper."""
+        chain = "continuous time" if self.steps is None else f"T = {self.steps}"
+        return f"p(z) = p(z_T) prod_t p(z_s | z_t), p(z_s | z_t) = q(z_s | z_t, x_hat(z_t)), {chain}"

@@ -1,0 +1,142 @@
+r"""A prior that is itself a model with a bound.
+
+.. math:: \text{rate} = \log q(z|x) - \mathrm{ELBO}_{\text{inner}}(z)
+
+The lecture's hierarchical VAE, :math:`q(z_1|x)\,q(z_2|z_1)\,q(z_3|z_2)`, is nesting twice; a latent
+diffusion is a diffusion nested in a VAE. The log-ratio is the honest estimate: the KL that the
+lecture's slide writes for it has no closed form when the inference runs bottom-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.distributions import Normal
+from genmod.elbo import Kind, Measure, Rate
+from genmod.encoders import Posterior
+from genmod.model import LatentModel
+from genmod.prior import Descent, Level, Levels, Prior, require_distribution
+from genmod.shapes import event_sum, size
+from genmod.types import Latent
+
+
+class Nested(Prior):
+    r"""A model of the latent ``z`` in place of a distribution over it.
+
+    Args:
+        model: a model with a bound on the *density* of ``z``; its decoder's shape is the latent's.
+        name: what the rate of ``z`` itself is called; the model's own rates keep their names.
+        shift, scale: the model sees ``(z - shift) / scale``; the Jacobian
+            :math:`-\sum \log \text{scale}` is paid. Broadcast to the latent's shape. Needed where the
+            latents' spread is not near one, as for a diffusion.
+
+    Raises:
+        ValueError: the model gives a probability mass, or bounds nothing; a scale is not positive;
+            names collide.
+    """
+
+    shift: Tensor
+    log_scale: Tensor
+
+    def __init__(
+        self,
+        model: LatentModel,
+        name: str = "latent",
+        shift: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> None:
+        super().__init__(model.decoder.shape)
+        require(
+            model.measure is Measure.DENSITY,
+            f"a model whose value is a {model.measure.value} as a prior over real latents",
+            "one that bounds a density",
+            "give the inner model a Gaussian decoder (bins=None) and a proper prior",
+        )
+        self.model, self.name = model, name
+        zero = torch.zeros(self.shape)
+        self.register_buffer("shift", zero if shift is None else shift.expand(self.shape).clone())
+        self.register_buffer("log_scale", zero.clone())
+        if scale is not None:
+            self.standardize(self.shift, scale)
+
+    @torch.no_grad()
+    def standardize(self, shift: Tensor, scale: Tensor) -> None:
+        """Set the shift and scale that the inner model sees latents through."""
+        require(
+            bool((scale > 0).all() & scale.isfinite().all()),
+            f"scales from {float(scale.min()):g} to {float(scale.max()):g}",
+            "positive finite scales",
+            "a latent that never varies has collapsed: drop it or retrain",
+        )
+        self.shift.copy_(shift.expand(self.shape))
+        self.log_scale.copy_(scale.expand(self.shape).log())
+
+    def rates(
+        self, posterior: Posterior, draws: int | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Mapping[str, Rate]]:
+        """A draw of ``z`` and the inner model's bound on it."""
+        q = require_distribution(posterior, self.shape)
+        z = q.rsample()
+        inner = self.model.elbo(self._inside(z), draws, context)
+        nats = q.log_prob(z) - (inner.reconstruction - event_sum(self.log_scale[None]))
+        require(
+            self.name not in inner.rates,
+            f"two rates named {self.name!r}",
+            "a name for each level",
+            "pass name='z2' (or like) to the outer Nested",
+        )
+        return z, {self.name: Rate.single(nats, Kind.SAMPLED), **inner.rates}
+
+    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+        """``z`` first, then the inner levels, then what the inner decoder makes of ``z``."""
+        q = require_distribution(posterior, self.shape)
+        z = yield Level(self.name, q, None)
+        seen = self._inside(z)
+        model = self.model
+        state = yield from model.prior.levels(model.encoder(seen, context), context)
+        yield Level(self.name, None, self._outside(model.decoder(state, context)))
+        return z
+
+    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+        """The inner latents, then ``z``."""
+        state = yield from self.model.prior.descent(n, context)
+        z = yield self.name, self._outside(self.model.decoder(state, context))
+        return z
+
+    def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
+        """The posterior's mean of ``z``; deeper codes are the inner model's to give."""
+        return require_distribution(posterior, self.shape).mean
+
+    def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
+        """``z`` itself."""
+        require(
+            isinstance(z, Tensor) and tuple(z.shape[1:]) == self.shape,
+            "latents that are not one batch of the outer latent",
+            f"(B, {', '.join(map(str, self.shape))})",
+            "the decoder takes z1 alone; deeper latents only shape its prior",
+        )
+        assert isinstance(z, Tensor)
+        return z
+
+    def _inside(self, z: Tensor) -> Tensor:
+        return (z - self.shift) * (-self.log_scale).exp()
+
+    def _outside(self, law: torch.distributions.Distribution) -> Normal:
+        """The inner decoder's Gaussian in the units of ``z``: the scale carries the Jacobian."""
+        if not isinstance(law, Normal):
+            raise ValueError(
+                f"got an inner decoder that gives {type(law).__name__}; expected a Gaussian; use "
+                "decoders.Gaussian for a model of latents"
+            )
+        return Normal(
+            self.shift + law.loc * self.log_scale.exp(), law.log_std + self.log_scale
+        )
+
+    def formula(self) -> str:
+        """The prior as it would stand on paper."""
+        inner = self.model.formula().replace("\n", "\n  ")
+        return f"p({self.name}) >= a bound, {size(self.shape)} dimensions:\n  {inner}"

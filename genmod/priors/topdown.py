@@ -1,0 +1,101 @@
+r"""A hierarchy drawn from the top: each level's law from the state that the levels above left.
+
+.. math:: p(z) = p(z_L) \prod_{l < L} p(z_l | z_{>l}), \qquad
+    \text{rate}_l = \mathrm{KL}(q(z_l | z_{>l}, x) \,\|\, p(z_l | z_{>l}))
+
+Alignment: ``q`` and ``p`` factorize in the same order, so each level has a KL of its own. (The
+lecture's slide prices a bottom-up ``q`` this way; there, no closed form exists. See
+:class:`genmod.priors.Nested`.)
+
+Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), eqs. 3-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from genmod.checks import require
+from genmod.decoders import Decoder
+from genmod.encoders import Posterior, TopDownPosterior
+from genmod.nn import call
+from genmod.prior import Descent, Level, Levels, Prior
+
+
+class Block(nn.Module):
+    """One level: the law of its latent, and what the state becomes when it is drawn.
+
+    Args:
+        law: from the state, ``p(z_l | state)``: any decoder.
+        merge: ``merge(state, z)`` gives the state for the level below; ``None`` hands down ``z``.
+    """
+
+    def __init__(self, law: Decoder, merge: nn.Module | None = None) -> None:
+        super().__init__()
+        self.law, self.merge = law, merge
+
+    def below(self, state: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
+        """The state for the level below."""
+        return z if self.merge is None else call(self.merge, state, z, context=context)
+
+
+class TopDown(Prior):
+    """Levels ``z_L`` down to ``z_1``.
+
+    Args:
+        blocks: one a level, from the top down.
+        initial: the state above the top, one event, ``(*event,)``; a parameter is learned.
+    """
+
+    initial: Tensor
+
+    def __init__(self, blocks: Iterable[Block], initial: Tensor) -> None:
+        levels = nn.ModuleList(blocks)
+        require(len(levels) >= 1, "no blocks", "at least one level", "pass a block a level")
+        super().__init__(tuple(initial.shape))
+        self.blocks = levels
+        if isinstance(initial, nn.Parameter):
+            self.initial = initial
+        else:
+            self.register_buffer("initial", initial)
+
+    def _names(self) -> list[str]:
+        return [f"z{number}" for number in range(len(self.blocks), 0, -1)]
+
+    def _top(self, n: int) -> Tensor:
+        return self.initial.expand(n, *self.initial.shape)
+
+    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+        """From the top: each level's ``q`` and ``p`` given the same state."""
+        if not isinstance(posterior, TopDownPosterior):
+            raise ValueError(
+                f"got a {type(posterior).__name__} posterior; expected one in the prior's order, "
+                "level by level; pair priors.TopDown with encoders.TopDown"
+            )
+        require(
+            len(posterior.heads) == len(self.blocks),
+            f"a posterior of {len(posterior.heads)} levels",
+            f"{len(self.blocks)}, as the prior has",
+            "build both with the same number of levels",
+        )
+        state = self._top(len(posterior.features[0]))
+        for index, (name, block) in enumerate(zip(self._names(), self.blocks, strict=True)):
+            p = block.law(state, context)
+            z = yield Level(name, posterior.conditional(index, state), p)
+            state = block.below(state, z, context)
+        return state
+
+    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+        """From the top: each level's ``p`` given the state."""
+        state = self._top(n)
+        for name, block in zip(self._names(), self.blocks, strict=True):
+            z = yield name, block.law(state, context)
+            state = block.below(state, z, context)
+        return state
+
+    def formula(self) -> str:
+        """The prior as it would stand on paper."""
+        count = len(self.blocks)
+        factors = [f"p(z{count})"] + [f"p(z{i} | z{i + 1}..)" for i in range(count - 1, 0, -1)]
+        return f"p(z) = {' '.join(factors)}"

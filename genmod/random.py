@@ -1,0 +1,150 @@
+r"""Noise: every random number of the bound comes through this module.
+
+Outside :func:`keyed` the functions draw from torch's own generator. Inside, noise is a function of
+``(seed, step, row)``: row ``i`` of the batch of step ``k`` gets the same numbers however the batch is
+cut into pieces or spread over processes, and whatever was drawn before. Rows are drawn in blocks, and
+a block is always drawn whole, so that a piece of one costs a slice and not a second kind of generator.
+Equality holds bit for bit on one kind of device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from genmod.types import Shape
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass
+class _Stream:
+    """The key of a block of noise, and how many times it was asked so far."""
+
+    key: tuple[int, ...]
+    start: int
+    block: int | None
+    calls: int = 0
+    generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+
+    def rows(self, shape: Shape, device: torch.device, draw: _Draw) -> Tensor:
+        """``shape[0]`` rows from ``start`` on, cut from whole blocks."""
+        self.calls += 1
+        if self.block is None:
+            return draw(shape, self._generator(device, 0))
+        first, last = self.start // self.block, -(-(self.start + shape[0]) // self.block)
+        whole = (self.block, *shape[1:])
+        drawn = [draw(whole, self._generator(device, block)) for block in range(first, last)]
+        offset = self.start - first * self.block
+        return torch.cat(drawn)[offset : offset + shape[0]]
+
+    def _generator(self, device: torch.device, block: int) -> torch.Generator:
+        if device not in self.generators:
+            self.generators[device] = torch.Generator(device)
+        return self.generators[device].manual_seed(mix(*self.key, self.calls, block))
+
+
+_Draw = Callable[[Shape, torch.Generator | None], Tensor]
+_stream: ContextVar[_Stream | None] = ContextVar("stream", default=None)
+
+
+def mix(*words: int) -> int:
+    """A 63-bit key that depends on every word and on their order (SplitMix64, Steele et al. 2014).
+
+    >>> mix(0, 1) != mix(1, 0)
+    True
+    """
+    state = 0
+    for word in words:
+        state = (state + word + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+@contextmanager
+def keyed(seed: int, step: int = 0, *, start: int = 0, block: int | None = None) -> Iterator[None]:
+    """Inside this block, noise depends on ``(seed, step, row)`` alone.
+
+    Args:
+        seed: the run's seed.
+        step: the step of training, or of evaluation, that asks.
+        start: the global index of the first row of the batch at hand.
+        block: how many rows are drawn together: the global batch size in training, any fixed number
+            in evaluation. ``None``: the batch at hand is the whole batch.
+
+    >>> with keyed(0, step=3):
+    ...     whole = normal((4, 2))
+    >>> with keyed(0, step=3, start=2, block=4):
+    ...     part = normal((2, 2))
+    >>> bool((whole[2:] == part).all())
+    True
+    """
+    token = _stream.set(_Stream((seed, step), start, block))
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+def _rows(shape: Shape, device: torch.device, draw: _Draw) -> Tensor:
+    stream = _stream.get()
+    return draw(shape, None) if stream is None else stream.rows(shape, device, draw)
+
+
+def normal(
+    shape: Shape,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Standard normal noise; the first dimension counts the rows of the batch."""
+    place = torch.device(device or "cpu")
+    return _rows(
+        shape, place, lambda s, g: torch.randn(s, generator=g, dtype=dtype, device=place)
+    )
+
+
+def uniform(
+    shape: Shape,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Uniform noise in [0, 1); the first dimension counts the rows of the batch."""
+    place = torch.device(device or "cpu")
+    return _rows(
+        shape, place, lambda s, g: torch.rand(s, generator=g, dtype=dtype, device=place)
+    )
+
+
+def normal_like(batch: Tensor) -> Tensor:
+    """Standard normal noise of the batch's shape, type and device."""
+    return normal(tuple(batch.shape), batch.dtype, batch.device)
+
+
+def stratified(
+    rows: int, draws: int, dtype: torch.dtype, device: torch.device | str | None = None
+) -> Tensor:
+    r"""``(rows, draws)`` numbers, each row an even cover of [0, 1) and the batch an even one too.
+
+    Row ``i`` has the offset :math:`o_i = (u + i / B) \bmod 1` with one uniform ``u`` for the batch, and
+    draws :math:`(j + o_i) / n`: uniform for each row, low in discrepancy across the batch.
+
+    Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
+    """
+
+    def draw(shape: Shape, generator: torch.Generator | None) -> Tensor:
+        start = torch.rand(1, generator=generator, dtype=dtype, device=device)
+        comb = torch.arange(shape[0], dtype=dtype, device=device) / shape[0]
+        return (start + comb).remainder(1.0)
+
+    offset = _rows((rows,), torch.device(device or "cpu"), draw)
+    comb = torch.arange(draws, dtype=dtype, device=device)
+    # In float32, (j + o) / n can round up to 1, which is outside the cover.
+    below_one = 1 - torch.finfo(dtype).eps
+    return ((comb + offset[:, None]) / draws).clamp(max=below_one)

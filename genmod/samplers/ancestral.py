@@ -1,0 +1,79 @@
+r"""The generative chain itself: draw :math:`z_s \sim p(z_s | z_t)`, step by step (the lecture's sampling).
+
+.. math:: p(z_s | z_t) = q(z_s | z_t, x = \hat x(z_t))
+
+Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 6-7, algorithm 2.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from genmod.denoisers import Denoiser, denoise
+from genmod.distributions import Normal
+from genmod.samplers.base import Sampler
+from genmod.schedules import Bridge, Schedule
+from genmod.shapes import against
+from genmod.types import PerSample, Real
+
+
+class ReverseVariance(ABC):
+    """The variance of a reverse step, given as its log-std above the posterior's."""
+
+    @abstractmethod
+    def excess(self, bridge: Bridge) -> Tensor:
+        """``log(std_p / std_q)``, ``(B,)``."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class FixedSmall(ReverseVariance):
+    r"""The posterior's own, :math:`\tilde\beta_t`: the optimum for a point, and the only one whose
+    KL stays finite in continuous time."""
+
+    def excess(self, bridge: Bridge) -> Tensor:
+        """Nothing."""
+        return torch.zeros_like(bridge.ratio)
+
+
+class FixedLarge(ReverseVariance):
+    r"""The forward step's, :math:`\beta_t`: the optimum for :math:`x \sim \mathcal{N}(0, I)`."""
+
+    def excess(self, bridge: Bridge) -> Tensor:
+        r""":math:`\log(\sigma_t / \sigma_s)`."""
+        return bridge.ratio
+
+
+class Ancestral(Sampler):
+    """Draw each state from the model's own reverse step.
+
+    Args:
+        denoiser: the denoiser.
+        schedule: the schedule.
+        variance: the variance of a step; the posterior's by default.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, schedule: Schedule, variance: ReverseVariance | None = None
+    ) -> None:
+        super().__init__(denoiser, schedule)
+        self.variance = variance or FixedSmall()
+
+    def law(
+        self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None
+    ) -> Normal:
+        """The distribution of the state at ``s`` given the state at ``t > s``."""
+        x_hat = denoise(self.denoiser, z_t, self.schedule.at(t), context).x_hat
+        bridge = self.schedule.bridge(s, t)
+        mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * x_hat
+        return Normal(mean, against(bridge.log_std + self.variance.excess(bridge), z_t))
+
+    def step(
+        self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None
+    ) -> Tensor:
+        """A draw of the state at ``s < t``."""
+        return self.law(z_t, t, s, context).rsample()

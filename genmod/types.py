@@ -1,0 +1,22 @@
+"""The shapes that flow through the house, written once.
+
+``B`` rows of a batch, ``L`` visited levels, ``U`` units (dimensions) of a latent, ``*event`` whatever
+shape one sample has. The names are checked at run time by the tests (jaxtyping with beartype).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+Shape: TypeAlias = tuple[int, ...]
+PerSample: TypeAlias = Float[Tensor, "B"]
+PerLevel: TypeAlias = Float[Tensor, "B L"]
+PerUnit: TypeAlias = Float[Tensor, "B L U"]
+Batch: TypeAlias = Shaped[Tensor, "B *event"]
+Real: TypeAlias = Float[Tensor, "B *event"]
+Mask: TypeAlias = Bool[Tensor, "B *event"]
+Latent: TypeAlias = Tensor | tuple[Tensor, ...]
+"""One latent, or the latents of a hierarchy in the order in which its prior draws them."""
