@@ -91,6 +91,13 @@ class Rate:
         """Nats per sample: the (estimated) sum over all levels."""
         return (self.weight * self.nats).sum(-1)
 
+    def detach(self) -> Rate:
+        """The same numbers without gradients."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{n: t.detach() for n, t in tensors.items() if isinstance(t, torch.Tensor)}
+        )
+
     @classmethod
     def join(cls, rates: Sequence[Rate], dim: int) -> Rate:
         """Put rates of the same latents side by side: more rows (``dim=0``) or levels (``dim=1``)."""
@@ -163,6 +170,11 @@ class ELBO:
                 "bin_width=1/256 for 8-bit data scaled to [0, 1], or report nats"
             )
         return -self.value / (dims * math.log(2)) - math.log2(bin_width)
+
+    def detach(self) -> ELBO:
+        """The same numbers without gradients."""
+        rates = {name: rate.detach() for name, rate in self.rates.items()}
+        return replace(self, reconstruction=self.reconstruction.detach(), rates=rates)
 
     @classmethod
     def join(cls, bounds: Sequence[ELBO]) -> ELBO:

@@ -43,7 +43,8 @@ class LatentModel(nn.Module):
     ) -> ELBO:
         """The bound: see :meth:`elbo`."""
         self.decoder.check(x, observed)
-        posterior = self.encoder(_filled(x, observed), context)
+        x = _filled(x, observed)
+        posterior = self.encoder(x, context)
         state, rates = self.prior.rates(posterior, draws, context)
         likelihood = self.decoder(state, context)
         return ELBO(masked_log_prob(likelihood, x, observed), rates, self.measure)
@@ -84,7 +85,8 @@ class LatentModel(nn.Module):
             ValueError: the model has no finite path of latents (continuous time), or no prior.
         """
         self.decoder.check(x, observed)
-        posterior = self.encoder(_filled(x, observed), context)
+        x = _filled(x, observed)
+        posterior = self.encoder(x, context)
         state, log_weight = self.prior.log_weight(posterior, context)
         return log_weight + masked_log_prob(self.decoder(state, context), x, observed)
 

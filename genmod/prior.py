@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import check_shape, require
 from genmod.distributions import rate
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
@@ -114,6 +114,12 @@ class Prior(nn.Module, ABC):
 
         def weigh(level: Level) -> Tensor:
             if level.q is not None:
+                require(
+                    level.name not in drawn,
+                    f"two latents named {level.name!r}",
+                    "a name for each latent",
+                    "pass another name= to the outer prior",
+                )
                 drawn[level.name] = level.q.rsample()
                 terms.append(-level.q.log_prob(drawn[level.name]))
             if level.p is not None:
@@ -141,10 +147,25 @@ class Prior(nn.Module, ABC):
         return means[0] if len(means) == 1 else tuple(means)
 
     def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
-        """The state that given latents hand to the decoder."""
-        latents = (z,) if isinstance(z, Tensor) else z
-        given = iter(latents)
-        return walk(self.descent(len(latents[0]), context), lambda step: next(given))
+        """The state that given latents hand to the decoder.
+
+        Raises:
+            ValueError: more or fewer latents than the prior has, or one of another shape.
+        """
+        latents = [z] if isinstance(z, Tensor) else list(z)
+        count, expected = len(latents), "one for each level, in the order in which they are drawn"
+        advice = "pass what encode gives"
+        require(count > 0, "no latents", expected, advice)
+
+        def take(step: tuple[str, Distribution]) -> Tensor:
+            name, p = step
+            require(bool(latents), f"{count} latents, none left for {name}", expected, advice)
+            check_shape(latents[0], tuple(p.event_shape), name)
+            return latents.pop(0)
+
+        state = walk(self.descent(len(latents[0]), context), take)
+        require(not latents, f"{count} latents, {len(latents)} too many", expected, advice)
+        return state
 
     def restore(self, posterior: Posterior, context: Tensor | None = None) -> Tensor:
         """The state from which a model reconstructs its input."""
@@ -181,5 +202,3 @@ def require_distribution(posterior: Posterior, shape: Shape) -> Distribution:
         "build the encoder and the prior with the same latent shape",
     )
     return posterior
-
-

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from genmod.checks import require
 from genmod.types import Shape
 
 _MASK = (1 << 64) - 1
@@ -79,6 +80,9 @@ def keyed(seed: int, step: int = 0, *, start: int = 0, block: int | None = None)
         block: how many rows are drawn together: the global batch size in training, any fixed number
             in evaluation. ``None``: the batch at hand is the whole batch.
 
+    Raises:
+        ValueError: a piece that starts later, without the block it is a piece of.
+
     >>> with keyed(0, step=3):
     ...     whole = normal((4, 2))
     >>> with keyed(0, step=3, start=2, block=4):
@@ -86,6 +90,12 @@ def keyed(seed: int, step: int = 0, *, start: int = 0, block: int | None = None)
     >>> bool((whole[2:] == part).all())
     True
     """
+    require(
+        start >= 0 and (block is None or block >= 1) and not (block is None and start),
+        f"start={start} with block={block}",
+        "start=0, or a block of at least one row that says how rows are drawn together",
+        "pass block=the global batch size when the batch at hand is a piece of one",
+    )
     token = _stream.set(_Stream((seed, step), start, block))
     try:
         yield

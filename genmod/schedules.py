@@ -174,7 +174,7 @@ class Cosine(Schedule):
     cut as in Hoogeboom, Heek, Salimans, "Simple diffusion" (2023), appendix A.
 
     >>> Cosine().scales(torch.tensor([0.5], dtype=torch.float64))[0].square()
-    tensor([0.5199], dtype=torch.float64)
+    tensor([0.5403], dtype=torch.float64)
     """
 
     def __init__(self, offset: float = 0.0, clean: float = 13.3, noisy: float = -5.0) -> None:

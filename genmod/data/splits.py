@@ -167,7 +167,9 @@ def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advi
     count = int(broken.sum())
     if count:
         first = tuple(torch.nonzero(broken)[0].tolist())
-        got = f"{x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
+        got = (
+            f"got {x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
+        )
         raise ValueError(f"{got}{first}, which is {x[first].item()}; expected {expected}; {advice}")
 
 

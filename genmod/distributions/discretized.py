@@ -69,10 +69,15 @@ class Discretized(Factorized):
         """The log mass of each entry's bin."""
         lower, upper = self.bins.edges(x.to(self.location.dtype))
         inverse = (-self.log_scale).exp()
+
+        def standard(end: Tensor) -> Tensor:
+            # An open end stays a constant: backward through inf * inverse is NaN.
+            is_open = end.isinf()
+            closed = (torch.where(is_open, 0.0, end) - self.location) * inverse
+            return torch.where(is_open, end, closed)
+
         return self.standard_log_mass(
-            (lower - self.location) * inverse,
-            (upper - self.location) * inverse,
-            self.bins.width * inverse,
+            standard(lower), standard(upper), self.bins.width * inverse
         )
 
     def masses(self) -> Tensor:

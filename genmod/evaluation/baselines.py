@@ -7,8 +7,8 @@ entries. A density ``p`` says something about a mass through uniform dequantizat
 
     log P(x) = log int p(x + u) du >= E_u log p(x + u).
 
-The bins have width 1 here, so the change from density to mass has Jacobian 1 and no term; a density of
-the rescaled ``(x + u) / c`` would have to pay ``d log c``.
+The bins have width 1 here, so the change from density to mass has Jacobian 1 and no term; a density
+of the rescaled ``(x + u) / c`` would have to pay ``d log c``.
 
 Reference:
     Theis, van den Oord and Bethge 2016, A note on the evaluation of generative models, section 3.1.
@@ -27,9 +27,9 @@ from genmod.data.splits import check_values
 from genmod.elbo import Stamp
 
 KT = 0.5
-"""Added to every count. Krichevsky and Trofimov's 1/2 is the prior under which the code length of
-a whole sequence is within ``(bins - 1)/2 log N + O(1)`` of the best histogram's in hindsight for EVERY
-sequence; and every level keeps a positive mass, so that no test value costs infinity."""
+"""Added to every count. With Krichevsky and Trofimov's 1/2 the code length of a whole sequence is
+within ``(bins - 1)/2 log N + O(1)`` of the best histogram's in hindsight, for EVERY sequence; and
+every level keeps a positive mass, so that no test value costs infinity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def ppca(train: Tensor, test: Tensor, bins: int | None, rank: int, seed: int = 0
     Reference:
         Tipping and Bishop 1999, Probabilistic principal component analysis, eqs. 7 and 8.
     """
-    dims = train[0].numel()
+    dims = math.prod(train.shape[1:])
     require(
         0 <= rank < dims,
         f"rank={rank}",

@@ -62,7 +62,8 @@ class _StandardKL(torch.autograd.Function):
     def forward(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
         growth = torch.mul(log_std, 2).expm1_()
         nats = torch.sub(growth, log_std, alpha=2).addcmul_(mean, mean).mul_(0.5)
-        # clamp: at log_std = 1e-8 in float32, expm1 rounds to either side of 2 log_std.
+        # An expm1 that is one unit in the last place low, as CUDA's may be, makes the nats negative
+        # at log_std = 1e-8. (NaN passes the clamp: nothing is hidden.)
         return nats.clamp_min_(0), growth
 
     @staticmethod

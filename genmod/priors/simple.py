@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import distributions
-from genmod.checks import require
+from genmod.checks import check_shape, require
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.prior import Descent, Level, Levels, Prior, require_distribution
@@ -116,7 +116,11 @@ class Flat(Prior):
 
     def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
         """The code itself."""
-        assert isinstance(z, Tensor)
+        if not isinstance(z, Tensor):
+            raise ValueError(
+                f"got {len(z)} latents; expected one tensor of codes; pass what encode gives"
+            )
+        check_shape(z, self.shape, "z")
         return z
 
     def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:

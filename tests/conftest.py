@@ -1,0 +1,47 @@
+"""Every test: shapes checked at run time, a fixed seed, one thread, no window, no random examples.
+
+``genmod`` writes its shapes as types (:mod:`genmod.types`); the import hook below turns them into
+checks, in tests only, so it has to run before the first import of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jaxtyping
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+jaxtyping.install_import_hook("genmod", "beartype.beartype")
+
+torch.set_num_threads(1)
+mpl.use("Agg")
+settings.register_profile("genmod", derandomize=True, deadline=None, max_examples=100)
+settings.load_profile("genmod")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Each test draws the same numbers, alone or in the suite."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - scikit-learn and SciPy read the global state
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """New tensors and modules in double precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def as_users_run() -> Iterator[None]:
+    """Without the hook's checks of shapes: what a user's mistake meets is the package's own error."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
