@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -147,14 +148,18 @@ def stratified(
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
-
-    def draw(shape: Shape, generator: torch.Generator | None) -> Tensor:
-        start = torch.rand(1, generator=generator, dtype=dtype, device=device)
-        comb = torch.arange(shape[0], dtype=dtype, device=device) / shape[0]
-        return (start + comb).remainder(1.0)
-
-    offset = _rows((rows,), torch.device(device or "cpu"), draw)
-    comb = torch.arange(draws, dtype=dtype, device=device)
+    place = torch.device(device or "cpu")
+    offset = _rows((rows,), place, partial(_shifted_comb, dtype=dtype, device=place))
+    comb = torch.arange(draws, dtype=dtype, device=place)
     # In float32, (j + o) / n can round up to 1, which is outside the cover.
     below_one = 1 - torch.finfo(dtype).eps
     return ((comb + offset[:, None]) / draws).clamp(max=below_one)
+
+
+def _shifted_comb(
+    shape: Shape, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """``(u + i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
+    start = torch.rand(1, generator=generator, dtype=dtype, device=device)
+    comb = torch.arange(shape[0], dtype=dtype, device=device) / shape[0]
+    return (start + comb).remainder(1.0)

@@ -69,15 +69,10 @@ class Discretized(Factorized):
         """The log mass of each entry's bin."""
         lower, upper = self.bins.edges(x.to(self.location.dtype))
         inverse = (-self.log_scale).exp()
-
-        def standard(end: Tensor) -> Tensor:
-            # An open end stays a constant: backward through inf * inverse is NaN.
-            is_open = end.isinf()
-            closed = (torch.where(is_open, 0.0, end) - self.location) * inverse
-            return torch.where(is_open, end, closed)
-
         return self.standard_log_mass(
-            standard(lower), standard(upper), self.bins.width * inverse
+            _standardize(lower, self.location, inverse),
+            _standardize(upper, self.location, inverse),
+            self.bins.width * inverse,
         )
 
     def masses(self) -> Tensor:
@@ -152,6 +147,13 @@ class DiscretizedNormal(Discretized):
     def standard_sample(self) -> Tensor:
         """Standard normal noise."""
         return random.normal_like(self.location)
+
+
+def _standardize(end: Tensor, location: Tensor, inverse: Tensor) -> Tensor:
+    """``(end - location) / scale``; an open end stays a constant (backward through it is NaN)."""
+    is_open = end.isinf()
+    closed = (torch.where(is_open, 0.0, end) - location) * inverse
+    return torch.where(is_open, end, closed)
 
 
 def _log_sigmoid(end: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from genmod.distributions import Normal
-from genmod.nn import call
 from genmod.schedules import Schedule
 from genmod.shapes import against, repeat
 from genmod.types import PerSample, Real
@@ -30,7 +29,8 @@ class TopDownPosterior:
 
     def conditional(self, level: int, state: Tensor) -> Normal:
         """``q(z_l | z_above, x)``."""
-        return call(self.heads[level], self.features[level], state, context=self.context)
+        told = () if self.context is None else (self.context,)
+        return self.heads[level](self.features[level], state, *told)
 
 
 @dataclass(frozen=True, eq=False)

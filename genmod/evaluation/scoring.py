@@ -28,6 +28,7 @@ class Scores:
         rates: what each group of latents costs, ``(N,)`` nats, by name.
         units: the mean cost of each dimension of a latent, ``(U,)`` nats, where it is known.
         levels: of a diffusion that visits every level: ``(t, log_snr, mean nats)``, each ``(L,)``.
+        complete: whether every level of every latent was visited.
         measure: what ``p(x)`` is.
     """
 
@@ -35,6 +36,7 @@ class Scores:
     rates: Mapping[str, PerSample]
     units: Mapping[str, Tensor]
     levels: tuple[Tensor, Tensor, Tensor] | None
+    complete: bool
     measure: Measure
 
     @property
@@ -139,5 +141,6 @@ def _gather(pieces: list[ELBO], draws: int | None) -> Scores:
         {n: rows([piece.rates[n].total for piece in pieces]) for n in first.rates},
         units,
         levels,
+        draws is None or all(rate.log_snr is None for rate in first.rates.values()),
         first.measure,
     )

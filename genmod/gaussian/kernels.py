@@ -17,32 +17,18 @@ wait. Half precision (under ``torch.autocast``, say) is computed and returned in
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from genmod.gaussian.border import in_float32, same_shape
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
-class Context(FunctionCtx):
-    """What autograd hands to ``backward``, typed."""
-
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
-
-
-class _Info(Protocol):
-    """What ``torch.vmap`` hands to a batching rule, typed."""
-
-    batch_size: int
-
-
 def _rows_first(
-    info: _Info, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
+    info: Any, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
 ) -> list[Tensor]:
     """Elementwise functions batch trivially: the mapped dimension goes first, in every tensor."""
     return [
@@ -67,9 +53,7 @@ class _StandardKL(torch.autograd.Function):
         return nats.clamp_min_(0), growth
 
     @staticmethod
-    def setup_context(
-        ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
-    ) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         growth = output[1]
         ctx.mark_non_differentiable(growth)
         ctx.set_materialize_grads(False)
@@ -77,7 +61,7 @@ class _StandardKL(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad = grads[0]
         if grad is None:
             return None, None
@@ -87,13 +71,13 @@ class _StandardKL(torch.autograd.Function):
         return grad * mean, grad * growth
 
     @staticmethod
-    def jvp(ctx: Context, *tangents: Tensor) -> tuple[Tensor, None]:
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, None]:
         mean, log_std = ctx.saved_tensors
         return mean * tangents[0] + torch.expm1(2 * log_std) * tangents[1], None
 
     @staticmethod
     def vmap(
-        info: _Info, in_dims: tuple[int | None, ...], *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         return _StandardKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0)
 
@@ -115,9 +99,7 @@ class _DiagonalKL(torch.autograd.Function):
         return nats.clamp_min_(0), growth, delta, scale
 
     @staticmethod
-    def setup_context(
-        ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
-    ) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         factors = output[1:]
         ctx.mark_non_differentiable(*factors)
         ctx.set_materialize_grads(False)
@@ -125,7 +107,7 @@ class _DiagonalKL(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad = grads[0]
         if grad is None:
             return None, None, None, None
@@ -145,7 +127,7 @@ class _DiagonalKL(torch.autograd.Function):
         )
 
     @staticmethod
-    def jvp(ctx: Context, *tangents: Tensor) -> tuple[Tensor | None, ...]:
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor | None, ...]:
         mean_q, log_std_q, mean_p, log_std_p = ctx.saved_tensors
         move_mean_q, move_log_std_q, move_mean_p, move_log_std_p = tangents
         delta = (mean_q - mean_p) * torch.exp(-log_std_p)
@@ -155,7 +137,7 @@ class _DiagonalKL(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: _Info, in_dims: tuple[int | None, ...], *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         return _DiagonalKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0, 0, 0)
 

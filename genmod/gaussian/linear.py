@@ -74,8 +74,8 @@ class LinearGaussian:
     def marginal(self) -> tuple[Tensor, Tensor]:
         """Mean ``(*batch, K)`` and factor ``(*batch, K, K)`` of x: N(A mean + b, S S^T)."""
         with no_autocast(self.mean):
-            roots = torch.cat([self.weight @ self.tril, self._shared(self.noise_tril)], -1)
-            return self._expected(), lower_root(roots)
+            above = (self._shared(self.weight @ self.tril), self._shared(self.noise_tril))
+            return self._expected(), lower_root(torch.cat(above, -1))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and Cholesky factor of z given x: N(mean + G (x - A mean - b), P P^T).

@@ -11,14 +11,15 @@ a matrix, is never negative, and does not cancel where q and p nearly agree.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from genmod.gaussian.border import check_matrix, common_shape, no_autocast
 from genmod.gaussian.diagonal import checked_pair
 from genmod.gaussian.full import checked
-from genmod.gaussian.kernels import Context
 
 
 class _Polar(torch.autograd.Function):
@@ -34,14 +35,14 @@ class _Polar(torch.autograd.Function):
         return left @ right, left, values, right
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*output[1:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Context, *grads: Tensor | None) -> Tensor | None:
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
         if grads[0] is None:
             return None
         left, values, right = ctx.saved_tensors
@@ -65,14 +66,14 @@ class _SpreadGap(torch.autograd.Function):
 
     @staticmethod
     def setup_context(
-        ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]
+        ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]
     ) -> None:
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         if grads[0] is None:
             return None, None
         tril_q, tril_p, turn = ctx.saved_tensors

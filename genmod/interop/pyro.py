@@ -1,37 +1,37 @@
 r"""A model as a Pyro pair: the program ``p(x, z)`` and its guide ``q(z | x)``.
 
-The program walks :meth:`genmod.prior.Prior.descent`, the guide :meth:`genmod.prior.Prior.levels`: the
-same paths that the bound, importance weights and codecs walk. So path by path
+The program walks :meth:`genmod.prior.Prior.descent`, the guide :meth:`genmod.prior.Prior.levels`:
+the same paths that the bound and importance weights walk. So path by path
 
 .. math:: \log p(x, z) - \log q(z | x) = \text{our sampled bound at the same } z
 
 and Pyro's ``Trace_ELBO`` of the pair is :meth:`genmod.model.LatentModel.log_weight`.
 
-``TraceMeanField_ELBO`` puts a closed :math:`\mathrm{KL}(q_l \| p_l)` in place of each log-ratio. That is
-right only if no latent that ``p_l`` is conditioned on was drawn after :math:`z_l` *from* :math:`z_l` in
-the guide; otherwise the KL averages over :math:`z_l` while the condition stays at the draw.
+``TraceMeanField_ELBO`` puts a closed :math:`\mathrm{KL}(q_l \| p_l)` in place of each log-ratio.
+The KL averages over :math:`z_l` while everything ``p_l`` is conditioned on stays at its draw: right
+only if none of it was drawn, in the guide, from :math:`z_l`.
 
-* **Alignment** (VAE, top-down hierarchy, diffusion): the guide is written in the generative order,
-  :math:`q(z_T|x) \prod q(z_s|z_t, x)`, each level beside :math:`p(z_s|z_t)` given the same :math:`z_t`.
-  The condition holds. A diffusion's guide written as the forward chain, :math:`q(z_1|x)\,q(z_2|z_1)
-  \cdots`, is the same joint distribution, so ``Trace_ELBO`` is the same; but ``TraceMeanField_ELBO`` of
-  it is a number that bounds nothing, as :math:`p(z_1|z_2)` is then priced at a :math:`z_2` drawn from
-  :math:`z_1`.
-* **Nesting** (bottom-up hierarchy, latent diffusion): the guide draws :math:`z_1` first, the program
-  last. ``Trace_ELBO`` is right. ``TraceMeanField_ELBO`` is not, and Pyro warns of it.
+* **Alignment** (VAE, top-down hierarchy, diffusion): the guide is in the generative order,
+  :math:`q(z_T|x) \prod q(z_s|z_t, x)`, each level beside :math:`p(z_s|z_t)` given the same
+  :math:`z_t`, and the condition holds. A diffusion's guide written as the forward chain,
+  :math:`q(z_1|x)\,q(z_2|z_1) \cdots`, is the same joint law, so ``Trace_ELBO`` is the same; but
+  ``TraceMeanField_ELBO`` would price every :math:`z_1` under :math:`p(z_1|z_2)` at a :math:`z_2`
+  that was drawn from one of them: another number, not the bound.
+* **Nesting** (bottom-up hierarchy, latent diffusion): the guide draws :math:`z_1` first, the
+  program last. ``Trace_ELBO`` is right, ``TraceMeanField_ELBO`` is not (Pyro warns of the order).
 
 Draws inside Pyro follow torch's generator, not :func:`genmod.random.keyed`.
 
-Reference: Bingham et al., "Pyro: Deep Universal Probabilistic Programming" (2019); the condition is
-that of ``pyro.infer.TraceMeanField_ELBO``.
+Reference: Bingham et al., "Pyro: Deep Universal Probabilistic Programming" (2019). The condition is
+stated in the documentation of ``pyro.infer.TraceMeanField_ELBO``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import singledispatch
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ from genmod.checks import require
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.prior import Level, walk
+from genmod.types import Shape
 
 PLATE = "data"
 """The plate of the rows of a batch."""
@@ -72,17 +73,17 @@ class PyroPair(NamedTuple):
     """What Pyro's inference takes: ``SVI(pair.model, pair.guide, optimizer, Trace_ELBO())``."""
 
     model: Program
-    """The latents of the prior from the top down, then ``x``; returns ``x``."""
+    """The prior's latents from the top down, then ``x``, which it returns."""
     guide: Program
-    """The latents in the order in which the posterior draws them; returns the decoder's state."""
+    """The latents as the posterior draws them; returns the decoder's state."""
 
 
 def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
     """The model as a Pyro program and its guide, over the model's own parameters.
 
-    Sites are named as the prior names its levels (``"prior"``, ``"z3"``, ``"latent"``...); the data are
-    the site ``"x"``, every row in the plate ``"data"``. Parameters that want gradients are registered
-    in Pyro's store, so that ``SVI`` trains the module in place.
+    Sites are named as the prior names its levels (``"prior"``, ``"z3"``, ``"latent"``); the data
+    are the site ``"x"``, every row in the plate ``"data"``. Parameters that want gradients are put
+    into Pyro's store, so that ``SVI`` trains the module in place.
 
     Args:
         model: any model with a bound and finitely many latents.
@@ -93,8 +94,8 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     Raises:
         ValueError: the model bounds nothing (an autoencoder). When the programs run: data that the
-            decoder refuses, a diffusion in continuous time, two latents of one name, another model in
-            the store under the same name.
+            decoder refuses, a diffusion in continuous time, two latents of one name, another model
+            in the store under the same name.
 
     Reference: Bingham et al. (2019).
 
@@ -194,14 +195,14 @@ def _register(model: LatentModel, name: str) -> None:
 
 
 @singledispatch
-def as_pyro(law: Distribution) -> dist.TorchDistribution:
+def as_pyro(law: Distribution) -> Distribution:
     """A distribution, one event a row, as one of Pyro's.
 
     Ours become Pyro's own where Pyro has the family; any other is wrapped (:class:`Adapted`). A
     family of your own joins by ``as_pyro.register``.
 
     Args:
-        law: batch shape ``(B,)``, or empty where it is the same for each row (the plate expands it).
+        law: batch shape ``(B,)``, or empty where each row has the same (the plate expands it).
 
     >>> as_pyro(distributions.Normal(torch.zeros(2, 3), torch.zeros(2, 3))).event_shape
     torch.Size([3])
@@ -209,23 +210,23 @@ def as_pyro(law: Distribution) -> dist.TorchDistribution:
     return Adapted(law)
 
 
-@as_pyro.register
-def _native(law: TorchDistributionMixin) -> dist.TorchDistribution:
+@as_pyro.register(TorchDistributionMixin)
+def _native(law: Distribution) -> Distribution:
     return law
 
 
 @as_pyro.register
-def _normal(law: distributions.Normal) -> dist.TorchDistribution:
+def _normal(law: distributions.Normal) -> Distribution:
     return dist.Normal(law.mean, law.stddev).to_event(len(law.event_shape))
 
 
 @as_pyro.register
-def _bernoulli(law: distributions.Bernoulli) -> dist.TorchDistribution:
+def _bernoulli(law: distributions.Bernoulli) -> Distribution:
     return Bits(logits=law.logits).to_event(len(law.event_shape))
 
 
 @as_pyro.register
-def _categorical(law: distributions.Categorical) -> dist.TorchDistribution:
+def _categorical(law: distributions.Categorical) -> Distribution:
     return dist.Categorical(logits=law.logits).to_event(len(law.event_shape))
 
 
@@ -244,7 +245,7 @@ class Adapted(dist.TorchDistribution):
         base: the distribution.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, base: Distribution) -> None:
         self.base = base
@@ -260,34 +261,24 @@ class Adapted(dist.TorchDistribution):
         """Where it lives."""
         return self.base.support
 
-    @property
-    def mean(self) -> Tensor:
-        """The mean."""
-        return self.base.mean
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance."""
-        return self.base.variance
-
     def expand(
-        self, batch_shape: torch.Size, _instance: Distribution | None = None
-    ) -> dist.TorchDistribution:
+        self, batch_shape: Sequence[int], _instance: Distribution | None = None
+    ) -> Distribution:
         """The same law for each row: the base's own expansion, or Pyro's where it has none."""
         if tuple(batch_shape) == tuple(self.batch_shape):
             return self
         try:
             return Adapted(self.base.expand(torch.Size(batch_shape)))
         except NotImplementedError:
-            return super().expand(batch_shape)
+            return super().expand(torch.Size(batch_shape))
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
         """A draw without gradients."""
-        return self.base.sample(sample_shape) if sample_shape else self.base.sample()
+        return self.base.sample(torch.Size(sample_shape))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
         """A draw with gradients."""
-        return self.base.rsample(sample_shape)
+        return self.base.rsample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``log p`` of each row."""
@@ -295,15 +286,7 @@ class Adapted(dist.TorchDistribution):
 
 
 @register_kl(Distribution, Adapted)
-def _kl_to_adapted(q: Distribution, p: Adapted) -> Tensor:
-    return kl_divergence(q, p.base)
-
-
 @register_kl(Adapted, Distribution)
-def _kl_from_adapted(q: Adapted, p: Distribution) -> Tensor:
-    return kl_divergence(q.base, p)
-
-
 @register_kl(Adapted, Adapted)
-def _kl_adapted(q: Adapted, p: Adapted) -> Tensor:
-    return kl_divergence(q.base, p.base)
+def _kl_adapted(q: Distribution, p: Distribution) -> Tensor:
+    return kl_divergence(*(law.base if isinstance(law, Adapted) else law for law in (q, p)))

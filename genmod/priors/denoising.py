@@ -146,7 +146,9 @@ class Denoising(Prior):
         """What the steps from ``t`` cost: down to ``s``, or (``None``) infinitesimal ones."""
         rows, levels = t.shape
         point = self.schedule.at(t.reshape(-1))
-        noise = random.normal((rows, levels, *self.shape), q.x.dtype, q.x.device)
+        # Level by level: keyed noise must not change with how many levels go through at once.
+        drawn = [random.normal((rows, *self.shape), q.x.dtype, q.x.device) for _ in range(levels)]
+        noise = torch.stack(drawn, 1)
         error = self._error(q, point, noise, context, lean)
         if s is None:
             gap = -self.schedule.slope(point.t)
@@ -265,6 +267,12 @@ class Denoising(Prior):
             f"data of shape {tuple(posterior.x.shape[1:])}",
             f"the prior's shape {self.shape}",
             "build the prior with the data's own event shape",
+        )
+        require(
+            posterior.schedule is self.schedule,
+            f"data noised by another {type(posterior.schedule).__name__} than the prior's own",
+            "one schedule, one object, in encoder and prior",
+            "build both with the same schedule: two would give a number that bounds nothing",
         )
         return posterior
 

@@ -72,7 +72,7 @@ class Moons(_Arcs):
     """Two interleaved half circles of radius 1, centered at (0, 0) and (1, 1/2), blurred by noise.
 
     The arcs of scikit-learn's ``make_moons``, places on them drawn at random. Entropy by the
-    trapezoid rule on the plane, to 1e-8 nats.
+    trapezoid rule on the plane, to 1e-6 nats.
 
     Args:
         std: of the noise in each coordinate; below 0.05 the entropy takes seconds.
@@ -103,7 +103,7 @@ class Spiral(_Arcs):
     """Arms of an Archimedean spiral, ``radius v`` at angle ``2 pi turns v``, blurred by noise.
 
     The place has density ``2 v``, so points are spread nearly evenly along an arm. A few arms and a
-    fraction of a turn give a pinwheel. Entropy by the trapezoid rule on the plane, to 1e-8 nats.
+    fraction of a turn give a pinwheel. Entropy by the trapezoid rule on the plane, to 1e-6 nats.
 
     Args:
         arms: how many, evenly turned around 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class GaussianMixture(Toy):
         radius: float = 2.0,
         std: float = 0.2,
         dtype: torch.dtype | None = None,
-    ) -> Self:
+    ) -> GaussianMixture:
         """``count`` equal Gaussians on a circle."""
         require(count >= 1, f"count={count}", "at least 1 component", "use 8")
         angle = 2 * math.pi * torch.arange(count, dtype=torch.float64) / count
@@ -80,7 +80,7 @@ class GaussianMixture(Toy):
         spacing: float = 1.0,
         std: float = 0.1,
         dtype: torch.dtype | None = None,
-    ) -> Self:
+    ) -> GaussianMixture:
         """``side * side`` equal Gaussians on a square grid centered at 0."""
         require(side >= 1, f"side={side}", "at least 1 component along an edge", "use 5")
         axis = spacing * (torch.arange(side, dtype=torch.float64) - (side - 1) / 2)

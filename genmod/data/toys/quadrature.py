@@ -31,8 +31,10 @@ def gauss_legendre(low: float, high: float, panels: int, order: int) -> tuple[Te
 def plane_entropy(
     log_density: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, step: float
 ) -> float:
-    """``-int p log p`` over a box by the trapezoid rule, whose error for a density smoothed by a
-    Gaussian falls like ``exp(-2 (pi std / step)^2)`` once the box holds its tails.
+    """``-int p log p`` over a box by the trapezoid rule.
+
+    The mass of a density smoothed by a Gaussian is then off by ``exp(-2 (pi std / step)^2)``; its
+    entropy by more, for ``log p`` has singularities near the real plane where curves meet.
 
     Args:
         log_density: nats ``(N,)`` at points ``(N, 2)``.

@@ -1,0 +1,35 @@
+"""``genmod compare``: progress while it runs, a table and the files when it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from genmod.compare import compare
+from genmod.compare.writing import COLUMNS, row
+from genmod.evaluation import Report
+
+
+def run(out: Path, seed: int, effort: float, progress: bool) -> None:
+    """Compare the family on the digits and print what came of it."""
+    console = Console()
+
+    def said(report: Report) -> None:
+        bits = report.bits_per_dim
+        value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
+        console.print(f"[bold]{report.name}[/]: {value} ({report.stamp.value})")
+
+    try:
+        comparison = compare(out, seed=seed, effort=effort, progress=progress, said=said)
+    except ValueError as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        raise typer.Exit(2) from error
+    table = Table(*COLUMNS, title="Test data, per sample")
+    for report in comparison.reports:
+        table.add_row(*row(report))
+    console.print(table)
+    for file in comparison.files:
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
