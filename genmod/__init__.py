@@ -26,6 +26,7 @@ _HOME = {
     "fit": "training",
 }
 _ROOMS = (
+    "compare",
     "data",
     "decoders",
     "denoisers",
@@ -33,6 +34,7 @@ _ROOMS = (
     "encoders",
     "evaluation",
     "gaussian",
+    "interop",
     "models",
     "nn",
     "objectives",

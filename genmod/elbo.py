@@ -1,6 +1,7 @@
 r"""The bound: what a model says of each sample, in nats, term by term.
 
-.. math:: \log p(x) \ge \mathbb{E}_{q(z|x)}[\log p(x|z)] - \sum_{\text{rates}} \mathbb{E}\,[\text{nats paid for } z]
+.. math:: \log p(x) \ge \mathbb{E}_{q(z|x)}[\log p(x|z)]
+    - \sum_{\text{rates}} \mathbb{E}\,[\text{nats paid for } z]
 
 Nothing here is averaged over the batch, weighted for training, or negated: ``ELBO.value`` is to be
 maximized. Weights live in :mod:`genmod.objectives`, averages in :mod:`genmod.evaluation`.
@@ -11,11 +12,12 @@ Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
+from torch import Tensor
 
 from genmod.checks import require
 from genmod.types import PerLevel, PerSample, PerUnit
@@ -93,21 +95,31 @@ class Rate:
 
     def detach(self) -> Rate:
         """The same numbers without gradients."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{n: t.detach() for n, t in tensors.items() if isinstance(t, torch.Tensor)}
-        )
+        return Rate._over([self], lambda tensors: tensors[0].detach())
 
     @classmethod
     def join(cls, rates: Sequence[Rate], dim: int) -> Rate:
-        """Put rates of the same latents side by side: more rows (``dim=0``) or levels (``dim=1``)."""
-        first = rates[0]
-        joined = {
-            f.name: torch.cat([getattr(rate, f.name) for rate in rates], dim)
-            for f in fields(cls)
-            if isinstance(getattr(first, f.name), torch.Tensor)
-        }
-        return replace(first, **joined)
+        """Rates of the same latents side by side: more rows (``dim=0``) or levels (``dim=1``)."""
+        return cls._over(rates, lambda tensors: torch.cat(tensors, dim))
+
+    @classmethod
+    def _over(cls, rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Rate:
+        """Act on each field of several rates together; fields that are absent stay absent."""
+
+        def optional(values: list[Tensor | None]) -> Tensor | None:
+            present = [value for value in values if value is not None]
+            return act(present) if len(present) == len(rates) else None
+
+        return cls(
+            nats=act([rate.nats for rate in rates]),
+            weight=act([rate.weight for rate in rates]),
+            level=act([rate.level for rate in rates]),
+            kind=rates[0].kind,
+            log_snr=optional([rate.log_snr for rate in rates]),
+            gap=optional([rate.gap for rate in rates]),
+            error=optional([rate.error for rate in rates]),
+            units=optional([rate.units for rate in rates]),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,9 +116,7 @@ def normal(
 ) -> Tensor:
     """Standard normal noise; the first dimension counts the rows of the batch."""
     place = torch.device(device or "cpu")
-    return _rows(
-        shape, place, lambda s, g: torch.randn(s, generator=g, dtype=dtype, device=place)
-    )
+    return _rows(shape, place, lambda s, g: torch.randn(s, generator=g, dtype=dtype, device=place))
 
 
 def uniform(
@@ -128,9 +126,7 @@ def uniform(
 ) -> Tensor:
     """Uniform noise in [0, 1); the first dimension counts the rows of the batch."""
     place = torch.device(device or "cpu")
-    return _rows(
-        shape, place, lambda s, g: torch.rand(s, generator=g, dtype=dtype, device=place)
-    )
+    return _rows(shape, place, lambda s, g: torch.rand(s, generator=g, dtype=dtype, device=place))
 
 
 def normal_like(batch: Tensor) -> Tensor:

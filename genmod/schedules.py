@@ -236,7 +236,7 @@ class Table(Schedule):
 
     @classmethod
     def from_betas(cls, betas: Tensor) -> Table:
-        r"""The table of the lecture's :math:`\beta_1, \dots, \beta_T`: :math:`x_i` is ``z`` at ``(i-1)/(T-1)``.
+        r"""The table of the lecture's :math:`\beta_1, \dots, \beta_T`; :math:`x_i` lies at ``(i-1)/(T-1)``.
 
         Raises:
             ValueError: a beta outside (0, 1).

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from jaxtyping import Bool, Float, Shaped
-from torch import Tensor
+from torch import Size, Tensor
 
 Shape: TypeAlias = tuple[int, ...]
+Sizes: TypeAlias = Size | list[int] | tuple[int, ...]
+"""What torch's distributions take for a sample shape."""
 PerSample: TypeAlias = Float[Tensor, "B"]
 PerLevel: TypeAlias = Float[Tensor, "B L"]
 PerUnit: TypeAlias = Float[Tensor, "B L U"]

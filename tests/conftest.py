@@ -27,7 +27,7 @@ settings.load_profile("genmod")
 def _seed() -> None:
     """Each test draws the same numbers, alone or in the suite."""
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 - scikit-learn and SciPy read the global state
+    np.random.seed(0)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture
 def as_users_run() -> Iterator[None]:
-    """Without the hook's checks of shapes: what a user's mistake meets is the package's own error."""
+    """Without the hook's checks of shapes: a user's mistake meets the package's own error."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -3,8 +3,8 @@ r"""Models with one or many latents of which everything is known in closed form.
 Dense joint Gaussians and their conditionals are computed here with plain linear algebra, on purpose
 not with :mod:`genmod.gaussian`: an oracle shares no code with what it judges.
 
-Symbols: ``x = W z_1 + mu + noise``; in a hierarchy ``z_l = a_l z_{l+1} + noise`` per dimension, so that
-with orthogonal columns of ``W`` every conditional is a diagonal Gaussian.
+Symbols: ``x = W z_1 + mu + noise``; in a hierarchy ``z_l = a_l z_{l+1} + noise`` per dimension, so
+that with orthogonal columns of ``W`` every conditional is a diagonal Gaussian.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class PPCA:
     s2: float
 
     @property
-    def M(self) -> Tensor:
+    def M(self) -> Tensor:  # noqa: N802 - its name in the paper
         """``W'W + s2 I``."""
         return self.W.T @ self.W + self.s2 * torch.eye(self.W.shape[1])
 
@@ -122,7 +122,7 @@ class PPCA:
 
 
 class FullGaussian(encoders.Encoder):
-    """``N(gain x + offset, covariance)``: an encoder of a user's own, giving a torch distribution."""
+    """``N(gain x + offset, covariance)``: an encoder of a user's own."""
 
     def __init__(self, law: Conditional) -> None:
         super().__init__()
@@ -140,7 +140,9 @@ class FullGaussian(encoders.Encoder):
 
 @dataclass
 class Tower:
-    """A linear-Gaussian hierarchy: ``z_L ~ N(0, I)``, ``z_l = a_l z_{l+1} + r_l eps``, ``x = W z_1 + mu + s eps``.
+    """A linear-Gaussian hierarchy.
+
+    ``z_L ~ N(0, I)``, ``z_l = a_l z_{l+1} + r_l eps``, ``x = W z_1 + mu + s eps``.
 
     Args:
         W: ``(d, q)`` with orthogonal columns.
@@ -172,7 +174,9 @@ class Tower:
             at = d + q * (number - 1)
             own[:, at : at + q] = torch.eye(q)
             top = number == self.levels
-            above = own if top else self.a[number - 1].diag() @ above + self.r[number - 1].diag() @ own
+            above = (
+                own if top else self.a[number - 1].diag() @ above + self.r[number - 1].diag() @ own
+            )
             maps[f"z{number}"] = above
         own = torch.zeros(d, noises)
         own[:, :d] = self.s * torch.eye(d)
@@ -209,7 +213,7 @@ class Tower:
         return LatentModel(encoder, self.decoder(), prior)
 
     def top_down(self) -> LatentModel:
-        """The exact posterior ``q(zL|x) .. q(z1|z2, x)``, by alignment: each stage passes ``x`` on."""
+        """The exact posterior ``q(zL|x) .. q(z1|z2, x)``, by alignment: stages pass ``x`` on."""
         joint, q, d = self.joint(), self.W.shape[1], len(self.mu)
         heads = []
         for level in range(self.levels, 0, -1):
@@ -238,9 +242,9 @@ def tower(levels: int, q: int = 2, d: int = 4) -> Tower:
 
 def ppca(d: int = 5, q: int = 2, *, orthogonal: bool = True) -> PPCA:
     """A pPCA model with random numbers."""
-    W = torch.randn(d, q)
-    if orthogonal:
-        W = torch.linalg.qr(W).Q * torch.linspace(0.7, 1.6, q)
+    W = torch.linalg.qr(torch.randn(d, q)).Q * torch.linspace(0.7, 1.6, q)
+    if not orthogonal:
+        W = W + W[:, :1]
     return PPCA(W, torch.randn(d), 0.4)
 
 

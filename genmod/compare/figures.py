@@ -42,15 +42,19 @@ def draw_all(
         "Samples": ("samples", plots.samples(_samples(models, data), highest)),
         "Reconstructions": (
             "reconstructions",
-            plots.reconstructions(data.test[:14], _reconstructions(models, data.test[:14]), highest),
+            plots.reconstructions(
+                data.test[:14], _reconstructions(models, data.test[:14]), highest
+            ),
         ),
-        "Latent spaces": ("latent_spaces", plots.latent_spaces(_codes(models, data), _labels(data))),
+        "Latent spaces": (
+            "latent_spaces",
+            plots.latent_spaces(_codes(models, data), _labels(data)),
+        ),
         "Nats per level": ("rates", plots.level_rates(_rates(reports))),
         "Nats per noise level": ("steps", plots.step_profile(profiles)),
     }
     return {
-        title: plots.save(figure, folder / f"{name}.png")
-        for title, (name, figure) in made.items()
+        title: plots.save(figure, folder / f"{name}.png") for title, (name, figure) in made.items()
     }
 
 
@@ -92,12 +96,13 @@ def _labels(data: Dataset) -> Tensor:
 
 
 def _rates(reports: Mapping[str, Report]) -> dict[str, dict[str, tuple[float, float]]]:
+    """The levels of the models that have a few: a diffusion's are drawn against log-SNR."""
     return {
         name: {
-            group: (term.mean, term.error)
-            for group, term in report.terms.items()
-            if group != "reconstruction"
+            level: (term.mean, term.error)
+            for level, term in report.terms.items()
+            if level != "reconstruction"
         }
         for name, report in reports.items()
-        if len(report.terms) > 1
+        if len(report.terms) > 1 and "steps" not in report.terms
     }

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from genmod.checks import check_positive
 from genmod.compare.family import FAMILY, Member, Run, train_member
 from genmod.compare.figures import draw_all
@@ -105,8 +107,10 @@ def _baselines(data: Dataset) -> list[Report]:
             f"got {data}; expected integers with a test part; pass bins=..., test=0.2 to data.dataset"
         )
     dims = size(data.shape)
+    # Baselines choose nothing on the validation part, so they may learn from it.
+    seen = torch.cat([data.train, data.validation])
     fitted = [
-        pixel_histogram(data.train, data.test, data.bins),
-        gaussian(data.train, data.test, data.bins),
+        pixel_histogram(seen, data.test, data.bins),
+        gaussian(seen, data.test, data.bins),
     ]
     return [Report.of_baseline(each, dims, Measure.MASS) for each in fitted]

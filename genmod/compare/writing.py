@@ -9,17 +9,6 @@ from pathlib import Path
 
 from genmod.evaluation import Report
 
-COLUMNS = (
-    "model",
-    "bits/dim",
-    "nats",
-    "stamp",
-    "log p(x), importance-weighted",
-    "terms, nats",
-    "parameters",
-    "seconds",
-)
-
 _EXPLAINED = """\
 * `nats`: log-likelihood per sample (higher is better), ± its standard error over test samples.
 * `bits/dim`: the same as a code length per pixel (lower is better); a probability mass has one.
@@ -29,23 +18,23 @@ _EXPLAINED = """\
 """
 
 
-def row(report: Report) -> tuple[str, ...]:
-    """One line of the table."""
+def row(report: Report) -> dict[str, str]:
+    """One line of the table, by column."""
     bits = report.bits_per_dim
-    rates = [f"{name} {term.mean:.2f}" for name, term in report.terms.items()]
-    estimate = "-"
+    terms = [f"{name} {term.mean:.2f}" for name, term in report.terms.items()]
+    weighted = "-"
     if report.importance is not None:
-        estimate = f"{report.importance} (k={report.importance_draws})"
-    return (
-        report.name,
-        "-" if bits is None else f"{bits.mean:.3f} ± {bits.error:.3f}",
-        str(report.value),
-        report.stamp.value,
-        estimate,
-        " - ".join(rates) or "-",
-        f"{report.parameters:,}" if report.parameters else "-",
-        "-" if report.seconds is None else f"{report.seconds:.0f}",
-    )
+        weighted = f"{report.importance} (k={report.importance_draws})"
+    return {
+        "model": report.name,
+        "bits/dim": "-" if bits is None else f"{bits.mean:.3f} ± {bits.error:.3f}",
+        "nats": str(report.value),
+        "stamp": report.stamp.value,
+        "log p(x), importance-weighted": weighted,
+        "terms, nats": " - ".join(terms) or "-",
+        "parameters": f"{report.parameters:,}" if report.parameters else "-",
+        "seconds": "-" if report.seconds is None else f"{report.seconds:.0f}",
+    }
 
 
 def write_json(reports: Sequence[Report], settings: Mapping[str, object], path: Path) -> Path:
@@ -63,8 +52,9 @@ def write_markdown(
     """The table and the figures, for people."""
     lines = ["# Comparison", ""]
     lines += [", ".join(f"{name}: {value}" for name, value in settings.items()), ""]
-    lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
-    lines += [_line(row(report)) for report in reports]
+    rows = [row(report) for report in reports]
+    lines += [_line(list(rows[0])), _line(["---"] * len(rows[0]))]
+    lines += [_line(list(each.values())) for each in rows]
     lines += ["", _EXPLAINED]
     for title, file in figures.items():
         lines += [f"## {title}", "", f"![{title}]({file.relative_to(path.parent).as_posix()})", ""]
@@ -82,5 +72,3 @@ def _write(path: Path, text: str) -> Path:
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
     return path
-
-

@@ -65,9 +65,7 @@ class EmpiricalDenoiser(Denoiser):
     points: Tensor
     log_weights: Tensor
 
-    def __init__(
-        self, points: Tensor, log_weights: Tensor | None = None, std: float = 0.0
-    ) -> None:
+    def __init__(self, points: Tensor, log_weights: Tensor | None = None, std: float = 0.0) -> None:
         super().__init__()
         require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
         if log_weights is None:

@@ -31,9 +31,7 @@ class Denoiser(nn.Module, ABC):
         """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
 
 
-def denoise(
-    denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None
-) -> Denoised:
+def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None) -> Denoised:
     """Denoise a state of any schedule: scaled to variance one, its noise level given as log-SNR."""
     scale = against((point.alpha.square() + point.sigma.square()).rsqrt(), z)
     return denoiser(z * scale, point.log_snr.to(z.dtype), context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from genmod.checks import require
 from genmod.shapes import event_sum
-from genmod.types import PerSample, Shape
+from genmod.types import PerSample, Sizes
 
 
 class Factorized(Distribution, ABC):
@@ -22,7 +23,7 @@ class Factorized(Distribution, ABC):
     """
 
     has_rsample = False
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__(shape[:1], shape[1:], validate_args=False)
@@ -35,7 +36,7 @@ class Factorized(Distribution, ABC):
         """``log p`` of each row, ``(B,)``: the sum over its entries."""
         return event_sum(self.elementwise(value))
 
-    def refuse_extra(self, sample_shape: torch.Size | Shape) -> None:
+    def refuse_extra(self, sample_shape: Sizes) -> None:
         """Rows are the only batch: several draws are several calls (or repeated rows)."""
         require(
             len(sample_shape) == 0,

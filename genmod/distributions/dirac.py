@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from genmod.distributions.base import Factorized
-from genmod.types import Shape
+from genmod.types import Sizes
 
 
 class Dirac(Factorized):
@@ -29,12 +28,12 @@ class Dirac(Factorized):
         """The point."""
         return self.point
 
-    def rsample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
         """The point."""
         self.refuse_extra(sample_shape)
         return self.point
 
-    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """The point, without gradients."""
         return self.rsample(sample_shape).detach()
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized
-from genmod.types import Shape
+from genmod.types import Sizes
 
 
 class Bernoulli(Factorized):
@@ -30,7 +30,7 @@ class Bernoulli(Factorized):
         """The probability of a one."""
         return self.logits.sigmoid()
 
-    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Bits, as integers."""
         self.refuse_extra(sample_shape)
         noise = random.uniform(tuple(self.logits.shape), self.logits.dtype, self.logits.device)
@@ -61,7 +61,7 @@ class Categorical(Factorized):
         levels = torch.arange(self.logits.shape[-1], device=self.logits.device)
         return (self.logits.softmax(-1) * levels).sum(-1)
 
-    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """A level for each entry (the Gumbel-max trick: keyed noise like any other)."""
         self.refuse_extra(sample_shape)
         noise = random.uniform(tuple(self.logits.shape), torch.float64, self.logits.device)

@@ -13,7 +13,7 @@ from genmod import gaussian, random
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_units
 from genmod.shapes import event_sum
-from genmod.types import Shape
+from genmod.types import Shape, Sizes
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
@@ -64,12 +64,12 @@ class Normal(Factorized):
         """The variance, ``(B, *event)``."""
         return (2 * self.log_std).exp()
 
-    def rsample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
         """A draw ``mean + std * eps``, differentiable in both; noise from :mod:`genmod.random`."""
         self.refuse_extra(sample_shape)
         return torch.addcmul(self.loc, self.log_std.exp(), random.normal_like(self.loc))
 
-    def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """A draw without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -26,6 +27,10 @@ class Encoder(nn.Module, ABC):
     def __init__(self, bins: int | None = None) -> None:
         super().__init__()
         self.bins = None if bins is None else Bins(bins)
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    anchor: Tensor
+    """An empty tensor that knows the encoder's type: integers become reals of that type."""
 
     @abstractmethod
     def forward(self, x: Batch, context: Tensor | None = None) -> Posterior:
@@ -37,4 +42,4 @@ class Encoder(nn.Module, ABC):
 
     def real(self, x: Tensor) -> Tensor:
         """The data as real numbers."""
-        return x if self.bins is None else self.bins.center(x)
+        return x if self.bins is None else self.bins.center(x.to(self.anchor.dtype))

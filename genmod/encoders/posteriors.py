@@ -35,7 +35,7 @@ class TopDownPosterior:
 
 @dataclass(frozen=True, eq=False)
 class Noised:
-    r"""A diffusion's fixed posterior: ``x`` noised to any time, :math:`q(z_t|x) = N(\alpha_t x, \sigma_t^2 I)`.
+    r"""A diffusion's fixed posterior, ``x`` noised: :math:`q(z_t|x) = N(\alpha_t x, \sigma_t^2 I)`.
 
     Args:
         x: the data as real numbers, ``(B, *event)``.

@@ -47,14 +47,15 @@ class Scores:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; the mode is put back afterwards."""
-    was = model.training
+    """Evaluation mode and no gradients inside; each part's own mode is put back afterwards."""
+    was = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was)
+        for module, mode in was:
+            module.training = mode
 
 
 def score(

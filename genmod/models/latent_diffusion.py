@@ -21,7 +21,7 @@ class LatentDiffusion(LatentModel):
 
     .. math:: \log p(x) \ge \mathbb{E}[\log p(x|z) - \log q(z|x) + \mathrm{ELBO}_{\text{diffusion}}(z)]
 
-    The customary recipe has two stages: fit the autoencoding VAE (:attr:`first_stage`), then
+    The customary recipe has two stages: fit the autoencoding VAE (:meth:`first_stage`), then
     :meth:`freeze` it and fit the prior on its latents. Fitting the model as it is trains all parts
     jointly, on the plain bound.
 
@@ -52,9 +52,7 @@ class LatentDiffusion(LatentModel):
         vae: LatentModel | None = None,
         diffusion: LatentModel | None = None,
     ) -> None:
-        vae = vae or VAE(
-            shape, bins, latents=latents, width=width, depth=depth, dropout=dropout
-        )
+        vae = vae or VAE(shape, bins, latents=latents, width=width, depth=depth, dropout=dropout)
         if not isinstance(vae.encoder, Gaussian):
             raise ValueError(
                 f"got a VAE with a {type(vae.encoder).__name__} encoder; expected a Gaussian one "

@@ -15,9 +15,7 @@ def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
     return network(*inputs) if context is None else network(*inputs, context)
 
 
-def outputs(
-    network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor | None
-) -> Tensor:
+def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor | None) -> Tensor:
     """What a network says, as ``(B, *shape)`` in float32 or better.
 
     Rates are never computed in half precision, so what autocast made of a network's output ends here.

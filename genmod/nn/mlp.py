@@ -101,10 +101,10 @@ class DenoisingMLP(nn.Module):
         entries = size(shape)
         self.shape = shape
         self.features = FourierFeatures(fourier)
-        self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, width), nn.SiLU())
-        self.told = nn.Linear(context, width) if context else None
+        self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, 64), nn.SiLU())
+        self.told = nn.Linear(context, 64) if context else None
         self.first = nn.Linear(entries * self.features.copies, width)
-        self.films = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
+        self.films = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
         self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, entries))
         for layer in [*self.films, self.last[-1]]:

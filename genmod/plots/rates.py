@@ -12,30 +12,29 @@ from genmod.plots.style import COLORS, INK, figure, quiet
 
 
 def level_rates(rates: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
-    """Nats paid for each group of latents: a bar a group, a panel a model, one scale for all.
+    """Nats paid for each level of latents: a row a model, cut into its levels.
 
     Args:
-        rates: for each model, the mean and standard error of each rate, by name.
+        rates: for each model, the mean and standard error of each rate, by name. Means below zero
+            (a sampled log-ratio may have one) are drawn to the left of zero.
     """
-    made = figure(2.1 * len(rates) + 0.4, 2.8)
-    first = None
-    for index, (title, groups) in enumerate(rates.items()):
-        axes = quiet(made.add_subplot(1, len(rates), index + 1, sharey=first))
-        names = sorted(groups)
-        means = [groups[name][0] for name in names]
-        axes.bar(
-            names, means, yerr=[groups[n][1] for n in names], color=COLORS[index % 6], width=0.6
-        )
-        for place, mean in enumerate(means):
-            axes.annotate(
-                f"{mean:.1f}", (place, max(mean, 0)), (0, 3), textcoords="offset points",
-                ha="center", fontsize=8, color=INK,
+    require(len(rates) > 0, "no models", "at least one", "pass the rates of a report")
+    made = figure(6.4, 0.9 + 0.55 * len(rates))
+    axes = quiet(made.add_subplot())
+    for row, levels in enumerate(rates.values()):
+        right = left = 0.0
+        for color, (name, (mean, error)) in zip(COLORS, sorted(levels.items()), strict=False):
+            start = right if mean >= 0 else left + mean
+            axes.barh(row, abs(mean), left=start, color=color, height=0.62)
+            axes.text(
+                start + abs(mean) / 2, row, f"{name}\n{mean:.1f} ± {error:.1f}",
+                ha="center", va="center", fontsize=7, color="white", linespacing=1.2,
             )  # fmt: skip
-        axes.axhline(0, color=INK, lw=0.8)
-        axes.set_title(title, fontsize=9, color=INK)
-        if first is None:
-            axes.set_ylabel("nats per sample", fontsize=9)
-            first = axes
+            right, left = (right + mean, left) if mean >= 0 else (right, left + mean)
+    axes.set_yticks(range(len(rates)), list(rates), fontsize=9)
+    axes.invert_yaxis()
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set_xlabel("nats per sample paid for the latents", fontsize=9)
     return made
 
 

@@ -2,7 +2,8 @@ r"""The prior of a diffusion: a chain of latents from noise to almost data, each
 
 Each level's KL is closed, because ``q`` is fixed, linear and Gaussian:
 
-.. math:: \mathrm{KL}(q(z_s|z_t,x) \| p(z_s|z_t)) = \tfrac{1}{2}\,\text{gap}\,\|\varepsilon-\hat\varepsilon\|^2,
+.. math:: \mathrm{KL}(q(z_s|z_t,x) \| p(z_s|z_t))
+    = \tfrac{1}{2}\,\text{gap}\,\|\varepsilon-\hat\varepsilon\|^2,
     \qquad \text{gap} = \frac{\mathrm{SNR}_s}{\mathrm{SNR}_t} - 1
 
 and, in continuous time, gap is :math:`-d\lambda/dt`. Marginals :math:`q(z_t|x)` are closed too, so
@@ -50,7 +51,7 @@ class Denoising(Prior):
 
     Raises:
         ValueError: fewer than one step, or a schedule that is none; in continuous time, a reverse
-            variance whose KL is infinite there.
+            variance that is not the posterior's.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class Denoising(Prior):
             steps is not None or isinstance(self.chain.variance, FixedSmall),
             f"{self.chain.variance} in continuous time",
             "FixedSmall(), the posterior's own",
-            "any other variance costs infinitely many nats in the limit; set steps=T",
+            "FixedLarge() tends to it as steps grow, and a variance at a fixed ratio to it costs "
+            "infinitely many nats; set steps=T",
         )
 
     def times(self, count: int | None = None) -> Tensor:
@@ -182,9 +184,7 @@ class Denoising(Prior):
         told = None if context is None else repeat(context, levels)
         z = against(point.alpha, x) * x + against(point.sigma, x) * eps
         if lean and torch.is_grad_enabled():
-            x_hat = checkpoint(
-                denoise, self.denoiser, z, point, told, use_reentrant=False
-            ).x_hat
+            x_hat = checkpoint(denoise, self.denoiser, z, point, told, use_reentrant=False).x_hat
         else:
             x_hat = denoise(self.denoiser, z, point, told).x_hat
         # SNR |x - x_hat|^2 is |eps - eps_hat|^2.
@@ -285,4 +285,6 @@ class Denoising(Prior):
     def formula(self) -> str:
         """The prior as it would stand on paper."""
         chain = "continuous time" if self.steps is None else f"T = {self.steps}"
-        return f"p(z) = p(z_T) prod_t p(z_s | z_t), p(z_s | z_t) = q(z_s | z_t, x_hat(z_t)), {chain}"
+        return (
+            f"p(z) = p(z_T) prod_t p(z_s | z_t), p(z_s | z_t) = q(z_s | z_t, x_hat(z_t)), {chain}"
+        )

@@ -57,7 +57,8 @@ class Nested(Prior):
             "give the inner model a Gaussian decoder (bins=None) and a proper prior",
         )
         self.model, self.name = model, name
-        zero = torch.zeros(self.shape)
+        given = shift if scale is None else scale
+        zero = torch.zeros(self.shape) if given is None else given.new_zeros(self.shape)
         self.register_buffer("shift", zero if shift is None else shift.expand(self.shape).clone())
         self.register_buffer("log_scale", zero.clone())
         if scale is not None:
@@ -132,9 +133,7 @@ class Nested(Prior):
                 f"got an inner decoder that gives {type(law).__name__}; expected a Gaussian; use "
                 "decoders.Gaussian for a model of latents"
             )
-        return Normal(
-            self.shift + law.loc * self.log_scale.exp(), law.log_std + self.log_scale
-        )
+        return Normal(self.shift + law.loc * self.log_scale.exp(), law.log_std + self.log_scale)
 
     def formula(self) -> str:
         """The prior as it would stand on paper."""

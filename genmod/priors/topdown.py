@@ -13,6 +13,7 @@ Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), eqs. 3-5.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -51,17 +52,19 @@ class TopDown(Prior):
     initial: Tensor
 
     def __init__(self, blocks: Iterable[Block], initial: Tensor) -> None:
-        levels = nn.ModuleList(blocks)
+        levels = list(blocks)
         require(len(levels) >= 1, "no blocks", "at least one level", "pass a block a level")
         super().__init__(tuple(initial.shape))
-        self.blocks = levels
+        self.stack = nn.ModuleList(levels)
         if isinstance(initial, nn.Parameter):
             self.initial = initial
         else:
             self.register_buffer("initial", initial)
 
-    def _names(self) -> list[str]:
-        return [f"z{number}" for number in range(len(self.blocks), 0, -1)]
+    def _named(self) -> list[tuple[str, Block]]:
+        """The blocks from the top down, with the names of their latents."""
+        blocks = [cast(Block, block) for block in self.stack]
+        return [(f"z{len(blocks) - index}", block) for index, block in enumerate(blocks)]
 
     def _top(self, n: int) -> Tensor:
         return self.initial.expand(n, *self.initial.shape)
@@ -74,13 +77,13 @@ class TopDown(Prior):
                 "level by level; pair priors.TopDown with encoders.TopDown"
             )
         require(
-            len(posterior.heads) == len(self.blocks),
+            len(posterior.heads) == len(self.stack),
             f"a posterior of {len(posterior.heads)} levels",
-            f"{len(self.blocks)}, as the prior has",
+            f"{len(self.stack)}, as the prior has",
             "build both with the same number of levels",
         )
         state = self._top(len(posterior.features[0]))
-        for index, (name, block) in enumerate(zip(self._names(), self.blocks, strict=True)):
+        for index, (name, block) in enumerate(self._named()):
             p = block.law(state, context)
             z = yield Level(name, posterior.conditional(index, state), p)
             state = block.below(state, z, context)
@@ -89,13 +92,13 @@ class TopDown(Prior):
     def descent(self, n: int, context: Tensor | None = None) -> Descent:
         """From the top: each level's ``p`` given the state."""
         state = self._top(n)
-        for name, block in zip(self._names(), self.blocks, strict=True):
+        for name, block in self._named():
             z = yield name, block.law(state, context)
             state = block.below(state, z, context)
         return state
 
     def formula(self) -> str:
         """The prior as it would stand on paper."""
-        count = len(self.blocks)
+        count = len(self.stack)
         factors = [f"p(z{count})"] + [f"p(z{i} | z{i + 1}..)" for i in range(count - 1, 0, -1)]
         return f"p(z) = {' '.join(factors)}"

@@ -32,8 +32,11 @@ class ReverseVariance(ABC):
 
 
 class FixedSmall(ReverseVariance):
-    r"""The posterior's own, :math:`\tilde\beta_t`: the optimum for a point, and the only one whose
-    KL stays finite in continuous time."""
+    r"""The posterior's own, :math:`\tilde\beta_t`: the only one that continuous time allows.
+
+    It is the optimum for a point. As steps grow :class:`FixedLarge` tends to it, and a variance at
+    a fixed ratio to it costs infinitely many nats.
+    """
 
     def excess(self, bridge: Bridge) -> Tensor:
         """Nothing."""
@@ -63,17 +66,13 @@ class Ancestral(Sampler):
         super().__init__(denoiser, schedule)
         self.variance = variance or FixedSmall()
 
-    def law(
-        self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None
-    ) -> Normal:
+    def law(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Normal:
         """The distribution of the state at ``s`` given the state at ``t > s``."""
         x_hat = denoise(self.denoiser, z_t, self.schedule.at(t), context).x_hat
         bridge = self.schedule.bridge(s, t)
         mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * x_hat
         return Normal(mean, against(bridge.log_std + self.variance.excess(bridge), z_t))
 
-    def step(
-        self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None
-    ) -> Tensor:
+    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
         """A draw of the state at ``s < t``."""
         return self.law(z_t, t, s, context).rsample()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -20,14 +21,12 @@ class Sampler(ABC):
         self.schedule = schedule
 
     @abstractmethod
-    def step(
-        self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None
-    ) -> Tensor:
+    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
         """The state at ``s`` from the state ``z_t`` at ``t``; times are ``(B,)``."""
 
     def path(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
         """The states at ``times[1:]``, one after another, from ``z`` at ``times[0]``."""
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in pairwise(times):
             z = self.step(z, t.expand(len(z)), s.expand(len(z)), context)
             yield z
 

@@ -20,9 +20,7 @@ from genmod.types import PerSample, Real
 class Heun(Sampler):
     """Heun's method on the probability flow: second order, two evaluations a step, either direction."""
 
-    def step(
-        self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None
-    ) -> Tensor:
+    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
         """The state at ``s``, which may lie before ``t`` (towards data) or after it (towards noise)."""
         here, there = self.schedule.at(t), self.schedule.at(s)
         y = z_t / against(here.alpha, z_t)

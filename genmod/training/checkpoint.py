@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file, written beside its place and then moved there in one move.
 
 Nothing is unpickled. A checkpoint holds the weights, their average, the best so far, and the
-optimizer's tensors; batches and noise are functions of (seed, step), so resuming continues bit for
-bit what would have happened.
+optimizer's tensors; batches, noise and dropout are functions of (seed, step), so resuming continues
+bit for bit what would have happened.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,18 +35,18 @@ def save_checkpoint(state: State, path: Path) -> None:
     """
     tensors = _prefixed("model", weights(state.model))
     tensors |= _prefixed("average", weights(state.averaged))
+    tensors |= _prefixed("objective", weights(state.objective))
     if state.best is not None:
         tensors |= _prefixed("best", state.best)
     for index, parameter in enumerate(state.learned):
         moments = state.optimizer.state.get(parameter, {})
         tensors |= _prefixed(f"optimizer.{index}", moments)
-    # Dropout draws from torch's own generator.
-    tensors["generator"] = torch.get_rng_state()
     validations = [asdict(v) | {"measure": v.measure.value} for v in state.validations]
     metadata = {
         "format": _FORMAT,
         "step": str(state.step),
         "recipe": json.dumps(asdict(state.recipe), sort_keys=True),
+        "learned": json.dumps(_learned(state)),
         "validations": json.dumps(validations),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,9 +62,7 @@ def load_checkpoint(state: State, path: Path) -> None:
         ValueError: the file is no checkpoint of this package, was made with other settings, or
             belongs to a model of other shapes.
     """
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata, tensors = _read(path)
     require(
         metadata.get("format") == _FORMAT,
         f"{path.name} of format {metadata.get('format')}",
@@ -80,21 +77,44 @@ def load_checkpoint(state: State, path: Path) -> None:
         "the settings it was made with",
         "use them, or move the file away to begin anew",
     )
-    load_weights(state.model, _under("model", tensors))
+    # The average is a copy of the model: it refuses what the model would, before that is touched.
     load_weights(state.averaged, _under("average", tensors))
+    require(
+        json.loads(metadata["learned"]) == _learned(state),
+        "a checkpoint of a run that learned other parameters, or with another optimizer",
+        "the same parts frozen, and the same optimizer",
+        "set them as they were, or move the file away to begin anew",
+    )
+    load_weights(state.model, _under("model", tensors))
+    load_weights(state.objective, _under("objective", tensors))
     state.best = _under("best", tensors) or None
-    for index, parameter in enumerate(state.learned):
-        moments = _under(f"optimizer.{index}", tensors)
-        state.optimizer.state[parameter] = {
-            name: value if value.ndim == 0 else value.to(parameter.device)
-            for name, value in moments.items()
-        }
-    torch.set_rng_state(tensors["generator"])
+    moments = {index: _under(f"optimizer.{index}", tensors) for index in range(len(state.learned))}
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step = int(metadata["step"])
     state.validations = [
         Validation(**{**row, "measure": Measure(row["measure"])})
         for row in json.loads(metadata["validations"])
     ]
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a file says of itself, and its tensors."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(
+            f"got {path.name}, which is no safetensors file ({error}); expected a checkpoint that fit "
+            "wrote; pass another path, or move the file away to begin anew"
+        ) from error
+
+
+def _learned(state: State) -> list[str]:
+    """The optimizer's kind, and the names of what it changes, in its order."""
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    return [type(state.optimizer).__name__, *(names.get(id(p), "") for p in state.learned)]
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

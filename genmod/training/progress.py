@@ -31,7 +31,7 @@ class Bar:
     def __init__(
         self, total: int, dims: int, title: str, shown: bool, console: Console | None = None
     ) -> None:
-        self.dims = dims
+        self.total, self.dims = total, dims
         self.looked = -math.inf
         self.best: Validation | None = None
         self.progress = Progress(
@@ -64,10 +64,13 @@ class Bar:
         if validation is not None and (self.best is None or validation.nats >= self.best.nats):
             self.best = validation
         now = time.monotonic()
-        if self.progress.disable or (now - self.looked < INTERVAL and validation is None):
+        news = now - self.looked >= INTERVAL or validation is not None or step == self.total
+        if self.progress.disable or not news:
             return
         self.looked = now
-        said = f"loss {float(loss):.4g} · {_bound(float(elbo.value.mean()), self.dims, elbo.measure)}"
+        said = (
+            f"loss {float(loss):.4g} · {_bound(float(elbo.value.mean()), self.dims, elbo.measure)}"
+        )
         if self.best is not None:
             best = _bound(self.best.nats, self.dims, self.best.measure)
             said += f" · best validation {best}"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from genmod.checks import check_positive, require
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: see :func:`genmod.training.fit` for each setting."""
+    """How to train: see :func:`genmod.training.fit` for each setting.
+
+    Args:
+        objective: what is minimized, as it prints.
+        samples: how many there are to train on: the order of batches depends on it.
+    """
 
     steps: int
     batch_size: int
@@ -21,6 +26,8 @@ class Recipe:
     ema: float
     clip: float | None
     seed: int
+    objective: str
+    samples: int
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")
@@ -39,7 +46,20 @@ class Recipe:
         if self.clip is not None:
             check_positive(self.clip, "clip")
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step: up a ramp, then down a cosine that ends at nothing."""
-        rate = self.learning_rate * min(1.0, (step + 1) / (self.warmup + 1))
-        return rate * 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.decay else rate
+    def fraction(self, step: int) -> float:
+        """What part of the learning rate a step takes: up a ramp, then down a cosine to nothing."""
+        ramp = min(1.0, (step + 1) / (self.warmup + 1))
+        return ramp * 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.decay else ramp
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """What a run does beside training, and how often: see :func:`genmod.training.fit`."""
+
+    validate_every: int
+    validation_draws: int
+    checkpoint_every: int
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            require(value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out for the default")

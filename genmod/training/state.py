@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import math
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from genmod.model import LatentModel
+from genmod.objectives import Objective
 from genmod.training.recipe import Recipe
 from genmod.training.validation import Validation
-from genmod.training.weights import copy_weights, load_weights
+from genmod.training.weights import copy_weights, load_weights, weights
 
 
 class State:
-    """A model in training.
+    r"""A model in training.
+
+    The average of the weights moves as :math:`\bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n`
+    with :math:`d_n = \min(\text{ema}, (n - 1) / (n + 8))`: low at first, so that it forgets where
+    training began (:math:`d_1 = 0`).
 
     Args:
         model: the model; its weights are changed in place.
-        optimizer: what changes them.
-        recipe: the settings. The decay of the moving average of the weights starts low and rises
-            to the recipe's, so that the average forgets where training began.
+        optimizer: what changes them. The learning rates it comes with are peaks: the recipe says
+            what fraction of them each step takes.
+        recipe: the settings.
+        objective: what is minimized; some count the batches they have seen.
     """
 
     def __init__(
@@ -29,48 +35,58 @@ class State:
         model: LatentModel,
         optimizer: torch.optim.Optimizer,
         recipe: Recipe,
+        objective: Objective,
     ) -> None:
         self.model, self.optimizer, self.recipe = model, optimizer, recipe
+        self.objective = objective
         self.step = 0
-        self.average = AveragedModel(model, multi_avg_fn=self._move, use_buffers=False)
-        self.average.requires_grad_(False)
+        self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.learned = [p for group in optimizer.param_groups for p in group["params"]]
         self.best: dict[str, Tensor] | None = None
         self.validations: list[Validation] = []
-
-    def _move(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
-
-    @property
-    def averaged(self) -> LatentModel:
-        """The model with averaged weights."""
-        module = self.average.module
-        assert isinstance(module, LatentModel)
-        return module
+        for group in optimizer.param_groups:
+            # Torch's own schedulers keep the peak under this name: an optimizer that served an
+            # earlier run still knows it.
+            group.setdefault("initial_lr", group["lr"])
+        moving = {id(parameter) for parameter in self.learned}
+        pairs = list(zip(model.parameters(), self.averaged.parameters(), strict=True))
+        self._current: list[Tensor] = [own for own, _ in pairs if id(own) in moving]
+        self._average: list[Tensor] = [mean for own, mean in pairs if id(own) in moving]
 
     def update(self, loss: Tensor) -> bool:
         """One step down the gradient of a loss; ``False``, and nothing changed, if it is not finite."""
+        fraction = self.recipe.fraction(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step)
+            group["lr"] = group["initial_lr"] * fraction
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        largest = float("inf") if self.recipe.clip is None else self.recipe.clip
+        largest = math.inf if self.recipe.clip is None else self.recipe.clip
         norm = nn.utils.clip_grad_norm_(self.learned, largest, foreach=True)
-        if not bool(torch.isfinite(loss.detach() + norm)):
+        # One look at both, because a look makes a GPU wait.
+        if not math.isfinite(float(loss.detach() + norm)):
+            self.optimizer.zero_grad(set_to_none=True)
             return False
         self.optimizer.step()
         self.step += 1
-        self.average.update_parameters(self.model)
+        self._move()
         return True
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        decay = min(self.recipe.ema, (self.step - 1) / (self.step + 8))
+        torch._foreach_lerp_(self._average, self._current, 1 - decay)
+        for average, own in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            average.copy_(own)
 
     def record(self, validation: Validation) -> None:
         """Keep the averaged weights if no earlier ones did better on held-out data."""
-        if validation.nats >= max((v.nats for v in self.validations), default=-float("inf")):
+        # A validation that is not a number was never the best, and must not hide later ones.
+        earlier = [v.nats for v in self.validations if not math.isnan(v.nats)]
+        if validation.nats >= max(earlier, default=-math.inf):
             self.best = copy_weights(self.averaged)
         self.validations.append(validation)
 
     def finish(self) -> None:
         """Give the model the best averaged weights (the last ones, where nothing was held out)."""
         if self.step:
-            load_weights(self.model, self.best or copy_weights(self.averaged))
+            load_weights(self.model, self.best or weights(self.averaged))

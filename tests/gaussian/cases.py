@@ -10,6 +10,9 @@ from torch import Tensor
 PROFILE = settings(deadline=None, derandomize=True, max_examples=40, database=None)
 """Deterministic: the same examples in each run, on each machine."""
 
+FEW = settings(PROFILE, max_examples=12)
+"""For oracles that integrate numerically, which are slow."""
+
 moderate_means = st.floats(-5, 5)
 moderate_log_stds = st.floats(-2, 2)
 sizes = st.integers(1, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,13 +24,13 @@ from tests.gaussian.cases import (
     vector,
 )
 
-Form = Callable[..., Tensor | tuple[Tensor, ...]]
+Form = Callable[..., Any]
 
 
 def by_log_std(form: Form) -> Form:
     """A form of (mean, std, ...) as one of (mean, log_std, ...), so that any input is valid."""
 
-    def wrapped(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def wrapped(*inputs: Tensor) -> Any:
         return form(*(x.exp() if i % 2 else x for i, x in enumerate(inputs)))
 
     return wrapped
@@ -38,7 +39,7 @@ def by_log_std(form: Form) -> Form:
 def by_free_matrix(form: Form) -> Form:
     """A form of (mean, tril, ...) as one of (mean, any square matrix, ...)."""
 
-    def wrapped(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def wrapped(*inputs: Tensor) -> Any:
         return form(*(tril_from(x) if i % 2 else x for i, x in enumerate(inputs)))
 
     return wrapped
@@ -48,12 +49,14 @@ def isotropic(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> T
     return gaussian.kl_isotropic(mean_q, std_q[..., 0], mean_p, std_p[..., 0])
 
 
-def linear(mean: Tensor, tril: Tensor, bias: Tensor, noise: Tensor, weight: Tensor) -> Form:
+def linear(
+    mean: Tensor, tril: Tensor, bias: Tensor, noise: Tensor, weight: Tensor
+) -> tuple[Tensor, ...]:
     model = gaussian.LinearGaussian(mean, tril_from(tril), weight, bias, tril_from(noise))
     return (*model.marginal(), *model.posterior(bias.sin()))
 
 
-ELEMENTWISE = {
+ELEMENTWISE: dict[str, tuple[Form, int]] = {
     "kl_log_std": (gaussian.kl_log_std, 4),
     "kl_standard_log_std": (gaussian.kl_standard_log_std, 2),
     "product_log_std": (gaussian.product_log_std, 4),
@@ -64,7 +67,7 @@ ELEMENTWISE = {
     "product_log_normalizer": (by_log_std(gaussian.product_log_normalizer), 4),
     "wasserstein_squared": (by_log_std(gaussian.wasserstein_squared), 4),
 }
-FULL = {
+FULL: dict[str, tuple[Form, int]] = {
     "kl_full": (by_free_matrix(gaussian.kl_full), 4),
     "kl_standard_full": (by_free_matrix(gaussian.kl_standard_full), 2),
     "wasserstein_squared_full": (by_free_matrix(gaussian.wasserstein_squared_full), 4),
@@ -145,7 +148,9 @@ def test_only_what_requires_a_gradient_gets_one(form: Form) -> None:
         alone = [value.clone().requires_grad_(i == j) for j, value in enumerate(values)]
         form(*alone).sum().backward()
         assert [value.grad is not None for value in alone] == [i == j for j in range(count)]
-        assert_same(alone[i].grad, slopes[i])
+        slope = alone[i].grad
+        assert slope is not None
+        assert_same(slope, slopes[i])
 
 
 @pytest.mark.parametrize("form", [gaussian.kl_log_std, gaussian.product_log_std])
@@ -185,7 +190,7 @@ def test_products_of_matrices_keep_their_precision_under_autocast() -> None:
 
 
 def test_nan_in_is_nan_out() -> None:
-    """The clamp at zero nats must not turn a broken network into a perfect one."""
+    """What keeps the nats from being negative must not turn a broken network into a perfect one."""
     nan, zero = torch.tensor(torch.nan), torch.tensor(0.0)
     assert bool(gaussian.kl_standard_log_std(nan, zero).isnan())
     assert bool(gaussian.kl_standard_log_std(zero, nan).isnan())
@@ -213,12 +218,13 @@ def test_function_transforms_agree_with_autograd(name: str) -> None:
     moves = tuple(vector(generator(9 + i), 3) for i in range(count))
 
     def total(*values: Tensor) -> Tensor:
-        return form(*values).sum()
+        nats: Tensor = form(*values).sum()
+        return nats
 
     numbers = tuple(range(count))
     slopes = torch.func.grad(total, numbers)(*inputs)
     moved = torch.func.jvp(total, inputs, moves)[1]
-    assert_same(moved, sum(s @ m for s, m in zip(slopes, moves, strict=True)))
+    assert_same(moved, torch.stack(slopes).mul(torch.stack(moves)).sum())
     expected = torch.autograd.functional.jacobian(total, inputs)
     per_row = torch.vmap(torch.func.grad(total, numbers))(*inputs)
     curvature = torch.func.hessian(total, numbers)(*inputs)

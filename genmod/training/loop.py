@@ -27,11 +27,12 @@ from genmod.data import Dataset
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, broken_terms
+from genmod.shapes import size
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import load_checkpoint, save_checkpoint
-from genmod.shapes import size
+from genmod.training.modes import seeded, training_mode
 from genmod.training.progress import Bar
-from genmod.training.recipe import Recipe
+from genmod.training.recipe import Cadence, Recipe
 from genmod.training.state import State
 from genmod.training.validation import Validation, validate
 
@@ -108,14 +109,16 @@ def fit(
         learning_rate: its peak. It rises for ``warmup`` steps and, with ``decay``, falls along a
             cosine to nothing at the last step.
         weight_decay: of AdamW.
-        warmup, decay: the shape of the learning rate.
+        warmup: steps over which the learning rate rises.
+        decay: whether it falls.
         ema: the decay of the moving average of the weights; 0 is no average.
         clip: the largest norm of a gradient.
-        seed: of batches and noise: equal seeds, equal runs.
+        seed: of batches, noise and dropout: equal seeds, equal runs.
         device: where to train; a GPU if there is one.
         autocast: a half-precision type for the networks, ``torch.bfloat16`` for example. Rates are
             computed in float32 all the same.
-        optimizer: another one than fused AdamW, over the model's own parameters.
+        optimizer: another one than fused AdamW, over the model's own parameters. Its own learning
+            rates are then the peaks, and its own weight decay counts.
         validate_every: steps between two validations; a twentieth of the run by default.
         validation_draws: how many levels of a diffusion a validation visits.
         checkpoint: a file (safetensors) to write to, and to continue from if it exists.
@@ -134,35 +137,38 @@ def fit(
     objective = objective or Bound()
     objective.check(model)
     (x, context), (held_out, told) = _parts(data)
+    require(len(x) >= 1, "no data", "at least one sample", "check the split")
     for part in (x, held_out):
         if part is not None:
             model.decoder.check(part)
     recipe = Recipe(
-        steps,
-        min(batch_size, len(x)),
-        learning_rate,
-        weight_decay,
-        warmup,
-        decay,
-        ema,
-        clip,
-        seed,
+        steps=steps,
+        batch_size=min(batch_size, len(x)),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        decay=decay,
+        ema=ema,
+        clip=clip,
+        seed=seed,
+        objective=repr(objective),
+        samples=len(x),
     )
+    every = max(1, steps // 20) if validate_every is None else validate_every
+    cadence = Cadence(every, validation_draws, checkpoint_every)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(place)
-    state = State(model, optimizer or _adam(model, recipe), recipe)
+    objective = objective.to(place).train()
+    state = State(model, optimizer or _adam(model, recipe), recipe, objective)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         load_checkpoint(state, path)
     return _Run(
         state=state,
-        objective=objective.to(place),
         batches=Batches(x.to(place), _to(context, place), recipe.batch_size, seed),
         held_out=(held_out, told),
-        every=validate_every or max(1, steps // 20),
-        draws=validation_draws,
+        cadence=cadence,
         checkpoint=path,
-        checkpoint_every=checkpoint_every,
         half=nullcontext() if autocast is None else torch.autocast(place.type, autocast),
         bar=Bar(steps, size(model.decoder.shape), type(model).__name__, progress),
     ).steps()
@@ -184,19 +190,17 @@ class _Run:
     """A run of :func:`fit`, once everything has been checked."""
 
     state: State
-    objective: Objective
     batches: Batches
     held_out: tuple[Tensor | None, Tensor | None]
-    every: int
-    draws: int
+    cadence: Cadence
     checkpoint: Path | None
-    checkpoint_every: int
     half: AbstractContextManager[object]
     bar: Bar
 
     def steps(self) -> Iterator[Step]:
         """The steps; whatever ends them, the model is left with its best weights."""
         state, recipe = self.state, self.state.recipe
+        training_mode(state.model)
         try:
             with self.bar:
                 while state.step < recipe.steps:
@@ -208,20 +212,27 @@ class _Run:
     def _step(self) -> Step:
         state = self.state
         x, context = self.batches(state.step)
-        state.model.train()
-        with trusted(), random.keyed(state.recipe.seed, state.step), self.half:
-            loss, elbo = self.objective(state.model, x, context)
+        seed = state.recipe.seed
+        if not state.model.training:
+            training_mode(state.model)
+        with (
+            trusted(),
+            random.keyed(seed, state.step),
+            seeded(seed, state.step, x.device),
+            self.half,
+        ):
+            loss, elbo = state.objective(state.model, x, context)
         elbo = elbo.detach()
         if not state.update(loss):
             broken = broken_terms(elbo)
             raise NonFiniteLoss(
-                f"got a loss of {float(loss):g} at step {state.step + 1} "
+                f"got a loss of {float(loss.detach()):g} at step {state.step + 1} "
                 f"({'in ' + ', '.join(broken) if broken else 'its gradient is not finite'}); expected "
                 "a finite one; the model holds the last good weights: lower the learning rate, clip "
                 "gradients harder, or look at the data of that batch"
             )
         validation = self._validate()
-        if self.checkpoint is not None and self._due(self.checkpoint_every):
+        if self.checkpoint is not None and self._due(self.cadence.checkpoint_every):
             save_checkpoint(state, self.checkpoint)
         self.bar.show(state.step, loss.detach(), elbo, validation)
         return Step(state.step, elbo, validation, state.averaged, loss.detach())
@@ -231,9 +242,10 @@ class _Run:
 
     def _validate(self) -> Validation | None:
         x, context = self.held_out
-        if x is None or not self._due(self.every):
+        if x is None or not self._due(self.cadence.validate_every):
             return None
-        validation = validate(self.state.averaged, x, context, self.state.step, self.draws)
+        draws = self.cadence.validation_draws
+        validation = validate(self.state.averaged, x, context, self.state.step, draws)
         self.state.record(validation)
         return validation
 

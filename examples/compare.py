@@ -1,0 +1,67 @@
+"""All families on the digits under one bound, beside what any model has to beat.
+
+Run ``python examples/compare.py``; the figure is runs/examples/compare.png. A small version, to
+read and change, of what ``genmod compare`` does with settings of its own for each model.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from genmod import plots
+from genmod.data import digits
+from genmod.elbo import Measure
+from genmod.evaluation import Report, evaluate, gaussian, pixel_histogram
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
+from genmod.training import fit, train
+
+FIGURE = Path("runs/examples/compare.png")
+
+
+def main(steps: int) -> None:
+    """Train every family with the same settings; one line each, then samples side by side."""
+    data = digits()
+    assert data.bins is not None
+    dims = data.test[0].numel()
+    for baseline in (
+        pixel_histogram(data.train, data.test, data.bins),
+        gaussian(data.train, data.test, data.bins),
+    ):
+        show(Report.of_baseline(baseline, dims, Measure.MASS))
+
+    torch.manual_seed(0)
+    models = {
+        "autoencoder": Autoencoder(data.shape, data.bins),
+        "VAE": VAE(data.shape, data.bins),
+        "HVAE, bottom-up": HVAE(data.shape, data.bins),
+        "HVAE, top-down": HVAE(data.shape, data.bins, inference=Inference.TOP_DOWN),
+        "diffusion": Diffusion(data.shape, data.bins),
+        "latent diffusion": LatentDiffusion(data.shape, data.bins),
+    }
+    pictures = {"test images": data.test[:36]}
+    for name, model in models.items():
+        if isinstance(model, LatentDiffusion):
+            train(fit(model.first_stage(), data, steps=steps))
+            model.freeze(data.train.to(model.prior.anchor.device))
+        train(fit(model, data, steps=steps))
+        # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
+        sampled = isinstance(model, Diffusion | LatentDiffusion)
+        show(evaluate(model, data.test, name=name, draws=32 if sampled else None))
+        if model.measure is not Measure.NONE:
+            pictures[name] = model.sample(36).cpu()
+
+    plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
+    print(f"figure: {FIGURE}")
+
+
+def show(report: Report) -> None:
+    """One line: what the number is, in nats, and as a code length where it is one."""
+    bits = "" if report.bits_per_dim is None else f"{report.bits_per_dim.mean:7.3f} bits/dim"
+    print(f"{report.name:24} {report.stamp.value:9} {report.value!s:>18} nats {bits}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    main(parser.parse_args().steps)

@@ -1,0 +1,115 @@
+"""Every encoder: a new one is added to the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from genmod import encoders
+from genmod.encoders import Encoder, Noised, TopDownPosterior
+from genmod.nn import MLP
+from genmod.schedules import LinearLogSNR
+from tests.contracts.common import (
+    DEVICES,
+    DTYPES,
+    ROWS,
+    check_copies,
+    check_formula,
+    check_tensor,
+    placed,
+)
+
+EVENT = (2, 3)
+
+
+def top_down(bins: int | None) -> encoders.TopDown:
+    """Two levels of two dimensions, under states of five numbers."""
+    stages = [MLP(EVENT, 4, width=8), MLP(4, 4, width=8)]
+    return encoders.TopDown(
+        stages, [encoders.Head(MLP(9, 4, width=8), (2,)) for _ in range(2)], bins
+    )
+
+
+ENCODERS: dict[str, tuple[Callable[[int | None], Encoder], tuple[int, ...]]] = {
+    "Dirac": (lambda bins: encoders.Dirac(MLP(EVENT, 5, width=8), (5,), bins), (5,)),
+    "Gaussian": (lambda bins: encoders.Gaussian(MLP(EVENT, 10, width=8), (5,), bins), (5,)),
+    "Gaussian of images": (
+        lambda bins: encoders.Gaussian(MLP(EVENT, 16, width=8), (2, 2, 2), bins),
+        (2, 2, 2),
+    ),
+    "TopDown": (top_down, (2,)),
+    "Noising": (lambda bins: encoders.Noising(LinearLogSNR(), bins), EVENT),
+}
+
+
+def laws(encoder: Encoder, x: Tensor) -> list[Distribution]:
+    """Every distribution that a posterior can say."""
+    posterior = encoder(x)
+    if isinstance(posterior, Distribution):
+        return [posterior]
+    like = torch.zeros((), dtype=next(encoder.parameters(), torch.zeros(())).dtype)
+    if isinstance(posterior, TopDownPosterior):
+        state = torch.ones(len(x), 5, dtype=like.dtype, device=x.device)
+        return [posterior.conditional(level, state) for level in range(len(posterior.heads))]
+    assert isinstance(posterior, Noised)
+    early, late = (torch.full((len(x),), t, device=x.device) for t in (0.2, 0.7))
+    return [posterior.at(late), posterior.given(early, late, posterior.x)]
+
+
+def data(bins: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Data as the encoder gets them."""
+    if bins is None:
+        return torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
+    return torch.randint(0, bins, (ROWS, *EVENT), device=device).to(dtype)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize("bins", [None, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_a_posterior_is_one_event_a_row_of_the_datas_type(
+    name: str, bins: int | None, dtype: torch.dtype, device: torch.device
+) -> None:
+    build, shape = ENCODERS[name]
+    x = data(bins, dtype, device)
+    for law in laws(placed(lambda: build(bins), dtype, device), x):
+        check_tensor(law.rsample(), (ROWS, *shape), x)
+        check_tensor(law.mean, (ROWS, *shape), x)
+        if not isinstance(law, encoders.flat.DiracPosterior):
+            check_tensor(law.log_prob(law.sample()), (ROWS,), x)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_rows_do_not_see_each_other(name: str) -> None:
+    encoder = placed(lambda: ENCODERS[name][0](None), torch.float64, torch.device("cpu"))
+    x = data(None, torch.float64, torch.device("cpu"))
+    for whole, part in zip(laws(encoder, x), laws(encoder, x[1:3]), strict=True):
+        torch.testing.assert_close(whole.mean[1:3], part.mean)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_gradients_reach_every_parameter(name: str) -> None:
+    encoder = placed(lambda: ENCODERS[name][0](None), torch.float64, torch.device("cpu"))
+    drawn = [law.rsample().sum() for law in laws(encoder, data(None, torch.float64, DEVICES[0]))]
+    if list(encoder.parameters()):
+        torch.stack(drawn).sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_a_copy_says_the_same(name: str) -> None:
+    x = data(None, torch.float64, DEVICES[0])
+
+    def answer(encoder: Encoder) -> Iterable[Tensor]:
+        return [law.rsample() for law in laws(encoder, x)]
+
+    check_copies(lambda: ENCODERS[name][0](None), answer)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_it_reads_as_a_formula(name: str) -> None:
+    check_formula(ENCODERS[name][0](None).formula(), "q(z", "| x) =")

@@ -1,0 +1,204 @@
+"""Every prior: a new one is added to the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from genmod import Kind, decoders, encoders, priors
+from genmod.denoisers import Learned
+from genmod.distributions import Normal
+from genmod.encoders import Posterior
+from genmod.model import LatentModel
+from genmod.models import VAE
+from genmod.nn import MLP, DenoisingMLP
+from genmod.prior import Prior, walk
+from genmod.schedules import LinearLogSNR
+from tests.contracts.common import (
+    DEVICES,
+    DTYPES,
+    ROWS,
+    check_copies,
+    check_formula,
+    check_tensor,
+    placed,
+)
+
+EVENT = (3,)
+
+
+def denoising(steps: int | None) -> priors.Denoising:
+    """A chain, or a continuum."""
+    return priors.Denoising(
+        Learned(DenoisingMLP(EVENT, width=8)), LinearLogSNR(), EVENT, steps, resolution=8
+    )
+
+
+def top_down() -> priors.TopDown:
+    """Two levels, the state being the latent above."""
+    blocks = [
+        priors.Block(decoders.Gaussian(MLP(3, 6, width=8), EVENT, decoders.Predicted()))
+        for _ in range(2)
+    ]
+    return priors.TopDown(blocks, torch.zeros(3))
+
+
+def given() -> priors.Given:
+    """A distribution is no module: it keeps the type it was built with."""
+    return priors.Given(MultivariateNormal(torch.zeros(3), torch.eye(3)))
+
+
+PRIORS: dict[str, Callable[[], Prior]] = {
+    "Normal": lambda: priors.Normal(EVENT),
+    "Given": given,
+    "Nested": lambda: priors.Nested(VAE(EVENT, latents=2, width=8)),
+    "Nested, rescaled": lambda: priors.Nested(
+        VAE(EVENT, latents=2, width=8), shift=torch.ones(3), scale=torch.tensor(2.0)
+    ),
+    "TopDown": top_down,
+    "Denoising, 1 latent": lambda: denoising(1),
+    "Denoising, 4 latents": lambda: denoising(4),
+    "Denoising, continuous": lambda: denoising(None),
+}
+
+
+def posterior_for(prior: Prior, dtype: torch.dtype, device: torch.device) -> Posterior:
+    """A posterior of the kind that the prior is paid for."""
+    x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
+    if isinstance(prior, priors.TopDown):
+        torch.manual_seed(3)
+        heads = [encoders.Head(MLP(6, 6, width=8), EVENT) for _ in range(2)]
+        stages = [MLP(3, 3, width=8), MLP(3, 3, width=8)]
+        return encoders.TopDown(stages, heads).to(device=device, dtype=dtype)(x)
+    if isinstance(prior, priors.Denoising):
+        return encoders.Noising(prior.schedule)(x)
+    return Normal(x, torch.full_like(x, -0.5))
+
+
+def skip_where_it_has_no_type(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    if name == "Given" and (dtype, device.type) != (torch.float32, "cpu"):
+        pytest.skip("torch's distributions do not move with a module")
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_rates_are_per_sample_and_level(
+    name: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    """In the posterior's type; closed ones are never negative; the state is one event a row."""
+    skip_where_it_has_no_type(name, dtype, device)
+    prior = placed(PRIORS[name], dtype, device)
+    posterior = posterior_for(prior, dtype, device)
+    for draws in (2, None):
+        if draws is None and name == "Denoising, continuous":
+            continue
+        state, rates = prior.rates(posterior, draws)
+        check_tensor(state, (ROWS, *EVENT), state)
+        assert state.dtype is dtype
+        assert rates
+        for rate in rates.values():
+            check_tensor(rate.total, (ROWS,), state)
+            levels = rate.nats.shape[1]
+            for field in (rate.nats, rate.weight, rate.level, rate.log_snr, rate.gap, rate.error):
+                assert field is None or field.shape == (ROWS, levels)
+            if rate.kind is Kind.CLOSED:
+                assert bool((rate.nats >= 0).all())
+            if rate.units is not None:
+                torch.testing.assert_close(rate.units.sum(-1), rate.nats)
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_samples_states_and_weights(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    skip_where_it_has_no_type(name, dtype, device)
+    prior = placed(PRIORS[name], dtype, device)
+    with torch.no_grad():
+        z = prior.sample(5)
+        check_tensor(z, (5, *EVENT), z)
+        assert z.dtype is dtype
+        assert z.device.type == device.type
+        posterior = posterior_for(prior, dtype, device)
+        restored = prior.restore(posterior)
+        check_tensor(restored, (ROWS, *EVENT), restored)
+        if name != "Denoising, continuous":
+            state, weight = prior.log_weight(posterior)
+            check_tensor(weight, (ROWS,), state)
+
+
+@pytest.mark.parametrize("name", [name for name in PRIORS if name != "Denoising, continuous"])
+def test_both_paths_name_the_same_latents(name: str) -> None:
+    """Each latent of the joint path has one q and one p; the descent draws the same names."""
+    prior = placed(PRIORS[name], torch.float64, DEVICES[0])
+    posterior = posterior_for(
+        prior, torch.float32 if name == "Given" else torch.float64, DEVICES[0]
+    )
+    drawn: dict[str, Tensor] = {}
+    priced: list[str] = []
+    generated: list[str] = []
+
+    def draw(level: priors.Level) -> Tensor:
+        if level.q is not None:
+            assert level.name not in drawn
+            drawn[level.name] = level.q.rsample()
+        if level.p is not None:
+            assert level.p.event_shape == drawn[level.name].shape[1:]
+            priced.append(level.name)
+        return drawn[level.name]
+
+    def generate(step: tuple[str, torch.distributions.Distribution]) -> Tensor:
+        generated.append(step[0])
+        return step[1].sample((3,)) if not step[1].batch_shape else step[1].sample()
+
+    walk(prior.levels(posterior), draw)
+    walk(prior.descent(3), generate)
+    assert sorted(drawn) == sorted(priced) == sorted(generated)
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_a_copy_says_the_same(name: str) -> None:
+    dtype = torch.float32 if name == "Given" else torch.float64
+
+    def answer(prior: Prior) -> Iterable[Tensor]:
+        torch.manual_seed(4)
+        state, rates = prior.rates(posterior_for(prior, dtype, DEVICES[0]), 2)
+        return [state, *(rate.nats for rate in rates.values()), prior.sample(2)]
+
+    check_copies(PRIORS[name], answer)
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_it_reads_as_a_formula(name: str) -> None:
+    prior = PRIORS[name]()
+    check_formula(prior.formula(), "p(")
+    assert prior.proper
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_no_samples_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="got n=0; expected n >= 1"):
+        PRIORS[name]().sample(0)
+
+
+@pytest.mark.parametrize("name", list(PRIORS))
+def test_it_can_stand_in_a_model(name: str) -> None:
+    """Encoder, decoder and prior: the three are all that a model is."""
+    prior = placed(PRIORS[name], torch.float32, DEVICES[0])
+    posterior = posterior_for(prior, torch.float32, DEVICES[0])
+
+    class Says(encoders.Encoder):
+        def forward(self, x: Tensor, context: Tensor | None = None) -> Posterior:
+            return posterior
+
+        def formula(self) -> str:
+            return "q(z | x)"
+
+    model = LatentModel(Says(), decoders.Gaussian(MLP(3, 2, width=8), (2,)), prior)
+    value = model.elbo(torch.randn(ROWS, 2), draws=2).value
+    assert value.shape == (ROWS,)
+    assert bool(value.isfinite().all())

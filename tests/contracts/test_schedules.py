@@ -1,0 +1,90 @@
+"""Every schedule: a new one is added to the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod import schedules
+from genmod.schedules import Schedule
+from tests.contracts.common import DEVICES, DTYPES, check_copies, check_tensor
+
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "LinearLogSNR": schedules.LinearLogSNR,
+    "LinearLogSNR, short": lambda: schedules.LinearLogSNR(2.0, -1.0),
+    "Cosine, the lecture's": schedules.Cosine,
+    "Cosine, offset": lambda: schedules.Cosine(0.008),
+    "Table": lambda: schedules.Table(torch.tensor([5.0, 1.0, 0.5, -4.0])),
+    "LinearBeta": lambda: schedules.LinearBeta(50),
+}
+
+every = pytest.mark.parametrize("name", list(SCHEDULES))
+
+
+@every
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_everything_is_finite_and_a_row_each(
+    name: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    schedule = SCHEDULES[name]().to(device)
+    t = torch.linspace(0, 1, 101, dtype=dtype, device=device)
+    point = schedule.at(t)
+    for field in point:
+        check_tensor(field, (101,), t)
+    for field in schedule.bridge(t[:-1], t[1:]):
+        check_tensor(field, (100,), t)
+    check_tensor(schedule.slope(t), (101,), t)
+
+
+@every
+def test_log_snr_decreases_from_its_clean_end_to_its_noisy_one(name: str) -> None:
+    schedule = SCHEDULES[name]()
+    schedule.check()
+    log_snr = schedule.log_snr(torch.linspace(0, 1, 5001, dtype=torch.float64))
+    assert bool((log_snr.diff() < 0).all())
+    clean, noisy = schedule.ends()
+    assert clean > noisy
+    assert (float(log_snr[0]), float(log_snr[-1])) == pytest.approx((clean, noisy))
+    assert f"{clean:.4g} .. {noisy:.4g}" in repr(schedule)
+
+
+@every
+def test_alpha_and_sigma_say_the_log_snr(name: str) -> None:
+    schedule = SCHEDULES[name]()
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    point = schedule.at(t)
+    torch.testing.assert_close(2 * (point.alpha / point.sigma).log(), point.log_snr)
+    alpha, sigma = schedule.scales(t)
+    torch.testing.assert_close((alpha, sigma), (point.alpha, point.sigma))
+
+
+@every
+def test_the_slope_is_the_derivative(name: str) -> None:
+    """By central differences, away from the entries of a table, where there is none."""
+    schedule = SCHEDULES[name]()
+    t = torch.linspace(0.005, 0.995, 98, dtype=torch.float64) + 1e-3 / torch.pi
+    step = 1e-6
+    numeric = (schedule.log_snr(t + step) - schedule.log_snr(t - step)) / (2 * step)
+    torch.testing.assert_close(schedule.slope(t), numeric, rtol=1e-5, atol=1e-6)
+
+
+@every
+def test_a_copy_says_the_same(name: str) -> None:
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+
+    def answer(schedule: Schedule) -> Iterable[Tensor]:
+        return [*schedule.at(t), schedule.slope(t)]
+
+    check_copies(SCHEDULES[name], answer)
+
+
+@every
+def test_a_model_in_half_precision_keeps_its_schedule(name: str) -> None:
+    """Neighboring levels differ by less than half precision resolves."""
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    expected = SCHEDULES[name]().log_snr(t)
+    torch.testing.assert_close(SCHEDULES[name]().half().log_snr(t), expected, rtol=0, atol=0)

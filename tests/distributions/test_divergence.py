@@ -1,0 +1,154 @@
+"""What a posterior costs: closed where a form is registered, sampled otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Normal as TorchNormal
+
+from genmod import Kind
+from genmod.distributions import (
+    Factorized,
+    Normal,
+    StandardNormal,
+    log_ratio,
+    rate,
+    register_units,
+)
+from tests.statistics import assert_mean
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+ROWS = 20_000
+
+
+def covariance(d: int) -> Tensor:
+    """A full covariance."""
+    root = torch.randn(d, d)
+    return root @ root.T + 0.5 * torch.eye(d)
+
+
+def mixture() -> MixtureSameFamily:
+    """Two Gaussians on R^3."""
+    parts = Independent(TorchNormal(torch.randn(2, 3), torch.rand(2, 3) + 0.5), 1)
+    return MixtureSameFamily(TorchCategorical(torch.tensor([0.3, 0.7])), parts)
+
+
+def target(name: str) -> Distribution:
+    """A prior on R^3."""
+    return {
+        "normal": lambda: Normal(torch.randn(ROWS, 3)[:1].expand(ROWS, 3), torch.randn(3)),
+        "standard": lambda: StandardNormal((ROWS, 3)),
+        "independent": lambda: Independent(TorchNormal(torch.randn(3), torch.rand(3) + 0.5), 1),
+        "full": lambda: MultivariateNormal(torch.randn(3), covariance(3)),
+        "laplace": lambda: Independent(torch.distributions.Laplace(torch.zeros(3), 1.0), 1),
+        "mixture": mixture,
+    }[name]()
+
+
+CLOSED = ["normal", "standard", "independent", "full"]
+
+
+@pytest.mark.parametrize("name", [*CLOSED, "laplace", "mixture"])
+def test_a_rate_says_how_it_was_priced(name: str) -> None:
+    """And both forms agree in the mean, against torch's densities alone.
+
+    Sign flipped: ``q.elementwise(z) - p.elementwise(z)`` and its plain sibling in ``log_ratio``.
+    """
+    q = Normal(torch.randn(3).expand(ROWS, 3), torch.randn(3) * 0.5 - 0.5)
+    p, z = target(name), q.rsample()
+    priced = rate(q, p, z)
+    assert priced.kind is (Kind.CLOSED if name in CLOSED else Kind.SAMPLED)
+    assert priced.nats.shape == (ROWS, 1)
+    sampled = log_ratio(q, p, z)
+    assert sampled.kind is Kind.SAMPLED
+    plain = TorchNormal(q.mean, q.stddev).log_prob(z).sum(1) - p.log_prob(z)
+    torch.testing.assert_close(sampled.total, plain)
+    if priced.kind is Kind.CLOSED:
+        assert_mean(sampled.total, priced.total[0], name=name)
+    else:
+        torch.testing.assert_close(priced.total, plain)
+
+
+def test_a_full_covariance_prior_has_torchs_divergence() -> None:
+    """Sign flipped: ``q`` and ``p`` exchanged in ``_kl_full``."""
+    q = Normal(torch.randn(4, 3), torch.randn(4, 3))
+    p = MultivariateNormal(torch.randn(3), covariance(3))
+    full = MultivariateNormal(q.mean, torch.diag_embed(q.variance))
+    expected = torch.distributions.kl_divergence(full, p)
+    torch.testing.assert_close(rate(q, p, q.rsample()).total, expected)
+
+
+@pytest.mark.parametrize("name", ["normal", "standard"])
+def test_units_are_the_same_nats_per_dimension(name: str) -> None:
+    q = Normal(torch.randn(5, 2, 3), torch.randn(5, 2, 3))
+    p = (
+        StandardNormal((5, 2, 3))
+        if name == "standard"
+        else Normal(torch.randn(5, 2, 3), torch.randn(5, 2, 3))
+    )
+    for priced in (rate(q, p, q.rsample()), log_ratio(q, p, q.rsample())):
+        assert priced.units is not None
+        assert priced.units.shape == (5, 1, 6)
+        torch.testing.assert_close(priced.units.sum(-1), priced.nats)
+    closed = rate(q, p, q.rsample()).units
+    expected = torch.distributions.kl_divergence(
+        TorchNormal(q.mean, q.stddev), TorchNormal(p.mean, p.stddev)
+    )
+    assert closed is not None
+    torch.testing.assert_close(closed, expected.reshape(5, 1, 6))
+
+
+@given(
+    mean=st.floats(-1e3, 1e3),
+    log_std=st.floats(-13, 13),
+    p_mean=st.floats(-1e3, 1e3),
+    p_log_std=st.floats(-13, 13),
+)
+def test_a_closed_rate_is_never_negative(
+    mean: float, log_std: float, p_mean: float, p_log_std: float
+) -> None:
+    """In each dimension; and zero for a posterior that says nothing new."""
+    q = Normal(torch.full((1, 2), mean), torch.tensor(log_std))
+    p = Normal(torch.full((1, 2), p_mean), torch.tensor(p_log_std))
+    for prior in (p, StandardNormal((1, 2))):
+        priced = rate(q, prior, q.rsample())
+        assert priced.kind is Kind.CLOSED
+        assert priced.units is not None
+        assert float(priced.units.min()) >= 0
+    assert float(rate(q, q, q.rsample()).total.abs().max()) == 0
+
+
+def test_a_form_of_ones_own_is_used_once_it_is_registered() -> None:
+    """Two shifted exponentials: ``KL = log(r_q / r_p) + r_p / r_q - 1`` per dimension."""
+
+    class Exponential(Factorized):
+        has_rsample = True
+
+        def __init__(self, rates: Tensor) -> None:
+            self.rates = rates
+            super().__init__(rates.shape)
+
+        def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+            return torch.distributions.Exponential(self.rates).rsample()
+
+        def elementwise(self, x: Tensor) -> Tensor:
+            return self.rates.log() - self.rates * x
+
+    q = Exponential(torch.tensor([[0.5, 2.0]]).expand(ROWS, 2))
+    p = Exponential(torch.tensor([[1.0, 1.5]]).expand(ROWS, 2))
+    sampled = rate(q, p, q.rsample())
+    assert sampled.kind is Kind.SAMPLED
+
+    @register_units(Exponential, Exponential)
+    def closed_form(a: Exponential, b: Exponential) -> Tensor:
+        return (a.rates / b.rates).log() + b.rates / a.rates - 1
+
+    closed = rate(q, p, q.rsample())
+    assert closed.kind is Kind.CLOSED
+    assert_mean(sampled.total, closed.total[0], name="exponentials")

@@ -1,0 +1,163 @@
+"""The hierarchical VAE, both ways to be deep: tight on linear-Gaussian towers, level by level."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genmod import Kind, Measure
+from genmod.model import LatentModel
+from genmod.models import HVAE, Inference
+from genmod.priors import Nested, TopDown
+from tests.oracles_vae import Tower, tower
+from tests.statistics import assert_mean
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def both(oracle: Tower) -> list[LatentModel]:
+    """The exact posterior in either order of inference."""
+    return [oracle.bottom_up(), oracle.top_down()]
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+def test_both_orders_of_inference_weigh_every_draw_the_same(levels: int) -> None:
+    """The exact posterior gives ``log p(x)`` for each draw of all levels, bottom-up and top-down.
+
+    Sign flipped: ``-level.q.log_prob`` in ``Prior.log_weight`` (kills both); the mean of
+    ``Head`` (kills top-down alone); ``Nested.levels`` without its last level (kills bottom-up alone).
+    """
+    oracle = tower(levels)
+    law = oracle.joint().law("x")
+    x = law.sample((100,)) * 2
+    for model in both(oracle):
+        assert (model.log_weight(x) - law.log_prob(x)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_nesting_is_tight_in_expectation_with_the_top_level_closed(levels: int) -> None:
+    """Levels below the top are priced by log-ratios, the top by its KL; the mean is ``log p(x)``.
+
+    Sign flipped: ``q.log_prob(z) - (inner.reconstruction ...)`` in ``Nested.rates``.
+    """
+    oracle = tower(levels)
+    law = oracle.joint().law("x")
+    x = law.sample((1,)).expand(20_000, -1)
+    bound = oracle.bottom_up().elbo(x)
+    kinds = {name: rate.kind for name, rate in bound.rates.items()}
+    assert kinds.pop(f"z{levels}") is Kind.CLOSED
+    assert set(kinds) == {f"z{i}" for i in range(1, levels)}
+    assert set(kinds.values()) <= {Kind.SAMPLED}
+    assert_mean(bound.value, law.log_prob(x[0]), name="bottom-up ELBO")
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_alignment_is_tight_in_expectation_with_every_level_closed(levels: int) -> None:
+    """Sign flipped: ``q`` and ``p`` exchanged in the registered KL of two normals."""
+    oracle = tower(levels)
+    law = oracle.joint().law("x")
+    x = law.sample((1,)).expand(20_000, -1)
+    bound = oracle.top_down().elbo(x)
+    assert list(bound.rates) == [f"z{i}" for i in range(levels, 0, -1)]
+    assert {rate.kind for rate in bound.rates.values()} == {Kind.CLOSED}
+    assert_mean(bound.value, law.log_prob(x[0]), name="top-down ELBO")
+
+
+def test_each_level_costs_the_information_that_x_gives_about_it() -> None:
+    """``E KL_l = I(x; z_l | above) = 1/2 log det Cov(z_l | above) / det Cov(z_l | above, x)``;
+    the levels add up to ``I(x; z_1)``, per dimension as well.
+
+    Sign flipped: ``q`` and ``p`` exchanged in the KL; the mean of ``Head``; the levels' names.
+    """
+    oracle = tower(3)
+    joint = oracle.joint()
+    x = joint.law("x").sample((40_000,))
+    rates = oracle.top_down().elbo(x).rates
+    total = torch.zeros(2)
+    for level in (3, 2, 1):
+        above = [] if level == 3 else [f"z{level + 1}"]
+        prior = torch.ones(2) if level == 3 else oracle.r[level - 1].square()
+        left = joint.given(f"z{level}", ["x", *above]).std.square()
+        information = 0.5 * (prior / left).log()
+        total = total + information
+        units = rates[f"z{level}"].units
+        assert units is not None
+        assert_mean(units[:, 0], information, name=f"units of z{level}")
+    z1 = joint.law("z1").covariance_matrix.diagonal()
+    torch.testing.assert_close(
+        total, 0.5 * (z1 / joint.given("z1", ["x"]).std.square()).log(), rtol=1e-10, atol=0
+    )
+
+
+def test_samples_of_a_tower_have_its_moments() -> None:
+    """Ancestral sampling from the top gives the marginal of ``x``, in both forms.
+
+    Sign flipped: the draw's ``loc`` in ``rsample``.
+    """
+    oracle = tower(3)
+    law = oracle.joint().law("x")
+    for model in both(oracle):
+        x = model.sample(40_000)
+        assert_mean(x, law.mean, name="mean")
+        centered = x - law.mean
+        assert_mean(
+            centered[:, :, None] * centered[:, None], law.covariance_matrix, name="covariance"
+        )
+
+
+def test_codes_are_the_posterior_means_and_decode_to_the_reconstruction() -> None:
+    """Top-down: ``E[z_3 | x]``, then ``E[z_2 | z_3, x]`` at that mean: all are ``E[z_l | x]``."""
+    oracle = tower(3)
+    joint = oracle.joint()
+    x = joint.law("x").sample((10,))
+    up, down = both(oracle)
+    one, all_three = up.encode(x), down.encode(x)
+    assert isinstance(one, torch.Tensor)
+    assert isinstance(all_three, tuple)
+    for z, level in zip(all_three, (3, 2, 1), strict=True):
+        exact = joint.given(f"z{level}", ["x"])
+        torch.testing.assert_close(z, x @ exact.weight.T + exact.bias)
+    torch.testing.assert_close(one, all_three[-1])
+    torch.testing.assert_close(up.decode(one).mean, up.reconstruct(x))
+    torch.testing.assert_close(down.decode(all_three).mean, down.reconstruct(x))
+
+
+# ---------------------------------------------------------------------- one line
+
+
+@pytest.mark.parametrize("inference", list(Inference))
+@pytest.mark.parametrize("latents", [(4,), (5, 3), (4, 3, 2, 2)])
+def test_any_number_of_levels(inference: Inference, latents: tuple[int, ...]) -> None:
+    """Each level has a rate and passes gradients; the sampled form has the bound's mean."""
+    model = HVAE((1, 2, 2), 5, latents=latents, inference=inference, width=16)
+    x = torch.randint(0, 5, (3, 1, 2, 2))
+    bound = model.elbo(x)
+    assert sorted(bound.rates) == [f"z{i + 1}" for i in range(len(latents))]
+    assert bound.measure is Measure.MASS
+    bound.value.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    many = x[:1].expand(4000, -1, -1, -1)
+    paired = model.log_weight(many) - model.elbo(many).value
+    assert_mean(paired.detach(), 0.0, name="two forms of one bound")
+    assert model.sample(4).shape == (4, 1, 2, 2)
+    assert model.reconstruct(x).shape == x.shape
+
+
+def test_the_two_orders_are_built_from_the_two_priors() -> None:
+    assert isinstance(HVAE((4,), latents=(3, 2), width=8).prior, Nested)
+    aligned = HVAE((4,), latents=(3, 2), width=8, inference=Inference.TOP_DOWN)
+    assert isinstance(aligned.prior, TopDown)
+
+
+def test_a_hierarchy_reads_like_its_math() -> None:
+    aligned = HVAE((4,), latents=(3, 2, 2), width=8, inference=Inference.TOP_DOWN)
+    assert "q(z | x) = q(z3 | x) q(z2 | z3.., x) q(z1 | z2.., x)" in repr(aligned)
+    assert "p(z) = p(z3) p(z2 | z3..) p(z1 | z2..)" in repr(aligned)
+    nested = repr(HVAE((4,), latents=(3, 2), width=8))
+    assert "p(z1) >= a bound, 3 dimensions" in nested
+
+
+@pytest.mark.parametrize("latents", [(), (3, 0)])
+def test_a_level_without_dimensions_is_refused(latents: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"got latents=.*expected a positive size.*pass latents="):
+        HVAE((4,), latents=latents)

@@ -1,0 +1,267 @@
+r"""The prior of a diffusion: each invariant of the bound, against closed forms.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Normal as TorchNormal
+from torch.distributions import kl_divergence
+
+from genmod.elbo import Kind
+from genmod.encoders import Noising
+from genmod.priors import Denoising
+from genmod.samplers import Ancestral, FixedLarge, FixedSmall, ReverseVariance
+from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule, Table
+from tests.oracles import (
+    F64,
+    MILD,
+    Bent,
+    GaussianData,
+    RectifiedFlow,
+    VarianceExploding,
+    bent,
+    constant_noise,
+    correlated,
+    exact_diffusion,
+    over_signs,
+    real,
+    standard,
+    standard_diffusion,
+    steps_of,
+)
+from tests.statistics import assert_mean
+
+PRESERVING = [LinearLogSNR(), Cosine(), Cosine(0.008), LinearBeta(1000)]
+VARIANCES: list[ReverseVariance] = [FixedSmall(), FixedLarge()]
+
+
+KINDS: list[Callable[[Schedule], Schedule]] = [lambda s: s, VarianceExploding, RectifiedFlow]
+
+
+# ---------------------------------------------------------------------- exactness
+
+
+@pytest.mark.parametrize("schedule", PRESERVING, ids=repr)
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_the_standard_normal_is_priced_exactly_at_every_number_of_steps(
+    schedule: Schedule, steps: int
+) -> None:
+    r"""Data N(0, I), ``x_hat = alpha z``, variance ``beta_t``, decoder N(alpha_0 z_0, sigma_0^2 I).
+
+    The chain is then the true reverse process at any ``T``, so with the expectation over ``q``
+    taken exactly the ELBO is ``log p(x)`` for each ``x``. Reached: 5e-13 (a weight of 6e5 at the
+    clean end multiplies the rounding).
+    Flipped: the sign of ``log_r`` in ``_step_nats``; of ``spread``.
+    """
+    x = torch.linspace(-4, 4, 9, dtype=F64)[:, None] + real(0.0, 0.3)
+    log_p = standard(2).law.log_prob(x)
+    model = standard_diffusion(2, schedule, steps)
+    value = over_signs(torch.ones(2, dtype=F64), lambda: model.elbo(x).value)
+    torch.testing.assert_close(value, log_p, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("schedule", PRESERVING, ids=repr)
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+def test_the_standard_normal_is_weighed_exactly_on_every_path(
+    schedule: Schedule, steps: int
+) -> None:
+    """The same model in the sampled form: an exact posterior leaves no variance. Reached: 2e-11.
+
+    Flipped: the sign of ``excess`` in ``Ancestral.law``.
+    """
+    torch.manual_seed(0)
+    x = torch.linspace(-4, 4, 9, dtype=F64)[:, None] + real(0.0, 0.3)
+    log_weight = standard_diffusion(2, schedule, steps).log_weight(x)
+    torch.testing.assert_close(log_weight, standard(2).law.log_prob(x), rtol=0, atol=1e-10)
+
+
+def exact_value(data: GaussianData, schedule: Schedule, steps: int) -> Callable[[Tensor], Tensor]:
+    """The bound of the optimal model, as a function of the data."""
+    model = exact_diffusion(data, schedule, steps)
+    return lambda x: model.elbo(x).value
+
+
+@pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine(0.008)], ids=repr)
+def test_gaussian_data_fall_to_the_exact_value(schedule: Schedule) -> None:
+    r"""Optimal denoiser, full covariance, exact last step: in the mean over data and noise (exact),
+
+    ``log p - ELBO = L_T - L_inf + KL(q(z_1) || N(0, I))``, and on nested grids it falls.
+    Flipped: the sign of ``gap`` in ``_visit``; of ``0.5 * gap * error``.
+    """
+    data = correlated()
+    log_p = -float(data.law.entropy())
+    limit = data.mismatch(schedule)
+    gaps = []
+    for count in (8, 32, 128, 512):
+        gaps.append(log_p - data.mean_over_all(exact_value(data, schedule, count)))
+        lost = data.steps(schedule, count) - data.steps_limit(*schedule.ends())
+        assert gaps[-1] == pytest.approx(lost + limit, rel=1e-9)
+    assert gaps[0] > gaps[1] > gaps[2] > gaps[3] > limit > 0
+
+
+def test_each_term_of_gaussian_data_is_its_closed_form() -> None:
+    """Prior term, each step's mean and reconstruction, one by one.
+
+    Flipped: the sign of ``rates["prior"]``'s second argument, ``error``'s ``log_snr``.
+    """
+    data, schedule, count = correlated(), LinearLogSNR(), 6
+    model = exact_diffusion(data, schedule, count)
+    prior = data.mean_over_all(lambda x: model.elbo(x).rates["prior"].total)
+    assert prior == pytest.approx(data.prior_nats(schedule), rel=1e-12)
+    steps = data.mean_over_all(lambda x: steps_of(model, x).total)
+    assert steps == pytest.approx(data.steps(schedule, count), rel=1e-12)
+    log_snr = schedule.log_snr(torch.linspace(0, 1, count, dtype=F64))
+    gap = torch.expm1(log_snr[:-1] - log_snr[1:])
+    rate = steps_of(model, data.axis_points())
+    torch.testing.assert_close(rate.gap, gap.expand(2, -1))
+    torch.testing.assert_close(rate.log_snr, log_snr[1:].expand(2, -1))
+    values = data.values
+    left = (values / (1 + log_snr[0].exp() * values)).log().sum()
+    entropy = 0.5 * float(left) + 1.5 * (1 + float(real(2 * torch.pi).log()))
+    reconstruction = data.mean_over_all(lambda x: model.elbo(x).reconstruction)
+    assert reconstruction == pytest.approx(-entropy, rel=1e-12)
+
+
+def test_the_sampled_bound_has_the_exact_mean() -> None:
+    """The same with real noise and real data, z-tested. Flipped: the sign of ``gap``."""
+    torch.manual_seed(1)
+    data, schedule = correlated(), LinearLogSNR()
+    model = exact_diffusion(data, schedule, 32)
+    x = data.law.sample((2000,))
+    expected = data.steps(schedule, 32) - data.steps_limit(*schedule.ends())
+    gaps = data.law.log_prob(x) - model.elbo(x).value
+    assert_mean(gaps, expected + data.mismatch(schedule))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        LinearLogSNR(6.0, -5.0),
+        Cosine(0.0, 6.0, -5.0),
+        Cosine(0.1, 6.0, -5.0),
+        Table(real(6.0, 1.0, 0.5, -5.0)),
+        VarianceExploding(LinearLogSNR(6.0, -5.0)),
+    ],
+    ids=repr,
+)
+def test_continuous_time_depends_on_the_ends_alone(schedule: Schedule) -> None:
+    r"""``L_inf = 1/2 sum log[(1 + v_0 l) / (1 + v_1 l)]``: linear, cosine, a table, one answer.
+
+    Noise and data are averaged exactly, so only the times vary; replicates are independent.
+    Flipped: the sign of ``schedule.slope`` in ``_visit``.
+    """
+    torch.manual_seed(2)
+    data = correlated()
+    model = exact_diffusion(data, schedule, None)
+    totals = [data.mean_over_all(lambda x: steps_of(model, x, draws=64).total) for _ in range(20)]
+    assert_mean(real(*totals), data.steps_limit(6.0, -5.0))
+
+
+def test_continuous_time_is_the_limit_of_many_steps() -> None:
+    """The gap of a million steps is ``-slope`` times their length, and the error is the same.
+
+    Flipped: the sign of ``gap`` where ``s`` is given.
+    """
+    many, model = bent(1_000_001), bent(None)
+    x = real(0.3, -1.0)[None]
+    with constant_noise(real(0.4, -0.7)):
+        torch.manual_seed(0)
+        discrete = steps_of(many, x, draws=5)
+        torch.manual_seed(0)
+        continuous = steps_of(model, x, draws=5)
+    torch.testing.assert_close(discrete.total, continuous.total, rtol=1e-4, atol=0)
+
+
+def test_both_fixed_variances_have_one_limit() -> None:
+    """What ``beta_t`` and the posterior's variance cost differs by ``O(1/T)``: ten times the steps,
+
+    a tenth of the difference. So in continuous time nothing is lost by having one of them.
+    Flipped: the sign of ``log_r``.
+    """
+    q = Noising(MILD)(real(0.7, -1.2)[None])
+    differences = []
+    for steps in (300, 3000):
+        totals = []
+        for variance in VARIANCES:
+            prior = Denoising(Bent(), MILD, (2,), steps, variance).double()
+            with torch.no_grad(), constant_noise(real(0.4, -0.7)):
+                totals.append(float(prior.rates(q)[1]["steps"].total))
+        differences.append(totals[1] - totals[0])
+    assert differences[0] / differences[1] == pytest.approx(10, rel=0.02)
+
+
+# ---------------------------------------------------------------------- the generic route
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    x=st.floats(-5, 5),
+    noise=st.floats(-3, 3),
+    steps=st.integers(2, 40),
+    clean=st.floats(1, 12),
+    noisy=st.floats(-12, 0),
+    large=st.booleans(),
+    kind=st.sampled_from(KINDS),
+)
+def test_the_snr_form_of_a_step_is_the_generic_gaussian_kl(
+    x: float,
+    noise: float,
+    steps: int,
+    clean: float,
+    noisy: float,
+    large: bool,
+    kind: Callable[[Schedule], Schedule],
+) -> None:
+    """Every step's nats against torch's KL of ``q(z_s | z_t, x)`` and ``p(z_s | z_t)``.
+
+    Flipped: the sign of ``log_r``; of ``spread``; of ``kept`` in ``bridge``.
+    """
+    schedule = kind(LinearLogSNR(clean, noisy))
+    variance = VARIANCES[large]
+    prior = Denoising(Bent(), schedule, (2,), steps, variance).double()
+    data, eps = real(x, 0.5)[None], real(noise, -0.2)
+    q = Noising(schedule)(data)
+    with constant_noise(eps):
+        _, rates = prior.rates(q)
+    rate = rates["steps"]
+    times = prior.times()
+    s, t = times[:-1], times[1:]
+    each = Noising(schedule)(data.expand(steps - 1, 2))
+    z_t = each.at(t).mean + each.at(t).stddev * eps
+    exact = each.given(s, t, z_t)
+    law = Ancestral(prior.denoiser, schedule, variance).law(z_t, t, s)
+    generic = kl_divergence(
+        TorchNormal(exact.mean, exact.stddev), TorchNormal(law.mean, law.stddev)
+    ).sum(1)
+    torch.testing.assert_close(rate.nats[0], generic, rtol=1e-8, atol=1e-9)
+    assert torch.equal(rate.level[0], t)
+
+
+def test_the_rate_says_what_weightings_need() -> None:
+    """``nats = 1/2 gap error`` where the variance is the posterior's; larger for a larger variance.
+
+    Flipped: the sign of ``0.5 * gap * error``.
+    """
+    x = real(0.3, -1.0)[None]
+    small = Denoising(Bent(), MILD, (2,), 5).double()
+    large = Denoising(Bent(), MILD, (2,), 5, FixedLarge()).double()
+    with constant_noise(real(0.4, -0.7)):
+        rates = [p.rates(Noising(MILD)(x))[1]["steps"] for p in (small, large)]
+    for rate in rates:
+        assert rate.kind is Kind.CLOSED
+        assert rate.gap is not None
+        assert rate.error is not None
+        assert bool((rate.nats > 0).all())
+    gap, error = rates[0].gap, rates[0].error
+    assert gap is not None
+    assert error is not None
+    torch.testing.assert_close(rates[0].nats, 0.5 * gap * error)
+    assert not torch.allclose(rates[0].nats, rates[1].nats)

@@ -1,0 +1,102 @@
+"""The border: what passes, what is refused, and that a refusal teaches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from genmod import checks
+from genmod.shapes import against, event_sum, repeat, size, units
+
+NAN = torch.tensor([[1.0, math.nan], [math.inf, 2.0]])
+
+
+def test_a_complaint_says_got_expected_and_what_to_do() -> None:
+    checks.require(True, "a", "b", "c")
+    with pytest.raises(ValueError, match=r"^got a; expected b; c$"):
+        checks.require(False, "a", "b", "c")
+
+
+def test_shapes() -> None:
+    checks.check_shape(torch.zeros(5, 2, 3), (2, 3))
+    checks.check_shape(torch.zeros(5), ())
+    for x in (torch.zeros(2, 3), torch.zeros(5, 3, 2), torch.zeros(5, 1, 2, 3)):
+        with pytest.raises(ValueError, match=r"got image of shape .*\(B, 2, 3\).*reshape"):
+            checks.check_shape(x, (2, 3), "image")
+
+
+def test_real_numbers_are_finite_where_they_count() -> None:
+    checks.check_real(torch.tensor([1, 2]))
+    checks.check_real(NAN, ~NAN.isnan() & ~NAN.isinf())
+    with pytest.raises(ValueError, match="got 2 values of x that are NaN or infinite"):
+        checks.check_real(NAN)
+    with pytest.raises(ValueError, match="got 1 values"):
+        checks.check_real(NAN, torch.tensor([[True, True], [False, True]]))
+    for x in (torch.zeros(2, dtype=torch.complex64), torch.zeros(2, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="real numbers"):
+            checks.check_real(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float16])
+def test_whole_numbers_of_any_type_are_integers(dtype: torch.dtype) -> None:
+    x = torch.tensor([[0, 16, 3]], dtype=dtype)
+    checks.check_integers(x, 17)
+    with pytest.raises(ValueError, match=r"from 0 to 16; expected integers in 0..15; set bins=17"):
+        checks.check_integers(x, 16)
+
+
+def test_what_is_no_level_is_refused_where_it_counts() -> None:
+    x = torch.tensor([[0.5, 1.0], [-1.0, 9.0]])
+    checks.check_integers(x, 2, torch.tensor([[False, True], [False, False]]))
+    checks.check_integers(x, 2, torch.zeros(2, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="got 1 values of x that are not whole"):
+        checks.check_integers(x, 2)
+    with pytest.raises(ValueError, match=r"x from -1 to 9"):
+        checks.check_integers(x, 2, torch.tensor([[False, True], [True, True]]))
+    with pytest.raises(ValueError, match="NaN"):
+        checks.check_integers(NAN, 3)
+
+
+def test_masks_are_boolean_and_of_the_datas_shape() -> None:
+    x = torch.zeros(2, 3)
+    checks.check_mask(torch.ones(2, 3, dtype=torch.bool), x)
+    for mask in (torch.ones(2, 3), torch.ones(3, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"got observed of type.*pass True"):
+            checks.check_mask(mask, x)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_settings_are_positive(value: float) -> None:
+    checks.check_positive(1e-300, "std")
+    with pytest.raises(ValueError, match=r"got std=.*positive finite.*change std"):
+        checks.check_positive(value, "std")
+
+
+def test_checks_of_values_are_skipped_once_the_caller_vouches_for_them() -> None:
+    """And only inside the block, an error in it included; shapes are always checked."""
+    with checks.trusted():
+        checks.check_real(NAN)
+        checks.check_integers(NAN, 2)
+        with pytest.raises(ValueError, match="shape"):
+            checks.check_shape(NAN, (3,))
+    with pytest.raises(KeyError), checks.trusted():
+        raise KeyError
+    with pytest.raises(ValueError, match="NaN"):
+        checks.check_real(NAN)
+
+
+def test_shapes_helpers_agree_with_their_plain_forms() -> None:
+    x = torch.randn(4, 2, 3, dtype=torch.float64)
+    assert size(()) == 1
+    assert size((2, 3)) == 6
+    torch.testing.assert_close(event_sum(x), x.sum((1, 2)))
+    torch.testing.assert_close(event_sum(x[:, 0, 0]), x[:, 0, 0])
+    torch.testing.assert_close(units(x).sum(-1)[:, 0], event_sum(x))
+    scale = torch.arange(4.0)
+    assert against(scale, x).dtype is x.dtype
+    torch.testing.assert_close(against(scale, x) * x, torch.einsum("b,bij->bij", scale.double(), x))
+    assert torch.equal(repeat(x, 2)[::2], x)
+    assert torch.equal(repeat(x, 2)[1::2], x)
+    assert repeat(x, 1) is x

@@ -1,0 +1,277 @@
+r"""Denoisers: posterior means in closed form, and networks read through their target.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from genmod.denoisers import (
+    Data,
+    EmpiricalDenoiser,
+    GaussianDenoiser,
+    Learned,
+    Noise,
+    Score,
+    Target,
+    Velocity,
+    denoise,
+)
+from genmod.encoders import Noising
+from genmod.samplers import Ancestral, FixedSmall
+from genmod.schedules import LinearLogSNR
+from tests.oracles import F64, RectifiedFlow, VarianceExploding, condition, correlated, real
+from tests.statistics import assert_mean
+
+TARGETS: list[Target] = [Noise(), Data(), Velocity(), Score()]
+POINTS = real(-1.5, -0.2, 0.1, 2.0)[:, None]
+SCHEDULE = LinearLogSNR(8.0, -8.0)
+
+log_snrs = st.floats(-10, 14)
+
+
+def scales(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """Alpha and sigma, variance preserving, as columns."""
+    return log_snr.sigmoid().sqrt()[:, None], (-log_snr).sigmoid().sqrt()[:, None]
+
+
+def test_the_gaussian_denoiser_conditions_the_joint_gaussian() -> None:
+    """``E[x | z]`` from the joint covariance of ``(x, z)``, solved in NumPy.
+
+    Flipped: the sign of ``alpha * mean`` in ``GaussianDenoiser``.
+    """
+    data, z = correlated(), real(0.7, -1.1, 2.0)
+    for log_snr in (-6.0, -1.0, 0.5, 9.0):
+        alpha, sigma = (float(v) for v in scales(real(log_snr)))
+        mean, covariance = data.mean.numpy(), data.covariance.numpy()
+        seen = alpha**2 * covariance + sigma**2 * np.eye(3)
+        joint = np.block([[covariance, alpha * covariance], [alpha * covariance, seen]])
+        both = np.concatenate([mean, alpha * mean])
+        expected, _ = condition(both, joint, z.numpy(), 3)
+        found = data.denoiser()(z[None], real(log_snr)).x_hat[0]
+        torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_the_gaussian_denoiser_has_the_closed_error() -> None:
+    """``E|x - x_hat|^2 = sum l / (1 + v l)``, over draws. Flipped: the sign of ``gain``."""
+    torch.manual_seed(0)
+    data = correlated()
+    log_snr = torch.full((20_000,), 0.3, dtype=F64)
+    x, (alpha, sigma) = data.law.sample((20_000,)), scales(log_snr)
+    z = alpha * x + sigma * torch.randn_like(x)
+    errors = (x - data.denoiser()(z, log_snr).x_hat).square().sum(1)
+    assert_mean(errors, float(data.mmse(log_snr[:1])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(log_snr=log_snrs, z=st.floats(-4, 4), std=st.sampled_from([0.0, 0.3, 2.0]))
+def test_the_empirical_denoiser_is_the_brute_force_mean(
+    log_snr: float, z: float, std: float
+) -> None:
+    """The mean and variance of ``x`` given ``z``: component by component, one point after another.
+
+    Flipped: the sign of ``points.square()`` in ``explains``; of ``log_weights``; of ``within``.
+    """
+    log_weights = real(0.0, -1.0, 0.4, -0.3)
+    alpha, sigma = (float(v) for v in scales(real(log_snr)))
+    spread = alpha**2 * std**2 + sigma**2
+    logits = [
+        float(w) - 0.5 * (z - alpha * float(x)) ** 2 / spread
+        for w, x in zip(log_weights, POINTS, strict=True)
+    ]
+    weights = np.exp(np.array(logits) - max(logits))
+    weights /= weights.sum()
+    means = np.array([float(x) + alpha * std**2 / spread * (z - alpha * float(x)) for x in POINTS])
+    mean = weights @ means
+    variance = weights @ (means - mean) ** 2 + std**2 * sigma**2 / spread
+    found = EmpiricalDenoiser(POINTS, log_weights, std)(real(z)[None], real(log_snr))
+    assert found.variance is not None
+    assert found.x_hat.item() == pytest.approx(mean, rel=1e-9, abs=1e-12)
+    assert found.variance.item() == pytest.approx(variance, rel=1e-6, abs=1e-12)
+
+
+def test_one_point_and_a_spread_is_a_gaussian() -> None:
+    """``N(mean, s^2 I)`` two ways. Flipped: the sign of ``shrink * flat``."""
+    mean, z, log_snr = real(0.5, -2.0), real(1.0, 1.0, 0.3, -2.0).reshape(2, 2), real(-1.0, 3.0)
+    one = EmpiricalDenoiser(mean[None], std=0.7)(z, log_snr)
+    other = GaussianDenoiser(mean, 0.49 * torch.eye(2, dtype=F64))(z, log_snr)
+    torch.testing.assert_close(one.x_hat, other.x_hat)
+
+
+def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
+    r"""``q(z_s | z_t)`` from ``q(z_t | z_s)`` and ``q(z_s)`` by Bayes, a sum over all data, is
+
+    :math:`\sum_n q(x_n | z_t)\, q(z_s | z_t, x_n)`: the lecture's ``q(x_{t-1} | x_t)``, for which
+    "you need to use the entire dataset". Its mean is the step towards the empirical ``x_hat``, and
+    its variance is the posterior's plus what the data leave open.
+    Flipped: the sign of the data's coefficient in ``Noised.given``; of ``explains``.
+    """
+    s, t, z_t = real(0.4), real(0.6), real(0.35)
+    near, far = SCHEDULE.at(s), SCHEDULE.at(t)
+    normal = torch.distributions.Normal
+    grid = torch.linspace(-6, 6, 4001, dtype=F64)[:, None]
+    log_n = math.log(len(POINTS))
+
+    def marginal(z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return normal(alpha * POINTS.T, sigma).log_prob(z).logsumexp(1) - log_n
+
+    step = far.alpha / near.alpha
+    noise = (far.sigma.square() - (step * near.sigma).square()).sqrt()
+    bayes = normal(step * grid[:, 0], noise).log_prob(z_t) + marginal(grid, near.alpha, near.sigma)
+    bayes = bayes - marginal(z_t[:, None], far.alpha, far.sigma)
+
+    given_each = Noising(SCHEDULE)(POINTS).given(s.expand(4), t.expand(4), z_t.expand(4, 1))
+    weights = normal(far.alpha * POINTS[:, 0], far.sigma).log_prob(z_t).log_softmax(0)
+    each = normal(given_each.mean.T, given_each.stddev.T).log_prob(grid)
+    mixture = (each + weights).logsumexp(1)
+    torch.testing.assert_close(mixture.exp(), bayes.exp(), rtol=1e-9, atol=1e-12)
+
+    denoiser = EmpiricalDenoiser(POINTS)
+    law = Ancestral(denoiser, SCHEDULE, FixedSmall()).law(z_t[None], t, s)
+    density, width = bayes.exp(), float(grid[1, 0] - grid[0, 0])
+    mean = float((density * grid[:, 0]).sum()) * width
+    variance = float((density * (grid[:, 0] - mean).square()).sum()) * width
+    assert law.mean.item() == pytest.approx(mean, rel=1e-9)
+    known = denoise(denoiser, z_t[None], far).variance
+    assert known is not None
+    left_open = SCHEDULE.bridge(s, t).data.square() * known[0]
+    assert (law.variance[0] + left_open).item() == pytest.approx(variance, rel=1e-8)
+
+
+@pytest.mark.parametrize("points", [POINTS[:2], POINTS])
+def test_the_error_of_the_empirical_denoiser_integrates_to_the_entropy(points: Tensor) -> None:
+    r""":math:`\tfrac12 \int_0^\infty \mathrm{mmse}(v)\, dv = \ln N` for ``N`` points (I-MMSE).
+
+    The error is averaged over noise by Gauss-Hermite quadrature, the integral taken over log v.
+    Flipped: the sign of ``points.square()`` in ``explains``. Reference: Guo, Shamai, Verdu (2005).
+    """
+    nodes, masses = np.polynomial.hermite_e.hermegauss(101)
+    eps, mass = torch.from_numpy(nodes), torch.from_numpy(masses / masses.sum())
+    log_snr = torch.linspace(-16, 9, 1501, dtype=F64)
+    denoiser = EmpiricalDenoiser(points)
+    errors = []
+    for x in points:
+        alpha, sigma = scales(log_snr)
+        z = (alpha * x + sigma * eps).reshape(-1, 1)
+        x_hat = denoiser(z, log_snr.repeat_interleave(len(eps))).x_hat
+        errors.append((x - x_hat).square().reshape(len(log_snr), -1) @ mass)
+    integrand = log_snr.exp() * torch.stack(errors).mean(0)
+    nats = 0.5 * float(torch.trapezoid(integrand, log_snr))
+    assert nats == pytest.approx(math.log(len(points)), abs=1e-5)
+
+
+class Oracle(nn.Module):
+    """A network that says, in the units of a target, what ``tanh`` makes of the state."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        """The output that stands for ``tanh(z)``."""
+        return self.target.output(torch.tanh(z), z, *scales(log_snr))
+
+
+@settings(max_examples=60, deadline=None)
+@given(log_snr=log_snrs, x=st.floats(-3, 3), eps=st.floats(-3, 3))
+def test_all_targets_price_the_same_error(log_snr: float, x: float, eps: float) -> None:
+    r"""One denoiser in four parameterizations: one ``x_hat``, one error, each in its own units.
+
+    :math:`|\varepsilon - \hat\varepsilon|^2 = \mathrm{SNR}|x - \hat x|^2 = \alpha^2|v - \hat v|^2
+    = \sigma^2|s - \hat s|^2` with :math:`s = -\varepsilon/\sigma`.
+    Flipped: a sign in each of the eight formulas of ``targets``.
+    """
+    level = real(log_snr)
+    alpha, sigma = scales(level)
+    data, noise = real(x)[None], real(eps)[None]
+    z = alpha * data + sigma * noise
+    truth = {
+        Noise: noise,
+        Data: data,
+        Velocity: alpha * noise - sigma * data,
+        Score: -noise / sigma,
+    }
+    factor = {Noise: 1.0, Data: math.exp(log_snr), Velocity: alpha**2, Score: sigma**2}
+    error = math.exp(log_snr) * (data - torch.tanh(z)).square()
+    for target in TARGETS:
+        network = Oracle(target)
+        x_hat = Learned(network, target)(z, level).x_hat
+        torch.testing.assert_close(x_hat, torch.tanh(z), rtol=1e-6, atol=1e-10)
+        exact = truth[type(target)]
+        torch.testing.assert_close(target.x_hat(exact, z, alpha, sigma), data, rtol=1e-6, atol=1e-9)
+        own = factor[type(target)] * (network(z, level) - exact).square()
+        torch.testing.assert_close(own, error, rtol=1e-6, atol=1e-9)
+
+
+def test_the_score_target_is_the_gradient_of_the_log_density() -> None:
+    """``grad log q(z)`` of a noised mixture, by automatic differentiation.
+
+    Flipped: the sign of ``Score.output``.
+    """
+    level = real(0.4).expand(7)
+    alpha, sigma = scales(level)
+    z = torch.linspace(-2, 2, 7, dtype=F64)[:, None].requires_grad_()
+    law = torch.distributions.Normal(alpha * POINTS.T, (0.09 * alpha**2 + sigma**2).sqrt())
+    (score,) = torch.autograd.grad(law.log_prob(z).logsumexp(1).sum(), z)
+    x_hat = EmpiricalDenoiser(POINTS, std=0.3)(z.detach(), level).x_hat
+    torch.testing.assert_close(Score().output(x_hat, z.detach(), alpha, sigma), score)
+
+
+def test_denoisers_see_states_of_variance_one() -> None:
+    """A state of any scale is denoised as its variance-preserving image.
+
+    Flipped: ``rsqrt`` against ``sqrt`` in ``denoise``.
+    """
+    inner, t = LinearLogSNR(), real(0.3)
+    z, denoiser = real(0.4, -1.0, 0.2)[None], correlated().denoiser()
+    alpha, _ = inner.scales(t)
+    expected = denoise(denoiser, z * alpha, inner.at(t)).x_hat
+    for schedule in (VarianceExploding(inner), RectifiedFlow(inner)):
+        there = schedule.at(t)
+        found = denoise(denoiser, z * there.alpha, there).x_hat
+        torch.testing.assert_close(found, expected)
+
+
+class Told(nn.Module):
+    """A network with a context."""
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor) -> Tensor:
+        """The context."""
+        return context.expand_as(z)
+
+
+def test_the_context_reaches_the_network() -> None:
+    """With the data as target, the context is what comes back."""
+    told = real(3.0)[None]
+    found = denoise(Learned(Told(), Data()), real(1.0)[None], SCHEDULE.at(real(0.5)), told)
+    assert torch.equal(found.x_hat, told)
+    assert found.variance is None
+
+
+def test_a_learned_denoiser_reads_like_its_target() -> None:
+    """A velocity by default; the target is printed."""
+    assert "target=Velocity()" in repr(Learned(nn.Identity()))
+    assert "target=Noise()" in repr(Learned(nn.Identity(), Noise()))
+
+
+def test_denoisers_refuse_what_they_cannot_be() -> None:
+    """Got, expected, what to do."""
+    with pytest.raises(ValueError, match="positive semi-definite"):
+        GaussianDenoiser(real(0.0, 0.0), torch.diag(real(1.0, -0.5)))
+    with pytest.raises(ValueError, match="std >= 0"):
+        EmpiricalDenoiser(POINTS, std=-1.0)
+
+    class Wide(nn.Module):
+        def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+            return torch.cat([z, z], -1)
+
+    with pytest.raises(ValueError, match=r"2 outputs a row from Wide; expected 1"):
+        Learned(Wide())(real(1.0)[None], real(0.0))

@@ -1,0 +1,201 @@
+"""Noise: keyed by (seed, step, row), of the right law, and even where it should be."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from genmod import random
+from tests.statistics import assert_mean
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+ALARM = 1e-6
+
+
+def draws(kind: str, rows: int) -> torch.Tensor:
+    """Noise of one kind."""
+    if kind == "normal":
+        return random.normal((rows, 3))
+    if kind == "uniform":
+        return random.uniform((rows, 3))
+    return random.stratified(rows, 3, torch.float64)
+
+
+KINDS = ["normal", "uniform", "stratified"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    rows=st.integers(2, 60),
+    block=st.integers(1, 70),
+    cuts=st.lists(st.integers(1, 59), max_size=4),
+    seed=st.integers(0, 2**63),
+    step=st.integers(0, 2**31),
+)
+def test_a_row_gets_the_same_noise_however_the_batch_is_cut(
+    kind: str, rows: int, block: int, cuts: list[int], seed: int, step: int
+) -> None:
+    """Bit for bit, for every cut and across the borders of blocks; the second call too."""
+    with random.keyed(seed, step, block=block):
+        whole = [draws(kind, rows), draws(kind, rows)]
+    ends = sorted({cut for cut in cuts if cut < rows} | {0, rows})
+    for call in range(2):
+        parts = []
+        for start, end in itertools.pairwise(ends):
+            with random.keyed(seed, step, start=start, block=block):
+                for _ in range(call):
+                    draws(kind, end - start)
+                parts.append(draws(kind, end - start))
+        assert torch.equal(torch.cat(parts), whole[call])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_key_is_all_that_matters(kind: str) -> None:
+    """Not what torch drew before, nor what another block drew inside or around."""
+    with random.keyed(1, 2):
+        first = draws(kind, 5)
+    torch.randn(7)
+    with random.keyed(9, 9):
+        draws(kind, 4)
+        with random.keyed(1, 2):
+            again = draws(kind, 5)
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds_steps_calls_and_blocks_differ(kind: str) -> None:
+    seen = []
+    for seed, step, start in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 5)):
+        with random.keyed(seed, step, start=start, block=5):
+            seen += [draws(kind, 5), draws(kind, 5)]
+    flat = torch.stack(seen).flatten(1)
+    apart = (flat[:, None] - flat[None]).abs().amax(-1)
+    assert bool((apart + torch.eye(len(seen)) > 1e-3).all())
+
+
+def test_an_inner_block_leaves_the_outer_one_where_it_was() -> None:
+    with random.keyed(3):
+        one, two = draws("normal", 4), draws("normal", 4)
+    with random.keyed(3):
+        assert torch.equal(draws("normal", 4), one)
+        with random.keyed(4):
+            draws("normal", 4)
+        assert torch.equal(draws("normal", 4), two)
+
+
+def test_outside_a_key_torchs_own_generator_speaks() -> None:
+    torch.manual_seed(8)
+    expected = torch.randn(2, 3)
+    torch.manual_seed(8)
+    assert torch.equal(random.normal((2, 3)), expected)
+    assert not torch.equal(random.normal((2, 3)), expected)
+
+
+def test_keyed_noise_leaves_torchs_generator_alone() -> None:
+    before = torch.get_rng_state()
+    with random.keyed(0):
+        draws("normal", 3)
+        draws("stratified", 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_has_the_type_and_shape_of_what_it_is_added_to(dtype: torch.dtype) -> None:
+    like = torch.zeros(2, 3, 4, dtype=dtype)
+    with random.keyed(0):
+        assert random.normal_like(like).dtype is dtype
+        assert random.uniform((2, 3), dtype).dtype is dtype
+        assert random.stratified(4, 2, dtype).dtype is dtype
+        assert random.normal_like(like).shape == like.shape
+
+
+@cache
+def many(kind: str, rows: int = 20) -> torch.Tensor:
+    """Noise over many steps, one row each ``(steps, rows, 3)``: what a whole training run sees."""
+    out = []
+    for step in range(2000):
+        with random.keyed(7, step, block=rows):
+            out.append(draws(kind, rows))
+    return torch.stack(out)
+
+
+def test_normal_noise_is_standard_normal_and_independent() -> None:
+    """Mean, variance, fourth moment; no correlation between rows, entries or steps."""
+    z = many("normal")
+    flat = z.reshape(len(z), -1)
+    assert_mean(flat, 0.0, name="mean")
+    assert_mean(flat.square(), 1.0, name="variance")
+    assert_mean(flat.flatten() ** 4, 3.0, name="fourth moment")
+    assert_mean(flat[:, :-1] * flat[:, 1:], 0.0, name="between entries")
+    assert_mean(flat[:-1:2] * flat[1::2], 0.0, name="between steps")
+    assert stats.kstest(flat.flatten(), "norm").pvalue > ALARM
+
+
+@pytest.mark.parametrize("kind", ["uniform", "stratified"])
+def test_uniform_noise_is_uniform(kind: str) -> None:
+    """Each entry of each row by itself, over steps; stratified ones after undoing ``(j + o)/3``."""
+    u = many(kind)
+    if kind == "stratified":
+        u = u * 3 - torch.arange(3)
+    assert float(u.min()) >= 0
+    assert float(u.max()) < 1
+    for row in (0, 7, 19):
+        for entry in range(3):
+            assert stats.kstest(u[:, row, entry], "uniform").pvalue > ALARM
+    assert_mean(u[:, 4, 1], 0.5)
+
+
+@given(rows=st.integers(1, 40), count=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_stratified_numbers_hit_each_cell_once(rows: int, count: int, seed: int) -> None:
+    """Each row has one number in each ``1/count``, and the batch is a comb of ``rows * count``.
+
+    Sign flipped: ``comb + offset``; and one offset for all rows.
+    """
+    with random.keyed(seed):
+        u = random.stratified(rows, count, torch.float64)
+    cells = (u * count).long()
+    assert torch.equal(cells, torch.arange(count).expand(rows, -1))
+    # One offset for the batch: measured from it, the numbers are a comb.
+    order = u.flatten().sort().values
+    gaps = (order.diff() * rows * count - 1).abs()
+    assert not len(gaps) or float(gaps.max()) < 1e-9
+
+
+def test_stratified_numbers_stay_below_one_in_float32() -> None:
+    """``(j + o) / n`` can round up to 1 for the last level of a row just below the border."""
+    for seed in range(300):
+        with random.keyed(seed):
+            u = random.stratified(512, 7, torch.float32)
+        assert float(u.max()) < 1
+        assert float(u.min()) >= 0
+
+
+def test_stratified_means_vary_less_than_independent_ones() -> None:
+    """The reason for them: a batch's mean of a smooth function varies far less."""
+    even, free = many("stratified").exp().mean((1, 2)), many("uniform").exp().mean((1, 2))
+    assert_mean(even, torch.e - 1)
+    assert float(even.var()) < float(free.var()) / 30
+
+
+def test_keys_do_not_collide() -> None:
+    keys = {random.mix(a, b, c) for a in range(30) for b in range(30) for c in range(30)}
+    assert len(keys) == 27_000
+    assert all(0 <= key < 2**63 for key in keys)
+    assert random.mix(0) != random.mix(0, 0)
+
+
+@pytest.mark.parametrize(("start", "block"), [(3, None), (-1, 4), (0, 0), (0, -2)])
+def test_a_piece_of_an_unknown_block_is_refused(start: int, block: int | None) -> None:
+    """``start`` without ``block`` would quietly give every piece the first rows' noise."""
+    with (
+        pytest.raises(ValueError, match=r"got start=.*expected start=0, or a block.*pass block="),
+        random.keyed(0, start=start, block=block),
+    ):
+        pass

@@ -1,0 +1,294 @@
+r"""Schedules: one decreasing log-SNR, and everything that follows from it.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from torch import Tensor, nn
+
+from genmod.encoders import Noising
+from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule, Table
+from tests.oracles import F64, RectifiedFlow, VarianceExploding, condition, real
+
+SCHEDULES: list[Schedule] = [
+    LinearLogSNR(),
+    LinearLogSNR(4.0, -8.0),
+    Cosine(),
+    Cosine(0.008, 9.0, -9.0),
+    LinearBeta(1000),
+    LinearBeta(7, 1e-3, 0.6),
+    Table(real(8.0, 2.0, 1.5, -6.0)),
+    VarianceExploding(LinearLogSNR()),
+    RectifiedFlow(Cosine()),
+]
+TIMES = torch.linspace(0.0031, 0.9967, 57, dtype=F64)
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+fractions = st.floats(0, 1)
+
+
+@every_schedule
+def test_log_snr_falls_from_end_to_end_and_stays_finite(schedule: Schedule) -> None:
+    """Flipped: the sign of ``log_alpha_bar`` in ``Table.from_betas``."""
+    log_snr = schedule.log_snr(torch.linspace(0, 1, 4001, dtype=F64))
+    assert bool(log_snr.isfinite().all())
+    assert bool((log_snr.diff() < 0).all())
+    clean, noisy = schedule.ends()
+    assert (clean, noisy) == (float(log_snr[0]), float(log_snr[-1]))
+    schedule.check()
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.008, 0.3])
+def test_cut_schedules_end_where_they_say(offset: float) -> None:
+    """Flipped: the sign before ``noise`` in ``Cosine._angle``."""
+    assert LinearLogSNR(11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-14)
+    assert Cosine(offset, 11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-10)
+
+
+@every_schedule
+def test_slope_is_the_derivative(schedule: Schedule) -> None:
+    """Closed slopes against automatic differentiation and central differences.
+
+    Flipped: the sign of ``2 tan`` in ``Cosine.slope``, of the slope of ``LinearLogSNR``.
+    """
+    slope = schedule.slope(TIMES)
+    torch.testing.assert_close(slope, Schedule.slope(schedule, TIMES), rtol=1e-11, atol=0)
+    h = 1e-6
+    central = (schedule.log_snr(TIMES + h) - schedule.log_snr(TIMES - h)) / (2 * h)
+    torch.testing.assert_close(slope, central, rtol=1e-6, atol=0)
+
+
+class Steep(Schedule):
+    """A schedule with a parameter, whose slope is left to automatic differentiation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(real(3.0)[0])
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """``5 - k (t + t^2)``."""
+        return 5 - self.steepness * (t + t.square())
+
+
+def test_a_learned_schedule_has_a_slope_with_a_gradient() -> None:
+    """``d slope / dk = -(1 + 2t)``; without gradients the slope is the same number, detached.
+
+    Flipped: the sign of ``t.square()`` here, against the closed derivative.
+    """
+    schedule = Steep()
+    slope = schedule.slope(TIMES)
+    torch.testing.assert_close(slope, -3 * (1 + 2 * TIMES))
+    (gradient,) = torch.autograd.grad(slope.sum(), schedule.steepness)
+    torch.testing.assert_close(gradient, -(1 + 2 * TIMES).sum())
+    with torch.no_grad():
+        bare = schedule.slope(TIMES)
+    assert not bare.requires_grad
+    torch.testing.assert_close(bare, slope.detach())
+
+
+@every_schedule
+def test_scales_have_the_stated_ratio(schedule: Schedule) -> None:
+    """``alpha^2 / sigma^2 = exp(log_snr)`` for every kind, and ``at`` is all of it at once.
+
+    Flipped: the sign of ``log_snr`` in the sigma of ``Schedule._scales``.
+    """
+    point = schedule.at(TIMES)
+    torch.testing.assert_close((point.alpha / point.sigma).square().log(), point.log_snr)
+    alpha, sigma = schedule.scales(TIMES)
+    assert torch.equal(point.alpha, alpha)
+    assert torch.equal(point.sigma, sigma)
+    if not isinstance(schedule, VarianceExploding):
+        torch.testing.assert_close(alpha.square() + sigma.square(), torch.ones_like(alpha))
+
+
+def test_the_cosine_schedule_is_the_papers_inside_its_ends() -> None:
+    r"""``alpha_bar(u) = f(u) / f(0)``, ``f(u) = cos^2(pi/2 (u + o) / (1 + o))``, re-timed linearly.
+
+    Flipped: the sign of the second logarithm in ``Cosine.log_snr``; of ``start`` in it.
+    """
+    for offset in (0.0, 0.008, 0.1):
+        schedule = Cosine(offset)
+
+        def alpha_bar(u: float, offset: float = offset) -> float:
+            angle, first = ((v + offset) / (1 + offset) * math.pi / 2 for v in (u, 0.0))
+            return (math.cos(angle) / math.cos(first)) ** 2
+
+        def miss(u: float, log_snr: float, of: float = offset) -> float:
+            return alpha_bar(u, of) - 1 / (1 + math.exp(-log_snr))
+
+        u0, u1 = (brentq(miss, 0, 1, (end,), xtol=1e-15) for end in schedule.ends())
+        alpha, _ = schedule.scales(TIMES)
+        expected = real(*[alpha_bar(u0 + (u1 - u0) * float(t)) for t in TIMES])
+        torch.testing.assert_close(alpha.square(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_lectures_cosine_is_the_cosine_of_an_angle() -> None:
+    """Offset 0: ``alpha_u = cos(pi u / 2)``, ``sigma_u = sin(pi u / 2)``, ``u`` linear in ``t``.
+
+    Flipped: the sign of ``theta`` in ``Cosine.log_snr``.
+    """
+    schedule = Cosine()
+    alpha, sigma = schedule.scales(TIMES)
+    (first, last), _ = schedule.scales(real(0.0, 1.0))
+    angle = torch.acos(first) + (torch.acos(last) - torch.acos(first)) * TIMES
+    torch.testing.assert_close(alpha, angle.cos(), rtol=1e-11, atol=0)
+    torch.testing.assert_close(sigma, angle.sin(), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 10, 1000])
+def test_linear_betas_give_the_cumulative_product(steps: int) -> None:
+    """The lecture's table: ``alpha_i^2`` at ``t = (i - 1) / (T - 1)`` is ``prod (1 - beta)``.
+
+    Flipped: the sign inside ``log1p`` in ``Table.from_betas``.
+    """
+    betas = np.linspace(1e-4, 0.02, steps)
+    alpha_bar = torch.from_numpy(np.cumprod(1 - betas))
+    alpha, sigma = LinearBeta(steps).scales(torch.linspace(0, 1, steps, dtype=F64))
+    torch.testing.assert_close(alpha.square(), alpha_bar, rtol=1e-12, atol=0)
+    torch.testing.assert_close(sigma.square(), 1 - alpha_bar, rtol=1e-11, atol=0)
+
+
+def test_forward_marginals_equal_step_by_step_noising() -> None:
+    r"""The lecture's induction: mean and variance of ``x_i`` after ``i`` steps of
+    :math:`x_i = \sqrt{1 - \beta_i}\, x_{i-1} + \sqrt{\beta_i}\, \varepsilon` are ``q(z_t | x)``'s.
+
+    Flipped: the sign of ``betas`` in ``Table.from_betas``.
+    """
+    steps, x = 50, real(-1.7, 0.4)[None]
+    betas = torch.linspace(1e-4, 0.3, steps, dtype=F64)
+    q = Noising(LinearBeta(steps, 1e-4, 0.3))(x)
+    mean, variance = x, torch.zeros_like(x)
+    for i, beta in enumerate(betas):
+        mean, variance = (1 - beta).sqrt() * mean, (1 - beta) * variance + beta
+        at = q.at(real(i / (steps - 1)))
+        torch.testing.assert_close(at.mean, mean, rtol=1e-12, atol=0)
+        torch.testing.assert_close(at.variance, variance, rtol=1e-11, atol=0)
+
+
+@every_schedule
+@settings(max_examples=30, deadline=None)
+@given(s=fractions, t=fractions)
+def test_a_bridge_is_the_joint_gaussian_conditioned(schedule: Schedule, s: float, t: float) -> None:
+    r"""``q(z_s | z_t, x)`` is the joint law of ``(z_s, z_t)`` given ``x``, conditioned in NumPy.
+
+    Given ``x``, :math:`\mathrm{Cov}(z_s, z_t) = (\alpha_t / \alpha_s)\,\sigma_s^2`.
+    Flipped: the sign of ``expm1`` in ``Schedule.bridge``; the sign of ``data``.
+    """
+    s, t = min(s, t), max(s, t)
+    if t - s < 1e-3:
+        t = min(1.0, s + 1e-3)
+        s = t - 1e-3
+    x, z_t = 1.3, -0.8
+    near, far = schedule.at(real(s)), schedule.at(real(t))
+    alphas = np.array([near.alpha.item(), far.alpha.item()])
+    cross = alphas[1] / alphas[0] * near.sigma.item() ** 2
+    joint = np.array([[near.sigma.item() ** 2, cross], [cross, far.sigma.item() ** 2]])
+    mean, variance = condition(alphas * x, joint, np.array([z_t]), 1)
+    law = Noising(schedule)(real(x)[None]).given(real(s), real(t), real(z_t)[None])
+    assert law.mean.item() == pytest.approx(mean.item(), rel=1e-8, abs=1e-10)
+    assert law.variance.item() == pytest.approx(variance.item(), rel=1e-6)
+
+
+@every_schedule
+def test_bridges_compose_to_the_marginal_and_to_the_forward_step(schedule: Schedule) -> None:
+    r"""``q(z_s | z_t, x)`` averaged over ``q(z_t | x)`` is ``q(z_s | x)``; the forward step's std
+    :math:`\sqrt{\sigma_t^2 - \alpha_{t|s}^2\sigma_s^2}` lies ``ratio`` above the posterior's.
+
+    Flipped: the sign of ``ratio``; the exponent's sign in ``state``.
+    """
+    s, t = TIMES[:-1], TIMES[1:]
+    near, far, bridge = schedule.at(s), schedule.at(t), schedule.bridge(s, t)
+    torch.testing.assert_close(bridge.state * far.alpha + bridge.data, near.alpha)
+    variance = (bridge.state * far.sigma).square() + (2 * bridge.log_std).exp()
+    torch.testing.assert_close(variance, near.sigma.square())
+    forward = far.sigma.square() - (far.alpha / near.alpha * near.sigma).square()
+    torch.testing.assert_close((2 * (bridge.log_std + bridge.ratio)).exp(), forward)
+
+
+@pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine(), Cosine(0.008)], ids=repr)
+def test_a_million_steps_keep_their_precision(schedule: Schedule) -> None:
+    """Neighbors a millionth apart: every gap is finite, positive, and the gaps add up.
+
+    In float32 the gap of 2e-5 between log-SNRs near 13 would keep two digits. The variance kept by
+    each step, ``exp(2 log_std) / sigma^2``, agrees with the slope's integral by quadrature.
+    Flipped: the sign of ``kept``.
+    """
+    count = 10**6
+    index = torch.tensor([0, 1, 499_999, 999_997, 999_998], dtype=F64)
+    s, t = index / (count - 1), (index + 1) / (count - 1)
+    bridge = schedule.bridge(s, t)
+    assert all(bool(part.isfinite().all()) for part in bridge)
+    _, sigma = schedule.scales(s)
+    kept = (2 * bridge.log_std).exp() / sigma.square()
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(8))
+    inside = 0.5 * (s + t)[:, None] + 0.5 * nodes / (count - 1)
+    fall = 0.5 * schedule.slope(inside) @ weights / (count - 1)
+    torch.testing.assert_close(kept, -torch.expm1(fall), rtol=1e-9, atol=0)
+
+
+class Rising(LinearLogSNR):
+    """Time the wrong way round."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Rises."""
+        return 5 * t
+
+
+class Resting(LinearLogSNR):
+    """Flat in the middle."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Rests from 0.4 to 0.6."""
+        return 5 - t.clamp(max=0.4) - (t - 0.6).clamp(min=0)
+
+
+class Uncut(LinearLogSNR):
+    """The lecture's cosine with its infinite ends left on."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Infinite at t = 0."""
+        return -2 * (0.5 * math.pi * t).tan().log()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (Rising, "strictly decreasing log-SNR; t runs from clean"),
+        (Resting, "rises or rests near t=0.4"),
+        (Uncut, "log-SNR inf at t=0"),
+        (lambda: LinearLogSNR(-5.0, 13.3), "rises or rests"),
+        (lambda: LinearLogSNR(math.inf, -5.0), "finite log-SNR"),
+        (lambda: Cosine(clean=-5.0, noisy=13.3), "clean > noisy"),
+        (lambda: Cosine(offset=-0.1), "offset >= 0"),
+        (lambda: Table.from_betas(real(0.1, 1.0)), "clip it to 0.999"),
+        (lambda: Table.from_betas(real(0.0, 0.1)), r"every beta inside \(0, 1\)"),
+        (lambda: Table(real(1.0)), "at least 2 entries"),
+        (lambda: Table(real(1.0, 0.0, 0.5)), r"a rise at \[1\]"),
+        (lambda: Table(real(math.inf, 0.0)), "finite, strictly decreasing"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(build: type[Schedule], message: str) -> None:
+    """What was got, what was expected, what to do."""
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_a_schedule_says_its_ends() -> None:
+    """The ends at which a schedule is cut are printed."""
+    assert repr(Cosine()) == "Cosine(log_snr 13.3 .. -5)"
+
+
+def test_a_table_keeps_its_digits_in_half_precision() -> None:
+    """Casting a model must not round its schedule: the table is no buffer."""
+    table = LinearBeta(1000)
+    before = table.ends()
+    assert table.half().ends() == before

@@ -1,0 +1,252 @@
+"""Checkpoints: resuming is not having stopped; a wrong file is refused; a crash loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from genmod.data import Dataset
+from genmod.model import LatentModel
+from genmod.models import VAE, LatentDiffusion
+from genmod.objectives import Beta, Bound, Objective, WarmUp
+from genmod.training import Step, Validation, checkpoint, fit
+from tests.training.cases import data, diffusion, flat, vae
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+STEPS = 12
+
+
+@dataclass
+class Trace:
+    """What a run left: losses, validations, averages on the way, the final weights."""
+
+    losses: list[float]
+    validations: list[Validation]
+    averages: list[Tensor]
+    final: Tensor
+
+
+def run(
+    model: LatentModel,
+    path: Path | None,
+    *,
+    stop: int = STEPS,
+    objective: Objective | None = None,
+    seed: int = 0,
+    rows: int = 40,
+    ema: float = 0.9,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Trace:
+    """Train, with held-out data, and stop after the step ``stop``."""
+    x = data(48)
+    steps: list[Step] = []
+    trace = Trace([], [], [], torch.empty(0))
+    for step in fit(
+        model,
+        Dataset("rows", x[:rows], x[40:], x[:0]),
+        objective,
+        steps=STEPS,
+        batch_size=16,
+        ema=ema,
+        seed=seed,
+        optimizer=optimizer,
+        validate_every=3,
+        checkpoint=path,
+        checkpoint_every=5,
+        progress=False,
+    ):
+        steps.append(step)
+        trace.losses.append(step.loss)
+        trace.averages.append(flat(step.averaged))
+        if step.validation is not None:
+            trace.validations.append(step.validation)
+        if step.number == stop:
+            break
+    trace.final = flat(model)
+    return trace
+
+
+def contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a checkpoint says and holds."""
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("build", [vae, lambda: vae(dropout=0.4), diffusion])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    build: Callable[[], LatentModel], tmp_path: Path
+) -> None:
+    """Losses, validations, averaged weights, optimizer, best and final weights, dropout or not.
+
+    The first run stops between two checkpoints, so the steps after the last one are made again.
+    Made to fail by letting the average begin anew at the resumed model's weights.
+    """
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = run(build(), whole)
+    torch.manual_seed(99)
+    run(build(), parts, stop=7)
+    resumed = build()
+    with torch.no_grad():
+        for parameter in resumed.parameters():
+            parameter.zero_()
+    found = run(resumed, parts)
+    assert found.losses == expected.losses[5:]
+    assert found.validations == [v for v in expected.validations if v.step > 5]
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.averages, expected.averages[5:], strict=True)
+    )
+    assert torch.equal(found.final, expected.final)
+    (said, tensors), (same, others) = contents(whole), contents(parts)
+    assert said == same
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+    assert {name.split(".")[0] for name in tensors} == {"model", "average", "best", "optimizer"}
+
+
+def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
+    """A warm-up resumes at the price it had reached, not at nothing."""
+    expected = run(vae(), None, objective=WarmUp(20))
+    run(vae(), tmp_path / "run", stop=7, objective=WarmUp(20))
+    found = run(vae(), tmp_path / "run", objective=WarmUp(20))
+    assert found.losses == expected.losses[5:]
+    assert torch.equal(found.final, expected.final)
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    """Resuming it makes no step and gives the best weights."""
+    expected = run(vae(), tmp_path / "run")
+    again = run(vae(), tmp_path / "run")
+    assert again.losses == []
+    assert torch.equal(again.final, expected.final)
+
+
+def test_another_optimizers_moments_are_kept_too(tmp_path: Path) -> None:
+    """Momentum is part of what resuming continues."""
+
+    def descent(model: LatentModel) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    whole, stopped, resumed = vae(), vae(), vae()
+    expected = run(whole, None, optimizer=descent(whole))
+    run(stopped, tmp_path / "run", stop=6, optimizer=descent(stopped))
+    found = run(resumed, tmp_path / "run", optimizer=descent(resumed))
+    assert torch.equal(found.final, expected.final)
+
+
+@pytest.mark.parametrize(
+    ("resume", "said"),
+    [
+        (lambda path: run(vae(), path, seed=1), "other settings: seed"),
+        (lambda path: run(vae(), path, ema=0.5), "other settings: ema"),
+        (lambda path: run(vae(), path, rows=39), "other settings: samples"),
+        (lambda path: run(vae(), path, objective=Beta(4.0)), "other settings: objective"),
+        (lambda path: run(vae(), path, objective=Bound(draws=2)), "other settings: objective"),
+        (lambda path: run(vae(width=16), path), r"of shape \(8, 3\); expected \(16, 3\)"),
+        (lambda path: run(VAE(3, latents=2, width=8), path), "weights without"),
+        (lambda path: run(_half_frozen(), path), "learned other parameters"),
+        (lambda path: run(m := vae(), path, optimizer=_descent(m)), "another optimizer"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(
+    resume: Callable[[Path], Trace], said: str, tmp_path: Path
+) -> None:
+    """Other settings, another model, other frozen parts: said at once, and the file is left alone."""
+    path = tmp_path / "run"
+    run(vae(), path, stop=5)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=said):
+        resume(path)
+    assert path.read_bytes() == before
+
+
+def _half_frozen() -> LatentModel:
+    model = vae()
+    model.encoder.requires_grad_(False)
+    return model
+
+
+def _descent(model: LatentModel) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "noise", "empty", "foreign"])
+def test_a_file_that_is_no_checkpoint_is_refused(kind: str, tmp_path: Path) -> None:
+    """A pickle would be code to run: it is never opened as one."""
+    path = tmp_path / "run"
+    if kind == "pickle":
+        torch.save({"model": torch.zeros(3)}, path)
+    elif kind == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"weight": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(b"\x05" * 50 if kind == "noise" else b"")
+    with pytest.raises(ValueError, match=r"expected .*(checkpoint that fit wrote|genmod-training)"):
+        run(vae(), path)
+
+
+def test_a_crash_while_writing_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is written beside its place, and half of one is never found in it."""
+    path = tmp_path / "folder" / "run"
+    run(vae(), path, stop=5)
+    before = path.read_bytes()
+
+    def crash(tensors: dict[str, Tensor], where: Path, metadata: dict[str, str]) -> None:
+        where.write_bytes(b"half a file")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", crash)
+        with pytest.raises(OSError, match="no space left"):
+            run(vae(), path)
+    assert path.read_bytes() == before
+    expected = run(vae(), None)
+    assert torch.equal(run(vae(), path).final, expected.final)
+
+
+def test_a_checkpoint_is_a_plain_safetensors_file(tmp_path: Path) -> None:
+    """An 8-byte length, a JSON header, then numbers: readable without this package or pickle."""
+    path = tmp_path / "run"
+    run(vae(), path, stop=5)
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    said = header.pop("__metadata__")
+    assert said["step"] == "5"
+    assert json.loads(said["recipe"])["ema"] == 0.9
+    ends = [entry["data_offsets"][1] for entry in header.values()]
+    assert 8 + length + max(ends) == len(raw)
+
+
+def test_a_module_in_two_parts_is_saved_once(tmp_path: Path) -> None:
+    """A diffusion's denoiser is its prior's and its decoder's; each of its tensors has one name."""
+    path = tmp_path / "run"
+    model = diffusion()
+    run(model, path, stop=5)
+    names = [name for name in contents(path)[1] if name.startswith("model.")]
+    assert len(names) == len(list(model.parameters()))
+    assert not any("decoder.denoiser" in name for name in names) or not any(
+        "prior.denoiser" in name for name in names
+    )
+
+
+def test_the_second_stage_resumes_too(tmp_path: Path) -> None:
+    """Frozen parts have no moments; the shift and scale of the latents are saved with the weights."""
+
+    def frozen() -> LatentModel:
+        torch.manual_seed(7)
+        return LatentDiffusion(3, latents=2, width=8, depth=1).freeze(data())
+
+    expected = run(frozen(), None)
+    run(frozen(), tmp_path / "run", stop=8)
+    assert torch.equal(run(frozen(), tmp_path / "run").final, expected.final)
