@@ -61,7 +61,7 @@ def test_the_gaussian_denoiser_conditions_the_joint_gaussian() -> None:
 
 
 def test_the_gaussian_denoiser_has_the_closed_error() -> None:
-    """``E|x - x_hat|^2 = sum l / (1 + v l)``, over draws. Flipped: the sign of ``gain``."""
+    """``E|x - x_hat|^2 = sum l / (1 + v l)``, over draws. Flipped: ``sigma`` in ``gain``."""
     torch.manual_seed(0)
     data = correlated()
     log_snr = torch.full((20_000,), 0.3, dtype=F64)
@@ -78,7 +78,7 @@ def test_the_empirical_denoiser_is_the_brute_force_mean(
 ) -> None:
     """The mean and variance of ``x`` given ``z``: component by component, one point after another.
 
-    Flipped: the sign of ``points.square()`` in ``explains``; of ``log_weights``; of ``within``.
+    Flipped: the sign of ``points.square()``; of ``log_weights``; of ``within``.
     """
     log_weights = real(0.0, -1.0, 0.4, -0.3)
     alpha, sigma = (float(v) for v in scales(real(log_snr)))
@@ -112,7 +112,7 @@ def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
     :math:`\sum_n q(x_n | z_t)\, q(z_s | z_t, x_n)`: the lecture's ``q(x_{t-1} | x_t)``, for which
     "you need to use the entire dataset". Its mean is the step towards the empirical ``x_hat``, and
     its variance is the posterior's plus what the data leave open.
-    Flipped: the sign of the data's coefficient in ``Noised.given``; of ``explains``.
+    Flipped: the sign of ``data`` in ``Noised.given``; of ``points.square()`` in ``explains``.
     """
     s, t, z_t = real(0.4), real(0.6), real(0.35)
     near, far = SCHEDULE.at(s), SCHEDULE.at(t)
@@ -187,7 +187,7 @@ def test_all_targets_price_the_same_error(log_snr: float, x: float, eps: float) 
 
     :math:`|\varepsilon - \hat\varepsilon|^2 = \mathrm{SNR}|x - \hat x|^2 = \alpha^2|v - \hat v|^2
     = \sigma^2|s - \hat s|^2` with :math:`s = -\varepsilon/\sigma`.
-    Flipped: a sign in each of the eight formulas of ``targets``.
+    Flipped: the sign in each of the six formulas of ``targets`` that have one.
     """
     level = real(log_snr)
     alpha, sigma = scales(level)

@@ -90,7 +90,7 @@ def test_the_true_reverse_chain_of_the_standard_normal_stays_there(steps: int) -
 def test_continuous_time_is_sampled_at_its_resolution() -> None:
     """A continuum is cut into ``resolution`` latents: the law is that of so many steps.
 
-    Flipped: the sign of ``excess`` in ``Ancestral.law``.
+    Flipped: the sign of ``bridge.data`` in ``Ancestral.law``.
     """
     torch.manual_seed(1)
     prior = exact_diffusion(DATA, SCHEDULE, None, resolution=5).prior
@@ -101,7 +101,7 @@ def test_continuous_time_is_sampled_at_its_resolution() -> None:
 
 
 def test_a_step_is_a_draw_of_its_law() -> None:
-    """Mean and variance of ``step`` are those of ``law``. Flipped: the mean in ``law``."""
+    """Mean and variance of ``step`` are those of ``law``. Flipped: the sign of the draw."""
     torch.manual_seed(2)
     chain = Ancestral(Bent(), SCHEDULE, FixedLarge())
     z, t, s = real(0.3, -1.0)[None], real(0.7), real(0.4)
@@ -138,7 +138,7 @@ def test_heun_has_second_order_on_the_exact_flow(schedule: Schedule, t: float, s
 def test_the_flow_carries_a_mixture_to_its_quantiles() -> None:
     """In one dimension the flow keeps quantiles: a mixture's at t = 1 go to its own at t = 0.
 
-    Flipped: the sign of ``shrink`` in ``EmpiricalDenoiser``.
+    Flipped: the sign of ``alpha * shrink`` in ``EmpiricalDenoiser``.
     """
     points, std = real(-1.0, 1.5), 0.4
     denoiser = EmpiricalDenoiser(points[:, None], std=std)

@@ -1,6 +1,7 @@
 r"""Schedules: one decreasing log-SNR, and everything that follows from it.
 
-Each docstring names the sign that was flipped in the code to see the test fail.
+Each docstring names the sign that was flipped in the code to see the test fail. A flip that makes a
+schedule rise is refused where this file builds its list, so that every test of it fails.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def test_log_snr_falls_from_end_to_end_and_stays_finite(schedule: Schedule) -> N
 
 @pytest.mark.parametrize("offset", [0.0, 0.008, 0.3])
 def test_cut_schedules_end_where_they_say(offset: float) -> None:
-    """Flipped: the sign before ``noise`` in ``Cosine._angle``."""
+    """Flipped: the sign of ``log_snr`` in ``Cosine._angle``; of the sine there."""
     assert LinearLogSNR(11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-14)
     assert Cosine(offset, 11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-10)
 
@@ -82,7 +83,7 @@ class Steep(Schedule):
 def test_a_learned_schedule_has_a_slope_with_a_gradient() -> None:
     """``d slope / dk = -(1 + 2t)``; without gradients the slope is the same number, detached.
 
-    Flipped: the sign of ``t.square()`` here, against the closed derivative.
+    Flipped: the sign of ``Schedule.slope``.
     """
     schedule = Steep()
     slope = schedule.slope(TIMES)
@@ -113,7 +114,7 @@ def test_scales_have_the_stated_ratio(schedule: Schedule) -> None:
 def test_the_cosine_schedule_is_the_papers_inside_its_ends() -> None:
     r"""``alpha_bar(u) = f(u) / f(0)``, ``f(u) = cos^2(pi/2 (u + o) / (1 + o))``, re-timed linearly.
 
-    Flipped: the sign of the second logarithm in ``Cosine.log_snr``; of ``start`` in it.
+    Flipped: the sign of ``apart`` in ``Cosine.log_snr``; of ``start`` in its second sine.
     """
     for offset in (0.0, 0.008, 0.1):
         schedule = Cosine(offset)
@@ -134,7 +135,7 @@ def test_the_cosine_schedule_is_the_papers_inside_its_ends() -> None:
 def test_the_lectures_cosine_is_the_cosine_of_an_angle() -> None:
     """Offset 0: ``alpha_u = cos(pi u / 2)``, ``sigma_u = sin(pi u / 2)``, ``u`` linear in ``t``.
 
-    Flipped: the sign of ``theta`` in ``Cosine.log_snr``.
+    Flipped: the sign of ``apart`` in ``Cosine.log_snr``.
     """
     schedule = Cosine()
     alpha, sigma = schedule.scales(TIMES)

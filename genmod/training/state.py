@@ -52,31 +52,38 @@ class State:
         pairs = list(zip(model.parameters(), self.averaged.parameters(), strict=True))
         self._current: list[Tensor] = [own for own, _ in pairs if id(own) in moving]
         self._average: list[Tensor] = [mean for own, mean in pairs if id(own) in moving]
+        modules = zip(self.averaged.modules(), model.modules(), strict=True)
+        self._buffered = [pair for pair in modules if any(True for _ in pair[0].buffers(False))]
 
     def update(self, loss: Tensor) -> bool:
         """One step down the gradient of a loss; ``False``, and nothing changed, if it is not finite."""
         fraction = self.recipe.fraction(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * fraction
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         loss.backward()
         largest = math.inf if self.recipe.clip is None else self.recipe.clip
         norm = nn.utils.clip_grad_norm_(self.learned, largest, foreach=True)
         # One look at both, because a look makes a GPU wait.
         if not math.isfinite(float(loss.detach() + norm)):
-            self.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
             return False
         self.optimizer.step()
         self.step += 1
         self._move()
         return True
 
+    def _forget_gradients(self) -> None:
+        for parameter in self.learned:
+            parameter.grad = None
+
     @torch.no_grad()
     def _move(self) -> None:
         decay = min(self.recipe.ema, (self.step - 1) / (self.step + 8))
         torch._foreach_lerp_(self._average, self._current, 1 - decay)
-        for average, own in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-            average.copy_(own)
+        for mean, own in self._buffered:
+            for kept, buffer in zip(mean.buffers(False), own.buffers(False), strict=True):
+                kept.copy_(buffer)
 
     def record(self, validation: Validation) -> None:
         """Keep the averaged weights if no earlier ones did better on held-out data."""

@@ -69,7 +69,7 @@ def test_the_default_decoder_is_the_denoisers_last_step() -> None:
 def test_integer_data_are_scored_by_masses_that_sum_to_one() -> None:
     """Given ``z_0``, the decoder's masses over all 5 levels sum to one, entry by entry.
 
-    Flipped: the sign of the lower edge in ``Bins.edges``.
+    Flipped: the sign of the lower edge's half-width in ``Bins.edges``.
     """
     torch.manual_seed(0)
     model = Diffusion((1,), bins=5, steps=3, width=16, depth=1).double()

@@ -110,7 +110,7 @@ def test_gaussian_data_fall_to_the_exact_value(schedule: Schedule) -> None:
 def test_each_term_of_gaussian_data_is_its_closed_form() -> None:
     """Prior term, each step's mean and reconstruction, one by one.
 
-    Flipped: the sign of ``rates["prior"]``'s second argument, ``error``'s ``log_snr``.
+    Flipped: the sign of ``gap``; of ``log_snr`` in ``_error``.
     """
     data, schedule, count = correlated(), LinearLogSNR(), 6
     model = exact_diffusion(data, schedule, count)
@@ -184,7 +184,7 @@ def test_both_fixed_variances_have_one_limit() -> None:
     """What ``beta_t`` and the posterior's variance cost differs by ``O(1/T)``: ten times the steps,
 
     a tenth of the difference. So in continuous time nothing is lost by having one of them.
-    Flipped: the sign of ``log_r``.
+    Flipped: the sign of ``log_r`` in ``spread``.
     """
     q = Noising(MILD)(real(0.7, -1.2)[None])
     differences = []
@@ -222,7 +222,7 @@ def test_the_snr_form_of_a_step_is_the_generic_gaussian_kl(
 ) -> None:
     """Every step's nats against torch's KL of ``q(z_s | z_t, x)`` and ``p(z_s | z_t)``.
 
-    Flipped: the sign of ``log_r``; of ``spread``; of ``kept`` in ``bridge``.
+    Flipped: the sign of ``log_r``; of ``spread``; of ``log_snr`` in ``_error``.
     """
     schedule = kind(LinearLogSNR(clean, noisy))
     variance = VARIANCES[large]

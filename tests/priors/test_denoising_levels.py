@@ -54,7 +54,7 @@ def test_a_few_levels_estimate_the_full_sum(draws: int) -> None:
 
 
 def test_a_few_levels_estimate_the_full_sum_under_real_noise() -> None:
-    """Both ways of visiting have one mean. Flipped: the sign of ``eps`` in ``_error``, one side."""
+    """Both ways of visiting have one mean. Flipped: ``weight`` inverted."""
     torch.manual_seed(0)
     model, rows = bent(6), X.repeat(25, 1)
 
@@ -79,7 +79,7 @@ def test_weights_are_inverse_visiting_rates_and_nothing_else() -> None:
 def test_stratified_levels_cover() -> None:
     """As many draws as steps visit each step once, for every row; so do as many rows of one draw.
 
-    Flipped: the sign of ``comb`` in ``random.stratified``.
+    Flipped: the rows' offsets left out of ``random.stratified``.
     """
     torch.manual_seed(0)
     model = bent(5)
@@ -137,7 +137,7 @@ def test_chunks_change_neither_the_bound_nor_its_gradient(chunk: int) -> None:
 def test_keyed_bounds_do_not_depend_on_how_the_batch_is_cut(draws: int | None) -> None:
     """Row by row the same bound, from one batch of four or from pieces; chunks of levels or none.
 
-    Flipped: the sign of ``start`` in ``random.keyed``'s rows.
+    Flipped: the offset of a piece left out of ``random.keyed``'s rows; noise drawn by the chunk.
     """
     model = bent(12)
     with random.keyed(7, start=0, block=4):

@@ -78,7 +78,7 @@ def tower(diffusion: LatentModel) -> LatentModel:
 def test_at_the_same_latents_the_tower_is_the_diffusion() -> None:
     """``log p(x, z) - log q(z | x)`` at latents that both are given, far from likely ones too.
 
-    Flipped: the sign of ``log q`` in ``Nested.levels``' users; of ``data`` in ``Schedule.bridge``.
+    Flipped: the sign of ``data`` in ``Schedule.bridge``.
     """
     torch.manual_seed(0)
     x = 2 * torch.randn(50, 2, dtype=torch.float64)
@@ -119,7 +119,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
 def test_in_the_mean_the_tower_is_the_diffusion() -> None:
     """Closed KLs against log-ratios along another order of the same path, at one ``x``, z-tested.
 
-    Flipped: the sign of the nats in ``Nested.rates``.
+    Flipped: the sign of ``log q`` in ``Nested.rates``; in ``Prior.log_weight``.
     """
     torch.manual_seed(0)
     diffusion, x = bent(3), real(0.7, -1.2).expand(40_000, 2)
