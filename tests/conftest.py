@@ -15,7 +15,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-jaxtyping.install_import_hook("genmod", "beartype.beartype")
+from tests import typechecker as typechecker
+
+jaxtyping.install_import_hook("genmod", "tests.typechecker.check")
 
 torch.set_num_threads(1)
 mpl.use("Agg")

@@ -50,9 +50,12 @@ def draw_all(
             "latent_spaces",
             plots.latent_spaces(_codes(models, data), _labels(data)),
         ),
-        "Nats per level": ("rates", plots.level_rates(_rates(reports))),
-        "Nats per noise level": ("steps", plots.step_profile(profiles)),
     }
+    rates = _rates(reports)
+    if rates:
+        made["Nats per level"] = "rates", plots.level_rates(rates)
+    if profiles:
+        made["Nats per noise level"] = "steps", plots.step_profile(profiles)
     return {
         title: plots.save(figure, folder / f"{name}.png") for title, (name, figure) in made.items()
     }

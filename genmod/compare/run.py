@@ -52,7 +52,7 @@ def compare(
         data: integer images with a test part; the digits by default.
         family: what to train.
         seed: of the split (of the default data), weights, batches and noise.
-        effort: the fraction of the customary number of steps.
+        effort: the fraction of the customary training steps (and, below 1, of a diffusion's latents).
         progress: whether to show bars.
         said: called with each report as soon as there is one.
 
