@@ -2,9 +2,8 @@ r"""Noise schedules: log-SNR against time, the one thing a diffusion's encoder d
 
 Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon`, :math:`\lambda_t = \log(\alpha_t^2 / \sigma_t^2)`
 (``log_snr``), ``t`` in [0, 1] from clean (0) to noise (1), ``s < t``. Every schedule is strictly
-decreasing and finite at both ends, so no level is ever free or infinitely dear. Times and schedules
-are computed in float64 where the device has it: at a million steps, neighboring levels differ by less
-than float32 resolves.
+decreasing and finite at both ends, so no level is ever free or infinitely dear. All is computed in
+float64 where the device has it: at a million steps, float32 does not resolve neighboring levels.
 
 The lecture's :math:`\bar\alpha_t` is :math:`\alpha_t^2` here.
 
@@ -35,6 +34,7 @@ class Point(NamedTuple):
     log_snr: Tensor
     alpha: Tensor
     sigma: Tensor
+    preserving: bool
 
 
 class Bridge(NamedTuple):
@@ -52,6 +52,9 @@ class Bridge(NamedTuple):
 
 class Schedule(nn.Module, ABC):
     """A strictly decreasing log-SNR on [0, 1], finite at both ends."""
+
+    preserving = True
+    """Whether alpha^2 + sigma^2 is one; a schedule with scales of its own says ``False``."""
 
     @abstractmethod
     def log_snr(self, t: Tensor) -> Tensor:
@@ -71,7 +74,7 @@ class Schedule(nn.Module, ABC):
     def at(self, t: Tensor) -> Point:
         """All of the schedule at once."""
         log_snr = self.log_snr(t)
-        return Point(t, log_snr, *self._scales(log_snr))
+        return Point(t, log_snr, *self._scales(log_snr), self.preserving)
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
@@ -108,6 +111,7 @@ class Schedule(nn.Module, ABC):
         """
         with torch.no_grad():
             log_snr = self.log_snr(torch.linspace(0, 1, 1001, dtype=torch.float64))
+            alpha, sigma = self._scales(log_snr)
         require(
             bool(log_snr.isfinite().all()),
             f"{type(self).__name__} with log-SNR {log_snr[0]:g} at t=0 and {log_snr[-1]:g} at t=1",
@@ -120,6 +124,12 @@ class Schedule(nn.Module, ABC):
             f"{type(self).__name__} whose log-SNR rises or rests near t={worst / 1000:.3f}",
             "a strictly decreasing log-SNR",
             "t runs from clean (0) to noise (1): reverse time, or remove the flat part",
+        )
+        require(
+            not self.preserving or bool(((alpha.square() + sigma.square() - 1).abs() < 1e-9).all()),
+            f"{type(self).__name__}, whose scales' squares do not add up to one",
+            "a variance-preserving schedule",
+            "set preserving = False in the class that overrides _scales",
         )
 
     def extra_repr(self) -> str:

@@ -246,6 +246,8 @@ def ancestral_law(
 class VarianceExploding(Schedule):
     """A log-SNR of another schedule with ``alpha = 1``: the state grows as noise is added."""
 
+    preserving = False
+
     def __init__(self, inner: Schedule) -> None:
         super().__init__()
         self.inner = inner

@@ -104,13 +104,13 @@ def _autoencoder(run: Run) -> LatentModel:
 
 def _vae(run: Run) -> LatentModel:
     model = VAE(run.data.shape, run.data.bins, latents=32, dropout=0.2)
-    run.fit(model, 3000, warm=300)
+    run.fit(model, 2500, warm=300)
     return model
 
 
 def _bottom_up(run: Run) -> LatentModel:
     model = HVAE(run.data.shape, run.data.bins, latents=(32, 16, 8), dropout=0.2)
-    run.fit(model, 2000, warm=300)
+    run.fit(model, 1600, warm=300)
     return model
 
 
@@ -120,9 +120,10 @@ def _top_down(run: Run) -> LatentModel:
         run.data.bins,
         latents=(16, 16, 16),
         inference=Inference.TOP_DOWN,
+        width=192,
         dropout=0.2,
     )
-    run.fit(model, 1500, learning_rate=1e-3, warm=500)
+    run.fit(model, 1300, learning_rate=1.5e-3, warm=400)
     return model
 
 
@@ -142,7 +143,7 @@ def _latent_diffusion(run: Run) -> LatentModel:
     vae = run.trained["VAE"]
     diffusion = Diffusion(vae.prior.shape, schedule=LinearLogSNR(5.0, -6.0), steps=run.latents)
     model = LatentDiffusion(vae=vae, diffusion=diffusion).freeze(run.data.train)
-    run.fit(model, 2000)
+    run.fit(model, 1500)
     return model
 
 

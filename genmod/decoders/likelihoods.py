@@ -82,9 +82,12 @@ class LocationScale(Decoder):
 
     def both(self, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The location and the log-scale of each entry."""
+        if self.scale.outputs == 0:
+            location = outputs(self.network, self.shape, state, context=context)
+            return location, self.scale(location)
         shape = (1 + self.scale.outputs, *self.shape)
         said = outputs(self.network, shape, state, context=context)
-        return said[:, 0], self.scale(said[:, 1:] if self.scale.outputs else said)
+        return said[:, 0], self.scale(said[:, 1:])
 
     def formula(self) -> str:
         """The decoder as it would stand on paper."""

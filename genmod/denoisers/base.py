@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from genmod.schedules import Point
@@ -33,8 +34,10 @@ class Denoiser(nn.Module, ABC):
 
 def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None) -> Denoised:
     """Denoise a state of any schedule: scaled to variance one, its noise level given as log-SNR."""
-    scale = against((point.alpha.square() + point.sigma.square()).rsqrt(), z)
-    return denoiser(z * scale, point.log_snr.to(z.dtype), context)
+    log_snr = point.log_snr.to(z.dtype)
+    if point.preserving:
+        return denoiser(z, log_snr, context)
+    return denoiser(z / against(torch.hypot(point.alpha, point.sigma), z), log_snr, context)
 
 
 def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:

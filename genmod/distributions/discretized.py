@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from genmod import random
 from genmod.bins import Bins
 from genmod.distributions.base import Factorized
+from genmod.distributions.logistic import logistic_log_mass
 from genmod.types import Sizes
 
 
@@ -117,6 +118,10 @@ class Discretized(Factorized):
 
 class DiscretizedLogistic(Discretized):
     """Bins of a logistic distribution."""
+
+    def elementwise(self, x: Tensor) -> Tensor:
+        """The log mass of each entry's bin, by a fused gradient."""
+        return logistic_log_mass(x, self.location, self.log_scale, self.bins)
 
     def standard_log_mass(self, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
         r""":math:`\sigma(b) - \sigma(a) = \sigma(b)\,\sigma(-a)\,(1 - e^{a - b})`, exactly.

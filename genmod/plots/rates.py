@@ -19,18 +19,27 @@ def level_rates(rates: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figur
             (a sampled log-ratio may have one) are drawn to the left of zero.
     """
     require(len(rates) > 0, "no models", "at least one", "pass the rates of a report")
-    made = figure(6.4, 0.9 + 0.55 * len(rates))
+    made = figure(6.8, 0.9 + 0.55 * len(rates))
     axes = quiet(made.add_subplot())
+    widest = max(sum(abs(mean) for mean, _ in levels.values()) for levels in rates.values())
     for row, levels in enumerate(rates.values()):
         right = left = 0.0
+        thin = []
         for color, (name, (mean, error)) in zip(COLORS, sorted(levels.items()), strict=False):
             start = right if mean >= 0 else left + mean
             axes.barh(row, abs(mean), left=start, color=color, height=0.62)
-            axes.text(
-                start + abs(mean) / 2, row, f"{name}\n{mean:.1f} ± {error:.1f}",
-                ha="center", va="center", fontsize=7, color="white", linespacing=1.2,
-            )  # fmt: skip
+            if abs(mean) < 0.09 * widest:  # too thin to be written in
+                thin.append(f"{name} {mean:.1f} ± {error:.1f}")
+            else:
+                axes.text(
+                    start + abs(mean) / 2, row, f"{name}\n{mean:.1f} ± {error:.1f}",
+                    ha="center", va="center", fontsize=7, color="white", linespacing=1.2,
+                )  # fmt: skip
             right, left = (right + mean, left) if mean >= 0 else (right, left + mean)
+        axes.annotate(
+            "\n".join(thin), (right, row), (4, 0), textcoords="offset points",
+            va="center", fontsize=7, color=INK,
+        )  # fmt: skip
     axes.set_yticks(range(len(rates)), list(rates), fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, lw=0.8)

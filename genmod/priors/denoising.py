@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser, denoise
-from genmod.distributions import Normal, rate
+from genmod.distributions import Normal, StandardNormal, rate
 from genmod.elbo import Kind, Rate
 from genmod.encoders import Noised, Posterior
 from genmod.prior import Descent, Level, Levels, Prior
@@ -106,8 +106,10 @@ class Denoising(Prior):
         """
         q = self._noised(posterior)
         rows = len(q.x)
-        clean, noisy = (end.expand(rows) for end in self.times()[[0, -1]])
-        rates = {"prior": rate(q.at(noisy), self._top(rows, noisy), q.x)}
+        clean = torch.zeros(rows, dtype=time_dtype(q.x.device), device=q.x.device)
+        noisy = clean if self.steps == 1 else torch.ones_like(clean)
+        # All rows end at one time: one number each, broadcast.
+        rates = {"prior": rate(q.at(noisy[:1]), self._top(rows, noisy[:1]), q.x)}
         if self.steps != 1:
             visit = self._every_step if draws is None else partial(self._some, draws=draws)
             rates["steps"] = visit(q, context=context)
@@ -150,7 +152,7 @@ class Denoising(Prior):
         point = self.schedule.at(t.reshape(-1))
         # Level by level: keyed noise must not change with how many levels go through at once.
         drawn = [random.normal((rows, *self.shape), q.x.dtype, q.x.device) for _ in range(levels)]
-        noise = torch.stack(drawn, 1)
+        noise = drawn[0][:, None] if levels == 1 else torch.stack(drawn, 1)
         error = self._error(q, point, noise, context, lean)
         if s is None:
             gap = -self.schedule.slope(point.t)
@@ -164,7 +166,7 @@ class Denoising(Prior):
 
         return Rate(
             nats=columns(nats),
-            weight=torch.full_like(error, weight).reshape(rows, levels),
+            weight=error.new_full((rows, levels), weight),
             level=columns(point.t),
             kind=Kind.CLOSED,
             log_snr=columns(point.log_snr),
@@ -278,9 +280,10 @@ class Denoising(Prior):
 
     def _top(self, n: int, t: Tensor) -> Normal:
         r""":math:`p(z_1) = N(0, (\alpha_1^2 + \sigma_1^2) I)`: what data of unit variance become."""
-        alpha, sigma = self.schedule.scales(t)
+        if self.schedule.preserving:
+            return StandardNormal((n, *self.shape), self.anchor.dtype, self.anchor.device)
         zero = self.anchor.expand(n, *self.shape)
-        return Normal(zero, against(0.5 * (alpha.square() + sigma.square()).log(), zero))
+        return Normal(zero, against(torch.hypot(*self.schedule.scales(t)).log(), zero))
 
     def formula(self) -> str:
         """The prior as it would stand on paper."""

@@ -33,7 +33,7 @@ def test_everything_is_finite_and_a_row_each(
     schedule = SCHEDULES[name]().to(device)
     t = torch.linspace(0, 1, 101, dtype=dtype, device=device)
     point = schedule.at(t)
-    for field in point:
+    for field in (point.t, point.log_snr, point.alpha, point.sigma):
         check_tensor(field, (101,), t)
     for field in schedule.bridge(t[:-1], t[1:]):
         check_tensor(field, (100,), t)
@@ -77,7 +77,7 @@ def test_a_copy_says_the_same(name: str) -> None:
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
 
     def answer(schedule: Schedule) -> Iterable[Tensor]:
-        return [*schedule.at(t), schedule.slope(t)]
+        return [schedule.log_snr(t), *schedule.scales(t), schedule.slope(t)]
 
     check_copies(SCHEDULES[name], answer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.collections import PathCollection
@@ -61,7 +62,7 @@ def test_a_latent_space_has_a_point_a_code(tmp_path: Path) -> None:
     codes = torch.randn(30, 4)
     figure = plots.latent_spaces({"one": codes, "two": codes}, torch.arange(30) % 10)
     points = [c for axes in figure.axes for c in axes.collections if isinstance(c, PathCollection)]
-    assert [len(c.get_offsets()) for c in points] == [30, 30]
+    assert [np.shape(c.get_offsets()) for c in points] == [(30, 2), (30, 2)]
     drawn(figure, tmp_path)
 
 

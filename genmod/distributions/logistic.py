@@ -1,0 +1,122 @@
+r"""The log mass of a logistic's bin, and its gradient, in one pass.
+
+With the ends :math:`a, b` of a bin of width :math:`w`, all divided by the scale after the location was
+taken off, and :math:`\sigma` the logistic function:
+
+.. math:: \log P = \log\sigma(b) + \log\sigma(-a) + \log(1 - e^{-w}), \qquad
+    \partial_b = \sigma(-b), \quad \partial_a = -\sigma(a), \quad \partial_w = 1 / (e^w - 1)
+
+An open end drops its own term and the width's. Claim: value and gradient together cost less than the
+value and autograd's forty small operations: all is done in place, and nothing branches, because on
+a CPU a branch (``where``, ``masked_fill``) costs more than an exponential.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genmod.bins import Bins
+
+_FAR = 1e4
+"""Where a logistic has no mass left in any type: an end beyond it is as good as open."""
+
+
+def _log_mass(
+    x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins, with_slopes: bool
+) -> tuple[Tensor, ...]:
+    """The log mass, and its derivatives by the location and the log-scale; in place, for the cache."""
+    real, top, half = x.to(location.dtype), bins.count - 1, bins.width / 2
+    inverse = torch.neg(log_scale).exp_()
+    # In half-widths ends are whole numbers, so neighbors share theirs to the last bit. The clamps
+    # are 1 at the last level and at the first, and 0 at any other.
+    upper = torch.sub(real, top - 1).clamp_(0, 1).mul_(1e30)
+    upper.add_(torch.mul(real, 2).sub_(top - 1).mul_(half)).sub_(location).mul_(inverse)
+    lower = torch.rsub(real, 1).clamp_(0, 1).mul_(-1e30)
+    lower.add_(torch.mul(real, 2).sub_(top + 1).mul_(half)).sub_(location).mul_(inverse)
+    # Exact, and keeps infinity times zero out of the slopes.
+    lower.clamp_(min=-_FAR)
+    upper.clamp_(max=_FAR)
+    closed = torch.sub(real, top / 2).abs_().neg_().add_(top / 2).clamp_(0, 1)
+    width = torch.mul(inverse, bins.width).clamp_(max=_FAR)
+    inside = torch.neg(width).expm1_().neg_()
+    nats = torch.log(inside).mul_(closed).add_(F.logsigmoid(upper))
+    nats.add_(F.logsigmoid(torch.neg(lower)))
+    if not with_slopes:
+        return (nats,)
+    between = closed.mul_(width).div_(inside).mul_(inside.neg_().add_(1))
+    up, down = torch.neg(upper).sigmoid_(), torch.sigmoid(lower)
+    by_scale = lower.mul_(down).sub_(upper.mul_(up)).sub_(between)
+    return nats, down.sub_(up).mul_(inverse), by_scale
+
+
+def _slopes(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
+    """The same derivatives by plain operations, which autograd can differentiate again."""
+    lower, upper = bins.edges(x.to(location.dtype))
+    inverse = (-log_scale).exp()
+    is_open = lower.isinf() | upper.isinf()
+    # Backward through an infinite end is NaN.
+    lower, upper = lower.clamp(min=-1e30), upper.clamp(max=1e30)
+    low = ((lower - location) * inverse).clamp(min=-_FAR)
+    high = ((upper - location) * inverse).clamp(max=_FAR)
+    width = torch.where(is_open, _FAR, bins.width * inverse).clamp(max=_FAR)
+    inside = -torch.expm1(-width)
+    up, down = (-high).sigmoid(), low.sigmoid()
+    between = width * (1 - inside) / inside
+    return (down - up) * inverse, low * down - high * up - between
+
+
+class _LogMass(torch.autograd.Function):
+    """The nats; their slopes are found at once and kept, and again from the inputs if asked twice."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        nats, by_location, by_scale = _log_mass(x, location, log_scale, bins, with_slopes=True)
+        return nats, by_location, by_scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.bins = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        if grad is None:
+            return None, None, None, None
+        x, location, log_scale, slope, log_slope = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            slope, log_slope = _slopes(x, location, log_scale, ctx.bins)
+        return None, grad * slope, grad * log_slope, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Elementwise functions batch trivially: the mapped dimension goes first, in every tensor."""
+        *tensors, bins = inputs
+        rows = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, in_dims, strict=False)
+        ]
+        return _LogMass.apply(*rows, bins), (0, 0, 0)
+
+
+# Function.apply asks for the signature on every call: one that is written down is not looked for.
+setattr(_LogMass.forward, "__signature__", inspect.signature(_LogMass.forward))  # noqa: B010 - a plain assignment fails the type check
+
+
+def logistic_log_mass(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> Tensor:
+    """The log mass of the bin of each level ``x``; all three of one shape."""
+    if torch.is_grad_enabled() and (location.requires_grad or log_scale.requires_grad):
+        mass: Tensor = _LogMass.apply(x, location, log_scale, bins)[0]
+        return mass
+    return _log_mass(x, location, log_scale, bins, with_slopes=False)[0]
