@@ -38,6 +38,7 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "NaN for a mass": (lambda: VAE((4,), 5, width=8).elbo(X * math.nan), ("NaN",)),
     "infinite": (lambda: VAE((4,), width=8).elbo(X * math.inf), ("infinite",)),
     "bool": (lambda: VAE((4,), 2, width=8).elbo(X > 2), ("torch.bool", "convert")),
+    "integers for a density": (lambda: VAE((4,), width=8).elbo(X), ("torch.int64", "bins=")),
     "mask type": (lambda: VAE((4,), 5, width=8).elbo(X, observed=X), ("torch.bool",)),
     "mask shape": (lambda: VAE((4,), 5, width=8).elbo(X, observed=X[:, :2] > 0), ("(3, 2)",)),
     "encoder's network": (
@@ -48,7 +49,7 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "decoder's network": (
         lambda: VAE((4,), latents=3, decoder=decoders.Gaussian(MLP(3, 5), (4,))).elbo(X * 1.0),
-        ("5 outputs a row from MLP", "4 (for the shape (1, 4))"),
+        ("5 outputs a row from MLP", "4 (for the shape (4,))"),
     ),
     "prior of another shape": (
         lambda: VAE((4,), latents=3, prior=priors.Normal((2,))).elbo(X * 1.0),

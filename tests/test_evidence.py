@@ -82,7 +82,7 @@ def exact_elbo(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", list(TINY))
 def test_the_probabilities_of_all_states_sum_to_one(name: str) -> None:
-    """Sign flipped: ``-lower`` in ``DiscretizedLogistic.standard_log_mass``."""
+    """Sign flipped: ``-lower`` in ``logistic_log_mass``."""
     model, states = tiny(name)
     assert log_evidence(model, states).exp().sum() == pytest.approx(1, abs=1e-12)
 

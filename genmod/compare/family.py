@@ -98,7 +98,7 @@ class Member:
 
 def _autoencoder(run: Run) -> LatentModel:
     model = Autoencoder(run.data.shape, run.data.bins, latents=16, dropout=0.1)
-    run.fit(model, 1000)
+    run.fit(model, 800)
     return model
 
 
@@ -120,10 +120,9 @@ def _top_down(run: Run) -> LatentModel:
         run.data.bins,
         latents=(16, 16, 16),
         inference=Inference.TOP_DOWN,
-        width=192,
         dropout=0.2,
     )
-    run.fit(model, 1300, learning_rate=1.5e-3, warm=400)
+    run.fit(model, 1500, learning_rate=1e-3, warm=500)
     return model
 
 
@@ -143,7 +142,7 @@ def _latent_diffusion(run: Run) -> LatentModel:
     vae = run.trained["VAE"]
     diffusion = Diffusion(vae.prior.shape, schedule=LinearLogSNR(5.0, -6.0), steps=run.latents)
     model = LatentDiffusion(vae=vae, diffusion=diffusion).freeze(run.data.train)
-    run.fit(model, 1500)
+    run.fit(model, 1200)
     return model
 
 

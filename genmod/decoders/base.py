@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_integers, check_mask, check_real, check_shape
+from genmod.checks import check_integers, check_mask, check_real, check_shape, require
 from genmod.elbo import Measure
 from genmod.types import Shape
 
@@ -44,6 +44,12 @@ class Decoder(nn.Module, ABC):
         if observed is not None:
             check_mask(observed, x)
         if self.bins is None:
+            require(
+                x.is_floating_point(),
+                f"x of type {x.dtype}",
+                "real numbers, because this decoder gives a density",
+                "build the model with bins=... for integer data, or convert x to floating point",
+            )
             check_real(x, observed)
         else:
             check_integers(x, self.bins, observed)

@@ -17,7 +17,6 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn import functional as F
 
 from genmod import random
 from genmod.bins import Bins
@@ -68,26 +67,8 @@ class Discretized(Factorized):
         super().__init__(location.shape)
 
     @abstractmethod
-    def standard_log_mass(self, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
-        """``log(F(upper) - F(lower))`` of the standard member.
-
-        Either end may be infinite, never both; ``width`` is that of the other bins, given apart
-        because ``upper - lower`` is rounded to nothing far from the location.
-        """
-
-    @abstractmethod
     def standard_sample(self) -> Tensor:
         """Draws of the standard member, shaped as the location."""
-
-    def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each entry's bin."""
-        lower, upper = self.bins.edges(x.to(self.location.dtype))
-        inverse = (-self.log_scale).exp()
-        return self.standard_log_mass(
-            _standardize(lower, self.location, inverse),
-            _standardize(upper, self.location, inverse),
-            self.bins.width * inverse,
-        )
 
     def masses(self) -> Tensor:
         """The probability of every level, ``(B, *event, K)``."""
@@ -120,17 +101,13 @@ class DiscretizedLogistic(Discretized):
     """Bins of a logistic distribution."""
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each entry's bin, by a fused gradient."""
-        return logistic_log_mass(x, self.location, self.log_scale, self.bins)
+        r"""The log mass of each entry's bin.
 
-    def standard_log_mass(self, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
-        r""":math:`\sigma(b) - \sigma(a) = \sigma(b)\,\sigma(-a)\,(1 - e^{a - b})`, exactly.
-
-        Each factor's logarithm is stable, so the plain difference (0 in float32 for both ends beyond
-        17) is never formed.
+        :math:`\sigma(b) - \sigma(a) = \sigma(b)\,\sigma(-a)\,(1 - e^{a - b})`, exactly: each factor's
+        logarithm is stable, so the plain difference (0 in float32 for both ends beyond 17) is never
+        formed.
         """
-        between = torch.where(lower.isinf() | upper.isinf(), 0.0, log1m_exp(-width))
-        return _log_sigmoid(upper) + _log_sigmoid(-lower) + between
+        return logistic_log_mass(x, self.location, self.log_scale, self.bins)
 
     def standard_sample(self) -> Tensor:
         """The inverse of the distribution function at uniform noise."""
@@ -141,33 +118,47 @@ class DiscretizedLogistic(Discretized):
 class DiscretizedNormal(Discretized):
     """Bins of a normal distribution."""
 
-    def standard_log_mass(self, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
-        """The difference of two log distribution functions, from the smaller tail.
-
-        Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
-        """
-        right = lower + upper > 0  # both ends right of the mean: count from the right tail
-        low, high = torch.where(right, -upper, lower), torch.where(right, -lower, upper)
-        top = log_ndtr(high)
-        is_open = low.isinf()
-        # A bin narrow against the std (std of 1e4 bins in float32) would lose its mass to rounding
-        # in the difference below: its mass is the density at its middle times its width, and the
-        # next two terms of the expansion in the width (Hermite polynomials of order 2 and 4).
-        narrow = ~is_open & (width * (1 + high.abs()) < 1e-2)
-        plain = ~is_open & ~narrow
-        below = log_ndtr(torch.where(plain, low, high))
-        # -1 stands in elsewhere: at 0, which far right of the mean is what comes, backward is NaN.
-        wide = top + torch.where(plain, log1m_exp(torch.where(plain, below - top, -1.0)), 0.0)
-        middle = torch.where(narrow, high - width / 2, 0.0)
-        thin = torch.where(narrow, width, 1.0)
-        square, area = middle.square(), thin.square()
-        bend = (square - 1 + (square * (square - 6) + 3) * area / 80) * area / 24
-        density = thin.log() - 0.5 * square - 0.5 * math.log(2 * math.pi) + bend.log1p()
-        return torch.where(narrow, density, wide)
+    def elementwise(self, x: Tensor) -> Tensor:
+        """The log mass of each entry's bin."""
+        lower, upper = self.bins.edges(x.to(self.location.dtype))
+        inverse = (-self.log_scale).exp()
+        return _standard_log_mass(
+            _standardize(lower, self.location, inverse),
+            _standardize(upper, self.location, inverse),
+            self.bins.width * inverse,
+        )
 
     def standard_sample(self) -> Tensor:
         """Standard normal noise."""
         return random.normal_like(self.location)
+
+
+def _standard_log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
+    """The difference of two log distribution functions, from the smaller tail.
+
+    Either end may be infinite, never both; ``width`` is that of the other bins, given apart because
+    ``upper - lower`` is rounded to nothing far from the location.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
+    """
+    right = lower + upper > 0  # both ends right of the mean: count from the right tail
+    low, high = torch.where(right, -upper, lower), torch.where(right, -lower, upper)
+    top = log_ndtr(high)
+    is_open = low.isinf()
+    # A bin narrow against the std (std of 1e4 bins in float32) would lose its mass to rounding
+    # in the difference below: its mass is the density at its middle times its width, and the
+    # next two terms of the expansion in the width (Hermite polynomials of order 2 and 4).
+    narrow = ~is_open & (width * (1 + high.abs()) < 1e-2)
+    plain = ~is_open & ~narrow
+    below = log_ndtr(torch.where(plain, low, high))
+    # -1 stands in elsewhere: at 0, which far right of the mean is what comes, backward is NaN.
+    wide = top + torch.where(plain, log1m_exp(torch.where(plain, below - top, -1.0)), 0.0)
+    middle = torch.where(narrow, high - width / 2, 0.0)
+    thin = torch.where(narrow, width, 1.0)
+    square, area = middle.square(), thin.square()
+    bend = (square - 1 + (square * (square - 6) + 3) * area / 80) * area / 24
+    density = thin.log() - 0.5 * square - 0.5 * math.log(2 * math.pi) + bend.log1p()
+    return torch.where(narrow, density, wide)
 
 
 def _standardize(end: Tensor, location: Tensor, inverse: Tensor) -> Tensor:
@@ -175,9 +166,3 @@ def _standardize(end: Tensor, location: Tensor, inverse: Tensor) -> Tensor:
     is_open = end.isinf()
     closed = (torch.where(is_open, 0.0, end) - location) * inverse
     return torch.where(is_open, end, closed)
-
-
-def _log_sigmoid(end: Tensor) -> Tensor:
-    """``log sigmoid``, and 0 at plus infinity: an open end (where torch's gradient is NaN)."""
-    is_open = end.isinf()
-    return torch.where(is_open, 0.0, F.logsigmoid(torch.where(is_open, 0.0, end)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder, Gaussian
 from genmod.model import LatentModel
@@ -53,4 +54,12 @@ class VAE(LatentModel):
             decoder = mlp_decoder(latents, event, bins, width, depth, dropout)
         if isinstance(prior, LatentModel):
             prior = Nested(prior)
-        super().__init__(encoder, decoder, prior or Normal((latents,)))
+        prior = prior or Normal((latents,))
+        if isinstance(encoder, Gaussian):
+            require(
+                encoder.shape == prior.shape,
+                f"a posterior over latents of shape {encoder.shape}",
+                f"the prior's shape {prior.shape}",
+                "build the encoder and the prior with the same latent shape",
+            )
+        super().__init__(encoder, decoder, prior)
