@@ -111,42 +111,40 @@ class Gaussian(LocationScale):
         return distributions.Normal(*self.both(state, context))
 
 
-class DiscretizedLogistic(LocationScale):
+class Binned(LocationScale):
+    """Integers: a distribution on [-1, 1], integrated over bins (see :class:`LocationScale`).
+
+    Args:
+        network: as for :class:`LocationScale`.
+        shape: the event shape of ``x``.
+        bins: how many levels.
+        scale: one learned number that starts at the width of a bin, by default.
+    """
+
+    law: type[distributions.Discretized]
+
+    def __init__(
+        self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
+    ) -> None:
+        levels = Bins(bins)
+        super().__init__(network, shape, Global(levels.width) if scale is None else scale, bins)
+        self.levels = levels
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Discretized:
+        """The distribution of each row."""
+        return self.law(*self.both(state, context), self.levels)
+
+
+class DiscretizedLogistic(Binned):
     """Integers: a logistic distribution on [-1, 1], integrated over bins."""
 
-    name = "Logistic over bins"
-
-    def __init__(
-        self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
-    ) -> None:
-        levels = Bins(bins)
-        super().__init__(network, shape, Global(levels.width) if scale is None else scale, bins)
-        self.levels = levels
-
-    def forward(
-        self, state: Tensor, context: Tensor | None = None
-    ) -> distributions.DiscretizedLogistic:
-        """The distribution of each row."""
-        return distributions.DiscretizedLogistic(*self.both(state, context), self.levels)
+    name, law = "Logistic over bins", distributions.DiscretizedLogistic
 
 
-class DiscretizedGaussian(LocationScale):
+class DiscretizedGaussian(Binned):
     """Integers: a normal distribution on [-1, 1], integrated over bins."""
 
-    name = "N over bins"
-
-    def __init__(
-        self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
-    ) -> None:
-        levels = Bins(bins)
-        super().__init__(network, shape, Global(levels.width) if scale is None else scale, bins)
-        self.levels = levels
-
-    def forward(
-        self, state: Tensor, context: Tensor | None = None
-    ) -> distributions.DiscretizedNormal:
-        """The distribution of each row."""
-        return distributions.DiscretizedNormal(*self.both(state, context), self.levels)
+    name, law = "N over bins", distributions.DiscretizedNormal
 
 
 class Identity(nn.Module):
