@@ -36,7 +36,7 @@ class Bar:
         self.best: Validation | None = None
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
@@ -68,17 +68,17 @@ class Bar:
         if self.progress.disable or not news:
             return
         self.looked = now
-        said = (
-            f"loss {float(loss):.4g} · {_bound(float(elbo.value.mean()), self.dims, elbo.measure)}"
-        )
+        bound = _said(float(elbo.value.mean()), self.dims, elbo.measure)
+        name = "log p(x|z)" if elbo.measure is Measure.NONE else "bound"
+        said = f"loss {float(loss):.4g} · {name} {bound}"
         if self.best is not None:
-            best = _bound(self.best.nats, self.dims, self.best.measure)
-            said += f" · best validation {best}"
+            best = _said(self.best.nats, self.dims, self.best.measure)
+            said += f" · best {best}"
         self.progress.update(self.task, completed=step, said=said)
 
 
-def _bound(nats: float, dims: int, measure: Measure) -> str:
-    if measure is Measure.NONE:
-        return f"log p(x|z) {nats:.2f} (no bound)"
-    bits = f" ({-nats / (dims * math.log(2)):.3f} bits/dim)" if measure is Measure.MASS else ""
-    return f"bound {nats:.2f} nats{bits}"
+def _said(nats: float, dims: int, measure: Measure) -> str:
+    """Short, so that a bar fits a terminal: bits for a mass, else nats."""
+    if measure is Measure.MASS:
+        return f"{-nats / (dims * math.log(2)):.3f} bits/dim"
+    return f"{nats:.2f} nats"
