@@ -12,6 +12,7 @@ from genmod import plots
 from genmod.data import digits
 from genmod.evaluation import evaluate
 from genmod.models import HVAE, Inference
+from genmod.objectives import WarmUp
 from genmod.training import fit, train
 
 FIGURE = Path("runs/examples/hvae.png")
@@ -23,9 +24,11 @@ def main(steps: int) -> None:
     rates = {}
     for inference in Inference:
         torch.manual_seed(0)
-        model = HVAE(data.shape, data.bins, latents=(16, 8, 4), inference=inference, width=128)
+        model = HVAE(data.shape, data.bins, latents=(16, 16, 16), inference=inference, dropout=0.2)
         print(model)
-        train(fit(model, data, steps=steps))
+        # Without a warm-up the latents would never be worth their nats, and the hierarchy collapses.
+        objective = WarmUp(max(1, steps // 3))
+        train(fit(model, data, objective, steps=steps, batch_size=64, weight_decay=0.05))
 
         report = evaluate(model, data.test, importance=32)
         print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
@@ -45,5 +48,5 @@ def main(steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--steps", type=int, default=1500, help="steps of training")
     main(parser.parse_args().steps)

@@ -50,7 +50,7 @@ def compare(
     ] = 1.0,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
-    """Train the whole family on the digits, score it, draw it: a few minutes on 2 cores."""
+    """Train the whole family on the digits, score it, draw it: some minutes on 2 cores."""
     # Not at the top: torch takes a second to import, and --help should not wait for it.
     from genmod.cli.comparing import run
 
