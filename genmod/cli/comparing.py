@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,9 @@ SHOWN = ("model", "bits/dim", "nats", "stamp", "seconds")
 
 def run(out: Path, seed: int, effort: float, progress: bool) -> None:
     """Compare the family on the digits and print what came of it."""
+    # Measured on two cores: a second thread makes no step of networks this small faster, and costs
+    # twice the processor time; on a busy machine the threads wait for each other.
+    torch.set_num_threads(1)
     console = Console()
 
     def said(report: Report) -> None:
