@@ -28,6 +28,11 @@ def trusted() -> Iterator[None]:
         _trusted.reset(token)
 
 
+def is_trusted() -> bool:
+    """Whether the caller has checked values already: then they are not read again."""
+    return _trusted.get()
+
+
 def require(condition: bool, got: str, expected: str, advice: str) -> None:
     """Raise the project's one kind of complaint unless ``condition`` holds."""
     if not condition:
@@ -52,7 +57,7 @@ def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> No
         "real numbers",
         "convert it first",
     )
-    if _trusted.get() or not x.is_floating_point():
+    if is_trusted() or not x.is_floating_point():
         return
     broken = ~torch.isfinite(x)
     if observed is not None:
@@ -69,7 +74,7 @@ def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> No
 def check_integers(x: Tensor, bins: int, observed: Tensor | None = None, name: str = "x") -> None:
     """Require ``x`` to hold whole numbers in ``0 .. bins - 1`` where observed."""
     check_real(x, observed, name)
-    if _trusted.get():
+    if is_trusted():
         return
     seen = x if observed is None else x[observed]
     if seen.is_floating_point():
