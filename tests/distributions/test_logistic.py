@@ -40,7 +40,18 @@ def test_slopes_are_those_of_finite_differences() -> None:
 
 
 def test_slopes_of_slopes_too() -> None:
+    """Consistent with the slopes they are taken of; those have a test of their own, below."""
     assert gradgradcheck(log_mass, case())
+
+
+def test_slopes_that_can_be_differentiated_again_are_the_kept_ones() -> None:
+    """Two routes to one gradient. Flipped: ``- between`` in ``_slopes``, which gradgradcheck misses."""
+    location, log_scale = case()
+    total = log_mass(location, log_scale).sum()
+    kept = torch.autograd.grad(total, (location, log_scale), retain_graph=True)
+    again = torch.autograd.grad(total, (location, log_scale), create_graph=True)
+    for one, other in zip(kept, again, strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_the_value_does_not_depend_on_whether_slopes_are_kept() -> None:
