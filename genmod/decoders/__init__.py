@@ -6,6 +6,7 @@ from genmod.decoders.likelihoods import Bernoulli as Bernoulli
 from genmod.decoders.likelihoods import Categorical as Categorical
 from genmod.decoders.likelihoods import DiscretizedGaussian as DiscretizedGaussian
 from genmod.decoders.likelihoods import DiscretizedLogistic as DiscretizedLogistic
+from genmod.decoders.likelihoods import DiscretizedMixture as DiscretizedMixture
 from genmod.decoders.likelihoods import Gaussian as Gaussian
 from genmod.decoders.likelihoods import Identity as Identity
 from genmod.decoders.likelihoods import LocationScale as LocationScale

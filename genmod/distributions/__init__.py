@@ -12,5 +12,6 @@ from genmod.distributions.discretized import DiscretizedNormal as DiscretizedNor
 from genmod.distributions.divergence import log_ratio as log_ratio
 from genmod.distributions.divergence import rate as rate
 from genmod.distributions.divergence import register_units as register_units
+from genmod.distributions.mixture import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.normal import Normal as Normal
 from genmod.distributions.normal import StandardNormal as StandardNormal

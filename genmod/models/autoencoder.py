@@ -5,8 +5,8 @@ from __future__ import annotations
 from genmod.decoders import Decoder
 from genmod.encoders import Dirac, Encoder
 from genmod.model import LatentModel
-from genmod.models.build import event_shape, mlp_decoder
-from genmod.nn import MLP
+from genmod.models.build import chosen, customary_decoder, event_shape, sides
+from genmod.nn import Networks
 from genmod.priors import Flat
 from genmod.types import Shape
 
@@ -20,8 +20,10 @@ class Autoencoder(LatentModel):
     Args:
         shape: the event shape of ``x``.
         bins: how many levels integer data have; ``None`` for real data.
-        latents: how many numbers a code has.
-        width, depth, dropout: of the encoder's and the decoder's perceptrons.
+        latents: how many numbers a code has, or a code's shape, ``(channels, *space)``.
+        width, depth, dropout: of the customary networks: perceptrons, or convolutions for images of
+            at least 16 pixels a side.
+        networks: another kind of networks, with settings of their own.
         encoder, decoder: parts of your own; an encoder of your own needs its code's ``latents`` said.
 
     Reference: Kramer, "Nonlinear principal component analysis using autoassociative neural networks"
@@ -38,18 +40,21 @@ class Autoencoder(LatentModel):
         shape: Shape | int | None = None,
         bins: int | None = None,
         *,
-        latents: int = 32,
-        width: int = 256,
-        depth: int = 2,
+        latents: int | Shape = 32,
+        width: int | None = None,
+        depth: int | None = None,
         dropout: float = 0.0,
+        networks: Networks | None = None,
         encoder: Encoder | None = None,
         decoder: Decoder | None = None,
     ) -> None:
+        code = sides(latents)
         if encoder is None:
             event = event_shape(shape, "encoder")
-            network = MLP(event, latents, width=width, depth=depth, dropout=dropout)
-            encoder = Dirac(network, (latents,), bins)
+            kind = chosen(networks, event, width, depth, dropout)
+            encoder = Dirac(kind.between(event, code), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
-            decoder = mlp_decoder(latents, event, bins, width, depth, dropout)
-        super().__init__(encoder, decoder, Flat((latents,)))
+            kind = chosen(networks, event, width, depth, dropout)
+            decoder = customary_decoder(kind, code, event, bins)
+        super().__init__(encoder, decoder, Flat(code))

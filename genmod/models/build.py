@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import MLP
+from genmod.nn import Convolutions, Networks, Perceptrons, customary
+from genmod.shapes import size
 from genmod.types import Shape
 
 
@@ -19,6 +23,15 @@ def event_shape(shape: Shape | int | None, part: str) -> Shape:
             f"got no shape and no {part}; expected one of them; pass shape=(1, 8, 8), or like, "
             f"or a {part} of your own"
         )
+    return sides(shape)
+
+
+def sides(shape: Sequence[int] | int) -> Shape:
+    """A shape as a tuple; one number is a vector's.
+
+    Raises:
+        ValueError: an empty shape, or one with an empty dimension.
+    """
     found = (shape,) if isinstance(shape, int) else tuple(shape)
     require(
         len(found) > 0 and all(side >= 1 for side in found),
@@ -29,12 +42,39 @@ def event_shape(shape: Shape | int | None, part: str) -> Shape:
     return found
 
 
-def mlp_decoder(
-    latents: int, shape: Shape, bins: int | None, width: int, depth: int, dropout: float
-) -> Decoder:
-    """The customary decoder for this kind of data on a multilayer perceptron."""
+def chosen(
+    networks: Networks | None, shape: Shape, width: int | None, depth: int | None, dropout: float
+) -> Networks:
+    """The networks asked for, or the customary kind for a shape with the settings asked for.
 
-    def network(outputs: int) -> MLP:
-        return MLP(latents, outputs, width=width, depth=depth, dropout=dropout)
+    Raises:
+        ValueError: both.
+    """
+    if networks is not None:
+        require(
+            width is None and depth is None and dropout == 0,
+            f"networks={networks} beside width={width}, depth={depth}, dropout={dropout}",
+            "one or the other",
+            "put the settings into the networks: Convolutions(width=32, dropout=0.1)",
+        )
+        return networks
+    kind = customary(shape)
+    assert isinstance(kind, Perceptrons | Convolutions)
+    return replace(
+        kind,
+        width=kind.width if width is None else width,
+        depth=kind.depth if depth is None else depth,
+        dropout=dropout,
+    )
 
-    return likelihood(network, shape, bins)
+
+def copies(shape: Shape, count: int) -> Shape:
+    """The shape of ``count`` numbers for each entry of an event: that many times its channels."""
+    return (count * shape[0], *shape[1:])
+
+
+def customary_decoder(networks: Networks, code: Shape, shape: Shape, bins: int | None) -> Decoder:
+    """The customary likelihood for this kind of data, on these networks."""
+    return likelihood(
+        lambda outputs: networks.between(code, copies(shape, outputs // size(shape))), shape, bins
+    )

@@ -11,8 +11,8 @@ from genmod.decoders import Decoder, Denoised, Gaussian, Global, Identity, likel
 from genmod.denoisers import Denoiser, Learned
 from genmod.encoders import Noising
 from genmod.model import LatentModel
-from genmod.models.build import event_shape
-from genmod.nn import DenoisingMLP
+from genmod.models.build import chosen, event_shape
+from genmod.nn import Networks
 from genmod.priors import Denoising
 from genmod.samplers import ReverseVariance
 from genmod.schedules import LinearLogSNR, Schedule
@@ -26,12 +26,16 @@ class Diffusion(LatentModel):
         shape: the event shape of ``x``.
         bins: how many levels integer data have; ``None`` for real data (of spread near one).
         denoiser: a :class:`~genmod.denoisers.Denoiser`, or any network ``net(z, log_snr)``, read as a
-            velocity. By default a perceptron.
+            velocity. By default a perceptron, or a U-Net.
         schedule: the noise schedule; log-SNR linear in time by default.
         steps: ``T``, the number of latents as the lecture counts them; ``None`` is continuous time.
         variance: the reverse variance; the posterior's own by default.
         decoder: ``p(x | z_0)``; by default the denoiser's own last step with a learned scale.
-        width, depth, dropout, fourier: of the customary network.
+        width, depth, dropout: of the customary network: a perceptron, or a U-Net for images of at least
+            16 pixels a side.
+        networks: another kind of networks, with settings of their own.
+        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` that the network sees beside
+            ``z``.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020); Kingma, Salimans,
     Poole, Ho, "Variational Diffusion Models" (2021).
@@ -53,9 +57,10 @@ class Diffusion(LatentModel):
         steps: int | None = None,
         variance: ReverseVariance | None = None,
         decoder: Decoder | None = None,
-        width: int = 256,
-        depth: int = 3,
+        width: int | None = None,
+        depth: int | None = None,
         dropout: float = 0.0,
+        networks: Networks | None = None,
         fourier: tuple[int, ...] = (),
     ) -> None:
         if shape is None and decoder is not None:
@@ -63,9 +68,8 @@ class Diffusion(LatentModel):
         event = event_shape(shape, "decoder")
         schedule = schedule or LinearLogSNR()
         if denoiser is None:
-            denoiser = DenoisingMLP(
-                event, width=width, depth=depth, dropout=dropout, fourier=fourier
-            )
+            kind = chosen(networks, event, width, depth, dropout)
+            denoiser = kind.denoiser(event, fourier)
         if not isinstance(denoiser, Denoiser):
             denoiser = Learned(denoiser)
         if decoder is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from genmod import decoders, encoders
 from genmod.checks import require
 from genmod.model import LatentModel
-from genmod.models.build import event_shape, mlp_decoder
-from genmod.nn import MLP
+from genmod.models.build import chosen, customary_decoder, event_shape
+from genmod.nn import MLP, Networks
 from genmod.prior import Prior
 from genmod.priors import Block, Nested, Normal, TopDown
 from genmod.types import Shape
@@ -35,7 +35,9 @@ class HVAE(LatentModel):
         bins: how many levels integer data have; ``None`` for real data.
         latents: how many dimensions each latent has, from ``z1`` up.
         inference: the order of the posterior.
-        width, depth, dropout: of every perceptron.
+        width, depth, dropout: of the customary networks: perceptrons, or convolutions next to images
+            of at least 16 pixels a side.
+        networks: another kind of networks, with settings of their own.
 
     For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
     :class:`~genmod.priors.Nested` prior (bottom-up), or ``LatentModel(encoders.TopDown(...), decoder,
@@ -55,9 +57,10 @@ class HVAE(LatentModel):
         *,
         latents: Sequence[int] = (32, 16, 8),
         inference: Inference = Inference.BOTTOM_UP,
-        width: int = 256,
-        depth: int = 2,
+        width: int | None = None,
+        depth: int | None = None,
         dropout: float = 0.0,
+        networks: Networks | None = None,
     ) -> None:
         event = event_shape(shape, "parts")
         sizes = tuple(latents)
@@ -68,47 +71,48 @@ class HVAE(LatentModel):
             "pass latents=(32, 16, 8) for three levels",
         )
 
-        def mlp(inputs: Shape | int, outputs: int) -> MLP:
-            return MLP(inputs, outputs, width=width, depth=depth, dropout=dropout)
-
+        kind = chosen(networks, event, width, depth, dropout)
         build = _bottom_up if inference is Inference.BOTTOM_UP else _top_down
-        encoder, prior, handed = build(event, bins, sizes, width, mlp)
-        decoder = mlp_decoder(handed, event, bins, width, depth, dropout)
-        super().__init__(encoder, decoder, prior)
+        encoder, prior, handed = build(event, bins, sizes, kind)
+        super().__init__(encoder, customary_decoder(kind, (handed,), event, bins), prior)
 
 
-_Build = Callable[[Shape | int, int], MLP]
 _Parts = tuple[encoders.Encoder, Prior, int]
 """The encoder, the prior, and how many numbers the state has that the decoder gets."""
 
 
 def _bottom_up(
-    event: Shape, bins: int | None, sizes: tuple[int, ...], width: int, mlp: _Build
+    event: Shape, bins: int | None, sizes: tuple[int, ...], networks: Networks
 ) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
     prior: Prior = Normal((sizes[-1],), name=f"z{len(sizes)}")
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
         inner = LatentModel(
-            encoders.Gaussian(mlp(below, 2 * here), (here,)),
-            decoders.Gaussian(mlp(here, 2 * below), (below,), decoders.Predicted()),
+            encoders.Gaussian(networks.between((below,), (2 * here,)), (here,)),
+            decoders.Gaussian(
+                networks.between((here,), (2 * below,)), (below,), decoders.Predicted()
+            ),
             prior,
         )
         prior = Nested(inner, name=f"z{number}")
-    encoder = encoders.Gaussian(mlp(event, 2 * sizes[0]), (sizes[0],), bins)
+    encoder = encoders.Gaussian(networks.between(event, (2 * sizes[0],)), (sizes[0],), bins)
     return encoder, prior, sizes[0]
 
 
-def _top_down(
-    event: Shape, bins: int | None, sizes: tuple[int, ...], width: int, mlp: _Build
-) -> _Parts:
+def _top_down(event: Shape, bins: int | None, sizes: tuple[int, ...], networks: Networks) -> _Parts:
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
-    stages = [mlp(event if number == 0 else width, width) for number in range(len(sizes))]
-    down = sizes[::-1]
-    heads = [encoders.Head(mlp(2 * width, 2 * here), (here,)) for here in down]
+    width, down = networks.features, sizes[::-1]
+    stages = [
+        networks.between(event if number == 0 else (width,), (width,))
+        for number in range(len(sizes))
+    ]
+    heads = [encoders.Head(networks.between((2 * width,), (2 * here,)), (here,)) for here in down]
     blocks = [
         Block(
-            decoders.Gaussian(mlp(width, 2 * here), (here,), decoders.Predicted()),
+            decoders.Gaussian(
+                networks.between((width,), (2 * here,)), (here,), decoders.Predicted()
+            ),
             Merge(width, here),
         )
         for here in down

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,12 @@ from genmod.encoders import Gaussian
 from genmod.model import LatentModel
 from genmod.models.diffusion import Diffusion
 from genmod.models.vae import VAE
+from genmod.nn import Convolutions, Networks
 from genmod.priors import Nested, Normal
 from genmod.types import Shape
+
+_ROWS = 1024
+"""Rows encoded together when latents are measured: images of a whole data set do not fit memory."""
 
 
 class LatentDiffusion(LatentModel):
@@ -28,8 +33,9 @@ class LatentDiffusion(LatentModel):
     Args:
         shape: the event shape of ``x``.
         bins: how many levels integer data have; ``None`` for real data.
-        latents: how many dimensions ``z`` has.
-        width, depth, dropout: of the VAE's perceptrons.
+        latents: how many dimensions ``z`` has, or its shape, ``(channels, *space)``: then the
+            diffusion over it is convolutional, too.
+        width, depth, dropout, networks: of the VAE, see :class:`~genmod.models.VAE`.
         vae: an autoencoding VAE of your own, fitted or not.
         diffusion: a diffusion over ``z`` of your own, built with ``bins=None``.
 
@@ -45,21 +51,31 @@ class LatentDiffusion(LatentModel):
         shape: Shape | int | None = None,
         bins: int | None = None,
         *,
-        latents: int = 32,
-        width: int = 256,
-        depth: int = 2,
+        latents: int | Shape = 32,
+        width: int | None = None,
+        depth: int | None = None,
         dropout: float = 0.0,
+        networks: Networks | None = None,
         vae: LatentModel | None = None,
         diffusion: LatentModel | None = None,
     ) -> None:
-        vae = vae or VAE(shape, bins, latents=latents, width=width, depth=depth, dropout=dropout)
+        vae = vae or VAE(
+            shape,
+            bins,
+            latents=latents,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+            networks=networks,
+        )
         if not isinstance(vae.encoder, Gaussian):
             raise ValueError(
                 f"got a VAE with a {type(vae.encoder).__name__} encoder; expected a Gaussian one "
                 "over one latent; pass VAE(...), not a hierarchy or a diffusion"
             )
         code = vae.encoder.shape
-        diffusion = diffusion or Diffusion(code)
+        if diffusion is None:
+            diffusion = Diffusion(code, networks=Convolutions() if len(code) > 1 else None)
         require(
             diffusion.decoder.shape == code,
             f"a diffusion over {diffusion.decoder.shape}",
@@ -91,9 +107,15 @@ class LatentDiffusion(LatentModel):
         """
         check_shape(x, self.decoder.shape)
         assert isinstance(self.encoder, Gaussian)
-        q = self.encoder(x, context)
-        total = q.mean.var(0, correction=0) + q.variance.mean(0)
-        self.nested.standardize(q.mean.mean(0), total.sqrt())
+        told = repeat(None) if context is None else context.split(_ROWS)
+        means, variances = [], []
+        for rows, seen in zip(x.split(_ROWS), told, strict=False):
+            q = self.encoder(rows, seen)
+            means.append(q.mean)
+            variances.append(q.variance)
+        mean = torch.cat(means)
+        total = mean.var(0, correction=0) + torch.cat(variances).mean(0)
+        self.nested.standardize(mean.mean(0), total.sqrt())
         for part in self.fixed():
             part.requires_grad_(False)
         return self

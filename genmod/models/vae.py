@@ -6,8 +6,8 @@ from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder, Gaussian
 from genmod.model import LatentModel
-from genmod.models.build import event_shape, mlp_decoder
-from genmod.nn import MLP
+from genmod.models.build import chosen, copies, customary_decoder, event_shape, sides
+from genmod.nn import Networks
 from genmod.prior import Prior
 from genmod.priors import Nested, Normal
 from genmod.types import Shape
@@ -19,8 +19,10 @@ class VAE(LatentModel):
     Args:
         shape: the event shape of ``x``.
         bins: how many levels integer data have; ``None`` for real data.
-        latents: how many dimensions ``z`` has.
-        width, depth, dropout: of the encoder's and the decoder's perceptrons.
+        latents: how many dimensions ``z`` has, or its shape, ``(channels, *space)``.
+        width, depth, dropout: of the customary networks: perceptrons, or convolutions for images of
+            at least 16 pixels a side.
+        networks: another kind of networks, with settings of their own.
         encoder, decoder, prior: parts of your own. A prior may be another model with a bound on real
             vectors, ``VAE(..., prior=Diffusion((32,)))``: it is nested.
 
@@ -37,24 +39,27 @@ class VAE(LatentModel):
         shape: Shape | int | None = None,
         bins: int | None = None,
         *,
-        latents: int = 32,
-        width: int = 256,
-        depth: int = 2,
+        latents: int | Shape = 32,
+        width: int | None = None,
+        depth: int | None = None,
         dropout: float = 0.0,
+        networks: Networks | None = None,
         encoder: Encoder | None = None,
         decoder: Decoder | None = None,
         prior: Prior | LatentModel | None = None,
     ) -> None:
+        code = sides(latents)
         if encoder is None:
             event = event_shape(shape, "encoder")
-            network = MLP(event, 2 * latents, width=width, depth=depth, dropout=dropout)
-            encoder = Gaussian(network, (latents,), bins)
+            kind = chosen(networks, event, width, depth, dropout)
+            encoder = Gaussian(kind.between(event, copies(code, 2)), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
-            decoder = mlp_decoder(latents, event, bins, width, depth, dropout)
+            kind = chosen(networks, event, width, depth, dropout)
+            decoder = customary_decoder(kind, code, event, bins)
         if isinstance(prior, LatentModel):
             prior = Nested(prior)
-        prior = prior or Normal((latents,))
+        prior = prior or Normal(code)
         if isinstance(encoder, Gaussian):
             require(
                 encoder.shape == prior.shape,

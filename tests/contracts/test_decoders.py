@@ -52,6 +52,7 @@ DECODERS: dict[str, Callable[[], Decoder]] = {
     "DiscretizedLogistic, predicted": lambda: decoders.DiscretizedLogistic(
         network(12), EVENT, 5, decoders.Predicted(0.1)
     ),
+    "DiscretizedMixture": lambda: decoders.DiscretizedMixture(network(72), EVENT, 5, 4),
     "DiscretizedGaussian": lambda: decoders.DiscretizedGaussian(network(6), EVENT, 5),
     "Denoised": denoised,
 }

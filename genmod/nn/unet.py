@@ -1,0 +1,189 @@
+"""The U-Net: down to a few places that see everything, up again with the detail handed across.
+
+Reference: Ronneberger, Fischer, Brox, "U-Net" (2015); Ho, Jain, Abbeel, "Denoising Diffusion
+Probabilistic Models" (2020), appendix B; Dhariwal, Nichol, "Diffusion Models Beat GANs on Image
+Synthesis" (2021), for the scale and shift that tell each block the noise level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genmod.checks import require
+from genmod.nn.convolution import (
+    Attention,
+    ConvBlock,
+    channels_last,
+    convolution,
+    group_norm,
+    patches,
+    pixels,
+    space_of,
+    zero,
+)
+from genmod.nn.embeddings import FourierFeatures, Sinusoidal
+from genmod.types import Shape
+
+_TOLD = 128
+"""Numbers that tell a block the noise level."""
+
+
+class UNet(nn.Module):
+    """The lecture's network for a denoiser, on sequences, images or volumes of any size.
+
+    Residual blocks with group norm, told the log-SNR by sinusoidal features in every block; at the
+    resolutions asked for, self-attention; each block starts as the identity and the output at zero.
+
+    Args:
+        shape: the shape of one event, ``(C, *space)``, with one to three sides.
+        width: channels at the first resolution; multiples of 16 are fast.
+        multipliers: of the width, one for each resolution; each halves the sides of the one before.
+        blocks: residual blocks at each resolution, on the way down (and one more on the way up).
+        attention: whether each resolution has self-attention; by default the last one alone, where
+            there are several.
+        patch: pixels a side that the first layer takes together: 2 makes a network of the same width
+            about four times cheaper.
+        dropout: the rate of dropout inside each block.
+        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
+            network see differences far below the data's spread, as likelihood training wants
+            (Kingma et al. 2021, appendix C).
+        outputs: channels it gives; as many as it takes, by default.
+        context: how many numbers the context has, if it takes one.
+
+    Raises:
+        ValueError: an event without one to three sides, or settings that do not fit each other.
+
+    >>> UNet((1, 28, 28), width=16)(torch.randn(2, 1, 28, 28), torch.zeros(2)).shape
+    torch.Size([2, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2),
+        blocks: int = 1,
+        attention: Sequence[bool] | None = None,
+        patch: int = 1,
+        dropout: float = 0.0,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        space, channels = space_of(shape), [width * multiplier for multiplier in multipliers]
+        dims, last = len(space), len(channels) - 1
+        attends = [last > 0 and level == last for level in range(last + 1)]
+        attends = attends if attention is None else list(attention)
+        _check(width, channels, blocks, attends, patch)
+        self.shape, self.patch, self.context = tuple(shape), patch, context
+        self.features = FourierFeatures(fourier)
+        self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, _TOLD), nn.SiLU())
+        self.mix = nn.Sequential(nn.Linear(_TOLD, _TOLD), nn.SiLU())
+        self.told = nn.Linear(context, _TOLD) if context else None
+        volume = patch**dims
+        self.first = convolution(dims, shape[0] * self.features.copies * volume, width)
+
+        def level(inputs: int, outputs: int, count: int, attend: bool) -> Level:
+            return Level(dims, inputs, outputs, count, attend, dropout)
+
+        self.down = nn.ModuleList(
+            level(channels[max(0, i - 1)], channels[i], blocks, attends[i]) for i in range(last + 1)
+        )
+        self.shrink = nn.ModuleList(convolution(dims, c, c, stride=2) for c in channels[:-1])
+        self.middle = ConvBlock(dims, channels[-1], channels[-1], _TOLD, dropout)
+        self.grow = nn.ModuleList(
+            convolution(dims, channels[i + 1], channels[i], kernel=1) for i in range(last)
+        )
+        self.up = nn.ModuleList(
+            level(2 * channels[i], channels[i], blocks, attends[i]) for i in range(last)
+        )
+        self.norm = group_norm(width)
+        given = shape[0] if outputs is None else outputs
+        self.last = zero(convolution(dims, width, given * volume))
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
+        told = self._told(log_snr, context)
+        h = self.first(channels_last(patches(self.features(z), self.patch)))
+        across = []
+        for index, level in enumerate(self.down):
+            h = level(h, told)
+            if index < len(self.shrink):
+                across.append(h)
+                h = self.shrink[index](h)
+        h = self.middle(h, told)
+        for grow, level in zip(reversed(self.grow), reversed(self.up), strict=True):
+            skip = across.pop()
+            h = F.interpolate(grow(h), skip.shape[2:], mode="nearest")
+            h = level(torch.cat([h, skip], 1), told)
+        h = self.last(F.silu(self.norm(h)))
+        return pixels(h, self.patch, z.shape[2:])
+
+    def _told(self, log_snr: Tensor, context: Tensor | None) -> Tensor:
+        told = self.time(log_snr)
+        require(
+            (context is not None) == (self.told is not None),
+            "a context" if self.told is None else "no context",
+            "one" if self.told is not None else "none",
+            "build the network with context=n numbers to tell it something",
+        )
+        if self.told is not None and context is not None:
+            told = told + self.told(context.to(told.dtype))
+        return self.mix(told)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, and its attention.
+
+    Args:
+        dims: how many sides the space has.
+        inputs, outputs: channels.
+        blocks: how many residual blocks.
+        attend: whether self-attention follows them.
+        dropout: the rate of dropout inside each block.
+    """
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, blocks: int, attend: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ConvBlock(dims, inputs if index == 0 else outputs, outputs, _TOLD, dropout)
+            for index in range(blocks)
+        )
+        self.attend = Attention(dims, outputs) if attend else nn.Identity()
+
+    def forward(self, h: Tensor, told: Tensor) -> Tensor:
+        """``(B, inputs, *space)`` to ``(B, outputs, *space)``."""
+        for block in self.blocks:
+            h = block(h, told)
+        return self.attend(h)
+
+
+def _check(
+    width: int, channels: Sequence[int], blocks: int, attends: Sequence[bool], patch: int
+) -> None:
+    require(
+        width >= 1 and all(c >= 1 for c in channels) and len(channels) >= 1,
+        f"channels {list(channels)}",
+        "at least one resolution of at least one channel",
+        "pass width=64, multipliers=(1, 2)",
+    )
+    require(
+        len(attends) == len(channels),
+        f"attention for {len(attends)} of {len(channels)} resolutions",
+        "one for each",
+        "pass as many as there are multipliers",
+    )
+    require(
+        blocks >= 1 and patch >= 1,
+        f"blocks={blocks}, patch={patch}",
+        "at least 1 each",
+        "1 is customary",
+    )
