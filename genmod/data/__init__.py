@@ -1,13 +1,26 @@
-"""Data: any tensor or array, the embedded digits, and 2-D densities whose entropy is known.
+"""Data: any tensor or array, images by name, and 2-D densities whose entropy is known.
 
 A :class:`Dataset` is three tensors in memory (train, validation, test) and the number of levels
 that their entries can take, if they are integers. :func:`dataset` checks and splits the user's own
-numbers.
+numbers; :func:`binarized` makes bits of gray images.
 """
 
+from genmod.data.binarized import binarized as binarized
+from genmod.data.coins import Coins as Coins
 from genmod.data.images import digits as digits
+from genmod.data.images import fashion_mnist as fashion_mnist
+from genmod.data.images import mnist as mnist
 from genmod.data.splits import Dataset as Dataset
 from genmod.data.splits import dataset as dataset
 from genmod.data.toys import toy_dataset as toy_dataset
 
-__all__ = ["Dataset", "dataset", "digits", "toy_dataset"]
+__all__ = [
+    "Coins",
+    "Dataset",
+    "binarized",
+    "dataset",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "toy_dataset",
+]

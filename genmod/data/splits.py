@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass as frozen_record
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.data.coins import Coins
 from genmod.types import Shape
 
 Array: TypeAlias = NDArray[Any]
@@ -35,6 +37,10 @@ class Dataset:
         bins: how many levels an entry can take; ``None`` for continuous data. It decides what a
             likelihood is: a mass for integers, a density otherwise.
         labels: one label a row for each part, keyed by ``"train"``, ``"validation"``, ``"test"``.
+        redraw: the coins that ``train`` is one flip of, if training flips them anew at every visit
+            (see :func:`~genmod.data.binarized`).
+        irreducible: nats a test row that no model can save, ``E_x H(b | x)``, where the data are drawn
+            from something known; ``None`` for all other data.
 
     Raises:
         ValueError: where the parts disagree, or values do not belong.
@@ -50,6 +56,8 @@ class Dataset:
     test: Tensor
     bins: int | None = None
     labels: Mapping[str, Tensor] | None = None
+    redraw: Coins | None = None
+    irreducible: float | None = None
 
     def __post_init__(self) -> None:
         for split, part in self.parts().items():
@@ -63,6 +71,15 @@ class Dataset:
         )
         if self.labels is not None:
             _check_labels(self.labels, self.parts())
+        if self.redraw is not None:
+            _check_redraw(self.redraw, self.train, self.bins)
+        if self.irreducible is not None:
+            require(
+                0 <= self.irreducible < math.inf,
+                f"irreducible={self.irreducible}",
+                "a cost in nats a row, at least 0",
+                "use genmod.data.binarized",
+            )
 
     @property
     def shape(self) -> Shape:
@@ -76,7 +93,8 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = " + ".join(f"{len(part)} {split}" for split, part in self.parts().items())
         kind = "real numbers" if self.bins is None else f"integers 0..{self.bins - 1}"
-        return f"Dataset({self.name}: {sizes}, event shape {self.shape}, {kind})"
+        floor = "" if self.irreducible is None else f", {self.irreducible:.2f} nats irreducible"
+        return f"Dataset({self.name}: {sizes}, event shape {self.shape}, {kind}{floor})"
 
 
 def dataset(
@@ -125,7 +143,7 @@ def dataset(
     )
     check_values(rows, bins, "x")
     rows = rows if bins is None else rows.to(torch.int64)
-    indices = _split(len(rows), validation, test, seed)
+    indices = split_rows(len(rows), validation, test, seed)
     marks = _split_labels(labels, len(rows), indices)
     train, held_out, tested = (rows[index.to(rows.device)] for index in indices)
     return Dataset(name, train, held_out, tested, bins, marks)
@@ -158,6 +176,9 @@ def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
             "keep integer data integer (do not scale to [0, 1]), or pass bins=None for a density"
         )
         _refuse(x != x.round(), x, name, "non-integer", levels, advice)
+    # Two looks that need no memory of their own: masks of 60,000 images cost more than reading them.
+    if x.numel() == 0 or (int(x.min()) >= 0 and int(x.max()) < bins):
+        return
     outside = (x < 0) | (x >= bins)
     _refuse(outside, x, name, "out-of-range", levels, "raise bins, or shift the data to begin at 0")
 
@@ -196,8 +217,8 @@ def _numbers(x: Tensor | Array, name: str) -> Tensor:
     return real if real.is_floating_point() else real.to(torch.int64)
 
 
-def _split(count: int, validation: float, test: float, seed: int) -> list[Tensor]:
-    """Row indices of train, validation and test."""
+def split_rows(count: int, validation: float, test: float, seed: int) -> list[Tensor]:
+    """Row indices of train, validation and test: see :func:`dataset`."""
     for fraction, split in ((validation, "validation"), (test, "test")):
         require(
             0 <= fraction < 1,
@@ -254,3 +275,13 @@ def _check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> 
     sizes = {split: len(part) for split, part in parts.items()}
     got = {split: len(marks) for split, marks in labels.items()}
     require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")
+
+
+def _check_redraw(redraw: Coins, train: Tensor, bins: int | None) -> None:
+    require(
+        bins == 2 and redraw.gray.shape == train.shape,
+        f"coins of shape {tuple(redraw.gray.shape)} for a training part of shape "
+        f"{tuple(train.shape)} with bins={bins}",
+        "bits (bins=2), and a coin for each of them",
+        "use genmod.data.binarized",
+    )

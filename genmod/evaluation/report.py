@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.data import Dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import Baseline
 from genmod.evaluation.scoring import Scores, log_weights, score
@@ -63,6 +64,8 @@ class Report:
         parameters: how many numbers the model learned.
         seconds: how long it trained.
         scores: the numbers of every sample, for figures.
+        irreducible: nats a sample that no model can save, where the data are drawn from something
+            known (see :func:`genmod.data.binarized`).
     """
 
     name: str
@@ -78,13 +81,36 @@ class Report:
     parameters: int = 0
     seconds: float | None = None
     scores: Scores | None = None
+    irreducible: float | None = None
 
     @classmethod
-    def of_baseline(cls, baseline: Baseline, dims: int, measure: Measure) -> Report:
+    def of_baseline(
+        cls, baseline: Baseline, dims: int, measure: Measure, irreducible: float | None = None
+    ) -> Report:
         """The report of a baseline: one number a sample, no terms."""
         value = Estimate.of(baseline.log_prob)
         count = len(baseline.log_prob)
-        return cls(baseline.name, value, baseline.stamp, measure, dims, count, terms={})
+        return cls(
+            baseline.name,
+            value,
+            baseline.stamp,
+            measure,
+            dims,
+            count,
+            terms={},
+            irreducible=irreducible,
+        )
+
+    @property
+    def structural(self) -> Estimate | None:
+        """What the value costs above the irreducible nats: the part that models compete over.
+
+        ``- value - irreducible``, at least 0 in the mean. ``None`` where nothing is known to be
+        irreducible, and for a model that bounds nothing.
+        """
+        if self.irreducible is None or self.measure is Measure.NONE:
+            return None
+        return Estimate(-self.value.mean - self.irreducible, self.value.error)
 
     @property
     def bits_per_dim(self) -> Estimate | None:
@@ -115,6 +141,8 @@ class Report:
             "measure": self.measure.value,
             "nats": pair(self.value),
             "bits_per_dim": pair(self.bits_per_dim),
+            "irreducible": self.irreducible,
+            "structural": pair(self.structural),
             "terms": {name: pair(term) for name, term in self.terms.items()},
             "importance_weighted": {
                 "stamp": Stamp.ESTIMATE.value,
@@ -134,7 +162,7 @@ class Report:
 
 def evaluate(
     model: LatentModel,
-    x: Tensor,
+    x: Dataset | Tensor,
     context: Tensor | None = None,
     *,
     name: str | None = None,
@@ -148,7 +176,8 @@ def evaluate(
 
     Args:
         model: any model.
-        x: data, ``(N, *event)``.
+        x: a :class:`~genmod.data.Dataset`, whose test part is scored and whose irreducible nats go
+            into the report; or a tensor ``(N, *event)``, which knows of none.
         context: what the model is told beside each sample.
         name: what the report calls it; its class by default.
         draws: how many levels of a diffusion each sample visits; ``None`` visits all (a bound), a
@@ -177,6 +206,7 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     require(replicates >= 1, f"replicates={replicates}", "at least one", "2 or more give a noise")
+    x, irreducible = (x, None) if isinstance(x, Tensor) else (x.test, x.irreducible)
     runs = [score(model, x, context, draws=draws, seed=seed + r) for r in range(replicates)]
     scores = runs[0]
     estimate = None
@@ -201,6 +231,7 @@ def evaluate(
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=seconds,
         scores=scores,
+        irreducible=irreducible,
     )
 
 

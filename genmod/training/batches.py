@@ -8,8 +8,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from genmod import random
 from genmod.checks import require
+from genmod.data import Coins
 from genmod.random import mix
+
+_FLIPS = 0xC01
+"""Part of the key of the coins' noise: the model's, of the same seed and step, must not resemble it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,13 +22,14 @@ class Batches:
     """A data set in memory, cut into batches by a permutation of its own in each epoch.
 
     Args:
-        x: data, ``(N, *event)``, on the training device.
+        x: data, ``(N, *event)``, on the training device; or coins, which are flipped anew whenever a
+            row is visited, by noise that depends on the seed, the step and the place in the batch alone.
         context: what the model is told beside each sample, ``(N, ...)``.
         size: rows in a batch; the rest of an epoch that fills none is left out of that epoch.
         seed: the run's seed.
     """
 
-    x: Tensor
+    x: Tensor | Coins
     context: Tensor | None
     size: int
     seed: int
@@ -53,7 +59,13 @@ class Batches:
         epoch, place = divmod(step, self.per_epoch)
         order = _order(mix(self.seed, epoch), len(self.x), self.x.device)
         rows = order[place * self.size : (place + 1) * self.size]
-        return self.x[rows], None if self.context is None else self.context[rows]
+        return self._draw(rows, step), None if self.context is None else self.context[rows]
+
+    def _draw(self, rows: Tensor, step: int) -> Tensor:
+        if isinstance(self.x, Tensor):
+            return self.x[rows]
+        with random.keyed(mix(self.seed, _FLIPS), step):
+            return self.x.flip(rows)
 
 
 @lru_cache(maxsize=2)

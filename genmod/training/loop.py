@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require, trusted
-from genmod.data import Dataset
+from genmod.data import Coins, Dataset
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, broken_terms
@@ -31,7 +31,7 @@ from genmod.shapes import size
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import load_checkpoint, save_checkpoint
 from genmod.training.modes import seeded, training_mode
-from genmod.training.progress import Bar
+from genmod.training.progress import Bar, Told
 from genmod.training.recipe import Cadence, Recipe
 from genmod.training.state import State
 from genmod.training.validation import Validation, validate
@@ -92,7 +92,7 @@ def fit(
     validation_draws: int = 8,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
-    progress: bool = True,
+    progress: bool | Told = True,
 ) -> Iterator[Step]:
     """Train a model; yields after every step.
 
@@ -101,7 +101,8 @@ def fit(
 
     Args:
         model: any model; trained in place, on ``device``.
-        data: a :class:`~genmod.data.Dataset` (its training and validation parts), a tensor
+        data: a :class:`~genmod.data.Dataset` (its training and validation parts; where it is
+            :func:`~genmod.data.binarized`, with bits drawn anew at every visit), a tensor
             ``(N, *event)``, or a pair of a tensor and the context of each sample.
         objective: what to minimize; the bound by default, one level a sample for a diffusion.
         steps: how many steps in all (a resumed run makes the rest of them).
@@ -123,7 +124,8 @@ def fit(
         validation_draws: how many levels of a diffusion a validation visits.
         checkpoint: a file (safetensors) to write to, and to continue from if it exists.
         checkpoint_every: steps between two checkpoints.
-        progress: whether to show a bar with the loss and the true bound.
+        progress: whether to show a bar with the loss and the true bound; or a function that is told
+            ``(step, line)`` a few times a second instead, for a display of your own.
 
     Yields:
         One :class:`Step` for each step.
@@ -136,7 +138,7 @@ def fit(
     """
     objective = objective or Bound()
     objective.check(model)
-    (x, context), (held_out, told) = _parts(data)
+    (x, context, coins), (held_out, told) = _parts(data)
     require(len(x) >= 1, "no data", "at least one sample", "check the split")
     for part in (x, held_out):
         if part is not None:
@@ -165,7 +167,7 @@ def fit(
         load_checkpoint(state, path)
     return _Run(
         state=state,
-        batches=Batches(x.to(place), _to(context, place), recipe.batch_size, seed),
+        batches=Batches((coins or x).to(place), _to(context, place), recipe.batch_size, seed),
         held_out=(held_out, told),
         cadence=cadence,
         checkpoint=path,
@@ -250,17 +252,19 @@ class _Run:
         return validation
 
 
-_Pair: TypeAlias = tuple[Tensor, Tensor | None]
+_Learned: TypeAlias = tuple[Tensor, Tensor | None, Coins | None]
+_HeldOut: TypeAlias = tuple[Tensor | None, Tensor | None]
 
 
-def _parts(data: Data) -> tuple[_Pair, tuple[Tensor | None, Tensor | None]]:
-    """The training data and the held-out data, each with its context."""
+def _parts(data: Data) -> tuple[_Learned, _HeldOut]:
+    """The training data, with their context and the coins they are flips of; the held-out data."""
     if isinstance(data, Dataset):
-        return (data.train, None), (data.validation if len(data.validation) else None, None)
+        held_out = data.validation if len(data.validation) else None
+        return (data.train, None, data.redraw), (held_out, None)
     if isinstance(data, Tensor):
-        return (data, None), (None, None)
+        return (data, None, None), (None, None)
     x, context = data
-    return (x, context), (None, None)
+    return (x, context, None), (None, None)
 
 
 def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genmod import random
-from genmod.data import digits
+from genmod.data import binarized, digits
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import Estimate, Report, evaluate, pixel_histogram, score
 from genmod.models import VAE, Autoencoder, Diffusion
@@ -102,6 +102,43 @@ def test_an_estimate_is_a_mean_and_its_error() -> None:
     assert estimate.mean == 2.5
     assert estimate.error == pytest.approx(float(values.std()) / 2)
     assert str(estimate.times(-2)) == "-5.00 ± 1.29"
+
+
+def test_a_data_set_is_scored_on_its_test_part() -> None:
+    data = digits()
+    whole, rows = evaluate(small_vae(), data), evaluate(small_vae(), data.test)
+    assert whole.value == rows.value
+    assert whole.samples == 359
+    assert whole.irreducible is None
+    assert whole.structural is None
+    assert whole.to_dict() == rows.to_dict()
+    assert whole.to_dict()["structural"] is None
+
+
+def test_a_report_on_binarized_data_splits_its_cost_into_coins_and_structure() -> None:
+    """For models and baselines alike, they add up to the value; what bounds nothing has no structure."""
+    bits = binarized(digits())
+    torch.manual_seed(0)
+    baseline = pixel_histogram(bits.train, bits.test, 2)
+    reports = [
+        evaluate(VAE(SHAPE, 2, latents=3, width=16), bits),
+        Report.of_baseline(baseline, 64, Measure.MASS, bits.irreducible),
+    ]
+    for report in reports:
+        assert report.irreducible == bits.irreducible
+        assert report.irreducible is not None
+        assert report.structural is not None
+        assert report.structural.mean > 0
+        assert report.irreducible + report.structural.mean == pytest.approx(-report.value.mean)
+        written = report.to_dict()
+        assert written["irreducible"] == bits.irreducible
+        assert written["structural"] == {
+            "mean": report.structural.mean,
+            "standard_error": report.value.error,
+        }
+    nothing = evaluate(Autoencoder(SHAPE, 2, latents=3, width=16), bits)
+    assert nothing.irreducible == bits.irreducible
+    assert nothing.structural is None
 
 
 def test_bad_input_is_refused() -> None:

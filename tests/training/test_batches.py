@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from genmod import random
+from genmod.data import Coins, Dataset, binarized, digits
+from genmod.elbo import ELBO
 from genmod.model import LatentModel
+from genmod.models import VAE, Diffusion
+from genmod.objectives import Bound
+from genmod.training import fit
 from genmod.training.batches import Batches
-from tests.training.cases import data, diffusion, vae
+from tests.statistics import assert_mean
+from tests.training.cases import data, diffusion, flat, vae
 
 CPU = torch.device("cpu")
 
@@ -97,3 +107,134 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
     torch.testing.assert_close(
         torch.cat([g.flatten() for g in single]), whole, rtol=1e-10, atol=1e-12
     )
+
+
+# ---------------------------------------------------------------------- coins, flipped anew
+
+
+ROWS, IDENTITY, FAIR = 64, 6, 50
+
+
+def coins() -> Coins:
+    """Rows that tell who they are: six pixels, empty or full, spell the row; fifty are fair coins."""
+    digit = (torch.arange(ROWS)[:, None] >> torch.arange(IDENTITY)) & 1
+    return Coins(torch.cat([2 * digit, torch.ones(ROWS, FAIR, dtype=torch.int64)], 1), bins=3)
+
+
+def in_order(bits: Tensor) -> Tensor:
+    """The fair coins of each row, rows in the order that their first six bits spell."""
+    who = (bits[:, :IDENTITY] << torch.arange(IDENTITY)).sum(1)
+    return bits[who.argsort(), IDENTITY:]
+
+
+def test_coins_are_flipped_anew_in_every_epoch() -> None:
+    """Each row once an epoch, and a coin agrees with itself in the next epoch half of the time.
+
+    Made to fail by keying the flips by the place in the epoch alone, without the epoch.
+    """
+    batches = Batches(coins(), None, 16, seed=3)
+    epochs = [in_order(epoch(batches, number)) for number in range(40)]
+    assert all(each.shape == (ROWS, FAIR) for each in epochs)
+    bits = torch.stack(epochs).double()
+    assert_mean(bits, 0.5 * torch.ones(ROWS, FAIR))
+    assert_mean((bits[1:] == bits[:-1]).double().flatten(), 0.5)
+    assert_mean((bits[:, 1:] == bits[:, :-1]).double().flatten(), 0.5)
+
+
+def test_flips_depend_on_seed_and_step_alone() -> None:
+    """Not on the batches asked for before, nor on torch's generator."""
+    forward = [Batches(coins(), None, 20, seed=4)(step)[0] for step in range(7)]
+    torch.manual_seed(2)
+    backward = Batches(coins(), None, 20, seed=4)
+    for step in reversed(range(7)):
+        assert torch.equal(backward(step)[0], forward[step])
+    other = torch.cat([Batches(coins(), None, 20, seed=5)(step)[0] for step in range(3)])
+    assert not torch.equal(other, torch.cat(forward[:3]))
+
+
+def test_flips_are_not_the_noise_of_the_model() -> None:
+    """The model draws under the key of the same seed and step, but other numbers.
+
+    Made to fail by leaving the flips' own part out of their key.
+    """
+    flipped = Batches(coins(), None, ROWS, seed=4)(9)[0][:, IDENTITY:]
+    with random.keyed(4, step=9):
+        noise = random.uniform((ROWS, IDENTITY + FAIR), torch.float32)[:, IDENTITY:]
+    assert_mean((flipped == (noise < 0.5)).double().flatten(), 0.5)
+
+
+class Watching(Bound):
+    """The bound, and what it was asked of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(
+        self, model: nn.Module, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, ELBO]:
+        """The loss and the bound."""
+        self.seen.append(x.clone())
+        return super().forward(model, x, context)
+
+
+def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
+    """The user does nothing: training bits change, validation bits are those of the data set.
+
+    The first six pixels spell the row, so a batch is compared with the very rows it was cut from.
+    """
+    gray = coins().gray
+    bits = binarized(Dataset("coins", gray, gray[:10], gray[:10], bins=3))
+    watching = Watching()
+    model = VAE(IDENTITY + FAIR, 2, latents=1, width=4, depth=1)
+    for _ in fit(model, bits, watching, steps=40, batch_size=ROWS, progress=False):
+        pass
+    seen = torch.stack([in_order(x) for x in watching.seen]).double()
+    assert_mean(seen, 0.5 * torch.ones(ROWS, FAIR))
+    assert_mean((seen == in_order(bits.train)).double().flatten(), 0.5)
+    plain = Watching()
+    kept = Dataset("bits", bits.train, bits.validation, bits.test, bins=2)
+    for _ in fit(model, kept, plain, steps=2, batch_size=ROWS, progress=False):
+        pass
+    assert all(torch.equal(in_order(x), in_order(bits.train)) for x in plain.seen)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: VAE((1, 8, 8), 2, latents=2, width=8, depth=1),
+        lambda: Diffusion((1, 8, 8), 2, steps=4, width=8, depth=1),
+    ],
+    ids=["vae", "diffusion"],
+)
+def test_a_resumed_run_on_coins_is_the_uninterrupted_one_bit_for_bit(
+    build: Callable[[], LatentModel], tmp_path: Path
+) -> None:
+    """Stopped in the third epoch, between two checkpoints: losses, bits and weights go on alike."""
+    bits = binarized(digits())
+
+    def run(path: Path, stop: int) -> tuple[list[float], list[Tensor], Tensor]:
+        torch.manual_seed(7)
+        model, watching, losses = build(), Watching(), []
+        for step in fit(
+            model,
+            bits,
+            watching,
+            steps=12,
+            batch_size=300,
+            checkpoint=path,
+            checkpoint_every=4,
+            validate_every=6,
+            progress=False,
+        ):
+            losses.append(step.loss)
+            if step.number == stop:
+                break
+        return losses, watching.seen, flat(model)
+
+    losses, seen, final = run(tmp_path / "whole", 12)
+    run(tmp_path / "parts", 10)
+    again, seen_again, final_again = run(tmp_path / "parts", 12)
+    assert again == losses[8:]
+    assert all(torch.equal(a, b) for a, b in zip(seen_again, seen[8:], strict=True))
+    assert torch.equal(final_again, final)

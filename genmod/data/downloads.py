@@ -1,0 +1,151 @@
+"""MNIST and Fashion-MNIST: looked for on disk, fetched through torchvision, believed once checked.
+
+Files lie as torchvision lays them out, ``root/MNIST/raw`` and ``root/FashionMNIST/raw``, so that one
+copy serves both. What is fetched is checked beside its place and moved there file by file, each in
+one move: a download that stops half-way leaves nothing behind that looks whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import Tensor
+
+from genmod.data.idx import IDXFile
+
+ROOT = "GENMOD_DATA"
+"""The environment variable that says where data lie."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images and labels that everybody has the same copy of.
+
+    Args:
+        name: what reports call it.
+        folder: torchvision's name for it, that of its folder.
+        files: training images, training labels, test images, test labels.
+        fetch: puts the files into ``folder/raw`` below the folder that it is given.
+    """
+
+    name: str
+    folder: str
+    files: tuple[IDXFile, IDXFile, IDXFile, IDXFile]
+    fetch: Callable[[Path], None]
+
+    def load(self, root: Path | str | None = None, download: bool = True) -> list[Tensor]:
+        """The four arrays, ``torch.uint8``, in the order of ``files``.
+
+        Args:
+            root: the folder that holds ``folder``; :func:`default_root` if not given.
+            download: whether to fetch files that are not there.
+
+        Raises:
+            ValueError: files that are missing and cannot be fetched, or that are not the original ones.
+        """
+        root = default_root() if root is None else Path(root).expanduser()
+        place = root / self.folder / "raw"
+        if self._missing(place) and download:
+            self._download(root, place)
+        paths = [file.find(place) for file in self.files]
+        found = [path for path in paths if path is not None]
+        if len(found) < len(paths):
+            raise ValueError(self._complaint(place, "download=False"))
+        return [file.read(path) for file, path in zip(self.files, found, strict=True)]
+
+    def _missing(self, place: Path) -> list[IDXFile]:
+        return [file for file in self.files if file.find(place) is None]
+
+    def _download(self, root: Path, place: Path) -> None:
+        """Fetch all files beside their place, check them, and move those that are missing."""
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(
+                prefix=f"{self.folder}-", suffix=".writing", dir=root
+            ) as beside:
+                self.fetch(Path(beside))
+                fetched = Path(beside) / self.folder / "raw"
+                for file in self.files:
+                    file.read(fetched / file.name)
+                place.mkdir(parents=True, exist_ok=True)
+                for file in self._missing(place):
+                    os.replace(fetched / file.name, place / file.name)
+        except (OSError, HTTPException, RuntimeError) as error:
+            # torchvision says RuntimeError when every mirror has failed.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(self._complaint(place, f"the download failed: {reason}")) from error
+
+    def _complaint(self, place: Path, reason: str) -> str:
+        missing = ", ".join(file.name for file in self._missing(place))
+        return (
+            f"got {place} without {missing} ({reason}); expected the four files of {self.folder} in IDX "
+            f"format, plain or with .gz after their names; put them there, or name the folder that holds "
+            f"{self.folder}/raw by root=... or the environment variable {ROOT}, or call with "
+            "download=True where there is a network"
+        )
+
+
+def default_root() -> Path:
+    """The folder ``GENMOD_DATA`` names, else ``genmod`` in the user's cache.
+
+    The cache is ``XDG_CACHE_HOME``, else ``~/.cache``. A variable set to nothing counts as not set.
+    """
+    named = os.environ.get(ROOT)
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "genmod"
+
+
+def _fetch_mnist(beside: Path) -> None:
+    # Not at the top, here and below: only a download needs torchvision, which takes a second to import.
+    from torchvision.datasets import MNIST
+
+    MNIST(beside, download=True)
+
+
+def _fetch_fashion_mnist(beside: Path) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    FashionMNIST(beside, download=True)
+
+
+def _files(
+    train_images: str, train_labels: str, test_images: str, test_labels: str
+) -> tuple[IDXFile, IDXFile, IDXFile, IDXFile]:
+    """The four files from their digests: 60,000 and 10,000 images of 28 x 28."""
+    return (
+        IDXFile("train-images-idx3-ubyte", (60_000, 28, 28), train_images),
+        IDXFile("train-labels-idx1-ubyte", (60_000,), train_labels),
+        IDXFile("t10k-images-idx3-ubyte", (10_000, 28, 28), test_images),
+        IDXFile("t10k-labels-idx1-ubyte", (10_000,), test_labels),
+    )
+
+
+MNIST = Collection(
+    "mnist",
+    "MNIST",
+    _files(
+        "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+        "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+        "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+    ),
+    _fetch_mnist,
+)
+FASHION_MNIST = Collection(
+    "fashion-mnist",
+    "FashionMNIST",
+    _files(
+        "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+        "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+        "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+        "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+    ),
+    _fetch_fashion_mnist,
+)
