@@ -18,7 +18,6 @@ from genmod.nn import outputs
 from genmod.shapes import size
 from genmod.types import Shape
 
-
 _BROAD = 0.1
 """The narrowest scale a customary decoder starts from, where levels lie in [-1, 1]."""
 

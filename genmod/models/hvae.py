@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genmod import decoders, encoders
 from genmod.checks import require
+from genmod.decoders import Decoder
 from genmod.model import LatentModel
 from genmod.models.build import chosen, customary_decoder, event_shape
 from genmod.nn import MLP, Networks
@@ -38,6 +39,8 @@ class HVAE(LatentModel):
         width, depth, dropout: of the customary networks: perceptrons, or convolutions next to images
             of at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
+        decoder: a decoder of your own. What it is given has ``latents[0]`` numbers (``z1``) bottom-up,
+            and ``networks.features`` numbers (the state below all latents) top-down.
 
     For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
     :class:`~genmod.priors.Nested` prior (bottom-up), or ``LatentModel(encoders.TopDown(...), decoder,
@@ -61,6 +64,7 @@ class HVAE(LatentModel):
         depth: int | None = None,
         dropout: float = 0.0,
         networks: Networks | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         event = event_shape(shape, "parts")
         sizes = tuple(latents)
@@ -74,7 +78,8 @@ class HVAE(LatentModel):
         kind = chosen(networks, event, width, depth, dropout)
         build = _bottom_up if inference is Inference.BOTTOM_UP else _top_down
         encoder, prior, handed = build(event, bins, sizes, kind)
-        super().__init__(encoder, customary_decoder(kind, (handed,), event, bins), prior)
+        decoder = decoder or customary_decoder(kind, (handed,), event, bins)
+        super().__init__(encoder, decoder, prior)
 
 
 _Parts = tuple[encoders.Encoder, Prior, int]

@@ -72,10 +72,10 @@ def test_one_component_is_a_discretized_logistic() -> None:
 def test_draws_follow_the_masses() -> None:
     torch.manual_seed(0)
     law, bins, rows = mixture(9, 3), 9, 20_000
-    wide = DiscretizedMixture(
-        *(part[:1].expand(rows, -1, -1) for part in (law.logits, law.location, law.log_scale)),
-        Bins(bins),
+    logits, location, log_scale = (
+        part[:1].expand(rows, -1, -1) for part in (law.logits, law.location, law.log_scale)
     )
+    wide = DiscretizedMixture(logits, location, log_scale, Bins(bins))
     with random.keyed(1):
         drawn = wide.sample()
     hits = (drawn[..., None] == torch.arange(bins)).double()

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.denoisers import Learned
 from genmod.distributions import Normal
 from genmod.evaluation import evaluate, pixel_histogram
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import MLP, ConvDecoder, ConvEncoder, Convolutions, Perceptrons, UNet, customary
+from genmod.priors import Denoising
 from genmod.training import fit, train
 
 SHAPE = (1, 16, 16)
@@ -74,8 +76,10 @@ def test_images_get_convolutions_and_tables_of_pixels_perceptrons() -> None:
     assert isinstance(image.encoder.network, ConvEncoder)
     assert isinstance(image.decoder.network, ConvDecoder)
     assert isinstance(table.encoder.network, MLP)
-    denoiser = Diffusion((1, 28, 28), 256).prior.denoiser
-    assert isinstance(denoiser.network, UNet)
+    prior = Diffusion((1, 28, 28), 256).prior
+    assert isinstance(prior, Denoising)
+    assert isinstance(prior.denoiser, Learned)
+    assert isinstance(prior.denoiser.network, UNet)
     assert isinstance(VAE((1, 28, 28), 256, networks=Perceptrons()).encoder.network, MLP)
     assert isinstance(customary((2, 100)), Convolutions)
     assert isinstance(customary((100,)), Perceptrons)
