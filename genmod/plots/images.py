@@ -1,8 +1,9 @@
-"""Pictures: grids of samples, and inputs beside their reconstructions."""
+"""Pictures: grids of samples, rows of images, inputs above their reconstructions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.plots.style import INK, figure
+from genmod.plots.style import INK, LABEL, NOTE, figure, letters, wrap
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
@@ -34,39 +35,141 @@ def grid(images: Tensor, columns: int) -> Tensor:
     return canvas
 
 
-def samples(pictures: Mapping[str, Tensor], highest: float, columns: int = 6) -> Figure:
+def samples(
+    pictures: Mapping[str, Tensor],
+    highest: float,
+    columns: int = 6,
+    *,
+    colors: Mapping[str, str] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
     """A grid of images for each name, side by side.
 
     Args:
         pictures: images ``(N, 1, H, W)`` by title; a title may have several lines.
         highest: the value drawn black; 0 is drawn white.
         columns: images a row of each grid.
+        colors: the color of each title, by its first line; ink for the others.
+        title: of the figure, above.
+        caption: of the figure, below.
     """
     across = min(4, len(pictures))
     down = -(-len(pictures) // across)
-    made = figure(2.6 * across, 2.9 * down)
-    for index, (title, images) in enumerate(pictures.items()):
+    lines = max(name.count("\n") for name in pictures) + 1
+    made = figure(2.6 * across, (2.65 + 0.22 * lines) * down + 0.5 * bool(title), title, caption)
+    for index, (name, images) in enumerate(pictures.items()):
         axes = made.add_subplot(down, across, index + 1)
         draw(axes, grid(images, columns), highest)
-        axes.set_title(title, fontsize=9, color=INK)
+        color = (colors or {}).get(name.split("\n")[0], INK)
+        axes.set_title(name, fontsize=LABEL, color=color)
     return made
 
 
-def reconstructions(originals: Tensor, pictures: Mapping[str, Tensor], highest: float) -> Figure:
+def reconstructions(
+    originals: Tensor,
+    pictures: Mapping[str, Tensor],
+    highest: float,
+    *,
+    colors: Mapping[str, str] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
     """A row of inputs, and under it a row for each model.
 
     Args:
         originals: images ``(N, 1, H, W)``.
         pictures: what each model makes of them, by name.
         highest: the value drawn black.
+        colors: the color of each name; ink for the others.
+        title: of the figure, above.
+        caption: of the figure, below.
     """
     rows = {"input": originals, **pictures}
-    made = figure(0.55 * len(originals) + 1.6, 0.6 * len(rows) + 0.2)
-    for index, (name, images) in enumerate(rows.items()):
-        axes = made.add_subplot(len(rows), 1, index + 1)
-        draw(axes, grid(images, len(images)), highest)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, color=INK)
+    made = [
+        Row(name, images / highest, color=(colors or {}).get(name, INK))
+        for name, images in rows.items()
+    ]
+    return strips(made, title=title, caption=caption)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row of images with a name, and words above or under each image.
+
+    Args:
+        name: what stands to the left.
+        images: ``(N, 1, H, W)``; 0 is drawn white and 1 black, NaN is left empty.
+        above, under: for each image, words of one or more lines.
+        color: of the name.
+    """
+
+    name: str
+    images: Tensor
+    above: Sequence[str] = ()
+    under: Sequence[str] = ()
+    color: str = INK
+
+
+LINE = 0.175
+"""Inches that a line of the smallest words takes."""
+
+
+def strips(rows: Sequence[Row], title: str = "", caption: str = "", side: float = 0.72) -> Figure:
+    """Rows of images, one below the other, in columns.
+
+    Args:
+        rows: at least one, of images of one size.
+        title: of the figure, above.
+        caption: of the figure, below.
+        side: how many inches an image is wide.
+    """
+    require(len(rows) > 0, "no rows", "at least one row of images", "check the models")
+    margin = 0.25 + 0.088 * max(letters(line) for row in rows for line in row.name.split("\n"))
+    width = margin + side * max(len(row.images) for row in rows) + 0.1
+    pictures = [grid(row.images, len(row.images)) for row in rows]
+    tall = [
+        side * len(row.images) * picture.shape[0] / picture.shape[1]
+        for row, picture in zip(rows, pictures, strict=True)
+    ]
+    words = [(_space(row.above), _space(row.under)) for row in rows]
+    last = LINE * len(wrap(caption, width)) + 0.15 if caption else 0.0
+    high = sum(tall) + sum(above + under + 0.1 for above, under in words)
+    height = high + last + (0.42 if title else 0.05)
+    made = figure(width, height, title, caption, free=True)
+    top = high + last
+    for row, picture, size, (above, under) in zip(rows, pictures, tall, words, strict=True):
+        bottom = top - above - size
+        axes = made.add_axes(
+            (margin / width, bottom / height, side * len(row.images) / width, size / height)
+        )
+        draw(axes, picture, 1.0)
+        axes.set_ylabel(
+            row.name, rotation=0, ha="right", va="center", fontsize=LABEL, color=row.color
+        )
+        _words(axes, row)
+        top = bottom - under - 0.1
     return made
+
+
+def _space(words: Sequence[str]) -> float:
+    """Inches that words above or under a row take."""
+    lines = max((word.count("\n") + 1 for word in words), default=0)
+    return LINE * lines + 0.09 if lines else 0.0
+
+
+def _words(axes: Axes, row: Row) -> None:
+    """Words at the middle of each image, as ticks without marks."""
+    step = row.images.shape[-1] + 1
+    places = [step * (index + 0.5) for index in range(len(row.images))]
+    if row.under:
+        axes.set_xticks(places, list(row.under))
+        axes.tick_params(axis="x", length=0, labelsize=NOTE, labelcolor=INK)
+    if row.above:
+        above = axes.secondary_xaxis("top")
+        above.set_xticks(places, list(row.above))
+        above.tick_params(length=0, labelsize=NOTE, labelcolor=INK)
+        above.spines["top"].set_visible(False)
 
 
 def draw(axes: Axes, picture: Tensor, highest: float) -> None:

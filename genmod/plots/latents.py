@@ -2,46 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.plots.style import INK, figure, quiet
+from genmod.plots.images import draw, grid
+from genmod.plots.style import INK, LABEL, NOTE, figure, quiet
 
 
-def principal(codes: Tensor) -> Tensor:
-    """The first two principal components of codes ``(N, d)``, in the codes' own units, ``(N, 2)``."""
+@dataclass(frozen=True, eq=False)
+class Route:
+    """A way through a latent space.
+
+    Args:
+        codes: the codes along it, ``(K, d)``.
+        images: what each of them decodes to, ``(K, 1, H, W)``; 0 is drawn white, 1 black.
+        under: words under each image.
+        says: what names the row of images.
+    """
+
+    codes: Tensor
+    images: Tensor
+    under: Sequence[str] = ()
+    says: str = ""
+
+
+def principal(codes: Tensor, others: Tensor | None = None) -> Tensor:
+    """Codes along the two directions in which they vary most, in their own units, ``(N, 2)``.
+
+    Args:
+        codes: ``(N, d)``, whose directions and mean they are.
+        others: codes ``(M, d)`` to be seen in place of these, in the same plane.
+    """
     flat = codes.flatten(1).double()
-    centered = flat - flat.mean(0)
-    _, _, directions = torch.linalg.svd(centered, full_matrices=False)
-    seen = centered @ directions[:2].T
+    mean = flat.mean(0)
+    _, _, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+    shown = flat if others is None else others.flatten(1).double()
+    seen = (shown - mean) @ directions[:2].T
     return torch.nn.functional.pad(seen, (0, 2 - seen.shape[1]))
 
 
-def latent_spaces(codes: Mapping[str, Tensor], labels: Tensor) -> Figure:
+def latent_spaces(
+    codes: Mapping[str, Tensor],
+    labels: Tensor,
+    routes: Mapping[str, Route] | None = None,
+    *,
+    colors: Mapping[str, str] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
     """A scatter of codes for each model, colored by label; a circle marks two standard deviations.
 
     Args:
         codes: codes ``(N, d)`` by title.
         labels: one whole number a row, ``(N,)``.
+        routes: a way through each of the spaces, by the same titles: it is drawn in, and what lies
+            along it is shown below.
+        colors: the color of each title; ink for the others.
+        title: of the figure, above.
+        caption: of the figure, below.
     """
-    made = figure(3.7 * len(codes) + 0.6, 3.7)
-    wheel = colormaps["tab10"]
-    last = None
-    for index, (title, points) in enumerate(codes.items()):
-        axes = quiet(made.add_subplot(1, len(codes), index + 1))
-        seen = principal(points)
-        last = axes.scatter(
-            seen[:, 0], seen[:, 1], c=labels, cmap=wheel, s=7, vmin=-0.5, vmax=9.5, linewidths=0
-        )
-        turn = torch.linspace(0, 2 * torch.pi, 200)
-        axes.plot(2 * turn.cos(), 2 * turn.sin(), color=INK, lw=0.8, ls=":")
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.set_title(title, fontsize=9, color=INK)
-    if last is not None:
-        bar = made.colorbar(last, ax=made.axes, ticks=range(10), shrink=0.8)
-        bar.ax.tick_params(labelsize=8)
+    routes = routes or {}
+    wide, count = 5.2, len(codes)
+    tall = 1.15 if routes else 0.0
+    made = figure(wide * count + 0.6, wide + tall + 0.9 * bool(title), title, caption)
+    ratios = [wide - 0.4, tall] if routes else [1.0]
+    spec = made.add_gridspec(len(ratios), count, height_ratios=ratios)
+    above, last = [], None
+    for index, (name, points) in enumerate(codes.items()):
+        axes = quiet(made.add_subplot(spec[0, index]))
+        last = _scatter(axes, points, labels)
+        axes.set_title(name, fontsize=LABEL, color=(colors or {}).get(name, INK))
+        above.append(axes)
+        if name in routes:
+            _route(axes, principal(points, routes[name].codes))
+            _along(made.add_subplot(spec[1, index]), routes[name])
+    if last is not None and len(labels.unique()) > 1:
+        bar = made.colorbar(last, ax=above, ticks=range(10), shrink=0.9, pad=0.01)
+        bar.ax.tick_params(labelsize=NOTE)
+        bar.set_label("label", fontsize=LABEL, color=INK)
     return made
+
+
+def _scatter(axes: Axes, codes: Tensor, labels: Tensor) -> PathCollection:
+    seen = principal(codes)
+    size = max(3.0, min(14.0, 2.5e4 / len(seen)))
+    points = axes.scatter(
+        seen[:, 0], seen[:, 1], c=labels, cmap=colormaps["tab10"], s=size, vmin=-0.5, vmax=9.5,
+        linewidths=0, alpha=0.75,
+    )  # fmt: skip
+    turn = torch.linspace(0, 2 * torch.pi, 200)
+    axes.plot(2 * turn.cos(), 2 * turn.sin(), color=INK, lw=1.2, ls=":")
+    reach = 1.08 * max(2.0, float(seen.abs().max()))
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    return points
+
+
+def _route(axes: Axes, seen: Tensor) -> None:
+    """Where the way leads, over the points."""
+    axes.plot(seen[:, 0], seen[:, 1], color="white", lw=4.0, zorder=4)
+    axes.plot(
+        seen[:, 0],
+        seen[:, 1],
+        color=INK,
+        lw=1.8,
+        zorder=5,
+        marker="o",
+        ms=5.5,
+        mfc="white",
+        mew=1.5,
+    )
+    away = torch.nn.functional.normalize(seen[-1] - seen[0], dim=0)
+    for place, side, name in ((seen[0], -away, "A"), (seen[-1], away, "B")):
+        across, up = (14 * side).tolist()
+        axes.annotate(
+            name, (float(place[0]), float(place[1])), (across, up), textcoords="offset points",
+            ha="center", va="center", fontsize=LABEL + 2, fontweight="bold", color=INK, zorder=6,
+            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85},
+        )  # fmt: skip
+
+
+def _along(axes: Axes, route: Route) -> None:
+    """The images along the way, with words under each."""
+    draw(axes, grid(route.images, len(route.images)), 1.0)
+    step = route.images.shape[-1] + 1
+    count = len(route.images)
+    under = list(route.under) or ["A", *[""] * (count - 2), "B"]
+    axes.set_xticks([step * (index + 0.5) for index in range(count)], under)
+    axes.tick_params(axis="x", length=0, labelsize=NOTE, labelcolor=INK)
+    if route.says:
+        axes.set_xlabel(route.says, fontsize=NOTE, color=INK)

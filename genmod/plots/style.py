@@ -1,30 +1,99 @@
-"""What all figures share: one quiet style, no global state, files written at once."""
+"""What all figures share: one quiet style, no global state, files written at once.
+
+Sizes are for a lecture hall: a figure is about 10 inches wide, and no word is smaller than 9 points.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLORS = ("#3b6fb6", "#d1495b", "#2a9d8f", "#e09f3e", "#7b5ea7", "#5c677d")
+COLORS = ("#3b6fb6", "#d1495b", "#2a9d8f", "#e09f3e", "#7b5ea7", "#5c677d", "#9c6644", "#4f772d")
 """One color a series, told apart in gray as well."""
 INK = "#22272e"
+PALE = "#8b949e"
+TITLE, LABEL, NOTE = 14, 11.5, 9.5
+"""Points of a figure's title, of what names an axis or a picture, and of the smallest words."""
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure, inches; constrained, so that labels never overlap."""
-    made = Figure(figsize=(width, height), layout="constrained", dpi=150)
+def figure(
+    width: float, height: float, title: str = "", caption: str = "", *, free: bool = False
+) -> Figure:
+    """An empty figure, inches; constrained, so that labels never overlap.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        title: what is seen, above, at the left.
+        caption: what a reader should know, below; it is wrapped to the width.
+        free: leave the placing of axes to the caller.
+    """
+    made = Figure(figsize=(width, height), layout=None if free else "constrained", dpi=150)
     FigureCanvasAgg(made)
+    left = 0.1 / width
+    # The layout makes room for a title and a caption only where it may choose their height.
+    if title:
+        place = {"y": 1 - 0.08 / height, "va": "top"} if free else {}
+        made.suptitle(title, x=left, ha="left", fontsize=TITLE, color=INK, weight="bold", **place)
+    if caption:
+        place = {"y": 0.08 / height, "va": "bottom"} if free else {}
+        text = "\n".join(wrap(caption, width))
+        made.supxlabel(text, x=left, ha="left", fontsize=NOTE, color=INK, **place)
     return made
+
+
+def wrap(text: str, width: float) -> list[str]:
+    """Lines of the smallest words that fit a width in inches; a formula counts as it is read.
+
+    >>> wrap("one two", 0.5)
+    ['one', 'two']
+    """
+    fits = (width - 0.2) * 72 / (0.53 * NOTE)  # a letter is a bit over half as wide as it is high
+    lines: list[str] = []
+    for word in text.split():
+        if lines and letters(lines[-1]) + 1 + letters(word) <= fits:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def letters(text: str) -> int:
+    r"""How many letters a line shows: a command of a formula is one, its braces are none.
+
+    >>> letters(r"$\hat x_{t}$")
+    3
+    """
+    return len(re.sub(r"[{}$_^]|\\mathrm|\\,", "", re.sub(r"\\(?!mathrm)[A-Za-z]+ ?", "x", text)))
 
 
 def quiet(axes: Axes) -> Axes:
     """Only the two axes that carry numbers."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8, colors=INK)
+    axes.tick_params(labelsize=NOTE, colors=INK)
     return axes
+
+
+def named(axes: Axes, x: str, y: str) -> Axes:
+    """Say what the two axes are."""
+    axes.set_xlabel(x, fontsize=LABEL, color=INK)
+    axes.set_ylabel(y, fontsize=LABEL, color=INK)
+    return axes
+
+
+def palette(names: Iterable[str]) -> dict[str, str]:
+    """A color for each name, so that a model keeps its own in every figure.
+
+    >>> palette(["a", "b"])["b"] == COLORS[1]
+    True
+    """
+    return dict(zip(names, cycle(COLORS), strict=False))
 
 
 def save(made: Figure, path: Path) -> Path:

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from genmod import plots
+from genmod.evaluation import Profile
+from genmod.plots.distortion import GRAY, curve
 from genmod.plots.images import grid
 from genmod.plots.latents import principal
+from genmod.plots.style import letters, wrap
+from genmod.schedules import Cosine, LinearBeta, LinearLogSNR
 
 
 def drawn(figure: Figure, tmp_path: Path) -> Path:
     file = plots.save(figure, tmp_path / "made" / "figure.png")
     assert file.stat().st_size > 1000
     return file
+
+
+def line(axes: Axes, index: int = 0) -> tuple[Tensor, Tensor]:
+    """The points of a line."""
+    x, y = axes.lines[index].get_data()
+    return torch.as_tensor(np.asarray(x)), torch.as_tensor(np.asarray(y))
+
+
+# ---------------------------------------------------------------------- images
 
 
 def test_a_grid_holds_every_image_in_reading_order() -> None:
@@ -33,7 +50,7 @@ def test_a_grid_holds_every_image_in_reading_order() -> None:
 
 def test_samples_and_reconstructions(tmp_path: Path) -> None:
     images = torch.rand(12, 1, 8, 8)
-    figure = plots.samples({"data": images, "model\nof noise": images}, 1.0)
+    figure = plots.samples({"data": images, "model\nof noise": images}, 1.0, title="t", caption="c")
     assert [axes.get_title() for axes in figure.axes] == ["data", "model\nof noise"]
     drawn(figure, tmp_path)
     rows = plots.reconstructions(images, {"a": images, "b": images}, 1.0)
@@ -46,24 +63,71 @@ def test_only_gray_images_make_a_grid() -> None:
         grid(torch.rand(4, 3, 8, 8), 2)
 
 
+def test_the_columns_of_strips_stand_below_each_other_and_nothing_overlaps() -> None:
+    """Rows of different lengths, with words of several lines above and under them."""
+    images = torch.rand(5, 1, 8, 8)
+    rows = [
+        plots.Row("first\nrow", images, above=["above"] * 5, under=["one\ntwo"] * 5),
+        plots.Row(r"$\hat x$", images[:3]),
+    ]
+    figure = plots.strips(rows, "A title", "A caption of some words. " * 20, side=0.5)
+    figure.draw_without_rendering()
+    first, second = (axes.get_window_extent() for axes in figure.axes[:2])
+    assert first.width / 5 == pytest.approx(second.width / 3, rel=0.02)
+    assert first.x0 == pytest.approx(second.x0, abs=1)
+    found = [axes.get_tightbbox() for axes in figure.axes[:2]]
+    boxes = [box for box in found if box is not None]
+    boxes += [text.get_window_extent() for text in figure.texts]
+    spans = sorted((box.y0, box.y1) for box in boxes)
+    assert len(spans) == 4
+    assert all(low[1] <= high[0] for low, high in pairwise(spans))
+    page = figure.bbox
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes)
+
+
+def test_words_are_wrapped_as_they_are_read() -> None:
+    r"""A formula is as long as what it shows, not as its source."""
+    assert letters(r"$\bar\alpha_t$ is") == letters("aat is")
+    text = r"$\bar\alpha_t$ and $\mathrm{SNR}$ " * 20
+    lines = wrap(text, 3.0)
+    assert " ".join(lines) == text.strip()
+    assert max(map(letters, lines)) <= 2.8 * 72 / (0.53 * 9.5)
+
+
+# ---------------------------------------------------------------------- latents
+
+
 def test_principal_directions_are_those_of_most_variance() -> None:
-    torch.manual_seed(0)
     codes = torch.randn(500, 4, dtype=torch.float64) * torch.tensor([1.0, 5.0, 3.0, 0.1])
     seen = principal(codes)
     spread = torch.linalg.eigvalsh(codes.T.cov()).flip(0)
     torch.testing.assert_close(seen.var(0), spread[:2])
 
 
+def test_others_are_seen_in_the_same_plane() -> None:
+    """A code's place does not depend on whether it comes with the codes or beside them."""
+    codes = torch.randn(100, 5, dtype=torch.float64)
+    torch.testing.assert_close(principal(codes, codes[7:9]), principal(codes)[7:9])
+
+
 def test_one_dimensional_codes_can_be_drawn() -> None:
     assert principal(torch.randn(5, 1)).shape == (5, 2)
 
 
-def test_a_latent_space_has_a_point_a_code(tmp_path: Path) -> None:
+def test_a_latent_space_has_a_point_a_code_and_its_route(tmp_path: Path) -> None:
     codes = torch.randn(30, 4)
-    figure = plots.latent_spaces({"one": codes, "two": codes}, torch.arange(30) % 10)
+    route = plots.Route(codes[:5], torch.rand(5, 1, 8, 8), [f"{i}" for i in range(5)], "says")
+    labels = torch.arange(30) % 10
+    figure = plots.latent_spaces({"one": codes, "two": codes}, labels, {"one": route})
     points = [c for axes in figure.axes for c in axes.collections if isinstance(c, PathCollection)]
     assert [np.shape(c.get_offsets()) for c in points] == [(30, 2), (30, 2)]
+    along = torch.stack(line(figure.axes[0], -1), 1)
+    torch.testing.assert_close(along, principal(codes)[:5], rtol=1e-4, atol=1e-4)
     drawn(figure, tmp_path)
+    drawn(plots.latent_spaces({"no labels": codes}, torch.zeros(30)), tmp_path)
+
+
+# ---------------------------------------------------------------------- rates
 
 
 def test_levels_are_as_long_as_their_nats(tmp_path: Path) -> None:
@@ -81,16 +145,134 @@ def test_levels_are_as_long_as_their_nats(tmp_path: Path) -> None:
 
 
 def test_a_profile_integrates_to_the_nats_it_shows(tmp_path: Path) -> None:
+    """Of a chain's own levels, and of a measured profile, whose band is its error."""
     log_snr, nats = torch.linspace(4, -6, 50), torch.rand(50)
-    figure = plots.step_profile({"model": (torch.linspace(0, 1, 50), log_snr, nats)})
-    line = figure.axes[0].lines[0]
-    density = torch.as_tensor(line.get_ydata())
+    found = measured()
+    figure = plots.step_profile(
+        {"chain": (torch.linspace(0, 1, 50), log_snr, nats), "measured": found}
+    )
+    _, density = line(figure.axes[0], 0)
     torch.testing.assert_close((density * (log_snr[:-1] - log_snr[1:])).sum(), nats[1:].sum())
+    _, density = line(figure.axes[0], 1)
+    torch.testing.assert_close((density * -found.log_snr.diff()).sum(), found.nats.sum())
     drawn(figure, tmp_path)
+
+
+# ---------------------------------------------------------------------- rate and distortion
+
+
+def measured() -> Profile:
+    """A profile made by hand: an error of 100, 10, 1 and 0.1 gray levels from noise to data."""
+    gray = torch.tensor([0.1, 1.0, 10.0, 100.0], dtype=torch.float64)
+    return Profile(
+        t=torch.linspace(0, 1, 5, dtype=torch.float64),
+        log_snr=torch.tensor([8.0, 4.0, 1.0, -1.0, -5.0], dtype=torch.float64),
+        nats=torch.tensor([40.0, 20.0, 10.0, 2.0], dtype=torch.float64) * math.log(2),
+        error=torch.full((4,), 0.1, dtype=torch.float64),
+        rmse=gray / GRAY,
+        prior=4 * math.log(2),
+        left=24 * math.log(2),
+        dims=2,
+        samples=10,
+    )
+
+
+def test_the_rate_at_a_distortion_is_read_off_the_curve() -> None:
+    """In bits per dimension, each interval's rate half-way through it; by hand."""
+    rate, error = curve(measured())
+    torch.testing.assert_close(rate, torch.tensor([5, 11, 26, 56], dtype=torch.float64) / 2)
+    torch.testing.assert_close(error, torch.tensor([100, 10, 1, 0.1], dtype=torch.float64))
+    assert plots.rate_at(measured(), 1.0) == pytest.approx(13.0)
+    assert plots.rate_at(measured(), 5.5) == pytest.approx((11 + 26) / 4)
+    assert plots.rate_at(measured(), 200.0) == pytest.approx(2.5)
+    assert plots.rate_at(measured(), 0.01) is None
+
+
+def test_rate_and_distortion_end_with_x_told_exactly() -> None:
+    """The curve goes on to the whole code length at no error; the share below the visible is said."""
+    figure = plots.rate_distortion({"model": measured()}, visible=1.0)
+    left, upper, lower = figure.axes
+    whole = line(left, 2)
+    assert (float(whole[0]), float(whole[1])) == (pytest.approx(50.0), 0.0)
+    said = " ".join(text.get_text() for text in left.texts)
+    assert "74 % of the bits" in said  # from 13 bits/dim on, of 50
+    assert "12.00 bits/dim" in said  # the decoder's
+    torch.testing.assert_close(line(upper)[1], GRAY * measured().rmse)
+    assert float(line(lower)[1][0]) == pytest.approx(38.0)
+    never = plots.rate_distortion({"model": measured()}, visible=0.01)
+    assert "of the bits" not in " ".join(text.get_text() for text in never.axes[0].texts)
+
+
+# ---------------------------------------------------------------------- schedules
+
+
+def test_the_weight_of_a_step_is_the_lectures() -> None:
+    r""":math:`\beta_t^2 / (2 \tilde\beta_t (1 - \beta_t)(1 - \bar\alpha_t))`, from the betas themselves.
+
+    Sign flipped: the difference of log-SNRs in ``step_weights``.
+    """
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bar = (1 - beta).cumprod(0)
+    small = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]
+    expected = beta[1:].square() / (2 * small * (1 - beta[1:]) * (1 - alpha_bar[1:]))
+    t, weight = plots.step_weights(LinearBeta(1000), 1000)
+    torch.testing.assert_close(weight, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(t, torch.arange(1, 1000, dtype=torch.float64) / 999)
+    # A finer chain weighs its steps as continuous time does: minus half the slope, per step.
+    schedule = Cosine()
+    t, weight = plots.step_weights(schedule, 100_001)
+    middle = slice(1000, -1000)
+    slope = -0.5 * schedule.slope(t - 0.5e-5)
+    torch.testing.assert_close(1e5 * weight[middle], slope[middle], rtol=1e-3, atol=0)
+
+
+def test_schedules_and_weights_are_drawn_as_they_are() -> None:
+    shown = {"linear": LinearBeta(1000), "cosine": Cosine(), "own": LinearLogSNR(2.0, -6.0)}
+    figure = plots.schedules(shown, colors={"own": "#123456"})
+    t, alpha_bar = line(figure.axes[0], 2)
+    torch.testing.assert_close(alpha_bar, LinearLogSNR(2.0, -6.0).scales(t)[0].square())
+    torch.testing.assert_close(line(figure.axes[1], 1)[1].log(), Cosine().log_snr(t))
+    torch.testing.assert_close(line(figure.axes[2], 0)[1], LinearBeta(1000).log_snr(t))
+    figure = plots.loss_weights(shown, latents=50)
+    torch.testing.assert_close(
+        torch.stack(line(figure.axes[0], 1)), torch.stack(plots.step_weights(Cosine(), 50))
+    )
+    assert figure.axes[0].lines[-1].get_ydata() == [1, 1]
+
+
+# ---------------------------------------------------------------------- blur, refusals
+
+
+def test_sharpness_has_a_bar_a_kind_and_a_curve_a_model() -> None:
+    bars = {
+        "a": {"samples": (0.8, 0.1), "reconstructions": (0.5, 0.1)},
+        "b": {"samples": (1.2, 0.1)},
+    }
+    figure = plots.sharpness(bars, {"a": (torch.rand(4), torch.rand(4))})
+    widths = [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
+    assert widths == [0.8, 0.5, 1.2]
+
+
+def test_a_model_keeps_its_color_and_no_number_of_models_is_too_many() -> None:
+    many = plots.palette([f"model {index}" for index in range(20)])
+    assert len(many) == 20
+    assert len(set(list(many.values())[:8])) == 8
 
 
 def test_nothing_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="no profiles"):
         plots.step_profile({})
+    with pytest.raises(ValueError, match="no profiles"):
+        plots.rate_distortion({})
     with pytest.raises(ValueError, match="no models"):
         plots.level_rates({})
+    with pytest.raises(ValueError, match="no models"):
+        plots.sharpness({}, {})
+    with pytest.raises(ValueError, match="no schedules"):
+        plots.schedules({})
+    with pytest.raises(ValueError, match="no schedules"):
+        plots.loss_weights({})
+    with pytest.raises(ValueError, match="latents=1"):
+        plots.step_weights(Cosine(), 1)
+    with pytest.raises(ValueError, match="no rows"):
+        plots.strips([])

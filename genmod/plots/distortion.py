@@ -1,0 +1,115 @@
+"""Rate and distortion: how much of a code length pays for details that nobody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.evaluation import Profile
+from genmod.plots.style import INK, LABEL, NOTE, figure, named, palette, quiet
+
+GRAY = 127.5
+"""Gray levels, 0 to 255, in a unit of the scale [-1, 1] on which integers are noised."""
+
+
+def rate_at(profile: Profile, distortion: float) -> float | None:
+    """Bits/dim that a chain has paid when its error first falls to a distortion (in gray levels).
+
+    ``None`` if it never does before the decoder's turn. Between intervals, on the straight line.
+    """
+    rate, error = curve(profile)
+    below = (error <= distortion).nonzero().flatten()
+    if not len(below):
+        return None
+    first = int(below[0])
+    if first == 0:
+        return float(rate[0])
+    part = (error[first - 1] - distortion) / (error[first - 1] - error[first])
+    return float(torch.lerp(rate[first - 1], rate[first], part))
+
+
+def curve(profile: Profile) -> tuple[Tensor, Tensor]:
+    """Bits/dim paid on the way from noise to data, and the error of ``x_hat`` there in gray levels.
+
+    One entry an interval, from noise to data; the rate is the one half-way through the interval.
+    """
+    paid = profile.bits_per_dim(profile.paid)
+    return ((paid[1:] + paid[:-1]) / 2).flip(0), (GRAY * profile.rmse).flip(0)
+
+
+def rate_distortion(
+    profiles: Mapping[str, Profile],
+    visible: float = 1.0,
+    *,
+    colors: Mapping[str, str] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Distortion against rate, and both against log-SNR.
+
+    Args:
+        profiles: by model, of integer data.
+        visible: the error, in gray levels of 255, below which a difference counts as imperceptible.
+        colors: the color of each model.
+        title: of the figure, above.
+        caption: of the figure, below.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), figure 5.
+    """
+    require(len(profiles) > 0, "no profiles", "at least one diffusion", "use evaluation.profile")
+    colors = palette(profiles) | dict(colors or {})
+    made = figure(11.2, 4.6 + 0.6 * bool(caption), title, caption)
+    spec = made.add_gridspec(2, 2, width_ratios=[1.15, 1])
+    left = quiet(made.add_subplot(spec[:, 0]))
+    upper = quiet(made.add_subplot(spec[0, 1]))
+    lower = quiet(made.add_subplot(spec[1, 1], sharex=upper))
+    for place, (name, found) in enumerate(profiles.items()):
+        _rate_distortion(left, name, found, colors[name], visible, 0.6 - 0.2 * place)
+        upper.plot(found.middle, GRAY * found.rmse, color=colors[name], lw=2.2)
+        lower.plot(found.log_snr, found.bits_per_dim(found.paid), color=colors[name], lw=2.2)
+    upper.axhline(visible, color=INK, lw=1.0, ls=":")
+    upper.annotate(
+        f"{visible:g} gray level", (0.01, visible), xycoords=upper.get_yaxis_transform(),
+        xytext=(0, 3), textcoords="offset points", fontsize=NOTE, color=INK,
+    )  # fmt: skip
+    upper.set_yscale("log")
+    upper.yaxis.set_major_formatter("{x:g}")
+    upper.tick_params(labelbottom=False)
+    named(left, "bits/dim paid so far", r"error of $\hat x(z_t)$, gray levels of 255")
+    named(upper, "", "error")
+    named(lower, "log-SNR  (noise on the left, data on the right)", "bits/dim paid")
+    left.set_ylim(bottom=0)
+    if len(profiles) > 1:
+        left.legend(fontsize=NOTE + 0.5, framealpha=0.9, edgecolor="white")
+    return made
+
+
+def _rate_distortion(
+    axes: Axes, name: str, found: Profile, color: str, visible: float, height: float
+) -> None:
+    """One model: its curve, and the bits of what lies below the visible."""
+    rate, error = curve(found)
+    whole = float(found.bits_per_dim(found.paid[0] + found.rest[0]))
+    end, last = float(found.bits_per_dim(found.paid[0])), float(error[-1])
+    axes.plot([*rate.tolist(), end], [*error.tolist(), last], color=color, lw=2.4, label=name)
+    axes.plot([end, whole], [last, 0], color=color, lw=1.6, ls="--")
+    axes.plot([whole], [0], color=color, marker="o", ms=7, clip_on=False, zorder=5)
+    if whole - end > 0.15 * whole:  # else too short to be written at
+        axes.annotate(
+            f"decoder: {whole - end:.2f} bits/dim", ((end + whole) / 2, last / 2), (6, 6),
+            textcoords="offset points", fontsize=NOTE + 0.5, color=color,
+        )  # fmt: skip
+    at = rate_at(found, visible)
+    if at is not None:
+        axes.axvspan(at, whole, color=color, alpha=0.13, linewidth=0)
+        share = 100 * (whole - at) / whole
+        says = f"{share:.0f} % of the bits\npay for details\nbelow {visible:g} gray level"
+        axes.text(
+            (at + whole) / 2, height, says, transform=axes.get_xaxis_transform(),
+            ha="center", va="center", fontsize=LABEL, color=INK,
+        )  # fmt: skip

@@ -1,0 +1,240 @@
+r"""Profiles: each noise level costs what the closed form says, and all of them what the bound says.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod.evaluation import STATES, denoising, profile
+from genmod.evaluation.scoring import score
+from genmod.model import LatentModel
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
+from tests.oracles import (
+    MILD,
+    GaussianData,
+    bent,
+    constant_noise,
+    correlated,
+    exact_diffusion,
+    real,
+    standard_diffusion,
+)
+from tests.statistics import MAX_Z, assert_equal_means
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SCHEDULES: dict[str, Schedule] = {
+    "linear log-SNR": LinearLogSNR(4.0, -4.0),
+    "cosine": Cosine(0.0, 4.0, -4.0),
+    "linear beta": LinearBeta(50),
+}
+
+
+def gaussian_nats(data: GaussianData, log_snr: Tensor) -> Tensor:
+    r""":math:`\tfrac12 \sum_i \log\frac{1 + v_a l_i}{1 + v_b l_i}` between each end and the next."""
+    whole = torch.log1p(log_snr.exp()[:, None] * data.values).sum(1)
+    return 0.5 * (whole[:-1] - whole[1:])
+
+
+def gaussian_square(data: GaussianData, log_snr: Tensor) -> Tensor:
+    r"""The mean of :math:`\sum_i l_i / (1 + e^\lambda l_i)` over each interval of log-SNR.
+
+    Its integral is :math:`l \lambda - l \log(1 + e^\lambda l)`.
+    """
+    level = log_snr[:, None]
+    whole = (data.values * (level - torch.log1p(level.exp() * data.values))).sum(1)
+    return (whole[:-1] - whole[1:]) / (log_snr[:-1] - log_snr[1:])
+
+
+# ---------------------------------------------------------------------- against closed forms
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_in_continuous_time_an_interval_costs_the_closed_form_whatever_the_schedule(
+    name: str,
+) -> None:
+    """Gaussian data under the optimal denoiser; the standard error is honest, too.
+
+    Flipped: the sign of ``Profile.width``; the weight left out of ``nats``.
+    """
+    data = correlated()
+    x = data.law.sample((4000,))
+    found = profile(exact_diffusion(data, SCHEDULES[name], None), x, levels=10, seed=3)
+    expected = gaussian_nats(data, found.log_snr)
+    z = (found.nats - expected) / found.error
+    assert float(z.abs().max()) < MAX_Z
+    # The z-scores of ten intervals: not much smaller than one, or the error would be idle talk.
+    assert 0.2 < float(z.square().mean().sqrt()) < 2
+    density = expected / (found.log_snr[:-1] - found.log_snr[1:])
+    assert ((found.density - density).abs() < MAX_Z * found.density_error).all()
+
+
+def test_the_error_of_a_denoiser_is_its_mean_square_over_the_interval() -> None:
+    """Its closed form where log-SNR is linear in time, so that levels are visited evenly in it.
+
+    Flipped: the sign of the log-SNR in ``square``.
+    """
+    data = correlated()
+    x = data.law.sample((4000,))
+    found = profile(exact_diffusion(data, MILD, None), x, levels=8)
+    square = gaussian_square(data, found.log_snr) / 3
+    torch.testing.assert_close(found.rmse.square(), square, rtol=0.06, atol=0)
+    # Between the spread of the data where all is noise, and that of the noise where little is.
+    assert (found.rmse.diff() > 0).all()
+    assert found.rmse[-1] < math.sqrt(float(data.values.mean()))
+    assert found.rmse[0] < float((-0.5 * MILD.log_snr(real(0.125))).exp())
+
+
+def test_all_that_is_paid_is_the_entropy_and_what_the_end_of_noise_loses() -> None:
+    """With the exact decoder, in continuous time, nothing else is lost.
+
+    Flipped: the sign of the reconstruction in ``left``.
+    """
+    data = correlated()
+    model = exact_diffusion(data, MILD, None)
+    totals = []
+    for seed in range(30):
+        found = profile(model, data.law.sample((64,)), levels=8, seed=seed)
+        totals.append(found.paid[0] + found.rest[0])
+    mean, error = torch.stack(totals).mean(), torch.stack(totals).std() / math.sqrt(30)
+    expected = float(data.law.entropy()) + data.mismatch(MILD)
+    assert abs(float(mean) - expected) < MAX_Z * float(error)
+
+
+# ---------------------------------------------------------------------- against the bound itself
+
+
+def latent_model() -> LatentModel:
+    """A diffusion of five latents over the code of a VAE, with weights that say something."""
+    model = LatentDiffusion(3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=5))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+MODELS: dict[str, tuple[Callable[[], LatentModel], Tensor]] = {
+    "any denoiser": (lambda: bent(9), real(0.7, -1.3)),
+    "another variance": (lambda: standard_diffusion(2, MILD, 6), real(0.7, -1.3)),
+    "two latents": (lambda: bent(2), real(0.7, -1.3)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_with_a_level_for_each_step_it_is_the_score_step_by_step(name: str) -> None:
+    """On one noise for all: each step once, in the order of time, whole and unweighted.
+
+    Flipped: ``max`` for ``min``; the sign of the reconstruction in ``left``; ``t`` in ``_log_snr``
+    (reversed).
+    """
+    build, noise = MODELS[name]
+    model, x = build(), torch.randn(53, 2)
+    with constant_noise(noise):
+        found, scores = profile(model, x, levels=64), score(model, x)
+    assert scores.levels is not None
+    t, log_snr, nats = scores.levels
+    torch.testing.assert_close(found.t[1:], t)
+    torch.testing.assert_close(found.log_snr[1:], log_snr)
+    torch.testing.assert_close(found.nats, nats, rtol=1e-10, atol=1e-12)
+    assert found.prior == pytest.approx(float(scores.rates["prior"].mean()), rel=1e-10)
+    assert found.left == pytest.approx(-float(scores.reconstruction.mean()), rel=1e-10)
+    whole = found.paid + found.rest
+    torch.testing.assert_close(whole, -scores.value.mean().expand_as(whole), rtol=1e-10, atol=0)
+
+
+def test_what_is_paid_grows_by_what_each_step_costs() -> None:
+    """From noise to data; what is left at the clean end is the decoder's.
+
+    Flipped: the direction of the sums in ``paid`` and in ``rest``.
+    """
+    found = profile(bent(7), torch.randn(20, 2))
+    assert found.paid[-1] == found.prior
+    assert found.rest[0] == found.left
+    torch.testing.assert_close(-found.paid.diff(), found.nats)
+    torch.testing.assert_close(found.rest.diff(), found.nats)
+    bits = found.bits_per_dim(torch.tensor(2 * math.log(2)))
+    assert float(bits) == pytest.approx(1.0)
+
+
+def test_fewer_levels_than_steps_add_up_to_the_same_mean() -> None:
+    """Forty-one latents in seven intervals that cut steps in two.
+
+    Flipped: the weight left out of ``nats``.
+    """
+    model, x = bent(41), torch.randn(24, 2)
+    few = [profile(model, x, levels=7, seed=seed) for seed in range(24)]
+    totals = torch.stack([found.nats.sum() for found in few])
+    full = torch.stack([score(model, x, seed=s).rates["steps"].mean() for s in range(24)])
+    assert_equal_means(totals, full, name="steps")
+    every = profile(model, x, levels=40)
+    ends = every.log_snr[0], every.log_snr[-1]
+    assert (few[0].log_snr[0], few[0].log_snr[-1]) == ends
+    assert (few[0].log_snr.diff() < 0).all()
+
+
+def test_a_nested_diffusion_is_profiled_inside_its_model() -> None:
+    """Its latents are noised; what is left also holds the price of the latent itself.
+
+    Flipped: the sign of the other rates in ``left``.
+    """
+    model, x = latent_model(), torch.randn(20, 3)
+    with constant_noise(real(0.4)):
+        found, scores = profile(model, x), score(model, x)
+    assert len(found.nats) == 4
+    assert found.dims == 3
+    left = scores.rates["latent"] - scores.reconstruction
+    assert found.left == pytest.approx(float(left.mean()), rel=1e-10)
+    torch.testing.assert_close(found.nats.sum(), scores.rates["steps"].mean(), rtol=1e-10, atol=0)
+    prior = denoising(model)
+    assert prior is not None
+    assert prior.shape == (2,)
+
+
+# ---------------------------------------------------------------------- noise, errors, refusals
+
+
+def test_noise_is_keyed_by_the_seed_and_differs_from_row_to_row() -> None:
+    """Equal rows cost differently, in one block and in the next; one sample has no standard error."""
+    model, rows = bent(None), STATES // 4
+    x = torch.ones(2 * rows, 2)
+
+    def nats(seed: int, x: Tensor) -> Tensor:
+        return profile(model, x, levels=4, seed=seed).nats
+
+    assert torch.equal(nats(1, x), nats(1, x))
+    assert not torch.equal(nats(1, x), nats(2, x))
+    assert not torch.equal(nats(1, x), nats(1, x[:rows]))
+    assert (profile(model, x[:rows], levels=4).error > 0).all()
+    assert profile(model, x[:1], levels=4).error.isnan().all()
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    """A diffusion in training mode, with dropout, is measured without it and stays in training."""
+    model, x = Diffusion(2, width=8, dropout=0.5), torch.randn(16, 2)
+    model.train()
+    torch.manual_seed(1)
+    first = profile(model, x, levels=4)
+    torch.manual_seed(2)
+    assert torch.equal(profile(model, x, levels=4).nats, first.nats)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_models_without_steps_are_refused() -> None:
+    """A VAE, a hierarchy, a diffusion of one latent; no levels; no data."""
+    x = torch.randn(4, 3)
+    for model in (VAE(3, width=8), HVAE(3, latents=(2, 1), width=8), Diffusion(3, steps=1)):
+        with pytest.raises(ValueError, match="without denoising steps"):
+            profile(model, x)
+    assert denoising(VAE(3, width=8)) is None
+    with pytest.raises(ValueError, match="levels=0"):
+        profile(Diffusion(3, width=8), x, levels=0)
+    with pytest.raises(ValueError, match="no data"):
+        profile(Diffusion(3, width=8), x[:0])
