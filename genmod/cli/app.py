@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from genmod.cli.choices import Data
 from genmod.version import __version__
 
 app = typer.Typer(
@@ -41,17 +42,59 @@ def root(
 
 @app.command()
 def compare(
-    out: Annotated[Path, typer.Option(help="Where the report and the figures go.")] = Path(
-        "runs/compare"
-    ),
+    data: Annotated[Data, typer.Option(help="What to train on.")] = Data.DIGITS,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where MNIST/raw and FashionMNIST/raw lie, or are to be fetched to."),
+    ] = None,
+    binarize: Annotated[
+        bool,
+        typer.Option("--binarize", help="Gray levels as biased coins, flipped anew each time."),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="Where the report, the figures and the models go.")
+    ] = Path("runs/compare"),
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model to train (vae, hvae-top-down, ...), with those it needs; repeatable."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, weights, batches and noise.")] = 0,
     effort: Annotated[
         float, typer.Option(help="Fraction of the customary training steps (0.01 for a look).")
     ] = 1.0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train each model no longer than about this.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Models to train at a time, one thread each; one a core, at least 2."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw away what an earlier run left in --out.")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
-    """Train the whole family on the digits, score it, draw it: some minutes on 2 cores."""
-    # Not at the top: torch takes a second to import, and --help should not wait for it.
-    from genmod.cli.comparing import run
+    """Train the whole family on a data set, score it, draw it; or go on where that stopped.
 
-    run(out, seed, effort, progress)
+    Some minutes on 2 cores for the digits.
+    """
+    # Not at the top: torch takes a second to import, and --help should not wait for it.
+    from genmod.cli.comparing import Request, run
+
+    run(
+        Request(
+            data=data,
+            root=root,
+            binarize=binarize,
+            out=out,
+            models=models,
+            seed=seed,
+            effort=effort,
+            minutes=minutes,
+            jobs=jobs,
+            fresh=fresh,
+            progress=progress,
+        )
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from genmod.compare.files import write_json, write_text
 from genmod.evaluation import Report
 
 _EXPLAINED = """\
@@ -16,6 +15,11 @@ _EXPLAINED = """\
   visited; **estimate**, near it; **none**, it bounds nothing (an autoencoder's reconstruction).
 * `terms`: the reconstruction, minus what each group of latents costs.
 """
+_IRREDUCIBLE = """\
+* `irreducible nats`: what the coin flips of dynamic binarization cost by themselves, which no model
+  of bits can save: `nats` can reach minus that, and no more.
+"""
+_OPTIONAL = "irreducible nats"
 
 
 def row(report: Report) -> dict[str, str]:
@@ -29,6 +33,7 @@ def row(report: Report) -> dict[str, str]:
         "model": report.name,
         "bits/dim": "-" if bits is None else f"{bits.mean:.3f} ± {bits.error:.3f}",
         "nats": str(report.value),
+        _OPTIONAL: "-" if report.irreducible is None else f"{report.irreducible:.2f}",
         "stamp": report.stamp.value,
         "log p(x), importance-weighted": weighted,
         "terms, nats": " - ".join(terms) or "-",
@@ -37,10 +42,19 @@ def row(report: Report) -> dict[str, str]:
     }
 
 
-def write_json(reports: Sequence[Report], settings: Mapping[str, object], path: Path) -> Path:
+def table(reports: Sequence[Report]) -> list[dict[str, str]]:
+    """The lines of the table, without the column that only some data have."""
+    rows = [row(report) for report in reports]
+    if all(report.irreducible is None for report in reports):
+        for each in rows:
+            del each[_OPTIONAL]
+    return rows
+
+
+def write_report(reports: Sequence[Report], settings: Mapping[str, object], path: Path) -> Path:
     """All numbers, for programs."""
     content = {"settings": dict(settings), "models": [report.to_dict() for report in reports]}
-    return _write(path, json.dumps(content, indent=2) + "\n")
+    return write_json(path, content)
 
 
 def write_markdown(
@@ -52,23 +66,14 @@ def write_markdown(
     """The table and the figures, for people."""
     lines = ["# Comparison", ""]
     lines += [", ".join(f"{name}: {value}" for name, value in settings.items()), ""]
-    rows = [row(report) for report in reports]
+    rows = table(reports)
     lines += [_line(list(rows[0])), _line(["---"] * len(rows[0]))]
     lines += [_line(list(each.values())) for each in rows]
-    lines += ["", _EXPLAINED]
+    lines += ["", _EXPLAINED + (_IRREDUCIBLE if _OPTIONAL in rows[0] else "")]
     for title, file in figures.items():
         lines += [f"## {title}", "", f"![{title}]({file.relative_to(path.parent).as_posix()})", ""]
-    return _write(path, "\n".join(lines))
+    return write_text(path, "\n".join(lines))
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _write(path: Path, text: str) -> Path:
-    """Beside its place first, then moved: nobody reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-    return path

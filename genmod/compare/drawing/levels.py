@@ -1,0 +1,123 @@
+"""Nats per level, schedules, weights, profiles, and what imperceptible details cost."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from genmod import plots
+from genmod.compare.drawing.look import Look
+from genmod.evaluation import denoising
+from genmod.schedules import Cosine, LinearBeta, Schedule
+
+LATENTS = 1000
+"""``T`` of the lecture's schedules."""
+VISIBLE = 1.0
+"""The error, in gray levels of 255, below which a difference counts as imperceptible."""
+
+
+def rates(look: Look) -> Figure | None:
+    """The levels of the models that have a few: a diffusion's are drawn against log-SNR."""
+    found = {
+        name: {
+            level: (term.mean, term.error)
+            for level, term in look.reports[name].terms.items()
+            if level != "reconstruction"
+        }
+        for name in look.models
+        if name in look.reports and "steps" not in look.reports[name].terms
+    }
+    found = {name: levels for name, levels in found.items() if levels}
+    if not found:
+        return None
+    caption = (
+        "The KL divergence from posterior to prior of each level of latents, mean over test images "
+        "with its standard error (for bottom-up inference a sampled log-ratio). z1 lies next to the "
+        "data. A level near 0 is unused."
+    )
+    return plots.level_rates(
+        found, colors=look.colors, title="Nats paid for each level of latents", caption=caption
+    )
+
+
+def lecture_schedules() -> dict[str, Schedule]:
+    """The two of the lecture."""
+    return {f"linear beta, T = {LATENTS}": LinearBeta(LATENTS), "cosine": Cosine()}
+
+
+def schedules(look: Look) -> Figure:
+    """The lecture's schedules, and those that the diffusions use."""
+    own = {
+        f"{name}'s own": (look.colors[name], prior.schedule)
+        for name, model in look.diffusions.items()
+        if (prior := denoising(model)) is not None
+    }
+    shown = {**lecture_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
+    clean, noisy = Cosine().ends()
+    caption = (
+        r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
+        "so one looks at its logarithm, which is also what our networks are told in place of t. The "
+        f"cosine schedule, infinite at both ends, is cut at log-SNR {clean:.1f} and {noisy:.1f}."
+    )
+    return plots.schedules(
+        shown, colors={name: color for name, (color, _) in own.items()},
+        title="Noise schedules", caption=caption,
+    )  # fmt: skip
+
+
+def weights(look: Look) -> Figure:
+    """What the bound makes each step weigh, and what L_simple does."""
+    spans = []
+    for name, schedule in lecture_schedules().items():
+        _, weight = plots.step_weights(schedule, LATENTS)
+        spans.append(
+            f"{float(weight.max() / weight.min()):,.0f} times the smallest for {name.split(',')[0]}"
+        )
+    caption = (
+        rf"$\lambda_t$ of the bound L for T = {LATENTS} latents, with the posterior's variance for "
+        r"$\sigma_t^2$. Near t = 0, where $1-\bar\alpha_t$ approaches zero, a step weighs far more "
+        f"than elsewhere (the largest weight is {' and '.join(spans)}): the bound cares for the "
+        r"finest details. $L_\mathrm{simple}$ weighs all alike."
+    )
+    return plots.loss_weights(
+        lecture_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
+    )
+
+
+def step_profile(look: Look) -> Figure | None:
+    """Nats per unit of log-SNR, with standard errors."""
+    if not look.profiles:
+        return None
+    samples = next(iter(look.profiles.values())).samples
+    caption = (
+        r"The bound's integrand $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
+        f"{look.levels} intervals; the band is two standard errors over {samples} test images. The area "
+        "under a curve is what its denoising steps cost. In a latent diffusion it is latents that are "
+        "noised."
+    )
+    return plots.step_profile(
+        look.profiles, colors=look.colors, title="What each noise level costs", caption=caption
+    )
+
+
+def rate_distortion(look: Look) -> Figure | None:
+    """What imperceptible details cost."""
+    shown = {name: look.profiles[name] for name in look.pixel_diffusions}
+    if not shown:
+        return None
+    says = []
+    for name, found in shown.items():
+        decoder = float(found.bits_per_dim(found.rest[:1])[0])
+        whole = float(found.bits_per_dim(found.paid[:1])[0]) + decoder
+        says.append(
+            f"{name}: {whole:.2f} bits/dim in all, of which the decoder's last step {decoder:.2f}"
+        )
+    caption = (
+        "A receiver that has paid for the states down to t knows x with the error shown (root mean "
+        r"square of $x-\hat x(z_t)$, white 0 to black 255); the dashed end is the decoder's last "
+        "step, after which x is exact. "
+        + "; ".join(says) + "."
+    )  # fmt: skip
+    return plots.rate_distortion(
+        shown, VISIBLE, colors=look.colors,
+        title="Rate and distortion: what imperceptible details cost", caption=caption,
+    )  # fmt: skip
