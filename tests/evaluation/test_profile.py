@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.evaluation import STATES, denoising, profile
+from genmod.evaluation import denoising, profile
+from genmod.evaluation.profile import STATES
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
