@@ -1,51 +1,64 @@
-"""An autoencoder on the digits: it reconstructs, it bounds nothing, and it cannot be sampled.
+"""An autoencoder: it reconstructs, it bounds nothing, and feeding its decoder noise shows why.
 
-Run ``python examples/autoencoder.py``; the figure is runs/examples/autoencoder.png.
+Run ``python examples/autoencoder.py``, or with ``--data mnist``. The figures are
+runs/examples/autoencoder.png (test images, reconstructions, decoded noise) and
+runs/examples/autoencoder_latents.png (the latent space, colored by digit).
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import digits
+from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate
 from genmod.models import Autoencoder
 from genmod.training import fit, train
 
+DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/autoencoder.png")
 
 
-def main(steps: int) -> None:
-    """Train, report, and feed the decoder noise."""
-    torch.manual_seed(0)
-    data = digits()
+def main(data: Dataset, steps: int) -> None:
+    """Train x' = d(e(x)), report, and feed d the noise that the lecture tries first."""
     assert data.bins is not None
+    assert data.labels is not None
+    torch.manual_seed(0)
     model = Autoencoder(data.shape, data.bins, latents=8)
     print(model)
     train(fit(model, data, steps=steps))
-    model.cpu()
 
-    report = evaluate(model, data.test)
+    report = evaluate(model, data.test[:1000])
     print(f"log p(x | z) at the code: {report.value} nats (test, stamp: {report.stamp.value})")
 
-    # Nothing says how codes are distributed. N(0, I) is the guess that the lecture tries first, and
-    # noise with the codes' own mean and spread is a better guess that is still only a guess.
-    codes = model.encode(data.train)
+    # Nothing says how codes are distributed. N(0, I) is a guess, and noise with the codes' own mean
+    # and spread is a better guess that is still only a guess.
+    model.cpu()
+    codes, labels = model.encode(data.train[:3000]), data.labels["train"][:3000]
     assert isinstance(codes, torch.Tensor)
     noise = torch.randn(36, codes.shape[1])
+    for name, spread in {"codes": codes.std(0), "noise": noise.std(0)}.items():
+        print(f"standard deviations of {name}: {spread.min():.2f} to {spread.max():.2f}")
+
+    x = data.test[:36]
     pictures = {
-        "test images": data.test[:36],
-        "x' = d(e(x))": model.reconstruct(data.test[:36]),
+        "test images": x,
+        "x' = d(e(x))": model.reconstruct(x),
         "d(noise), N(0, I)": model.decode(noise).mean,
         "d(noise), spread of the codes": model.decode(codes.mean(0) + codes.std(0) * noise).mean,
     }
     plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
-    print(f"figure: {FIGURE}")
+    latents = FIGURE.with_name("autoencoder_latents.png")
+    title = f"Autoencoder, {codes.shape[1]} latent dimensions"
+    plots.save(plots.latent_spaces({title: codes}, labels), latents)
+    print(f"figures: {FIGURE}, {latents}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
     parser.add_argument("--steps", type=int, default=2000, help="steps of training")
-    main(parser.parse_args().steps)
+    chosen = parser.parse_args()
+    main(DATA[chosen.data](), chosen.steps)

@@ -1,35 +1,36 @@
-"""A VAE on the digits: its bound term by term, an importance-weighted estimate, its latent space.
+"""A VAE: its bound term by term, an importance-weighted estimate, its samples, its latent space.
 
-Run ``python examples/vae.py``; the figures are runs/examples/vae.png and
-runs/examples/vae_latents.png.
+Run ``python examples/vae.py``, or with ``--data mnist``. The figures are runs/examples/vae.png
+(reconstructions and samples) and runs/examples/vae_latents.png (the latent space, colored by digit,
+and what lies on a straight way through it).
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import digits
+from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate
 from genmod.models import VAE
 from genmod.training import fit, train
 
+DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/vae.png")
 
 
-def main(steps: int) -> None:
-    """Train, report, sample."""
-    torch.manual_seed(0)
-    data = digits()
+def main(data: Dataset, steps: int) -> None:
+    """Train, report, sample, and walk from one image to another."""
     assert data.bins is not None
     assert data.labels is not None
+    torch.manual_seed(0)
     model = VAE(data.shape, data.bins, latents=16, dropout=0.1)
     print(model)
     train(fit(model, data, steps=steps))
-    model.cpu()
 
-    report = evaluate(model, data.test, importance=64)
+    report = evaluate(model, data.test[:1000], importance=64)
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
     for name, term in report.terms.items():
         print(f"  {name}: {term} nats")
@@ -40,20 +41,33 @@ def main(steps: int) -> None:
     units = report.scores.units["prior"]
     print(f"  latents in use: {int((units > 0.01).sum())} of {len(units)}")
 
+    # Sampling: z ~ p(z), then x ~ p(x | z). The mean of p(x | z) is the image without its last noise.
+    model.cpu()
+    x, z = data.test[:36], model.prior.sample(36)
     pictures = {
-        "test images": data.test[:36],
-        "reconstructions": model.reconstruct(data.test[:36]),
-        "samples": model.sample(36),
+        "test images": x,
+        "reconstructions": model.reconstruct(x),
+        "samples: mean of p(x | z)": model.decode(z).mean,
+        "samples: x ~ p(x | z)": model.decode(z).sample(),
     }
     plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
-    codes = model.encode(data.test)
+
+    codes, labels = model.encode(data.train[:3000]), data.labels["train"][:3000]
+    ends = model.encode(x[:2])
     assert isinstance(codes, torch.Tensor)
+    assert isinstance(ends, torch.Tensor)
+    way = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, 9)[:, None])
+    images = model.decode(way).mean / (data.bins - 1)
+    title = f"VAE, {codes.shape[1]} latent dimensions"
+    routes = {title: plots.Route(way, images, says="decoded along the way from A to B")}
     latents = FIGURE.with_name("vae_latents.png")
-    plots.save(plots.latent_spaces({"VAE": codes}, data.labels["test"]), latents)
+    plots.save(plots.latent_spaces({title: codes}, labels, routes), latents)
     print(f"figures: {FIGURE}, {latents}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
     parser.add_argument("--steps", type=int, default=2000, help="steps of training")
-    main(parser.parse_args().steps)
+    chosen = parser.parse_args()
+    main(DATA[chosen.data](), chosen.steps)
