@@ -1,0 +1,176 @@
+r"""Quality for seconds: the diffusion of ``genmod compare`` on gray MNIST and Fashion-MNIST.
+
+It is trained for some minutes, with the settings the comparison trains it with and as many steps as
+the time pays for, and scored on the whole test set: an exact discretized decoder, so its bound is a
+code length. ``bits/dim`` is over the 784 pixels; ± is the standard error over test images; where not
+every level of the diffusion is visited, the number is stamped an estimate of the bound.
+
+Run: python benchmarks/mnist.py         (the data: see genmod.data.mnist, or name their --root)
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from common import LOADERS, machine, table, write
+
+from genmod.compare.families.images import IMAGES
+from genmod.compare.member import Member, Setting
+from genmod.compare.plan import Pace, Plan
+from genmod.data import Dataset
+from genmod.evaluation import Report, evaluate
+from genmod.model import LatentModel
+
+TARGETS = {"mnist": (1.20, 1.10), "fashion-mnist": (3.08, 2.98)}
+"""Bits/dim: at most, and aimed at."""
+_ENDLESS = 10**7
+"""Steps that no budget pays for."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after its time.
+
+    Args:
+        model: with the averaged weights that did best on the validation images.
+        plan: how it was trained.
+        seconds: for how long, validations included.
+        curve: ``seconds, step, images, bits_per_dim`` at every look at the validation images.
+    """
+
+    model: LatentModel
+    plan: Plan
+    seconds: float
+    curve: list[dict[str, float]]
+
+
+def member(name: str) -> Member:
+    """A member of the family for images.
+
+    Raises:
+        SystemExit: nobody of that name, or one that comes after others.
+    """
+    alone = {each.name: each for each in IMAGES if not each.after}
+    if name not in alone:
+        raise SystemExit(f"no model {name!r} that stands alone; there are {', '.join(alone)}")
+    return alone[name]
+
+
+def train(who: Member, data: Dataset, minutes: float, seed: int, half: bool) -> Trained:
+    """Train for some minutes: the member's own plan, with as many steps as they pay for."""
+    torch.manual_seed(seed)
+    model = who.build(Setting(data, 1.0, {}))
+    plan = replace(who.plan, autocast=True) if half else who.plan
+    pace = Pace.measure(model, plan, data, seed)
+    plan = plan.times(_ENDLESS / plan.steps).within(60 * minutes, pace)
+    print(f"{data.name}: {plan.steps:,} steps of {plan.batch_size}, {1e3 * pace.step:.0f} ms each")
+    curve, began = [], time.perf_counter()
+    for step in plan.fit(model, data, seed):
+        if step.validation is not None and step.validation.bits_per_dim is not None:
+            seconds = time.perf_counter() - began
+            bits = step.validation.bits_per_dim
+            images = step.number * plan.batch_size
+            curve.append(
+                {"seconds": seconds, "step": step.number, "images": images, "bits_per_dim": bits}
+            )
+            print(f"  {seconds:6.0f} s  step {step.number:6,}  validation {bits:.4f}", flush=True)
+    return Trained(model, plan, time.perf_counter() - began, curve)
+
+
+def measure(
+    who: Member, data: Dataset, arguments: argparse.Namespace
+) -> tuple[dict[str, object], list[object]]:
+    """Train and score on one data set; returns a record for JSON, and a line of the table."""
+    trained = train(who, data, arguments.minutes, arguments.seed, arguments.bfloat16)
+    began = time.perf_counter()
+    report = evaluate(
+        trained.model,
+        data,
+        name=who.name,
+        draws=arguments.draws or None,
+        replicates=arguments.replicates,
+        seed=arguments.seed,
+        seconds=trained.seconds,
+    )
+    record: dict[str, object] = {
+        "data": data.name,
+        "plan": asdict(trained.plan),
+        "curve": trained.curve,
+        "report": report.to_dict(),
+        "scoring": {
+            "draws": arguments.draws or None,
+            "replicates": arguments.replicates,
+            "seconds": time.perf_counter() - began,
+        },
+    }
+    return record, row(data.name, report, trained.plan.steps)
+
+
+def row(name: str, report: Report, steps: int) -> list[object]:
+    """A line of the table."""
+    bits, (target, aim) = report.bits_per_dim, TARGETS.get(name, (None, None))
+    if bits is None:
+        raise SystemExit(f"{report.name} gives no mass: no bits/dim")
+    wanted = "" if target is None else f"<= {target:.2f}"
+    reached = "" if target is None else "yes" if bits.mean <= target else "no"
+    return [
+        name,
+        f"{report.seconds or 0:.0f}",
+        steps,
+        report.parameters,
+        str(report.value),
+        f"{bits.mean:.4f} ± {bits.error:.4f}",
+        report.stamp.value,
+        wanted,
+        "" if aim is None else f"{aim:.2f}",
+        reached,
+    ]
+
+
+HEAD = [
+    "data",
+    "seconds",
+    "steps",
+    "parameters",
+    "nats",
+    "bits/dim",
+    "stamp",
+    "target",
+    "aim",
+    "reached",
+]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Every data set in turn."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=LOADERS, default=list(LOADERS))
+    parser.add_argument("--root", type=Path, help="the folder that holds MNIST/raw")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training, each")
+    parser.add_argument("--model", default="diffusion", help="another member of the family")
+    parser.add_argument("--draws", type=int, default=8, help="levels a test image visits; 0: all")
+    parser.add_argument("--replicates", type=int, default=2, help="times that they are scored")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bfloat16", action="store_true", help="compute networks in bfloat16")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/mnist.json"))
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    print(", ".join(f"{name} {value}" for name, value in machine().items() if value))
+    found, rows = [], []
+    for name in arguments.data:
+        record, line = measure(member(arguments.model), LOADERS[name](arguments.root), arguments)
+        found.append(record)
+        rows.append(line)
+        write(arguments.out, {"model": arguments.model, "runs": found})
+    print()
+    table(HEAD, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Every benchmark runs with tiny settings, prints its table and writes what it says; no time is judged."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from genmod.compare.member import Member, Setting
+from genmod.compare.plan import Plan
+from genmod.data import Dataset, dataset
+from genmod.models import Diffusion
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+NAMES = {path.stem for path in BENCHMARKS.glob("*.py")}
+Script = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    """Imports a benchmark as running it does: with its own folder on the path, and not for good."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def images(side: int, name: str = "mnist") -> Dataset:
+    """A few gray images of noise."""
+    x = torch.randint(0, 256, (60, 1, side, side))
+    return dataset(x, name=name, bins=256)
+
+
+def small(setting: Setting) -> Diffusion:
+    """A diffusion that takes no time."""
+    return Diffusion(setting.data.shape, setting.data.bins, steps=setting.latents, width=8)
+
+
+def read(path: Path) -> dict[str, object]:
+    """What a benchmark wrote; all of them say what they were measured on."""
+    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    assert found["machine"]
+    return found
+
+
+def test_routes_take_turns_in_every_order(script: Script) -> None:
+    """Twice as many rounds as routes: each was equally often first, and in each of two directions."""
+    said: list[str] = []
+    routes = {name: lambda name=name: said.append(name) for name in "abc"}
+    clock = iter(range(1000)).__next__
+    times = script("common").take_turns(routes, 6, clock, warmup=0)
+    assert "".join(said) == "abccbabcaacbcabbac"
+    assert times == {name: [1] * 6 for name in "abc"}
+
+
+def test_the_ratio_is_of_neighbors_in_time(script: Script) -> None:
+    """A machine that slows down threefold half-way moves neither column's ratio."""
+    times = {"a": [1.0, 1.0, 3.0], "b": [2.0, 2.0, 6.0]}
+    assert script("common").ratio(times, "a", "b") == 0.5
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_multiply_adds_are_those_that_torch_counts(script: Script) -> None:
+    """By hooks on layers, and by torch's own counter of dispatched products: two routes, one number."""
+    unet = script("unet")
+    for network in (unet.ours(16), unet.patched(16)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros(1, 1, 28, 28), torch.zeros(1))
+        assert 2 * unet.multiply_adds(network) == counter.get_total_flops()
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_unet(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "unet.json"
+    tiny = ["--rounds", "1", "--threads", "1", "--batch", "1", "--side", "32", "--alone"]
+    script("unet").main([*tiny, "--shared", "--bfloat16", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert "share of the peak" in printed
+    assert "without diffusers" in printed
+    steps = read(out)["steps"]
+    assert isinstance(steps, list)
+    kinds = {(row["net"], row["dtype"], row["optimizer"]) for row in steps}
+    assert len(kinds) == 2 * 2 * 2
+    assert all(row["seconds"] > 0 for row in steps)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_steps(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "steps.json"
+    tiny = ["--rounds", "2", "--threads", "1", "--batch", "2", "--block", "1"]
+    script("steps").main([*tiny, "--out", str(out)])
+    assert "farthest from flat" in capsys.readouterr().out
+    found = read(out)
+    for title in ("perceptron, 8 x 8", "U-Net, 28 x 28"):
+        case = found[title]
+        assert isinstance(case, dict)
+        assert case["ratios"].keys() == case["seconds"].keys()
+        assert case["ratios"]["T = 10"] == 1
+        assert {"T = 1,000,000", "continuous"} <= case["ratios"].keys()
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_mnist(
+    script: Script,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    benchmark, out = script("mnist"), tmp_path / "mnist.json"
+    monkeypatch.setitem(benchmark.LOADERS, "mnist", lambda root: images(8))
+    monkeypatch.setattr(benchmark, "IMAGES", [Member("diffusion", small, Plan(10, batch_size=4))])
+    tiny = ["--minutes", "0.001", "--threads", "1", "--draws", "1", "--replicates", "2"]
+    benchmark.main(["--data", "mnist", *tiny, "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert "<= 1.20" in printed
+    assert "estimate" in printed
+    runs = read(out)["runs"]
+    assert isinstance(runs, list)
+    assert runs[0]["report"]["samples"] == 12
+    assert runs[0]["report"]["bits_per_dim"]["standard_error"] > 0
+    assert len(runs[0]["curve"]) >= 1
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_gpu_run_stops_and_goes_on(
+    script: Script,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one call or in several: the record and the weights are there at the end, no checkpoint is."""
+    benchmark = script("gpu_diffusion")
+    monkeypatch.setitem(benchmark.LOADERS, "mnist", lambda root: images(8))
+    monkeypatch.setattr(benchmark, "_SAVED", 0.0)
+    tiny = ["--data", "mnist", "--minutes", "0.02", "--width", "16", "--blocks", "1"]
+    tiny += ["--decoder-blocks", "1", "--components", "2", "--batch", "4", "--out", str(tmp_path)]
+    benchmark.main([*tiny, "--stop-after", "0.001"])
+    assert "the same command goes on" in capsys.readouterr().out
+    benchmark.main(tiny)
+    assert "bits/dim (estimate, 12 of 12 test images; aim < 0.90)" in capsys.readouterr().out
+    found = read(tmp_path / "mnist.json")
+    curve, plan = found["curve"], found["plan"]
+    assert isinstance(curve, list)
+    assert isinstance(plan, dict)
+    assert [point["step"] for point in curve] == sorted({point["step"] for point in curve})
+    assert curve[-1]["step"] == plan["steps"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mnist.json", "mnist.safetensors"}
+    with pytest.raises(SystemExit, match="other settings \\(noisy\\)"):
+        benchmark.main([*tiny, "--noisy", "-6"])
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_gaussian_kl(
+    script: Script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gaussian_kl", "--rounds", "1", "--threads", "1"])
+    script("gaussian_kl").main()
+    assert "x plain" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_overhead(
+    script: Script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One case of three: they differ in size."""
+    overhead = script("overhead")
+    tiny = ["--blocks", "1", "--block", "1", "--batch", "2", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["overhead", *tiny])
+    monkeypatch.setattr(overhead, "large_vae", overhead.digits_vae)
+    monkeypatch.setattr(overhead.Case.require_equal_losses, "__defaults__", (64, 10))
+    overhead.main()
+    assert "digits diffusion" in capsys.readouterr().out
