@@ -6,6 +6,7 @@ each model.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from genmod.data import Dataset, digits, mnist
 from genmod.elbo import Measure
 from genmod.evaluation import Report, evaluate, gaussian, pixel_histogram
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
+from genmod.objectives import Bound, WarmUp
+from genmod.schedules import LinearLogSNR
 from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
@@ -32,13 +35,15 @@ def main(data: Dataset, steps: int) -> None:
     ):
         show(Report.of_baseline(baseline, dims, Measure.MASS))
 
+    # Noise as wide as a bin on [-1, 1]: finer detail is the decoder's, in one step.
+    schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     torch.manual_seed(0)
     models = {
         "autoencoder": Autoencoder(data.shape, data.bins),
         "VAE": VAE(data.shape, data.bins),
         "HVAE, bottom-up": HVAE(data.shape, data.bins),
         "HVAE, top-down": HVAE(data.shape, data.bins, inference=Inference.TOP_DOWN),
-        "diffusion": Diffusion(data.shape, data.bins),
+        "diffusion": Diffusion(data.shape, data.bins, schedule=schedule),
         "latent diffusion": LatentDiffusion(data.shape, data.bins),
     }
     pictures = {"test images": test[:16]}
@@ -46,12 +51,15 @@ def main(data: Dataset, steps: int) -> None:
         if isinstance(model, LatentDiffusion):
             train(fit(model.first_stage(), data, steps=steps))
             model.cpu().freeze(data.train[:2000])
-        train(fit(model, data, steps=steps, validation_draws=2))
+        # A hierarchy that pays full price from the start collapses (examples/instability.py).
+        objective = WarmUp(max(1, steps // 3)) if isinstance(model, HVAE) else Bound()
+        train(fit(model, data, objective, steps=steps, validate_every=max(1, steps // 8)))
         # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
         sampled = isinstance(model, Diffusion | LatentDiffusion)
         show(evaluate(model, test, name=name, draws=32 if sampled else None))
         if model.measure is not Measure.NONE:
-            pictures[name] = model.sample(16).cpu()
+            with torch.no_grad():
+                pictures[name] = model.decoder(model.prior.sample(16)).mean.cpu()
 
     plots.save(plots.samples(pictures, highest=data.bins - 1, columns=4), FIGURE)
     print(f"figure: {FIGURE}")

@@ -42,7 +42,7 @@ def main(data: Dataset, steps: int) -> None:
     denoiser = Learned(network, Velocity())
     model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule)
     print(model)
-    train(fit(model, data, steps=steps, learning_rate=2e-3, validation_draws=2))
+    train(fit(model, data, steps=steps, learning_rate=2e-3, validate_every=max(1, steps // 8)))
 
     # In continuous time a sample visits a few levels: an estimate of the bound, itself noisy.
     report = evaluate(model, data.test[:1000], draws=16, replicates=4)

@@ -40,7 +40,7 @@ def main(data: Dataset, steps: int) -> None:
 
     # From here on encoder and decoder stay as they are; only the prior learns.
     staged.cpu().freeze(data.train[:2000])
-    train(fit(staged, data, steps=steps, validation_draws=2))
+    train(fit(staged, data, steps=steps, validate_every=max(1, steps // 8)))
     print(staged)
     show("two stages", evaluate(staged, test, draws=32, replicates=4))
     pictures["samples, two stages"] = means(staged)
@@ -48,7 +48,7 @@ def main(data: Dataset, steps: int) -> None:
     # Jointly: the same model on the same bound, all parts at once, for as many steps in all.
     torch.manual_seed(0)
     joint = LatentDiffusion(data.shape, data.bins, latents=LATENTS[data.name], dropout=0.1)
-    train(fit(joint, data, steps=2 * steps, validation_draws=2))
+    train(fit(joint, data, steps=2 * steps, validate_every=max(1, steps // 8)))
     show("jointly", evaluate(joint, test, draws=32, replicates=4))
     pictures["samples, jointly"] = means(joint)
 

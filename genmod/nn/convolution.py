@@ -68,7 +68,11 @@ def space_of(shape: Shape) -> Shape:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images with their channels next to each other in memory: faster on every kind of processor."""
+    """Images with their channels next to each other in memory: faster on every kind of processor.
+
+    One channel lies next to itself whatever the format, so a network whose first layer may take one
+    says it again of what that layer gives.
+    """
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
 
 
@@ -108,7 +112,8 @@ def pixels(x: Tensor, side: int, space: Sequence[int]) -> Tensor:
     x = x.permute(0, 1, *order)
     x = x.reshape(*x.shape[:2], *(x.shape[2 + 2 * k] * side for k in range(d)))
     for axis, length in enumerate(space):
-        x = x.narrow(2 + axis, 0, length)
+        if x.shape[2 + axis] != length:
+            x = x.narrow(2 + axis, 0, length)
     return x
 
 
@@ -150,8 +155,11 @@ class Attention(nn.Module):
 
     Args:
         dims: how many sides the space has.
-        channels: a multiple of ``head``.
+        channels: a multiple of the number of heads, ``max(1, channels // head)``.
         head: channels of one head.
+
+    Raises:
+        ValueError: channels that heads do not share evenly.
 
     Reference: Vaswani et al., "Attention is all you need" (2017), eq. 1.
     """
@@ -159,6 +167,12 @@ class Attention(nn.Module):
     def __init__(self, dims: int, channels: int, head: int = 32) -> None:
         super().__init__()
         self.heads = max(1, channels // head)
+        require(
+            channels % self.heads == 0,
+            f"{channels} channels for {self.heads} heads of about {head}",
+            "heads that share the channels evenly",
+            "choose multiples of 32 where there is attention",
+        )
         self.norm = group_norm(channels)
         self.look = convolution(dims, channels, 3 * channels, kernel=1)
         self.say = zero(convolution(dims, channels, channels, kernel=1))

@@ -113,7 +113,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *shape)`` to ``(B, *outputs)``."""
-        h = self.first(channels_last(patches(x, self.patch)))
+        h = channels_last(self.first(channels_last(patches(x, self.patch))))
         h = self.levels[0](h, context)
         for shrink, level in zip(self.shrink, self.levels[1:], strict=True):
             h = level(shrink(h), context)
@@ -216,7 +216,8 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *inputs)`` to ``(B, *outputs)``."""
-        h = self.blocks(self.first(channels_last(patches(x, self.patch))), context)
+        h = channels_last(self.first(channels_last(patches(x, self.patch))))
+        h = self.blocks(h, context)
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 
 

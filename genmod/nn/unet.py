@@ -110,7 +110,7 @@ class UNet(nn.Module):
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
         told = self._told(log_snr, context)
-        h = self.first(channels_last(patches(self.features(z), self.patch)))
+        h = channels_last(self.first(channels_last(patches(self.features(z), self.patch))))
         across = []
         for index, level in enumerate(self.down):
             h = level(h, told)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -88,7 +89,10 @@ def load_checkpoint(state: State, path: Path) -> None:
     load_weights(state.model, _under("model", tensors))
     load_weights(state.objective, _under("objective", tensors))
     state.best = _under("best", tensors) or None
-    moments = {index: _under(f"optimizer.{index}", tensors) for index in range(len(state.learned))}
+    moments = {
+        index: _laid_out(_under(f"optimizer.{index}", tensors), parameter)
+        for index, parameter in enumerate(state.learned)
+    }
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step = int(metadata["step"])
@@ -109,6 +113,20 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"got {path.name}, which is no safetensors file ({error}); expected a checkpoint that fit "
             "wrote; pass another path, or move the file away to begin anew"
         ) from error
+
+
+def _laid_out(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """An optimizer's tensors as their parameter lies in memory.
+
+    A file keeps no strides; beside a parameter with its channels last, moments without them take
+    another kernel of the fused optimizer, whose last bits differ.
+    """
+    return {
+        name: torch.empty_like(parameter, device=moment.device).copy_(moment)
+        if moment.shape == parameter.shape and moment.ndim
+        else moment
+        for name, moment in moments.items()
+    }
 
 
 def _learned(state: State) -> list[str]:

@@ -81,6 +81,11 @@ def test_attention_is_its_formula(places: int) -> None:
     torch.testing.assert_close(_attend(query, key, value), expected)
 
 
+def test_heads_share_channels_evenly_or_it_is_said() -> None:
+    with pytest.raises(ValueError, match="share the channels evenly"):
+        Attention(2, 208)
+
+
 def test_attention_does_not_know_where_places_are() -> None:
     """Self-attention commutes with any permutation of places."""
     attend, h = opened(Attention(2, 32)), torch.randn(2, 32, 4, 5)

@@ -15,6 +15,7 @@ from torch import Tensor
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.models import VAE, LatentDiffusion
+from genmod.nn import Convolutions
 from genmod.objectives import Beta, Bound, Objective, WarmUp
 from genmod.training import Step, Validation, checkpoint, fit
 from tests.training.cases import data, diffusion, flat, vae
@@ -72,6 +73,33 @@ def run(
             break
     trace.final = flat(model)
     return trace
+
+
+class Packed(LatentModel):
+    """A small convolutional VAE whose weights lie with their channels last."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(7)
+        vae = VAE((1, 8, 8), 5, latents=2, networks=Convolutions(width=16))
+        super().__init__(vae.encoder, vae.decoder, vae.prior)
+        self.to(memory_format=torch.channels_last)
+
+
+def test_a_run_with_channels_last_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """A file keeps no strides. Made to fail by loading the optimizer's moments as they lie in it."""
+    x = torch.randint(0, 5, (16, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    found = []
+    for stop in (8, 4):
+        path = tmp_path / f"{stop}"
+        for again in range(2 if stop < 8 else 1):
+            model = Packed()
+            for step in fit(
+                model, x, steps=8, batch_size=8, checkpoint=path, checkpoint_every=4, progress=False
+            ):
+                if step.number == stop and not again:
+                    break
+        found.append(flat(model))
+    assert torch.equal(*found)
 
 
 def contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
