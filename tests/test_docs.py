@@ -32,7 +32,8 @@ def test_the_code_of_a_page_runs(
         before = text[: match.start(1)].count("\n")
         source = "\n" * before + match[1]  # so that an error names the page's own line
         source = source.replace(LONG, SHORT)
-        exec(compile(source, str(page), "exec"), namespace)
+        # Without the future imports of this file: a reader has not typed them.
+        exec(compile(source, str(page), "exec", dont_inherit=True), namespace)
 
 
 def test_every_page_is_in_the_navigation() -> None:
