@@ -8,6 +8,7 @@ each model.
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ FIGURE = Path("runs/examples/compare.png")
 def main(data: Dataset, steps: int) -> None:
     """Train every family with the same settings; one line each, then samples side by side."""
     assert data.bins is not None
+    # A few hundred images are enough to choose the best weights by.
+    fewer = replace(data, validation=data.validation[:500], labels=None)
     test, dims = data.test[:1000], data.test[0].numel()
     for baseline in (
         pixel_histogram(data.train, test, data.bins),
@@ -49,11 +52,11 @@ def main(data: Dataset, steps: int) -> None:
     pictures = {"test images": test[:16]}
     for name, model in models.items():
         if isinstance(model, LatentDiffusion):
-            train(fit(model.first_stage(), data, steps=steps))
+            train(fit(model.first_stage(), fewer, steps=steps))
             model.cpu().freeze(data.train[:2000])
         # A hierarchy that pays full price from the start collapses (examples/instability.py).
         objective = WarmUp(max(1, steps // 3)) if isinstance(model, HVAE) else Bound()
-        train(fit(model, data, objective, steps=steps, validate_every=max(1, steps // 8)))
+        train(fit(model, fewer, objective, steps=steps))
         # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
         sampled = isinstance(model, Diffusion | LatentDiffusion)
         show(evaluate(model, test, name=name, draws=32 if sampled else None))
