@@ -12,6 +12,7 @@ from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder
 from genmod.prior import Prior
 from genmod.types import Batch, Latent, Mask, PerSample
+from genmod.visits import Draws
 
 
 class LatentModel(nn.Module):
@@ -37,7 +38,7 @@ class LatentModel(nn.Module):
     def forward(
         self,
         x: Batch,
-        draws: int | None = None,
+        draws: Draws = None,
         context: Tensor | None = None,
         observed: Mask | None = None,
     ) -> ELBO:
@@ -52,7 +53,7 @@ class LatentModel(nn.Module):
     def elbo(
         self,
         x: Batch,
-        draws: int | None = None,
+        draws: Draws = None,
         context: Tensor | None = None,
         observed: Mask | None = None,
     ) -> ELBO:

@@ -22,6 +22,7 @@ from genmod.distributions import rate
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.types import Latent, PerSample, Shape
+from genmod.visits import Draws
 
 
 class Level(NamedTuple):
@@ -84,7 +85,7 @@ class Prior(nn.Module, ABC):
         """The prior as it would stand on paper."""
 
     def rates(
-        self, posterior: Posterior, draws: int | None = None, context: Tensor | None = None
+        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """Draw the latents and say what each group costs.
 

@@ -293,3 +293,12 @@ def test_a_table_keeps_its_digits_in_half_precision() -> None:
     table = LinearBeta(1000)
     before = table.ends()
     assert table.half().ends() == before
+
+
+@pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine(), LinearBeta(1000)])
+def test_time_inverts_the_log_snr(schedule: Schedule) -> None:
+    t = torch.linspace(0, 1, 301, dtype=torch.float64)
+    torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t, rtol=0, atol=1e-12)
+    clean, noisy = schedule.ends()
+    beyond = torch.tensor([clean + 1, noisy - 1], dtype=torch.float64)
+    assert schedule.time(beyond).tolist() == [0.0, 1.0]

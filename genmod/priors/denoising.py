@@ -32,6 +32,7 @@ from genmod.samplers import Ancestral, FixedSmall, Heun, ReverseVariance
 from genmod.schedules import Point, Schedule, time_dtype
 from genmod.shapes import against, event_sum, repeat, size
 from genmod.types import Latent, PerLevel, Shape
+from genmod.visits import Draws, Visits, places, visits
 
 CHUNK = 8192
 """Rows that go through the network at once when every level is visited."""
@@ -91,13 +92,13 @@ class Denoising(Prior):
     # ------------------------------------------------------------------ what a posterior costs
 
     def rates(
-        self, posterior: Posterior, draws: int | None = None, context: Tensor | None = None
+        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """``"prior"``: what the noisiest latent costs; ``"steps"``: what the denoising steps cost.
 
         Args:
             posterior: from :class:`genmod.encoders.Noising`.
-            draws: how many stratified levels a row visits; ``None`` visits all of them, in chunks
+            draws: how many stratified levels a row visits, or which; ``None`` visits all of them, in chunks
                 whose activations are recomputed when gradients are wanted.
             context: what the denoiser is told beside the state.
 
@@ -115,16 +116,15 @@ class Denoising(Prior):
             rates["steps"] = visit(q, context=context)
         return q.at(clean).rsample(), rates
 
-    def _some(self, q: Noised, draws: int, context: Tensor | None) -> Rate:
-        """A few stratified levels a row."""
-        require(draws >= 1, f"draws={draws}", "draws >= 1, or None", "None visits every level")
+    def _some(self, q: Noised, draws: int | Visits, context: Tensor | None) -> Rate:
+        """A few levels a row."""
         device = q.x.device
-        u = random.stratified(len(q.x), draws, time_dtype(device), device)
+        u, weight = visits(draws)(len(q.x), time_dtype(device), device)
         if self.steps is None:
-            return self._visit(q, u, None, context, 1 / draws)
+            return self._visit(q, u, None, context, weight)
         count = self.steps - 1
-        index = (u * count).floor()
-        return self._visit(q, (index + 1) / count, index / count, context, count / draws)
+        index = places(u, count)
+        return self._visit(q, (index + 1) / count, index / count, context, weight * count)
 
     def _every_step(self, q: Noised, context: Tensor | None) -> Rate:
         """Every level, a chunk of them at a time."""
@@ -144,7 +144,7 @@ class Denoising(Prior):
         t: PerLevel,
         s: PerLevel | None,
         context: Tensor | None,
-        weight: float = 1.0,
+        weight: PerLevel | None = None,
         lean: bool = False,
     ) -> Rate:
         """What the steps from ``t`` cost: down to ``s``, or (``None``) infinitesimal ones."""
@@ -166,7 +166,7 @@ class Denoising(Prior):
 
         return Rate(
             nats=columns(nats),
-            weight=error.new_full((rows, levels), weight),
+            weight=error.new_ones(rows, levels) if weight is None else weight.to(error.dtype),
             level=columns(point.t),
             kind=Kind.CLOSED,
             log_snr=columns(point.log_snr),

@@ -22,6 +22,7 @@ from genmod.model import LatentModel
 from genmod.prior import Descent, Level, Levels, Prior, require_distribution
 from genmod.shapes import event_sum, size
 from genmod.types import Latent
+from genmod.visits import Draws
 
 
 class Nested(Prior):
@@ -77,7 +78,7 @@ class Nested(Prior):
         self.log_scale.copy_(scale.expand(self.shape).log())
 
     def rates(
-        self, posterior: Posterior, draws: int | None = None, context: Tensor | None = None
+        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """A draw of ``z`` and the inner model's bound on it."""
         q = require_distribution(posterior, self.shape)

@@ -13,6 +13,7 @@ from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.prior import Descent, Level, Levels, Prior, require_distribution
 from genmod.types import Latent, Shape
+from genmod.visits import Draws
 
 
 class Normal(Prior):
@@ -105,7 +106,7 @@ class Flat(Prior):
     proper = False
 
     def rates(
-        self, posterior: Posterior, draws: int | None = None, context: Tensor | None = None
+        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """A draw of the posterior, for nothing."""
         return require_distribution(posterior, self.shape).rsample(), {}

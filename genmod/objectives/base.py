@@ -1,0 +1,64 @@
+r"""What training minimizes: the only place with a mean over the batch, or a weight.
+
+An objective takes a model and a batch and returns a scalar loss beside the bound it came from, so
+that every run can show the loss and the true bound side by side.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from genmod.elbo import ELBO
+from genmod.model import LatentModel
+from genmod.types import Batch, PerSample
+from genmod.visits import Draws
+
+
+class Objective(nn.Module, ABC):
+    """A loss to minimize, from a model's bound.
+
+    Args:
+        draws: how many levels of a diffusion each sample visits; ``None`` visits all.
+    """
+
+    def __init__(self, draws: Draws = 1) -> None:
+        super().__init__()
+        self.draws = draws
+
+    def forward(
+        self, model: nn.Module, x: Batch, context: Tensor | None = None
+    ) -> tuple[Tensor, ELBO]:
+        """The loss, a scalar, and the bound of each sample.
+
+        Args:
+            model: a :class:`~genmod.models.LatentModel`, or whatever wraps one.
+            x: data, ``(B, *event)``.
+            context: what the model is told beside the data.
+        """
+        elbo = model(x, self.draws, context)
+        return self.cost(elbo).mean(), elbo
+
+    @abstractmethod
+    def cost(self, elbo: ELBO) -> PerSample:
+        """What each sample costs, ``(B,)``."""
+
+    def check(self, model: LatentModel) -> None:
+        """Refuse a model that this objective would train to something else than it says.
+
+        Raises:
+            ValueError: a reweighted prior loss would reach a learned encoder.
+        """
+
+    def extra_repr(self) -> str:
+        """What tells it from another of its kind."""
+        return f"draws={self.draws}"
+
+
+def broken_terms(elbo: ELBO) -> list[str]:
+    """The names of the bound's terms that are NaN or infinite for some sample."""
+    terms = {"reconstruction": elbo.reconstruction}
+    terms |= {name: rate.total for name, rate in elbo.rates.items()}
+    return [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]

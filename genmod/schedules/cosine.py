@@ -1,0 +1,63 @@
+"""The cosine schedule."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.schedules.base import Schedule
+
+
+class Cosine(Schedule):
+    r"""The cosine schedule, cut at stated log-SNR ends.
+
+    .. math:: \bar\alpha = \cos^2\theta / \cos^2\theta_0, \qquad
+        \theta_0 = \tfrac{\pi}{2} \tfrac{o}{1 + o}
+
+    where :math:`\theta` runs linearly in ``t``. The lecture's has offset :math:`o = 0`; that of
+    Improved DDPM has 0.008. Uncut, their log-SNR is infinite at both ends (at one, with an offset),
+    so ``t`` runs over the part between the ends given here; inside, the curve is unchanged.
+
+    Args:
+        offset: the offset, at least 0.
+        clean: log-SNR at t = 0.
+        noisy: log-SNR at t = 1.
+
+    Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 17;
+    cut as in Hoogeboom, Heek, Salimans, "Simple diffusion" (2023), appendix A.
+
+    >>> Cosine().scales(torch.tensor([0.5], dtype=torch.float64))[0].square()
+    tensor([0.5403], dtype=torch.float64)
+    """
+
+    def __init__(self, offset: float = 0.0, clean: float = 13.3, noisy: float = -5.0) -> None:
+        super().__init__()
+        require(offset >= 0, f"offset={offset}", "offset >= 0", "the paper's is 0.008")
+        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
+        self.offset, self.clean, self.noisy = offset, clean, noisy
+        self.start = 0.5 * math.pi * offset / (1 + offset)
+        self.first, self.last = self._angle(clean), self._angle(noisy)
+        self.check()
+
+    def _angle(self, log_snr: float) -> float:
+        r""":math:`\theta` where :math:`\cos^2\theta = \cos^2\theta_0\, \mathrm{sigmoid}(\lambda)`."""
+        noise = 1 / (1 + math.exp(log_snr))
+        # From the sine: the cosine of a small angle rounds to 1.
+        rest = noise + math.sin(self.start) ** 2 * (1 - noise)
+        return math.asin(math.sqrt(rest))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r""":math:`2 \log\cos\theta - \log\sin(\theta - \theta_0) - \log\sin(\theta + \theta_0)`."""
+        theta = self.first + (self.last - self.first) * t
+        apart = (theta - self.start).sin().log() + (theta + self.start).sin().log()
+        return 2 * theta.cos().log() - apart
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative in closed form."""
+        width = self.last - self.first
+        theta = self.first + width * t
+        return -width * (
+            2 * theta.tan() + 1 / (theta - self.start).tan() + 1 / (theta + self.start).tan()
+        )

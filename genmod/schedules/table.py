@@ -1,0 +1,91 @@
+"""Schedules given as a table: those of T betas."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.schedules.base import Schedule
+
+
+class Table(Schedule):
+    r"""A table of log-SNRs at :math:`t = 0, 1/(T-1), \dots, 1`, with straight lines between.
+
+    Args:
+        log_snrs: ``(T,)``, strictly decreasing, at least two.
+    """
+
+    def __init__(self, log_snrs: Tensor) -> None:
+        super().__init__()
+        require(
+            log_snrs.ndim == 1 and len(log_snrs) >= 2,
+            f"a table of shape {tuple(log_snrs.shape)}",
+            "one dimension and at least 2 entries",
+            "a diffusion of one latent needs no table: use steps=1 with any schedule",
+        )
+        # A plain attribute, not a buffer: .half() must not round it.
+        self.table = log_snrs.detach().double().cpu()
+        self._placed: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        rising = (self.table.diff() >= 0).nonzero().flatten()
+        require(
+            bool(self.table.isfinite().all()) and not len(rising),
+            f"a table with infinite entries or a rise at {rising[:3].tolist()}",
+            "finite, strictly decreasing log-SNRs",
+            "clip betas away from 0 and 1",
+        )
+
+    @classmethod
+    def from_betas(cls, betas: Tensor) -> Table:
+        r"""The table of the lecture's :math:`\beta_1, \dots, \beta_T`; :math:`x_i` lies at ``(i-1)/(T-1)``.
+
+        Raises:
+            ValueError: a beta outside (0, 1).
+        """
+        require(
+            bool(((betas > 0) & (betas < 1)).all()),
+            f"betas from {float(betas.min()):g} to {float(betas.max()):g}",
+            "every beta inside (0, 1)",
+            "beta = 1 makes the log-SNR infinite: clip it to 0.999 as Improved DDPM does",
+        )
+        log_alpha_bar = torch.log1p(-betas.double()).cumsum(0)
+        return cls(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
+
+    def _place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        place = t.device, t.dtype
+        if place not in self._placed:
+            self._placed[place] = self.table.to(dtype=t.dtype, device=t.device)
+        table = self._placed[place]
+        cell = t * (len(table) - 1)
+        left = cell.floor().clamp(0, len(table) - 2)
+        index = left.long()
+        low, high = table[index], table[index + 1]
+        return low, high - low, cell - left
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The log signal-to-noise ratio at each time."""
+        low, rise, part = self._place(t)
+        return low + rise * part
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative: a constant between two entries."""
+        return self._place(t)[1] * (len(self.table) - 1)
+
+
+class LinearBeta(Table):
+    r"""The exact table of DDPM: :math:`\beta_i` linear from ``first`` to ``last``.
+
+    Args:
+        steps: the number of betas, ``T``.
+        first: :math:`\beta_1`.
+        last: :math:`\beta_T`.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.
+
+    >>> LinearBeta(1000).ends()[0] > 9
+    True
+    """
+
+    def __init__(self, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
+        betas = torch.linspace(first, last, steps, dtype=torch.float64)
+        super().__init__(Table.from_betas(betas).table)
