@@ -31,6 +31,14 @@ DENOISING = Convolutions(width=32)
 DETAIL = Convolutions(width=32, depth=3)
 """The diffusion's decoder, which says most of the bits."""
 
+CLEAN = {"fashion-mnist": 4.5}
+"""Log-SNR where the diffusion ends and its decoder begins: the more texture an image has, the more of
+it the diffusion has to tell. After three minutes on one thread Fashion-MNIST takes 3.29 bits/dim from
+4.5, 3.35 from 2.5 and 3.36 from 6.0 (validation)."""
+
+PLAIN = 2.5
+"""The same for strokes on an empty ground."""
+
 _LATENTS = 40
 
 
@@ -99,7 +107,7 @@ def diffusion(setting: Setting) -> Diffusion:
         shape,
         bins,
         networks=DENOISING,
-        schedule=LinearLogSNR(2.5, -6.0),
+        schedule=LinearLogSNR(CLEAN.get(setting.data.name, PLAIN), -6.0),
         steps=setting.latents,
         decoder=pixels(DETAIL, shape, setting),
     )
