@@ -16,7 +16,6 @@ from genmod.objectives.weighted import Weighted
 from genmod.priors import Denoising
 from genmod.schedules import Learnable, gated
 from genmod.types import Batch, PerSample
-from genmod.visits import Draws
 
 
 class LearnedSchedule(Objective):
@@ -74,7 +73,7 @@ class LearnedSchedule(Objective):
         return self.inner.cost(elbo)
 
     def spread(self, elbo: ELBO) -> PerSample:
-        """What the denoising steps of each sample cost by the inner objective: whose square is learned from."""
+        """What the denoising steps of each sample cost by the inner objective, ``(B,)``."""
         steps = {name: rate for name, rate in elbo.rates.items() if rate.gap is not None}
         nothing = torch.zeros_like(elbo.reconstruction)
         return self.inner.cost(replace(elbo, reconstruction=nothing, rates=steps))

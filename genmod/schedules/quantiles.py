@@ -49,7 +49,7 @@ class Quantiles(Schedule, ABC):
 
     @abstractmethod
     def _above(self, p: Tensor) -> Tensor:
-        """Which ``w`` is exceeded with probability ``p``, precise where it is small: ``_tail``'s inverse."""
+        """Which ``w`` is exceeded with probability ``p``, for ``p`` up to one half: ``_tail``'s inverse."""
 
     @abstractmethod
     def _density(self, w: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Laplace(Quantiles):
         return torch.where(w > 0, half, 1 - half)
 
     def _above(self, p: Tensor) -> Tensor:
-        return torch.where(p < 0.5, -(2 * p).log(), (2 * (1 - p)).log())
+        return -(2 * p).log()
 
     def _density(self, w: Tensor) -> Tensor:
         return 0.5 * (-w.abs()).exp()

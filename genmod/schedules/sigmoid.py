@@ -61,7 +61,7 @@ class Sigmoid(Schedule):
         return 2 * torch.atanh(math.sinh(half) / (ratio + math.cosh(half)))
 
     def log_snr(self, t: Tensor) -> Tensor:
-        r""":math:`\log\sinh\frac{e-v}{2} - \log\sinh\frac{v-b}{2} + \log\cosh\frac{b}{2} - \log\cosh\frac{e}{2}`."""
+        r""":math:`\log\frac{\sinh((e - v) / 2)\, \cosh(b / 2)}{\sinh((v - b) / 2)\, \cosh(e / 2)}`."""
         run = self.first + (self.last - self.first) * t
         return _log_sinh(0.5 * (self.width - run)) - _log_sinh(0.5 * run) + self.offset
 

@@ -85,9 +85,10 @@ CASES: list[tuple[Schedule, Formula]] = [
 
 @pytest.mark.parametrize(("schedule", "formula"), CASES, ids=lambda case: repr(case)[:40])
 def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: Formula) -> None:
-    """Flipped: the sign of ``offset`` in ``Sigmoid.log_snr``, ``-2 * mean`` in ``LogNormal``, the
+    """Over all of it, at 1e-8.
 
-    side in ``Quantiles._standard``, the sign of the second logarithm in ``Laplace._above``.
+    Flipped: the sign of ``offset`` in ``Sigmoid.log_snr``; of ``-2 * mean`` in ``LogNormal``; the side
+    in ``Quantiles._standard``.
     """
     tiny = 1e-15
     clean, noisy = schedule.ends()
@@ -210,8 +211,6 @@ def test_a_monotone_network_starts_near_a_straight_line() -> None:
         (lambda: Cosine().betas(0), "steps >= 1"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(
-    build: Callable[[], object], message: str
-) -> None:
+def test_a_schedule_that_cannot_be_is_refused(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()

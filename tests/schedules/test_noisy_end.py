@@ -12,18 +12,19 @@ from genmod.denoisers import Data, GaussianDenoiser, Learned, Noise, Score, Targ
 from genmod.denoisers.base import scales_of
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
+from genmod.priors import Denoising
 from genmod.samplers import FixedLarge, FixedSmall, Heun, ReverseVariance
 from genmod.schedules import (
     CosineBeta,
     LinearBeta,
     LinearLogSNR,
     RectifiedFlow,
-    Schedule,
     ScaledLinearBeta,
+    Schedule,
     VarianceExploding,
     ZeroTerminalSNR,
 )
-from tests.oracles import F64, real
+from tests.oracles import F64, over_signs, real, standard, standard_diffusion
 
 ENDS: list[Schedule] = [
     ZeroTerminalSNR(LinearBeta(40, 1e-3, 0.2)),
@@ -43,7 +44,7 @@ def model(target: Target, schedule: Schedule, variance: ReverseVariance | None =
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     denoiser = Learned(network, target)
-    return Diffusion(2, denoiser=denoiser, schedule=schedule, steps=40, variance=variance)
+    return Diffusion(2, denoiser=denoiser, schedule=schedule, steps=12, variance=variance)
 
 
 def finite(*tensors: Tensor) -> bool:
@@ -74,17 +75,18 @@ def test_the_bound_and_its_gradient_are_finite(
 def test_every_reverse_step_is_finite(schedule: Schedule, target: Target) -> None:
     """From the noisiest latent to the cleanest, by the chain and by the probability flow, and back."""
     diffusion = model(target, schedule)
-    times = diffusion.prior.times(40).flip(0)
-    assert isinstance(times, Tensor)
+    prior = diffusion.prior
+    assert isinstance(prior, Denoising)
+    times = prior.times().flip(0)
     with torch.no_grad():
         q = diffusion.encoder(torch.randn(8, 2))
         z = q.at(times[:1].expand(8)).sample()
-        states = [*diffusion.prior.chain.path(z, times)]
-        flow = Heun(diffusion.prior.denoiser, schedule)
+        states = [*prior.chain.path(z, times)]
+        flow = Heun(prior.denoiser, schedule)
         there = [*flow.path(z, times)]
         back = [*flow.path(there[-1], times.flip(0))]
     assert finite(*states, *there, *back)
-    assert finite(diffusion.sample(8), diffusion.encode(torch.randn(8, 2)))
+    assert finite(diffusion.sample(8))
 
 
 def test_float64_bounds_meet_their_closed_form_down_to_the_floor() -> None:
@@ -92,8 +94,6 @@ def test_float64_bounds_meet_their_closed_form_down_to_the_floor() -> None:
 
     The steps into and out of the floor are priced like any other. Flipped: the sign of ``log_r``.
     """
-    from tests.oracles import over_signs, standard, standard_diffusion
-
     x = torch.linspace(-3, 3, 7, dtype=F64)[:, None] + real(0.0, 0.3)
     diffusion = standard_diffusion(2, ZeroTerminalSNR(LinearBeta(1000)), 1000)
     value = over_signs(torch.ones(2, dtype=F64), lambda: diffusion.elbo(x).value)
@@ -112,7 +112,7 @@ def test_targets_that_divide_by_alpha_are_refused(schedule: Schedule, target: Ta
 
 def test_the_limit_is_where_it_says() -> None:
     """An end of -20 is read, one below is not; a denoiser that is no network reads any."""
-    assert model(Noise(), LinearLogSNR(9.0, -20.0)).prior.steps == 40
+    assert model(Noise(), LinearLogSNR(9.0, -20.0)).prior.steps == 12
     with pytest.raises(ValueError, match="an end of -20 or above"):
         model(Noise(), LinearLogSNR(9.0, -20.1))
     GaussianDenoiser(torch.zeros(2), torch.eye(2)).check(ZeroTerminalSNR(LinearBeta(10)))

@@ -5,6 +5,8 @@ Each docstring names the sign that was flipped in the code to see the test fail.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -71,9 +73,9 @@ def theirs(name: str, first: float, last: float, steps: int, zero: bool = False)
 
 @pytest.mark.parametrize(("table", "name", "first", "last"), TABLES, ids=lambda case: str(case))
 def test_tables_are_those_of_diffusers(table: Table, name: str, first: float, last: float) -> None:
-    """Betas and alpha bars to 1e-6. Flipped: the sign of ``rise`` in ``SigmoidBeta``, of ``offset`` in
+    """Betas and alpha bars to 1e-6.
 
-    ``CosineBeta``; of the square root in ``ScaledLinearBeta``.
+    Flipped: the sign of ``rise`` in ``SigmoidBeta``; of ``u`` in ``CosineBeta``.
     """
     steps = len(table.table)
     alpha_bars = theirs(name, first, last, steps)
@@ -95,9 +97,7 @@ def test_zero_terminal_tables_are_those_of_diffusers(
     """Lin et al. (2024), algorithm 1. Flipped: the sign of the last root in ``ZeroTerminalSNR``."""
     steps = len(table.table)
     ours = ZeroTerminalSNR(table).alpha_bars(steps)
-    torch.testing.assert_close(
-        ours, theirs(name, first, last, steps, zero=True), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(ours, theirs(name, first, last, steps, zero=True), rtol=0, atol=1e-6)
     assert float(ours[0]) == pytest.approx(float(table.alpha_bars(steps)[0]), rel=1e-12)
 
 
@@ -120,7 +120,7 @@ def test_the_floor_of_a_zero_terminal_table_is_nothing_in_float32() -> None:
         (lambda: CosineBeta(offset=-1.0), "offset >= 0"),
     ],
 )
-def test_a_table_that_cannot_be_is_refused(build: type[Table], message: str) -> None:
+def test_a_table_that_cannot_be_is_refused(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
