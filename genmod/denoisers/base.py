@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genmod.schedules import Point
+from genmod.schedules import Point, Schedule
 from genmod.shapes import against
 from genmod.types import PerSample, Real
 
@@ -30,6 +30,13 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule at whose ends nothing could be said of the data.
+
+        Raises:
+            ValueError: it ends noisier than what the denoiser predicts can be read at.
+        """
 
 
 def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None) -> Denoised:

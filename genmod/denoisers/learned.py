@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser, scales_of
 from genmod.denoisers.targets import Target, Velocity
 from genmod.nn import outputs
+from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 
 
@@ -30,6 +32,16 @@ class Learned(Denoiser):
         output = outputs(self.network, tuple(z.shape[1:]), z, log_snr, context=context)
         alpha, sigma = scales_of(log_snr, z)
         return Denoised(self.target.x_hat(output, z, alpha, sigma))
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that ends noisier than the target can be read at."""
+        noisy = schedule.ends()[1]
+        require(
+            noisy >= self.target.noisiest,
+            f"a network that predicts {self.target} under a schedule that ends at log-SNR {noisy:g}",
+            f"an end of {self.target.noisiest:g} or above",
+            "its reading divides by alpha, which is nothing there: predict Velocity() or Data()",
+        )
 
     def extra_repr(self) -> str:
         """The target."""

@@ -14,13 +14,24 @@ Score      :math:`-\varepsilon / \sigma`                  :math:`(z + \sigma^2 o
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+NOISIEST = -20.0
+"""The lowest log-SNR at which noise still says what the data are.
+
+Reading data from it divides by alpha, here 4.5e-5: float32's rounding of ``z``, 6e-8, becomes 1.3e-3 of
+the data's spread. At -40 it would be 29 times that spread: noise, whatever the network says.
+"""
+
 
 class Target(ABC):
     """One linear reading of a network's output."""
+
+    noisiest = -math.inf
+    """The lowest log-SNR at which an output can be read: minus infinity where nothing divides by alpha."""
 
     @abstractmethod
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -36,6 +47,8 @@ class Target(ABC):
 
 class Noise(Target):
     r"""The network predicts :math:`\varepsilon` (Ho et al. 2020, eq. 11)."""
+
+    noisiest = NOISIEST
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
@@ -72,6 +85,8 @@ class Velocity(Target):
 
 class Score(Target):
     r"""The network predicts :math:`\nabla_z \log q(z)` (Song et al. 2021, eq. 7)."""
+
+    noisiest = NOISIEST
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""

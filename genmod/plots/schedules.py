@@ -18,6 +18,9 @@ from genmod.checks import require
 from genmod.plots.style import COLORS, INK, LABEL, NOTE, PALE, figure, named, quiet
 from genmod.schedules import Schedule
 
+PLAIN = (INK, "#b08968", PALE)
+"""Colors that no model has: the lecture's schedules belong to none."""
+
 HIGHEST_SNR = 10.0
 """Where the linear axis of the SNR ends: at the clean end it is in the thousands."""
 
@@ -39,7 +42,7 @@ def schedules(
     """
     require(len(shown) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
     own = colors or {}
-    colors = _plain(shown) | dict(own)
+    colors, styles = _plain(shown) | dict(own), _styles(shown) | dict.fromkeys(own, "--")
     made = figure(11.2, 3.9 + 0.6 * bool(caption), title, caption)
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
     panels = [quiet(made.add_subplot(1, 3, index + 1)) for index in range(3)]
@@ -48,9 +51,7 @@ def schedules(
             log_snr = schedule.log_snr(t)
         curves = log_snr.sigmoid(), log_snr.exp(), log_snr
         for axes, curve in zip(panels, curves, strict=True):
-            axes.plot(
-                t, curve, color=colors[name], lw=2.4, ls="--" if name in own else "-", label=name
-            )
+            axes.plot(t, curve, color=colors[name], lw=2.4, ls=styles[name], label=name)
     panels[1].set_ylim(0, HIGHEST_SNR)
     panels[2].axhline(0, color=INK, lw=0.8, ls=":")
     names = (
@@ -67,8 +68,14 @@ def schedules(
 
 
 def _plain(shown: Mapping[str, Schedule]) -> dict[str, str]:
-    """Colors that no model has: the lecture's schedules belong to none."""
-    return dict(zip(shown, cycle((INK, "#b08968", PALE)), strict=False))
+    """A plain color each."""
+    return dict(zip(shown, cycle(PLAIN), strict=False))
+
+
+def _styles(shown: Mapping[str, Schedule]) -> dict[str, str]:
+    """Another kind of line each time that the colors begin again; dashes are for named colors."""
+    lines = (style for style in cycle(("-", ":", "-.")) for _ in PLAIN)
+    return dict(zip(shown, lines, strict=False))
 
 
 def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,9 @@ class Denoising(Prior):
         resolution: how many latents the chain is cut into when it is sampled in continuous time.
 
     Raises:
-        ValueError: fewer than one step, or a schedule that is none; in continuous time, a reverse
-            variance that is not the posterior's.
+        ValueError: fewer than one step, or a schedule that is none, or one that ends noisier than what
+            the denoiser predicts can be read at; in continuous time, a reverse variance that is not
+            the posterior's.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Denoising(Prior):
             "steps counts the latents; None is continuous time",
         )
         schedule.check()
+        denoiser.check(schedule)
         self.denoiser, self.schedule, self.steps = denoiser, schedule, steps
         self.chain = Ancestral(denoiser, schedule, variance)
         self.resolution = resolution

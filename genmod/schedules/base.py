@@ -99,24 +99,57 @@ class Schedule(nn.Module, ABC):
 
     def ends(self) -> tuple[float, float]:
         """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""
-        clean, noisy = self.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+        with torch.no_grad():
+            clean, noisy = self.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
         return clean, noisy
+
+    def alpha_bars(self, steps: int) -> Tensor:
+        r"""The lecture's :math:`\bar\alpha_1, \dots, \bar\alpha_T`, ``(T,)``, when cut into ``steps``.
+
+        Those of the process scaled to keep variance, which is :math:`\mathrm{sigmoid}(\lambda)` for
+        every kind of scales. However many steps there are, each is a point on the one curve.
+        """
+        return self._nodes(steps).sigmoid()
+
+    def betas(self, steps: int) -> Tensor:
+        r"""The lecture's :math:`\beta_1, \dots, \beta_T`, ``(T,)``, when cut into ``steps``.
+
+        .. math:: \beta_i = 1 - \bar\alpha_i / \bar\alpha_{i-1}, \qquad \bar\alpha_0 = 1
+
+        Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 19.
+
+        >>> from genmod.schedules import Cosine
+        >>> Cosine().betas(3)
+        tensor([1.6745e-06, 4.5974e-01, 9.8761e-01], dtype=torch.float64)
+        """
+        kept = nn.functional.logsigmoid(self._nodes(steps))
+        return -torch.expm1(torch.cat([kept[:1], kept.diff()]))
+
+    @torch.no_grad()
+    def _nodes(self, steps: int) -> Tensor:
+        """The log-SNR of each of ``steps`` latents."""
+        require(steps >= 1, f"steps={steps}", "steps >= 1", "steps counts the latents")
+        return self.log_snr(torch.linspace(0, 1, steps, dtype=torch.float64))
 
     @torch.no_grad()
     def time(self, log_snr: Tensor) -> Tensor:
         """The time at which the schedule has each log-SNR: the inverse of :meth:`log_snr`.
 
-        By bisection to the last bit; schedules whose inverse has a closed form say it. Log-SNRs beyond an
-        end give that end.
+        Log-SNRs beyond an end give that end.
         """
+        clean, noisy = self.ends()
+        inside = self._time(log_snr.clamp(noisy, clean)).clamp(0, 1)
+        inside = torch.where(log_snr <= noisy, torch.ones_like(inside), inside)
+        return torch.where(log_snr >= clean, torch.zeros_like(inside), inside)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        """The inverse between the ends: by bisection to the last bit, where no subclass says it."""
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(64):
             middle = (low + high) / 2
             above = self.log_snr(middle) > log_snr
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        clean, noisy = self.ends()
-        inside = torch.where(log_snr <= noisy, torch.ones_like(high), (low + high) / 2)
-        return torch.where(log_snr >= clean, torch.zeros_like(low), inside)
+        return (low + high) / 2
 
     def check(self) -> None:
         """Require the schedule to be one.

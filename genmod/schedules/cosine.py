@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from genmod.checks import require
@@ -61,3 +62,10 @@ class Cosine(Schedule):
         return -width * (
             2 * theta.tan() + 1 / (theta - self.start).tan() + 1 / (theta + self.start).tan()
         )
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        noise = (-log_snr).sigmoid()
+        rest = noise + math.sin(self.start) ** 2 * (1 - noise)
+        # The arcsine of a number near 1 loses digits, as the arccosine does of one near 0.
+        theta = torch.atan2(rest.sqrt(), math.cos(self.start) * log_snr.sigmoid().sqrt())
+        return (theta - self.first) / (self.last - self.first)

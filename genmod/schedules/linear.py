@@ -33,3 +33,6 @@ class LinearLogSNR(Schedule):
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative: a constant."""
         return torch.full_like(t, self.noisy - self.clean)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return (self.clean - log_snr) / (self.clean - self.noisy)

@@ -12,6 +12,9 @@ from genmod.schedules.base import Schedule
 class Table(Schedule):
     r"""A table of log-SNRs at :math:`t = 0, 1/(T-1), \dots, 1`, with straight lines between.
 
+    Any number of steps may be made through it. Where ``steps - 1`` divides ``T - 1`` each of them is
+    an entry of the table; elsewhere they lie on the straight lines.
+
     Args:
         log_snrs: ``(T,)``, strictly decreasing, at least two.
     """
@@ -35,8 +38,8 @@ class Table(Schedule):
             "clip betas away from 0 and 1",
         )
 
-    @classmethod
-    def from_betas(cls, betas: Tensor) -> Table:
+    @staticmethod
+    def from_betas(betas: Tensor) -> Table:
         r"""The table of the lecture's :math:`\beta_1, \dots, \beta_T`; :math:`x_i` lies at ``(i-1)/(T-1)``.
 
         Raises:
@@ -46,21 +49,26 @@ class Table(Schedule):
             bool(((betas > 0) & (betas < 1)).all()),
             f"betas from {float(betas.min()):g} to {float(betas.max()):g}",
             "every beta inside (0, 1)",
-            "beta = 1 makes the log-SNR infinite: clip it to 0.999 as Improved DDPM does",
+            "beta = 1 makes the log-SNR infinite: clip it to 0.999 as Improved DDPM does, or let "
+            "ZeroTerminalSNR end the table at a finite floor",
         )
         log_alpha_bar = torch.log1p(-betas.double()).cumsum(0)
-        return cls(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
+        return Table(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
 
     def _place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        place = t.device, t.dtype
-        if place not in self._placed:
-            self._placed[place] = self.table.to(dtype=t.dtype, device=t.device)
-        table = self._placed[place]
+        table = self._like(t)
         cell = t * (len(table) - 1)
         left = cell.floor().clamp(0, len(table) - 2)
         index = left.long()
         low, high = table[index], table[index + 1]
         return low, high - low, cell - left
+
+    def _like(self, t: Tensor) -> Tensor:
+        """The table in the type and on the device of ``t``."""
+        place = t.device, t.dtype
+        if place not in self._placed:
+            self._placed[place] = self.table.to(dtype=t.dtype, device=t.device)
+        return self._placed[place]
 
     def log_snr(self, t: Tensor) -> Tensor:
         """The log signal-to-noise ratio at each time."""
@@ -71,21 +79,8 @@ class Table(Schedule):
         """Its derivative: a constant between two entries."""
         return self._place(t)[1] * (len(self.table) - 1)
 
-
-class LinearBeta(Table):
-    r"""The exact table of DDPM: :math:`\beta_i` linear from ``first`` to ``last``.
-
-    Args:
-        steps: the number of betas, ``T``.
-        first: :math:`\beta_1`.
-        last: :math:`\beta_T`.
-
-    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.
-
-    >>> LinearBeta(1000).ends()[0] > 9
-    True
-    """
-
-    def __init__(self, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
-        betas = torch.linspace(first, last, steps, dtype=torch.float64)
-        super().__init__(Table.from_betas(betas).table)
+    def _time(self, log_snr: Tensor) -> Tensor:
+        table = self._like(log_snr)
+        right = torch.searchsorted(-table, -log_snr.contiguous()).clamp(1, len(table) - 1)
+        low, high = table[right - 1], table[right]
+        return (right - 1 + (log_snr - low) / (high - low)) / (len(table) - 1)

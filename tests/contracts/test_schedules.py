@@ -19,6 +19,22 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "Cosine, offset": lambda: schedules.Cosine(0.008),
     "Table": lambda: schedules.Table(torch.tensor([5.0, 1.0, 0.5, -4.0])),
     "LinearBeta": lambda: schedules.LinearBeta(50),
+    "ScaledLinearBeta": lambda: schedules.ScaledLinearBeta(50),
+    "SigmoidBeta": lambda: schedules.SigmoidBeta(50),
+    "CosineBeta": lambda: schedules.CosineBeta(50),
+    "ZeroTerminalSNR": lambda: schedules.ZeroTerminalSNR(schedules.LinearBeta(50)),
+    "Sigmoid": schedules.Sigmoid,
+    "Sigmoid, steep and lopsided": lambda: schedules.Sigmoid(0.0, 3.0, 0.3),
+    "LogNormal": schedules.LogNormal,
+    "Laplace": schedules.Laplace,
+    "Laplace, off center": lambda: schedules.Laplace(-7.0, 2.0),
+    "Logistic": schedules.Logistic,
+    "Polynomial": schedules.Polynomial,
+    "Shifted": lambda: schedules.Shifted.to_resolution(schedules.Cosine(), 256),
+    "VarianceExploding": lambda: schedules.VarianceExploding(schedules.LogNormal()),
+    "RectifiedFlow": schedules.RectifiedFlow,
+    "RectifiedFlow, logit-normal": lambda: schedules.RectifiedFlow(schedules.LogNormal(0.0, 1.0)),
+    "Monotone": schedules.Monotone,
 }
 
 every = pytest.mark.parametrize("name", list(SCHEDULES))
@@ -44,7 +60,8 @@ def test_everything_is_finite_and_a_row_each(
 def test_log_snr_decreases_from_its_clean_end_to_its_noisy_one(name: str) -> None:
     schedule = SCHEDULES[name]()
     schedule.check()
-    log_snr = schedule.log_snr(torch.linspace(0, 1, 5001, dtype=torch.float64))
+    with torch.no_grad():
+        log_snr = schedule.log_snr(torch.linspace(0, 1, 5001, dtype=torch.float64))
     assert bool((log_snr.diff() < 0).all())
     clean, noisy = schedule.ends()
     assert clean > noisy
@@ -70,6 +87,25 @@ def test_the_slope_is_the_derivative(name: str) -> None:
     step = 1e-6
     numeric = (schedule.log_snr(t + step) - schedule.log_snr(t - step)) / (2 * step)
     torch.testing.assert_close(schedule.slope(t), numeric, rtol=1e-5, atol=1e-6)
+
+
+@every
+def test_time_is_the_inverse(name: str) -> None:
+    schedule = SCHEDULES[name]()
+    t = torch.linspace(0, 1, 301, dtype=torch.float64)
+    back = schedule.time(schedule.log_snr(t))
+    torch.testing.assert_close(back, t, rtol=0, atol=1e-11)
+    torch.testing.assert_close(back[::60], Schedule._time(schedule, schedule.log_snr(t[::60])))
+    clean, noisy = schedule.ends()
+    assert schedule.time(torch.tensor([clean + 1, noisy - 1])).tolist() == [0.0, 1.0]
+
+
+@every
+def test_scales_keep_the_variance_where_they_say_so(name: str) -> None:
+    schedule = SCHEDULES[name]()
+    alpha, sigma = schedule.scales(torch.linspace(0, 1, 101, dtype=torch.float64))
+    unit = torch.allclose(alpha.square() + sigma.square(), torch.ones_like(alpha))
+    assert unit == schedule.preserving
 
 
 @every

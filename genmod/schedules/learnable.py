@@ -1,0 +1,150 @@
+r"""Schedules with parameters, and a gate through which their gradient can be weighed row by row.
+
+In continuous time the bound does not depend on a schedule between its ends; the variance of its
+one-draw estimate does. So the denoiser follows the gradient of the estimate :math:`L`, and the
+schedule that of :math:`L^2`, which is :math:`2 L` times the same gradient for each sample. Everything
+that a schedule says passes the gate, so one backward pass serves both.
+
+Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), section 5.1 and
+appendices H and I.2.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+
+from genmod.checks import require
+from genmod.schedules.base import Schedule
+
+
+class Gate:
+    """What each row's gradient counts, once the forward pass has told."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def passed(self, values: Tensor) -> Tensor:
+        """The same values, whose gradient will be weighed on its way to the schedule."""
+        if not values.requires_grad:
+            return values
+        felt = values.clone()
+        felt.register_hook(self._weigh)
+        return felt
+
+    def _weigh(self, gradient: Tensor) -> Tensor:
+        assert self.rows is not None, "a backward pass before the gate was told what rows count"
+        levels, rest = divmod(len(gradient), len(self.rows))
+        # One number for all rows is said of an end only, and ends are fixed.
+        if rest:
+            return torch.zeros_like(gradient)
+        return gradient * self.rows.to(gradient.dtype).repeat_interleave(levels)
+
+
+_gate: ContextVar[Gate | None] = ContextVar("gate", default=None)
+
+
+@contextmanager
+def gated() -> Iterator[Gate]:
+    """Inside this block, what a :class:`Learnable` schedule says passes the gate that is given."""
+    gate = Gate()
+    token = _gate.set(gate)
+    try:
+        yield gate
+    finally:
+        _gate.reset(token)
+
+
+class Learnable(Schedule, ABC):
+    r"""A schedule with parameters, whose ends they cannot move.
+
+    .. math:: \lambda_t = \lambda_0 + (\lambda_1 - \lambda_0)\, u(t), \qquad u(0) = 0,\ u(1) = 1
+
+    A subclass says :meth:`path`. Parameters keep their type when the model is cast: half precision does
+    not resolve neighboring levels.
+
+    Args:
+        clean: log-SNR at t = 0.
+        noisy: log-SNR at t = 1.
+    """
+
+    def __init__(self, clean: float, noisy: float) -> None:
+        super().__init__()
+        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
+        self.clean, self.noisy = clean, noisy
+
+    @abstractmethod
+    def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``u(t)``, strictly increasing from 0 to 1 whatever the parameters are, and its derivative."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The log signal-to-noise ratio at each time."""
+        return self._said(self.clean + (self.noisy - self.clean) * self.path(t)[0])
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative, with a gradient of its own."""
+        return self._said((self.noisy - self.clean) * self.path(t)[1])
+
+    def _said(self, values: Tensor) -> Tensor:
+        gate = _gate.get()
+        return values if gate is None else gate.passed(values)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learnable:
+        def moved(tensor: Tensor) -> Tensor:
+            cast = fn(tensor)
+            return cast if cast.dtype is tensor.dtype else tensor.to(cast.device)
+
+        super()._apply(moved, recurse)
+        return self
+
+
+class Monotone(Learnable):
+    r"""A learned schedule: a monotone network of one hidden layer.
+
+    .. math:: u(t) = \frac{g(t) - g(0)}{g(1) - g(0)}, \qquad
+        g(t) = t + \sum_k w_k\, \mathrm{sigmoid}(b_k t + c_k), \qquad w_k, b_k > 0
+
+    It starts close to a straight line. Train it with
+    :class:`~genmod.objectives.LearnedSchedule`. The paper takes absolute values where this takes
+    exponentials (a step then changes a slope by a factor, and no weight is ever stuck at zero), and it
+    has 1024 features.
+
+    Args:
+        clean: log-SNR at t = 0.
+        noisy: log-SNR at t = 1.
+        features: how many sigmoids.
+
+    Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendices H and I.2.
+
+    >>> Monotone()
+    Monotone(log_snr 13.3 .. -5)
+    """
+
+    def __init__(self, clean: float = 13.3, noisy: float = -5.0, features: int = 64) -> None:
+        super().__init__(clean, noisy)
+        require(features >= 1, f"features={features}", "features >= 1", "64 bend a curve well")
+        # Sigmoids side by side: each rises where its neighbor has risen half-way.
+        steep = max(1.0, 2.0 * features)
+        centers = (torch.arange(features) + 0.5) / features
+        self.log_weight = nn.Parameter(torch.full((features,), -math.log(features)))
+        self.log_steepness = nn.Parameter(torch.full((features,), math.log(steep)))
+        self.shift = nn.Parameter(-steep * centers)
+        self.check()
+
+    def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``u(t)``, and its derivative."""
+        weight, steepness, shift = (
+            parameter.to(t.dtype) for parameter in (self.log_weight, self.log_steepness, self.shift)
+        )
+        weight, steepness = weight.exp(), steepness.exp()
+        risen = (steepness * t[..., None] + shift).sigmoid()
+        start, end = shift.sigmoid(), (steepness + shift).sigmoid()
+        width = 1 + (end - start) @ weight
+        slope = 1 + (risen * (1 - risen)) @ (weight * steepness)
+        return (t + (risen - start) @ weight) / width, slope / width

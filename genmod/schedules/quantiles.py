@@ -1,0 +1,192 @@
+r"""Schedules said by the law of the log-SNR that they show in training.
+
+A uniform ``t`` makes :math:`\lambda_t` random, with density :math:`p(\lambda) = -1 / \lambda'(t)`. Here the
+law comes first and the schedule is its quantile function, cut at stated ends.
+
+Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation"
+(2023), section 2.1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.schedules.base import Schedule
+
+
+class Quantiles(Schedule, ABC):
+    r"""A law of the log-SNR: :math:`\lambda = \text{location} + \text{scale}\, w`, ``w`` symmetric about 0.
+
+    Cut at its ends: :math:`\lambda_t` is the value that is exceeded with probability
+    :math:`P(\lambda > \text{clean}) + t\, P(\text{noisy} < \lambda < \text{clean})`.
+
+    Args:
+        location: the median of the uncut law.
+        scale: its spread, in its own unit.
+        clean: log-SNR at t = 0.
+        noisy: log-SNR at t = 1.
+    """
+
+    def __init__(self, location: float, scale: float, clean: float, noisy: float) -> None:
+        super().__init__()
+        require(scale > 0, f"scale={scale}", "a scale above 0", "a law without spread has no curve")
+        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
+        self.location, self.scale, self.clean, self.noisy = location, scale, clean, noisy
+        ends = torch.tensor([clean - location, location - noisy], dtype=torch.float64) / scale
+        # Both from their own side: one less a probability near one keeps no digits of a tail.
+        self.over, self.under = self._tail(ends).tolist()
+        self.inside = 1 - self.over - self.under
+        self.check()
+
+    @abstractmethod
+    def _tail(self, w: Tensor) -> Tensor:
+        """The probability of more than ``w``, precise where it is small."""
+
+    @abstractmethod
+    def _above(self, p: Tensor) -> Tensor:
+        """Which ``w`` is exceeded with probability ``p``, for ``p`` up to one half: ``_tail``'s inverse."""
+
+    @abstractmethod
+    def _density(self, w: Tensor) -> Tensor:
+        """The density of ``w``."""
+
+    def _standard(self, t: Tensor) -> Tensor:
+        """``w`` at each time."""
+        more = self.over + self.inside * t
+        less = self.under + self.inside * (1 - t)
+        w = self._above(torch.where(more < less, more, less))
+        return torch.where(more < less, w, -w)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The log signal-to-noise ratio at each time."""
+        return self.location + self.scale * self._standard(t)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative: minus one over the density of the cut law."""
+        return -self.scale * self.inside / self._density(self._standard(t))
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        w = (log_snr - self.location) / self.scale
+        passed = (self._tail(w) - self.over) / self.inside
+        left = (self._tail(-w) - self.under) / self.inside
+        return torch.where(w > 0, passed, 1 - left)
+
+
+class LogNormal(Quantiles):
+    r"""EDM's training distribution: :math:`\log(\sigma / \alpha)` is normal, so the log-SNR is too.
+
+    With other numbers, the logit-normal times of Stable Diffusion 3: of mean ``m`` and deviation
+    ``s``, they are ``RectifiedFlow(LogNormal(m, s))``.
+
+    Args:
+        mean: of :math:`\log(\sigma / \alpha)`.
+        std: of :math:`\log(\sigma / \alpha)`.
+        clean: log-SNR at t = 0; by default that of EDM's smallest :math:`\sigma`, 0.002.
+        noisy: log-SNR at t = 1; by default that of EDM's largest, 80.
+
+    Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
+    Models" (2022), table 1; its samples' scales are ``VarianceExploding(LogNormal())``. Esser et al.,
+    "Scaling Rectified Flow Transformers" (2024), eq. 19.
+
+    >>> LogNormal().log_snr(torch.tensor([0.5], dtype=torch.float64))  # the median: cut a little
+    tensor([2.4000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        mean: float = -1.2,
+        std: float = 1.2,
+        clean: float = -2 * math.log(0.002),
+        noisy: float = -2 * math.log(80),
+    ) -> None:
+        super().__init__(-2 * mean, 2 * std, clean, noisy)
+
+    def _tail(self, w: Tensor) -> Tensor:
+        return torch.special.ndtr(-w)
+
+    def _above(self, p: Tensor) -> Tensor:
+        return -torch.special.ndtri(p)
+
+    def _density(self, w: Tensor) -> Tensor:
+        return (-0.5 * w.square()).exp() / math.sqrt(2 * math.pi)
+
+
+class Laplace(Quantiles):
+    r"""Most of the time near one log-SNR, with tails that fall exponentially on both sides.
+
+    .. math:: \lambda_t = \mu - b\, \mathrm{sign}(\tfrac{1}{2} - t) \log(1 - 2|t - \tfrac{1}{2}|)
+
+    up to the cut.
+
+    Args:
+        location: :math:`\mu`.
+        scale: :math:`b`.
+        clean: log-SNR at t = 0.
+        noisy: log-SNR at t = 1.
+
+    Reference: Hang, Gu, Geng, Guo, "Improved Noise Schedule for Diffusion Training" (2024), table 1.
+
+    >>> Laplace().log_snr(torch.tensor([0.25, 0.75], dtype=torch.float64))
+    tensor([ 0.3466, -0.3465], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        location: float = 0.0,
+        scale: float = 0.5,
+        clean: float = 13.3,
+        noisy: float = -5.0,
+    ) -> None:
+        super().__init__(location, scale, clean, noisy)
+
+    def _tail(self, w: Tensor) -> Tensor:
+        half = 0.5 * (-w.abs()).exp()
+        return torch.where(w > 0, half, 1 - half)
+
+    def _above(self, p: Tensor) -> Tensor:
+        return -(2 * p).log()
+
+    def _density(self, w: Tensor) -> Tensor:
+        return 0.5 * (-w.abs()).exp()
+
+
+class Logistic(Quantiles):
+    r"""The log-SNR of a straight path: :math:`\lambda = 2 \log\frac{1-u}{u}` with ``u`` linear in ``t``.
+
+    The curve of :class:`RectifiedFlow`, which has its scales too.
+
+    Args:
+        location: the median.
+        scale: 2 for the straight path.
+        clean: log-SNR at t = 0.
+        noisy: log-SNR at t = 1.
+
+    Reference: Lipman et al., "Flow Matching for Generative Modeling" (2023), eq. 20; Liu, Gong, Liu,
+    "Flow Straight and Fast" (2023).
+
+    >>> Logistic().log_snr(torch.tensor([0.5]))
+    tensor([0.])
+    """
+
+    def __init__(
+        self,
+        location: float = 0.0,
+        scale: float = 2.0,
+        clean: float = 13.3,
+        noisy: float = -13.3,
+    ) -> None:
+        super().__init__(location, scale, clean, noisy)
+
+    def _tail(self, w: Tensor) -> Tensor:
+        return (-w).sigmoid()
+
+    def _above(self, p: Tensor) -> Tensor:
+        return -p.logit()
+
+    def _density(self, w: Tensor) -> Tensor:
+        return w.sigmoid() * (-w).sigmoid()

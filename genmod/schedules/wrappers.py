@@ -1,0 +1,128 @@
+r"""Schedules made of another: its log-SNR moved, or its states on another scale.
+
+What a diffusion can say of data depends on the log-SNR alone: scales change how states are written,
+and neither the bound nor the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC
+
+import torch
+from torch import Tensor
+
+from genmod.checks import check_positive
+from genmod.schedules.base import Schedule
+from genmod.schedules.quantiles import Logistic
+
+
+class Wrapper(Schedule, ABC):
+    """Another schedule, changed in one respect.
+
+    Args:
+        schedule: the other schedule.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The other schedule's."""
+        return self.schedule.log_snr(t)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """The other schedule's."""
+        return self.schedule.slope(t)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return self.schedule.time(log_snr)
+
+
+class Shifted(Wrapper):
+    r"""A schedule with more signal (``by > 0``) or less at every time; both ends move along.
+
+    .. math:: \lambda_t' = \lambda_t + \text{by}
+
+    Averaging neighboring pixels takes out noise and leaves an image: at ``d`` pixels a side as much of
+    it can be seen as at ``reference`` with a log-SNR moved by :math:`2 \log(\text{reference} / d)`, which
+    :meth:`to_resolution` does. Data scaled by ``b`` come to the same, with ``by = 2 log b``; so do
+    shifted times :math:`t' = \frac{s t}{1 + (s - 1) t}` of a rectified flow, with ``by = -2 log s``.
+
+    Args:
+        schedule: the schedule to move.
+        by: how far, in log-SNR.
+
+    Reference: Hoogeboom, Heek, Salimans, "Simple diffusion" (2023), section 3.1; Chen, "On the
+    Importance of Noise Scheduling for Diffusion Models" (2023), section 2.2; Esser et al., "Scaling
+    Rectified Flow Transformers" (2024), eq. 23.
+    """
+
+    def __init__(self, schedule: Schedule, by: float) -> None:
+        super().__init__(schedule)
+        self.by, self.preserving = by, schedule.preserving
+        self.check()
+
+    @staticmethod
+    def to_resolution(schedule: Schedule, resolution: int, reference: int = 64) -> Shifted:
+        """A schedule that suits images of ``reference`` pixels a side, moved to suit ``resolution``.
+
+        >>> from genmod.schedules import Cosine
+        >>> Shifted.to_resolution(Cosine(), 256).by
+        -2.772588722239781
+        """
+        check_positive(resolution, "resolution")
+        check_positive(reference, "reference")
+        return Shifted(schedule, 2 * math.log(reference / resolution))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The other schedule's, moved."""
+        return self.schedule.log_snr(t) + self.by
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return self.schedule.time(log_snr - self.by)
+
+    def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return self.schedule._scales(log_snr)
+
+
+class VarianceExploding(Wrapper):
+    r"""States that grow as noise is added: :math:`\alpha = 1`, :math:`\sigma = e^{-\lambda / 2}`.
+
+    Args:
+        schedule: what says the log-SNR: ``LogNormal()`` or ``Polynomial()`` for EDM.
+
+    Reference: Song et al., "Score-Based Generative Modeling through SDEs" (2021), section 3.4.
+    """
+
+    preserving = False
+
+    def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(log_snr), (-0.5 * log_snr).exp()
+
+
+class RectifiedFlow(Wrapper):
+    r"""States on the straight line from data to noise: :math:`\alpha = 1 - u`, :math:`\sigma = u`.
+
+    By default ``u`` is linear in ``t``, from :math:`\mathrm{sigmoid}(-\text{clean} / 2)` to
+    :math:`\mathrm{sigmoid}(-\text{noisy} / 2)`: rectified flow, cut at finite log-SNRs. Another schedule
+    visits the line at other places (``LogNormal``: logit-normal times; ``Shifted``: shifted ones).
+
+    Args:
+        schedule: what says the log-SNR; ``Logistic()``, between 13.3 and -13.3, by default.
+
+    Reference: Liu, Gong, Liu, "Flow Straight and Fast" (2023), eq. 1; Lipman et al., "Flow Matching for
+    Generative Modeling" (2023), eq. 22.
+
+    >>> RectifiedFlow().scales(torch.tensor([0.5, 1.0]))
+    (tensor([0.5000, 0.0013]), tensor([0.5000, 0.9987]))
+    """
+
+    preserving = False
+
+    def __init__(self, schedule: Schedule | None = None) -> None:
+        super().__init__(schedule or Logistic())
+
+    def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return (0.5 * log_snr).sigmoid(), (-0.5 * log_snr).sigmoid()
