@@ -3,16 +3,16 @@ r"""What a network is asked for. Each target is linear in the others, so any can
 With :math:`z = \alpha x + \sigma \varepsilon`, :math:`\alpha^2 + \sigma^2 = 1` and, for EDM,
 :math:`d` the standard deviation of the data and :math:`\rho = \sqrt{\sigma^2 + \alpha^2 d^2}`:
 
-============  ===============================================  ==============================================
-target        the network's output ``o``                       :math:`\hat x`
-============  ===============================================  ==============================================
-Noise         :math:`\varepsilon`                              :math:`(z - \sigma o) / \alpha`
-Data          :math:`x`                                        :math:`o`
-Velocity      :math:`\alpha \varepsilon - \sigma x`            :math:`\alpha z - \sigma o`
-Score         :math:`-\varepsilon / \sigma`                    :math:`(z + \sigma^2 o) / \alpha`
-FlowVelocity  :math:`\varepsilon - x`                          :math:`(z - \sigma o)/(\alpha + \sigma)`
-EDM           :math:`(\sigma x/d - \alpha d\varepsilon)/\rho`  :math:`(\alpha d^2 z + \sigma d\rho o)/\rho^2`
-============  ===============================================  ==============================================
+============  ==============================================  ==============================================
+target        the network's output ``o``                      :math:`\hat x`
+============  ==============================================  ==============================================
+Noise         :math:`\varepsilon`                             :math:`(z - \sigma o) / \alpha`
+Data          :math:`x`                                       :math:`o`
+Velocity      :math:`\alpha \varepsilon - \sigma x`           :math:`\alpha z - \sigma o`
+Score         :math:`-\varepsilon / \sigma`                   :math:`(z + \sigma^2 o) / \alpha`
+FlowVelocity  :math:`\varepsilon - x`                         :math:`(z - \sigma o)/(\alpha + \sigma)`
+EDM           :math:`(\sigma x/d -\alpha d\varepsilon)/\rho`  :math:`(\alpha d^2 z + \sigma d\rho o)/\rho^2`
+============  ==============================================  ==============================================
 
 What one target says is said in another's terms by ``wanted.output(given.x_hat(o, z, alpha, sigma),
 z, alpha, sigma)``, which is :func:`convert`. Errors convert by a factor alone, because the states
