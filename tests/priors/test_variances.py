@@ -86,7 +86,7 @@ def steps_rate(prior: Denoising, x: Tensor, draws: int | None = None) -> Rate:
 # ---------------------------------------------------------------------- any variance
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     x=st.floats(-5, 5),
     noise=st.floats(-3, 3),
@@ -198,7 +198,7 @@ def analytic_model(
     return LatentModel(Noising(SCHEDULE), ExactDecoder(data, SCHEDULE), prior).double()
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
+@pytest.mark.parametrize("steps", [2, 3, 10, 100])
 def test_the_exact_variance_makes_the_chain_exact_at_every_number_of_steps(steps: int) -> None:
     """Uncorrelated Gaussian data under the optimal denoiser: ``p(z_s | z_t)`` is the true reverse step,
 
@@ -210,7 +210,7 @@ def test_the_exact_variance_makes_the_chain_exact_at_every_number_of_steps(steps
     lost = -float(AXES.law.entropy()) - AXES.mean_over_all(lambda x: model.elbo(x).value)
     assert lost == pytest.approx(AXES.mismatch(SCHEDULE), rel=1e-9)
     wide = LinearLogSNR(6.0, -40.0)
-    mean, covariance = ancestral_law(AXES, wide, max(steps, 2), Analytic())
+    mean, covariance = ancestral_law(AXES, wide, steps, Analytic())
     alpha, sigma = wide.scales(real(0.0))
     torch.testing.assert_close(mean, alpha * AXES.mean, rtol=0, atol=1e-7)
     exact = alpha.square() * AXES.covariance + sigma.square() * torch.eye(3, dtype=F64)
@@ -241,7 +241,9 @@ def test_calibration_measures_the_closed_error() -> None:
     torch.testing.assert_close(table.error(nodes), u, rtol=1e-10, atol=0)
     between = (nodes[1:] + nodes[:-1]) / 2
     exact = between.exp() * data.mmse(between) / 3
-    torch.testing.assert_close(table.error(between), exact, rtol=2e-3, atol=0)
+    # Half-way on a chord of length h, log u (curved as a log-sigmoid, at most 1/4) is off by h^2 / 32.
+    chord = float(nodes[1] - nodes[0])
+    torch.testing.assert_close(table.error(between), exact, rtol=chord**2 / 32, atol=0)
     alpha2, sigma2 = nodes.sigmoid(), (-nodes).sigmoid()
     score = (sigma2[:, None] / (alpha2[:, None] * data.values + sigma2[:, None])).mean(-1)
     torch.testing.assert_close(table.error(nodes), 1 - score, rtol=1e-9, atol=0)
