@@ -70,6 +70,8 @@ class Rate:
         log_snr, gap, error: for levels of a diffusion, what weightings need:
             ``nats = 1/2 gap error`` where the reverse variance is the posterior's.
         units: nats of each dimension, ``(B, L, U)``, for free bits and reports of collapse.
+        variance_nats: where a reverse variance is learned, the same nats with the mean held fixed:
+            their gradient reaches the variance alone.
     """
 
     nats: PerLevel
@@ -80,6 +82,7 @@ class Rate:
     gap: PerLevel | None = None
     error: PerLevel | None = None
     units: PerUnit | None = None
+    variance_nats: PerLevel | None = None
 
     @classmethod
     def single(cls, nats: PerSample, kind: Kind, units: PerUnit | None = None) -> Rate:
@@ -119,6 +122,7 @@ class Rate:
             gap=optional([rate.gap for rate in rates]),
             error=optional([rate.error for rate in rates]),
             units=optional([rate.units for rate in rates]),
+            variance_nats=optional([rate.variance_nats for rate in rates]),
         )
 
 

@@ -227,6 +227,7 @@ def ancestral_law(
     eye = torch.eye(dims, dtype=F64)
     mean, covariance = torch.zeros(dims, dtype=F64), eye
     times = torch.linspace(0, 1, steps, dtype=F64)
+    denoiser = data.denoiser()
     for i in range(steps - 1, 0, -1):
         s, t = times[i - 1 : i], times[i : i + 1]
         alpha, sigma = schedule.scales(t)
@@ -235,7 +236,9 @@ def ancestral_law(
         gain = alpha * data.covariance @ torch.linalg.inv(inner)
         move = bridge.state * eye + bridge.data * gain
         mean = move @ mean + bridge.data * (data.mean - alpha * gain @ data.mean)
-        noise = (2 * (bridge.log_std + variance.excess(bridge))).exp()
+        # A Gaussian's variance does not depend on the state: any will do.
+        said = denoise(denoiser, data.mean[None], schedule.at(t))
+        noise = (2 * (bridge.log_std + variance.excess(bridge, said)[0])).exp()
         covariance = move @ covariance @ move.T + noise * eye
     return mean, covariance
 

@@ -18,7 +18,8 @@ from genmod.types import PerSample, Real
 class GaussianDenoiser(Denoiser):
     r"""The optimal denoiser of :math:`x \sim \mathcal{N}(\mu, \Sigma)`.
 
-    .. math:: \mathbb{E}[x|z] = \mu + \alpha\Sigma(\alpha^2\Sigma + \sigma^2 I)^{-1}(z - \alpha\mu)
+    .. math:: \mathbb{E}[x|z] = \mu + \alpha\Sigma(\alpha^2\Sigma + \sigma^2 I)^{-1}(z - \alpha\mu),
+        \qquad \mathrm{Cov}[x|z] = \sigma^2\Sigma(\alpha^2\Sigma + \sigma^2 I)^{-1}
 
     Args:
         mean: ``(d,)``.
@@ -43,11 +44,12 @@ class GaussianDenoiser(Denoiser):
         self.register_buffer("vectors", vectors)
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The posterior mean of each row."""
+        """The posterior mean of each row, and its variance per entry (the covariance's diagonal)."""
         alpha, sigma = scales_of(log_snr, z)
-        gain = alpha * self.values / (alpha.square() * self.values + sigma.square())
+        share = self.values / (alpha.square() * self.values + sigma.square())
         along = (z - alpha * self.mean) @ self.vectors
-        return Denoised(self.mean + (gain * along) @ self.vectors.T)
+        mean = self.mean + (alpha * share * along) @ self.vectors.T
+        return Denoised(mean, (sigma.square() * share) @ self.vectors.square().T)
 
 
 class EmpiricalDenoiser(Denoiser):
@@ -85,6 +87,8 @@ class EmpiricalDenoiser(Denoiser):
         shrink = alpha * self.std**2 / spread
         keep = 1 - alpha * shrink
         mean = keep * (weights @ points) + shrink * flat
-        second = keep.square() * (weights @ points.square() - (weights @ points).square())
+        among = weights @ points.square() - (weights @ points).square()
+        # A difference of squares rounds below zero where one point explains everything.
+        second = keep.square() * among.clamp(min=0)
         within = self.std**2 * sigma.square() / spread
         return Denoised(mean.reshape(z.shape), (second + within).reshape(z.shape))

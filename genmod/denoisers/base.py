@@ -18,10 +18,14 @@ from genmod.types import PerSample, Real
 
 
 class Denoised(NamedTuple):
-    """The mean of ``x`` given ``z_t``, and its variance where the denoiser knows it."""
+    """What a denoiser says: the mean of ``x`` given ``z_t``, and more where it knows more."""
 
     x_hat: Tensor
     variance: Tensor | None = None
+    """The variance of ``x`` given ``z_t``, entry by entry."""
+    interpolation: Tensor | None = None
+    """What a network says of the reverse step's variance, entry by entry: 0 for the posterior's, 1
+    for the forward step's (:class:`genmod.samplers.LearnedInterpolation`)."""
 
 
 class Denoiser(nn.Module, ABC):

@@ -18,20 +18,37 @@ class Learned(Denoiser):
     Args:
         network: ``network(z, log_snr)`` or ``network(z, log_snr, context)``, giving as many numbers a
             row as ``z`` has. Any module will do.
-        target: what its output is: :class:`Noise`, :class:`Data`, :class:`Velocity`, :class:`Score`.
-            Velocity by default: its error is bounded at both ends of the schedule.
+        target: what its output is: :class:`Noise`, :class:`Data`, :class:`Velocity`, :class:`Score`,
+            :class:`FlowVelocity` or :class:`EDM`. Velocity by default: its error is bounded at both
+            ends of the schedule.
+        interpolation: whether the network gives twice as many channels, the second half of which is
+            the reverse variance's: -1 for the posterior's, 1 for the forward step's, so that a network
+            that starts at zero starts half-way. What :class:`genmod.samplers.LearnedInterpolation`
+            needs.
+
+    Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 15,
+    for the second half.
     """
 
-    def __init__(self, network: nn.Module, target: Target | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, target: Target | None = None, interpolation: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.target = target or Velocity()
+        self.interpolation = interpolation
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
-        output = outputs(self.network, tuple(z.shape[1:]), z, log_snr, context=context)
         alpha, sigma = scales_of(log_snr, z)
-        return Denoised(self.target.x_hat(output, z, alpha, sigma))
+        seen = self.target.inputs(z, alpha, sigma)
+        copies = 2 if self.interpolation else 1
+        shape = (copies * z.shape[1], *z.shape[2:])
+        said = outputs(self.network, shape, seen, log_snr, context=context)
+        if not self.interpolation:
+            return Denoised(self.target.x_hat(said, z, alpha, sigma))
+        output, place = said.chunk(2, 1)
+        return Denoised(self.target.x_hat(output, z, alpha, sigma), interpolation=(place + 1) / 2)
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that ends noisier than the target can be read at."""
@@ -44,5 +61,5 @@ class Learned(Denoiser):
         )
 
     def extra_repr(self) -> str:
-        """The target."""
-        return f"target={self.target}"
+        """The target, and whether the reverse variance is learned."""
+        return f"target={self.target}" + (", interpolation=True" if self.interpolation else "")

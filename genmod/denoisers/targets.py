@@ -1,15 +1,29 @@
-r"""What a network is asked for: noise, data, velocity or score. Each is linear in the others.
+r"""What a network is asked for. Each target is linear in the others, so any can be read as any.
 
-With :math:`z = \alpha x + \sigma \varepsilon` and :math:`\alpha^2 + \sigma^2 = 1`:
+With :math:`z = \alpha x + \sigma \varepsilon`, :math:`\alpha^2 + \sigma^2 = 1` and, for EDM,
+:math:`d` the standard deviation of the data and :math:`\rho = \sqrt{\sigma^2 + \alpha^2 d^2}`:
 
-=========  =============================================  ==================================
-target     the network's output                           :math:`\hat x`
-=========  =============================================  ==================================
-Noise      :math:`\varepsilon`                            :math:`(z - \sigma o) / \alpha`
-Data       :math:`x`                                      :math:`o`
-Velocity   :math:`\alpha \varepsilon - \sigma x`          :math:`\alpha z - \sigma o`
-Score      :math:`-\varepsilon / \sigma`                  :math:`(z + \sigma^2 o) / \alpha`
-=========  =============================================  ==================================
+============  ==============================================  ==============================================
+target        the network's output ``o``                      :math:`\hat x`
+============  ==============================================  ==============================================
+Noise         :math:`\varepsilon`                             :math:`(z - \sigma o) / \alpha`
+Data          :math:`x`                                       :math:`o`
+Velocity      :math:`\alpha \varepsilon - \sigma x`           :math:`\alpha z - \sigma o`
+Score         :math:`-\varepsilon / \sigma`                   :math:`(z + \sigma^2 o) / \alpha`
+FlowVelocity  :math:`\varepsilon - x`                         :math:`(z - \sigma o)/(\alpha + \sigma)`
+EDM           :math:`(\sigma x/d -\alpha d\varepsilon)/\rho`  :math:`(\alpha d^2 z + \sigma d\rho o)/\rho^2`
+============  ==============================================  ==============================================
+
+What one target says is said in another's terms by ``wanted.output(given.x_hat(o, z, alpha, sigma),
+z, alpha, sigma)``, which is :func:`convert`. Errors convert by a factor alone, because the states
+cancel:
+
+.. math:: \|\varepsilon - \hat\varepsilon\|^2 = \frac{\alpha^2}{\sigma^2} \|x - \hat x\|^2
+    = \alpha^2 \|v - \hat v\|^2 = \sigma^2 \|s - \hat s\|^2
+    = \frac{\alpha^2}{(\alpha + \sigma)^2} \|u - \hat u\|^2
+    = \frac{\alpha^2 d^2}{\rho^2} \|F - \hat F\|^2
+
+for the noise, data, velocity, score, flow velocity and EDM's output in turn.
 """
 
 from __future__ import annotations
@@ -18,6 +32,10 @@ import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor
+
+from genmod.checks import check_positive
+from genmod.denoisers.base import scales_of
+from genmod.types import PerSample, Real
 
 NOISIEST = -20.0
 """The lowest log-SNR at which noise still says what the data are.
@@ -40,6 +58,10 @@ class Target(ABC):
     @abstractmethod
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The output that stands for given data: the inverse of :meth:`x_hat`."""
+
+    def inputs(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What the network sees of the state: the state itself, unless a target scales it."""
+        return z
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -84,7 +106,11 @@ class Velocity(Target):
 
 
 class Score(Target):
-    r"""The network predicts :math:`\nabla_z \log q(z)` (Song et al. 2021, eq. 7)."""
+    r"""The network predicts :math:`\nabla_z \log q(z)` (Song et al. 2021, eq. 7).
+
+    It is the score of the variance-preserving state. That of a state ``h`` times as large is its
+    ``h``-th part.
+    """
 
     noisiest = NOISIEST
 
@@ -95,3 +121,97 @@ class Score(Target):
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The score that stands for given data."""
         return (alpha * x_hat - z) / sigma.square()
+
+
+class FlowVelocity(Target):
+    r"""The network predicts :math:`u = \varepsilon - x`, the velocity of a rectified flow.
+
+    On the straight line :math:`(1 - t) x + t \varepsilon` it is the derivative by ``t``, which runs
+    from data to noise here as everywhere (in the papers from noise to data: their sign is the other).
+    The variance-preserving state of one log-SNR lies on that line at
+    :math:`t = \sigma / (\alpha + \sigma)` once it is divided by :math:`\alpha + \sigma`; the network
+    sees it as it is, of variance one.
+
+    Reference: Liu, Gong, Liu, "Flow Straight and Fast" (2023), eq. 1; Lipman, Chen, Ben-Hamu, Nickel,
+    Le, "Flow Matching for Generative Modeling" (2023), eq. 23.
+    """
+
+    def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The data that an output stands for."""
+        return (z - sigma * output) / (alpha + sigma)
+
+    def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The velocity that stands for given data."""
+        return (z - (alpha + sigma) * x_hat) / sigma
+
+
+class EDM(Target):
+    r"""The network is preconditioned: its input and what it is asked for have variance one.
+
+    In the paper's variance-exploding state :math:`y = z / \alpha`, of noise :math:`s = \sigma / \alpha`,
+
+    .. math:: \hat x = c_\text{skip} y + c_\text{out} F(c_\text{in} y),\quad
+        c_\text{skip} = \frac{d^2}{s^2 + d^2},\quad c_\text{out} = \frac{s d}{\sqrt{s^2 + d^2}},\quad
+        c_\text{in} = \frac{1}{\sqrt{s^2 + d^2}}
+
+    which the table above says of ``z``. The paper's fourth, :math:`c_\text{noise} = \tfrac14 \ln s`, is
+    minus an eighth of the log-SNR, which every network here is told. With ``sigma_data = 1`` it is
+    :class:`Velocity` with the other sign.
+
+    Args:
+        sigma_data: ``d``, the standard deviation of the data as they are noised.
+
+    Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based
+    Generative Models" (2022), eq. 7 and table 1.
+
+    >>> EDM(0.5)
+    EDM(sigma_data=0.5)
+    """
+
+    def __init__(self, sigma_data: float = 0.5) -> None:
+        check_positive(sigma_data, "sigma_data")
+        self.sigma_data = sigma_data
+
+    def inputs(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The state divided by its standard deviation."""
+        return z / self._std(alpha, sigma)
+
+    def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The data that an output stands for."""
+        std = self._std(alpha, sigma)
+        skip = alpha * self.sigma_data**2 / std.square()
+        return skip * z + (sigma * self.sigma_data / std) * output
+
+    def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The output that stands for given data."""
+        std = self._std(alpha, sigma)
+        skip = alpha * self.sigma_data**2 / std.square()
+        return (x_hat - skip * z) * (std / (sigma * self.sigma_data))
+
+    def _std(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (alpha * self.sigma_data).hypot(sigma)
+
+    def __repr__(self) -> str:
+        return f"EDM(sigma_data={self.sigma_data})"
+
+
+def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSample) -> Real:
+    """What one target says of a state, said as another: exact, in both directions.
+
+    Args:
+        output: in the terms of ``given``, ``(B, *event)``.
+        given: the target of the output.
+        wanted: the target it is wanted as; :class:`Data` for ``x_hat``.
+        z: the state, variance preserving, ``(B, *event)``.
+        log_snr: of the state, ``(B,)``.
+
+    Returns:
+        The output in the terms of ``wanted``, ``(B, *event)``.
+
+    >>> import torch
+    >>> z, log_snr = torch.ones(1, 1), torch.zeros(1)
+    >>> convert(torch.zeros(1, 1), Velocity(), Noise(), z, log_snr)
+    tensor([[0.7071]])
+    """
+    alpha, sigma = scales_of(log_snr, z)
+    return wanted.output(given.x_hat(output, z, alpha, sigma), z, alpha, sigma)

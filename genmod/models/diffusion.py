@@ -29,7 +29,8 @@ class Diffusion(LatentModel):
             velocity. By default a perceptron, or a U-Net.
         schedule: the noise schedule; log-SNR linear in time by default.
         steps: ``T``, the number of latents as the lecture counts them; ``None`` is continuous time.
-        variance: the reverse variance; the posterior's own by default.
+        variance: the reverse variance; the posterior's own by default. A learned one gives the network
+            twice as many outputs.
         decoder: ``p(x | z_0)``; by default the denoiser's own last step with a learned scale.
         width, depth, dropout: of the customary network: a perceptron, or a U-Net for images of at least
             16 pixels a side.
@@ -67,11 +68,12 @@ class Diffusion(LatentModel):
             shape = decoder.shape
         event = event_shape(shape, "decoder")
         schedule = schedule or LinearLogSNR()
+        learned = variance is not None and variance.learned
         if denoiser is None:
             kind = chosen(networks, event, width, depth, dropout)
-            denoiser = kind.denoiser(event, fourier)
+            denoiser = kind.denoiser(event, fourier, 2 * event[0] if learned else None)
         if not isinstance(denoiser, Denoiser):
-            denoiser = Learned(denoiser)
+            denoiser = Learned(denoiser, interpolation=learned)
         if decoder is None:
             decoder = Denoised(denoiser, schedule, _last_step(event, bins, schedule))
         prior = Denoising(denoiser, schedule, event, steps, variance)

@@ -84,6 +84,7 @@ class DenoisingMLP(nn.Module):
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
             network see differences far below the data's spread, as likelihood training wants
             (Kingma et al. 2021, appendix C).
+        outputs: channels it gives; as many as it takes, by default.
         context: how many numbers the context has, if it takes one.
     """
 
@@ -95,24 +96,27 @@ class DenoisingMLP(nn.Module):
         depth: int = 3,
         dropout: float = 0.0,
         fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
         context: int = 0,
     ) -> None:
         super().__init__()
         entries = size(shape)
-        self.shape = shape
+        self.shape = (shape[0] if outputs is None else outputs, *shape[1:])
         self.features = FourierFeatures(fourier)
         self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, 64), nn.SiLU())
         self.told = nn.Linear(context, 64) if context else None
         self.first = nn.Linear(entries * self.features.copies, width)
         self.films = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, entries))
+        self.last = nn.Sequential(
+            nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, size(self.shape))
+        )
         for layer in [*self.films, self.last[-1]]:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, *event)`` and ``(B,)`` to ``(B, *event)``."""
+        """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
         level = self.time(log_snr)
         if self.told is not None and context is not None:
             level = level + self.told(context.to(level.dtype))

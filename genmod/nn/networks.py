@@ -33,12 +33,15 @@ class Networks(ABC):
         """A network from events of one shape to those of another."""
 
     @abstractmethod
-    def denoiser(self, shape: Shape, fourier: tuple[int, ...] = ()) -> nn.Module:
+    def denoiser(
+        self, shape: Shape, fourier: tuple[int, ...] = (), outputs: int | None = None
+    ) -> nn.Module:
         """A network ``net(z, log_snr)`` from an event to one of the same shape.
 
         Args:
             shape: the event's shape.
             fourier: exponents of the Fourier features fed beside ``z``.
+            outputs: channels it gives; as many as the event has, by default.
         """
 
 
@@ -66,11 +69,18 @@ class Perceptrons(Networks):
         depth = 2 if self.depth is None else self.depth
         return MLP(inputs, size(outputs), width=self.width, depth=depth, dropout=self.dropout)
 
-    def denoiser(self, shape: Shape, fourier: tuple[int, ...] = ()) -> nn.Module:
+    def denoiser(
+        self, shape: Shape, fourier: tuple[int, ...] = (), outputs: int | None = None
+    ) -> nn.Module:
         """A perceptron told the noise level in every block."""
         depth = 3 if self.depth is None else self.depth
         return DenoisingMLP(
-            shape, width=self.width, depth=depth, dropout=self.dropout, fourier=fourier
+            shape,
+            width=self.width,
+            depth=depth,
+            dropout=self.dropout,
+            fourier=fourier,
+            outputs=outputs,
         )
 
 
@@ -112,7 +122,9 @@ class Convolutions(Networks):
             dropout=self.dropout,
         )
 
-    def denoiser(self, shape: Shape, fourier: tuple[int, ...] = ()) -> nn.Module:
+    def denoiser(
+        self, shape: Shape, fourier: tuple[int, ...] = (), outputs: int | None = None
+    ) -> nn.Module:
         """A U-Net of two resolutions."""
         return UNet(
             shape,
@@ -121,6 +133,7 @@ class Convolutions(Networks):
             patch=self._patch(shape),
             dropout=self.dropout,
             fourier=fourier,
+            outputs=outputs,
         )
 
     def _patch(self, shape: Shape) -> int:

@@ -19,19 +19,18 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from genmod import random
 from genmod.checks import require
-from genmod.denoisers import Denoiser, denoise
+from genmod.denoisers import Denoiser
 from genmod.distributions import Normal, StandardNormal, rate
-from genmod.elbo import Kind, Rate
+from genmod.elbo import Rate
 from genmod.encoders import Noised, Posterior
 from genmod.prior import Descent, Level, Levels, Prior
+from genmod.priors.steps import visit
 from genmod.samplers import Ancestral, FixedSmall, Heun, ReverseVariance
-from genmod.schedules import Point, Schedule, time_dtype
-from genmod.shapes import against, event_sum, repeat, size
-from genmod.types import Latent, PerLevel, Shape
+from genmod.schedules import Schedule, time_dtype
+from genmod.shapes import against
+from genmod.types import Latent, Shape
 from genmod.visits import Draws, Visits, places, visits
 
 CHUNK = 8192
@@ -114,8 +113,8 @@ class Denoising(Prior):
         # All rows end at one time: one number each, broadcast.
         rates = {"prior": rate(q.at(noisy[:1]), self._top(rows, noisy[:1]), q.x)}
         if self.steps != 1:
-            visit = self._every_step if draws is None else partial(self._some, draws=draws)
-            rates["steps"] = visit(q, context=context)
+            price = self._every_step if draws is None else partial(self._some, draws=draws)
+            rates["steps"] = price(q, context=context)
         return q.at(clean).rsample(), rates
 
     def _some(self, q: Noised, draws: int | Visits, context: Tensor | None) -> Rate:
@@ -123,10 +122,11 @@ class Denoising(Prior):
         device = q.x.device
         u, weight = visits(draws)(len(q.x), time_dtype(device), device)
         if self.steps is None:
-            return self._visit(q, u, None, context, weight)
+            return visit(self.chain, q, u, None, context, weight)
         count = self.steps - 1
         index = places(u, count)
-        return self._visit(q, (index + 1) / count, index / count, context, weight * count)
+        t, s = (index + 1) / count, index / count
+        return visit(self.chain, q, t, s, context, weight * count)
 
     def _every_step(self, q: Noised, context: Tensor | None) -> Rate:
         """Every level, a chunk of them at a time."""
@@ -138,73 +138,8 @@ class Denoising(Prior):
         times = self.times().expand(len(q.x), -1)
         width = max(1, CHUNK // max(len(q.x), 1))
         chunks = zip(times[:, 1:].split(width, 1), times[:, :-1].split(width, 1), strict=True)
-        return Rate.join([self._visit(q, t, s, context, lean=True) for t, s in chunks], dim=1)
-
-    def _visit(
-        self,
-        q: Noised,
-        t: PerLevel,
-        s: PerLevel | None,
-        context: Tensor | None,
-        weight: PerLevel | None = None,
-        lean: bool = False,
-    ) -> Rate:
-        """What the steps from ``t`` cost: down to ``s``, or (``None``) infinitesimal ones."""
-        rows, levels = t.shape
-        point = self.schedule.at(t.reshape(-1))
-        # Level by level: keyed noise must not change with how many levels go through at once.
-        drawn = [random.normal((rows, *self.shape), q.x.dtype, q.x.device) for _ in range(levels)]
-        noise = drawn[0][:, None] if levels == 1 else torch.stack(drawn, 1)
-        error = self._error(q, point, noise, context, lean)
-        if s is None:
-            gap = -self.schedule.slope(point.t)
-            nats = 0.5 * gap.to(error.dtype) * error
-        else:
-            gap = torch.expm1(self.schedule.log_snr(s.reshape(-1)) - point.log_snr)
-            nats = self._step_nats(gap.to(error.dtype), error, s.reshape(-1), point.t)
-
-        def columns(values: Tensor) -> Tensor:
-            return values.to(error.dtype).reshape(rows, levels)
-
-        return Rate(
-            nats=columns(nats),
-            weight=error.new_ones(rows, levels) if weight is None else weight.to(error.dtype),
-            level=columns(point.t),
-            kind=Kind.CLOSED,
-            log_snr=columns(point.log_snr),
-            gap=columns(gap),
-            error=columns(error),
-        )
-
-    def _error(
-        self, q: Noised, point: Point, noise: Tensor, context: Tensor | None, lean: bool
-    ) -> Tensor:
-        r""":math:`\|\varepsilon - \hat\varepsilon\|^2` of each visited level, rows times levels of them.
-
-        ``lean`` recomputes the network's activations in the backward pass instead of keeping them.
-        """
-        levels = noise.shape[1]
-        x, eps = repeat(q.x, levels), noise.flatten(0, 1)
-        told = None if context is None else repeat(context, levels)
-        z = against(point.alpha, x) * x + against(point.sigma, x) * eps
-        if lean and torch.is_grad_enabled():
-            x_hat = checkpoint(denoise, self.denoiser, z, point, told, use_reentrant=False).x_hat
-        else:
-            x_hat = denoise(self.denoiser, z, point, told).x_hat
-        # SNR |x - x_hat|^2 is |eps - eps_hat|^2.
-        return point.log_snr.exp().to(x.dtype) * event_sum((x - x_hat).square())
-
-    def _step_nats(self, gap: Tensor, error: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        r"""The KL of a step; with another variance than the posterior's, :math:`r = v_q / v_p`:
-
-        :math:`\frac{r}{2}\,\text{gap}\,\text{error} + \frac{D}{2}(r - 1 - \log r)`.
-        """
-        nats = 0.5 * gap * error
-        if isinstance(self.chain.variance, FixedSmall):
-            return nats
-        log_r = -2 * self.chain.variance.excess(self.schedule.bridge(s, t))
-        spread = 0.5 * size(self.shape) * (torch.expm1(log_r) - log_r)
-        return (nats * log_r.exp() + spread).to(nats.dtype)
+        priced = [visit(self.chain, q, t, s, context, lean=True) for t, s in chunks]
+        return Rate.join(priced, dim=1)
 
     # ------------------------------------------------------------------ one path through the chain
 
@@ -290,6 +225,9 @@ class Denoising(Prior):
     def formula(self) -> str:
         """The prior as it would stand on paper."""
         chain = "continuous time" if self.steps is None else f"T = {self.steps}"
+        variance = self.chain.variance
+        if not isinstance(variance, FixedSmall):
+            chain = f"variance {variance}, {chain}"
         return (
             f"p(z) = p(z_T) prod_t p(z_s | z_t), p(z_s | z_t) = q(z_s | z_t, x_hat(z_t)), {chain}"
         )

@@ -7,48 +7,15 @@ Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
-import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoiser, denoise
 from genmod.distributions import Normal
 from genmod.samplers.base import Sampler
-from genmod.schedules import Bridge, Schedule
+from genmod.samplers.variances import FixedSmall, ReverseVariance
+from genmod.schedules import Schedule
 from genmod.shapes import against
 from genmod.types import PerSample, Real
-
-
-class ReverseVariance(ABC):
-    """The variance of a reverse step, given as its log-std above the posterior's."""
-
-    @abstractmethod
-    def excess(self, bridge: Bridge) -> Tensor:
-        """``log(std_p / std_q)``, ``(B,)``."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-
-class FixedSmall(ReverseVariance):
-    r"""The posterior's own, :math:`\tilde\beta_t`: the only one that continuous time allows.
-
-    It is the optimum for a point. As steps grow :class:`FixedLarge` tends to it, and a variance at
-    a fixed ratio to it costs infinitely many nats.
-    """
-
-    def excess(self, bridge: Bridge) -> Tensor:
-        """Nothing."""
-        return torch.zeros_like(bridge.ratio)
-
-
-class FixedLarge(ReverseVariance):
-    r"""The forward step's, :math:`\beta_t`: the optimum for :math:`x \sim \mathcal{N}(0, I)`."""
-
-    def excess(self, bridge: Bridge) -> Tensor:
-        r""":math:`\log(\sigma_t / \sigma_s)`."""
-        return bridge.ratio
 
 
 class Ancestral(Sampler):
@@ -68,10 +35,10 @@ class Ancestral(Sampler):
 
     def law(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Normal:
         """The distribution of the state at ``s`` given the state at ``t > s``."""
-        x_hat = denoise(self.denoiser, z_t, self.schedule.at(t), context).x_hat
+        denoised = denoise(self.denoiser, z_t, self.schedule.at(t), context)
         bridge = self.schedule.bridge(s, t)
-        mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * x_hat
-        return Normal(mean, against(bridge.log_std + self.variance.excess(bridge), z_t))
+        mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * denoised.x_hat
+        return Normal(mean, against(bridge.log_std, z_t) + self.variance.excess(bridge, denoised))
 
     def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
         """A draw of the state at ``s < t``."""

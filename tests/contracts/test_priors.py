@@ -17,6 +17,7 @@ from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.nn import MLP, DenoisingMLP
 from genmod.prior import Prior, walk
+from genmod.samplers import LearnedInterpolation
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -36,6 +37,12 @@ def denoising(steps: int | None) -> priors.Denoising:
     return priors.Denoising(
         Learned(DenoisingMLP(EVENT, width=8)), LinearLogSNR(), EVENT, steps, resolution=8
     )
+
+
+def learned_variance() -> priors.Denoising:
+    """A chain whose network says its reverse variance too."""
+    denoiser = Learned(DenoisingMLP(EVENT, width=8, outputs=6), interpolation=True)
+    return priors.Denoising(denoiser, LinearLogSNR(), EVENT, 4, LearnedInterpolation())
 
 
 def top_down() -> priors.TopDown:
@@ -63,6 +70,7 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "Denoising, 1 latent": lambda: denoising(1),
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
+    "Denoising, learned variance": learned_variance,
 }
 
 

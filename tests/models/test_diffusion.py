@@ -37,7 +37,7 @@ def prior_of(model: LatentModel) -> Denoising:
 def test_one_line_with_the_optimal_parts_is_exact() -> None:
     """N(0, I) through the constructor: the lecture's table of betas, its variance, its decoder.
 
-    Flipped: the sign of ``log_r`` in ``_step_nats``.
+    Flipped: the sign of ``excess`` in ``_nats``.
     """
     schedule = LinearBeta(1000)
     denoiser = standard(2).denoiser()

@@ -1,0 +1,135 @@
+r"""The variance of a reverse step, :math:`p(z_s | z_t) = \mathcal{N}(\mu(\hat x), v_p)`.
+
+Symbols: :math:`v_q` the variance of :math:`q(z_s | z_t, x)` (Ho et al.'s :math:`\tilde\beta_t`),
+:math:`\sigma_t^2 / \sigma_s^2\, v_q` that of the forward step (their :math:`\beta_t`), ``gap`` the
+:math:`\mathrm{SNR}_s / \mathrm{SNR}_t - 1` of a step and ``u`` the denoiser's squared error of the
+noise per dimension. Then
+
+=====================  ==========================================================================
+variance               :math:`\log (v_p / v_q)`
+=====================  ==========================================================================
+FixedSmall             0
+FixedLarge             :math:`\log (\sigma_t^2 / \sigma_s^2)`
+LearnedInterpolation   :math:`\nu \log (\sigma_t^2 / \sigma_s^2)`, the network says :math:`\nu`
+Analytic               :math:`\log (1 + \text{gap}\, u)`
+=====================  ==========================================================================
+
+The fixed ones are the optima for a point and for :math:`\mathcal{N}(0, I)`. A step that costs
+:math:`\tfrac{D}{2}\,\text{gap}\, u` with the first costs :math:`\tfrac{D}{2} \log(1 + \text{gap}\, u)`
+with the last.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genmod.denoisers import Denoised
+from genmod.schedules import Bridge
+from genmod.shapes import against
+
+
+class ReverseVariance(ABC):
+    """The variance of a reverse step, given as its log-std above the posterior's."""
+
+    learned: ClassVar[bool] = False
+    """Whether the network says it, in the second half of its output."""
+
+    @abstractmethod
+    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+        """``log(std_p / std_q)``: ``(B, *event)``, or ``(B, 1, ...)`` where all entries share one.
+
+        Args:
+            bridge: the step.
+            denoised: what the denoiser says of the state that it starts from.
+        """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class FixedSmall(ReverseVariance):
+    r"""The posterior's own, :math:`\tilde\beta_t`: the only one that continuous time allows.
+
+    It is the optimum for a point. As steps grow :class:`FixedLarge` tends to it, and a variance at
+    a fixed ratio to it costs infinitely many nats.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 3.2.
+    """
+
+    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+        """Nothing."""
+        return torch.zeros_like(against(bridge.ratio, denoised.x_hat))
+
+
+class FixedLarge(ReverseVariance):
+    r"""The forward step's, :math:`\beta_t`: the optimum for :math:`x \sim \mathcal{N}(0, I)`.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 3.2.
+    """
+
+    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+        r""":math:`\log(\sigma_t / \sigma_s)`."""
+        return against(bridge.ratio, denoised.x_hat)
+
+
+class LearnedInterpolation(ReverseVariance):
+    r"""Between the two fixed ones, where the network says, entry by entry:
+
+    .. math:: \log v_p = \nu \log \beta_t + (1 - \nu) \log \tilde\beta_t
+
+    The denoiser is a :class:`genmod.denoisers.Learned` with ``interpolation=True``, whose network gives
+    twice as many channels; the one-line models build it so by themselves. As in the paper nothing
+    keeps :math:`\nu` between 0 and 1. :class:`genmod.objectives.Bound` trains it with the mean,
+    :class:`genmod.objectives.Hybrid` beside a mean that is trained as by ``Simple``.
+
+    Raises:
+        ValueError: the denoiser says nothing of the variance.
+
+    Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 15.
+    """
+
+    learned = True
+
+    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+        r""":math:`\nu \log(\sigma_t / \sigma_s)`."""
+        place = denoised.interpolation
+        if place is None:
+            raise ValueError(
+                "got a denoiser that says nothing of the reverse variance; expected one with twice "
+                "the outputs; build it with Learned(network, interpolation=True)"
+            )
+        return place * against(bridge.ratio, place)
+
+
+class Analytic(ReverseVariance):
+    r"""The best one: what the step has by itself, and what is not known of ``x``.
+
+    .. math:: v_p = v_q + c^2\, \mathrm{Var}[x | z_t]
+        = v_q \big(1 + \text{gap}\; \mathrm{SNR}_t\, \mathrm{Var}[x | z_t]\big)
+
+    with ``c`` the factor of ``x`` in the step's mean. It takes the variance that the denoiser says:
+    the exact one of :class:`genmod.denoisers.GaussianDenoiser` and
+    :class:`genmod.denoisers.EmpiricalDenoiser`, or for a network the one that
+    :func:`genmod.denoisers.calibrate` has measured.
+
+    Raises:
+        ValueError: the denoiser does not say how sure it is.
+
+    Reference: Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance
+    in Diffusion Probabilistic Models" (2022), theorem 1.
+    """
+
+    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+        r""":math:`\tfrac12 \log(1 + c^2 \mathrm{Var}[x|z_t] / v_q)`."""
+        unknown = denoised.variance
+        if unknown is None:
+            raise ValueError(
+                "got a denoiser that does not say the variance of x; expected one that does; measure "
+                "it on data with denoisers.calibrate(denoiser, schedule, x), and use what that returns"
+            )
+        relative = (2 * (bridge.data.log() - bridge.log_std)).exp()
+        return 0.5 * torch.log1p(against(relative, unknown) * unknown)
