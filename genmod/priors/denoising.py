@@ -172,6 +172,7 @@ class Denoising(Prior):
             log_snr=columns(point.log_snr),
             gap=columns(gap),
             error=columns(error),
+            share=error.new_full((rows, levels), 1 if self.steps is None else 1 / (self.steps - 1)),
         )
 
     def _error(
