@@ -93,8 +93,8 @@ class Explanation:
         top = float(self.log_snr[-1])
         if self.clean < 1 - _ROUNDING:
             return (
-                f"the likelihood of noised data: {100 * self.clean:.2g} % of them at the clean end "
-                f"(log-SNR {top:.1f}), half at a log-SNR below {self.median:z.1f}"
+                f"the likelihood of noised data (half below a log-SNR of {self.median:z.1f}, "
+                f"{100 * self.clean:.2g} % at the clean end)"
             )
         price = float(self.weight[0])
         if abs(self.reconstruction - price) <= _ROUNDING * price:
@@ -144,7 +144,7 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
     MinSNR(gamma=5.0, draws=1) under LinearLogSNR(log_snr 13.3 .. -5)
       w(log-SNR)  0.109 at -5.0   0.109 at -0.4   0.00861 at 4.2   8.88e-05 at 8.7   9.15e-07 at 13.3
       w           never rises with the log-SNR
-      bounded     the likelihood of noised data: 0.00084 % of them at the clean end (log-SNR 13.3), half at a log-SNR below 2.3
+      bounded     the likelihood of noised data (half below a log-SNR of 2.3, 0.00084 % at the clean end)
     >>> explain(Bound(), LinearLogSNR()).bounded
     'the likelihood of the data: it is the bound'
     """

@@ -67,7 +67,7 @@ class TruncatedSNR(NoiseWeighted):
     section 4.
 
     >>> TruncatedSNR().weight(torch.tensor([3.0, -math.log(7.0)]))
-    tensor([1., 7.])
+    tensor([1.0000, 7.0000])
     """
 
     def weight(self, log_snr: Tensor) -> Tensor:
