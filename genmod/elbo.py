@@ -69,6 +69,9 @@ class Rate:
         kind: closed form, or log-ratio at a draw.
         log_snr, gap, error: for levels of a diffusion, what weightings need:
             ``nats = 1/2 gap error`` where the reverse variance is the posterior's.
+        share: of time, for levels of a diffusion: one part in how many steps there are, or one in
+            continuous time, so that ``(weight * share * f).sum(-1)`` is unbiased for the mean of
+            ``f`` over time.
         units: nats of each dimension, ``(B, L, U)``, for free bits and reports of collapse.
         variance_nats: where a reverse variance is learned, the same nats with the mean held fixed:
             their gradient reaches the variance alone.
@@ -81,6 +84,7 @@ class Rate:
     log_snr: PerLevel | None = None
     gap: PerLevel | None = None
     error: PerLevel | None = None
+    share: PerLevel | None = None
     units: PerUnit | None = None
     variance_nats: PerLevel | None = None
 
@@ -121,6 +125,7 @@ class Rate:
             log_snr=optional([rate.log_snr for rate in rates]),
             gap=optional([rate.gap for rate in rates]),
             error=optional([rate.error for rate in rates]),
+            share=optional([rate.share for rate in rates]),
             units=optional([rate.units for rate in rates]),
             variance_nats=optional([rate.variance_nats for rate in rates]),
         )

@@ -4,7 +4,8 @@ A visit is a place ``u`` in [0, 1) and a weight, so that for every function ``f`
 
 .. math:: \mathbb{E}\Big[\sum_j w_j f(u_j)\Big] = \int_0^1 f(u)\, du
 
-for each row. Where the visits fall decides how noisy an estimate is, never what it estimates.
+for each row. Where the visits fall decides how noisy an estimate is, never what it estimates: what is
+minimized is the objective's business (:mod:`genmod.objectives`).
 """
 
 from __future__ import annotations
@@ -38,9 +39,34 @@ class Visits(nn.Module, ABC):
     ) -> tuple[PerLevel, PerLevel]:
         """Places ``u`` in [0, 1) and their weights, ``(rows, draws)`` each."""
 
+    def learn(self, level: PerLevel, share: PerLevel, cost: PerLevel) -> None:
+        """Be told what visited levels cost; most ways to choose do not care.
+
+        An objective in training says it after each batch.
+
+        Args:
+            level: the time ``t`` of each visited level.
+            share: how much of time a level stands for, ``t`` its upper end; one: continuous time.
+            cost: what a visit found, without its weight.
+        """
+
     def extra_repr(self) -> str:
         """How many."""
         return f"draws={self.draws}"
+
+
+class Uniform(Visits):
+    """Independent places: the textbook's way, and the noisiest.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), algorithm 1.
+    """
+
+    def forward(
+        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[PerLevel, PerLevel]:
+        """Places ``u`` in [0, 1), and the weight of each: one over how many there are."""
+        u = random.uniform((rows, self.draws), dtype, device)
+        return u, torch.full_like(u, 1 / self.draws)
 
 
 class Stratified(Visits):
@@ -55,6 +81,158 @@ class Stratified(Visits):
         """Places ``u`` in [0, 1), and the weight of each: one over how many there are."""
         u = random.stratified(rows, self.draws, dtype, device)
         return u, torch.full_like(u, 1 / self.draws)
+
+
+class Tabulated(Visits):
+    r"""Places of a stated density, constant on each of ``K`` equal bins of [0, 1).
+
+    A place in bin ``k`` has density :math:`q = K p_k` and weight :math:`1 / (n q)`. Places are the
+    quantiles of stratified numbers, so that batches cover the density evenly.
+
+    Args:
+        masses: ``(K,)``, how likely each bin is, up to a constant; all above zero.
+        draws: how many levels a row visits.
+    """
+
+    masses: Tensor
+
+    def __init__(self, masses: Tensor, draws: int = 1) -> None:
+        super().__init__(draws)
+        require(
+            masses.ndim == 1 and bool((masses > 0).all() and masses.isfinite().all()),
+            f"masses of shape {tuple(masses.shape)} from {float(masses.min()):g}",
+            "one positive finite number for each bin",
+            "a level that is never visited is missing from the sum: give it a small mass instead",
+        )
+        self.register_buffer("masses", (masses / masses.sum()).detach())
+
+    def forward(
+        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[PerLevel, PerLevel]:
+        """Places ``u`` in [0, 1), and the weight of each: one over its density and how many there are."""
+        return _quantiles(random.stratified(rows, self.draws, dtype, device), self.masses)
+
+    def extra_repr(self) -> str:
+        """How many, from how many bins."""
+        return f"bins={len(self.masses)}, {super().extra_repr()}"
+
+
+class Importance(Visits):
+    r"""Places where costs are large, learned on the way: the least noisy for a cost known so far.
+
+    .. math:: q(u) = \text{floor} + (1 - \text{floor})\, \frac{\sqrt{\mathbb{E}[c^2 | u]}}
+        {\int \sqrt{\mathbb{E}[c^2 | u]}\, du}
+
+    constant on each of ``K`` bins of [0, 1). ``c`` is what a level costs in the objective that owns
+    this; its second moment in each bin is an average over the last visits. Uniform until every bin was
+    visited often enough to be known. Whatever ``q`` is, weights keep the estimate unbiased, and the
+    floor keeps them below ``1 / floor``.
+
+    It learns in training alone, and what it learned is part of a checkpoint. On several processes each
+    learns from its own rows; each estimate is then unbiased, and so is their mean.
+
+    Args:
+        draws: how many levels a row visits.
+        bins: ``K``.
+        floor: the share of visits that fall anywhere, above 0 and at most 1.
+        memory: over how many visits of a bin its second moment is averaged.
+        least: how many visits a bin needs to be known.
+
+    Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 18:
+    one bin a step, the last ten costs of each, no floor. Here any objective, and continuous time.
+    """
+
+    moments: Tensor
+    """The second moment of the cost in each bin: part of a checkpoint."""
+    seen: Tensor
+    """How many visits each bin has had: part of a checkpoint."""
+
+    def __init__(
+        self,
+        draws: int = 1,
+        bins: int = 64,
+        floor: float = 0.1,
+        memory: float = 200.0,
+        least: float = 10.0,
+    ) -> None:
+        super().__init__(draws)
+        require(bins >= 2, f"bins={bins}", "at least 2", "one bin is Stratified")
+        require(0 < floor <= 1, f"floor={floor}", "0 < floor <= 1", "1 is Stratified")
+        require(least >= 1, f"least={least}", "at least 1 visit", "the paper waits for 10")
+        require(memory >= least, f"memory={memory}", f"at least {least:g} visits", "raise it")
+        self.bins, self.floor, self.memory, self.least = bins, floor, memory, least
+        self.register_buffer("moments", torch.zeros(bins))
+        self.register_buffer("seen", torch.zeros(bins))
+
+    def masses(self) -> Tensor:
+        """How likely each bin is, ``(K,)``."""
+        even = torch.full_like(self.moments, 1 / self.bins)
+        root = self.moments.sqrt()
+        total = root.sum()
+        # Chosen on the device: a look at it would make a GPU wait at each step.
+        known = (self.seen >= self.least).all() & (total > 0)
+        learned = self.floor * even + (1 - self.floor) * root / total
+        return torch.where(known, learned, even)
+
+    def forward(
+        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[PerLevel, PerLevel]:
+        """Places ``u`` in [0, 1), and the weight of each: one over its density and how many there are."""
+        return _quantiles(random.stratified(rows, self.draws, dtype, device), self.masses())
+
+    @torch.no_grad()
+    def learn(self, level: PerLevel, share: PerLevel, cost: PerLevel) -> None:
+        """Update the second moments of the bins that were visited."""
+        inside = _overlaps(level.reshape(-1), share.reshape(-1), self.bins).to(self.moments)
+        square = cost.detach().reshape(-1).to(self.moments).square()
+        # A batch that overflows stops training; it must not stay in the memory of what follows.
+        fine = square.isfinite()
+        inside = inside * fine[:, None]
+        visits = inside.sum(0)
+        mean = inside.T @ torch.where(fine, square, 0) / visits.clamp(min=1e-12)
+        self.seen += visits
+        # The mean of all visits at first, then of about the last ones.
+        rate = torch.maximum(
+            visits / self.seen.clamp(min=1e-12), -torch.expm1(-visits / self.memory)
+        )
+        self.moments.lerp_(mean, rate)
+
+    def extra_repr(self) -> str:
+        """All settings."""
+        return (
+            f"{super().extra_repr()}, bins={self.bins}, floor={self.floor}, "
+            f"memory={self.memory}, least={self.least}"
+        )
+
+
+def _quantiles(v: PerLevel, masses: Tensor) -> tuple[PerLevel, PerLevel]:
+    """Where uniform numbers fall under a density of constant bins, and the weight of each place."""
+    masses = masses.to(v)
+    ends = masses.cumsum(0)
+    # In the precision of the places: what does not add up to one would be a bias.
+    masses, ends = masses / ends[-1], ends / ends[-1]
+    bins, draws = len(masses), v.shape[1]
+    index = torch.searchsorted(ends[:-1].contiguous(), v.contiguous(), right=True)
+    start = torch.cat([ends.new_zeros(1), ends[:-1]])[index]
+    density = bins * masses[index]
+    # Rounding must not carry a place over the end of its bin.
+    below_one = 1 - torch.finfo(v.dtype).eps
+    inside = (bins * (v - start) / density).clamp(0, below_one)
+    return ((index + inside) / bins).clamp(max=below_one), 1 / (draws * density)
+
+
+def _overlaps(level: Tensor, share: Tensor, bins: int) -> Tensor:
+    """How much of each visited level lies in each bin, ``(visits, bins)``; rows sum to one.
+
+    A step of a chain covers the time from ``level - share`` to ``level``; in continuous time (a share
+    of one) a level is a point. A chain of one step is taken for that: it has nothing to choose.
+    """
+    index = torch.arange(bins, dtype=level.dtype, device=level.device)
+    low = index / bins
+    t, width = level[:, None], share[:, None]
+    covered = torch.minimum(t, low + 1 / bins) - torch.maximum(t - width, low)
+    point = (level * bins).floor().clamp(max=bins - 1)[:, None] == index
+    return torch.where(width < 1, covered.clamp(min=0) / width, point.to(level.dtype))
 
 
 Draws: TypeAlias = int | Visits | None

@@ -11,17 +11,18 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from genmod.elbo import ELBO
+from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
-from genmod.types import Batch, PerSample
-from genmod.visits import Draws
+from genmod.types import Batch, PerLevel, PerSample
+from genmod.visits import Draws, Visits
 
 
 class Objective(nn.Module, ABC):
     """A loss to minimize, from a model's bound.
 
     Args:
-        draws: how many levels of a diffusion each sample visits; ``None`` visits all.
+        draws: how many levels of a diffusion each sample visits; ``None`` visits all. Or a way to
+            choose them (:mod:`genmod.visits`), which changes the noise of the loss, not its mean.
     """
 
     def __init__(self, draws: Draws = 1) -> None:
@@ -39,11 +40,23 @@ class Objective(nn.Module, ABC):
             context: what the model is told beside the data.
         """
         elbo = model(x, self.draws, context)
-        return self.cost(elbo).mean(), elbo
+        loss = self.cost(elbo).mean()
+        if self.training and isinstance(self.draws, Visits):
+            for rate in elbo.rates.values():
+                if rate.share is not None:
+                    self.draws.learn(rate.level, rate.share, self.per_level(rate).detach())
+        return loss, elbo
 
     @abstractmethod
     def cost(self, elbo: ELBO) -> PerSample:
         """What each sample costs, ``(B,)``."""
+
+    def per_level(self, rate: Rate) -> PerLevel:
+        """What each visited level of a diffusion costs, ``(B, L)``, without the weight of the visit.
+
+        Up to a constant: :class:`~genmod.visits.Importance` learns from it where to look.
+        """
+        return rate.nats
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model that this objective would train to something else than it says.
@@ -54,7 +67,12 @@ class Objective(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """What tells it from another of its kind."""
-        return f"draws={self.draws}"
+        return self._says()
+
+    def _says(self, *settings: str) -> str:
+        """Settings, and how many levels are visited; a way to choose them prints below, as a module."""
+        own = () if isinstance(self.draws, Visits) else (f"draws={self.draws}",)
+        return ", ".join((*settings, *own))
 
 
 def broken_terms(elbo: ELBO) -> list[str]:

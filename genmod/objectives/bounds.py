@@ -41,7 +41,7 @@ class Beta(Objective):
 
     def extra_repr(self) -> str:
         """What tells it from another of its kind."""
-        return f"beta={self.beta}, draws={self.draws}"
+        return self._says(f"beta={self.beta}")
 
 
 class WarmUp(Objective):
@@ -82,4 +82,4 @@ class WarmUp(Objective):
 
     def extra_repr(self) -> str:
         """What tells it from another of its kind."""
-        return f"steps={self.steps}, draws={self.draws}"
+        return self._says(f"steps={self.steps}")

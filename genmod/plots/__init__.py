@@ -16,3 +16,4 @@ from genmod.plots.schedules import schedules as schedules
 from genmod.plots.schedules import step_weights as step_weights
 from genmod.plots.style import palette as palette
 from genmod.plots.style import save as save
+from genmod.plots.weights import level_weights as level_weights

@@ -81,6 +81,7 @@ def visit(
         log_snr=columns(point.log_snr),
         gap=columns(gap),
         error=columns(error),
+        share=error.new_ones(rows, levels) if s is None else columns(t - s),
         variance_nats=None if variance_nats is None else columns(variance_nats),
     )
 

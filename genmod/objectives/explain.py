@@ -1,0 +1,200 @@
+r"""What a weighted objective is to the bound: its weight there, and what is bounded under it.
+
+In continuous time every objective that is linear in the errors of the noise is
+
+.. math:: L = \tfrac{1}{2} \int w(\lambda)\, \mathbb{E}\|\varepsilon - \hat\varepsilon\|^2\, d\lambda
+    + \text{other terms}
+
+Where ``w`` never rises with the log-SNR (never falls with time), integration by parts makes the integral
+a mixture of bounds, one for each noise level that data may be perturbed to:
+
+.. math:: \frac{L}{w(\lambda_1)} = \mathbb{E}_{\tau} \left[ \mathcal{L}(\tau) \right] + \text{constant},
+    \qquad P(\lambda_\tau \ge \lambda) = \frac{w(\lambda)}{w(\lambda_1)}
+
+with :math:`\lambda_1` at the noisy end, :math:`\mathcal{L}(\tau)` the bound on
+:math:`-\log p(z_\tau)`, and :math:`w(\lambda_0) / w(\lambda_1)` of the mass at the clean end.
+
+Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation"
+(2023), eqs. 8-13 and table 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.elbo import ELBO, Kind, Measure, Rate
+from genmod.objectives.base import Objective
+from genmod.schedules import Schedule
+
+_ROUNDING = 1e-9
+"""How far a weight may rise, as a part of its largest value, and still count as falling."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    r"""An objective under a schedule, as a weighted bound.
+
+    Args:
+        objective: what was explained, as printed.
+        schedule: under what, as printed.
+        log_snr: ``(n,)``, from the noisy end up to the clean end.
+        weight: ``w`` at each of them: the weight of the bound's integrand.
+        reconstruction: the weight of :math:`-\log p(x|z_0)` beside it.
+    """
+
+    objective: str
+    schedule: str
+    log_snr: Tensor
+    weight: Tensor
+    reconstruction: float
+
+    @property
+    def rises(self) -> tuple[float, float] | None:
+        """The log-SNRs of its largest rise, noisy to clean; ``None`` if the weight never rises."""
+        climbed = self.weight - self.weight.cummin(0).values
+        top = int(climbed.argmax())
+        if climbed[top] <= _ROUNDING * self.weight.abs().max():
+            return None
+        bottom = int(self.weight[: top + 1].argmin())
+        return float(self.log_snr[bottom]), float(self.log_snr[top])
+
+    @property
+    def monotone(self) -> bool:
+        """Whether the weight never rises with the log-SNR, and is never negative."""
+        return self.rises is None and bool((self.weight >= 0).all())
+
+    @property
+    def clean(self) -> float:
+        """For a monotone weight, the part of the mixture that is not perturbed beyond the clean end."""
+        return float(self.weight[-1] / self.weight[0])
+
+    @property
+    def median(self) -> float:
+        """For a monotone weight, the log-SNR that half of the perturbed data lie below."""
+        return float(self.log_snr[int((self.weight > 0.5 * self.weight[0]).sum()) - 1])
+
+    @property
+    def bounded(self) -> str:
+        """What the loss bounds, in words."""
+        if not bool(self.weight.any()):
+            return "nothing: no level has a weight"
+        if self.rises is not None:
+            low, high = self.rises
+            return (
+                f"nothing: the weight rises with the log-SNR between {low:z.1f} and {high:z.1f}, so that "
+                "in a mixture of bounds some would count negatively"
+            )
+        if not self.monotone:
+            return "nothing: some weights are negative"
+        top = float(self.log_snr[-1])
+        if self.clean < 1 - _ROUNDING:
+            return (
+                f"the likelihood of noised data (half below a log-SNR of {self.median:z.1f}, "
+                f"{100 * self.clean:.2g} % at the clean end)"
+            )
+        price = float(self.weight[0])
+        if abs(self.reconstruction - price) <= _ROUNDING * price:
+            return "the likelihood of the data: it is the bound" + (
+                "" if abs(price - 1) <= _ROUNDING else f", times {price:.4g}"
+            )
+        rest = f"counts {self.reconstruction:.4g}" if self.reconstruction else "is left out"
+        return (
+            f"the likelihood of z_0, the data at the clean end (log-SNR {top:.1f}): every level counts "
+            f"{price:.4g}, the reconstruction {rest}"
+        )
+
+    def __str__(self) -> str:
+        """A few lines: the weight at five log-SNRs, its shape, what is bounded."""
+        places = torch.linspace(0, len(self.weight) - 1, 5).round().long()
+        told = "   ".join(
+            f"{float(self.weight[i]):.3g} at {float(self.log_snr[i]):z.1f}" for i in places
+        )
+        shape = "never rises with the log-SNR" if self.rises is None else "is not monotone"
+        return (
+            f"{self.objective} under {self.schedule}\n"
+            f"  w(log-SNR)  {told}\n"
+            f"  w           {shape}\n"
+            f"  bounded     {self.bounded}"
+        )
+
+
+def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Explanation:
+    r"""An objective as a weight of the bound, in continuous time.
+
+    .. math:: w(\lambda) = \frac{\partial\, \text{cost}}{\partial\, \|\varepsilon-\hat\varepsilon\|^2}
+        \Big/ \tfrac{1}{2}\,\text{gap}, \qquad \text{gap} = -\frac{d\lambda}{dt}
+
+    It asks the objective itself what a level costs, so it knows yours, too.
+
+    Args:
+        objective: any, also one of your own, that is a weighted sum of the bound's terms.
+        schedule: which decides how long a log-SNR lasts.
+        points: how many log-SNRs, evenly spaced between the schedule's ends.
+
+    Raises:
+        ValueError: the objective's cost is not linear in the errors.
+
+    >>> from genmod.objectives import Bound, MinSNR
+    >>> from genmod.schedules import LinearLogSNR
+    >>> print(explain(MinSNR(5.0), LinearLogSNR()))
+    MinSNR(gamma=5.0, draws=1) under LinearLogSNR(log_snr 13.3 .. -5)
+      w(log-SNR)  0.109 at -5.0   0.109 at -0.4   0.00861 at 4.2   8.88e-05 at 8.7   9.15e-07 at 13.3
+      w           never rises with the log-SNR
+      bounded     the likelihood of noised data (half below a log-SNR of 2.3, 0.00084 % at the clean end)
+    >>> explain(Bound(), LinearLogSNR()).bounded
+    'the likelihood of the data: it is the bound'
+    """
+    require(points >= 2, f"points={points}", "at least 2", "the default draws a smooth curve")
+    clean, noisy = schedule.ends()
+    with torch.no_grad():
+        t = schedule.time(torch.linspace(noisy, clean, points, dtype=torch.float64))
+        log_snr, gap = schedule.log_snr(t).detach(), -schedule.slope(t).detach()
+    weight, reconstruction = _slopes(objective, t, log_snr, gap, 1.0)
+    again, _ = _slopes(objective, t, log_snr, gap, 4.0)
+    require(
+        torch.allclose(weight, again, rtol=1e-6, atol=0) and not reconstruction.diff().any(),
+        f"{type(objective).__name__}, whose cost is not linear in the errors of the noise",
+        "a weighted sum of the bound's terms",
+        "such an objective has no weight of the bound's integrand to explain",
+    )
+    return Explanation(
+        objective=repr(objective),
+        schedule=repr(schedule),
+        log_snr=log_snr,
+        weight=weight / (0.5 * gap),
+        reconstruction=float(reconstruction[0]),
+    )
+
+
+def _slopes(
+    objective: Objective, t: Tensor, log_snr: Tensor, gap: Tensor, size: float
+) -> tuple[Tensor, Tensor]:
+    """How the cost of a row that visits one level changes with its error, and with what it rebuilds."""
+    error = torch.full_like(t, size).requires_grad_()
+    reconstruction = torch.zeros_like(t).requires_grad_()
+    one = torch.ones_like(t)[:, None]
+    steps = Rate(
+        nats=(0.5 * gap * error)[:, None],
+        weight=one,
+        level=t[:, None],
+        kind=Kind.CLOSED,
+        log_snr=log_snr[:, None],
+        gap=gap[:, None],
+        error=error[:, None],
+        share=one,
+    )
+    prior = Rate.single(torch.zeros_like(t), Kind.CLOSED)
+    with torch.enable_grad():
+        elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
+        cost = objective.cost(elbo).sum()
+    # An objective that no level reaches (a price of zero) has no slope to take.
+    if not cost.requires_grad:
+        return torch.zeros_like(t), torch.zeros_like(t)
+    slopes = torch.autograd.grad(
+        cost, (error, reconstruction), allow_unused=True, materialize_grads=True
+    )
+    return slopes[0].detach(), -slopes[1].detach()

@@ -1,0 +1,204 @@
+r"""Weights from papers, each as its paper states it, on the squared error of the noise or the bound.
+
+A paper states a weight of the error of ``x``, of the noise or of the velocity, under its own way to
+sample times. Here each is turned into one of the error of the noise (:class:`NoiseWeighted`, where the
+paper draws times uniformly and so leaves the rest to the schedule) or of the bound
+(:class:`BoundWeighted`, where the paper also states how often each noise level is visited, or means the
+bound). Networks may predict what they like: the loss is the same.
+
+Symbols: :math:`\lambda` is the log-SNR, :math:`e^\lambda` the SNR.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genmod.checks import check_positive, require
+from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
+from genmod.schedules import Schedule
+from genmod.visits import Draws, Tabulated
+
+
+class MinSNR(NoiseWeighted):
+    r"""Min-SNR-:math:`\gamma`: the error of ``x`` at its SNR, but never above :math:`\gamma`.
+
+    .. math:: \mathbb{E}_t \min(\mathrm{SNR}, \gamma) \|x - \hat x\|^2
+        = \mathbb{E}_t \min(1, \gamma / \mathrm{SNR}) \|\varepsilon - \hat\varepsilon\|^2
+        = \mathbb{E}_t \frac{\min(\mathrm{SNR}, \gamma)}{\mathrm{SNR} + 1} \|v - \hat v\|^2
+
+    Args:
+        gamma: the largest weight of the error of ``x``.
+        draws: how many levels each sample visits, or which.
+
+    Reference: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023),
+    section 3.4.
+
+    >>> MinSNR(5.0).weight(torch.tensor([-2.0, math.log(50.0)]))
+    tensor([1.0000, 0.1000])
+    """
+
+    def __init__(self, gamma: float = 5.0, draws: Draws = 1) -> None:
+        super().__init__(draws)
+        check_positive(gamma, "gamma")
+        self.gamma = gamma
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        r""":math:`\min(1, \gamma e^{-\lambda})`."""
+        return (self.gamma * (-log_snr).exp()).clamp(max=1)
+
+    def extra_repr(self) -> str:
+        """What tells it from another of its kind."""
+        return self._says(f"gamma={self.gamma}")
+
+
+class TruncatedSNR(NoiseWeighted):
+    r"""The larger of the errors of ``x`` and of the noise, so that neither end is forgotten.
+
+    .. math:: \mathbb{E}_t \max(\|x - \hat x\|^2, \|\varepsilon - \hat\varepsilon\|^2)
+        = \mathbb{E}_t \max(\mathrm{SNR}, 1) \|x - \hat x\|^2
+
+    Args:
+        draws: how many levels each sample visits, or which.
+
+    Reference: Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022),
+    section 4.
+
+    >>> TruncatedSNR().weight(torch.tensor([3.0, -math.log(7.0)]))
+    tensor([1.0000, 7.0000])
+    """
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        r""":math:`\max(1, e^{-\lambda})`."""
+        return (-log_snr).exp().clamp(min=1)
+
+
+class P2(NoiseWeighted):
+    r"""Perception prioritized: less weight where only imperceptible details are left to learn.
+
+    .. math:: \mathbb{E}_t \frac{1}{(k + \mathrm{SNR})^\gamma} \|\varepsilon - \hat\varepsilon\|^2
+
+    Args:
+        gamma: how strongly clean levels are weighed down; 0 is :class:`Simple`.
+        k: how noisy levels must be to count alike.
+        draws: how many levels each sample visits, or which.
+
+    Reference: Choi et al., "Perception Prioritized Training of Diffusion Models" (2022), eq. 8.
+
+    >>> P2(gamma=0.5).weight(torch.tensor([math.log(8.0)]))
+    tensor([0.3333])
+    """
+
+    def __init__(self, gamma: float = 1.0, k: float = 1.0, draws: Draws = 1) -> None:
+        super().__init__(draws)
+        require(0 <= gamma < math.inf, f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
+        check_positive(k, "k")
+        self.gamma, self.k = gamma, k
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        r""":math:`(k + e^\lambda)^{-\gamma}`."""
+        return (self.k + log_snr.exp()).pow(-self.gamma)
+
+    def extra_repr(self) -> str:
+        """What tells it from another of its kind."""
+        return self._says(f"gamma={self.gamma}", f"k={self.k}")
+
+
+class Sigmoid(BoundWeighted):
+    r"""The bound's steps, with clean levels faded out beyond a log-SNR.
+
+    .. math:: \tfrac{1}{2} \int \mathrm{sigmoid}(b - \lambda)
+        \|\varepsilon - \hat\varepsilon\|^2 d\lambda
+
+    It falls with the log-SNR, so it is a bound on the likelihood of noised data under every schedule.
+
+    Args:
+        bias: ``b``, the log-SNR at which a level counts half.
+        draws: how many levels each sample visits, or which.
+
+    Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data
+    Augmentation" (2023), section 5; Hoogeboom et al., "Simpler Diffusion (SiD2)" (2024), which writes
+    it :math:`e^b\, \mathrm{sigmoid}(\lambda - b)` of the error of ``x``.
+
+    >>> Sigmoid(-1.0).weight(torch.tensor([-1.0]))
+    tensor([0.5000])
+    """
+
+    def __init__(self, bias: float, draws: Draws = 1) -> None:
+        super().__init__(draws)
+        require(math.isfinite(bias), f"bias={bias}", "a log-SNR", "0 is where signal is noise")
+        self.bias = bias
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        r""":math:`\mathrm{sigmoid}(b - \lambda)`."""
+        return (self.bias - log_snr).sigmoid()
+
+    def extra_repr(self) -> str:
+        """What tells it from another of its kind."""
+        return self._says(f"bias={self.bias}")
+
+
+class EDM(BoundWeighted):
+    r"""The weight of EDM, whose noise levels are log-normal: a bump over the middle of the log-SNRs.
+
+    .. math:: \mathbb{E}_{\log\sigma \sim \mathcal{N}(m, s^2)}
+        \frac{\sigma^2 + \sigma_d^2}{\sigma^2 \sigma_d^2} \|x - \hat x\|^2
+        = \int p(\lambda) \left(1 + \frac{e^{-\lambda}}{\sigma_d^2}\right)
+        \|\varepsilon - \hat\varepsilon\|^2 d\lambda
+
+    with :math:`\lambda = -2 \log\sigma \sim \mathcal{N}(-2m, 4s^2)`: in the bound
+    :math:`w(\lambda) = 2 p(\lambda)(1 + e^{-\lambda} / \sigma_d^2)` for every schedule, over the log-SNRs
+    between its ends. To visit levels as the paper does, too, pass ``draws=EDM.visits(schedule)``.
+
+    Args:
+        mean: ``m``, the mean of :math:`\log\sigma`.
+        std: ``s``, its standard deviation.
+        data_std: :math:`\sigma_d`, the spread of the data.
+        draws: how many levels each sample visits, or which.
+
+    Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
+    Models" (2022), eq. 8 and table 1; Kingma, Gao (2023), table 1.
+    """
+
+    def __init__(
+        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, draws: Draws = 1
+    ) -> None:
+        super().__init__(draws)
+        require(math.isfinite(mean), f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
+        check_positive(std, "std")
+        check_positive(data_std, "data_std")
+        self.mean, self.std, self.data_std = mean, std, data_std
+
+    def weight(self, log_snr: Tensor) -> Tensor:
+        r""":math:`2 p(\lambda)(1 + e^{-\lambda} / \sigma_d^2)`."""
+        z = (log_snr + 2 * self.mean) / (2 * self.std)
+        density = (-0.5 * z.square()).exp() / (2 * self.std * math.sqrt(2 * math.pi))
+        return 2 * density * (1 + (-log_snr).exp() / self.data_std**2)
+
+    @staticmethod
+    def visits(
+        schedule: Schedule, mean: float = -1.2, std: float = 1.2, draws: int = 1, bins: int = 256
+    ) -> Tabulated:
+        r"""Levels whose :math:`\log\sigma` is normal, between the ends of a schedule.
+
+        Args:
+            schedule: the model's own, fixed.
+            mean: ``m``, the mean of :math:`\log\sigma`.
+            std: ``s``, its standard deviation.
+            draws: how many levels a row visits.
+            bins: of time; the density is constant inside each.
+        """
+        ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        with torch.no_grad():
+            z = (-0.5 * schedule.log_snr(ends) - mean) / std
+        # From the smaller tail: a difference of numbers near one would round to zero.
+        low = torch.where(z[:-1] > 0, -z[1:], z[:-1])
+        high = torch.where(z[:-1] > 0, -z[:-1], z[1:])
+        masses = torch.special.ndtr(high) - torch.special.ndtr(low)
+        return Tabulated(masses, draws)
+
+    def extra_repr(self) -> str:
+        """What tells it from another of its kind."""
+        return self._says(f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}")

@@ -1,0 +1,284 @@
+r"""Ways to choose levels: each is unbiased for whatever is asked, in steps and in continuous time.
+
+Each docstring names what was changed in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod import random
+from genmod.models import Diffusion
+from genmod.objectives import EDM, Bound, MinSNR, Sigmoid, Simple, Weighted
+from genmod.schedules import Cosine, LinearLogSNR
+from genmod.visits import Draws, Importance, Stratified, Tabulated, Uniform, Visits
+from tests.oracles import bent, constant_noise, exact_diffusion, real, standard
+from tests.statistics import assert_equal_means, assert_mean
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+BINS = 8
+
+
+def steep(u: Tensor) -> Tensor:
+    """A cost with most of it at one end; its integral is (1 - exp(-9)) / 9."""
+    return (-9 * u).exp()
+
+
+def taught(draws: int = 1, bins: int = BINS) -> Importance:
+    """One that knows the steep cost from four thousand visits in continuous time."""
+    visits = Importance(draws, bins=bins, memory=1e6)
+    u = torch.linspace(0, 1, 4001)[:-1, None]
+    visits.learn(u, torch.ones_like(u), steep(u))
+    return visits
+
+
+def ways() -> dict[str, Callable[[int], Visits]]:
+    """Every way to choose."""
+    return {
+        "uniform": Uniform,
+        "stratified": Stratified,
+        "tabulated": lambda n: Tabulated(torch.tensor([1.0, 5.0, 0.5, 2.0, 9.0]), n),
+        "new": lambda n: Importance(n, bins=BINS),
+        "taught": lambda n: taught(n),
+    }
+
+
+@pytest.mark.parametrize("way", ways())
+@pytest.mark.parametrize("draws", [1, 3])
+def test_places_and_weights_integrate_whatever_is_asked(way: str, draws: int) -> None:
+    """Smooth, steep, and a jump inside a bin. Changed: ``1 / draws`` left out of ``_quantiles``."""
+    visits = ways()[way](draws)
+    for f, expected in (
+        (lambda u: 1 + u.square(), 4 / 3),
+        (steep, -math.expm1(-9) / 9),
+        (lambda u: (u > 0.3).double(), 0.7),
+    ):
+        # A batch is evenly covered, so only batches are independent.
+        found = torch.stack(
+            [(w * f(u)).sum(1).mean() for u, w in (visits(5, torch.float64) for _ in range(200))]
+        )
+        assert_mean(found, expected, name=way)
+
+
+class Midpoints(Visits):
+    """The middles of even pieces: quadrature, for what is smooth."""
+
+    def forward(
+        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same for each row."""
+        u = ((torch.arange(self.draws) + 0.5) / self.draws).expand(rows, -1)
+        return u, torch.full_like(u, 1 / self.draws)
+
+
+@pytest.mark.parametrize("way", ways())
+@pytest.mark.parametrize("steps", [2, 6, 40, None])
+def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None) -> None:
+    """With the noise held still: the full sum, and in continuous time an integral by quadrature.
+
+    Fewer steps than bins, and more, that do not align. Changed: ``rate.share`` left out of
+    ``NoiseWeighted.per_level``; ``weight * count`` in ``Denoising._some``.
+    """
+    model, visits = bent(steps, Cosine(clean=6.0, noisy=-4.0)), ways()[way](2)
+    x = torch.tensor([[0.3, -1.0], [1.5, 0.2], [-0.6, 0.1]])
+    objectives = (Bound(), Simple(), MinSNR(0.5), Sigmoid(-1.0), Weighted(torch.sigmoid))
+    with torch.no_grad(), constant_noise(real(0.4, -0.7)):
+        full = model.elbo(x, Midpoints(4000) if steps is None else None)
+        few = [model.elbo(x, visits) for _ in range(60)]
+    for objective in objectives:
+        costs = torch.stack([objective.cost(elbo).mean() for elbo in few])
+        assert_mean(costs, objective.cost(full).mean(), name=f"{objective} {way}")
+
+
+# ---------------------------------------------------------------------- what is learned
+
+
+def test_the_density_is_the_root_of_the_second_moment() -> None:
+    """Of a cost that is random inside each bin; nine tenths of it, the rest even.
+
+    Changed: ``sqrt`` left out of ``masses``.
+    """
+    visits = Importance(bins=3, floor=0.1, memory=1e9)
+    u = torch.rand(6000, 2)
+    bin_of = (u * 3).long()
+    cost = torch.tensor([1.0, 2.0, 6.0])[bin_of] * torch.where(torch.rand_like(u) < 0.5, 0.0, 2.0)
+    second = torch.stack([cost[bin_of == k].square().mean() for k in range(3)])
+    for rows in range(0, 6000, 50):
+        level = u[rows : rows + 50]
+        visits.learn(level, torch.ones_like(level), cost[rows : rows + 50])
+    expected = 0.9 * second.sqrt() / second.sqrt().sum() + 0.1 / 3
+    torch.testing.assert_close(visits.masses(), expected, rtol=1e-9, atol=0)
+    assert float(visits.seen.sum()) == 12000
+
+
+def test_old_costs_are_forgotten() -> None:
+    """After many visits at another cost, the first one counts ``exp(-visits / memory)``."""
+    visits = Importance(bins=2, memory=50.0)
+    for cost in [1.0] * 500 + [3.0] * 100:
+        visits.learn(
+            torch.tensor([[0.25, 0.75]]), torch.ones(1, 2), torch.tensor([[cost, 2 * cost]])
+        )
+    expected = 9 - 8 * math.exp(-100 / 50)
+    torch.testing.assert_close(visits.moments, expected * torch.tensor([1.0, 4.0]))
+
+
+@pytest.mark.parametrize("steps", [4, 7, 29])
+def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
+    """Also where there are fewer steps than bins: the density is that of the cost as stairs.
+
+    Changed: ``t - width`` to ``t + width`` in ``_overlaps``.
+    """
+    visits = Importance(bins=10, floor=1e-9, memory=1e9, least=1)
+    t = (torch.arange(steps) + 1.0)[None] / steps
+    for _ in range(10):
+        visits.learn(t, torch.full_like(t, 1 / steps), t)
+    fine = (torch.arange(10 * steps * 4) + 0.5) / (40 * steps)
+    stairs = ((fine * steps).floor() + 1) / steps
+    second = stairs.square().reshape(10, -1).mean(1)
+    torch.testing.assert_close(visits.masses(), second.sqrt() / second.sqrt().sum())
+
+
+def test_visits_are_even_until_every_bin_is_known_and_never_rarer_than_the_floor() -> None:
+    """Ten visits of each bin; then weights stay below one over the floor."""
+    visits = Importance(bins=4, floor=0.2)
+    u = torch.tensor([[0.1, 0.4, 0.6]]).repeat(30, 1)
+    visits.learn(u, torch.ones_like(u), u)
+    assert visits.masses().tolist() == [0.25] * 4
+    last = torch.full((10, 1), 0.9)
+    visits.learn(last, torch.ones_like(last), torch.zeros_like(last))
+    u, weight = visits(1000, torch.float64)
+    assert float(visits.masses()[3]) == pytest.approx(0.05)
+    assert float(weight.max()) == pytest.approx(5.0)
+    assert float(u.min()) >= 0
+    assert float(u.max()) < 1
+
+
+def test_a_cost_that_is_no_number_is_not_remembered() -> None:
+    """It stops training; a run that goes on must not draw from it."""
+    visits = taught()
+    before = visits.masses().clone()
+    one = torch.full((1, 1), 0.5)
+    visits.learn(one, torch.ones(1, 1), torch.full((1, 1), math.inf))
+    visits.learn(one, torch.ones(1, 1), torch.full((1, 1), math.nan))
+    assert torch.equal(visits.masses(), before)
+
+
+def test_float32_places_stay_below_one_and_inside_their_bins() -> None:
+    """Also where almost all mass is in one bin."""
+    visits = Tabulated(torch.tensor([1.0, 1e-12, 1e-12, 1.0]))
+    u, weight = visits(100_001, torch.float32)
+    assert float(u.max()) < 1
+    assert bool(weight.isfinite().all())
+    assert float(weight.mean()) == pytest.approx(0.5, abs=1e-4)  # two of four bins are hardly seen
+
+
+# ---------------------------------------------------------------------- in an objective
+
+
+def test_an_objective_teaches_its_visits_in_training_alone() -> None:
+    """What it teaches is what a level costs in it: the same rows, by hand.
+
+    Changed: ``self.training`` left out of ``Objective.forward``.
+    """
+    model, x = bent(None), torch.randn(64, 2)
+    for make in (
+        lambda v: MinSNR(2.0, v),
+        lambda v: Weighted(torch.sigmoid, v),
+        lambda v: Bound(v),
+    ):
+        visits, other = Importance(bins=4), Importance(bins=4)
+        objective = make(visits)
+        objective.eval()(model, x)
+        assert float(visits.seen.sum()) == 0
+        objective.train()
+        with random.keyed(1):
+            _, elbo = objective(model, x)
+        assert float(visits.seen.sum()) == 64
+        rate = elbo.rates["steps"]
+        assert rate.share is not None
+        assert rate.log_snr is not None
+        assert rate.error is not None
+        cost = {
+            "MinSNR": (2 * (-rate.log_snr).exp()).clamp(max=1) * rate.error,
+            "Weighted": rate.log_snr.sigmoid() * rate.nats,
+            "Bound": rate.nats,
+        }[type(objective).__name__]
+        other.learn(rate.level, rate.share, cost.detach())
+        torch.testing.assert_close(visits.moments, other.moments)
+
+
+def test_a_model_without_levels_teaches_nothing() -> None:
+    """A diffusion of one latent has no step to choose."""
+    visits = Importance()
+    Bound(visits).train()(Diffusion(2, steps=1, width=8), torch.randn(4, 2))
+    assert float(visits.seen.sum()) == 0
+
+
+def test_importance_makes_a_steep_cost_less_noisy() -> None:
+    """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not.
+
+    Changed: ``self.draws.learn`` left out of ``Objective.forward``.
+    """
+    model, visits = exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None), Importance()
+    objective = Bound(visits).train()
+    with torch.no_grad():
+        for _ in range(60):
+            objective(model, torch.randn(64, 2))
+        x = torch.randn(8, 2)
+
+        def losses(draws: Draws) -> Tensor:
+            bound = Bound(draws).eval()
+            return torch.stack([bound(model, x)[0] for _ in range(200)])
+
+        learned, strata = losses(visits), losses(Stratified())
+    assert_equal_means(learned, strata)
+    assert float(learned.var()) < 0.3 * float(strata.var())
+
+
+def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
+    r"""``log sigma`` is N(-1.2, 1.2^2), and visit weight times weight is the paper's, at any schedule.
+
+    :math:`\frac{\sigma^2 + \sigma_d^2}{(\sigma \sigma_d)^2} \|x - \hat x\|^2` is
+    :math:`(1 + \sigma^2 / \sigma_d^2) \|\varepsilon - \hat\varepsilon\|^2`.
+
+    Changed: the sign of ``mean`` in ``EDM.weight``; the factor 2.
+    """
+    for schedule in (LinearLogSNR(20.0, -12.0), Cosine(clean=16.0, noisy=-12.0)):
+        u, weight = EDM.visits(schedule, bins=4096)(20_000, torch.float64)
+        log_snr = schedule.log_snr(u)
+        log_sigma = (-0.5 * log_snr).flatten()
+        # Even cover of the law: errors far below those of independent draws.
+        assert float(log_sigma.mean()) == pytest.approx(-1.2, abs=2e-3)
+        assert float(log_sigma.std()) == pytest.approx(1.2, abs=2e-3)
+        inner = (log_snr > -3) & (log_snr < 8)
+        paid = weight * EDM().weight(log_snr) * 0.5 * -schedule.slope(u)
+        sigma = (-0.5 * log_snr).exp()
+        stated = (sigma.square() + 0.25) / (sigma.square() * 0.25) * sigma.square()
+        torch.testing.assert_close(paid[inner], stated[inner], rtol=2e-2, atol=0)
+
+
+def test_settings_that_are_none_are_refused() -> None:
+    """Each names what to do instead."""
+    with pytest.raises(ValueError, match="small mass instead"):
+        Tabulated(torch.tensor([1.0, 0.0]))
+    with pytest.raises(ValueError, match="floor=0"):
+        Importance(floor=0.0)
+    with pytest.raises(ValueError, match="bins=1"):
+        Importance(bins=1)
+    with pytest.raises(ValueError, match="memory=5"):
+        Importance(memory=5.0)
+    with pytest.raises(ValueError, match="draws=0"):
+        Uniform(0)
+
+
+def test_they_print_their_settings_and_not_what_they_learned() -> None:
+    """A checkpoint remembers a run by this."""
+    assert repr(taught()) == repr(Importance(bins=BINS, memory=1e6))
+    assert "floor=0.1" in repr(Bound(Importance()))
+    assert repr(MinSNR(draws=Uniform(2))) == "MinSNR(\n  gamma=5.0\n  (draws): Uniform(draws=2)\n)"
