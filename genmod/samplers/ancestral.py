@@ -14,7 +14,8 @@ from torch import Tensor
 
 from genmod.denoisers import Denoiser, denoise
 from genmod.distributions import Normal
-from genmod.samplers.base import Sampler
+from genmod.samplers.base import Linear, Rule
+from genmod.samplers.walk import Walk
 from genmod.schedules import Bridge, Schedule
 from genmod.shapes import against
 from genmod.types import PerSample, Real
@@ -51,17 +52,21 @@ class FixedLarge(ReverseVariance):
         return bridge.ratio
 
 
-class Ancestral(Sampler):
+class Ancestral(Linear):
     """Draw each state from the model's own reverse step.
 
     Args:
-        denoiser: the denoiser.
-        schedule: the schedule.
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         variance: the variance of a step; the posterior's by default.
     """
 
+    draws = True
+
     def __init__(
-        self, denoiser: Denoiser, schedule: Schedule, variance: ReverseVariance | None = None
+        self,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        variance: ReverseVariance | None = None,
     ) -> None:
         super().__init__(denoiser, schedule)
         self.variance = variance or FixedSmall()
@@ -73,6 +78,17 @@ class Ancestral(Sampler):
         mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * x_hat
         return Normal(mean, against(bridge.log_std + self.variance.excess(bridge), z_t))
 
-    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
-        """A draw of the state at ``s < t``."""
-        return self.law(z_t, t, s, context).rsample()
+    def rule(self, walk: Walk) -> Rule:
+        """The factors of every step: those of :meth:`law`."""
+        rise = walk.rises
+        fresh = -torch.expm1(-2 * rise)
+        near, far = walk.times[1:], walk.times[:-1]
+        with torch.no_grad():
+            bridge = self.schedule.bridge(near.reshape(-1), far.reshape(-1))
+            excess = self.variance.excess(bridge).reshape(near.shape).to(rise)
+        std = walk.sigma[1:] * fresh.sqrt() * excess.exp()
+        return Rule(walk.shrinkage * torch.exp(-rise), [walk.alpha[1:] * fresh], std)
+
+    def extra_repr(self) -> str:
+        """Its settings."""
+        return f"variance={self.variance}"
