@@ -67,6 +67,10 @@ class Sampler(ABC):
         bound._denoiser, bound._schedule = denoiser, schedule
         return bound
 
+    def complete(self: Self, denoiser: Denoiser, schedule: Schedule) -> Self:
+        """Bound to a denoiser and a schedule where it is bound to none yet."""
+        return self.of(self._denoiser or denoiser, self._schedule or schedule)
+
     @abstractmethod
     def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """After each step of a walk, the state and the ``x_hat`` it was made with.
