@@ -5,15 +5,19 @@ Outside :func:`keyed` the functions draw from torch's own generator. Inside, noi
 cut into pieces or spread over processes, and whatever was drawn before. Rows are drawn in blocks, and
 a block is always drawn whole, so that a piece of one costs a slice and not a second kind of generator.
 Equality holds bit for bit on one kind of device.
+
+Inside :func:`seeded` each row has a seed of its own, and its noise is a function of that and of nothing
+else: one sample of many can be drawn again alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -51,8 +55,32 @@ class _Stream:
         return self.generators[device].manual_seed(mix(*self.key, self.calls, block))
 
 
+@dataclass
+class _Rows:
+    """A seed for each row, and how many times noise was asked for so far."""
+
+    seeds: tuple[int, ...]
+    calls: int = 0
+    generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+
+    def rows(self, shape: Shape, device: torch.device, draw: _Draw) -> Tensor:
+        """A row from each seed, whatever the others are."""
+        require(
+            shape[0] == len(self.seeds),
+            f"noise for {shape[0]} rows inside seeded() with {len(self.seeds)} seeds",
+            "one seed for each row",
+            "pass as many seeds as there are samples",
+        )
+        self.calls += 1
+        generator = self.generators.setdefault(device, torch.Generator(device))
+        one = (1, *shape[1:])
+        return torch.cat(
+            [draw(one, generator.manual_seed(mix(seed, self.calls))) for seed in self.seeds]
+        )
+
+
 _Draw = Callable[[Shape, torch.Generator | None], Tensor]
-_stream: ContextVar[_Stream | None] = ContextVar("stream", default=None)
+_stream: ContextVar[_Stream | _Rows | None] = ContextVar("stream", default=None)
 
 
 def mix(*words: int) -> int:
@@ -102,6 +130,40 @@ def keyed(seed: int, step: int = 0, *, start: int = 0, block: int | None = None)
         yield
     finally:
         _stream.reset(token)
+
+
+class seeded:  # noqa: N801  a context manager, like keyed
+    """Inside this block, the noise of row ``i`` depends on ``seeds[i]`` alone.
+
+    Neither on how many rows there are, nor on their order, nor on the other seeds. Entered again, it
+    goes on where it was left, so that a path may be walked in pieces. It costs a generator's start for
+    each row and draw: for samples, not for training.
+
+    Args:
+        seeds: one for each row of the batch.
+
+    >>> with seeded([3, 1, 4]):
+    ...     whole = normal((3, 2))
+    >>> with seeded([4]):
+    ...     alone = normal((1, 2))
+    >>> bool((whole[2:] == alone).all())
+    True
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._rows = _Rows(tuple(seeds))
+        self._tokens: list[Token[_Stream | _Rows | None]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_stream.set(self._rows))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _stream.reset(self._tokens.pop())
 
 
 def _rows(shape: Shape, device: torch.device, draw: _Draw) -> Tensor:

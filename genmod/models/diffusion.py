@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from genmod.bins import Bins
 from genmod.decoders import Decoder, Denoised, Gaussian, Global, Identity, likelihood
@@ -12,9 +14,10 @@ from genmod.denoisers import Denoiser, Learned
 from genmod.encoders import Noising
 from genmod.model import LatentModel
 from genmod.models.build import chosen, event_shape
+from genmod.models.sampling import Sampling
 from genmod.nn import Networks
 from genmod.priors import Denoising
-from genmod.samplers import ReverseVariance
+from genmod.samplers import Grid, ReverseVariance, Sampler, State
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.types import Shape
 
@@ -78,6 +81,57 @@ class Diffusion(LatentModel):
             decoder = Denoised(denoiser, schedule, _last_step(event, bins, schedule))
         prior = Denoising(denoiser, schedule, event, steps, variance)
         super().__init__(Noising(schedule, bins), decoder, prior)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        grid: Grid | None = None,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """``n`` draws of ``x``: the last latent by a sampler, then data from the decoder.
+
+        Args:
+            n: how many.
+            context: what the denoiser is told beside the state.
+            sampler: any of :mod:`genmod.samplers`, ``DPMSolver(order=2)`` say; the chain by default.
+            steps: how many steps it takes; as many as the chain by default.
+            grid: where they lie: even in time by default.
+            seeds: one a sample, whose noise then depends on nothing else: ``sample(1, seeds=[7])``
+                draws one of a batch again.
+            progress: whether a bar is shown.
+
+        >>> from genmod.samplers import DDIM
+        >>> model = Diffusion((1, 8, 8), bins=17, width=16)
+        >>> model.sample(2, sampler=DDIM(eta=0.5), steps=4, seeds=[0, 7]).shape
+        torch.Size([2, 1, 8, 8])
+        """
+        way = Sampling(sampler, steps, grid, seeds, progress)
+        state = way.draw(self.prior, n, context)
+        with way.noise:
+            return self.decoder(state, context).sample()
+
+    def states(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        grid: Grid | None = None,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Iterator[State]:
+        """Where ``n`` draws are after each step, and what the denoiser takes them for.
+
+        The same path as :meth:`sample`'s, whose decoder takes the last ``z``.
+        """
+        return Sampling(sampler, steps, grid, seeds, progress).states(self.prior, n, context)
 
 
 def _last_step(event: Shape, bins: int | None, schedule: Schedule) -> Decoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 
 import torch
@@ -12,9 +12,11 @@ from genmod.checks import check_shape, require
 from genmod.encoders import Gaussian
 from genmod.model import LatentModel
 from genmod.models.diffusion import Diffusion
+from genmod.models.sampling import Sampling
 from genmod.models.vae import VAE
 from genmod.nn import Convolutions, Networks
 from genmod.priors import Nested, Normal
+from genmod.samplers import Grid, Sampler
 from genmod.types import Shape
 
 _ROWS = 1024
@@ -89,6 +91,35 @@ class LatentDiffusion(LatentModel):
         """The prior, as what it is."""
         assert isinstance(self.prior, Nested)
         return self.prior
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        grid: Grid | None = None,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """``n`` draws of ``x``: the inner diffusion's latents by a sampler, then ``z``, then ``x``.
+
+        Args:
+            n: how many.
+            context: what the parts are told beside their input.
+            sampler: how the inner diffusion is walked, as in :meth:`genmod.models.Diffusion.sample`.
+            steps: how many steps it takes.
+            grid: where they lie.
+            seeds: one a sample.
+            progress: whether a bar is shown.
+        """
+        way = Sampling(sampler, steps, grid, seeds, progress)
+        state = way.draw(self.nested.model.prior, n, context)
+        with way.noise:
+            z = self.nested.law(state, context).sample()
+            return self.decoder(z, context).sample()
 
     def first_stage(self) -> LatentModel:
         """The same encoder and decoder under a standard normal prior."""

@@ -106,8 +106,12 @@ class Nested(Prior):
     def descent(self, n: int, context: Tensor | None = None) -> Descent:
         """The inner latents, then ``z``."""
         state = yield from self.model.prior.descent(n, context)
-        z = yield self.name, self._outside(self.model.decoder(state, context))
+        z = yield self.name, self.law(state, context)
         return z
+
+    def law(self, state: Tensor, context: Tensor | None = None) -> Normal:
+        """``z`` given the state that the inner latents hand to the inner decoder."""
+        return self._outside(self.model.decoder(state, context))
 
     def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
         """The posterior's mean of ``z``; deeper codes are the inner model's to give."""

@@ -1,10 +1,26 @@
 """Samplers: ways from noise to data (and, for the probability flow, back)."""
 
 from genmod.samplers.ancestral import Ancestral as Ancestral
+from genmod.samplers.base import Linear as Linear
+from genmod.samplers.base import Rule as Rule
 from genmod.samplers.base import Sampler as Sampler
+from genmod.samplers.base import State as State
+from genmod.samplers.ddim import DDIM as DDIM
+from genmod.samplers.dpm import DPMSolver as DPMSolver
+from genmod.samplers.flow import Euler as Euler
 from genmod.samplers.flow import Heun as Heun
+from genmod.samplers.flow import StochasticHeun as StochasticHeun
+from genmod.samplers.grids import Grid as Grid
+from genmod.samplers.grids import Polynomial as Polynomial
+from genmod.samplers.grids import UniformLogSNR as UniformLogSNR
+from genmod.samplers.grids import UniformTime as UniformTime
+from genmod.samplers.ipndm import IPNDM as IPNDM
+from genmod.samplers.unipc import UniPC as UniPC
+from genmod.samplers.unipc import bh1 as bh1
+from genmod.samplers.unipc import bh2 as bh2
 from genmod.samplers.variances import Analytic as Analytic
 from genmod.samplers.variances import FixedLarge as FixedLarge
 from genmod.samplers.variances import FixedSmall as FixedSmall
 from genmod.samplers.variances import LearnedInterpolation as LearnedInterpolation
 from genmod.samplers.variances import ReverseVariance as ReverseVariance
+from genmod.samplers.walk import Walk as Walk

@@ -7,12 +7,17 @@ Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoiser, denoise
+from genmod import random
+from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.distributions import Normal
 from genmod.samplers.base import Sampler
 from genmod.samplers.variances import FixedSmall, ReverseVariance
+from genmod.samplers.walk import Walk, blend
 from genmod.schedules import Schedule
 from genmod.shapes import against
 from genmod.types import PerSample, Real
@@ -22,13 +27,17 @@ class Ancestral(Sampler):
     """Draw each state from the model's own reverse step.
 
     Args:
-        denoiser: the denoiser.
-        schedule: the schedule.
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         variance: the variance of a step; the posterior's by default.
     """
 
+    draws = True
+
     def __init__(
-        self, denoiser: Denoiser, schedule: Schedule, variance: ReverseVariance | None = None
+        self,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        variance: ReverseVariance | None = None,
     ) -> None:
         super().__init__(denoiser, schedule)
         self.variance = variance or FixedSmall()
@@ -40,6 +49,30 @@ class Ancestral(Sampler):
         mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * denoised.x_hat
         return Normal(mean, against(bridge.log_std, z_t) + self.variance.excess(bridge, denoised))
 
-    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
-        """A draw of the state at ``s < t``."""
-        return self.law(z_t, t, s, context).rsample()
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each step of a walk, a draw from :meth:`law` and the ``x_hat`` it was made with."""
+        fresh = -torch.expm1(-2 * walk.rises)
+        keep = walk.each(walk.shrinkage * torch.exp(-walk.rises))
+        data = walk.each(walk.alpha[1:] * fresh)
+        std = walk.sigma[1:] * fresh.sqrt()
+        if self.variance.fixed:
+            std = std * self._excess(walk).exp()
+        for i, (level, scale) in enumerate(zip(walk.levels[:-1], walk.each(std), strict=True)):
+            denoised, noise = walk.denoised(z, level), random.normal_like(z)
+            if not self.variance.fixed:
+                bridge = walk.bridge(i)
+                noise = noise * self.variance.excess(bridge, denoised).exp()
+            z = blend(z, keep[i], [(data[i], denoised.x_hat), (scale, noise)])
+            yield z, denoised.x_hat
+
+    def _excess(self, walk: Walk) -> Tensor:
+        """That of a variance which depends on the step alone, for all steps at once."""
+        near, far = walk.times[1:], walk.times[:-1]
+        with torch.no_grad():
+            bridge = self.schedule.bridge(near.reshape(-1), far.reshape(-1))
+            excess = self.variance.excess(bridge, Denoised(bridge.ratio))
+        return excess.reshape(near.shape).to(walk.rises)
+
+    def extra_repr(self) -> str:
+        """Its settings."""
+        return f"variance={self.variance}"

@@ -37,6 +37,8 @@ class ReverseVariance(ABC):
 
     learned: ClassVar[bool] = False
     """Whether the network says it, in the second half of its output."""
+    fixed: ClassVar[bool] = False
+    """Whether it depends on the step alone, not on what the denoiser says."""
 
     @abstractmethod
     def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
@@ -60,6 +62,8 @@ class FixedSmall(ReverseVariance):
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 3.2.
     """
 
+    fixed = True
+
     def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         """Nothing."""
         return torch.zeros_like(against(bridge.ratio, denoised.x_hat))
@@ -70,6 +74,8 @@ class FixedLarge(ReverseVariance):
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 3.2.
     """
+
+    fixed = True
 
     def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         r""":math:`\log(\sigma_t / \sigma_s)`."""

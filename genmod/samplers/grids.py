@@ -1,0 +1,90 @@
+r"""Grids: at which times a sampler stops on its way from noise (t = 1) to data (t = 0).
+
+``N`` steps have ``N + 1`` times. All grids end at the schedule's own clean end, t = 0, whose log-SNR is
+finite: the step from there to data is the decoder's, :math:`p(x|z_0)`.
+
+>>> from genmod.schedules import Cosine
+>>> UniformTime().times(Cosine(), 4)
+tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000], dtype=torch.float64)
+>>> Cosine().log_snr(UniformLogSNR().times(Cosine(clean=4.0, noisy=-4.0), 4))
+tensor([-4.7126, -2.3095, -0.0213,  2.0767,  4.0000], dtype=torch.float64)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from genmod.checks import check_positive, require
+from genmod.schedules import Schedule, time_dtype
+
+
+class Grid(ABC):
+    """A way to lay out the times of ``N`` steps."""
+
+    def times(self, schedule: Schedule, steps: int, device: torch.device | None = None) -> Tensor:
+        """The times of ``steps`` steps, ``(steps + 1,)``, from 1 to 0.
+
+        Raises:
+            ValueError: fewer than one step.
+        """
+        require(
+            steps >= 1, f"steps={steps}", "steps >= 1", "one step goes from noise to z_0 at once"
+        )
+        place = device or torch.device("cpu")
+        u = torch.linspace(0, 1, steps + 1, dtype=time_dtype(place), device=place)
+        times = self._between(schedule, u)
+        # The ends exactly: an inverse of the schedule is right to rounding only.
+        times[0], times[-1] = 1, 0
+        return times
+
+    @abstractmethod
+    def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """The time at each part ``u`` of the way, from 0 (noise) to 1 (data)."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class UniformTime(Grid):
+    """Equal steps of ``t``, as the latents of a chain lie."""
+
+    def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return 1 - u
+
+
+class UniformLogSNR(Grid):
+    """Equal steps of log-SNR: what exponential integrators like best (Lu et al. 2022, appendix D)."""
+
+    def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
+        clean, noisy = schedule.ends()
+        return schedule.time(noisy + (clean - noisy) * u)
+
+
+class Polynomial(Grid):
+    r"""Equal steps of :math:`r^{1/\rho}`, with :math:`r = \sigma / \alpha`.
+
+    .. math:: r_i = \left(r_\text{max}^{1/\rho}
+        + \tfrac{i}{N} (r_\text{min}^{1/\rho} - r_\text{max}^{1/\rho})\right)^\rho
+
+    Args:
+        rho: how much shorter steps get towards data; 1 is even in :math:`r`, infinity even in log-SNR.
+
+    Reference: Karras, Aittala, Aila, Laine, "Elucidating the design space" (2022), eq. 5.
+    """
+
+    def __init__(self, rho: float = 7.0) -> None:
+        check_positive(rho, "rho")
+        self.rho = rho
+
+    def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
+        clean, noisy = schedule.ends()
+        # r^(1/rho) as an exponential: r itself may be 1e9.
+        first = torch.exp(u.new_tensor(-0.5 * noisy / self.rho))
+        last = torch.exp(u.new_tensor(-0.5 * clean / self.rho))
+        return schedule.time(-2 * self.rho * (first + (last - first) * u).log())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(rho={self.rho:g})"

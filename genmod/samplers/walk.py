@@ -1,0 +1,149 @@
+r"""A grid of noise levels laid out once, before the first step, so that a step costs next to nothing.
+
+All samplers work on variance-preserving states and half log-SNR :math:`\ell = \log(\alpha/\sigma)`,
+and write a step in the exponential-integrator form
+
+.. math:: z_s = \frac{\sigma_s}{\sigma_t} z_t + \alpha_s (1 - e^{-h})\, \hat x, \qquad
+    h = \ell_s - \ell_t
+
+whose factors stay moderate where :math:`z / \alpha` does not: at a log-SNR of -40 that is 1e9, and
+float32 would lose the image in it. Factors are found in float64 for the whole grid at once and handed
+out as Python floats: a step then reads no tensor of one number, and a GPU never waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from genmod.denoisers import Denoised, Denoiser
+from genmod.schedules import Bridge, Schedule
+from genmod.shapes import against
+
+Scale: TypeAlias = float | Tensor
+"""A factor of a step: one number for all rows, or one a row, shaped to broadcast."""
+
+
+class Walk:
+    """One path: its times, their noise levels, and the denoiser along them.
+
+    Args:
+        denoiser: the denoiser.
+        schedule: the schedule.
+        z: the first state, ``(B, *event)``.
+        times: ``(N + 1,)``, or ``(N + 1, B)`` for rows that go their own ways.
+        context: what the denoiser is told beside the state.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        z: Tensor,
+        times: Tensor,
+        context: Tensor | None = None,
+    ) -> None:
+        self.denoiser, self.schedule, self.like, self.context = denoiser, schedule, z, context
+        self.times = times
+        with torch.no_grad():
+            log_snr = schedule.log_snr(times.reshape(-1)).reshape(times.shape)
+        # One log-SNR for all rows is a number: it leaves the device once, here.
+        self.log_snr = log_snr.cpu().double() if times.ndim == 1 else log_snr
+        self.half = 0.5 * self.log_snr
+        """Half the log-SNR at each time."""
+        self.alpha, self.sigma = self.log_snr.sigmoid().sqrt(), (-self.log_snr).sigmoid().sqrt()
+        self.levels = self.rows(self.log_snr)
+
+    def __len__(self) -> int:
+        return len(self.times) - 1
+
+    @property
+    def rises(self) -> Tensor:
+        """``h`` of each step: how much half the log-SNR rises."""
+        return self.half.diff(dim=0)
+
+    @property
+    def shrinkage(self) -> Tensor:
+        r""":math:`\sigma_s / \sigma_t` of each step."""
+        return self.sigma[1:] / self.sigma[:-1]
+
+    def earlier(self, count: int) -> Tensor:
+        """Half the log-SNR ``count`` times before each step's start.
+
+        Before the first, as if the first step had been made before: those are never used, and finite.
+        """
+        back = torch.arange(count, 0, -1, dtype=self.half.dtype, device=self.half.device)
+        back = back.reshape(-1, *[1] * (self.half.ndim - 1))
+        padded = torch.cat([self.half[:1] - back * self.rises[:1], self.half[:-1]])
+        return padded[: len(self)]
+
+    def rows(self, log_snr: Tensor) -> Sequence[Tensor]:
+        """Log-SNRs, one for each step, as a denoiser takes them: ``(B,)`` each."""
+        spread = log_snr.to(self.like.dtype).to(self.like.device)
+        if spread.ndim == 1:
+            spread = spread[:, None].expand(-1, len(self.like)).contiguous()
+        return spread.unbind(0)
+
+    def each(self, factors: Tensor) -> Sequence[Scale]:
+        """Factors, one for each step, as a step takes them."""
+        if factors.ndim == 1:
+            found: list[float] = factors.tolist()
+            return found
+        return [against(row, self.like) for row in factors]
+
+    def lengths(self) -> Sequence[Scale]:
+        r""":math:`\sqrt{\alpha^2 + \sigma^2}` at each time: how much larger the schedule's states are."""
+        flat = self.times.reshape(-1)
+        alpha, sigma = self.schedule.scales(flat)
+        length = torch.hypot(alpha, sigma).detach().reshape(self.times.shape)
+        return self.each(length.cpu() if length.ndim == 1 else length)
+
+    def denoised(self, z: Tensor, level: Tensor) -> Denoised:
+        """What the denoiser makes of a variance-preserving state at a log-SNR."""
+        return self.denoiser(z, level, self.context)
+
+    def x_hat(self, z: Tensor, level: Tensor) -> Tensor:
+        """What it takes for the data there."""
+        return self.denoised(z, level).x_hat
+
+    def bridge(self, step: int) -> Bridge:
+        """The law that a step draws from, row by row."""
+        rows = len(self.like)
+        near, far = (self.times[i].expand(rows) for i in (step + 1, step))
+        with torch.no_grad():
+            return self.schedule.bridge(near, far)
+
+
+def blend(z: Tensor, keep: Scale, parts: Iterable[tuple[Scale, Tensor]]) -> Tensor:
+    """``keep * z + sum_j scale_j * part_j``, with one pass over memory for each part."""
+    total = z * keep
+    for scale, part in parts:
+        if isinstance(scale, float):
+            total.add_(part, alpha=scale)
+        else:
+            total.add_(part * scale)
+    return total
+
+
+def phi(order: int, x: Tensor) -> Tensor:
+    r"""The exponential integrators' :math:`\varphi_k`, for ``k`` of at least 1.
+
+    .. math:: \varphi_k(x) = \int_0^1 e^{(1 - u) x} \frac{u^{k-1}}{(k-1)!}\, du, \qquad
+        \varphi_k(x) = \frac{\varphi_{k-1}(x) - 1/(k-1)!}{x}, \quad \varphi_0 = e^x
+
+    >>> phi(1, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    tensor([1.0000, 1.7183], dtype=torch.float64)
+    """
+    series = torch.zeros_like(x)
+    for term in reversed(range(16)):
+        series = series * x + 1 / math.factorial(term + order)
+    far = torch.where(x.abs() < 0.5, torch.ones_like(x), x)
+    value = torch.expm1(far) / far
+    for lower in range(1, order):
+        value = (value - 1 / math.factorial(lower)) / far
+    # The recursion loses digits near zero: at x = 1e-5 and k = 3, all of them.
+    return torch.where(x.abs() < 0.5, series, value)

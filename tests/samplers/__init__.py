@@ -1,0 +1,1 @@
+"""Samplers: their laws, their orders, and what others make of the same steps."""
