@@ -138,15 +138,14 @@ class Flow(Prior):
             k3 = field(u + width / 2 * k2.state, middle)
             k4 = field(u + width * k3.state, after)
             state, paid = (
-                width / 6 * (a + 2 * b + 2 * c + d) for a, b, c, d in zip(k1, k2, k3, k4, strict=True)
+                width / 6 * (a + 2 * b + 2 * c + d)
+                for a, b, c, d in zip(k1, k2, k3, k4, strict=True)
             )
             u, total = u + state, total + paid
         assert isinstance(total, Tensor)
         return Moved(u, total)
 
-    def _velocity(
-        self, u: Tensor, log_snr: float, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _velocity(self, u: Tensor, log_snr: float, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """``du / d log_snr``, and ``x_hat``."""
         a = _data_scale(log_snr)
         x_hat = self.chain.denoiser(u, u.new_full((len(u),), log_snr), context).x_hat

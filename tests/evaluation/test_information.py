@@ -9,15 +9,16 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from genmod.bins import Bins
-from genmod.denoisers import EmpiricalDenoiser
+from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import Grid, Separated, Smooth, chained, evaluate, immse, paired, score
 from genmod.evaluation.information import PILOT, STATES
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
-from tests.oracles import VarianceExploding, bent, correlated, exact_diffusion, real
+from tests.oracles import MILD, Bent, VarianceExploding, bent, correlated, exact_diffusion, real
 from tests.statistics import MAX_Z, assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -78,8 +79,8 @@ def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
 
     Flipped: the sign of the noisy ``_standard``; ``log_snr`` in ``Smooth``.
     """
-    model = bent(7, LinearLogSNR(4.0, -4.0))
-    alpha, sigma = model.prior.schedule.scales(real(0.0))
+    model = bent(7)
+    alpha, sigma = MILD.scales(real(0.0))
     x = 0.7 * torch.randn(3000, 2)
     report, bound = immse(model, x, draws=16), evaluate(chained(model, None), x, draws=16)
     assert report.scores is not None
@@ -126,15 +127,39 @@ def test_integers_cost_no_less_than_their_entropy_and_little_more() -> None:
     assert report.bits_per_dim is not None
 
 
+class Told(Denoiser):
+    """Knows ``x``: it is what the context says."""
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+        """The context."""
+        assert context is not None
+        return Denoised(context)
+
+
 def test_rows_are_cut_into_blocks_and_told_their_context() -> None:
-    """More rows than a block, each with a context; the same seed gives the same numbers."""
-    model, draws = Diffusion(2, width=8).double(), STATES // 10
-    x = torch.randn(PILOT + 1, 2)
-    first = immse(model, x, draws=draws)
-    assert first.value == immse(model, x, draws=draws).value
-    assert first.value != immse(model, x, draws=draws, seed=1).value
-    assert first.terms["prior"].mean > 0
-    assert Smooth().nats(0.0, 2) == pytest.approx(2 * 0.5 * math.log(2 * math.pi * math.e))
+    """More rows than a block or a pilot: whoever is told the row pays nothing, told another a lot."""
+    model, x = Diffusion(2, denoiser=Told(), schedule=MILD).double(), torch.randn(3 * PILOT, 2)
+    draws = STATES // PILOT
+    right = immse(model, x, x, draws=draws, left=Separated())
+    assert right.terms["steps"].mean == 0
+    assert immse(model, x, x.flip(0), draws=draws, left=Separated()).terms["steps"].mean > 10
+
+
+def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> None:
+    """Equal seeds, equal numbers; and N(0, I) itself is priced without chance.
+
+    Flipped: the sign of the baseline in ``_Integrand``.
+    """
+    x = torch.randn(20, 2)
+    values = [immse(bent(None), x, draws=4, seed=seed).value for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+    # A new network says velocity 0, which is the best denoiser of N(0, I).
+    fresh = Diffusion(2, width=8, schedule=WIDE).double()
+    report = immse(fresh, x, draws=2)
+    assert report.scores is not None
+    exact = -0.5 * (x.square() + math.log(2 * math.pi)).sum(1)
+    torch.testing.assert_close(report.scores.value, exact, rtol=0, atol=2e-4)
+    assert Smooth().nats(0.0, 2) == pytest.approx(math.log(2 * math.pi * math.e))
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -161,10 +186,14 @@ def test_two_checkpoints_are_told_apart_by_common_noise() -> None:
     """
     x = torch.randn(400, 2)
     better, worse = bent(None), bent(None)
+    changed = worse.prior.denoiser
+    assert isinstance(changed, Bent)
     with torch.no_grad():
-        worse.prior.denoiser.scale.add_(0.02)
+        changed.scale.add_(0.02)
     common = paired(score(better, x, draws=2, seed=5), score(worse, x, draws=2, seed=5))
     apart = paired(score(better, x, draws=2, seed=5), score(worse, x, draws=2, seed=6))
+    means = [float(score(each, x, draws=2, seed=5).value.mean()) for each in (better, worse)]
+    assert common.mean == pytest.approx(means[0] - means[1])
     assert common.error < apart.error / 10
     assert abs(common.mean) > 10 * common.error
     assert abs(common.mean) < MAX_Z * apart.error
@@ -182,4 +211,3 @@ def test_what_cannot_be_paired_is_refused() -> None:
     mass = score(VAE(2, 4, latents=1, width=8), torch.zeros(4, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="a density and a mass"):
         paired(a, mass)
-

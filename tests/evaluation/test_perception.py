@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, dataset, digits, fashion_mnist, mnist
+from genmod.data import Dataset, dataset, digits
 from genmod.evaluation import (
-    Quality,
     class_score,
     extrapolated_distance,
     features,
@@ -90,13 +89,12 @@ def test_it_reads_small_digits() -> None:
 
 
 def test_training_is_deterministic_and_learns(tmp_path: Path) -> None:
-    """Two short runs give one file; the loss of a hundred steps is behind them."""
+    """Two short runs give one file, and leave torch's own generator where it was."""
     data = small()
     assert data.labels is not None
     x, y = resized(gray(data, data.train[:400])), data.labels["train"][:400]
-    hashes = {write(train(x, y, steps=40), tmp_path / name) for name in "ab"}
-    assert len(hashes) == 1
-    net = train(x, y, steps=40)
+    net, again = train(x, y, steps=40), train(x, y, steps=40)
+    assert write(net, tmp_path / "a") == write(again, tmp_path / "b")
     with torch.no_grad():
         right = net.head(net(x)).argmax(1) == y
     assert float(right.double().mean()) > 0.8
@@ -147,9 +145,7 @@ def test_few_rows_make_it_too_large_and_extrapolation_takes_that_off() -> None:
     Flipped: the sign of the halves.
     """
     generator = torch.Generator().manual_seed(1)
-    pairs = [
-        torch.randn(2, 200, 10, generator=generator, dtype=torch.float64) for _ in range(100)
-    ]
+    pairs = [torch.randn(2, 200, 10, generator=generator, dtype=torch.float64) for _ in range(100)]
     plain = torch.tensor([frechet_distance(*pair) for pair in pairs])
     better = torch.tensor([extrapolated_distance(*pair) for pair in pairs])
     assert float(plain.mean()) > 0.1
@@ -238,21 +234,3 @@ def test_what_has_no_look_is_refused() -> None:
     data = small()
     with pytest.raises(ValueError, match="1 rows of context for n=70"):
         quality(Diffusion(data.shape, data.bins, width=8), data, 70, torch.zeros(1, 2))
-
-
-# ---------------------------------------------------------------------- the real thing
-
-
-@pytest.mark.data
-def test_it_reads_mnist_and_clothes(canonical: Path) -> None:
-    """Test images that its training has not seen; a class score near ten; real near real."""
-    for load, first, least in ((mnist, 0, 0.98), (fashion_mnist, 10, 0.87)):
-        data = load(canonical, download=False)
-        assert data.labels is not None
-        found = features(gray(data, data.test[:4000]))
-        right = class_log_probs(found).argmax(1) == data.labels["test"][:4000] + first
-        assert float(right.double().mean()) > least
-        assert 7.5 < class_score(found) < 10.5
-        near: Quality = quality_of(data.validation[:1000], data)
-        assert near.frechet < 2 * near.zero
-        assert abs(near.extrapolated) < near.frechet
