@@ -71,6 +71,8 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
     "Denoising, learned variance": learned_variance,
+    "Flow": lambda: priors.Flow(denoising(None), steps=4),
+    "Flow, 2 probes": lambda: priors.Flow(denoising(None), steps=4, probes=2),
 }
 
 
@@ -82,6 +84,8 @@ def posterior_for(prior: Prior, dtype: torch.dtype, device: torch.device) -> Pos
         heads = [encoders.Head(MLP(6, 6, width=8), EVENT) for _ in range(2)]
         stages = [MLP(3, 3, width=8), MLP(3, 3, width=8)]
         return encoders.TopDown(stages, heads).to(device=device, dtype=dtype)(x)
+    if isinstance(prior, priors.Flow):
+        prior = prior.chain
     if isinstance(prior, priors.Denoising):
         return encoders.Noising(prior.schedule)(x)
     return Normal(x, torch.full_like(x, -0.5))

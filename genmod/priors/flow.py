@@ -1,0 +1,248 @@
+r"""The prior that a diffusion's probability flow defines: noise, carried to :math:`z_0` by an ODE.
+
+In variance-preserving states :math:`u = z / \sqrt{\alpha^2 + \sigma^2} = a x + s \varepsilon`, with
+:math:`a^2 = \mathrm{sigmoid}(\lambda)`, and with the log-SNR :math:`\lambda` for time, the flow is
+
+.. math:: \frac{du}{d\lambda} = \frac{a}{2}\,(\hat x(u, \lambda) - a u), \qquad
+    \frac{d \log p}{d\lambda} = -\frac{a}{2}\,
+    \Big(\mathrm{tr}\,\frac{\partial \hat x}{\partial u} - a D\Big).
+
+Nothing in it grows at either end, so that even steps of log-SNR serve all of it. The schedule enters
+through its two ends alone.
+
+Reference: Song et al., "Score-based generative modeling through stochastic differential equations"
+(2021), eqs. 13 and 39; Grathwohl et al., "FFJORD" (2019), section 3.1, for one probe a trajectory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from genmod import random
+from genmod.checks import require
+from genmod.encoders import Posterior
+from genmod.prior import Descent, Level, Levels, Prior
+from genmod.priors.denoising import Denoising
+from genmod.schedules import time_dtype
+from genmod.shapes import event_sum, size
+from genmod.types import PerSample, Real, Sizes
+
+
+class Moved(NamedTuple):
+    """A state and what its log-density has paid, or the rates of change of both."""
+
+    state: Tensor
+    """``(B, *event)``."""
+    paid: Tensor
+    """``(B, K)``, one for each probe."""
+
+
+class Flowed(NamedTuple):
+    """Where the flow takes states."""
+
+    noise: Tensor
+    """The variance-preserving state at the noisy end, ``(B, *event)``."""
+    nats: Tensor
+    """The log-density of each state as each probe has it, ``(B, K)``, float64 where there is such."""
+
+
+class Flow(Prior):
+    r"""``p(z_0)``: the density of noise carried to data by a diffusion's probability flow.
+
+    .. math:: \log p(z_0) = \log N(u_1; 0, I)
+        + \int_{\lambda_0}^{\lambda_1} \mathrm{div}\,\frac{du}{d\lambda}\, d\lambda
+        - \tfrac{D}{2} \log(\alpha_0^2 + \sigma_0^2)
+
+    It is another model than the chain of latents with the same denoiser (for a denoiser that is not
+    optimal the two have different marginals), it prices one latent instead of many, and needs no visit
+    of levels. The density is computed by a solver of fixed steps, so what is computed is an estimate
+    of it, of either sign; without gradients.
+
+    Args:
+        chain: the diffusion; its denoiser and its schedule's ends are used.
+        steps: of the classical Runge-Kutta method (fourth order, four evaluations a step), even in
+            log-SNR.
+        probes: ``None``: the exact trace, ``D`` backward passes an evaluation. ``K``: Hutchinson's
+            estimate from ``K`` random signs a trajectory, unbiased for the log-density (not for the
+            density), ``K`` backward passes. Signs have the least variance of all probes with
+            independent entries.
+
+    Raises:
+        ValueError: fewer than one step, or one.
+
+    Reference: Hutchinson, "A stochastic estimator of the trace of the influence matrix" (1990).
+
+    >>> from genmod.models import Diffusion
+    >>> flow = Flow(Diffusion(2).prior, steps=8)
+    >>> flow.log_density(torch.zeros(5, 2)).nats.shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(self, chain: Denoising, steps: int = 128, probes: int | None = None) -> None:
+        super().__init__(chain.shape)
+        require(steps >= 1, f"steps={steps}", "at least one", "128 are customary")
+        require(
+            probes is None or probes >= 1,
+            f"probes={probes}",
+            "at least one, or None",
+            "None computes the exact trace; several probes give a standard error",
+        )
+        self.chain, self.steps, self.probes = chain, steps, probes
+
+    @torch.no_grad()
+    def log_density(self, z: Real, context: Tensor | None = None) -> Flowed:
+        """The log-density of states at t = 0, and the noise that each comes from."""
+        signs = None if self.probes is None else _signs(z, self.probes)
+        log_scale, clean, noisy = self._ends()
+
+        def field(u: Tensor, log_snr: float) -> Moved:
+            with torch.enable_grad():
+                u = u.detach().requires_grad_()
+                velocity, x_hat = self._velocity(u, log_snr, context)
+                trace = _exact_trace(x_hat, u) if signs is None else _probed_trace(x_hat, u, signs)
+            a = _data_scale(log_snr)
+            paid = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
+            return Moved(velocity.detach(), paid)
+
+        u, paid = self._run(field, z * math.exp(-log_scale), clean, noisy)
+        top = -0.5 * event_sum(u.to(paid.dtype).square() + math.log(2 * math.pi))
+        return Flowed(u, top[:, None] + paid - size(self.shape) * log_scale)
+
+    @torch.no_grad()
+    def push(self, noise: Real, context: Tensor | None = None) -> Tensor:
+        """The state at t = 0 that each noise is carried to."""
+        log_scale, clean, noisy = self._ends()
+        nothing = noise.new_zeros(len(noise), 1)
+
+        def field(u: Tensor, log_snr: float) -> Moved:
+            return Moved(self._velocity(u, log_snr, context)[0], nothing)
+
+        return self._run(field, noise, noisy, clean).state * math.exp(log_scale)
+
+    def _run(
+        self, field: Callable[[Tensor, float], Moved], u: Tensor, start: float, end: float
+    ) -> Moved:
+        """The classical Runge-Kutta method from one log-SNR to another."""
+        width = (end - start) / self.steps
+        total: Tensor | float = 0.0
+        for i in range(self.steps):
+            at, middle, after = (start + (i + part) * width for part in (0.0, 0.5, 1.0))
+            k1 = field(u, at)
+            k2 = field(u + width / 2 * k1.state, middle)
+            k3 = field(u + width / 2 * k2.state, middle)
+            k4 = field(u + width * k3.state, after)
+            state, paid = (
+                width / 6 * (a + 2 * b + 2 * c + d)
+                for a, b, c, d in zip(k1, k2, k3, k4, strict=True)
+            )
+            u, total = u + state, total + paid
+        assert isinstance(total, Tensor)
+        return Moved(u, total)
+
+    def _velocity(self, u: Tensor, log_snr: float, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``du / d log_snr``, and ``x_hat``."""
+        a = _data_scale(log_snr)
+        x_hat = self.chain.denoiser(u, u.new_full((len(u),), log_snr), context).x_hat
+        return 0.5 * a * (x_hat - a * u), x_hat
+
+    def _ends(self) -> tuple[float, float, float]:
+        """The log of ``sqrt(alpha_0^2 + sigma_0^2)``, and the log-SNR at both ends."""
+        schedule = self.chain.schedule
+        start = torch.zeros(1, dtype=torch.float64)
+        with torch.no_grad():
+            alpha, sigma = schedule.scales(start)
+        return (math.log(math.hypot(float(alpha), float(sigma))), *schedule.ends())
+
+    # ------------------------------------------------------------------ as a prior
+
+    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+        """``z_0`` alone.
+
+        Args:
+            posterior: from :class:`genmod.encoders.Noising`.
+            context: what the denoiser is told beside the state.
+        """
+        q = self.chain._noised(posterior)
+        clean = torch.zeros(len(q.x), dtype=time_dtype(q.x.device), device=q.x.device)
+        z = yield Level("z0", q.at(clean), FlowLaw(self, len(q.x), context))
+        return z
+
+    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+        """One draw: noise, carried to data."""
+        z = yield "z0", FlowLaw(self, n, context)
+        return z
+
+    def formula(self) -> str:
+        """The prior as it would stand on paper."""
+        trace = "exact trace" if self.probes is None else f"{self.probes} probes"
+        return f"p(z_0) = the probability flow's, {self.steps} Runge-Kutta steps, {trace}"
+
+
+class FlowLaw(Distribution):
+    """``p(z_0)`` of a flow, as a distribution over a batch of rows.
+
+    Args:
+        flow: the prior.
+        rows: how many.
+        context: what the denoiser is told beside each row.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real
+
+    def __init__(self, flow: Flow, rows: int, context: Tensor | None = None) -> None:
+        super().__init__(torch.Size([rows]), torch.Size(flow.shape), validate_args=False)
+        self.flow, self.rows, self.context = flow, rows, context
+
+    def log_prob(self, value: Tensor) -> PerSample:
+        """The log-density of each row: the mean over probes."""
+        return self.flow.log_density(value, self.context).nats.mean(1).to(value.dtype)
+
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
+        """A draw of each row."""
+        require(
+            len(sample_shape) == 0,
+            f"sample_shape={tuple(sample_shape)}",
+            "an empty sample shape",
+            "build the law with more rows",
+        )
+        anchor = self.flow.anchor
+        noise = random.normal((self.rows, *self.flow.shape), anchor.dtype, anchor.device)
+        return self.flow.push(noise, self.context)
+
+
+def _data_scale(log_snr: float) -> float:
+    """The variance-preserving alpha of a log-SNR."""
+    return math.sqrt(1 / (1 + math.exp(-log_snr)))
+
+
+def _signs(z: Tensor, probes: int) -> Tensor:
+    """Random signs, ``(K, B, *event)``, keyed by row."""
+    drawn = random.uniform((len(z), probes, *z.shape[1:]), z.dtype, z.device)
+    return torch.where(drawn < 0.5, -1.0, 1.0).to(z.dtype).transpose(0, 1)
+
+
+def _exact_trace(x_hat: Tensor, u: Tensor) -> Tensor:
+    """The trace of the Jacobian of each row, ``(B, 1)``: rows do not see each other."""
+    outputs = x_hat.flatten(1).sum(0)
+    diagonal = [_gradient(output, u).flatten(1)[:, i] for i, output in enumerate(outputs)]
+    return torch.stack(diagonal).sum(0)[:, None]
+
+
+def _probed_trace(x_hat: Tensor, u: Tensor, signs: Tensor) -> Tensor:
+    """An unbiased estimate of it by each probe, ``(B, K)``."""
+    return torch.stack([event_sum(sign * _gradient((sign * x_hat).sum(), u)) for sign in signs], 1)
+
+
+def _gradient(output: Tensor, u: Tensor) -> Tensor:
+    """The gradient, which is zero where the output does not depend on the state."""
+    if not output.requires_grad:
+        return torch.zeros_like(u)
+    (found,) = torch.autograd.grad(output, u, retain_graph=True, materialize_grads=True)
+    return found

@@ -1,0 +1,213 @@
+r"""The I-MMSE integral: N points cost ln N, Gaussians their log-density, and the bound says the same.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod.bins import Bins
+from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
+from genmod.elbo import Measure, Stamp
+from genmod.evaluation import Grid, Separated, Smooth, chained, evaluate, immse, paired, score
+from genmod.evaluation.information import PILOT, STATES
+from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.schedules import Cosine, LinearLogSNR, Schedule
+from tests.oracles import MILD, Bent, VarianceExploding, bent, correlated, exact_diffusion, real
+from tests.statistics import MAX_Z, assert_mean
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+WIDE = LinearLogSNR(10.0, -12.0)
+
+
+def test_n_distinct_points_cost_ln_n_each() -> None:
+    """Under the entire data set's own denoiser, each point of it, z-tested.
+
+    Flipped: the sign of ``flat`` in the weight ``flat.exp()``; the mean over draws a sum.
+    """
+    points = 2 * torch.randn(200, 4)
+    model = Diffusion(4, denoiser=EmpiricalDenoiser(points), schedule=LinearLogSNR(14.0, -12.0))
+    report = immse(model.double(), points, draws=64, left=Separated())
+    assert report.scores is not None
+    assert_mean(report.scores.value, -math.log(200), name="ln N")
+    assert report.measure is Measure.MASS
+    assert report.value.error < 0.1
+    assert report.terms["reconstruction"].mean == 0
+
+
+def test_points_of_unequal_weight_cost_their_own_logarithm() -> None:
+    """The integral is the point's own, not the mean's. Flipped: as above."""
+    log_p = real(0.5, 0.3, 0.15, 0.05).log()
+    points = torch.tensor([[0.0], [1.0], [2.5], [-1.0]])
+    denoiser = EmpiricalDenoiser(points, log_p)
+    model = Diffusion(1, denoiser=denoiser, schedule=LinearLogSNR(9.0, -12.0)).double()
+    x = points.repeat(500, 1)
+    report = immse(model, x, draws=32, left=Separated())
+    assert report.scores is not None
+    assert_mean(report.scores.value.reshape(500, 4), log_p, name="log P")
+
+
+@pytest.mark.parametrize(
+    "schedule", [WIDE, Cosine(0.0, 10.0, -12.0), VarianceExploding(WIDE)], ids=repr
+)
+def test_gaussian_data_cost_their_log_density(schedule: Schedule) -> None:
+    """Of each row, whatever the schedule: its ends are all that is used.
+
+    The rest beyond the clean end is known to about ``1 / (2 v)`` of the inverse covariance, 1e-4 here.
+    Flipped: the sign of the baseline in ``_Integrand``; of the clean ``_standard``; of ``log_snr`` in
+    ``Smooth``.
+    """
+    data = correlated()
+    x = data.law.sample((1000,))
+    report = immse(exact_diffusion(data, schedule, None), x, draws=32)
+    assert report.scores is not None
+    assert_mean(report.scores.value - data.law.log_prob(x), 0.0, name="log p")
+    assert float((report.scores.value - data.law.log_prob(x)).std()) < 1.0
+    assert report.stamp is Stamp.ESTIMATE
+    assert report.measure is Measure.DENSITY
+
+
+def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
+    """For any denoiser: the prior term is the same, the steps have one mean, and the rest is what a
+    decoder that takes the noised state for ``x`` pays.
+
+    Flipped: the sign of the noisy ``_standard``; ``log_snr`` in ``Smooth``.
+    """
+    model = bent(7)
+    alpha, sigma = MILD.scales(real(0.0))
+    x = 0.7 * torch.randn(3000, 2)
+    report, bound = immse(model, x, draws=16), evaluate(chained(model, None), x, draws=16)
+    assert report.scores is not None
+    assert bound.scores is not None
+    torch.testing.assert_close(report.scores.rates["prior"], bound.scores.rates["prior"])
+    steps = paired(report.scores, bound.scores)
+    assert_mean(report.scores.rates["steps"] - bound.scores.rates["steps"], 0.0, name="steps")
+    assert steps.error < bound.value.error
+    # -E log N(x; z_0 / alpha, (sigma / alpha)^2 I), which takes no draw.
+    left = 2 * (0.5 * math.log(2 * math.pi) + 0.5 + float((sigma / alpha).log()))
+    assert report.terms["reconstruction"].mean == pytest.approx(-left)
+
+
+def test_rounding_to_a_grid_costs_the_integral_of_its_error() -> None:
+    """The closed tail against quadrature of half the mean square rounding error over SNR.
+
+    Flipped: the sign of ``1 - w^2``.
+    """
+    width = 2 / 16
+
+    def error(log_snr: torch.Tensor) -> torch.Tensor:
+        k = torch.arange(1, 200)[:, None]
+        upper = torch.special.ndtr(-(k - 0.5) * width * (log_snr / 2).exp())
+        return 2 * width**2 * ((2 * k - 1) * upper).sum(0)
+
+    level = torch.linspace(2.0, 16.0, 4001)
+    quadrature = torch.trapezoid(0.5 * level.exp() * error(level), level)
+    assert Grid(width).nats(2.0, 3) == pytest.approx(3 * float(quadrature), rel=1e-5)
+    assert Grid(width).nats(16.0, 3) == pytest.approx(0, abs=1e-12)
+
+
+def test_integers_cost_no_less_than_their_entropy_and_little_more() -> None:
+    """A fair die of five faces, twice, under its own denoiser: rounding takes over at a clean end
+    where it errs seldom. Flipped: the sign of ``left.nats``.
+    """
+    faces = torch.cartesian_prod(torch.arange(5), torch.arange(5))
+    denoiser = EmpiricalDenoiser(Bins(5).center(faces.double()))
+    model = Diffusion(2, bins=5, denoiser=denoiser, schedule=LinearLogSNR(4.2, -12.0)).double()
+    report = immse(model, faces.repeat(60, 1), draws=32)
+    excess = -report.value.mean - math.log(25)
+    rest = -report.terms["reconstruction"].mean
+    assert 0.02 < rest < 0.5
+    assert -MAX_Z * report.value.error < excess < rest + MAX_Z * report.value.error
+    assert report.bits_per_dim is not None
+
+
+class Told(Denoiser):
+    """Knows ``x``: it is what the context says."""
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+        """The context."""
+        assert context is not None
+        return Denoised(context)
+
+
+def test_rows_are_cut_into_blocks_and_told_their_context() -> None:
+    """More rows than a block or a pilot: whoever is told the row pays nothing, told another a lot."""
+    model, x = Diffusion(2, denoiser=Told(), schedule=MILD).double(), torch.randn(3 * PILOT, 2)
+    draws = STATES // PILOT
+    right = immse(model, x, x, draws=draws, left=Separated())
+    assert right.terms["steps"].mean == 0
+    assert immse(model, x, x.flip(0), draws=draws, left=Separated()).terms["steps"].mean > 10
+
+
+def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> None:
+    """Equal seeds, equal numbers; and N(0, I) itself is priced without chance.
+
+    Flipped: the sign of the baseline in ``_Integrand``.
+    """
+    x = torch.randn(20, 2)
+    values = [immse(bent(None), x, draws=4, seed=seed).value for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+    # A new network says velocity 0, which is the best denoiser of N(0, I).
+    fresh = Diffusion(2, width=8, schedule=WIDE).double()
+    report = immse(fresh, x, draws=2)
+    assert report.scores is not None
+    exact = -0.5 * (x.square() + math.log(2 * math.pi)).sum(1)
+    torch.testing.assert_close(report.scores.value, exact, rtol=0, atol=2e-4)
+    assert Smooth().nats(0.0, 2) == pytest.approx(math.log(2 * math.pi * math.e))
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_what_it_cannot_integrate_is_refused() -> None:
+    model, x = Diffusion(2, width=8), torch.randn(4, 2)
+    for other in (VAE(2, latents=1, width=8), LatentDiffusion(2, latents=2, width=8)):
+        with pytest.raises(ValueError, match="a diffusion of the data themselves"):
+            immse(other, x)
+    with pytest.raises(ValueError, match="draws=0"):
+        immse(model, x, draws=0)
+    with pytest.raises(ValueError, match="no data"):
+        immse(model, x[:0])
+    with pytest.raises(ValueError, match="width=0"):
+        Grid(0.0)
+
+
+# ---------------------------------------------------------------------- which of two is better
+
+
+def test_two_checkpoints_are_told_apart_by_common_noise() -> None:
+    """The difference under one seed is surer than under two, and both are right in the mean.
+
+    Flipped: ``a - b`` in ``paired``.
+    """
+    x = torch.randn(400, 2)
+    better, worse = bent(None), bent(None)
+    changed = worse.prior.denoiser
+    assert isinstance(changed, Bent)
+    with torch.no_grad():
+        changed.scale.add_(0.02)
+    common = paired(score(better, x, draws=2, seed=5), score(worse, x, draws=2, seed=5))
+    apart = paired(score(better, x, draws=2, seed=5), score(worse, x, draws=2, seed=6))
+    means = [float(score(each, x, draws=2, seed=5).value.mean()) for each in (better, worse)]
+    assert common.mean == pytest.approx(means[0] - means[1])
+    assert common.error < apart.error / 10
+    assert abs(common.mean) > 10 * common.error
+    assert abs(common.mean) < MAX_Z * apart.error
+    assert abs(common.mean - apart.mean) < MAX_Z * math.hypot(common.error, apart.error)
+    precise = paired(score(better, x, draws=64), score(worse, x, draws=64))
+    assert abs(common.mean - precise.mean) < MAX_Z * math.hypot(common.error, precise.error)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_what_cannot_be_paired_is_refused() -> None:
+    model, x = Diffusion(2, width=8, steps=3), torch.randn(4, 2)
+    a = score(model, x)
+    with pytest.raises(ValueError, match="4 rows and 3 rows"):
+        paired(a, score(model, x[:3]))
+    mass = score(VAE(2, 4, latents=1, width=8), torch.zeros(4, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="a density and a mass"):
+        paired(a, mass)

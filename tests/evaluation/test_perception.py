@@ -1,0 +1,236 @@
+r"""The network of features: the file it claims to be, distances with their closed forms, real images.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod.data import Dataset, dataset, digits
+from genmod.evaluation import (
+    class_score,
+    extrapolated_distance,
+    features,
+    frechet_distance,
+    quality,
+    quality_of,
+)
+from genmod.evaluation.perception import SHA256, network
+from genmod.evaluation.perception.network import CLASSES, DIMS, class_log_probs, resized
+from genmod.evaluation.perception.training import place, train, write
+from genmod.models import VAE, Diffusion
+
+
+def small() -> Dataset:
+    """The small digits."""
+    return digits()
+
+
+def gray(data: Dataset, part: Tensor) -> Tensor:
+    """Integers as gray in [0, 1]."""
+    assert data.bins is not None
+    return part.float() / (data.bins - 1)
+
+
+# ---------------------------------------------------------------------- the network
+
+
+def test_the_file_is_the_one_it_claims_to_be() -> None:
+    """Well under half a megabyte, its hash written in the code and checked on loading."""
+    content = place().read_bytes()
+    assert hashlib.sha256(content).hexdigest() == SHA256
+    assert len(content) < 450_000
+
+
+def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "SHA256", "0" * 64)
+    network.network.cache_clear()
+    with pytest.raises(ValueError, match="weights with SHA-256"):
+        features(torch.rand(1, 1, 28, 28))
+    network.network.cache_clear()
+
+
+def test_features_are_the_same_however_images_are_cut() -> None:
+    """And leave no gradient behind."""
+    x = torch.rand(600, 1, 28, 28)
+    found = features(x)
+    assert found.shape == (600, DIMS)
+    assert found.dtype is torch.float64
+    assert torch.equal(found, features(x))
+    torch.testing.assert_close(found[7:9], features(x[7:9]), rtol=1e-4, atol=1e-4)
+    assert not found.requires_grad
+
+
+def test_small_images_are_enlarged() -> None:
+    """A constant stays one; the middle of an edge is its mean."""
+    x = torch.zeros(1, 1, 8, 8)
+    x[..., 4:] = 1
+    large = resized(x)
+    assert large.shape == (1, 1, 28, 28)
+    torch.testing.assert_close(large[..., 13:15].mean(), torch.tensor(0.5))
+    torch.testing.assert_close(resized(torch.full((1, 1, 5, 9), 0.3)), torch.full_like(large, 0.3))
+
+
+def test_it_reads_small_digits() -> None:
+    """On the test part that its training has not seen; and finds nearly ten classes there."""
+    data = small()
+    assert data.labels is not None
+    found = features(gray(data, data.test))
+    right = class_log_probs(found).argmax(1) == data.labels["test"]
+    assert float(right.double().mean()) > 0.95
+    assert 8.5 < class_score(found) < 10.5
+
+
+def test_training_is_deterministic_and_learns(tmp_path: Path) -> None:
+    """Two short runs give one file, and leave torch's own generator where it was."""
+    data = small()
+    assert data.labels is not None
+    x, y = resized(gray(data, data.train[:400])), data.labels["train"][:400]
+    net, again = train(x, y, steps=40), train(x, y, steps=40)
+    assert write(net, tmp_path / "a") == write(again, tmp_path / "b")
+    with torch.no_grad():
+        right = net.head(net(x)).argmax(1) == y
+    assert float(right.double().mean()) > 0.8
+    before = torch.get_rng_state()
+    train(x, y, steps=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---------------------------------------------------------------------- distances
+
+
+def test_the_distance_of_a_set_from_itself_is_zero_and_from_a_shifted_one_the_shift() -> None:
+    """Flipped: the sign of the mean in ``_moments``'s centering."""
+    a = torch.randn(300, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-20)
+    assert frechet_distance(a, a.flip(0)) == pytest.approx(0, abs=1e-10)
+    shift = torch.arange(5.0, dtype=torch.float64)
+    assert frechet_distance(a, a + shift) == pytest.approx(30.0)
+    spread = a.var(0).sum()
+    assert frechet_distance(a, 3 * (a - a.mean(0)) + a.mean(0)) == pytest.approx(4 * float(spread))
+
+
+def test_the_distance_is_dowson_and_landau_s() -> None:
+    """Against roots of matrices, also where one set does not vary at all.
+
+    Flipped: ``mT`` left out in ``_moments``.
+    """
+    mix = torch.randn(2, 4, 4, dtype=torch.float64)
+    a, b = (torch.randn(500, 4, dtype=torch.float64) @ each for each in mix)
+
+    def root(s: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(s)
+        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+    s_a, s_b = a.T.cov(), b.T.cov()
+    cross = root(root(s_a) @ s_b @ root(s_a)).trace()
+    expected = (a.mean(0) - b.mean(0)).square().sum() + s_a.trace() + s_b.trace() - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(float(expected))
+    point = torch.zeros_like(a)
+    assert frechet_distance(a, point) == pytest.approx(
+        float(a.mean(0).square().sum() + s_a.trace())
+    )
+
+
+def test_few_rows_make_it_too_large_and_extrapolation_takes_that_off() -> None:
+    """Two sets of one law: the distance is all bias, the extrapolated one near zero in the mean.
+
+    Flipped: the sign of the halves.
+    """
+    generator = torch.Generator().manual_seed(1)
+    pairs = [torch.randn(2, 200, 10, generator=generator, dtype=torch.float64) for _ in range(100)]
+    plain = torch.tensor([frechet_distance(*pair) for pair in pairs])
+    better = torch.tensor([extrapolated_distance(*pair) for pair in pairs])
+    assert float(plain.mean()) > 0.1
+    assert abs(float(better.mean())) < 0.1 * float(plain.mean())
+
+
+def test_noise_and_blur_drive_images_away_the_more_the_more_there_is() -> None:
+    """Half of the small digits against the other, bare and spoiled."""
+    data = small()
+    real = gray(data, data.train)
+    half, other = features(real[::2]), real[1::2]
+    bare = frechet_distance(half, features(other))
+    noise = torch.randn(other.shape)
+    noisy = [
+        frechet_distance(half, features((other + s * noise).clamp(0, 1))) for s in (0.1, 0.2, 0.4)
+    ]
+    assert bare < noisy[0] < noisy[1] < noisy[2]
+    kernels = [torch.ones(1, 1, side, side) / side**2 for side in (3, 5)]
+    blurred = [
+        frechet_distance(half, features(torch.conv2d(other, k, padding="same").clamp(0, 1)))
+        for k in kernels
+    ]
+    assert 2 * bare < blurred[0] < blurred[1]
+
+
+def test_a_class_score_counts_classes() -> None:
+    """One for images all alike; the number of classes for features that are sure of each.
+
+    Flipped: the sign in the exponent.
+    """
+    assert class_score(torch.randn(1, DIMS).expand(50, DIMS)) == pytest.approx(1.0)
+    data = small()
+    assert data.labels is not None
+    found = features(gray(data, data.train))
+    three = found[(data.labels["train"] < 3)]
+    assert 2.5 < class_score(three) < 3.3
+    assert class_score(three) < class_score(found) < CLASSES
+
+
+# ---------------------------------------------------------------------- one call
+
+
+def test_one_call_says_everything() -> None:
+    """A model that has learned nothing is far from the digits; real ones are near, and that is told."""
+    data = small()
+    model = VAE(data.shape, data.bins, latents=2, width=8)
+    found = quality(model, data, n=300, seed=3)
+    assert found == quality(model, data, n=300, seed=3)
+    text = str(found)
+    assert "N = 300 against 300 test images" in text
+    assert SHA256[:12] in text
+    assert f"real against real {found.zero:.2f}" in text
+    assert found.frechet > 10 * found.zero
+    assert found.to_dict()["sha256"] == SHA256
+    real = quality_of(data.validation, data, name="validation")
+    assert real.frechet < 3 * real.zero
+    assert real.real_classes > 8
+
+
+def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:
+    data = small()
+    assert math.isnan(quality_of(data.validation[:100], data).extrapolated)
+    with pytest.raises(ValueError, match="20 rows of 64 features"):
+        quality_of(data.validation[:20], data)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_what_has_no_look_is_refused() -> None:
+    for images, said in (
+        (torch.rand(3, 3, 28, 28), "gray images"),
+        (torch.zeros(3, 1, 28, 28, dtype=torch.long), "floating point images in"),
+        (2 * torch.rand(3, 1, 28, 28), "gray levels in"),
+        (torch.full((1, 1, 28, 28), torch.nan), "NaN"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            features(images)
+    with pytest.raises(ValueError, match="features of shapes"):
+        frechet_distance(torch.randn(9, 2), torch.randn(9, 3))
+    with pytest.raises(ValueError, match="NaN"):
+        frechet_distance(torch.full((9, 2), torch.nan), torch.randn(9, 2))
+    with pytest.raises(ValueError, match="features of shape"):
+        class_score(torch.randn(9))
+    plane = dataset(torch.randn(200, 1, 8, 8), name="reals")
+    with pytest.raises(ValueError, match="got reals with bins=None"):
+        quality_of(plane.test, plane)
+    data = small()
+    with pytest.raises(ValueError, match="1 rows of context for n=70"):
+        quality(Diffusion(data.shape, data.bins, width=8), data, 70, torch.zeros(1, 2))
