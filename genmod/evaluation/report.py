@@ -210,7 +210,8 @@ def evaluate(
     irreducible = None
     if isinstance(x, Dataset):
         context = x.context("test") if context is None else context
-        x, irreducible = x.test, x.irreducible
+        irreducible = x.irreducible
+        x = x.test
     runs = [score(model, x, context, draws=draws, seed=seed + r) for r in range(replicates)]
     scores = runs[0]
     estimate = None

@@ -210,10 +210,7 @@ class Told(nn.Module):
 
     def __init__(self, context: Condition | int, outputs: int) -> None:
         super().__init__()
-        if isinstance(context, int):
-            self.condition = Vectors(context) if context else None
-        else:
-            self.condition = context
+        self.condition = _kind(context)
         features = 0 if self.condition is None else self.condition.width
         self.linear = nn.Linear(features, outputs) if features else None
         self.width = outputs if features else 0
@@ -256,6 +253,12 @@ class Told(nn.Module):
                 "nothing_like(context) where nothing is to be told"
             )
         self.condition.check(context)
+
+
+def _kind(context: Condition | int) -> Condition | None:
+    if isinstance(context, Condition):
+        return context
+    return Vectors(context) if context else None
 
 
 def check_context(network: nn.Module, context: Tensor | None) -> None:

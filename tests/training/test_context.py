@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genmod.data import Dataset, binarized, conditional, dataset, digits
 from genmod.models import Diffusion
-from genmod.nn import Labels, is_nothing
+from genmod.nn import DenoisingMLP, Labels, is_nothing
 from genmod.training import fit, train
 from genmod.training.batches import Batches
 from tests.statistics import assert_mean
@@ -36,7 +36,7 @@ class Ears:
 
     def __init__(self, model: Diffusion) -> None:
         self.heard: list[tuple[bool, Tensor, Tensor]] = []
-        network = model.prior.denoiser.network
+        (network,) = (part for part in model.modules() if isinstance(part, DenoisingMLP))
         network.register_forward_pre_hook(
             lambda net, args: self.heard.append((net.training, args[0], args[2]))
         )
