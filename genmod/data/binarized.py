@@ -61,6 +61,7 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
         labels=data.labels,
         redraw=coins[0],
         irreducible=float(coins[-1].entropy().mean()) if len(data.test) else None,
+        context_dropout=data.context_dropout,
     )
 
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass as frozen_record
-from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genmod.checks import require
 from genmod.data.coins import Coins
+from genmod.data.values import Array, check_values, numbers
 from genmod.types import Shape
 
-Array: TypeAlias = NDArray[Any]
 SPLITS = ("train", "validation", "test")
 
 
@@ -41,6 +38,8 @@ class Dataset:
             (see :func:`~genmod.data.binarized`).
         irreducible: nats a test row that no model can save, ``E_x H(b | x)``, where the data are drawn
             from something known; ``None`` for all other data.
+        context_dropout: the share of training rows whose label is kept from a model, if models are
+            told labels at all (see :func:`~genmod.data.conditional`).
 
     Raises:
         ValueError: where the parts disagree, or values do not belong.
@@ -58,6 +57,7 @@ class Dataset:
     labels: Mapping[str, Tensor] | None = None
     redraw: Coins | None = None
     irreducible: float | None = None
+    context_dropout: float | None = None
 
     def __post_init__(self) -> None:
         for split, part in self.parts().items():
@@ -73,6 +73,8 @@ class Dataset:
             _check_labels(self.labels, self.parts())
         if self.redraw is not None:
             _check_redraw(self.redraw, self.train, self.bins)
+        if self.context_dropout is not None:
+            _check_dropout(self.context_dropout, self.labels)
         if self.irreducible is not None:
             require(
                 0 <= self.irreducible < math.inf,
@@ -89,6 +91,10 @@ class Dataset:
     def parts(self) -> dict[str, Tensor]:
         """The three tensors by name, training first."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def context(self, split: str) -> Tensor | None:
+        """What models are told beside the rows of a part: their labels, or nothing."""
+        return None if self.context_dropout is None or self.labels is None else self.labels[split]
 
     def __repr__(self) -> str:
         sizes = " + ".join(f"{len(part)} {split}" for split, part in self.parts().items())
@@ -134,7 +140,7 @@ def dataset(
     >>> dataset(torch.randn(100, 2), name="plane")
     Dataset(plane: 72 train + 8 validation + 20 test, event shape (2,), real numbers)
     """
-    rows = _numbers(x, "x")
+    rows = numbers(x, "x")
     require(
         rows.ndim >= 2 and rows[:1].numel() > 0,
         f"x of shape {tuple(rows.shape)}",
@@ -147,74 +153,6 @@ def dataset(
     marks = _split_labels(labels, len(rows), indices)
     train, held_out, tested = (rows[index.to(rows.device)] for index in indices)
     return Dataset(name, train, held_out, tested, bins, marks)
-
-
-def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
-    """Require finite reals (``bins=None``) or whole numbers in ``0 .. bins - 1``.
-
-    Raises:
-        ValueError: with how many values broke the rule, and the index of the first.
-    """
-    if bins is None:
-        require(
-            x.is_floating_point(),
-            f"{x.dtype} data in {name} and bins=None",
-            "floating point data, or integer data with its number of levels",
-            "pass bins=... (largest possible value + 1) to keep integers a probability mass, "
-            "or x.float() if they are measurements on a scale",
-        )
-    if x.is_floating_point():
-        _refuse(
-            ~torch.isfinite(x), x, name, "NaN or infinite", "finite numbers", "clean the data first"
-        )
-    if bins is None:
-        return
-    require(bins >= 2, f"bins={bins}", "at least 2 levels", "pass the number of possible values")
-    levels = f"integers in 0..{bins - 1}"
-    if x.is_floating_point():
-        advice = (
-            "keep integer data integer (do not scale to [0, 1]), or pass bins=None for a density"
-        )
-        _refuse(x != x.round(), x, name, "non-integer", levels, advice)
-    # Two looks that need no memory of their own: masks of 60,000 images cost more than reading them.
-    if x.numel() == 0 or (int(x.min()) >= 0 and int(x.max()) < bins):
-        return
-    outside = (x < 0) | (x >= bins)
-    _refuse(outside, x, name, "out-of-range", levels, "raise bins, or shift the data to begin at 0")
-
-
-def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advice: str) -> None:
-    """Raise, with the count and the first index, if any value is broken."""
-    count = int(broken.sum())
-    if count:
-        first = tuple(torch.nonzero(broken)[0].tolist())
-        got = (
-            f"got {x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
-        )
-        raise ValueError(f"{got}{first}, which is {x[first].item()}; expected {expected}; {advice}")
-
-
-def _numbers(x: Tensor | Array, name: str) -> Tensor:
-    """A detached tensor of real numbers; arrays of reals take torch's default type."""
-    if isinstance(x, np.ndarray):
-        require(
-            x.dtype.kind in "biuf",
-            f"an array {name} of type {x.dtype}",
-            "an array of numbers",
-            "select and encode the columns you mean to model",
-        )
-        if x.dtype.kind == "f":
-            return torch.tensor(x.astype(np.float64)).to(torch.get_default_dtype())
-        return torch.tensor(x.astype(np.int64))
-    require(
-        isinstance(x, Tensor),
-        f"{name} of type {type(x).__name__}",
-        "a torch tensor or a NumPy array",
-        "convert it with torch.tensor or numpy.asarray, and split labels from data yourself",
-    )
-    require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
-    real = x.detach()
-    return real if real.is_floating_point() else real.to(torch.int64)
 
 
 def split_rows(count: int, validation: float, test: float, seed: int) -> list[Tensor]:
@@ -245,7 +183,7 @@ def _split_labels(
 ) -> dict[str, Tensor] | None:
     if labels is None:
         return None
-    marks = _numbers(labels, "labels")
+    marks = numbers(labels, "labels")
     require(
         marks.shape[:1] == (count,),
         f"labels of shape {tuple(marks.shape)}",
@@ -284,4 +222,13 @@ def _check_redraw(redraw: Coins, train: Tensor, bins: int | None) -> None:
         f"{tuple(train.shape)} with bins={bins}",
         "bits (bins=2), and a coin for each of them",
         "use genmod.data.binarized",
+    )
+
+
+def _check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
+    require(
+        labels is not None and 0 <= rate <= 1,
+        f"context_dropout={rate} with{'out' if labels is None else ''} labels",
+        "a rate in [0, 1], and labels to tell",
+        "use genmod.data.conditional",
     )

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.data.splits import check_values
+from genmod.data.values import check_values
 from genmod.elbo import Stamp
 
 KT = 0.5

@@ -27,6 +27,7 @@ from genmod.checks import require, trusted
 from genmod.elbo import ELBO, Rate
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
+from genmod.nn import check_context
 from genmod.priors import Denoising, Nested
 from genmod.shapes import size
 
@@ -138,6 +139,7 @@ def profile(
     prior = _require_steps(model)
     count = levels if prior.steps is None else min(levels, prior.steps - 1)
     model.decoder.check(x)
+    check_context(model, context)
     bound, steps = _visit(model, x, count, seed, context)
     nats = (steps.weight * steps.nats).cpu().double()
     assert steps.error is not None

@@ -178,7 +178,8 @@ def evaluate(
         model: any model.
         x: a :class:`~genmod.data.Dataset`, whose test part is scored and whose irreducible nats go
             into the report; or a tensor ``(N, *event)``, which knows of none.
-        context: what the model is told beside each sample.
+        context: what the model is told beside each sample; by default the labels of data that are
+            :func:`~genmod.data.conditional`.
         name: what the report calls it; its class by default.
         draws: how many levels of a diffusion each sample visits; ``None`` visits all (a bound), a
             number estimates the bound.
@@ -206,7 +207,11 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     require(replicates >= 1, f"replicates={replicates}", "at least one", "2 or more give a noise")
-    x, irreducible = (x, None) if isinstance(x, Tensor) else (x.test, x.irreducible)
+    irreducible = None
+    if isinstance(x, Dataset):
+        context = x.context("test") if context is None else context
+        irreducible = x.irreducible
+        x = x.test
     runs = [score(model, x, context, draws=draws, seed=seed + r) for r in range(replicates)]
     scores = runs[0]
     estimate = None

@@ -13,6 +13,7 @@ from genmod import random
 from genmod.checks import require, trusted
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
+from genmod.nn import check_context
 from genmod.types import PerSample
 
 BATCH = 256
@@ -83,6 +84,7 @@ def score(
     """
     require(len(x) >= 1, "no data", "at least one sample", "check the split")
     model.decoder.check(x)
+    check_context(model, context)
     device = model.prior.anchor.device
     pieces: list[ELBO] = []
     with evaluating(model), trusted():
@@ -104,6 +106,7 @@ def log_weights(
     """
     require(draws >= 1, f"draws={draws}", "at least one", "100 to 5000 are customary")
     model.decoder.check(x)
+    check_context(model, context)
     device = model.prior.anchor.device
     columns = []
     with evaluating(model), trusted():

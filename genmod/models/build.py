@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import Convolutions, Networks, Perceptrons, customary
+from genmod.nn import Condition, Conditional, Convolutions, Networks, Perceptrons, customary
 from genmod.shapes import size
 from genmod.types import Shape
 
@@ -43,13 +43,22 @@ def sides(shape: Sequence[int] | int) -> Shape:
 
 
 def chosen(
-    networks: Networks | None, shape: Shape, width: int | None, depth: int | None, dropout: float
+    networks: Networks | None,
+    shape: Shape,
+    width: int | None,
+    depth: int | None,
+    dropout: float,
+    condition: Condition | None = None,
 ) -> Networks:
     """The networks asked for, or the customary kind for a shape with the settings asked for.
+
+    Where there is a condition, each of them is told it.
 
     Raises:
         ValueError: both.
     """
+    if condition is not None:
+        return Conditional(chosen(networks, shape, width, depth, dropout), condition)
     if networks is not None:
         require(
             width is None and depth is None and dropout == 0,
@@ -65,6 +74,20 @@ def chosen(
         width=kind.width if width is None else width,
         depth=kind.depth if depth is None else depth,
         dropout=dropout,
+    )
+
+
+def unconditional(condition: Condition | None, *parts: object | None) -> None:
+    """Refuse a condition where no network is left to be told it: each part is the user's own.
+
+    Raises:
+        ValueError: a condition, and all of the parts.
+    """
+    require(
+        condition is None or any(part is None for part in parts),
+        f"condition={condition} beside parts of your own",
+        "one or the other",
+        "tell the networks of your parts: UNet(shape, context=Labels(10)), or like",
     )
 
 

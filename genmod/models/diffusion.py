@@ -13,9 +13,9 @@ from genmod.decoders import Decoder, Denoised, Gaussian, Global, Identity, likel
 from genmod.denoisers import Denoiser, Learned
 from genmod.encoders import Noising
 from genmod.model import LatentModel
-from genmod.models.build import chosen, event_shape
+from genmod.models.build import chosen, event_shape, unconditional
 from genmod.models.sampling import Sampling
-from genmod.nn import Networks
+from genmod.nn import Condition, Networks
 from genmod.priors import Denoising
 from genmod.samplers import Grid, ReverseVariance, Sampler, State
 from genmod.schedules import LinearLogSNR, Schedule
@@ -40,6 +40,8 @@ class Diffusion(LatentModel):
         networks: another kind of networks, with settings of their own.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` that the network sees beside
             ``z``.
+        condition: what the network is told beside ``z``, ``Labels(10)`` for example: the bound is then
+            on ``log p(x | context)``, and each method wants its ``context``.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020); Kingma, Salimans,
     Poole, Ho, "Variational Diffusion Models" (2021).
@@ -49,6 +51,11 @@ class Diffusion(LatentModel):
     >>> x = torch.zeros(2, 1, 8, 8, dtype=torch.long)
     >>> sorted(model.elbo(x, draws=4).rates)
     ['prior', 'steps']
+
+    >>> from genmod.nn import Labels
+    >>> told = Diffusion((1, 8, 8), bins=17, condition=Labels(10), steps=4)
+    >>> told.sample(2, context=torch.tensor([3, 7])).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -66,14 +73,16 @@ class Diffusion(LatentModel):
         dropout: float = 0.0,
         networks: Networks | None = None,
         fourier: tuple[int, ...] = (),
+        condition: Condition | None = None,
     ) -> None:
         if shape is None and decoder is not None:
             shape = decoder.shape
         event = event_shape(shape, "decoder")
         schedule = schedule or LinearLogSNR()
         learned = variance is not None and variance.learned
+        unconditional(condition, denoiser)
         if denoiser is None:
-            kind = chosen(networks, event, width, depth, dropout)
+            kind = chosen(networks, event, width, depth, dropout, condition)
             denoiser = kind.denoiser(event, fourier, 2 * event[0] if learned else None)
         if not isinstance(denoiser, Denoiser):
             denoiser = Learned(denoiser, interpolation=learned)

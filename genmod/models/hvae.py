@@ -13,7 +13,7 @@ from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
 from genmod.models.build import chosen, customary_decoder, event_shape
-from genmod.nn import MLP, Networks
+from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import Block, Nested, Normal, TopDown
 from genmod.types import Shape
@@ -39,6 +39,8 @@ class HVAE(LatentModel):
         width, depth, dropout: of the customary networks: perceptrons, or convolutions next to images
             of at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
+        condition: what every network is told beside its input, ``Labels(10)`` for example: the bound is
+            then on ``log p(x | context)``, and each method wants its ``context``.
         decoder: a decoder of your own. What it is given has ``latents[0]`` numbers (``z1``) bottom-up,
             and ``networks.features`` numbers (the state below all latents) top-down.
 
@@ -64,6 +66,7 @@ class HVAE(LatentModel):
         depth: int | None = None,
         dropout: float = 0.0,
         networks: Networks | None = None,
+        condition: Condition | None = None,
         decoder: Decoder | None = None,
     ) -> None:
         event = event_shape(shape, "parts")
@@ -75,7 +78,7 @@ class HVAE(LatentModel):
             "pass latents=(32, 16, 8) for three levels",
         )
 
-        kind = chosen(networks, event, width, depth, dropout)
+        kind = chosen(networks, event, width, depth, dropout, condition)
         build = _bottom_up if inference is Inference.BOTTOM_UP else _top_down
         encoder, prior, handed = build(event, bins, sizes, kind)
         decoder = decoder or customary_decoder(kind, (handed,), event, bins)

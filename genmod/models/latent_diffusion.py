@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from genmod.checks import check_shape, require
 from genmod.encoders import Gaussian
 from genmod.model import LatentModel
+from genmod.models.build import unconditional
 from genmod.models.diffusion import Diffusion
 from genmod.models.sampling import Sampling
 from genmod.models.vae import VAE
-from genmod.nn import Convolutions, Networks
+from genmod.nn import Condition, Convolutions, Ignored, Networks
 from genmod.priors import Nested, Normal
 from genmod.samplers import Grid, Sampler
 from genmod.types import Shape
@@ -38,7 +39,10 @@ class LatentDiffusion(LatentModel):
         latents: how many dimensions ``z`` has, or its shape, ``(channels, *space)``: then the
             diffusion over it is convolutional, too.
         width, depth, dropout, networks: of the VAE, see :class:`~genmod.models.VAE`.
-        vae: an autoencoding VAE of your own, fitted or not.
+        condition: what the diffusion is told beside ``z``, ``Labels(10)`` for example; the VAE ignores
+            it, and its first stage needs none. Each method of the whole then wants its ``context``.
+        vae: an autoencoding VAE of your own, fitted or not. Under a condition it is to take the context,
+            too, if only to let it pass: ``VAE(..., condition=Ignored())``.
         diffusion: a diffusion over ``z`` of your own, built with ``bins=None``.
 
     Raises:
@@ -58,9 +62,11 @@ class LatentDiffusion(LatentModel):
         depth: int | None = None,
         dropout: float = 0.0,
         networks: Networks | None = None,
+        condition: Condition | None = None,
         vae: LatentModel | None = None,
         diffusion: LatentModel | None = None,
     ) -> None:
+        unconditional(condition, diffusion)
         vae = vae or VAE(
             shape,
             bins,
@@ -69,6 +75,7 @@ class LatentDiffusion(LatentModel):
             depth=depth,
             dropout=dropout,
             networks=networks,
+            condition=None if condition is None else Ignored(),
         )
         if not isinstance(vae.encoder, Gaussian):
             raise ValueError(
@@ -77,7 +84,8 @@ class LatentDiffusion(LatentModel):
             )
         code = vae.encoder.shape
         if diffusion is None:
-            diffusion = Diffusion(code, networks=Convolutions() if len(code) > 1 else None)
+            kind = Convolutions() if len(code) > 1 else None
+            diffusion = Diffusion(code, networks=kind, condition=condition)
         require(
             diffusion.decoder.shape == code,
             f"a diffusion over {diffusion.decoder.shape}",

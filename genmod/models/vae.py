@@ -6,8 +6,15 @@ from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder, Gaussian
 from genmod.model import LatentModel
-from genmod.models.build import chosen, copies, customary_decoder, event_shape, sides
-from genmod.nn import Networks
+from genmod.models.build import (
+    chosen,
+    copies,
+    customary_decoder,
+    event_shape,
+    sides,
+    unconditional,
+)
+from genmod.nn import Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import Nested, Normal
 from genmod.types import Shape
@@ -23,6 +30,9 @@ class VAE(LatentModel):
         width, depth, dropout: of the customary networks: perceptrons, or convolutions for images of
             at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
+        condition: what encoder and decoder are told beside the data, ``Labels(10)`` for example: the
+            bound is then on ``log p(x | context)``, and each method wants its ``context``. The prior
+            is told only if it listens itself, as a conditional diffusion does.
         encoder, decoder, prior: parts of your own. A prior may be another model with a bound on real
             vectors, ``VAE(..., prior=Diffusion((32,)))``: it is nested.
 
@@ -44,18 +54,20 @@ class VAE(LatentModel):
         depth: int | None = None,
         dropout: float = 0.0,
         networks: Networks | None = None,
+        condition: Condition | None = None,
         encoder: Encoder | None = None,
         decoder: Decoder | None = None,
         prior: Prior | LatentModel | None = None,
     ) -> None:
         code = sides(latents)
+        unconditional(condition, encoder, decoder)
         if encoder is None:
             event = event_shape(shape, "encoder")
-            kind = chosen(networks, event, width, depth, dropout)
+            kind = chosen(networks, event, width, depth, dropout, condition)
             encoder = Gaussian(kind.between(event, copies(code, 2)), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
-            kind = chosen(networks, event, width, depth, dropout)
+            kind = chosen(networks, event, width, depth, dropout, condition)
             decoder = customary_decoder(kind, code, event, bins)
         if isinstance(prior, LatentModel):
             prior = Nested(prior)

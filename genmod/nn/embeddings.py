@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
+from genmod.nn.conditioning import Condition, Told
 
 
 class Sinusoidal(nn.Module):
@@ -59,3 +60,23 @@ class FourierFeatures(nn.Module):
         """``(B, C, ...)`` to ``(B, copies * C, ...)``."""
         angles = [2.0**n * math.pi * z for n in self.exponents]
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
+
+
+class LevelEmbedding(nn.Module):
+    """What every block of a denoiser's network is told: the noise level, and the context.
+
+    Args:
+        width: how many numbers it gives.
+        context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
+    """
+
+    def __init__(self, width: int, context: Condition | int = 0) -> None:
+        super().__init__()
+        self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, width), nn.SiLU())
+        self.mix = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.told = Told(context, width)
+
+    def forward(self, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B,)`` and the context to ``(B, width)``."""
+        level, told = self.time(log_snr), self.told(context, len(log_snr))
+        return self.mix(level if told is None else level + told)

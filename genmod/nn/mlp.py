@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genmod.nn.conditioning import Condition, Told
 from genmod.nn.embeddings import FourierFeatures, Sinusoidal
 from genmod.shapes import size
 from genmod.types import Shape
@@ -19,7 +20,7 @@ class MLP(nn.Module):
         width: the width of its hidden layers.
         depth: how many residual blocks.
         dropout: the rate of dropout inside each block.
-        context: how many numbers the context has, if it takes one.
+        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
     """
 
     def __init__(
@@ -30,20 +31,19 @@ class MLP(nn.Module):
         width: int = 256,
         depth: int = 2,
         dropout: float = 0.0,
-        context: int = 0,
+        context: Condition | int = 0,
     ) -> None:
         super().__init__()
         entries = inputs if isinstance(inputs, int) else size(inputs)
-        self.first = nn.Linear(entries + context, width)
+        self.first = nn.Linear(entries, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
         self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, outputs))
+        self.told = Told(context, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` to ``(B, outputs)``."""
-        h = x.flatten(1)
-        if context is not None:
-            h = torch.cat([h, context.to(h.dtype)], -1)
-        h = self.first(h)
+        h, told = self.first(x.flatten(1)), self.told(context, len(x))
+        h = h if told is None else h + told
         for block in self.blocks:
             h = block(h)
         return self.last(h)
@@ -85,7 +85,7 @@ class DenoisingMLP(nn.Module):
             network see differences far below the data's spread, as likelihood training wants
             (Kingma et al. 2021, appendix C).
         outputs: channels it gives; as many as it takes, by default.
-        context: how many numbers the context has, if it takes one.
+        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class DenoisingMLP(nn.Module):
         dropout: float = 0.0,
         fourier: tuple[int, ...] = (),
         outputs: int | None = None,
-        context: int = 0,
+        context: Condition | int = 0,
     ) -> None:
         super().__init__()
         entries = size(shape)
         self.shape = (shape[0] if outputs is None else outputs, *shape[1:])
         self.features = FourierFeatures(fourier)
         self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, 64), nn.SiLU())
-        self.told = nn.Linear(context, 64) if context else None
+        self.told = Told(context, 64)
         self.first = nn.Linear(entries * self.features.copies, width)
         self.films = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
@@ -117,9 +117,8 @@ class DenoisingMLP(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
-        level = self.time(log_snr)
-        if self.told is not None and context is not None:
-            level = level + self.told(context.to(level.dtype))
+        level, told = self.time(log_snr), self.told(context, len(z))
+        level = level if told is None else level + told
         h = self.first(self.features(z.flatten(1)))
         for film, block in zip(self.films, self.blocks, strict=True):
             h = block(h, film(level))

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import MLP, DenoisingMLP
 from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
+from genmod.nn.transformer import DiT
 from genmod.nn.unet import UNet
 from genmod.shapes import size
 from genmod.types import Shape
 
 _LARGE = 16
 """Sides from which on an event is an image and not a table of pixels."""
+
+_WORDS = 256
+"""Patches that a transformer looks at, at most, unless it is told how large they are."""
 
 
 class Networks(ABC):
@@ -29,19 +34,24 @@ class Networks(ABC):
         """How many numbers a vector handed from network to network has."""
 
     @abstractmethod
-    def between(self, inputs: Shape, outputs: Shape) -> nn.Module:
-        """A network from events of one shape to those of another."""
+    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+        """A network ``net(x, context)`` from events of one shape to those of another."""
 
     @abstractmethod
     def denoiser(
-        self, shape: Shape, fourier: tuple[int, ...] = (), outputs: int | None = None
+        self,
+        shape: Shape,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: Condition | int = 0,
     ) -> nn.Module:
-        """A network ``net(z, log_snr)`` from an event to one of the same shape.
+        """A network ``net(z, log_snr, context)`` from an event to one of the same sides.
 
         Args:
             shape: the event's shape.
             fourier: exponents of the Fourier features fed beside ``z``.
             outputs: channels it gives; as many as the event has, by default.
+            context: the kind of context, if it takes one.
         """
 
 
@@ -64,13 +74,24 @@ class Perceptrons(Networks):
         """The width."""
         return self.width
 
-    def between(self, inputs: Shape, outputs: Shape) -> nn.Module:
+    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
         """A perceptron; its outputs are flat."""
         depth = 2 if self.depth is None else self.depth
-        return MLP(inputs, size(outputs), width=self.width, depth=depth, dropout=self.dropout)
+        return MLP(
+            inputs,
+            size(outputs),
+            width=self.width,
+            depth=depth,
+            dropout=self.dropout,
+            context=context,
+        )
 
     def denoiser(
-        self, shape: Shape, fourier: tuple[int, ...] = (), outputs: int | None = None
+        self,
+        shape: Shape,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: Condition | int = 0,
     ) -> nn.Module:
         """A perceptron told the noise level in every block."""
         depth = 3 if self.depth is None else self.depth
@@ -81,6 +102,7 @@ class Perceptrons(Networks):
             dropout=self.dropout,
             fourier=fourier,
             outputs=outputs,
+            context=context,
         )
 
 
@@ -106,11 +128,12 @@ class Convolutions(Networks):
         """As many as eight places have channels."""
         return 8 * self.width
 
-    def between(self, inputs: Shape, outputs: Shape) -> nn.Module:
+    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
         """Down to fewer places, up to more, or across the same; a perceptron between vectors."""
         wide, narrow = max(inputs, outputs, key=_places), min(inputs, outputs, key=_places)
         if len(wide) == 1:
-            return Perceptrons(self.features, self.depth, self.dropout).between(inputs, outputs)
+            flat = Perceptrons(self.features, self.depth, self.dropout)
+            return flat.between(inputs, outputs, context)
         same = wide[1:] == narrow[1:]
         kind = ConvNet if same else ConvEncoder if wide is inputs else ConvDecoder
         return kind(
@@ -120,10 +143,15 @@ class Convolutions(Networks):
             depth=self.depth or 1,
             patch=self._patch(wide),
             dropout=self.dropout,
+            context=context,
         )
 
     def denoiser(
-        self, shape: Shape, fourier: tuple[int, ...] = (), outputs: int | None = None
+        self,
+        shape: Shape,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: Condition | int = 0,
     ) -> nn.Module:
         """A U-Net of two resolutions."""
         return UNet(
@@ -134,10 +162,94 @@ class Convolutions(Networks):
             dropout=self.dropout,
             fourier=fourier,
             outputs=outputs,
+            context=context,
         )
 
     def _patch(self, shape: Shape) -> int:
         return self.patch or (2 if min(shape[1:]) >= _LARGE else 1)
+
+
+@dataclass(frozen=True)
+class Transformers(Networks):
+    """A diffusion transformer for a denoiser; convolutions or perceptrons for everything else.
+
+    Args:
+        width: numbers in a word, a multiple of ``head``.
+        depth: blocks; ``None`` is 6.
+        dropout: the rate of dropout inside each block.
+        patch: pixels a side of a patch; ``None`` is the smallest power of two that leaves at most 256
+            patches.
+        head: numbers of a word that one head of attention sees.
+    """
+
+    width: int = 192
+    depth: int | None = None
+    dropout: float = 0.0
+    patch: int | None = None
+    head: int = 32
+
+    @property
+    def features(self) -> int:
+        """The width."""
+        return self.width
+
+    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+        """What is customary between two such shapes: a transformer alone changes none."""
+        wide = max(inputs, outputs, key=_places)
+        kind = Convolutions if isinstance(customary(wide), Convolutions) else Perceptrons
+        return kind(dropout=self.dropout).between(inputs, outputs, context)
+
+    def denoiser(
+        self,
+        shape: Shape,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: Condition | int = 0,
+    ) -> nn.Module:
+        """A diffusion transformer."""
+        return DiT(
+            shape,
+            width=self.width,
+            depth=self.depth or 6,
+            head=self.head,
+            patch=self.patch or _patch_for(shape[1:]),
+            dropout=self.dropout,
+            fourier=fourier,
+            outputs=outputs,
+            context=context,
+        )
+
+
+@dataclass(frozen=True)
+class Conditional(Networks):
+    """A kind of networks, each of which is told a context.
+
+    Args:
+        networks: the kind.
+        context: what they are told.
+    """
+
+    networks: Networks
+    context: Condition
+
+    @property
+    def features(self) -> int:
+        """As many as the kind has."""
+        return self.networks.features
+
+    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+        """A network of the kind, told the context unless it is told another."""
+        return self.networks.between(inputs, outputs, context or self.context)
+
+    def denoiser(
+        self,
+        shape: Shape,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: Condition | int = 0,
+    ) -> nn.Module:
+        """A denoiser's network of the kind, told the context."""
+        return self.networks.denoiser(shape, fourier, outputs, context or self.context)
 
 
 def customary(shape: Shape) -> Networks:
@@ -153,3 +265,11 @@ def customary(shape: Shape) -> Networks:
 
 def _places(shape: Shape) -> int:
     return size(shape[1:]) if len(shape) > 1 else 0
+
+
+def _patch_for(space: Shape) -> int:
+    """The smallest power of two that cuts a space into few enough patches."""
+    patch = 1
+    while size(tuple(-(-side // patch) for side in space)) > _WORDS:
+        patch *= 2
+    return patch

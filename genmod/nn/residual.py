@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
+from genmod.nn.conditioning import Condition, Told
 from genmod.nn.convolution import (
     ConvBlock,
     channels_last,
@@ -26,6 +27,9 @@ from genmod.types import Shape
 
 _FEW = 8
 """Sides of the coarsest resolution above a vector, at most."""
+
+_TOLD = 64
+"""Numbers that tell a block the context."""
 
 
 def resolutions(space: Shape, patch: int) -> Iterator[Shape]:
@@ -72,7 +76,7 @@ class ConvEncoder(nn.Module):
         depth: residual blocks at each resolution.
         patch: pixels a side that the first layer takes together.
         dropout: the rate of dropout inside each block.
-        context: how many numbers the context has, if it takes one.
+        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
 
     Raises:
         ValueError: an event without one to three sides, or outputs that halving does not reach.
@@ -91,15 +95,17 @@ class ConvEncoder(nn.Module):
         depth: int = 1,
         patch: int = 2,
         dropout: float = 0.0,
-        context: int = 0,
+        context: Condition | int = 0,
     ) -> None:
         super().__init__()
         space = space_of(shape)
         dims, passed = len(space), descent(space, patch, outputs)
         channels = _channels(width, len(passed))
-        self.patch = patch
+        self.patch, self.told = patch, Told(context, _TOLD)
         self.first = convolution(dims, shape[0] * patch**dims, width)
-        self.levels = nn.ModuleList(Blocks(dims, c, depth, context, dropout) for c in channels)
+        self.levels = nn.ModuleList(
+            Blocks(dims, c, depth, self.told.width, dropout) for c in channels
+        )
         self.shrink = nn.ModuleList(
             convolution(dims, above, below, stride=2) for above, below in pairwise(channels)
         )
@@ -114,9 +120,10 @@ class ConvEncoder(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *shape)`` to ``(B, *outputs)``."""
         h = channels_last(self.first(channels_last(patches(x, self.patch))))
-        h = self.levels[0](h, context)
+        told = self.told(context, len(x))
+        h = self.levels[0](h, told)
         for shrink, level in zip(self.shrink, self.levels[1:], strict=True):
-            h = level(shrink(h), context)
+            h = level(shrink(h), told)
         said: Tensor = self.last(F.silu(self.norm(h)))
         return said
 
@@ -146,20 +153,23 @@ class ConvDecoder(nn.Module):
         depth: int = 1,
         patch: int = 2,
         dropout: float = 0.0,
-        context: int = 0,
+        context: Condition | int = 0,
     ) -> None:
         super().__init__()
         space = space_of(shape)
         dims, passed = len(space), descent(space, patch, inputs)
         channels = _channels(width, len(passed))
         self.patch, self.space, self.sides = patch, space, passed
+        self.told = Told(context, _TOLD)
         few = (channels[-1], *passed[-1])
         self.first = (
             nn.Sequential(nn.Linear(inputs[0], size(few)), nn.Unflatten(1, few))
             if len(inputs) == 1
             else convolution(dims, inputs[0], channels[-1])
         )
-        self.levels = nn.ModuleList(Blocks(dims, c, depth, context, dropout) for c in channels)
+        self.levels = nn.ModuleList(
+            Blocks(dims, c, depth, self.told.width, dropout) for c in channels
+        )
         self.grow = nn.ModuleList(
             convolution(dims, below, above, kernel=1) for above, below in pairwise(channels)
         )
@@ -168,10 +178,11 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *inputs)`` to ``(B, *shape)``."""
-        h = self.levels[-1](channels_last(self.first(z)), context)
+        told = self.told(context, len(z))
+        h = self.levels[-1](channels_last(self.first(z)), told)
         for index in reversed(range(len(self.grow))):
             h = F.interpolate(self.grow[index](h), self.sides[index], mode="nearest")
-            h = self.levels[index](h, context)
+            h = self.levels[index](h, told)
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 
 
@@ -197,7 +208,7 @@ class ConvNet(nn.Module):
         depth: int = 2,
         patch: int = 2,
         dropout: float = 0.0,
-        context: int = 0,
+        context: Condition | int = 0,
     ) -> None:
         super().__init__()
         space = space_of(inputs)
@@ -208,32 +219,33 @@ class ConvNet(nn.Module):
             "ConvEncoder and ConvDecoder change them",
         )
         dims = len(space)
-        self.patch, self.space = patch, space
+        self.patch, self.space, self.told = patch, space, Told(context, _TOLD)
         self.first = convolution(dims, inputs[0] * patch**dims, width)
-        self.blocks = Blocks(dims, width, depth, context, dropout)
+        self.blocks = Blocks(dims, width, depth, self.told.width, dropout)
         self.norm = group_norm(width)
         self.last = convolution(dims, width, outputs[0] * patch**dims)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *inputs)`` to ``(B, *outputs)``."""
         h = channels_last(self.first(channels_last(patches(x, self.patch))))
-        h = self.blocks(h, context)
+        h = self.blocks(h, self.told(context, len(x)))
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 
 
 class Blocks(nn.Module):
     """Residual blocks of one resolution, each told the context if there is one."""
 
-    def __init__(self, dims: int, channels: int, depth: int, context: int, dropout: float) -> None:
+    def __init__(self, dims: int, channels: int, depth: int, told: int, dropout: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ConvBlock(dims, channels, channels, context, dropout) for _ in range(depth)
+            ConvBlock(dims, channels, channels, told, dropout) for _ in range(depth)
         )
 
-    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, told: Tensor | None) -> Tensor:
         """``(B, channels, *space)`` to the same."""
+        told = None if told is None else F.silu(told)
         for block in self.blocks:
-            h = block(h, context)
+            h = block(h, told)
         return h
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
+from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import (
     Attention,
     ConvBlock,
@@ -25,11 +26,8 @@ from genmod.nn.convolution import (
     space_of,
     zero,
 )
-from genmod.nn.embeddings import FourierFeatures, Sinusoidal
+from genmod.nn.embeddings import FourierFeatures, LevelEmbedding
 from genmod.types import Shape
-
-_TOLD = 128
-"""Numbers that tell a block the noise level."""
 
 
 class UNet(nn.Module):
@@ -42,17 +40,19 @@ class UNet(nn.Module):
         shape: the shape of one event, ``(C, *space)``, with one to three sides.
         width: channels at the first resolution; multiples of 16 are fast.
         multipliers: of the width, one for each resolution; each halves the sides of the one before.
-        blocks: residual blocks at each resolution, on the way down (and one more on the way up).
-        attention: whether each resolution has self-attention; by default the last one alone, where
-            there are several.
+        blocks: residual blocks at each resolution, on the way down and on the way up.
+        attention: whether each resolution has self-attention, after its blocks; by default the last
+            one alone, where there are several.
+        head: channels of one head of attention.
         patch: pixels a side that the first layer takes together: 2 makes a network of the same width
             about four times cheaper.
+        told: how many numbers tell each block the noise level and the context.
         dropout: the rate of dropout inside each block.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
             network see differences far below the data's spread, as likelihood training wants
             (Kingma et al. 2021, appendix C).
         outputs: channels it gives; as many as it takes, by default.
-        context: how many numbers the context has, if it takes one.
+        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
 
     Raises:
         ValueError: an event without one to three sides, or settings that do not fit each other.
@@ -69,34 +69,34 @@ class UNet(nn.Module):
         multipliers: Sequence[int] = (1, 2),
         blocks: int = 1,
         attention: Sequence[bool] | None = None,
+        head: int = 32,
         patch: int = 1,
+        told: int = 128,
         dropout: float = 0.0,
         fourier: tuple[int, ...] = (),
         outputs: int | None = None,
-        context: int = 0,
+        context: Condition | int = 0,
     ) -> None:
         super().__init__()
         space, channels = space_of(shape), [width * multiplier for multiplier in multipliers]
         dims, last = len(space), len(channels) - 1
         attends = [last > 0 and level == last for level in range(last + 1)]
         attends = attends if attention is None else list(attention)
-        _check(width, channels, blocks, attends, patch)
-        self.shape, self.patch, self.context = tuple(shape), patch, context
+        _check(channels, blocks, attends, (patch, head, told))
+        self.shape, self.patch = tuple(shape), patch
         self.features = FourierFeatures(fourier)
-        self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, _TOLD), nn.SiLU())
-        self.mix = nn.Sequential(nn.Linear(_TOLD, _TOLD), nn.SiLU())
-        self.told = nn.Linear(context, _TOLD) if context else None
+        self.level = LevelEmbedding(told, context)
         volume = patch**dims
         self.first = convolution(dims, shape[0] * self.features.copies * volume, width)
 
         def level(inputs: int, outputs: int, count: int, attend: bool) -> Level:
-            return Level(dims, inputs, outputs, count, attend, dropout)
+            return Level(dims, inputs, outputs, count, head if attend else 0, told, dropout)
 
         self.down = nn.ModuleList(
             level(channels[max(0, i - 1)], channels[i], blocks, attends[i]) for i in range(last + 1)
         )
         self.shrink = nn.ModuleList(convolution(dims, c, c, stride=2) for c in channels[:-1])
-        self.middle = ConvBlock(dims, channels[-1], channels[-1], _TOLD, dropout)
+        self.middle = ConvBlock(dims, channels[-1], channels[-1], told, dropout)
         self.grow = nn.ModuleList(
             convolution(dims, channels[i + 1], channels[i], kernel=1) for i in range(last)
         )
@@ -109,7 +109,7 @@ class UNet(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
-        told = self._told(log_snr, context)
+        told = self.level(log_snr, context)
         h = channels_last(self.first(channels_last(patches(self.features(z), self.patch))))
         across = []
         for index, level in enumerate(self.down):
@@ -125,18 +125,6 @@ class UNet(nn.Module):
         h = self.last(F.silu(self.norm(h)))
         return pixels(h, self.patch, z.shape[2:])
 
-    def _told(self, log_snr: Tensor, context: Tensor | None) -> Tensor:
-        told = self.time(log_snr)
-        require(
-            (context is not None) == (self.told is not None),
-            "a context" if self.told is None else "no context",
-            "one" if self.told is not None else "none",
-            "build the network with context=n numbers to tell it something",
-        )
-        if self.told is not None and context is not None:
-            told = told + self.told(context.to(told.dtype))
-        return self.mix(told)
-
 
 class Level(nn.Module):
     """The blocks of one resolution, and its attention.
@@ -145,19 +133,27 @@ class Level(nn.Module):
         dims: how many sides the space has.
         inputs, outputs: channels.
         blocks: how many residual blocks.
-        attend: whether self-attention follows them.
+        head: channels of one head of the self-attention that follows them; 0 is none.
+        told: how many numbers tell a block the noise level and the context.
         dropout: the rate of dropout inside each block.
     """
 
     def __init__(
-        self, dims: int, inputs: int, outputs: int, blocks: int, attend: bool, dropout: float
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        blocks: int,
+        head: int,
+        told: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ConvBlock(dims, inputs if index == 0 else outputs, outputs, _TOLD, dropout)
+            ConvBlock(dims, inputs if index == 0 else outputs, outputs, told, dropout)
             for index in range(blocks)
         )
-        self.attend = Attention(dims, outputs) if attend else nn.Identity()
+        self.attend = Attention(dims, outputs, head) if head else nn.Identity()
 
     def forward(self, h: Tensor, told: Tensor) -> Tensor:
         """``(B, inputs, *space)`` to ``(B, outputs, *space)``."""
@@ -167,10 +163,10 @@ class Level(nn.Module):
 
 
 def _check(
-    width: int, channels: Sequence[int], blocks: int, attends: Sequence[bool], patch: int
+    channels: Sequence[int], blocks: int, attends: Sequence[bool], sizes: tuple[int, int, int]
 ) -> None:
     require(
-        width >= 1 and all(c >= 1 for c in channels) and len(channels) >= 1,
+        all(c >= 1 for c in channels) and len(channels) >= 1,
         f"channels {list(channels)}",
         "at least one resolution of at least one channel",
         "pass width=64, multipliers=(1, 2)",
@@ -182,8 +178,8 @@ def _check(
         "pass as many as there are multipliers",
     )
     require(
-        blocks >= 1 and patch >= 1,
-        f"blocks={blocks}, patch={patch}",
+        min(blocks, *sizes) >= 1,
+        "blocks={}, patch={}, head={}, told={}".format(blocks, *sizes),
         "at least 1 each",
-        "1 is customary",
+        "blocks=1, patch=1, head=32, told=128 are customary",
     )

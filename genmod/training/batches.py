@@ -11,10 +11,14 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import require
 from genmod.data import Coins
+from genmod.nn import drop_context
 from genmod.random import mix
 
 _FLIPS = 0xC01
 """Part of the key of the coins' noise: the model's, of the same seed and step, must not resemble it."""
+
+_DROPS = 0xD07
+"""Part of the key of the rows that are told nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +31,15 @@ class Batches:
         context: what the model is told beside each sample, ``(N, ...)``.
         size: rows in a batch; the rest of an epoch that fills none is left out of that epoch.
         seed: the run's seed.
+        dropout: the share of rows that are told nothing instead of their context, by noise that depends
+            on the seed, the step and the place in the batch alone.
     """
 
     x: Tensor | Coins
     context: Tensor | None
     size: int
     seed: int
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         require(len(self.x) >= 1, "no data", "at least one sample", "check the split")
@@ -59,7 +66,14 @@ class Batches:
         epoch, place = divmod(step, self.per_epoch)
         order = _order(mix(self.seed, epoch), len(self.x), self.x.device)
         rows = order[place * self.size : (place + 1) * self.size]
-        return self._draw(rows, step), None if self.context is None else self.context[rows]
+        return self._draw(rows, step), self._told(rows, step)
+
+    def _told(self, rows: Tensor, step: int) -> Tensor | None:
+        told = None if self.context is None else self.context[rows]
+        if told is None or not self.dropout:
+            return told
+        with random.keyed(mix(self.seed, _DROPS), step):
+            return drop_context(told, self.dropout)
 
     def _draw(self, rows: Tensor, step: int) -> Tensor:
         if isinstance(self.x, Tensor):

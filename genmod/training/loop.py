@@ -26,6 +26,7 @@ from genmod.checks import require, trusted
 from genmod.data import Coins, Dataset
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
+from genmod.nn import check_context
 from genmod.objectives import Bound, Objective, broken_terms
 from genmod.shapes import size
 from genmod.training.batches import Batches
@@ -102,8 +103,9 @@ def fit(
     Args:
         model: any model; trained in place, on ``device``.
         data: a :class:`~genmod.data.Dataset` (its training and validation parts; where it is
-            :func:`~genmod.data.binarized`, with bits drawn anew at every visit), a tensor
-            ``(N, *event)``, or a pair of a tensor and the context of each sample.
+            :func:`~genmod.data.binarized`, with bits drawn anew at every visit; where it is
+            :func:`~genmod.data.conditional`, with its labels for context), a tensor ``(N, *event)``,
+            or a pair of a tensor and the context of each sample.
         objective: what to minimize; the bound by default, one level a sample for a diffusion.
         steps: how many steps in all (a resumed run makes the rest of them).
         batch_size: rows in a batch; no more than there are.
@@ -140,9 +142,11 @@ def fit(
     objective.check(model)
     (x, context, coins), (held_out, told) = _parts(data)
     require(len(x) >= 1, "no data", "at least one sample", "check the split")
-    for part in (x, held_out):
+    for part, beside in ((x, context), (held_out, told)):
         if part is not None:
             model.decoder.check(part)
+            check_context(model, beside)
+    untold = data.context_dropout if isinstance(data, Dataset) else None
     recipe = Recipe(
         steps=steps,
         batch_size=min(batch_size, len(x)),
@@ -155,6 +159,7 @@ def fit(
         seed=seed,
         objective=repr(objective),
         samples=len(x),
+        context_dropout=untold,
     )
     every = max(1, steps // 20) if validate_every is None else validate_every
     cadence = Cadence(every, validation_draws, checkpoint_every)
@@ -167,7 +172,9 @@ def fit(
         load_checkpoint(state, path)
     return _Run(
         state=state,
-        batches=Batches((coins or x).to(place), _to(context, place), recipe.batch_size, seed),
+        batches=Batches(
+            (coins or x).to(place), _to(context, place), recipe.batch_size, seed, untold or 0.0
+        ),
         held_out=(held_out, told),
         cadence=cadence,
         checkpoint=path,
@@ -260,7 +267,8 @@ def _parts(data: Data) -> tuple[_Learned, _HeldOut]:
     """The training data, with their context and the coins they are flips of; the held-out data."""
     if isinstance(data, Dataset):
         held_out = data.validation if len(data.validation) else None
-        return (data.train, None, data.redraw), (held_out, None)
+        learned = (data.train, data.context("train"), data.redraw)
+        return learned, (held_out, data.context("validation"))
     if isinstance(data, Tensor):
         return (data, None, None), (None, None)
     x, context = data

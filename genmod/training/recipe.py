@@ -15,6 +15,7 @@ class Recipe:
     Args:
         objective: what is minimized, as it prints.
         samples: how many there are to train on: the order of batches depends on it.
+        context_dropout: the share of them told nothing, where the data say so.
     """
 
     steps: int
@@ -28,6 +29,7 @@ class Recipe:
     seed: int
     objective: str
     samples: int
+    context_dropout: float | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from genmod.nn import ConvDecoder, ConvEncoder, ConvNet
-from genmod.nn.convolution import Attention, ConvBlock, _attend, convolution, patches, pixels
+from genmod.nn.convolution import Attention, ConvBlock, attend, convolution, patches, pixels
 from genmod.nn.residual import descent, resolutions
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -78,7 +78,7 @@ def test_attention_is_its_formula(places: int) -> None:
     query, key, value = torch.randn(3, 2, 4, places, 8).unbind(0)
     weights = torch.einsum("bhqd,bhkd->bhqk", query, key).div(math.sqrt(8)).softmax(-1)
     expected = torch.einsum("bhqk,bhkd->bhqd", weights, value)
-    torch.testing.assert_close(_attend(query, key, value), expected)
+    torch.testing.assert_close(attend(query, key, value), expected)
 
 
 def test_heads_share_channels_evenly_or_it_is_said() -> None:

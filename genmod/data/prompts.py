@@ -1,0 +1,124 @@
+"""Prompts: from a few words to the label that they name, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.nn import NOTHING
+
+Names: TypeAlias = tuple[tuple[str, ...], ...]
+"""For each label, what it is called: the customary name first."""
+
+DIGITS: Names = (
+    ("zero", "0", "nought"),
+    ("one", "1"),
+    ("two", "2"),
+    ("three", "3"),
+    ("four", "4"),
+    ("five", "5"),
+    ("six", "6"),
+    ("seven", "7"),
+    ("eight", "8"),
+    ("nine", "9"),
+)
+"""The labels of :func:`~genmod.data.digits` and :func:`~genmod.data.mnist` in words."""
+
+CLOTHES: Names = (
+    ("t-shirt", "tshirt", "t shirt", "top"),
+    ("trousers", "trouser", "pants"),
+    ("pullover", "sweater", "jumper"),
+    ("dress", "gown"),
+    ("coat", "jacket"),
+    ("sandal", "sandals"),
+    ("shirt", "blouse"),
+    ("sneaker", "sneakers", "trainer"),
+    ("bag", "handbag"),
+    ("ankle boot", "boot", "boots"),
+)
+"""The labels of :func:`~genmod.data.fashion_mnist` in words (Xiao et al. 2017, table 2)."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A tiny reader: it finds the one name in a prompt that it knows, and skips all other words.
+
+    What a text encoder is in a text-to-image model, for models that know a handful of words: the labels
+    that it gives are the context of a network built with ``Labels(len(names))``.
+
+    Args:
+        names: for each label, in order, the words or phrases that mean it; the first is its name.
+
+    Raises:
+        ValueError: a label without a name, or a name that two labels share.
+
+    >>> prompts = Prompts(DIGITS)
+    >>> prompts.encode(["a seven", "an image of a 3", ""])
+    tensor([ 7,  3, -1])
+    >>> prompts.name(7)
+    'seven'
+    """
+
+    names: Names
+
+    def __post_init__(self) -> None:
+        found = [tuple(_words(name)) for names in self.names for name in names]
+        require(
+            all(self.names) and all(found) and len(set(found)) == len(found),
+            f"names={self.names}",
+            "at least one name a label, each of one label alone",
+            "give every label a word of its own",
+        )
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return len(self.names)
+
+    def name(self, label: int) -> str:
+        """The customary name of a label; the empty prompt for nothing told."""
+        return "" if label == NOTHING else self.names[label][0]
+
+    def encode(self, texts: Iterable[str]) -> Tensor:
+        """The label of each prompt, ``(B,)``; an empty prompt tells nothing.
+
+        A name inside a longer one does not count: "t-shirt" is no "shirt".
+
+        Raises:
+            ValueError: a prompt that names no label, or several.
+        """
+        return torch.tensor([self._label(text) for text in texts], dtype=torch.int64)
+
+    def _label(self, text: str) -> int:
+        words = _words(text)
+        if not words:
+            return NOTHING
+        found, start, phrases = set(), 0, self._phrases()
+        while start < len(words):
+            match = next((p for p in phrases if tuple(words[start : start + len(p)]) == p), None)
+            if match is not None:
+                found.add(phrases[match])
+            start += 1 if match is None else len(match)
+        require(
+            len(found) == 1,
+            f"a prompt {text!r} that names {sorted(map(self.name, found)) or 'nothing I know'}",
+            f"one of {[names[0] for names in self.names]}",
+            "say one of these words, among any others; the empty prompt asks for anything",
+        )
+        return found.pop()
+
+    def _phrases(self) -> dict[tuple[str, ...], int]:
+        """Every name as words with its label, the longest first."""
+        pairs = [(tuple(_words(n)), label) for label, names in enumerate(self.names) for n in names]
+        return dict(sorted(pairs, key=lambda pair: -len(pair[0])))
+
+
+def _words(text: str) -> list[str]:
+    """Letters, digits and hyphens in a row, in lower case."""
+    return re.findall(r"[\w-]+", text.lower())

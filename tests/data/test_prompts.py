@@ -1,0 +1,64 @@
+"""Prompts: words find the label that they mean, or say that they mean none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genmod.data import CLOTHES, DIGITS, Dataset, Prompts, conditional, dataset, digits
+from genmod.nn import NOTHING
+
+
+@pytest.mark.parametrize("names", [DIGITS, CLOTHES], ids=["digits", "clothes"])
+def test_every_name_finds_its_label_in_any_prompt(names: tuple[tuple[str, ...], ...]) -> None:
+    """Alone, in capitals, in a sentence; the first name comes back."""
+    prompts = Prompts(names)
+    assert prompts.classes == 10
+    for label, words in enumerate(names):
+        assert prompts.name(label) == words[0]
+        for word in words:
+            texts = [word, word.upper(), f"  a picture, please, of {word}!", f"{word} and {word}"]
+            assert torch.equal(prompts.encode(texts), torch.full((4,), label))
+
+
+def test_an_empty_prompt_tells_nothing() -> None:
+    assert Prompts(DIGITS).encode(["", " ", "nine"]).tolist() == [NOTHING, NOTHING, 9]
+    assert Prompts(DIGITS).name(NOTHING) == ""
+    assert Prompts(DIGITS).encode([]).shape == (0,)
+
+
+def test_the_longest_name_counts_and_a_part_of_a_word_does_not() -> None:
+    """An ankle boot is one thing; a t-shirt is no shirt; "someone" is no one."""
+    clothes = Prompts((("boot",), ("ankle boot",), ("shirt",), ("t-shirt", "t shirt")))
+    assert clothes.encode(["an ankle boot", "the boot", "a T-shirt", "a T shirt"]).tolist() == [
+        1, 0, 3, 3,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="nothing I know"):
+        Prompts(DIGITS).encode(["someone"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a cat", "'a cat' that names nothing I know"), ("a one or a two", r"\['one', 'two'\]")],
+)
+def test_a_prompt_of_no_or_of_several_labels_is_refused(text: str, message: str) -> None:
+    """It is not guessed at, and never quietly taken for "anything"."""
+    with pytest.raises(ValueError, match=message):
+        Prompts(DIGITS).encode([text])
+
+
+@pytest.mark.parametrize("names", [(("a",), ()), (("a",), ("b", "a")), (("a",), ("!",))])
+def test_names_that_name_nothing_apart_are_refused(names: tuple[tuple[str, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="each of one label alone"):
+        Prompts(names)
+
+
+def test_data_without_labels_cannot_tell_them() -> None:
+    """Nor can a share be told nothing that is no share."""
+    with pytest.raises(ValueError, match="without labels"):
+        conditional(dataset(torch.randn(20, 2)))
+    with pytest.raises(ValueError, match="a rate in"):
+        conditional(digits(), dropout=1.1)
+    x = torch.randn(4, 1)
+    with pytest.raises(ValueError, match="without labels"):
+        Dataset("x", x, x[:0], x[:0], context_dropout=0.1)

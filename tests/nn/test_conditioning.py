@@ -1,0 +1,222 @@
+"""What networks are told: one convention for nothing, heard by every network, in every row apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genmod import random
+from genmod.checks import trusted
+from genmod.nn import (
+    MLP,
+    NOTHING,
+    Condition,
+    Conditional,
+    ConvDecoder,
+    ConvEncoder,
+    ConvNet,
+    DenoisingMLP,
+    DiT,
+    Ignored,
+    Labels,
+    Perceptrons,
+    Told,
+    UNet,
+    Vectors,
+    check_context,
+    drop_context,
+    is_nothing,
+    nothing_like,
+)
+from tests.nn.test_unet import opened
+from tests.statistics import assert_mean
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LABELS, NUMBERS = torch.tensor([2, 0, NOTHING]), torch.tensor([[0.3, -1.0], [2.0, 0.0], [0.1, 0.2]])
+
+Build = Callable[[Condition], nn.Module]
+IMAGE = (1, 6, 6)
+ENCODERS: dict[str, Build] = {
+    "mlp": lambda c: MLP(IMAGE, 4, width=16, depth=1, context=c),
+    "encoder": lambda c: ConvEncoder(IMAGE, (4,), width=16, context=c),
+    "decoder": lambda c: ConvDecoder((36,), IMAGE, width=16, context=c),
+    "same places": lambda c: ConvNet(IMAGE, (2, 6, 6), width=16, depth=1, context=c),
+}
+DENOISERS: dict[str, Build] = {
+    "mlp": lambda c: DenoisingMLP(IMAGE, width=16, depth=1, context=c),
+    "unet": lambda c: UNet(IMAGE, width=16, context=c),
+    "dit": lambda c: DiT(IMAGE, width=16, head=8, depth=1, context=c),
+}
+
+
+def answering(name: str, condition: Condition) -> Callable[[Tensor | None], Tensor]:
+    """A network of either kind, with blocks open, as a function of its context alone."""
+    torch.manual_seed(0)
+    if name in ENCODERS:
+        net = opened(ENCODERS[name](condition))
+        x = torch.randn(1, 36).expand(3, 36)
+        x = x if name == "decoder" else x.reshape(3, *IMAGE)
+        return lambda context: net(x, context)
+    net = opened(DENOISERS[name.removeprefix("denoising ")](condition))
+    z = torch.randn(1, *IMAGE).expand(3, *IMAGE)
+    return lambda context: net(z, torch.ones(3), context)
+
+
+EVERY = [*ENCODERS, *(f"denoising {name}" for name in DENOISERS)]
+
+
+@pytest.mark.parametrize("context", [LABELS, nothing_like(NUMBERS), NUMBERS], ids=str)
+def test_nothing_is_minus_one_or_a_row_of_nan(context: Tensor) -> None:
+    """The convention: what says nothing is recognized, whatever it says it instead of."""
+    blank = nothing_like(context)
+    assert blank.shape == context.shape
+    assert blank.dtype == context.dtype
+    assert is_nothing(blank).all()
+    assert int(is_nothing(LABELS).sum()) == 1
+    assert not is_nothing(NUMBERS).any()
+
+
+def test_a_linear_layer_on_labels_is_an_embedding() -> None:
+    """Each class and nothing have a direction of their own; features have mean square one."""
+    layer = Told(Labels(4), 8)
+    assert layer.linear is not None
+    embedded = layer(LABELS, 3)
+    assert embedded is not None
+    rows = layer.linear.weight.T[torch.tensor([2, 0, 4])] * math.sqrt(5) + layer.linear.bias
+    torch.testing.assert_close(embedded, rows)
+    features = Labels(4).features(LABELS, torch.float64)
+    torch.testing.assert_close(features.square().mean(1), torch.ones(3, dtype=torch.float64))
+
+
+def test_numbers_are_heard_as_they_are_and_nothing_apart_from_zero() -> None:
+    features = Vectors(2).features(torch.cat([NUMBERS, torch.zeros(1, 2)]), torch.float64)
+    torch.testing.assert_close(features[:3], nn.functional.pad(NUMBERS.double(), (0, 1)))
+    blank = Vectors(2).features(nothing_like(NUMBERS), torch.float64)
+    torch.testing.assert_close(blank, torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_network_hears_each_row_of_its_context(name: str) -> None:
+    """Same input: rows told alike answer alike, all others differ, and nothing is one of the others."""
+    say = answering(name, Labels(3))
+    said = say(torch.tensor([0, 1, 0]))
+    torch.testing.assert_close(said[0], said[2])
+    gaps = (said[:, None] - say(LABELS)[None]).flatten(2).abs().amax(-1)
+    assert bool((gaps > 1e-4).sum(1).eq(torch.tensor([2, 3, 2])).all()), gaps
+    say = answering(name, Vectors(2))
+    told = torch.stack([NUMBERS[0], torch.zeros(2), torch.full((2,), math.nan)])
+    said = say(told)
+    assert said.isfinite().all()
+    gaps = (said[:, None] - said[None]).flatten(2).abs().amax(-1)
+    assert bool((gaps + torch.eye(3) > 1e-4).all()), gaps
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_who_ignores_a_context_answers_the_same_with_any(name: str) -> None:
+    say = answering(name, Ignored())
+    for context in (LABELS, NUMBERS):
+        torch.testing.assert_close(say(context), say(None))
+
+
+def test_nothing_told_leaves_no_nan_in_a_gradient() -> None:
+    """Where the numbers are NaN the layer's weights still get a finite slope."""
+    layer = Told(Vectors(2), 4)
+    told = layer(torch.cat([NUMBERS, nothing_like(NUMBERS)]), 6)
+    assert told is not None
+    told.square().sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize(
+    "context", [torch.arange(20_000), torch.randn(20_000, 2)], ids=["int", "real"]
+)
+def test_rows_are_dropped_at_the_rate_asked_for_whole_and_by_the_key(
+    context: Tensor, rate: float
+) -> None:
+    """A z-test of the rate; kept rows are untouched; equal keys, equal rows. Flipped: ``>= rate``."""
+    with random.keyed(3):
+        dropped = drop_context(context, rate)
+    with random.keyed(3):
+        again = drop_context(context, rate)
+    gone = is_nothing(dropped)
+    assert_mean(gone.double(), rate)
+    assert torch.equal(is_nothing(again), gone)
+    assert torch.equal(dropped[~gone], context[~gone])
+    with random.keyed(4):
+        assert not torch.equal(is_nothing(drop_context(context, rate)), gone)
+    assert torch.equal(drop_context(context, 0.0), context)
+
+
+def test_a_kind_of_networks_can_be_told_something() -> None:
+    """Every network of it listens, and the kind itself is as before."""
+    kind = Conditional(Perceptrons(width=8, depth=1), Labels(3))
+    assert kind.features == 8
+    x = torch.randn(3, *IMAGE)
+    assert kind.between(IMAGE, (4,))(x, LABELS).shape == (3, 4)
+    assert kind.denoiser(IMAGE)(x, torch.zeros(3), LABELS).shape == x.shape
+    with pytest.raises(ValueError, match="got no context"):
+        check_context(kind.between(IMAGE, (4,)), None)
+    with pytest.raises(ValueError, match="got no context; expected one for Labels"):
+        kind.denoiser(IMAGE)(x, torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("condition", "context", "message"),
+    [
+        (Labels(3), torch.tensor([0, 3]), r"labels from 0 to 3; expected 0\.\.2, or -1"),
+        (Labels(3), torch.tensor([0, -2]), "labels from -2 to 0"),
+        (Labels(3), torch.zeros(2), "integer labels"),
+        (Labels(3), torch.zeros(2, 3, dtype=torch.long), "integer labels"),
+        (Labels(3), torch.tensor([0, 1, 2]), "a context of 3 rows for 2 samples"),
+        (
+            Vectors(2),
+            torch.tensor([[0.0, math.nan], [0.0, 1.0]]),
+            "1 rows of context with some NaN",
+        ),
+        (
+            Vectors(2),
+            torch.tensor([[0.0, math.inf], [0.0, 1.0]]),
+            "1 rows of context with some NaN",
+        ),
+        (Vectors(2), torch.zeros(2, 3), r"real numbers of shape \(B, 2\)"),
+        (Vectors(2), torch.zeros(2, 2, dtype=torch.long), r"context\.float\(\)"),
+        (
+            0,
+            torch.zeros(2, 2),
+            "got a context; expected none; build the network with context=Labels",
+        ),
+        (2, None, "got no context; expected one for Vectors"),
+    ],
+    ids=str,
+)
+def test_what_a_network_cannot_hear_is_refused(
+    condition: Condition | int, context: Tensor | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Told(condition, 4)(context, 2)
+
+
+def test_values_that_are_trusted_are_not_read() -> None:
+    """Shapes are checked all the same."""
+    broken = torch.tensor([[0.0, math.nan]])
+    with trusted():
+        Vectors(2).check(broken)
+        with pytest.raises(ValueError, match="real numbers of shape"):
+            Vectors(3).check(broken)
+
+
+@pytest.mark.parametrize("build", [lambda: Labels(0), lambda: Vectors(0)])
+def test_a_context_without_a_class_or_number_is_refused(build: Callable[[], Condition]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        build()
+    with pytest.raises(ValueError, match="a rate in"):
+        drop_context(LABELS, 1.5)
