@@ -5,6 +5,7 @@ from genmod.denoisers.analytic import GaussianDenoiser as GaussianDenoiser
 from genmod.denoisers.base import Denoised as Denoised
 from genmod.denoisers.base import Denoiser as Denoiser
 from genmod.denoisers.base import denoise as denoise
+from genmod.denoisers.guided import Guided as Guided
 from genmod.denoisers.learned import Learned as Learned
 from genmod.denoisers.targets import Data as Data
 from genmod.denoisers.targets import Noise as Noise

@@ -2,6 +2,7 @@
 
 from genmod.nn.calls import call as call
 from genmod.nn.calls import outputs as outputs
+from genmod.nn.conditioning import nothing_like as nothing_like
 from genmod.nn.embeddings import FourierFeatures as FourierFeatures
 from genmod.nn.embeddings import Sinusoidal as Sinusoidal
 from genmod.nn.mlp import MLP as MLP
