@@ -21,7 +21,8 @@ FLOORS: list[set[str]] = [
     {"types", "shapes", "checks", "random", "bins", "nn", "visits", "version"},  # ground
     {"elbo", "gaussian"},  # the bound's words need no density
     {"distributions"},  # rates of pairs of densities
-    {"schedules", "denoisers", "encoders", "decoders", "prior", "priors", "samplers", "model"},
+    {"schedules", "denoisers", "encoders", "decoders", "prior", "priors", "samplers", "model"}
+    | {"inverse", "editing"},  # they wrap denoisers, and walk with samplers
     {"models"},
     {"objectives", "training", "evaluation", "compression", "data", "plots", "interop"},
     {"compare"},  # the families side by side: uses all of use

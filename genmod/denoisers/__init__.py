@@ -7,6 +7,7 @@ from genmod.denoisers.base import Denoiser as Denoiser
 from genmod.denoisers.base import denoise as denoise
 from genmod.denoisers.calibrated import Calibrated as Calibrated
 from genmod.denoisers.calibrated import calibrate as calibrate
+from genmod.denoisers.guided import Guided as Guided
 from genmod.denoisers.learned import Learned as Learned
 from genmod.denoisers.targets import EDM as EDM
 from genmod.denoisers.targets import Data as Data

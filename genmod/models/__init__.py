@@ -7,3 +7,4 @@ from genmod.models.hvae import HVAE as HVAE
 from genmod.models.hvae import Inference as Inference
 from genmod.models.latent_diffusion import LatentDiffusion as LatentDiffusion
 from genmod.models.vae import VAE as VAE
+from genmod.models.wrapping import with_denoiser as with_denoiser

@@ -1,0 +1,242 @@
+r"""Linear operators ``A`` of a measurement :math:`y = A x + \text{noise}`, each with its adjoint.
+
+The adjoint is the transpose: :math:`\langle A x, u\rangle = \langle x, A^T u\rangle`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from genmod.checks import check_positive, require
+from genmod.shapes import size
+from genmod.types import Real, Shape
+
+
+class Operator(nn.Module, ABC):
+    """A linear map from events to measurements; ``outer @ inner`` applies one after the other.
+
+    Args:
+        inputs: the shape of one event.
+        outputs: the shape of its measurement.
+    """
+
+    def __init__(self, inputs: Shape, outputs: Shape) -> None:
+        super().__init__()
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    @abstractmethod
+    def forward(self, x: Real) -> Tensor:
+        """``A x``: ``(B, *inputs)`` to ``(B, *outputs)``."""
+
+    @abstractmethod
+    def adjoint(self, y: Real) -> Tensor:
+        """The transpose: ``(B, *outputs)`` to ``(B, *inputs)``."""
+
+    def __matmul__(self, inner: Operator) -> Composition:
+        return Composition(self, inner)
+
+    def extra_repr(self) -> str:
+        """The shapes."""
+        return f"{self.inputs} -> {self.outputs}"
+
+
+class Composition(Operator):
+    """One operator after another: ``(outer @ inner)(x) = outer(inner(x))``.
+
+    Raises:
+        ValueError: the inner operator does not give what the outer one takes.
+    """
+
+    def __init__(self, outer: Operator, inner: Operator) -> None:
+        require(
+            outer.inputs == inner.outputs,
+            f"an operator on {outer.inputs} after one that gives {inner.outputs}",
+            "equal shapes",
+            "the right one is applied first: Blur(...) before AveragePool(...) is pool @ blur",
+        )
+        super().__init__(inner.inputs, outer.outputs)
+        self.outer, self.inner = outer, inner
+
+    def forward(self, x: Real) -> Tensor:
+        """The inner operator first."""
+        return self.outer(self.inner(x))
+
+    def adjoint(self, y: Real) -> Tensor:
+        """The outer operator's adjoint first."""
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+class Mask(Operator):
+    """The observed entries, as a vector: inpainting.
+
+    Args:
+        observed: boolean, of the event's shape; True where an entry is measured.
+
+    Raises:
+        ValueError: a mask that is not boolean, or without a True.
+
+    >>> Mask(torch.tensor([True, False, True]))(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[1., 3.]])
+    """
+
+    observed: Tensor
+
+    def __init__(self, observed: Tensor) -> None:
+        require(
+            observed.dtype is torch.bool and bool(observed.any()),
+            f"a mask of type {observed.dtype} with {int(observed.sum())} entries observed",
+            "torch.bool, with at least one True",
+            "pass True where an entry is measured",
+        )
+        super().__init__(tuple(observed.shape), (int(observed.sum()),))
+        self.register_buffer("observed", observed)
+
+    def forward(self, x: Real) -> Tensor:
+        """The observed entries of each row, in order."""
+        return x[:, self.observed]
+
+    def adjoint(self, y: Real) -> Tensor:
+        """The entries where they were; zero elsewhere."""
+        x = y.new_zeros(len(y), *self.inputs)
+        x[:, self.observed] = y
+        return x
+
+
+class Matrix(Operator):
+    """Any matrix on flattened events.
+
+    Args:
+        matrix: ``(measurements, entries)``.
+        shape: the event's shape; a vector's by default.
+
+    Raises:
+        ValueError: columns that are not as many as the event has entries.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor, shape: Shape | None = None) -> None:
+        require(
+            matrix.ndim == 2 and (shape is None or matrix.shape[1] == size(shape)),
+            f"a matrix of shape {tuple(matrix.shape)} on events of shape {shape}",
+            "(measurements, entries of the event)",
+            "transpose it, or pass the event's shape",
+        )
+        super().__init__((matrix.shape[1],) if shape is None else shape, (len(matrix),))
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, x: Real) -> Tensor:
+        """``A x``."""
+        return x.flatten(1) @ self.matrix.to(x).T
+
+    def adjoint(self, y: Real) -> Tensor:
+        """The transpose."""
+        return (y @ self.matrix.to(y)).reshape(len(y), *self.inputs)
+
+
+class Separable(Operator):
+    """One matrix for each side of an event ``(C, *space)``, applied side after side.
+
+    Args:
+        shape: the event's shape.
+        matrices: ``(outputs, inputs)`` for each side of the space.
+
+    Raises:
+        ValueError: matrices that do not fit the sides.
+    """
+
+    def __init__(self, shape: Shape, matrices: Sequence[Tensor]) -> None:
+        space = tuple(shape)[1:]
+        require(
+            len(space) > 0 and [m.shape[-1] for m in matrices] == list(space),
+            f"matrices of shapes {[tuple(m.shape) for m in matrices]} for the shape {shape}",
+            "an event (C, *space) and one matrix (outputs, side) for each side",
+            "vectors have no space: use Matrix",
+        )
+        super().__init__(shape, (shape[0], *(len(m) for m in matrices)))
+        for side, matrix in enumerate(matrices):
+            self.register_buffer(f"side{side}", matrix)
+
+    def forward(self, x: Real) -> Tensor:
+        """Each side through its matrix."""
+        for side in range(len(self.inputs) - 1):
+            x = _along(side + 2, self.get_buffer(f"side{side}"), x)
+        return x
+
+    def adjoint(self, y: Real) -> Tensor:
+        """Each side through its matrix's transpose."""
+        for side in range(len(self.inputs) - 1):
+            y = _along(side + 2, self.get_buffer(f"side{side}").T, y)
+        return y
+
+
+class AveragePool(Separable):
+    """The mean of each block of ``factor`` entries a side: super-resolution.
+
+    Args:
+        shape: the event's shape, ``(C, *space)``.
+        factor: how many entries a side become one; it divides every side.
+
+    Raises:
+        ValueError: a factor that does not divide a side.
+
+    >>> AveragePool((1, 4), 2)(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]))
+    tensor([[[2., 6.]]])
+    """
+
+    def __init__(self, shape: Shape, factor: int) -> None:
+        require(
+            factor >= 1 and all(side % factor == 0 for side in shape[1:]),
+            f"factor={factor} for the shape {shape}",
+            "a factor that divides every side",
+            "pad the data, or choose another factor",
+        )
+        blocks = torch.full((1, factor), 1 / factor)
+        super().__init__(
+            shape, [torch.kron(torch.eye(side // factor), blocks) for side in shape[1:]]
+        )
+
+
+class Blur(Separable):
+    """A Gaussian blur, cut off at four standard deviations: deblurring.
+
+    Args:
+        shape: the event's shape, ``(C, *space)``.
+        std: of the Gaussian, in entries.
+        circular: whether the space is a ring; otherwise it is mirrored at its edges (``c b a | a b c``),
+            which keeps the mean.
+
+    Raises:
+        ValueError: a std that is not positive.
+    """
+
+    def __init__(self, shape: Shape, std: float, circular: bool = False) -> None:
+        check_positive(std, "std")
+        super().__init__(shape, [_blurring(side, std, circular) for side in shape[1:]])
+
+
+def _along(axis: int, matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix applied along one axis."""
+    return (x.movedim(axis, -1) @ matrix.to(x).T).movedim(-1, axis)
+
+
+def _blurring(side: int, std: float, circular: bool) -> Tensor:
+    """The matrix that blurs one side."""
+    reach = max(1, math.ceil(4 * std))
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / std).square())
+    places = torch.arange(side)[:, None] + offsets
+    if circular:
+        places = places.remainder(side)
+    else:
+        # A mirror repeats after two sides, so a kernel wider than the event is reflected to and fro.
+        places = places.remainder(2 * side)
+        places = torch.minimum(places, 2 * side - 1 - places)
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    matrix.scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
+    return matrix.to(torch.get_default_dtype())

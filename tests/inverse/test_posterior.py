@@ -1,0 +1,264 @@
+r"""Posterior denoisers against Gaussian posteriors that are known exactly.
+
+Each docstring names the sign that was flipped in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod.denoisers import Guided
+from genmod.inverse import (
+    MMPS,
+    Blur,
+    Mask,
+    Matrix,
+    PiGDM,
+    PosteriorDenoiser,
+    conjugate_gradients,
+)
+from genmod.inverse.calculus import Linear
+from genmod.models import Diffusion, with_denoiser
+from genmod.samplers import Ancestral, FixedSmall, Heun
+from genmod.schedules import LinearLogSNR
+from tests.inverse.cases import Problem, affine_law, mixing, nats_off
+from tests.oracles import (
+    F64,
+    Bent,
+    GaussianData,
+    RectifiedFlow,
+    ancestral_law,
+    correlated,
+    real,
+    standard,
+)
+from tests.statistics import assert_mean
+
+SCHEDULE = LinearLogSNR(8.0, -10.0)
+LOG_SNR = torch.linspace(-10, 10, 9, dtype=F64)
+
+
+def told(problem: Problem, iterations: int = 8) -> MMPS:
+    """The moment-matching posterior denoiser of a problem."""
+    return MMPS(
+        problem.data.denoiser(), problem.operator, problem.y, problem.std, iterations=iterations
+    )
+
+
+def problems() -> list[Problem]:
+    """A noisy matrix, a noiseless mask, a circular blur, one measurement of everything."""
+    data = correlated()
+    mask = Mask(torch.tensor([True, False, True]))
+    return [
+        mixing(),
+        Problem(data, mask, real(0.7, -1.2)[None], 0.0),
+        Problem(data, mask, real(0.7, -1.2)[None], 0.5),
+        Problem(data, Matrix(torch.ones(1, 3, dtype=F64)), real(2.0)[None], 0.1),
+        Problem(data, Matrix(torch.eye(3, dtype=F64)), real(2.0, 0.0, 1.0)[None], 1.0),
+    ]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_mmps_is_exact_for_gaussian_data(index: int) -> None:
+    """``E[x | z, y]`` is the Gaussian denoiser of ``p(x | y)``, at every noise level, to 1e-8.
+
+    Flipped: the sign of the residual; of ``std**2 * v``; ``variance / alpha`` to ``variance``.
+    """
+    problem = problems()[index]
+    z = torch.randn(len(LOG_SNR), 3, dtype=F64)
+    exact = problem.posterior().denoiser()(z, LOG_SNR).x_hat
+    torch.testing.assert_close(told(problem)(z, LOG_SNR).x_hat, exact, rtol=1e-8, atol=1e-8)
+
+
+def test_few_iterations_come_close() -> None:
+    """One product is not exact for two measurements, two are: the dimension of ``y``.
+
+    Flipped: the sign of ``step * image`` in ``conjugate_gradients``.
+    """
+    problem, z = mixing(), torch.randn(len(LOG_SNR), 3, dtype=F64)
+    exact = problem.posterior().denoiser()(z, LOG_SNR).x_hat
+    errors = [
+        float((told(problem, count)(z, LOG_SNR).x_hat - exact).abs().max()) for count in (1, 2)
+    ]
+    assert errors[0] > 1e-3
+    assert errors[1] < 1e-10
+
+
+def test_ancestral_samples_follow_the_exact_posteriors_own_chain() -> None:
+    """Mean and second moments, at few steps, where the chain's own law is far from its limit.
+
+    Flipped: the sign of the correction in ``PosteriorDenoiser.forward``.
+    """
+    problem, steps = mixing(), 6
+    times = torch.linspace(1, 0, steps, dtype=F64)
+    with torch.no_grad():
+        z = Ancestral(told(problem), SCHEDULE).run(torch.randn(20_000, 3, dtype=F64), times)
+    mean, covariance = ancestral_law(problem.posterior(), SCHEDULE, steps, FixedSmall())
+    assert_mean(z, mean)
+    off = z - mean
+    assert_mean(off[:, :, None] * off[:, None, :], covariance)
+
+
+def test_the_probability_flow_ends_in_the_posterior() -> None:
+    """With Heun's method from noise to the clean end: the posterior's mean and covariance.
+
+    Flipped: the sign of the residual.
+    """
+    problem, schedule = mixing(), LinearLogSNR(10.0, -10.0)
+    posterior = problem.posterior()
+    times = torch.linspace(1, 0, 61, dtype=F64)
+    z = Heun(told(problem), schedule).run(torch.randn(4_000, 3, dtype=F64), times)
+    assert_mean(z, posterior.mean)
+    off = z - posterior.mean
+    assert_mean(off[:, :, None] * off[:, None, :], posterior.covariance)
+
+
+def test_pigdm_is_exact_where_it_assumes_the_truth() -> None:
+    """``N(m, d^2 I)`` with ``data_std = d``: exact; so is any data whose measured entries are such.
+
+    Flipped: ``1 - variance`` to ``variance`` in ``PiGDM.assumed``.
+    """
+    z = torch.randn(len(LOG_SNR), 3, dtype=F64)
+    for d in (1.0, 0.4):
+        data = GaussianData(real(0.3, -1.0, 0.5), d**2 * torch.eye(3, dtype=F64))
+        problem = mixing(data)
+        found = PiGDM(data.denoiser(), problem.operator, problem.y, 0.3, data_std=d)
+        exact = problem.posterior().denoiser()(z, LOG_SNR).x_hat
+        torch.testing.assert_close(found(z, LOG_SNR).x_hat, exact, rtol=1e-8, atol=1e-8)
+    # Independent entries: what the mask hides may have any spread.
+    data = GaussianData(real(0.3, -1.0, 0.5), real(1.0, 5.0, 1.0).diag())
+    problem = Problem(data, Mask(torch.tensor([True, False, True])), real(1.0, 2.0)[None], 0.2)
+    found = PiGDM(data.denoiser(), problem.operator, problem.y, 0.2)
+    exact = problem.posterior().denoiser()(z, LOG_SNR).x_hat
+    torch.testing.assert_close(found(z, LOG_SNR).x_hat, exact, rtol=1e-8, atol=1e-8)
+
+
+class NoCovariance(PosteriorDenoiser):
+    """``p(y | z) = p(y | x = x_hat(z))``: the approximation that DPS starts from."""
+
+    def assumed(self, u: Tensor, covariance: Linear, variance: Tensor) -> Tensor:
+        """Nothing."""
+        return torch.zeros_like(u)
+
+
+def test_the_bias_of_the_assumed_covariances() -> None:
+    """Correlated data: nats between the chain's law and the exact posterior's own chain, both exact,
+    because the denoisers are affine. MMPS loses nothing, Pi-GDM some, a point estimate more.
+
+    Flipped: the sign of the residual.
+    """
+    problem, schedule, steps = mixing(), LinearLogSNR(8.0, -8.0), 120
+    args = problem.data.denoiser(), problem.operator, problem.y, problem.std
+    exact = GaussianData(*affine_law(problem.posterior().denoiser(), schedule, steps, 3))
+    found = [
+        nats_off(*affine_law(method(*args), schedule, steps, 3), exact)
+        for method in (MMPS, PiGDM, NoCovariance)
+    ]
+    assert found[0] == pytest.approx(0, abs=1e-10)
+    assert 0.01 < found[1] < found[2]
+
+
+def test_the_measurement_is_met_where_it_has_no_noise() -> None:
+    """``A x_hat = y``, even for a denoiser that is no posterior mean, once the equations are solved.
+
+    Flipped: the sign of the correction.
+    """
+    mask = Mask(torch.tensor([True, False]))
+    denoiser = MMPS(Bent().double(), mask, real(0.4)[None], 0.0)
+    z = torch.randn(5, 2, dtype=F64)
+    x_hat = denoiser(z, torch.linspace(-3, 3, 5, dtype=F64)).x_hat
+    torch.testing.assert_close(mask(x_hat), torch.full((5, 1), 0.4, dtype=F64))
+
+
+def test_gradients_are_taken_in_any_mode_and_none_flows_out() -> None:
+    """The same numbers in training, without gradients and in inference mode."""
+    problem = mixing()
+    denoiser, z, log_snr = told(problem), torch.randn(4, 3, dtype=F64), LOG_SNR[2:6]
+    plain = denoiser(z.clone().requires_grad_(), log_snr).x_hat
+    assert not plain.requires_grad
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            other = denoiser(z * 1.0, log_snr * 1.0).x_hat
+        assert torch.equal(plain, other)
+
+
+def test_each_row_has_its_own_measurement() -> None:
+    """One for each row, or one for all. Flipped: nothing; a permutation of rows."""
+    problem, z = mixing(), torch.randn(4, 3, dtype=F64)
+    ys, log_snr = torch.randn(4, 2, dtype=F64), LOG_SNR[2:6]
+    args = problem.data.denoiser(), problem.operator
+    together = MMPS(*args, ys, 0.3)(z, log_snr).x_hat
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = MMPS(*args, ys[one], 0.3)(z[one], log_snr[one]).x_hat
+        torch.testing.assert_close(together[one], alone)
+    with pytest.raises(ValueError, match="3 measurements for 4 rows"):
+        MMPS(*args, ys[:3], 0.3)(z, log_snr)
+
+
+def test_a_guided_denoiser_can_be_told_a_measurement() -> None:
+    """The prior of a mixture of contexts' Gaussians, guided: still affine, so still solved exactly."""
+    good, bad = correlated(0).denoiser(), correlated(1).denoiser()
+    problem = mixing()
+    guided = Guided(good, 1.0, worse=bad)
+    z = torch.randn(4, 3, dtype=F64)
+    found = MMPS(guided, problem.operator, problem.y, problem.std)(z, LOG_SNR[2:6]).x_hat
+    torch.testing.assert_close(found, told(problem)(z, LOG_SNR[2:6]).x_hat)
+
+
+def test_a_model_told_a_measurement_samples_what_fits_it() -> None:
+    """``with_denoiser``: the chain and the decoder's last step both know ``y``."""
+    data = standard(3)
+    model = Diffusion(3, denoiser=data.denoiser(), steps=40, schedule=SCHEDULE).double()
+    mask = Mask(torch.tensor([True, False, True]))
+    y = real(1.5, -2.0)[None]
+    sampled = with_denoiser(model, lambda d: MMPS(d, mask, y, 0.0)).sample(2000)
+    assert float((mask(sampled) - y).abs().max()) < 0.15
+    assert_mean(sampled[:, 1], 0.0)
+
+
+def test_conjugate_gradients_solve_row_by_row() -> None:
+    """Against a direct solution; rows that are done, or have a zero right side, stay as they are.
+
+    Flipped: the sign of ``square / before``.
+    """
+    root = torch.randn(5, 4, 4, dtype=F64)
+    matrices, b = root @ root.mT + 0.5 * torch.eye(4, dtype=F64), torch.randn(5, 4, dtype=F64)
+    b[2] = 0
+    found = conjugate_gradients(lambda v: (matrices @ v[..., None])[..., 0], b, 12)
+    torch.testing.assert_close(found, torch.linalg.solve(matrices, b), rtol=1e-8, atol=1e-10)
+    assert torch.equal(found[2], torch.zeros(4, dtype=F64))
+
+
+def test_a_direction_without_curvature_ends_a_row() -> None:
+    """A matrix that is not positive definite gives no NaN, and no step uphill."""
+    b = real(1.0, 2.0)[None]
+    for matrix in (torch.neg, torch.zeros_like):
+        assert torch.equal(conjugate_gradients(matrix, b, 3), torch.zeros_like(b))
+
+
+def test_schedules_of_other_scales_give_the_same_posterior() -> None:
+    """Rectified flow: the exact posterior's flow, as in the variance-preserving case."""
+    problem, schedule = mixing(), RectifiedFlow(LinearLogSNR(8.0, -8.0))
+    z = torch.randn(64, 3, dtype=F64)
+    times = torch.linspace(1, 0, 21, dtype=F64)
+    found, exact = (
+        Heun(d, schedule).run(z, times) for d in (told(problem), problem.posterior().denoiser())
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-7, atol=1e-7)
+
+
+def test_bad_measurements_are_refused() -> None:
+    denoiser, blur = standard(3).denoiser(), Blur((1, 3), 1.0)
+    with pytest.raises(ValueError, match="real scale"):
+        MMPS(denoiser, blur, torch.zeros(1, 1, 3, dtype=torch.long), 0.1)
+    with pytest.raises(ValueError, match=r"real numbers, \(B, 1, 3\)"):
+        MMPS(denoiser, blur, torch.zeros(1, 3), 0.1)
+    with pytest.raises(ValueError, match="std >= 0"):
+        MMPS(denoiser, blur, torch.zeros(1, 1, 3), -1.0)
+    with pytest.raises(ValueError, match="at least one"):
+        MMPS(denoiser, blur, torch.zeros(1, 1, 3), 0.1, iterations=0)
+    with pytest.raises(ValueError, match="data_std"):
+        PiGDM(denoiser, blur, torch.zeros(1, 1, 3), 0.1, data_std=0.0)

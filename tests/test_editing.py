@@ -1,0 +1,181 @@
+r"""Editing: at no noise the data come back, at full noise they are forgotten; paths keep their ends.
+
+Each docstring names the sign or the line that was changed in the code to see the test fail.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from genmod.decoders import Gaussian, Identity
+from genmod.editing import interpolate, sdedit, slerp
+from genmod.encoders import Noising
+from genmod.model import LatentModel
+from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.priors import Denoising
+from genmod.samplers import Ancestral, Heun
+from genmod.schedules import LinearLogSNR
+from tests.oracles import F64, GaussianData, correlated, real, standard
+from tests.statistics import assert_mean
+
+SCHEDULE = LinearLogSNR(10.0, -10.0)
+DATA = correlated()
+
+
+def model_of(data: GaussianData, resolution: int = 60) -> LatentModel:
+    """The optimal denoiser; a decoder that says ``z_0`` with a hair's spread."""
+    shape = tuple(data.mean.shape)
+    prior = Denoising(data.denoiser(), SCHEDULE, shape, resolution=resolution)
+    return LatentModel(Noising(SCHEDULE), Gaussian(Identity(), shape, 1e-6), prior).double()
+
+
+def test_without_noise_the_data_come_back() -> None:
+    """At t = 0 an edit is ``alpha_0 x + sigma_0 eps``, whatever the denoiser.
+
+    Changed: ``t > 0`` to ``t >= 0`` (a chain of steps of no length gives NaN).
+    """
+    x = DATA.law.sample((4_000,))
+    alpha, sigma = (float(v) for v in SCHEDULE.scales(real(0.0)))
+    off = sdedit(model_of(DATA), x, 0.0) - alpha * x
+    assert_mean(off, 0.0)
+    assert_mean(off.square(), sigma**2 + 1e-12)
+    # Integers: the decoder's logistic, an eighth of a bin wide, leaves a bin at its own rate.
+    integers = torch.randint(1, 16, (50, 1, 8, 8))
+    clean = Diffusion((1, 8, 8), bins=17, width=8, schedule=LinearLogSNR(20.0, -5.0))
+    changed = (sdedit(clean, integers, 0.0) != integers).double()
+    assert_mean(changed.flatten(), 2 / (1 + math.exp(4)))
+
+
+def test_at_full_noise_the_data_are_forgotten() -> None:
+    """Edits of one point are samples: the data's mean and covariance, whatever the point.
+
+    Changed: ``t * times`` to ``0.5 * t * times``.
+    """
+    x = torch.full((4_000, 3), 5.0, dtype=F64)
+    found = sdedit(model_of(DATA), x, 1.0, steps=80, sampler=Heun)
+    assert_mean(found, DATA.mean)
+    off = found - DATA.mean
+    assert_mean(off[:, :, None] * off[:, None, :], DATA.covariance)
+
+
+@pytest.mark.parametrize("t", [0.4, 0.6])
+def test_half_way_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
+    r"""N(0, I) data: :math:`z_t = \alpha x + \sigma\varepsilon`, then x' given z_t: mean
+    :math:`\alpha^2 x`, variance :math:`\alpha^2\sigma^2 + \sigma^2`.
+
+    Changed: the sign of the flip of times.
+    """
+    x = torch.full((20_000, 1), 2.0, dtype=F64)
+    found = sdedit(model_of(standard(1)), x, t, steps=50, sampler=Exact)
+    alpha, sigma = (float(v) for v in SCHEDULE.scales(real(t)))
+    assert_mean(found, alpha**2 * 2.0)
+    assert_mean((found - alpha**2 * 2.0).square(), alpha**2 * sigma**2 + sigma**2)
+
+
+class Exact(Ancestral):
+    """The true reverse process of N(0, I) at any step length: ``corr(z_s, z_t)`` is the bridge's."""
+
+    def step(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        s: torch.Tensor,
+        context: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """A draw of ``z_s`` given ``z_t``."""
+        bridge = self.schedule.bridge(s, t)
+        alpha = self.schedule.scales(t)[0]
+        kept = (bridge.state + bridge.data * alpha)[:, None]
+        return kept * z_t + (1 - kept.square()).sqrt() * torch.randn_like(z_t)
+
+
+def test_an_edit_of_latents_goes_through_their_scale() -> None:
+    """A latent diffusion: at t = 0 its own reconstruction, with the latents' shift and scale.
+
+    Changed: the scale left out of ``state``.
+    """
+    model = LatentDiffusion((1, 8, 8), bins=17, latents=4, width=8).double()
+    model.nested.standardize(torch.full((4,), 3.0), torch.full((4,), 0.2))
+    x, seen = torch.randint(0, 17, (8, 1, 8, 8)), []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert sdedit(model, x, 0.0).shape == x.shape
+    with torch.no_grad():
+        mean = model.encoder(x).mean
+    assert float((seen[0] - mean).abs().max()) < 0.05
+
+
+def test_the_ends_of_a_path_are_the_data() -> None:
+    """To the solver's error, which falls with its order; the middle of equal ends is the ends.
+
+    Changed: ``weight`` and ``1 - weight`` exchanged in ``slerp``.
+    """
+    a, b = DATA.law.sample((5,)), DATA.law.sample((5,))
+    errors = []
+    for resolution in (20, 40):
+        path = interpolate(model_of(DATA, resolution), a, b, 3)
+        ends = torch.stack([a, b], 1) * SCHEDULE.scales(real(0.0))[0]
+        errors.append(float((path[:, [0, 2]] - ends).abs().max()))
+    assert errors[1] < 0.1
+    assert errors[1] < 0.4 * errors[0]
+    still = interpolate(model_of(DATA, 20), a, a, 3)
+    torch.testing.assert_close(still[:, 1], still[:, 0], rtol=1e-6, atol=1e-8)
+
+
+def test_the_path_between_gaussian_data_is_the_circle_between_their_whitened_selves() -> None:
+    """The flow of N(m, C) is affine: codes are whitened data, so the path is known.
+
+    Changed: ``sine`` to ``angle`` in ``slerp``.
+    """
+    data = GaussianData(real(1.0, -2.0), real(0.5, 2.0).diag())
+    a, b = data.law.sample((4,)), data.law.sample((4,))
+    path = interpolate(model_of(data, 50), a, b, 5)
+    std = real(0.5, 2.0).sqrt()
+    code = slerp((a - data.mean) / std, (b - data.mean) / std, 0.25)
+    torch.testing.assert_close(path[:, 1], data.mean + std * code, rtol=0, atol=0.02)
+
+
+def test_other_models_have_codes_to_walk_between() -> None:
+    """A VAE's ends are its reconstructions."""
+    model = VAE((1, 8, 8), bins=17, latents=4, width=8)
+    a, b = torch.randint(0, 17, (2, 3, 1, 8, 8))
+    path = interpolate(model, a, b, 4)
+    assert path.shape == (3, 4, 1, 8, 8)
+    torch.testing.assert_close(path[:, 0], model.reconstruct(a))
+    torch.testing.assert_close(path[:, -1], model.reconstruct(b))
+
+
+def test_slerp_stays_on_the_sphere_and_turns_at_one_speed() -> None:
+    """Norms and angles; nearly equal and opposite directions give no NaN.
+
+    Changed: ``u + v`` and ``u - v`` exchanged in the angle.
+    """
+    a, b = torch.randn(2, 6, 2, 3, dtype=F64)
+    b = b * (a.flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1))[:, None, None]
+    norm = a.flatten(1).norm(dim=1)
+    cosines = [(a * slerp(a, b, w)).flatten(1).sum(1) / norm**2 for w in (0.25, 0.5, 0.75, 1.0)]
+    angles = torch.stack(cosines).acos()
+    torch.testing.assert_close(slerp(a, b, 0.3).flatten(1).norm(dim=1), norm)
+    for i in range(4):
+        torch.testing.assert_close(angles[i], angles[3] * (i + 1) / 4)
+    for other in (a, a * (1 + 1e-15), -a, 0 * a):
+        assert bool(slerp(a, other, 0.5).isfinite().all())
+    torch.testing.assert_close(slerp(a, 3 * a, 0.5), 2 * a)
+    assert math.isclose(float(slerp(real(1.0)[None], real(1.0)[None], 0.2)), 1.0)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_bad_edits_are_refused() -> None:
+    model, x = model_of(DATA), torch.zeros(2, 3, dtype=F64)
+    with pytest.raises(ValueError, match="0 is clean"):
+        sdedit(model, x, 1.2)
+    with pytest.raises(ValueError, match="steps=0"):
+        sdedit(model, x, 0.5, steps=0)
+    with pytest.raises(ValueError, match="expected a diffusion"):
+        sdedit(VAE(3, latents=2).double(), x, 0.5)
+    with pytest.raises(ValueError, match="count=1"):
+        interpolate(model, x, x, 1)
+    with pytest.raises(ValueError, match="row i of one"):
+        interpolate(model, x, x[:1], 3)
