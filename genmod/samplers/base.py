@@ -113,6 +113,8 @@ class Sampler(ABC):
         return self._states(walk, z)
 
     def _states(self, walk: Walk, z: Tensor) -> Iterator[State]:
+        if not len(walk):
+            return
         if walk.schedule.preserving:
             for t, (state, x_hat) in zip(walk.times[1:], self.march(walk, z), strict=True):
                 yield State(t, state, x_hat)

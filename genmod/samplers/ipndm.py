@@ -10,6 +10,9 @@ the first part is Euler's step in :math:`\hat x`, and what is added carries the 
 
 In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`, so the
 weights are the right ones where steps are equal in :math:`r`; on other smooth grids, second order is left.
+Where :math:`\hat x` does not answer to the state (near pure noise), an error of the state grows from step
+to step if log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one: with few steps even in
+log-SNR take a lower order, or a grid with shorter steps there (:class:`~genmod.samplers.Polynomial`).
 
 Reference: Liu, Ren, Lin, Zhao, "Pseudo numerical methods for diffusion models on manifolds" (2022),
 eq. 12; started without its Runge-Kutta steps by Zhang, Chen, "Fast sampling of diffusion models with

@@ -246,9 +246,7 @@ def test_dpm_solver(count: int, order: int, sde: bool, lower: bool) -> None:
         (3, bh2, "sample"),
     ],
 )
-def test_unipc(
-    count: int, order: int, scale: Callable[[Tensor], Tensor], prediction: str
-) -> None:
+def test_unipc(count: int, order: int, scale: Callable[[Tensor], Tensor], prediction: str) -> None:
     """UniPC of every order with both functions B, under all three predictions."""
     lower = count < 15 and prediction == "sample"
     scheduler = build(
