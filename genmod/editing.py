@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.denoisers import Denoiser
 from genmod.encoders import Noised
 from genmod.model import LatentModel
 from genmod.prior import require_distribution
 from genmod.priors import Denoising, Nested
-from genmod.samplers import Ancestral, Sampler
-from genmod.schedules import Schedule
+from genmod.samplers import Sampler
 from genmod.shapes import against, event_sum
 from genmod.types import Batch, Latent, Real
 
@@ -26,7 +22,7 @@ def sdedit(
     t: float,
     *,
     steps: int = 50,
-    sampler: Callable[[Denoiser, Schedule], Sampler] = Ancestral,
+    sampler: Sampler | None = None,
     context: Tensor | None = None,
 ) -> Tensor:
     r"""Noise data to time ``t`` and denoise them again: a stroke becomes a digit.
@@ -41,7 +37,7 @@ def sdedit(
         x: data as the model takes them, ``(B, *event)``.
         t: how far to noise them, in [0, 1].
         steps: of the way back.
-        sampler: ``sampler(denoiser, schedule)``; the chain's own steps by default.
+        sampler: any of :mod:`genmod.samplers`; the chain's own steps by default.
         context: what the denoiser is told beside the state.
 
     Returns:
@@ -71,7 +67,7 @@ def sdedit(
         assert isinstance(posterior, Noised)
         times = t * denoising.times(steps + 1).flip(0)
         z = posterior.at(times[:1].expand(len(x))).sample()
-        way = sampler(denoising.denoiser, denoising.schedule)
+        way = (sampler or denoising.chain).complete(denoising.denoiser, denoising.schedule)
         state = way.run(z, times, context) if t > 0 else z
     return model.decoder(state, context).sample()
 

@@ -22,6 +22,7 @@ from genmod.denoisers import (
 )
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_denoiser
 from genmod.nn import nothing_like
+from genmod.priors import Denoising
 from genmod.samplers import Ancestral, FixedLarge, Heun
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, GaussianData, ancestral_law, correlated, real, steps_of
@@ -198,12 +199,15 @@ def test_a_wrapped_model_shares_everything_else() -> None:
     model = Diffusion((1, 8, 8), bins=17, width=8, steps=4)
     guided = with_denoiser(model, lambda d: Guided(d, 2.0, worse=d))
     assert type(guided) is Diffusion
-    assert guided.prior.denoiser is guided.decoder.denoiser is guided.prior.chain.denoiser
-    assert isinstance(guided.prior.denoiser, Guided)
-    assert guided.prior.denoiser.denoiser is model.prior.denoiser
-    assert not isinstance(model.prior.denoiser, Guided)
-    assert not isinstance(model.prior.chain.denoiser, Guided)
-    assert guided.prior.schedule is guided.encoder.schedule is model.prior.schedule
+    prior, plain = guided.prior, model.prior
+    assert isinstance(prior, Denoising)
+    assert isinstance(plain, Denoising)
+    assert isinstance(prior.denoiser, Guided)
+    assert prior.denoiser is guided.decoder.denoiser is prior.chain.denoiser
+    assert prior.denoiser.denoiser is plain.denoiser
+    assert not isinstance(plain.denoiser, Guided)
+    assert not isinstance(plain.chain.denoiser, Guided)
+    assert prior.schedule is guided.encoder.schedule is plain.schedule
     assert {id(p) for p in guided.parameters()} == {id(p) for p in model.parameters()}
     # Away from itself is nowhere: the same draws and the same bound.
     x = torch.randint(0, 17, (3, 1, 8, 8))

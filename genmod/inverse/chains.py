@@ -16,10 +16,10 @@ from genmod.denoisers import Denoised, Denoiser
 from genmod.inverse.calculus import pullback
 from genmod.inverse.operators import Mask, Operator
 from genmod.inverse.posterior import check_measurement, check_rows
-from genmod.samplers import Ancestral, ReverseVariance, Sampler
+from genmod.samplers import Ancestral, ReverseVariance, Sampler, Walk
+from genmod.samplers.walk import blend
 from genmod.schedules import Schedule
 from genmod.shapes import against, event_sum
-from genmod.types import PerSample, Real
 
 
 class DPS(Sampler):
@@ -33,8 +33,7 @@ class DPS(Sampler):
     1 are for 1000 steps. The authors' code takes the gradient of the norm: half of their formula.
 
     Args:
-        denoiser: the denoiser.
-        schedule: the schedule.
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         operator: ``A``.
         y: the measurement, one a row or one for all, on the scale of the diffusion's real data.
         zeta: the step.
@@ -47,10 +46,13 @@ class DPS(Sampler):
     problems" (2023), algorithm 1.
     """
 
+    draws = True
+
     def __init__(
         self,
-        denoiser: Denoiser,
-        schedule: Schedule,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        *,
         operator: Operator,
         y: Tensor,
         zeta: float = 1.0,
@@ -59,21 +61,30 @@ class DPS(Sampler):
         super().__init__(denoiser, schedule)
         check_measurement(operator, y)
         require(0 <= zeta < float("inf"), f"zeta={zeta}", "zeta >= 0", "0.1 to 1 are customary")
-        self.operator, self.y, self.zeta, self.variance = operator, y, zeta, variance
+        self.operator, self.y, self.zeta = operator, y, zeta
+        self.chain = Ancestral(variance=variance)
 
-    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
-        """A draw of the state at ``s < t``."""
-        check_rows(self.y, z_t)
-        point = self.schedule.at(t)
-        size = against(torch.hypot(point.alpha, point.sigma), z_t)
-        x_hat, pull = pullback(self.denoiser, z_t / size, point.log_snr.to(z_t.dtype), context)
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each step of a walk, the state and the ``x_hat`` it was made with."""
+        check_rows(self.y, z)
+        draw, lengths = self.chain.drawing(walk), walk.lengths()
+        for step, level in enumerate(walk.levels[:-1]):
+            x_hat, pull = pullback(walk.denoiser, z, level, walk.context)
+            slope = -2 * pull(self.operator.adjoint(self._direction(x_hat)))
+            # The paper's is a slope in the schedule's own state, and so is its step.
+            scale = lengths[step] * lengths[step + 1]
+            z = draw(step, z, Denoised(x_hat)) - self.zeta * slope / scale
+            yield z, x_hat
+
+    def _direction(self, x_hat: Tensor) -> Tensor:
         residual = self.y.to(x_hat) - self.operator(x_hat)
         length = event_sum(residual.square()).sqrt()
         # A residual of zero has no direction: 0 / 0.
-        unit = residual / against(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
-        slope = -2 * pull(self.operator.adjoint(unit)) / size
-        chain = Ancestral(_Known(x_hat), self.schedule, self.variance)
-        return chain.step(z_t, t, s, context) - self.zeta * slope
+        return residual / against(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
+
+    def extra_repr(self) -> str:
+        """Its settings."""
+        return f"{self.operator}, zeta={self.zeta}"
 
 
 class RePaint(Sampler):
@@ -87,8 +98,7 @@ class RePaint(Sampler):
     once, as the authors do): then the two have time to agree. ``y`` is taken to have no noise.
 
     Args:
-        denoiser: the denoiser.
-        schedule: the schedule.
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         operator: which entries are observed.
         y: what they are, one a row or one for all, on the scale of the diffusion's real data.
         repeats: how often each stretch is walked; 1 is plain replacement.
@@ -102,10 +112,13 @@ class RePaint(Sampler):
     algorithm 1 and appendix B; replacement is Song et al. (2021), appendix I.2.
     """
 
+    draws = True
+
     def __init__(
         self,
-        denoiser: Denoiser,
-        schedule: Schedule,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        *,
         operator: Operator,
         y: Tensor,
         repeats: int = 10,
@@ -126,43 +139,41 @@ class RePaint(Sampler):
             "10 each is the paper's choice",
         )
         self.operator, self.y, self.repeats, self.jump = operator, y, repeats, jump
-        self.chain = Ancestral(denoiser, schedule, variance)
+        self.chain = Ancestral(variance=variance)
 
-    def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
-        """A draw of the state at ``s < t``, its observed entries replaced."""
-        check_rows(self.y, z_t)
-        drawn, near = self.chain.step(z_t, t, s, context), self.schedule.at(s)
-        data = self.operator.adjoint(self.y.to(z_t))
-        known = against(near.alpha, z_t) * data
-        known = known + against(near.sigma, z_t) * random.normal_like(z_t)
-        return torch.where(self.operator.observed, known, drawn)
+    def evaluations(self, steps: int) -> int:
+        """How often a path of so many steps asks the denoiser: the first stretch is walked once."""
+        return self.repeats * steps - (self.repeats - 1) * min(self.jump, steps)
 
-    def path(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        """The states at ``times[1:]`` as they are when the walk has passed them for the last time."""
-        for first in range(0, len(times) - 1, self.jump):
-            stretch = times[first : first + self.jump + 1]
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """After each step of a walk, its state when it has been passed for the last time."""
+        check_rows(self.y, z)
+        draw, known = self.chain.drawing(walk), self.operator.adjoint(self.y.to(z))
+        alpha, sigma = walk.each(walk.alpha[1:]), walk.each(walk.sigma[1:])
+
+        def take(step: int, z: Tensor) -> tuple[Tensor, Tensor]:
+            denoised = walk.denoised(z, walk.levels[step])
+            drawn = draw(step, z, denoised)
+            seen = alpha[step] * known + sigma[step] * random.normal_like(z)
+            return torch.where(self.operator.observed, seen, drawn), denoised.x_hat
+
+        for first in range(0, len(walk), self.jump):
+            last = min(first + self.jump, len(walk))
             for _ in range(self.repeats - 1 if first else 0):
-                for state in super().path(z, stretch, context):
-                    z = state
-                z = self._back(z, stretch[-1], stretch[0])
-            for state in super().path(z, stretch, context):
-                z = state
-                yield z
+                for step in range(first, last):
+                    z, _x_hat = take(step, z)
+                z = self._back(walk, z, last, first)
+            for step in range(first, last):
+                z, x_hat = take(step, z)
+                yield z, x_hat
 
-    def _back(self, z: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def _back(self, walk: Walk, z: Tensor, s: int, t: int) -> Tensor:
         """A draw of ``q(z_t | z_s)``: the noise of a whole stretch at one leap."""
-        near, far = self.schedule.at(s.reshape(1)), self.schedule.at(t.reshape(1))
-        std = far.sigma * (-torch.expm1(far.log_snr - near.log_snr)).sqrt()
-        return against(far.alpha / near.alpha, z) * z + against(std, z) * random.normal_like(z)
+        fresh = -torch.expm1(walk.log_snr[t : t + 1] - walk.log_snr[s : s + 1])
+        (keep,) = walk.each(walk.alpha[t : t + 1] / walk.alpha[s : s + 1])
+        (std,) = walk.each(walk.sigma[t : t + 1] * fresh.sqrt())
+        return blend(z, keep, [(std, random.normal_like(z))])
 
-
-class _Known(Denoiser):
-    """What a denoiser has said already, so that a step does not ask it twice."""
-
-    def __init__(self, x_hat: Tensor) -> None:
-        super().__init__()
-        self.x_hat = x_hat
-
-    def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """It, whatever is asked."""
-        return Denoised(self.x_hat)
+    def extra_repr(self) -> str:
+        """Its settings."""
+        return f"{self.operator}, repeats={self.repeats}, jump={self.jump}"

@@ -7,7 +7,7 @@ Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -51,25 +51,33 @@ class Ancestral(Sampler):
 
     def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """After each step of a walk, a draw from :meth:`law` and the ``x_hat`` it was made with."""
+        draw = self.drawing(walk)
+        for step, level in enumerate(walk.levels[:-1]):
+            denoised = walk.denoised(z, level)
+            z = draw(step, z, denoised)
+            yield z, denoised.x_hat
+
+    def drawing(self, walk: Walk) -> Callable[[int, Tensor, Denoised], Tensor]:
+        """How a step of a walk draws, from its number, the state before it and what is said of that."""
         fresh = -torch.expm1(-2 * walk.rises)
         keep = walk.each(walk.shrinkage * torch.exp(-walk.rises))
         data = walk.each(walk.alpha[1:] * fresh)
-        std = walk.sigma[1:] * fresh.sqrt()
-        if self.variance.fixed:
-            std = std * self._excess(walk).exp()
-        for i, (level, scale) in enumerate(zip(walk.levels[:-1], walk.each(std), strict=True)):
-            denoised, noise = walk.denoised(z, level), random.normal_like(z)
+        own = walk.sigma[1:] * fresh.sqrt()
+        std = walk.each(own * self._excess(walk).exp() if self.variance.fixed else own)
+
+        def draw(step: int, z: Tensor, denoised: Denoised) -> Tensor:
+            noise = random.normal_like(z)
             if not self.variance.fixed:
-                bridge = walk.bridge(i)
-                noise = noise * self.variance.excess(bridge, denoised).exp()
-            z = blend(z, keep[i], [(data[i], denoised.x_hat), (scale, noise)])
-            yield z, denoised.x_hat
+                noise = noise * self.variance.excess(walk.bridge(step), denoised).exp()
+            return blend(z, keep[step], [(data[step], denoised.x_hat), (std[step], noise)])
+
+        return draw
 
     def _excess(self, walk: Walk) -> Tensor:
         """That of a variance which depends on the step alone, for all steps at once."""
         near, far = walk.times[1:], walk.times[:-1]
         with torch.no_grad():
-            bridge = self.schedule.bridge(near.reshape(-1), far.reshape(-1))
+            bridge = walk.schedule.bridge(near.reshape(-1), far.reshape(-1))
             excess = self.variance.excess(bridge, Denoised(bridge.ratio))
         return excess.reshape(near.shape).to(walk.rises)
 

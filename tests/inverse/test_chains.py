@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.denoisers import denoise
+from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.inverse import DPS, Mask, Matrix, RePaint
-from genmod.samplers import Ancestral, FixedLarge, FixedSmall, Sampler
+from genmod.samplers import Ancestral, FixedLarge, FixedSmall, Sampler, Walk
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.inverse.cases import Problem, mixing, nats_off
 from tests.oracles import (
@@ -47,7 +47,9 @@ def test_a_step_of_dps_is_an_ancestral_one_and_one_down_the_slope(schedule: Sche
     t, s = T.expand(2), S.expand(2)
     torch.manual_seed(1)
     with torch.no_grad():
-        found = DPS(denoiser, schedule, operator, y, zeta=0.7, variance=FixedLarge()).step(z, t, s)
+        found = DPS(
+            denoiser, schedule, operator=operator, y=y, zeta=0.7, variance=FixedLarge()
+        ).step(z, t, s)
     torch.manual_seed(1)
     plain = Ancestral(denoiser, schedule, FixedLarge()).step(z, t, s)
     leaf = z.clone().requires_grad_()
@@ -61,7 +63,9 @@ def test_a_step_of_dps_is_an_ancestral_one_and_one_down_the_slope(schedule: Sche
 def test_dps_without_a_step_is_the_chain() -> None:
     """Flipped: the sign of the draw."""
     problem = mixing()
-    sampler = DPS(problem.data.denoiser(), SCHEDULE, problem.operator, problem.y, zeta=0.0)
+    sampler = DPS(
+        problem.data.denoiser(), SCHEDULE, operator=problem.operator, y=problem.y, zeta=0.0
+    )
     z = ends(sampler, 5, 10_000)
     mean, covariance = ancestral_law(problem.data, SCHEDULE, 5, FixedSmall())
     assert_mean(z, mean)
@@ -75,7 +79,7 @@ def test_a_residual_of_zero_has_no_direction() -> None:
     operator = Matrix(torch.eye(3, dtype=F64))
     y = denoise(data.denoiser(), z, SCHEDULE.at(T)).x_hat
     torch.manual_seed(0)
-    found = DPS(data.denoiser(), SCHEDULE, operator, y).step(z, T, S)
+    found = DPS(data.denoiser(), SCHEDULE, operator=operator, y=y).step(z, T, S)
     torch.manual_seed(0)
     plain = Ancestral(data.denoiser(), SCHEDULE).step(z, T, S)
     torch.testing.assert_close(found, plain)
@@ -89,7 +93,7 @@ INPAINTING = Problem(
 def repaint(data: GaussianData, repeats: int, jump: int = 5) -> RePaint:
     """The middle entry is hidden."""
     operator, y = INPAINTING.operator, INPAINTING.y
-    return RePaint(data.denoiser(), SCHEDULE, operator, y, repeats, jump)
+    return RePaint(data.denoiser(), SCHEDULE, operator=operator, y=y, repeats=repeats, jump=jump)
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -101,7 +105,13 @@ def test_repaint_is_exact_for_independent_entries(repeats: int) -> None:
     """
     data = GaussianData(torch.zeros(3, dtype=F64), torch.eye(3, dtype=F64))
     sampler = RePaint(
-        data.denoiser(), SCHEDULE, INPAINTING.operator, INPAINTING.y, repeats, 2, FixedLarge()
+        data.denoiser(),
+        SCHEDULE,
+        operator=INPAINTING.operator,
+        y=INPAINTING.y,
+        repeats=repeats,
+        jump=2,
+        variance=FixedLarge(),
     )
     z = ends(sampler, 7, 10_000)
     assert_mean(z[:, 1], 0.0)
@@ -115,19 +125,21 @@ def test_repaint_is_exact_for_independent_entries(repeats: int) -> None:
 def test_a_walk_yields_each_time_once() -> None:
     """As many states as steps, whatever the repeats; asked as often as the stretches say."""
     calls: list[float] = []
+    data = correlated().denoiser()
 
-    class Counted(RePaint):
-        def step(self, z_t: Tensor, t: Tensor, s: Tensor, context: Tensor | None = None) -> Tensor:
-            calls.append(float(t[0]))
-            return super().step(z_t, t, s, context)
+    class Counted(Denoiser):
+        def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+            calls.append(float(log_snr[0]))
+            return data(z, log_snr, context)
 
     times = torch.linspace(1, 0, 12, dtype=F64)  # stretches of 5, 5 and 1 steps
-    denoiser = correlated().denoiser()
-    sampler = Counted(denoiser, SCHEDULE, INPAINTING.operator, INPAINTING.y, repeats=3, jump=5)
+    sampler = RePaint(
+        Counted(), SCHEDULE, operator=INPAINTING.operator, y=INPAINTING.y, repeats=3, jump=5
+    )
     states = list(sampler.path(torch.randn(2, 3, dtype=F64), times))
     assert len(states) == 11
-    assert len(calls) == 5 + 3 * 5 + 3 * 1
-    assert calls[:6] == [float(t) for t in times[:6]]
+    assert len(calls) == sampler.evaluations(11) == 5 + 3 * 5 + 3 * 1
+    assert calls[:6] == SCHEDULE.log_snr(times[:6]).tolist()
 
 
 def test_noising_again_is_the_forward_process() -> None:
@@ -138,7 +150,8 @@ def test_noising_again_is_the_forward_process() -> None:
     sampler, x = repaint(correlated(), 2), real(0.5, -1.0, 2.0)
     near, far = SCHEDULE.at(S), SCHEDULE.at(T)
     z_s = near.alpha * x + near.sigma * torch.randn(20_000, 3, dtype=F64)
-    z_t = sampler._back(z_s, S[0], T[0])
+    walk = Walk(sampler.denoiser, SCHEDULE, z_s, torch.cat([T, S]))
+    z_t = sampler._back(walk, z_s, 1, 0)
     assert_mean(z_t, far.alpha * x)
     assert_mean((z_t - far.alpha * x).square(), float(far.sigma.square()))
 
@@ -166,7 +179,9 @@ def test_the_bias_of_dps_depends_on_its_step() -> None:
     problem = mixing()
     found = {}
     for zeta in (0.0, 0.05, 1.0):
-        sampler = DPS(problem.data.denoiser(), SCHEDULE, problem.operator, problem.y, zeta)
+        sampler = DPS(
+            problem.data.denoiser(), SCHEDULE, operator=problem.operator, y=problem.y, zeta=zeta
+        )
         z = ends(sampler, 100, 1000)
         found[zeta] = nats_off(z.mean(0), z.T.cov(), problem.posterior())
     assert 0.02 < found[0.05] < 0.5 * min(found[0.0], found[1.0])
@@ -177,14 +192,14 @@ def test_bad_chains_are_refused() -> None:
     matrix, mask = Matrix(torch.ones(1, 3)), Mask(torch.tensor([True, True, False]))
     denoiser = data.denoiser()
     with pytest.raises(ValueError, match="expected a Mask"):
-        RePaint(denoiser, SCHEDULE, matrix, torch.zeros(1, 1))
+        RePaint(denoiser, SCHEDULE, operator=matrix, y=torch.zeros(1, 1))
     with pytest.raises(ValueError, match="repeats=0"):
-        RePaint(denoiser, SCHEDULE, mask, torch.zeros(1, 2), repeats=0)
+        RePaint(denoiser, SCHEDULE, operator=mask, y=torch.zeros(1, 2), repeats=0)
     with pytest.raises(ValueError, match=r"\(B, 2\)"):
-        RePaint(denoiser, SCHEDULE, mask, torch.zeros(1, 3))
+        RePaint(denoiser, SCHEDULE, operator=mask, y=torch.zeros(1, 3))
     with pytest.raises(ValueError, match="zeta"):
-        DPS(denoiser, SCHEDULE, matrix, torch.zeros(1, 1), zeta=-1.0)
+        DPS(denoiser, SCHEDULE, operator=matrix, y=torch.zeros(1, 1), zeta=-1.0)
     with pytest.raises(ValueError, match="3 measurements for 2 rows"):
-        DPS(denoiser, SCHEDULE, matrix, torch.zeros(3, 1)).step(
+        DPS(denoiser, SCHEDULE, operator=matrix, y=torch.zeros(3, 1)).step(
             torch.zeros(2, 3, dtype=F64), T.expand(2), S.expand(2)
         )
