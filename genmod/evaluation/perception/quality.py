@@ -27,13 +27,14 @@ class Quality:
     Args:
         name: whose samples.
         frechet: their Fréchet distance from test images.
-        zero: the distance of as many training images from the same test images: what a perfect model
-            would have at this ``N``, and the zero of the scale.
+        zero: the distance of as many other real images from the same test images: what a perfect model
+            would have at this ``N``, and the zero of the scale. Validation images, and training images
+            where these do not suffice, which the network of features has seen and finds clearer.
         extrapolated: the samples' distance with the ``1 / N`` bias taken off.
         classes: the samples' class score.
         real_classes: that of the test images.
         samples: how many samples.
-        real: how many test images, and (for ``zero``) at most as many training images as samples.
+        real: how many test images.
         sha256: of the network's weights; numbers of other weights do not compare.
     """
 
@@ -120,11 +121,11 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
     count, white = len(samples), data.bins - 1
     drawn = features(samples.float() / white)
     real = features(_some(data.test, count).float() / white)
-    train = features(_some(data.train, count).float() / white)
+    others = torch.cat([_some(data.validation, count), _some(data.train, count)])[:count]
     return Quality(
         name=name,
         frechet=frechet_distance(drawn, real),
-        zero=frechet_distance(train, real),
+        zero=frechet_distance(features(others.float() / white), real),
         extrapolated=extrapolated_distance(drawn, real) if _halves(drawn, real) else float("nan"),
         classes=class_score(drawn),
         real_classes=class_score(real),
