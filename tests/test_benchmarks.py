@@ -16,7 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from genmod.compare.member import Member, Setting
 from genmod.compare.plan import Plan
 from genmod.data import Dataset, dataset
+from genmod.denoisers import Velocity
 from genmod.models import Diffusion
+from genmod.nn import UNet
+from genmod.schedules import LinearBeta
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = {path.stem for path in BENCHMARKS.glob("*.py")}
@@ -154,6 +157,77 @@ def test_a_gpu_run_stops_and_goes_on(
     assert {path.name for path in tmp_path.iterdir()} == {"mnist.json", "mnist.safetensors"}
     with pytest.raises(SystemExit, match="other settings \\(noisy\\)"):
         benchmark.main([*tiny, "--noisy", "-6"])
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_diffusion(
+    script: Script,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ours, one peer that learns with two rates, and one that is not installed."""
+    peers, benchmark = script("peers"), script("diffusion")
+    monkeypatch.setitem(benchmark.LOADERS, "mnist", lambda root: images(8))
+
+    def small_net(schedule: LinearBeta) -> UNet:
+        return UNet((1, 8, 8), width=16, patch=2)
+
+    ours = peers.Entrant("ours", "torch", small_net, Velocity(), (1e-3,))
+    theirs = peers.Entrant("theirs", "torch", small_net, Velocity(), (1e-30, 1e-3), share=0.5)
+    absent = peers.Entrant("absent", "no_such_package", small_net, Velocity(), (1e-3,))
+    monkeypatch.setattr(benchmark, "GENMOD", ours)
+    monkeypatch.setattr(benchmark, "PEERS", [theirs, absent])
+    tiny = ["--seconds", "0.2", "--rounds", "2", "--looks", "2", "--threads", "1", "--batch", "4"]
+    out = tmp_path / "diffusion.json"
+    benchmark.main([*tiny, "--images", "4", "--draws", "2", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert "without absent" in printed
+    assert "<= 50%" in printed
+    found = read(out)
+    curves, rows = found["curves"], found["table"]
+    assert isinstance(curves, dict)
+    assert isinstance(rows, list)
+    assert {name: len(curve) for name, curve in curves.items()} == {
+        "ours, 0.001": 4,
+        "theirs, 1e-30": 2,
+        "theirs, 0.001": 2,
+    }
+    for row, number in zip(rows, ("mse", "bits"), strict=True):
+        assert row["value"] == min(
+            curves[f"theirs, {rate:g}"][-1][number] for rate in (1e-30, 1e-3)
+        )
+
+
+def test_a_look_is_the_loss_of_the_network_that_says_nothing(script: Script) -> None:
+    """Its noise error is E|eps|^2 / D at velocity 0 times alpha: two routes, averaged over levels.
+
+    A velocity of zero stands for ``eps_hat = sigma z``, so that the error of the noise is
+    ``alpha (alpha eps - sigma x)``: in the mean ``alpha^2 (alpha^2 + sigma^2 x^2)``.
+    """
+    contestant, common = script("contestant"), script("common")
+    data, schedule = images(8), LinearBeta(contestant.LEVELS)
+
+    def silent(schedule: LinearBeta) -> UNet:
+        return UNet((1, 8, 8), width=16, patch=2)
+
+    entrant = script("peers").Entrant("silent", "torch", silent, Velocity(), (1e-3,))
+    held = contestant.Held(data.train, 256, data.train[:8])
+    batches = contestant.Batches(data.train, None, 4, seed=0)
+    found = contestant.Contestant(entrant, 1e-3, batches, held, common.time.perf_counter)
+    found.look()
+    alpha, sigma = schedule.scales(torch.linspace(0, 1, 1000, dtype=torch.float64)[1:])
+    square = (data.train.double() / 127.5 - 1).square().mean()
+    expected = (alpha**2 * (alpha**2 + sigma**2 * square)).mean()
+    assert found.curve[0]["mse"] == pytest.approx(float(expected), rel=1e-2)
+    assert found.curve[0]["bits"] > 0
+
+
+def test_a_level_is_told_by_its_index(script: Script) -> None:
+    """Every row of DDPM's table, given as the log-SNR that networks are told, in float32."""
+    schedule = LinearBeta(1000)
+    told = script("peers").Indexed(torch.nn.Identity(), schedule)
+    assert (told.index(schedule.table.float()) == torch.arange(1000)).all()
 
 
 @pytest.mark.usefixtures("as_users_run")

@@ -30,7 +30,8 @@ every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.
 def test_there_is_an_example_for_every_family() -> None:
     names = {path.stem for path in EXAMPLES}
     families = {"autoencoder", "vae", "hvae", "diffusion", "latent_diffusion"}
-    assert families | {"compare", "instability"} <= names
+    experiments = {"compare", "instability", "schedules", "objectives", "predictions", "tsweep"}
+    assert families | experiments <= names
 
 
 def run(

@@ -1,0 +1,167 @@
+"""A network in training beside others on the clock, and what all of them are judged by."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import torch
+from common import Clock
+from peers import Entrant
+from torch import Tensor, nn
+
+from genmod import random
+from genmod.bins import Bins
+from genmod.decoders import Denoised, DiscretizedLogistic, Global, Identity
+from genmod.denoisers import Learned, denoise
+from genmod.denoisers.base import scales_of
+from genmod.evaluation.scoring import evaluating
+from genmod.models import Diffusion
+from genmod.schedules import LinearBeta, Table
+from genmod.training.batches import Batches
+
+LEVELS = 1000
+"""Of DDPM's table of betas."""
+WARMUP, CLIP, EMA = 50, 1.0, 0.99
+"""Steps until the learning rate is full, the largest norm of a gradient, the decay of the average."""
+Row = dict[str, float]
+"""A point of a curve: seconds, step, mse, bits."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a look looks at.
+
+    Args:
+        x: held-out images.
+        draws: levels that each of them visits.
+        tuned: training images that choose the decoder's scale.
+        seed: the key of levels and noise.
+    """
+
+    x: Tensor
+    draws: int
+    tuned: Tensor
+    seed: int = 1
+    block: int = 64
+
+    def look(self, model: Diffusion, scale: Global) -> tuple[float, float]:
+        """The noise error, and bits/dim."""
+        dims, bits, errors = self.x[0].numel(), [], []
+        with evaluating(model):
+            self._choose(model, scale)
+            for start in range(0, len(self.x), self.block):
+                rows = self.x[start : start + self.block]
+                with random.keyed(self.seed, start=start, block=self.block):
+                    bound = model.elbo(rows, self.draws)
+                steps = bound.rates["steps"].error
+                assert steps is not None
+                errors.append(steps.mean(1) / dims)
+                bits.append(bound.bits_per_dim(dims))
+        return float(torch.cat(errors).mean()), float(torch.cat(bits).mean())
+
+    def _choose(self, model: Diffusion, scale: Global) -> None:
+        """The scale under which the training images are likeliest, given their noised state."""
+        decoder = model.decoder
+        assert isinstance(decoder, Denoised)
+        start = decoder.schedule.at(torch.zeros(len(self.tuned), dtype=torch.float64))
+        with random.keyed(self.seed):
+            z = model.encoder(self.tuned).at(start.t).sample()
+        x_hat = denoise(decoder.denoiser, z, start).x_hat
+        best = -math.inf
+        for log_scale in torch.linspace(math.log(Bins(256).width / 16), 0, 49):
+            before = scale.log_scale.clone()
+            scale.log_scale.copy_(log_scale)
+            likely = float(decoder.decoder(x_hat).log_prob(self.tuned).mean())
+            if likely <= best:
+                scale.log_scale.copy_(before)
+            best = max(best, likely)
+
+
+@dataclass
+class Contestant:
+    """A network in training.
+
+    Args:
+        entrant: which.
+        rate: its learning rate.
+        batches: what it is trained on.
+        held: what it is judged by.
+        clock: seconds.
+    """
+
+    entrant: Entrant
+    rate: float
+    batches: Batches
+    held: Held
+    clock: Clock
+    seconds: float = 0.0
+    step: int = 0
+    curve: list[Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.schedule: Table = LinearBeta(LEVELS)
+        self.network = self.entrant.build(self.schedule)
+        self.averaged = copy.deepcopy(self.network)
+        self.parameters = sum(p.numel() for p in self.network.parameters())
+        self.denoiser = Learned(self.network, self.entrant.target).train()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), self.rate, fused=True)
+
+    @property
+    def name(self) -> str:
+        """Who, and at which rate."""
+        return f"{self.entrant.name}, {self.rate:g}"
+
+    def turn(self, seconds: float, looks: int) -> None:
+        """Train for some seconds, and look some times on the way."""
+        began = self.seconds
+        for look in range(looks):
+            while self.seconds < began + seconds * (look + 1) / looks:
+                before = self.clock()
+                self.advance()
+                self.seconds += self.clock() - before
+            self.look()
+
+    def advance(self) -> None:
+        """One step: the same batch, levels and noise for all."""
+        x = Bins(256).center(self.batches(self.step)[0])
+        with random.keyed(self.batches.seed, self.step):
+            u = random.stratified(len(x), 1, torch.float64)[:, 0]
+            eps = random.normal_like(x)
+        log_snr = self.schedule.table[(u * LEVELS).long()].to(x.dtype)
+        alpha, sigma = scales_of(log_snr, x)
+        x_hat = self.denoiser(alpha * x + sigma * eps, log_snr).x_hat
+        # (alpha / sigma) (x - x_hat) is eps_hat - eps.
+        loss = (alpha / sigma * (x - x_hat)).square().mean()
+        self.optimizer.param_groups[0]["lr"] = self.rate * min(1, (self.step + 1) / WARMUP)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), CLIP, foreach=True)
+        self.optimizer.step()
+        self.step += 1
+        with torch.no_grad():
+            decay = min(EMA, (self.step - 1) / (self.step + 8))
+            pairs = list(self.averaged.parameters()), list(self.network.parameters())
+            torch._foreach_lerp_(*pairs, 1 - decay)
+
+    def look(self) -> None:
+        """Add a row to the curve: the better of the weights and their average, for each number."""
+        found = [self.held.look(*self._model(each)) for each in (self.network, self.averaged)]
+        mse, bits = (min(each) for each in zip(*found, strict=True))
+        self.curve.append({"seconds": self.seconds, "step": self.step, "mse": mse, "bits": bits})
+        print(
+            f"  {self.name:34} {self.seconds:6.1f} s, step {self.step:5,}: noise error {mse:.4f}, "
+            f"{bits:.3f} bits/dim",
+            flush=True,
+        )
+
+    def _model(self, network: nn.Module) -> tuple[Diffusion, Global]:
+        denoiser, scale = Learned(network, self.entrant.target), Global(1.0)
+        inner = DiscretizedLogistic(Identity(), tuple(self.held.x.shape[1:]), 256, scale)
+        decoder = Denoised(denoiser, self.schedule, inner)
+        model = Diffusion(
+            bins=256, denoiser=denoiser, schedule=self.schedule, decoder=decoder, steps=LEVELS
+        )
+        return model, scale

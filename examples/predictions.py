@@ -1,0 +1,97 @@
+"""Noise, data or velocity, and in how many steps: what to ask the network for, at few steps and many.
+
+Run ``python examples/predictions.py``, or with ``--data mnist`` (the network is then a U-Net). The
+figures are runs/examples/predictions.png (samples) and runs/examples/predictions_bits.png (the bound
+against the number of steps).
+
+The three are linear in each other, and trained on one bound in continuous time. They differ in what
+a network's error does to the image: asked for the noise, it is multiplied by sigma / alpha, which is
+largest where a chain of few steps moves farthest.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from genmod import plots
+from genmod.data import Dataset, digits, mnist
+from genmod.denoisers import Data, Learned, Noise, Target, Velocity
+from genmod.evaluation import evaluate
+from genmod.models import Diffusion
+from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.plots.style import LABEL, figure, named, quiet
+from genmod.schedules import LinearLogSNR
+from genmod.training import fit, train
+
+DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+NETWORKS: dict[str, Networks] = {
+    "digits": Perceptrons(depth=4, dropout=0.1),
+    "mnist": Convolutions(dropout=0.1),
+}
+FIGURE = Path("runs/examples/predictions.png")
+TARGETS: dict[str, Target] = {"noise": Noise(), "data": Data(), "velocity": Velocity()}
+STEPS = (4, 8, 16, 32, 64, 128)
+SHOWN = (4, 16, 128)
+"""Numbers of steps whose samples are drawn."""
+
+
+def main(data: Dataset, steps: int) -> None:
+    """Train once for each prediction; price and sample it as chains of several lengths."""
+    assert data.bins is not None
+    # A few hundred images are enough to choose the best weights by.
+    fewer = replace(data, validation=data.validation[:500], labels=None)
+    # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
+    schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
+    rows, bits = [plots.Row("test images", data.test[:16] / (data.bins - 1))], {}
+    for name, target in TARGETS.items():
+        torch.manual_seed(0)
+        denoiser = Learned(NETWORKS[data.name].denoiser(data.shape), target)
+        model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule)
+        train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+        bits[name] = []
+        for count in STEPS:
+            chain = Diffusion(
+                bins=data.bins,
+                denoiser=denoiser,
+                schedule=schedule,
+                decoder=model.decoder,
+                steps=count + 1,
+            ).to(model.prior.anchor.device)
+            report = evaluate(chain, data.test[:400])
+            price = f"{report.value} nats = {report.bits_per_dim} bits/dim"
+            print(f"{name:8} {count:3} steps, test, {report.stamp.value}: {price}")
+            assert report.bits_per_dim is not None
+            bits[name].append(report.bits_per_dim.mean)
+            if count in SHOWN:
+                images = chain.sample(16).cpu() / (data.bins - 1)
+                rows.append(plots.Row(f"{name}, {count} steps", images))
+
+    plots.save(plots.strips(rows, side=0.5), FIGURE)
+    curves = plots.save(draw(bits), FIGURE.with_stem("predictions_bits"))
+    print(f"figures: {FIGURE}, {curves}")
+
+
+def draw(bits: Mapping[str, Sequence[float]]) -> Figure:
+    """Bits/dim against the number of steps."""
+    made = figure(7.0, 4.4)
+    axes = quiet(made.add_subplot())
+    for (name, found), color in zip(bits.items(), plots.palette(bits).values(), strict=True):
+        axes.plot(STEPS, found, color=color, lw=2.2, marker="o", label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(STEPS, [str(count) for count in STEPS])
+    named(axes, "denoising steps", "bits/dim of the chain (test, bound)")
+    axes.legend(frameon=False, fontsize=LABEL)
+    return made
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
+    chosen = parser.parse_args()
+    main(DATA[chosen.data](), chosen.steps)
