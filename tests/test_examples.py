@@ -22,14 +22,14 @@ BESIDE = Path(__file__).parents[2] / "shared" / "data"
 ROWS = {"train": 800, "validation": 8, "test": 8}
 """Images of MNIST that an example is run on: more to train on than pixels, for the Gaussian baseline."""
 
-ON_MNIST = [path for path in EXAMPLES if path.stem != "instability"]
+ON_MNIST = [path for path in EXAMPLES if path.stem not in {"instability", "video"}]
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 
 def test_there_is_an_example_for_every_family() -> None:
     names = {path.stem for path in EXAMPLES}
-    families = {"autoencoder", "vae", "hvae", "diffusion", "latent_diffusion"}
+    families = {"autoencoder", "vae", "hvae", "diffusion", "latent_diffusion", "prompted", "video"}
     experiments = {"compare", "instability", "schedules", "objectives", "predictions", "tsweep"}
     assert families | experiments <= names
 

@@ -140,16 +140,12 @@ def fit(
     """
     objective = objective or Bound()
     objective.check(model)
-    (x, context, coins), (held_out, told) = _parts(data)
-    require(len(x) >= 1, "no data", "at least one sample", "check the split")
-    for part, beside in ((x, context), (held_out, told)):
-        if part is not None:
-            model.decoder.check(part)
-            check_context(model, beside)
-    untold = data.context_dropout if isinstance(data, Dataset) else None
+    learned, held_out = _parts(data)
+    _check(model, learned, held_out)
+    count = len(learned[0])
     recipe = Recipe(
         steps=steps,
-        batch_size=min(batch_size, len(x)),
+        batch_size=min(batch_size, count),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         warmup=warmup,
@@ -158,8 +154,8 @@ def fit(
         clip=clip,
         seed=seed,
         objective=repr(objective),
-        samples=len(x),
-        context_dropout=untold,
+        samples=count,
+        context_dropout=data.context_dropout if isinstance(data, Dataset) else None,
     )
     every = max(1, steps // 20) if validate_every is None else validate_every
     cadence = Cadence(every, validation_draws, checkpoint_every)
@@ -172,10 +168,8 @@ def fit(
         load_checkpoint(state, path)
     return _Run(
         state=state,
-        batches=Batches(
-            (coins or x).to(place), _to(context, place), recipe.batch_size, seed, untold or 0.0
-        ),
-        held_out=(held_out, told),
+        batches=_batches(learned, recipe, place),
+        held_out=held_out,
         cadence=cadence,
         checkpoint=path,
         half=nullcontext() if autocast is None else torch.autocast(place.type, autocast),
@@ -275,8 +269,21 @@ def _parts(data: Data) -> tuple[_Learned, _HeldOut]:
     return (x, context, None), (None, None)
 
 
-def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
+def _check(model: LatentModel, learned: _Learned, held_out: _HeldOut) -> None:
+    """Require data that the model can score, and contexts that it can hear, once for the whole run."""
+    x, context, _ = learned
+    require(len(x) >= 1, "no data", "at least one sample", "check the split")
+    for part, told in ((x, context), held_out):
+        if part is not None:
+            model.decoder.check(part)
+            check_context(model, told)
+
+
+def _batches(learned: _Learned, recipe: Recipe, device: torch.device) -> Batches:
+    x, context, coins = learned
+    told = None if context is None else context.to(device)
+    rows = (coins or x).to(device)
+    return Batches(rows, told, recipe.batch_size, recipe.seed, recipe.context_dropout or 0.0)
 
 
 def _adam(model: LatentModel, recipe: Recipe) -> torch.optim.Optimizer:
