@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 
@@ -39,7 +40,7 @@ class Noise(Target):
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
-        return (z - sigma * output) / alpha
+        return torch.addcmul(z, sigma, output, value=-1).div_(alpha)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The noise that stands for given data."""
@@ -63,7 +64,7 @@ class Velocity(Target):
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
-        return alpha * z - sigma * output
+        return (alpha * z).addcmul_(sigma, output, value=-1)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The velocity that stands for given data."""
@@ -75,7 +76,7 @@ class Score(Target):
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
-        return (z + sigma.square() * output) / alpha
+        return torch.addcmul(z, sigma.square(), output).div_(alpha)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The score that stands for given data."""
