@@ -199,3 +199,58 @@ def test_a_piece_of_an_unknown_block_is_refused(start: int, block: int | None) -
         random.keyed(0, start=start, block=block),
     ):
         pass
+
+
+# ---------------------------------------------------------------------- a seed for each row
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seeded_row_is_its_seeds_alone(kind: str) -> None:
+    """Bit for bit: alone, in another order, beside other rows; the second draw too.
+
+    Flipped: the seed mixed with the row's place.
+    """
+    with random.seeded([5, 7, 2]):
+        whole = [draws(kind, 3), draws(kind, 3)]
+    with random.seeded([2, 9, 9, 5]):
+        other = [draws(kind, 4), draws(kind, 4)]
+    with random.seeded([7]):
+        alone = [draws(kind, 1), draws(kind, 1)]
+    for a, b, c in zip(whole, other, alone, strict=True):
+        assert torch.equal(a[[2, 0]], b[[0, 3]])
+        assert torch.equal(b[1], b[2])
+        assert torch.equal(a[1:2], c)
+        assert not torch.equal(a[0], a[1])
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_seeds_entered_again_go_on() -> None:
+    """In pieces or at once, and what is drawn between them is another's. Flipped: ``calls += 1``."""
+    with random.seeded([1, 2]):
+        whole = [draws("normal", 2), draws("normal", 2)]
+    seeds = random.seeded([1, 2])
+    with seeds:
+        first = draws("normal", 2)
+    before = torch.randn(3)
+    with random.keyed(0):
+        draws("normal", 5)
+        with seeds:
+            second = draws("normal", 2)
+    assert torch.equal(torch.stack([first, second]), torch.stack(whole))
+    assert len(before) == 3
+
+
+def test_seeded_noise_is_standard_normal_and_rows_are_independent() -> None:
+    """Over many neighboring seeds: mean, variance, no correlation between rows or draws."""
+    with random.seeded(range(20_000)):
+        a, b = draws("normal", 20_000), draws("normal", 20_000)
+    for z in (a, b):
+        assert_mean(z, 0.0, name="mean")
+        assert_mean(z.square(), 1.0, name="variance")
+        assert_mean(z[:-1:2] * z[1::2], 0.0, name="between rows")
+    assert_mean(a * b, 0.0, name="between draws")
+
+
+def test_a_row_without_a_seed_is_refused() -> None:
+    with random.seeded([1, 2]), pytest.raises(ValueError, match=r"3 rows .* with 2 seeds"):
+        draws("normal", 3)

@@ -53,4 +53,5 @@ def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None 
 
 def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:
     """The variance-preserving alpha and sigma of a log-SNR, to broadcast against ``z``."""
-    return against(log_snr.sigmoid().sqrt(), z), against((-log_snr).sigmoid().sqrt(), z)
+    level = against(log_snr, z)
+    return level.sigmoid().sqrt(), (-level).sigmoid().sqrt()

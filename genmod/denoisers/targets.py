@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from genmod.checks import check_positive
@@ -74,7 +75,7 @@ class Noise(Target):
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
-        return (z - sigma * output) / alpha
+        return torch.addcmul(z, sigma, output, value=-1).div_(alpha)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The noise that stands for given data."""
@@ -98,7 +99,7 @@ class Velocity(Target):
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
-        return alpha * z - sigma * output
+        return (alpha * z).addcmul_(sigma, output, value=-1)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The velocity that stands for given data."""
@@ -116,7 +117,7 @@ class Score(Target):
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""
-        return (z + sigma.square() * output) / alpha
+        return torch.addcmul(z, sigma.square(), output).div_(alpha)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The score that stands for given data."""

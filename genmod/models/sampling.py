@@ -76,12 +76,11 @@ class Sampling:
         )
         return self._states(prior, sampler, n, context)
 
-    @torch.no_grad()
     def _states(
         self, prior: Denoising, sampler: Sampler, n: int, context: Tensor | None
     ) -> Iterator[State]:
         times = self._times(prior)
-        with self.noise:
+        with self.noise, torch.no_grad():
             _, law = next(prior.descent(n, context))
             states = sampler.states(sample_rows(law, n), times, context)
         steps: Iterable[int] = range(len(times) - 1)
@@ -91,8 +90,8 @@ class Sampling:
 
             steps = track(steps, description=repr(sampler), total=len(times) - 1)
         for _ in steps:
-            # Not around the yield: the caller's own noise is no sample's.
-            with self.noise:
+            # Not around the yield: the caller's own noise and gradients are no sample's.
+            with self.noise, torch.no_grad():
                 state = next(states)
             yield state
 

@@ -188,12 +188,13 @@ class Linear(Sampler):
         data = list(zip(*map(walk.each, rule.data), strict=True))
         memory: deque[Tensor] = deque(maxlen=len(rule.data))
         for i, level in enumerate(walk.levels[:-1]):
-            memory.appendleft(walk.x_hat(z, level))
-            start = self.first(walk, z, memory[0]) if i == 0 else None
+            x_hat = walk.x_hat(z, level)
+            memory.appendleft(x_hat)
+            start = self.first(walk, z, x_hat) if i == 0 else None
             if start is None:
                 parts: list[tuple[Scale, Tensor]] = list(zip(data[i], memory, strict=False))
                 if noise is not None:
                     parts.append((noise[i], random.normal_like(z)))
                 start = blend(z, keep[i], parts)
             z = start
-            yield z, memory[0]
+            yield z, x_hat

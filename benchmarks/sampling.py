@@ -1,0 +1,155 @@
+r"""What a sampler's step costs outside the network, beside diffusers' schedulers.
+
+The network gives back its input at once, so that what is timed is everything else: coefficients, the
+reading of the prediction, the update, its noise. Both sides take the same number of steps from the same
+state (64 images of 1 x 28 x 28 by default), ours by :meth:`Sampler.run`, theirs by ``step`` in the usual
+loop; setting up a path (our grid's factors, their ``set_timesteps``) is timed as part of it.
+
+Noise is drawn by one generator at one cost on both sides, so a second ratio leaves it out: the time of as
+many draws is measured beside and taken off both.
+
+Run: python benchmarks/sampling.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from common import clock_of, machine, median, ratio, table, take_turns, timing_arguments, write
+from torch import Tensor, nn
+
+from genmod.denoisers import Data, Learned, Noise, Target
+from genmod.samplers import DDIM, Ancestral, DPMSolver, Sampler, UniformTime
+from genmod.schedules import LinearBeta
+
+TABLE = LinearBeta(1000)
+TARGETS: dict[str, Target] = {"epsilon": Noise(), "sample": Data()}
+NOISY = "DDPM"
+"""The route that draws noise."""
+
+
+class Echo(nn.Module):
+    """A network that costs nothing."""
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        """Its input."""
+        return z
+
+
+class Output(Protocol):
+    """What a scheduler's step gives."""
+
+    prev_sample: Tensor
+
+
+class Scheduler(Protocol):
+    """What is asked of one of diffusers' schedulers."""
+
+    timesteps: Tensor
+
+    def set_timesteps(self, count: int) -> None:
+        """Lay the path out."""
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """What the network sees."""
+
+    def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Output:
+        """One step."""
+
+
+def ours(prediction: str) -> Mapping[str, Sampler]:
+    """Our samplers, bound."""
+    denoiser = Learned(Echo(), TARGETS[prediction])
+    kinds = {"DDIM": DDIM(), NOISY: Ancestral(), "DPM-Solver++ 2M": DPMSolver(order=2)}
+    return {name: kind.of(denoiser, TABLE) for name, kind in kinds.items()}
+
+
+def theirs(prediction: str) -> Mapping[str, Scheduler]:
+    """The schedulers that do the same; none if diffusers is not installed."""
+    try:
+        from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+    except ImportError:
+        return {}
+    common = {"beta_schedule": "linear", "prediction_type": prediction}
+    return {
+        "DDIM": DDIMScheduler(clip_sample=False, **common),
+        NOISY: DDPMScheduler(clip_sample=False, **common),
+        "DPM-Solver++ 2M": DPMSolverMultistepScheduler(final_sigmas_type="sigma_min", **common),
+    }
+
+
+def walk(sampler: Sampler, z: Tensor, steps: int) -> None:
+    """A whole path of ours."""
+    sampler.run(z, UniformTime().times(TABLE, steps))
+
+
+def loop(scheduler: Scheduler, z: Tensor, steps: int) -> None:
+    """A whole path of theirs."""
+    scheduler.set_timesteps(steps)
+    network, level = Echo(), torch.zeros(len(z))
+    for t in scheduler.timesteps:
+        out = network(scheduler.scale_model_input(z, t), level)
+        z = scheduler.step(out, t, z).prev_sample
+
+
+def draws(z: Tensor, steps: int) -> None:
+    """As much noise as a path of a chain takes."""
+    for _ in range(steps):
+        torch.randn_like(z)
+
+
+@torch.no_grad()
+def main(argv: Sequence[str] | None = None) -> None:
+    """A table for each kind of prediction."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    timing_arguments(parser, rounds=20)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=50, help="steps of a path")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    clock, steps = clock_of(arguments), arguments.steps
+    print(", ".join(f"{name} {value}" for name, value in machine().items() if value), end=", ")
+    print(f"batch {arguments.batch}, {steps} steps, medians of {arguments.rounds} rounds\n")
+    z = torch.randn(arguments.batch, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for prediction in TARGETS:
+        routes: dict[str, Callable[[], None]] = {"noise": lambda: draws(z, steps)}
+        for name, sampler in ours(prediction).items():
+            routes[name] = lambda sampler=sampler: walk(sampler, z, steps)
+        peers = theirs(prediction)
+        for name, scheduler in peers.items():
+            routes[f"{name}, diffusers"] = lambda scheduler=scheduler: loop(scheduler, z, steps)
+        times = take_turns(routes, arguments.rounds, clock)
+        print(f"the network predicts {prediction}; microseconds a step outside of it")
+        rows = []
+        for name in ours(prediction):
+            row: list[object] = [name, 1e6 * median(times, name) / steps]
+            if name in peers:
+                other = f"{name}, diffusers"
+                row += [1e6 * median(times, other) / steps, ratio(times, name, other)]
+                row.append(_without_noise(times, name, other))
+            rows.append(row)
+        rows.append(["noise alone", 1e6 * median(times, "noise") / steps])
+        table(["sampler", "ours", "diffusers", "ratio", "without noise"], _even(rows))
+        found[prediction] = {"seconds a path": times, "steps": steps}
+    write(arguments.out, found)
+
+
+def _without_noise(times: Mapping[str, list[float]], name: str, other: str) -> object:
+    """The ratio with the time of the draws taken off both, where there are any."""
+    if name != NOISY:
+        return "-"
+    rounds = zip(times[name], times[other], times["noise"], strict=True)
+    return statistics.median((a - n) / (b - n) for a, b, n in rounds)
+
+
+def _even(rows: list[list[object]]) -> list[list[object]]:
+    return [[*row, *["-"] * (5 - len(row))] for row in rows]
+
+
+if __name__ == "__main__":
+    main()
