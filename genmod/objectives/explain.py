@@ -85,8 +85,8 @@ class Explanation:
         if self.rises is not None:
             low, high = self.rises
             return (
-                f"nothing: the weight rises with the log-SNR between {low:z.1f} and {high:z.1f}, so that "
-                "in a mixture of bounds some would count negatively"
+                f"nothing: the weight rises with the log-SNR between {low:z.1f} and {high:z.1f}, so some "
+                "bounds would count negatively"
             )
         if not self.monotone:
             return "nothing: some weights are negative"

@@ -16,8 +16,9 @@ from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.models import VAE, LatentDiffusion
 from genmod.nn import Convolutions
-from genmod.objectives import Beta, Bound, Objective, WarmUp
+from genmod.objectives import Beta, Bound, MinSNR, Objective, WarmUp
 from genmod.training import Step, Validation, checkpoint, fit
+from genmod.visits import Importance
 from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -146,6 +147,22 @@ def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
     found = run(vae(), tmp_path / "run", objective=WarmUp(20))
     assert found.losses == expected.losses[5:]
     assert torch.equal(found.final, expected.final)
+
+
+def test_the_levels_that_visits_learned_to_look_at_are_kept(tmp_path: Path) -> None:
+    """Importance resumes with the density it had; that it learned changes the run."""
+
+    def objective(least: float) -> Objective:
+        return MinSNR(5.0, Importance(bins=4, least=least))
+
+    expected = run(diffusion(), None, objective=objective(1))
+    run(diffusion(), tmp_path / "run", stop=7, objective=objective(1))
+    found = run(diffusion(), tmp_path / "run", objective=objective(1))
+    assert found.losses == expected.losses[5:]
+    assert torch.equal(found.final, expected.final)
+    even = run(diffusion(), None, objective=objective(200))
+    assert even.losses[0] == expected.losses[0]
+    assert even.losses[-1] != expected.losses[-1]
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
