@@ -21,7 +21,6 @@ from tests.oracles import (
     MILD,
     Bent,
     GaussianData,
-    RectifiedFlow,
     VarianceExploding,
     bent,
     constant_noise,
