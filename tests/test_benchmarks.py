@@ -110,6 +110,21 @@ def test_steps(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("as_users_run")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' own
+def test_sampling(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sampling.json"
+    tiny = ["--rounds", "1", "--threads", "1", "--batch", "1", "--steps", "3", "--out", str(out)]
+    script("sampling").main(tiny)
+    assert "noise alone" in capsys.readouterr().out
+    found = read(out)
+    for prediction in ("epsilon", "sample"):
+        case = found[prediction]
+        assert isinstance(case, dict)
+        assert {"DDIM", "DDPM", "DPM-Solver++ 2M", "noise"} <= case["seconds a path"].keys()
+        assert all(seconds[0] > 0 for seconds in case["seconds a path"].values())
+
+
+@pytest.mark.usefixtures("as_users_run")
 def test_mnist(
     script: Script,
     tmp_path: Path,

@@ -8,14 +8,6 @@ The flow solved for :math:`\hat x` as a function of :math:`\ell = \log(\alpha/\s
 With :math:`\hat x` a Taylor polynomial around the step's start, whose derivatives come from past
 evaluations, the integral is :math:`h \sum_k \varphi_{k+1}(-h)\, h^k \hat x^{(k)}`.
 
-**As published and corrected.** From Newton's differences :math:`[01] = (\hat x_0 - \hat x_1) / h_0`,
-:math:`[12] = (\hat x_1 - \hat x_2) / h_1` and :math:`[012] = ([01] - [12]) / (h_0 + h_1)`, the
-derivatives are :math:`\hat x' = [01] + h_0 [012]` and :math:`\hat x'' = 2\,[012]`, since a quadratic's
-second divided difference is half of its second derivative. The published third-order update puts
-:math:`[012]` for :math:`\hat x''`: the step's local error is then of third order and the sampler's of
-second. Third order also needs a start that is not first order: one midpoint step (2S, one evaluation
-more). ``DPMSolver(order=3)`` does both; ``published=True`` neither.
-
 Reference: Lu, Zhou, Bao, Chen, Li, Zhu, "DPM-Solver++: fast solver for guided sampling of diffusion
 probabilistic models" (2022), algorithms 1 and 2, section 5, appendix A.
 """
@@ -35,7 +27,15 @@ from genmod.schedules import Schedule
 
 
 class DPMSolver(Linear):
-    """DPM-Solver++ of order 1 (which is Euler), 2 (2M) or 3 (3M); one evaluation a step.
+    r"""DPM-Solver++ of order 1 (which is Euler), 2 (2M) or 3 (3M); one evaluation a step.
+
+    **As published and corrected.** From Newton's differences :math:`[01] = (\hat x_0 - \hat x_1) / h_0`,
+    :math:`[12] = (\hat x_1 - \hat x_2) / h_1` and :math:`[012] = ([01] - [12]) / (h_0 + h_1)`, the
+    derivatives are :math:`\hat x' = [01] + h_0 [012]` and :math:`\hat x'' = 2\,[012]`, since a quadratic's
+    second divided difference is half of its second derivative. The published third-order update puts
+    :math:`[012]` for :math:`\hat x''`: the step's local error is then of third order and the sampler's of
+    second. Third order also needs a start that is not first order: one midpoint step (2S, one evaluation
+    more). ``DPMSolver(order=3)`` does both; ``published=True`` neither.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.

@@ -8,12 +8,6 @@ one, :math:`\bar\varepsilon = \hat\varepsilon_0 + \sum_j w_j (\hat\varepsilon_{-
 the first part is Euler's step in :math:`\hat x`, and what is added carries the factor
 :math:`\sigma_s (1 - e^h)`, so nothing is divided by :math:`\alpha`.
 
-In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`, so the
-weights are the right ones where steps are equal in :math:`r`; on other smooth grids, second order is left.
-Where :math:`\hat x` does not answer to the state (near pure noise), an error of the state grows from step
-to step if log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one: with few steps even in
-log-SNR take a lower order, or a grid with shorter steps there (:class:`~genmod.samplers.Polynomial`).
-
 Reference: Liu, Ren, Lin, Zhao, "Pseudo numerical methods for diffusion models on manifolds" (2022),
 eq. 12; started without its Runge-Kutta steps by Zhang, Chen, "Fast sampling of diffusion models with
 exponential integrator" (2023), appendix H.
@@ -43,7 +37,13 @@ ADAMS_BASHFORTH = (
 
 
 class IPNDM(Sampler):
-    """iPNDM of order 1 (which is Euler) to 4: one evaluation a step.
+    r"""iPNDM of order 1 (which is Euler) to 4: one evaluation a step.
+
+    In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`, so
+    the weights are the right ones where steps are equal in :math:`r`; on other smooth grids, second order
+    is left. Where :math:`\hat x` does not answer to the state (near pure noise), an error grows from step
+    to step if log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one: with few steps take
+    a lower order, or a grid with shorter steps there (:class:`~genmod.samplers.Polynomial`).
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.

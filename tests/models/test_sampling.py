@@ -11,8 +11,9 @@ from torch import Tensor
 
 from genmod import random
 from genmod.denoisers import Denoised, Denoiser
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import VAE, Diffusion, LatentDiffusion, LatentModel
 from genmod.nn import MLP
+from genmod.priors import Denoising
 from genmod.samplers import (
     DDIM,
     Ancestral,
@@ -33,6 +34,12 @@ SCHEDULE = LinearLogSNR(5.0, -5.0)
 def bent(steps: int | None = 6) -> Diffusion:
     """A diffusion whose denoiser treats every entry alike, whatever the batch."""
     return Diffusion((2,), denoiser=Bent(), schedule=SCHEDULE, steps=steps).double()
+
+
+def prior(model: LatentModel) -> Denoising:
+    """A diffusion's prior, as what it is."""
+    assert isinstance(model.prior, Denoising)
+    return model.prior
 
 
 @pytest.mark.parametrize("sampler", [None, *EVERY], ids=repr)
@@ -59,7 +66,7 @@ def test_sample_decodes_the_last_of_its_states(sampler: Sampler) -> None:
     times = UniformLogSNR().times(SCHEDULE, 4)
     with random.keyed(0), torch.no_grad():
         z = random.normal((3, 2), F64)
-        path = list(sampler.of(model.prior.denoiser, SCHEDULE).path(z, times))
+        path = list(sampler.of(prior(model).denoiser, SCHEDULE).path(z, times))
         expected = model.decoder(path[-1]).sample()
     with random.keyed(0):
         found = model.sample(3, sampler=sampler, steps=4, grid=UniformLogSNR())
@@ -82,8 +89,8 @@ def test_the_chain_is_the_customary_way() -> None:
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[1], found[2])
     continuous = bent(None)
-    assert len(list(continuous.states(1))) == continuous.prior.resolution - 1
-    assert len(list(continuous.states(1, grid=UniformTime()))) == continuous.prior.resolution - 1
+    assert len(list(continuous.states(1))) == prior(continuous).resolution - 1
+    assert len(list(continuous.states(1, grid=UniformTime()))) == prior(continuous).resolution - 1
 
 
 def test_the_callers_noise_is_left_alone_between_states() -> None:
@@ -134,9 +141,9 @@ def test_a_sampler_that_is_bound_keeps_its_denoiser() -> None:
     """The model completes what is missing only. Flipped: ``of`` for ``complete``."""
     model = bent()
     plain = model.sample(2, sampler=Euler(), steps=3, seeds=[0, 1])
-    wrapped = Euler(Shifted(model.prior.denoiser))
+    wrapped = Euler(Shifted(prior(model).denoiser))
     assert not torch.allclose(model.sample(2, sampler=wrapped, steps=3, seeds=[0, 1]), plain)
-    own = Euler(model.prior.denoiser, SCHEDULE)
+    own = Euler(prior(model).denoiser, SCHEDULE)
     assert torch.equal(model.sample(2, sampler=own, steps=3, seeds=[0, 1]), plain)
     with pytest.raises(ValueError, match="bound to another schedule than the model's"):
         model.sample(2, sampler=Euler(Bent(), LinearLogSNR(4.0, -4.0)), steps=3)
@@ -153,7 +160,7 @@ def test_a_latent_diffusion_walks_its_inner_latents() -> None:
     sampler = DPMSolver(order=2)
     found = model.sample(3, sampler=sampler, steps=4, seeds=[5, 6, 7])
     with random.seeded([5, 6, 7]), torch.no_grad():
-        z_0 = sampler.of(inner.prior.denoiser, SCHEDULE).run(
+        z_0 = sampler.of(prior(inner).denoiser, SCHEDULE).run(
             random.normal((3, 3), F64), UniformTime().times(SCHEDULE, 4)
         )
         z = 1 + 2 * inner.decoder(z_0).sample()
