@@ -88,7 +88,7 @@ def rings(data: GaussianData) -> Tensor:
 
 @pytest.mark.parametrize(
     "schedule",
-    [SHORT, Cosine(0.008, 6.0, -10.0), VarianceExploding(SHORT), RectifiedFlow(SHORT)],
+    [Cosine(0.008, 6.0, -10.0), VarianceExploding(SHORT), RectifiedFlow(SHORT)],
     ids=repr,
 )
 def test_gaussian_data_have_the_density_of_the_affine_flow(schedule: Schedule) -> None:
@@ -201,7 +201,7 @@ def test_the_bound_of_gaussian_data_is_tight_draw_by_draw() -> None:
     """
     data = correlated()
     model, x = exact_diffusion(data, WIDE, None), data.law.sample((40,))
-    found = flow_bound(model, x, steps=96, importance=2, seed=2)
+    found = flow_bound(model, x, steps=64, importance=1, seed=2)
     report = found.report
     torch.testing.assert_close(values(report), data.law.log_prob(x), rtol=0, atol=4e-4)
     assert report.importance is not None
@@ -223,7 +223,7 @@ def test_a_decoder_that_is_not_the_posterior_leaves_a_gap_that_draws_close() -> 
     eye = torch.eye(3, dtype=F64)
     evidence = MultivariateNormal(law.mean, law.covariance_matrix + std**2 * eye)
     x = data.law.sample((250,))
-    found = flow_bound(model, x, steps=32, importance=5)
+    found = flow_bound(model, x, steps=24, importance=3)
     report, truth = found.report, evidence.log_prob(x)
     assert report.importance is not None
     assert report.value.mean < report.importance.mean < float(truth.mean())
@@ -248,7 +248,7 @@ def test_integers_are_priced_as_a_mass_that_sums_to_one() -> None:
     model = Diffusion(2, bins=3, width=8, schedule=LinearLogSNR(3.0, -6.0)).double()
     for parameter in model.prior.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    x, draws = torch.cartesian_prod(torch.arange(3), torch.arange(3)), 200
+    x, draws = torch.cartesian_prod(torch.arange(3), torch.arange(3)), 100
     report = flow_bound(model, x.repeat_interleave(draws, 0), steps=12).report
     assert report.measure is Measure.MASS
     assert report.bits_per_dim is not None
