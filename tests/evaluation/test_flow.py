@@ -245,11 +245,11 @@ def test_integers_are_priced_as_a_mass_that_sums_to_one() -> None:
 
     Flipped: the sign of the trace.
     """
-    model = Diffusion(2, bins=3, width=8, schedule=LinearLogSNR(3.0, -6.0)).double()
-    for parameter in model.prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    x, draws = torch.cartesian_prod(torch.arange(3), torch.arange(3)), 100
-    report = flow_bound(model, x.repeat_interleave(draws, 0), steps=12).report
+    points = torch.stack([real(-1.0, 0.0), real(1.0, 1.0), real(0.0, -1.0)])
+    denoiser = EmpiricalDenoiser(points, std=0.3)
+    model = Diffusion(2, bins=3, denoiser=denoiser, schedule=LinearLogSNR(3.0, -6.0)).double()
+    x, draws = torch.cartesian_prod(torch.arange(3), torch.arange(3)), 300
+    report = flow_bound(model, x.repeat_interleave(draws, 0), steps=24).report
     assert report.measure is Measure.MASS
     assert report.bits_per_dim is not None
     weights = values(report).reshape(9, draws).exp()
