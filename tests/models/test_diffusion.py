@@ -152,7 +152,7 @@ def test_reconstruct_encode_and_decode() -> None:
     """The code of Gaussian data is the exact flow's; decoding it gives the data back.
 
     At each time an axis has variance ``alpha^2 l + sigma^2``; the flow keeps standard scores.
-    Flipped: the sign of ``x_hat`` in ``Heun._slope``.
+    Flipped: the sign of ``there`` in ``flow._pairs``.
     """
     data, schedule = correlated(), LinearLogSNR(9.0, -5.0)
     model = Diffusion((3,), denoiser=data.denoiser(), schedule=schedule).double()

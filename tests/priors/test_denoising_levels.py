@@ -179,7 +179,7 @@ def test_the_bound_knows_log_snr_alone(kind: type[VarianceExploding], steps: int
 def test_samples_and_codes_know_log_snr_alone(kind: type[VarianceExploding]) -> None:
     """The same draws and the same probability flow, up to the scale of the state.
 
-    Flipped: ``alpha`` against ``1 / alpha`` in ``Heun.step``.
+    Flipped: ``state * length`` for ``state / length`` in ``Sampler._states``.
     """
     data = correlated()
     a, b = (exact_diffusion(data, schedule, 6, resolution=16) for schedule in (MILD, kind(MILD)))
