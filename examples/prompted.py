@@ -68,8 +68,8 @@ def main(data: Dataset, words: Prompts, texts: Sequence[str], steps: int) -> Non
     left, right = (draw(model, labels, w).unflatten(0, (-1, SHOWN)) for w in SCALES)
     sides = torch.cat([left, torch.full_like(left[:, :1], torch.nan), right], 1) / (data.bins - 1)
     rows = [plots.Row(text or "(anything)", row) for text, row in zip(texts, sides, strict=True)]
-    title = " and ".join(f"w = {w:g}" for w in SCALES)
-    plots.save(plots.strips(rows, f"Guided by {title}, from the same noise"), FIGURE)
+    title = "w = {:g} on the left, w = {:g} on the right, from the same noise".format(*SCALES)
+    plots.save(plots.strips(rows, title), FIGURE)
     print(f"figure: {FIGURE}")
 
 
