@@ -1,4 +1,4 @@
-"""Text to image, small: a latent diffusion that is told what to draw, in words.
+"""Text to image, small: a latent diffusion that is told what to draw, in words; and told more loudly.
 
 Run ``python examples/prompted.py``, or with ``--data mnist`` or ``--data fashion_mnist``, and with
 prompts of your own: ``--prompts "a seven" "three, please"``. The figure is runs/examples/prompted.png.
@@ -14,10 +14,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from genmod import plots
 from genmod.data import CLOTHES, DIGITS, Dataset, Prompts, conditional, digits, fashion_mnist, mnist
+from genmod.denoisers import Guided
 from genmod.evaluation import evaluate
-from genmod.models import LatentDiffusion
+from genmod.models import LatentDiffusion, with_denoiser
 from genmod.nn import Labels, nothing_like
 from genmod.objectives import Beta
+from genmod.random import keyed
 from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {
@@ -27,6 +29,7 @@ DATA: dict[str, Callable[[], Dataset]] = {
 }
 WORDS = {"digits": Prompts(DIGITS), "mnist": Prompts(DIGITS), "fashion_mnist": Prompts(CLOTHES)}
 FIGURE = Path("runs/examples/prompted.png")
+SCALES, SHOWN = (1.0, 3.0), 6  # of guidance (1 is none), and images of each
 
 
 def main(data: Dataset, words: Prompts, texts: Sequence[str], steps: int) -> None:
@@ -54,17 +57,19 @@ def main(data: Dataset, words: Prompts, texts: Sequence[str], steps: int) -> Non
 
     # Are prompts obeyed? A judge that never saw a sample: the nearest training images.
     model.cpu()
-    judge = KNeighborsClassifier(3).fit(flat(data.train[:5000]), data.labels["train"][:5000])
+    judge = KNeighborsClassifier(3).fit(data.train[:5000].flatten(1), data.labels["train"][:5000])
     asked = torch.arange(200) % words.classes
-    agreed = judge.score(flat(draw(model, asked)), asked)
-    right = judge.score(flat(test), told)
-    print(f"the judge agrees with {agreed:.0%} of 200 prompts; on test images with {right:.0%}")
+    obeyed = {w: judge.score(draw(model, asked, w).flatten(1), asked) for w in SCALES}
+    on_test = judge.score(test.flatten(1), told)
+    print(f"the judge agrees with 200 prompts, by w: {obeyed}; on test images: {on_test:.2f}")
 
-    rows = [
-        plots.Row(text or "(anything)", draw(model, label.expand(10)) / (data.bins - 1))
-        for text, label in zip(texts, words.encode(texts), strict=True)
-    ]
-    plots.save(plots.strips(rows), FIGURE)
+    # Left and right from the same noise; between them an empty place.
+    labels = words.encode(texts).repeat_interleave(SHOWN)
+    left, right = (draw(model, labels, w).unflatten(0, (-1, SHOWN)) for w in SCALES)
+    sides = torch.cat([left, torch.full_like(left[:, :1], torch.nan), right], 1) / (data.bins - 1)
+    rows = [plots.Row(text or "(anything)", row) for text, row in zip(texts, sides, strict=True)]
+    title = "w = {:g} on the left, w = {:g} on the right, from the same noise".format(*SCALES)
+    plots.save(plots.strips(rows, title), FIGURE)
     print(f"figure: {FIGURE}")
 
 
@@ -76,14 +81,11 @@ def first(data: Dataset, count: int) -> Dataset:
 
 
 @torch.no_grad()
-def draw(model: LatentDiffusion, labels: torch.Tensor) -> torch.Tensor:
-    """A latent for each label, and the image that the decoder expects for it."""
-    return model.decoder(model.prior.sample(len(labels), labels), labels).mean
-
-
-def flat(images: torch.Tensor) -> torch.Tensor:
-    """Images as rows of numbers."""
-    return images.flatten(1)
+def draw(model: LatentDiffusion, labels: torch.Tensor, scale: float) -> torch.Tensor:
+    """A latent for each label, guided towards it, and the image that the decoder expects."""
+    guided = with_denoiser(model, lambda denoiser: Guided(denoiser, scale))
+    with keyed(0):
+        return model.decoder(guided.prior.sample(len(labels), labels), labels).mean
 
 
 if __name__ == "__main__":

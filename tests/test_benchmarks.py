@@ -271,3 +271,60 @@ def test_overhead(
     monkeypatch.setattr(overhead.Case.require_equal_losses, "__defaults__", (64, 10))
     overhead.main()
     assert "digits diffusion" in capsys.readouterr().out
+
+
+def brief(setting: Setting) -> Diffusion:
+    """A short chain that takes no time."""
+    return Diffusion(setting.data.shape, setting.data.bins, steps=4, width=8)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_few_steps(
+    script: Script,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Twice: the second run reads the model that the first has trained, and finds the same numbers."""
+    benchmark, model, out = script("few_steps"), tmp_path / "model", tmp_path / "few_steps.json"
+    data = dataset(torch.randint(0, 256, (500, 1, 8, 8)), name="mnist", bins=256)
+    monkeypatch.setitem(benchmark.LOADERS, "mnist", lambda root: data)
+    members = [Member("diffusion", brief, Plan(10, batch_size=4))]
+    monkeypatch.setattr(script("mnist"), "IMAGES", members)
+    tiny = ["--model", str(model), "--minutes", "0.001", "--threads", "1", "--samples", "70"]
+    tiny += ["--out", str(out), "--evaluations", "5"]
+    benchmark.main(tiny)
+    printed = capsys.readouterr().out
+    assert "Euler = DDIM eta=0 = DPM-Solver 1 " in printed
+    assert "UniformLogSNR(), which is t here" in printed
+    assert "the chain, 3 evaluations" in printed
+    assert benchmark.NAMES[-1] in printed
+    first = read(out)
+    found, chain = first["found"], first["chain"]
+    assert isinstance(found, list)
+    assert isinstance(chain, dict)
+    assert len(found) == 2 * 11
+    for each in found:
+        short = each["sampler"] in ("Heun", "StochasticHeun")
+        assert each["evaluations"] == (4 if short else each["budget"])
+        assert each["quality"]["zero"] == chain["zero"]
+        assert each["quality"]["samples"] == 70
+    benchmark.main([*tiny, "1", "--samplers", "DDIM eta=1", "Heun"])
+    printed = capsys.readouterr().out
+    assert "trained for" in printed
+    assert "Heun, 1 evaluations: -" in printed
+    again = read(out)
+    assert again["chain"] == chain
+    assert again["decoder"] == first["decoder"]
+    mine = [each["quality"] for each in found if each["sampler"] in ("Ancestral", "Heun")]
+    assert isinstance(again["found"], list)
+    assert [each["quality"] for each in again["found"] if each["budget"] == 5] == mine
+
+
+def test_steps_are_the_most_that_evaluations_pay_for(script: Script) -> None:
+    contenders = script("contenders")
+    known = contenders.samplers(LinearBeta(10))
+    steps = {name: contenders.steps_within(each, 5) for name, each in known.items()}
+    assert steps.pop("Heun") == steps.pop("StochasticHeun") == 2
+    assert steps.pop("DPM-Solver 3M") == 4
+    assert set(steps.values()) == {5}
