@@ -84,5 +84,5 @@ def change(clips: torch.Tensor) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=500, help="steps of training")
+    parser.add_argument("--steps", type=int, default=300, help="steps of training")
     main(parser.parse_args().steps)
