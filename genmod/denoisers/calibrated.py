@@ -112,10 +112,10 @@ def calibrate(
 
     >>> from genmod.denoisers import GaussianDenoiser
     >>> from genmod.schedules import LinearLogSNR
-    >>> x = torch.randn(1000, 2)
-    >>> found = calibrate(GaussianDenoiser(torch.zeros(2), torch.eye(2)), LinearLogSNR(), x)
-    >>> found.error(torch.tensor([-20.0, 0.0, 20.0])).round(decimals=1)
-    tensor([0.0000, 0.5000, 1.0000])
+    >>> standard = GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> found = calibrate(standard, LinearLogSNR(8.0, -8.0), torch.randn(20_000, 2), levels=33)
+    >>> [round(u, 1) for u in found.error(torch.tensor([-20.0, 0.0, 20.0])).tolist()]
+    [0.0, 0.5, 1.0]
     """
     require(len(x) >= 1, "no data", "at least one sample", "a thousand are plenty")
     require(levels >= 2, f"levels={levels}", "at least 2", "64 follow any curve")
