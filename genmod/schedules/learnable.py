@@ -145,6 +145,7 @@ class Monotone(Learnable):
         weight, steepness = weight.exp(), steepness.exp()
         risen = (steepness * t[..., None] + shift).sigmoid()
         start, end = shift.sigmoid(), (steepness + shift).sigmoid()
-        width = 1 + (end - start) @ weight
-        slope = 1 + (risen * (1 - risen)) @ (weight * steepness)
-        return (t + (risen - start) @ weight) / width, slope / width
+        # Sums and no products of matrices: autocast would make those in half precision.
+        width = 1 + ((end - start) * weight).sum()
+        slope = 1 + (risen * (1 - risen) * weight * steepness).sum(-1)
+        return (t + ((risen - start) * weight).sum(-1)) / width, slope / width

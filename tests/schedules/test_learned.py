@@ -254,6 +254,9 @@ def test_a_cast_model_keeps_its_schedule_and_a_copy_its_own() -> None:
     twin = copy.deepcopy(schedule).half()
     assert torch.equal(twin.log_snr(t), before)
     assert all(p.dtype is torch.float32 for p in twin.parameters())
+    single = schedule.slope(t.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(schedule.slope(t.float()), single)
     fresh = Monotone(CLEAN, NOISY)
     fresh.load_state_dict(twin.state_dict())
     assert torch.equal(fresh.log_snr(t), before)
