@@ -134,15 +134,17 @@ def steps(schedule: Schedule, t: Tensor, error: Tensor) -> Rate:
     with torch.no_grad():
         log_snr, gap = schedule.log_snr(t), -schedule.slope(t)
     rate = steps_of(bent(None), torch.zeros(1, 2), 1)
-    columns = {
-        "log_snr": log_snr,
-        "gap": gap,
-        "error": error,
-        "nats": 0.5 * gap * error,
-        "level": t,
-    }
     ones = torch.ones_like(t)[:, None]
-    return replace(rate, weight=ones, share=ones, **{n: v[:, None] for n, v in columns.items()})
+    return replace(
+        rate,
+        nats=(0.5 * gap * error)[:, None],
+        weight=ones,
+        level=t[:, None],
+        log_snr=log_snr[:, None],
+        gap=gap[:, None],
+        error=error[:, None],
+        share=ones,
+    )
 
 
 # ---------------------------------------------------------------------- the same weight, stated twice
