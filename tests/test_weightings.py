@@ -137,13 +137,13 @@ def steps(schedule: Schedule, t: Tensor, error: Tensor) -> Rate:
     ones = torch.ones_like(t)[:, None]
     return replace(
         rate,
+        nats=(0.5 * gap * error)[:, None],
         weight=ones,
-        share=ones,
+        level=t[:, None],
         log_snr=log_snr[:, None],
         gap=gap[:, None],
         error=error[:, None],
-        nats=(0.5 * gap * error)[:, None],
-        level=t[:, None],
+        share=ones,
     )
 
 

@@ -5,8 +5,8 @@ from genmod.objectives.base import broken_terms as broken_terms
 from genmod.objectives.bounds import Beta as Beta
 from genmod.objectives.bounds import Bound as Bound
 from genmod.objectives.bounds import WarmUp as WarmUp
-from genmod.objectives.explain import Explanation as Explanation
-from genmod.objectives.explain import explain as explain
+from genmod.objectives.explanation import Explanation as Explanation
+from genmod.objectives.explanation import explain as explain
 from genmod.objectives.hybrid import Hybrid as Hybrid
 from genmod.objectives.learned_schedule import LearnedSchedule as LearnedSchedule
 from genmod.objectives.published import EDM as EDM
