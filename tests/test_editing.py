@@ -33,13 +33,13 @@ def model_of(data: GaussianData, resolution: int = 60) -> LatentModel:
 
 
 def test_without_noise_the_data_come_back() -> None:
-    """At t = 0 an edit is ``alpha_0 x + sigma_0 eps``, whatever the denoiser.
+    """At t = 0 an edit is ``alpha_0 x + sigma_0 eps``, and no step of any length is taken.
 
-    Changed: ``t > 0`` to ``t >= 0`` (a chain of steps of no length gives NaN).
+    Changed: ``t > 0`` to ``t >= 0``.
     """
     x = DATA.law.sample((4_000,))
     alpha, sigma = (float(v) for v in SCHEDULE.scales(real(0.0)))
-    off = sdedit(model_of(DATA), x, 0.0) - alpha * x
+    off = sdedit(model_of(DATA), x, 0.0, sampler=Unasked) - alpha * x
     assert_mean(off, 0.0)
     assert_mean(off.square(), sigma**2 + 1e-12)
     # Integers: the decoder's logistic, an eighth of a bin wide, leaves a bin at its own rate.
@@ -73,6 +73,20 @@ def test_half_way_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
     alpha, sigma = (float(v) for v in SCHEDULE.scales(real(t)))
     assert_mean(found, alpha**2 * 2.0)
     assert_mean((found - alpha**2 * 2.0).square(), alpha**2 * sigma**2 + sigma**2)
+
+
+class Unasked(Ancestral):
+    """A sampler that is not to be used."""
+
+    def step(
+        self,
+        z_t: torch.Tensor,
+        t: torch.Tensor,
+        s: torch.Tensor,
+        context: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Refused."""
+        raise AssertionError("a step was taken")
 
 
 class Exact(Ancestral):
