@@ -194,7 +194,7 @@ def test_a_wrapped_model_shares_everything_else() -> None:
     """Chain and last step ask the wrapped denoiser; schedule, scale and parameters are the same objects,
     and the model it was made of is as it was.
 
-    Changed: the parameters left out of what is kept.
+    Changed: the modules left out of what is kept.
     """
     model = Diffusion((1, 8, 8), bins=17, width=8, steps=4)
     guided = with_denoiser(model, lambda d: Guided(d, 2.0, worse=d))
@@ -219,12 +219,16 @@ def test_a_wrapped_model_shares_everything_else() -> None:
 
 
 def test_a_latent_diffusion_is_guided_inside() -> None:
-    """The nested diffusion's denoiser, found and wrapped; a VAE has none to wrap."""
+    """The nested diffusion's denoiser, found and wrapped, and the latents' scale shared; a VAE has none.
+
+    Changed: the parameters and buffers left out of what is kept.
+    """
     model = LatentDiffusion((1, 8, 8), bins=17, latents=4, width=8)
     guided = with_denoiser(model, lambda d: Guided(d, 2.0, worse=d))
     assert type(guided) is LatentDiffusion
     assert isinstance(guided.nested.model.prior.denoiser, Guided)
     assert guided.encoder is model.encoder
+    assert guided.nested.log_scale is model.nested.log_scale
     with pytest.raises(ValueError, match="a VAE with 0 denoisers"):
         with_denoiser(VAE((1, 8, 8), bins=17, latents=4), lambda d: d)
 

@@ -34,16 +34,18 @@ def pullback(
     return x_hat.detach(), pull
 
 
-def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int) -> Tensor:
+def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:
     """The solution of ``matrix(v) = b``, row by row, for a symmetric positive definite matrix.
 
-    A row stops at its type's precision, and where a direction has no positive curvature: the Jacobian
-    of a network is only nearly symmetric.
+    A row stops at its type's precision, and takes no step along a direction whose curvature is less than
+    half of what the matrix is known to have. A network's Jacobian is neither symmetric nor positive, and
+    one such direction makes a step that no later one takes back.
 
     Args:
         matrix: the product with a batch of vectors.
         b: ``(B, *event)``.
         iterations: at most so many products; as many as ``b`` has entries solve exactly.
+        least: a bound from below on the matrix's eigenvalues.
 
     Returns:
         The solution, ``(B, *event)``.
@@ -62,7 +64,8 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int) -> Tensor:
             break
         image = matrix(direction)
         curvature = event_sum(direction * image)
-        active = active & (curvature > 0)
+        # Half: where the noise of y is all there is, curvature is its bound up to rounding.
+        active = active & (curvature > 0.5 * least * event_sum(direction * direction))
         step = against(torch.where(active, square / curvature, 0.0), b)
         v, rest = v + step * direction, rest - step * image
         before, square = square, event_sum(rest * rest)

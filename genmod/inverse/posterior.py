@@ -33,7 +33,8 @@ class PosteriorDenoiser(Denoiser):
             diffusion's real data: integers lie on [-1, 1] (:class:`genmod.bins.Bins`).
         std: ``s``, of the measurement's noise; zero where it has none.
         iterations: products with the covariance that conjugate gradients may take, a backward pass of
-            the network each; as many as ``y`` has entries solve exactly.
+            the network each; as many as ``y`` has entries solve exactly, if the Jacobian is that of an
+            optimal denoiser. A trained network's is not quite, and more than a few do harm.
 
     Raises:
         ValueError: a measurement of a wrong shape, a negative std, no iteration.
@@ -42,14 +43,14 @@ class PosteriorDenoiser(Denoiser):
     y: Tensor
 
     def __init__(
-        self, denoiser: Denoiser, operator: Operator, y: Tensor, std: float, iterations: int = 5
+        self, denoiser: Denoiser, operator: Operator, y: Tensor, std: float, iterations: int = 3
     ) -> None:
         super().__init__()
         check_measurement(operator, y)
         require(
             0 <= std < float("inf"), f"std={std}", "std >= 0", "0 is a measurement without noise"
         )
-        require(iterations >= 1, f"iterations={iterations}", "at least one", "3 to 5 are customary")
+        require(iterations >= 1, f"iterations={iterations}", "at least one", "3 are customary")
         self.denoiser, self.operator = denoiser, operator
         self.std, self.iterations = std, iterations
         self.register_buffer("y", y, persistent=False)
@@ -79,7 +80,7 @@ class PosteriorDenoiser(Denoiser):
             return self.std**2 * v + self.operator(inside)
 
         residual = self.y.to(x_hat) - self.operator(x_hat)
-        solved = conjugate_gradients(seen, residual, self.iterations)
+        solved = conjugate_gradients(seen, residual, self.iterations, self.std**2)
         return Denoised(x_hat + covariance(self.operator.adjoint(solved)))
 
     def extra_repr(self) -> str:

@@ -149,7 +149,7 @@ def test_the_bias_of_the_assumed_covariances() -> None:
 
     Flipped: the sign of the residual.
     """
-    problem, schedule, steps = mixing(), LinearLogSNR(8.0, -8.0), 120
+    problem, schedule, steps = mixing(std=0.5), LinearLogSNR(6.0, -6.0), 50
     args = problem.data.denoiser(), problem.operator, problem.y, problem.std
     exact = GaussianData(*affine_law(problem.posterior().denoiser(), schedule, steps, 3))
     found = [
@@ -237,6 +237,20 @@ def test_a_direction_without_curvature_ends_a_row() -> None:
     b = real(1.0, 2.0)[None]
     for matrix in (torch.neg, torch.zeros_like):
         assert torch.equal(conjugate_gradients(matrix, b, 3), torch.zeros_like(b))
+
+
+def test_a_direction_of_less_curvature_than_there_can_be_is_left_out() -> None:
+    """``s^2 I + C`` with a ``C`` that is no covariance: nearly singular, and the step is not taken; the
+    bound itself is enough curvature, down to rounding.
+
+    Changed: ``0.5 * least`` to 0; to 1.
+    """
+    b, s = real(1.0, 0.0)[None], 0.3
+    wrong = torch.tensor([-(s**2) + 1e-6, 0.0], dtype=F64)
+    found = conjugate_gradients(lambda v: s**2 * v + wrong * v, b, 3, s**2)
+    assert torch.equal(found, torch.zeros_like(b))
+    found = conjugate_gradients(lambda v: s**2 * v * (1 - 1e-15), b, 3, s**2)
+    torch.testing.assert_close(found, b / s**2)
 
 
 def test_schedules_of_other_scales_give_the_same_posterior() -> None:
