@@ -12,7 +12,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.bounds import Bound
-from genmod.objectives.weighted import Weighted
+from genmod.objectives.weighted import BoundWeighted, Weighted
 from genmod.priors import Denoising
 from genmod.schedules import Learnable, gated
 from genmod.types import Batch, PerSample
@@ -52,9 +52,9 @@ class LearnedSchedule(Objective):
         inner = inner or Bound()
         super().__init__(inner.draws)
         require(
-            isinstance(inner, Bound | Weighted),
+            isinstance(inner, Bound | Weighted | BoundWeighted),
             f"{type(inner).__name__} as the inner objective",
-            "Bound, or Weighted with a function of the log-SNR",
+            "Bound, or weights of it by the log-SNR (Weighted, Sigmoid, EDM)",
             "the mean of others depends on the schedule: it would learn to visit what costs little",
         )
         self.inner = inner
