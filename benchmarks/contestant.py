@@ -125,16 +125,8 @@ class Contestant:
             self.look()
 
     def advance(self) -> None:
-        """One step: the same batch, levels and noise for all."""
-        x = Bins(256).center(self.batches(self.step)[0])
-        with random.keyed(self.batches.seed, self.step):
-            u = random.stratified(len(x), 1, torch.float64)[:, 0]
-            eps = random.normal_like(x)
-        log_snr = self.schedule.table[(u * LEVELS).long()].to(x.dtype)
-        alpha, sigma = scales_of(log_snr, x)
-        x_hat = self.denoiser(alpha * x + sigma * eps, log_snr).x_hat
-        # (alpha / sigma) (x - x_hat) is eps_hat - eps.
-        loss = (alpha / sigma * (x - x_hat)).square().mean()
+        """One step, and a step of the average."""
+        loss = self.loss()
         self.optimizer.param_groups[0]["lr"] = self.rate * min(1, (self.step + 1) / WARMUP)
         self.optimizer.zero_grad()
         loss.backward()
@@ -145,6 +137,18 @@ class Contestant:
             decay = min(EMA, (self.step - 1) / (self.step + 8))
             pairs = list(self.averaged.parameters()), list(self.network.parameters())
             torch._foreach_lerp_(*pairs, 1 - decay)
+
+    def loss(self) -> Tensor:
+        """The mean squared error of the noise: the same batch, levels and noise for all."""
+        x = Bins(256).center(self.batches(self.step)[0])
+        with random.keyed(self.batches.seed, self.step):
+            u = random.stratified(len(x), 1, torch.float64)[:, 0]
+            eps = random.normal_like(x)
+        log_snr = self.schedule.table[(u * LEVELS).long()].to(x.dtype)
+        alpha, sigma = scales_of(log_snr, x)
+        x_hat = self.denoiser(alpha * x + sigma * eps, log_snr).x_hat
+        # (alpha / sigma) (x - x_hat) is eps_hat - eps.
+        return (alpha / sigma * (x - x_hat)).square().mean()
 
     def look(self) -> None:
         """Add a row to the curve: the better of the weights and their average, for each number."""

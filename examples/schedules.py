@@ -4,11 +4,12 @@ Run ``python examples/schedules.py``, or with ``--data mnist`` (the network is t
 figures are runs/examples/schedules.png (the schedules), runs/examples/schedules_steps.png (what each
 noise level costs) and runs/examples/schedules_samples.png (samples).
 
-Both are cut to the same ends, so both chains pay for the same: only how many of their steps lie at
-which noise differs. L_simple counts steps alike, so a schedule is part of what it asks for.
+Both are cut to the same ends, so that their chains go the same way and differ only in how many of
+their steps lie where. L_simple counts all steps alike, so a schedule is part of what it asks for.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from genmod.evaluation import evaluate
 from genmod.models import Diffusion
 from genmod.nn import Convolutions, Networks, Perceptrons
 from genmod.objectives import Bound, Objective, Simple
-from genmod.schedules import Cosine, LinearBeta, Schedule
+from genmod.schedules import Cosine, LinearBeta, Schedule, Table
 from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
@@ -30,12 +31,14 @@ NETWORKS: dict[str, Networks] = {
     "mnist": Convolutions(dropout=0.1),
 }
 FIGURE = Path("runs/examples/schedules.png")
-LINEAR = LinearBeta(1000)
-SCHEDULES: dict[str, Schedule] = {
-    "linear betas": LINEAR,
-    "cosine": Cosine(0.008, *LINEAR.ends()),
-}
 OBJECTIVES: dict[str, Objective] = {"L_simple": Simple(), "L": Bound()}
+
+
+def schedules(bins: int) -> dict[str, Schedule]:
+    """The two, from noise as wide as a bin on [-1, 1] to almost nothing but noise."""
+    table = LinearBeta(1000).table
+    linear = Table(table[(table < 2 * math.log((bins - 1) / 2)) & (table > -6)])
+    return {"linear betas": linear, "cosine": Cosine(0.008, *linear.ends())}
 
 
 def main(data: Dataset, steps: int) -> None:
@@ -43,9 +46,10 @@ def main(data: Dataset, steps: int) -> None:
     assert data.bins is not None
     # A few hundred images are enough to choose the best weights by.
     fewer = replace(data, validation=data.validation[:500], labels=None)
+    shown = schedules(data.bins)
     pictures, profiles = {"test images": data.test[:36]}, {}
     for objective, asked in OBJECTIVES.items():
-        for name, schedule in SCHEDULES.items():
+        for name, schedule in shown.items():
             torch.manual_seed(0)
             network = NETWORKS[data.name].denoiser(data.shape)
             model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
@@ -60,7 +64,7 @@ def main(data: Dataset, steps: int) -> None:
             assert report.scores.levels is not None
             profiles[f"{objective}, {name}"] = report.scores.levels
 
-    plots.save(plots.schedules(SCHEDULES), FIGURE)
+    plots.save(plots.schedules(shown), FIGURE)
     profile, drawn = (FIGURE.with_stem(f"schedules_{name}") for name in ("steps", "samples"))
     plots.save(plots.step_profile(profiles), profile)
     plots.save(plots.samples(pictures, highest=data.bins - 1), drawn)

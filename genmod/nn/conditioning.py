@@ -26,10 +26,21 @@ NOTHING = -1
 def nothing_like(context: Tensor) -> Tensor:
     """A context of the same shape and type that tells nothing in any row.
 
+    Raises:
+        ValueError: a type that can hold neither (booleans, unsigned integers).
+
     >>> nothing_like(torch.tensor([3, 7])), nothing_like(torch.zeros(1, 2))
     (tensor([-1, -1]), tensor([[nan, nan]]))
     """
-    return torch.full_like(context, math.nan if context.is_floating_point() else NOTHING)
+    if context.is_floating_point():
+        return torch.full_like(context, math.nan)
+    require(
+        context.dtype in (torch.int8, torch.int16, torch.int32, torch.int64),
+        f"a context of type {context.dtype}",
+        "labels as signed integers, or floating point numbers",
+        "convert it: labels.long(), or vectors.float()",
+    )
+    return torch.full_like(context, NOTHING)
 
 
 def is_nothing(context: Tensor) -> Tensor:
