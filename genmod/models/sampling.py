@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -56,15 +57,13 @@ class Sampling:
         if self.plain:
             with self.noise:
                 return prior.sample(n, context)
-        state: State | None = None
-        for state in self.states(prior, n, context):
-            pass
-        if state is None:
+        last = deque(self.states(prior, n, context), maxlen=1)
+        if not last:
             raise ValueError(
                 "got a chain of one latent; expected steps for a sampler to take; sample it as it is, "
                 "sample(n), or say how many, sample(n, sampler=..., steps=50)"
             )
-        return state.z
+        return last[0].z
 
     def states(self, prior: Prior, n: int, context: Tensor | None) -> Iterator[State]:
         """Where ``n`` draws are after each step.

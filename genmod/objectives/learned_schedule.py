@@ -12,7 +12,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.bounds import Bound
-from genmod.objectives.weighted import BoundWeighted, Weighted
+from genmod.objectives.weighted import BoundWeighted, Weighted, require_fixed_encoder
 from genmod.priors import Denoising
 from genmod.schedules import Learnable, gated
 from genmod.types import Batch, PerSample
@@ -84,9 +84,12 @@ class LearnedSchedule(Objective):
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model without a schedule to learn, or in discrete time."""
-        self.inner.check(model)
         priors = [part for part in model.modules() if isinstance(part, Denoising)]
         learn = [p for p in priors if any(isinstance(m, Learnable) for m in p.schedule.modules())]
+        if not isinstance(self.inner, Bound):
+            # A diffusion's encoder holds its schedule, which follows another loss than the weighted one.
+            schedules = [p for prior in learn for p in prior.schedule.parameters()]
+            require_fixed_encoder(model, type(self.inner).__name__, schedules)
         require(
             bool(learn),
             f"{type(self).__name__} on a model whose schedule has nothing to learn",
