@@ -158,18 +158,17 @@ def test_the_chain_of_a_learned_variance_takes_a_measurement() -> None:
 def test_measured_variances_serve_the_chain_of_a_wrapped_model() -> None:
     """Calibrated, an optimal chain of few steps has the data's spread; with the posterior's it does not.
 
-    Its variance is the same for all entries, so the sum of variances is right, and not each.
+    Data with one variance in all directions: the measured one is then exact.
     """
     torch.manual_seed(0)
-    root = torch.linalg.cholesky(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64))
-    x = torch.randn(4000, 2, dtype=F64) @ root.T
+    known = GaussianDenoiser(torch.zeros(2, dtype=F64), 0.6 * torch.eye(2, dtype=F64))
+    x = math.sqrt(0.6) * torch.randn(4000, 2, dtype=F64)
     schedule = LinearLogSNR(8.0, -8.0)
 
     class Bare(Denoiser):
         def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
             return Denoised(known(z, log_snr).x_hat)
 
-    known = gaussian()
     model = Diffusion(2, denoiser=Bare(), schedule=schedule, steps=12).double()
     measured = with_denoiser(model, lambda d: calibrate(d, schedule, x))
     analytic = Ancestral(variance=Analytic())
@@ -177,9 +176,10 @@ def test_measured_variances_serve_the_chain_of_a_wrapped_model() -> None:
         model.sample(1, sampler=analytic)
     *_, last = measured.states(8000, sampler=analytic)
     *_, short = model.states(8000)
-    # 1.6 with a standard error of sqrt(2 * (1 + 0.36 + 0.5) / 8000) = 0.022.
-    assert last.z.var(0).sum().item() == pytest.approx(1.6, abs=4.9 * 0.022)
-    assert short.z.var(0).sum().item() < 1.6 - 4.9 * 0.022
+    # A sum of two variances of 0.6 from 8000 draws; the calibration's own error is beside it.
+    error = math.sqrt(2 * 2 * 0.36 * (1 / 8000 + 1 / 4000))
+    assert abs(last.z.var(0).sum().item() - 1.2) < 4.9 * error
+    assert short.z.var(0).sum().item() < 1.2 - 4.9 * error
 
 
 # ------------------------------------------------------------------ pure noise at the end
@@ -257,8 +257,9 @@ def test_a_conditional_diffusion_with_a_learned_variance_trains_and_samples() ->
     torch.manual_seed(0)
     model = Diffusion(2, width=16, condition=Labels(10), variance=LearnedInterpolation(), steps=12)
     x, labels = torch.randn(32, 2), torch.arange(32) % 10
-    for step in fit(model, (x, labels), Hybrid(), steps=3, batch_size=16, progress=False):
-        assert math.isfinite(step.loss)
+    loss, _ = Hybrid()(model, x, labels)
+    loss.backward()
+    assert all(p.grad is not None for p in model.prior.parameters())
     for sampler in (None, DPMSolver(order=2), Ancestral(variance=LearnedInterpolation())):
         drawn = model.sample(3, labels[:3], sampler=sampler, seeds=[5, 6, 7])
         again = model.sample(1, labels[1:2], sampler=sampler, seeds=[6])
@@ -318,7 +319,7 @@ def test_a_schedule_is_learned_beside_weights_of_the_bound(inner: Objective) -> 
     objective.check(model)
     loss, _ = objective(model, torch.randn(5, 2))
     loss.backward()
-    assert all(p.grad is not None for p in model.prior.schedule.parameters())
+    assert all(p.grad is not None for p in model.encoder.parameters())
     with pytest.raises(ValueError, match="Simple"):
         LearnedSchedule(Simple())
 

@@ -31,7 +31,10 @@ def pullback(
         (product,) = torch.autograd.grad(said.x_hat, leaf, u, retain_graph=True)
         return product
 
-    return Denoised(*(None if part is None else part.detach() for part in said)), pull
+    variance, place = (
+        None if p is None else p.detach() for p in (said.variance, said.interpolation)
+    )
+    return Denoised(said.x_hat.detach(), variance, place), pull
 
 
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int) -> Tensor:
