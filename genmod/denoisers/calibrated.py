@@ -81,6 +81,10 @@ class Calibrated(Denoiser):
         variance = self.error(log_snr) * (-log_snr).exp()
         return said._replace(variance=against(variance, z).expand_as(z))
 
+    def check(self, schedule: Schedule) -> None:
+        """Refuse what the denoiser itself refuses."""
+        self.denoiser.check(schedule)
+
     def extra_repr(self) -> str:
         """The table's size."""
         return f"levels={len(self.log_snr)}"

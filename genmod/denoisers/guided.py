@@ -24,6 +24,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.nn.conditioning import nothing_like
+from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 
 
@@ -139,6 +140,12 @@ class Guided(Denoiser):
         halves = [(None, None) if part is None else part.chunk(2) for part in both]
         told, untold = zip(*halves, strict=True)
         return Denoised(*told), Denoised(*untold)
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse what either denoiser refuses."""
+        self.denoiser.check(schedule)
+        if self.worse is not None:
+            self.worse.check(schedule)
 
     def extra_repr(self) -> str:
         """The settings."""

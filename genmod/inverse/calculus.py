@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoiser
+from genmod.denoisers import Denoised, Denoiser
 from genmod.shapes import against, event_sum
 
 Linear = Callable[[Tensor], Tensor]
@@ -15,8 +15,8 @@ Linear = Callable[[Tensor], Tensor]
 
 def pullback(
     denoiser: Denoiser, z: Tensor, log_snr: Tensor, context: Tensor | None = None
-) -> tuple[Tensor, Linear]:
-    r""":math:`\hat x(z)`, and the map from ``u`` to :math:`J^T u` with :math:`J = d\hat x / dz`.
+) -> tuple[Denoised, Linear]:
+    r"""What is said of ``z``, and the map from ``u`` to :math:`J^T u` with :math:`J = d\hat x / dz`.
 
     Gradients are taken whatever mode the caller is in (``no_grad``, ``inference_mode``), and none flow
     out: the network runs once, and each product costs one backward pass through it.
@@ -25,13 +25,16 @@ def pullback(
         # Clones: tensors made in inference mode cannot be saved for a backward pass.
         leaf = z.detach().clone().requires_grad_()
         told = None if context is None else context.clone()
-        x_hat = denoiser(leaf, log_snr.detach().clone(), told).x_hat
+        said = denoiser(leaf, log_snr.detach().clone(), told)
 
     def pull(u: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(x_hat, leaf, u, retain_graph=True)
+        (product,) = torch.autograd.grad(said.x_hat, leaf, u, retain_graph=True)
         return product
 
-    return x_hat.detach(), pull
+    variance, place = (
+        None if p is None else p.detach() for p in (said.variance, said.interpolation)
+    )
+    return Denoised(said.x_hat.detach(), variance, place), pull
 
 
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:

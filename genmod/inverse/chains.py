@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers import Denoiser
 from genmod.inverse.calculus import pullback
 from genmod.inverse.operators import Mask, Operator
 from genmod.inverse.posterior import check_measurement, check_rows
@@ -69,12 +69,12 @@ class DPS(Sampler):
         check_rows(self.y, z)
         draw, lengths = self.chain.drawing(walk), walk.lengths()
         for step, level in enumerate(walk.levels[:-1]):
-            x_hat, pull = pullback(walk.denoiser, z, level, walk.context)
-            slope = -2 * pull(self.operator.adjoint(self._direction(x_hat)))
+            denoised, pull = pullback(walk.denoiser, z, level, walk.context)
+            slope = -2 * pull(self.operator.adjoint(self._direction(denoised.x_hat)))
             # The paper's is a slope in the schedule's own state, and so is its step.
             scale = lengths[step] * lengths[step + 1]
-            z = draw(step, z, Denoised(x_hat)) - self.zeta * slope / scale
-            yield z, x_hat
+            z = draw(step, z, denoised) - self.zeta * slope / scale
+            yield z, denoised.x_hat
 
     def _direction(self, x_hat: Tensor) -> Tensor:
         residual = self.y.to(x_hat) - self.operator(x_hat)
@@ -150,12 +150,13 @@ class RePaint(Sampler):
         check_rows(self.y, z)
         draw, known = self.chain.drawing(walk), self.operator.adjoint(self.y.to(z))
         alpha, sigma = walk.each(walk.alpha[1:]), walk.each(walk.sigma[1:])
+        observed = self.operator.observed.to(z.device)
 
         def take(step: int, z: Tensor) -> tuple[Tensor, Tensor]:
             denoised = walk.denoised(z, walk.levels[step])
             drawn = draw(step, z, denoised)
             seen = alpha[step] * known + sigma[step] * random.normal_like(z)
-            return torch.where(self.operator.observed, seen, drawn), denoised.x_hat
+            return torch.where(observed, seen, drawn), denoised.x_hat
 
         for first in range(0, len(walk), self.jump):
             last = min(first + self.jump, len(walk))

@@ -18,8 +18,10 @@ from torch import Tensor
 from genmod.checks import check_positive, require
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import NOISIEST
 from genmod.inverse.calculus import Linear, conjugate_gradients, pullback
 from genmod.inverse.operators import Operator
+from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 
 
@@ -66,9 +68,14 @@ class PosteriorDenoiser(Denoiser):
         """
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The mean of ``x`` given ``z`` and ``y``. No gradient flows through it."""
+        """The mean of ``x`` given ``z`` and ``y``. No gradient flows through it.
+
+        What is said of variances is the denoiser's own, of ``x`` given ``z`` alone: no less, in the mean,
+        than what is left once ``y`` is known.
+        """
         check_rows(self.y, z)
-        x_hat, pull = pullback(self.denoiser, z, log_snr, context)
+        said, pull = pullback(self.denoiser, z, log_snr, context)
+        x_hat = said.x_hat
         alpha, sigma = scales_of(log_snr, z)
         variance = sigma.square()
 
@@ -81,7 +88,19 @@ class PosteriorDenoiser(Denoiser):
 
         residual = self.y.to(x_hat) - self.operator(x_hat)
         solved = conjugate_gradients(seen, residual, self.iterations, self.std**2)
-        return Denoised(x_hat + covariance(self.operator.adjoint(solved)))
+        return said._replace(x_hat=x_hat + covariance(self.operator.adjoint(solved)))
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that ends noisier than a covariance can be read from a Jacobian at."""
+        self.denoiser.check(schedule)
+        noisy = schedule.ends()[1]
+        require(
+            noisy >= NOISIEST,
+            f"{type(self).__name__} under a schedule that ends at log-SNR {noisy:g}",
+            f"an end of {NOISIEST:g} or above",
+            "its covariance divides by alpha, which is nothing there: sample from a later time, or "
+            "with inverse.DPS or inverse.RePaint",
+        )
 
     def extra_repr(self) -> str:
         """The settings."""

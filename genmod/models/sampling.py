@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -48,12 +49,21 @@ class Sampling:
         return self.sampler is self.steps is self.grid is None and not self.progress
 
     def draw(self, prior: Prior, n: int, context: Tensor | None) -> Tensor:
-        """The state that ``n`` draws hand to the decoder."""
+        """The state that ``n`` draws hand to the decoder.
+
+        Raises:
+            ValueError: as by :meth:`states`; a chain of one latent, which no sampler has a step of.
+        """
         if self.plain:
             with self.noise:
                 return prior.sample(n, context)
-        *_, last = self.states(prior, n, context)
-        return last.z
+        last = deque(self.states(prior, n, context), maxlen=1)
+        if not last:
+            raise ValueError(
+                "got a chain of one latent; expected steps for a sampler to take; sample it as it is, "
+                "sample(n), or say how many, sample(n, sampler=..., steps=50)"
+            )
+        return last[0].z
 
     def states(self, prior: Prior, n: int, context: Tensor | None) -> Iterator[State]:
         """Where ``n`` draws are after each step.

@@ -31,7 +31,7 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
         A model of the same class.
 
     Raises:
-        ValueError: a model without a denoiser, or with several.
+        ValueError: a model without a denoiser, or with several; a schedule that the wanted one refuses.
 
     >>> from genmod.denoisers import Guided
     >>> from genmod.models import Diffusion
@@ -48,6 +48,9 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
         "pass a Diffusion, or a LatentDiffusion",
     )
     (denoiser,) = denoisers.values()
+    wrapped = wrap(denoiser)
+    for prior in (part for part in model.modules() if isinstance(part, Denoising)):
+        wrapped.check(prior.schedule)
     # A deep copy that is told what to keep: only the modules above the denoiser are made anew.
     kept: dict[int, object] = {
         id(part): part
@@ -55,5 +58,5 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
         if all(inner is not denoiser for inner in part.modules())
     }
     kept |= {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    kept[id(denoiser)] = wrap(denoiser)
+    kept[id(denoiser)] = wrapped
     return copy.deepcopy(model, kept)

@@ -2,14 +2,12 @@ r"""A mean trained to look right, and beside it a variance trained on the bound.
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from genmod.checks import require
-from genmod.elbo import ELBO
+from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.weighted import Simple
-from genmod.types import PerSample
+from genmod.types import PerLevel, PerSample
 from genmod.visits import Draws
 
 
@@ -49,7 +47,13 @@ class Hybrid(Objective):
 
     def cost(self, elbo: ELBO) -> PerSample:
         """The mean squared error of the noise, plus what the steps cost as far as the variance goes."""
-        return self.simple.cost(elbo) + self.weight * _variance_total(elbo)
+        simple = self.simple.cost(elbo)
+        (steps,) = (rate for rate in elbo.rates.values() if rate.log_snr is not None)
+        return simple + self.weight * (steps.weight * _variance_nats(steps)).sum(-1)
+
+    def per_level(self, rate: Rate) -> PerLevel:
+        """What each visited level costs in both parts."""
+        return self.simple.per_level(rate) + self.weight * _variance_nats(rate)
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model whose encoder learns."""
@@ -57,15 +61,14 @@ class Hybrid(Objective):
 
     def extra_repr(self) -> str:
         """What tells it from another of its kind."""
-        return f"weight={self.weight}, draws={self.draws}"
+        return self._says(f"weight={self.weight}")
 
 
-def _variance_total(elbo: ELBO) -> Tensor:
-    """The nats of the steps, ``(B,)``, with a gradient to the reverse variance alone."""
-    for rate in elbo.rates.values():
-        if rate.variance_nats is not None:
-            return (rate.weight * rate.variance_nats).sum(-1)
-    raise ValueError(
-        "got a model whose reverse variance is not learned; expected a diffusion in T steps with one "
-        "that is; build it with variance=LearnedInterpolation(), or use objectives.Simple"
-    )
+def _variance_nats(rate: Rate) -> PerLevel:
+    """The nats of each visited step, with a gradient to the reverse variance alone."""
+    if rate.variance_nats is None:
+        raise ValueError(
+            "got a model whose reverse variance is not learned; expected a diffusion in T steps with one "
+            "that is; build it with variance=LearnedInterpolation(), or use objectives.Simple"
+        )
+    return rate.variance_nats

@@ -12,7 +12,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.bounds import Bound
-from genmod.objectives.weighted import Weighted
+from genmod.objectives.weighted import BoundWeighted, Weighted, require_fixed_encoder
 from genmod.priors import Denoising
 from genmod.schedules import Learnable, gated
 from genmod.types import Batch, PerSample
@@ -52,9 +52,9 @@ class LearnedSchedule(Objective):
         inner = inner or Bound()
         super().__init__(inner.draws)
         require(
-            isinstance(inner, Bound | Weighted),
+            isinstance(inner, Bound | Weighted | BoundWeighted),
             f"{type(inner).__name__} as the inner objective",
-            "Bound, or Weighted with a function of the log-SNR",
+            "Bound, or weights of it by the log-SNR (Weighted, Sigmoid, EDM)",
             "the mean of others depends on the schedule: it would learn to visit what costs little",
         )
         self.inner = inner
@@ -84,9 +84,12 @@ class LearnedSchedule(Objective):
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model without a schedule to learn, or in discrete time."""
-        self.inner.check(model)
         priors = [part for part in model.modules() if isinstance(part, Denoising)]
         learn = [p for p in priors if any(isinstance(m, Learnable) for m in p.schedule.modules())]
+        if not isinstance(self.inner, Bound):
+            # A diffusion's encoder holds its schedule, which follows another loss than the weighted one.
+            schedules = [p for prior in learn for p in prior.schedule.parameters()]
+            require_fixed_encoder(model, type(self.inner).__name__, schedules)
         require(
             bool(learn),
             f"{type(self).__name__} on a model whose schedule has nothing to learn",

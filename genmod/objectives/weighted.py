@@ -20,10 +20,10 @@ Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Sim
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.elbo import ELBO, Rate
@@ -70,7 +70,7 @@ class Weighted(Objective):
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model whose encoder learns: the weights would teach it to hide information."""
-        _require_fixed_encoder(model, type(self).__name__)
+        require_fixed_encoder(model, type(self).__name__)
 
 
 class Steps(Objective):
@@ -100,7 +100,7 @@ class Steps(Objective):
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model whose encoder learns."""
-        _require_fixed_encoder(model, type(self).__name__)
+        require_fixed_encoder(model, type(self).__name__)
 
 
 class BoundWeighted(Steps):
@@ -159,8 +159,16 @@ def _log_snr(rate: Rate) -> Tensor:
     return rate.log_snr
 
 
-def _require_fixed_encoder(model: LatentModel, name: str) -> None:
-    learns = any(parameter.requires_grad for parameter in model.encoder.parameters())
+def require_fixed_encoder(
+    model: LatentModel, name: str, apart: Iterable[nn.Parameter] = ()
+) -> None:
+    """Refuse a model whose encoder learns anything but the parameters ``apart``.
+
+    Raises:
+        ValueError: it does.
+    """
+    known = {id(parameter) for parameter in apart}
+    learns = any(p.requires_grad and id(p) not in known for p in model.encoder.parameters())
     require(
         not learns,
         f"{name} on a model whose encoder learns",

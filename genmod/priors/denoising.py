@@ -27,7 +27,7 @@ from genmod.elbo import Rate
 from genmod.encoders import Noised, Posterior
 from genmod.prior import Descent, Level, Levels, Prior
 from genmod.priors.steps import visit
-from genmod.samplers import Ancestral, FixedSmall, Heun, ReverseVariance
+from genmod.samplers import Ancestral, FixedSmall, Heun, ReverseVariance, UniformLogSNR
 from genmod.schedules import Schedule, time_dtype
 from genmod.shapes import against
 from genmod.types import Latent, Shape
@@ -177,15 +177,19 @@ class Denoising(Prior):
 
     def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
         """The noise that the probability flow maps ``x`` to (from the mean of ``z`` at t = 0)."""
-        q, times = self._noised(posterior), self.times(self.resolution)
+        q, times = self._noised(posterior), self._flow_times().flip(0)
         start = q.at(times[0].expand(len(q.x))).mean
         return Heun(self.denoiser, self.schedule).run(start, times, context)
 
     def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
         """The state at t = 0 that the probability flow maps noise to: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)
-        times = self.times(self.resolution).flip(0)
+        times = self._flow_times()
         return Heun(self.denoiser, self.schedule).run(z, times, context)
+
+    def _flow_times(self) -> Tensor:
+        """Even in log-SNR: where a schedule's ends are steep, Heun's method goes astray in even times."""
+        return UniformLogSNR().times(self.schedule, self.resolution, self.anchor.device)
 
     def restore(self, posterior: Posterior, context: Tensor | None = None) -> Tensor:
         """Noise ``x`` to half of the way (t = 1/2) and denoise it by the chain."""

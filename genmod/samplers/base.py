@@ -94,7 +94,7 @@ class Sampler(ABC):
 
         Raises:
             ValueError: times that rest, turn, or rise under a sampler that draws noise; a sampler
-                without a denoiser and a schedule.
+                without a denoiser and a schedule, or whose denoiser refuses the schedule.
         """
         require(
             1 <= times.ndim <= 2 and len(times) >= 1,
@@ -102,6 +102,7 @@ class Sampler(ABC):
             "at least one time, as a vector",
             "take them from genmod.samplers.grids",
         )
+        self.denoiser.check(self.schedule)
         walk = Walk(self.denoiser, self.schedule, z, times, context)
         up, down = bool((walk.rises > 0).all()), bool((walk.rises < 0).all())
         require(

@@ -14,7 +14,8 @@ LearnedInterpolation   :math:`\nu \log (\sigma_t^2 / \sigma_s^2)`, the network s
 Analytic               :math:`\log (1 + \text{gap}\, u)`
 =====================  ==========================================================================
 
-The fixed ones are the optima for a point and for :math:`\mathcal{N}(0, I)`. A step that costs
+The fixed ones are the optima for a point and, where states keep their variance, for
+:math:`\mathcal{N}(0, I)`. A step that costs
 :math:`\tfrac{D}{2}\,\text{gap}\, u` with the first costs :math:`\tfrac{D}{2} \log(1 + \text{gap}\, u)`
 with the last.
 """

@@ -1,7 +1,8 @@
 r"""Schedules made of another: its log-SNR moved, or its states on another scale.
 
 What a diffusion can say of data depends on the log-SNR alone: scales change how states are written,
-and neither the bound nor the samples.
+and neither the bound nor the samples (but for the reverse variances that are made of the forward
+step's own, :class:`genmod.samplers.FixedLarge` and what interpolates to it).
 """
 
 from __future__ import annotations

@@ -1,0 +1,363 @@
+"""Where parts meet that were built apart: wrapped denoisers, reverse variances, samplers, schedules,
+objectives, conditions and checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from genmod import random
+from genmod.denoisers import (
+    Calibrated,
+    Data,
+    Denoised,
+    Denoiser,
+    GaussianDenoiser,
+    Guided,
+    Learned,
+    Noise,
+    Velocity,
+    calibrate,
+)
+from genmod.encoders import Noised
+from genmod.evaluation import flow_bound
+from genmod.inverse import DPS, MMPS, Mask, PiGDM, RePaint
+from genmod.models import Diffusion, LatentDiffusion, with_denoiser
+from genmod.nn import Labels
+from genmod.objectives import Bound, Hybrid, LearnedSchedule, Objective, Sigmoid, Simple, Weighted
+from genmod.priors import Denoising
+from genmod.samplers import (
+    DDIM,
+    IPNDM,
+    Analytic,
+    Ancestral,
+    DPMSolver,
+    Euler,
+    FixedLarge,
+    Heun,
+    LearnedInterpolation,
+    Sampler,
+    StochasticHeun,
+    UniformLogSNR,
+    UniPC,
+)
+from genmod.schedules import (
+    Cosine,
+    Laplace,
+    LinearBeta,
+    LinearLogSNR,
+    LogNormal,
+    Monotone,
+    Schedule,
+    ZeroTerminalSNR,
+)
+from genmod.training import fit
+from genmod.visits import Importance
+
+F64 = torch.float64
+ZERO = ZeroTerminalSNR(LinearBeta(1000))
+FIRST = Mask(torch.tensor([True, False]))
+
+
+def gaussian() -> GaussianDenoiser:
+    """The optimum for two correlated numbers."""
+    return GaussianDenoiser(
+        torch.zeros(2, dtype=F64), torch.tensor([[1.0, 0.5], [0.5, 0.6]]).to(F64)
+    )
+
+
+def network(target: Noise | Data | Velocity, outputs: int = 2) -> Learned:
+    """A small network read through a target."""
+
+    class Told(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, outputs)
+
+        def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+            return self.layer(torch.cat([z, log_snr[:, None] / 10], 1))
+
+    return Learned(Told(), target, interpolation=outputs == 4)
+
+
+# ------------------------------------------------------------------ wrapped denoisers
+
+Y = torch.tensor([[1.0]])
+WRAPPERS: dict[str, Callable[[Denoiser], Denoiser]] = {
+    "guided": lambda d: Guided(d, 2.0),
+    "worse": lambda d: Guided(network(Velocity()), 2.0, worse=d),
+    "calibrated": lambda d: Calibrated(d, torch.tensor([-1.0, 1.0]), torch.tensor([0.5, 0.5])),
+    "mmps": lambda d: MMPS(d, FIRST, Y, std=0.1),
+    "pigdm": lambda d: PiGDM(d, FIRST, Y, std=0.1),
+    "nested": lambda d: MMPS(Guided(d, 2.0), FIRST, Y, std=0.1),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapper_refuses_what_its_denoiser_refuses(name: str) -> None:
+    """A network that predicts noise under zero terminal SNR, however wrapped, wherever it is bound.
+
+    Flipped: each ``check`` left out.
+    """
+    refused = WRAPPERS[name](network(Noise()))
+    with pytest.raises(ValueError, match="divides by alpha"):
+        Denoising(refused, ZERO, (2,))
+    with pytest.raises(ValueError, match="divides by alpha"):
+        Euler(refused, ZERO).step(torch.zeros(1, 2), torch.ones(1), torch.zeros(1))
+    Denoising(refused, LinearLogSNR(), (2,))
+
+
+def test_a_posterior_needs_an_end_at_which_a_jacobian_says_something() -> None:
+    """The measurement's correction divides by alpha, whatever the network predicts."""
+    model = Diffusion(2, denoiser=network(Velocity()), schedule=ZERO, steps=5)
+    with pytest.raises(ValueError, match="MMPS under a schedule that ends at log-SNR -40"):
+        with_denoiser(model, lambda d: MMPS(d, FIRST, Y, std=0.1))
+    for sampler in (DPS(operator=FIRST, y=Y), RePaint(operator=FIRST, y=Y)):
+        assert bool(model.sample(3, sampler=sampler).isfinite().all())
+
+
+@pytest.mark.parametrize("name", [n for n in WRAPPERS if n != "worse"])
+def test_a_wrapper_passes_on_what_is_said_of_the_reverse_variance(name: str) -> None:
+    """The chain of a learned variance can be told a measurement, or guided.
+
+    Flipped: a new ``Denoised`` for the one replaced.
+    """
+
+    class Twice(Denoiser):
+        def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+            return inner(z, log_snr)
+
+    inner = network(Velocity(), outputs=4)
+    z, log_snr, labels = torch.randn(3, 2), torch.zeros(3), torch.zeros(3, dtype=torch.long)
+    said = WRAPPERS[name](Twice())(z, log_snr, labels).interpolation
+    wanted = inner(z, log_snr).interpolation
+    assert said is not None
+    assert wanted is not None
+    torch.testing.assert_close(said, wanted)
+
+
+def test_the_chain_of_a_learned_variance_takes_a_measurement() -> None:
+    """By a wrapped denoiser, and by the two samplers with the same variance."""
+    variance = LearnedInterpolation()
+    model = Diffusion(2, denoiser=network(Velocity(), outputs=4), steps=6, variance=variance)
+    told = with_denoiser(model, lambda d: MMPS(d, FIRST, Y, std=0.1))
+    assert told.sample(4).shape == (4, 2)
+    for sampler in (
+        DPS(operator=FIRST, y=Y, variance=variance),
+        RePaint(operator=FIRST, y=Y, variance=variance, repeats=2, jump=2),
+    ):
+        assert bool(model.sample(4, sampler=sampler).isfinite().all())
+
+
+def test_measured_variances_serve_the_chain_of_a_wrapped_model() -> None:
+    """Calibrated, an optimal chain of few steps has the data's spread; with the posterior's it does not.
+
+    Data with one variance in all directions: the measured one is then exact.
+    """
+    torch.manual_seed(0)
+    known = GaussianDenoiser(torch.zeros(2, dtype=F64), 0.6 * torch.eye(2, dtype=F64))
+    x = math.sqrt(0.6) * torch.randn(4000, 2, dtype=F64)
+    schedule = LinearLogSNR(8.0, -8.0)
+
+    class Bare(Denoiser):
+        def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+            return Denoised(known(z, log_snr).x_hat)
+
+    model = Diffusion(2, denoiser=Bare(), schedule=schedule, steps=12).double()
+    measured = with_denoiser(model, lambda d: calibrate(d, schedule, x))
+    analytic = Ancestral(variance=Analytic())
+    with pytest.raises(ValueError, match="calibrate"):
+        model.sample(1, sampler=analytic)
+    *_, last = measured.states(8000, sampler=analytic)
+    *_, short = model.states(8000)
+    # A sum of two variances of 0.6 from 8000 draws; the calibration's own error is beside it.
+    error = math.sqrt(2 * 2 * 0.36 * (1 / 8000 + 1 / 4000))
+    assert abs(last.z.var(0).sum().item() - 1.2) < 4.9 * error
+    assert short.z.var(0).sum().item() < 1.2 - 4.9 * error
+
+
+# ------------------------------------------------------------------ pure noise at the end
+
+SAMPLERS: dict[str, Sampler] = {
+    "ancestral": Ancestral(),
+    "large": Ancestral(variance=FixedLarge()),
+    "analytic": Ancestral(variance=Analytic()),
+    "euler": Euler(),
+    "heun": Heun(),
+    "stochastic": StochasticHeun(),
+    "ddim": DDIM(eta=0.5),
+    "dpm2": DPMSolver(order=2),
+    "dpm3": DPMSolver(order=3),
+    "sde": DPMSolver(order=2, sde=True),
+    "unipc": UniPC(order=3),
+    "ipndm": IPNDM(),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_float32_is_enough_from_pure_noise_on(name: str) -> None:
+    """From a log-SNR of -40: half precision of double costs less than a thousandth, noise and all.
+
+    Flipped: the state kept as ``z / alpha`` (euler is then 1e-2 off, heun 1e3).
+    """
+    sampler, times = SAMPLERS[name], UniformLogSNR().times(ZERO, 60)
+    start = torch.randn(64, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for dtype in (torch.float32, torch.float64):
+        with random.seeded(range(64)):
+            ends.append(_end(sampler, times, start.to(dtype)))
+    single, double = ends
+    # Noise of the two types is not the same: those that draw are compared in spread alone.
+    if sampler.draws:
+        assert (single.std(0) / double.std(0)).log().abs().max() < 0.6
+    else:
+        torch.testing.assert_close(single.double(), double, atol=1e-3, rtol=0)
+        assert 0.7 < float(double.std(0)[0]) < 1.3
+
+
+def _end(sampler: Sampler, times: Tensor, z: Tensor) -> Tensor:
+    return sampler.of(gaussian().to(z.dtype), ZERO).run(z, times)
+
+
+@pytest.mark.parametrize("schedule", [ZERO, LogNormal(), Laplace(), Cosine()], ids=repr)
+def test_codes_come_back_under_schedules_with_steep_ends(schedule: Schedule) -> None:
+    """Encoding and decoding solve one ODE both ways, and data N(0, S) become N(0, I) codes.
+
+    In even times the first step falls so far that the state comes back up to 0.2 off.
+    Flipped: times that are even in ``t``.
+    """
+    x = (
+        torch.randn(200, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+        @ torch.linalg.cholesky(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64)).T
+    )
+    prior = Denoising(gaussian(), schedule, (2,)).double()
+    q = Noised(x, schedule)
+    code = prior.encode(q)
+    start = q.at(torch.zeros(len(x), dtype=F64)).mean
+    torch.testing.assert_close(prior.state(code), start, atol=2e-3, rtol=0)
+    # In closed form: the flow whitens along the axes of S.
+    values, vectors = torch.linalg.eigh(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64))
+    clean, noisy = (torch.tensor(end, dtype=F64) for end in schedule.ends())
+    low, high = (end.sigmoid() * values + (-end).sigmoid() for end in (clean, noisy))
+    exact = ((start @ vectors) * (high / low).sqrt()) @ vectors.T
+    torch.testing.assert_close(code, exact, atol=5e-3, rtol=0)
+
+
+# ------------------------------------------------------------------ one line with everything
+
+
+def test_a_conditional_diffusion_with_a_learned_variance_trains_and_samples() -> None:
+    """One line builds it; Hybrid trains both halves; guided, it still says its variance."""
+    torch.manual_seed(0)
+    model = Diffusion(2, width=16, condition=Labels(10), variance=LearnedInterpolation(), steps=12)
+    x, labels = torch.randn(32, 2), torch.arange(32) % 10
+    loss, _ = Hybrid()(model, x, labels)
+    loss.backward()
+    assert all(p.grad is not None for p in model.prior.parameters())
+    for sampler in (None, DPMSolver(order=2), Ancestral(variance=LearnedInterpolation())):
+        drawn = model.sample(3, labels[:3], sampler=sampler, seeds=[5, 6, 7])
+        again = model.sample(1, labels[1:2], sampler=sampler, seeds=[6])
+        torch.testing.assert_close(drawn[1:2], again)
+    guided = with_denoiser(model, lambda d: Guided(d, 3.0))
+    assert bool(guided.sample(3, labels[:3]).isfinite().all())
+    found = flow_bound(model, x[:4], labels[:4], steps=4)
+    assert math.isfinite(found.report.value.mean)
+
+
+def test_a_latent_diffusion_with_all_of_it() -> None:
+    """Condition, learned variance, guidance and any sampler, a row's seed giving the row."""
+    torch.manual_seed(0)
+    inner = Diffusion(3, width=16, condition=Labels(4), variance=LearnedInterpolation(), steps=8)
+    vae = LatentDiffusion(2, latents=3, width=16, condition=Labels(4)).first_stage()
+    model = LatentDiffusion(vae=vae, diffusion=inner)
+    x, labels = torch.randn(8, 2), torch.arange(8) % 4
+    model.freeze(x, labels)
+    assert bool(model.elbo(x, context=labels, draws=None).value.isfinite().all())
+    guided = with_denoiser(model, lambda d: Guided(d, 2.0))
+    for each in (model, guided):
+        drawn = each.sample(2, labels[:2], sampler=UniPC(), steps=4, seeds=[1, 2])
+        alone = each.sample(1, labels[1:2], sampler=UniPC(), steps=4, seeds=[2])
+        torch.testing.assert_close(drawn[1:], alone)
+
+
+def test_a_chain_of_one_latent_has_no_step_for_a_sampler() -> None:
+    model = Diffusion(2, width=8, steps=1)
+    assert model.sample(3).shape == (3, 2)
+    with pytest.raises(ValueError, match="one latent"):
+        model.sample(3, sampler=Euler())
+
+
+# ------------------------------------------------------------------ objectives and visits
+
+
+def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
+    """Importance hears ``c`` with ``sum_j w_j c_j`` the cost, as of every objective.
+
+    Flipped: the bound's nats, which :class:`Hybrid` does not train the mean by.
+    """
+    model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
+    objective = Hybrid(weight=0.3, draws=Importance(draws=2))
+    elbo = model.elbo(torch.randn(6, 2), draws=objective.draws)
+    steps = elbo.rates["steps"]
+    told = (steps.weight * objective.per_level(steps)).sum(-1)
+    torch.testing.assert_close(told, objective.cost(elbo))
+
+
+@pytest.mark.parametrize(
+    "inner", [Bound(draws=2), Weighted(torch.sigmoid, draws=2), Sigmoid(0.0, draws=2)], ids=repr
+)
+def test_a_schedule_is_learned_beside_weights_of_the_bound(inner: Objective) -> None:
+    """Those whose mean no schedule changes; not those whose mean follows it."""
+    model = Diffusion(2, width=8, schedule=Monotone(features=4))
+    objective = LearnedSchedule(inner)
+    objective.check(model)
+    loss, _ = objective(model, torch.randn(5, 2))
+    loss.backward()
+    assert all(p.grad is not None for p in model.encoder.parameters())
+    with pytest.raises(ValueError, match="Simple"):
+        LearnedSchedule(Simple())
+
+
+def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: Path) -> None:
+    """Stopped and resumed is not having stopped: schedule, visits and weights are all in the file."""
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+
+    def run(path: Path | None, stop: int) -> tuple[dict[str, Tensor], Objective]:
+        torch.manual_seed(1)
+        model = Diffusion(2, width=8, schedule=Monotone(features=4))
+        objective = LearnedSchedule(Bound(draws=Importance(draws=2, bins=4, least=2.0)))
+        for step in fit(
+            model,
+            x,
+            objective,
+            steps=9,
+            batch_size=16,
+            checkpoint=path,
+            checkpoint_every=4,
+            progress=False,
+        ):
+            if step.number == stop:
+                break
+        return model.state_dict(), objective
+
+    whole, learned = run(None, 9)
+    path = tmp_path / "run.safetensors"
+    run(path, 5)
+    resumed, again = run(path, 9)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
+    assert isinstance(learned.draws, Importance)
+    assert isinstance(again.draws, Importance)
+    assert float(learned.draws.seen.sum()) > 0
+    torch.testing.assert_close(again.draws.moments, learned.draws.moments, rtol=0, atol=0)
+    assert all(
+        "schedule" not in n
+        or not torch.equal(t, Monotone(features=4).state_dict()[n.split(".")[-1]])
+        for n, t in whole.items()
+    )
