@@ -83,7 +83,7 @@ CASES: list[tuple[Schedule, Formula]] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "formula"), CASES, ids=lambda case: repr(case)[:40])
+@pytest.mark.parametrize(("schedule", "formula"), CASES, ids=[repr(case[0]) for case in CASES])
 def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: Formula) -> None:
     """Over all of it, at 1e-8.
 
