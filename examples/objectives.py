@@ -1,11 +1,12 @@
-"""L against L_simple against a weight of one's own: the same network, data and schedule.
+"""L against L_simple against other weights: the same network, data and schedule; bits, and looks.
 
 Run ``python examples/objectives.py``, or with ``--data mnist`` (the network is then a U-Net). The
 figures are runs/examples/objectives.png (samples) and runs/examples/objectives_steps.png (what each
 noise level costs, and which objective paid attention to which).
 
-All three are weights on the levels of one integrand: 1 is the bound itself, L_simple counts steps of
-the schedule alike, and the sigmoid neglects levels that are cleaner than one can see.
+All are weights on the levels of one integrand: 1 is the bound itself, L_simple counts steps of the
+schedule alike, min-SNR caps the weight of clean levels, and the sigmoid, written here by hand, neglects
+what is cleaner than one can see. The bound should win on bits, and the others on looks.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import torch
 
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
-from genmod.evaluation import evaluate
+from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
 from genmod.nn import Convolutions, Networks, Perceptrons
-from genmod.objectives import Bound, Objective, Simple, Weighted
+from genmod.objectives import Bound, MinSNR, Objective, Simple, Weighted
 from genmod.schedules import Cosine
 from genmod.training import fit, train
 
@@ -41,6 +42,7 @@ def sigmoid(log_snr: torch.Tensor) -> torch.Tensor:
 OBJECTIVES: dict[str, Objective] = {
     "L": Bound(),
     "L_simple": Simple(),
+    "min-SNR": MinSNR(5.0),
     "sigmoid weight": Weighted(sigmoid),
 }
 
@@ -65,6 +67,7 @@ def main(data: Dataset, steps: int) -> None:
         )
         for term, nats in report.terms.items():
             print(f"  {term}: {nats} nats")
+        print(f"  {quality(model, data, 500, name='samples')}")
         assert report.scores is not None
         assert report.scores.levels is not None
         profiles[name] = report.scores.levels

@@ -1,0 +1,102 @@
+"""Steps against quality: one trained diffusion, sampled in a few steps or many, by several samplers.
+
+Run ``python examples/samplers.py``, or with ``--data mnist`` (the network is then a U-Net). The figures
+are runs/examples/samplers.png (Fréchet distance from test images against how often the denoiser was
+asked) and runs/examples/samplers_few.png (what 8 evaluations draw, from the same noise for all).
+
+Nothing is trained again: the bound is the same for all, since it prices the chain and not the way down.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from genmod import plots
+from genmod.data import Dataset, digits, mnist
+from genmod.evaluation import evaluate, quality_of
+from genmod.models import Diffusion
+from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.plots.style import LABEL, figure, named, quiet
+from genmod.samplers import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniformLogSNR, UniPC
+from genmod.schedules import LinearLogSNR
+from genmod.training import fit, train
+
+DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+NETWORKS: dict[str, Networks] = {
+    "digits": Perceptrons(depth=4, dropout=0.1),
+    "mnist": Convolutions(dropout=0.1),
+}
+FIGURE = Path("runs/examples/samplers.png")
+SAMPLERS: dict[str, Sampler] = {
+    "ancestral": Ancestral(),
+    "DDIM": DDIM(),
+    "Heun": Heun(),
+    "DPM-Solver++ 2M": DPMSolver(order=2),
+    "UniPC": UniPC(),
+}
+EVALUATIONS, FEW = (4, 8, 16, 32, 64, 128), 8
+"""How often the denoiser is asked, and how often for the samples that are drawn."""
+
+
+def main(data: Dataset, steps: int, count: int) -> None:
+    """Train once; look at the samples of every sampler after every number of steps."""
+    assert data.bins is not None
+    # A few hundred images are enough to choose the best weights by.
+    fewer = replace(data, validation=data.validation[:500], labels=None)
+    torch.manual_seed(0)
+    # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
+    schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
+    network = NETWORKS[data.name].denoiser(data.shape)
+    model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
+    train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+    report = evaluate(model, data.test[:400])
+    print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
+
+    curves, rows, zero = {}, [plots.Row("test images", data.test[:16] / (data.bins - 1))], 0.0
+    for name, sampler in SAMPLERS.items():
+        curves[name] = []
+        for budget in EVALUATIONS:
+            # Heun asks twice a step.
+            taken = max(n for n in range(1, budget + 1) if sampler.evaluations(n) <= budget)
+            images = model.sample(
+                count, sampler=sampler, steps=taken, grid=UniformLogSNR(), seeds=range(count)
+            )
+            found = quality_of(images.cpu(), data, name=f"{name}, {budget} evaluations")
+            print(found)
+            curves[name].append(found.frechet)
+            zero = found.zero
+            if budget == FEW:
+                rows.append(plots.Row(name, images[:16].cpu() / (data.bins - 1)))
+
+    plots.save(draw(curves, zero), FIGURE)
+    few = plots.save(plots.strips(rows, side=0.5), FIGURE.with_stem("samplers_few"))
+    print(f"figures: {FIGURE}, {few}")
+
+
+def draw(curves: Mapping[str, Sequence[float]], zero: float) -> Figure:
+    """Fréchet distance against evaluations; real images among themselves as a line."""
+    made = figure(7.0, 4.4)
+    axes = quiet(made.add_subplot())
+    for (name, found), color in zip(curves.items(), plots.palette(curves).values(), strict=True):
+        axes.plot(EVALUATIONS, found, color=color, lw=2.0, marker="o", label=name)
+    axes.axhline(zero, color="0.6", lw=1.2, ls="--", label="other real images")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(EVALUATIONS, [str(count) for count in EVALUATIONS])
+    named(axes, "evaluations of the denoiser", "Fréchet distance from test images")
+    axes.legend(frameon=False, fontsize=LABEL)
+    return made
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--samples", type=int, default=500, help="of each sampler")
+    chosen = parser.parse_args()
+    main(DATA[chosen.data](), chosen.steps, chosen.samples)
