@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib.image
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -208,6 +209,8 @@ def test_diffusion(
         "theirs, 1e-30": 2,
         "theirs, 0.001": 2,
     }
+    script("draw").main([str(out)])
+    assert matplotlib.image.imread(out.with_suffix(".png")).std() > 0
     for row, number in zip(rows, ("mse", "bits"), strict=True):
         assert row["value"] == min(
             curves[f"theirs, {rate:g}"][-1][number] for rate in (1e-30, 1e-3)
@@ -309,6 +312,8 @@ def test_few_steps(
         assert each["evaluations"] == (4 if short else each["budget"])
         assert each["quality"]["zero"] == chain["zero"]
         assert each["quality"]["samples"] == 70
+    script("draw").main([str(out)])
+    assert matplotlib.image.imread(out.with_suffix(".png")).std() > 0
     benchmark.main([*tiny, "1", "--samplers", "DDIM eta=1", "Heun"])
     printed = capsys.readouterr().out
     assert "trained for" in printed
