@@ -44,7 +44,8 @@ def sdedit(
         Data of the same shape.
 
     Raises:
-        ValueError: a model that is no diffusion, a time outside [0, 1], or no steps.
+        ValueError: a model that is no diffusion, a time outside [0, 1], or no steps; a sampler bound to
+            another schedule.
 
     Reference: Meng et al., "SDEdit: guided image synthesis and editing with stochastic differential
     equations" (2022), algorithm 1.

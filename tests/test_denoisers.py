@@ -262,6 +262,29 @@ def test_a_learned_denoiser_reads_like_its_target() -> None:
     assert "target=Noise()" in repr(Learned(nn.Identity(), Noise()))
 
 
+def test_points_far_from_the_origin_are_told_apart_in_single_precision() -> None:
+    """Squares of the distance from the origin, 100 here, drowned those between points, of 0.01."""
+    points = 10 + 0.1 * torch.randn(500, 3, dtype=F64)
+    x, log_snr = points[:100], torch.full((100,), 13.3, dtype=F64)
+    alpha, sigma = (part.sqrt() for part in (log_snr.sigmoid(), (-log_snr).sigmoid()))
+    z = alpha[:, None] * x + sigma[:, None] * torch.randn(100, 3, dtype=F64)
+    exact = EmpiricalDenoiser(points)(z, log_snr)
+    found = EmpiricalDenoiser(points.float())(z.float(), log_snr.float())
+    assert float((found.x_hat - exact.x_hat).abs().max()) < 1e-4
+    assert found.variance is not None
+    assert exact.variance is not None
+    assert float((found.variance - exact.variance).abs().max()) < 1e-7
+
+
+def test_covariances_of_less_than_full_rank_are_covariances() -> None:
+    """Their zero eigenvalues round to small negative numbers."""
+    z, log_snr = torch.randn(2, 20), torch.zeros(2)
+    root = torch.randn(20, 3)
+    assert GaussianDenoiser(torch.zeros(20), root @ root.T)(z, log_snr).x_hat.isfinite().all()
+    nothing = GaussianDenoiser(torch.ones(20), torch.zeros(20, 20))(z, log_snr)
+    torch.testing.assert_close(nothing.x_hat, torch.ones(2, 20))
+
+
 def test_denoisers_refuse_what_they_cannot_be() -> None:
     """Got, expected, what to do."""
     with pytest.raises(ValueError, match="positive semi-definite"):

@@ -157,6 +157,8 @@ def test_bad_edits_are_refused() -> None:
         sdedit(model, x, 1.2)
     with pytest.raises(ValueError, match="steps=0"):
         sdedit(model, x, 0.5, steps=0)
+    with pytest.raises(ValueError, match="bound to another schedule"):
+        sdedit(model, x, 0.5, sampler=Heun(DATA.denoiser(), LinearLogSNR(8.0, -8.0)))
     with pytest.raises(ValueError, match="expected a diffusion"):
         sdedit(VAE(3, latents=2).double(), x, 0.5)
     with pytest.raises(ValueError, match="count=1"):

@@ -33,8 +33,10 @@ class GaussianDenoiser(Denoiser):
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
         values, vectors = torch.linalg.eigh(covariance)
+        # What rounding makes of an eigenvalue of zero.
+        rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
         require(
-            bool(values[0] > -1e-9 * values[-1]),
+            bool(values[0] >= -rounding),
             f"a covariance with eigenvalue {float(values[0]):g}",
             "a positive semi-definite one",
             "symmetrize it, or add a ridge",
@@ -64,6 +66,7 @@ class EmpiricalDenoiser(Denoiser):
         std: spread of each point, to make a mixture of isotropic Gaussians; none by default.
     """
 
+    center: Tensor
     points: Tensor
     log_weights: Tensor
 
@@ -72,14 +75,17 @@ class EmpiricalDenoiser(Denoiser):
         require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
         if log_weights is None:
             log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)
-        self.register_buffer("points", points)
+        # Around their mean: squares of large numbers would drown the distances between them.
+        self.register_buffer("center", points.mean(0))
+        self.register_buffer("points", points - self.center)
         self.register_buffer("log_weights", log_weights)
         self.std = std
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """The posterior mean of each row, and its variance per entry."""
-        flat, points = z.flatten(1), self.points.flatten(1)
-        alpha, sigma = scales_of(log_snr, flat)
+        points = self.points.flatten(1)
+        alpha, sigma = scales_of(log_snr, points)
+        flat = z.flatten(1) - alpha * self.center.flatten()
         spread = (alpha * self.std).square() + sigma.square()
         # |z - alpha x|^2 without |z|^2, which is the same for every point.
         explains = alpha * (flat @ points.T) - 0.5 * alpha.square() * points.square().sum(1)
@@ -91,4 +97,4 @@ class EmpiricalDenoiser(Denoiser):
         # A difference of squares rounds below zero where one point explains everything.
         second = keep.square() * among.clamp(min=0)
         within = self.std**2 * sigma.square() / spread
-        return Denoised(mean.reshape(z.shape), (second + within).reshape(z.shape))
+        return Denoised(self.center + mean.reshape(z.shape), (second + within).reshape(z.shape))

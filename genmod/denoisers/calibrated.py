@@ -112,7 +112,7 @@ def calibrate(
         context: what the denoiser is told beside each sample.
 
     Raises:
-        ValueError: no data, or fewer than two levels.
+        ValueError: no data, data that are not real, another number of contexts, or fewer than two levels.
 
     >>> from genmod.denoisers import GaussianDenoiser
     >>> from genmod.schedules import LinearLogSNR
@@ -121,7 +121,18 @@ def calibrate(
     >>> [round(u, 1) for u in found.error(torch.tensor([-20.0, 0.0, 20.0])).tolist()]
     [0.0, 0.5, 1.0]
     """
-    require(len(x) >= 1, "no data", "at least one sample", "a thousand are plenty")
+    require(
+        len(x) >= 1 and x.is_floating_point(),
+        f"{len(x)} rows of type {x.dtype}",
+        "at least one row of real numbers",
+        "a thousand are plenty; integers become real by model.encoder.real(x)",
+    )
+    require(
+        context is None or len(context) == len(x),
+        f"{0 if context is None else len(context)} rows of context for {len(x)} of data",
+        "one for each",
+        "pass the context of these samples",
+    )
     require(levels >= 2, f"levels={levels}", "at least 2", "64 follow any curve")
     clean, noisy = schedule.ends()
     log_snr = torch.linspace(noisy, clean, levels, dtype=torch.float64)

@@ -66,7 +66,7 @@ class DPS(Sampler):
 
     def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """After each step of a walk, the state and the ``x_hat`` it was made with."""
-        check_rows(self.y, z)
+        check_rows(self.operator, self.y, z)
         draw, lengths = self.chain.drawing(walk), walk.lengths()
         for step, level in enumerate(walk.levels[:-1]):
             denoised, pull = pullback(walk.denoiser, z, level, walk.context)
@@ -147,7 +147,7 @@ class RePaint(Sampler):
 
     def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """After each step of a walk, its state when it has been passed for the last time."""
-        check_rows(self.y, z)
+        check_rows(self.operator, self.y, z)
         draw, known = self.chain.drawing(walk), self.operator.adjoint(self.y.to(z))
         alpha, sigma = walk.each(walk.alpha[1:]), walk.each(walk.sigma[1:])
         observed = self.operator.observed.to(z.device)

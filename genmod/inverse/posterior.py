@@ -15,7 +15,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, check_real, require
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.base import scales_of
 from genmod.denoisers.targets import NOISIEST
@@ -73,7 +73,7 @@ class PosteriorDenoiser(Denoiser):
         What is said of variances is the denoiser's own, of ``x`` given ``z`` alone: no less, in the mean,
         than what is left once ``y`` is known.
         """
-        check_rows(self.y, z)
+        check_rows(self.operator, self.y, z)
         said, pull = pullback(self.denoiser, z, log_snr, context)
         x_hat = said.x_hat
         alpha, sigma = scales_of(log_snr, z)
@@ -176,10 +176,17 @@ def check_measurement(operator: Operator, y: Tensor) -> None:
         f"real numbers, (B, {', '.join(map(str, operator.outputs))})",
         "measure data on the diffusion's own real scale: operator(model.encoder.real(x))",
     )
+    check_real(y, name="y")
 
 
-def check_rows(y: Tensor, z: Tensor) -> None:
-    """Require one measurement for each row, or one for all."""
+def check_rows(operator: Operator, y: Tensor, z: Tensor) -> None:
+    """Require states that an operator takes, and one measurement for each of them, or one for all."""
+    require(
+        tuple(z.shape[1:]) == operator.inputs,
+        f"states of shape {tuple(z.shape[1:])} for {operator}",
+        f"what it measures, {operator.inputs}",
+        "build the operator for the shape of the diffusion's data",
+    )
     require(
         len(y) in (1, len(z)),
         f"{len(y)} measurements for {len(z)} rows",

@@ -78,12 +78,6 @@ class Sampling:
             )
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
         sampler = (self.sampler or prior.chain).complete(prior.denoiser, prior.schedule)
-        require(
-            sampler.schedule is prior.schedule,
-            f"{sampler} bound to another schedule than the model's",
-            "the model's own schedule, which says how noisy its first latent is",
-            "leave the schedule out, or bind the sampler to model.prior.schedule",
-        )
         return self._states(prior, sampler, n, context)
 
     def _states(

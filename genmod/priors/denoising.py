@@ -212,6 +212,12 @@ class Denoising(Prior):
             "build the prior with the data's own event shape",
         )
         require(
+            posterior.x.dtype in (torch.float32, torch.float64),
+            f"data of type {posterior.x.dtype}",
+            "float32 or float64: a rate in half precision overflows",
+            "let networks alone run in half precision, fit(..., autocast=torch.bfloat16)",
+        )
+        require(
             posterior.schedule is self.schedule,
             f"data noised by another {type(posterior.schedule).__name__} than the prior's own",
             "one schedule, one object, in encoder and prior",

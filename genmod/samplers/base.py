@@ -68,8 +68,18 @@ class Sampler(ABC):
         return bound
 
     def complete(self: Self, denoiser: Denoiser, schedule: Schedule) -> Self:
-        """Bound to a denoiser and a schedule where it is bound to none yet."""
-        return self.of(self._denoiser or denoiser, self._schedule or schedule)
+        """Bound to a model's denoiser where it is bound to none yet, and to its schedule.
+
+        Raises:
+            ValueError: it is bound to another schedule: states would be noised by one, denoised by another.
+        """
+        require(
+            self._schedule is None or self._schedule is schedule,
+            f"{self} bound to another schedule than the model's",
+            "the model's own schedule, which says how noisy its first latent is",
+            "leave the schedule out, or bind the sampler to model.prior.schedule",
+        )
+        return self.of(self._denoiser or denoiser, schedule)
 
     @abstractmethod
     def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,14 +103,21 @@ class Sampler(ABC):
             context: what the denoiser is told beside the state.
 
         Raises:
-            ValueError: times that rest, turn, or rise under a sampler that draws noise; a sampler
-                without a denoiser and a schedule, or whose denoiser refuses the schedule.
+            ValueError: a state that is not real; times outside [0, 1], times that rest, turn, or rise
+                under a sampler that draws noise; a sampler without a denoiser and a schedule, or whose
+                denoiser refuses the schedule.
         """
         require(
-            1 <= times.ndim <= 2 and len(times) >= 1,
-            f"times of shape {tuple(times.shape)}",
-            "at least one time, as a vector",
-            "take them from genmod.samplers.grids",
+            1 <= times.ndim <= 2 and len(times) >= 1 and z.is_floating_point(),
+            f"times of shape {tuple(times.shape)}, a state of type {z.dtype}",
+            "at least one time, as a vector, and real numbers",
+            "take times from genmod.samplers.grids; integers become real by model.encoder.real(x)",
+        )
+        require(
+            bool(((times >= 0) & (times <= 1)).all()),
+            f"times from {float(times.min()):g} to {float(times.max()):g}",
+            "times in [0, 1]",
+            "a schedule says nothing beyond its ends",
         )
         self.denoiser.check(self.schedule)
         walk = Walk(self.denoiser, self.schedule, z, times, context)

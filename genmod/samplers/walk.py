@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser
-from genmod.schedules import Bridge, Schedule
+from genmod.schedules import Bridge, Schedule, time_dtype
 from genmod.shapes import against
 
 Scale: TypeAlias = float | Tensor
@@ -48,7 +48,7 @@ class Walk:
         context: Tensor | None = None,
     ) -> None:
         self.denoiser, self.schedule, self.like, self.context = denoiser, schedule, z, context
-        self.times = times
+        self.times = times = times.to(time_dtype(times.device))
         with torch.no_grad():
             log_snr = schedule.log_snr(times.reshape(-1)).reshape(times.shape)
         # One log-SNR for all rows is a number: it leaves the device once, here.
@@ -113,7 +113,7 @@ class Walk:
     def bridge(self, step: int) -> Bridge:
         """The law that a step draws from, row by row."""
         rows = len(self.like)
-        near, far = (self.times[i].expand(rows) for i in (step + 1, step))
+        near, far = (self.times[i].to(self.like.device).expand(rows) for i in (step + 1, step))
         with torch.no_grad():
             return self.schedule.bridge(near, far)
 

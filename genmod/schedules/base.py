@@ -61,8 +61,9 @@ class Schedule(nn.Module, ABC):
 
     def slope(self, t: Tensor) -> Tensor:
         """The derivative of :meth:`log_snr` at each time (negative), by automatic differentiation."""
-        with torch.enable_grad():
-            time = t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            # A clone: a tensor made in inference mode has no gradient for good.
+            time = t.detach().clone().requires_grad_()
             (slope,) = torch.autograd.grad(self.log_snr(time).sum(), time, create_graph=True)
         return slope if torch.is_grad_enabled() else slope.detach()
 

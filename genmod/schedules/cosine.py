@@ -39,15 +39,16 @@ class Cosine(Schedule):
         require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
         self.offset, self.clean, self.noisy = offset, clean, noisy
         self.start = 0.5 * math.pi * offset / (1 + offset)
-        self.first, self.last = self._angle(clean), self._angle(noisy)
+        first, last = self._angle(torch.tensor([clean, noisy], dtype=torch.float64)).tolist()
+        self.first, self.last = first, last
         self.check()
 
-    def _angle(self, log_snr: float) -> float:
+    def _angle(self, log_snr: Tensor) -> Tensor:
         r""":math:`\theta` where :math:`\cos^2\theta = \cos^2\theta_0\, \mathrm{sigmoid}(\lambda)`."""
-        noise = 1 / (1 + math.exp(log_snr))
-        # From the sine: the cosine of a small angle rounds to 1.
+        noise = (-log_snr).sigmoid()
         rest = noise + math.sin(self.start) ** 2 * (1 - noise)
-        return math.asin(math.sqrt(rest))
+        # Sine and cosine: the arcsine of a number near 1 loses digits, the arccosine of one near 0.
+        return torch.atan2(rest.sqrt(), math.cos(self.start) * log_snr.sigmoid().sqrt())
 
     def log_snr(self, t: Tensor) -> Tensor:
         r""":math:`2 \log\cos\theta - \log\sin(\theta - \theta_0) - \log\sin(\theta + \theta_0)`."""
@@ -64,8 +65,4 @@ class Cosine(Schedule):
         )
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        noise = (-log_snr).sigmoid()
-        rest = noise + math.sin(self.start) ** 2 * (1 - noise)
-        # The arcsine of a number near 1 loses digits, as the arccosine does of one near 0.
-        theta = torch.atan2(rest.sqrt(), math.cos(self.start) * log_snr.sigmoid().sqrt())
-        return (theta - self.first) / (self.last - self.first)
+        return (self._angle(log_snr) - self.first) / (self.last - self.first)

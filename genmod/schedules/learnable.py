@@ -140,7 +140,8 @@ class Monotone(Learnable):
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``u(t)``, and its derivative."""
         weight, steepness, shift = (
-            parameter.to(t.dtype) for parameter in (self.log_weight, self.log_steepness, self.shift)
+            parameter.to(dtype=t.dtype, device=t.device)
+            for parameter in (self.log_weight, self.log_steepness, self.shift)
         )
         weight, steepness = weight.exp(), steepness.exp()
         risen = (steepness * t[..., None] + shift).sigmoid()

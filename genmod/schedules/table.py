@@ -43,8 +43,14 @@ class Table(Schedule):
         r"""The table of the lecture's :math:`\beta_1, \dots, \beta_T`; :math:`x_i` lies at ``(i-1)/(T-1)``.
 
         Raises:
-            ValueError: a beta outside (0, 1).
+            ValueError: fewer than two betas, or one outside (0, 1).
         """
+        require(
+            betas.ndim == 1 and len(betas) >= 2,
+            f"betas of shape {tuple(betas.shape)}",
+            "at least two, as a vector",
+            "a table of DDPM's length has 1000",
+        )
         require(
             bool(((betas > 0) & (betas < 1)).all()),
             f"betas from {float(betas.min()):g} to {float(betas.max()):g}",

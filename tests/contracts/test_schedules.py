@@ -54,6 +54,7 @@ def test_everything_is_finite_and_a_row_each(
     for field in schedule.bridge(t[:-1], t[1:]):
         check_tensor(field, (100,), t)
     check_tensor(schedule.slope(t), (101,), t)
+    assert schedule.ends() == pytest.approx(SCHEDULES[name]().ends(), abs=1e-5)
 
 
 @every

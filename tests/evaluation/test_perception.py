@@ -208,7 +208,7 @@ def test_one_call_says_everything() -> None:
 def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:
     data = small()
     assert math.isnan(quality_of(data.validation[:100], data).extrapolated)
-    with pytest.raises(ValueError, match="20 rows of 64 features"):
+    with pytest.raises(ValueError, match="20 samples and"):
         quality_of(data.validation[:20], data)
 
 
@@ -228,9 +228,13 @@ def test_what_has_no_look_is_refused() -> None:
         frechet_distance(torch.full((9, 2), torch.nan), torch.randn(9, 2))
     with pytest.raises(ValueError, match="features of shape"):
         class_score(torch.randn(9))
+    with pytest.raises(ValueError, match=r"expected \(N, 64\)"):
+        class_score(torch.randn(9, 32))
     plane = dataset(torch.randn(200, 1, 8, 8), name="reals")
     with pytest.raises(ValueError, match="got reals with bins=None"):
         quality_of(plane.test, plane)
     data = small()
+    with pytest.raises(ValueError, match="0 samples"):
+        quality(Diffusion(data.shape, data.bins, width=8), data, 0)
     with pytest.raises(ValueError, match="1 rows of context for n=70"):
         quality(Diffusion(data.shape, data.bins, width=8), data, 70, torch.zeros(1, 2))

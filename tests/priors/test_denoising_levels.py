@@ -295,3 +295,10 @@ def test_the_prior_reads_like_its_math() -> None:
     assert bent(3).prior.formula().endswith("T = 3")
     assert bent(None).prior.formula().endswith("continuous time")
     assert repr(Ancestral(Bent(), MILD).variance) == "FixedSmall()"
+
+
+def test_half_precision_is_left_to_networks() -> None:
+    """A rate in half precision overflows: the weight of a clean step is 6e5."""
+    model = exact_diffusion(standard(2), LinearLogSNR(), 4).half()
+    with pytest.raises(ValueError, match=r"torch.float16; .* autocast"):
+        model.elbo(torch.zeros(2, 2, dtype=torch.float16))

@@ -421,3 +421,12 @@ def test_calibration_leaves_the_denoiser_as_it_was() -> None:
     assert torch.equal(tables[0].log_error, tables[1].log_error)
     assert all(module.training for module in denoiser.modules())
     assert not tables[0].log_error.requires_grad
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_what_cannot_be_measured_is_refused() -> None:
+    denoiser = EmpiricalDenoiser(real(0.7, -0.2)[None])
+    with pytest.raises(ValueError, match=r"type torch.int64; .* model.encoder.real"):
+        calibrate(denoiser, MILD, torch.zeros(3, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="2 rows of context for 3"):
+        calibrate(denoiser, MILD, torch.zeros(3, 2), context=torch.zeros(2))

@@ -215,6 +215,8 @@ def test_gradients_pass_through_a_path() -> None:
         (real(0.0, 1.0), "times that fall at every step"),
         (real(), "at least one time"),
         (torch.zeros(2, 3, 1, dtype=F64), "at least one time"),
+        (real(1.5, 0.5, 0.0), "from 0 to 1.5; expected times in"),
+        (real(1.0, 0.5, -0.2), "from -0.2 to 1; expected times in"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")
@@ -223,6 +225,21 @@ def test_times_that_are_no_path_are_refused(times: Tensor, words: str) -> None:
     for sampler in CHAINS:
         with pytest.raises(ValueError, match=words):
             sampler.of(Bent(), SCHEDULE).states(Z, times)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_integers_are_no_state() -> None:
+    with pytest.raises(ValueError, match=r"a state of type torch.int64; .* model.encoder.real"):
+        DDIM(Bent(), SCHEDULE).run(torch.zeros(2, 3, dtype=torch.long), real(1.0, 0.0))
+
+
+def test_rows_of_their_own_times_are_found_in_double_precision() -> None:
+    """Times in float32, as a caller may have them: the factors are those of the same times in float64."""
+    times = torch.linspace(1, 0, 5)
+    columns = times[:, None].expand(5, len(Z))
+    for sampler in FLOWS:
+        found, exact = (sampler.of(Bent(), SCHEDULE).run(Z, t) for t in (columns, columns.double()))
+        torch.testing.assert_close(found, exact, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,31 @@ def test_a_monotone_network_starts_near_a_straight_line() -> None:
     assert float((part - TIMES).abs().max()) < 0.1
 
 
+@pytest.mark.parametrize("noisy", [-5.0, -30.0, -36.0, -40.0])
+@pytest.mark.parametrize("offset", [0.0, 0.008])
+def test_a_cosine_ends_where_it_is_told_to(noisy: float, offset: float) -> None:
+    """By the arcsine alone, -38 and -40 both ended at -74.7."""
+    clean, found = Cosine(offset, noisy=noisy).ends()
+    assert clean == pytest.approx(13.3, abs=1e-9)
+    assert found == pytest.approx(noisy, abs=1e-6)
+
+
+class Straight(Schedule):
+    """A schedule without a slope of its own."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """From 4 to -4."""
+        return 4 - 8 * t
+
+
+def test_a_slope_is_found_in_every_mode() -> None:
+    """By automatic differentiation, which inference mode switches off for good."""
+    t = real(0.2, 0.9)
+    with torch.inference_mode():
+        torch.testing.assert_close(Straight().slope(t), real(-8.0, -8.0))
+        torch.testing.assert_close(Straight().slope(t.clone()), real(-8.0, -8.0))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -90,6 +90,7 @@ def quality(
         "one row a sample",
         "repeat the classes until there are n",
     )
+    _require_images(data, n)
     drawn = []
     with evaluating(model):
         for start in range(0, n, BATCH):
@@ -111,14 +112,10 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
     Raises:
         ValueError: data that are no gray images of integers; fewer than 65 images on a side.
     """
-    if data.bins is None:
-        raise ValueError(
-            f"got {data.name} with bins=None; expected integer images; the network of features sees "
-            "gray levels in [0, 1] and needs to know which level is white"
-        )
+    bins = _require_images(data, len(samples))
     check_shape(samples, data.shape, "samples")
-    check_integers(samples, data.bins, name="samples")
-    count, white = len(samples), data.bins - 1
+    check_integers(samples, bins, name="samples")
+    count, white = len(samples), bins - 1
     drawn = features(samples.float() / white)
     real = features(_some(data.test, count).float() / white)
     others = torch.cat([_some(data.validation, count), _some(data.train, count)])[:count]
@@ -133,6 +130,22 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
         real=len(real),
         sha256=SHA256,
     )
+
+
+def _require_images(data: Dataset, count: int) -> int:
+    """Require enough images of integers to compare; how many levels they have."""
+    if data.bins is None:
+        raise ValueError(
+            f"got {data.name} with bins=None; expected integer images; the network of features sees "
+            "gray levels in [0, 1] and needs to know which level is white"
+        )
+    require(
+        min(count, len(data.test)) > DIMS,
+        f"{count} samples and {len(data.test)} test images",
+        f"at least {DIMS + 1} of each, and better ten times as many",
+        "draw more samples: the covariance of few rows is singular, and its distance idle",
+    )
+    return data.bins
 
 
 def _some(images: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_real, require, trusted
-from genmod.evaluation.perception.network import class_log_probs
+from genmod.evaluation.perception.network import DIMS, class_log_probs
 from genmod.gaussian import wasserstein_squared_full
 
 
@@ -55,7 +55,7 @@ def extrapolated_distance(a: Tensor, b: Tensor) -> float:
     It may come out negative where two sets are alike.
 
     Args:
-        a: features ``(N, d)``, in an order without meaning, more than ``2 d`` rows.
+        a: features ``(N, d)``, in an order without meaning, at least ``2 d + 2`` rows.
         b: features ``(M, d)``, likewise.
 
     Raises:
@@ -86,9 +86,9 @@ def class_score(found: Tensor) -> float:
     Reference: Salimans et al., "Improved techniques for training GANs" (2016), section 4.
     """
     require(
-        found.ndim == 2 and len(found) >= 1,
+        found.ndim == 2 and len(found) >= 1 and found.shape[1] == DIMS,
         f"features of shape {tuple(found.shape)}",
-        "(N, 64)",
+        f"(N, {DIMS})",
         "pass what evaluation.features gives",
     )
     check_real(found, name="features")
