@@ -1,10 +1,8 @@
 """Steps against quality: one trained diffusion, sampled in a few steps or many, by several samplers.
 
-Run ``python examples/samplers.py``, or with ``--data mnist`` (the network is then a U-Net). The figures
-are runs/examples/samplers.png (Fréchet distance from test images against how often the denoiser was
-asked) and runs/examples/samplers_few.png (what 8 evaluations draw, from the same noise for all).
-
-Nothing is trained again: the bound is the same for all, since it prices the chain and not the way down.
+Run ``python examples/samplers.py``, or with ``--data mnist``. The figures are runs/examples/samplers.png
+(Fréchet distance from test images against evaluations of the denoiser) and runs/examples/samplers_few.png
+(what 8 evaluations draw, from the same noise). The bound prices the chain: it is the same for all.
 """
 
 import argparse

@@ -205,7 +205,7 @@ def test_a_cosine_ends_where_it_is_told_to(noisy: float, offset: float) -> None:
 class Straight(Schedule):
     """A schedule without a slope of its own."""
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: torch.Tensor) -> torch.Tensor:
         """From 4 to -4."""
         return 4 - 8 * t
 
