@@ -94,7 +94,7 @@ def trained(folder: Path, data: Dataset, minutes: float, seed: int) -> Diffusion
         load_weights(model, load_file(file))
         print(f"{file}: trained for {said['seconds']:.0f} s, {said['steps']:,} steps")
     else:
-        found = train(member("diffusion"), data, minutes, seed, half=False)
+        found = train(member("diffusion"), data, minutes, seed)
         model, steps = found.model, found.plan.steps
         write(about, {"data": data.name, "seed": seed, "steps": steps, "seconds": found.seconds})
         kept = {name: tensor.contiguous().cpu() for name, tensor in weights(model).items()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from common import LOADERS, machine, table, write
 
 from genmod.compare.families.images import IMAGES
 from genmod.compare.member import Member, Setting
-from genmod.compare.plan import Pace, Plan
+from genmod.compare.plan import Plan
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
 from genmod.model import LatentModel
@@ -61,14 +61,16 @@ def member(name: str) -> Member:
     return alone[name]
 
 
-def train(who: Member, data: Dataset, minutes: float, seed: int, half: bool) -> Trained:
+def train(who: Member, data: Dataset, minutes: float, seed: int) -> Trained:
     """Train for some minutes: the member's own plan, with as many steps as they pay for."""
     torch.manual_seed(seed)
     model = who.build(Setting(data, 1.0, {}))
-    plan = replace(who.plan, autocast=True) if half else who.plan
-    pace = Pace.measure(model, plan, data, seed)
+    plan, pace = who.plan.settled(model, data, seed)
     plan = plan.times(_ENDLESS / plan.steps).within(60 * minutes, pace)
-    print(f"{data.name}: {plan.steps:,} steps of {plan.batch_size}, {1e3 * pace.step:.0f} ms each")
+    kind = "bfloat16" if plan.autocast else "float32"
+    print(
+        f"{data.name}: {plan.steps:,} steps of {plan.batch_size}, {1e3 * pace.step:.0f} ms each, {kind}"
+    )
     curve, began = [], time.perf_counter()
     for step in plan.fit(model, data, seed):
         if step.validation is not None and step.validation.bits_per_dim is not None:
@@ -86,7 +88,7 @@ def measure(
     who: Member, data: Dataset, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], list[object]]:
     """Train and score on one data set; returns a record for JSON, and a line of the table."""
-    trained = train(who, data, arguments.minutes, arguments.seed, arguments.bfloat16)
+    trained = train(who, data, arguments.minutes, arguments.seed)
     began = time.perf_counter()
     report = evaluate(
         trained.model,
@@ -157,7 +159,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--replicates", type=int, default=2, help="times that they are scored")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bfloat16", action="store_true", help="compute networks in bfloat16")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/mnist.json"))
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)

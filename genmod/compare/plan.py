@@ -23,6 +23,9 @@ from genmod.training.validation import validate
 _SKIPPED, _TIMED = 3, 12
 """Steps that warm up, and steps that are timed: the first ones allocate memory and choose kernels."""
 
+_WORTH = 1.1
+"""How much faster half precision has to be: a busy second is no reason to choose it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -35,7 +38,7 @@ class Plan:
         weight_decay: of the optimizer.
         warm: over how many of the steps the rates rise to their full price; 0 for none.
         ema: the decay of the moving average of the weights.
-        autocast: whether the networks compute in bfloat16.
+        autocast: whether the networks compute in bfloat16; ``None`` where that is found to pay.
         looks: how often the run is validated, and saved, on its way.
         validated: how many rows of the validation part are looked at; ``None`` for all.
         validation_draws: how many levels of a diffusion each of them visits.
@@ -47,7 +50,7 @@ class Plan:
     weight_decay: float = 0.05
     warm: int = 0
     ema: float = 0.999
-    autocast: bool = False
+    autocast: bool | None = False
     looks: int = 20
     validated: int | None = None
     validation_draws: int = 8
@@ -84,6 +87,13 @@ class Plan:
         """
         fits = int(max(0.0, seconds - self.looks * pace.look) / pace.step)
         return self if fits >= self.steps else self.times(max(1, fits) / self.steps)
+
+    def settled(self, model: LatentModel, data: Dataset, seed: int) -> tuple[Plan, Pace]:
+        """The plan with its type chosen, and the pace it has here: half precision has to be faster."""
+        kinds = (False, True) if self.autocast is None else (self.autocast,)
+        plans = [replace(self, autocast=kind) for kind in kinds]
+        paces = [(plan, Pace.measure(model, plan, data, seed)) for plan in plans]
+        return min(paces, key=lambda found: found[1].step * (_WORTH if found[0].autocast else 1))
 
     def looked_at(self, data: Dataset) -> Dataset:
         """The data with the part of the validation rows that the plan looks at."""

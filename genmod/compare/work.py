@@ -12,7 +12,6 @@ import torch
 
 from genmod.compare.events import Began, Ended, Failed, Moved, Scored, Tell
 from genmod.compare.member import Member, Setting, select
-from genmod.compare.plan import Pace
 from genmod.compare.shelf import Record, Shelf, asked
 from genmod.data import Dataset
 from genmod.evaluation import evaluate
@@ -119,8 +118,9 @@ def _do(work: Work, member: Member, data: Dataset, tell: Tell) -> None:
 def _planned(work: Work, member: Member, model: LatentModel, data: Dataset) -> Record:
     """The plan, chosen once: a run that goes on keeps it, however fast the machine is by then."""
     plan = member.plan.times(work.effort)
-    if work.minutes is not None:
-        plan = plan.within(work.minutes * _MINUTE, Pace.measure(model, plan, data, work.seed))
+    if work.minutes is not None or plan.autocast is None:
+        plan, pace = plan.settled(model, data, work.seed)
+        plan = plan if work.minutes is None else plan.within(work.minutes * _MINUTE, pace)
     return Record(asked(member, work.effort), plan)
 
 

@@ -15,6 +15,7 @@ from genmod.decoders.base import Decoder
 from genmod.decoders.scales import Fixed, Global, Predicted, Scale
 from genmod.elbo import Measure
 from genmod.nn import outputs
+from genmod.schedules import Schedule
 from genmod.shapes import size
 from genmod.types import Shape
 
@@ -165,14 +166,30 @@ class DiscretizedMixture(Decoder):
         bins: how many levels.
         components: how many bumps a mixture has. They start side by side over [-1, 1], as wide as
             the distance between them.
+        around: the schedule of a diffusion whose ``z_0`` the state is: the network then says how far
+            ``x`` is from ``z_0 / alpha_0``, in units of two standard deviations of the noise that is
+            left there, and need not learn to repeat what it is given. For images with texture.
+
+    Raises:
+        ValueError: fewer than one component.
+
+    Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++" (2017), eqs. 1-2.
     """
 
     offsets: Tensor
 
-    def __init__(self, network: nn.Module, shape: Shape, bins: int, components: int = 5) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: Shape,
+        bins: int,
+        components: int = 5,
+        around: Schedule | None = None,
+    ) -> None:
         super().__init__(shape, Measure.MASS, bins)
         require(components >= 1, f"components={components}", "at least 1", "5 are customary")
         self.network, self.levels, self.components = network, Bins(bins), components
+        self.start = None if around is None else _start(around)
         centers = (2 * torch.arange(components) + 1) / components - 1
         self.register_buffer(
             "offsets", centers.reshape(-1, *[1] * len(self.shape)), persistent=False
@@ -184,14 +201,26 @@ class DiscretizedMixture(Decoder):
         """The distribution of each row."""
         shape = (3, self.components, *self.shape)
         logits, shift, log_scale = outputs(self.network, shape, state, context=context).unbind(1)
-        wide = math.log(2 / self.components)
-        return distributions.DiscretizedMixture(
-            logits, shift + self.offsets, log_scale + wide, self.levels
-        )
+        location, reach = shift + self.offsets, 1.0
+        if self.start is not None:
+            alpha, reach = self.start
+            location = torch.add((state / alpha)[:, None], location, alpha=reach)
+        wide = math.log(2 * reach / self.components)
+        return distributions.DiscretizedMixture(logits, location, log_scale + wide, self.levels)
 
     def formula(self) -> str:
         """The decoder as it would stand on paper."""
-        return f"p(x | z) = sum of {self.components} Logistics over bins(x; d_c(z), s_c(z))"
+        where, given = (
+            ("d_c(z)", "z") if self.start is None else ("z_0 / alpha_0 + d_c(z_0)", "z_0")
+        )
+        law = f"sum of {self.components} Logistics over bins"
+        return f"p(x | {given}) = {law}(x; {where}, s_c({given}))"
+
+
+def _start(schedule: Schedule) -> tuple[float, float]:
+    """What is left of ``x`` in ``z_0``, and two standard deviations of ``z_0 / alpha_0`` around it."""
+    alpha, sigma = (float(scale) for scale in schedule.scales(torch.zeros(1, dtype=torch.float64)))
+    return alpha, 2 * sigma / alpha
 
 
 class Identity(nn.Module):

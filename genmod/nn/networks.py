@@ -116,12 +116,18 @@ class Convolutions(Networks):
         dropout: the rate of dropout inside each block.
         patch: pixels a side that the first layer takes together; ``None`` is 2 where every side has
             at least 16, and 1 below.
+        multipliers: of a denoiser's U-Net: how many times ``width`` channels each resolution has.
+        attention: of a denoiser's U-Net: a flag for each resolution; ``None`` is the last alone.
+        head: channels of one head of attention.
     """
 
     width: int = 32
     depth: int | None = None
     dropout: float = 0.0
     patch: int | None = None
+    multipliers: tuple[int, ...] = (1, 2)
+    attention: tuple[bool, ...] | None = None
+    head: int = 32
 
     @property
     def features(self) -> int:
@@ -153,11 +159,14 @@ class Convolutions(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A U-Net of two resolutions."""
+        """A U-Net."""
         return UNet(
             shape,
             width=self.width,
+            multipliers=self.multipliers,
             blocks=self.depth or 1,
+            attention=self.attention,
+            head=self.head,
             patch=self._patch(shape),
             dropout=self.dropout,
             fourier=fourier,
@@ -255,8 +264,8 @@ class Conditional(Networks):
 def customary(shape: Shape) -> Networks:
     """Convolutions for events with sides of 16 and more, perceptrons for all others.
 
-    >>> customary((1, 28, 28))
-    Convolutions(width=32, depth=None, dropout=0.0, patch=None)
+    >>> customary((1, 28, 28))  # doctest: +ELLIPSIS
+    Convolutions(width=32, depth=None, dropout=0.0, patch=None, ...)
     >>> customary((1, 8, 8))
     Perceptrons(width=256, depth=None, dropout=0.0)
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 from genmod.compare import DIGITS, IMAGES, Member, Setting, family
 from genmod.compare.member import check_family, select
 from genmod.data import Dataset, dataset, digits
-from genmod.models import LatentDiffusion
+from genmod.encoders import Noising
+from genmod.models import Diffusion, LatentDiffusion
 from tests.compare.cases import PLAN, TINY, vae
 
 
@@ -49,6 +51,17 @@ def test_every_member_is_built_for_gray_images_and_for_bits(bins: int) -> None:
         model = member.build(Setting(data, 0.01, trained))
         assert model.decoder.shape == (1, 28, 28)
         assert model.decoder.bins == bins
+
+
+def test_texture_is_told_around_what_is_given_and_strokes_on_patches() -> None:
+    """By the name of the data, and by their levels."""
+    gray, member = images(28, 256), next(each for each in IMAGES if each.name == "diffusion")
+    for data, clean in ((gray, 6.0), (replace(gray, name="mnist"), 2.5), (images(28, 2), 2.5)):
+        model = member.build(Setting(data, 0.01, {}))
+        assert isinstance(model, Diffusion)
+        assert isinstance(model.encoder, Noising)
+        assert model.encoder.schedule.ends()[0] == pytest.approx(clean)
+        assert ("z_0 / alpha_0 + d_c(z_0)" in str(model)) == (clean == 6.0)
 
 
 def test_the_latent_diffusion_keeps_the_vae_it_was_given() -> None:

@@ -68,6 +68,23 @@ def test_measuring_a_pace_changes_neither_the_model_nor_the_noise() -> None:
     assert 0 < pace.look < took
 
 
+@pytest.mark.parametrize(("half", "chosen"), [(0.05, True), (0.095, False), (0.2, False)])
+def test_half_precision_is_chosen_where_it_pays(
+    half: float, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a twentieth: the clock is no surer than that."""
+
+    def measure(model: object, plan: Plan, data: object, seed: int) -> Pace:
+        return Pace(half if plan.autocast else 0.1, 1.0)
+
+    monkeypatch.setattr(Pace, "measure", measure)
+    plan, pace = Plan(10, autocast=None).settled(vae(setting()), few(), 0)
+    assert plan == Plan(10, autocast=chosen)
+    assert pace == Pace(half if chosen else 0.1, 1.0)
+    for fixed in (False, True):
+        assert Plan(10, autocast=fixed).settled(vae(setting()), few(), 0)[0].autocast is fixed
+
+
 def test_only_some_of_the_validation_rows_are_looked_at_if_the_plan_says_so() -> None:
     data = few()
     assert Plan(1).looked_at(data) is data
