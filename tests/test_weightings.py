@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import Tensor
 
 from genmod import ELBO, plots
@@ -127,6 +129,20 @@ def test_edm_is_an_expectation_over_log_normal_noise(schedule: Schedule) -> None
     sigma = (-0.5 * schedule.log_snr(t)).exp()
     found = EDM().per_level(steps(schedule, t, square(sigma) / sigma.square())).mean()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("ends", [(13.3, -40.0), (22.0, -18.0)])
+def test_edm_visits_far_ends_as_often_as_its_law_says(ends: tuple[float, float]) -> None:
+    """Against SciPy's tails: ``ndtr`` is zero nine deviations out, and masses of zero are refused.
+
+    Flipped: the sign of ``mean``.
+    """
+    found = EDM.visits(LinearLogSNR(*ends), bins=64).masses
+    z = (-0.5 * torch.linspace(*ends, 65).numpy() + 1.2) / 1.2
+    # A bin beyond the middle by the upper tails, one before it by the lower: no digits are lost.
+    upper, lower = norm.sf(z[:-1]) - norm.sf(z[1:]), norm.cdf(z[1:]) - norm.cdf(z[:-1])
+    stated = torch.from_numpy(np.where(z[:-1] > 0, upper, lower))
+    torch.testing.assert_close(found, stated / stated.sum(), rtol=1e-10, atol=0)
 
 
 def steps(schedule: Schedule, t: Tensor, error: Tensor) -> Rate:
