@@ -25,6 +25,7 @@ from genmod.objectives import (
     Bound,
     BoundWeighted,
     Explanation,
+    Hybrid,
     MinSNR,
     NoiseWeighted,
     Objective,
@@ -308,6 +309,12 @@ def test_an_objective_that_is_no_weighted_sum_is_not_explained() -> None:
 
     with pytest.raises(ValueError, match="Robust, whose cost is not linear"):
         explain(Robust(), LinearLogSNR())
+
+
+def test_a_hybrid_is_not_explained_but_its_mean_is() -> None:
+    """Whatever the model: it was said to want a learned variance, which no model here could give."""
+    with pytest.raises(ValueError, match=r"Hybrid, .* no weight .*explain\(Simple\(\)"):
+        explain(Hybrid(), LinearLogSNR())
 
 
 def test_weights_are_drawn_of_one_area_dashed_where_they_rise() -> None:
