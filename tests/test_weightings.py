@@ -15,8 +15,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from genmod import ELBO, plots
-from genmod.denoisers import Data, Noise, Target, Velocity
+from genmod import ELBO, denoisers, plots
+from genmod.denoisers import Data, FlowVelocity, Noise, Score, Target, Velocity
 from genmod.elbo import Rate
 from genmod.objectives import (
     EDM,
@@ -64,12 +64,26 @@ def squared_errors(target: Target) -> Tensor:
 def test_min_snr_is_a_minimum_for_every_prediction(gamma: float) -> None:
     r"""min(SNR, g) of x; over SNR of the noise; over SNR + 1 of the velocity (Hang et al., 3.4).
 
+    The others follow from :math:`\|\varepsilon - \hat\varepsilon\|^2 = \sigma^2 \|s - \hat s\|^2 =
+    (\alpha / (\alpha + \sigma))^2 \|u - \hat u\|^2 = (\alpha d / \rho)^2 \|F - \hat F\|^2`, where
+    :math:`\sigma^2 = 1 / (\mathrm{SNR} + 1)` and :math:`\rho^2 = \sigma^2 + \alpha^2 d^2`: over
+    :math:`\mathrm{SNR}(\mathrm{SNR} + 1)` of the score, over :math:`(\sqrt{\mathrm{SNR}} + 1)^2` of the
+    flow's velocity, over :math:`\mathrm{SNR} + d^{-2}` of EDM's output.
+
     A maximum, or a velocity without its + 1, is what others have. Flipped: ``clamp(max=1)`` to ``min``;
     the sign of ``log_snr``.
     """
     found = MinSNR(gamma).weight(LOG_SNR)
     smaller = torch.minimum(SNR, torch.full_like(SNR, gamma))
-    forms = {Data(): smaller, Noise(): smaller / SNR, Velocity(): smaller / (SNR + 1)}
+    forms = {
+        Data(): smaller,
+        Noise(): smaller / SNR,
+        Velocity(): smaller / (SNR + 1),
+        Score(): smaller / (SNR * (SNR + 1)),
+        FlowVelocity(): smaller / (SNR.sqrt() + 1).square(),
+        denoisers.EDM(0.5): smaller / (SNR + 4),
+        denoisers.EDM(1.0): smaller / (SNR + 1),
+    }
     for target, weight in forms.items():
         torch.testing.assert_close(found, weight * squared_errors(target), rtol=1e-6, atol=0)
     assert bool((found <= 1).all())
