@@ -27,10 +27,10 @@ NETWORKS: dict[str, Networks] = {
     "mnist": Convolutions(dropout=0.1),
 }
 FIGURE = Path("runs/examples/inverse.png")
-NOISE, IMAGES, DRAWS = 0.1, 8, 16
+NOISE, IMAGES = 0.1, 8
 
 
-def main(data: Dataset, steps: int) -> None:
+def main(data: Dataset, steps: int, draws: int) -> None:
     """Train a prior; measure some test images in three ways; draw what they may have been."""
     assert data.bins is not None
     fewer = replace(data, validation=data.validation[:500], labels=None)
@@ -51,12 +51,12 @@ def main(data: Dataset, steps: int) -> None:
         y = operator(x)
         y = y + NOISE * torch.randn_like(y)
         # Every measurement several times over, so that one run draws several answers to each.
-        told = y.repeat_interleave(DRAWS, 0)
+        told = y.repeat_interleave(draws, 0)
         posterior = with_denoiser(model, lambda d, a=operator, t=told: MMPS(d, a, t, NOISE))
-        drawn = posterior.sample(len(told)).unflatten(0, (len(y), DRAWS)) / (data.bins - 1)
+        drawn = posterior.sample(len(told)).unflatten(0, (len(y), draws)) / (data.bins - 1)
         rows += [plots.Row(f"{name}\nmeasured", shown(operator, y))]
         rows += [plots.Row(f"draw {i + 1}", drawn[:, i]) for i in range(2)]
-        rows += [plots.Row(f"mean of {DRAWS}", drawn.float().mean(1))]
+        rows += [plots.Row(f"mean of {draws}", drawn.float().mean(1))]
         one, mean = error(drawn[:, 0], ink), error(drawn.mean(1), ink)
         misfit = (operator(2 * drawn[:, 0] - 1) - y).square().mean().sqrt()
         print(
@@ -95,5 +95,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=DATA, default="digits", help="the images")
     parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--draws", type=int, default=16, help="of each image (at least 2)")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(DATA[chosen.data](), chosen.steps, chosen.draws)

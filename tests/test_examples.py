@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,24 @@ BESIDE = Path(__file__).parents[2] / "shared" / "data"
 """Beside the repository: where its developers keep MNIST."""
 ROWS = {"train": 800, "validation": 8, "test": 8}
 """Images of MNIST that an example is run on: more to train on than pixels, for the Gaussian baseline."""
+LOOKED_AT = ROWS | {"test": 65}
+"""The fewest that a Fréchet distance takes."""
 
-LEFT_OUT = {"instability", "video", "objectives", "samplers", "inverse", "prompted"}
-"""Without MNIST, or with Fréchet distances, which take more images than this, or of a minute and more."""
-ON_MNIST = [path for path in EXAMPLES if path.stem not in LEFT_OUT]
+LEFT_OUT = {"instability", "video", "objectives"}
+"""Without MNIST, or (objectives) of minutes."""
+SLOW = {"samplers", "inverse", "prompted"}
+"""Of half a minute and more on MNIST."""
+ON_MNIST = [
+    pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
+    for path in EXAMPLES
+    if path.stem not in LEFT_OUT
+]
+FEWER = {
+    "instability": ["--seeds", "2"],
+    "samplers": ["--samples", "65"],
+    "inverse": ["--draws", "2"],
+}
+"""Options that make an example short."""
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
@@ -67,38 +82,43 @@ def test_an_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two steps of training, on the digits."""
-    fewer = {"instability": ["--seeds", "2"], "samplers": ["--samples", "65"]}
-    run(path, tmp_path, ["--steps", "2", *fewer.get(path.stem, [])], monkeypatch, capsys)
+    run(path, tmp_path, ["--steps", "2", *FEWER.get(path.stem, [])], monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
-def few() -> Dataset:
-    """A few images of the real MNIST."""
+def whole() -> Dataset:
+    """The real MNIST."""
     root = Path(os.environ.get(ROOT) or BESIDE)
     try:
-        data = mnist(root, download=False)
+        return mnist(root, download=False)
     except ValueError as error:
         pytest.skip(str(error))
-    parts = {split: data.parts()[split][:count] for split, count in ROWS.items()}
+
+
+def few(data: Dataset, rows: Mapping[str, int]) -> Dataset:
+    """The first images of each part."""
+    parts = {split: data.parts()[split][:count] for split, count in rows.items()}
     assert data.labels is not None
-    labels = {split: data.labels[split][:count] for split, count in ROWS.items()}
+    labels = {split: data.labels[split][:count] for split, count in rows.items()}
     train, validation, test = (parts[split] for split in ("train", "validation", "test"))
     return replace(data, train=train, validation=validation, test=test, labels=labels)
 
 
 @pytest.mark.data
 @pytest.mark.usefixtures("as_users_run")
-@pytest.mark.parametrize("path", ON_MNIST, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ON_MNIST)
 def test_an_example_runs_on_mnist(
     path: Path,
-    few: Dataset,
+    whole: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One step of training, so that convolutions, U-Net and latents with places are gone through."""
-    monkeypatch.setattr(genmod.data, "mnist", lambda: few)
-    run(path, tmp_path, ["--data", "mnist", "--steps", "1"], monkeypatch, capsys)
+    data = few(whole, LOOKED_AT if path.stem == "samplers" else ROWS)
+    monkeypatch.setattr(genmod.data, "mnist", lambda: data)
+    options = ["--data", "mnist", "--steps", "1", *FEWER.get(path.stem, [])]
+    run(path, tmp_path, options, monkeypatch, capsys)
 
 
 @every_example

@@ -50,7 +50,7 @@ def test_log_snr_falls_from_end_to_end_and_stays_finite(schedule: Schedule) -> N
 
 @pytest.mark.parametrize("offset", [0.0, 0.008, 0.3])
 def test_cut_schedules_end_where_they_say(offset: float) -> None:
-    """Flipped: the sign of ``log_snr`` in ``Cosine._angle``; of the sine there."""
+    """Flipped: the sign of ``log_snr`` in ``Cosine._left``; of the sine in ``Cosine._run``."""
     assert LinearLogSNR(11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-14)
     assert Cosine(offset, 11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-10)
 

@@ -9,15 +9,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from genmod import random
 from genmod.denoisers import (
     EDM,
     Data,
-    Denoiser,
     FlowVelocity,
     Learned,
     Noise,
@@ -28,10 +26,9 @@ from genmod.denoisers import (
 )
 from genmod.denoisers.base import scales_of
 from genmod.models import Diffusion
-from genmod.nn import DenoisingMLP
-from genmod.samplers import Ancestral, FixedLarge, Heun, Sampler
-from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
+from genmod.schedules import LinearLogSNR, Schedule
 from tests.oracles import F64, real
+from tests.schedules import drawn
 
 TARGETS: list[Target] = [
     Noise(),
@@ -42,8 +39,6 @@ TARGETS: list[Target] = [
     EDM(0.5),
     EDM(1.7),
 ]
-SCHEDULES: list[Schedule] = [LinearLogSNR(), Cosine(), Cosine(0.008), LinearBeta(1000)]
-SHAPES = [(3,), (2, 5), (1, 4, 4), (1, 2, 2, 2)]
 
 
 def factor(target: Target, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -66,11 +61,11 @@ def factor(target: Target, alpha: Tensor, sigma: Tensor) -> Tensor:
     raise AssertionError(target)
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=drawn.EVERY,
     t=st.floats(0, 1),
-    shape=st.sampled_from(SHAPES),
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
     given_=st.sampled_from(TARGETS),
     wanted=st.sampled_from(TARGETS),
     seed=st.integers(0, 2**16),
@@ -85,12 +80,14 @@ def test_all_losses_agree_under_conversion(
 ) -> None:
     """One output, read as each target: each squared error is the noise's times its exact factor;
 
-    and back again it is the output it was.
+    and back again it is the output it was. At every level that both targets can be read at.
     Flipped: the sign of ``skip * z`` in ``EDM.output``; of ``sigma * output`` in ``FlowVelocity``.
     """
     generator = torch.Generator().manual_seed(seed)
     x, eps, said = torch.randn(3, 4, *shape, dtype=F64, generator=generator)
-    log_snr = schedule.log_snr(real(t)).expand(4)
+    with torch.no_grad():
+        log_snr = schedule.log_snr(real(t)).expand(4)
+    assume(float(log_snr[0]) >= max(given_.noisiest, wanted.noisiest))
     alpha, sigma = scales_of(log_snr, x)
     z = alpha * x + sigma * eps
     output = Velocity().output(0.5 * z + 0.3 * said, z, alpha, sigma)
@@ -168,54 +165,6 @@ def test_the_flow_velocity_is_the_derivative_of_the_straight_line(
     torch.testing.assert_close(velocity, real(eps - x)[None], rtol=1e-7, atol=1e-7)
     found = FlowVelocity().x_hat(velocity, z, alpha, sigma)
     torch.testing.assert_close(found, real(on_line - t * (eps - x))[None], rtol=1e-7, atol=1e-7)
-
-
-class Restated(nn.Module):
-    """A network trained under one target that answers as if trained under another."""
-
-    def __init__(self, trained: Learned, wanted: Target) -> None:
-        super().__init__()
-        self.trained, self.wanted = trained, wanted
-
-    def forward(self, seen: Tensor, log_snr: Tensor) -> Tensor:
-        """What the other network would say to what it is shown."""
-        alpha, sigma = scales_of(log_snr, seen)
-        z = seen / self.wanted.inputs(torch.ones_like(seen), alpha, sigma)
-        x_hat = self.trained(z, log_snr).x_hat
-        return convert(x_hat, Data(), self.wanted, z, log_snr)
-
-
-@pytest.mark.parametrize("trained", TARGETS, ids=repr)
-def test_any_sampler_takes_a_network_of_any_target(trained: Target) -> None:
-    """Ancestral and Heun give one result for a network and for its conversion to each other target.
-
-    Flipped: the sign of ``skip`` in ``EDM.output``.
-    """
-    torch.manual_seed(0)
-    schedule, times = LinearLogSNR(6.0, -6.0), torch.linspace(1, 0, 6, dtype=F64)
-    network = DenoisingMLP((3,), width=8, depth=1).double()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    original = Learned(network, trained)
-    z = torch.randn(4, 3, dtype=F64)
-
-    def results(denoiser: Denoiser) -> list[Tensor]:
-        samplers: list[Sampler] = [
-            Ancestral(denoiser, schedule, FixedLarge()),
-            Heun(denoiser, schedule),
-        ]
-        found = []
-        for sampler in samplers:
-            with random.keyed(1), torch.no_grad():
-                found.append(sampler.run(z, times))
-        return found
-
-    expected = results(original)
-    for wanted in TARGETS:
-        for a, b in zip(
-            results(Learned(Restated(original, wanted), wanted)), expected, strict=True
-        ):
-            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
 
 
 def test_a_target_scales_what_the_network_sees() -> None:

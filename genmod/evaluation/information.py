@@ -120,7 +120,9 @@ class Grid(Ending):
         middle = torch.arange(1, count + 1, dtype=torch.float64) - 0.5
         w = middle * self.width * math.exp(log_snr / 2)
         density = torch.exp(-0.5 * w.square()) / math.sqrt(2 * math.pi)
-        left = (1 - w.square()) * torch.special.ndtr(-w) + w * density
+        # Not ndtr(-w), which is zero from w = 9 on: the density beside it is not.
+        upper = 0.5 * torch.special.erfc(w * math.sqrt(0.5))
+        left = (1 - w.square()) * upper + w * density
         return dims * float((2 / middle * left).sum())
 
 

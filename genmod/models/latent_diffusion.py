@@ -17,7 +17,7 @@ from genmod.models.sampling import Sampling
 from genmod.models.vae import VAE
 from genmod.nn import Condition, Convolutions, Ignored, Networks
 from genmod.priors import Nested, Normal
-from genmod.samplers import Grid, Sampler
+from genmod.samplers import Grid, Sampler, State
 from genmod.types import Shape
 
 _ROWS = 1024
@@ -128,6 +128,25 @@ class LatentDiffusion(LatentModel):
         with way.noise:
             z = self.nested.law(state, context).sample()
             return self.decoder(z, context).sample()
+
+    def states(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        grid: Grid | None = None,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Iterator[State]:
+        """Where the latents of ``n`` draws are after each step, and what the denoiser takes them for.
+
+        The same path as :meth:`sample`'s, in the inner diffusion's units, ``(z - shift) / scale``: for
+        the image that a state is taken for, ``decode(nested.outside(state.x_hat))``.
+        """
+        way = Sampling(sampler, steps, grid, seeds, progress)
+        return way.states(self.nested.model.prior, n, context)
 
     def first_stage(self) -> LatentModel:
         """The same encoder and decoder under a standard normal prior."""

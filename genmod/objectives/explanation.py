@@ -28,6 +28,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.elbo import ELBO, Kind, Measure, Rate
 from genmod.objectives.base import Objective
+from genmod.objectives.hybrid import Hybrid
 from genmod.schedules import Schedule
 
 _ROUNDING = 1e-9
@@ -128,7 +129,8 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
     .. math:: w(\lambda) = \frac{\partial\, \text{cost}}{\partial\, \|\varepsilon-\hat\varepsilon\|^2}
         \Big/ \tfrac{1}{2}\,\text{gap}, \qquad \text{gap} = -\frac{d\lambda}{dt}
 
-    It asks the objective itself what a level costs, so it knows yours, too.
+    It asks the objective itself what a level costs, so it knows yours, too. To draw several, see
+    :func:`genmod.plots.level_weights`.
 
     Args:
         objective: any, also one of your own, that is a weighted sum of the bound's terms.
@@ -136,7 +138,7 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
         points: how many log-SNRs, evenly spaced between the schedule's ends.
 
     Raises:
-        ValueError: the objective's cost is not linear in the errors.
+        ValueError: the objective's cost is not linear in the errors, or is not of the errors alone.
 
     >>> from genmod.objectives import Bound, MinSNR
     >>> from genmod.schedules import LinearLogSNR
@@ -148,6 +150,13 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
     >>> explain(Bound(), LinearLogSNR()).bounded
     'the likelihood of the data: it is the bound'
     """
+    require(
+        not isinstance(objective, Hybrid),
+        f"{type(objective).__name__}, which trains a variance beside the mean",
+        "a weighted sum of the bound's terms",
+        "it has no weight of the bound's integrand: its mean is trained as by Simple, so ask "
+        "explain(Simple(), schedule); its variance is trained on the bound",
+    )
     require(points >= 2, f"points={points}", "at least 2", "the default draws a smooth curve")
     clean, noisy = schedule.ends()
     with torch.no_grad():

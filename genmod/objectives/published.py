@@ -193,10 +193,13 @@ class EDM(BoundWeighted):
         ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
         with torch.no_grad():
             z = (-0.5 * schedule.log_snr(ends) - mean) / std
-        # From the smaller tail: a difference of numbers near one would round to zero.
-        low = torch.where(z[:-1] > 0, -z[1:], z[:-1])
-        high = torch.where(z[:-1] > 0, -z[:-1], z[1:])
-        masses = torch.special.ndtr(high) - torch.special.ndtr(low)
+        # From the smaller tail: a difference of numbers near one would round to zero. And by erfc:
+        # ndtr is zero below -9.
+        near = torch.where(z[:-1] > 0, z[:-1], -z[1:])
+        far = torch.where(z[:-1] > 0, z[1:], -z[:-1])
+        masses = torch.special.erfc(near * math.sqrt(0.5)) - torch.special.erfc(
+            far * math.sqrt(0.5)
+        )
         return Tabulated(masses, draws)
 
     def extra_repr(self) -> str:

@@ -128,6 +128,10 @@ class Nested(Prior):
         assert isinstance(z, Tensor)
         return z
 
+    def outside(self, seen: Tensor) -> Tensor:
+        """What the inner model sees, in the units of ``z``: ``shift + scale * seen``."""
+        return self.shift + self.log_scale.exp() * seen
+
     def _inside(self, z: Tensor) -> Tensor:
         return (z - self.shift) * (-self.log_scale).exp()
 
@@ -138,7 +142,7 @@ class Nested(Prior):
                 f"got an inner decoder that gives {type(law).__name__}; expected a Gaussian; use "
                 "decoders.Gaussian for a model of latents"
             )
-        return Normal(self.shift + law.loc * self.log_scale.exp(), law.log_std + self.log_scale)
+        return Normal(self.outside(law.loc), law.log_std + self.log_scale)
 
     def formula(self) -> str:
         """The prior as it would stand on paper."""

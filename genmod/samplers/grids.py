@@ -29,7 +29,8 @@ class Grid(ABC):
         """The times of ``steps`` steps, ``(steps + 1,)``, from 1 to 0.
 
         Raises:
-            ValueError: fewer than one step.
+            ValueError: fewer than one step; a schedule whose noisy end lies beyond the last number
+                before one, where the times of two steps are the same.
         """
         require(
             steps >= 1, f"steps={steps}", "steps >= 1", "one step goes from noise to z_0 at once"
@@ -39,6 +40,12 @@ class Grid(ABC):
         times = self._between(schedule, u)
         # The ends exactly: an inverse of the schedule is right to rounding only.
         times[0], times[-1] = 1, 0
+        if not bool((times.diff() < 0).all()):
+            raise ValueError(
+                f"got {self} in {steps} steps under {schedule}, some at equal times near the noisy end; "
+                f"expected times apart: the last before 1 has log-SNR {_last(schedule, u):.3g}; raise "
+                "the schedule's noisy end to about there (noisy=...), or take UniformTime()"
+            )
         return times
 
     @abstractmethod
@@ -47,6 +54,12 @@ class Grid(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+@torch.no_grad()
+def _last(schedule: Schedule, u: Tensor) -> float:
+    """The noisiest log-SNR before the noisy end: numbers below one are half an epsilon apart."""
+    return float(schedule.log_snr(1 - torch.finfo(u.dtype).eps / 2 * torch.ones_like(u[:1])))
 
 
 class UniformTime(Grid):

@@ -134,6 +134,6 @@ class ZeroTerminalSNR(Table):
             floor < float(log_snrs[-1]),
             f"floor={floor:g} after a last but one log-SNR of {float(log_snrs[-1]):.4g}",
             "a floor that is noisier",
-            "leave it at -40",
+            "lower it; a table that ends near -40 has no signal left to take away",
         )
         super().__init__(torch.cat([log_snrs, log_snrs.new_tensor([floor])]))

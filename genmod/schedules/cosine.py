@@ -39,30 +39,48 @@ class Cosine(Schedule):
         require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
         self.offset, self.clean, self.noisy = offset, clean, noisy
         self.start = 0.5 * math.pi * offset / (1 + offset)
-        first, last = self._angle(torch.tensor([clean, noisy], dtype=torch.float64)).tolist()
-        self.first, self.last = first, last
+        ends = torch.tensor([clean, noisy], dtype=torch.float64)
+        self.first, last = self._run(ends).tolist()
+        self.rest = float(self._left(ends[1]))
+        self.rise = last - self.first
         self.check()
 
-    def _angle(self, log_snr: Tensor) -> Tensor:
-        r""":math:`\theta` where :math:`\cos^2\theta = \cos^2\theta_0\, \mathrm{sigmoid}(\lambda)`."""
+    def _run(self, log_snr: Tensor) -> Tensor:
+        r"""How far from its start :math:`\theta` is: :math:`\cos^2\theta = \cos^2\theta_0\, \bar\alpha`.
+
+        .. math:: \tan(\theta - \theta_0) = \frac{2 \sin(\theta - \theta_0) \sin(\theta + \theta_0)}
+            {\sin 2\theta + \sin 2\theta_0}
+
+        The difference of the two angles keeps no digits: at a log-SNR of 40 it is below the rounding of
+        an offset of 0.008.
+        """
+        sine, signal, noise = self._sine(log_snr), log_snr.sigmoid(), (-log_snr).sigmoid()
+        return torch.atan2(
+            noise * math.cos(self.start), math.sin(self.start) + sine * signal.sqrt()
+        )
+
+    def _left(self, log_snr: Tensor) -> Tensor:
+        r""":math:`\tfrac{\pi}{2} - \theta` there: the difference itself is lost at -60."""
+        return torch.atan2(math.cos(self.start) * log_snr.sigmoid().sqrt(), self._sine(log_snr))
+
+    def _sine(self, log_snr: Tensor) -> Tensor:
         noise = (-log_snr).sigmoid()
-        rest = noise + math.sin(self.start) ** 2 * (1 - noise)
-        # Sine and cosine: the arcsine of a number near 1 loses digits, the arccosine of one near 0.
-        return torch.atan2(rest.sqrt(), math.cos(self.start) * log_snr.sigmoid().sqrt())
+        return (noise + math.sin(self.start) ** 2 * (1 - noise)).sqrt()
+
+    def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """From the start and to the end of the whole curve, each precise where it is short."""
+        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
 
     def log_snr(self, t: Tensor) -> Tensor:
         r""":math:`2 \log\cos\theta - \log\sin(\theta - \theta_0) - \log\sin(\theta + \theta_0)`."""
-        theta = self.first + (self.last - self.first) * t
-        apart = (theta - self.start).sin().log() + (theta + self.start).sin().log()
-        return 2 * theta.cos().log() - apart
+        run, left = self._ways(t)
+        apart = run.sin().log() + (run + 2 * self.start).sin().log()
+        return 2 * left.sin().log() - apart
 
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative in closed form."""
-        width = self.last - self.first
-        theta = self.first + width * t
-        return -width * (
-            2 * theta.tan() + 1 / (theta - self.start).tan() + 1 / (theta + self.start).tan()
-        )
+        run, left = self._ways(t)
+        return -self.rise * (2 / left.tan() + 1 / run.tan() + 1 / (run + 2 * self.start).tan())
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        return (self._angle(log_snr) - self.first) / (self.last - self.first)
+        return (self._run(log_snr) - self.first) / self.rise

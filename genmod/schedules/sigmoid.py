@@ -52,27 +52,40 @@ class Sigmoid(Schedule):
         half = 0.5 / temperature
         self.offset = math.log(math.cosh(start * half)) - math.log(math.cosh(end * half))
         ends = torch.tensor([clean, noisy], dtype=torch.float64)
-        self.first, self.last = self._run(ends).tolist()
+        self.first, last = self._run(ends).tolist()
+        self.rest = float(self._left(ends[1]))
+        self.rise = last - self.first
         self.check()
 
     def _run(self, log_snr: Tensor) -> Tensor:
         r"""How far ``v`` has run where the log-SNR is :math:`\lambda`: the inverse of the curve."""
         ratio, half = (log_snr - self.offset).exp(), 0.5 * self.width
-        return 2 * torch.atanh(math.sinh(half) / (ratio + math.cosh(half)))
+        return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
+
+    def _left(self, log_snr: Tensor) -> Tensor:
+        r"""How far ``v`` has still to run there.
+
+        The width less what has run, which at a log-SNR of -36 rounds to the width itself.
+        """
+        ratio, half = (self.offset - log_snr).exp(), 0.5 * self.width
+        return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
+
+    def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """How far ``v`` has run and has still to run, each precise where it is short."""
+        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
 
     def log_snr(self, t: Tensor) -> Tensor:
         r""":math:`\log\frac{\sinh((e - v) / 2)\, \cosh(b / 2)}{\sinh((v - b) / 2)\, \cosh(e / 2)}`."""
-        run = self.first + (self.last - self.first) * t
-        return _log_sinh(0.5 * (self.width - run)) - _log_sinh(0.5 * run) + self.offset
+        run, left = self._ways(t)
+        return _log_sinh(0.5 * left) - _log_sinh(0.5 * run) + self.offset
 
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative in closed form."""
-        rise = self.last - self.first
-        run = self.first + rise * t
-        return -0.5 * rise * (1 / (0.5 * (self.width - run)).tanh() + 1 / (0.5 * run).tanh())
+        run, left = self._ways(t)
+        return -0.5 * self.rise * (1 / (0.5 * left).tanh() + 1 / (0.5 * run).tanh())
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        return (self._run(log_snr) - self.first) / (self.last - self.first)
+        return (self._run(log_snr) - self.first) / self.rise
 
 
 def _log_sinh(x: Tensor) -> Tensor:

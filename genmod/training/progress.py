@@ -89,8 +89,7 @@ class Bar:
         name = "log p(x|z)" if elbo.measure is Measure.NONE else "bound"
         said = f"loss {float(loss):.4g} · {name} {bound}"
         if self.best is not None:
-            best = _said(self.best.nats, self.dims, self.best.measure)
-            said += f" · best {best}"
+            said += f" · best {self.best}"
         self.told(step, said)
 
     def _show(self, step: int, said: str) -> None:

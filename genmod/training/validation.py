@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genmod.elbo import Measure
+from genmod.evaluation.report import Estimate
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
 from genmod.shapes import size
@@ -30,12 +31,20 @@ class Validation:
             reconstruction.
         dims: how many numbers one sample holds.
         measure: what it bounds.
+        error: the standard error of ``nats``, that of other samples and other noise. Two validations of
+            one run share both: what tells them apart is often far smaller (see
+            :func:`genmod.evaluation.paired`). NaN where it is not known: of one sample, or in a
+            checkpoint from before it was kept.
+
+    >>> print(Validation(100, -16.0, 4, Measure.MASS, error=0.5))
+    5.771 ± 0.180 bits/dim
     """
 
     step: int
     nats: float
     dims: int
     measure: Measure
+    error: float = math.nan
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -44,11 +53,19 @@ class Validation:
             return None
         return -self.nats / (self.dims * math.log(2))
 
+    def __str__(self) -> str:
+        """Bits per dimension of a mass, else nats; with the error, where it is known."""
+        bits = self.bits_per_dim
+        value, digits, unit = (self.nats, 2, "nats") if bits is None else (bits, 3, "bits/dim")
+        error = self.error if bits is None else self.error / (self.dims * math.log(2))
+        known = "" if math.isnan(error) else f" ± {error:.{digits}f}"
+        return f"{value:.{digits}f}{known} {unit}"
+
 
 def validate(
     model: LatentModel, x: Tensor, context: Tensor | None, step: int, draws: int
 ) -> Validation:
-    """The mean bound on held-out data, with shared noise."""
+    """The mean bound on held-out data and its standard error over rows, with shared noise."""
     scores = score(model, x, context, draws=draws, seed=SEED)
-    dims = size(model.decoder.shape)
-    return Validation(step, float(scores.value.mean()), dims, scores.measure)
+    mean = Estimate.of(scores.value)
+    return Validation(step, mean.mean, size(model.decoder.shape), scores.measure, mean.error)

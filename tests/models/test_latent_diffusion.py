@@ -18,6 +18,7 @@ from genmod.encoders import Gaussian as GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.priors import Denoising, Nested
+from genmod.samplers import DDIM, UniformLogSNR
 from tests.oracles import (
     F64,
     MILD,
@@ -97,6 +98,28 @@ def test_samples_come_back_in_the_latents_own_units() -> None:
     z = prior.sample(20_000)
     assert_mean(z, SHIFT)
     assert_mean((z - SHIFT).square(), SCALE.square())
+
+
+def test_a_sample_is_the_last_of_its_states_decoded() -> None:
+    """By the inner decoder, out of the inner units, by the outer decoder; under the same noise.
+
+    Flipped: the sign of ``shift`` in ``Nested.outside``.
+    """
+    model = latent_diffusion(steps=6)
+    model.nested.standardize(SHIFT, SCALE)
+    sampler, grid = DDIM(eta=1.0), UniformLogSNR()
+    with random.keyed(0), torch.no_grad():
+        states = list(model.states(5, sampler=sampler, steps=4, grid=grid))
+        z = model.nested.law(states[-1].z).sample()
+        expected = model.decoder(z).sample()
+    with random.keyed(0):
+        found = model.sample(5, sampler=sampler, steps=4, grid=grid)
+    torch.testing.assert_close(found, expected)
+    assert [len(state.z) for state in states] == [5] * 4
+    seen = model.nested.outside(states[-1].x_hat)
+    torch.testing.assert_close(seen, SHIFT + SCALE * states[-1].x_hat)
+    with pytest.raises(ValueError, match="expected a diffusion"):
+        LatentDiffusion(vae=VAE(3, latents=2), diffusion=VAE(2, latents=1)).states(1)
 
 
 def test_closed_and_sampled_forms_of_the_joint_bound_agree_in_the_mean() -> None:

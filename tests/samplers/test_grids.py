@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genmod.samplers import Grid, Polynomial, UniformLogSNR, UniformTime
-from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
+from genmod.schedules import Cosine, Laplace, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import F64
 
 SCHEDULES = [Cosine(), LinearBeta(1000), LinearLogSNR(13.3, -40.0)]
@@ -44,6 +44,19 @@ def test_the_polynomial_grid_tends_to_the_even_one() -> None:
     """As ``rho`` grows, to equal steps of log-SNR. Flipped: as above."""
     far, even = Polynomial(1e6).times(Cosine(), 20), UniformLogSNR().times(Cosine(), 20)
     torch.testing.assert_close(far, even, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [UniformLogSNR(), Polynomial()], ids=repr)
+def test_a_grid_finer_than_time_itself_is_refused(grid: Grid) -> None:
+    """A double below one is 1e-16 away: for a Laplace law, from a log-SNR of -18 to -40 there is none.
+
+    Near zero doubles are dense, so the clean end may lie where it likes.
+    """
+    far = Laplace(clean=40.0, noisy=-40.0)
+    with pytest.raises(ValueError, match=r"log_snr 40 \.\. -40\).*log-SNR -18; raise .*noisy="):
+        grid.times(far, 20)
+    assert len(UniformTime().times(far, 20)) == 21
+    assert bool((grid.times(Laplace(clean=40.0), 200).diff() < 0).all())
 
 
 def test_a_grid_without_steps_is_refused() -> None:

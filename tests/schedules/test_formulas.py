@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -193,13 +194,43 @@ def test_a_monotone_network_starts_near_a_straight_line() -> None:
     assert float((part - TIMES).abs().max()) < 0.1
 
 
-@pytest.mark.parametrize("noisy", [-5.0, -30.0, -36.0, -40.0])
-@pytest.mark.parametrize("offset", [0.0, 0.008])
-def test_a_cosine_ends_where_it_is_told_to(noisy: float, offset: float) -> None:
-    """By the arcsine alone, -38 and -40 both ended at -74.7."""
-    clean, found = Cosine(offset, noisy=noisy).ends()
-    assert clean == pytest.approx(13.3, abs=1e-9)
-    assert found == pytest.approx(noisy, abs=1e-6)
+@pytest.mark.parametrize("noisy", [-5.0, -30.0, -36.0, -40.0, -60.0])
+@pytest.mark.parametrize("clean", [13.3, 30.0, 40.0])
+@pytest.mark.parametrize(
+    "build",
+    [Cosine, partial(Cosine, 0.008), Sigmoid, partial(Sigmoid, 0.0, 3.0, 0.1), Logistic],
+    ids=["cosine", "offset", "sigmoid", "steep", "logistic"],
+)
+def test_a_curve_ends_where_it_is_told_to(
+    build: Callable[..., Schedule], clean: float, noisy: float
+) -> None:
+    """However far out: each end is measured from its own side.
+
+    By the arcsine alone, -38 and -40 both ended at -74.7 (cosine); as the whole less what has run,
+    -33 ended at -33.36 and -36 nowhere (sigmoid); with an offset, 40 ended at 39.992 (cosine).
+    """
+    assert build(clean=clean, noisy=noisy).ends() == pytest.approx((clean, noisy), rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(0.008, 40.0, -40.0), Sigmoid(clean=40.0, noisy=-40.0)])
+def test_a_slope_is_the_derivative_near_far_ends(schedule: Schedule) -> None:
+    """In closed form, against automatic differentiation. Flipped: the sign of one tangent."""
+    t = torch.cat([real(0.0, 1.0), 2.0 ** -torch.arange(1, 50), 1 - 2.0 ** -torch.arange(1, 50)])
+    slope = schedule.slope(t)
+    torch.testing.assert_close(slope, Schedule.slope(schedule, t), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("ends", [(13.3, -5.0), (22.0, -18.0), (60.0, -60.0)])
+def test_a_log_normal_law_keeps_its_tails(ends: tuple[float, float]) -> None:
+    """Down to what is smaller than rounding: there ``ndtr`` says 0 (beyond -8.5), and 2 % less at -8."""
+    schedule = LogNormal(clean=ends[0], noisy=ends[1])
+    assert schedule.ends() == pytest.approx(ends, rel=1e-12)
+    over, under = norm.sf(ends[0], 2.4, 2.4), norm.cdf(ends[1], 2.4, 2.4)
+    assert (schedule.over, schedule.under) == pytest.approx((over, under), rel=1e-11)
+    t = real(1e-12, 1e-9, 1e-3)
+    expected = torch.from_numpy(norm.isf(over + schedule.inside * t.numpy(), 2.4, 2.4))
+    torch.testing.assert_close(schedule.log_snr(t), expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(schedule.time(expected), t, rtol=1e-9, atol=1e-19)
 
 
 class Straight(Schedule):

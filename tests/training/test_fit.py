@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from genmod import decoders, encoders, priors
 from genmod.data import Dataset
-from genmod.evaluation.scoring import score
+from genmod.evaluation import paired, score
 from genmod.model import LatentModel
-from genmod.models import Autoencoder, LatentDiffusion
+from genmod.models import Autoencoder, Diffusion, LatentDiffusion
 from genmod.objectives import Bound, Simple
 from genmod.training import fit, train
+from genmod.training.validation import SEED, validate
 from tests.oracles_vae import PPCA
 from tests.statistics import assert_mean
 from tests.training.cases import data, diffusion, flat, vae
@@ -182,19 +183,24 @@ def test_an_autoencoder_is_validated_by_its_reconstruction() -> None:
     )
 
 
+def close() -> tuple[Diffusion, Diffusion]:
+    """A diffusion after thirty steps, and another from weights a thousandth away."""
+    model, near = diffusion(), diffusion()
+    train(fit(model, data(), steps=30, batch_size=16, progress=False))
+    near.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for p in near.parameters():
+            p.add_(1e-3 * torch.randn_like(p))
+    return model, near
+
+
 def test_validation_noise_is_shared() -> None:
     """Two close models differ by what they learned: far less than under fresh noise.
 
     Under shared noise the difference of two validations has a fiftieth of the spread, and it has
     the mean that fresh noise gives.
     """
-    x, model = data(), diffusion()
-    train(fit(model, x, steps=30, batch_size=16, progress=False))
-    near = diffusion()
-    near.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        for p in near.parameters():
-            p.add_(1e-3 * torch.randn_like(p))
+    x, (model, near) = data(), close()
 
     def bound(which: LatentModel, seed: int) -> Tensor:
         return score(which, x, draws=2, seed=seed).value.mean()
@@ -203,6 +209,26 @@ def test_validation_noise_is_shared() -> None:
     fresh = torch.stack([bound(model, s) - bound(near, 1000 + s) for s in range(30)])
     assert shared.std() < fresh.std() / 50
     assert_mean(fresh, shared.mean(), name="difference")
+
+
+def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
+    """``validate`` itself draws one noise: the difference of two is paired, its error far below theirs.
+
+    And the better one by it is the better one over much fresh noise. Flipped: ``seed=SEED`` to
+    ``seed=step``.
+    """
+    x, (model, near) = data(), close()
+    first, second = (validate(m, x, None, step, 2) for step, m in enumerate((model, near)))
+    difference = paired(*(score(m, x, draws=2, seed=SEED) for m in (model, near)))
+    assert first.nats - second.nats == pytest.approx(difference.mean, rel=1e-9)
+    assert difference.error < min(first.error, second.error) / 50
+    assert abs(difference.mean) < min(first.error, second.error) / 50
+    rows = x.repeat(100, 1)
+    fresh = paired(*(score(m, rows, draws=64, seed=1) for m in (model, near)))
+    assert fresh.mean * difference.mean > 0
+    assert first.error == pytest.approx(
+        float(score(model, x, draws=2, seed=SEED).value.std()) / len(x) ** 0.5
+    )
 
 
 def test_a_learning_rate_of_ones_own_optimizer_is_kept() -> None:

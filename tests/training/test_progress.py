@@ -28,7 +28,7 @@ def shown(measure: Measure, *, silent: bool = False, steps: int = 3) -> str:
     bar = Bar(3, 4, "Model", not silent, Console(file=out, width=200, force_terminal=False))
     with bar:
         for step in range(1, steps + 1):
-            seen = Validation(2, -6.5, 4, measure) if step == 2 else None
+            seen = Validation(2, -6.5, 4, measure, error=0.25) if step == 2 else None
             bar.show(step, torch.tensor(12.25), bound(-8.0, measure), seen)
     return out.getvalue()
 
@@ -40,13 +40,13 @@ def test_the_bar_shows_the_loss_the_bound_and_the_best_validation() -> None:
     assert "3/3" in text
     assert "loss 12.25" in text
     assert f"bound {8 / (4 * math.log(2)):.3f} bits/dim" in text
-    assert "best 2.344 bits/dim" in text
+    assert "best 2.344 ± 0.090 bits/dim" in text
 
 
 def test_a_density_has_no_bits_and_an_autoencoder_no_bound() -> None:
     """Bits of a density need a bin width, which a bar does not know."""
     assert "bits" not in shown(Measure.DENSITY)
-    assert "bound -8.00 nats" in shown(Measure.DENSITY)
+    assert "bound -8.00 nats · best -6.50 ± 0.25 nats" in shown(Measure.DENSITY)
     assert "log p(x|z) -8.00 nats" in shown(Measure.NONE)
     assert "bound -" not in shown(Measure.NONE)
 
