@@ -22,7 +22,8 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
         z: what it reads.
     """
     kind = z.device.type
-    if not torch.is_autocast_enabled(kind):
+    # A device without autocast ("meta", of shapes alone) raises if it is asked whether that is on.
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return layer(z)
     with torch.autocast(kind, enabled=False):
         said: Tensor = layer(z.float() if z.dtype in (torch.bfloat16, torch.float16) else z)

@@ -106,6 +106,14 @@ def test_a_layer_in_full_is_itself_but_for_the_type_of_its_answer() -> None:
     assert torch.equal(double, layer(z.double()))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_device_that_knows_no_autocast_is_left_alone(name: str) -> None:
+    """The device of shapes alone, on which large networks are built before they have numbers."""
+    network = NETWORKS[name]().to("meta")
+    said = network(torch.zeros(2, *SHAPE, device="meta"), torch.zeros(2, device="meta"))
+    assert said.shape == (2, *SHAPE)
+
+
 def test_gradients_arrive_in_full() -> None:
     """Those of the layer and of what it read: float32, as its parameters are."""
     layer, z = nn.Linear(6, 4), torch.randn(5, 6, requires_grad=True)
