@@ -32,16 +32,29 @@ FIGURES: Mapping[str, tuple[str, Callable[[Look], Figure | None]]] = {
 }
 """By title: the file's name, and what makes the figure, or nothing where no model has what it shows."""
 
+PICTURES = frozenset(
+    {
+        "Samples",
+        "Why a prior",
+        "Reconstructions",
+        "Blur, measured",
+        "Forward process",
+        "Reverse process",
+        "Different draws of noise",
+    }
+)
+"""Titles of the figures that show images, and need gray ones."""
+
 
 def draw_all(
     models: Mapping[str, LatentModel], reports: Mapping[str, Report], data: Dataset, folder: Path
 ) -> dict[str, Path]:
-    """Draw every figure of a comparison.
+    """Draw every figure of a comparison: of data that are no gray images, those that show none.
 
     Args:
         models: the trained family, by name; any part of it.
         reports: their reports, by name.
-        data: gray images, with labels or without.
+        data: integers, with labels or without.
         folder: where the figures go.
 
     Returns:
@@ -53,7 +66,7 @@ def draw_all(
         for model in models.values():
             stack.enter_context(evaluating(model))
         for title, (name, make) in FIGURES.items():
-            figure = make(look)
+            figure = make(look) if look.gray or title not in PICTURES else None
             if figure is not None:
                 files[title] = plots.save(figure, folder / f"{name}.png")
     return files

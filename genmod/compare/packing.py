@@ -36,7 +36,8 @@ class Packed:
     labels: Mapping[str, Tensor] | None
     gray: Tensor | None
     levels: int
-    irreducible: float | None
+    floors: Tensor | None
+    context_dropout: float | None
 
     @classmethod
     def of(cls, data: Dataset) -> Packed:
@@ -51,7 +52,8 @@ class Packed:
             labels=data.labels,
             gray=None if coins is None else _small(coins.gray, coins.bins),
             levels=0 if coins is None else coins.bins,
-            irreducible=data.irreducible,
+            floors=data.floors,
+            context_dropout=data.context_dropout,
         )
 
     def unpack(self) -> Dataset:
@@ -64,13 +66,17 @@ class Packed:
             bins=self.bins,
             labels=self.labels,
             redraw=None if self.gray is None else Coins(_large(self.gray), self.levels),
-            irreducible=self.irreducible,
+            floors=self.floors,
+            context_dropout=self.context_dropout,
         )
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that depend on every number in the data."""
+        """Sixteen hexadecimal digits that depend on every number that a model may see."""
         found = hashlib.sha256()
-        for part in (self.train, self.validation, self.test, self.gray):
+        told = [] if self.context_dropout is None else [self.context_dropout]
+        found.update(repr(told).encode() if told else b"")
+        labels = self.labels.values() if told and self.labels is not None else ()
+        for part in (self.train, self.validation, self.test, self.gray, *labels):
             if part is not None:
                 found.update(repr((tuple(part.shape), part.dtype)).encode())
                 found.update(part.contiguous().cpu().numpy().data)

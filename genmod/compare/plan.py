@@ -99,7 +99,7 @@ class Plan:
         """The data with the part of the validation rows that the plan looks at."""
         if self.validated is None or len(data.validation) <= self.validated:
             return data
-        return replace(data, validation=data.validation[: self.validated], labels=None)
+        return data.cut("validation", self.validated)
 
     def fit(
         self,
@@ -153,14 +153,14 @@ class Pace:
     def measure(cls, model: LatentModel, plan: Plan, data: Dataset, seed: int) -> Pace:
         """Train a copy for some steps and forget it: the model and its noise stay as they are."""
         copied = copy.deepcopy(model)
-        unseen = replace(data, validation=data.validation[:0], labels=None)
+        unseen = data.cut("validation", 0)
         marks = []
         for step in replace(plan, steps=_SKIPPED + _TIMED).fit(copied, unseen, seed):
             if step.number >= _SKIPPED:
                 marks.append(time.perf_counter())
         lengths = [late - early for early, late in pairwise(marks)]
-        rows = plan.looked_at(data).validation
+        seen = plan.looked_at(data)
         began = time.perf_counter()
-        if len(rows):
-            validate(copied, rows, None, 0, plan.validation_draws)
+        if len(seen.validation):
+            validate(copied, seen.validation, seen.context("validation"), 0, plan.validation_draws)
         return cls(statistics.median(lengths), time.perf_counter() - began)

@@ -65,7 +65,8 @@ def compare(
 
     Args:
         folder: where ``report.md``, ``report.json``, ``figures/`` and the trained models go.
-        data: integer images with a test part; the digits by default.
+        data: integers with a test part; the digits by default. Figures that show images are drawn of
+            gray ones ``(1, H, W)`` alone.
         family: what to train; by default what suits the data (:func:`~genmod.compare.family`).
         models: the names of those to train, with those they come after; all by default.
         seed: of the split (of the default data), weights, batches and noise.

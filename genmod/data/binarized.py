@@ -60,7 +60,7 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
         bins=2,
         labels=data.labels,
         redraw=coins[0],
-        irreducible=float(coins[-1].entropy().mean()) if len(data.test) else None,
+        floors=coins[-1].entropy(),
         context_dropout=data.context_dropout,
     )
 

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass as frozen_record
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Dataset:
         labels: one label a row for each part, keyed by ``"train"``, ``"validation"``, ``"test"``.
         redraw: the coins that ``train`` is one flip of, if training flips them anew at every visit
             (see :func:`~genmod.data.binarized`).
-        irreducible: nats a test row that no model can save, ``E_x H(b | x)``, where the data are drawn
+        floors: nats of each test row that no model can save, ``H(b | x)``, where the data are drawn
             from something known; ``None`` for all other data.
         context_dropout: the share of training rows whose label is kept from a model, if models are
             told labels at all (see :func:`~genmod.data.conditional`).
@@ -56,7 +56,7 @@ class Dataset:
     bins: int | None = None
     labels: Mapping[str, Tensor] | None = None
     redraw: Coins | None = None
-    irreducible: float | None = None
+    floors: Tensor | None = None
     context_dropout: float | None = None
 
     def __post_init__(self) -> None:
@@ -75,13 +75,8 @@ class Dataset:
             _check_redraw(self.redraw, self.train, self.bins)
         if self.context_dropout is not None:
             _check_dropout(self.context_dropout, self.labels)
-        if self.irreducible is not None:
-            require(
-                0 <= self.irreducible < math.inf,
-                f"irreducible={self.irreducible}",
-                "a cost in nats a row, at least 0",
-                "use genmod.data.binarized",
-            )
+        if self.floors is not None:
+            _check_floors(self.floors, self.test)
 
     @property
     def shape(self) -> Shape:
@@ -91,6 +86,48 @@ class Dataset:
     def parts(self) -> dict[str, Tensor]:
         """The three tensors by name, training first."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def irreducible(self) -> float | None:
+        """Nats a test row that no model can save, ``E_x H(b | x)``, where that is known."""
+        if self.floors is None or not len(self.floors):
+            return None
+        return float(self.floors.mean())
+
+    def cut(self, split: str, rows: int) -> Dataset:
+        """The same with the first rows of a part, and all that goes with them: labels, coins, floors.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+            rows: how many to keep; all of them where there are no more.
+
+        Raises:
+            ValueError: a part that there is not, or fewer than no rows.
+
+        >>> from genmod.data import digits
+        >>> digits().cut("test", 10)
+        Dataset(digits: 1294 train + 144 validation + 10 test, event shape (1, 8, 8), integers 0..16)
+        """
+        require(split in SPLITS, f"split={split!r}", f"one of {SPLITS}", "spell it as there")
+        require(rows >= 0, f"rows={rows}", "at least 0", "0 goes without the part")
+        parts = {**self.parts(), split: self.parts()[split][:rows]}
+        labels, redraw, floors = self.labels, self.redraw, self.floors
+        if labels is not None:
+            labels = {**labels, split: labels[split][:rows]}
+        if redraw is not None and split == "train":
+            redraw = Coins(redraw.gray[:rows], redraw.bins)
+        if floors is not None and split == "test":
+            floors = floors[:rows]
+        train, validation, test = parts.values()
+        return replace(
+            self,
+            train=train,
+            validation=validation,
+            test=test,
+            labels=labels,
+            redraw=redraw,
+            floors=floors,
+        )
 
     def context(self, split: str) -> Tensor | None:
         """What models are told beside the rows of a part: their labels, or nothing."""
@@ -221,6 +258,22 @@ def _check_redraw(redraw: Coins, train: Tensor, bins: int | None) -> None:
         f"coins of shape {tuple(redraw.gray.shape)} for a training part of shape "
         f"{tuple(train.shape)} with bins={bins}",
         "bits (bins=2), and a coin for each of them",
+        "use genmod.data.binarized",
+    )
+
+
+def _check_floors(floors: Tensor, test: Tensor) -> None:
+    require(
+        floors.shape == (len(test),),
+        f"floors of shape {tuple(floors.shape)} for a test part of {len(test)} rows",
+        "one for each of them",
+        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
+    )
+    wrong = int((~(floors.isfinite() & (floors >= 0))).sum())
+    require(
+        wrong == 0,
+        f"{wrong} floors that are negative or not finite",
+        "a cost in nats for each row, at least 0",
         "use genmod.data.binarized",
     )
 

@@ -65,6 +65,10 @@ class FourierFeatures(nn.Module):
 class LevelEmbedding(nn.Module):
     """What every block of a denoiser's network is told: the noise level, and the context.
 
+    In float32 it tells all neighbors of a chain of 100,000 latents apart. Under autocast in bfloat16 it
+    does so for 10,000, which lie about as far apart as its rounding; of 100,000 under the cosine
+    schedule some two hundred pairs sound alike.
+
     Args:
         width: how many numbers it gives.
         context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.

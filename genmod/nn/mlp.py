@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from genmod.nn.conditioning import Condition, Told
 from genmod.nn.embeddings import FourierFeatures, Sinusoidal
+from genmod.nn.precision import in_full
 from genmod.shapes import size
 from genmod.types import Shape
 
@@ -119,7 +120,7 @@ class DenoisingMLP(nn.Module):
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
         level, told = self.time(log_snr), self.told(context, len(z))
         level = level if told is None else level + told
-        h = self.first(self.features(z.flatten(1)))
+        h = in_full(self.first, self.features(z.flatten(1)))
         for film, block in zip(self.films, self.blocks, strict=True):
             h = block(h, film(level))
         return self.last(h).reshape(-1, *self.shape)

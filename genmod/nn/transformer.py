@@ -16,6 +16,7 @@ from genmod.checks import require
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of, zero
 from genmod.nn.embeddings import FourierFeatures, LevelEmbedding
+from genmod.nn.precision import in_full
 from genmod.types import Shape
 
 
@@ -88,7 +89,7 @@ class DiT(nn.Module):
         )
         told = self.level(log_snr, context)
         words = patches(self.features(z), self.patch).flatten(2).transpose(1, 2)
-        h = self.first(words) + self.positions
+        h = in_full(self.first, words) + self.positions
         for block in self.blocks:
             h = block(h, told)
         shift, scale = self.film(told)[:, None].chunk(2, -1)

@@ -27,6 +27,7 @@ from genmod.nn.convolution import (
     zero,
 )
 from genmod.nn.embeddings import FourierFeatures, LevelEmbedding
+from genmod.nn.precision import in_full
 from genmod.types import Shape
 
 
@@ -110,7 +111,8 @@ class UNet(nn.Module):
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
         told = self.level(log_snr, context)
-        h = channels_last(self.first(channels_last(patches(self.features(z), self.patch))))
+        seen = channels_last(patches(self.features(z), self.patch))
+        h = channels_last(in_full(self.first, seen))
         across = []
         for index, level in enumerate(self.down):
             h = level(h, told)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.compare import DIGITS, Comparison, compare
-from genmod.data import Dataset, binarized
+from genmod.compare import DIGITS, Comparison, Member, Setting, compare
+from genmod.data import Dataset, binarized, dataset
 from genmod.evaluation import Report, evaluate
-from tests.compare.cases import TINY, few
+from genmod.models import Diffusion
+from tests.compare.cases import PLAN, TINY, few
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,27 @@ def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Pat
     page = (tmp_path / "report.md").read_text()
     assert "| irreducible nats |" in page
     assert page.count(f"| {data.irreducible:.2f} |") == 4
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=["color", "vectors"])
+def test_data_that_are_no_gray_images_are_compared_without_pictures(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """The report is written, with the figures that show no images."""
+    x, labels = torch.randint(0, 5, (120, *shape)), torch.arange(120) % 3
+    data = dataset(x, bins=5, labels=labels)
+    family = [TINY[0], TINY[1], Member("diffusion", small_diffusion, PLAN)]
+    made = compare(tmp_path, data, family=family, effort=0.1, progress=False)
+    names = {file.stem for file in made.files}
+    always = {"report", "latent_spaces", "rates", "schedules", "weights", "steps"}
+    assert names == always | {"rate_distortion"}
+    assert all(file.exists() for file in made.files)
+    totals(json.loads((tmp_path / "report.json").read_text()))
+
+
+def small_diffusion(setting: Setting) -> Diffusion:
+    """Of any data."""
+    return Diffusion(setting.data.shape, setting.data.bins, steps=5, width=16, depth=1)
 
 
 def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from genmod.compare.plan import Pace, Plan
 from genmod.compare.shelf import Shelf
 from genmod.compare.work import do
+from genmod.data import conditional
+from genmod.models import VAE
+from genmod.nn import Labels
 from genmod.objectives import Bound, WarmUp
 from tests.compare.cases import PLAN, TINY, few, ignore, vae, work
 from tests.compare.test_shelf import setting
@@ -90,6 +93,24 @@ def test_only_some_of_the_validation_rows_are_looked_at_if_the_plan_says_so() ->
     assert Plan(1).looked_at(data) is data
     assert len(Plan(1, validated=5).looked_at(data).validation) == 5
     assert Plan(1, validated=500).looked_at(data) is data
+
+
+def test_labels_that_models_are_told_are_cut_with_their_rows() -> None:
+    """The part that is looked at, and the pace: a conditional model trains on conditional data."""
+    data = conditional(few(), dropout=0.25)
+    plan = replace(PLAN, validated=5)
+    seen = plan.looked_at(data)
+    assert seen.labels is not None
+    assert data.labels is not None
+    assert seen.context_dropout == 0.25
+    assert torch.equal(seen.labels["validation"], data.labels["validation"][:5])
+    assert torch.equal(seen.labels["train"], data.labels["train"])
+    model = VAE((1, 8, 8), 17, latents=2, width=16, condition=Labels(10))
+    pace = Pace.measure(model, plan, data, seed=0)
+    assert pace.step > 0
+    assert pace.look > 0
+    steps = list(plan.fit(model, data, seed=0))
+    assert len(steps) == plan.steps
 
 
 def test_a_plan_without_steps_is_refused() -> None:

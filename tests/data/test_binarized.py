@@ -17,6 +17,7 @@ from genmod.decoders import Bernoulli
 from genmod.encoders import Gaussian
 from genmod.evaluation import evaluate
 from genmod.model import LatentModel
+from genmod.models import VAE
 from genmod.priors import Normal
 from tests.statistics import assert_mean
 
@@ -133,6 +134,21 @@ def test_the_irreducible_nats_are_those_of_the_test_part() -> None:
     assert f"{expected:.2f} nats irreducible" in repr(binarized(gray))
 
 
+def test_the_floor_of_fewer_rows_is_their_own() -> None:
+    """Whether gray images are cut or their bits; rows that lose their floors are refused."""
+    gray = digits()
+    bits = binarized(gray)
+    fewer = bits.cut("test", 20)
+    assert fewer.irreducible == binarized(gray.cut("test", 20)).irreducible
+    assert fewer.irreducible != bits.irreducible
+    assert torch.equal(fewer.test, bits.test[:20])
+    report = evaluate(VAE((1, 8, 8), 2, latents=2, width=16), fewer)
+    assert report.irreducible == fewer.irreducible
+    assert bits.cut("test", 0).irreducible is None
+    with pytest.raises(ValueError, match=r"floors of shape \(359,\) for a test part of 20 rows"):
+        dataclasses.replace(bits, test=bits.test[:20], labels=None)
+
+
 # ---------------------------------------------------------------------- the floor
 
 
@@ -224,5 +240,8 @@ def test_what_is_no_gray_image_is_refused() -> None:
     with pytest.raises(ValueError, match="bins=17; expected bits"):
         dataclasses.replace(gray, redraw=Coins(gray.train, BINS))
     for floor in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"irreducible=.*; expected a cost in nats"):
-            dataclasses.replace(gray, irreducible=floor)
+        floors = torch.zeros(len(gray.test)).index_fill(0, torch.tensor(3), floor)
+        with pytest.raises(
+            ValueError, match="1 floors that are negative or not finite; expected a cost"
+        ):
+            dataclasses.replace(gray, floors=floors)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, dataset
+from genmod.data import Dataset, binarized, conditional, dataset
+from genmod.data.splits import SPLITS
 
 
 def rows(count: int = 50) -> Tensor:
@@ -88,6 +89,34 @@ def test_the_data_set_does_not_share_memory_with_its_source() -> None:
 
 def test_shape_is_the_event_shape() -> None:
     assert dataset(torch.zeros(20, 3, 4, 5)).shape == (3, 4, 5)
+
+
+def test_a_part_is_cut_with_all_that_goes_with_it() -> None:
+    """Labels, coins and floors of that part; the other parts stay as they are."""
+    gray = conditional(
+        dataset(torch.arange(60).reshape(20, 3) % 9, bins=9, labels=torch.arange(20))
+    )
+    data = binarized(gray)
+    for split in SPLITS:
+        small = data.cut(split, 1)
+        assert small.context_dropout == data.context_dropout
+        assert small.labels is not None
+        assert data.labels is not None
+        for name, part in data.parts().items():
+            rows = 1 if name == split else len(part)
+            assert torch.equal(small.parts()[name], part[:rows])
+            assert torch.equal(small.labels[name], data.labels[name][:rows])
+        assert small.redraw is not None
+        assert len(small.redraw) == len(small.train)
+        assert small.floors is not None
+        assert len(small.floors) == len(small.test)
+    assert data.cut("test", 999).test is not None
+    with pytest.raises(ValueError, match="split='valid'"):
+        data.cut("valid", 3)
+    with pytest.raises(ValueError, match="rows=-1"):
+        data.cut("test", -1)
+    with pytest.raises(ValueError, match="an empty training part"):
+        data.cut("train", 0)
 
 
 def spoiled(value: float, dtype: torch.dtype = torch.float32) -> Tensor:

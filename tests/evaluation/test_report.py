@@ -23,16 +23,18 @@ def small_vae() -> VAE:
     return VAE(SHAPE, BINS, latents=3, width=16)
 
 
-def test_the_value_is_the_sum_of_its_terms() -> None:
-    """Flipped: the sign of the rates in ``Scores.value``."""
+@pytest.mark.parametrize(("draws", "replicates"), [(None, 1), (None, 3), (2, 3)])
+def test_the_value_is_the_sum_of_its_terms(draws: int | None, replicates: int) -> None:
+    """Flipped: the sign of the rates in ``Scores.value``; terms of the first replicate alone."""
     torch.manual_seed(0)
     for model in (
         small_vae(),
         Diffusion(SHAPE, BINS, steps=5, width=16, depth=1),
         LatentDiffusion(vae=small_vae(), diffusion=Diffusion((3,), steps=4, width=16, depth=1)),
     ):
-        report = evaluate(model, X)
+        report = evaluate(model, X, draws=draws, replicates=replicates)
         reconstruction, *costs = report.terms.values()
+        assert costs
         assert report.value.mean == pytest.approx(
             reconstruction.mean - sum(cost.mean for cost in costs), rel=1e-9
         )

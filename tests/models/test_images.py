@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -108,24 +109,37 @@ def test_a_convolutional_vae_learns_what_pixels_say_of_each_other() -> None:
 def test_the_joint_bound_of_a_latent_diffusion_is_the_two_stages_bound() -> None:
     """Same parameters, same noise: reconstruction, minus log q, plus the diffusion's bound on the code.
 
-    By hand from the parts, frozen (two stages) and free (jointly). Sign flipped: of ``log q``.
+    The second stage sees the code through the shift and scale that :meth:`freeze` measured, and by
+    hand pays their Jacobian; the joint model, free, has the same ones. Signs flipped: of ``log q``, of
+    the Jacobian, of the shift.
     """
     torch.manual_seed(0)
-    model, x = LatentDiffusion(SHAPE, 5, latents=(2, 4, 4), networks=SMALL).double(), bars(5)
+    staged, x = LatentDiffusion(SHAPE, 5, latents=(2, 4, 4), networks=SMALL).double(), bars(5)
+    joint = copy.deepcopy(staged)
+    staged.freeze(x)
+    shift, scale = staged.nested.shift, staged.nested.log_scale.exp()
+    assert shift.abs().min() > 1e-3
+    assert scale.log().abs().min() > 1e-3
+    joint.nested.standardize(shift, scale)
+    values = []
+    for model in (staged, joint):
+        with random.keyed(1):
+            values.append(model.elbo(x, draws=3).value)
     with random.keyed(1):
-        joint = model.elbo(x, draws=3)
-    model.freeze(x)
-    model.nested.standardize(torch.zeros(()), torch.ones(()))
-    with random.keyed(1):
-        staged = model.elbo(x, draws=3)
-    with random.keyed(1):
-        q = model.encoder(x)
+        q = joint.first_stage().encoder(x)
         assert isinstance(q, Normal)
         z = q.rsample()
-        inner = model.nested.model.elbo(z, 3)
-        by_hand = model.decoder(z).log_prob(x) - q.log_prob(z) + inner.value
-    torch.testing.assert_close(staged.value, joint.value)
-    torch.testing.assert_close(by_hand, joint.value)
+        inner = staged.nested.model.elbo((z - shift) / scale, 3).value - scale.log().sum()
+        by_hand = joint.decoder(z).log_prob(x) - q.log_prob(z) + inner
+    torch.testing.assert_close(values[0], by_hand)
+    torch.testing.assert_close(values[1], by_hand)
+    values[1].sum().backward()
+    values[0].sum().backward()
+    heard = [
+        any(part.grad is not None for part in model.encoder.parameters())
+        for model in (staged, joint)
+    ]
+    assert heard == [False, True]
 
 
 def test_latents_are_measured_the_same_in_pieces() -> None:

@@ -22,7 +22,7 @@ STOPS = 9
 
 
 def latent_spaces(look: Look) -> Figure | None:
-    """Codes of training images, colored by digit, with one straight way drawn in and decoded below.
+    """Codes of training data, colored by label; of gray images, with a straight way decoded below.
 
     The way leads between the same two test images in each space: those of different labels whose way
     through the autoencoder's space has the emptiest middle.
@@ -35,7 +35,8 @@ def latent_spaces(look: Look) -> Figure | None:
     if not chosen:
         return None
     clouds = {name: codes(look, model, CODES) for name, model in chosen.items()}
-    ends = emptiest(look, next(iter(chosen.values())), next(iter(clouds.values()))[1])
+    first, cloud = next(iter(chosen.values())), next(iter(clouds.values()))[1]
+    ends = emptiest(look, first, cloud) if look.gray else None
     points, routes = {}, {}
     for name, model in chosen.items():
         means, drawn = clouds[name]

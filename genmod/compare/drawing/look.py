@@ -29,7 +29,7 @@ class Look:
     Args:
         models: trained models, by name.
         reports: their reports, by name.
-        data: gray images ``(1, H, W)``, integers.
+        data: integers; what shows images needs gray ones, ``(1, H, W)``.
         steps: the latents of a chain that is only looked at, at most.
         levels: the noise levels of a profile, at most.
     """
@@ -44,6 +44,11 @@ class Look:
     def colors(self) -> dict[str, str]:
         """A color for each model, the same in every figure."""
         return plots.palette(self.models)
+
+    @property
+    def gray(self) -> bool:
+        """Whether the data are gray images."""
+        return len(self.data.shape) == 3 and self.data.shape[0] == 1
 
     def ink(self, x: Tensor) -> Tensor:
         """Integer images from 0 (white) to 1 (black)."""
