@@ -18,7 +18,7 @@ from genmod.distributions import Normal
 from genmod.samplers.base import Linear, Rule
 from genmod.samplers.variances import FixedSmall, ReverseVariance
 from genmod.samplers.walk import Part, Walk, blend
-from genmod.schedules import Schedule
+from genmod.schedules import Bridge, Schedule
 from genmod.shapes import against
 from genmod.types import PerSample, Real
 
@@ -84,11 +84,9 @@ class Ancestral(Linear):
 
     def _excess(self, walk: Walk) -> Tensor:
         """That of a variance which depends on the step alone, for all steps at once."""
-        near, far = walk.times[1:], walk.times[:-1]
-        with torch.no_grad():
-            bridge = walk.schedule.bridge(near.reshape(-1), far.reshape(-1))
-            excess = self.variance.excess(bridge, Denoised(bridge.ratio))
-        return excess.reshape(near.shape).to(walk.rises)
+        bridge = Bridge(*(each.reshape(-1) for each in walk.bridges))
+        excess = self.variance.excess(bridge, Denoised(bridge.ratio))
+        return excess.reshape(walk.rises.shape).to(walk.rises)
 
     def extra_repr(self) -> str:
         """Its settings."""

@@ -87,7 +87,7 @@ class DPMSolver(Linear):
             keep, whole = walk.shrinkage * torch.exp(-rise), walk.alpha[1:] * fresh
             noise: Tensor | None = walk.sigma[1:] * fresh.sqrt()
         else:
-            keep, whole = walk.shrinkage, walk.alpha[1:] * rise * phi(1, -rise)
+            keep, whole = walk.shrinkage, -walk.alpha[1:] * torch.expm1(-rise)
             noise = None
         data = [whole, *(torch.zeros_like(whole) for _ in range(self.order - 1))]
         for order in range(2, self.order + 1):

@@ -102,7 +102,7 @@ class UniPC(Sampler):
             -alpha * scale * rho / r
             for rho, r in zip(_rhos(points, rise, scale), points, strict=True)
         ]
-        whole = alpha * rise * phi(1, -rise)
+        whole = -alpha * torch.expm1(-rise)
         start = whole - sum(parts, torch.zeros_like(rise))
         return [parts[0], start, *parts[1:]] if corrector else [start, *parts]
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser
-from genmod.schedules import Bridge, Schedule, time_dtype
+from genmod.schedules import Bridge, Point, Schedule, time_dtype
 from genmod.shapes import against
 
 Scale: TypeAlias = float | Tensor
@@ -148,12 +149,25 @@ class Walk:
         """All that it makes of it, variances and all."""
         return self.denoiser(z, level.log_snr, self.context)
 
+    @cached_property
+    def bridges(self) -> Bridge:
+        """The law that each step draws from, in the schedule's states; fields of the grid's shape less one."""
+        scales = [self.times, self.log_snr, self.alpha, self.sigma]
+        if not self.schedule.preserving:
+            with torch.no_grad():
+                scales = list(self.schedule.at(self.times.reshape(-1))[:4])
+        scales = [each.reshape(self.times.shape) for each in scales]
+        near, far = (
+            Point(*(each[part] for each in scales), self.schedule.preserving)
+            for part in (slice(1, None), slice(None, -1))
+        )
+        return Bridge.between(near, far)
+
     def bridge(self, step: int) -> Bridge:
         """The law that a step draws from, row by row."""
-        rows = len(self.like)
-        near, far = (self.times[i].to(self.like.device).expand(rows) for i in (step + 1, step))
-        with torch.no_grad():
-            return self.schedule.bridge(near, far)
+        rows, device = len(self.like), self.like.device
+        found = (each[step].to(time_dtype(device)).to(device) for each in self.bridges)
+        return Bridge(*(each.expand(rows) for each in found))
 
 
 def _scales(log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,9 +210,9 @@ def phi(order: int, x: Tensor) -> Tensor:
     >>> phi(1, torch.tensor([0.0, 1.0], dtype=torch.float64))
     tensor([1.0000, 1.7183], dtype=torch.float64)
     """
-    series = torch.zeros_like(x)
-    for term in reversed(range(16)):
-        series = series * x + 1 / math.factorial(term + order)
+    powers = x[..., None].expand(*x.shape, 15).cumprod(-1)
+    weights = [1 / math.factorial(term + order) for term in range(1, 16)]
+    series = powers @ powers.new_tensor(weights) + 1 / math.factorial(order)
     far = torch.where(x.abs() < 0.5, torch.ones_like(x), x)
     value = torch.expm1(far) / far
     for lower in range(1, order):
