@@ -116,12 +116,17 @@ def test_sampling(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[
     out = tmp_path / "sampling.json"
     tiny = ["--rounds", "1", "--threads", "1", "--batch", "1", "--steps", "3", "--out", str(out)]
     script("sampling").main(tiny)
-    assert "noise alone" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "noise alone" in printed
+    assert "<= 0.5: " in printed
     found = read(out)
     for prediction in ("epsilon", "sample"):
         case = found[prediction]
         assert isinstance(case, dict)
-        assert {"DDIM", "DDPM", "DPM-Solver++ 2M", "noise"} <= case["seconds a path"].keys()
+        names = {"DDIM", "DDPM", "DPM-Solver++ 2M", "UniPC 2", "Euler", "Heun"}
+        assert names | {"noise"} <= case["seconds a path"].keys()
+        # Their Heun takes no prediction of the data.
+        assert case["ratios"].keys() == names - ({"Heun"} if prediction == "sample" else set())
         assert all(seconds[0] > 0 for seconds in case["seconds a path"].values())
 
 
