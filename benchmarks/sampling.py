@@ -3,7 +3,8 @@ r"""What a sampler's step costs outside the network, beside diffusers' scheduler
 The network gives back its input at once, so that what is timed is everything else: coefficients, the
 reading of the prediction, the update, its noise. Both sides take the same number of steps from the same
 state (64 images of 1 x 28 x 28 by default), ours by :meth:`Sampler.run`, theirs by ``step`` in the usual
-loop; setting up a path (our grid's factors, their ``set_timesteps``) is timed as part of it.
+loop; setting up a path (our grid's factors, their ``set_timesteps``) is timed as part of it. A turn is a
+few paths, so that what the route before it left in caches and heap counts for little.
 
 Noise is drawn by one generator at one cost on both sides, and where it is drawn it is most of a step:
 with it no ratio could be half. So a second ratio leaves it out: the time of as many draws is measured
@@ -128,6 +129,16 @@ def loop(scheduler: Scheduler, z: Tensor, steps: int) -> None:
         z = scheduler.step(out, t, z).prev_sample
 
 
+def repeated(path: Callable[[], None], count: int) -> Callable[[], None]:
+    """So many paths."""
+
+    def turn() -> None:
+        for _ in range(count):
+            path()
+
+    return turn
+
+
 def draws(z: Tensor, steps: int) -> None:
     """As much noise as a path of a chain takes."""
     for _ in range(steps):
@@ -141,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     timing_arguments(parser, rounds=20)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=50, help="steps of a path")
+    parser.add_argument("--paths", type=int, default=5, help="paths of a turn")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     clock, steps = clock_of(arguments), arguments.steps
@@ -155,7 +167,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         peers = theirs(prediction)
         for name, scheduler in peers.items():
             routes[f"{name}, diffusers"] = lambda scheduler=scheduler: loop(scheduler, z, steps)
-        times = take_turns(routes, arguments.rounds, clock)
+        turns = {name: repeated(path, arguments.paths) for name, path in routes.items()}
+        times = {
+            name: [seconds / arguments.paths for seconds in taken]
+            for name, taken in take_turns(turns, arguments.rounds, clock).items()
+        }
         print(f"the network predicts {prediction}; microseconds a step outside of it")
         rows: list[list[object]] = []
         ratios: dict[str, float] = {}

@@ -44,7 +44,7 @@ class Denoiser(nn.Module, ABC):
         return self(z, log_snr, context).x_hat
 
     def reading(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The factors ``a, b`` of :math:`\hat x = a z + b o`, with ``o`` from :meth:`said`, at any scales."""
+        r"""The factors ``a, b`` of :math:`\hat x = a z + b o`, with ``o`` from :meth:`said`."""
         return torch.zeros_like(alpha), torch.ones_like(alpha)
 
     def check(self, schedule: Schedule) -> None:

@@ -151,15 +151,15 @@ class Walk:
 
     @cached_property
     def bridges(self) -> Bridge:
-        """The law that each step draws from, in the schedule's states; fields of the grid's shape less one."""
-        scales = [self.times, self.log_snr, self.alpha, self.sigma]
+        """The law that each step draws from, in the schedule's own states, for all steps at once."""
+        found: list[Tensor] = [self.times, self.log_snr, self.alpha, self.sigma]
         if not self.schedule.preserving:
             with torch.no_grad():
-                scales = list(self.schedule.at(self.times.reshape(-1))[:4])
-        scales = [each.reshape(self.times.shape) for each in scales]
+                found = list(self.schedule.at(self.times.reshape(-1))[:4])
+        t, log_snr, *scales = (each.reshape(self.times.shape) for each in found)
         near, far = (
-            Point(*(each[part] for each in scales), self.schedule.preserving)
-            for part in (slice(1, None), slice(None, -1))
+            Point(t[at], log_snr[at], scales[0][at], scales[1][at], self.schedule.preserving)
+            for at in (slice(1, None), slice(None, -1))
         )
         return Bridge.between(near, far)
 
