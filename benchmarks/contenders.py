@@ -47,6 +47,7 @@ def samplers(schedule: Schedule) -> Mapping[str, Sampler]:
         "DPM-Solver 1": DPMSolver(order=1),
         "Ancestral": Ancestral(),
         "DDIM eta=1": DDIM(eta=1.0),
+        "DDIM eta=0.5": DDIM(eta=0.5),
         "DPM-Solver 1 SDE": DPMSolver(order=1, sde=True),
         "Heun": Heun(),
         "StochasticHeun": StochasticHeun(highest=highest),
@@ -54,9 +55,12 @@ def samplers(schedule: Schedule) -> Mapping[str, Sampler]:
         "DPM-Solver 2M SDE": DPMSolver(order=2, sde=True),
         "DPM-Solver 3M published": DPMSolver(order=3, published=True),
         "DPM-Solver 3M": DPMSolver(order=3),
+        "UniPC 1": UniPC(order=1),
         "UniPC 2": UniPC(order=2),
         "UniPC 3": UniPC(order=3),
-        "IPNDM": IPNDM(),
+        "IPNDM 2": IPNDM(order=2),
+        "IPNDM 3": IPNDM(order=3),
+        "IPNDM 4": IPNDM(),
     }
 
 

@@ -46,20 +46,22 @@ class Held:
     seed: int = 1
     block: int = 64
 
-    def look(self, model: Diffusion, scale: Global) -> tuple[float, float]:
-        """The noise error, and bits/dim."""
+    def look(
+        self, model: Diffusion, scale: Global, draws: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The noise error, and bits/dim, of each image; with as many draws as are asked for."""
         dims, bits, errors = self.x[0].numel(), [], []
         with evaluating(model):
             self._choose(model, scale)
             for start in range(0, len(self.x), self.block):
                 rows = self.x[start : start + self.block]
                 with random.keyed(self.seed, start=start, block=self.block):
-                    bound = model.elbo(rows, self.draws)
+                    bound = model.elbo(rows, draws or self.draws)
                 steps = bound.rates["steps"].error
                 assert steps is not None
                 errors.append(steps.mean(1) / dims)
                 bits.append(bound.bits_per_dim(dims))
-        return float(torch.cat(errors).mean()), float(torch.cat(bits).mean())
+        return torch.cat(errors), torch.cat(bits)
 
     def _choose(self, model: Diffusion, scale: Global) -> None:
         """The scale under which the training images are likeliest, given their noised state."""
@@ -99,6 +101,7 @@ class Contestant:
     seconds: float = 0.0
     step: int = 0
     curve: list[Row] = field(default_factory=list)
+    better: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -152,14 +155,20 @@ class Contestant:
 
     def look(self) -> None:
         """Add a row to the curve: the better of the weights and their average, for each number."""
-        found = [self.held.look(*self._model(each)) for each in (self.network, self.averaged)]
+        looks = [self.held.look(*self._model(each)) for each in (self.network, self.averaged)]
+        found = [[float(each.mean()) for each in one] for one in looks]
         mse, bits = (min(each) for each in zip(*found, strict=True))
+        self.better = self.network if found[0][1] <= found[1][1] else self.averaged
         self.curve.append({"seconds": self.seconds, "step": self.step, "mse": mse, "bits": bits})
         print(
             f"  {self.name:34} {self.seconds:6.1f} s, step {self.step:5,}: noise error {mse:.4f}, "
             f"{bits:.3f} bits/dim",
             flush=True,
         )
+
+    def bits(self, draws: int) -> Tensor:
+        """Bits/dim of each image, by many draws, of what had fewer at the last look."""
+        return self.held.look(*self._model(self.better), draws)[1]
 
     def _model(self, network: nn.Module) -> tuple[Diffusion, Global]:
         denoiser, scale = Learned(network, self.entrant.target), Global(1.0)

@@ -114,14 +114,20 @@ def test_steps(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' own
 def test_sampling(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sampling.json"
-    tiny = ["--rounds", "1", "--threads", "1", "--batch", "1", "--steps", "3", "--out", str(out)]
+    tiny = ["--rounds", "1", "--threads", "1", "--batch", "1", "--steps", "3"]
+    tiny += ["--paths", "2", "--out", str(out)]
     script("sampling").main(tiny)
-    assert "noise alone" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "noise alone" in printed
+    assert "<= 0.5: " in printed
     found = read(out)
     for prediction in ("epsilon", "sample"):
         case = found[prediction]
         assert isinstance(case, dict)
-        assert {"DDIM", "DDPM", "DPM-Solver++ 2M", "noise"} <= case["seconds a path"].keys()
+        names = {"DDIM", "DDPM", "DPM-Solver++ 2M", "UniPC 2", "Euler", "Heun"}
+        assert names | {"noise"} <= case["seconds a path"].keys()
+        # Their Heun takes no prediction of the data.
+        assert case["ratios"].keys() == names - ({"Heun"} if prediction == "sample" else set())
         assert all(seconds[0] > 0 for seconds in case["seconds a path"].values())
 
 
@@ -196,9 +202,10 @@ def test_diffusion(
     monkeypatch.setattr(benchmark, "PEERS", [theirs, absent])
     tiny = ["--seconds", "0.2", "--rounds", "2", "--looks", "2", "--threads", "1", "--batch", "4"]
     out = tmp_path / "diffusion.json"
-    benchmark.main([*tiny, "--images", "4", "--draws", "2", "--out", str(out)])
+    benchmark.main([*tiny, "--images", "4", "--draws", "2", "--last-draws", "3", "--out", str(out)])
     printed = capsys.readouterr().out
     assert "without absent" in printed
+    assert "at the end, 4 images, 3 levels each" in printed
     assert "<= 50%" in printed
     found = read(out)
     curves, rows = found["curves"], found["table"]
@@ -211,6 +218,11 @@ def test_diffusion(
     }
     script("draw").main([str(out)])
     assert matplotlib.image.imread(out.with_suffix(".png")).std() > 0
+    ends = found["ends"]
+    assert isinstance(ends, dict)
+    (mine, other) = ends.values()
+    assert other["less"] == pytest.approx(other["bits"] - mine["bits"], abs=1e-5)
+    assert mine["error"] > 0
     for row, number in zip(rows, ("mse", "bits"), strict=True):
         assert row["value"] == min(
             curves[f"theirs, {rate:g}"][-1][number] for rate in (1e-30, 1e-3)
@@ -295,18 +307,31 @@ def test_few_steps(
     members = [Member("diffusion", brief, Plan(10, batch_size=4))]
     monkeypatch.setattr(script("mnist"), "IMAGES", members)
     tiny = ["--model", str(model), "--minutes", "0.001", "--threads", "1", "--samples", "70"]
-    tiny += ["--out", str(out), "--evaluations", "5"]
+    tiny += ["--out", str(out), "--chain", "3", "--judged", "5", "--fresh", "2"]
+    tiny += ["--evaluations", "5"]
     benchmark.main(tiny)
     printed = capsys.readouterr().out
     assert "Euler = DDIM eta=0 = DPM-Solver 1 " in printed
     assert "UniformLogSNR(), which is t here" in printed
     assert "the chain, 3 evaluations" in printed
+    assert "wanted <= 1.10: " in printed
     assert benchmark.NAMES[-1] in printed
     first = read(out)
     found, chain = first["found"], first["chain"]
     assert isinstance(found, list)
     assert isinstance(chain, dict)
-    assert len(found) == 2 * 11
+    assert len(found) == 2 * 15
+    best = first["best"]
+    assert isinstance(best, dict)
+    least = min(each["quality"]["frechet"] for each in found)
+    assert best["quality"]["frechet"] == least
+    assert len(set(best["fresh"]) - {least}) == 2
+    mean = sum(best["fresh"]) / 2
+    assert best["ratio"] == pytest.approx(mean / chain["frechet"])
+    decoder = first["decoder"]
+    assert isinstance(decoder, dict)
+    above = (mean - decoder["frechet"]) / (chain["frechet"] - decoder["frechet"])
+    assert best["above the floor"] == pytest.approx(above)
     for each in found:
         short = each["sampler"] in ("Heun", "StochasticHeun")
         assert each["evaluations"] == (4 if short else each["budget"])

@@ -37,7 +37,7 @@ class Restated(nn.Module):
     def forward(self, seen: Tensor, log_snr: Tensor) -> Tensor:
         """What the other network would say to what it is shown."""
         alpha, sigma = scales_of(log_snr, seen)
-        z = seen / self.wanted.inputs(torch.ones_like(seen), alpha, sigma)
+        z = seen / self.wanted.inputs(torch.ones_like(seen), log_snr)
         x_hat = self.trained(z, log_snr).x_hat
         return convert(x_hat, Data(), self.wanted, z, log_snr)
 

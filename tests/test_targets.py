@@ -125,7 +125,7 @@ def test_edm_is_the_papers_preconditioning(
     z, log_snr = real(y / math.sqrt(1 + s**2))[None], real(-2 * math.log(s))
     alpha, sigma = scales_of(log_snr, z)
     target = EDM(d)
-    torch.testing.assert_close(target.inputs(z, alpha, sigma), real(c_in * y)[None])
+    torch.testing.assert_close(target.inputs(z, log_snr), real(c_in * y)[None])
     found = target.x_hat(real(raw)[None], z, alpha, sigma)
     torch.testing.assert_close(found, real(c_skip * y + c_out * raw)[None], rtol=1e-9, atol=1e-9)
     wanted = target.output(real(x)[None], z, alpha, sigma)
@@ -138,9 +138,10 @@ def test_edm_is_the_papers_preconditioning(
 def test_edm_on_data_of_variance_one_is_the_velocity_with_the_other_sign() -> None:
     """Variance preserving, so nothing is left to scale. Flipped: ``skip`` in ``EDM.output``."""
     z, x = torch.randn(2, 5, 3, dtype=F64)
-    alpha, sigma = scales_of(torch.linspace(-5, 9, 5, dtype=F64), z)
+    log_snr = torch.linspace(-5, 9, 5, dtype=F64)
+    alpha, sigma = scales_of(log_snr, z)
     edm, velocity = EDM(1.0), Velocity()
-    torch.testing.assert_close(edm.inputs(z, alpha, sigma), z)
+    torch.testing.assert_close(edm.inputs(z, log_snr), z)
     found = edm.output(x, z, alpha, sigma)
     torch.testing.assert_close(found, -velocity.output(x, z, alpha, sigma), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="sigma_data=0"):

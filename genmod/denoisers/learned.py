@@ -40,15 +40,24 @@ class Learned(Denoiser):
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
-        alpha, sigma = scales_of(log_snr, z)
-        seen = self.target.inputs(z, alpha, sigma)
-        copies = 2 if self.interpolation else 1
+        output, *place = self._outputs(z, log_snr, context)
+        x_hat = self.target.x_hat(output, z, *scales_of(log_snr, z))
+        return Denoised(x_hat, interpolation=(place[0] + 1) / 2 if place else None)
+
+    def said(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Tensor:
+        """The network's output, without what it says of the reverse variance."""
+        return self._outputs(z, log_snr, context)[0]
+
+    def reading(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """How the target reads it."""
+        return self.target.factors(alpha, sigma)
+
+    def _outputs(self, z: Tensor, log_snr: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        """The target's, and the reverse variance's where it is learned."""
+        seen, copies = self.target.inputs(z, log_snr), 2 if self.interpolation else 1
         shape = (copies * z.shape[1], *z.shape[2:])
         said = outputs(self.network, shape, seen, log_snr, context=context)
-        if not self.interpolation:
-            return Denoised(self.target.x_hat(said, z, alpha, sigma))
-        output, place = said.chunk(2, 1)
-        return Denoised(self.target.x_hat(output, z, alpha, sigma), interpolation=(place + 1) / 2)
+        return said.chunk(2, 1) if self.interpolation else (said,)
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that ends noisier than the target can be read at."""

@@ -60,9 +60,14 @@ class Target(ABC):
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The output that stands for given data: the inverse of :meth:`x_hat`."""
 
-    def inputs(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def inputs(self, z: Tensor, log_snr: PerSample) -> Tensor:
         """What the network sees of the state: the state itself, unless a target scales it."""
         return z
+
+    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The ``a, b`` of :math:`\hat x = a z + b o`: a linear reading is known by two of its values."""
+        none, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+        return self.x_hat(none, one, alpha, sigma), self.x_hat(one, none, alpha, sigma)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -173,9 +178,9 @@ class EDM(Target):
         check_positive(sigma_data, "sigma_data")
         self.sigma_data = sigma_data
 
-    def inputs(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def inputs(self, z: Tensor, log_snr: PerSample) -> Tensor:
         """The state divided by its standard deviation."""
-        return z / self._std(alpha, sigma)
+        return z / self._std(*scales_of(log_snr, z))
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for."""

@@ -17,7 +17,7 @@ from genmod.inverse.calculus import pullback
 from genmod.inverse.operators import Mask, Operator
 from genmod.inverse.posterior import check_measurement, check_rows
 from genmod.samplers import Ancestral, ReverseVariance, Sampler, Walk
-from genmod.samplers.walk import blend
+from genmod.samplers.walk import Part, blend
 from genmod.schedules import Schedule
 from genmod.shapes import against, event_sum
 
@@ -64,12 +64,12 @@ class DPS(Sampler):
         self.operator, self.y, self.zeta = operator, y, zeta
         self.chain = Ancestral(variance=variance)
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
         """After each step of a walk, the state and the ``x_hat`` it was made with."""
         check_rows(self.operator, self.y, z)
         draw, lengths = self.chain.drawing(walk), walk.lengths()
         for step, level in enumerate(walk.levels[:-1]):
-            denoised, pull = pullback(walk.denoiser, z, level, walk.context)
+            denoised, pull = pullback(walk.denoiser, z, level.log_snr, walk.context)
             slope = -2 * pull(self.operator.adjoint(self._direction(denoised.x_hat)))
             # The paper's is a slope in the schedule's own state, and so is its step.
             scale = lengths[step] * lengths[step + 1]
@@ -145,7 +145,7 @@ class RePaint(Sampler):
         """How often a path of so many steps asks the denoiser: the first stretch is walked once."""
         return self.repeats * steps - (self.repeats - 1) * min(self.jump, steps)
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
         """After each step of a walk, its state when it has been passed for the last time."""
         check_rows(self.operator, self.y, z)
         draw, known = self.chain.drawing(walk), self.operator.adjoint(self.y.to(z))

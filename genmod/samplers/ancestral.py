@@ -15,15 +15,15 @@ from torch import Tensor
 from genmod import random
 from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.distributions import Normal
-from genmod.samplers.base import Sampler
+from genmod.samplers.base import Linear, Rule
 from genmod.samplers.variances import FixedSmall, ReverseVariance
-from genmod.samplers.walk import Walk, blend
-from genmod.schedules import Schedule
+from genmod.samplers.walk import Part, Walk, blend
+from genmod.schedules import Bridge, Schedule
 from genmod.shapes import against
 from genmod.types import PerSample, Real
 
 
-class Ancestral(Sampler):
+class Ancestral(Linear):
     """Draw each state from the model's own reverse step.
 
     Args:
@@ -49,8 +49,19 @@ class Ancestral(Sampler):
         mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * denoised.x_hat
         return Normal(mean, against(bridge.log_std, z_t) + self.variance.excess(bridge, denoised))
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each step of a walk, a draw from :meth:`law` and the ``x_hat`` it was made with."""
+    def rule(self, walk: Walk) -> Rule:
+        """The factors of every step; of the noise the posterior's, unless the variance is fixed."""
+        fresh = -torch.expm1(-2 * walk.rises)
+        keep, data = walk.shrinkage * torch.exp(-walk.rises), walk.alpha[1:] * fresh
+        std = walk.sigma[1:] * fresh.sqrt()
+        return Rule(keep, [data], std * self._excess(walk).exp() if self.variance.fixed else std)
+
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
+        """After each step of a walk, a draw from :meth:`law` and what it was made with."""
+        # A variance of the step alone leaves a linear rule; another one has to hear all that is said.
+        return super().march(walk, z) if self.variance.fixed else self._told(walk, z)
+
+    def _told(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
         draw = self.drawing(walk)
         for step, level in enumerate(walk.levels[:-1]):
             denoised = walk.denoised(z, level)
@@ -59,11 +70,9 @@ class Ancestral(Sampler):
 
     def drawing(self, walk: Walk) -> Callable[[int, Tensor, Denoised], Tensor]:
         """How a step of a walk draws, from its number, the state before it and what is said of that."""
-        fresh = -torch.expm1(-2 * walk.rises)
-        keep = walk.each(walk.shrinkage * torch.exp(-walk.rises))
-        data = walk.each(walk.alpha[1:] * fresh)
-        own = walk.sigma[1:] * fresh.sqrt()
-        std = walk.each(own * self._excess(walk).exp() if self.variance.fixed else own)
+        rule = self.rule(walk)
+        assert rule.noise is not None
+        keep, data, std = map(walk.each, (rule.keep, *rule.data, rule.noise))
 
         def draw(step: int, z: Tensor, denoised: Denoised) -> Tensor:
             noise = random.normal_like(z)
@@ -75,11 +84,9 @@ class Ancestral(Sampler):
 
     def _excess(self, walk: Walk) -> Tensor:
         """That of a variance which depends on the step alone, for all steps at once."""
-        near, far = walk.times[1:], walk.times[:-1]
-        with torch.no_grad():
-            bridge = walk.schedule.bridge(near.reshape(-1), far.reshape(-1))
-            excess = self.variance.excess(bridge, Denoised(bridge.ratio))
-        return excess.reshape(near.shape).to(walk.rises)
+        bridge = Bridge(*(each.reshape(-1) for each in walk.bridges))
+        excess = self.variance.excess(bridge, Denoised(bridge.ratio))
+        return excess.reshape(walk.rises.shape).to(walk.rises)
 
     def extra_repr(self) -> str:
         """Its settings."""

@@ -21,11 +21,11 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
-from genmod.samplers.walk import Scale, Walk, blend
+from genmod.samplers.walk import Answer, Part, Scale, Walk, blend
 from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 
-Part = TypeVar("Part", Denoiser, Schedule)
+Bound = TypeVar("Bound", Denoiser, Schedule)
 Self = TypeVar("Self", bound="Sampler")
 
 
@@ -34,7 +34,12 @@ class State(NamedTuple):
 
     t: Tensor
     z: Tensor
-    x_hat: Tensor
+    answer: Part
+
+    @property
+    def x_hat(self) -> Tensor:
+        """What the last step took for the data: read from the denoiser's answer when it is asked for."""
+        return self.answer if isinstance(self.answer, Tensor) else self.answer.x_hat
 
 
 class Sampler(ABC):
@@ -82,8 +87,8 @@ class Sampler(ABC):
         return self.of(self._denoiser or denoiser, schedule)
 
     @abstractmethod
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each step of a walk, the state and the ``x_hat`` it was made with.
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
+        """After each step of a walk, the state and the ``x_hat`` it was made with, or the answer unread.
 
         States are variance preserving here, whatever the schedule: what a denoiser sees.
         """
@@ -113,34 +118,36 @@ class Sampler(ABC):
             "at least one time, as a vector, and real numbers",
             "take times from genmod.samplers.grids; integers become real by model.encoder.real(x)",
         )
-        require(
-            bool(((times >= 0) & (times <= 1)).all()),
-            f"times from {float(times.min()):g} to {float(times.max()):g}",
-            "times in [0, 1]",
-            "a schedule says nothing beyond its ends",
-        )
+        if not bool(
+            (times.clamp(0, 1) == times).all()
+        ):  # words that read tensors: when needed only
+            raise ValueError(
+                f"got times from {float(times.min()):g} to {float(times.max()):g}; expected times in "
+                "[0, 1]; a schedule says nothing beyond its ends"
+            )
         self.denoiser.check(self.schedule)
         walk = Walk(self.denoiser, self.schedule, z, times, context)
-        up, down = bool((walk.rises > 0).all()), bool((walk.rises < 0).all())
-        require(
-            up or (down and not self.draws),
-            f"times {times[0].flatten()[0]:.4g} .. {times[-1].flatten()[0]:.4g} for {self}",
-            f"times that fall at every step{'' if self.draws else ', or rise at every step'}",
-            "sort them and leave none out twice; the way to noise needs a sampler without noise",
-        )
+        up = bool((walk.rises > 0).all())
+        if not up and (self.draws or not bool((walk.rises < 0).all())):
+            raise ValueError(
+                f"got times {times[0].flatten()[0]:.4g} .. {times[-1].flatten()[0]:.4g} for {self}; "
+                f"expected times that fall at every step{'' if self.draws else ', or rise at every step'}; "
+                "sort them and leave none out twice; the way to noise needs a sampler without noise"
+            )
         return self._states(walk, z)
 
     def _states(self, walk: Walk, z: Tensor) -> Iterator[State]:
         if not len(walk):
             return
+        times = walk.times.unbind()[1:]
         if walk.schedule.preserving:
-            for t, (state, x_hat) in zip(walk.times[1:], self.march(walk, z), strict=True):
-                yield State(t, state, x_hat)
+            for t, (state, answer) in zip(times, self.march(walk, z), strict=True):
+                yield State(t, state, answer)
             return
         first, *lengths = walk.lengths()
-        steps = zip(walk.times[1:], lengths, self.march(walk, z / first), strict=True)
-        for t, length, (state, x_hat) in steps:
-            yield State(t, state * length, x_hat)
+        steps = zip(times, lengths, self.march(walk, z / first), strict=True)
+        for t, length, (state, answer) in steps:
+            yield State(t, state * length, answer)
 
     def path(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
         """The states at ``times[1:]``, one after another, from ``z`` at ``times[0]``."""
@@ -167,7 +174,7 @@ class Sampler(ABC):
         return f"{type(self).__name__}({self.extra_repr()})"
 
 
-def _bound(sampler: Sampler, part: Part | None) -> Part:
+def _bound(sampler: Sampler, part: Bound | None) -> Bound:
     if part is None:
         raise ValueError(
             f"got {sampler} without a denoiser and a schedule; expected a sampler bound to both; hand "
@@ -195,24 +202,24 @@ class Linear(Sampler):
     def rule(self, walk: Walk) -> Rule:
         """The factors of every step."""
 
-    def first(self, walk: Walk, z: Tensor, x_hat: Tensor) -> Tensor | None:
+    def first(self, walk: Walk, z: Tensor, answer: Answer) -> Tensor | None:
         """Another first step, for a rule that needs a better start than its own; most do not."""
         return None
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each step of a walk, the state and the ``x_hat`` it was made with."""
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
+        """After each step of a walk, the state and the answer it was made with."""
         rule = self.rule(walk)
         keep, noise = walk.each(rule.keep), None if rule.noise is None else walk.each(rule.noise)
         data = list(zip(*map(walk.each, rule.data), strict=True))
-        memory: deque[Tensor] = deque(maxlen=len(rule.data))
+        memory: deque[Answer] = deque(maxlen=len(rule.data))
         for i, level in enumerate(walk.levels[:-1]):
-            x_hat = walk.x_hat(z, level)
-            memory.appendleft(x_hat)
-            start = self.first(walk, z, x_hat) if i == 0 else None
+            answer = walk.answer(z, level)
+            memory.appendleft(answer)
+            start = self.first(walk, z, answer) if i == 0 else None
             if start is None:
-                parts: list[tuple[Scale, Tensor]] = list(zip(data[i], memory, strict=False))
+                parts: list[tuple[Scale, Part]] = list(zip(data[i], memory, strict=False))
                 if noise is not None:
                     parts.append((noise[i], random.normal_like(z)))
                 start = blend(z, keep[i], parts)
             z = start
-            yield z, x_hat
+            yield z, answer

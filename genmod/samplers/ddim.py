@@ -45,13 +45,13 @@ class DDIM(Linear):
         """The factors of every step."""
         rise = walk.rises
         fresh = -torch.expm1(-2 * rise)
-        kept = 1 - self.eta**2 * fresh
-        require(
-            self.eta <= 1 or bool((kept >= 0).all()),
-            f"eta={self.eta:g} on steps that raise log-SNR by up to {2 * float(rise.max()):.3g}",
-            f"eta <= {float(fresh.max().rsqrt()):.4g} for these steps",
-            "take more steps, or less noise",
-        )
+        if self.eta > 1:
+            require(
+                bool((self.eta**2 * fresh <= 1).all()),
+                f"eta={self.eta:g} on steps that raise log-SNR by up to {2 * float(rise.max()):.3g}",
+                f"eta <= {float(fresh.max().rsqrt()):.4g} for these steps",
+                "take more steps, or less noise",
+            )
         # log sqrt(1 - eta^2 fresh); at eta = 1 it is -h, to the last bit.
         damped = -rise if self.eta == 1 else 0.5 * torch.log1p(-(self.eta**2) * fresh)
         noise: Tensor | None = None

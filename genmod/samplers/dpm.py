@@ -22,7 +22,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Linear, Rule
-from genmod.samplers.walk import Walk, blend, phi
+from genmod.samplers.walk import Answer, Walk, blend, phi
 from genmod.schedules import Schedule
 
 
@@ -87,7 +87,7 @@ class DPMSolver(Linear):
             keep, whole = walk.shrinkage * torch.exp(-rise), walk.alpha[1:] * fresh
             noise: Tensor | None = walk.sigma[1:] * fresh.sqrt()
         else:
-            keep, whole = walk.shrinkage, walk.alpha[1:] * rise * phi(1, -rise)
+            keep, whole = walk.shrinkage, -walk.alpha[1:] * torch.expm1(-rise)
             noise = None
         data = [whole, *(torch.zeros_like(whole) for _ in range(self.order - 1))]
         for order in range(2, self.order + 1):
@@ -113,7 +113,7 @@ class DPMSolver(Linear):
         newest, oldest = (first + curve) / last, curve / before
         return newest, -(newest + oldest), oldest
 
-    def first(self, walk: Walk, z: Tensor, x_hat: Tensor) -> Tensor | None:
+    def first(self, walk: Walk, z: Tensor, answer: Answer) -> Tensor | None:
         """For third order, a midpoint step in half log-SNR (2S)."""
         if not self._starts_high:
             return None
@@ -124,7 +124,7 @@ class DPMSolver(Linear):
         (whole,) = walk.each(-walk.alpha[1:2] * torch.expm1(-rise))
         (keep,) = walk.each(walk.shrinkage[:1])
         (level,) = walk.rows(middle)
-        return blend(z, keep, [(whole, walk.x_hat(blend(z, kept, [(trial, x_hat)]), level))])
+        return blend(z, keep, [(whole, walk.answer(blend(z, kept, [(trial, answer)]), level))])
 
     def extra_repr(self) -> str:
         """Its settings."""

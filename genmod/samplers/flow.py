@@ -23,7 +23,7 @@ from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Linear, Rule, Sampler
-from genmod.samplers.walk import Scale, Walk, blend
+from genmod.samplers.walk import Answer, Level, Part, Scale, Walk, blend
 from genmod.schedules import Schedule
 
 
@@ -42,11 +42,11 @@ class Heun(Sampler):
         """How often a path of so many steps asks the denoiser."""
         return 2 * steps
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each step of a walk, the state and the ``x_hat`` it was made with."""
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
+        """After each step of a walk, the state and the answer it was made with."""
         for i, pair in enumerate(_pairs(walk, walk.log_snr[:-1])):
-            z, x_hat = _corrected(walk, z, pair, walk.levels[i], walk.levels[i + 1])
-            yield z, x_hat
+            z, answer = _corrected(walk, z, pair, walk.levels[i], walk.levels[i + 1])
+            yield z, answer
 
 
 class StochasticHeun(Sampler):
@@ -91,8 +91,8 @@ class StochasticHeun(Sampler):
         """How often a path of so many steps asks the denoiser."""
         return 2 * steps
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each step of a walk, the state and the ``x_hat`` it was made with."""
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
+        """After each step of a walk, the state and the answer it was made with."""
         r = torch.exp(-walk.half[:-1])
         gamma = min(self.churn / max(len(walk), 1), math.sqrt(2) - 1)
         lift = torch.where((r >= self.lowest) & (r <= self.highest), gamma, 0.0)
@@ -104,8 +104,8 @@ class StochasticHeun(Sampler):
         for i, (kept, std) in enumerate(zip(walk.each(keep), walk.each(added), strict=True)):
             if std != 0.0 if isinstance(std, float) else self.churn > 0:
                 z = blend(z, kept, [(std, random.normal_like(z))])
-            z, x_hat = _corrected(walk, z, pairs[i], levels[i], walk.levels[i + 1])
-            yield z, x_hat
+            z, answer = _corrected(walk, z, pairs[i], levels[i], walk.levels[i + 1])
+            yield z, answer
 
     def extra_repr(self) -> str:
         """Its settings."""
@@ -139,9 +139,9 @@ def _pairs(walk: Walk, start: Tensor) -> list[_Pair]:
 
 
 def _corrected(
-    walk: Walk, z: Tensor, pair: _Pair, level: Tensor, below: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of Heun's method, and the first of its two ``x_hat``."""
-    x_hat = walk.x_hat(z, level)
-    ahead = walk.x_hat(blend(z, pair.keep, [(pair.trial, x_hat)]), below)
-    return blend(z, pair.keep, [(pair.here, x_hat), (pair.there, ahead)]), x_hat
+    walk: Walk, z: Tensor, pair: _Pair, level: Level, below: Level
+) -> tuple[Tensor, Answer]:
+    """One step of Heun's method, and the first of its two answers."""
+    here = walk.answer(z, level)
+    there = walk.answer(blend(z, pair.keep, [(pair.trial, here)]), below)
+    return blend(z, pair.keep, [(pair.here, here), (pair.there, there)]), here

@@ -24,7 +24,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Sampler
-from genmod.samplers.walk import Scale, Walk, blend
+from genmod.samplers.walk import Part, Scale, Walk, blend
 from genmod.schedules import Schedule
 
 ADAMS_BASHFORTH = (
@@ -64,7 +64,7 @@ class IPNDM(Sampler):
         require(1 <= order <= 4, f"order={order}", "an order from 1 to 4", "4 is customary")
         self.order = order
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
         """After each step of a walk, the state and the ``x_hat`` it was made with."""
         rise, alpha, sigma = walk.rises, walk.alpha, walk.sigma
         keep, data = walk.each(walk.shrinkage), walk.each(-alpha[1:] * torch.expm1(-rise))

@@ -25,7 +25,7 @@ from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Sampler
 from genmod.samplers.dpm import orders_of
-from genmod.samplers.walk import Scale, Walk, blend, phi
+from genmod.samplers.walk import Part, Scale, Walk, blend, phi
 from genmod.schedules import Schedule
 
 
@@ -68,7 +68,7 @@ class UniPC(Sampler):
         require(1 <= order <= 3, f"order={order}", "order 1, 2 or 3", "higher ones are not stable")
         self.order, self.scale, self.lower_order_final = order, scale, lower_order_final
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
         """After each step of a walk, the state and the ``x_hat`` it was made with."""
         keep = walk.each(walk.shrinkage)
         predict, correct = (self._rows(walk, corrector) for corrector in (False, True))
@@ -102,7 +102,7 @@ class UniPC(Sampler):
             -alpha * scale * rho / r
             for rho, r in zip(_rhos(points, rise, scale), points, strict=True)
         ]
-        whole = alpha * rise * phi(1, -rise)
+        whole = -alpha * torch.expm1(-rise)
         start = whole - sum(parts, torch.zeros_like(rise))
         return [parts[0], start, *parts[1:]] if corrector else [start, *parts]
 

@@ -9,23 +9,54 @@ and write a step in the exponential-integrator form
 whose factors stay moderate where :math:`z / \alpha` does not: at a log-SNR of -40 that is 1e9, and
 float32 would lose the image in it. Factors are found in float64 for the whole grid at once and handed
 out as Python floats: a step then reads no tensor of one number, and a GPU never waits.
+
+What a network says is linear in :math:`\hat x`, too: :math:`\hat x = a z + b o`. A step takes the factors
+of an :class:`Answer` into its own and never makes the :math:`\hat x` that nobody asks for: of large states
+a step's cost is its passes over memory.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser
-from genmod.schedules import Bridge, Schedule, time_dtype
+from genmod.schedules import Bridge, Point, Schedule, time_dtype
 from genmod.shapes import against
 
 Scale: TypeAlias = float | Tensor
 """A factor of a step: one number for all rows, or one a row, shaped to broadcast."""
+
+
+class Level(NamedTuple):
+    """A noise level as a denoiser takes it, and how it is read there."""
+
+    log_snr: Tensor
+    """``(B,)``."""
+    reading: tuple[Scale, Scale] | None
+    """The factors ``a, b`` of its ``x_hat``; ``None`` where that is what it says itself."""
+
+
+class Answer(NamedTuple):
+    r"""What a denoiser said of a state, as yet unread."""
+
+    z: Tensor
+    said: Tensor
+    level: Level
+
+    @property
+    def x_hat(self) -> Tensor:
+        r""":math:`\hat x = a z + b o`: made when it is asked for."""
+        return self.said if self.level.reading is None else blend(self.z, 0.0, [(1.0, self)])
+
+
+Part: TypeAlias = Tensor | Answer
+"""What a step adds up; an answer stands for its ``x_hat``."""
 
 
 class Walk:
@@ -55,16 +86,13 @@ class Walk:
         self.log_snr = log_snr.cpu().double() if times.ndim == 1 else log_snr
         self.half = 0.5 * self.log_snr
         """Half the log-SNR at each time."""
-        self.alpha, self.sigma = self.log_snr.sigmoid().sqrt(), (-self.log_snr).sigmoid().sqrt()
-        self.levels = self.rows(self.log_snr)
+        self.rises = self.half.diff(dim=0)
+        """``h`` of each step: how much half the log-SNR rises."""
+        self.alpha, self.sigma = _scales(self.log_snr)
+        self.levels = self._read(self.log_snr, self.alpha, self.sigma)
 
     def __len__(self) -> int:
         return len(self.times) - 1
-
-    @property
-    def rises(self) -> Tensor:
-        """``h`` of each step: how much half the log-SNR rises."""
-        return self.half.diff(dim=0)
 
     @property
     def shrinkage(self) -> Tensor:
@@ -81,12 +109,19 @@ class Walk:
         padded = torch.cat([self.half[:1] - back * self.rises[:1], self.half[:-1]])
         return padded[: len(self)]
 
-    def rows(self, log_snr: Tensor) -> Sequence[Tensor]:
-        """Log-SNRs, one for each step, as a denoiser takes them: ``(B,)`` each."""
+    def rows(self, log_snr: Tensor) -> Sequence[Level]:
+        """Log-SNRs, one for each step, as a denoiser takes them."""
+        return self._read(log_snr, *_scales(log_snr))
+
+    def _read(self, log_snr: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Level]:
         spread = log_snr.to(self.like.dtype).to(self.like.device)
         if spread.ndim == 1:
             spread = spread[:, None].expand(-1, len(self.like)).contiguous()
-        return spread.unbind(0)
+        of_z, of_said = self.denoiser.reading(alpha, sigma)
+        if not bool(of_z.any()) and bool((of_said == 1).all()):
+            return [Level(row, None) for row in spread.unbind(0)]
+        readings = zip(self.each(of_z), self.each(of_said), strict=True)
+        return [Level(*both) for both in zip(spread.unbind(0), readings, strict=True)]
 
     def each(self, factors: Tensor) -> Sequence[Scale]:
         """Factors, one for each step, as a step takes them."""
@@ -102,26 +137,63 @@ class Walk:
         length = torch.hypot(alpha, sigma).detach().reshape(self.times.shape)
         return self.each(length.cpu() if length.ndim == 1 else length)
 
-    def denoised(self, z: Tensor, level: Tensor) -> Denoised:
-        """What the denoiser makes of a variance-preserving state at a log-SNR."""
-        return self.denoiser(z, level, self.context)
+    def answer(self, z: Tensor, level: Level) -> Answer:
+        """What the denoiser says of a variance-preserving state at a noise level."""
+        return Answer(z, self.denoiser.said(z, level.log_snr, self.context), level)
 
-    def x_hat(self, z: Tensor, level: Tensor) -> Tensor:
+    def x_hat(self, z: Tensor, level: Level) -> Tensor:
         """What it takes for the data there."""
-        return self.denoised(z, level).x_hat
+        return self.answer(z, level).x_hat
+
+    def denoised(self, z: Tensor, level: Level) -> Denoised:
+        """All that it makes of it, variances and all."""
+        return self.denoiser(z, level.log_snr, self.context)
+
+    @cached_property
+    def bridges(self) -> Bridge:
+        """The law that each step draws from, in the schedule's own states, for all steps at once."""
+        found: list[Tensor] = [self.times, self.log_snr, self.alpha, self.sigma]
+        if not self.schedule.preserving:
+            with torch.no_grad():
+                found = list(self.schedule.at(self.times.reshape(-1))[:4])
+        t, log_snr, *scales = (each.reshape(self.times.shape) for each in found)
+        near, far = (
+            Point(t[at], log_snr[at], scales[0][at], scales[1][at], self.schedule.preserving)
+            for at in (slice(1, None), slice(None, -1))
+        )
+        return Bridge.between(near, far)
 
     def bridge(self, step: int) -> Bridge:
         """The law that a step draws from, row by row."""
-        rows = len(self.like)
-        near, far = (self.times[i].to(self.like.device).expand(rows) for i in (step + 1, step))
-        with torch.no_grad():
-            return self.schedule.bridge(near, far)
+        rows, device = len(self.like), self.like.device
+        found = (each[step].to(time_dtype(device)).to(device) for each in self.bridges)
+        return Bridge(*(each.expand(rows) for each in found))
 
 
-def blend(z: Tensor, keep: Scale, parts: Iterable[tuple[Scale, Tensor]]) -> Tensor:
-    """``keep * z + sum_j scale_j * part_j``, with one pass over memory for each part."""
-    total = z * keep
+def _scales(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+
+
+def blend(z: Tensor, keep: Scale, parts: Iterable[tuple[Scale, Part]]) -> Tensor:
+    """``keep * z + sum_j scale_j * part_j``, with one pass over memory for each tensor.
+
+    An answer about ``z`` itself is one tensor more, what was said; about another state it is two.
+    """
+    terms: list[tuple[Scale, Tensor]] = []
     for scale, part in parts:
+        if isinstance(part, Tensor):
+            terms.append((scale, part))
+        elif part.level.reading is None:
+            terms.append((scale, part.said))
+        else:
+            of_z, of_said = part.level.reading
+            if part.z is z:
+                keep = keep + scale * of_z
+            else:
+                terms.append((scale * of_z, part.z))
+            terms.append((scale * of_said, part.said))
+    total = z * keep
+    for scale, part in terms:
         if isinstance(scale, float):
             total.add_(part, alpha=scale)
         else:
@@ -138,9 +210,9 @@ def phi(order: int, x: Tensor) -> Tensor:
     >>> phi(1, torch.tensor([0.0, 1.0], dtype=torch.float64))
     tensor([1.0000, 1.7183], dtype=torch.float64)
     """
-    series = torch.zeros_like(x)
-    for term in reversed(range(16)):
-        series = series * x + 1 / math.factorial(term + order)
+    powers = x[..., None].expand(*x.shape, 15).cumprod(-1)
+    weights = [1 / math.factorial(term + order) for term in range(1, 16)]
+    series = powers @ powers.new_tensor(weights) + 1 / math.factorial(order)
     far = torch.where(x.abs() < 0.5, torch.ones_like(x), x)
     value = torch.expm1(far) / far
     for lower in range(1, order):

@@ -48,6 +48,24 @@ class Bridge(NamedTuple):
     ratio: Tensor
     """``log(sigma_t / sigma_s)``: the log-std of the forward step above the posterior's."""
 
+    @classmethod
+    def between(cls, near: Point, far: Point) -> Bridge:
+        r"""The law between two times.
+
+        With :math:`c = 1 - \mathrm{SNR}_t / \mathrm{SNR}_s` its mean is
+        :math:`\frac{\alpha_t \sigma_s^2}{\alpha_s \sigma_t^2} z_t + \alpha_s c\, x` and its variance
+        :math:`\sigma_s^2 c`.
+
+        Reference: Kingma et al. (2021), appendix A.2, eqs. 25-27.
+        """
+        kept = -torch.expm1(far.log_snr - near.log_snr)
+        return cls(
+            state=(far.alpha / near.alpha) * (near.sigma / far.sigma).square(),
+            data=near.alpha * kept,
+            log_std=near.sigma.log() + 0.5 * kept.log(),
+            ratio=(far.sigma / near.sigma).log(),
+        )
+
 
 class Schedule(nn.Module, ABC):
     """A strictly decreasing log-SNR on [0, 1], finite at both ends."""
@@ -80,23 +98,8 @@ class Schedule(nn.Module, ABC):
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def bridge(self, s: Tensor, t: Tensor) -> Bridge:
-        r"""The law of :math:`z_s` given :math:`z_t` and ``x``.
-
-        With :math:`c = 1 - \mathrm{SNR}_t / \mathrm{SNR}_s` its mean is
-        :math:`\frac{\alpha_t \sigma_s^2}{\alpha_s \sigma_t^2} z_t + \alpha_s c\, x` and its variance
-        :math:`\sigma_s^2 c`.
-
-        Reference: Kingma et al. (2021), appendix A.2, eqs. 25-27.
-        """
-        near, far = self.at(s), self.at(t)
-        kept = -torch.expm1(far.log_snr - near.log_snr)
-        state = (far.alpha / near.alpha) * (near.sigma / far.sigma).square()
-        return Bridge(
-            state=state,
-            data=near.alpha * kept,
-            log_std=near.sigma.log() + 0.5 * kept.log(),
-            ratio=(far.sigma / near.sigma).log(),
-        )
+        r"""The law of :math:`z_s` given :math:`z_t` and ``x``."""
+        return Bridge.between(self.at(s), self.at(t))
 
     def ends(self) -> tuple[float, float]:
         """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""

@@ -61,12 +61,15 @@ class Table(Schedule):
         log_alpha_bar = torch.log1p(-betas.double()).cumsum(0)
         return Table(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
 
+    def ends(self) -> tuple[float, float]:
+        """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""
+        return float(self.table[0]), float(self.table[-1])
+
     def _place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         table = self._like(t)
         cell = t * (len(table) - 1)
-        left = cell.floor().clamp(0, len(table) - 2)
-        index = left.long()
-        low, high = table[index], table[index + 1]
+        left = cell.long().clamp(0, len(table) - 2)
+        low, high = table[left], table[left + 1]
         return low, high - low, cell - left
 
     def _like(self, t: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class Table(Schedule):
     def log_snr(self, t: Tensor) -> Tensor:
         """The log signal-to-noise ratio at each time."""
         low, rise, part = self._place(t)
-        return low + rise * part
+        return torch.addcmul(low, rise, part)
 
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative: a constant between two entries."""
