@@ -22,8 +22,13 @@ BESIDE = Path(__file__).parents[2] / "shared" / "data"
 ROWS = {"train": 800, "validation": 8, "test": 8}
 """Images of MNIST that an example is run on: more to train on than pixels, for the Gaussian baseline."""
 
-LEFT_OUT = {"instability", "video", "objectives", "samplers", "inverse", "prompted"}
+LEFT_OUT = {
+    *("instability", "video", "samplers", "inverse", "prompted"),
+    *("objectives", "schedules", "predictions"),
+}
 """Without MNIST, or with Fréchet distances, which take more images than this, or of a minute and more."""
+JUDGED = ("samplers", "objectives", "schedules", "predictions")
+"""By how many samples their looks are judged is an option."""
 ON_MNIST = [path for path in EXAMPLES if path.stem not in LEFT_OUT]
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -67,7 +72,7 @@ def test_an_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two steps of training, on the digits."""
-    fewer = {"instability": ["--seeds", "2"], "samplers": ["--samples", "65"]}
+    fewer = {"instability": ["--seeds", "2"]} | {key: ["--samples", "65"] for key in JUDGED}
     run(path, tmp_path, ["--steps", "2", *fewer.get(path.stem, [])], monkeypatch, capsys)
 
 

@@ -148,7 +148,9 @@ def _rate_distortion(
         axes.axvspan(at, whole, color=color, alpha=0.13, linewidth=0)
         share = 100 * (whole - at) / whole
         says = f"{share:.0f} % of the bits\npay for details\nbelow {grays(visible)}"
+        wide = whole - at > 0.35 * whole  # else the words stand beside the band
         axes.text(
-            (at + whole) / 2, height, says, transform=axes.get_xaxis_transform(),
-            ha="center", va="center", fontsize=LABEL, color=INK,
+            (at + whole) / 2 if wide else at - 0.02 * whole, height, says,
+            transform=axes.get_xaxis_transform(), ha="center" if wide else "right", va="center",
+            fontsize=LABEL, color=INK,
         )  # fmt: skip

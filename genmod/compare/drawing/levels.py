@@ -126,7 +126,8 @@ def rate_distortion(look: Look) -> Figure | None:
     caption = (
         "Left, solid: a receiver that has paid for the states down to t knows x with the error shown "
         r"(root mean square of $x-\hat x(z_t)$, white 0 to black 255). Dashed: the decoder's last step, "
-        "told from coarse cells of gray to single levels by the decoder's own masses, until x is exact. "
+        "told from coarse cells of gray to single levels by the decoder's own masses, until x is exact "
+        "(it begins with a leap: a decoder reads $z_0$ in its own way). "
         f"An error below one step of the data's {bins} levels ({plots.grays(visible(bins))}) counts as "
         "imperceptible. " + "; ".join(says) + "."
     )
