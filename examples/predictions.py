@@ -48,8 +48,9 @@ def main(data: Dataset, steps: int, samples: int) -> None:
     fewer = replace(data, validation=data.validation[:500], labels=None)
     # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
-    rows, bits = [plots.Row("test images", data.test[:16] / (data.bins - 1))]
-    bits, looks = {}, {}
+    rows = [plots.Row("test images", data.test[:16] / (data.bins - 1))]
+    bits: dict[str, list[float]] = {}
+    looks: dict[str, list[float]] = {}
     for name, target in TARGETS.items():
         torch.manual_seed(0)
         denoiser = Learned(NETWORKS[data.name].denoiser(data.shape), target)

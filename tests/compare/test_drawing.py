@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -245,7 +246,7 @@ def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> 
     with random.keyed(0):
         noise = random.normal((look.SHOWN, 3))
     for axes, (name, model) in zip(figure.axes[1:], models.items(), strict=True):
-        shown = torch.as_tensor(axes.images[0].get_array().filled(torch.nan))
+        shown = torch.as_tensor(np.ma.filled(axes.images[0].get_array(), np.nan))
         expected = grid(seen.ink(model.decode(noise).mean), 6)
         torch.testing.assert_close(shown.float(), expected.float(), equal_nan=True)
         assert axes.get_title().startswith(name)

@@ -97,7 +97,8 @@ def draws(look: Look) -> Figure | None:
     if not look.pixel_diffusions:
         return None
     name = next(iter(look.pixel_diffusions))
-    rows, blank = [], torch.full((2, *look.data.shape), torch.nan)
+    rows: list[Row] = []
+    blank = torch.full((2, *look.data.shape), torch.nan)
     for future in futures(look, name):
         words, before = ["pure noise,", "each its own"], blank
         if future.z is not None:
