@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.bins import Bins
 from genmod.decoders import Denoised, DiscretizedLogistic, Global, Identity
-from genmod.denoisers import Learned, denoise
+from genmod.denoisers import Learned
 from genmod.denoisers.base import scales_of
 from genmod.evaluation.scoring import evaluating
 from genmod.models import Diffusion
 from genmod.schedules import LinearBeta, Table
+from genmod.training import fit_scale
 from genmod.training.batches import Batches
 
 LEVELS = 1000
@@ -46,13 +46,11 @@ class Held:
     seed: int = 1
     block: int = 64
 
-    def look(
-        self, model: Diffusion, scale: Global, draws: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def look(self, model: Diffusion, draws: int | None = None) -> tuple[Tensor, Tensor]:
         """The noise error, and bits/dim, of each image; with as many draws as are asked for."""
         dims, bits, errors = self.x[0].numel(), [], []
         with evaluating(model):
-            self._choose(model, scale)
+            fit_scale(model, self.tuned, seed=self.seed)
             for start in range(0, len(self.x), self.block):
                 rows = self.x[start : start + self.block]
                 with random.keyed(self.seed, start=start, block=self.block):
@@ -62,23 +60,6 @@ class Held:
                 errors.append(steps.mean(1) / dims)
                 bits.append(bound.bits_per_dim(dims))
         return torch.cat(errors), torch.cat(bits)
-
-    def _choose(self, model: Diffusion, scale: Global) -> None:
-        """The scale under which the training images are likeliest, given their noised state."""
-        decoder = model.decoder
-        assert isinstance(decoder, Denoised)
-        start = decoder.schedule.at(torch.zeros(len(self.tuned), dtype=torch.float64))
-        with random.keyed(self.seed):
-            z = model.encoder(self.tuned).at(start.t).sample()
-        x_hat = denoise(decoder.denoiser, z, start).x_hat
-        best = -math.inf
-        for log_scale in torch.linspace(math.log(Bins(256).width / 16), 0, 49):
-            before = scale.log_scale.clone()
-            scale.log_scale.copy_(log_scale)
-            likely = float(decoder.decoder(x_hat).log_prob(self.tuned).mean())
-            if likely <= best:
-                scale.log_scale.copy_(before)
-            best = max(best, likely)
 
 
 @dataclass
@@ -155,7 +136,7 @@ class Contestant:
 
     def look(self) -> None:
         """Add a row to the curve: the better of the weights and their average, for each number."""
-        looks = [self.held.look(*self._model(each)) for each in (self.network, self.averaged)]
+        looks = [self.held.look(self._model(each)) for each in (self.network, self.averaged)]
         found = [[float(each.mean()) for each in one] for one in looks]
         mse, bits = (min(each) for each in zip(*found, strict=True))
         self.better = self.network if found[0][1] <= found[1][1] else self.averaged
@@ -168,13 +149,12 @@ class Contestant:
 
     def bits(self, draws: int) -> Tensor:
         """Bits/dim of each image, by many draws, of what had fewer at the last look."""
-        return self.held.look(*self._model(self.better), draws)[1]
+        return self.held.look(self._model(self.better), draws)[1]
 
-    def _model(self, network: nn.Module) -> tuple[Diffusion, Global]:
-        denoiser, scale = Learned(network, self.entrant.target), Global(1.0)
-        inner = DiscretizedLogistic(Identity(), tuple(self.held.x.shape[1:]), 256, scale)
+    def _model(self, network: nn.Module) -> Diffusion:
+        denoiser = Learned(network, self.entrant.target)
+        inner = DiscretizedLogistic(Identity(), tuple(self.held.x.shape[1:]), 256, Global())
         decoder = Denoised(denoiser, self.schedule, inner)
-        model = Diffusion(
+        return Diffusion(
             bins=256, denoiser=denoiser, schedule=self.schedule, decoder=decoder, steps=LEVELS
         )
-        return model, scale

@@ -2,7 +2,7 @@
 
 Run ``python examples/predictions.py``, or with ``--data mnist`` (the network is then a U-Net). The
 figures are runs/examples/predictions.png (samples) and runs/examples/predictions_bits.png (the bound
-against the number of steps).
+and the Fréchet distance against the number of steps).
 
 The three are linear in each other, and trained on one bound in continuous time. They differ in what
 a network's error does to the image: asked for the noise, it is multiplied by sigma / alpha, which is
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.denoisers import Data, Learned, Noise, Target, Velocity
-from genmod.evaluation import evaluate
+from genmod.evaluation import chained, evaluate, quality
 from genmod.models import Diffusion
 from genmod.nn import Convolutions, Networks, Perceptrons
 from genmod.plots.style import LABEL, figure, named, quiet
@@ -36,55 +36,57 @@ NETWORKS: dict[str, Networks] = {
 FIGURE = Path("runs/examples/predictions.png")
 TARGETS: dict[str, Target] = {"noise": Noise(), "data": Data(), "velocity": Velocity()}
 STEPS = (4, 8, 16, 32, 64, 128)
+Curves = Mapping[str, Sequence[float]]
 SHOWN = (4, 16, 128)
 """Numbers of steps whose samples are drawn."""
 
 
-def main(data: Dataset, steps: int) -> None:
+def main(data: Dataset, steps: int, samples: int) -> None:
     """Train once for each prediction; price and sample it as chains of several lengths."""
     assert data.bins is not None
     # A few hundred images are enough to choose the best weights by.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
-    rows, bits = [plots.Row("test images", data.test[:16] / (data.bins - 1))], {}
+    rows = [plots.Row("test images", data.test[:16] / (data.bins - 1))]
+    bits: dict[str, list[float]] = {}
+    looks: dict[str, list[float]] = {}
     for name, target in TARGETS.items():
         torch.manual_seed(0)
         denoiser = Learned(NETWORKS[data.name].denoiser(data.shape), target)
         model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule)
         train(fit(model, fewer, steps=steps, learning_rate=2e-3))
-        bits[name] = []
+        bits[name], looks[name] = [], []
         for count in STEPS:
-            chain = Diffusion(
-                bins=data.bins,
-                denoiser=denoiser,
-                schedule=schedule,
-                decoder=model.decoder,
-                steps=count + 1,
-            ).to(model.prior.anchor.device)
+            chain = chained(model, count + 1)
             report = evaluate(chain, data.test[:400])
             price = f"{report.value} nats = {report.bits_per_dim} bits/dim"
-            print(f"{name:8} {count:3} steps, test, {report.stamp.value}: {price}")
+            seen = quality(chain, data, samples, name=f"{name:8} {count:3} steps")
+            print(f"{seen.name}, test, {report.stamp.value}: {price}\n  {seen}")
             assert report.bits_per_dim is not None
+            looks[name].append(seen.frechet)
             bits[name].append(report.bits_per_dim.mean)
             if count in SHOWN:
                 images = chain.sample(16).cpu() / (data.bins - 1)
                 rows.append(plots.Row(f"{name}, {count} steps", images))
 
     plots.save(plots.strips(rows, side=0.5), FIGURE)
-    curves = plots.save(draw(bits), FIGURE.with_stem("predictions_bits"))
+    curves = plots.save(draw(bits, looks, seen.zero), FIGURE.with_stem("predictions_bits"))
     print(f"figures: {FIGURE}, {curves}")
 
 
-def draw(bits: Mapping[str, Sequence[float]]) -> Figure:
-    """Bits/dim against the number of steps."""
-    made = figure(7.0, 4.4)
-    axes = quiet(made.add_subplot())
-    for (name, found), color in zip(bits.items(), plots.palette(bits).values(), strict=True):
-        axes.plot(STEPS, found, color=color, lw=2.2, marker="o", label=name)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(STEPS, [str(count) for count in STEPS])
-    named(axes, "denoising steps", "bits/dim of the chain (test, bound)")
+def draw(bits: Curves, looks: Curves, zero: float) -> Figure:
+    """Bits/dim, and looks, against the number of steps."""
+    made, colors = figure(11.0, 4.4, "What the network predicts, in few steps"), plots.palette(bits)
+    says = "bits/dim of the chain (test, bound)", "Fréchet distance of samples"
+    for place, (curves, said) in enumerate(zip((bits, looks), says, strict=True)):
+        axes = quiet(made.add_subplot(1, 2, place + 1))
+        for name, found in curves.items():
+            axes.plot(STEPS, found, color=colors[name], lw=2.2, marker="o", label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(STEPS, [str(count) for count in STEPS])
+        named(axes, "denoising steps", said)
+    axes.axhline(zero, color="black", lw=1, ls=":", label="real against real")
     axes.legend(frameon=False, fontsize=LABEL)
     return made
 
@@ -93,5 +95,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=DATA, default="digits", help="the images")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
+    parser.add_argument("--samples", type=int, default=500, help="images that looks are judged by")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(DATA[chosen.data](), chosen.steps, chosen.samples)

@@ -6,6 +6,7 @@ noise level costs) and runs/examples/schedules_samples.png (samples).
 
 Both are cut to the same ends, so that their chains go the same way and differ only in how many of
 their steps lie where. L_simple counts all steps alike, so a schedule is part of what it asks for.
+Bits and looks (a Fréchet distance) are printed for each.
 """
 
 import argparse
@@ -18,12 +19,12 @@ import torch
 
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
-from genmod.evaluation import evaluate
+from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
 from genmod.nn import Convolutions, Networks, Perceptrons
 from genmod.objectives import Bound, Objective, Simple
 from genmod.schedules import Cosine, LinearBeta, Schedule, Table
-from genmod.training import fit, train
+from genmod.training import fit, fit_scale, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -41,7 +42,7 @@ def schedules(bins: int) -> dict[str, Schedule]:
     return {"linear betas": linear, "cosine": Cosine(0.008, *linear.ends())}
 
 
-def main(data: Dataset, steps: int) -> None:
+def main(data: Dataset, steps: int, samples: int) -> None:
     """Train on both schedules, by the lecture's objective and by the bound; compare."""
     assert data.bins is not None
     # A few hundred images are enough to choose the best weights by.
@@ -54,11 +55,13 @@ def main(data: Dataset, steps: int) -> None:
             network = NETWORKS[data.name].denoiser(data.shape)
             model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
             train(fit(model, fewer, asked, steps=steps, learning_rate=2e-3))
+            fit_scale(model, data.train[:500])  # L_simple has not
             report = evaluate(model, data.test[:400])
             print(
                 f"{objective:8} {name:12} test, {report.stamp.value}: {report.value} nats = "
                 f"{report.bits_per_dim} bits/dim"
             )
+            print(f"  {quality(model, data, samples, name='samples')}")
             pictures[f"{objective}, {name}"] = model.sample(36).cpu()
             assert report.scores is not None
             assert report.scores.levels is not None
@@ -75,5 +78,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=DATA, default="digits", help="the images")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
+    parser.add_argument("--samples", type=int, default=500, help="images that looks are judged by")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(DATA[chosen.data](), chosen.steps, chosen.samples)

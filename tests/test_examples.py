@@ -25,9 +25,11 @@ ROWS = {"train": 800, "validation": 8, "test": 8}
 LOOKED_AT = ROWS | {"test": 65}
 """The fewest that a Fréchet distance takes."""
 
-LEFT_OUT = {"instability", "video", "objectives"}
-"""Without MNIST, or (objectives) of minutes."""
-SLOW = {"samplers", "inverse", "prompted"}
+LEFT_OUT = {"instability", "video"}
+"""Without MNIST."""
+JUDGED = ("samplers", "objectives", "schedules", "predictions")
+"""By how many samples their looks are judged is an option."""
+SLOW = {*JUDGED, "inverse", "prompted"}
 """Of half a minute and more on MNIST."""
 ON_MNIST = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
@@ -36,8 +38,8 @@ ON_MNIST = [
 ]
 FEWER = {
     "instability": ["--seeds", "2"],
-    "samplers": ["--samples", "65"],
     "inverse": ["--draws", "2"],
+    **{name: ["--samples", "65"] for name in JUDGED},
 }
 """Options that make an example short."""
 
@@ -115,7 +117,7 @@ def test_an_example_runs_on_mnist(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One step of training, so that convolutions, U-Net and latents with places are gone through."""
-    data = few(whole, LOOKED_AT if path.stem == "samplers" else ROWS)
+    data = few(whole, LOOKED_AT if path.stem in JUDGED else ROWS)
     monkeypatch.setattr(genmod.data, "mnist", lambda: data)
     options = ["--data", "mnist", "--steps", "1", *FEWER.get(path.stem, [])]
     run(path, tmp_path, options, monkeypatch, capsys)

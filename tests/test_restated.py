@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.denoisers import Data, Denoiser, Learned, Target, Velocity, convert
-from genmod.denoisers.base import scales_of
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import Bound, Objective, Simple
@@ -36,7 +35,6 @@ class Restated(nn.Module):
 
     def forward(self, seen: Tensor, log_snr: Tensor) -> Tensor:
         """What the other network would say to what it is shown."""
-        alpha, sigma = scales_of(log_snr, seen)
         z = seen / self.wanted.inputs(torch.ones_like(seen), log_snr)
         x_hat = self.trained(z, log_snr).x_hat
         return convert(x_hat, Data(), self.wanted, z, log_snr)

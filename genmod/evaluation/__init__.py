@@ -27,6 +27,8 @@ from genmod.evaluation.profile import denoising as denoising
 from genmod.evaluation.profile import profile as profile
 from genmod.evaluation.rebuilding import chained as chained
 from genmod.evaluation.rebuilding import flowing as flowing
+from genmod.evaluation.refinement import Refinement as Refinement
+from genmod.evaluation.refinement import refinement as refinement
 from genmod.evaluation.report import Estimate as Estimate
 from genmod.evaluation.report import Report as Report
 from genmod.evaluation.report import evaluate as evaluate

@@ -1,6 +1,7 @@
 """Figures: functions from numbers to matplotlib figures, without global state."""
 
 from genmod.plots.blur import sharpness as sharpness
+from genmod.plots.distortion import grays as grays
 from genmod.plots.distortion import rate_at as rate_at
 from genmod.plots.distortion import rate_distortion as rate_distortion
 from genmod.plots.images import Row as Row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,6 +17,9 @@ from genmod.plots.style import INK, LABEL, NOTE, figure, named, palette, quiet
 
 Levels: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """``(t, log_snr, mean nats)`` of every step of a chain, each ``(L,)``: what ``Scores`` keeps."""
+
+TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Times that are marked above a profile."""
 
 
 def level_rates(
@@ -93,6 +97,8 @@ def step_profile(
 ) -> Figure:
     """Nats per unit of log-SNR against log-SNR: what each noise level of a diffusion costs.
 
+    Above, the time at which each schedule passes a log-SNR: one axis a schedule.
+
     Args:
         profiles: by model, a measured profile, whose band is two standard errors to either side; or
             ``(t, log_snr, mean nats)`` of every step, each ``(L,)``, as ``Scores.levels`` has it.
@@ -102,7 +108,8 @@ def step_profile(
     """
     require(len(profiles) > 0, "no profiles", "at least one model", "score with draws=None")
     colors = palette(profiles) | dict(colors or {})
-    made = figure(8.6, 4.4 + 0.5 * bool(caption), title, caption)
+    clocks = _clocks(profiles)
+    made = figure(8.6, 4.4 + 0.45 * len(clocks) + 0.5 * bool(caption), title, caption)
     axes = quiet(made.add_subplot())
     for name, found in profiles.items():
         if isinstance(found, Profile):
@@ -119,4 +126,40 @@ def step_profile(
     named(axes, "log-SNR  (noise on the left, data on the right)", "nats per unit of log-SNR")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=LABEL)
+    for place, names in enumerate(clocks):
+        color = colors[names[0]] if len(names) == 1 < len(profiles) else INK
+        _clock(
+            axes, profiles[names[0]], 1.02 + 0.15 * place, names if len(clocks) > 1 else [], color
+        )
     return made
+
+
+def _timed(found: Profile | Levels) -> tuple[Tensor, Tensor]:
+    """Times and the log-SNRs there."""
+    return (found.t, found.log_snr) if isinstance(found, Profile) else found[:2]
+
+
+def _clocks(profiles: Mapping[str, Profile | Levels]) -> list[list[str]]:
+    """Names in groups of one schedule."""
+    groups: list[list[str]] = []
+    for name, found in profiles.items():
+        for group in groups:
+            pairs = zip(_timed(found), _timed(profiles[group[0]]), strict=True)
+            if all(a.shape == b.shape and a.allclose(b) for a, b in pairs):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+def _clock(
+    axes: Axes, found: Profile | Levels, height: float, names: list[str], color: str
+) -> None:
+    """An axis of times above the others, each where the schedule has its log-SNR."""
+    t, log_snr = (part.numpy() for part in _timed(found))
+    above = axes.secondary_xaxis(height)
+    above.set_xticks(np.interp(TIMES, t, log_snr).tolist(), [f"{time:g}" for time in TIMES])
+    above.tick_params(labelsize=NOTE, colors=color)
+    above.spines["top"].set_color(color)
+    above.set_xlabel(", ".join(["t", *names]), fontsize=NOTE, color=color)

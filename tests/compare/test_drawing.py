@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,9 +15,11 @@ from genmod.compare import figures
 from genmod.compare.drawing import Look, chains, latent, look, pictures
 from genmod.compare.figures import FIGURES
 from genmod.data import Dataset, binarized, digits
+from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
 from genmod.evaluation import denoising, evaluate, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.plots.images import grid
 from genmod.priors import Nested
 from genmod.schedules import Cosine, LinearLogSNR
 from tests.oracles import bent
@@ -134,27 +137,88 @@ def test_a_shortened_latent_diffusion_sees_its_latents_as_before() -> None:
 def test_the_strip_of_a_chain_ends_in_a_sample_of_the_model(name: str) -> None:
     """The very one that the model gives on the same noise, by way of its own prior."""
     model = family()[name]
+    if isinstance(model, LatentDiffusion):  # else a forgotten scale would not show
+        model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
     short = look.shortened(model, 20)
     times, states, beliefs, end = chains._chain(short)
+    inner = short.prior.model if isinstance(short.prior, Nested) else short
     with random.keyed(0), torch.no_grad():
-        expected = short.decoder(short.prior.sample(1)).mean
-    if name == "diffusion":
-        torch.testing.assert_close(end, expected)
-    assert end.shape == expected.shape
+        expected = inner.decoder(inner.prior.sample(1)).mean
+        if isinstance(short.prior, Nested):
+            z = short.prior.shift + expected * short.prior.log_scale.exp()
+            expected = short.decoder(z).mean
+    torch.testing.assert_close(end, expected)
     assert float(times[0]) == 1.0
     assert float(times[-1]) == 0.0
     assert (times.diff() < 0).all()
     assert len(states) == len(beliefs) == len(times) <= chains.COLUMNS
 
 
-def test_shown_times_keep_even_shares_of_the_signal() -> None:
-    """From the clean end to the noisy one, whatever the schedule."""
-    t = torch.linspace(0, 1, 5001, dtype=torch.float64)
+def test_shown_times_turn_data_into_noise_evenly() -> None:
+    """From the clean end to the noisy one, whatever the schedule; sigma grows at once from there."""
+    t = torch.linspace(0, 1, 20001, dtype=torch.float64)
     for schedule in (Cosine(), LinearLogSNR()):
-        alpha = schedule.scales(chains._times(schedule, t))[0]
-        steps = -alpha.diff()
+        alpha, sigma = schedule.scales(chains._times(schedule, t))
+        steps = torch.atan2(sigma, alpha).diff()
         torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=0.02, atol=0)
         assert len(alpha) == chains.COLUMNS
+        assert 0.1 < sigma[1] < 0.2
+
+
+def test_noising_starts_from_the_image_and_adds_one_noise() -> None:
+    """Each state is the image, shrunk, and the same noise, grown; before shading, in closed form."""
+    data, schedule = few(), Cosine()
+    row = chains.noising(Look({}, {}, data), "cosine", schedule)
+    x = data.test[:1] / 16
+    torch.testing.assert_close(row.images[:1], x)
+    torch.testing.assert_close(row.images[1:2], x, rtol=0, atol=0.01)
+    t = chains._times(schedule, torch.linspace(0, 1, 1001, dtype=torch.float64))
+    alpha, sigma = (each.float().reshape(-1, 1, 1, 1) for each in schedule.scales(t))
+    inside = (row.images[1:] > 0) & (row.images[1:] < 1)
+    z = (2 * row.images[1:] - 1) * (alpha + 1.5 * sigma)
+    eps = (z - alpha * (2 * x - 1)) / sigma
+    both = inside[4:] & inside[-1:]  # what was cut to white or black says less
+    torch.testing.assert_close(eps[4:][both], eps[-1:].expand_as(eps[4:])[both], rtol=0, atol=1e-4)
+    assert both.float().mean() > 0.5
+    assert row.under[1].startswith(r"$\bar\alpha_t$ = 1.00")
+
+
+def gaussian() -> Diffusion:
+    """The optimal diffusion of a Gaussian with the moments of the digits."""
+    x = digits().train.flatten(1).float() / 8 - 1
+    denoiser = Shaped(GaussianDenoiser(x.mean(0), x.T.cov()))
+    return Diffusion(SHAPE, BINS, denoiser=denoiser, schedule=LinearLogSNR(8.0, -6.0), steps=100)
+
+
+class Shaped(Denoiser):
+    """A denoiser of vectors, for images."""
+
+    def __init__(self, flat: Denoiser) -> None:
+        super().__init__()
+        self.flat = flat
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+        """The same numbers."""
+        return Denoised(self.flat(z.flatten(1), log_snr).x_hat.reshape(z.shape))
+
+
+def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
+    """And are as like the image they came from as its state still tells.
+
+    Sign flipped: the order of the times in ``futures``.
+    """
+    seen = Look({"diffusion": gaussian()}, {}, few(), steps=100)
+    found = chains.futures(seen, "diffusion")
+    spread = torch.tensor([float(future.images.var(0).mean()) for future in found])
+    away = torch.tensor(
+        [float((future.images - seen.data.test[0]).square().mean()) for future in found]
+    )
+    assert (spread.diff() > 0).all(), spread
+    assert (away.diff() > 0).all(), away
+    assert all((future.t.diff() >= 0).all() for future in found)
+    kept = [float(future.schedule.scales(future.t)[0]) for future in found]
+    assert kept[:3] == pytest.approx(list(chains.KEPT), abs=0.03)
+    assert found[-1].z is None
 
 
 def test_states_are_shaded_within_a_range_that_widens_with_the_noise() -> None:
@@ -165,6 +229,33 @@ def test_states_are_shaded_within_a_range_that_widens_with_the_noise() -> None:
     clean, noisy = chains._shade(z.expand(2, 1, 1, 4), schedule, t)[:, 0, 0]
     torch.testing.assert_close(clean, torch.tensor([0.0, 0.5, 1.0, 1.0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(noisy, torch.tensor([1 / 6, 0.5, 5 / 6, 1.0]), rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------------- why a prior
+
+
+def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> None:
+    """The pictures are decoded standard normal noise; the caption has the spreads of drawn codes."""
+    models = {
+        "autoencoder": Autoencoder(SHAPE, BINS, latents=3, width=8),
+        "VAE": VAE(SHAPE, BINS, latents=3, width=8),
+    }
+    seen = Look(models, {}, few())
+    figure = pictures.why_a_prior(seen)
+    assert figure is not None
+    with random.keyed(0):
+        noise = random.normal((look.SHOWN, 3))
+    for axes, (name, model) in zip(figure.axes[1:], models.items(), strict=True):
+        pixels = axes.images[0].get_array()
+        assert pixels is not None
+        shown = torch.as_tensor(np.ma.filled(pixels, np.nan))
+        expected = grid(seen.ink(model.decode(noise).mean), 6)
+        torch.testing.assert_close(shown.float(), expected.float(), equal_nan=True)
+        assert axes.get_title().startswith(name)
+        drawn = pictures.codes(seen, model, 40)[1]
+        low, high = drawn.std(0).min(), drawn.std(0).max()
+        said = " ".join(figure.get_supxlabel().split())
+        assert f"{float(low):.2g} to {float(high):.2g} in the {name}" in said
 
 
 # ---------------------------------------------------------------------- latents

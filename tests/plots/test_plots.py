@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from genmod import plots
-from genmod.evaluation import Profile
+from genmod.evaluation import Profile, Refinement
 from genmod.plots.distortion import GRAY, curve
 from genmod.plots.images import grid
 from genmod.plots.latents import principal
@@ -158,6 +158,19 @@ def test_a_profile_integrates_to_the_nats_it_shows(tmp_path: Path) -> None:
     drawn(figure, tmp_path)
 
 
+def test_a_profile_says_when_each_schedule_passes_a_log_snr() -> None:
+    """One axis of times a schedule, however many models share it; ticks by hand."""
+    found, nats = measured(), torch.rand(50)
+    linear = torch.linspace(0, 1, 50), torch.linspace(4, -6, 50), nats
+    figure = plots.step_profile({"measured": found, "a": linear, "b": linear})
+    clocks = list(figure.axes[0].child_axes)
+    assert [clock.get_xlabel() for clock in clocks] == ["t, measured", "t, a, b"]
+    assert clocks[0].get_xticks().tolist() == pytest.approx(found.log_snr.tolist())
+    assert clocks[1].get_xticks().tolist() == pytest.approx([4, 1.5, -1, -3.5, -6])
+    said = [label.get_text() for label in clocks[1].get_xticklabels()]
+    assert said == ["0", "0.25", "0.5", "0.75", "1"]
+
+
 # ---------------------------------------------------------------------- rate and distortion
 
 
@@ -201,6 +214,23 @@ def test_rate_and_distortion_end_with_x_told_exactly() -> None:
     assert float(line(lower)[1][0]) == pytest.approx(38.0)
     never = plots.rate_distortion({"model": measured()}, visible=0.01)
     assert "of the bits" not in " ".join(text.get_text() for text in never.axes[0].texts)
+
+
+def test_a_decoder_from_coarse_to_fine_goes_on_where_the_chain_ends() -> None:
+    """By hand: 38 bits/dim for the chain, then 12 in three points; a visible error inside them."""
+    end = Refinement(
+        width=torch.tensor([4, 2, 1]),
+        nats=torch.tensor([0.0, 8.0, 24.0], dtype=torch.float64) * math.log(2),
+        rmse=torch.tensor([0.08, 0.04, 0.0], dtype=torch.float64) / GRAY,
+    )
+    assert plots.rate_at(measured(), 0.06, end) == pytest.approx(38 + 2.0)
+    assert plots.rate_at(measured(), 0.02, end) == pytest.approx(42 + 4.0)
+    assert plots.rate_at(measured(), 1.0, end) == pytest.approx(13.0)
+    left = plots.rate_distortion({"model": measured()}, 0.02, ends={"model": end}).axes[0]
+    rate, error = line(left, 1)
+    torch.testing.assert_close(rate, torch.tensor([38.0, 38, 42, 50], dtype=torch.float64))
+    torch.testing.assert_close(error, torch.tensor([0.1, 0.08, 0.04, 0], dtype=torch.float64))
+    assert "8 % of the bits" in " ".join(text.get_text() for text in left.texts)
 
 
 # ---------------------------------------------------------------------- schedules

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -9,13 +11,14 @@ from torch import Tensor
 from genmod import plots, random
 from genmod.compare.drawing.look import Look, on
 from genmod.denoisers import denoise
-from genmod.encoders import Noised
+from genmod.encoders import Noised, Noising
 from genmod.evaluation import denoising
 from genmod.model import LatentModel
 from genmod.plots import Row
+from genmod.plots.style import INK
 from genmod.prior import sample_rows
 from genmod.priors import Denoising, Nested
-from genmod.schedules import Schedule
+from genmod.schedules import Cosine, Schedule
 from genmod.shapes import against
 
 SIDE = 1.0
@@ -29,26 +32,34 @@ KEPT = (0.9, 0.7, 0.45)
 
 
 def forward(look: Look) -> Figure | None:
-    """One test image and what becomes of it."""
+    """One test image and what becomes of it: all the way from clean, and as the models have it."""
     if not look.pixel_diffusions:
         return None
-    rows, x = [], look.ink(look.data.test[:1])
+    rows = [noising(look, "the lecture's cosine", Cosine())]
     for name, prior in look.pixel_diffusions.items():
-        q = _noised(look, look.models[name], 1)
-        t = _times(prior.schedule, prior.times(1001))
-        z = []
-        for time in t:
-            with random.keyed(0):  # one eps for all times
-                z.append(q.at(time.expand(1)).sample())
-        images = torch.cat([x, _shade(torch.cat(z), prior.schedule, t)])
-        above, under = ["x", *_time_words(t)], ["", *_noise_words(prior.schedule, t)]
-        rows.append(Row(f"{name}\n$z_t$", images, above, under, look.colors[name]))
+        rows.append(noising(look, name, prior.schedule, look.colors[name]))
     caption = (
-        r"$z_t=\alpha_t x+\sigma_t\epsilon$ with one $\epsilon$ for all t, at even steps of $\alpha_t$; "
-        r"the lecture's $\bar\alpha_t$ is $\alpha_t^2$. Nothing is learned here. The gray scale widens "
-        "with the noise."
+        r"$z_t=\alpha_t x+\sigma_t\epsilon$ with one $\epsilon$ for all t, at even steps of the angle "
+        r"whose cosine is $\alpha_t$ and whose sine is $\sigma_t$; the lecture's $\bar\alpha_t$ is "
+        r"$\alpha_t^2$. Nothing is learned here. The cosine starts from clean data; a"
+        " model whose own schedule starts later leaves the finest details to its decoder. "
+        "The gray scale widens with the noise."
     )
     return plots.strips(rows, "Forward process: gradually adding noise", caption, side=SIDE)
+
+
+def noising(look: Look, name: str, schedule: Schedule, color: str = INK) -> Row:
+    """The first test image, and its states at times of a schedule."""
+    x = look.data.test[:1]
+    q = Noising(schedule, look.data.bins)(x)
+    t = _times(schedule, torch.linspace(0, 1, 1001, dtype=torch.float64))
+    z = []
+    for time in t:
+        with torch.no_grad(), random.keyed(0):  # one eps for all times
+            z.append(q.at(time.expand(1)).sample())
+    images = torch.cat([look.ink(x), _shade(torch.cat(z), schedule, t)])
+    above, under = ["x", *_time_words(t)], ["", *_noise_words(schedule, t)]
+    return Row(f"{name}\n$z_t$", images, above, under, color)
 
 
 def reverse(look: Look) -> Figure | None:
@@ -83,16 +94,45 @@ def _reverse_rows(look: Look, name: str) -> list[Row]:
 
 def draws(look: Look) -> Figure | None:
     """Several images from one state: the noisier the state, the more they differ."""
-    found = {**look.pixel_diffusions}
-    if not found:
+    if not look.pixel_diffusions:
         return None
-    name = next(iter(found))
+    name = next(iter(look.pixel_diffusions))
+    rows: list[Row] = []
+    blank = torch.full((2, *look.data.shape), torch.nan)
+    for future in futures(look, name):
+        words, before = ["pure noise,", "each its own"], blank
+        if future.z is not None:
+            kept = float(future.schedule.scales(future.t)[0][0]) ** 2
+            words = [f"t = {float(future.t[0]):.2f}", rf"$\bar\alpha_t$ = {kept:.2f}"]
+            state = _shade(future.z, future.schedule, future.t)
+            before = torch.cat([look.ink(look.data.test[:1]), state])
+        above = [] if rows else ["x", "$z_t$", *[f"draw {n + 1}" for n in range(DRAWS)]]
+        rows.append(Row("\n".join(words), torch.cat([before, look.ink(future.images)]), above))
+    caption = (
+        "A row starts from one state $z_t$ of the test image at its left; only the noise of the "
+        f"reverse steps differs from draw to draw ({name}, at most {look.steps} steps in all). What noise "
+        "has covered, the model fills in anew."
+    )
+    return plots.strips(rows, "Different draws of noise, different images", caption, side=SIDE)
+
+
+@dataclass(frozen=True, eq=False)
+class Future:
+    """What several reverse chains make of one state at a time, or (``z`` is none) of noise each."""
+
+    t: Tensor
+    z: Tensor | None
+    schedule: Schedule
+    images: Tensor
+
+
+def futures(look: Look, name: str) -> list[Future]:
+    """Draws from states of the first test image, the clean ones first, and from noise."""
     short = look.shortened(name)
     prior = denoising(short)
     assert prior is not None
-    times, blank = prior.times(), torch.full((1, *look.data.shape), torch.nan)
+    times, found = prior.times(), []
     alpha = prior.schedule.scales(times)[0]
-    rows = []
     for index, kept in enumerate(KEPT):
         place = int((alpha - kept).abs().argmin())
         t = times[place : place + 1]
@@ -100,23 +140,10 @@ def draws(look: Look) -> Figure | None:
         with torch.no_grad(), random.keyed(index):
             z = q.at(t).sample()
             many = _run(short, prior, z.expand(DRAWS, *z.shape[1:]), times[: place + 1].flip(0))
-        images = torch.cat(
-            [look.ink(look.data.test[:1]), _shade(z, prior.schedule, t), look.ink(many)]
-        )
-        words = [f"t = {float(t[0]):.2f}", rf"$\bar\alpha_t$ = {float(alpha[place]) ** 2:.2f}"]
-        above = ["x", "$z_t$", *[f"draw {n + 1}" for n in range(DRAWS)]] if index == 0 else []
-        rows.append(Row("\n".join(words), images, above))
+        found.append(Future(t, z, prior.schedule, many))
     with torch.no_grad(), random.keyed(len(KEPT)):
-        z = _noise(prior, DRAWS)
-        many = _run(short, prior, z, times.flip(0))
-    images = torch.cat([blank, blank, look.ink(many)])
-    rows.append(Row("pure noise,\neach its own", images))
-    caption = (
-        "A row starts from one state $z_t$ of the test image at its left; only the noise of the "
-        f"reverse steps differs from draw to draw ({name}, at most {look.steps} steps in all). What noise "
-        "has covered, the model fills in anew."
-    )
-    return plots.strips(rows, "Different draws of noise, different images", caption, side=SIDE)
+        many = _run(short, prior, _noise(prior, DRAWS), times.flip(0))
+    return [*found, Future(times[-1:], None, prior.schedule, many)]
 
 
 # ---------------------------------------------------------------------- states and times
@@ -131,12 +158,16 @@ def _noised(look: Look, model: LatentModel, count: int) -> Noised:
 
 
 def _times(schedule: Schedule, among: Tensor) -> Tensor:
-    """Times of a grid at which the signal's amplitude falls evenly from its highest to its lowest."""
-    alpha = schedule.scales(among)[0]
+    """Times of a grid at which the data turn into noise evenly, from the clean end to the noisy one.
+
+    Evenly in the angle whose tangent is sigma / alpha. Even steps of alpha would leap over the clean
+    end: where alpha has fallen by a hundredth, there already is noise of a seventh.
+    """
+    angle = (-schedule.log_snr(among) / 2).exp().atan()
     wanted = torch.linspace(
-        float(alpha[0]), float(alpha[-1]), COLUMNS, dtype=alpha.dtype, device=alpha.device
+        float(angle[0]), float(angle[-1]), COLUMNS, dtype=angle.dtype, device=angle.device
     )
-    return among[(alpha[None] - wanted[:, None]).abs().argmin(1).unique()]
+    return among[(angle[None] - wanted[:, None]).abs().argmin(1).unique()]
 
 
 def _time_words(t: Tensor) -> list[str]:

@@ -11,8 +11,8 @@ from genmod.schedules import Cosine, LinearBeta, Schedule
 
 LATENTS = 1000
 """``T`` of the lecture's schedules."""
-VISIBLE = 1.0
-"""The error, in gray levels of 255, below which a difference counts as imperceptible."""
+WHITE_TO_BLACK = 255.0
+"""Gray levels, in the figures' words, from the lowest level of the data to the highest."""
 
 
 def rates(look: Look) -> Figure | None:
@@ -91,7 +91,8 @@ def step_profile(look: Look) -> Figure | None:
     caption = (
         r"The bound's integrand $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
         f"{look.levels} intervals; the band is two standard errors over {samples} test images. The area "
-        "under a curve is what its denoising steps cost. In a latent diffusion it is latents that are "
+        "under a curve is what its denoising steps cost; above, the time t (0 clean, 1 noise) at which a "
+        "schedule passes each log-SNR. In a latent diffusion it is latents that are "
         "noised."
     )
     return plots.step_profile(
@@ -99,25 +100,38 @@ def step_profile(look: Look) -> Figure | None:
     )
 
 
+def visible(bins: int) -> float:
+    """The error, in gray levels of 255, below which a difference counts as imperceptible.
+
+    One step of the data's own levels: finer than that no image of them shows. Bits have no such steps,
+    and are held to a gray level.
+
+    >>> visible(256), visible(17), visible(2)
+    (1.0, 15.9375, 1.0)
+    """
+    return WHITE_TO_BLACK / (bins - 1) if bins > 2 else 1.0
+
+
 def rate_distortion(look: Look) -> Figure | None:
     """What imperceptible details cost."""
     shown = {name: look.profiles[name] for name in look.pixel_diffusions}
     if not shown:
         return None
-    says = []
+    ends, says = {name: look.refinements[name] for name in shown}, []
     for name, found in shown.items():
-        decoder = float(found.bits_per_dim(found.rest[:1])[0])
-        whole = float(found.bits_per_dim(found.paid[:1])[0]) + decoder
-        says.append(
-            f"{name}: {whole:.2f} bits/dim in all, of which the decoder's last step {decoder:.2f}"
-        )
+        whole = float(found.bits_per_dim(found.paid[0] + ends[name].nats[-1]))
+        chain = float(found.bits_per_dim(found.paid[:1])[0])
+        says.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
+    bins = look.data.bins or 2
     caption = (
-        "A receiver that has paid for the states down to t knows x with the error shown (root mean "
-        r"square of $x-\hat x(z_t)$, white 0 to black 255); the dashed end is the decoder's last "
-        "step, after which x is exact. "
-        + "; ".join(says) + "."
-    )  # fmt: skip
+        "Left, solid: a receiver that has paid for the states down to t knows x with the error shown "
+        r"(root mean square of $x-\hat x(z_t)$, white 0 to black 255). Dashed: the decoder's last step, "
+        "told from coarse cells of gray to single levels by the decoder's own masses, until x is exact "
+        "(it begins with a leap: a decoder reads $z_0$ in its own way). "
+        f"An error below one step of the data's {bins} levels ({plots.grays(visible(bins))}) counts as "
+        "imperceptible. " + "; ".join(says) + "."
+    )
     return plots.rate_distortion(
-        shown, VISIBLE, colors=look.colors,
+        shown, visible(bins), ends=ends, colors=look.colors,
         title="Rate and distortion: what imperceptible details cost", caption=caption,
     )  # fmt: skip

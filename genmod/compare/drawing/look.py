@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genmod import plots, random
 from genmod.data import Dataset
-from genmod.evaluation import Profile, Report, denoising, profile
+from genmod.evaluation import Profile, Refinement, Report, denoising, profile, refinement
 from genmod.model import LatentModel
 from genmod.prior import Prior
 from genmod.priors import Denoising, Nested
@@ -101,6 +101,14 @@ class Look:
         return {
             name: profile(model, self.data.test[:ROWS], self.levels)
             for name, model in self.diffusions.items()
+        }
+
+    @cached_property
+    def refinements(self) -> dict[str, Refinement]:
+        """The last step of each diffusion of images, from coarse to fine."""
+        return {
+            name: refinement(self.models[name], self.data.test[:ROWS])
+            for name in self.pixel_diffusions
         }
 
 
