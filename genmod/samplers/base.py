@@ -118,9 +118,8 @@ class Sampler(ABC):
             "at least one time, as a vector, and real numbers",
             "take times from genmod.samplers.grids; integers become real by model.encoder.real(x)",
         )
-        if not bool(
-            (times.clamp(0, 1) == times).all()
-        ):  # words that read tensors: when needed only
+        # Not by `require`: words that read tensors cost more than the check.
+        if not bool((times.clamp(0, 1) == times).all()):
             raise ValueError(
                 f"got times from {float(times.min()):g} to {float(times.max()):g}; expected times in "
                 "[0, 1]; a schedule says nothing beyond its ends"
