@@ -159,7 +159,7 @@ def test_under_a_linear_schedule_simple_is_the_steps_part_of_the_bound() -> None
 def test_simple_is_a_weight_of_two_over_the_gap() -> None:
     r"""Under the lecture's cosine the gap is :math:`4 w \cosh(\lambda / 2)`, ``w`` its angle's width."""
     schedule = Cosine()
-    width = schedule.last - schedule.first
+    width = schedule.rise
     model, x = noise_diffusion(schedule=schedule), rows()
 
     def weight(log_snr: Tensor) -> Tensor:

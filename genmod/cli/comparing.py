@@ -23,6 +23,9 @@ SHOWN = ("model", "bits/dim", "nats", "stamp", "seconds")
 SHOWN_OF_BITS = ("model", "nats", "irreducible nats", "stamp", "seconds")
 """The same for binarized data, which are customarily priced in nats."""
 
+BUDGET = {Data.MNIST: 7.0, Data.FASHION_MNIST: 7.0}
+"""Minutes that each model may train if nobody says: for what would else take hours on a slow machine."""
+
 _INTERRUPTED = 130
 """The exit status of a command that Ctrl-C has ended."""
 
@@ -88,7 +91,7 @@ def _compare(request: Request) -> Comparison:
         models=request.models,
         seed=request.seed,
         effort=request.effort,
-        minutes=request.minutes,
+        minutes=BUDGET.get(request.data) if request.minutes is None else request.minutes,
         jobs=max(2, os.cpu_count() or 1) if request.jobs is None else request.jobs,
         fresh=request.fresh,
         progress=request.progress,

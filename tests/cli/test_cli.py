@@ -134,6 +134,31 @@ def test_compare_prints_a_table_and_the_files(
     assert "latent diffusion" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--data digits", None),
+        ("--data mnist", 7.0),
+        ("--data fashion-mnist", 7.0),
+        ("--data mnist --minutes 0.5", 0.5),
+    ],
+)
+def test_images_have_a_budget_unless_one_is_named(
+    options: str, expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their families would else take hours on a slow machine."""
+    asked: list[object] = []
+
+    def stop(folder: Path, data: Dataset, **settings: object) -> Comparison:
+        asked.append(settings["minutes"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing, "load", lambda request: few())
+    monkeypatch.setattr(comparing, "compare", stop)
+    RUNNER.invoke(app, f"compare --out {tmp_path} {options}".split())
+    assert asked == [expected]
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(folder: Path, data: Dataset, **settings: object) -> Comparison:
         raise KeyboardInterrupt
