@@ -60,9 +60,9 @@ def sdedit(
     posterior, prior = model.encoder(x, context), model.prior
     if isinstance(prior, Nested):
         q = require_distribution(posterior, prior.shape)
-        inside = (q.mean - prior.shift) * (-prior.log_scale).exp()
+        inside = prior.inside(q.mean)
         edited = sdedit(prior.model, inside, t, steps=steps, sampler=sampler, context=context)
-        state = prior.shift + edited * prior.log_scale.exp()
+        state = prior.outside(edited)
     else:
         denoising = _diffusion(model)
         assert isinstance(posterior, Noised)

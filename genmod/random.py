@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 
 import torch
@@ -201,8 +201,10 @@ def stratified(
 ) -> Tensor:
     r"""``(rows, draws)`` numbers, each row an even cover of [0, 1) and the batch an even one too.
 
-    Row ``i`` has the offset :math:`o_i = (u + i / B) \bmod 1` with one uniform ``u`` for the batch, and
-    draws :math:`(j + o_i) / n`: uniform for each row, low in discrepancy across the batch.
+    Row ``i`` has the offset :math:`o_i = (u + r_i / B) \bmod 1` with one uniform ``u`` for the batch, and
+    draws :math:`(j + o_i) / n`: uniform for each row, low in discrepancy across the batch. The ranks
+    :math:`r_i` are those of van der Corput's sequence: the first rows of a batch are a cover too. In
+    the order of the rows, the 103 that a test set left for its last block of 256 covered 40 %.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
@@ -217,7 +219,19 @@ def stratified(
 def _shifted_comb(
     shape: Shape, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """``(u + i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
+    """``(u + r_i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
     start = torch.rand(1, generator=generator, dtype=dtype, device=device)
-    comb = torch.arange(shape[0], dtype=dtype, device=device) / shape[0]
+    comb = _ranks(shape[0], device).to(dtype) / shape[0]
     return (start + comb).remainder(1.0)
+
+
+@lru_cache(maxsize=16)
+def _ranks(rows: int, device: torch.device) -> Tensor:
+    """The places of van der Corput's first numbers, ``0.b1 b2 b3`` of ``... b3 b2 b1``, among themselves.
+
+    >>> _ranks(6, torch.device("cpu"))
+    tensor([0, 3, 2, 5, 1, 4])
+    """
+    bits, index = max(1, (rows - 1).bit_length()), torch.arange(rows)
+    mirrored = sum((index >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
+    return torch.as_tensor(mirrored).argsort().argsort().to(device)

@@ -154,6 +154,8 @@ def standard(dims: int) -> GaussianData:
 class ExactDecoder(Decoder):
     """The true ``p(x | z_0)`` of Gaussian data: the posterior's mean and covariance."""
 
+    schedule: Schedule
+
     def __init__(self, data: GaussianData, schedule: Schedule) -> None:
         super().__init__(tuple(data.mean.shape), Measure.DENSITY)
         self.denoiser, self.schedule = data.denoiser(), schedule

@@ -51,6 +51,8 @@ def draw_all(
 ) -> dict[str, Path]:
     """Draw every figure of a comparison: of data that are no gray images, those that show none.
 
+    Figures ask models without telling them anything: a conditional family is not drawn.
+
     Args:
         models: the trained family, by name; any part of it.
         reports: their reports, by name.
@@ -60,8 +62,9 @@ def draw_all(
     Returns:
         The files, by title.
     """
-    look = Look(models, reports, data)
-    files = {}
+    look, files = Look(models, reports, data), dict[str, Path]()
+    if data.context_dropout is not None:
+        return files
     with ExitStack() as stack:
         for model in models.values():
             stack.enter_context(evaluating(model))

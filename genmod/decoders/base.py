@@ -9,11 +9,14 @@ from torch.distributions import Distribution
 
 from genmod.checks import check_integers, check_mask, check_real, check_shape, require
 from genmod.elbo import Measure
+from genmod.schedules import Schedule
 from genmod.types import Shape
 
 
 class Decoder(nn.Module, ABC):
     """``p(x | z)``; it knows the data it scores, so it is also where data are checked.
+
+    One that is made for the first state of a diffusion knows its ``schedule``.
 
     Args:
         shape: the event shape of ``x``.
@@ -21,8 +24,11 @@ class Decoder(nn.Module, ABC):
         bins: how many levels the data have, for a mass.
     """
 
+    schedule: Schedule | None
+
     def __init__(self, shape: Shape, measure: Measure, bins: int | None = None) -> None:
         super().__init__()
+        self.schedule = None
         self.shape, self.measure, self.bins = tuple(shape), measure, bins
 
     @abstractmethod

@@ -25,6 +25,8 @@ class Denoised(Decoder):
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
     """
 
+    schedule: Schedule
+
     def __init__(self, denoiser: Denoiser, schedule: Schedule, decoder: Decoder) -> None:
         super().__init__(decoder.shape, decoder.measure, decoder.bins)
         self.denoiser, self.schedule, self.decoder = denoiser, schedule, decoder

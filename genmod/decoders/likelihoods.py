@@ -164,8 +164,8 @@ class DiscretizedMixture(Decoder):
             components, then their locations, then their log-scales, each ``(components, *shape)``.
         shape: the event shape of ``x``.
         bins: how many levels.
-        components: how many bumps a mixture has. They start side by side over [-1, 1], as wide as
-            the distance between them.
+        components: how many bumps a mixture has. They start side by side over [-1, 1], or over what
+            ``around`` leaves open, as wide as the distance between them.
         around: the schedule of a diffusion whose ``z_0`` the state is: the network then says how far
             ``x`` is from ``z_0 / alpha_0``, in units of two standard deviations of the noise that is
             left there, and need not learn to repeat what it is given. For images with texture.
@@ -189,7 +189,7 @@ class DiscretizedMixture(Decoder):
         super().__init__(shape, Measure.MASS, bins)
         require(components >= 1, f"components={components}", "at least 1", "5 are customary")
         self.network, self.levels, self.components = network, Bins(bins), components
-        self.start = None if around is None else _start(around)
+        self.schedule, self.begin = around, (1.0, 0.0) if around is None else around.beginning()
         centers = (2 * torch.arange(components) + 1) / components - 1
         self.register_buffer(
             "offsets", centers.reshape(-1, *[1] * len(self.shape)), persistent=False
@@ -202,8 +202,9 @@ class DiscretizedMixture(Decoder):
         shape = (3, self.components, *self.shape)
         logits, shift, log_scale = outputs(self.network, shape, state, context=context).unbind(1)
         location, reach = shift + self.offsets, 1.0
-        if self.start is not None:
-            alpha, reach = self.start
+        if self.schedule is not None:
+            alpha, sigma = self.begin
+            reach = 2 * sigma / alpha
             location = torch.add((state / alpha)[:, None], location, alpha=reach)
         wide = math.log(2 * reach / self.components)
         return distributions.DiscretizedMixture(logits, location, log_scale + wide, self.levels)
@@ -211,16 +212,10 @@ class DiscretizedMixture(Decoder):
     def formula(self) -> str:
         """The decoder as it would stand on paper."""
         where, given = (
-            ("d_c(z)", "z") if self.start is None else ("z_0 / alpha_0 + d_c(z_0)", "z_0")
+            ("d_c(z)", "z") if self.schedule is None else ("z_0 / alpha_0 + d_c(z_0)", "z_0")
         )
         law = f"sum of {self.components} Logistics over bins"
         return f"p(x | {given}) = {law}(x; {where}, s_c({given}))"
-
-
-def _start(schedule: Schedule) -> tuple[float, float]:
-    """What is left of ``x`` in ``z_0``, and two standard deviations of ``z_0 / alpha_0`` around it."""
-    alpha, sigma = (float(scale) for scale in schedule.scales(torch.zeros(1, dtype=torch.float64)))
-    return alpha, 2 * sigma / alpha
 
 
 class Identity(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.bins import Bins
+from genmod.checks import require
 from genmod.decoders import Decoder, Denoised, Gaussian, Global, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.encoders import Noising
@@ -88,6 +89,7 @@ class Diffusion(LatentModel):
             denoiser = Learned(denoiser, interpolation=learned)
         if decoder is None:
             decoder = Denoised(denoiser, schedule, _last_step(event, bins, schedule))
+        _check_start(decoder, schedule)
         prior = Denoising(denoiser, schedule, event, steps, variance)
         super().__init__(Noising(schedule, bins), decoder, prior)
 
@@ -141,6 +143,20 @@ class Diffusion(LatentModel):
         The same path as :meth:`sample`'s, whose decoder takes the last ``z``.
         """
         return Sampling(sampler, steps, grid, seeds, progress).states(self.prior, n, context)
+
+
+def _check_start(decoder: Decoder, schedule: Schedule) -> None:
+    """Require a decoder made for the first state of this schedule, if it is made for one."""
+    if decoder.schedule is None:
+        return
+    given, wanted = decoder.schedule.beginning(), schedule.beginning()
+    require(
+        all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, wanted, strict=True)),
+        f"a decoder for z_0 = {given[0]:.4g} x + {given[1]:.4g} eps under a schedule that starts at "
+        f"{wanted[0]:.4g} x + {wanted[1]:.4g} eps",
+        "one schedule for both",
+        "hand the decoder the schedule of the diffusion",
+    )
 
 
 def _last_step(event: Shape, bins: int | None, schedule: Schedule) -> Decoder:

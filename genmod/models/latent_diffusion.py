@@ -143,7 +143,12 @@ class LatentDiffusion(LatentModel):
         """Where the latents of ``n`` draws are after each step, and what the denoiser takes them for.
 
         The same path as :meth:`sample`'s, in the inner diffusion's units, ``(z - shift) / scale``: for
-        the image that a state is taken for, ``decode(nested.outside(state.x_hat))``.
+        the image that a state is taken for, ``decode(nested.outside(state.x_hat), context)``.
+
+        Each argument is :meth:`sample`'s.
+
+        Raises:
+            ValueError: at once: settings out of range, or a context that the model cannot hear.
         """
         way = Sampling(sampler, steps, grid, seeds, progress)
         return way.states(self.nested.model.prior, n, context)

@@ -22,6 +22,7 @@ from genmod.nn.convolution import (
     pixels,
     space_of,
 )
+from genmod.nn.precision import in_full
 from genmod.shapes import size
 from genmod.types import Shape
 
@@ -227,7 +228,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *inputs)`` to ``(B, *outputs)``."""
-        h = channels_last(self.first(channels_last(patches(x, self.patch))))
+        h = channels_last(in_full(self.first, channels_last(patches(x, self.patch))))
         h = self.blocks(h, self.told(context, len(x)))
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 

@@ -108,10 +108,11 @@ def rate_distortion(
 def grays(visible: float) -> str:
     """A number of gray levels in words.
 
-    >>> grays(1.0), grays(255 / 16)
-    ('1 gray level', '16 gray levels')
+    >>> grays(1.0), grays(255 / 16), grays(127.5)
+    ('1 gray level', '16 gray levels', '128 gray levels')
     """
-    return f"{visible:.2g} gray level{'' if visible == 1 else 's'}"
+    number = f"{visible:.0f}" if visible >= 10 else f"{visible:.2g}"
+    return f"{number} gray level{'' if visible == 1 else 's'}"
 
 
 def _rate_distortion(

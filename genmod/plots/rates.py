@@ -136,7 +136,8 @@ def step_profile(
 
 def _timed(found: Profile | Levels) -> tuple[Tensor, Tensor]:
     """Times and the log-SNRs there."""
-    return (found.t, found.log_snr) if isinstance(found, Profile) else found[:2]
+    t, log_snr = (found.t, found.log_snr) if isinstance(found, Profile) else found[:2]
+    return t.double(), log_snr.double()
 
 
 def _clocks(profiles: Mapping[str, Profile | Levels]) -> list[list[str]]:
@@ -159,7 +160,9 @@ def _clock(
     """An axis of times above the others, each where the schedule has its log-SNR."""
     t, log_snr = (part.numpy() for part in _timed(found))
     above = axes.secondary_xaxis(height)
-    above.set_xticks(np.interp(TIMES, t, log_snr).tolist(), [f"{time:g}" for time in TIMES])
+    # Levels begin at the first step, not at 0: beyond what was measured the curve is not known.
+    known = [time for time in TIMES if t[0] <= time <= t[-1]]
+    above.set_xticks(np.interp(known, t, log_snr).tolist(), [f"{time:g}" for time in known])
     above.tick_params(labelsize=NOTE, colors=color)
     above.spines["top"].set_color(color)
     above.set_xlabel(", ".join(["t", *names]), fontsize=NOTE, color=color)

@@ -83,7 +83,7 @@ class Nested(Prior):
         """A draw of ``z`` and the inner model's bound on it."""
         q = require_distribution(posterior, self.shape)
         z = q.rsample()
-        inner = self.model.elbo(self._inside(z), draws, context)
+        inner = self.model.elbo(self.inside(z), draws, context)
         nats = q.log_prob(z) - (inner.reconstruction - event_sum(self.log_scale[None]))
         require(
             self.name not in inner.rates,
@@ -97,7 +97,7 @@ class Nested(Prior):
         """``z`` first, then the inner levels, then what the inner decoder makes of ``z``."""
         q = require_distribution(posterior, self.shape)
         z = yield Level(self.name, q, None)
-        seen = self._inside(z)
+        seen = self.inside(z)
         model = self.model
         state = yield from model.prior.levels(model.encoder(seen, context), context)
         yield Level(self.name, None, self._outside(model.decoder(state, context)))
@@ -132,7 +132,8 @@ class Nested(Prior):
         """What the inner model sees, in the units of ``z``: ``shift + scale * seen``."""
         return self.shift + self.log_scale.exp() * seen
 
-    def _inside(self, z: Tensor) -> Tensor:
+    def inside(self, z: Tensor) -> Tensor:
+        """``z`` in the units of the inner model: ``(z - shift) / scale``."""
         return (z - self.shift) * (-self.log_scale).exp()
 
     def _outside(self, law: torch.distributions.Distribution) -> Normal:

@@ -35,6 +35,7 @@ class State(NamedTuple):
     t: Tensor
     z: Tensor
     answer: Part
+    """What the step was made with, read or unread: see :attr:`x_hat`."""
 
     @property
     def x_hat(self) -> Tensor:

@@ -107,6 +107,13 @@ class Schedule(nn.Module, ABC):
             clean, noisy = self.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
         return clean, noisy
 
+    def beginning(self) -> tuple[float, float]:
+        r""":math:`\alpha_0` and :math:`\sigma_0`: how the state beside the data is made of it."""
+        device = next((part.device for part in (*self.parameters(), *self.buffers())), None)
+        with torch.no_grad():
+            alpha, sigma = self.scales(torch.zeros(1, dtype=torch.float64, device=device))
+        return float(alpha), float(sigma)
+
     def alpha_bars(self, steps: int) -> Tensor:
         r"""The lecture's :math:`\bar\alpha_1, \dots, \bar\alpha_T`, ``(T,)``, when cut into ``steps``.
 

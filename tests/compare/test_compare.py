@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from genmod.compare import DIGITS, Comparison, Member, Setting, compare
-from genmod.data import Dataset, binarized, dataset
+from genmod.data import Dataset, binarized, conditional, dataset
 from genmod.evaluation import Report, evaluate
 from genmod.models import Diffusion
+from genmod.nn import Labels
 from tests.compare.cases import PLAN, TINY, few
 
 
@@ -44,6 +45,20 @@ def test_the_whole_family_is_reported_beside_its_baselines(made: Made) -> None:
     assert names[2:] == [member.name for member in DIGITS]
     # Told as they come: the longest members are trained first.
     assert sorted(report.name for report in made[2]) == sorted(names)
+
+
+def test_a_conditional_family_gets_its_report_without_figures(tmp_path: Path) -> None:
+    """Figures ask models without telling them anything."""
+    data = conditional(few(), dropout=0.25)
+
+    def told(setting: Setting) -> Diffusion:
+        return Diffusion(
+            setting.data.shape, setting.data.bins, condition=Labels(10), width=8, steps=4
+        )
+
+    made = compare(tmp_path, data, family=[Member("told", told, PLAN)], effort=0.1, progress=False)
+    assert [file.name for file in made.files] == ["report.md", "report.json"]
+    assert made.reports[-1].name == "told"
 
 
 def test_the_files_hold_what_was_measured(made: Made) -> None:

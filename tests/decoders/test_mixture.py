@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genmod.bins import Bins
 from genmod.decoders import DiscretizedMixture
 from genmod.encoders import Noising
-from genmod.schedules import LinearLogSNR, RectifiedFlow
+from genmod.schedules import LinearLogSNR, Monotone, RectifiedFlow
 from tests.oracles_vae import affine
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -79,6 +79,16 @@ def test_around_z_a_network_need_not_repeat_what_it_is_given() -> None:
     plain = DiscretizedMixture(nothing, EVENT, LEVELS, COMPONENTS)(torch.zeros(500, *EVENT))
     assert found[0] < found[1] < found[2]
     assert found[1] > float(plain.log_prob(x).mean())
+
+
+def test_a_learned_schedule_may_be_one_to_be_around() -> None:
+    """Its ends are fixed; where they are found, nothing is learned."""
+    nothing, x = Numbers(torch.zeros(18)), torch.randint(0, LEVELS, (4, *EVENT))
+    learned, fixed = (
+        DiscretizedMixture(nothing, EVENT, LEVELS, COMPONENTS, schedule)(Bins(LEVELS).center(x))
+        for schedule in (Monotone(6.0, -6.0), LinearLogSNR(6.0, -6.0))
+    )
+    torch.testing.assert_close(learned.log_prob(x), fixed.log_prob(x))
 
 
 def test_a_mixture_needs_a_component() -> None:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.decoders import Denoised, DiscretizedLogistic, Fixed, Gaussian, Identity
+from genmod.decoders import (
+    Denoised,
+    DiscretizedLogistic,
+    DiscretizedMixture,
+    Fixed,
+    Gaussian,
+    Identity,
+)
 from genmod.denoisers import Learned, Noise, Velocity
 from genmod.elbo import Kind, Measure
 from genmod.encoders import Noising
@@ -26,6 +33,7 @@ from tests.oracles import F64, MILD, Bent, correlated, over_signs, real, standar
 from tests.statistics import assert_equal_means
 
 LAST = Gaussian(Identity(), (2,), 0.5)
+AROUND = DiscretizedMixture(Identity(), (2,), 5, around=LinearLogSNR(4.0, -6.0))
 
 
 def prior_of(model: LatentModel) -> Denoising:
@@ -212,6 +220,10 @@ def test_a_diffusion_reads_like_its_math() -> None:
         (lambda: Diffusion((2,), steps=0), "steps=0"),
         (lambda: Diffusion((2,), bins=1), "at least 2 levels"),
         (lambda: Diffusion((2,), variance=FixedLarge()), "in continuous time"),
+        (
+            lambda: Diffusion(decoder=AROUND, schedule=LinearLogSNR(5.0, -6.0)),
+            "under a schedule that starts at",
+        ),
     ],
 )
 def test_a_diffusion_that_cannot_be_is_refused(build: type[Diffusion], message: str) -> None:

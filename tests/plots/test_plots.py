@@ -163,6 +163,10 @@ def test_a_profile_says_when_each_schedule_passes_a_log_snr() -> None:
     found, nats = measured(), torch.rand(50)
     linear = torch.linspace(0, 1, 50), torch.linspace(4, -6, 50), nats
     figure = plots.step_profile({"measured": found, "a": linear, "b": linear})
+    # Of other types, and beginning at the first step: no time before it is marked.
+    halves = (torch.tensor([0.5, 1.0]), torch.tensor([1.0, -5.0]), torch.ones(2))
+    clock = plots.step_profile({"steps": halves}).axes[0].child_axes[0]
+    assert [tick.get_text() for tick in clock.get_xticklabels()] == ["0.5", "0.75", "1"]
     clocks = list(figure.axes[0].child_axes)
     assert [clock.get_xlabel() for clock in clocks] == ["t, measured", "t, a, b"]
     assert clocks[0].get_xticks().tolist() == pytest.approx(found.log_snr.tolist())

@@ -29,7 +29,7 @@ class Middle(nn.Module):
 def test_around_a_fixed_mean_it_is_the_spread_of_the_data() -> None:
     """The likeliest scale of a normal law is the standard deviation, to half a step of the grid.
 
-    Sign flipped: the likelihood in ``_likely``.
+    Sign flipped: the likelihood.
     """
     levels, schedule = Bins(256), LinearLogSNR()
     denoiser = Learned(Middle(), Data())
@@ -50,7 +50,17 @@ def test_around_a_fixed_mean_it_is_the_spread_of_the_data() -> None:
     assert float(decoder.scale.log_scale.detach()) == pytest.approx(math.log(found))
 
 
-def test_it_leaves_the_denoiser_and_its_mode_alone_and_never_lowers_the_reconstruction() -> None:
+def test_a_denoiser_that_gives_nan_is_refused() -> None:
+    """Not the narrowest scale, silently."""
+    model = Diffusion((1, 8, 8), bins=17, width=8, steps=5)
+    with torch.no_grad():
+        for parameter in model.prior.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(ValueError, match="log-masses that are NaN"):
+        fit_scale(model, torch.randint(0, 17, (64, 1, 8, 8)))
+
+
+def test_it_leaves_the_denoiser_and_its_mode_alone() -> None:
     """The bound's other terms do not know the scale."""
     model = Diffusion((1, 8, 8), bins=17, width=8, steps=5).train()
     x = torch.randint(0, 17, (64, 1, 8, 8))

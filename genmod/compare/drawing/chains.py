@@ -220,7 +220,7 @@ def _decoded(model: LatentModel, x_hat: Tensor) -> Tensor:
     """A belief about what the diffusion noises, as an image in levels of gray."""
     prior = model.prior
     if isinstance(prior, Nested):
-        return model.decoder(prior.shift + x_hat * prior.log_scale.exp()).mean
+        return model.decoder(prior.outside(x_hat)).mean
     levels = model.decoder.bins
     return x_hat if levels is None else (x_hat + 1) * (levels - 1) / 2
 
@@ -231,4 +231,4 @@ def _end(model: LatentModel, z: Tensor) -> Tensor:
     if not isinstance(prior, Nested):
         return model.decoder(z).mean
     inner = prior.model.decoder(z)
-    return model.decoder(prior.shift + inner.mean * prior.log_scale.exp()).mean
+    return model.decoder(prior.outside(inner.mean)).mean

@@ -103,8 +103,7 @@ def step_profile(look: Look) -> Figure | None:
 def visible(bins: int) -> float:
     """The error, in gray levels of 255, below which a difference counts as imperceptible.
 
-    One step of the data's own levels: finer than that no image of them shows. Bits have no such steps,
-    and are held to a gray level.
+    One step of the data's own levels. Bits have no such steps, and are held to a gray level.
 
     >>> visible(256), visible(17), visible(2)
     (1.0, 15.9375, 1.0)
