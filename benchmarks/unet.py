@@ -252,6 +252,8 @@ def judge(found: Sequence[Row], times: Times) -> list[tuple[str, str, str, str]]
         reached = f"{ratio(times, names[0], names[1]):.3f}"
         lines.append(("time / diffusers", kinds, f"<= {OF_THEIRS}", reached))
         lines.append(("the least there could be", other.dtype, "", least))
+        plain = f"{ratio(times, names[0], _step(THEIRS, 'float32', False)):.3f}"
+        lines.append(("time / diffusers as it comes", f"{mine.dtype} / float32", "", plain))
     table(["target", "type", "wanted", "reached"], lines)
     return lines
 
