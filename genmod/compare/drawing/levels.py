@@ -122,13 +122,14 @@ def rate_distortion(look: Look) -> Figure | None:
         chain = float(found.bits_per_dim(found.paid[:1])[0])
         says.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
     bins = look.data.bins or 2
+    level = plots.grays(visible(bins))
+    level = level if bins == 2 else f"one step of the data's {bins} levels ({level})"
     caption = (
         "Left, solid: a receiver that has paid for the states down to t knows x with the error shown "
         r"(root mean square of $x-\hat x(z_t)$, white 0 to black 255). Dashed: the decoder's last step, "
         "told from coarse cells of gray to single levels by the decoder's own masses, until x is exact "
         "(it begins with a leap: a decoder reads $z_0$ in its own way). "
-        f"An error below one step of the data's {bins} levels ({plots.grays(visible(bins))}) counts as "
-        "imperceptible. " + "; ".join(says) + "."
+        f"An error below {level} counts as imperceptible. " + "; ".join(says) + "."
     )
     return plots.rate_distortion(
         shown, visible(bins), ends=ends, colors=look.colors,
