@@ -50,7 +50,13 @@ def few_steps(found: Found) -> Figure:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     named(axes, "evaluations of the denoiser", "Fréchet distance from test images")
-    axes.legend(frameon=False, fontsize=LABEL - 2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(
+        frameon=False,
+        fontsize=LABEL - 2,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        handlelength=4,
+    )
     return made
 
 
