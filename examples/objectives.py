@@ -8,8 +8,8 @@ All are weights on the levels of one integrand: 1 is the bound itself, L_simple 
 schedule alike, min-SNR caps the weight of clean levels, and the sigmoid, written here by hand, neglects
 what is cleaner than one can see. Some of them never train the scale of the decoder's last step, so it
 is fitted to training images for all; all keep the averaged weights of the best validation bound.
-By default (one seed, 28 November 2026) the lecture's table appears: L takes 2.21 bits/dim and has a
-Fréchet distance of 91, L_simple 2.41 and 87, min-SNR 2.41 and 69; docs/guides/objectives.md says more.
+By default (one seed, 28 November 2026) L takes 2.21 bits/dim and has a Fréchet distance of 91, L_simple
+2.41 and 87, min-SNR 2.41 and 69: the order of the lecture's table. docs/guides/objectives.md says more.
 """
 
 import argparse
