@@ -15,11 +15,11 @@ from genmod.samplers import (
     Ancestral,
     DPMSolver,
     Euler,
-    Grid,
     Heun,
-    Polynomial,
+    PolynomialGrid,
     Sampler,
     StochasticHeun,
+    TimeGrid,
     UniformLogSNR,
     UniformTime,
     UniPC,
@@ -33,14 +33,14 @@ SAME = {
     "DPM-Solver 1 SDE": "Ancestral",
 }
 """Samplers that are another one by another name: checked, and run once."""
-GRIDS: Mapping[str, Grid] = {"t": UniformTime(), "l": UniformLogSNR(), "p": Polynomial()}
+GRIDS: Mapping[str, TimeGrid] = {"t": UniformTime(), "l": UniformLogSNR(), "p": PolynomialGrid()}
 """By the letter that stands in the table."""
 
 
 def samplers(schedule: Schedule) -> Mapping[str, Sampler]:
     """Every sampler by its name in the table."""
     # Added noise leads past the noisiest state that the network has seen from above this level.
-    highest = math.exp(-0.5 * schedule.ends()[1]) / math.sqrt(2)
+    highest = math.exp(-0.5 * schedule.log_snr_range()[1]) / math.sqrt(2)
     return {
         "Euler": Euler(),
         "DDIM eta=0": DDIM(),
@@ -73,9 +73,9 @@ def steps_within(sampler: Sampler, budget: int) -> int:
     return max(steps for steps in range(budget + 1) if sampler.evaluations(steps) <= budget)
 
 
-def differing(schedule: Schedule, steps: int = 10) -> dict[str, Grid]:
+def differing(schedule: Schedule, steps: int = 10) -> dict[str, TimeGrid]:
     """The grids without those that lie, under this schedule, where an earlier one lies."""
-    kept: dict[str, Grid] = {}
+    kept: dict[str, TimeGrid] = {}
     for letter, grid in GRIDS.items():
         times = grid.times(schedule, steps)
         if not any(torch.allclose(times, other.times(schedule, steps)) for other in kept.values()):

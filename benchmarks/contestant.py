@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.bins import Bins
-from genmod.decoders import Denoised, DiscretizedLogistic, Global, Identity
+from genmod.decoders import DiscretizedLogisticDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned
 from genmod.denoisers.base import scales_of
+from genmod.diffusion import LastStepDecoder
 from genmod.evaluation.scoring import evaluating
 from genmod.models import Diffusion
 from genmod.schedules import LinearBeta, Table
@@ -153,8 +154,10 @@ class Contestant:
 
     def _model(self, network: nn.Module) -> Diffusion:
         denoiser = Learned(network, self.entrant.target)
-        inner = DiscretizedLogistic(Identity(), tuple(self.held.x.shape[1:]), 256, Global())
-        decoder = Denoised(denoiser, self.schedule, inner)
+        inner = DiscretizedLogisticDecoder(
+            Identity(), tuple(self.held.x.shape[1:]), 256, GlobalScale()
+        )
+        decoder = LastStepDecoder(denoiser, self.schedule, inner)
         return Diffusion(
             bins=256, denoiser=denoiser, schedule=self.schedule, decoder=decoder, steps=LEVELS
         )

@@ -47,7 +47,7 @@ from genmod.evaluation import Quality, quality_of
 from genmod.evaluation.scoring import BATCH, evaluating
 from genmod.models import Diffusion
 from genmod.random import mix, seeded
-from genmod.samplers import Grid, Sampler, UniformTime
+from genmod.samplers import Sampler, TimeGrid, UniformTime
 from genmod.schedules import time_dtype
 from genmod.training import load_weights, weights
 
@@ -182,7 +182,7 @@ class Contest:
         return quality_of(batches(seeds, draw), self.data, name=won.sampler).frechet
 
     def _draw(
-        self, sampler: Sampler, steps: int, grid: Grid, seeds: Sequence[int]
+        self, sampler: Sampler, steps: int, grid: TimeGrid, seeds: Sequence[int]
     ) -> Callable[[slice], Tensor]:
         def draw(rows: slice) -> Tensor:
             return self.model.sample(

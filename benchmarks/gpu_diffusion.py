@@ -34,7 +34,7 @@ from settings import Settings, parser, settings_of
 from torch import Tensor, nn
 
 from genmod.data import Dataset
-from genmod.decoders import DiscretizedMixture
+from genmod.decoders import DiscretizedMixtureDecoder
 from genmod.evaluation import evaluate, score
 from genmod.models import Diffusion
 from genmod.nn import UNet
@@ -98,7 +98,7 @@ def build(data: Dataset, s: Settings, network: UNet, decoder: AtOneLevel) -> Dif
         data.bins,
         denoiser=network,
         schedule=LinearLogSNR(s.clean, s.noisy),
-        decoder=DiscretizedMixture(decoder, data.shape, data.bins, s.components),
+        decoder=DiscretizedMixtureDecoder(decoder, data.shape, data.bins, s.components),
     )
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 

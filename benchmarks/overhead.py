@@ -168,11 +168,11 @@ def large_vae() -> Case:
 
     x = torch.randint(0, 256, (4096, 1, 28, 28))
     up, down = nets()
-    scale = decoders.Predicted(2 / 255)
+    scale = decoders.PredictedScale(2 / 255)
     ours = VAE(
         latents=20,
-        encoder=encoders.Gaussian(up, (20,), 256),
-        decoder=decoders.DiscretizedLogistic(down, (1, 28, 28), 256, scale),
+        encoder=encoders.GaussianEncoder(up, (20,), 256),
+        decoder=decoders.DiscretizedLogisticDecoder(down, (1, 28, 28), 256, scale),
     )
     return Case("VAE 784-400-20", ours, BareVAE(*nets(), 256), x, 256)
 

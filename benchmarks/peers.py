@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from unet import SIDE, theirs
 
-from genmod.denoisers import Noise, Target, Velocity
+from genmod.denoisers import NoiseTarget, Target, VelocityTarget
 from genmod.nn import UNet
 from genmod.schedules import Table
 
@@ -116,19 +116,24 @@ def tapered() -> UNet:
     return UNet((1, SIDE, SIDE), width=16, multipliers=(1, 2, 4, 8))
 
 
-GENMOD = Entrant("genmod", "genmod", lambda schedule: tapered(), Velocity(), (OURS,))
+GENMOD = Entrant("genmod", "genmod", lambda schedule: tapered(), VelocityTarget(), (OURS,))
 PEERS = [
-    Entrant("diffusers", "diffusers", _diffusers, Noise(), (1e-4, HALF, OURS), share=0.25),
+    Entrant("diffusers", "diffusers", _diffusers, NoiseTarget(), (1e-4, HALF, OURS), share=0.25),
     Entrant(
         "denoising-diffusion-pytorch",
         "denoising_diffusion_pytorch",
         _lucidrains,
-        Velocity(),
+        VelocityTarget(),
         (1e-4, HALF, OURS),
         share=0.15,
     ),
     Entrant(
-        "azula", "azula", lambda schedule: Centered(), Velocity(), (1e-3, HALF, OURS), share=0.60
+        "azula",
+        "azula",
+        lambda schedule: Centered(),
+        VelocityTarget(),
+        (1e-3, HALF, OURS),
+        share=0.60,
     ),
 ]
 """With the learning rate of each library's own trainer, tutorial or first example, and with faster ones."""

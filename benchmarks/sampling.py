@@ -24,7 +24,7 @@ import torch
 from common import clock_of, machine, median, ratio, table, take_turns, timing_arguments, write
 from torch import Tensor, nn
 
-from genmod.denoisers import Data, Learned, Noise, Target
+from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target
 from genmod.samplers import (
     DDIM,
     Ancestral,
@@ -38,7 +38,7 @@ from genmod.samplers import (
 from genmod.schedules import LinearBeta
 
 TABLE = LinearBeta(1000)
-TARGETS: dict[str, Target] = {"epsilon": Noise(), "sample": Data()}
+TARGETS: dict[str, Target] = {"epsilon": NoiseTarget(), "sample": DataTarget()}
 NOISY = "DDPM"
 """The route that draws noise."""
 WANTED = 0.5

@@ -16,19 +16,19 @@ import torch
 
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
-from genmod.denoisers import Denoiser, Learned, Velocity
-from genmod.encoders import Noised, Noising
+from genmod.denoisers import Denoiser, Learned, VelocityTarget
+from genmod.diffusion import NoisingEncoder, NoisingPosterior
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
-from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.samplers import Ancestral
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": Perceptrons(depth=4, dropout=0.1),
-    "mnist": Convolutions(dropout=0.1),
+    "digits": MLPs(depth=4, dropout=0.1),
+    "mnist": ConvNets(dropout=0.1),
 }
 FIGURE = Path("runs/examples/diffusion.png")
 
@@ -42,7 +42,7 @@ def main(data: Dataset, steps: int) -> None:
     # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     network = NETWORKS[data.name].denoiser(data.shape)
-    denoiser = Learned(network, Velocity())
+    denoiser = Learned(network, VelocityTarget())
     model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule)
     print(model)
     train(fit(model, fewer, steps=steps, learning_rate=2e-3))
@@ -72,7 +72,7 @@ def main(data: Dataset, steps: int) -> None:
     profile, strip = (FIGURE.with_stem(f"diffusion_{name}") for name in ("steps", "chain"))
     plots.save(plots.step_profile(profiles), profile)
     model.cpu()
-    x = Noising(schedule, data.bins).real(data.test[:1])
+    x = NoisingEncoder(schedule, data.bins).real(data.test[:1])
     plots.save(plots.strips(both_ways(denoiser, schedule, x)), strip)
     print(f"figures: {FIGURE}, {profile}, {strip}")
 
@@ -82,7 +82,7 @@ def both_ways(denoiser: Denoiser, schedule: Schedule, x: torch.Tensor) -> list[p
     """Forward: one image at rising noise, each state at one leap. Reverse: step by step from noise."""
     t = torch.linspace(0, 1, 128, dtype=torch.float64)
     shown = torch.linspace(0, len(t) - 1, 12).long()
-    forward = Noised(x.expand(12, *x.shape[1:]), schedule).at(t[shown]).sample()
+    forward = NoisingPosterior(x.expand(12, *x.shape[1:]), schedule).at(t[shown]).sample()
     z = torch.randn(x.shape)
     path = torch.cat([z, *Ancestral(denoiser, schedule).path(z, t.flip(0))])
     words = [rf"$\bar\alpha_t$ = {kept:.2f}" for kept in schedule.at(t[shown]).alpha.square()]

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from genmod import plots
 from genmod.data import Dataset, digits
-from genmod.decoders import DiscretizedLogistic, Predicted
+from genmod.decoders import DiscretizedLogisticDecoder, PredictedScale
 from genmod.elbo import ELBO
 from genmod.evaluation import evaluate
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion, Inference
-from genmod.nn import Perceptrons
+from genmod.nn import MLPs
 from genmod.plots.style import COLORS, INK, LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
@@ -53,11 +53,11 @@ CAPTION = (
 def build(data: Dataset, inference: Inference | None) -> LatentModel:
     """A hierarchy that learns its encoder, or a diffusion, whose encoder is fixed."""
     assert data.bins is not None
-    shape, bins, small = data.shape, data.bins, Perceptrons(64, dropout=0.1)
+    shape, bins, small = data.shape, data.bins, MLPs(64, dropout=0.1)
     if inference is not None:
         return HVAE(shape, bins, latents=(16, 8, 4), inference=inference, networks=small)
     outputs = small.between(shape, (2, *shape))
-    decoder = DiscretizedLogistic(outputs, shape, bins, Predicted(0.5))
+    decoder = DiscretizedLogisticDecoder(outputs, shape, bins, PredictedScale(0.5))
     schedule = LinearLogSNR(clean=2.0, noisy=-6.0)
     return Diffusion(shape, bins, schedule=schedule, steps=60, decoder=decoder, networks=small)
 

@@ -17,14 +17,14 @@ from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate
 from genmod.inverse import MMPS, AveragePool, Blur, Mask, Operator
 from genmod.models import Diffusion, with_denoiser
-from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": Perceptrons(depth=4, dropout=0.1),
-    "mnist": Convolutions(dropout=0.1),
+    "digits": MLPs(depth=4, dropout=0.1),
+    "mnist": ConvNets(dropout=0.1),
 }
 FIGURE = Path("runs/examples/inverse.png")
 NOISE, IMAGES = 0.1, 8

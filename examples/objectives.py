@@ -24,15 +24,15 @@ from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
-from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.objectives import Bound, MinSNR, Objective, Simple, Weighted
 from genmod.schedules import Cosine
 from genmod.training import fit, fit_scale, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": Perceptrons(depth=4, dropout=0.1),
-    "mnist": Convolutions(dropout=0.1),
+    "digits": MLPs(depth=4, dropout=0.1),
+    "mnist": ConvNets(dropout=0.1),
 }
 FIGURE = Path("runs/examples/objectives.png")
 

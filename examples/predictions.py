@@ -20,21 +20,25 @@ from matplotlib.figure import Figure
 
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
-from genmod.denoisers import Data, Learned, Noise, Target, Velocity
-from genmod.evaluation import chained, evaluate, quality
+from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
+from genmod.evaluation import evaluate, quality, with_steps
 from genmod.models import Diffusion
-from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": Perceptrons(depth=4, dropout=0.1),
-    "mnist": Convolutions(dropout=0.1),
+    "digits": MLPs(depth=4, dropout=0.1),
+    "mnist": ConvNets(dropout=0.1),
 }
 FIGURE = Path("runs/examples/predictions.png")
-TARGETS: dict[str, Target] = {"noise": Noise(), "data": Data(), "velocity": Velocity()}
+TARGETS: dict[str, Target] = {
+    "noise": NoiseTarget(),
+    "data": DataTarget(),
+    "velocity": VelocityTarget(),
+}
 STEPS = (4, 8, 16, 32, 64, 128)
 Curves = Mapping[str, Sequence[float]]
 SHOWN = (4, 16, 128)
@@ -58,7 +62,7 @@ def main(data: Dataset, steps: int, samples: int) -> None:
         train(fit(model, fewer, steps=steps, learning_rate=2e-3))
         bits[name], looks[name] = [], []
         for count in STEPS:
-            chain = chained(model, count + 1)
+            chain = with_steps(model, count + 1)
             report = evaluate(chain, data.test[:400])
             price = f"{report.value} nats = {report.bits_per_dim} bits/dim"
             seen = quality(chain, data, samples, name=f"{name:8} {count:3} steps")

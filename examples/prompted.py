@@ -17,7 +17,7 @@ from genmod.data import CLOTHES, DIGITS, Dataset, Prompts, conditional, digits, 
 from genmod.denoisers import Guided
 from genmod.evaluation import evaluate
 from genmod.models import LatentDiffusion, with_denoiser
-from genmod.nn import Labels, nothing_like
+from genmod.nn import Labels, null_context
 from genmod.objectives import Beta
 from genmod.random import keyed
 from genmod.training import fit, train
@@ -52,7 +52,7 @@ def main(data: Dataset, words: Prompts, texts: Sequence[str], steps: int) -> Non
     # A label is worth at most log(10) = 2.30 nats. What it seems to be worth beyond that was lost where
     # nothing is told: the network has seen only a tenth of the rows so.
     test, told = data.test[:1000], data.labels["test"][:1000]
-    for name, context in (("told its label", told), ("told nothing", nothing_like(told))):
+    for name, context in (("told its label", told), ("told nothing", null_context(told))):
         report = evaluate(model, test, context, draws=32, replicates=4)
         print(f"{name}, test, {report.stamp.value}: {report.value} nats")
 

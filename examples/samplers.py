@@ -18,7 +18,7 @@ from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate, quality_of
 from genmod.models import Diffusion
-from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, named, quiet
 from genmod.samplers import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniformLogSNR, UniPC
 from genmod.schedules import LinearLogSNR
@@ -26,8 +26,8 @@ from genmod.training import fit, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": Perceptrons(depth=4, dropout=0.1),
-    "mnist": Convolutions(dropout=0.1),
+    "digits": MLPs(depth=4, dropout=0.1),
+    "mnist": ConvNets(dropout=0.1),
 }
 FIGURE = Path("runs/examples/samplers.png")
 SAMPLERS: dict[str, Sampler] = {

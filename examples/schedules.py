@@ -21,15 +21,15 @@ from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
-from genmod.nn import Convolutions, Networks, Perceptrons
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.objectives import Bound, Objective, Simple
 from genmod.schedules import Cosine, LinearBeta, Schedule, Table
 from genmod.training import fit, fit_scale, train
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": Perceptrons(depth=4, dropout=0.1),
-    "mnist": Convolutions(dropout=0.1),
+    "digits": MLPs(depth=4, dropout=0.1),
+    "mnist": ConvNets(dropout=0.1),
 }
 FIGURE = Path("runs/examples/schedules.png")
 OBJECTIVES: dict[str, Objective] = {"L_simple": Simple(), "L": Bound()}
@@ -39,7 +39,7 @@ def schedules(bins: int) -> dict[str, Schedule]:
     """The two, from noise as wide as a bin on [-1, 1] to almost nothing but noise."""
     table = LinearBeta(1000).table
     linear = Table(table[(table < 2 * math.log((bins - 1) / 2)) & (table > -6)])
-    return {"linear betas": linear, "cosine": Cosine(0.008, *linear.ends())}
+    return {"linear betas": linear, "cosine": Cosine(0.008, *linear.log_snr_range())}
 
 
 def main(data: Dataset, steps: int, samples: int) -> None:

@@ -13,7 +13,7 @@ from genmod import plots
 from genmod.data import Dataset, digits
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
-from genmod.nn import Convolutions
+from genmod.nn import ConvNets
 from genmod.training import fit, train
 
 FRAMES, SIDE = 8, 12
@@ -27,7 +27,7 @@ def main(steps: int) -> None:
     assert data.bins is not None
     torch.manual_seed(0)
     # Sides count alike, time among them: convolutions see a neighborhood of frames and pixels.
-    networks = Convolutions(width=32, patch=2)
+    networks = ConvNets(width=32, patch=2)
     model = Diffusion(data.shape, data.bins, networks=networks)
     print(model)
     train(fit(model, data, steps=steps, batch_size=32, learning_rate=2e-3))

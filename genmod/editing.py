@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.encoders import Noised
+from genmod.diffusion import DiffusionPrior, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.prior import require_distribution
-from genmod.priors import Denoising, Nested
+from genmod.priors import NestedPrior
 from genmod.samplers import Sampler
-from genmod.shapes import against, event_sum
-from genmod.types import Batch, Latent, Real
+from genmod.shapes import event_sum, expand_like
+from genmod.types import Batch, LatentTensors, Real
 
 
 @torch.no_grad()
@@ -58,14 +58,14 @@ def sdedit(
     require(steps >= 1, f"steps={steps}", "at least one", "50 is customary")
     model.decoder.check(x)
     posterior, prior = model.encoder(x, context), model.prior
-    if isinstance(prior, Nested):
+    if isinstance(prior, NestedPrior):
         q = require_distribution(posterior, prior.shape)
         inside = prior.inside(q.mean)
         edited = sdedit(prior.model, inside, t, steps=steps, sampler=sampler, context=context)
         state = prior.outside(edited)
     else:
         denoising = _diffusion(model)
-        assert isinstance(posterior, Noised)
+        assert isinstance(posterior, NoisingPosterior)
         times = t * denoising.times(steps + 1).flip(0)
         z = posterior.at(times[:1].expand(len(x))).sample()
         way = (sampler or denoising.chain).complete(denoising.denoiser, denoising.schedule)
@@ -127,26 +127,26 @@ def slerp(a: Real, b: Real, weight: float) -> Tensor:
     """
     # The angle from the sum and the difference of the directions: acos loses half of its digits near 0.
     tiny = torch.finfo(a.dtype).tiny
-    u, v = (x / against(_norm(x).clamp(min=tiny), x) for x in (a, b))
+    u, v = (x / expand_like(_norm(x).clamp(min=tiny), x) for x in (a, b))
     angle = 2 * torch.atan2(_norm(u - v), _norm(u + v))
     sine = angle.sin()
     # Directions that are equal (or opposite, where no circle is the shortest): a straight line.
     straight = sine.abs() < 10 * torch.finfo(a.dtype).eps
     left = torch.where(straight, 1 - weight, ((1 - weight) * angle).sin() / sine)
     right = torch.where(straight, weight, (weight * angle).sin() / sine)
-    return against(left, a) * a + against(right, b) * b
+    return expand_like(left, a) * a + expand_like(right, b) * b
 
 
 def _norm(x: Tensor) -> Tensor:
     return event_sum(x.square()).sqrt()
 
 
-def _tuple(code: Latent) -> tuple[Tensor, ...]:
+def _tuple(code: LatentTensors) -> tuple[Tensor, ...]:
     return (code,) if isinstance(code, Tensor) else code
 
 
-def _diffusion(model: LatentModel) -> Denoising:
-    if not isinstance(model.prior, Denoising):
+def _diffusion(model: LatentModel) -> DiffusionPrior:
+    if not isinstance(model.prior, DiffusionPrior):
         raise ValueError(
             f"got a {type(model).__name__}; expected a diffusion; only a prior that denoises can noise "
             "data part of the way: pass a Diffusion or a LatentDiffusion"

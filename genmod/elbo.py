@@ -26,9 +26,9 @@ from genmod.types import PerLevel, PerSample, PerUnit
 class Kind(Enum):
     """How a rate was priced."""
 
-    CLOSED = "closed"
+    ANALYTIC = "analytic"
     """A KL divergence in closed form: never negative."""
-    SAMPLED = "sampled"
+    MONTE_CARLO = "monte carlo"
     """A log-ratio at the drawn latent: right in the mean, of either sign for one draw."""
 
 
@@ -142,7 +142,7 @@ class ELBO:
         measure: what ``p(x)`` is; ``NONE`` where the value bounds nothing.
 
     >>> import torch
-    >>> rate = Rate.single(torch.tensor([1.5]), Kind.CLOSED)
+    >>> rate = Rate.single(torch.tensor([1.5]), Kind.ANALYTIC)
     >>> ELBO(torch.tensor([-2.0]), {"prior": rate}, Measure.MASS).value
     tensor([-3.5000])
     """

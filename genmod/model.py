@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.decoders import Decoder
+from genmod.diffusion.timesteps import Timesteps
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder
 from genmod.prior import Prior
-from genmod.types import Batch, Latent, Mask, PerSample
-from genmod.visits import Draws
+from genmod.types import Batch, LatentTensors, Mask, PerSample
 
 
 class LatentModel(nn.Module):
@@ -38,7 +38,7 @@ class LatentModel(nn.Module):
     def forward(
         self,
         x: Batch,
-        draws: Draws = None,
+        draws: Timesteps = None,
         context: Tensor | None = None,
         observed: Mask | None = None,
     ) -> ELBO:
@@ -53,7 +53,7 @@ class LatentModel(nn.Module):
     def elbo(
         self,
         x: Batch,
-        draws: Draws = None,
+        draws: Timesteps = None,
         context: Tensor | None = None,
         observed: Mask | None = None,
     ) -> ELBO:
@@ -101,7 +101,7 @@ class LatentModel(nn.Module):
         return self.decoder(self.prior.sample(n, context), context).sample()
 
     @torch.no_grad()
-    def encode(self, x: Batch, context: Tensor | None = None) -> Latent:
+    def encode(self, x: Batch, context: Tensor | None = None) -> LatentTensors:
         """A code of each sample, without randomness: what :meth:`decode` takes.
 
         The posterior's mean; a tuple of means, top level first, for a top-down hierarchy; for a
@@ -111,7 +111,7 @@ class LatentModel(nn.Module):
         return self.prior.encode(self.encoder(x, context), context)
 
     @torch.no_grad()
-    def decode(self, z: Latent, context: Tensor | None = None) -> Distribution:
+    def decode(self, z: LatentTensors, context: Tensor | None = None) -> Distribution:
         """The distribution of ``x`` given a code."""
         return self.decoder(self.prior.state(z, context), context)
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import check_shape, require
+from genmod.diffusion.timesteps import Timesteps
 from genmod.distributions import rate
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
-from genmod.types import Latent, PerSample, Shape
-from genmod.visits import Draws
+from genmod.types import LatentTensors, PerSample, Shape
 
 
-class Level(NamedTuple):
+class Latent(NamedTuple):
     """One latent: its name, what the posterior says of it, what the prior says of it.
 
     ``p`` is ``None`` where the prior can only price the latent later, and ``q`` is ``None`` when it
@@ -37,8 +37,8 @@ class Level(NamedTuple):
     p: Distribution | None
 
 
-Levels: TypeAlias = Generator[Level, Tensor, Tensor]
-Descent: TypeAlias = Generator[tuple[str, Distribution], Tensor, Tensor]
+InferencePath: TypeAlias = Generator[Latent, Tensor, Tensor]
+GenerativePath: TypeAlias = Generator[tuple[str, Distribution], Tensor, Tensor]
 
 
 Step = TypeVar("Step")
@@ -73,11 +73,13 @@ class Prior(nn.Module, ABC):
     """An empty tensor that knows the prior's type and device."""
 
     @abstractmethod
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
-        """One joint path: yields each :class:`Level`, takes its draw, returns the state."""
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
+        """One joint path: yields each :class:`Latent`, takes its draw, returns the state."""
 
     @abstractmethod
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """The generative path of ``n`` rows: yields ``(name, p)``, takes the draw, returns the state."""
 
     @abstractmethod
@@ -85,7 +87,10 @@ class Prior(nn.Module, ABC):
         """The prior as it would stand on paper."""
 
     def rates(
-        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
+        self,
+        posterior: Posterior | Distribution,
+        draws: Timesteps = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """Draw the latents and say what each group costs.
 
@@ -99,7 +104,7 @@ class Prior(nn.Module, ABC):
         """
         rates: dict[str, Rate] = {}
 
-        def price(level: Level) -> Tensor:
+        def price(level: Latent) -> Tensor:
             z, q, p = draw(level)
             rates[level.name] = rate(q, p, z)
             return z
@@ -107,13 +112,13 @@ class Prior(nn.Module, ABC):
         return walk(self.levels(posterior, context), price), rates
 
     def log_weight(
-        self, posterior: Posterior, context: Tensor | None = None
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> tuple[Tensor, PerSample]:
         """One joint draw of every level, and ``log p(z) - log q(z | x)`` of it, ``(B,)``."""
         drawn: dict[str, Tensor] = {}
         terms: list[Tensor] = []
 
-        def weigh(level: Level) -> Tensor:
+        def weigh(level: Latent) -> Tensor:
             if level.q is not None:
                 require(
                     level.name not in drawn,
@@ -135,11 +140,13 @@ class Prior(nn.Module, ABC):
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
         return walk(self.descent(n, context), lambda step: sample_rows(step[1], n))
 
-    def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
+    def encode(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> LatentTensors:
         """The posterior's mean, level by level: what :meth:`state` takes."""
         means: list[Tensor] = []
 
-        def keep(level: Level) -> Tensor:
+        def keep(level: Latent) -> Tensor:
             assert level.q is not None
             means.append(level.q.mean)
             return means[-1]
@@ -147,7 +154,7 @@ class Prior(nn.Module, ABC):
         walk(self.levels(posterior, context), keep)
         return means[0] if len(means) == 1 else tuple(means)
 
-    def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
+    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The state that given latents hand to the decoder.
 
         Raises:
@@ -168,12 +175,12 @@ class Prior(nn.Module, ABC):
         require(not latents, f"{count} latents, {len(latents)} too many", expected, advice)
         return state
 
-    def restore(self, posterior: Posterior, context: Tensor | None = None) -> Tensor:
+    def restore(self, posterior: Posterior | Distribution, context: Tensor | None = None) -> Tensor:
         """The state from which a model reconstructs its input."""
         return self.state(self.encode(posterior, context), context)
 
 
-def draw(level: Level) -> tuple[Tensor, Distribution, Distribution]:
+def draw(level: Latent) -> tuple[Tensor, Distribution, Distribution]:
     """A draw from an aligned level, whose ``q`` and ``p`` are both known when it is drawn."""
     assert level.q is not None
     assert level.p is not None
@@ -185,7 +192,7 @@ def sample_rows(p: Distribution, n: int) -> Tensor:
     return p.sample() if p.batch_shape else p.sample((n,))
 
 
-def require_distribution(posterior: Posterior, shape: Shape) -> Distribution:
+def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:
     """Require a posterior to be one distribution over latents of a shape.
 
     Raises:
@@ -194,7 +201,7 @@ def require_distribution(posterior: Posterior, shape: Shape) -> Distribution:
     if not isinstance(posterior, Distribution):
         raise ValueError(
             f"got a {type(posterior).__name__} posterior; expected one distribution over the latent; "
-            "pair encoders.TopDown with priors.TopDown, and encoders.Noising with priors.Denoising"
+            "pair encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with diffusion.DiffusionPrior"
         )
     require(
         tuple(posterior.event_shape) == tuple(shape),

@@ -28,7 +28,7 @@ def units(values: Tensor) -> Tensor:
     return values.reshape(len(values), 1, -1)
 
 
-def against(scale: Tensor, batch: Tensor) -> Tensor:
+def expand_like(scale: Tensor, batch: Tensor) -> Tensor:
     """One number a row, ``(B,)``, shaped and typed to broadcast against ``(B, *event)``."""
     return scale.to(batch.dtype).reshape(-1, *[1] * (batch.ndim - 1))
 

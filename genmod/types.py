@@ -20,5 +20,5 @@ PerUnit: TypeAlias = Float[Tensor, "B L U"]
 Batch: TypeAlias = Shaped[Tensor, "B *event"]
 Real: TypeAlias = Float[Tensor, "B *event"]
 Mask: TypeAlias = Bool[Tensor, "B *event"]
-Latent: TypeAlias = Tensor | tuple[Tensor, ...]
+LatentTensors: TypeAlias = Tensor | tuple[Tensor, ...]
 """One latent, or the latents of a hierarchy in the order in which its prior draws them."""

@@ -19,16 +19,14 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from genmod import random
-from genmod.decoders import Decoder, Gaussian, Identity
-from genmod.decoders import Denoised as DenoisedDecoder
+from genmod.decoders import Decoder, GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser, denoise
+from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, ReverseVariance
+from genmod.diffusion import LastStepDecoder as DenoisedDecoder
 from genmod.elbo import Measure, Rate
-from genmod.encoders import Noising
 from genmod.model import LatentModel
-from genmod.priors import Denoising
-from genmod.samplers import FixedLarge, ReverseVariance
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import against
+from genmod.shapes import expand_like
 
 F64 = torch.float64
 
@@ -178,8 +176,8 @@ def exact_diffusion(
 ) -> LatentModel:
     """The optimal denoiser and the exact decoder: only the steps' own law can be wrong."""
     shape = tuple(data.mean.shape)
-    prior = Denoising(data.denoiser(), schedule, shape, steps, resolution=resolution)
-    return LatentModel(Noising(schedule), ExactDecoder(data, schedule), prior).double()
+    prior = DiffusionPrior(data.denoiser(), schedule, shape, steps, resolution=resolution)
+    return LatentModel(NoisingEncoder(schedule), ExactDecoder(data, schedule), prior).double()
 
 
 def standard_diffusion(dims: int, schedule: Schedule, steps: int) -> LatentModel:
@@ -187,9 +185,9 @@ def standard_diffusion(dims: int, schedule: Schedule, steps: int) -> LatentModel
     data, shape = standard(dims), (dims,)
     denoiser = data.denoiser()
     sigma = float(schedule.scales(real(0.0))[1])
-    last = DenoisedDecoder(denoiser, schedule, Gaussian(Identity(), shape, sigma))
-    prior = Denoising(denoiser, schedule, shape, steps, FixedLarge())
-    return LatentModel(Noising(schedule), last, prior).double()
+    last = DenoisedDecoder(denoiser, schedule, GaussianDecoder(Identity(), shape, sigma))
+    prior = DiffusionPrior(denoiser, schedule, shape, steps, FixedLarge())
+    return LatentModel(NoisingEncoder(schedule), last, prior).double()
 
 
 def log_weight_at(model: LatentModel, x: Tensor, latents: dict[str, Tensor]) -> Tensor:
@@ -240,7 +238,7 @@ def ancestral_law(
         mean = move @ mean + bridge.data * (data.mean - alpha * gain @ data.mean)
         # A Gaussian's variance does not depend on the state: any will do.
         said = denoise(denoiser, data.mean[None], schedule.at(t))
-        noise = (2 * (bridge.log_std + variance.excess(bridge, said)[0])).exp()
+        noise = (2 * (bridge.log_std + variance.log_std_ratio(bridge, said)[0])).exp()
         covariance = move @ covariance @ move.T + noise * eye
     return mean, covariance
 
@@ -251,7 +249,7 @@ def ancestral_law(
 class VarianceExploding(Schedule):
     """A log-SNR of another schedule with ``alpha = 1``: the state grows as noise is added."""
 
-    preserving = False
+    variance_preserving = False
 
     def __init__(self, inner: Schedule) -> None:
         super().__init__()
@@ -284,7 +282,7 @@ class Bent(Denoiser):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
         """A squashed state, less of it the noisier it is."""
-        kept = against(log_snr.sigmoid(), z)
+        kept = expand_like(log_snr.sigmoid(), z)
         return Denoised(self.scale * kept * torch.tanh(z + 0.3) + 0.1 * z.roll(1, -1))
 
 
@@ -293,8 +291,10 @@ MILD = LinearLogSNR(4.0, -4.0)
 
 def bent(steps: int | None, schedule: Schedule = MILD) -> LatentModel:
     """A diffusion of two dimensions with a :class:`Bent` denoiser."""
-    prior = Denoising(Bent(), schedule, (2,), steps)
-    return LatentModel(Noising(schedule), Gaussian(Identity(), (2,), 0.5), prior).double()
+    prior = DiffusionPrior(Bent(), schedule, (2,), steps)
+    return LatentModel(
+        NoisingEncoder(schedule), GaussianDecoder(Identity(), (2,), 0.5), prior
+    ).double()
 
 
 def steps_of(model: LatentModel, x: Tensor, draws: int | None = None) -> Rate:

@@ -104,19 +104,21 @@ class PPCA:
         gain = torch.linalg.solve(self.M, self.W.T)
         return Conditional(gain, -gain @ self.mu, self.s2 * torch.linalg.inv(self.M))
 
-    def decoder(self) -> decoders.Gaussian:
+    def decoder(self) -> decoders.GaussianDecoder:
         """``p(x | z)`` as a part."""
-        return decoders.Gaussian(affine(self.W, self.mu), (len(self.mu),), math.sqrt(self.s2))
+        return decoders.GaussianDecoder(
+            affine(self.W, self.mu), (len(self.mu),), math.sqrt(self.s2)
+        )
 
     def model(self, encoder: encoders.Encoder) -> LatentModel:
         """The model under a given posterior."""
-        return LatentModel(encoder, self.decoder(), priors.Normal((self.W.shape[1],)))
+        return LatentModel(encoder, self.decoder(), priors.NormalPrior((self.W.shape[1],)))
 
-    def diagonal(self, std: Tensor | None = None) -> encoders.Gaussian:
+    def diagonal(self, std: Tensor | None = None) -> encoders.GaussianEncoder:
         """The posterior's mean with a diagonal covariance: its own, or another."""
         exact = self.posterior
         spread = exact.std if std is None else std
-        return encoders.Gaussian(
+        return encoders.GaussianEncoder(
             gaussian_head(exact.weight, exact.bias, spread), (self.W.shape[1],)
         )
 
@@ -186,30 +188,30 @@ class Tower:
         mean = torch.cat([self.mu, torch.zeros(q * self.levels)])
         return Joint(mean, root @ root.T, blocks)
 
-    def decoder(self) -> decoders.Gaussian:
+    def decoder(self) -> decoders.GaussianDecoder:
         """``p(x | z1)``."""
-        return decoders.Gaussian(affine(self.W, self.mu), (len(self.mu),), self.s)
+        return decoders.GaussianDecoder(affine(self.W, self.mu), (len(self.mu),), self.s)
 
-    def law(self, level: int) -> decoders.Gaussian:
+    def law(self, level: int) -> decoders.GaussianDecoder:
         """``p(z_l | z_{l+1})``, or the top's ``N(0, I)`` as a function of any state."""
         q = self.W.shape[1]
         if level == self.levels:
-            return decoders.Gaussian(affine(torch.zeros(q, q), torch.zeros(q)), (q,), 1.0)
+            return decoders.GaussianDecoder(affine(torch.zeros(q, q), torch.zeros(q)), (q,), 1.0)
         i = level - 1
         head = gaussian_head(self.a[i].diag(), torch.zeros(q), self.r[i])
-        return decoders.Gaussian(head, (q,), decoders.Predicted())
+        return decoders.GaussianDecoder(head, (q,), decoders.PredictedScale())
 
     def bottom_up(self) -> LatentModel:
         """The exact posterior ``q(z1|x) q(z2|z1) ..``, by nesting."""
         joint, q = self.joint(), self.W.shape[1]
-        prior: priors.Prior = priors.Normal((q,), name=f"z{self.levels}")
+        prior: priors.Prior = priors.NormalPrior((q,), name=f"z{self.levels}")
         for level in range(self.levels - 1, 0, -1):
             up = joint.given(f"z{level + 1}", [f"z{level}"])
-            encoder = encoders.Gaussian(gaussian_head(up.weight, up.bias, up.std), (q,))
+            encoder = encoders.GaussianEncoder(gaussian_head(up.weight, up.bias, up.std), (q,))
             inner = LatentModel(encoder, self.law(level), prior)
-            prior = priors.Nested(inner, name=f"z{level}")
+            prior = priors.NestedPrior(inner, name=f"z{level}")
         first = joint.given("z1", ["x"])
-        encoder = encoders.Gaussian(gaussian_head(first.weight, first.bias, first.std), (q,))
+        encoder = encoders.GaussianEncoder(gaussian_head(first.weight, first.bias, first.std), (q,))
         return LatentModel(encoder, self.decoder(), prior)
 
     def top_down(self) -> LatentModel:
@@ -221,11 +223,11 @@ class Tower:
             # Given z_{l+1}, the levels above it say no more of z_l.
             down = joint.given(f"z{level}", ["x"] if top else ["x", f"z{level + 1}"])
             weight = torch.cat([down.weight, torch.zeros(q, q)], 1) if top else down.weight
-            heads.append(encoders.Head(gaussian_head(weight, down.bias, down.std), (q,)))
+            heads.append(encoders.TopDownHead(gaussian_head(weight, down.bias, down.std), (q,)))
         stages = [affine(torch.eye(d), torch.zeros(d)) for _ in range(self.levels)]
-        blocks = [priors.Block(self.law(level)) for level in range(self.levels, 0, -1)]
-        prior = priors.TopDown(blocks, torch.zeros(q))
-        return LatentModel(encoders.TopDown(stages, heads), self.decoder(), prior)
+        blocks = [priors.TopDownBlock(self.law(level)) for level in range(self.levels, 0, -1)]
+        prior = priors.TopDownPrior(blocks, torch.zeros(q))
+        return LatentModel(encoders.TopDownEncoder(stages, heads), self.decoder(), prior)
 
 
 def tower(levels: int, q: int = 2, d: int = 4) -> Tower:

@@ -42,17 +42,19 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "mask type": (lambda: VAE((4,), 5, width=8).elbo(X, observed=X), ("torch.bool",)),
     "mask shape": (lambda: VAE((4,), 5, width=8).elbo(X, observed=X[:, :2] > 0), ("(3, 2)",)),
     "encoder's network": (
-        lambda: VAE(encoder=encoders.Gaussian(MLP(4, 5), (3,)), shape=(4,), latents=3).elbo(
+        lambda: VAE(encoder=encoders.GaussianEncoder(MLP(4, 5), (3,)), shape=(4,), latents=3).elbo(
             X * 1.0
         ),
         ("5 outputs a row from MLP", "6 (for the shape (2, 3))", "last layer"),
     ),
     "decoder's network": (
-        lambda: VAE((4,), latents=3, decoder=decoders.Gaussian(MLP(3, 5), (4,))).elbo(X * 1.0),
+        lambda: VAE((4,), latents=3, decoder=decoders.GaussianDecoder(MLP(3, 5), (4,))).elbo(
+            X * 1.0
+        ),
         ("5 outputs a row from MLP", "4 (for the shape (4,))"),
     ),
     "prior of another shape": (
-        lambda: VAE((4,), latents=3, prior=priors.Normal((2,))).elbo(X * 1.0),
+        lambda: VAE((4,), latents=3, prior=priors.NormalPrior((2,))).elbo(X * 1.0),
         ("latents of shape (3,)", "the prior's shape (2,)"),
     ),
     "autoencoder's sample": (
@@ -60,18 +62,20 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("flat prior", "use a VAE"),
     ),
     "Dirac, proper prior": (
-        lambda: VAE(encoder=encoders.Dirac(Identity(), (4,)), shape=(4,), latents=4).elbo(X * 1.0),
-        ("Dirac", "priors.Flat()"),
-    ),
-    "Dirac, proper prior, weighed": (
-        lambda: VAE(encoder=encoders.Dirac(Identity(), (4,)), shape=(4,), latents=4).log_weight(
+        lambda: VAE(encoder=encoders.DiracEncoder(Identity(), (4,)), shape=(4,), latents=4).elbo(
             X * 1.0
         ),
-        ("Dirac", "encoders.Gaussian"),
+        ("Dirac", "priors.FlatPrior()"),
+    ),
+    "Dirac, proper prior, weighed": (
+        lambda: VAE(
+            encoder=encoders.DiracEncoder(Identity(), (4,)), shape=(4,), latents=4
+        ).log_weight(X * 1.0),
+        ("Dirac", "encoders.GaussianEncoder"),
     ),
     "Dirac, nested prior": (
         lambda: VAE(
-            encoder=encoders.Dirac(Identity(), (4,)),
+            encoder=encoders.DiracEncoder(Identity(), (4,)),
             shape=(4,),
             prior=VAE((4,), width=8),
             latents=4,
@@ -79,10 +83,10 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("Dirac",),
     ),
     "nested mass": (
-        lambda: priors.Nested(VAE((4,), 5, width=8)),
+        lambda: priors.NestedPrior(VAE((4,), 5, width=8)),
         ("mass", "bounds a density", "bins=None"),
     ),
-    "nested autoencoder": (lambda: priors.Nested(Autoencoder((4,), width=8)), ("none",)),
+    "nested autoencoder": (lambda: priors.NestedPrior(Autoencoder((4,), width=8)), ("none",)),
     "no shape": (lambda: VAE(), ("no shape", "pass shape=")),
     "empty shape": (lambda: VAE((0, 4)), ("shape=(0, 4)", "positive sides")),
     "one bin": (lambda: VAE((4,), 1), ("bins=1", "at least 2")),

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genmod.compare.member import Member, Setting
 from genmod.compare.plan import Plan
 from genmod.data import Dataset, dataset
-from genmod.denoisers import Velocity
+from genmod.denoisers import VelocityTarget
 from genmod.models import Diffusion
 from genmod.nn import UNet
 from genmod.schedules import LinearBeta
@@ -195,9 +195,9 @@ def test_diffusion(
     def small_net(schedule: LinearBeta) -> UNet:
         return UNet((1, 8, 8), width=16, patch=2)
 
-    ours = peers.Entrant("ours", "torch", small_net, Velocity(), (1e-3,))
-    theirs = peers.Entrant("theirs", "torch", small_net, Velocity(), (1e-30, 1e-3), share=0.5)
-    absent = peers.Entrant("absent", "no_such_package", small_net, Velocity(), (1e-3,))
+    ours = peers.Entrant("ours", "torch", small_net, VelocityTarget(), (1e-3,))
+    theirs = peers.Entrant("theirs", "torch", small_net, VelocityTarget(), (1e-30, 1e-3), share=0.5)
+    absent = peers.Entrant("absent", "no_such_package", small_net, VelocityTarget(), (1e-3,))
     monkeypatch.setattr(benchmark, "GENMOD", ours)
     monkeypatch.setattr(benchmark, "PEERS", [theirs, absent])
     tiny = ["--seconds", "0.2", "--rounds", "2", "--looks", "2", "--threads", "1", "--batch", "4"]
@@ -242,7 +242,7 @@ def test_the_noise_error_of_a_network_that_says_nothing(script: Script) -> None:
     def silent(schedule: LinearBeta) -> UNet:
         return UNet((1, 8, 8), width=16, patch=2)
 
-    entrant = script("peers").Entrant("silent", "torch", silent, Velocity(), (1e-3,))
+    entrant = script("peers").Entrant("silent", "torch", silent, VelocityTarget(), (1e-3,))
     held = contestant.Held(data.train, 64, data.train[:8])
     batches = contestant.Batches(data.train, None, len(data.train), seed=0)
     found = contestant.Contestant(entrant, 1e-3, batches, held, common.time.perf_counter)

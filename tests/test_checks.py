@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genmod import checks
-from genmod.shapes import against, event_sum, repeat, size, units
+from genmod.shapes import event_sum, expand_like, repeat, size, units
 
 NAN = torch.tensor([[1.0, math.nan], [math.inf, 2.0]])
 
@@ -95,8 +95,10 @@ def test_shapes_helpers_agree_with_their_plain_forms() -> None:
     torch.testing.assert_close(event_sum(x[:, 0, 0]), x[:, 0, 0])
     torch.testing.assert_close(units(x).sum(-1)[:, 0], event_sum(x))
     scale = torch.arange(4.0)
-    assert against(scale, x).dtype is x.dtype
-    torch.testing.assert_close(against(scale, x) * x, torch.einsum("b,bij->bij", scale.double(), x))
+    assert expand_like(scale, x).dtype is x.dtype
+    torch.testing.assert_close(
+        expand_like(scale, x) * x, torch.einsum("b,bij->bij", scale.double(), x)
+    )
     assert torch.equal(repeat(x, 2)[::2], x)
     assert torch.equal(repeat(x, 2)[1::2], x)
     assert repeat(x, 1) is x

@@ -15,23 +15,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from genmod.denoisers import (
-    Data,
+    DataTarget,
     EmpiricalDenoiser,
     GaussianDenoiser,
     Learned,
-    Noise,
-    Score,
+    NoiseTarget,
+    ScoreTarget,
     Target,
-    Velocity,
+    VelocityTarget,
     denoise,
 )
-from genmod.encoders import Noising
-from genmod.samplers import Ancestral, FixedSmall
+from genmod.diffusion import FixedSmall, NoisingEncoder
+from genmod.samplers import Ancestral
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, condition, correlated, real
 from tests.statistics import assert_mean
 
-TARGETS: list[Target] = [Noise(), Data(), Velocity(), Score()]
+TARGETS: list[Target] = [NoiseTarget(), DataTarget(), VelocityTarget(), ScoreTarget()]
 POINTS = real(-1.5, -0.2, 0.1, 2.0)[:, None]
 SCHEDULE = LinearLogSNR(8.0, -8.0)
 
@@ -128,7 +128,7 @@ def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
     bayes = normal(step * grid[:, 0], noise).log_prob(z_t) + marginal(grid, near.alpha, near.sigma)
     bayes = bayes - marginal(z_t[:, None], far.alpha, far.sigma)
 
-    given_each = Noising(SCHEDULE)(POINTS).given(s.expand(4), t.expand(4), z_t.expand(4, 1))
+    given_each = NoisingEncoder(SCHEDULE)(POINTS).given(s.expand(4), t.expand(4), z_t.expand(4, 1))
     weights = normal(far.alpha * POINTS[:, 0], far.sigma).log_prob(z_t).log_softmax(0)
     each = normal(given_each.mean.T, given_each.stddev.T).log_prob(grid)
     mixture = (each + weights).logsumexp(1)
@@ -194,12 +194,17 @@ def test_all_targets_price_the_same_error(log_snr: float, x: float, eps: float) 
     data, noise = real(x)[None], real(eps)[None]
     z = alpha * data + sigma * noise
     truth = {
-        Noise: noise,
-        Data: data,
-        Velocity: alpha * noise - sigma * data,
-        Score: -noise / sigma,
+        NoiseTarget: noise,
+        DataTarget: data,
+        VelocityTarget: alpha * noise - sigma * data,
+        ScoreTarget: -noise / sigma,
     }
-    factor = {Noise: 1.0, Data: math.exp(log_snr), Velocity: alpha**2, Score: sigma**2}
+    factor = {
+        NoiseTarget: 1.0,
+        DataTarget: math.exp(log_snr),
+        VelocityTarget: alpha**2,
+        ScoreTarget: sigma**2,
+    }
     error = math.exp(log_snr) * (data - torch.tanh(z)).square()
     for target in TARGETS:
         network = Oracle(target)
@@ -222,7 +227,7 @@ def test_the_score_target_is_the_gradient_of_the_log_density() -> None:
     law = torch.distributions.Normal(alpha * POINTS.T, (0.09 * alpha**2 + sigma**2).sqrt())
     (score,) = torch.autograd.grad(law.log_prob(z).logsumexp(1).sum(), z)
     x_hat = EmpiricalDenoiser(POINTS, std=0.3)(z.detach(), level).x_hat
-    torch.testing.assert_close(Score().output(x_hat, z.detach(), alpha, sigma), score)
+    torch.testing.assert_close(ScoreTarget().output(x_hat, z.detach(), alpha, sigma), score)
 
 
 def test_denoisers_see_states_of_variance_one() -> None:
@@ -251,7 +256,7 @@ class Told(nn.Module):
 def test_the_context_reaches_the_network() -> None:
     """With the data as target, the context is what comes back."""
     told = real(3.0)[None]
-    found = denoise(Learned(Told(), Data()), real(1.0)[None], SCHEDULE.at(real(0.5)), told)
+    found = denoise(Learned(Told(), DataTarget()), real(1.0)[None], SCHEDULE.at(real(0.5)), told)
     assert torch.equal(found.x_hat, told)
     assert found.variance is None
 
@@ -259,7 +264,7 @@ def test_the_context_reaches_the_network() -> None:
 def test_a_learned_denoiser_reads_like_its_target() -> None:
     """A velocity by default; the target is printed."""
     assert "target=Velocity()" in repr(Learned(nn.Identity()))
-    assert "target=Noise()" in repr(Learned(nn.Identity(), Noise()))
+    assert "target=Noise()" in repr(Learned(nn.Identity(), NoiseTarget()))
 
 
 def test_points_far_from_the_origin_are_told_apart_in_single_precision() -> None:

@@ -10,13 +10,12 @@ import math
 import pytest
 import torch
 
-from genmod.decoders import Gaussian, Identity
+from genmod.decoders import GaussianDecoder, Identity
+from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder
 from genmod.editing import interpolate, sdedit, slerp
-from genmod.encoders import Noising
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
-from genmod.priors import Denoising
-from genmod.samplers import Ancestral, FixedLarge, Heun
+from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, GaussianData, correlated, real, standard
 from tests.statistics import assert_mean
@@ -28,8 +27,10 @@ DATA = correlated()
 def model_of(data: GaussianData, resolution: int = 60) -> LatentModel:
     """The optimal denoiser; a decoder that says ``z_0`` with a hair's spread."""
     shape = tuple(data.mean.shape)
-    prior = Denoising(data.denoiser(), SCHEDULE, shape, resolution=resolution)
-    return LatentModel(Noising(SCHEDULE), Gaussian(Identity(), shape, 1e-6), prior).double()
+    prior = DiffusionPrior(data.denoiser(), SCHEDULE, shape, resolution=resolution)
+    return LatentModel(
+        NoisingEncoder(SCHEDULE), GaussianDecoder(Identity(), shape, 1e-6), prior
+    ).double()
 
 
 def test_without_noise_the_data_come_back() -> None:

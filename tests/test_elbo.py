@@ -20,21 +20,21 @@ def rate(rows: int, levels: int, *, weight: float = 1.0, units: bool = False) ->
     parts = torch.rand(rows, levels, 3) if units else None
     nats = torch.rand(rows, levels) if parts is None else parts.sum(-1)
     place = torch.linspace(0, 1, levels).expand(rows, levels)
-    return Rate(nats, torch.full_like(nats, weight), place, Kind.CLOSED, units=parts)
+    return Rate(nats, torch.full_like(nats, weight), place, Kind.ANALYTIC, units=parts)
 
 
 def test_the_value_is_reconstruction_minus_every_weighted_rate() -> None:
     """By hand: -2 - (2 * 0.5 + 2 * 1.0) - 0.25 = -5.25. Sign flipped: ``value - rate.total``."""
     one, column = torch.ones(1, 1), torch.zeros(1, 2)
-    steps = Rate(torch.tensor([[0.5, 1.0]]), torch.full((1, 2), 2.0), column, Kind.CLOSED)
-    prior = Rate.single(0.25 * one[0], Kind.SAMPLED)
+    steps = Rate(torch.tensor([[0.5, 1.0]]), torch.full((1, 2), 2.0), column, Kind.ANALYTIC)
+    prior = Rate.single(0.25 * one[0], Kind.MONTE_CARLO)
     bound = ELBO(torch.tensor([-2.0]), {"steps": steps, "prior": prior}, Measure.DENSITY)
     assert bound.value.tolist() == [-5.25]
 
 
 def test_a_single_rate_is_one_level_that_is_always_visited() -> None:
     nats = torch.tensor([1.0, -0.5])
-    single = Rate.single(nats, Kind.SAMPLED)
+    single = Rate.single(nats, Kind.MONTE_CARLO)
     assert single.nats.shape == single.weight.shape == single.level.shape == (2, 1)
     torch.testing.assert_close(single.total, nats)
     assert (single.weight == 1).all()
@@ -45,7 +45,7 @@ def test_weights_make_a_few_levels_speak_for_all() -> None:
     """Visiting each of 6 levels alone, with weight 6, gives the full sum in the mean, exactly."""
     full = rate(4, 6)
     alone = [
-        Rate(full.nats[:, i : i + 1], torch.full((4, 1), 6.0), full.level[:, :1], Kind.CLOSED)
+        Rate(full.nats[:, i : i + 1], torch.full((4, 1), 6.0), full.level[:, :1], Kind.ANALYTIC)
         for i in range(6)
     ]
     mean = torch.stack([each.total for each in alone]).mean(0)
@@ -89,7 +89,7 @@ def test_bounds_of_batches_join_row_by_row() -> None:
 
 def test_detached_bounds_keep_their_numbers_and_lose_their_gradients() -> None:
     parts = torch.rand(3, 1, 2, requires_grad=True)
-    priced = Rate.single(parts.sum((1, 2)), Kind.CLOSED, parts)
+    priced = Rate.single(parts.sum((1, 2)), Kind.ANALYTIC, parts)
     bound = ELBO(torch.randn(3, requires_grad=True), {"prior": priced}, Measure.MASS)
     still = bound.detach()
     torch.testing.assert_close(still.value, bound.value.detach(), rtol=0, atol=0)
@@ -148,7 +148,7 @@ def test_a_bound_cannot_be_changed_by_accident() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(bound, "measure", Measure.NONE)  # noqa: B010 - a type checker forbids the statement
     with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(rate(1, 1), "kind", Kind.SAMPLED)  # noqa: B010
+        setattr(rate(1, 1), "kind", Kind.MONTE_CARLO)  # noqa: B010
 
 
 def test_the_words_of_a_report() -> None:
@@ -161,4 +161,4 @@ def test_the_words_of_a_report() -> None:
 def test_wrong_shapes_are_caught_in_tests() -> None:
     """The import hook is on: a (B,) where (B, L) belongs does not pass silently."""
     with pytest.raises(TypeError):
-        Rate(torch.zeros(3), torch.zeros(3), torch.zeros(3), Kind.CLOSED)
+        Rate(torch.zeros(3), torch.zeros(3), torch.zeros(3), Kind.ANALYTIC)

@@ -21,12 +21,14 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 TINY: dict[str, tuple[Callable[[], Decoder], int, int]] = {
-    "bits": (lambda: decoders.Bernoulli(_network(6), (6,)), 2, 6),
-    "levels": (lambda: decoders.Categorical(_network(9), (3,), 3), 3, 3),
-    "logistic": (lambda: decoders.DiscretizedLogistic(_network(3), (3,), 4, 0.3), 4, 3),
-    "normal": (lambda: decoders.DiscretizedGaussian(_network(3), (3,), 4, 0.3), 4, 3),
+    "bits": (lambda: decoders.BernoulliDecoder(_network(6), (6,)), 2, 6),
+    "levels": (lambda: decoders.CategoricalDecoder(_network(9), (3,), 3), 3, 3),
+    "logistic": (lambda: decoders.DiscretizedLogisticDecoder(_network(3), (3,), 4, 0.3), 4, 3),
+    "normal": (lambda: decoders.DiscretizedGaussianDecoder(_network(3), (3,), 4, 0.3), 4, 3),
     "normal, its scale said": (
-        lambda: decoders.DiscretizedGaussian(_network(6), (3,), 4, decoders.Predicted(0.5)),
+        lambda: decoders.DiscretizedGaussianDecoder(
+            _network(6), (3,), 4, decoders.PredictedScale(0.5)
+        ),
         4,
         3,
     ),
@@ -42,7 +44,7 @@ def tiny(name: str) -> tuple[VAE, Tensor]:
     """A VAE with one latent dimension, and every state of its data."""
     make, bins, entries = TINY[name]
     network = nn.Sequential(nn.Linear(entries, 8), nn.Tanh(), nn.Linear(8, 2))
-    encoder = encoders.Gaussian(network, (1,), bins)
+    encoder = encoders.GaussianEncoder(network, (1,), bins)
     model = VAE(encoder=encoder, decoder=make(), latents=1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)

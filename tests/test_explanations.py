@@ -13,15 +13,15 @@ from torch import Tensor
 
 from genmod import ELBO, plots
 from genmod.objectives import (
-    EDM,
     P2,
     Beta,
     Bound,
+    EDMWeight,
     Hybrid,
     MinSNR,
     NoiseWeighted,
     Objective,
-    Sigmoid,
+    SigmoidWeight,
     Simple,
     TruncatedSNR,
     WarmUp,
@@ -51,9 +51,9 @@ def table() -> dict[str, tuple[Objective, Schedule, Callable[[Tensor], Tensor], 
         "truncated": (TruncatedSNR(), cosine, lambda v: sech(v) * (-v).exp().clamp(min=1), True),
         "SNR + 1": (VelocityError(), cosine, lambda v: (-v / 2).exp(), True),
         "EDM": (
-            EDM(), flat, lambda v: (-0.5 * ((v - 2.4) / 2.4) ** 2).exp() * ((-v).exp() + 0.25), False,
+            EDMWeight(), flat, lambda v: (-0.5 * ((v - 2.4) / 2.4) ** 2).exp() * ((-v).exp() + 0.25), False,
         ),
-        "sigmoid": (Sigmoid(2.0), cosine, lambda v: (2 - v).sigmoid(), True),
+        "sigmoid": (SigmoidWeight(2.0), cosine, lambda v: (2 - v).sigmoid(), True),
     }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_the_table_of_kingma_and_gao(name: str) -> None:
     assert found.bounded.startswith("nothing") is not falls
 
 
-@pytest.mark.parametrize("objective", [Sigmoid(1.0), MinSNR(3.0), Bound()], ids=repr)
+@pytest.mark.parametrize("objective", [SigmoidWeight(1.0), MinSNR(3.0), Bound()], ids=repr)
 def test_a_falling_weight_is_a_mixture_of_bounds_on_noised_data(objective: Objective) -> None:
     r"""Whatever the errors: ``L / w(noisy)`` is the mean of the bounds :math:`\mathcal{L}(\tau)` over the
     noise :math:`P(\lambda_\tau \ge \lambda) = w(\lambda) / w(\text{noisy})`.
@@ -102,7 +102,7 @@ def test_what_is_bounded_in_words() -> None:
     assert "likelihood of z_0" in half.bounded
     assert half.reconstruction == 1
     assert "reconstruction is left out" in explain(Simple(), flat).bounded
-    assert "half below a log-SNR of -1.0" in explain(Sigmoid(-1.0), flat).bounded
+    assert "half below a log-SNR of -1.0" in explain(SigmoidWeight(-1.0), flat).bounded
     twice = Weighted(lambda v: torch.full_like(v, -2.0))
     assert explain(twice, flat).bounded == "nothing: some weights are negative"
     assert explain(WarmUp(3), flat).bounded == "nothing: no level has a weight"
@@ -144,7 +144,7 @@ def test_a_hybrid_is_not_explained_but_its_mean_is() -> None:
 
 def test_weights_are_drawn_of_one_area_dashed_where_they_rise() -> None:
     """What is drawn is what was explained."""
-    shown = {"simple": explain(Simple(), MIDDLE), "sigmoid": explain(Sigmoid(0.0), MIDDLE)}
+    shown = {"simple": explain(Simple(), MIDDLE), "sigmoid": explain(SigmoidWeight(0.0), MIDDLE)}
     simple, sigmoid = plots.level_weights(shown).axes[0].lines[:2]
     assert (simple.is_dashed(), sigmoid.is_dashed()) == (True, False)
     drawn = torch.as_tensor(sigmoid.get_ydata())

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import (
-    Data,
+    DataTarget,
     Denoised,
     Denoiser,
     GaussianDenoiser,
     Guided,
-    Noise,
-    Score,
+    NoiseTarget,
+    ScoreTarget,
     Target,
-    Velocity,
+    VelocityTarget,
 )
+from genmod.diffusion import DiffusionPrior, FixedLarge
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_denoiser
-from genmod.nn import nothing_like
-from genmod.priors import Denoising
-from genmod.samplers import Ancestral, FixedLarge, Heun
+from genmod.nn import null_context
+from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, GaussianData, ancestral_law, correlated, real, steps_of
 from tests.statistics import assert_mean
@@ -85,7 +85,9 @@ def test_one_is_the_conditional_and_zero_the_unconditional_model() -> None:
     torch.testing.assert_close(three.variance[:, 0], labels.double())  # the conditional one's
 
 
-@pytest.mark.parametrize("target", [Noise(), Data(), Velocity(), Score()], ids=repr)
+@pytest.mark.parametrize(
+    "target", [NoiseTarget(), DataTarget(), VelocityTarget(), ScoreTarget()], ids=repr
+)
 def test_every_prediction_is_mixed_by_the_same_scale(target: Target) -> None:
     """Mixing noise as papers do is mixing data: Ho and Salimans' ``(1 + w') c - w' u`` is w = 1 + w'.
 
@@ -200,8 +202,8 @@ def test_a_wrapped_model_shares_everything_else() -> None:
     guided = with_denoiser(model, lambda d: Guided(d, 2.0, worse=d))
     assert type(guided) is Diffusion
     prior, plain = guided.prior, model.prior
-    assert isinstance(prior, Denoising)
-    assert isinstance(plain, Denoising)
+    assert isinstance(prior, DiffusionPrior)
+    assert isinstance(plain, DiffusionPrior)
     assert isinstance(prior.denoiser, Guided)
     assert prior.denoiser is guided.decoder.denoiser is prior.chain.denoiser
     assert prior.denoiser.denoiser is plain.denoiser
@@ -247,11 +249,11 @@ def test_a_guided_flow_moves_towards_its_class() -> None:
 
 def test_the_context_that_says_nothing() -> None:
     """-1 for labels, NaN for numbers; another habit or a negative prompt can be given."""
-    assert torch.equal(nothing_like(torch.tensor([3, 0])), torch.tensor([-1, -1]))
-    assert bool(nothing_like(torch.ones(2, 3)).isnan().all())
+    assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([-1, -1]))
+    assert bool(null_context(torch.ones(2, 3)).isnan().all())
     for kind in (torch.bool, torch.uint8):
         with pytest.raises(ValueError, match="signed integers"):
-            nothing_like(torch.ones(2).to(kind))
+            null_context(torch.ones(2).to(kind))
     denoiser, (z, log_snr, labels) = Classes(), batch()
     negative = Guided(denoiser, 2.0, nothing=torch.zeros_like)(z, log_snr, labels).x_hat
     told, other = (denoiser(z, log_snr, c).x_hat for c in (labels, torch.zeros_like(labels)))

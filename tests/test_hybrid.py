@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.encoders import Noised
+from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingPosterior
+from genmod.diffusion.bound import step_rate
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import Bound, Hybrid, Objective, Simple
-from genmod.priors import Denoising
-from genmod.priors.steps import visit
-from genmod.samplers import FixedLarge, LearnedInterpolation
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -60,7 +58,7 @@ def gradients(
 def test_the_mean_learns_as_by_simple_and_the_variance_as_by_the_bound(draws: int) -> None:
     """Parameter by parameter: the mean's gradient is ``Simple``'s, the variance's 0.001 ``Bound``'s.
 
-    Flipped: ``squares.detach()`` in ``visit`` (left out); the sign of ``self.weight``.
+    Flipped: ``squares.detach()`` in ``step_rate`` (left out); the sign of ``self.weight``.
     """
     net = Halves()
     mean, spread = gradients(Hybrid(draws=draws), net)
@@ -97,15 +95,15 @@ def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
     """
     net = Halves()
     model = Diffusion(SHAPE, denoiser=net, steps=5, variance=LearnedInterpolation())
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     q = model.encoder(torch.linspace(-1, 1, 24).view(4, *SHAPE))
-    assert isinstance(q, Noised)
+    assert isinstance(q, NoisingPosterior)
     times = torch.linspace(0, 1, 5).expand(4, -1)
     found = []
     for lean in (False, True):
         net.zero_grad()
         with random.keyed(5):
-            rate = visit(model.prior.chain, q, times[:, 1:], times[:, :-1], lean=lean)
+            rate = step_rate(model.prior.chain, q, times[:, 1:], times[:, :-1], lean=lean)
         rate.total.mean().backward()
         found.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
     assert len(found[0]) == len(list(net.parameters()))

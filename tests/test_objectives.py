@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genmod import ELBO, Measure, random
-from genmod.denoisers import Learned, Noise
+from genmod.denoisers import Learned, NoiseTarget
 from genmod.elbo import Kind, Rate
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
@@ -47,7 +47,9 @@ def network() -> DenoisingMLP:
 
 def noise_diffusion(steps: int | None = None, schedule: Schedule | None = None) -> Diffusion:
     """A diffusion whose network predicts the noise."""
-    return Diffusion(SHAPE, denoiser=Learned(network(), Noise()), steps=steps, schedule=schedule)
+    return Diffusion(
+        SHAPE, denoiser=Learned(network(), NoiseTarget()), steps=steps, schedule=schedule
+    )
 
 
 def models() -> dict[str, Callable[[], LatentModel]]:
@@ -130,7 +132,7 @@ def test_weights_reach_the_levels_and_nothing_else() -> None:
 def test_simple_is_the_squared_error_of_the_noise_by_hand(draws: int) -> None:
     """Noise the rows, ask the network what the noise was, and square the difference.
 
-    Sign flipped: ``x_hat = (z - sigma output) / alpha`` of ``Noise`` (plus).
+    Sign flipped: ``x_hat = (z - sigma output) / alpha`` of ``NoiseTarget`` (plus).
     """
     model, x = noise_diffusion(), rows()
     found, _ = loss(Simple(draws), model, x)
@@ -256,9 +258,9 @@ def test_broken_terms_are_named() -> None:
     """Each term that is NaN or infinite for some row, and no other."""
     fine, wrong = torch.zeros(2), torch.tensor([0.0, math.nan])
     rates = {
-        "z1": Rate.single(fine, Kind.CLOSED),
-        "z2": Rate.single(wrong, Kind.CLOSED),
-        "z3": Rate.single(torch.tensor([math.inf, 0.0]), Kind.SAMPLED),
+        "z1": Rate.single(fine, Kind.ANALYTIC),
+        "z2": Rate.single(wrong, Kind.ANALYTIC),
+        "z3": Rate.single(torch.tensor([math.inf, 0.0]), Kind.MONTE_CARLO),
     }
     assert broken_terms(ELBO(fine, rates, Measure.MASS)) == ["z2", "z3"]
     assert broken_terms(ELBO(-wrong, {}, Measure.MASS)) == ["reconstruction"]

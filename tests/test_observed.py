@@ -24,7 +24,7 @@ def blind(oracle: PPCA, seen: Tensor) -> LatentModel:
     weight = torch.zeros(2, len(seen))
     weight[:, seen] = part.weight
     std = part.covariance.diagonal().sqrt()
-    encoder = encoders.Gaussian(gaussian_head(weight, part.bias, std), (2,))
+    encoder = encoders.GaussianEncoder(gaussian_head(weight, part.bias, std), (2,))
     return oracle.model(encoder)
 
 
@@ -73,7 +73,7 @@ def test_hidden_entries_reach_neither_value_nor_gradient() -> None:
 def test_integers_outside_the_bins_are_fine_where_hidden() -> None:
     """A marker such as -1 or 255 for a missing level is never looked up in the decoder."""
     network = MLP(2, 12, width=8)
-    model = VAE((4,), 3, latents=2, width=8, decoder=decoders.Categorical(network, (4,), 3))
+    model = VAE((4,), 3, latents=2, width=8, decoder=decoders.CategoricalDecoder(network, (4,), 3))
     x = torch.tensor([[0, 2, -1, 255]])
     value = model.elbo(x, observed=torch.tensor([[True, True, False, False]])).value
     assert bool(value.isfinite())

@@ -12,14 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.denoisers import Data, Learned, Noise, Target, Velocity
-from genmod.samplers import (
-    Ancestral,
-    FixedLarge,
-    FixedSmall,
-    LearnedInterpolation,
-    ReverseVariance,
-)
+from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
+from genmod.diffusion import FixedLarge, FixedSmall, LearnedInterpolation, ReverseVariance
+from genmod.samplers import Ancestral
 from genmod.schedules import LinearBeta
 
 diffusers = pytest.importorskip("diffusers")
@@ -31,7 +26,11 @@ VARIANCES: dict[str, ReverseVariance] = {
     "fixed_large": FixedLarge(),
     "learned_range": LearnedInterpolation(),
 }
-TARGETS: dict[str, Target] = {"epsilon": Noise(), "sample": Data(), "v_prediction": Velocity()}
+TARGETS: dict[str, Target] = {
+    "epsilon": NoiseTarget(),
+    "sample": DataTarget(),
+    "v_prediction": VelocityTarget(),
+}
 
 
 class Says(nn.Module):

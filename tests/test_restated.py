@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.denoisers import Data, Denoiser, Learned, Target, Velocity, convert
+from genmod.denoisers import DataTarget, Denoiser, Learned, Target, VelocityTarget, convert
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import Bound, Objective, Simple
@@ -37,7 +37,7 @@ class Restated(nn.Module):
         """What the other network would say to what it is shown."""
         z = seen / self.wanted.inputs(torch.ones_like(seen), log_snr)
         x_hat = self.trained(z, log_snr).x_hat
-        return convert(x_hat, Data(), self.wanted, z, log_snr)
+        return convert(x_hat, DataTarget(), self.wanted, z, log_snr)
 
 
 def trained(target: Target, shape: tuple[int, ...], seed: int = 0) -> Learned:
@@ -73,9 +73,9 @@ def test_objectives_agree_whatever_the_target(
     In steps and in continuous time. Flipped: the sign of ``skip`` in ``EDM.x_hat``; of ``z`` in
     ``Score.x_hat``.
     """
-    noisy = schedule.ends()[1]
+    noisy = schedule.log_snr_range()[1]
     if noisy < given_.noisiest:
-        given_ = Data()
+        given_ = DataTarget()
     original = trained(given_, shape, seed)
     x = torch.randn(4, *shape, dtype=F64)
 
@@ -102,7 +102,7 @@ def test_any_sampler_takes_a_network_of_any_target(sampler: Sampler) -> None:
     Flipped: the sign of ``skip`` in ``EDM.output``.
     """
     schedule, times = LinearLogSNR(6.0, -6.0), torch.linspace(1, 0, 6, dtype=F64)
-    original = trained(Velocity(), (3,))
+    original = trained(VelocityTarget(), (3,))
     z = torch.randn(4, 3, dtype=F64)
 
     def result(denoiser: Denoiser) -> Tensor:

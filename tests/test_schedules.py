@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from genmod.encoders import Noising
+from genmod.diffusion import NoisingEncoder
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule, Table
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, condition, real
 
@@ -43,7 +43,7 @@ def test_log_snr_falls_from_end_to_end_and_stays_finite(schedule: Schedule) -> N
     log_snr = schedule.log_snr(torch.linspace(0, 1, 4001, dtype=F64))
     assert bool(log_snr.isfinite().all())
     assert bool((log_snr.diff() < 0).all())
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     assert (clean, noisy) == (float(log_snr[0]), float(log_snr[-1]))
     schedule.check()
 
@@ -51,8 +51,8 @@ def test_log_snr_falls_from_end_to_end_and_stays_finite(schedule: Schedule) -> N
 @pytest.mark.parametrize("offset", [0.0, 0.008, 0.3])
 def test_cut_schedules_end_where_they_say(offset: float) -> None:
     """Flipped: the sign of ``log_snr`` in ``Cosine._left``; of the sine in ``Cosine._run``."""
-    assert LinearLogSNR(11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-14)
-    assert Cosine(offset, 11.0, -7.0).ends() == pytest.approx((11.0, -7.0), rel=1e-10)
+    assert LinearLogSNR(11.0, -7.0).log_snr_range() == pytest.approx((11.0, -7.0), rel=1e-14)
+    assert Cosine(offset, 11.0, -7.0).log_snr_range() == pytest.approx((11.0, -7.0), rel=1e-10)
 
 
 @every_schedule
@@ -126,7 +126,7 @@ def test_the_cosine_schedule_is_the_papers_inside_its_ends() -> None:
         def miss(u: float, log_snr: float, of: float = offset) -> float:
             return alpha_bar(u, of) - 1 / (1 + math.exp(-log_snr))
 
-        u0, u1 = (brentq(miss, 0, 1, (end,), xtol=1e-15) for end in schedule.ends())
+        u0, u1 = (brentq(miss, 0, 1, (end,), xtol=1e-15) for end in schedule.log_snr_range())
         alpha, _ = schedule.scales(TIMES)
         expected = real(*[alpha_bar(u0 + (u1 - u0) * float(t)) for t in TIMES])
         torch.testing.assert_close(alpha.square(), expected, rtol=1e-9, atol=1e-12)
@@ -166,7 +166,7 @@ def test_forward_marginals_equal_step_by_step_noising() -> None:
     """
     steps, x = 50, real(-1.7, 0.4)[None]
     betas = torch.linspace(1e-4, 0.3, steps, dtype=F64)
-    q = Noising(LinearBeta(steps, 1e-4, 0.3))(x)
+    q = NoisingEncoder(LinearBeta(steps, 1e-4, 0.3))(x)
     mean, variance = x, torch.zeros_like(x)
     for i, beta in enumerate(betas):
         mean, variance = (1 - beta).sqrt() * mean, (1 - beta) * variance + beta
@@ -194,7 +194,7 @@ def test_a_bridge_is_the_joint_gaussian_conditioned(schedule: Schedule, s: float
     cross = alphas[1] / alphas[0] * near.sigma.item() ** 2
     joint = np.array([[near.sigma.item() ** 2, cross], [cross, far.sigma.item() ** 2]])
     mean, variance = condition(alphas * x, joint, np.array([z_t]), 1)
-    law = Noising(schedule)(real(x)[None]).given(real(s), real(t), real(z_t)[None])
+    law = NoisingEncoder(schedule)(real(x)[None]).given(real(s), real(t), real(z_t)[None])
     assert law.mean.item() == pytest.approx(mean.item(), rel=1e-8, abs=1e-10)
     assert law.variance.item() == pytest.approx(variance.item(), rel=1e-6)
 
@@ -291,14 +291,14 @@ def test_a_schedule_says_its_ends() -> None:
 def test_a_table_keeps_its_digits_in_half_precision() -> None:
     """Casting a model must not round its schedule: the table is no buffer."""
     table = LinearBeta(1000)
-    before = table.ends()
-    assert table.half().ends() == before
+    before = table.log_snr_range()
+    assert table.half().log_snr_range() == before
 
 
 @pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine(), LinearBeta(1000)])
 def test_time_inverts_the_log_snr(schedule: Schedule) -> None:
     t = torch.linspace(0, 1, 301, dtype=torch.float64)
     torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t, rtol=0, atol=1e-12)
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     beyond = torch.tensor([clean + 1, noisy - 1], dtype=torch.float64)
     assert schedule.time(beyond).tolist() == [0.0, 1.0]

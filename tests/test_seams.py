@@ -14,22 +14,33 @@ from genmod.denoisers import (
     GaussianDenoiser,
     Guided,
 )
-from genmod.encoders import Noised
+from genmod.diffusion import (
+    Analytic,
+    DiffusionPrior,
+    FixedLarge,
+    LearnedInterpolation,
+    NoisingPosterior,
+)
+from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.evaluation import flow_bound
 from genmod.models import Diffusion, LatentDiffusion, with_denoiser
 from genmod.nn import Labels
-from genmod.objectives import Bound, Hybrid, LearnedSchedule, Objective, Sigmoid, Simple, Weighted
-from genmod.priors import Denoising
+from genmod.objectives import (
+    Bound,
+    Hybrid,
+    LearnedSchedule,
+    Objective,
+    SigmoidWeight,
+    Simple,
+    Weighted,
+)
 from genmod.samplers import (
     DDIM,
     IPNDM,
-    Analytic,
     Ancestral,
     DPMSolver,
     Euler,
-    FixedLarge,
     Heun,
-    LearnedInterpolation,
     Sampler,
     StochasticHeun,
     UniformLogSNR,
@@ -40,12 +51,11 @@ from genmod.schedules import (
     Laplace,
     LinearBeta,
     LogNormal,
-    Monotone,
+    MonotoneNetwork,
     Schedule,
     ZeroTerminalSNR,
 )
 from genmod.training import fit
-from genmod.visits import Importance
 
 F64 = torch.float64
 ZERO = ZeroTerminalSNR(LinearBeta(1000))
@@ -112,14 +122,14 @@ def test_codes_come_back_under_schedules_with_steep_ends(schedule: Schedule) -> 
         torch.randn(200, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
         @ torch.linalg.cholesky(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64)).T
     )
-    prior = Denoising(gaussian(), schedule, (2,)).double()
-    q = Noised(x, schedule)
+    prior = DiffusionPrior(gaussian(), schedule, (2,)).double()
+    q = NoisingPosterior(x, schedule)
     code = prior.encode(q)
     start = q.at(torch.zeros(len(x), dtype=F64)).mean
     torch.testing.assert_close(prior.state(code), start, atol=2e-3, rtol=0)
     # In closed form: the flow whitens along the axes of S.
     values, vectors = torch.linalg.eigh(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64))
-    clean, noisy = (torch.tensor(end, dtype=F64) for end in schedule.ends())
+    clean, noisy = (torch.tensor(end, dtype=F64) for end in schedule.log_snr_range())
     low, high = (end.sigmoid() * values + (-end).sigmoid() for end in (clean, noisy))
     exact = ((start @ vectors) * (high / low).sqrt()) @ vectors.T
     torch.testing.assert_close(code, exact, atol=5e-3, rtol=0)
@@ -178,7 +188,7 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
     Flipped: the bound's nats, which :class:`Hybrid` does not train the mean by.
     """
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
-    objective = Hybrid(weight=0.3, draws=Importance(draws=2))
+    objective = Hybrid(weight=0.3, draws=LossAwareTimesteps(draws=2))
     elbo = model.elbo(torch.randn(6, 2), draws=objective.draws)
     steps = elbo.rates["steps"]
     told = (steps.weight * objective.per_level(steps)).sum(-1)
@@ -186,11 +196,13 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    "inner", [Bound(draws=2), Weighted(torch.sigmoid, draws=2), Sigmoid(0.0, draws=2)], ids=repr
+    "inner",
+    [Bound(draws=2), Weighted(torch.sigmoid, draws=2), SigmoidWeight(0.0, draws=2)],
+    ids=repr,
 )
 def test_a_schedule_is_learned_beside_weights_of_the_bound(inner: Objective) -> None:
     """Those whose mean no schedule changes; not those whose mean follows it."""
-    model = Diffusion(2, width=8, schedule=Monotone(features=4))
+    model = Diffusion(2, width=8, schedule=MonotoneNetwork(features=4))
     objective = LearnedSchedule(inner)
     objective.check(model)
     loss, _ = objective(model, torch.randn(5, 2))
@@ -206,8 +218,8 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
 
     def run(path: Path | None, stop: int) -> tuple[dict[str, Tensor], Objective]:
         torch.manual_seed(1)
-        model = Diffusion(2, width=8, schedule=Monotone(features=4))
-        objective = LearnedSchedule(Bound(draws=Importance(draws=2, bins=4, least=2.0)))
+        model = Diffusion(2, width=8, schedule=MonotoneNetwork(features=4))
+        objective = LearnedSchedule(Bound(draws=LossAwareTimesteps(draws=2, bins=4, least=2.0)))
         for step in fit(
             model,
             x,
@@ -228,12 +240,12 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
     resumed, again = run(path, 9)
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
-    assert isinstance(learned.draws, Importance)
-    assert isinstance(again.draws, Importance)
+    assert isinstance(learned.draws, LossAwareTimesteps)
+    assert isinstance(again.draws, LossAwareTimesteps)
     assert float(learned.draws.seen.sum()) > 0
     torch.testing.assert_close(again.draws.moments, learned.draws.moments, rtol=0, atol=0)
     assert all(
         "schedule" not in n
-        or not torch.equal(t, Monotone(features=4).state_dict()[n.split(".")[-1]])
+        or not torch.equal(t, MonotoneNetwork(features=4).state_dict()[n.split(".")[-1]])
         for n, t in whole.items()
     )

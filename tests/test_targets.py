@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from genmod.denoisers import (
-    EDM,
-    Data,
-    FlowVelocity,
+    DataTarget,
+    EDMTarget,
+    FlowVelocityTarget,
     Learned,
-    Noise,
-    Score,
+    NoiseTarget,
+    ScoreTarget,
     Target,
-    Velocity,
+    VelocityTarget,
     convert,
 )
 from genmod.denoisers.base import scales_of
@@ -33,30 +33,30 @@ from tests.oracles import F64, real
 from tests.schedules import drawn
 
 TARGETS: list[Target] = [
-    Noise(),
-    Data(),
-    Velocity(),
-    Score(),
-    FlowVelocity(),
-    EDM(0.5),
-    EDM(1.7),
+    NoiseTarget(),
+    DataTarget(),
+    VelocityTarget(),
+    ScoreTarget(),
+    FlowVelocityTarget(),
+    EDMTarget(0.5),
+    EDMTarget(1.7),
 ]
 
 
 def factor(target: Target, alpha: Tensor, sigma: Tensor) -> Tensor:
     """What turns a squared error in a target's terms into one of the noise: the papers' weights."""
     match target:
-        case Noise():
+        case NoiseTarget():
             return torch.ones_like(alpha)
-        case Data():
+        case DataTarget():
             return (alpha / sigma).square()
-        case Velocity():
+        case VelocityTarget():
             return alpha.square()
-        case Score():
+        case ScoreTarget():
             return sigma.square()
-        case FlowVelocity():
+        case FlowVelocityTarget():
             return (alpha / (alpha + sigma)).square()
-        case EDM(sigma_data=d):
+        case EDMTarget(sigma_data=d):
             s = sigma / alpha
             c_out = s * d / (s.square() + d**2).sqrt()
             return (c_out / s).square()
@@ -83,7 +83,7 @@ def test_all_losses_agree_under_conversion(
     """One output, read as each target: each squared error is the noise's times its exact factor;
 
     and back again it is the output it was. At every level that both targets can be read at.
-    Flipped: the sign of ``skip * z`` in ``EDM.output``; of ``sigma * output`` in ``FlowVelocity``.
+    Flipped: the sign of ``skip * z`` in ``EDM.output``; of ``sigma * output`` in ``FlowVelocityTarget``.
     """
     generator = torch.Generator().manual_seed(seed)
     x, eps, said = torch.randn(3, 4, *shape, dtype=F64, generator=generator)
@@ -92,10 +92,10 @@ def test_all_losses_agree_under_conversion(
     assume(float(log_snr[0]) >= max(given_.noisiest, wanted.noisiest))
     alpha, sigma = scales_of(log_snr, x)
     z = alpha * x + sigma * eps
-    output = Velocity().output(0.5 * z + 0.3 * said, z, alpha, sigma)
-    mine = convert(output, Velocity(), given_, z, log_snr)
+    output = VelocityTarget().output(0.5 * z + 0.3 * said, z, alpha, sigma)
+    mine = convert(output, VelocityTarget(), given_, z, log_snr)
     other = convert(mine, given_, wanted, z, log_snr)
-    noise = convert(output, Velocity(), Noise(), z, log_snr)
+    noise = convert(output, VelocityTarget(), NoiseTarget(), z, log_snr)
     truth = wanted.output(x, z, alpha, sigma)
     own = factor(wanted, alpha, sigma) * (truth - other).square()
     torch.testing.assert_close(own.sum(), (eps - noise).square().sum(), rtol=1e-6, atol=1e-12)
@@ -126,7 +126,7 @@ def test_edm_is_the_papers_preconditioning(
     c_in = 1 / math.sqrt(s**2 + d**2)
     z, log_snr = real(y / math.sqrt(1 + s**2))[None], real(-2 * math.log(s))
     alpha, sigma = scales_of(log_snr, z)
-    target = EDM(d)
+    target = EDMTarget(d)
     torch.testing.assert_close(target.inputs(z, log_snr), real(c_in * y)[None])
     found = target.x_hat(real(raw)[None], z, alpha, sigma)
     torch.testing.assert_close(found, real(c_skip * y + c_out * raw)[None], rtol=1e-9, atol=1e-9)
@@ -142,12 +142,12 @@ def test_edm_on_data_of_variance_one_is_the_velocity_with_the_other_sign() -> No
     z, x = torch.randn(2, 5, 3, dtype=F64)
     log_snr = torch.linspace(-5, 9, 5, dtype=F64)
     alpha, sigma = scales_of(log_snr, z)
-    edm, velocity = EDM(1.0), Velocity()
+    edm, velocity = EDMTarget(1.0), VelocityTarget()
     torch.testing.assert_close(edm.inputs(z, log_snr), z)
     found = edm.output(x, z, alpha, sigma)
     torch.testing.assert_close(found, -velocity.output(x, z, alpha, sigma), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="sigma_data=0"):
-        EDM(0.0)
+        EDMTarget(0.0)
 
 
 @settings(max_examples=40)
@@ -164,9 +164,9 @@ def test_the_flow_velocity_is_the_derivative_of_the_straight_line(
     z = real(on_line / math.hypot(1 - t, t))[None]
     log_snr = real(2 * math.log((1 - t) / t))
     alpha, sigma = scales_of(log_snr, z)
-    velocity = FlowVelocity().output(real(x)[None], z, alpha, sigma)
+    velocity = FlowVelocityTarget().output(real(x)[None], z, alpha, sigma)
     torch.testing.assert_close(velocity, real(eps - x)[None], rtol=1e-7, atol=1e-7)
-    found = FlowVelocity().x_hat(velocity, z, alpha, sigma)
+    found = FlowVelocityTarget().x_hat(velocity, z, alpha, sigma)
     torch.testing.assert_close(found, real(on_line - t * (eps - x))[None], rtol=1e-7, atol=1e-7)
 
 
@@ -185,13 +185,13 @@ def test_a_target_scales_what_the_network_sees() -> None:
 
     net = Recorder()
     model = Diffusion(
-        (2,), denoiser=Learned(net, EDM(0.1)), schedule=LinearLogSNR(9.0, -9.0)
+        (2,), denoiser=Learned(net, EDMTarget(0.1)), schedule=LinearLogSNR(9.0, -9.0)
     ).double()
     model.elbo(0.1 * torch.randn(20_000, 2, dtype=F64), draws=1)
     assert float(net.seen.std()) == pytest.approx(1.0, abs=0.01)
 
 
-class Affine(Velocity):
+class Affine(VelocityTarget):
     """A reading with a constant."""
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -13,10 +13,25 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.diffusion.timesteps import (
+    LossAwareTimesteps,
+    StratifiedTimesteps,
+    TabulatedTimesteps,
+    Timesteps,
+    TimestepSampler,
+    UniformTimesteps,
+)
 from genmod.models import Diffusion
-from genmod.objectives import EDM, Bound, MinSNR, NoiseWeighted, Sigmoid, Simple, Weighted
+from genmod.objectives import (
+    Bound,
+    EDMWeight,
+    MinSNR,
+    NoiseWeighted,
+    SigmoidWeight,
+    Simple,
+    Weighted,
+)
 from genmod.schedules import Cosine, LinearLogSNR
-from genmod.visits import Draws, Importance, Stratified, Tabulated, Uniform, Visits
 from tests.oracles import bent, constant_noise, exact_diffusion, real, standard
 from tests.statistics import assert_equal_means, assert_mean
 
@@ -30,21 +45,21 @@ def steep(u: Tensor) -> Tensor:
     return (-9 * u).exp()
 
 
-def taught(draws: int = 1, bins: int = BINS) -> Importance:
+def taught(draws: int = 1, bins: int = BINS) -> LossAwareTimesteps:
     """One that knows the steep cost from four thousand visits in continuous time."""
-    visits = Importance(draws, bins=bins, memory=1e6)
+    visits = LossAwareTimesteps(draws, bins=bins, memory=1e6)
     u = torch.linspace(0, 1, 4001)[:-1, None]
     visits.learn(u, torch.ones_like(u), steep(u))
     return visits
 
 
-def ways() -> dict[str, Callable[[int], Visits]]:
+def ways() -> dict[str, Callable[[int], TimestepSampler]]:
     """Every way to choose."""
     return {
-        "uniform": Uniform,
-        "stratified": Stratified,
-        "tabulated": lambda n: Tabulated(torch.tensor([1.0, 5.0, 0.5, 2.0, 9.0]), n),
-        "new": lambda n: Importance(n, bins=BINS),
+        "uniform": UniformTimesteps,
+        "stratified": StratifiedTimesteps,
+        "tabulated": lambda n: TabulatedTimesteps(torch.tensor([1.0, 5.0, 0.5, 2.0, 9.0]), n),
+        "new": lambda n: LossAwareTimesteps(n, bins=BINS),
         "taught": lambda n: taught(n),
     }
 
@@ -66,7 +81,7 @@ def test_places_and_weights_integrate_whatever_is_asked(way: str, draws: int) ->
         assert_mean(found, expected, name=way)
 
 
-class Midpoints(Visits):
+class Midpoints(TimestepSampler):
     """The middles of even pieces: quadrature, for what is smooth."""
 
     def forward(
@@ -87,7 +102,7 @@ def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None
     """
     model, visits = bent(steps, Cosine(clean=6.0, noisy=-4.0)), ways()[way](2)
     x = torch.tensor([[0.3, -1.0], [1.5, 0.2], [-0.6, 0.1]])
-    objectives = (Bound(), Simple(), MinSNR(0.5), Sigmoid(-1.0), Weighted(torch.sigmoid))
+    objectives = (Bound(), Simple(), MinSNR(0.5), SigmoidWeight(-1.0), Weighted(torch.sigmoid))
     with torch.no_grad(), constant_noise(real(0.4, -0.7)):
         full = model.elbo(x, Midpoints(1000) if steps is None else None)
         few = [model.elbo(x, visits) for _ in range(40)]
@@ -111,7 +126,7 @@ def test_the_density_is_the_root_of_the_second_moment() -> None:
 
     Changed: ``sqrt`` left out of ``masses``.
     """
-    visits = Importance(bins=3, floor=0.1, memory=1e9)
+    visits = LossAwareTimesteps(bins=3, floor=0.1, memory=1e9)
     u = torch.rand(6000, 2)
     bin_of = (u * 3).long()
     cost = torch.tensor([1.0, 2.0, 6.0])[bin_of] * torch.where(torch.rand_like(u) < 0.5, 0.0, 2.0)
@@ -126,7 +141,7 @@ def test_the_density_is_the_root_of_the_second_moment() -> None:
 
 def test_old_costs_are_forgotten() -> None:
     """After many visits at another cost, the first one counts ``exp(-visits / memory)``."""
-    visits = Importance(bins=2, memory=50.0)
+    visits = LossAwareTimesteps(bins=2, memory=50.0)
     for cost in [1.0] * 500 + [3.0] * 100:
         visits.learn(
             torch.tensor([[0.25, 0.75]]), torch.ones(1, 2), torch.tensor([[cost, 2 * cost]])
@@ -141,7 +156,7 @@ def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
 
     Changed: ``t - width`` to ``t + width`` in ``_overlaps``.
     """
-    visits = Importance(bins=10, floor=1e-9, memory=1e9, least=1)
+    visits = LossAwareTimesteps(bins=10, floor=1e-9, memory=1e9, least=1)
     t = (torch.arange(steps) + 1.0)[None] / steps
     for _ in range(10):
         visits.learn(t, torch.full_like(t, 1 / steps), t)
@@ -153,7 +168,7 @@ def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
 
 def test_visits_are_even_until_every_bin_is_known_and_never_rarer_than_the_floor() -> None:
     """Ten visits of each bin; then weights stay below one over the floor."""
-    visits = Importance(bins=4, floor=0.2)
+    visits = LossAwareTimesteps(bins=4, floor=0.2)
     u = torch.tensor([[0.1, 0.4, 0.6]]).repeat(30, 1)
     visits.learn(u, torch.ones_like(u), u)
     assert visits.masses().tolist() == [0.25] * 4
@@ -178,7 +193,7 @@ def test_a_cost_that_is_no_number_is_not_remembered() -> None:
 
 def test_float32_places_stay_below_one_and_inside_their_bins() -> None:
     """Also where almost all mass is in one bin."""
-    visits = Tabulated(torch.tensor([1.0, 1e-12, 1e-12, 1.0]))
+    visits = TabulatedTimesteps(torch.tensor([1.0, 1e-12, 1e-12, 1.0]))
     u, weight = visits(100_001, torch.float32)
     assert float(u.max()) < 1
     assert bool(weight.isfinite().all())
@@ -199,7 +214,7 @@ def test_an_objective_teaches_its_visits_in_training_alone() -> None:
         lambda v: Weighted(torch.sigmoid, v),
         lambda v: Bound(v),
     ):
-        visits, other = Importance(bins=4), Importance(bins=4)
+        visits, other = LossAwareTimesteps(bins=4), LossAwareTimesteps(bins=4)
         objective = make(visits)
         objective.eval()(model, x)
         assert float(visits.seen.sum()) == 0
@@ -222,7 +237,7 @@ def test_an_objective_teaches_its_visits_in_training_alone() -> None:
 
 def test_a_model_without_levels_teaches_nothing() -> None:
     """A diffusion of one latent has no step to choose."""
-    visits = Importance()
+    visits = LossAwareTimesteps()
     Bound(visits).train()(Diffusion(2, steps=1, width=8), torch.randn(4, 2))
     assert float(visits.seen.sum()) == 0
 
@@ -232,18 +247,21 @@ def test_importance_makes_a_steep_cost_less_noisy() -> None:
 
     Changed: ``self.draws.learn`` left out of ``Objective.forward``.
     """
-    model, visits = exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None), Importance()
+    model, visits = (
+        exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None),
+        LossAwareTimesteps(),
+    )
     objective = Bound(visits).train()
     with torch.no_grad():
         for _ in range(30):
             objective(model, torch.randn(128, 2))
         x = torch.randn(8, 2)
 
-        def losses(draws: Draws) -> Tensor:
+        def losses(draws: Timesteps) -> Tensor:
             bound = Bound(draws).eval()
             return torch.stack([bound(model, x)[0] for _ in range(120)])
 
-        learned, strata = losses(visits), losses(Stratified())
+        learned, strata = losses(visits), losses(StratifiedTimesteps())
     assert_equal_means(learned, strata)
     assert float(learned.var()) < 0.3 * float(strata.var())
 
@@ -257,14 +275,14 @@ def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
     Changed: the sign of ``mean`` in ``EDM.weight``; the factor 2.
     """
     for schedule in (LinearLogSNR(20.0, -12.0), Cosine(clean=16.0, noisy=-12.0)):
-        u, weight = EDM.visits(schedule, bins=4096)(20_000, torch.float64)
+        u, weight = EDMWeight.visits(schedule, bins=4096)(20_000, torch.float64)
         log_snr = schedule.log_snr(u)
         log_sigma = (-0.5 * log_snr).flatten()
         # Even cover of the law: errors far below those of independent draws.
         assert float(log_sigma.mean()) == pytest.approx(-1.2, abs=2e-3)
         assert float(log_sigma.std()) == pytest.approx(1.2, abs=2e-3)
         inner = (log_snr > -3) & (log_snr < 8)
-        paid = weight * EDM().weight(log_snr) * 0.5 * -schedule.slope(u)
+        paid = weight * EDMWeight().weight(log_snr) * 0.5 * -schedule.slope(u)
         sigma = (-0.5 * log_snr).exp()
         stated = (sigma.square() + 0.25) / (sigma.square() * 0.25) * sigma.square()
         torch.testing.assert_close(paid[inner], stated[inner], rtol=2e-2, atol=0)
@@ -273,19 +291,22 @@ def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
 def test_settings_that_are_none_are_refused() -> None:
     """Each names what to do instead."""
     with pytest.raises(ValueError, match="small mass instead"):
-        Tabulated(torch.tensor([1.0, 0.0]))
+        TabulatedTimesteps(torch.tensor([1.0, 0.0]))
     with pytest.raises(ValueError, match="floor=0"):
-        Importance(floor=0.0)
+        LossAwareTimesteps(floor=0.0)
     with pytest.raises(ValueError, match="bins=1"):
-        Importance(bins=1)
+        LossAwareTimesteps(bins=1)
     with pytest.raises(ValueError, match="memory=5"):
-        Importance(memory=5.0)
+        LossAwareTimesteps(memory=5.0)
     with pytest.raises(ValueError, match="draws=0"):
-        Uniform(0)
+        UniformTimesteps(0)
 
 
 def test_they_print_their_settings_and_not_what_they_learned() -> None:
     """A checkpoint remembers a run by this."""
-    assert repr(taught()) == repr(Importance(bins=BINS, memory=1e6))
-    assert "floor=0.1" in repr(Bound(Importance()))
-    assert repr(MinSNR(draws=Uniform(2))) == "MinSNR(\n  gamma=5.0\n  (draws): Uniform(draws=2)\n)"
+    assert repr(taught()) == repr(LossAwareTimesteps(bins=BINS, memory=1e6))
+    assert "floor=0.1" in repr(Bound(LossAwareTimesteps()))
+    assert (
+        repr(MinSNR(draws=UniformTimesteps(2)))
+        == "MinSNR(\n  gamma=5.0\n  (draws): Uniform(draws=2)\n)"
+    )

@@ -15,17 +15,24 @@ from scipy.stats import norm
 from torch import Tensor
 
 from genmod import denoisers
-from genmod.denoisers import Data, FlowVelocity, Noise, Score, Target, Velocity
+from genmod.denoisers import (
+    DataTarget,
+    FlowVelocityTarget,
+    NoiseTarget,
+    ScoreTarget,
+    Target,
+    VelocityTarget,
+)
 from genmod.elbo import Rate
 from genmod.objectives import (
-    EDM,
     P2,
     Bound,
     BoundWeighted,
+    EDMWeight,
     Explanation,
     MinSNR,
     NoiseWeighted,
-    Sigmoid,
+    SigmoidWeight,
     Simple,
     TruncatedSNR,
     Weighted,
@@ -48,7 +55,7 @@ def squared_errors(target: Target) -> Tensor:
     x, eps, guess = torch.randn(3, len(LOG_SNR))
     z = alpha * x + sigma * eps
     off = target.output(x, z, alpha, sigma) - target.output(guess, z, alpha, sigma)
-    wrong = Noise().output(x, z, alpha, sigma) - Noise().output(guess, z, alpha, sigma)
+    wrong = NoiseTarget().output(x, z, alpha, sigma) - NoiseTarget().output(guess, z, alpha, sigma)
     return off.square() / wrong.square()
 
 
@@ -71,13 +78,13 @@ def test_min_snr_is_a_minimum_for_every_prediction(gamma: float) -> None:
     found = MinSNR(gamma).weight(LOG_SNR)
     smaller = torch.minimum(SNR, torch.full_like(SNR, gamma))
     forms = {
-        Data(): smaller,
-        Noise(): smaller / SNR,
-        Velocity(): smaller / (SNR + 1),
-        Score(): smaller / (SNR * (SNR + 1)),
-        FlowVelocity(): smaller / (SNR.sqrt() + 1).square(),
-        denoisers.EDM(0.5): smaller / (SNR + 4),
-        denoisers.EDM(1.0): smaller / (SNR + 1),
+        DataTarget(): smaller,
+        NoiseTarget(): smaller / SNR,
+        VelocityTarget(): smaller / (SNR + 1),
+        ScoreTarget(): smaller / (SNR * (SNR + 1)),
+        FlowVelocityTarget(): smaller / (SNR.sqrt() + 1).square(),
+        denoisers.EDMTarget(0.5): smaller / (SNR + 4),
+        denoisers.EDMTarget(1.0): smaller / (SNR + 1),
     }
     for target, weight in forms.items():
         torch.testing.assert_close(found, weight * squared_errors(target), rtol=1e-6, atol=0)
@@ -89,10 +96,10 @@ def test_the_truncated_snr_is_the_larger_of_two_errors() -> None:
     """max(|x - x_hat|^2, |eps - eps_hat|^2) itself. Flipped: ``clamp(min=1)`` to ``max``."""
     found = TruncatedSNR().weight(LOG_SNR)
     torch.testing.assert_close(
-        found, torch.maximum(squared_errors(Data()), torch.ones(43)), rtol=1e-6, atol=0
+        found, torch.maximum(squared_errors(DataTarget()), torch.ones(43)), rtol=1e-6, atol=0
     )
     stated = torch.maximum(SNR, torch.ones_like(SNR))
-    torch.testing.assert_close(found, stated * squared_errors(Data()), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, stated * squared_errors(DataTarget()), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
@@ -115,7 +122,7 @@ def test_sigmoid_in_the_bound_is_the_papers_of_the_data(bias: float) -> None:
     rate = steps(MIDDLE, t, error)
     stated = 0.5 * gap * math.exp(bias) * (log_snr - bias).sigmoid() * (-log_snr).exp() * error
     torch.testing.assert_close(
-        Sigmoid(bias).per_level(rate)[:, 0], stated.detach(), rtol=1e-9, atol=0
+        SigmoidWeight(bias).per_level(rate)[:, 0], stated.detach(), rtol=1e-9, atol=0
     )
 
 
@@ -137,7 +144,7 @@ def test_edm_is_an_expectation_over_log_normal_noise(schedule: Schedule) -> None
     expected = torch.trapezoid(density * stated, log_sigma)
     t = (torch.arange(200_000) + 0.5) / 200_000
     sigma = (-0.5 * schedule.log_snr(t)).exp()
-    found = EDM().per_level(steps(schedule, t, square(sigma) / sigma.square())).mean()
+    found = EDMWeight().per_level(steps(schedule, t, square(sigma) / sigma.square())).mean()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
@@ -147,7 +154,7 @@ def test_edm_visits_far_ends_as_often_as_its_law_says(ends: tuple[float, float])
 
     Flipped: the sign of ``mean``.
     """
-    found = EDM.visits(LinearLogSNR(*ends), bins=64).masses
+    found = EDMWeight.visits(LinearLogSNR(*ends), bins=64).masses
     z = (-0.5 * torch.linspace(*ends, 65).numpy() + 1.2) / 1.2
     # A bin beyond the middle by the upper tails, one before it by the lower: no digits are lost.
     upper, lower = norm.sf(z[:-1]) - norm.sf(z[1:]), norm.cdf(z[1:]) - norm.cdf(z[:-1])
@@ -202,7 +209,7 @@ def test_a_weight_of_the_noise_is_one_of_the_bound(schedule: Schedule) -> None:
 def test_weights_of_the_bound_know_no_schedule_and_those_of_the_noise_do() -> None:
     """On the log-SNRs that two schedules share."""
     one, other = LinearLogSNR(8.0, -6.0), Cosine(clean=8.0, noisy=-6.0)
-    for objective in (Bound(), Sigmoid(-1.0), EDM(), Weighted(torch.sigmoid)):
+    for objective in (Bound(), SigmoidWeight(-1.0), EDMWeight(), Weighted(torch.sigmoid)):
         torch.testing.assert_close(explain(objective, one).weight, explain(objective, other).weight)
     for noise in (Simple(), MinSNR(), P2(), TruncatedSNR()):
         ratio = explain(noise, one).weight / explain(noise, other).weight
@@ -214,7 +221,7 @@ def test_the_steps_alone_or_with_the_rest_of_the_bound() -> None:
     elbo = bent(None).elbo(torch.randn(8, 2), 4)
     rest = elbo.rates["prior"].total - elbo.reconstruction
     own = Weighted(lambda log_snr: (-1 - log_snr).sigmoid()).cost(elbo)
-    torch.testing.assert_close(own, rest + Sigmoid(-1.0).cost(elbo))
+    torch.testing.assert_close(own, rest + SigmoidWeight(-1.0).cost(elbo))
 
 
 # ---------------------------------------------------------------------- refusals
@@ -226,9 +233,9 @@ def test_settings_that_are_none_are_refused() -> None:
         (lambda: MinSNR(0.0), "gamma=0"),
         (lambda: P2(gamma=-1.0), "gamma=-1"),
         (lambda: P2(k=0.0), "k=0"),
-        (lambda: Sigmoid(math.nan), "bias=nan"),
-        (lambda: EDM(std=0.0), "std=0"),
-        (lambda: EDM(data_std=-1.0), "data_std=-1"),
+        (lambda: SigmoidWeight(math.nan), "bias=nan"),
+        (lambda: EDMWeight(std=0.0), "std=0"),
+        (lambda: EDMWeight(data_std=-1.0), "data_std=-1"),
         (lambda: explain(Bound(), MIDDLE, points=1), "points=1"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -241,7 +248,7 @@ def test_a_rate_without_errors_is_refused() -> None:
     bare = replace(elbo.rates["steps"], share=None)
     with pytest.raises(ValueError, match="share of time"):
         Simple().cost(replace(elbo, rates={"steps": bare}))
-    for objective in (Simple(), Sigmoid(0.0)):
+    for objective in (Simple(), SigmoidWeight(0.0)):
         with pytest.raises(ValueError, match="without denoising steps"):
             objective.cost(replace(elbo, rates={}))
 
@@ -250,7 +257,7 @@ def test_settings_are_printed() -> None:
     """A checkpoint remembers an objective by this."""
     assert repr(MinSNR(3.0)) == "MinSNR(gamma=3.0, draws=1)"
     assert repr(P2(0.5)) == "P2(gamma=0.5, k=1.0, draws=1)"
-    assert repr(Sigmoid(-3.0, draws=2)) == "Sigmoid(bias=-3.0, draws=2)"
-    assert repr(EDM()) == "EDM(mean=-1.2, std=1.2, data_std=0.5, draws=1)"
-    assert issubclass(Sigmoid, BoundWeighted)
+    assert repr(SigmoidWeight(-3.0, draws=2)) == "Sigmoid(bias=-3.0, draws=2)"
+    assert repr(EDMWeight()) == "EDM(mean=-1.2, std=1.2, data_std=0.5, draws=1)"
+    assert issubclass(SigmoidWeight, BoundWeighted)
     assert isinstance(explain(Bound(), MIDDLE), Explanation)

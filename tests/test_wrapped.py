@@ -11,20 +11,20 @@ from torch import Tensor
 
 from genmod.denoisers import (
     Calibrated,
-    Data,
+    DataTarget,
     Denoised,
     Denoiser,
     GaussianDenoiser,
     Guided,
     Learned,
-    Noise,
-    Velocity,
+    NoiseTarget,
+    VelocityTarget,
     calibrate,
 )
+from genmod.diffusion import Analytic, DiffusionPrior, LearnedInterpolation
 from genmod.inverse import DPS, MMPS, Mask, PiGDM, RePaint
 from genmod.models import Diffusion, with_denoiser
-from genmod.priors import Denoising
-from genmod.samplers import Analytic, Ancestral, Euler, LearnedInterpolation
+from genmod.samplers import Ancestral, Euler
 from genmod.schedules import LinearBeta, LinearLogSNR, ZeroTerminalSNR
 
 F64 = torch.float64
@@ -32,7 +32,7 @@ ZERO = ZeroTerminalSNR(LinearBeta(1000))
 FIRST = Mask(torch.tensor([True, False]))
 
 
-def network(target: Noise | Data | Velocity, outputs: int = 2) -> Learned:
+def network(target: NoiseTarget | DataTarget | VelocityTarget, outputs: int = 2) -> Learned:
     """A small network read through a target."""
 
     class Told(torch.nn.Module):
@@ -49,7 +49,7 @@ def network(target: Noise | Data | Velocity, outputs: int = 2) -> Learned:
 Y = torch.tensor([[1.0]])
 WRAPPERS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "guided": lambda d: Guided(d, 2.0),
-    "worse": lambda d: Guided(network(Velocity()), 2.0, worse=d),
+    "worse": lambda d: Guided(network(VelocityTarget()), 2.0, worse=d),
     "calibrated": lambda d: Calibrated(d, torch.tensor([-1.0, 1.0]), torch.tensor([0.5, 0.5])),
     "mmps": lambda d: MMPS(d, FIRST, Y, std=0.1),
     "pigdm": lambda d: PiGDM(d, FIRST, Y, std=0.1),
@@ -63,17 +63,17 @@ def test_a_wrapper_refuses_what_its_denoiser_refuses(name: str) -> None:
 
     Flipped: each ``check`` left out.
     """
-    refused = WRAPPERS[name](network(Noise()))
+    refused = WRAPPERS[name](network(NoiseTarget()))
     with pytest.raises(ValueError, match="divides by alpha"):
-        Denoising(refused, ZERO, (2,))
+        DiffusionPrior(refused, ZERO, (2,))
     with pytest.raises(ValueError, match="divides by alpha"):
         Euler(refused, ZERO).step(torch.zeros(1, 2), torch.ones(1), torch.zeros(1))
-    Denoising(refused, LinearLogSNR(), (2,))
+    DiffusionPrior(refused, LinearLogSNR(), (2,))
 
 
 def test_a_posterior_needs_an_end_at_which_a_jacobian_says_something() -> None:
     """The measurement's correction divides by alpha, whatever the network predicts."""
-    model = Diffusion(2, denoiser=network(Velocity()), schedule=ZERO, steps=5)
+    model = Diffusion(2, denoiser=network(VelocityTarget()), schedule=ZERO, steps=5)
     with pytest.raises(ValueError, match="MMPS under a schedule that ends at log-SNR -40"):
         with_denoiser(model, lambda d: MMPS(d, FIRST, Y, std=0.1))
     for sampler in (DPS(operator=FIRST, y=Y), RePaint(operator=FIRST, y=Y)):
@@ -91,7 +91,7 @@ def test_a_wrapper_passes_on_what_is_said_of_the_reverse_variance(name: str) -> 
         def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
             return inner(z, log_snr)
 
-    inner = network(Velocity(), outputs=4)
+    inner = network(VelocityTarget(), outputs=4)
     z, log_snr, labels = torch.randn(3, 2), torch.zeros(3), torch.zeros(3, dtype=torch.long)
     said = WRAPPERS[name](Twice())(z, log_snr, labels).interpolation
     wanted = inner(z, log_snr).interpolation
@@ -103,7 +103,7 @@ def test_a_wrapper_passes_on_what_is_said_of_the_reverse_variance(name: str) -> 
 def test_the_chain_of_a_learned_variance_takes_a_measurement() -> None:
     """By a wrapped denoiser, and by the two samplers with the same variance."""
     variance = LearnedInterpolation()
-    model = Diffusion(2, denoiser=network(Velocity(), outputs=4), steps=6, variance=variance)
+    model = Diffusion(2, denoiser=network(VelocityTarget(), outputs=4), steps=6, variance=variance)
     told = with_denoiser(model, lambda d: MMPS(d, FIRST, Y, std=0.1))
     assert told.sample(4).shape == (4, 2)
     for sampler in (

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
-from genmod.compare.events import Began, Ended, Event, Failed, Moved, Scored
+from genmod.compare.events import Began, Ended, Event, Failed, Progressed, Scored
 from genmod.training.progress import columns
 
 
@@ -43,7 +43,7 @@ class Display:
             case Began(name, steps):
                 self.steps[name] = steps
                 self.rows[name] = self.progress.add_task(name, total=steps, said="")
-            case Moved(name, step, said):
+            case Progressed(name, step, said):
                 self.progress.update(self.rows[name], completed=step, said=said)
             case Scored(name):
                 said = "trained; scoring the test part"

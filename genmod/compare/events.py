@@ -21,7 +21,7 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Moved:
+class Progressed:
     """A member made steps.
 
     Args:
@@ -62,5 +62,5 @@ class Failed:
     message: str
 
 
-Event: TypeAlias = Began | Moved | Scored | Ended | Failed
+Event: TypeAlias = Began | Progressed | Scored | Ended | Failed
 Tell: TypeAlias = Callable[[Event], None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.data import Coins, Dataset
+from genmod.data import BernoulliPixels, Dataset
 
 _BYTE = 256
 """How many levels fit a byte."""
@@ -65,7 +65,7 @@ class Packed:
             test=_large(self.test),
             bins=self.bins,
             labels=self.labels,
-            redraw=None if self.gray is None else Coins(_large(self.gray), self.levels),
+            redraw=None if self.gray is None else BernoulliPixels(_large(self.gray), self.levels),
             floors=self.floors,
             context_dropout=self.context_dropout,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from genmod.compare.events import Began, Ended, Failed, Moved, Scored, Tell
+from genmod.compare.events import Began, Ended, Failed, Progressed, Scored, Tell
 from genmod.compare.member import Member, Setting, select
 from genmod.compare.shelf import Record, Shelf, asked
 from genmod.data import Dataset
@@ -136,7 +136,7 @@ def _train(
         data,
         work.seed,
         work.shelf.checkpoint(member.slug),
-        lambda step, said: tell(Moved(name, step, said)),
+        lambda step, said: tell(Progressed(name, step, said)),
     )
     for step in steps:
         if step.number % plan.every == 0:

@@ -7,7 +7,7 @@ which :class:`Prompts` find in words.
 """
 
 from genmod.data.binarized import binarized as binarized
-from genmod.data.coins import Coins as Coins
+from genmod.data.coins import BernoulliPixels as BernoulliPixels
 from genmod.data.conditional import conditional as conditional
 from genmod.data.images import digits as digits
 from genmod.data.images import fashion_mnist as fashion_mnist

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.data.coins import Coins
+from genmod.data.coins import BernoulliPixels
 from genmod.data.splits import Dataset
 
 _FLIPS = 0xF11B
@@ -50,7 +50,7 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
         "gray levels: integers with bins of at least 3",
         "pass bins=... to genmod.data.dataset; bits need no binarization",
     )
-    coins = [Coins(part, data.bins or 0) for part in data.parts().values()]
+    coins = [BernoulliPixels(part, data.bins or 0) for part in data.parts().values()]
     train, validation, test = (_flip(each, seed, place) for place, each in enumerate(coins))
     return Dataset(
         name=f"binarized {data.name}",
@@ -65,7 +65,7 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
     )
 
 
-def _flip(coins: Coins, seed: int, place: int) -> Tensor:
+def _flip(coins: BernoulliPixels, seed: int, place: int) -> Tensor:
     """The bits of the part at a place, each part with noise of its own; row by row, whatever the rest."""
     bits = torch.empty_like(coins.gray)
     for start in range(0, len(coins), _BLOCK):

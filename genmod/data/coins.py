@@ -28,7 +28,7 @@ from genmod.checks import check_integers
 
 
 @dataclass(frozen=True, eq=False)
-class Coins:
+class BernoulliPixels:
     """Rows of coins, and how to flip them.
 
     Args:
@@ -39,7 +39,7 @@ class Coins:
     Raises:
         ValueError: values outside ``0 .. bins - 1``.
 
-    >>> fair = Coins(torch.tensor([[0, 1, 2]]), bins=3)
+    >>> fair = BernoulliPixels(torch.tensor([[0, 1, 2]]), bins=3)
     >>> fair.entropy()  # only the coin in the middle can surprise: log 2
     tensor([0.6931], dtype=torch.float64)
     """
@@ -58,9 +58,9 @@ class Coins:
         """Where the coins are flipped."""
         return self.gray.device
 
-    def to(self, device: torch.device) -> Coins:
+    def to(self, device: torch.device) -> BernoulliPixels:
         """The same coins elsewhere."""
-        return Coins(self.gray.to(device), self.bins)
+        return BernoulliPixels(self.gray.to(device), self.bins)
 
     def flip(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """One flip of every coin: bits as integers, like the rows.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.nn import NOTHING
+from genmod.nn import NULL_LABEL
 
 Names: TypeAlias = tuple[tuple[str, ...], ...]
 """For each label, what it is called: the customary name first."""
@@ -83,7 +83,7 @@ class Prompts:
 
     def name(self, label: int) -> str:
         """The customary name of a label; the empty prompt for nothing told."""
-        return "" if label == NOTHING else self.names[label][0]
+        return "" if label == NULL_LABEL else self.names[label][0]
 
     def encode(self, texts: Iterable[str]) -> Tensor:
         """The label of each prompt, ``(B,)``; an empty prompt tells nothing.
@@ -98,7 +98,7 @@ class Prompts:
     def _label(self, text: str) -> int:
         words = _words(text)
         if not words:
-            return NOTHING
+            return NULL_LABEL
         found, start, phrases = set(), 0, self._phrases()
         while start < len(words):
             match = next((p for p in phrases if tuple(words[start : start + len(p)]) == p), None)

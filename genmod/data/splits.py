@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.data.coins import Coins
+from genmod.data.coins import BernoulliPixels
 from genmod.data.values import Array, check_values, numbers
 from genmod.types import Shape
 
@@ -55,7 +55,7 @@ class Dataset:
     test: Tensor
     bins: int | None = None
     labels: Mapping[str, Tensor] | None = None
-    redraw: Coins | None = None
+    redraw: BernoulliPixels | None = None
     floors: Tensor | None = None
     context_dropout: float | None = None
 
@@ -115,7 +115,7 @@ class Dataset:
         if labels is not None:
             labels = {**labels, split: labels[split][:rows]}
         if redraw is not None and split == "train":
-            redraw = Coins(redraw.gray[:rows], redraw.bins)
+            redraw = BernoulliPixels(redraw.gray[:rows], redraw.bins)
         if floors is not None and split == "test":
             floors = floors[:rows]
         train, validation, test = parts.values()
@@ -252,7 +252,7 @@ def _check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> 
     require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")
 
 
-def _check_redraw(redraw: Coins, train: Tensor, bins: int | None) -> None:
+def _check_redraw(redraw: BernoulliPixels, train: Tensor, bins: int | None) -> None:
     require(
         bins == 2 and redraw.gray.shape == train.shape,
         f"coins of shape {tuple(redraw.gray.shape)} for a training part of shape "

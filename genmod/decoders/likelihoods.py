@@ -12,7 +12,7 @@ from genmod import distributions
 from genmod.bins import Bins
 from genmod.checks import require
 from genmod.decoders.base import Decoder
-from genmod.decoders.scales import Fixed, Global, Predicted, Scale
+from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
 from genmod.elbo import Measure
 from genmod.nn import outputs
 from genmod.schedules import Schedule
@@ -23,7 +23,7 @@ _BROAD = 0.1
 """The narrowest scale a customary decoder starts from, where levels lie in [-1, 1]."""
 
 
-class Bernoulli(Decoder):
+class BernoulliDecoder(Decoder):
     """Bits: the network gives the log-odds of each.
 
     Args:
@@ -44,7 +44,7 @@ class Bernoulli(Decoder):
         return "p(x | z) = Bernoulli(x; sigmoid(d(z)))"
 
 
-class Categorical(Decoder):
+class CategoricalDecoder(Decoder):
     """Levels without an order: the network gives the logits of each entry's levels.
 
     Args:
@@ -67,12 +67,12 @@ class Categorical(Decoder):
         return "p(x | z) = Categorical(x; softmax(d(z)))"
 
 
-class LocationScale(Decoder):
+class LocationScaleDecoder(Decoder):
     """A location that the network gives for each entry, and a scale.
 
     Args:
         network: the location of each entry of ``x``; and its log-scale after that, with
-            :class:`~genmod.decoders.Predicted`.
+            :class:`~genmod.decoders.PredictedScale`.
         shape: the event shape of ``x``.
         scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned.
         bins: how many levels, for integer data.
@@ -85,7 +85,7 @@ class LocationScale(Decoder):
     ) -> None:
         super().__init__(shape, Measure.DENSITY if bins is None else Measure.MASS, bins)
         self.network = network
-        self.scale = scale if isinstance(scale, Scale) else Fixed(scale)
+        self.scale = scale if isinstance(scale, Scale) else FixedScale(scale)
 
     def both(self, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The location and the log-scale of each entry."""
@@ -98,31 +98,31 @@ class LocationScale(Decoder):
 
     def formula(self) -> str:
         """The decoder as it would stand on paper."""
-        spread = {Fixed: "s", Global: "s"}.get(type(self.scale), "s_i")
-        spread = "s_i(z)" if isinstance(self.scale, Predicted) else spread
+        spread = {FixedScale: "s", GlobalScale: "s"}.get(type(self.scale), "s_i")
+        spread = "s_i(z)" if isinstance(self.scale, PredictedScale) else spread
         return f"p(x | z) = {self.name}(x; d(z), {spread})"
 
 
-class Gaussian(LocationScale):
-    """Real numbers: ``N(d(z), std^2)`` for each entry (see :class:`LocationScale`)."""
+class GaussianDecoder(LocationScaleDecoder):
+    """Real numbers: ``N(d(z), std^2)`` for each entry (see :class:`LocationScaleDecoder`)."""
 
     name = "N"
 
     def __init__(
         self, network: nn.Module, shape: Shape, scale: Scale | float | None = None
     ) -> None:
-        super().__init__(network, shape, Global() if scale is None else scale)
+        super().__init__(network, shape, GlobalScale() if scale is None else scale)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Normal:
         """The distribution of each row."""
         return distributions.Normal(*self.both(state, context))
 
 
-class Binned(LocationScale):
-    """Integers: a distribution on [-1, 1], integrated over bins (see :class:`LocationScale`).
+class BinnedDecoder(LocationScaleDecoder):
+    """Integers: a distribution on [-1, 1], integrated over bins (see :class:`LocationScaleDecoder`).
 
     Args:
-        network: as for :class:`LocationScale`.
+        network: as for :class:`LocationScaleDecoder`.
         shape: the event shape of ``x``.
         bins: how many levels.
         scale: one learned number that starts at the width of a bin, by default.
@@ -134,7 +134,9 @@ class Binned(LocationScale):
         self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
     ) -> None:
         levels = Bins(bins)
-        super().__init__(network, shape, Global(levels.width) if scale is None else scale, bins)
+        super().__init__(
+            network, shape, GlobalScale(levels.width) if scale is None else scale, bins
+        )
         self.levels = levels
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Discretized:
@@ -142,19 +144,19 @@ class Binned(LocationScale):
         return self.law(*self.both(state, context), self.levels)
 
 
-class DiscretizedLogistic(Binned):
+class DiscretizedLogisticDecoder(BinnedDecoder):
     """Integers: a logistic distribution on [-1, 1], integrated over bins."""
 
     name, law = "Logistic over bins", distributions.DiscretizedLogistic
 
 
-class DiscretizedGaussian(Binned):
+class DiscretizedGaussianDecoder(BinnedDecoder):
     """Integers: a normal distribution on [-1, 1], integrated over bins."""
 
     name, law = "N over bins", distributions.DiscretizedNormal
 
 
-class DiscretizedMixture(Decoder):
+class DiscretizedMixtureDecoder(Decoder):
     """Integers: a mixture of logistic distributions on [-1, 1] for each entry, integrated over bins.
 
     For data with favorite levels, such as a background, that one bump cannot hold beside the rest.
@@ -189,7 +191,10 @@ class DiscretizedMixture(Decoder):
         super().__init__(shape, Measure.MASS, bins)
         require(components >= 1, f"components={components}", "at least 1", "5 are customary")
         self.network, self.levels, self.components = network, Bins(bins), components
-        self.schedule, self.begin = around, (1.0, 0.0) if around is None else around.beginning()
+        self.schedule, self.begin = (
+            around,
+            (1.0, 0.0) if around is None else around.scales_at_zero(),
+        )
         centers = (2 * torch.arange(components) + 1) / components - 1
         self.register_buffer(
             "offsets", centers.reshape(-1, *[1] * len(self.shape)), persistent=False
@@ -245,13 +250,13 @@ def likelihood(
     """
     entries = size(shape)
     if bins == 2 and scale is None:
-        return Bernoulli(network(entries), shape)
+        return BernoulliDecoder(network(entries), shape)
     if bins is None:
-        chosen: Scale | float = Global() if scale is None else scale
+        chosen: Scale | float = GlobalScale() if scale is None else scale
     else:
         # As narrow as a bin of 256, it would begin with 80 bits a pixel and steps to match.
-        chosen = Predicted(max(Bins(bins).width, _BROAD)) if scale is None else scale
+        chosen = PredictedScale(max(Bins(bins).width, _BROAD)) if scale is None else scale
     count = entries * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
     if bins is None:
-        return Gaussian(network(count), shape, chosen)
-    return DiscretizedLogistic(network(count), shape, bins, chosen)
+        return GaussianDecoder(network(count), shape, chosen)
+    return DiscretizedLogisticDecoder(network(count), shape, bins, chosen)

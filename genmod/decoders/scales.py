@@ -23,7 +23,7 @@ class Scale(nn.Module, ABC):
         """The log-scale, to broadcast against ``(B, *event)``; ``said`` is ``(B, outputs, *event)``."""
 
 
-class Fixed(Scale):
+class FixedScale(Scale):
     """One number that is never learned.
 
     Args:
@@ -44,7 +44,7 @@ class Fixed(Scale):
         return f"{self.value:g}"
 
 
-class Global(Scale):
+class GlobalScale(Scale):
     """One number for all entries, learned.
 
     Args:
@@ -63,7 +63,7 @@ class Global(Scale):
         return self.log_scale
 
 
-class PerDimension(Scale):
+class PerDimensionScale(Scale):
     """One number for each entry of ``x``, the same for all samples, learned.
 
     Args:
@@ -81,7 +81,7 @@ class PerDimension(Scale):
         return self.log_scale[None]
 
 
-class Predicted(Scale):
+class PredictedScale(Scale):
     """One number for each entry of each sample, said by the network.
 
     Args:

@@ -9,11 +9,11 @@ from genmod.denoisers.calibrated import Calibrated as Calibrated
 from genmod.denoisers.calibrated import calibrate as calibrate
 from genmod.denoisers.guided import Guided as Guided
 from genmod.denoisers.learned import Learned as Learned
-from genmod.denoisers.targets import EDM as EDM
-from genmod.denoisers.targets import Data as Data
-from genmod.denoisers.targets import FlowVelocity as FlowVelocity
-from genmod.denoisers.targets import Noise as Noise
-from genmod.denoisers.targets import Score as Score
+from genmod.denoisers.targets import DataTarget as DataTarget
+from genmod.denoisers.targets import EDMTarget as EDMTarget
+from genmod.denoisers.targets import FlowVelocityTarget as FlowVelocityTarget
+from genmod.denoisers.targets import NoiseTarget as NoiseTarget
+from genmod.denoisers.targets import ScoreTarget as ScoreTarget
 from genmod.denoisers.targets import Target as Target
-from genmod.denoisers.targets import Velocity as Velocity
+from genmod.denoisers.targets import VelocityTarget as VelocityTarget
 from genmod.denoisers.targets import convert as convert

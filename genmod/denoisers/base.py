@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.schedules import Point, Schedule
-from genmod.shapes import against
+from genmod.shapes import expand_like
 from genmod.types import PerSample, Real
 
 
@@ -25,7 +25,7 @@ class Denoised(NamedTuple):
     """The variance of ``x`` given ``z_t``, entry by entry."""
     interpolation: Tensor | None = None
     """What a network says of the reverse step's variance, entry by entry: 0 for the posterior's, 1
-    for the forward step's (:class:`genmod.samplers.LearnedInterpolation`)."""
+    for the forward step's (:class:`genmod.diffusion.LearnedInterpolation`)."""
 
 
 class Denoiser(nn.Module, ABC):
@@ -58,12 +58,12 @@ class Denoiser(nn.Module, ABC):
 def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None) -> Denoised:
     """Denoise a state of any schedule: scaled to variance one, its noise level given as log-SNR."""
     log_snr = point.log_snr.to(z.dtype)
-    if point.preserving:
+    if point.variance_preserving:
         return denoiser(z, log_snr, context)
-    return denoiser(z / against(torch.hypot(point.alpha, point.sigma), z), log_snr, context)
+    return denoiser(z / expand_like(torch.hypot(point.alpha, point.sigma), z), log_snr, context)
 
 
 def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:
     """The variance-preserving alpha and sigma of a log-SNR, to broadcast against ``z``."""
-    level = against(log_snr, z)
+    level = expand_like(log_snr, z)
     return level.sigmoid().sqrt(), (-level).sigmoid().sqrt()

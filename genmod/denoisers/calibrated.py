@@ -24,7 +24,7 @@ from genmod import random
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser, scales_of
 from genmod.schedules import Schedule
-from genmod.shapes import against
+from genmod.shapes import expand_like
 from genmod.types import PerSample, Real
 
 _ROWS = 1024
@@ -79,7 +79,7 @@ class Calibrated(Denoiser):
         """The denoiser's answer, with the measured variance in it."""
         said = self.denoiser(z, log_snr, context)
         variance = self.error(log_snr) * (-log_snr).exp()
-        return said._replace(variance=against(variance, z).expand_as(z))
+        return said._replace(variance=expand_like(variance, z).expand_as(z))
 
     def check(self, schedule: Schedule) -> None:
         """Refuse what the denoiser itself refuses."""
@@ -99,7 +99,7 @@ def calibrate(
 ) -> Calibrated:
     """Measure a denoiser's error at every noise level, in evaluation mode and without gradients.
 
-    The result is what :class:`genmod.samplers.Analytic` needs to know the best reverse variance of any
+    The result is what :class:`genmod.diffusion.Analytic` needs to know the best reverse variance of any
     number of steps. On the data it is measured on, no other variance that is the same for all samples
     and entries gives a better bound.
 
@@ -134,7 +134,7 @@ def calibrate(
         "pass the context of these samples",
     )
     require(levels >= 2, f"levels={levels}", "at least 2", "64 follow any curve")
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     log_snr = torch.linspace(noisy, clean, levels, dtype=torch.float64)
     was = [(module, module.training) for module in denoiser.modules()]
     denoiser.eval()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser
-from genmod.nn.conditioning import nothing_like
+from genmod.nn.conditioning import null_context
 from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 
@@ -75,7 +75,7 @@ class Guided(Denoiser):
         worse: Denoiser | None = None,
         interval: tuple[float, float] | None = None,
         rescale: float = 0.0,
-        nothing: Callable[[Tensor], Tensor] = nothing_like,
+        nothing: Callable[[Tensor], Tensor] = null_context,
     ) -> None:
         super().__init__()
         require(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser, scales_of
-from genmod.denoisers.targets import Target, Velocity
+from genmod.denoisers.targets import Target, VelocityTarget
 from genmod.nn import outputs
 from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
@@ -18,12 +18,12 @@ class Learned(Denoiser):
     Args:
         network: ``network(z, log_snr)`` or ``network(z, log_snr, context)``, giving as many numbers a
             row as ``z`` has. Any module will do.
-        target: what its output is: :class:`Noise`, :class:`Data`, :class:`Velocity`, :class:`Score`,
+        target: what its output is: :class:`Noise`, :class:`Data`, :class:`VelocityTarget`, :class:`Score`,
             :class:`FlowVelocity` or :class:`EDM`. Velocity by default: its error is bounded at both
             ends of the schedule.
         interpolation: whether the network gives twice as many channels, the second half of which is
             the reverse variance's: -1 for the posterior's, 1 for the forward step's, so that a network
-            that starts at zero starts half-way. What :class:`genmod.samplers.LearnedInterpolation`
+            that starts at zero starts half-way. What :class:`genmod.diffusion.LearnedInterpolation`
             needs.
 
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 15,
@@ -35,7 +35,7 @@ class Learned(Denoiser):
     ) -> None:
         super().__init__()
         self.network = network
-        self.target = target or Velocity()
+        self.target = target or VelocityTarget()
         self.interpolation = interpolation
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
@@ -61,7 +61,7 @@ class Learned(Denoiser):
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that ends noisier than the target can be read at."""
-        noisy = schedule.ends()[1]
+        noisy = schedule.log_snr_range()[1]
         require(
             noisy >= self.target.noisiest,
             f"a network that predicts {self.target} under a schedule that ends at log-SNR {noisy:g}",

@@ -84,7 +84,7 @@ class Target(ABC):
         return f"{type(self).__name__}()"
 
 
-class Noise(Target):
+class NoiseTarget(Target):
     r"""The network predicts :math:`\varepsilon` (Ho et al. 2020, eq. 11)."""
 
     noisiest = NOISIEST
@@ -98,7 +98,7 @@ class Noise(Target):
         return (z - alpha * x_hat) / sigma
 
 
-class Data(Target):
+class DataTarget(Target):
     """The network predicts ``x`` (the lecture's data prediction)."""
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Data(Target):
         return x_hat
 
 
-class Velocity(Target):
+class VelocityTarget(Target):
     r"""The network predicts :math:`v = \alpha\varepsilon - \sigma x` (Salimans, Ho 2022, section 4)."""
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Velocity(Target):
         return (alpha * z - x_hat) / sigma
 
 
-class Score(Target):
+class ScoreTarget(Target):
     r"""The network predicts :math:`\nabla_z \log q(z)` (Song et al. 2021, eq. 7).
 
     It is the score of the variance-preserving state. That of a state ``h`` times as large is its
@@ -140,7 +140,7 @@ class Score(Target):
         return (alpha * x_hat - z) / sigma.square()
 
 
-class FlowVelocity(Target):
+class FlowVelocityTarget(Target):
     r"""The network predicts :math:`u = \varepsilon - x`, the velocity of a rectified flow.
 
     On the straight line :math:`(1 - t) x + t \varepsilon` it is the derivative by ``t``, which runs
@@ -162,7 +162,7 @@ class FlowVelocity(Target):
         return (z - (alpha + sigma) * x_hat) / sigma
 
 
-class EDM(Target):
+class EDMTarget(Target):
     r"""The network is preconditioned: its input and what it is asked for have variance one.
 
     In the paper's variance-exploding state :math:`y = z / \alpha`, of noise :math:`s = \sigma / \alpha`,
@@ -173,7 +173,7 @@ class EDM(Target):
 
     which the table above says of ``z``. The paper's fourth, :math:`c_\text{noise} = \tfrac14 \ln s`, is
     minus an eighth of the log-SNR, which every network here is told. With ``sigma_data = 1`` it is
-    :class:`Velocity` with the other sign.
+    :class:`VelocityTarget` with the other sign.
 
     Args:
         sigma_data: ``d``, the standard deviation of the data as they are noised.
@@ -181,7 +181,7 @@ class EDM(Target):
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based
     Generative Models" (2022), eq. 7 and table 1.
 
-    >>> EDM(0.5)
+    >>> EDMTarget(0.5)
     EDM(sigma_data=0.5)
     """
 
@@ -218,7 +218,7 @@ def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSa
     Args:
         output: in the terms of ``given``, ``(B, *event)``.
         given: the target of the output.
-        wanted: the target it is wanted as; :class:`Data` for ``x_hat``.
+        wanted: the target it is wanted as; :class:`DataTarget` for ``x_hat``.
         z: the state, variance preserving, ``(B, *event)``.
         log_snr: of the state, ``(B,)``.
 
@@ -227,7 +227,7 @@ def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSa
 
     >>> import torch
     >>> z, log_snr = torch.ones(1, 1), torch.zeros(1)
-    >>> convert(torch.zeros(1, 1), Velocity(), Noise(), z, log_snr)
+    >>> convert(torch.zeros(1, 1), VelocityTarget(), NoiseTarget(), z, log_snr)
     tensor([[0.7071]])
     """
     alpha, sigma = scales_of(log_snr, z)

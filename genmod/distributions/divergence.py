@@ -44,17 +44,17 @@ def rate(q: Distribution, p: Distribution, z: Tensor) -> Rate:
     closed = _UNITS.get((type(q), type(p)))
     if closed is not None:
         each = closed(q, p)
-        return Rate.single(event_sum(each), Kind.CLOSED, units(each))
+        return Rate.single(event_sum(each), Kind.ANALYTIC, units(each))
     try:
         nats = kl_divergence(q, p)
     except NotImplementedError:
         return log_ratio(q, p, z)
-    return Rate.single(nats.expand(len(z)), Kind.CLOSED)
+    return Rate.single(nats.expand(len(z)), Kind.ANALYTIC)
 
 
 def log_ratio(q: Distribution, p: Distribution, z: Tensor) -> Rate:
     """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both factorize."""
     if isinstance(q, Factorized) and isinstance(p, Factorized):
         each = q.elementwise(z) - p.elementwise(z)
-        return Rate.single(event_sum(each), Kind.SAMPLED, units(each))
-    return Rate.single(q.log_prob(z) - p.log_prob(z), Kind.SAMPLED)
+        return Rate.single(event_sum(each), Kind.MONTE_CARLO, units(each))
+    return Rate.single(q.log_prob(z) - p.log_prob(z), Kind.MONTE_CARLO)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.bins import Bins
-from genmod.encoders.posteriors import Noised, TopDownPosterior
+from genmod.encoders.posteriors import Posterior as Posterior
 from genmod.types import Batch
-
-Posterior: TypeAlias = Distribution | TopDownPosterior | Noised
-"""A distribution at once; or level by level, given the state above; or noised, at any time."""
 
 
 class Encoder(nn.Module, ABC):
@@ -33,7 +29,7 @@ class Encoder(nn.Module, ABC):
     """An empty tensor that knows the encoder's type: integers become reals of that type."""
 
     @abstractmethod
-    def forward(self, x: Batch, context: Tensor | None = None) -> Posterior:
+    def forward(self, x: Batch, context: Tensor | None = None) -> Posterior | Distribution:
         """The posterior of a batch ``(B, *event)``."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from genmod.nn import outputs
 from genmod.types import Batch, Shape
 
 
-class Dirac(Encoder):
+class DiracEncoder(Encoder):
     """An autoencoder's encoder: one point, no uncertainty.
 
     Args:
@@ -33,7 +33,7 @@ class Dirac(Encoder):
         return "q(z | x) = delta(z - e(x))"
 
 
-class Gaussian(Encoder):
+class GaussianEncoder(Encoder):
     """``N(mean(x), std(x)^2)``, drawn by reparameterization.
 
     Args:

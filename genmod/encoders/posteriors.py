@@ -1,20 +1,22 @@
-"""Posteriors that are not one distribution: level by level, or noised to any time."""
+"""Posteriors: what an encoder gives, one distribution or one that is drawn level by level."""
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from genmod.distributions import Normal
-from genmod.schedules import Schedule
-from genmod.shapes import against, repeat
-from genmod.types import PerSample, Real
+
+
+class Posterior(ABC):
+    """``q(z | x)`` that is not one distribution: a prior that knows the kind draws from it."""
 
 
 @dataclass(frozen=True, eq=False)
-class TopDownPosterior:
+class TopDownPosterior(Posterior):
     """A posterior in the prior's own order: each level given the state that the levels above left.
 
     Args:
@@ -31,31 +33,3 @@ class TopDownPosterior:
         """``q(z_l | z_above, x)``."""
         told = () if self.context is None else (self.context,)
         return self.heads[level](self.features[level], state, *told)
-
-
-@dataclass(frozen=True, eq=False)
-class Noised:
-    r"""A diffusion's fixed posterior, ``x`` noised: :math:`q(z_t|x) = N(\alpha_t x, \sigma_t^2 I)`.
-
-    Args:
-        x: the data as real numbers, ``(B, *event)``.
-        schedule: how much noise at each time.
-    """
-
-    x: Real
-    schedule: Schedule
-
-    def at(self, t: PerSample) -> Normal:
-        """``q(z_t | x)``: any time at once, without the steps between (the lecture's induction)."""
-        point = self.schedule.at(t)
-        return Normal(against(point.alpha, self.x) * self.x, against(point.sigma.log(), self.x))
-
-    def given(self, s: PerSample, t: PerSample, z_t: Real) -> Normal:
-        """``q(z_s | z_t, x)`` for ``s < t``: the forward process reversed, knowing ``x``."""
-        bridge = self.schedule.bridge(s, t)
-        mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * self.x
-        return Normal(mean, against(bridge.log_std, z_t))
-
-    def repeat(self, times: int) -> Noised:
-        """Each row ``times`` times in a row."""
-        return Noised(repeat(self.x, times), self.schedule)

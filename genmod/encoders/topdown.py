@@ -18,14 +18,14 @@ from genmod.nn import call, outputs
 from genmod.types import Batch, Shape
 
 
-class TopDown(Encoder):
+class TopDownEncoder(Encoder):
     """Features of ``x``, one tensor a level, shared by the heads that meet the generative state.
 
     Args:
         stages: the bottom-up networks, from the data upwards: the first takes ``x``, each other the
             features below it. Stage ``l`` feeds latent ``z_l``.
         heads: for each latent from the *top* down (the prior's order), ``head(features, state)``
-            gives its distribution: a :class:`Head`, or any module like it.
+            gives its distribution: a :class:`TopDownHead`, or any module like it.
         bins: how many levels integer data have.
     """
 
@@ -51,7 +51,7 @@ class TopDown(Encoder):
         return f"q(z | x) = {' '.join(factors)}"
 
 
-class Head(nn.Module):
+class TopDownHead(nn.Module):
     """``q(z_l | state, x)``: a Gaussian from the features of the data and the state from above.
 
     Args:

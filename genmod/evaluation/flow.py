@@ -23,14 +23,14 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import check_real, check_shape, require, trusted
 from genmod.data import Dataset
+from genmod.diffusion import ProbabilityFlowPrior
 from genmod.elbo import Stamp
 from genmod.evaluation.pairing import paired
-from genmod.evaluation.profile import denoising
-from genmod.evaluation.rebuilding import flowing
+from genmod.evaluation.profile import find_diffusion
+from genmod.evaluation.rebuilding import with_probability_flow
 from genmod.evaluation.report import Estimate, Report, evaluate
 from genmod.evaluation.scoring import BATCH, evaluating
 from genmod.model import LatentModel
-from genmod.priors import Flow
 
 STAGES = 4
 """Evaluations of the denoiser in one step of the solver."""
@@ -189,7 +189,7 @@ def flow_bound(
     )
     _flows(model, steps, probes)
     report = evaluate(
-        flowing(model, steps, probes),
+        with_probability_flow(model, steps, probes),
         x,
         context,
         name=name or f"{type(model).__name__}, probability flow",
@@ -197,7 +197,7 @@ def flow_bound(
         replicates=replicates,
         seed=seed,
     )
-    coarse = evaluate(flowing(model, steps // 2, probes), x, context, seed=seed)
+    coarse = evaluate(with_probability_flow(model, steps // 2, probes), x, context, seed=seed)
     assert report.scores is not None
     assert coarse.scores is not None
     drift = paired(report.scores, coarse.scores)
@@ -205,9 +205,11 @@ def flow_bound(
     return FlowBound(report, drift, steps, probes, STAGES * (steps + steps // 2))
 
 
-def _flows(model: LatentModel, steps: int, probes: int | None) -> tuple[Flow, Flow]:
+def _flows(
+    model: LatentModel, steps: int, probes: int | None
+) -> tuple[ProbabilityFlowPrior, ProbabilityFlowPrior]:
     """The flow of a model's diffusion, and the same with half as many steps."""
-    prior = denoising(model)
+    prior = find_diffusion(model)
     if prior is None:
         raise ValueError(
             f"got a model without a diffusion (its prior is {type(model.prior).__name__}); expected "
@@ -225,4 +227,6 @@ def _flows(model: LatentModel, steps: int, probes: int | None) -> tuple[Flow, Fl
         "at least two, or None for the exact trace",
         "one probe has no standard error",
     )
-    return Flow(prior, steps, probes), Flow(prior, steps // 2, probes)
+    return ProbabilityFlowPrior(prior, steps, probes), ProbabilityFlowPrior(
+        prior, steps // 2, probes
+    )

@@ -16,7 +16,7 @@ the mean than what the best denoiser would pay:
 * noisier, the best denoiser of N(0, I), :math:`\hat x = \alpha z_t`, whose integral is
   :math:`\mathrm{KL}(q(z_1|x) \| N(0, I)) = \tfrac12[S \|x\|^2 - D S + D \log(1 + e^\lambda)]` at that
   end, :math:`S = \mathrm{sigmoid}(\lambda)`: the prior term of the bound;
-* cleaner, an :class:`Ending`.
+* cleaner, an :class:`Tail`.
 
 The integral is therefore the continuous-time variational bound, read without a decoder.
 
@@ -37,14 +37,13 @@ from torch.nn import functional as F
 from genmod import random
 from genmod.checks import check_positive, require, trusted
 from genmod.denoisers import Denoiser
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
 from genmod.elbo import Measure, Stamp
-from genmod.encoders import Noising
 from genmod.evaluation.report import Estimate, Report
 from genmod.evaluation.scoring import Scores, evaluating
 from genmod.model import LatentModel
-from genmod.priors import Denoising
 from genmod.schedules import time_dtype
-from genmod.shapes import against, event_sum, repeat, size
+from genmod.shapes import event_sum, expand_like, repeat, size
 
 STATES = 8192
 """Noised states that go through the network together."""
@@ -54,7 +53,7 @@ EVEN = 0.2
 """The part of the visits that is spread evenly, in case the pilot has missed something."""
 
 
-class Ending(ABC):
+class Tail(ABC):
     """What ``x`` still costs once it is known up to the noise of the clean end."""
 
     measure: Measure
@@ -66,7 +65,7 @@ class Ending(ABC):
 
 
 @dataclass(frozen=True)
-class Smooth(Ending):
+class GaussianTail(Tail):
     r"""Data with a density: beyond the end, the noised state is taken for ``x``, :math:`e = D`.
 
     .. math:: \tfrac{D}{2} \log \frac{2 \pi e}{v}
@@ -83,7 +82,7 @@ class Smooth(Ending):
 
 
 @dataclass(frozen=True)
-class Separated(Ending):
+class NoTail(Tail):
     """Points that the clean end tells apart without error: nothing is left."""
 
     measure = Measure.MASS
@@ -94,7 +93,7 @@ class Separated(Ending):
 
 
 @dataclass(frozen=True)
-class Grid(Ending):
+class IntegerTail(Tail):
     r"""Entries on a grid: beyond the end, each is rounded to the nearest level.
 
     With ``Q`` the upper tail of N(0, 1), :math:`\phi` its density, and
@@ -132,7 +131,7 @@ def immse(
     context: Tensor | None = None,
     *,
     draws: int = 64,
-    left: Ending | None = None,
+    left: Tail | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -150,8 +149,8 @@ def immse(
         x: data, ``(N, *event)``.
         context: what the denoiser is told beside each row.
         draws: log-SNRs that each row visits.
-        left: what is taken for the rest beyond the clean end: by default :class:`Grid` for integer
-            data and :class:`Smooth` for real; :class:`Separated` for points far apart.
+        left: what is taken for the rest beyond the clean end: by default :class:`IntegerTail` for integer
+            data and :class:`GaussianTail` for real; :class:`NoTail` for points far apart.
         seed: the key of the noise.
         name: what the report calls it.
 
@@ -172,8 +171,8 @@ def immse(
     require(len(x) >= 1, "no data", "at least one sample", "check the split")
     model.decoder.check(x)
     bins = model.encoder.bins
-    left = left or (Smooth() if bins is None else Grid(bins.width))
-    clean, noisy = prior.schedule.ends()
+    left = left or (GaussianTail() if bins is None else IntegerTail(bins.width))
+    clean, noisy = prior.schedule.log_snr_range()
     with evaluating(model), trusted():
         real = model.encoder.real(x.to(prior.anchor.device))
         integrand = _Integrand(prior.denoiser, left.measure is Measure.DENSITY)
@@ -210,8 +209,8 @@ class _Integrand:
         rows, levels = log_snr.shape
         eps = random.normal((rows, levels, *x.shape[1:]), x.dtype, x.device).flatten(0, 1)
         x, flat = repeat(x, levels), log_snr.reshape(-1)
-        alpha = against(flat.sigmoid().sqrt(), x)
-        z = alpha * x + against((-flat).sigmoid().sqrt(), x) * eps
+        alpha = expand_like(flat.sigmoid().sqrt(), x)
+        z = alpha * x + expand_like((-flat).sigmoid().sqrt(), x) * eps
         told = None if context is None else repeat(context, levels)
         square = event_sum((x - self.denoiser(z, flat.to(x.dtype), told).x_hat).square())
         if self.relative:
@@ -269,9 +268,9 @@ def _standard(x: Tensor, log_snr: float) -> Tensor:
     return 0.5 * (signal * (square - dims) + dims * F.softplus(level))
 
 
-def _require_diffusion(model: LatentModel) -> Denoising:
+def _require_diffusion(model: LatentModel) -> DiffusionPrior:
     prior = model.prior
-    if not isinstance(prior, Denoising) or not isinstance(model.encoder, Noising):
+    if not isinstance(prior, DiffusionPrior) or not isinstance(model.encoder, NoisingEncoder):
         raise ValueError(
             f"got a model with a {type(prior).__name__} prior; expected a diffusion of the data "
             "themselves; pass the nested diffusion and latents, or use evaluation.evaluate"

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require, trusted
+from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
 from genmod.nn import check_context
-from genmod.priors import Denoising, Nested
+from genmod.priors import NestedPrior
 from genmod.shapes import size
 
 STATES = 1024
@@ -100,12 +101,12 @@ class Profile:
         return nats / (self.dims * math.log(2))
 
 
-def denoising(model: LatentModel) -> Denoising | None:
+def find_diffusion(model: LatentModel) -> DiffusionPrior | None:
     """The diffusion in a model: its prior, or the prior of the model nested there; or none."""
     prior = model.prior
-    while isinstance(prior, Nested):
+    while isinstance(prior, NestedPrior):
         prior = prior.model.prior
-    return prior if isinstance(prior, Denoising) else None
+    return prior if isinstance(prior, DiffusionPrior) else None
 
 
 def profile(
@@ -163,8 +164,8 @@ def profile(
     )
 
 
-def _require_steps(model: LatentModel) -> Denoising:
-    prior = denoising(model)
+def _require_steps(model: LatentModel) -> DiffusionPrior:
+    prior = find_diffusion(model)
     if prior is None or prior.steps == 1:
         raise ValueError(
             f"got a model without denoising steps (its prior is {type(model.prior).__name__}); "
@@ -190,7 +191,7 @@ def _visit(
     return bound, next(rate for rate in bound.rates.values() if rate.log_snr is not None)
 
 
-def _log_snr(prior: Denoising, t: Tensor) -> Tensor:
+def _log_snr(prior: DiffusionPrior, t: Tensor) -> Tensor:
     """The log-SNR at each time; between two latents of a chain on the straight line."""
     if prior.steps is None:
         return prior.schedule.log_snr(t.to(prior.anchor.device)).detach().cpu()

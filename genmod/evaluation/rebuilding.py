@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
 from genmod.model import LatentModel
 from genmod.prior import Prior
-from genmod.priors import Denoising, Flow, Nested
+from genmod.priors import NestedPrior
 
 
-def chained(model: LatentModel, steps: int | None) -> LatentModel:
+def with_steps(model: LatentModel, steps: int | None) -> LatentModel:
     """The same denoiser, schedule, encoder and decoder with another number of latents.
 
     Denoisers see log-SNR and never ``t``, so a network trained in continuous time can be priced (and
@@ -31,12 +32,12 @@ def chained(model: LatentModel, steps: int | None) -> LatentModel:
 
     >>> from genmod.models import Diffusion
     >>> model = Diffusion(2, width=8, steps=10)
-    >>> chained(model, None).prior.steps is None, chained(model, 4).prior.denoiser is model.prior.denoiser
+    >>> with_steps(model, None).prior.steps is None, with_steps(model, 4).prior.denoiser is model.prior.denoiser
     (True, True)
     """
 
-    def rechain(prior: Denoising) -> Denoising:
-        return Denoising(
+    def rechain(prior: DiffusionPrior) -> DiffusionPrior:
+        return DiffusionPrior(
             prior.denoiser,
             prior.schedule,
             prior.shape,
@@ -48,12 +49,14 @@ def chained(model: LatentModel, steps: int | None) -> LatentModel:
     return _with_prior(model, rechain)
 
 
-def flowing(model: LatentModel, steps: int = 128, probes: int | None = None) -> LatentModel:
+def with_probability_flow(
+    model: LatentModel, steps: int = 128, probes: int | None = None
+) -> LatentModel:
     """The same encoder, decoder and denoiser with the probability flow's density for a prior.
 
     Args:
         model: a diffusion, or a model with one nested as its prior.
-        steps: of the solver, see :class:`genmod.priors.Flow`.
+        steps: of the solver, see :class:`genmod.diffusion.ProbabilityFlowPrior`.
         probes: Hutchinson probes a trajectory; ``None`` computes the exact trace.
 
     Returns:
@@ -64,22 +67,22 @@ def flowing(model: LatentModel, steps: int = 128, probes: int | None = None) -> 
 
     >>> import torch
     >>> from genmod.models import Diffusion
-    >>> sorted(flowing(Diffusion(2, width=8), steps=4).elbo(torch.zeros(3, 2)).rates)
+    >>> sorted(with_probability_flow(Diffusion(2, width=8), steps=4).elbo(torch.zeros(3, 2)).rates)
     ['z0']
     """
-    return _with_prior(model, lambda prior: Flow(prior, steps, probes))
+    return _with_prior(model, lambda prior: ProbabilityFlowPrior(prior, steps, probes))
 
 
-def _with_prior(model: LatentModel, build: Callable[[Denoising], Prior]) -> LatentModel:
+def _with_prior(model: LatentModel, build: Callable[[DiffusionPrior], Prior]) -> LatentModel:
     """The model with its diffusion, wherever it is nested, exchanged for what is built of it."""
     prior = model.prior
-    if isinstance(prior, Denoising):
+    if isinstance(prior, DiffusionPrior):
         return LatentModel(model.encoder, model.decoder, build(prior))
-    if not isinstance(prior, Nested):
+    if not isinstance(prior, NestedPrior):
         raise ValueError(
             f"got a model without a diffusion (its prior is {type(prior).__name__}); expected one "
             "with a Denoising prior; there are no noise levels to arrange otherwise"
         )
     inner = _with_prior(prior.model, build)
-    outer = Nested(inner, prior.name, prior.shift, prior.log_scale.exp())
+    outer = NestedPrior(inner, prior.name, prior.shift, prior.log_scale.exp())
     return LatentModel(model.encoder, model.decoder, outer)

@@ -52,7 +52,7 @@ from genmod import distributions
 from genmod.checks import require
 from genmod.elbo import Measure
 from genmod.model import LatentModel
-from genmod.prior import Level, walk
+from genmod.prior import Latent, walk
 from genmod.types import Shape
 
 PLATE = "data"
@@ -153,7 +153,7 @@ class _Sites:
         self.drawn[name] = z
         return z
 
-    def answer(self, level: Level) -> Tensor:
+    def answer(self, level: Latent) -> Tensor:
         """Draw a level of the posterior; one that is only priced here was drawn before."""
         if level.q is None:
             return self.drawn[level.name]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser
-from genmod.shapes import against, event_sum
+from genmod.shapes import event_sum, expand_like
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -69,8 +69,8 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
         curvature = event_sum(direction * image)
         # Half: where the noise of y is all there is, curvature is its bound up to rounding.
         active = active & (curvature > 0.5 * least * event_sum(direction * direction))
-        step = against(torch.where(active, square / curvature, 0.0), b)
+        step = expand_like(torch.where(active, square / curvature, 0.0), b)
         v, rest = v + step * direction, rest - step * image
         before, square = square, event_sum(rest * rest)
-        direction = rest + against(torch.where(active, square / before, 0.0), b) * direction
+        direction = rest + expand_like(torch.where(active, square / before, 0.0), b) * direction
     return v

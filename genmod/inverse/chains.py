@@ -13,13 +13,14 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
+from genmod.diffusion import ReverseVariance
 from genmod.inverse.calculus import pullback
 from genmod.inverse.operators import Mask, Operator
 from genmod.inverse.posterior import check_measurement, check_rows
-from genmod.samplers import Ancestral, ReverseVariance, Sampler, Walk
+from genmod.samplers import Ancestral, Sampler, Walk
 from genmod.samplers.walk import Part, blend
 from genmod.schedules import Schedule
-from genmod.shapes import against, event_sum
+from genmod.shapes import event_sum, expand_like
 
 
 class DPS(Sampler):
@@ -80,7 +81,7 @@ class DPS(Sampler):
         residual = self.y.to(x_hat) - self.operator(x_hat)
         length = event_sum(residual.square()).sqrt()
         # A residual of zero has no direction: 0 / 0.
-        return residual / against(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
+        return residual / expand_like(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
 
     def extra_repr(self) -> str:
         """Its settings."""

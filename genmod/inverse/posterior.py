@@ -93,7 +93,7 @@ class PosteriorDenoiser(Denoiser):
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that ends noisier than a covariance can be read from a Jacobian at."""
         self.denoiser.check(schedule)
-        noisy = schedule.ends()[1]
+        noisy = schedule.log_snr_range()[1]
         require(
             noisy >= NOISIEST,
             f"{type(self).__name__} under a schedule that ends at log-SNR {noisy:g}",

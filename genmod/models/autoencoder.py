@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from genmod.decoders import Decoder
-from genmod.encoders import Dirac, Encoder
+from genmod.encoders import DiracEncoder, Encoder
 from genmod.model import LatentModel
-from genmod.models.build import chosen, customary_decoder, event_shape, sides
+from genmod.models.build import as_shape, default_decoder, event_shape, resolve_networks
 from genmod.nn import Networks
-from genmod.priors import Flat
+from genmod.priors import FlatPrior
 from genmod.types import Shape
 
 
@@ -48,13 +48,13 @@ class Autoencoder(LatentModel):
         encoder: Encoder | None = None,
         decoder: Decoder | None = None,
     ) -> None:
-        code = sides(latents)
+        code = as_shape(latents)
         if encoder is None:
             event = event_shape(shape, "encoder")
-            kind = chosen(networks, event, width, depth, dropout)
-            encoder = Dirac(kind.between(event, code), code, bins)
+            kind = resolve_networks(networks, event, width, depth, dropout)
+            encoder = DiracEncoder(kind.between(event, code), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
-            kind = chosen(networks, event, width, depth, dropout)
-            decoder = customary_decoder(kind, code, event, bins)
-        super().__init__(encoder, decoder, Flat(code))
+            kind = resolve_networks(networks, event, width, depth, dropout)
+            decoder = default_decoder(kind, code, event, bins)
+        super().__init__(encoder, decoder, FlatPrior(code))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import Condition, Conditional, Convolutions, Networks, Perceptrons, customary
+from genmod.nn import Condition, Conditional, ConvNets, MLPs, Networks, default_networks
 from genmod.shapes import size
 from genmod.types import Shape
 
@@ -23,10 +23,10 @@ def event_shape(shape: Shape | int | None, part: str) -> Shape:
             f"got no shape and no {part}; expected one of them; pass shape=(1, 8, 8), or like, "
             f"or a {part} of your own"
         )
-    return sides(shape)
+    return as_shape(shape)
 
 
-def sides(shape: Sequence[int] | int) -> Shape:
+def as_shape(shape: Sequence[int] | int) -> Shape:
     """A shape as a tuple; one number is a vector's.
 
     Raises:
@@ -42,7 +42,7 @@ def sides(shape: Sequence[int] | int) -> Shape:
     return found
 
 
-def chosen(
+def resolve_networks(
     networks: Networks | None,
     shape: Shape,
     width: int | None,
@@ -58,7 +58,7 @@ def chosen(
         ValueError: both.
     """
     if condition is not None:
-        return Conditional(chosen(networks, shape, width, depth, dropout), condition)
+        return Conditional(resolve_networks(networks, shape, width, depth, dropout), condition)
     if networks is not None:
         require(
             width is None and depth is None and dropout == 0,
@@ -67,8 +67,8 @@ def chosen(
             "put the settings into the networks: Convolutions(width=32, dropout=0.1)",
         )
         return networks
-    kind = customary(shape)
-    assert isinstance(kind, Perceptrons | Convolutions)
+    kind = default_networks(shape)
+    assert isinstance(kind, MLPs | ConvNets)
     return replace(
         kind,
         width=kind.width if width is None else width,
@@ -91,13 +91,15 @@ def unconditional(condition: Condition | None, *parts: object | None) -> None:
     )
 
 
-def copies(shape: Shape, count: int) -> Shape:
+def multiply_channels(shape: Shape, count: int) -> Shape:
     """The shape of ``count`` numbers for each entry of an event: that many times its channels."""
     return (count * shape[0], *shape[1:])
 
 
-def customary_decoder(networks: Networks, code: Shape, shape: Shape, bins: int | None) -> Decoder:
+def default_decoder(networks: Networks, code: Shape, shape: Shape, bins: int | None) -> Decoder:
     """The customary likelihood for this kind of data, on these networks."""
     return likelihood(
-        lambda outputs: networks.between(code, copies(shape, outputs // size(shape))), shape, bins
+        lambda outputs: networks.between(code, multiply_channels(shape, outputs // size(shape))),
+        shape,
+        bins,
     )

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from genmod.bins import Bins
 from genmod.checks import require
-from genmod.decoders import Decoder, Denoised, Gaussian, Global, Identity, likelihood
+from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
-from genmod.encoders import Noising
+from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
 from genmod.model import LatentModel
-from genmod.models.build import chosen, event_shape, unconditional
+from genmod.models.build import event_shape, resolve_networks, unconditional
 from genmod.models.sampling import Sampling
 from genmod.nn import Condition, Networks
-from genmod.priors import Denoising
-from genmod.samplers import Grid, ReverseVariance, Sampler, State
+from genmod.samplers import Sampler, State, TimeGrid
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.types import Shape
 
@@ -83,15 +82,15 @@ class Diffusion(LatentModel):
         learned = variance is not None and variance.learned
         unconditional(condition, denoiser)
         if denoiser is None:
-            kind = chosen(networks, event, width, depth, dropout, condition)
+            kind = resolve_networks(networks, event, width, depth, dropout, condition)
             denoiser = kind.denoiser(event, fourier, 2 * event[0] if learned else None)
         if not isinstance(denoiser, Denoiser):
             denoiser = Learned(denoiser, interpolation=learned)
         if decoder is None:
-            decoder = Denoised(denoiser, schedule, _last_step(event, bins, schedule))
+            decoder = LastStepDecoder(denoiser, schedule, _last_step(event, bins, schedule))
         _check_start(decoder, schedule)
-        prior = Denoising(denoiser, schedule, event, steps, variance)
-        super().__init__(Noising(schedule, bins), decoder, prior)
+        prior = DiffusionPrior(denoiser, schedule, event, steps, variance)
+        super().__init__(NoisingEncoder(schedule, bins), decoder, prior)
 
     @torch.no_grad()
     def sample(
@@ -101,7 +100,7 @@ class Diffusion(LatentModel):
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimeGrid | None = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Tensor:
@@ -134,7 +133,7 @@ class Diffusion(LatentModel):
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimeGrid | None = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Iterator[State]:
@@ -149,7 +148,7 @@ def _check_start(decoder: Decoder, schedule: Schedule) -> None:
     """Require a decoder made for the first state of this schedule, if it is made for one."""
     if decoder.schedule is None:
         return
-    given, wanted = decoder.schedule.beginning(), schedule.beginning()
+    given, wanted = decoder.schedule.scales_at_zero(), schedule.scales_at_zero()
     require(
         all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, wanted, strict=True)),
         f"a decoder for z_0 = {given[0]:.4g} x + {given[1]:.4g} eps under a schedule that starts at "
@@ -161,7 +160,9 @@ def _check_start(decoder: Decoder, schedule: Schedule) -> None:
 
 def _last_step(event: Shape, bins: int | None, schedule: Schedule) -> Decoder:
     """Probability around the denoised state, of the spread that is left at the clean end."""
-    noise = math.exp(-schedule.ends()[0] / 2)
+    noise = math.exp(-schedule.log_snr_range()[0] / 2)
     if bins is None:
-        return Gaussian(Identity(), event, Global(noise))
-    return likelihood(lambda _: Identity(), event, bins, Global(max(noise, Bins(bins).width / 8)))
+        return GaussianDecoder(Identity(), event, GlobalScale(noise))
+    return likelihood(
+        lambda _: Identity(), event, bins, GlobalScale(max(noise, Bins(bins).width / 8))
+    )

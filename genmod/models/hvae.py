@@ -12,10 +12,10 @@ from genmod import decoders, encoders
 from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
-from genmod.models.build import chosen, customary_decoder, event_shape
+from genmod.models.build import default_decoder, event_shape, resolve_networks
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
-from genmod.priors import Block, Nested, Normal, TopDown
+from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
 from genmod.types import Shape
 
 
@@ -45,8 +45,8 @@ class HVAE(LatentModel):
             and ``networks.features`` numbers (the state below all latents) top-down.
 
     For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
-    :class:`~genmod.priors.Nested` prior (bottom-up), or ``LatentModel(encoders.TopDown(...), decoder,
-    priors.TopDown(...))``.
+    :class:`~genmod.priors.NestedPrior` prior (bottom-up), or ``LatentModel(encoders.TopDownEncoder(...), decoder,
+    priors.TopDownPrior(...))``.
 
     Reference: bottom-up, Rezende et al. (2014), section 2; Luo, "Understanding Diffusion Models"
     (2022), eqs. 20-23. Top-down: Sonderby et al., "Ladder Variational Autoencoders" (2016).
@@ -78,10 +78,10 @@ class HVAE(LatentModel):
             "pass latents=(32, 16, 8) for three levels",
         )
 
-        kind = chosen(networks, event, width, depth, dropout, condition)
+        kind = resolve_networks(networks, event, width, depth, dropout, condition)
         build = _bottom_up if inference is Inference.BOTTOM_UP else _top_down
         encoder, prior, handed = build(event, bins, sizes, kind)
-        decoder = decoder or customary_decoder(kind, (handed,), event, bins)
+        decoder = decoder or default_decoder(kind, (handed,), event, bins)
         super().__init__(encoder, decoder, prior)
 
 
@@ -93,18 +93,18 @@ def _bottom_up(
     event: Shape, bins: int | None, sizes: tuple[int, ...], networks: Networks
 ) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
-    prior: Prior = Normal((sizes[-1],), name=f"z{len(sizes)}")
+    prior: Prior = NormalPrior((sizes[-1],), name=f"z{len(sizes)}")
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
         inner = LatentModel(
-            encoders.Gaussian(networks.between((below,), (2 * here,)), (here,)),
-            decoders.Gaussian(
-                networks.between((here,), (2 * below,)), (below,), decoders.Predicted()
+            encoders.GaussianEncoder(networks.between((below,), (2 * here,)), (here,)),
+            decoders.GaussianDecoder(
+                networks.between((here,), (2 * below,)), (below,), decoders.PredictedScale()
             ),
             prior,
         )
-        prior = Nested(inner, name=f"z{number}")
-    encoder = encoders.Gaussian(networks.between(event, (2 * sizes[0],)), (sizes[0],), bins)
+        prior = NestedPrior(inner, name=f"z{number}")
+    encoder = encoders.GaussianEncoder(networks.between(event, (2 * sizes[0],)), (sizes[0],), bins)
     return encoder, prior, sizes[0]
 
 
@@ -115,18 +115,20 @@ def _top_down(event: Shape, bins: int | None, sizes: tuple[int, ...], networks: 
         networks.between(event if number == 0 else (width,), (width,))
         for number in range(len(sizes))
     ]
-    heads = [encoders.Head(networks.between((2 * width,), (2 * here,)), (here,)) for here in down]
+    heads = [
+        encoders.TopDownHead(networks.between((2 * width,), (2 * here,)), (here,)) for here in down
+    ]
     blocks = [
-        Block(
-            decoders.Gaussian(
-                networks.between((width,), (2 * here,)), (here,), decoders.Predicted()
+        TopDownBlock(
+            decoders.GaussianDecoder(
+                networks.between((width,), (2 * here,)), (here,), decoders.PredictedScale()
             ),
             Merge(width, here),
         )
         for here in down
     ]
     initial = nn.Parameter(torch.zeros(width))
-    return encoders.TopDown(stages, heads, bins), TopDown(blocks, initial), width
+    return encoders.TopDownEncoder(stages, heads, bins), TopDownPrior(blocks, initial), width
 
 
 class Merge(nn.Module):

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import check_shape, require
-from genmod.encoders import Gaussian
+from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import unconditional
 from genmod.models.diffusion import Diffusion
 from genmod.models.sampling import Sampling
 from genmod.models.vae import VAE
-from genmod.nn import Condition, Convolutions, Ignored, Networks
-from genmod.priors import Nested, Normal
-from genmod.samplers import Grid, Sampler, State
+from genmod.nn import Condition, ConvNets, Ignored, Networks
+from genmod.priors import NestedPrior, NormalPrior
+from genmod.samplers import Sampler, State, TimeGrid
 from genmod.types import Shape
 
 _ROWS = 1024
@@ -77,14 +77,14 @@ class LatentDiffusion(LatentModel):
             networks=networks,
             condition=None if condition is None else Ignored(),
         )
-        if not isinstance(vae.encoder, Gaussian):
+        if not isinstance(vae.encoder, GaussianEncoder):
             raise ValueError(
                 f"got a VAE with a {type(vae.encoder).__name__} encoder; expected a Gaussian one "
                 "over one latent; pass VAE(...), not a hierarchy or a diffusion"
             )
         code = vae.encoder.shape
         if diffusion is None:
-            kind = Convolutions() if len(code) > 1 else None
+            kind = ConvNets() if len(code) > 1 else None
             diffusion = Diffusion(code, networks=kind, condition=condition)
         require(
             diffusion.decoder.shape == code,
@@ -92,12 +92,12 @@ class LatentDiffusion(LatentModel):
             f"one over the latent's shape {code}",
             "build it with Diffusion(shape=(latents,))",
         )
-        super().__init__(vae.encoder, vae.decoder, Nested(diffusion))
+        super().__init__(vae.encoder, vae.decoder, NestedPrior(diffusion))
 
     @property
-    def nested(self) -> Nested:
+    def nested(self) -> NestedPrior:
         """The prior, as what it is."""
-        assert isinstance(self.prior, Nested)
+        assert isinstance(self.prior, NestedPrior)
         return self.prior
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class LatentDiffusion(LatentModel):
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimeGrid | None = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Tensor:
@@ -136,7 +136,7 @@ class LatentDiffusion(LatentModel):
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        grid: Grid | None = None,
+        grid: TimeGrid | None = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Iterator[State]:
@@ -155,8 +155,8 @@ class LatentDiffusion(LatentModel):
 
     def first_stage(self) -> LatentModel:
         """The same encoder and decoder under a standard normal prior."""
-        assert isinstance(self.encoder, Gaussian)
-        return LatentModel(self.encoder, self.decoder, Normal(self.encoder.shape))
+        assert isinstance(self.encoder, GaussianEncoder)
+        return LatentModel(self.encoder, self.decoder, NormalPrior(self.encoder.shape))
 
     @torch.no_grad()
     def freeze(self, x: Tensor, context: Tensor | None = None) -> LatentDiffusion:
@@ -169,7 +169,7 @@ class LatentDiffusion(LatentModel):
             context: what the encoder is told beside the data.
         """
         check_shape(x, self.decoder.shape)
-        assert isinstance(self.encoder, Gaussian)
+        assert isinstance(self.encoder, GaussianEncoder)
         told = repeat(None) if context is None else context.split(_ROWS)
         means, variances = [], []
         for rows, seen in zip(x.split(_ROWS), told, strict=False):

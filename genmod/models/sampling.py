@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
+from genmod.diffusion import DiffusionPrior
 from genmod.prior import Prior, sample_rows
-from genmod.priors import Denoising
-from genmod.samplers import Grid, Sampler, State, UniformTime
+from genmod.samplers import Sampler, State, TimeGrid, UniformTime
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sampling:
 
     sampler: Sampler | None = None
     steps: int | None = None
-    grid: Grid | None = None
+    grid: TimeGrid | None = None
     seeds: Sequence[int] | None = None
     progress: bool = False
     noise: AbstractContextManager[None] = field(init=False)
@@ -71,7 +71,7 @@ class Sampling:
         Raises:
             ValueError: the prior is no diffusion; a sampler bound to another schedule.
         """
-        if not isinstance(prior, Denoising):
+        if not isinstance(prior, DiffusionPrior):
             raise ValueError(
                 f"got a {type(prior).__name__} prior with a sampler, steps or a grid; expected a "
                 "diffusion; sample it as it is, sample(n)"
@@ -81,7 +81,7 @@ class Sampling:
         return self._states(prior, sampler, n, context)
 
     def _states(
-        self, prior: Denoising, sampler: Sampler, n: int, context: Tensor | None
+        self, prior: DiffusionPrior, sampler: Sampler, n: int, context: Tensor | None
     ) -> Iterator[State]:
         times = self._times(prior)
         with self.noise, torch.no_grad():
@@ -99,7 +99,7 @@ class Sampling:
                 state = next(states)
             yield state
 
-    def _times(self, prior: Denoising) -> Tensor:
+    def _times(self, prior: DiffusionPrior) -> Tensor:
         own = prior.times().flip(0)
         if self.steps is None and self.grid is None:
             return own

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from genmod.checks import require
 from genmod.decoders import Decoder
-from genmod.encoders import Encoder, Gaussian
+from genmod.encoders import Encoder, GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
-    chosen,
-    copies,
-    customary_decoder,
+    as_shape,
+    default_decoder,
     event_shape,
-    sides,
+    multiply_channels,
+    resolve_networks,
     unconditional,
 )
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
-from genmod.priors import Nested, Normal
+from genmod.priors import NestedPrior, NormalPrior
 from genmod.types import Shape
 
 
@@ -59,20 +59,20 @@ class VAE(LatentModel):
         decoder: Decoder | None = None,
         prior: Prior | LatentModel | None = None,
     ) -> None:
-        code = sides(latents)
+        code = as_shape(latents)
         unconditional(condition, encoder, decoder)
         if encoder is None:
             event = event_shape(shape, "encoder")
-            kind = chosen(networks, event, width, depth, dropout, condition)
-            encoder = Gaussian(kind.between(event, copies(code, 2)), code, bins)
+            kind = resolve_networks(networks, event, width, depth, dropout, condition)
+            encoder = GaussianEncoder(kind.between(event, multiply_channels(code, 2)), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
-            kind = chosen(networks, event, width, depth, dropout, condition)
-            decoder = customary_decoder(kind, code, event, bins)
+            kind = resolve_networks(networks, event, width, depth, dropout, condition)
+            decoder = default_decoder(kind, code, event, bins)
         if isinstance(prior, LatentModel):
-            prior = Nested(prior)
-        prior = prior or Normal(code)
-        if isinstance(encoder, Gaussian):
+            prior = NestedPrior(prior)
+        prior = prior or NormalPrior(code)
+        if isinstance(encoder, GaussianEncoder):
             require(
                 encoder.shape == prior.shape,
                 f"a posterior over latents of shape {encoder.shape}",

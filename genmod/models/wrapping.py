@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from genmod.checks import require
 from genmod.denoisers import Denoiser
+from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
-from genmod.priors import Denoising
 
 Model = TypeVar("Model", bound=LatentModel)
 
@@ -40,7 +40,9 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
     >>> type(guided.prior.denoiser).__name__, guided.prior.schedule is model.prior.schedule
     ('Guided', True)
     """
-    denoisers = {id(m.denoiser): m.denoiser for m in model.modules() if isinstance(m, Denoising)}
+    denoisers = {
+        id(m.denoiser): m.denoiser for m in model.modules() if isinstance(m, DiffusionPrior)
+    }
     require(
         len(denoisers) == 1,
         f"a {type(model).__name__} with {len(denoisers)} denoisers",
@@ -49,7 +51,7 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
     )
     (denoiser,) = denoisers.values()
     wrapped = wrap(denoiser)
-    for prior in (part for part in model.modules() if isinstance(part, Denoising)):
+    for prior in (part for part in model.modules() if isinstance(part, DiffusionPrior)):
         wrapped.check(prior.schedule)
     # A deep copy that is told what to keep: only the modules above the denoiser are made anew.
     kept: dict[int, object] = {

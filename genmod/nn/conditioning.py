@@ -1,8 +1,8 @@
 """What a network is told beside its input: a label, some numbers, or nothing.
 
-One convention for *nothing told*: a label of ``NOTHING`` (-1), a row of NaN among numbers. A model
+One convention for *nothing told*: a label of ``NULL_LABEL`` (-1), a row of NaN among numbers. A model
 that hears nothing in some rows of its training knows the unconditional law as well, which is what
-classifier-free guidance compares with; :func:`nothing_like` is the context to ask it with.
+classifier-free guidance compares with; :func:`null_context` is the context to ask it with.
 
 Reference: Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022), section 3.2.
 """
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.checks import is_trusted, require
 
-NOTHING = -1
+NULL_LABEL = -1
 """The label that says nothing."""
 
 
-def nothing_like(context: Tensor) -> Tensor:
+def null_context(context: Tensor) -> Tensor:
     """A context of the same shape and type that tells nothing in any row.
 
     Raises:
         ValueError: a type that can hold neither (booleans, unsigned integers).
 
-    >>> nothing_like(torch.tensor([3, 7])), nothing_like(torch.zeros(1, 2))
+    >>> null_context(torch.tensor([3, 7])), null_context(torch.zeros(1, 2))
     (tensor([-1, -1]), tensor([[nan, nan]]))
     """
     if context.is_floating_point():
@@ -40,17 +40,17 @@ def nothing_like(context: Tensor) -> Tensor:
         "labels as signed integers, or floating point numbers",
         "convert it: labels.long(), or vectors.float()",
     )
-    return torch.full_like(context, NOTHING)
+    return torch.full_like(context, NULL_LABEL)
 
 
-def is_nothing(context: Tensor) -> Tensor:
+def is_null_context(context: Tensor) -> Tensor:
     """Which rows tell nothing, ``(B,)``.
 
-    >>> is_nothing(torch.tensor([3, -1]))
+    >>> is_null_context(torch.tensor([3, -1]))
     tensor([False,  True])
     """
     rows = context.reshape(len(context), -1)
-    return (rows.isnan() if rows.is_floating_point() else rows == NOTHING).all(1)
+    return (rows.isnan() if rows.is_floating_point() else rows == NULL_LABEL).all(1)
 
 
 def drop_context(context: Tensor, rate: float) -> Tensor:
@@ -70,7 +70,7 @@ def drop_context(context: Tensor, rate: float) -> Tensor:
     """
     require(0 <= rate <= 1, f"rate={rate}", "a rate in [0, 1]", "0.1 is customary, 0 drops nothing")
     gone = random.uniform((len(context),), device=context.device) < rate
-    return torch.where(gone[(..., *[None] * (context.ndim - 1))], nothing_like(context), context)
+    return torch.where(gone[(..., *[None] * (context.ndim - 1))], null_context(context), context)
 
 
 class Condition(ABC):
@@ -96,7 +96,7 @@ class Condition(ABC):
 
 @dataclass(frozen=True)
 class Labels(Condition):
-    """One of several classes, ``(B,)`` integers in ``0 .. classes - 1``, or ``NOTHING``.
+    """One of several classes, ``(B,)`` integers in ``0 .. classes - 1``, or ``NULL_LABEL``.
 
     Each class, and nothing, is a direction of its own: the linear layer that reads it holds a learned
     embedding of each.
@@ -130,9 +130,9 @@ class Labels(Condition):
             return
         low, high = int(context.min()), int(context.max())
         require(
-            low >= NOTHING and high < self.classes,
+            low >= NULL_LABEL and high < self.classes,
             f"labels from {low} to {high}",
-            f"0..{self.classes - 1}, or {NOTHING} for nothing",
+            f"0..{self.classes - 1}, or {NULL_LABEL} for nothing",
             f"build the network with context=Labels({high + 1}), or shift the labels",
         )
 
@@ -175,7 +175,7 @@ class Vectors(Condition):
         )
         if is_trusted():
             return
-        broken = ~(context.isfinite().all(1) | is_nothing(context))
+        broken = ~(context.isfinite().all(1) | is_null_context(context))
         count = int(broken.sum())
         require(
             count == 0,
@@ -186,7 +186,7 @@ class Vectors(Condition):
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """The numbers (0 where nothing was told), and 1 where nothing was told."""
-        gone = is_nothing(context)[:, None]
+        gone = is_null_context(context)[:, None]
         return torch.cat([context.to(dtype).masked_fill(gone, 0.0), gone.to(dtype)], 1)
 
 
@@ -211,7 +211,7 @@ class Ignored(Condition):
         return torch.zeros(len(context), 0, dtype=dtype, device=context.device)
 
 
-class Told(nn.Module):
+class ContextEmbedding(nn.Module):
     """The layer of a network that listens: a linear layer on the features of a context.
 
     Args:
@@ -279,5 +279,5 @@ def check_context(network: nn.Module, context: Tensor | None) -> None:
         ValueError: none where one is expected, or one of another kind or with other values.
     """
     for module in network.modules():
-        if isinstance(module, Told):
+        if isinstance(module, ContextEmbedding):
             module.check(context)

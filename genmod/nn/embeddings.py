@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.nn.conditioning import Condition, Told
+from genmod.nn.conditioning import Condition, ContextEmbedding
 
 
 class Sinusoidal(nn.Module):
@@ -62,7 +62,7 @@ class FourierFeatures(nn.Module):
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
 
 
-class LevelEmbedding(nn.Module):
+class NoiseLevelEmbedding(nn.Module):
     """What every block of a denoiser's network is told: the noise level, and the context.
 
     In float32 it tells all neighbors of a chain of 100,000 latents apart. Under autocast in bfloat16 it
@@ -78,7 +78,7 @@ class LevelEmbedding(nn.Module):
         super().__init__()
         self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, width), nn.SiLU())
         self.mix = nn.Sequential(nn.Linear(width, width), nn.SiLU())
-        self.told = Told(context, width)
+        self.told = ContextEmbedding(context, width)
 
     def forward(self, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B,)`` and the context to ``(B, width)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genmod.nn.conditioning import Condition, Told
+from genmod.nn.conditioning import Condition, ContextEmbedding
 from genmod.nn.embeddings import FourierFeatures, Sinusoidal
 from genmod.nn.precision import in_full
 from genmod.shapes import size
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         self.first = nn.Linear(entries, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
         self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, outputs))
-        self.told = Told(context, width)
+        self.told = ContextEmbedding(context, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` to ``(B, outputs)``."""
@@ -105,7 +105,7 @@ class DenoisingMLP(nn.Module):
         self.shape = (shape[0] if outputs is None else outputs, *shape[1:])
         self.features = FourierFeatures(fourier)
         self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, 64), nn.SiLU())
-        self.told = Told(context, 64)
+        self.told = ContextEmbedding(context, 64)
         self.first = nn.Linear(entries * self.features.copies, width)
         self.films = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))

@@ -56,7 +56,7 @@ class Networks(ABC):
 
 
 @dataclass(frozen=True)
-class Perceptrons(Networks):
+class MLPs(Networks):
     """Residual perceptrons on flattened events: for vectors, tables and small images.
 
     Args:
@@ -107,7 +107,7 @@ class Perceptrons(Networks):
 
 
 @dataclass(frozen=True)
-class Convolutions(Networks):
+class ConvNets(Networks):
     """Residual convolutional networks, and a U-Net for a denoiser: for sequences, images, volumes.
 
     Args:
@@ -138,7 +138,7 @@ class Convolutions(Networks):
         """Down to fewer places, up to more, or across the same; a perceptron between vectors."""
         wide, narrow = max(inputs, outputs, key=_places), min(inputs, outputs, key=_places)
         if len(wide) == 1:
-            flat = Perceptrons(self.features, self.depth, self.dropout)
+            flat = MLPs(self.features, self.depth, self.dropout)
             return flat.between(inputs, outputs, context)
         same = wide[1:] == narrow[1:]
         kind = ConvNet if same else ConvEncoder if wide is inputs else ConvDecoder
@@ -179,7 +179,7 @@ class Convolutions(Networks):
 
 
 @dataclass(frozen=True)
-class Transformers(Networks):
+class DiTs(Networks):
     """A diffusion transformer for a denoiser; convolutions or perceptrons for everything else.
 
     Args:
@@ -205,7 +205,7 @@ class Transformers(Networks):
     def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
         """What is customary between two such shapes: a transformer alone changes none."""
         wide = max(inputs, outputs, key=_places)
-        kind = Convolutions if isinstance(customary(wide), Convolutions) else Perceptrons
+        kind = ConvNets if isinstance(default_networks(wide), ConvNets) else MLPs
         return kind(dropout=self.dropout).between(inputs, outputs, context)
 
     def denoiser(
@@ -261,15 +261,15 @@ class Conditional(Networks):
         return self.networks.denoiser(shape, fourier, outputs, context or self.context)
 
 
-def customary(shape: Shape) -> Networks:
+def default_networks(shape: Shape) -> Networks:
     """Convolutions for events with sides of 16 and more, perceptrons for all others.
 
-    >>> customary((1, 28, 28))  # doctest: +ELLIPSIS
+    >>> default_networks((1, 28, 28))  # doctest: +ELLIPSIS
     Convolutions(width=32, depth=None, dropout=0.0, patch=None, ...)
-    >>> customary((1, 8, 8))
+    >>> default_networks((1, 8, 8))
     Perceptrons(width=256, depth=None, dropout=0.0)
     """
-    return Convolutions() if len(shape) > 1 and min(shape[1:]) >= _LARGE else Perceptrons()
+    return ConvNets() if len(shape) > 1 and min(shape[1:]) >= _LARGE else MLPs()
 
 
 def _places(shape: Shape) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
-from genmod.nn.conditioning import Condition, Told
+from genmod.nn.conditioning import Condition, ContextEmbedding
 from genmod.nn.convolution import (
     ConvBlock,
     channels_last,
@@ -102,7 +102,7 @@ class ConvEncoder(nn.Module):
         space = space_of(shape)
         dims, passed = len(space), descent(space, patch, outputs)
         channels = _channels(width, len(passed))
-        self.patch, self.told = patch, Told(context, _TOLD)
+        self.patch, self.told = patch, ContextEmbedding(context, _TOLD)
         self.first = convolution(dims, shape[0] * patch**dims, width)
         self.levels = nn.ModuleList(
             Blocks(dims, c, depth, self.told.width, dropout) for c in channels
@@ -161,7 +161,7 @@ class ConvDecoder(nn.Module):
         dims, passed = len(space), descent(space, patch, inputs)
         channels = _channels(width, len(passed))
         self.patch, self.space, self.sides = patch, space, passed
-        self.told = Told(context, _TOLD)
+        self.told = ContextEmbedding(context, _TOLD)
         few = (channels[-1], *passed[-1])
         self.first = (
             nn.Sequential(nn.Linear(inputs[0], size(few)), nn.Unflatten(1, few))
@@ -220,7 +220,7 @@ class ConvNet(nn.Module):
             "ConvEncoder and ConvDecoder change them",
         )
         dims = len(space)
-        self.patch, self.space, self.told = patch, space, Told(context, _TOLD)
+        self.patch, self.space, self.told = patch, space, ContextEmbedding(context, _TOLD)
         self.first = convolution(dims, inputs[0] * patch**dims, width)
         self.blocks = Blocks(dims, width, depth, self.told.width, dropout)
         self.norm = group_norm(width)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from genmod.checks import require
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of, zero
-from genmod.nn.embeddings import FourierFeatures, LevelEmbedding
+from genmod.nn.embeddings import FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.precision import in_full
 from genmod.types import Shape
 
@@ -70,7 +70,7 @@ class DiT(nn.Module):
         self.shape, self.patch = tuple(shape), patch
         self.grid = tuple(-(-side // patch) for side in space)
         self.features = FourierFeatures(fourier)
-        self.level = LevelEmbedding(width, context)
+        self.level = NoiseLevelEmbedding(width, context)
         volume = patch ** len(space)
         self.first = nn.Linear(shape[0] * self.features.copies * volume, width)
         self.register_buffer("positions", positions(self.grid, width), persistent=False)

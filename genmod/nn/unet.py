@@ -26,7 +26,7 @@ from genmod.nn.convolution import (
     space_of,
     zero,
 )
-from genmod.nn.embeddings import FourierFeatures, LevelEmbedding
+from genmod.nn.embeddings import FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.precision import in_full
 from genmod.types import Shape
 
@@ -86,12 +86,12 @@ class UNet(nn.Module):
         _check(channels, blocks, attends, (patch, head, told))
         self.shape, self.patch = tuple(shape), patch
         self.features = FourierFeatures(fourier)
-        self.level = LevelEmbedding(told, context)
+        self.level = NoiseLevelEmbedding(told, context)
         volume = patch**dims
         self.first = convolution(dims, shape[0] * self.features.copies * volume, width)
 
-        def level(inputs: int, outputs: int, count: int, attend: bool) -> Level:
-            return Level(dims, inputs, outputs, count, head if attend else 0, told, dropout)
+        def level(inputs: int, outputs: int, count: int, attend: bool) -> UNetLevel:
+            return UNetLevel(dims, inputs, outputs, count, head if attend else 0, told, dropout)
 
         self.down = nn.ModuleList(
             level(channels[max(0, i - 1)], channels[i], blocks, attends[i]) for i in range(last + 1)
@@ -128,7 +128,7 @@ class UNet(nn.Module):
         return pixels(h, self.patch, z.shape[2:])
 
 
-class Level(nn.Module):
+class UNetLevel(nn.Module):
     """The blocks of one resolution, and its attention.
 
     Args:

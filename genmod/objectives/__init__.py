@@ -9,13 +9,13 @@ from genmod.objectives.explanation import Explanation as Explanation
 from genmod.objectives.explanation import explain as explain
 from genmod.objectives.hybrid import Hybrid as Hybrid
 from genmod.objectives.learned_schedule import LearnedSchedule as LearnedSchedule
-from genmod.objectives.published import EDM as EDM
 from genmod.objectives.published import P2 as P2
+from genmod.objectives.published import EDMWeight as EDMWeight
 from genmod.objectives.published import MinSNR as MinSNR
-from genmod.objectives.published import Sigmoid as Sigmoid
+from genmod.objectives.published import SigmoidWeight as SigmoidWeight
 from genmod.objectives.published import TruncatedSNR as TruncatedSNR
 from genmod.objectives.weighted import BoundWeighted as BoundWeighted
+from genmod.objectives.weighted import DenoisingObjective as DenoisingObjective
 from genmod.objectives.weighted import NoiseWeighted as NoiseWeighted
 from genmod.objectives.weighted import Simple as Simple
-from genmod.objectives.weighted import Steps as Steps
 from genmod.objectives.weighted import Weighted as Weighted

@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from genmod.diffusion.timesteps import Timesteps, TimestepSampler
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.types import Batch, PerLevel, PerSample
-from genmod.visits import Draws, Visits
 
 
 class Objective(nn.Module, ABC):
@@ -22,10 +22,10 @@ class Objective(nn.Module, ABC):
 
     Args:
         draws: how many levels of a diffusion each sample visits; ``None`` visits all. Or a way to
-            choose them (:mod:`genmod.visits`), which changes the noise of the loss, not its mean.
+            choose them (:mod:`genmod.diffusion.timesteps`), which changes the noise of the loss, not its mean.
     """
 
-    def __init__(self, draws: Draws = 1) -> None:
+    def __init__(self, draws: Timesteps = 1) -> None:
         super().__init__()
         self.draws = draws
 
@@ -41,7 +41,7 @@ class Objective(nn.Module, ABC):
         """
         elbo = model(x, self.draws, context)
         loss = self.cost(elbo).mean()
-        if self.training and isinstance(self.draws, Visits):
+        if self.training and isinstance(self.draws, TimestepSampler):
             for rate in elbo.rates.values():
                 if rate.share is not None:
                     self.draws.learn(rate.level, rate.share, self.per_level(rate).detach())
@@ -54,7 +54,7 @@ class Objective(nn.Module, ABC):
     def per_level(self, rate: Rate) -> PerLevel:
         """What each visited level of a diffusion costs, ``(B, L)``, without the weight of the visit.
 
-        Up to a constant: :class:`~genmod.visits.Importance` learns from it where to look.
+        Up to a constant: :class:`~genmod.diffusion.timesteps.LossAwareTimesteps` learns from it where to look.
         """
         return rate.nats
 
@@ -71,7 +71,7 @@ class Objective(nn.Module, ABC):
 
     def _says(self, *settings: str) -> str:
         """Settings, and how many levels are visited; a way to choose them prints below, as a module."""
-        own = () if isinstance(self.draws, Visits) else (f"draws={self.draws}",)
+        own = () if isinstance(self.draws, TimestepSampler) else (f"draws={self.draws}",)
         return ", ".join((*settings, *own))
 
 

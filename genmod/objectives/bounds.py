@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
+from genmod.diffusion.timesteps import Timesteps
 from genmod.elbo import ELBO
 from genmod.objectives.base import Objective
 from genmod.types import Batch, PerSample
-from genmod.visits import Draws
 
 
 class Bound(Objective):
@@ -30,7 +30,7 @@ class Beta(Objective):
     Reference: Higgins et al., "beta-VAE" (2017), eq. 4.
     """
 
-    def __init__(self, beta: float, draws: Draws = 1) -> None:
+    def __init__(self, beta: float, draws: Timesteps = 1) -> None:
         super().__init__(draws)
         require(0 <= beta < float("inf"), f"beta={beta}", "beta >= 0", "1 is the bound")
         self.beta = beta
@@ -61,7 +61,7 @@ class WarmUp(Objective):
     seen: Tensor
     """How many batches training has shown so far: part of a checkpoint."""
 
-    def __init__(self, steps: int, draws: Draws = 1) -> None:
+    def __init__(self, steps: int, draws: Timesteps = 1) -> None:
         super().__init__(draws)
         require(steps >= 1, f"steps={steps}", "steps >= 1", "use Bound for none")
         self.steps = steps

@@ -158,7 +158,7 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
         "explain(Simple(), schedule); its variance is trained on the bound",
     )
     require(points >= 2, f"points={points}", "at least 2", "the default draws a smooth curve")
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     with torch.no_grad():
         t = schedule.time(torch.linspace(noisy, clean, points, dtype=torch.float64))
         log_snr, gap = schedule.log_snr(t).detach(), -schedule.slope(t).detach()
@@ -190,13 +190,13 @@ def _slopes(
         nats=(0.5 * gap * error)[:, None],
         weight=one,
         level=t[:, None],
-        kind=Kind.CLOSED,
+        kind=Kind.ANALYTIC,
         log_snr=log_snr[:, None],
         gap=gap[:, None],
         error=error[:, None],
         share=one,
     )
-    prior = Rate.single(torch.zeros_like(t), Kind.CLOSED)
+    prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC)
     with torch.enable_grad():
         elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
         cost = objective.cost(elbo).sum()

@@ -3,12 +3,12 @@ r"""A mean trained to look right, and beside it a variance trained on the bound.
 from __future__ import annotations
 
 from genmod.checks import require
+from genmod.diffusion.timesteps import Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.weighted import Simple
 from genmod.types import PerLevel, PerSample
-from genmod.visits import Draws
 
 
 class Hybrid(Objective):
@@ -37,7 +37,7 @@ class Hybrid(Objective):
     True
     """
 
-    def __init__(self, weight: float = 0.001, draws: Draws = 1) -> None:
+    def __init__(self, weight: float = 0.001, draws: Timesteps = 1) -> None:
         super().__init__(draws)
         require(
             0 < weight < float("inf"), f"weight={weight}", "weight > 0", "use Simple for none of it"

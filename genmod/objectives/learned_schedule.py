@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
+from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.bounds import Bound
 from genmod.objectives.weighted import BoundWeighted, Weighted, require_fixed_encoder
-from genmod.priors import Denoising
-from genmod.schedules import Learnable, gated
+from genmod.schedules import Learnable, scale_gradient
 from genmod.types import Batch, PerSample
 
 
@@ -63,7 +63,7 @@ class LearnedSchedule(Objective):
         self, model: nn.Module, x: Batch, context: Tensor | None = None
     ) -> tuple[Tensor, ELBO]:
         """The inner loss, a scalar, and the bound of each sample."""
-        with gated() as gate:
+        with scale_gradient() as gate:
             loss, elbo = self.inner(model, x, context)
         gate.rows = 2 * self.spread(elbo.detach()) / x[0].numel() ** 2
         return loss, elbo
@@ -84,7 +84,7 @@ class LearnedSchedule(Objective):
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model without a schedule to learn, or in discrete time."""
-        priors = [part for part in model.modules() if isinstance(part, Denoising)]
+        priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
         learn = [p for p in priors if any(isinstance(m, Learnable) for m in p.schedule.modules())]
         if not isinstance(self.inner, Bound):
             # A diffusion's encoder holds its schedule, which follows another loss than the weighted one.
@@ -94,7 +94,7 @@ class LearnedSchedule(Objective):
             bool(learn),
             f"{type(self).__name__} on a model whose schedule has nothing to learn",
             "a diffusion with a learnable schedule",
-            "build it with schedule=schedules.Monotone(), or train it with objectives.Bound",
+            "build it with schedule=schedules.MonotoneNetwork(), or train it with objectives.Bound",
         )
         require(
             all(prior.steps is None for prior in learn),

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
+from genmod.diffusion.timesteps import TabulatedTimesteps, Timesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
 from genmod.schedules import Schedule
-from genmod.visits import Draws, Tabulated
 
 
 class MinSNR(NoiseWeighted):
@@ -40,7 +40,7 @@ class MinSNR(NoiseWeighted):
     tensor([1.0000, 0.1000])
     """
 
-    def __init__(self, gamma: float = 5.0, draws: Draws = 1) -> None:
+    def __init__(self, gamma: float = 5.0, draws: Timesteps = 1) -> None:
         super().__init__(draws)
         check_positive(gamma, "gamma")
         self.gamma = gamma
@@ -91,7 +91,7 @@ class P2(NoiseWeighted):
     tensor([0.3333])
     """
 
-    def __init__(self, gamma: float = 1.0, k: float = 1.0, draws: Draws = 1) -> None:
+    def __init__(self, gamma: float = 1.0, k: float = 1.0, draws: Timesteps = 1) -> None:
         super().__init__(draws)
         require(0 <= gamma < math.inf, f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
         check_positive(k, "k")
@@ -106,7 +106,7 @@ class P2(NoiseWeighted):
         return self._says(f"gamma={self.gamma}", f"k={self.k}")
 
 
-class Sigmoid(BoundWeighted):
+class SigmoidWeight(BoundWeighted):
     r"""The bound's steps, with clean levels faded out beyond a log-SNR.
 
     .. math:: \tfrac{1}{2} \int \mathrm{sigmoid}(b - \lambda)
@@ -122,11 +122,11 @@ class Sigmoid(BoundWeighted):
     Augmentation" (2023), section 5; Hoogeboom et al., "Simpler Diffusion (SiD2)" (2024), which writes
     it :math:`e^b\, \mathrm{sigmoid}(\lambda - b)` of the error of ``x``.
 
-    >>> Sigmoid(-1.0).weight(torch.tensor([-1.0]))
+    >>> SigmoidWeight(-1.0).weight(torch.tensor([-1.0]))
     tensor([0.5000])
     """
 
-    def __init__(self, bias: float, draws: Draws = 1) -> None:
+    def __init__(self, bias: float, draws: Timesteps = 1) -> None:
         super().__init__(draws)
         require(math.isfinite(bias), f"bias={bias}", "a log-SNR", "0 is where signal is noise")
         self.bias = bias
@@ -140,7 +140,7 @@ class Sigmoid(BoundWeighted):
         return self._says(f"bias={self.bias}")
 
 
-class EDM(BoundWeighted):
+class EDMWeight(BoundWeighted):
     r"""The weight of EDM, whose noise levels are log-normal: a bump over the middle of the log-SNRs.
 
     .. math:: \mathbb{E}_{\log\sigma \sim \mathcal{N}(m, s^2)}
@@ -163,7 +163,7 @@ class EDM(BoundWeighted):
     """
 
     def __init__(
-        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, draws: Draws = 1
+        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, draws: Timesteps = 1
     ) -> None:
         super().__init__(draws)
         require(math.isfinite(mean), f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
@@ -180,7 +180,7 @@ class EDM(BoundWeighted):
     @staticmethod
     def visits(
         schedule: Schedule, mean: float = -1.2, std: float = 1.2, draws: int = 1, bins: int = 256
-    ) -> Tabulated:
+    ) -> TabulatedTimesteps:
         r"""Levels whose :math:`\log\sigma` is normal, between the ends of a schedule.
 
         Args:
@@ -200,7 +200,7 @@ class EDM(BoundWeighted):
         masses = torch.special.erfc(near * math.sqrt(0.5)) - torch.special.erfc(
             far * math.sqrt(0.5)
         )
-        return Tabulated(masses, draws)
+        return TabulatedTimesteps(masses, draws)
 
     def extra_repr(self) -> str:
         """What tells it from another of its kind."""

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
+from genmod.diffusion.timesteps import Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.types import PerLevel, PerSample
-from genmod.visits import Draws
 
 
 class Weighted(Objective):
@@ -50,7 +50,7 @@ class Weighted(Objective):
     Augmentation" (2023), eq. 5.
     """
 
-    def __init__(self, weight: Callable[[Tensor], Tensor], draws: Draws = 1) -> None:
+    def __init__(self, weight: Callable[[Tensor], Tensor], draws: Timesteps = 1) -> None:
         super().__init__(draws)
         self.weight = weight
 
@@ -73,7 +73,7 @@ class Weighted(Objective):
         require_fixed_encoder(model, type(self).__name__)
 
 
-class Steps(Objective):
+class DenoisingObjective(Objective):
     """The denoising steps of a diffusion alone, at weights that a subclass states.
 
     The other terms of the bound are left out, as in the papers; the scale of a decoder's last step then
@@ -103,7 +103,7 @@ class Steps(Objective):
         require_fixed_encoder(model, type(self).__name__)
 
 
-class BoundWeighted(Steps):
+class BoundWeighted(DenoisingObjective):
     r"""Steps at a weight of the bound, :math:`\sum_t w(\lambda_t) \tfrac{1}{2} \text{gap}_t
     \|\varepsilon - \hat\varepsilon\|^2`: in continuous time no schedule changes its mean.
     """
@@ -113,7 +113,7 @@ class BoundWeighted(Steps):
         return self.weight(_log_snr(rate)) * rate.nats
 
 
-class NoiseWeighted(Steps):
+class NoiseWeighted(DenoisingObjective):
     r"""Steps at a weight of the squared error of the noise, averaged over time:
     :math:`\mathbb{E}_t\, \omega(\lambda_t) \|\varepsilon - \hat\varepsilon\|^2`, summed over dimensions.
 
@@ -128,7 +128,7 @@ class NoiseWeighted(Steps):
         if rate.error is None or rate.share is None:
             raise ValueError(
                 "got levels without the error of their noise or their share of time; expected those of "
-                "priors.Denoising; set error and share on the Rate of a prior of your own"
+                "diffusion.DiffusionPrior; set error and share on the Rate of a prior of your own"
             )
         return self.weight(_log_snr(rate)) * rate.share * rate.error
 

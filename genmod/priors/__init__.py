@@ -1,13 +1,11 @@
 """Priors: ``p(z)`` that own the draw, one latent or many."""
 
-from genmod.prior import Level as Level
+from genmod.prior import Latent as Latent
 from genmod.prior import Prior as Prior
 from genmod.prior import walk as walk
-from genmod.priors.denoising import Denoising as Denoising
-from genmod.priors.flow import Flow as Flow
-from genmod.priors.nested import Nested as Nested
-from genmod.priors.simple import Flat as Flat
-from genmod.priors.simple import Given as Given
-from genmod.priors.simple import Normal as Normal
-from genmod.priors.topdown import Block as Block
-from genmod.priors.topdown import TopDown as TopDown
+from genmod.priors.nested import NestedPrior as NestedPrior
+from genmod.priors.simple import DistributionPrior as DistributionPrior
+from genmod.priors.simple import FlatPrior as FlatPrior
+from genmod.priors.simple import NormalPrior as NormalPrior
+from genmod.priors.topdown import TopDownBlock as TopDownBlock
+from genmod.priors.topdown import TopDownPrior as TopDownPrior

@@ -13,19 +13,20 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.checks import require
+from genmod.diffusion.timesteps import Timesteps
 from genmod.distributions import Normal
 from genmod.elbo import Kind, Measure, Rate
 from genmod.encoders import Posterior
 from genmod.model import LatentModel
-from genmod.prior import Descent, Level, Levels, Prior, require_distribution
+from genmod.prior import GenerativePath, InferencePath, Latent, Prior, require_distribution
 from genmod.shapes import event_sum, size
-from genmod.types import Latent
-from genmod.visits import Draws
+from genmod.types import LatentTensors
 
 
-class Nested(Prior):
+class NestedPrior(Prior):
     r"""A model of the latent ``z`` in place of a distribution over it.
 
     Args:
@@ -78,7 +79,10 @@ class Nested(Prior):
         self.log_scale.copy_(scale.expand(self.shape).log())
 
     def rates(
-        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
+        self,
+        posterior: Posterior | Distribution,
+        draws: Timesteps = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """A draw of ``z`` and the inner model's bound on it."""
         q = require_distribution(posterior, self.shape)
@@ -91,19 +95,21 @@ class Nested(Prior):
             "a name for each level",
             "pass name='z2' (or like) to the outer Nested",
         )
-        return z, {self.name: Rate.single(nats, Kind.SAMPLED), **inner.rates}
+        return z, {self.name: Rate.single(nats, Kind.MONTE_CARLO), **inner.rates}
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """``z`` first, then the inner levels, then what the inner decoder makes of ``z``."""
         q = require_distribution(posterior, self.shape)
-        z = yield Level(self.name, q, None)
+        z = yield Latent(self.name, q, None)
         seen = self.inside(z)
         model = self.model
         state = yield from model.prior.levels(model.encoder(seen, context), context)
-        yield Level(self.name, None, self._outside(model.decoder(state, context)))
+        yield Latent(self.name, None, self._outside(model.decoder(state, context)))
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """The inner latents, then ``z``."""
         state = yield from self.model.prior.descent(n, context)
         z = yield self.name, self.law(state, context)
@@ -113,11 +119,13 @@ class Nested(Prior):
         """``z`` given the state that the inner latents hand to the inner decoder."""
         return self._outside(self.model.decoder(state, context))
 
-    def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
+    def encode(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> LatentTensors:
         """The posterior's mean of ``z``; deeper codes are the inner model's to give."""
         return require_distribution(posterior, self.shape).mean
 
-    def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
+    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """``z`` itself."""
         require(
             isinstance(z, Tensor) and tuple(z.shape[1:]) == self.shape,
@@ -141,7 +149,7 @@ class Nested(Prior):
         if not isinstance(law, Normal):
             raise ValueError(
                 f"got an inner decoder that gives {type(law).__name__}; expected a Gaussian; use "
-                "decoders.Gaussian for a model of latents"
+                "decoders.GaussianDecoder for a model of latents"
             )
         return Normal(self.outside(law.loc), law.log_std + self.log_scale)
 

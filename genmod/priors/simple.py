@@ -9,14 +9,14 @@ from torch.distributions import Distribution
 
 from genmod import distributions
 from genmod.checks import check_shape, require
+from genmod.diffusion.timesteps import Timesteps
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
-from genmod.prior import Descent, Level, Levels, Prior, require_distribution
-from genmod.types import Latent, Shape
-from genmod.visits import Draws
+from genmod.prior import GenerativePath, InferencePath, Latent, Prior, require_distribution
+from genmod.types import LatentTensors, Shape
 
 
-class Normal(Prior):
+class NormalPrior(Prior):
     """``N(0, I)``.
 
     Args:
@@ -32,13 +32,15 @@ class Normal(Prior):
         anchor = self.anchor
         return distributions.StandardNormal((n, *self.shape), anchor.dtype, anchor.device)
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """One level."""
         q = require_distribution(posterior, self.shape)
-        z = yield Level(self.name, q, self._law(q.batch_shape[0]))
+        z = yield Latent(self.name, q, self._law(q.batch_shape[0]))
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """One draw."""
         z = yield self.name, self._law(n)
         return z
@@ -48,7 +50,7 @@ class Normal(Prior):
         return f"p(z) = N(z; 0, I), z in R^{'x'.join(map(str, self.shape))}"
 
 
-class Given(Prior):
+class DistributionPrior(Prior):
     """Any distribution of torch's (or Pyro's), fixed.
 
     The KL is closed where torch's registry has one, else sampled. Its own draws follow torch's
@@ -65,7 +67,7 @@ class Given(Prior):
     ...         torch.distributions.Normal(torch.tensor([[-2.0], [2.0]]), torch.ones(2, 1)), 1
     ...     ),
     ... )
-    >>> Given(mixture).shape
+    >>> DistributionPrior(mixture).shape
     (1,)
     """
 
@@ -79,12 +81,14 @@ class Given(Prior):
         super().__init__(tuple(distribution.event_shape))
         self.distribution, self.name = distribution, name
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """One level."""
-        z = yield Level(self.name, require_distribution(posterior, self.shape), self.distribution)
+        z = yield Latent(self.name, require_distribution(posterior, self.shape), self.distribution)
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """One draw."""
         z = yield self.name, self.distribution
         return z
@@ -94,7 +98,7 @@ class Given(Prior):
         return f"p(z) = {type(self.distribution).__name__}"
 
 
-class Flat(Prior):
+class FlatPrior(Prior):
     """No prior: every code is as good as any other. What an autoencoder has.
 
     It does not normalize, so a model with it bounds nothing and cannot be sampled.
@@ -106,16 +110,21 @@ class Flat(Prior):
     proper = False
 
     def rates(
-        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
+        self,
+        posterior: Posterior | Distribution,
+        draws: Timesteps = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """A draw of the posterior, for nothing."""
         return require_distribution(posterior, self.shape).rsample(), {}
 
-    def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
+    def encode(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> LatentTensors:
         """The posterior's mean."""
         return require_distribution(posterior, self.shape).mean
 
-    def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
+    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The code itself."""
         if not isinstance(z, Tensor):
             raise ValueError(
@@ -124,7 +133,9 @@ class Flat(Prior):
         check_shape(z, self.shape, "z")
         return z
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """Refused: nothing is paid.
 
         Raises:
@@ -132,7 +143,7 @@ class Flat(Prior):
         """
         raise ValueError(self._refusal("a log-ratio of"))
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """Refused: there is nothing to draw from.
 
         Raises:

@@ -5,7 +5,7 @@ r"""A hierarchy drawn from the top: each level's law from the state that the lev
 
 Alignment: ``q`` and ``p`` factorize in the same order, so each level has a KL of its own. (The
 lecture's slide prices a bottom-up ``q`` this way; there, no closed form exists. See
-:class:`genmod.priors.Nested`.)
+:class:`genmod.priors.NestedPrior`.)
 
 Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), eqs. 3-5.
 """
@@ -16,15 +16,16 @@ from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.encoders import Posterior, TopDownPosterior
 from genmod.nn import call
-from genmod.prior import Descent, Level, Levels, Prior
+from genmod.prior import GenerativePath, InferencePath, Latent, Prior
 
 
-class Block(nn.Module):
+class TopDownBlock(nn.Module):
     """One level: the law of its latent, and what the state becomes when it is drawn.
 
     Args:
@@ -41,7 +42,7 @@ class Block(nn.Module):
         return z if self.merge is None else call(self.merge, state, z, context=context)
 
 
-class TopDown(Prior):
+class TopDownPrior(Prior):
     """Levels ``z_L`` down to ``z_1``.
 
     Args:
@@ -51,7 +52,7 @@ class TopDown(Prior):
 
     initial: Tensor
 
-    def __init__(self, blocks: Iterable[Block], initial: Tensor) -> None:
+    def __init__(self, blocks: Iterable[TopDownBlock], initial: Tensor) -> None:
         levels = list(blocks)
         require(len(levels) >= 1, "no blocks", "at least one level", "pass a block a level")
         super().__init__(tuple(initial.shape))
@@ -61,20 +62,22 @@ class TopDown(Prior):
         else:
             self.register_buffer("initial", initial)
 
-    def _named(self) -> list[tuple[str, Block]]:
+    def _named(self) -> list[tuple[str, TopDownBlock]]:
         """The blocks from the top down, with the names of their latents."""
-        blocks = [cast(Block, block) for block in self.stack]
+        blocks = [cast(TopDownBlock, block) for block in self.stack]
         return [(f"z{len(blocks) - index}", block) for index, block in enumerate(blocks)]
 
     def _top(self, n: int) -> Tensor:
         return self.initial.expand(n, *self.initial.shape)
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """From the top: each level's ``q`` and ``p`` given the same state."""
         if not isinstance(posterior, TopDownPosterior):
             raise ValueError(
                 f"got a {type(posterior).__name__} posterior; expected one in the prior's order, "
-                "level by level; pair priors.TopDown with encoders.TopDown"
+                "level by level; pair priors.TopDownPrior with encoders.TopDownEncoder"
             )
         require(
             len(posterior.heads) == len(self.stack),
@@ -85,11 +88,11 @@ class TopDown(Prior):
         state = self._top(len(posterior.features[0]))
         for index, (name, block) in enumerate(self._named()):
             p = block.law(state, context)
-            z = yield Level(name, posterior.conditional(index, state), p)
+            z = yield Latent(name, posterior.conditional(index, state), p)
             state = block.below(state, z, context)
         return state
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """From the top: each level's ``p`` given the state."""
         state = self._top(n)
         for name, block in self._named():

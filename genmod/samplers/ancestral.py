@@ -14,12 +14,12 @@ from torch import Tensor
 
 from genmod import random
 from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.distributions import Normal
 from genmod.samplers.base import Linear, Rule
-from genmod.samplers.variances import FixedSmall, ReverseVariance
 from genmod.samplers.walk import Part, Walk, blend
 from genmod.schedules import Bridge, Schedule
-from genmod.shapes import against
+from genmod.shapes import expand_like
 from genmod.types import PerSample, Real
 
 
@@ -46,8 +46,10 @@ class Ancestral(Linear):
         """The distribution of the state at ``s`` given the state at ``t > s``."""
         denoised = denoise(self.denoiser, z_t, self.schedule.at(t), context)
         bridge = self.schedule.bridge(s, t)
-        mean = against(bridge.state, z_t) * z_t + against(bridge.data, z_t) * denoised.x_hat
-        return Normal(mean, against(bridge.log_std, z_t) + self.variance.excess(bridge, denoised))
+        mean = expand_like(bridge.state, z_t) * z_t + expand_like(bridge.data, z_t) * denoised.x_hat
+        return Normal(
+            mean, expand_like(bridge.log_std, z_t) + self.variance.log_std_ratio(bridge, denoised)
+        )
 
     def rule(self, walk: Walk) -> Rule:
         """The factors of every step; of the noise the posterior's, unless the variance is fixed."""
@@ -77,7 +79,7 @@ class Ancestral(Linear):
         def draw(step: int, z: Tensor, denoised: Denoised) -> Tensor:
             noise = random.normal_like(z)
             if not self.variance.fixed:
-                noise = noise * self.variance.excess(walk.bridge(step), denoised).exp()
+                noise = noise * self.variance.log_std_ratio(walk.bridge(step), denoised).exp()
             return blend(z, keep[step], [(data[step], denoised.x_hat), (std[step], noise)])
 
         return draw
@@ -85,7 +87,7 @@ class Ancestral(Linear):
     def _excess(self, walk: Walk) -> Tensor:
         """That of a variance which depends on the step alone, for all steps at once."""
         bridge = Bridge(*(each.reshape(-1) for each in walk.bridges))
-        excess = self.variance.excess(bridge, Denoised(bridge.ratio))
+        excess = self.variance.log_std_ratio(bridge, Denoised(bridge.ratio))
         return excess.reshape(walk.rises.shape).to(walk.rises)
 
     def extra_repr(self) -> str:

@@ -140,7 +140,7 @@ class Sampler(ABC):
         if not len(walk):
             return
         times = walk.times.unbind()[1:]
-        if walk.schedule.preserving:
+        if walk.schedule.variance_preserving:
             for t, (state, answer) in zip(times, self.march(walk, z), strict=True):
                 yield State(t, state, answer)
             return

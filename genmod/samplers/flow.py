@@ -23,7 +23,7 @@ from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Linear, Rule, Sampler
-from genmod.samplers.walk import Answer, Level, Part, Scale, Walk, blend
+from genmod.samplers.walk import Answer, NoiseLevel, Part, Scale, Walk, blend
 from genmod.schedules import Schedule
 
 
@@ -139,7 +139,7 @@ def _pairs(walk: Walk, start: Tensor) -> list[_Pair]:
 
 
 def _corrected(
-    walk: Walk, z: Tensor, pair: _Pair, level: Level, below: Level
+    walk: Walk, z: Tensor, pair: _Pair, level: NoiseLevel, below: NoiseLevel
 ) -> tuple[Tensor, Answer]:
     """One step of Heun's method, and the first of its two answers."""
     here = walk.answer(z, level)

@@ -22,7 +22,7 @@ from genmod.checks import check_positive, require
 from genmod.schedules import Schedule, time_dtype
 
 
-class Grid(ABC):
+class TimeGrid(ABC):
     """A way to lay out the times of ``N`` steps."""
 
     def times(self, schedule: Schedule, steps: int, device: torch.device | None = None) -> Tensor:
@@ -62,22 +62,22 @@ def _last(schedule: Schedule, u: Tensor) -> float:
     return float(schedule.log_snr(1 - torch.finfo(u.dtype).eps / 2 * torch.ones_like(u[:1])))
 
 
-class UniformTime(Grid):
+class UniformTime(TimeGrid):
     """Equal steps of ``t``, as the latents of a chain lie."""
 
     def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
         return 1 - u
 
 
-class UniformLogSNR(Grid):
+class UniformLogSNR(TimeGrid):
     """Equal steps of log-SNR: what exponential integrators like best (Lu et al. 2022, appendix D)."""
 
     def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
-        clean, noisy = schedule.ends()
+        clean, noisy = schedule.log_snr_range()
         return schedule.time(noisy + (clean - noisy) * u)
 
 
-class Polynomial(Grid):
+class PolynomialGrid(TimeGrid):
     r"""Equal steps of :math:`r^{1/\rho}`, with :math:`r = \sigma / \alpha`.
 
     .. math:: r_i = \left(r_\text{max}^{1/\rho}
@@ -94,7 +94,7 @@ class Polynomial(Grid):
         self.rho = rho
 
     def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
-        clean, noisy = schedule.ends()
+        clean, noisy = schedule.log_snr_range()
         # r^(1/rho) as an exponential: r itself may be 1e9.
         first = torch.exp(u.new_tensor(-0.5 * noisy / self.rho))
         last = torch.exp(u.new_tensor(-0.5 * clean / self.rho))

@@ -43,7 +43,7 @@ class IPNDM(Sampler):
     the weights are the right ones where steps are equal in :math:`r`; on other smooth grids, second order
     is left. Where :math:`\hat x` does not answer to the state (near pure noise), an error grows from step
     to step if log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one: with few steps take
-    a lower order, or a grid with shorter steps there (:class:`~genmod.samplers.Polynomial`).
+    a lower order, or a grid with shorter steps there (:class:`~genmod.samplers.PolynomialGrid`).
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser
 from genmod.schedules import Bridge, Point, Schedule, time_dtype
-from genmod.shapes import against
+from genmod.shapes import expand_like
 
 Scale: TypeAlias = float | Tensor
 """A factor of a step: one number for all rows, or one a row, shaped to broadcast."""
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """A noise level as a denoiser takes it, and how it is read there."""
 
     log_snr: Tensor
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
     z: Tensor
     said: Tensor
-    level: Level
+    level: NoiseLevel
 
     @property
     def x_hat(self) -> Tensor:
@@ -109,26 +109,26 @@ class Walk:
         padded = torch.cat([self.half[:1] - back * self.rises[:1], self.half[:-1]])
         return padded[: len(self)]
 
-    def rows(self, log_snr: Tensor) -> Sequence[Level]:
+    def rows(self, log_snr: Tensor) -> Sequence[NoiseLevel]:
         """Log-SNRs, one for each step, as a denoiser takes them."""
         return self._read(log_snr, *_scales(log_snr))
 
-    def _read(self, log_snr: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[Level]:
+    def _read(self, log_snr: Tensor, alpha: Tensor, sigma: Tensor) -> Sequence[NoiseLevel]:
         spread = log_snr.to(self.like.dtype).to(self.like.device)
         if spread.ndim == 1:
             spread = spread[:, None].expand(-1, len(self.like)).contiguous()
         of_z, of_said = self.denoiser.reading(alpha, sigma)
         if not bool(of_z.any()) and bool((of_said == 1).all()):
-            return [Level(row, None) for row in spread.unbind(0)]
+            return [NoiseLevel(row, None) for row in spread.unbind(0)]
         readings = zip(self.each(of_z), self.each(of_said), strict=True)
-        return [Level(*both) for both in zip(spread.unbind(0), readings, strict=True)]
+        return [NoiseLevel(*both) for both in zip(spread.unbind(0), readings, strict=True)]
 
     def each(self, factors: Tensor) -> Sequence[Scale]:
         """Factors, one for each step, as a step takes them."""
         if factors.ndim == 1:
             found: list[float] = factors.tolist()
             return found
-        return [against(row, self.like) for row in factors]
+        return [expand_like(row, self.like) for row in factors]
 
     def lengths(self) -> Sequence[Scale]:
         r""":math:`\sqrt{\alpha^2 + \sigma^2}` at each time: how much larger the schedule's states are."""
@@ -137,15 +137,15 @@ class Walk:
         length = torch.hypot(alpha, sigma).detach().reshape(self.times.shape)
         return self.each(length.cpu() if length.ndim == 1 else length)
 
-    def answer(self, z: Tensor, level: Level) -> Answer:
+    def answer(self, z: Tensor, level: NoiseLevel) -> Answer:
         """What the denoiser says of a variance-preserving state at a noise level."""
         return Answer(z, self.denoiser.said(z, level.log_snr, self.context), level)
 
-    def x_hat(self, z: Tensor, level: Level) -> Tensor:
+    def x_hat(self, z: Tensor, level: NoiseLevel) -> Tensor:
         """What it takes for the data there."""
         return self.answer(z, level).x_hat
 
-    def denoised(self, z: Tensor, level: Level) -> Denoised:
+    def denoised(self, z: Tensor, level: NoiseLevel) -> Denoised:
         """All that it makes of it, variances and all."""
         return self.denoiser(z, level.log_snr, self.context)
 
@@ -153,12 +153,14 @@ class Walk:
     def bridges(self) -> Bridge:
         """The law that each step draws from, in the schedule's own states, for all steps at once."""
         found: list[Tensor] = [self.times, self.log_snr, self.alpha, self.sigma]
-        if not self.schedule.preserving:
+        if not self.schedule.variance_preserving:
             with torch.no_grad():
                 found = list(self.schedule.at(self.times.reshape(-1))[:4])
         t, log_snr, *scales = (each.reshape(self.times.shape) for each in found)
         near, far = (
-            Point(t[at], log_snr[at], scales[0][at], scales[1][at], self.schedule.preserving)
+            Point(
+                t[at], log_snr[at], scales[0][at], scales[1][at], self.schedule.variance_preserving
+            )
             for at in (slice(1, None), slice(None, -1))
         )
         return Bridge.between(near, far)

@@ -10,10 +10,10 @@ from genmod.schedules.betas import ScaledLinearBeta as ScaledLinearBeta
 from genmod.schedules.betas import SigmoidBeta as SigmoidBeta
 from genmod.schedules.betas import ZeroTerminalSNR as ZeroTerminalSNR
 from genmod.schedules.cosine import Cosine as Cosine
-from genmod.schedules.learnable import Gate as Gate
+from genmod.schedules.learnable import GradientScale as GradientScale
 from genmod.schedules.learnable import Learnable as Learnable
-from genmod.schedules.learnable import Monotone as Monotone
-from genmod.schedules.learnable import gated as gated
+from genmod.schedules.learnable import MonotoneNetwork as MonotoneNetwork
+from genmod.schedules.learnable import scale_gradient as scale_gradient
 from genmod.schedules.linear import LinearLogSNR as LinearLogSNR
 from genmod.schedules.polynomial import Polynomial as Polynomial
 from genmod.schedules.quantiles import Laplace as Laplace

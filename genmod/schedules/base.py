@@ -33,7 +33,7 @@ class Point(NamedTuple):
     log_snr: Tensor
     alpha: Tensor
     sigma: Tensor
-    preserving: bool
+    variance_preserving: bool
 
 
 class Bridge(NamedTuple):
@@ -70,7 +70,7 @@ class Bridge(NamedTuple):
 class Schedule(nn.Module, ABC):
     """A strictly decreasing log-SNR on [0, 1], finite at both ends."""
 
-    preserving = True
+    variance_preserving = True
     """Whether alpha^2 + sigma^2 is one; a schedule with scales of its own says ``False``."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class Schedule(nn.Module, ABC):
     def at(self, t: Tensor) -> Point:
         """All of the schedule at once."""
         log_snr = self.log_snr(t)
-        return Point(t, log_snr, *self._scales(log_snr), self.preserving)
+        return Point(t, log_snr, *self._scales(log_snr), self.variance_preserving)
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
@@ -101,13 +101,13 @@ class Schedule(nn.Module, ABC):
         r"""The law of :math:`z_s` given :math:`z_t` and ``x``."""
         return Bridge.between(self.at(s), self.at(t))
 
-    def ends(self) -> tuple[float, float]:
+    def log_snr_range(self) -> tuple[float, float]:
         """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""
         with torch.no_grad():
             clean, noisy = self.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
         return clean, noisy
 
-    def beginning(self) -> tuple[float, float]:
+    def scales_at_zero(self) -> tuple[float, float]:
         r""":math:`\alpha_0` and :math:`\sigma_0`: how the state beside the data is made of it."""
         device = next((part.device for part in (*self.parameters(), *self.buffers())), None)
         with torch.no_grad():
@@ -148,7 +148,7 @@ class Schedule(nn.Module, ABC):
 
         Log-SNRs beyond an end give that end.
         """
-        clean, noisy = self.ends()
+        clean, noisy = self.log_snr_range()
         inside = self._time(log_snr.clamp(noisy, clean)).clamp(0, 1)
         inside = torch.where(log_snr <= noisy, torch.ones_like(inside), inside)
         return torch.where(log_snr >= clean, torch.zeros_like(inside), inside)
@@ -185,13 +185,14 @@ class Schedule(nn.Module, ABC):
             "t runs from clean (0) to noise (1): reverse time, or remove the flat part",
         )
         require(
-            not self.preserving or bool(((alpha.square() + sigma.square() - 1).abs() < 1e-9).all()),
+            not self.variance_preserving
+            or bool(((alpha.square() + sigma.square() - 1).abs() < 1e-9).all()),
             f"{type(self).__name__}, whose scales' squares do not add up to one",
             "a variance-preserving schedule",
-            "set preserving = False in the class that overrides _scales",
+            "set variance_preserving = False in the class that overrides _scales",
         )
 
     def extra_repr(self) -> str:
         """The ends, as printed."""
-        clean, noisy = self.ends()
+        clean, noisy = self.log_snr_range()
         return f"log_snr {clean:.4g} .. {noisy:.4g}"

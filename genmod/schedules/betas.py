@@ -24,7 +24,7 @@ class LinearBeta(Table):
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.
 
-    >>> LinearBeta(1000).ends()[0] > 9
+    >>> LinearBeta(1000).log_snr_range()[0] > 9
     True
     """
 
@@ -106,7 +106,7 @@ class ZeroTerminalSNR(Table):
     The paper's last log-SNR is minus infinity. Here it is ``floor``: at -40, :math:`\alpha_T` is
     2e-9, which float32 cannot add to a :math:`\sigma_T` of one. The data are gone just as well, and no
     formula divides by zero. Noise and score say nothing about data there: networks must predict
-    velocity or data (a :class:`~genmod.priors.Denoising` refuses others).
+    velocity or data (a :class:`~genmod.diffusion.DiffusionPrior` refuses others).
 
     Made for ``steps`` up to the table's own number: its last interval falls further than all others
     together, so that continuous time would have a level in a thousand pay for all of it.

@@ -24,7 +24,7 @@ from genmod.checks import require
 from genmod.schedules.base import Schedule
 
 
-class Gate:
+class GradientScale:
     """What each row's gradient counts, once the forward pass has told."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class Gate:
         return gradient * self.rows.to(gradient.dtype).repeat_interleave(levels)
 
 
-_gate: ContextVar[Gate | None] = ContextVar("gate", default=None)
+_gate: ContextVar[GradientScale | None] = ContextVar("gate", default=None)
 
 
 @contextmanager
-def gated() -> Iterator[Gate]:
+def scale_gradient() -> Iterator[GradientScale]:
     """Inside this block, what a :class:`Learnable` schedule says passes the gate that is given."""
-    gate = Gate()
+    gate = GradientScale()
     token = _gate.set(gate)
     try:
         yield gate
@@ -104,7 +104,7 @@ class Learnable(Schedule, ABC):
         return self
 
 
-class Monotone(Learnable):
+class MonotoneNetwork(Learnable):
     r"""A learned schedule: a monotone network of one hidden layer.
 
     .. math:: u(t) = \frac{g(t) - g(0)}{g(1) - g(0)}, \qquad
@@ -122,7 +122,7 @@ class Monotone(Learnable):
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendices H and I.2.
 
-    >>> Monotone()
+    >>> MonotoneNetwork()
     Monotone(log_snr 13.3 .. -5)
     """
 

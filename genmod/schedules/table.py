@@ -61,7 +61,7 @@ class Table(Schedule):
         log_alpha_bar = torch.log1p(-betas.double()).cumsum(0)
         return Table(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
 
-    def ends(self) -> tuple[float, float]:
+    def log_snr_range(self) -> tuple[float, float]:
         """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""
         return float(self.table[0]), float(self.table[-1])
 

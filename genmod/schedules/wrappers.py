@@ -2,7 +2,7 @@ r"""Schedules made of another: its log-SNR moved, or its states on another scale
 
 What a diffusion can say of data depends on the log-SNR alone: scales change how states are written,
 and neither the bound nor the samples (but for the reverse variances that are made of the forward
-step's own, :class:`genmod.samplers.FixedLarge` and what interpolates to it).
+step's own, :class:`genmod.diffusion.FixedLarge` and what interpolates to it).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Shifted(Wrapper):
 
     def __init__(self, schedule: Schedule, by: float) -> None:
         super().__init__(schedule)
-        self.by, self.preserving = by, schedule.preserving
+        self.by, self.variance_preserving = by, schedule.variance_preserving
         self.check()
 
     @staticmethod
@@ -97,7 +97,7 @@ class VarianceExploding(Wrapper):
     Reference: Song et al., "Score-Based Generative Modeling through SDEs" (2021), section 3.4.
     """
 
-    preserving = False
+    variance_preserving = False
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(log_snr), (-0.5 * log_snr).exp()
@@ -120,7 +120,7 @@ class RectifiedFlow(Wrapper):
     (tensor([0.5000, 0.0013]), tensor([0.5000, 0.9987]))
     """
 
-    preserving = False
+    variance_preserving = False
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__(schedule or Logistic())

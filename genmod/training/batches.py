@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.data import Coins
+from genmod.data import BernoulliPixels
 from genmod.nn import drop_context
 from genmod.random import mix
 
@@ -35,7 +35,7 @@ class Batches:
             on the seed, the step and the place in the batch alone.
     """
 
-    x: Tensor | Coins
+    x: Tensor | BernoulliPixels
     context: Tensor | None
     size: int
     seed: int

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.elbo import Measure
-from genmod.training.state import State
+from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
 from genmod.training.weights import load_weights, weights
 
 _FORMAT = "genmod-training-1"
 
 
-def save_checkpoint(state: State, path: Path) -> None:
+def save_checkpoint(state: TrainingState, path: Path) -> None:
     """Write a checkpoint; a crash while writing leaves the one before.
 
     Args:
@@ -56,7 +56,7 @@ def save_checkpoint(state: State, path: Path) -> None:
     os.replace(beside, path)
 
 
-def load_checkpoint(state: State, path: Path) -> None:
+def load_checkpoint(state: TrainingState, path: Path) -> None:
     """Continue from a checkpoint.
 
     Raises:
@@ -129,7 +129,7 @@ def _laid_out(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Ten
     }
 
 
-def _learned(state: State) -> list[str]:
+def _learned(state: TrainingState) -> list[str]:
     """The optimizer's kind, and the names of what it changes, in its order."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     return [type(state.optimizer).__name__, *(names.get(id(p), "") for p in state.learned)]

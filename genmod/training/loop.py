@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require, trusted
-from genmod.data import Coins, Dataset
+from genmod.data import BernoulliPixels, Dataset
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn import check_context
@@ -34,7 +34,7 @@ from genmod.training.checkpoint import load_checkpoint, save_checkpoint
 from genmod.training.modes import seeded, training_mode
 from genmod.training.progress import Bar, Told
 from genmod.training.recipe import Cadence, Recipe
-from genmod.training.state import State
+from genmod.training.state import TrainingState
 from genmod.training.validation import Validation, validate
 
 Data: TypeAlias = Dataset | Tensor | tuple[Tensor, Tensor]
@@ -162,7 +162,7 @@ def fit(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(place)
     objective = objective.to(place).train()
-    state = State(model, optimizer or _adam(model, recipe), recipe, objective)
+    state = TrainingState(model, optimizer or _adam(model, recipe), recipe, objective)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         load_checkpoint(state, path)
@@ -192,7 +192,7 @@ def train(steps: Iterator[Step]) -> list[Validation]:
 class _Run:
     """A run of :func:`fit`, once everything has been checked."""
 
-    state: State
+    state: TrainingState
     batches: Batches
     held_out: tuple[Tensor | None, Tensor | None]
     cadence: Cadence
@@ -253,7 +253,7 @@ class _Run:
         return validation
 
 
-_Learned: TypeAlias = tuple[Tensor, Tensor | None, Coins | None]
+_Learned: TypeAlias = tuple[Tensor, Tensor | None, BernoulliPixels | None]
 _HeldOut: TypeAlias = tuple[Tensor | None, Tensor | None]
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from genmod import random
 from genmod.bins import Bins
 from genmod.checks import require
-from genmod.decoders import Denoised, Global
-from genmod.decoders.likelihoods import LocationScale
+from genmod.decoders import GlobalScale
+from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers import denoise
-from genmod.encoders import Noised
+from genmod.diffusion import LastStepDecoder, NoisingPosterior
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
@@ -59,7 +59,7 @@ def fit_scale(
     with evaluating(model):
         start = decoder.schedule.at(torch.zeros(len(x), dtype=time_dtype(device), device=device))
         posterior = model.encoder(x, context)
-        assert isinstance(posterior, Noised)
+        assert isinstance(posterior, NoisingPosterior)
         with random.keyed(seed):
             z = posterior.at(start.t).sample()
         x_hat = denoise(decoder.denoiser, z, start, context).x_hat
@@ -79,14 +79,14 @@ def fit_scale(
     return math.exp(best)
 
 
-def _last_step(model: LatentModel) -> tuple[Denoised, Global, Bins]:
+def _last_step(model: LatentModel) -> tuple[LastStepDecoder, GlobalScale, Bins]:
     """The parts whose scale is to be fitted."""
     decoder = model.decoder
-    inner = decoder.decoder if isinstance(decoder, Denoised) else None
+    inner = decoder.decoder if isinstance(decoder, LastStepDecoder) else None
     if (
-        isinstance(decoder, Denoised)
-        and isinstance(inner, LocationScale)
-        and isinstance(inner.scale, Global)
+        isinstance(decoder, LastStepDecoder)
+        and isinstance(inner, LocationScaleDecoder)
+        and isinstance(inner.scale, GlobalScale)
         and inner.bins is not None
     ):
         return decoder, inner.scale, Bins(inner.bins)

@@ -15,7 +15,7 @@ from genmod.training.validation import Validation
 from genmod.training.weights import copy_weights, load_weights, weights
 
 
-class State:
+class TrainingState:
     r"""A model in training.
 
     The average of the weights moves as :math:`\bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n`

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from genmod.compare.display import Display
-from genmod.compare.events import Began, Ended, Event, Failed, Moved, Scored
+from genmod.compare.events import Began, Ended, Event, Failed, Progressed, Scored
 from genmod.compare.work import do
 from tests.compare.cases import few, work
 
@@ -23,7 +23,9 @@ def shown(*events: Event, silent: bool = False) -> str:
 
 
 def test_a_row_for_each_member_at_work() -> None:
-    text = shown(Began("VAE", 100), Began("diffusion", 200), Moved("VAE", 30, "loss 1 · bound 2"))
+    text = shown(
+        Began("VAE", 100), Began("diffusion", 200), Progressed("VAE", 30, "loss 1 · bound 2")
+    )
     first, second = text.splitlines()[:2]
     assert "VAE" in first
     assert "30/100" in first
@@ -51,7 +53,7 @@ def test_a_member_at_work_tells_its_loss_and_its_bound(tmp_path: Path) -> None:
     do(work(tmp_path), "VAE", few(), heard.append)
     assert heard[0] == Began("VAE", 40)
     assert heard[-2:] == [Scored("VAE"), Ended("VAE")]
-    moves = [event for event in heard if isinstance(event, Moved)]
+    moves = [event for event in heard if isinstance(event, Progressed)]
     assert moves[-1].step == 40
     assert all("loss" in move.said and "bits/dim" in move.said for move in moves)
     assert "best" in moves[-1].said

@@ -16,11 +16,11 @@ from genmod.compare.drawing import Look, chains, latent, look, pictures
 from genmod.compare.figures import FIGURES
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
-from genmod.evaluation import denoising, evaluate, score
+from genmod.evaluation import evaluate, find_diffusion, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.plots.images import grid
-from genmod.priors import Nested
+from genmod.priors import NestedPrior
 from genmod.schedules import Cosine, LinearLogSNR
 from tests.oracles import bent
 
@@ -125,10 +125,10 @@ def test_a_shortened_latent_diffusion_sees_its_latents_as_before() -> None:
     assert isinstance(model, LatentDiffusion)
     model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
     short = look.shortened(model, 3)
-    prior = denoising(short)
+    prior = find_diffusion(short)
     assert prior is not None
     assert prior.steps == 3
-    assert isinstance(short.prior, Nested)
+    assert isinstance(short.prior, NestedPrior)
     assert torch.equal(short.prior.shift, model.nested.shift)
     torch.testing.assert_close(short.prior.log_scale, model.nested.log_scale)
 
@@ -141,10 +141,10 @@ def test_the_strip_of_a_chain_ends_in_a_sample_of_the_model(name: str) -> None:
         model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
     short = look.shortened(model, 20)
     times, states, beliefs, end = chains._chain(short)
-    inner = short.prior.model if isinstance(short.prior, Nested) else short
+    inner = short.prior.model if isinstance(short.prior, NestedPrior) else short
     with random.keyed(0), torch.no_grad():
         expected = inner.decoder(inner.prior.sample(1)).mean
-        if isinstance(short.prior, Nested):
+        if isinstance(short.prior, NestedPrior):
             z = short.prior.shift + expected * short.prior.log_scale.exp()
             expected = short.decoder(z).mean
     torch.testing.assert_close(end, expected)

@@ -11,7 +11,7 @@ import torch
 from genmod.compare import DIGITS, IMAGES, Member, Setting, family
 from genmod.compare.member import check_family, select
 from genmod.data import Dataset, dataset, digits
-from genmod.encoders import Noising
+from genmod.diffusion import NoisingEncoder
 from genmod.models import Diffusion, LatentDiffusion
 from tests.compare.cases import PLAN, TINY, vae
 
@@ -59,8 +59,8 @@ def test_texture_is_told_around_what_is_given_and_strokes_on_patches() -> None:
     for data, clean in ((gray, 6.0), (replace(gray, name="mnist"), 2.5), (images(28, 2), 2.5)):
         model = member.build(Setting(data, 0.01, {}))
         assert isinstance(model, Diffusion)
-        assert isinstance(model.encoder, Noising)
-        assert model.encoder.schedule.ends()[0] == pytest.approx(clean)
+        assert isinstance(model.encoder, NoisingEncoder)
+        assert model.encoder.schedule.log_snr_range()[0] == pytest.approx(clean)
         assert ("z_0 / alpha_0 + d_c(z_0)" in str(model)) == (clean == 6.0)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genmod.compare.packing import Packed
-from genmod.data import Coins, Dataset, binarized, conditional, dataset
+from genmod.data import BernoulliPixels, Dataset, binarized, conditional, dataset
 from tests.compare.cases import few
 
 SETS = {
@@ -33,7 +33,7 @@ def test_what_arrives_is_what_was_sent(kind: str) -> None:
         if isinstance(was, torch.Tensor):
             assert was.dtype == is_.dtype
             assert torch.equal(was, is_)
-        elif isinstance(was, Coins):
+        elif isinstance(was, BernoulliPixels):
             assert was.bins == is_.bins
             assert torch.equal(was.gray, is_.gray)
         elif field.name == "labels" and was is not None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from genmod.compare import Member, Setting, compare
-from genmod.compare.events import Began, Event, Moved
+from genmod.compare.events import Began, Event, Progressed
 from genmod.compare.recording import report_from, scores_from, tensors_of
 from genmod.compare.shelf import Shelf
 from genmod.compare.work import build, do
@@ -46,7 +46,7 @@ def test_an_interrupted_member_goes_on_to_the_same_end(
 
     def interrupting(event: Event) -> None:
         heard.append(event)
-        if isinstance(event, Moved) and event.step == stop:
+        if isinstance(event, Progressed) and event.step == stop:
             raise KeyboardInterrupt
 
     whole, stopped = work(tmp_path / "whole"), work(tmp_path / "stopped")
@@ -57,7 +57,7 @@ def test_an_interrupted_member_goes_on_to_the_same_end(
     heard.clear()
     do(stopped, "VAE", few(), heard.append)
     assert heard[0] == Began("VAE", PLAN.steps)
-    first = next(event.step for event in heard if isinstance(event, Moved))
+    first = next(event.step for event in heard if isinstance(event, Progressed))
     assert first == (21 if stop == 25 else 1)
     assert same(whole.shelf.model("vae"), stopped.shelf.model("vae"))
     assert same(whole.shelf.scores("vae"), stopped.shelf.scores("vae"))

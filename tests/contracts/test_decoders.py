@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod import Measure, decoders
+from genmod import Measure, decoders, diffusion
 from genmod.decoders import Decoder, Identity
 from genmod.denoisers import Learned
 from genmod.nn import MLP, DenoisingMLP
@@ -31,36 +31,38 @@ def network(outputs: int) -> MLP:
     return MLP(4, outputs, width=8)
 
 
-def denoised() -> decoders.Denoised:
+def denoised() -> diffusion.LastStepDecoder:
     """A diffusion's last step: its state has the data's shape."""
     denoiser = Learned(DenoisingMLP(EVENT, width=8))
-    return decoders.Denoised(
-        denoiser, LinearLogSNR(), decoders.DiscretizedLogistic(Identity(), EVENT, 5)
+    return diffusion.LastStepDecoder(
+        denoiser, LinearLogSNR(), decoders.DiscretizedLogisticDecoder(Identity(), EVENT, 5)
     )
 
 
 DECODERS: dict[str, Callable[[], Decoder]] = {
-    "Bernoulli": lambda: decoders.Bernoulli(network(6), EVENT),
-    "Categorical": lambda: decoders.Categorical(network(30), EVENT, 5),
-    "Gaussian, fixed": lambda: decoders.Gaussian(network(6), EVENT, 0.5),
-    "Gaussian, global": lambda: decoders.Gaussian(network(6), EVENT),
-    "Gaussian, per dimension": lambda: decoders.Gaussian(
-        network(6), EVENT, decoders.PerDimension(EVENT)
+    "Bernoulli": lambda: decoders.BernoulliDecoder(network(6), EVENT),
+    "Categorical": lambda: decoders.CategoricalDecoder(network(30), EVENT, 5),
+    "Gaussian, fixed": lambda: decoders.GaussianDecoder(network(6), EVENT, 0.5),
+    "Gaussian, global": lambda: decoders.GaussianDecoder(network(6), EVENT),
+    "Gaussian, per dimension": lambda: decoders.GaussianDecoder(
+        network(6), EVENT, decoders.PerDimensionScale(EVENT)
     ),
-    "Gaussian, predicted": lambda: decoders.Gaussian(network(12), EVENT, decoders.Predicted()),
-    "DiscretizedLogistic": lambda: decoders.DiscretizedLogistic(network(6), EVENT, 5),
-    "DiscretizedLogistic, predicted": lambda: decoders.DiscretizedLogistic(
-        network(12), EVENT, 5, decoders.Predicted(0.1)
+    "Gaussian, predicted": lambda: decoders.GaussianDecoder(
+        network(12), EVENT, decoders.PredictedScale()
     ),
-    "DiscretizedMixture": lambda: decoders.DiscretizedMixture(network(72), EVENT, 5, 4),
-    "DiscretizedGaussian": lambda: decoders.DiscretizedGaussian(network(6), EVENT, 5),
+    "DiscretizedLogistic": lambda: decoders.DiscretizedLogisticDecoder(network(6), EVENT, 5),
+    "DiscretizedLogistic, predicted": lambda: decoders.DiscretizedLogisticDecoder(
+        network(12), EVENT, 5, decoders.PredictedScale(0.1)
+    ),
+    "DiscretizedMixture": lambda: decoders.DiscretizedMixtureDecoder(network(72), EVENT, 5, 4),
+    "DiscretizedGaussian": lambda: decoders.DiscretizedGaussianDecoder(network(6), EVENT, 5),
     "Denoised": denoised,
 }
 
 
 def state(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A state of the kind that the decoder takes."""
-    event = EVENT if isinstance(decoder, decoders.Denoised) else (4,)
+    event = EVENT if isinstance(decoder, diffusion.LastStepDecoder) else (4,)
     return torch.randn(ROWS, *event, dtype=dtype, device=device)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod import encoders
-from genmod.encoders import Encoder, Noised, TopDownPosterior
+from genmod import diffusion, encoders
+from genmod.diffusion import NoisingPosterior
+from genmod.encoders import Encoder, TopDownPosterior
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
@@ -26,23 +27,23 @@ from tests.contracts.common import (
 EVENT = (2, 3)
 
 
-def top_down(bins: int | None) -> encoders.TopDown:
+def top_down(bins: int | None) -> encoders.TopDownEncoder:
     """Two levels of two dimensions, under states of five numbers."""
     stages = [MLP(EVENT, 4, width=8), MLP(4, 4, width=8)]
-    return encoders.TopDown(
-        stages, [encoders.Head(MLP(9, 4, width=8), (2,)) for _ in range(2)], bins
+    return encoders.TopDownEncoder(
+        stages, [encoders.TopDownHead(MLP(9, 4, width=8), (2,)) for _ in range(2)], bins
     )
 
 
 ENCODERS: dict[str, tuple[Callable[[int | None], Encoder], tuple[int, ...]]] = {
-    "Dirac": (lambda bins: encoders.Dirac(MLP(EVENT, 5, width=8), (5,), bins), (5,)),
-    "Gaussian": (lambda bins: encoders.Gaussian(MLP(EVENT, 10, width=8), (5,), bins), (5,)),
+    "Dirac": (lambda bins: encoders.DiracEncoder(MLP(EVENT, 5, width=8), (5,), bins), (5,)),
+    "Gaussian": (lambda bins: encoders.GaussianEncoder(MLP(EVENT, 10, width=8), (5,), bins), (5,)),
     "Gaussian of images": (
-        lambda bins: encoders.Gaussian(MLP(EVENT, 16, width=8), (2, 2, 2), bins),
+        lambda bins: encoders.GaussianEncoder(MLP(EVENT, 16, width=8), (2, 2, 2), bins),
         (2, 2, 2),
     ),
     "TopDown": (top_down, (2,)),
-    "Noising": (lambda bins: encoders.Noising(LinearLogSNR(), bins), EVENT),
+    "Noising": (lambda bins: diffusion.NoisingEncoder(LinearLogSNR(), bins), EVENT),
 }
 
 
@@ -55,7 +56,7 @@ def laws(encoder: Encoder, x: Tensor) -> list[Distribution]:
     if isinstance(posterior, TopDownPosterior):
         state = torch.ones(len(x), 5, dtype=like.dtype, device=x.device)
         return [posterior.conditional(level, state) for level in range(len(posterior.heads))]
-    assert isinstance(posterior, Noised)
+    assert isinstance(posterior, NoisingPosterior)
     early, late = (torch.full((len(x),), t, device=x.device) for t in (0.2, 0.7))
     return [posterior.at(late), posterior.given(early, late, posterior.x)]
 

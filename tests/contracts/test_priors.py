@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from genmod import Kind, decoders, encoders, priors
+from genmod import Kind, decoders, diffusion, encoders, priors
 from genmod.denoisers import Learned
+from genmod.diffusion import LearnedInterpolation
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.nn import MLP, DenoisingMLP
 from genmod.prior import Prior, walk
-from genmod.samplers import LearnedInterpolation
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -32,38 +32,40 @@ from tests.contracts.common import (
 EVENT = (3,)
 
 
-def denoising(steps: int | None) -> priors.Denoising:
+def denoising(steps: int | None) -> diffusion.DiffusionPrior:
     """A chain, or a continuum."""
-    return priors.Denoising(
+    return diffusion.DiffusionPrior(
         Learned(DenoisingMLP(EVENT, width=8)), LinearLogSNR(), EVENT, steps, resolution=8
     )
 
 
-def learned_variance() -> priors.Denoising:
+def learned_variance() -> diffusion.DiffusionPrior:
     """A chain whose network says its reverse variance too."""
     denoiser = Learned(DenoisingMLP(EVENT, width=8, outputs=6), interpolation=True)
-    return priors.Denoising(denoiser, LinearLogSNR(), EVENT, 4, LearnedInterpolation())
+    return diffusion.DiffusionPrior(denoiser, LinearLogSNR(), EVENT, 4, LearnedInterpolation())
 
 
-def top_down() -> priors.TopDown:
+def top_down() -> priors.TopDownPrior:
     """Two levels, the state being the latent above."""
     blocks = [
-        priors.Block(decoders.Gaussian(MLP(3, 6, width=8), EVENT, decoders.Predicted()))
+        priors.TopDownBlock(
+            decoders.GaussianDecoder(MLP(3, 6, width=8), EVENT, decoders.PredictedScale())
+        )
         for _ in range(2)
     ]
-    return priors.TopDown(blocks, torch.zeros(3))
+    return priors.TopDownPrior(blocks, torch.zeros(3))
 
 
-def given() -> priors.Given:
+def given() -> priors.DistributionPrior:
     """A distribution is no module: it keeps the type it was built with."""
-    return priors.Given(MultivariateNormal(torch.zeros(3), torch.eye(3)))
+    return priors.DistributionPrior(MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
 
 PRIORS: dict[str, Callable[[], Prior]] = {
-    "Normal": lambda: priors.Normal(EVENT),
+    "Normal": lambda: priors.NormalPrior(EVENT),
     "Given": given,
-    "Nested": lambda: priors.Nested(VAE(EVENT, latents=2, width=8)),
-    "Nested, rescaled": lambda: priors.Nested(
+    "Nested": lambda: priors.NestedPrior(VAE(EVENT, latents=2, width=8)),
+    "Nested, rescaled": lambda: priors.NestedPrior(
         VAE(EVENT, latents=2, width=8), shift=torch.ones(3), scale=torch.tensor(2.0)
     ),
     "TopDown": top_down,
@@ -71,23 +73,23 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
     "Denoising, learned variance": learned_variance,
-    "Flow": lambda: priors.Flow(denoising(None), steps=4),
-    "Flow, 2 probes": lambda: priors.Flow(denoising(None), steps=4, probes=2),
+    "Flow": lambda: diffusion.ProbabilityFlowPrior(denoising(None), steps=4),
+    "Flow, 2 probes": lambda: diffusion.ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
 }
 
 
 def posterior_for(prior: Prior, dtype: torch.dtype, device: torch.device) -> Posterior:
     """A posterior of the kind that the prior is paid for."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
-    if isinstance(prior, priors.TopDown):
+    if isinstance(prior, priors.TopDownPrior):
         torch.manual_seed(3)
-        heads = [encoders.Head(MLP(6, 6, width=8), EVENT) for _ in range(2)]
+        heads = [encoders.TopDownHead(MLP(6, 6, width=8), EVENT) for _ in range(2)]
         stages = [MLP(3, 3, width=8), MLP(3, 3, width=8)]
-        return encoders.TopDown(stages, heads).to(device=device, dtype=dtype)(x)
-    if isinstance(prior, priors.Flow):
+        return encoders.TopDownEncoder(stages, heads).to(device=device, dtype=dtype)(x)
+    if isinstance(prior, diffusion.ProbabilityFlowPrior):
         prior = prior.chain
-    if isinstance(prior, priors.Denoising):
-        return encoders.Noising(prior.schedule)(x)
+    if isinstance(prior, diffusion.DiffusionPrior):
+        return diffusion.NoisingEncoder(prior.schedule)(x)
     return Normal(x, torch.full_like(x, -0.5))
 
 
@@ -118,7 +120,7 @@ def test_rates_are_per_sample_and_level(
             levels = rate.nats.shape[1]
             for field in (rate.nats, rate.weight, rate.level, rate.log_snr, rate.gap, rate.error):
                 assert field is None or field.shape == (ROWS, levels)
-            if rate.kind is Kind.CLOSED:
+            if rate.kind is Kind.ANALYTIC:
                 assert bool((rate.nats >= 0).all())
             if rate.units is not None:
                 torch.testing.assert_close(rate.units.sum(-1), rate.nats)
@@ -154,7 +156,7 @@ def test_both_paths_name_the_same_latents(name: str) -> None:
     priced: list[str] = []
     generated: list[str] = []
 
-    def draw(level: priors.Level) -> Tensor:
+    def draw(level: priors.Latent) -> Tensor:
         if level.q is not None:
             assert level.name not in drawn
             drawn[level.name] = level.q.rsample()
@@ -210,7 +212,7 @@ def test_it_can_stand_in_a_model(name: str) -> None:
         def formula(self) -> str:
             return "q(z | x)"
 
-    model = LatentModel(Says(), decoders.Gaussian(MLP(3, 2, width=8), (2,)), prior)
+    model = LatentModel(Says(), decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
     value = model.elbo(torch.randn(ROWS, 2), draws=2).value
     assert value.shape == (ROWS,)
     assert bool(value.isfinite().all())

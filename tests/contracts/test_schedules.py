@@ -34,7 +34,7 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "VarianceExploding": lambda: schedules.VarianceExploding(schedules.LogNormal()),
     "RectifiedFlow": schedules.RectifiedFlow,
     "RectifiedFlow, logit-normal": lambda: schedules.RectifiedFlow(schedules.LogNormal(0.0, 1.0)),
-    "Monotone": schedules.Monotone,
+    "Monotone": schedules.MonotoneNetwork,
 }
 
 every = pytest.mark.parametrize("name", list(SCHEDULES))
@@ -54,7 +54,7 @@ def test_everything_is_finite_and_a_row_each(
     for field in schedule.bridge(t[:-1], t[1:]):
         check_tensor(field, (100,), t)
     check_tensor(schedule.slope(t), (101,), t)
-    assert schedule.ends() == pytest.approx(SCHEDULES[name]().ends(), abs=1e-5)
+    assert schedule.log_snr_range() == pytest.approx(SCHEDULES[name]().log_snr_range(), abs=1e-5)
 
 
 @every
@@ -64,7 +64,7 @@ def test_log_snr_decreases_from_its_clean_end_to_its_noisy_one(name: str) -> Non
     with torch.no_grad():
         log_snr = schedule.log_snr(torch.linspace(0, 1, 5001, dtype=torch.float64))
     assert bool((log_snr.diff() < 0).all())
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     assert clean > noisy
     assert (float(log_snr[0]), float(log_snr[-1])) == pytest.approx((clean, noisy))
     assert f"{clean:.4g} .. {noisy:.4g}" in repr(schedule)
@@ -97,7 +97,7 @@ def test_time_is_the_inverse(name: str) -> None:
     back = schedule.time(schedule.log_snr(t))
     torch.testing.assert_close(back, t, rtol=0, atol=1e-11)
     torch.testing.assert_close(back[::60], Schedule._time(schedule, schedule.log_snr(t[::60])))
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     assert schedule.time(torch.tensor([clean + 1, noisy - 1])).tolist() == [0.0, 1.0]
 
 
@@ -106,7 +106,7 @@ def test_scales_keep_the_variance_where_they_say_so(name: str) -> None:
     schedule = SCHEDULES[name]()
     alpha, sigma = schedule.scales(torch.linspace(0, 1, 101, dtype=torch.float64))
     unit = torch.allclose(alpha.square() + sigma.square(), torch.ones_like(alpha))
-    assert unit == schedule.preserving
+    assert unit == schedule.variance_preserving
 
 
 @every

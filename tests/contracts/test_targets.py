@@ -23,12 +23,12 @@ from tests.contracts.common import (
 )
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "Noise": denoisers.Noise,
-    "Data": denoisers.Data,
-    "Velocity": denoisers.Velocity,
-    "Score": denoisers.Score,
-    "FlowVelocity": denoisers.FlowVelocity,
-    "EDM": denoisers.EDM,
+    "Noise": denoisers.NoiseTarget,
+    "Data": denoisers.DataTarget,
+    "Velocity": denoisers.VelocityTarget,
+    "Score": denoisers.ScoreTarget,
+    "FlowVelocity": denoisers.FlowVelocityTarget,
+    "EDM": denoisers.EDMTarget,
 }
 DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "GaussianDenoiser": lambda: denoisers.GaussianDenoiser(

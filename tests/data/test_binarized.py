@@ -12,13 +12,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Coins, Dataset, binarized, dataset, digits
-from genmod.decoders import Bernoulli
-from genmod.encoders import Gaussian
+from genmod.data import BernoulliPixels, Dataset, binarized, dataset, digits
+from genmod.decoders import BernoulliDecoder
+from genmod.encoders import GaussianEncoder
 from genmod.evaluation import evaluate
 from genmod.model import LatentModel
 from genmod.models import VAE
-from genmod.priors import Normal
+from genmod.priors import NormalPrior
 from tests.statistics import assert_mean
 
 BINS = 17
@@ -33,7 +33,7 @@ def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
     Sign flipped: ``noise < bias`` to ``noise > bias``.
     """
     gray = torch.arange(BINS).expand(40_000, BINS)
-    bits = Coins(gray, BINS).flip()
+    bits = BernoulliPixels(gray, BINS).flip()
     assert bits.dtype is torch.int64
     assert not bits[:, 0].any()
     assert bits[:, -1].all()
@@ -42,7 +42,7 @@ def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
 
 def test_coins_of_one_row_and_of_two_rows_are_independent() -> None:
     """Fair coins: every pair of them agrees half of the time."""
-    bits = Coins(torch.ones(40_000, 3, dtype=torch.int64), 3).flip()
+    bits = BernoulliPixels(torch.ones(40_000, 3, dtype=torch.int64), 3).flip()
     for one, other in itertools.combinations(bits.T, 2):
         assert_mean((one == other).double(), 0.5)
     assert_mean((bits[::2] == bits[1::2]).double(), torch.full((3,), 0.5))
@@ -54,7 +54,7 @@ def test_the_entropy_is_scipys_and_the_sum_over_all_outcomes() -> None:
     Sign flipped: ``entr(1 - bias)`` subtracted.
     """
     gray = torch.randint(0, BINS, (50, 3))
-    entropy = Coins(gray, BINS).entropy()
+    entropy = BernoulliPixels(gray, BINS).entropy()
     bias = gray.double().numpy() / (BINS - 1)
     np.testing.assert_allclose(
         entropy, stats.bernoulli.entropy(bias).sum(1), rtol=1e-12, atol=1e-15
@@ -66,7 +66,7 @@ def test_the_entropy_is_scipys_and_the_sum_over_all_outcomes() -> None:
 
 def test_flips_do_not_depend_on_how_rows_are_cut() -> None:
     """Under one key, the rows of two pieces are those of the whole; so are rows asked for by index."""
-    coins = Coins(torch.randint(0, BINS, (23, 4)), BINS)
+    coins = BernoulliPixels(torch.randint(0, BINS, (23, 4)), BINS)
 
     def flip(first: int, last: int) -> Tensor:
         with random.keyed(3, step=2, start=first, block=23):
@@ -176,7 +176,9 @@ class Gray(nn.Module):
 def told(shift: float = 0.0) -> LatentModel:
     """A model whose context is the gray image: its coins are the true ones if nothing is shifted."""
     shape = (1, 8, 8)
-    return LatentModel(Gaussian(Nothing(), (1,), 2), Bernoulli(Gray(shift), shape), Normal((1,)))
+    return LatentModel(
+        GaussianEncoder(Nothing(), (1,), 2), BernoulliDecoder(Gray(shift), shape), NormalPrior((1,))
+    )
 
 
 @pytest.mark.usefixtures("float64")
@@ -216,7 +218,7 @@ def test_in_expectation_over_the_coins_the_floor_is_exact_and_below_all_others()
         value = told(shift).elbo(outcomes.reshape(-1, 1, 8, 8), context=context).value
         return float((masses * value.nan_to_num(neginf=0.0)).sum())
 
-    entropy = float(Coins(gray, BINS).entropy())
+    entropy = float(BernoulliPixels(gray, BINS).entropy())
     assert expected(0.0) == pytest.approx(-entropy, rel=1e-12)
     assert expected(0.1) < -entropy
     assert expected(-0.1) < -entropy
@@ -232,13 +234,13 @@ def test_what_is_no_gray_image_is_refused() -> None:
     with pytest.raises(ValueError, match="bits need no binarization"):
         binarized(binarized(digits()))
     with pytest.raises(ValueError, match=r"from 0 to 3; expected integers in 0\.\.2"):
-        Coins(torch.tensor([[0, 3]]), 3)
+        BernoulliPixels(torch.tensor([[0, 3]]), 3)
     gray = digits()
-    coins = Coins(gray.test, BINS)
+    coins = BernoulliPixels(gray.test, BINS)
     with pytest.raises(ValueError, match=r"expected bits .*, and a coin for each of them"):
         dataclasses.replace(binarized(gray), redraw=coins)
     with pytest.raises(ValueError, match="bins=17; expected bits"):
-        dataclasses.replace(gray, redraw=Coins(gray.train, BINS))
+        dataclasses.replace(gray, redraw=BernoulliPixels(gray.train, BINS))
     for floor in (-1.0, float("nan"), float("inf")):
         floors = torch.zeros(len(gray.test)).index_fill(0, torch.tensor(3), floor)
         with pytest.raises(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.data import Coins, Dataset, binarized, fashion_mnist, mnist
+from genmod.data import BernoulliPixels, Dataset, binarized, fashion_mnist, mnist
 from genmod.elbo import Measure
 from genmod.evaluation import Report, pixel_histogram
 from tests.statistics import assert_mean
@@ -81,7 +81,7 @@ def test_labels_belong_to_their_images(data: Dataset) -> None:
 
 def test_the_coins_of_a_test_image_cost_what_is_known(data: Dataset, facts: Facts) -> None:
     """The floor of every likelihood under dynamic binarization."""
-    entropy = Coins(data.test, 256).entropy()
+    entropy = BernoulliPixels(data.test, 256).entropy()
     mean, spread = facts.irreducible
     assert float(entropy.mean()) == pytest.approx(mean, abs=0.005)
     assert float(entropy.std()) == pytest.approx(spread, abs=0.05)
@@ -96,7 +96,7 @@ def test_binarized_images_carry_their_floor_into_a_report(data: Dataset, facts: 
     bits = binarized(replace(data, train=data.train[:15_000], labels=None))
     assert bits.irreducible == pytest.approx(facts.irreducible[0], abs=0.005)
     baseline = pixel_histogram(bits.train, bits.test, 2)
-    coins = Coins(data.test, 256).entropy()
+    coins = BernoulliPixels(data.test, 256).entropy()
     report = Report.of_baseline(baseline, 784, Measure.MASS, bits.irreducible)
     assert report.structural is not None
     assert report.structural.mean == pytest.approx(-report.value.mean - float(coins.mean()))

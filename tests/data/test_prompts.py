@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genmod.data import CLOTHES, DIGITS, Dataset, Prompts, conditional, dataset, digits
-from genmod.nn import NOTHING
+from genmod.nn import NULL_LABEL
 
 
 @pytest.mark.parametrize("names", [DIGITS, CLOTHES], ids=["digits", "clothes"])
@@ -22,8 +22,8 @@ def test_every_name_finds_its_label_in_any_prompt(names: tuple[tuple[str, ...], 
 
 
 def test_an_empty_prompt_tells_nothing() -> None:
-    assert Prompts(DIGITS).encode(["", " ", "nine"]).tolist() == [NOTHING, NOTHING, 9]
-    assert Prompts(DIGITS).name(NOTHING) == ""
+    assert Prompts(DIGITS).encode(["", " ", "nine"]).tolist() == [NULL_LABEL, NULL_LABEL, 9]
+    assert Prompts(DIGITS).name(NULL_LABEL) == ""
     assert Prompts(DIGITS).encode([]).shape == (0,)
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod import Measure, decoders
+from genmod import Measure, decoders, diffusion
 from genmod.bins import Bins
 from genmod.decoders import Decoder, Identity
 from genmod.denoisers import GaussianDenoiser
@@ -32,26 +32,26 @@ def test_bits_and_levels_read_logits() -> None:
     """Entry by entry; the level changes fastest."""
     bits = network(4)
     x = torch.randint(0, 2, (6, 2, 2))
-    law = decoders.Bernoulli(bits, (2, 2))(STATE)
+    law = decoders.BernoulliDecoder(bits, (2, 2))(STATE)
     logits = bits(STATE).reshape(6, 2, 2)
     expected = torch.distributions.Bernoulli(logits=logits).log_prob(x.double())
     torch.testing.assert_close(law.log_prob(x), expected.sum((1, 2)))
     levels = network(6)
     x = torch.randint(0, 3, (6, 2))
-    law = decoders.Categorical(levels, (2,), 3)(STATE)
+    law = decoders.CategoricalDecoder(levels, (2,), 3)(STATE)
     expected = torch.distributions.Categorical(logits=levels(STATE).reshape(6, 2, 3)).log_prob(x)
     torch.testing.assert_close(law.log_prob(x), expected.sum(1))
 
 
 def scales() -> dict[str, tuple[decoders.Scale | float, Tensor]]:
     """Each source of a scale, and the scale it then is on two entries, for a network's numbers."""
-    per_dimension = decoders.PerDimension((2,), 0.5)
+    per_dimension = decoders.PerDimensionScale((2,), 0.5)
     with torch.no_grad():
         per_dimension.log_scale.copy_(torch.tensor([0.1, 1.2]))
     return {
         "a number": (0.7, torch.tensor(0.7)),
-        "fixed": (decoders.Fixed(0.7), torch.tensor(0.7)),
-        "global": (decoders.Global(1.3), torch.tensor(1.3)),
+        "fixed": (decoders.FixedScale(0.7), torch.tensor(0.7)),
+        "global": (decoders.GlobalScale(1.3), torch.tensor(1.3)),
         "per dimension": (per_dimension, torch.tensor([0.1, 1.2]).exp()),
     }
 
@@ -63,7 +63,7 @@ def test_a_gaussian_has_the_scale_it_was_given(name: str) -> None:
     scale, std = scales()[name]
     mean = network(2)
     x = torch.randn(6, 2)
-    law = decoders.Gaussian(mean, (2,), scale)(STATE)
+    law = decoders.GaussianDecoder(mean, (2,), scale)(STATE)
     expected = torch.distributions.Normal(mean(STATE), std).log_prob(x).sum(1)
     torch.testing.assert_close(law.log_prob(x), expected)
 
@@ -72,7 +72,7 @@ def test_a_predicted_scale_comes_after_the_locations() -> None:
     """First the location of each entry, then the log-scale of each; zero means ``initial``."""
     both = network(4)
     x = torch.randn(6, 2)
-    law = decoders.Gaussian(both, (2,), decoders.Predicted(0.3))(STATE)
+    law = decoders.GaussianDecoder(both, (2,), decoders.PredictedScale(0.3))(STATE)
     said = both(STATE)
     expected = torch.distributions.Normal(said[:, :2], 0.3 * said[:, 2:].exp())
     torch.testing.assert_close(law.log_prob(x), expected.log_prob(x).sum(1))
@@ -86,28 +86,30 @@ def test_learned_scales_learn_the_spread_of_the_data() -> None:
     x = torch.randn(500, 2) * torch.tensor([0.5, 3.0])
     spread = x.square().mean(0).sqrt()
     for scale, best in (
-        (decoders.Global(), x.square().mean().sqrt()),
-        (decoders.PerDimension((2,)), spread),
+        (decoders.GlobalScale(), x.square().mean().sqrt()),
+        (decoders.PerDimensionScale((2,)), spread),
     ):
         with torch.no_grad():
             scale.log_scale.copy_(best.log())
-        decoder = decoders.Gaussian(affine(torch.zeros(2, 3), torch.zeros(2)), (2,), scale)
+        decoder = decoders.GaussianDecoder(affine(torch.zeros(2, 3), torch.zeros(2)), (2,), scale)
         decoder(torch.zeros(500, 3)).log_prob(x).mean().backward()
         assert scale.log_scale.grad is not None
         assert float(scale.log_scale.grad.abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("family", [decoders.DiscretizedLogistic, decoders.DiscretizedGaussian])
+@pytest.mark.parametrize(
+    "family", [decoders.DiscretizedLogisticDecoder, decoders.DiscretizedGaussianDecoder]
+)
 def test_discretized_decoders_put_integers_on_the_line(
-    family: type[decoders.DiscretizedLogistic] | type[decoders.DiscretizedGaussian],
+    family: type[decoders.DiscretizedLogisticDecoder] | type[decoders.DiscretizedGaussianDecoder],
 ) -> None:
     """Level ``k`` of 9 lies at ``k / 4 - 1``; the default scale is the width of a bin, learned."""
     location = affine(0.1 * torch.randn(2, 3), torch.zeros(2))
     decoder = family(location, (2,), 9)
-    assert isinstance(decoder.scale, decoders.Global)
+    assert isinstance(decoder.scale, decoders.GlobalScale)
     assert float(decoder.scale.log_scale.detach().exp()) == pytest.approx(Bins(9).width)
     x = torch.randint(2, 7, (6, 2))
-    cdf = stats.logistic.cdf if family is decoders.DiscretizedLogistic else stats.norm.cdf
+    cdf = stats.logistic.cdf if family is decoders.DiscretizedLogisticDecoder else stats.norm.cdf
     with torch.no_grad():
         center, place, width = x / 4 - 1, location(STATE), Bins(9).width
         upper, lower = center + width / 2, center - width / 2
@@ -118,8 +120,8 @@ def test_discretized_decoders_put_integers_on_the_line(
 
 
 def test_a_gaussians_default_scale_is_one_and_learned() -> None:
-    decoder = decoders.Gaussian(network(2), (2,))
-    assert isinstance(decoder.scale, decoders.Global)
+    decoder = decoders.GaussianDecoder(network(2), (2,))
+    assert isinstance(decoder.scale, decoders.GlobalScale)
     assert float(decoder.scale.log_scale.detach()) == 0
 
 
@@ -129,15 +131,15 @@ def test_a_gaussians_default_scale_is_one_and_learned() -> None:
 @pytest.mark.parametrize(
     ("bins", "kind", "measure"),
     [
-        (None, decoders.Gaussian, Measure.DENSITY),
-        (2, decoders.Bernoulli, Measure.MASS),
-        (3, decoders.DiscretizedLogistic, Measure.MASS),
-        (256, decoders.DiscretizedLogistic, Measure.MASS),
+        (None, decoders.GaussianDecoder, Measure.DENSITY),
+        (2, decoders.BernoulliDecoder, Measure.MASS),
+        (3, decoders.DiscretizedLogisticDecoder, Measure.MASS),
+        (256, decoders.DiscretizedLogisticDecoder, Measure.MASS),
     ],
 )
 def test_the_customary_likelihood(bins: int | None, kind: type[Decoder], measure: Measure) -> None:
     """Its network has as many outputs as the decoder reads, whatever the scale."""
-    for scale in (None, 0.5, decoders.Global(), decoders.Predicted()):
+    for scale in (None, 0.5, decoders.GlobalScale(), decoders.PredictedScale()):
         decoder = decoders.likelihood(network, (2, 2), bins, scale)
         assert decoder.measure is measure
         assert isinstance(decoder, kind) or (bins == 2 and scale is not None)
@@ -159,7 +161,9 @@ def test_a_diffusions_last_step_is_its_denoisers() -> None:
     """
     m, v, schedule = 0.7, 2.0, LinearLogSNR(1.0, -3.0)
     denoiser = GaussianDenoiser(torch.full((2,), m), v * torch.eye(2))
-    decoder = decoders.Denoised(denoiser, schedule, decoders.Gaussian(Identity(), (2,), 0.4))
+    decoder = diffusion.LastStepDecoder(
+        denoiser, schedule, decoders.GaussianDecoder(Identity(), (2,), 0.4)
+    )
     z = torch.randn(5, 2)
     alpha, sigma = (float(part) for part in schedule.scales(torch.zeros((), dtype=torch.float64)))
     mean = m + alpha * v / (alpha**2 * v + sigma**2) * (z - alpha * m)
@@ -177,19 +181,19 @@ def test_a_diffusions_last_step_is_its_denoisers() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_is_positive(value: float) -> None:
-    for build in (decoders.Fixed, decoders.Global, decoders.Predicted):
+    for build in (decoders.FixedScale, decoders.GlobalScale, decoders.PredictedScale):
         with pytest.raises(ValueError, match="expected a positive finite number"):
             build(value)
     with pytest.raises(ValueError, match="initial="):
-        decoders.PerDimension((2,), value)
+        decoders.PerDimensionScale((2,), value)
 
 
 def test_a_network_of_the_wrong_size_is_named() -> None:
     for decoder in (
-        decoders.Bernoulli(MLP(3, 5), (4,)),
-        decoders.Categorical(MLP(3, 5), (2,), 3),
-        decoders.Gaussian(MLP(3, 5), (4,), decoders.Predicted()),
-        decoders.DiscretizedLogistic(MLP(3, 5), (4,), 9),
+        decoders.BernoulliDecoder(MLP(3, 5), (4,)),
+        decoders.CategoricalDecoder(MLP(3, 5), (2,), 3),
+        decoders.GaussianDecoder(MLP(3, 5), (4,), decoders.PredictedScale()),
+        decoders.DiscretizedLogisticDecoder(MLP(3, 5), (4,), 9),
     ):
         with pytest.raises(ValueError, match=r"got 5 outputs a row from MLP.*last layer"):
             decoder(STATE)
@@ -197,9 +201,9 @@ def test_a_network_of_the_wrong_size_is_named() -> None:
 
 def test_one_level_is_no_data() -> None:
     for build in (
-        lambda: decoders.Categorical(network(2), (2,), 1),
-        lambda: decoders.DiscretizedLogistic(network(2), (2,), 1),
-        lambda: decoders.DiscretizedGaussian(network(2), (2,), 0),
+        lambda: decoders.CategoricalDecoder(network(2), (2,), 1),
+        lambda: decoders.DiscretizedLogisticDecoder(network(2), (2,), 1),
+        lambda: decoders.DiscretizedGaussianDecoder(network(2), (2,), 0),
     ):
         with pytest.raises(ValueError, match="at least 2 levels"):
             build()
@@ -207,19 +211,19 @@ def test_one_level_is_no_data() -> None:
 
 def test_formulas_say_what_is_learned() -> None:
     said = {
-        "s": (0.5, decoders.Global()),
-        "s_i": (decoders.PerDimension((2,)),),
-        "s_i(z)": (decoders.Predicted(),),
+        "s": (0.5, decoders.GlobalScale()),
+        "s_i": (decoders.PerDimensionScale((2,)),),
+        "s_i(z)": (decoders.PredictedScale(),),
     }
     for symbol, choices in said.items():
         for scale in choices:
-            decoder = decoders.Gaussian(network(2), (2,), scale)
+            decoder = decoders.GaussianDecoder(network(2), (2,), scale)
             assert decoder.formula() == f"p(x | z) = N(x; d(z), {symbol})"
-    assert "0.25" in repr(decoders.Fixed(0.25))
+    assert "0.25" in repr(decoders.FixedScale(0.25))
 
 
 def test_a_decoders_distribution_is_one_event_a_row() -> None:
-    law = decoders.Gaussian(network(4), (2, 2))(STATE)
+    law = decoders.GaussianDecoder(network(4), (2, 2))(STATE)
     assert isinstance(law, Distribution)
     assert law.batch_shape == (6,)
     assert law.event_shape == (2, 2)

@@ -10,9 +10,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from genmod.bins import Bins
-from genmod.decoders import DiscretizedMixture
-from genmod.encoders import Noising
-from genmod.schedules import LinearLogSNR, Monotone, RectifiedFlow
+from genmod.decoders import DiscretizedMixtureDecoder
+from genmod.diffusion import NoisingEncoder
+from genmod.schedules import LinearLogSNR, MonotoneNetwork, RectifiedFlow
 from tests.oracles_vae import affine
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -55,7 +55,7 @@ def test_a_mixture_is_placed_where_its_docstring_says(around: LinearLogSNR | Non
     """Against SciPy's logistic; at a log-SNR of 3 the reach is 2 exp(-3/2), and alpha_0^2 sigmoid(3)."""
     numbers = torch.randn(3 * COMPONENTS * 2) / 2
     state = torch.tensor([[-0.9, 0.2], [0.7, 0.0]])
-    law = DiscretizedMixture(Numbers(numbers), EVENT, LEVELS, COMPONENTS, around)(state)
+    law = DiscretizedMixtureDecoder(Numbers(numbers), EVENT, LEVELS, COMPONENTS, around)(state)
     center = torch.zeros_like(state)
     reach = 1.0
     if around is not None:
@@ -73,10 +73,10 @@ def test_around_z_a_network_need_not_repeat_what_it_is_given() -> None:
     found = []
     for clean in (0.0, 2.0, 4.0):
         schedule = RectifiedFlow(LinearLogSNR(clean, -5.0))
-        noised = Noising(schedule, LEVELS)(x).at(torch.zeros(len(x))).sample()
-        law = DiscretizedMixture(nothing, EVENT, LEVELS, COMPONENTS, schedule)(noised)
+        noised = NoisingEncoder(schedule, LEVELS)(x).at(torch.zeros(len(x))).sample()
+        law = DiscretizedMixtureDecoder(nothing, EVENT, LEVELS, COMPONENTS, schedule)(noised)
         found.append(float(law.log_prob(x).mean()))
-    plain = DiscretizedMixture(nothing, EVENT, LEVELS, COMPONENTS)(torch.zeros(500, *EVENT))
+    plain = DiscretizedMixtureDecoder(nothing, EVENT, LEVELS, COMPONENTS)(torch.zeros(500, *EVENT))
     assert found[0] < found[1] < found[2]
     assert found[1] > float(plain.log_prob(x).mean())
 
@@ -85,12 +85,14 @@ def test_a_learned_schedule_may_be_one_to_be_around() -> None:
     """Its ends are fixed; where they are found, nothing is learned."""
     nothing, x = Numbers(torch.zeros(18)), torch.randint(0, LEVELS, (4, *EVENT))
     learned, fixed = (
-        DiscretizedMixture(nothing, EVENT, LEVELS, COMPONENTS, schedule)(Bins(LEVELS).center(x))
-        for schedule in (Monotone(6.0, -6.0), LinearLogSNR(6.0, -6.0))
+        DiscretizedMixtureDecoder(nothing, EVENT, LEVELS, COMPONENTS, schedule)(
+            Bins(LEVELS).center(x)
+        )
+        for schedule in (MonotoneNetwork(6.0, -6.0), LinearLogSNR(6.0, -6.0))
     )
     torch.testing.assert_close(learned.log_prob(x), fixed.log_prob(x))
 
 
 def test_a_mixture_needs_a_component() -> None:
     with pytest.raises(ValueError, match="components=0"):
-        DiscretizedMixture(affine(torch.zeros(1, 2), torch.zeros(1)), EVENT, LEVELS, 0)
+        DiscretizedMixtureDecoder(affine(torch.zeros(1, 2), torch.zeros(1)), EVENT, LEVELS, 0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.bins import Bins
-from genmod.decoders import DiscretizedMixture as MixtureDecoder
+from genmod.decoders import DiscretizedMixtureDecoder as MixtureDecoder
 from genmod.decoders import Identity
 from genmod.distributions import DiscretizedLogistic, DiscretizedMixture
 from tests.statistics import assert_mean

@@ -129,5 +129,5 @@ def test_a_point_is_drawn_as_it_is_and_has_no_density() -> None:
     assert q.rsample() is point
     assert q.mean is point
     assert not q.sample().requires_grad
-    with pytest.raises(ValueError, match=r"got a Dirac.*density; use priors.Flat\(\)"):
+    with pytest.raises(ValueError, match=r"got a Dirac.*density; use priors.FlatPrior\(\)"):
         q.log_prob(point)

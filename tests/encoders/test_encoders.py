@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod import encoders
+from genmod import diffusion, encoders
 from genmod.bins import Bins
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
@@ -19,17 +19,17 @@ def test_a_gaussians_mean_comes_first_then_its_log_std() -> None:
     """Sign flipped: the two halves exchanged."""
     network = affine(torch.randn(6, 4), torch.randn(6))
     x = torch.randn(5, 4)
-    q = encoders.Gaussian(network, (3,))(x)
+    q = encoders.GaussianEncoder(network, (3,))(x)
     torch.testing.assert_close(q.mean, network(x)[:, :3])
     torch.testing.assert_close(q.log_std, network(x)[:, 3:])
-    image = encoders.Gaussian(affine(torch.randn(16, 4), torch.randn(16)), (2, 2, 2))(x)
+    image = encoders.GaussianEncoder(affine(torch.randn(16, 4), torch.randn(16)), (2, 2, 2))(x)
     assert image.event_shape == (2, 2, 2)
 
 
 def test_a_point_is_the_networks_output() -> None:
     network = affine(torch.randn(3, 4), torch.randn(3))
     x = torch.randn(5, 4)
-    torch.testing.assert_close(encoders.Dirac(network, (3,))(x).sample(), network(x))
+    torch.testing.assert_close(encoders.DiracEncoder(network, (3,))(x).sample(), network(x))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.long, torch.float64])
@@ -37,11 +37,11 @@ def test_integers_are_seen_on_minus_one_to_one(dtype: torch.dtype) -> None:
     """Whatever their type; real data are seen as they are."""
     x = torch.arange(5)[:, None].to(dtype)
     identity = affine(torch.eye(1), torch.zeros(1))
-    seen = encoders.Dirac(identity, (1,), bins=5)(x).sample()
+    seen = encoders.DiracEncoder(identity, (1,), bins=5)(x).sample()
     torch.testing.assert_close(seen, torch.linspace(-1, 1, 5)[:, None])
     torch.testing.assert_close(seen, Bins(5).center(x))
     if dtype is torch.float64:
-        torch.testing.assert_close(encoders.Dirac(identity, (1,))(x).sample(), x)
+        torch.testing.assert_close(encoders.DiracEncoder(identity, (1,))(x).sample(), x)
 
 
 def test_features_go_up_once_and_come_down_in_the_priors_order() -> None:
@@ -55,8 +55,8 @@ def test_features_go_up_once_and_come_down_in_the_priors_order() -> None:
         def forward(self, h: Tensor) -> Tensor:
             return self.by * h
 
-    heads = [encoders.Head(affine(torch.eye(2), torch.zeros(2)), (1,)) for _ in range(2)]
-    posterior = encoders.TopDown([Scale(2.0), Scale(5.0)], heads)(torch.ones(3, 1))
+    heads = [encoders.TopDownHead(affine(torch.eye(2), torch.zeros(2)), (1,)) for _ in range(2)]
+    posterior = encoders.TopDownEncoder([Scale(2.0), Scale(5.0)], heads)(torch.ones(3, 1))
     top, bottom = (posterior.conditional(level, torch.full((3, 1), 0.5)) for level in range(2))
     said = [part[0].item() for part in (top.mean, bottom.mean, top.log_std)]
     assert said == [10.0, 2.0, 0.5]
@@ -65,14 +65,14 @@ def test_features_go_up_once_and_come_down_in_the_priors_order() -> None:
 def test_a_head_sees_features_and_state_side_by_side() -> None:
     network = affine(torch.randn(4, 5), torch.randn(4))
     features, state = torch.randn(3, 2), torch.randn(3, 3)
-    q = encoders.Head(network, (2,))(features, state)
+    q = encoders.TopDownHead(network, (2,))(features, state)
     torch.testing.assert_close(q.mean, network(torch.cat([features, state], 1))[:, :2])
 
 
 def test_a_context_reaches_every_network_of_a_hierarchy() -> None:
     stages = [MLP(4, 3, width=8, context=2), MLP(3, 3, width=8, context=2)]
-    heads = [encoders.Head(MLP(5, 2, width=8, context=2), (1,)) for _ in range(2)]
-    encoder = encoders.TopDown(stages, heads)
+    heads = [encoders.TopDownHead(MLP(5, 2, width=8, context=2), (1,)) for _ in range(2)]
+    encoder = encoders.TopDownEncoder(stages, heads)
     x, context = torch.randn(3, 4), torch.randn(3, 2, requires_grad=True)
     posterior = encoder(x, context)
     q = posterior.conditional(1, torch.randn(3, 2))
@@ -84,7 +84,7 @@ def test_noise_is_added_as_the_schedule_says() -> None:
     """``N(alpha x, sigma^2)`` at any time; rows repeat together. Sign flipped: ``sigma.log()``."""
     schedule = LinearLogSNR()
     x = torch.randn(4, 2)
-    noised = encoders.Noising(schedule)(x)
+    noised = diffusion.NoisingEncoder(schedule)(x)
     t = torch.tensor([0.0, 0.3, 0.7, 1.0])
     alpha, sigma = schedule.scales(t)
     q = noised.at(t)
@@ -96,8 +96,8 @@ def test_noise_is_added_as_the_schedule_says() -> None:
 def test_a_network_of_the_wrong_size_is_named() -> None:
     x = torch.randn(5, 4)
     with pytest.raises(ValueError, match=r"got 5 outputs a row from MLP; expected 6"):
-        encoders.Gaussian(MLP(4, 5), (3,))(x)
+        encoders.GaussianEncoder(MLP(4, 5), (3,))(x)
     with pytest.raises(ValueError, match=r"got 5 outputs a row from MLP; expected 3"):
-        encoders.Dirac(MLP(4, 5), (3,))(x)
+        encoders.DiracEncoder(MLP(4, 5), (3,))(x)
     with pytest.raises(ValueError, match=r"got 3 outputs a row from MLP; expected 4"):
-        encoders.Head(MLP(6, 3), (2,))(x, torch.zeros(5, 2))
+        encoders.TopDownHead(MLP(6, 3), (2,))(x, torch.zeros(5, 2))

@@ -13,22 +13,22 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from genmod import random
-from genmod.decoders import Gaussian, Identity
+from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
+from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import (
     FlowDensity,
     Report,
-    chained,
-    denoising,
     evaluate,
+    find_diffusion,
     flow_bound,
     flow_density,
+    with_steps,
 )
 from genmod.evaluation.scoring import BATCH
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
-from genmod.priors import Denoising, Flow
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,
@@ -55,9 +55,9 @@ def values(report: Report) -> Tensor:
     return report.scores.value
 
 
-def inner(model: LatentModel) -> Denoising:
+def inner(model: LatentModel) -> DiffusionPrior:
     """The diffusion in a model."""
-    found = denoising(model)
+    found = find_diffusion(model)
     assert found is not None
     return found
 
@@ -191,7 +191,7 @@ def test_samples_of_the_flow_follow_its_own_density() -> None:
 
     The way back finds the noise again. Flipped: the order of the ends in ``push``.
     """
-    flow = Flow(inner(exact_diffusion(correlated(), SHORT, None)), steps=128)
+    flow = ProbabilityFlowPrior(inner(exact_diffusion(correlated(), SHORT, None)), steps=128)
     with random.keyed(4):
         noise = random.normal((50, 3), F64)
     found = flow.log_density(flow.push(noise))
@@ -228,7 +228,7 @@ def test_a_decoder_that_is_not_the_posterior_leaves_a_gap_that_draws_close() -> 
     exact = exact_diffusion(data, schedule, None)
     law = marginal(data, schedule, 0.0)
     std = 0.9
-    model = LatentModel(exact.encoder, Gaussian(Identity(), (3,), std), exact.prior).double()
+    model = LatentModel(exact.encoder, GaussianDecoder(Identity(), (3,), std), exact.prior).double()
     eye = torch.eye(3, dtype=F64)
     evidence = MultivariateNormal(law.mean, law.covariance_matrix + std**2 * eye)
     x = data.law.sample((250,))
@@ -281,7 +281,7 @@ def test_what_cannot_be_priced_is_refused() -> None:
     with pytest.raises(ValueError, match="without a diffusion"):
         flow_density(VAE(2, latents=1, width=8), x)
     with pytest.raises(ValueError, match="without a diffusion"):
-        chained(VAE(2, latents=1, width=8), 3)
+        with_steps(VAE(2, latents=1, width=8), 3)
     with pytest.raises(ValueError, match="steps=7; expected an even"):
         flow_density(model, x, steps=7)
     with pytest.raises(ValueError, match="one probe has no standard error"):
@@ -293,8 +293,8 @@ def test_what_cannot_be_priced_is_refused() -> None:
     with pytest.raises(ValueError, match="z of shape"):
         flow_density(model, torch.randn(4, 3))
     with pytest.raises(ValueError, match="steps=0"):
-        Flow(inner(model), steps=0)
+        ProbabilityFlowPrior(inner(model), steps=0)
     with pytest.raises(ValueError, match="probes=0"):
-        Flow(inner(model), probes=0)
+        ProbabilityFlowPrior(inner(model), probes=0)
     with pytest.raises(ValueError, match="sample_shape"):
-        next(Flow(inner(model)).descent(3))[1].sample((2,))
+        next(ProbabilityFlowPrior(inner(model)).descent(3))[1].sample((2,))

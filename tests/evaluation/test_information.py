@@ -15,7 +15,16 @@ from torch import Tensor
 from genmod.bins import Bins
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import Grid, Separated, Smooth, chained, evaluate, immse, paired, score
+from genmod.evaluation import (
+    GaussianTail,
+    IntegerTail,
+    NoTail,
+    evaluate,
+    immse,
+    paired,
+    score,
+    with_steps,
+)
 from genmod.evaluation.information import PILOT, STATES
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
@@ -34,7 +43,7 @@ def test_n_distinct_points_cost_ln_n_each() -> None:
     """
     points = 2 * torch.randn(200, 4)
     model = Diffusion(4, denoiser=EmpiricalDenoiser(points), schedule=LinearLogSNR(14.0, -12.0))
-    report = immse(model.double(), points, draws=64, left=Separated())
+    report = immse(model.double(), points, draws=64, left=NoTail())
     assert report.scores is not None
     assert_mean(report.scores.value, -math.log(200), name="ln N")
     assert report.measure is Measure.MASS
@@ -49,7 +58,7 @@ def test_points_of_unequal_weight_cost_their_own_logarithm() -> None:
     denoiser = EmpiricalDenoiser(points, log_p)
     model = Diffusion(1, denoiser=denoiser, schedule=LinearLogSNR(9.0, -12.0)).double()
     x = points.repeat(500, 1)
-    report = immse(model, x, draws=32, left=Separated())
+    report = immse(model, x, draws=32, left=NoTail())
     assert report.scores is not None
     assert_mean(report.scores.value.reshape(500, 4), log_p, name="log P")
 
@@ -62,7 +71,7 @@ def test_gaussian_data_cost_their_log_density(schedule: Schedule) -> None:
 
     The rest beyond the clean end is known to about ``1 / (2 v)`` of the inverse covariance, 1e-4 here.
     Flipped: the sign of the baseline in ``_Integrand``; of the clean ``_standard``; of ``log_snr`` in
-    ``Smooth``.
+    ``GaussianTail``.
     """
     data = correlated()
     x = data.law.sample((1000,))
@@ -78,13 +87,13 @@ def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
     """For any denoiser: the prior term is the same, the steps have one mean, and the rest is what a
     decoder that takes the noised state for ``x`` pays.
 
-    Flipped: the sign of the noisy ``_standard``; ``log_snr`` in ``Smooth``.
+    Flipped: the sign of the noisy ``_standard``; ``log_snr`` in ``GaussianTail``.
     """
     schedule = LinearLogSNR(4.0, 1.0)  # at its noisy end much of x is left, so that it costs
     model = bent(7, schedule)
     alpha, sigma = schedule.scales(real(0.0))
     x = 0.7 * torch.randn(3000, 2)
-    report, bound = immse(model, x, draws=16), evaluate(chained(model, None), x, draws=16)
+    report, bound = immse(model, x, draws=16), evaluate(with_steps(model, None), x, draws=16)
     assert report.scores is not None
     assert bound.scores is not None
     torch.testing.assert_close(report.scores.rates["prior"], bound.scores.rates["prior"])
@@ -110,8 +119,8 @@ def test_rounding_to_a_grid_costs_the_integral_of_its_error() -> None:
 
     level = torch.linspace(2.0, 16.0, 4001)
     quadrature = torch.trapezoid(0.5 * level.exp() * error(level), level)
-    assert Grid(width).nats(2.0, 3) == pytest.approx(3 * float(quadrature), rel=1e-5)
-    assert Grid(width).nats(16.0, 3) == pytest.approx(0, abs=1e-12)
+    assert IntegerTail(width).nats(2.0, 3) == pytest.approx(3 * float(quadrature), rel=1e-5)
+    assert IntegerTail(width).nats(16.0, 3) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("w", [8.0, 9.5, 12.0])
@@ -119,7 +128,7 @@ def test_rounding_counts_the_far_tail(w: float) -> None:
     """The first level alone, against SciPy: ``ndtr`` made it 1.6 times as much at 8, 46 times at 9.5."""
     width = 2 / 16
     stated = 4 * ((1 - w**2) * norm.sf(w) + w * norm.pdf(w))
-    found = Grid(width).nats(2 * math.log(2 * w / width), 1)
+    found = IntegerTail(width).nats(2 * math.log(2 * w / width), 1)
     assert found == pytest.approx(stated, rel=1e-9)
 
 
@@ -151,9 +160,9 @@ def test_rows_are_cut_into_blocks_and_told_their_context() -> None:
     """More rows than a block or a pilot: whoever is told the row pays nothing, told another a lot."""
     model, x = Diffusion(2, denoiser=Told(), schedule=MILD).double(), torch.randn(3 * PILOT, 2)
     draws = STATES // PILOT
-    right = immse(model, x, x, draws=draws, left=Separated())
+    right = immse(model, x, x, draws=draws, left=NoTail())
     assert right.terms["steps"].mean == 0
-    assert immse(model, x, x.flip(0), draws=draws, left=Separated()).terms["steps"].mean > 10
+    assert immse(model, x, x.flip(0), draws=draws, left=NoTail()).terms["steps"].mean > 10
 
 
 def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> None:
@@ -170,7 +179,7 @@ def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> 
     assert report.scores is not None
     exact = -0.5 * (x.square() + math.log(2 * math.pi)).sum(1)
     torch.testing.assert_close(report.scores.value, exact, rtol=0, atol=2e-4)
-    assert Smooth().nats(0.0, 2) == pytest.approx(math.log(2 * math.pi * math.e))
+    assert GaussianTail().nats(0.0, 2) == pytest.approx(math.log(2 * math.pi * math.e))
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -184,7 +193,7 @@ def test_what_it_cannot_integrate_is_refused() -> None:
     with pytest.raises(ValueError, match="no data"):
         immse(model, x[:0])
     with pytest.raises(ValueError, match="width=0"):
-        Grid(0.0)
+        IntegerTail(0.0)
 
 
 # ---------------------------------------------------------------------- which of two is better

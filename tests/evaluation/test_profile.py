@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.evaluation import denoising, profile
+from genmod.evaluation import find_diffusion, profile
 from genmod.evaluation.profile import STATES
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
@@ -193,7 +193,7 @@ def test_a_nested_diffusion_is_profiled_inside_its_model() -> None:
     left = scores.rates["latent"] - scores.reconstruction
     assert found.left == pytest.approx(float(left.mean()), rel=1e-10)
     torch.testing.assert_close(found.nats.sum(), scores.rates["steps"].mean(), rtol=1e-10, atol=0)
-    prior = denoising(model)
+    prior = find_diffusion(model)
     assert prior is not None
     assert prior.shape == (2,)
 
@@ -234,7 +234,7 @@ def test_models_without_steps_are_refused() -> None:
     for model in (VAE(3, width=8), HVAE(3, latents=(2, 1), width=8), Diffusion(3, steps=1)):
         with pytest.raises(ValueError, match="without denoising steps"):
             profile(model, x)
-    assert denoising(VAE(3, width=8)) is None
+    assert find_diffusion(VAE(3, width=8)) is None
     with pytest.raises(ValueError, match="levels=0"):
         profile(Diffusion(3, width=8), x, levels=0)
     with pytest.raises(ValueError, match="no data"):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.evaluation import chained, denoising, score
+from genmod.diffusion import DiffusionPrior, FixedLarge
+from genmod.evaluation import find_diffusion, score, with_steps
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
-from genmod.priors import Denoising, Nested
-from genmod.samplers import FixedLarge
+from genmod.priors import NestedPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles import correlated, exact_diffusion
 from tests.statistics import assert_mean
@@ -20,9 +20,9 @@ from tests.statistics import assert_mean
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def inner(model: LatentModel) -> Denoising:
+def inner(model: LatentModel) -> DiffusionPrior:
     """The diffusion in a model."""
-    found = denoising(model)
+    found = find_diffusion(model)
     assert found is not None
     return found
 
@@ -40,11 +40,11 @@ def test_a_chain_of_other_steps_is_the_same_network_at_other_levels() -> None:
     data, schedule = correlated(), LinearLogSNR(4.0, -4.0)
     model = exact_diffusion(data, schedule, 6)
     for steps in (2, 17):
-        other = chained(model, steps)
+        other = with_steps(model, steps)
         assert inner(other).steps == steps
         found = data.mean_over_all(partial(steps_nats, other))
         assert found == pytest.approx(data.steps(schedule, steps))
-    endless = chained(model, None)
+    endless = with_steps(model, None)
     assert inner(endless).denoiser is inner(model).denoiser
     x = data.law.sample((1000,))
     assert_mean(
@@ -52,19 +52,21 @@ def test_a_chain_of_other_steps_is_the_same_network_at_other_levels() -> None:
         data.steps_limit(4.0, -4.0),
         name="continuous time",
     )
-    torch.testing.assert_close(score(chained(endless, 6), x[:9]).value, score(model, x[:9]).value)
+    torch.testing.assert_close(
+        score(with_steps(endless, 6), x[:9]).value, score(model, x[:9]).value
+    )
 
 
 def test_the_inner_chain_of_a_latent_diffusion_is_rechained() -> None:
     """Shift and scale of the latents stay, as does every module."""
     model = LatentDiffusion(3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=3))
     model.freeze(torch.randn(50, 3))
-    other = chained(model, 9)
+    other = with_steps(model, 9)
     assert inner(other).steps == 9
-    assert isinstance(other.prior, Nested)
+    assert isinstance(other.prior, NestedPrior)
     assert torch.equal(other.prior.log_scale, model.nested.log_scale)
     assert torch.equal(other.prior.shift, model.nested.shift)
-    same = chained(other, 3)
+    same = with_steps(other, 3)
     x = torch.randn(6, 3)
     torch.testing.assert_close(score(same, x).value, score(model, x).value)
 
@@ -72,6 +74,6 @@ def test_the_inner_chain_of_a_latent_diffusion_is_rechained() -> None:
 @pytest.mark.usefixtures("as_users_run")
 def test_what_has_no_such_chain_is_refused() -> None:
     with pytest.raises(ValueError, match="without a diffusion"):
-        chained(VAE(2, latents=1, width=8), 3)
+        with_steps(VAE(2, latents=1, width=8), 3)
     with pytest.raises(ValueError, match="FixedLarge"):
-        chained(Diffusion(2, width=8, steps=3, variance=FixedLarge()), None)
+        with_steps(Diffusion(2, width=8, steps=3, variance=FixedLarge()), None)

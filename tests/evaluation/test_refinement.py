@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.bins import Bins
-from genmod.decoders import Categorical
+from genmod.decoders import CategoricalDecoder
 from genmod.evaluation import refinement
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
@@ -33,7 +33,7 @@ def test_cells_cost_their_mass_and_leave_the_spread_inside_them() -> None:
     """
     mass = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25])
     base = VAE((1,), 5, latents=2, width=8)
-    decoder = Categorical(Constant(mass.log()), (1,), 5)
+    decoder = CategoricalDecoder(Constant(mass.log()), (1,), 5)
     model = LatentModel(base.encoder, decoder, base.prior)
     found = refinement(model, torch.tensor([[1]]))
     assert found.width.tolist() == [8, 4, 2, 1]

@@ -179,7 +179,10 @@ def test_the_context_goes_with_its_rows() -> None:
     """A model told which of two means each row has pays less than one told the opposite."""
     told = (torch.arange(BATCH + 60) % 2).to(torch.get_default_dtype())[:, None]
     model = VAE(
-        3, latents=2, encoder=_told_encoder(), decoder=decoders.Gaussian(_ShiftNetwork(), (3,))
+        3,
+        latents=2,
+        encoder=_told_encoder(),
+        decoder=decoders.GaussianDecoder(_ShiftNetwork(), (3,)),
     )
     x = 10 * told.expand(-1, 3) + 0.1 * torch.randn(len(told), 3)
     right, wrong = score(model, x, told).reconstruction, score(model, x, 1 - told).reconstruction
@@ -189,7 +192,7 @@ def test_the_context_goes_with_its_rows() -> None:
 
 
 def _told_encoder() -> encoders.Encoder:
-    return encoders.Gaussian(MLP(3, 4, width=8, context=1), (2,))
+    return encoders.GaussianEncoder(MLP(3, 4, width=8, context=1), (2,))
 
 
 class _ShiftNetwork(torch.nn.Module):

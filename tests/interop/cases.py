@@ -13,14 +13,14 @@ from torch.distributions import Normal as TorchNormal
 
 from genmod import decoders, encoders
 from genmod.denoisers import Learned
+from genmod.diffusion import FixedLarge
 from genmod.distributions import rate
 from genmod.interop.pyro import PyroPair
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference
 from genmod.nn import MLP, DenoisingMLP
-from genmod.prior import Level, walk
-from genmod.priors import Given, Nested
-from genmod.samplers import FixedLarge
+from genmod.prior import Latent, walk
+from genmod.priors import DistributionPrior, NestedPrior
 from genmod.schedules import LinearLogSNR, Schedule
 
 ROWS = 6
@@ -66,7 +66,7 @@ def vae(bins: int | None = None) -> Case:
 
 def categorical() -> Case:
     """A VAE with unordered levels."""
-    decoder = decoders.Categorical(MLP(2, 4 * 3, width=8, depth=1), (1, 2, 2), 3)
+    decoder = decoders.CategoricalDecoder(MLP(2, 4 * 3, width=8, depth=1), (1, 2, 2), 3)
     return Case(VAE((1, 2, 2), 3, latents=2, width=8, depth=1, decoder=decoder), whole(3))
 
 
@@ -84,7 +84,7 @@ def given(kind: str) -> Case:
             TorchNormal(torch.tensor([0.5, -1.0]), torch.tensor([0.7, 2.0])), 1
         ),
     }
-    return Case(VAE(3, latents=2, width=8, depth=1, prior=Given(laws[kind])), real())
+    return Case(VAE(3, latents=2, width=8, depth=1, prior=DistributionPrior(laws[kind])), real())
 
 
 def hierarchy(inference: Inference) -> Case:
@@ -108,7 +108,7 @@ def large() -> Case:
 def latent_diffusion() -> Case:
     """A VAE whose prior is a diffusion that sees standardized latents."""
     inner = Diffusion(2, steps=4, schedule=schedule(), width=8, depth=1)
-    prior = Nested(inner, shift=torch.tensor([0.3, -0.2]), scale=torch.tensor([0.5, 1.7]))
+    prior = NestedPrior(inner, shift=torch.tensor([0.3, -0.2]), scale=torch.tensor([0.5, 1.7]))
     return Case(VAE(3, latents=2, width=8, depth=1, prior=prior), real())
 
 
@@ -121,13 +121,13 @@ def told() -> Case:
     denoiser = Learned(DenoisingMLP((2,), width=8, depth=1, context=2))
     diffusion = Diffusion(2, steps=3, schedule=schedule(), denoiser=denoiser)
     inner = LatentModel(
-        encoders.Gaussian(mlp(2, 4), (2,)),
-        decoders.Gaussian(mlp(2, 2), (2,)),
-        Nested(diffusion, name="code"),
+        encoders.GaussianEncoder(mlp(2, 4), (2,)),
+        decoders.GaussianDecoder(mlp(2, 2), (2,)),
+        NestedPrior(diffusion, name="code"),
     )
     model = VAE(
-        encoder=encoders.Gaussian(mlp(3, 4), (2,)),
-        decoder=decoders.Gaussian(mlp(2, 3), (3,)),
+        encoder=encoders.GaussianEncoder(mlp(3, 4), (2,)),
+        decoder=decoders.GaussianDecoder(mlp(2, 3), (3,)),
         prior=inner,
     )
     return Case(model, real(), torch.randn(ROWS, 2))
@@ -179,7 +179,7 @@ def sampled(case: Case, latents: Mapping[str, Tensor]) -> Tensor:
     """Our sampled bound of each row at given latents: ``log p(x, z) - log q(z | x)``."""
     terms: list[Tensor] = []
 
-    def weigh(level: Level) -> Tensor:
+    def weigh(level: Latent) -> Tensor:
         z = latents[level.name]
         if level.q is not None:
             terms.append(-level.q.log_prob(z))
@@ -194,7 +194,7 @@ def closed(case: Case, latents: Mapping[str, Tensor]) -> Tensor:
     """Our bound of each row along given latents, each level's KL closed where there is a form."""
     nats: list[Tensor] = []
 
-    def price(level: Level) -> Tensor:
+    def price(level: Latent) -> Tensor:
         assert level.q is not None
         assert level.p is not None
         nats.append(rate(level.q, level.p, latents[level.name]).total)
@@ -203,7 +203,7 @@ def closed(case: Case, latents: Mapping[str, Tensor]) -> Tensor:
     return _path(case, price) - torch.stack(nats).sum(0)
 
 
-def _path(case: Case, draw: Callable[[Level], Tensor]) -> Tensor:
+def _path(case: Case, draw: Callable[[Latent], Tensor]) -> Tensor:
     model, (_, x, context) = case.model, case
     state = walk(model.prior.levels(model.encoder(x, context), context), draw)
     return model.decoder(state, context).log_prob(x)

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from genmod import decoders, encoders, priors
-from genmod.decoders import Denoised, Identity
+from genmod.decoders import Identity
 from genmod.denoisers import GaussianDenoiser
-from genmod.encoders import Noised
+from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingPosterior
 from genmod.interop.pyro import Program, PyroPair, to_pyro
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
-from genmod.priors import Denoising
 from tests.interop.cases import NESTED, Case, build, closed, schedule, trace
 from tests.statistics import assert_equal_means
 
@@ -97,13 +96,13 @@ def test_nesting_misses_the_bound_by_a_known_amount_of_either_sign(gain: float) 
     """
     u, a, v = 0.6, 0.8, 0.25
     inner = LatentModel(
-        encoders.Gaussian(linear(DIMS, gain, 0.5), (DIMS,)),
-        decoders.Gaussian(linear(DIMS, a), (DIMS,), math.sqrt(v)),
-        priors.Normal((DIMS,)),
+        encoders.GaussianEncoder(linear(DIMS, gain, 0.5), (DIMS,)),
+        decoders.GaussianDecoder(linear(DIMS, a), (DIMS,), math.sqrt(v)),
+        priors.NormalPrior((DIMS,)),
     )
     model = VAE(
-        encoder=encoders.Gaussian(linear(DIMS, 1.0, u), (DIMS,)),
-        decoder=decoders.Gaussian(linear(DIMS, 1.0), (DIMS,), 1.0),
+        encoder=encoders.GaussianEncoder(linear(DIMS, 1.0, u), (DIMS,)),
+        decoder=decoders.GaussianDecoder(linear(DIMS, 1.0), (DIMS,), 1.0),
         prior=inner,
     )
     amount = DIMS * a * gain * u**2 / v
@@ -132,13 +131,13 @@ def linear(dims: int, gain: float, std: float | None = None) -> nn.Linear:
 def solved(steps: int) -> Diffusion:
     """A diffusion of standard normal data under its optimal denoiser: each factor is linear."""
     denoiser = GaussianDenoiser(torch.zeros(DIMS), torch.eye(DIMS))
-    last = Denoised(denoiser, schedule(), decoders.Gaussian(Identity(), (DIMS,), 0.5))
+    last = LastStepDecoder(denoiser, schedule(), decoders.GaussianDecoder(Identity(), (DIMS,), 0.5))
     return Diffusion(DIMS, denoiser=denoiser, schedule=schedule(), steps=steps, decoder=last)
 
 
 def forward_chain(model: Diffusion) -> Program:
     """The guide that one would write first: ``q(z1 | x) q(z2 | z1) ...``, noise upon noise."""
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     point = model.prior.schedule.at(model.prior.times())
     alpha, variance = point.alpha.tolist(), point.sigma.square().tolist()
 
@@ -155,14 +154,14 @@ def forward_chain(model: Diffusion) -> Program:
     return guide
 
 
-def excess(model: Diffusion) -> float:
+def log_std_ratio(model: Diffusion) -> float:
     r"""What ``TraceMeanField_ELBO`` asks too much when the guide is the forward chain.
 
     With :math:`p(z_s | z_t) = N(a z_t, v)` it pays :math:`(z'_s - a z_t)^2 / 2v` for a :math:`z'_s`
     drawn apart from :math:`z_t`, both given the latent below: :math:`a\,\mathrm{Cov}(z_s, z_t) / v`
     more a dimension, where Cov is :math:`\alpha_t / \alpha_s` times the variance of :math:`z_s`.
     """
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     prior, times = model.prior, model.prior.times()
     point = prior.schedule.at(times)
     total, spread_below, alpha_below = 0.0, torch.tensor(0.0), torch.tensor(1.0)
@@ -182,7 +181,7 @@ def test_the_forward_chain_is_the_same_joint_law() -> None:
     pair = to_pyro(model)
     case = Case(model, torch.randn(5, DIMS, generator=torch.Generator().manual_seed(0)))
     latents, value = trace(PyroPair(pair.model, forward_chain(model)), case)
-    q = Noised(case.x, schedule())
+    q = NoisingPosterior(case.x, schedule())
     times = [t.expand(5) for t in schedule_times(model)]
     top_down = q.at(times[3]).log_prob(latents["z4"])
     for i in (2, 1, 0):
@@ -198,7 +197,7 @@ def test_the_forward_chain_is_the_same_joint_law() -> None:
 
 def schedule_times(model: Diffusion) -> Tensor:
     """The times of a diffusion's latents."""
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     return model.prior.times()
 
 

@@ -23,7 +23,7 @@ from genmod import distributions, priors
 from genmod.bins import Bins
 from genmod.interop.pyro import Adapted, as_pyro, to_pyro
 from genmod.models import VAE, Autoencoder, Diffusion
-from genmod.priors import Nested
+from genmod.priors import NestedPrior
 from tests.interop.cases import build
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "pyro.md"
@@ -172,12 +172,12 @@ def test_names_that_collide_are_refused() -> None:
     """Two latents of one name, or one that takes the name of the data or of the plate."""
     x = torch.zeros(2, 3)
     inner = Diffusion(2, steps=2, width=8, depth=1)
-    twice = to_pyro(VAE(3, latents=2, prior=Nested(inner, name="z1")), name="twice")
+    twice = to_pyro(VAE(3, latents=2, prior=NestedPrior(inner, name="z1")), name="twice")
     for program in twice:
         with pytest.raises(ValueError, match="second site named 'z1'"):
             program(x)
     for taken in ("x", "data"):
-        pair = to_pyro(VAE(3, latents=2, prior=priors.Normal((2,), name=taken)), name=taken)
+        pair = to_pyro(VAE(3, latents=2, prior=priors.NormalPrior((2,), name=taken)), name=taken)
         for program in pair:
             with pytest.raises(ValueError, match=f"second site named '{taken}'"):
                 program(x)

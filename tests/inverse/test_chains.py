@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.diffusion import FixedLarge, FixedSmall
 from genmod.inverse import DPS, Mask, Matrix, RePaint
-from genmod.samplers import Ancestral, FixedLarge, FixedSmall, Sampler, Walk
+from genmod.samplers import Ancestral, Sampler, Walk
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.inverse.cases import Problem, mixing, nats_off
 from tests.oracles import (
@@ -29,7 +30,7 @@ SCHEDULE = LinearLogSNR(8.0, -8.0)
 T, S = real(0.6), real(0.5)
 
 
-def ends(sampler: Sampler, steps: int, count: int = 2000) -> Tensor:
+def log_snr_range(sampler: Sampler, steps: int, count: int = 2000) -> Tensor:
     """Last states of a chain from noise."""
     times = torch.linspace(1, 0, steps, dtype=F64)
     with torch.no_grad():

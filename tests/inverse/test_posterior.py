@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import Guided
+from genmod.diffusion import FixedSmall
 from genmod.inverse import (
     MMPS,
     Blur,
@@ -21,7 +22,7 @@ from genmod.inverse import (
 )
 from genmod.inverse.calculus import Linear
 from genmod.models import Diffusion, with_denoiser
-from genmod.samplers import Ancestral, FixedSmall, Heun
+from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.inverse.cases import Problem, affine_law, mixing, nats_off
 from tests.oracles import (

@@ -39,9 +39,9 @@ def test_the_linear_one_is_principal_component_analysis() -> None:
     U = torch.linalg.svd(x, full_matrices=False).Vh[:2]
     zero = torch.zeros(2), torch.zeros(5)
     model = LatentModel(
-        encoders.Dirac(affine(U, zero[0]), (2,)),
-        decoders.Gaussian(affine(U.T, zero[1]), (5,), 1.0),
-        priors.Flat((2,)),
+        encoders.DiracEncoder(affine(U, zero[0]), (2,)),
+        decoders.GaussianDecoder(affine(U.T, zero[1]), (5,), 1.0),
+        priors.FlatPrior((2,)),
     )
     value = model.elbo(x).value
     residual = x - x @ U.T @ U
@@ -70,8 +70,8 @@ def test_a_code_of_another_shape_is_refused() -> None:
 
 
 def test_parts_of_ones_own() -> None:
-    encoder = encoders.Dirac(affine(torch.eye(3), torch.zeros(3)), (3,))
-    decoder = decoders.Gaussian(affine(torch.eye(3), torch.zeros(3)), (3,), 0.5)
+    encoder = encoders.DiracEncoder(affine(torch.eye(3), torch.zeros(3)), (3,))
+    decoder = decoders.GaussianDecoder(affine(torch.eye(3), torch.zeros(3)), (3,), 0.5)
     model = Autoencoder(encoder=encoder, decoder=decoder, latents=3)
     x = torch.randn(4, 3)
     torch.testing.assert_close(model.reconstruct(x), x)

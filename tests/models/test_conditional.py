@@ -10,24 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from genmod.data import Dataset, conditional, dataset
-from genmod.decoders import Denoised as LastStep
-from genmod.decoders import Gaussian, Identity
+from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
+from genmod.diffusion import LastStepDecoder as LastStep
 from genmod.evaluation import evaluate
 from genmod.evaluation.profile import profile
 from genmod.evaluation.scoring import evaluating, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference, LatentDiffusion
-from genmod.nn import (
-    Convolutions,
-    Ignored,
-    Labels,
-    Perceptrons,
-    UNet,
-    Vectors,
-    is_nothing,
-    nothing_like,
-)
+from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, is_null_context, null_context
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit, train
 from tests.statistics import assert_mean
@@ -76,13 +67,13 @@ def test_a_label_is_worth_its_information(steps: int | None) -> None:
     """
     schedule = LinearLogSNR(clean=9.0, noisy=-9.0)
     # x given z_0 has almost exactly this spread, under one component or all of them.
-    around = Gaussian(Identity(), (1,), (SPREAD**-2 + math.exp(9.0)) ** -0.5)
+    around = GaussianDecoder(Identity(), (1,), (SPREAD**-2 + math.exp(9.0)) ** -0.5)
     exact = Exact()
     last = LastStep(exact, schedule, around)
     model = Diffusion(denoiser=exact, schedule=schedule, steps=steps, decoder=last).double()
     x, labels = rows(4000, seed=1)
     with_labels = score(model, x, labels, draws=32).value
-    without = score(model, x, nothing_like(labels), draws=32).value
+    without = score(model, x, null_context(labels), draws=32).value
     assert 0.3 < information(x, labels).mean() < 0.8
     assert_mean(with_labels - without - information(x, labels), 0.0, name="nats told by a label")
 
@@ -98,7 +89,7 @@ def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> No
     test, told = data.test, data.context("test")
     assert told is not None
     found = score(model, test, told, draws=16).value
-    untold = score(model, test, nothing_like(told), draws=16).value
+    untold = score(model, test, null_context(told), draws=16).value
     wrong = score(model, test, (told + 1) % 3, draws=16).value
     gained = float((found - untold).mean())
     assert abs(gained - float(information(test, told).mean())) < 0.1
@@ -220,7 +211,7 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     told = data.context("test")
     assert told is not None
-    with_labels, without = (score(model, data.test, c, draws=2) for c in (told, nothing_like(told)))
+    with_labels, without = (score(model, data.test, c, draws=2) for c in (told, null_context(told)))
     torch.testing.assert_close(with_labels.reconstruction, without.reconstruction)
     assert not torch.equal(with_labels.rates["steps"], without.rates["steps"])
 
@@ -236,9 +227,9 @@ def test_numbers_can_be_told_as_well() -> None:
     train(fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False))
     told = data.context("test")
     assert told is not None
-    assert is_nothing(nothing_like(told)).all()
+    assert is_null_context(null_context(told)).all()
     gained = score(model, data.test, told, draws=8).value
-    gained = gained - score(model, data.test, nothing_like(told), draws=8).value
+    gained = gained - score(model, data.test, null_context(told), draws=8).value
     # Exactly: each number's variance given its hint is 0.09 / 1.09, worth 1.25 nats.
     assert gained.mean() > 1.0
 
@@ -254,9 +245,9 @@ def test_a_condition_that_no_network_would_hear_is_refused() -> None:
             build()
     model = Diffusion(IMAGE, 5, denoiser=unet, steps=2)
     assert model.sample(2, torch.tensor([0, 2])).shape == (2, *IMAGE)
-    chosen = VAE(TABLE, 5, latents=2, networks=Perceptrons(width=8), condition=Labels(3))
+    chosen = VAE(TABLE, 5, latents=2, networks=MLPs(width=8), condition=Labels(3))
     with pytest.raises(ValueError, match="got no context"):
         chosen.elbo(torch.zeros(2, *TABLE, dtype=torch.long))
-    plain = VAE(IMAGE, 5, latents=2, networks=Convolutions(width=16))
+    plain = VAE(IMAGE, 5, latents=2, networks=ConvNets(width=16))
     with pytest.raises(ValueError, match="got a context; expected none"):
         plain.elbo(torch.zeros(2, *IMAGE, dtype=torch.long), context=torch.tensor([0, 1]))

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from genmod import random
 from genmod.denoisers import Learned
+from genmod.diffusion import DiffusionPrior
 from genmod.distributions import Normal
 from genmod.evaluation import evaluate, pixel_histogram
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
-from genmod.nn import MLP, ConvDecoder, ConvEncoder, Convolutions, Perceptrons, UNet, customary
-from genmod.priors import Denoising
+from genmod.nn import MLP, ConvDecoder, ConvEncoder, ConvNets, MLPs, UNet, default_networks
 from genmod.training import fit, train
 
 SHAPE = (1, 16, 16)
-SMALL = Convolutions(width=16)
+SMALL = ConvNets(width=16)
 
 MODELS: dict[str, Callable[[], LatentModel]] = {
     "autoencoder": lambda: Autoencoder(SHAPE, 5, latents=3, networks=SMALL),
@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
     "VAE with places": lambda: VAE(SHAPE, 5, latents=(2, 4, 4), networks=SMALL),
     "bottom-up": lambda: HVAE(SHAPE, 5, latents=(3, 2), networks=SMALL),
     "top-down": lambda: HVAE(
-        SHAPE, 5, latents=(3, 2), inference=Inference.TOP_DOWN, networks=Convolutions(width=8)
+        SHAPE, 5, latents=(3, 2), inference=Inference.TOP_DOWN, networks=ConvNets(width=8)
     ),
     "diffusion": lambda: Diffusion(SHAPE, 5, steps=4, networks=SMALL),
     "latent diffusion": lambda: LatentDiffusion(SHAPE, 5, latents=(2, 4, 4), networks=SMALL),
@@ -78,17 +78,17 @@ def test_images_get_convolutions_and_tables_of_pixels_perceptrons() -> None:
     assert isinstance(image.decoder.network, ConvDecoder)
     assert isinstance(table.encoder.network, MLP)
     prior = Diffusion((1, 28, 28), 256).prior
-    assert isinstance(prior, Denoising)
+    assert isinstance(prior, DiffusionPrior)
     assert isinstance(prior.denoiser, Learned)
     assert isinstance(prior.denoiser.network, UNet)
-    assert isinstance(VAE((1, 28, 28), 256, networks=Perceptrons()).encoder.network, MLP)
-    assert isinstance(customary((2, 100)), Convolutions)
-    assert isinstance(customary((100,)), Perceptrons)
+    assert isinstance(VAE((1, 28, 28), 256, networks=MLPs()).encoder.network, MLP)
+    assert isinstance(default_networks((2, 100)), ConvNets)
+    assert isinstance(default_networks((100,)), MLPs)
 
 
 def test_settings_and_networks_are_not_given_twice() -> None:
     with pytest.raises(ValueError, match="one or the other"):
-        VAE((1, 8, 8), 17, width=32, networks=Perceptrons())
+        VAE((1, 8, 8), 17, width=32, networks=MLPs())
     with pytest.raises(ValueError, match=r"\(8, 8\), \(4, 4\)"):
         VAE(SHAPE, 5, latents=(2, 5, 5), networks=SMALL)
 

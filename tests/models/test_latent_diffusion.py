@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from genmod import random
-from genmod.decoders import Gaussian, Identity
+from genmod.decoders import GaussianDecoder, Identity
+from genmod.diffusion import DiffusionPrior
 from genmod.distributions import Normal
 from genmod.elbo import Kind, Measure
-from genmod.encoders import Gaussian as GaussianEncoder
+from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
-from genmod.priors import Denoising, Nested
+from genmod.priors import NestedPrior
 from genmod.samplers import DDIM, UniformLogSNR
 from tests.oracles import (
     F64,
@@ -36,7 +37,7 @@ SHIFT, SCALE = real(0.5, -2.0), real(0.3, 4.0)
 
 def inner(steps: int | None = 4) -> Diffusion:
     """A diffusion over two latent dimensions."""
-    last = Gaussian(Identity(), (2,), 0.3)
+    last = GaussianDecoder(Identity(), (2,), 0.3)
     return Diffusion(denoiser=Bent(), schedule=MILD, steps=steps, decoder=last).double()
 
 
@@ -73,7 +74,7 @@ def test_the_bound_is_the_vaes_with_the_prior_replaced(steps: int | None) -> Non
     torch.testing.assert_close(bound.value, expected)
     torch.testing.assert_close(bound.reconstruction, reconstruction)
     assert list(bound.rates) == ["latent", "prior", "steps"]
-    assert bound.rates["latent"].kind is Kind.SAMPLED
+    assert bound.rates["latent"].kind is Kind.MONTE_CARLO
     assert bound.measure is Measure.DENSITY
 
 
@@ -84,7 +85,7 @@ def test_a_rescaled_prior_is_the_analytic_rescaled_density() -> None:
     Flipped: the sign of ``log_scale`` in ``_outside``; of ``shift`` there.
     """
     torch.manual_seed(0)
-    prior = Nested(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE)
+    prior = NestedPrior(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE)
     q = Normal(3 * torch.randn(50, 2, dtype=F64), torch.randn(50, 2, dtype=F64))
     z, log_weight = prior.log_weight(q)
     law = MultivariateNormal(SHIFT, torch.diag(SCALE.square()))
@@ -94,7 +95,7 @@ def test_a_rescaled_prior_is_the_analytic_rescaled_density() -> None:
 def test_samples_come_back_in_the_latents_own_units() -> None:
     """Mean and variance of what a rescaled prior samples. Flipped: the sign of ``shift``."""
     torch.manual_seed(0)
-    prior = Nested(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE).double()
+    prior = NestedPrior(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE).double()
     z = prior.sample(20_000)
     assert_mean(z, SHIFT)
     assert_mean((z - SHIFT).square(), SCALE.square())
@@ -164,7 +165,7 @@ def test_freezing_leaves_only_the_prior_to_train() -> None:
     for part in model.fixed():
         assert all(p.grad is None and not p.requires_grad for p in part.parameters())
     denoiser = model.nested.model.prior
-    assert isinstance(denoiser, Denoising)
+    assert isinstance(denoiser, DiffusionPrior)
     assert all(p.grad is not None for p in denoiser.parameters())
 
 
@@ -229,9 +230,9 @@ def test_the_model_reads_like_its_math() -> None:
 def test_a_prior_that_bounds_no_density_is_refused() -> None:
     """A mass over real latents, or a value that bounds nothing, is no prior."""
     with pytest.raises(ValueError, match="a mass as a prior over real latents"):
-        Nested(Diffusion((2,), bins=5, steps=3))
+        NestedPrior(Diffusion((2,), bins=5, steps=3))
     with pytest.raises(ValueError, match="a none as a prior over real latents"):
-        Nested(Autoencoder((2,), latents=1))
+        NestedPrior(Autoencoder((2,), latents=1))
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
@@ -241,11 +242,11 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a diffusion over \(5,\)"):
         LatentDiffusion((3,), latents=2, diffusion=Diffusion((5,)))
     with pytest.raises(ValueError, match="positive finite scales"):
-        Nested(inner(), scale=real(1.0, 0.0))
+        NestedPrior(inner(), scale=real(1.0, 0.0))
     collided = LatentModel(
         GaussianEncoder(nn.Linear(3, 4), (2,)),
-        Gaussian(nn.Linear(2, 3), (3,)),
-        Nested(inner(), name="prior"),
+        GaussianDecoder(nn.Linear(2, 3), (3,)),
+        NestedPrior(inner(), name="prior"),
     ).double()
     with pytest.raises(ValueError, match="two rates named 'prior'"):
         collided.elbo(data(2))
@@ -256,7 +257,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
 def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
     """The codec and importance weights need the law of ``z`` given the inner state, rescaled."""
     full = GaussianData(real(0.0, 0.0), torch.eye(2, dtype=F64))
-    nested = Nested(exact_diffusion(full, MILD, 3))
+    nested = NestedPrior(exact_diffusion(full, MILD, 3))
     q = Normal(torch.zeros(2, 2, dtype=F64), torch.zeros(2, 2, dtype=F64))
     with pytest.raises(ValueError, match=r"expected a Gaussian; use decoders\.Gaussian"):
         nested.log_weight(q)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from genmod import random
 from genmod.denoisers import Denoised, Denoiser
+from genmod.diffusion import DiffusionPrior
 from genmod.models import VAE, Diffusion, LatentDiffusion, LatentModel
 from genmod.nn import MLP
-from genmod.priors import Denoising
 from genmod.samplers import (
     DDIM,
     Ancestral,
@@ -36,9 +36,9 @@ def bent(steps: int | None = 6) -> Diffusion:
     return Diffusion((2,), denoiser=Bent(), schedule=SCHEDULE, steps=steps).double()
 
 
-def prior(model: LatentModel) -> Denoising:
+def prior(model: LatentModel) -> DiffusionPrior:
     """A diffusion's prior, as what it is."""
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     return model.prior
 
 

@@ -13,9 +13,10 @@ from genmod import random
 from genmod.checks import trusted
 from genmod.nn import (
     MLP,
-    NOTHING,
+    NULL_LABEL,
     Condition,
     Conditional,
+    ContextEmbedding,
     ConvDecoder,
     ConvEncoder,
     ConvNet,
@@ -23,21 +24,23 @@ from genmod.nn import (
     DiT,
     Ignored,
     Labels,
-    Perceptrons,
-    Told,
+    MLPs,
     UNet,
     Vectors,
     check_context,
     drop_context,
-    is_nothing,
-    nothing_like,
+    is_null_context,
+    null_context,
 )
 from tests.nn.test_unet import opened
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LABELS, NUMBERS = torch.tensor([2, 0, NOTHING]), torch.tensor([[0.3, -1.0], [2.0, 0.0], [0.1, 0.2]])
+LABELS, NUMBERS = (
+    torch.tensor([2, 0, NULL_LABEL]),
+    torch.tensor([[0.3, -1.0], [2.0, 0.0], [0.1, 0.2]]),
+)
 
 Build = Callable[[Condition], nn.Module]
 IMAGE = (1, 6, 6)
@@ -70,20 +73,20 @@ def answering(name: str, condition: Condition) -> Callable[[Tensor | None], Tens
 EVERY = [*ENCODERS, *(f"denoising {name}" for name in DENOISERS)]
 
 
-@pytest.mark.parametrize("context", [LABELS, nothing_like(NUMBERS), NUMBERS], ids=str)
+@pytest.mark.parametrize("context", [LABELS, null_context(NUMBERS), NUMBERS], ids=str)
 def test_nothing_is_minus_one_or_a_row_of_nan(context: Tensor) -> None:
     """The convention: what says nothing is recognized, whatever it says it instead of."""
-    blank = nothing_like(context)
+    blank = null_context(context)
     assert blank.shape == context.shape
     assert blank.dtype == context.dtype
-    assert is_nothing(blank).all()
-    assert int(is_nothing(LABELS).sum()) == 1
-    assert not is_nothing(NUMBERS).any()
+    assert is_null_context(blank).all()
+    assert int(is_null_context(LABELS).sum()) == 1
+    assert not is_null_context(NUMBERS).any()
 
 
 def test_a_linear_layer_on_labels_is_an_embedding() -> None:
     """Each class and nothing have a direction of their own; features have mean square one."""
-    layer = Told(Labels(4), 8)
+    layer = ContextEmbedding(Labels(4), 8)
     assert layer.linear is not None
     embedded = layer(LABELS, 3)
     assert embedded is not None
@@ -96,7 +99,7 @@ def test_a_linear_layer_on_labels_is_an_embedding() -> None:
 def test_numbers_are_heard_as_they_are_and_nothing_apart_from_zero() -> None:
     features = Vectors(2).features(torch.cat([NUMBERS, torch.zeros(1, 2)]), torch.float64)
     torch.testing.assert_close(features[:3], nn.functional.pad(NUMBERS.double(), (0, 1)))
-    blank = Vectors(2).features(nothing_like(NUMBERS), torch.float64)
+    blank = Vectors(2).features(null_context(NUMBERS), torch.float64)
     torch.testing.assert_close(blank, torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3))
 
 
@@ -125,8 +128,8 @@ def test_who_ignores_a_context_answers_the_same_with_any(name: str) -> None:
 
 def test_nothing_told_leaves_no_nan_in_a_gradient() -> None:
     """Where the numbers are NaN the layer's weights still get a finite slope."""
-    layer = Told(Vectors(2), 4)
-    told = layer(torch.cat([NUMBERS, nothing_like(NUMBERS)]), 6)
+    layer = ContextEmbedding(Vectors(2), 4)
+    told = layer(torch.cat([NUMBERS, null_context(NUMBERS)]), 6)
     assert told is not None
     told.square().sum().backward()
     for parameter in layer.parameters():
@@ -147,18 +150,18 @@ def test_rows_are_dropped_at_the_rate_asked_for_whole_and_by_the_key(
         dropped = drop_context(context, rate)
     with random.keyed(3):
         again = drop_context(context, rate)
-    gone = is_nothing(dropped)
+    gone = is_null_context(dropped)
     assert_mean(gone.double(), rate)
-    assert torch.equal(is_nothing(again), gone)
+    assert torch.equal(is_null_context(again), gone)
     assert torch.equal(dropped[~gone], context[~gone])
     with random.keyed(4):
-        assert not torch.equal(is_nothing(drop_context(context, rate)), gone)
+        assert not torch.equal(is_null_context(drop_context(context, rate)), gone)
     assert torch.equal(drop_context(context, 0.0), context)
 
 
 def test_a_kind_of_networks_can_be_told_something() -> None:
     """Every network of it listens, and the kind itself is as before."""
-    kind = Conditional(Perceptrons(width=8, depth=1), Labels(3))
+    kind = Conditional(MLPs(width=8, depth=1), Labels(3))
     assert kind.features == 8
     x = torch.randn(3, *IMAGE)
     assert kind.between(IMAGE, (4,))(x, LABELS).shape == (3, 4)
@@ -202,7 +205,7 @@ def test_what_a_network_cannot_hear_is_refused(
     condition: Condition | int, context: Tensor | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Told(condition, 4)(context, 2)
+        ContextEmbedding(condition, 4)(context, 2)
 
 
 def test_values_that_are_trusted_are_not_read() -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
+from genmod.diffusion import DiffusionPrior
 from genmod.evaluation.scoring import evaluating
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, DiT, UNet
 from genmod.nn.precision import in_full
-from genmod.priors import Denoising
 from genmod.training import fit, train
 
 SHAPE = (1, 4, 4)
@@ -46,8 +46,8 @@ def test_the_bound_in_half_precision_training_is_the_bound_of_evaluation(name: s
     torch.manual_seed(0)
     x = plain()
     model = Diffusion(SHAPE, 17, denoiser=NETWORKS[name](), steps=16)
-    assert isinstance(model.prior, Denoising)
-    assert model.prior.schedule.ends()[0] > 13
+    assert isinstance(model.prior, DiffusionPrior)
+    assert model.prior.schedule.log_snr_range()[0] > 13
     steps = fit(
         model,
         x,

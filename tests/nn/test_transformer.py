@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.nn import Convolutions, DiT, Labels, Perceptrons, Transformers
+from genmod.nn import ConvNets, DiT, DiTs, Labels, MLPs
 from genmod.nn.mlp import MLP
 from genmod.nn.residual import ConvEncoder
 from genmod.nn.transformer import DiTBlock, positions
@@ -145,7 +145,7 @@ def test_half_precision_gives_the_same_answer() -> None:
 
 def test_the_kind_chooses_patches_that_attention_can_pay_for() -> None:
     """At most 256 words; other networks are customary ones."""
-    kind = Transformers(width=32)
+    kind = DiTs(width=32)
     for shape, patch in (((1, 8, 8), 1), ((1, 28, 28), 2), ((3, 64, 64), 4), ((1, 8, 12, 12), 2)):
         net = kind.denoiser(shape)
         assert isinstance(net, DiT)
@@ -154,8 +154,8 @@ def test_the_kind_chooses_patches_that_attention_can_pay_for() -> None:
     assert isinstance(kind.between((1, 28, 28), (4,)), ConvEncoder)
     assert isinstance(kind.between((6,), (4,)), MLP)
     assert kind.features == 32
-    assert Transformers(dropout=0.1).between((6,), (4,)).train()(torch.randn(2, 6)).shape == (2, 4)
-    assert isinstance(Convolutions().between((6,), (4,)), type(Perceptrons().between((6,), (4,))))
+    assert DiTs(dropout=0.1).between((6,), (4,)).train()(torch.randn(2, 6)).shape == (2, 4)
+    assert isinstance(ConvNets().between((6,), (4,)), type(MLPs().between((6,), (4,))))
 
 
 def test_bad_settings_are_said_at_once() -> None:

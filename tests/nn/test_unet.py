@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genmod.diffusion import NoisingEncoder
 from genmod.distributions import Normal
-from genmod.encoders import Noising
 from genmod.nn import UNet
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 
@@ -170,7 +170,7 @@ def test_the_forward_process_moves_with_the_data() -> None:
     torch.manual_seed(0)
     x, t = torch.randn(5, 6).double(), torch.linspace(0, 1, 5).double()
     turn, _ = torch.linalg.qr(torch.randn(6, 6).double())
-    noising = Noising(LinearLogSNR())
+    noising = NoisingEncoder(LinearLogSNR())
     still, turned = noising(x).at(t), noising(x @ turn.T).at(t)
     torch.testing.assert_close(turned.mean, still.mean @ turn.T)
     torch.testing.assert_close(turned.variance, still.variance)
@@ -188,7 +188,7 @@ def test_every_path_of_the_forward_process_moves_with_its_image(
     x, eps, more = torch.randn(3, 4, 2, 6, 6).double()
     t = torch.linspace(0.1, 1, 4).double()
     s = t / 2
-    still, moved = (Noising(schedule)(each) for each in (x, moving(x, move)))
+    still, moved = (NoisingEncoder(schedule)(each) for each in (x, moving(x, move)))
     z_t = path(still.at(t), eps)
     torch.testing.assert_close(path(moved.at(t), moving(eps, move)), moving(z_t, move))
     z_s = path(still.given(s, t, z_t), more)

@@ -16,17 +16,17 @@ from genmod.denoisers import (
     EmpiricalDenoiser,
     calibrate,
 )
-from genmod.encoders import Noising
-from genmod.model import LatentModel
-from genmod.models import Diffusion
-from genmod.priors import Denoising
-from genmod.samplers import (
+from genmod.diffusion import (
     Analytic,
-    Ancestral,
+    DiffusionPrior,
     FixedLarge,
     FixedSmall,
+    NoisingEncoder,
     ReverseVariance,
 )
+from genmod.model import LatentModel
+from genmod.models import Diffusion
+from genmod.samplers import Ancestral
 from genmod.schedules import Bridge, LinearBeta, LinearLogSNR
 from tests.oracles import (
     F64,
@@ -47,8 +47,8 @@ def analytic_model(
     data: GaussianData, denoiser: Denoiser, steps: int, variance: ReverseVariance
 ) -> LatentModel:
     """The exact last step, so that only the steps' own law can be wrong."""
-    prior = Denoising(denoiser, SCHEDULE, tuple(data.mean.shape), steps, variance)
-    return LatentModel(Noising(SCHEDULE), ExactDecoder(data, SCHEDULE), prior).double()
+    prior = DiffusionPrior(denoiser, SCHEDULE, tuple(data.mean.shape), steps, variance)
+    return LatentModel(NoisingEncoder(SCHEDULE), ExactDecoder(data, SCHEDULE), prior).double()
 
 
 @pytest.mark.parametrize("steps", [2, 3, 10, 100])
@@ -131,12 +131,12 @@ def test_the_measured_variance_is_the_best_shared_one(steps: int) -> None:
         def __init__(self, by: float) -> None:
             self.by = by
 
-        def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+        def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
             """A constant more."""
-            return super().excess(bridge, denoised) + self.by
+            return super().log_std_ratio(bridge, denoised) + self.by
 
     def cost(variance: ReverseVariance) -> float:
-        prior = Denoising(table, SCHEDULE, (3,), steps, variance).double()
+        prior = DiffusionPrior(table, SCHEDULE, (3,), steps, variance).double()
         return data.mean_over_all(lambda x: steps_rate(prior, x).total)
 
     best = cost(Analytic())
@@ -173,7 +173,7 @@ def test_the_optimum_is_the_papers_formula() -> None:
 def test_calibration_leaves_the_denoiser_as_it_was() -> None:
     """Evaluation mode inside (dropout off: two runs agree), its own mode after; no gradients kept."""
     model = Diffusion(2, steps=4, width=8, dropout=0.5)
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     denoiser, x = model.prior.denoiser.train(), torch.randn(6, 2)
     for parameter in denoiser.parameters():
         nn.init.normal_(parameter)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.encoders import Noising
+from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder
+from genmod.diffusion import chain as denoising
 from genmod.model import LatentModel
-from genmod.priors import Denoising, Normal, denoising
-from genmod.samplers import Ancestral, FixedLarge, Heun, UniformLogSNR
+from genmod.priors import NormalPrior
+from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,
@@ -97,7 +98,7 @@ def test_levels_sit_at_the_lectures_times() -> None:
     Flipped: ``steps - 1`` against ``steps + 1`` in ``_some``.
     """
     prior = bent(5).prior
-    assert isinstance(prior, Denoising)
+    assert isinstance(prior, DiffusionPrior)
     assert prior.times().tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert steps_of(bent(5), X).level[0].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert set(steps_of(bent(5), X, 40).level.flatten().tolist()) == {0.25, 0.5, 0.75, 1.0}
@@ -111,7 +112,7 @@ def gradient(model: LatentModel, x: Tensor, draws: int | None = None) -> tuple[T
     with random.keyed(0):
         value = model.elbo(x, draws).value
     prior = model.prior
-    assert isinstance(prior, Denoising)
+    assert isinstance(prior, DiffusionPrior)
     assert isinstance(prior.denoiser, Bent)
     (slope,) = torch.autograd.grad(value.mean(), prior.denoiser.scale)
     return value.detach(), slope
@@ -212,7 +213,7 @@ def test_encode_and_decode_are_inverse() -> None:
     code = model.encode(x)
     back = model.prior.state(code)
     torch.testing.assert_close(back, LinearLogSNR().scales(real(0.0))[0] * x, rtol=0, atol=2e-3)
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     flow = Heun(model.prior.denoiser, model.prior.schedule)
     assert isinstance(code, Tensor)
     grid = UniformLogSNR().times(model.prior.schedule, 100)
@@ -227,9 +228,9 @@ def test_restoring_noises_half_of_the_way_and_denoises() -> None:
     """
     torch.manual_seed(0)
     data = standard(1)
-    prior = Denoising(data.denoiser(), MILD, (1,), 9, FixedLarge()).double()
+    prior = DiffusionPrior(data.denoiser(), MILD, (1,), 9, FixedLarge()).double()
     x = real(1.4).expand(40_000, 1)
-    z = prior.restore(Noising(MILD)(x))
+    z = prior.restore(NoisingEncoder(MILD)(x))
     half, _ = MILD.scales(real(0.5))
     clean, _ = MILD.scales(real(0.0))
     mean = half.square() / clean * x[0]
@@ -251,11 +252,11 @@ class Late(Schedule):
 def test_a_prior_that_cannot_be_is_refused() -> None:
     """At construction: no latents, no schedule, a variance of infinite price in continuous time."""
     with pytest.raises(ValueError, match="steps=0; expected steps >= 1"):
-        Denoising(Bent(), MILD, (2,), 0)
+        DiffusionPrior(Bent(), MILD, (2,), 0)
     with pytest.raises(ValueError, match=r"FixedLarge\(\) in continuous time; expected FixedSmall"):
-        Denoising(Bent(), MILD, (2,), None, FixedLarge())
+        DiffusionPrior(Bent(), MILD, (2,), None, FixedLarge())
     with pytest.raises(ValueError, match="strictly decreasing"):
-        Denoising(Bent(), Late(), (2,), 3)
+        DiffusionPrior(Bent(), Late(), (2,), 3)
 
 
 def test_what_continuous_time_has_not_is_refused() -> None:
@@ -272,10 +273,10 @@ def test_what_continuous_time_has_not_is_refused() -> None:
 
 def test_another_posterior_is_refused() -> None:
     """Each prior says with which encoder it goes."""
-    noised, plain = Noising(MILD), Normal((2,))
+    noised, plain = NoisingEncoder(MILD), NormalPrior((2,))
     with pytest.raises(ValueError, match=r"encoders\.Noising with priors\.Denoising"):
         plain.rates(noised(X))
-    prior = Denoising(Bent(), MILD, (2,), 3).double()
+    prior = DiffusionPrior(Bent(), MILD, (2,), 3).double()
     with pytest.raises(ValueError, match=r"priors\.Denoising with encoders\.Noising"):
         prior.rates(noised(X).at(real(0.5).expand(4)))
     with pytest.raises(ValueError, match=r"shape \(3,\); expected the prior's shape \(2,\)"):
@@ -284,9 +285,9 @@ def test_another_posterior_is_refused() -> None:
 
 def test_noise_of_another_schedule_is_refused() -> None:
     """Encoder and prior must agree on ``q``: two schedules give a number that bounds nothing."""
-    prior = Denoising(Bent(), MILD, (2,), 3).double()
+    prior = DiffusionPrior(Bent(), MILD, (2,), 3).double()
     with pytest.raises(ValueError, match="one schedule"):
-        prior.rates(Noising(Cosine())(X))
+        prior.rates(NoisingEncoder(Cosine())(X))
 
 
 def test_the_prior_reads_like_its_math() -> None:

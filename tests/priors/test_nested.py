@@ -17,9 +17,9 @@ from tests.statistics import assert_mean
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def nested(oracle: PPCA) -> priors.Nested:
+def nested(oracle: PPCA) -> priors.NestedPrior:
     """PPCA with its exact posterior as a prior over its data."""
-    return priors.Nested(oracle.model(oracle.diagonal()))
+    return priors.NestedPrior(oracle.model(oracle.diagonal()))
 
 
 def test_an_exact_inner_model_is_its_density() -> None:
@@ -42,7 +42,7 @@ def test_a_rescaled_latent_pays_its_jacobian(log_unit: float) -> None:
     oracle = ppca()
     shift, scale = torch.randn(5), (torch.randn(5) + log_unit).exp()
     inner = oracle.model(oracle.diagonal())
-    prior = priors.Nested(inner, shift=shift, scale=scale)
+    prior = priors.NestedPrior(inner, shift=shift, scale=scale)
     covariance = scale[:, None] * oracle.law.covariance_matrix * scale
     law = MultivariateNormal(shift + scale * oracle.mu, covariance)
     q = Normal(shift + scale * torch.randn(1, 5), scale.log() - 1.0)
@@ -51,7 +51,7 @@ def test_a_rescaled_latent_pays_its_jacobian(log_unit: float) -> None:
     torch.testing.assert_close(weight, law.log_prob(z) - many.log_prob(z), rtol=1e-9, atol=1e-9)
     _, rates = prior.rates(many)
     full = MultivariateNormal(q.mean, q.stddev.square().diag_embed())
-    assert rates["latent"].kind is Kind.SAMPLED
+    assert rates["latent"].kind is Kind.MONTE_CARLO
     total = sum(rate.total for rate in rates.values())
     assert isinstance(total, torch.Tensor)
     assert_mean(total, torch.distributions.kl_divergence(full, law)[0], name="rates")
@@ -65,7 +65,7 @@ def test_standardizing_later_is_building_with_it() -> None:
     inner, later = oracle.model(oracle.diagonal()), nested(oracle)
     shift, scale = torch.randn(5), torch.rand(5) + 0.5
     later.standardize(shift, scale)
-    built = priors.Nested(inner, shift=shift, scale=scale)
+    built = priors.NestedPrior(inner, shift=shift, scale=scale)
     assert {name for name, _ in later.named_buffers()} >= {"shift", "log_scale"}
     q = Normal(torch.randn(6, 5), torch.zeros(6, 5))
     weights = []
@@ -103,7 +103,7 @@ def test_the_rate_is_the_log_density_less_the_inner_bound() -> None:
 )
 def test_any_model_of_real_vectors_can_be_nested(inner: type[VAE]) -> None:
     """The two forms of the price have one mean."""
-    prior = priors.Nested(inner())
+    prior = priors.NestedPrior(inner())
     q = Normal(torch.randn(1, 3).expand(20_000, 3), torch.tensor(-1.0))
     with torch.no_grad():
         _, rates = prior.rates(q)
@@ -119,14 +119,14 @@ def test_any_model_of_real_vectors_can_be_nested(inner: type[VAE]) -> None:
 def test_only_a_bound_on_a_density_can_be_a_prior() -> None:
     for model, word in ((VAE((3,), 5, width=8), "mass"), (Autoencoder((3,), width=8), "none")):
         with pytest.raises(ValueError, match=rf"value is a {word}.*Gaussian decoder \(bins=None\)"):
-            priors.Nested(model)
+            priors.NestedPrior(model)
 
 
 def test_scales_are_positive() -> None:
     inner = ppca().model(ppca().diagonal())
     for scale in (torch.tensor(0.0), -torch.ones(5), torch.tensor(torch.inf)):
         with pytest.raises(ValueError, match=r"got scales.*positive finite.*collapsed"):
-            priors.Nested(inner, scale=scale)
+            priors.NestedPrior(inner, scale=scale)
 
 
 def test_two_latents_of_one_name_are_refused() -> None:
@@ -138,9 +138,9 @@ def test_two_latents_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match=r"two latents named 'latent'.*another name="):
         same.log_weight(x)
     chain = LatentModel(
-        encoders.Gaussian(MLP(3, 6, width=8), (3,)),
-        decoders.Gaussian(MLP(3, 3, width=8), (3,)),
-        priors.Nested(
+        encoders.GaussianEncoder(MLP(3, 6, width=8), (3,)),
+        decoders.GaussianDecoder(MLP(3, 3, width=8), (3,)),
+        priors.NestedPrior(
             Diffusion((3,), steps=3, width=8), name="z1"
         ),  # the chain has a z1 of its own
     )
@@ -170,7 +170,7 @@ def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
 
     inner = VAE((3,), latents=2, width=8, decoder=Laplace())
     with pytest.raises(ValueError, match=r"gives Independent; expected a Gaussian; use decoders"):
-        priors.Nested(inner).sample(3)
+        priors.NestedPrior(inner).sample(3)
 
 
 def test_its_code_is_the_outer_latent_alone() -> None:

@@ -36,13 +36,13 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
     """Distributions on R^2 and how a Gaussian posterior is priced under each."""
     root = torch.tensor([[1.0, 0.0], [0.8, 0.4]])
     return {
-        "full": (MultivariateNormal(torch.ones(2), scale_tril=root), Kind.CLOSED),
+        "full": (MultivariateNormal(torch.ones(2), scale_tril=root), Kind.ANALYTIC),
         "independent": (
             Independent(TorchNormal(torch.ones(2), torch.tensor([0.3, 2.0])), 1),
-            Kind.CLOSED,
+            Kind.ANALYTIC,
         ),
-        "mixture": (mixture(), Kind.SAMPLED),
-        "laplace": (Independent(Laplace(torch.zeros(2), torch.ones(2)), 1), Kind.SAMPLED),
+        "mixture": (mixture(), Kind.MONTE_CARLO),
+        "laplace": (Independent(Laplace(torch.zeros(2), torch.ones(2)), 1), Kind.MONTE_CARLO),
     }
 
 
@@ -53,7 +53,7 @@ def test_any_distribution_prices_a_posterior(name: str) -> None:
     Sign flipped: ``terms.append(-level.q.log_prob(...))``.
     """
     law, kind = laws()[name]
-    prior = priors.Given(law)
+    prior = priors.DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))
     torch.manual_seed(1)
     z, weight = prior.log_weight(q)
@@ -64,7 +64,7 @@ def test_any_distribution_prices_a_posterior(name: str) -> None:
     assert rates["prior"].kind is kind
     assert torch.equal(state, z)
     expected = rates["prior"].total
-    if kind is Kind.CLOSED:
+    if kind is Kind.ANALYTIC:
         assert_mean(-weight, expected[0], name=name)
     else:
         torch.testing.assert_close(-weight, expected)
@@ -72,9 +72,9 @@ def test_any_distribution_prices_a_posterior(name: str) -> None:
 
 def test_the_standard_normal_is_closed_and_per_dimension() -> None:
     q = Normal(torch.randn(5, 2), torch.randn(5, 2))
-    _, rates = priors.Normal((2,), name="z7").rates(q)
+    _, rates = priors.NormalPrior((2,), name="z7").rates(q)
     rate = rates["z7"]
-    assert rate.kind is Kind.CLOSED
+    assert rate.kind is Kind.ANALYTIC
     assert rate.units is not None
     expected = torch.distributions.kl_divergence(
         TorchNormal(q.mean, q.stddev), TorchNormal(torch.zeros(2), torch.ones(2))
@@ -85,10 +85,10 @@ def test_the_standard_normal_is_closed_and_per_dimension() -> None:
 @pytest.mark.parametrize("name", ["full", "mixture"])
 def test_samples_are_the_distributions_own(name: str) -> None:
     law, _ = laws()[name]
-    z = priors.Given(law).sample(20_000)
+    z = priors.DistributionPrior(law).sample(20_000)
     assert_mean(z, law.mean, name="mean")
     assert_mean((z - law.mean).square(), law.variance, name="variance")
-    assert_mean(priors.Normal((2,)).sample(20_000).square(), 1.0, name="standard")
+    assert_mean(priors.NormalPrior((2,)).sample(20_000).square(), 1.0, name="standard")
 
 
 def test_a_given_prior_makes_the_model_it_says() -> None:
@@ -103,8 +103,8 @@ def test_a_given_prior_makes_the_model_it_says() -> None:
     weight, bias = root @ exact.weight, shift + root @ exact.bias
     std = root.diagonal() * exact.std
     both = torch.cat([weight, torch.zeros_like(weight)])
-    encoder = encoders.Gaussian(affine(both, torch.cat([bias, std.log()])), (2,))
-    model = VAE(encoder=encoder, decoder=oracle.decoder(), prior=priors.Given(law))
+    encoder = encoders.GaussianEncoder(affine(both, torch.cat([bias, std.log()])), (2,))
+    model = VAE(encoder=encoder, decoder=oracle.decoder(), prior=priors.DistributionPrior(law))
     x = inner.law.sample((50,))
     assert (model.log_weight(x) - inner.law.log_prob(x)).abs().max() < 1e-10
 
@@ -113,7 +113,7 @@ def test_a_given_prior_makes_the_model_it_says() -> None:
 
 
 def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
-    prior = priors.Flat((2,))
+    prior = priors.FlatPrior((2,))
     assert not prior.proper
     code = torch.randn(3, 2)
     state, rates = prior.rates(Dirac(code))
@@ -133,31 +133,36 @@ def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
 
 def test_a_distribution_with_a_batch_is_not_a_prior() -> None:
     with pytest.raises(ValueError, match=r"batch shape \(3,\).*Independent"):
-        priors.Given(TorchNormal(torch.zeros(3), 1.0))
+        priors.DistributionPrior(TorchNormal(torch.zeros(3), 1.0))
 
 
-@pytest.mark.parametrize("make", [priors.Normal, priors.Flat])
-def test_a_posterior_of_another_shape_is_refused(make: type[priors.Normal]) -> None:
+@pytest.mark.parametrize("make", [priors.NormalPrior, priors.FlatPrior])
+def test_a_posterior_of_another_shape_is_refused(make: type[priors.NormalPrior]) -> None:
     q = Normal(torch.zeros(4, 3), torch.zeros(4, 3))
     with pytest.raises(ValueError, match=r"latents of shape \(3,\).*the prior's shape \(2,\)"):
         make((2,)).rates(q)
 
 
 def test_a_posterior_that_goes_level_by_level_needs_a_prior_that_does() -> None:
-    posterior = encoders.TopDown([Identity()], [Identity()])(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"got a TopDownPosterior.*pair encoders.TopDown with"):
-        priors.Normal((2,)).rates(posterior)
+    posterior = encoders.TopDownEncoder([Identity()], [Identity()])(torch.zeros(3, 2))
+    with pytest.raises(
+        ValueError, match=r"got a TopDownPosterior.*pair encoders.TopDownEncoder with"
+    ):
+        priors.NormalPrior((2,)).rates(posterior)
 
 
 def test_a_point_under_a_proper_prior_is_refused() -> None:
     point = Dirac(torch.zeros(3, 2))
-    for prior in (priors.Normal((2,)), *(priors.Given(law) for law, _ in laws().values())):
-        with pytest.raises(ValueError, match=r"Dirac.*priors.Flat\(\)"):
+    for prior in (
+        priors.NormalPrior((2,)),
+        *(priors.DistributionPrior(law) for law, _ in laws().values()),
+    ):
+        with pytest.raises(ValueError, match=r"Dirac.*priors.FlatPrior\(\)"):
             prior.rates(point)
 
 
 def test_codes_have_the_priors_shape_and_number() -> None:
-    prior, z = priors.Normal((2,)), torch.zeros(3, 2)
+    prior, z = priors.NormalPrior((2,)), torch.zeros(3, 2)
     assert prior.state(z) is z
     bad: list[tuple[Tensor | tuple[Tensor, ...], str]] = [
         (torch.zeros(3, 4), r"prior of shape \(3, 4\)"),

@@ -22,19 +22,19 @@ from genmod.denoisers import (
     calibrate,
     denoise,
 )
-from genmod.elbo import Rate
-from genmod.encoders import Noising
-from genmod.model import LatentModel
-from genmod.models import Diffusion
-from genmod.nn import Convolutions
-from genmod.priors import Denoising
-from genmod.samplers import (
+from genmod.diffusion import (
     Analytic,
+    DiffusionPrior,
     FixedLarge,
     FixedSmall,
     LearnedInterpolation,
+    NoisingEncoder,
     ReverseVariance,
 )
+from genmod.elbo import Rate
+from genmod.model import LatentModel
+from genmod.models import Diffusion
+from genmod.nn import ConvNets
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,
@@ -76,9 +76,9 @@ class Opinionated(Denoiser):
         return Denoised(x_hat, torch.cos(z).square(), place)
 
 
-def steps_rate(prior: Denoising, x: Tensor, draws: int | None = None) -> Rate:
+def steps_rate(prior: DiffusionPrior, x: Tensor, draws: int | None = None) -> Rate:
     """The rate of the denoising steps."""
-    return prior.rates(Noising(prior.schedule)(x), draws)[1]["steps"]
+    return prior.rates(NoisingEncoder(prior.schedule)(x), draws)[1]["steps"]
 
 
 # ---------------------------------------------------------------------- any variance
@@ -108,13 +108,13 @@ def test_every_step_costs_the_gaussian_kl_of_its_law(
     Flipped: the sign of ``excess`` in ``spread``; in ``apart``.
     """
     schedule = kind(LinearLogSNR(clean, noisy))
-    prior = Denoising(Opinionated(), schedule, (2,), steps, variance).double()
+    prior = DiffusionPrior(Opinionated(), schedule, (2,), steps, variance).double()
     data, eps = real(x, 0.5)[None], real(noise, -0.2)
     with constant_noise(eps):
         rate = steps_rate(prior, data)
     times = prior.times()
     s, t = times[:-1], times[1:]
-    each = Noising(schedule)(data.expand(steps - 1, 2))
+    each = NoisingEncoder(schedule)(data.expand(steps - 1, 2))
     z_t = each.at(t).mean + each.at(t).stddev * eps
     exact, law = each.given(s, t, z_t), prior.chain.law(z_t, t, s)
     generic = kl_divergence(
@@ -130,7 +130,7 @@ def test_the_ends_of_the_interpolation_are_the_fixed_variances(
     """In price and in law (Improved DDPM, eq. 15). Flipped: the sign of ``place * ratio``."""
     x, eps = real(0.3, -1.0)[None], real(0.4, -0.7)
     priors = [
-        Denoising(Opinionated(place), MILD, (2,), 6, variance).double()
+        DiffusionPrior(Opinionated(place), MILD, (2,), 6, variance).double()
         for variance in (LearnedInterpolation(), fixed)
     ]
     with constant_noise(eps):
@@ -145,8 +145,10 @@ def test_the_ends_of_the_interpolation_are_the_fixed_variances(
 def test_the_closed_bound_has_the_mean_of_the_sampled_one(variance: ReverseVariance) -> None:
     """Both routes to the bound know the variance. Flipped: the sign of ``excess`` in ``law``."""
     torch.manual_seed(0)
-    prior = Denoising(Opinionated(), MILD, (2,), 4, variance)
-    model = LatentModel(Noising(MILD), ExactDecoder(correlated(dims=2), MILD), prior).double()
+    prior = DiffusionPrior(Opinionated(), MILD, (2,), 4, variance)
+    model = LatentModel(
+        NoisingEncoder(MILD), ExactDecoder(correlated(dims=2), MILD), prior
+    ).double()
     x = real(0.4, -0.6).expand(4000, 2)
     with torch.no_grad():
         assert_equal_means(model.elbo(x).value, model.log_weight(x))
@@ -159,7 +161,7 @@ def test_nothing_is_nan_in_float32(
     schedule: Schedule, variance: ReverseVariance, steps: int
 ) -> None:
     """First and last steps, one step for all noise and a millionth of it: finite, as are gradients."""
-    prior = Denoising(Opinionated(), schedule, (2,), steps, variance).float()
+    prior = DiffusionPrior(Opinionated(), schedule, (2,), steps, variance).float()
     x = torch.tensor([[0.3, -1.0], [0.0, 0.0]])
     for row, place in ((x, 0), (x, steps - 2)):
         s, t = (torch.full((2,), (place + i) / (steps - 1), dtype=F64) for i in (0, 1))
@@ -180,7 +182,7 @@ def test_data_known_in_advance_leave_the_posteriors_variance() -> None:
     denoiser = EmpiricalDenoiser(real(0.7, -0.2)[None])
     x = real(0.7, -0.2).expand(5, 2)
     for known in (denoiser, calibrate(denoiser, MILD, x, levels=4)):
-        prior = Denoising(known, MILD, (2,), 4, Analytic()).double()
+        prior = DiffusionPrior(known, MILD, (2,), 4, Analytic()).double()
         rate = steps_rate(prior, x)
         torch.testing.assert_close(rate.nats, torch.zeros(5, 3, dtype=F64), rtol=0, atol=1e-12)
 
@@ -206,10 +208,10 @@ def test_the_bound_teaches_the_variance_the_optimum() -> None:
     Flipped: the sign of ``place * ratio``.
     """
     denoiser = Constant()
-    prior = Denoising(denoiser, SCHEDULE, (3,), 2, LearnedInterpolation())
+    prior = DiffusionPrior(denoiser, SCHEDULE, (3,), 2, LearnedInterpolation())
     bridge = SCHEDULE.bridge(real(0.0), real(1.0))
     said = denoise(denoiser, AXES.mean[None], SCHEDULE.at(real(1.0)))
-    optimum = Analytic().excess(bridge, said)[0] / bridge.ratio
+    optimum = Analytic().log_std_ratio(bridge, said)[0] / bridge.ratio
 
     def gradient(place: Tensor) -> Tensor:
         denoiser.place.data = place.clone()
@@ -224,14 +226,14 @@ def test_the_bound_teaches_the_variance_the_optimum() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "networks"),
-    [((3,), None), ((1, 8, 8), None), ((2, 8, 8), Convolutions(width=16))],
+    [((3,), None), ((1, 8, 8), None), ((2, 8, 8), ConvNets(width=16))],
 )
 def test_one_line_builds_a_network_of_twice_the_outputs(
-    shape: tuple[int, ...], networks: Convolutions | None
+    shape: tuple[int, ...], networks: ConvNets | None
 ) -> None:
     """A new one starts half-way between the fixed variances; it trains, reports and samples."""
     model = Diffusion(shape, bins=17, steps=6, variance=LearnedInterpolation(), networks=networks)
-    assert isinstance(model.prior, Denoising)
+    assert isinstance(model.prior, DiffusionPrior)
     x = torch.randint(0, 17, (3, *shape))
     said = model.prior.denoiser(torch.randn(3, *shape), torch.zeros(3))
     assert said.interpolation is not None
@@ -261,9 +263,9 @@ def test_what_cannot_be_is_refused() -> None:
         (Analytic(), "denoisers.calibrate"),
     ):
         with pytest.raises(ValueError, match=way_out):
-            steps_rate(Denoising(Bent(), MILD, (2,), 3, variance).double(), x)
+            steps_rate(DiffusionPrior(Bent(), MILD, (2,), 3, variance).double(), x)
         with pytest.raises(ValueError, match="in continuous time"):
-            Denoising(Bent(), MILD, (2,), None, variance)
+            DiffusionPrior(Bent(), MILD, (2,), None, variance)
     narrow = Diffusion(2, denoiser=Learned(Same(), interpolation=True), steps=3)
     narrow_net = Diffusion(2, denoiser=Same(), steps=3, variance=LearnedInterpolation())
     for model in (narrow, narrow_net):

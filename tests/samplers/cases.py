@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import Denoiser, EmpiricalDenoiser
+from genmod.diffusion import FixedLarge
 from genmod.samplers import (
     DDIM,
     IPNDM,
     Ancestral,
     DPMSolver,
     Euler,
-    FixedLarge,
     Heun,
     Sampler,
     StochasticHeun,

@@ -14,15 +14,12 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.priors import Denoising
+from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
 from genmod.samplers import (
     DDIM,
     Ancestral,
     DPMSolver,
-    FixedLarge,
-    FixedSmall,
-    Polynomial,
-    ReverseVariance,
+    PolynomialGrid,
     Sampler,
     StochasticHeun,
     UniformTime,
@@ -54,7 +51,7 @@ def test_ancestral_samples_follow_the_finite_chain(steps: int, variance: Reverse
     Flipped: the sign of ``bridge.data`` in ``Ancestral.law``; of ``excess``.
     """
     torch.manual_seed(0)
-    prior = Denoising(DATA.denoiser(), SCHEDULE, (3,), steps, variance).double()
+    prior = DiffusionPrior(DATA.denoiser(), SCHEDULE, (3,), steps, variance).double()
     z = prior.sample(20_000)
     mean, covariance = ancestral_law(DATA, SCHEDULE, steps, variance)
     assert_mean(z, mean)
@@ -164,7 +161,7 @@ def test_edm_is_its_algorithm(schedule: Schedule) -> None:
     Flipped: the sign of ``log1p(lift)``; ``2 - lift`` in ``added``.
     """
     settings = {"churn": 8.0, "lowest": 0.05, "highest": 5.0, "noise": 1.02}
-    times = Polynomial().times(schedule, 12)
+    times = PolynomialGrid().times(schedule, 12)
     alpha, sigma = schedule.scales(times)
     levels, z = sigma / alpha, torch.linspace(-1, 1, 6, dtype=F64).reshape(3, 2)
 

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.denoisers import Data, Learned, Noise, Target, Velocity
+from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
+from genmod.diffusion import FixedLarge, FixedSmall
+from genmod.diffusion.variances import ReverseVariance
 from genmod.samplers import (
     DDIM,
     Ancestral,
     DPMSolver,
     Euler,
-    FixedLarge,
-    FixedSmall,
     Heun,
     Sampler,
     StochasticHeun,
@@ -36,7 +36,6 @@ from genmod.samplers import (
     bh1,
     bh2,
 )
-from genmod.samplers.ancestral import ReverseVariance
 from genmod.schedules import LinearBeta
 from tests.oracles import F64
 
@@ -46,7 +45,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 TABLE = LinearBeta(1000)
 STEPS = [10, 20, 50]
-TARGETS = {"epsilon": Noise(), "sample": Data(), "v_prediction": Velocity()}
+TARGETS = {"epsilon": NoiseTarget(), "sample": DataTarget(), "v_prediction": VelocityTarget()}
 Next = Callable[[Tensor, Any, Tensor], Tensor]
 
 
@@ -169,7 +168,7 @@ def test_their_large_variance_in_logarithms_is_not_a_number() -> None:
     z, t = noise(), scheduler.timesteps[0]
     broken = scheduler.step(NETWORK(z, log_snr(t).expand(2)), t, z).prev_sample
     assert bool(broken.isnan().all())
-    found = ours(Ancestral(variance=FixedLarge()), Noise(), scheduler.timesteps, z)
+    found = ours(Ancestral(variance=FixedLarge()), NoiseTarget(), scheduler.timesteps, z)
     assert all(bool(state.isfinite().all()) for state in found)
 
 
@@ -230,10 +229,10 @@ def test_dpm_solver(count: int, order: int, sde: bool, lower: bool) -> None:
             z,
             lambda out, t, z: scheduler.step(out, t, z, generator=its).prev_sample,
         )
-        found = ours(sampler, Velocity(), timesteps, z)
+        found = ours(sampler, VelocityTarget(), timesteps, z)
     agree(found, expected, 2e-6)
     if order == 3:
-        corrected = ours(DPMSolver(order=3), Velocity(), timesteps, z)
+        corrected = ours(DPMSolver(order=3), VelocityTarget(), timesteps, z)
         assert float((corrected[-1] - found[-1]).abs().max()) > 1e-4
 
 
@@ -306,4 +305,4 @@ def test_euler(count: int) -> None:
     z = noise()
     expected = exploding(scheduler, scheduler.timesteps, z, twice=False)
     for sampler in (Euler(), DDIM(eta=0), DPMSolver(order=1)):
-        agree(ours(sampler, Velocity(), scheduler.timesteps, z), expected, 5e-6)
+        agree(ours(sampler, VelocityTarget(), scheduler.timesteps, z), expected, 5e-6)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genmod.samplers import Grid, Polynomial, UniformLogSNR, UniformTime
+from genmod.samplers import PolynomialGrid, TimeGrid, UniformLogSNR, UniformTime
 from genmod.schedules import Cosine, Laplace, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import F64
 
 SCHEDULES = [Cosine(), LinearBeta(1000), LinearLogSNR(13.3, -40.0)]
-GRIDS = [UniformTime(), UniformLogSNR(), Polynomial(), Polynomial(rho=1), Polynomial(rho=30)]
+GRIDS = [
+    UniformTime(),
+    UniformLogSNR(),
+    PolynomialGrid(),
+    PolynomialGrid(rho=1),
+    PolynomialGrid(rho=30),
+]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 37])
-def test_a_grid_falls_from_noise_to_data(grid: Grid, schedule: Schedule, steps: int) -> None:
+def test_a_grid_falls_from_noise_to_data(grid: TimeGrid, schedule: Schedule, steps: int) -> None:
     """Strictly, and from end to end exactly. Flipped: ``noisy`` for ``clean``."""
     times = grid.times(schedule, steps)
     assert len(times) == steps + 1
@@ -36,18 +42,18 @@ def test_steps_are_even_in_what_the_grid_says(schedule: Schedule) -> None:
     even(UniformTime().times(schedule, 20))
     even(schedule.log_snr(UniformLogSNR().times(schedule, 20)))
     for rho in (1.0, 3.0, 7.0):
-        log_snr = schedule.log_snr(Polynomial(rho).times(schedule, 20))
+        log_snr = schedule.log_snr(PolynomialGrid(rho).times(schedule, 20))
         even((-0.5 * log_snr / rho).exp())
 
 
 def test_the_polynomial_grid_tends_to_the_even_one() -> None:
     """As ``rho`` grows, to equal steps of log-SNR. Flipped: as above."""
-    far, even = Polynomial(1e6).times(Cosine(), 20), UniformLogSNR().times(Cosine(), 20)
+    far, even = PolynomialGrid(1e6).times(Cosine(), 20), UniformLogSNR().times(Cosine(), 20)
     torch.testing.assert_close(far, even, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("grid", [UniformLogSNR(), Polynomial()], ids=repr)
-def test_a_grid_finer_than_time_itself_is_refused(grid: Grid) -> None:
+@pytest.mark.parametrize("grid", [UniformLogSNR(), PolynomialGrid()], ids=repr)
+def test_a_grid_finer_than_time_itself_is_refused(grid: TimeGrid) -> None:
     """A double below one is 1e-16 away: for a Laplace law, from a log-SNR of -18 to -40 there is none.
 
     Near zero doubles are dense, so the clean end may lie where it likes.
@@ -63,4 +69,4 @@ def test_a_grid_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="steps=0; expected steps >= 1"):
         UniformTime().times(Cosine(), 0)
     with pytest.raises(ValueError, match="rho=0"):
-        Polynomial(0)
+        PolynomialGrid(0)

@@ -21,7 +21,7 @@ from genmod.samplers import (
     DPMSolver,
     Euler,
     Heun,
-    Polynomial,
+    PolynomialGrid,
     Sampler,
     UniformLogSNR,
     UniPC,
@@ -31,7 +31,7 @@ from genmod.samplers import (
 from genmod.samplers.ipndm import ADAMS_BASHFORTH
 from genmod.samplers.walk import phi
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
-from genmod.shapes import against
+from genmod.shapes import expand_like
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, correlated, real
 from tests.samplers.cases import MIXTURE, flowed
 
@@ -130,7 +130,7 @@ class Polynomials(Denoiser):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
         """The data that go with that noise."""
-        r = against((-0.5 * log_snr).exp(), z)
+        r = expand_like((-0.5 * log_snr).exp(), z)
         return Denoised(z * (1 + r.square()).sqrt() - r * r**self.degree)
 
 
@@ -141,7 +141,7 @@ def test_ipndm_is_exact_for_polynomials_once_it_remembers_enough(count: int) -> 
     Flipped: a sign in ``ADAMS_BASHFORTH``; of ``of_x``.
     """
     schedule = LinearLogSNR(4.0, -1.0)
-    times = Polynomial(rho=1).times(schedule, 12)
+    times = PolynomialGrid(rho=1).times(schedule, 12)
     r = (-0.5 * schedule.log_snr(times)).exp()
     alpha = schedule.log_snr(times).sigmoid().sqrt()
     z = real(0.5)[None]
@@ -164,7 +164,7 @@ class Kicked(Denoiser):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
         """Ones."""
-        r = against((-0.5 * log_snr).exp(), z)
+        r = expand_like((-0.5 * log_snr).exp(), z)
         return Denoised(torch.ones_like(z) + 1e-9 * r * (log_snr[0] < self.noisiest + 1e-6))
 
 

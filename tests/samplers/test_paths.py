@@ -13,13 +13,13 @@ from torch import Tensor
 
 from genmod import random
 from genmod.denoisers import Denoised, Denoiser
+from genmod.diffusion import FixedLarge
 from genmod.samplers import (
     DDIM,
     IPNDM,
     Ancestral,
     DPMSolver,
     Euler,
-    FixedLarge,
     Heun,
     Sampler,
     StochasticHeun,

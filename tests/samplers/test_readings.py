@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.denoisers import EDM, Denoised, Denoiser, Learned, Noise, Target, Velocity
+from genmod.denoisers import (
+    Denoised,
+    Denoiser,
+    EDMTarget,
+    Learned,
+    NoiseTarget,
+    Target,
+    VelocityTarget,
+)
 from genmod.samplers import Sampler, UniformTime
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, real
@@ -37,7 +45,7 @@ class Curved(nn.Module):
         return torch.tanh(1.3 * z + 0.1 * log_snr[:, None])
 
 
-@pytest.mark.parametrize("target", [Noise(), Velocity(), EDM(0.5)], ids=repr)
+@pytest.mark.parametrize("target", [NoiseTarget(), VelocityTarget(), EDMTarget(0.5)], ids=repr)
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 def test_a_reading_taken_into_the_step_is_the_same_step(sampler: Sampler, target: Target) -> None:
     """Every state and every ``x_hat``: of an answer unread, and of ``x_hat`` itself.

@@ -13,7 +13,7 @@ from genmod.schedules import (
     LinearLogSNR,
     Logistic,
     LogNormal,
-    Monotone,
+    MonotoneNetwork,
     Polynomial,
     RectifiedFlow,
     ScaledLinearBeta,
@@ -27,9 +27,9 @@ from genmod.schedules import (
 )
 
 
-def _bent(clean: float, noisy: float, features: int, seed: int) -> Monotone:
+def _bent(clean: float, noisy: float, features: int, seed: int) -> MonotoneNetwork:
     """A learned schedule away from where it starts."""
-    schedule = Monotone(clean, noisy, features)
+    schedule = MonotoneNetwork(clean, noisy, features)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in schedule.parameters():

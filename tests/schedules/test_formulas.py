@@ -21,7 +21,7 @@ from genmod.schedules import (
     Laplace,
     Logistic,
     LogNormal,
-    Monotone,
+    MonotoneNetwork,
     Polynomial,
     RectifiedFlow,
     Schedule,
@@ -92,7 +92,7 @@ def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: For
     in ``Quantiles._standard``.
     """
     tiny = 1e-15
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     first, last = (
         brentq(lambda u, end: formula(u) - end, tiny, 1 - tiny, (end,), xtol=1e-300, rtol=1e-14)
         for end in (clean, noisy)
@@ -106,7 +106,7 @@ def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: For
 def test_a_cut_curve_ends_where_it_says(schedule: Schedule) -> None:
     """Flipped: the sign of ``over`` in ``Quantiles.inside``."""
     assert isinstance(schedule, Sigmoid | Laplace | LogNormal | Logistic)
-    assert schedule.ends() == pytest.approx((schedule.clean, schedule.noisy), rel=1e-9)
+    assert schedule.log_snr_range() == pytest.approx((schedule.clean, schedule.noisy), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_uniform_times_have_the_stated_law(schedule: LogNormal | Laplace | Logis
 
     Flipped: the sign of ``inside`` in ``Quantiles.slope``.
     """
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     log_snr = torch.linspace(noisy, clean, 200_001, dtype=F64)
     density = -1 / schedule.slope(schedule.time(log_snr))
     assert float(torch.trapezoid(density, log_snr)) == pytest.approx(1, rel=1e-6)
@@ -180,17 +180,17 @@ def test_a_shift_by_resolution_is_undone_by_averaging_pixels() -> None:
 
 
 def test_a_shift_keeps_the_scales_of_what_it_moves() -> None:
-    assert not Shifted(VarianceExploding(Cosine()), 1.0).preserving
+    assert not Shifted(VarianceExploding(Cosine()), 1.0).variance_preserving
     alpha, _ = Shifted(VarianceExploding(Cosine()), 1.0).scales(TIMES)
     assert bool((alpha == 1).all())
 
 
 def test_a_monotone_network_starts_near_a_straight_line() -> None:
     """Within a tenth of the way; its ends are where they were said to be."""
-    schedule = Monotone(9.0, -4.0)
+    schedule = MonotoneNetwork(9.0, -4.0)
     with torch.no_grad():
         part = (9.0 - schedule.log_snr(TIMES)) / 13.0
-    assert schedule.ends() == pytest.approx((9.0, -4.0), rel=1e-14)
+    assert schedule.log_snr_range() == pytest.approx((9.0, -4.0), rel=1e-14)
     assert float((part - TIMES).abs().max()) < 0.1
 
 
@@ -209,7 +209,9 @@ def test_a_curve_ends_where_it_is_told_to(
     By the arcsine alone, -38 and -40 both ended at -74.7 (cosine); as the whole less what has run,
     -33 ended at -33.36 and -36 nowhere (sigmoid); with an offset, 40 ended at 39.992 (cosine).
     """
-    assert build(clean=clean, noisy=noisy).ends() == pytest.approx((clean, noisy), rel=1e-12)
+    assert build(clean=clean, noisy=noisy).log_snr_range() == pytest.approx(
+        (clean, noisy), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("schedule", [Cosine(0.008, 40.0, -40.0), Sigmoid(clean=40.0, noisy=-40.0)])
@@ -224,7 +226,7 @@ def test_a_slope_is_the_derivative_near_far_ends(schedule: Schedule) -> None:
 def test_a_log_normal_law_keeps_its_tails(ends: tuple[float, float]) -> None:
     """Down to what is smaller than rounding: there ``ndtr`` says 0 (beyond -8.5), and 2 % less at -8."""
     schedule = LogNormal(clean=ends[0], noisy=ends[1])
-    assert schedule.ends() == pytest.approx(ends, rel=1e-12)
+    assert schedule.log_snr_range() == pytest.approx(ends, rel=1e-12)
     over, under = norm.sf(ends[0], 2.4, 2.4), norm.cdf(ends[1], 2.4, 2.4)
     assert (schedule.over, schedule.under) == pytest.approx((over, under), rel=1e-11)
     t = real(1e-12, 1e-9, 1e-3)
@@ -262,8 +264,8 @@ def test_a_slope_is_found_in_every_mode() -> None:
         (lambda: Polynomial(rho=0.0), "rho > 0"),
         (lambda: Shifted(Cosine(), math.inf), "finite log-SNR"),
         (lambda: Shifted.to_resolution(Cosine(), 0), "resolution=0"),
-        (lambda: Monotone(0.0, 1.0), "clean > noisy"),
-        (lambda: Monotone(features=0), "features >= 1"),
+        (lambda: MonotoneNetwork(0.0, 1.0), "clean > noisy"),
+        (lambda: MonotoneNetwork(features=0), "features >= 1"),
         (lambda: Cosine().betas(0), "steps >= 1"),
     ],
 )

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.decoders import Gaussian, Identity
+from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion.timesteps import TimestepSampler
 from genmod.elbo import ELBO
-from genmod.encoders import Noising
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Bound, LearnedSchedule, Objective, Simple, Weighted
-from genmod.priors import Denoising
 from genmod.schedules import (
     Cosine,
     LinearBeta,
     LinearLogSNR,
     Logistic,
-    Monotone,
+    MonotoneNetwork,
     RectifiedFlow,
     Schedule,
     Sigmoid,
@@ -33,7 +33,6 @@ from genmod.schedules import (
 )
 from genmod.training import fit
 from genmod.types import PerLevel
-from genmod.visits import Visits
 from tests.oracles import F64, bent, steps_of
 from tests.statistics import assert_equal_means
 
@@ -41,7 +40,7 @@ CLEAN, NOISY, DIMS = 9.0, -6.0, 16
 CENTERS = torch.randn(5, DIMS, dtype=F64, generator=torch.Generator().manual_seed(0))
 
 
-class Independent(Visits):
+class Independent(TimestepSampler):
     """Uniform times, each row its own: replicates that are independent, so that they have an error."""
 
     def forward(
@@ -54,8 +53,10 @@ class Independent(Visits):
 
 def clusters(schedule: Schedule) -> LatentModel:
     """The optimal model of five narrow clusters, in continuous time."""
-    prior = Denoising(EmpiricalDenoiser(CENTERS, std=0.1), schedule, (DIMS,), None)
-    return LatentModel(Noising(schedule), Gaussian(Identity(), (DIMS,), 0.1), prior).double()
+    prior = DiffusionPrior(EmpiricalDenoiser(CENTERS, std=0.1), schedule, (DIMS,), None)
+    return LatentModel(
+        NoisingEncoder(schedule), GaussianDecoder(Identity(), (DIMS,), 0.1), prior
+    ).double()
 
 
 def data(rows: int) -> Tensor:
@@ -94,15 +95,15 @@ def least_mean_square() -> float:
 
 def stretched(schedule: Schedule) -> Table:
     """A schedule's shape between the common ends, as the paper compares them."""
-    clean, noisy = schedule.ends()
+    clean, noisy = schedule.log_snr_range()
     with torch.no_grad():
         shape = (schedule.log_snr(torch.linspace(0, 1, 2000, dtype=F64)) - noisy) / (clean - noisy)
     return Table(NOISY + (CLEAN - NOISY) * shape)
 
 
-def trained(steps: int = 80) -> Monotone:
+def trained(steps: int = 80) -> MonotoneNetwork:
     """A schedule fit to the clusters, by the package's own training."""
-    schedule = Monotone(CLEAN, NOISY)
+    schedule = MonotoneNetwork(CLEAN, NOISY)
     run = fit(
         clusters(schedule),
         data(4096),
@@ -130,7 +131,7 @@ def test_the_bound_knows_the_ends_alone_and_its_variance_the_rest() -> None:
     Flipped: the sign of the slope in ``Learnable.slope`` and in ``Quantiles.slope``.
     """
     learned = trained()
-    assert learned.ends() == pytest.approx((CLEAN, NOISY), rel=1e-14)
+    assert learned.log_snr_range() == pytest.approx((CLEAN, NOISY), rel=1e-14)
     learned.check()
     shapes = {
         "learned": learned,
@@ -155,7 +156,7 @@ def test_the_bound_knows_the_ends_alone_and_its_variance_the_rest() -> None:
 
 def learnable(steps: int | None = None) -> LatentModel:
     """A bent denoiser under a bent schedule, in float64 throughout."""
-    schedule = Monotone(4.0, -4.0, features=5)
+    schedule = MonotoneNetwork(4.0, -4.0, features=5)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in schedule.parameters():
@@ -235,7 +236,7 @@ def test_a_learned_slope_has_a_gradient() -> None:
     Flipped: the sign inside ``1 - risen`` in ``Monotone.path``.
     """
     schedule = learnable().get_submodule("prior.schedule")
-    assert isinstance(schedule, Monotone)
+    assert isinstance(schedule, MonotoneNetwork)
     t, h = torch.linspace(0.05, 0.95, 7, dtype=F64), 1e-5
     numeric = (schedule.log_snr(t + h) - schedule.log_snr(t - h)) / (2 * h)
     torch.testing.assert_close(schedule.slope(t), numeric, rtol=1e-7, atol=0)
@@ -257,7 +258,7 @@ def test_a_cast_model_keeps_its_schedule_and_a_copy_its_own() -> None:
     single = schedule.slope(t.float())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(schedule.slope(t.float()), single)
-    fresh = Monotone(CLEAN, NOISY)
+    fresh = MonotoneNetwork(CLEAN, NOISY)
     fresh.load_state_dict(twin.state_dict())
     assert torch.equal(fresh.log_snr(t), before)
 
@@ -269,10 +270,10 @@ def test_a_cast_model_keeps_its_schedule_and_a_copy_its_own() -> None:
     ("build", "message"),
     [
         (lambda: LearnedSchedule(Simple()), "the mean of others depends on the schedule"),
-        (lambda: LearnedSchedule().check(bent(None)), r"schedules.Monotone\(\)"),
+        (lambda: LearnedSchedule().check(bent(None)), r"schedules.MonotoneNetwork\(\)"),
         (lambda: LearnedSchedule().check(VAE(2, latents=1, width=4)), "nothing to learn"),
         (
-            lambda: LearnedSchedule().check(Diffusion(2, schedule=Monotone(), steps=9)),
+            lambda: LearnedSchedule().check(Diffusion(2, schedule=MonotoneNetwork(), steps=9)),
             "in discrete time",
         ),
     ],

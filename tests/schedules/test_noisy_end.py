@@ -8,12 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Data, GaussianDenoiser, Learned, Noise, Score, Target, Velocity
+from genmod.denoisers import (
+    DataTarget,
+    GaussianDenoiser,
+    Learned,
+    NoiseTarget,
+    ScoreTarget,
+    Target,
+    VelocityTarget,
+)
 from genmod.denoisers.base import scales_of
+from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
-from genmod.priors import Denoising
-from genmod.samplers import FixedLarge, FixedSmall, Heun, ReverseVariance
+from genmod.samplers import Heun
 from genmod.schedules import (
     CosineBeta,
     LinearBeta,
@@ -34,7 +42,7 @@ ENDS: list[Schedule] = [
     RectifiedFlow(LinearLogSNR(13.3, -40.0)),
 ]
 every_end = pytest.mark.parametrize("schedule", ENDS, ids=lambda s: type(s).__name__)
-safe = pytest.mark.parametrize("target", [Velocity(), Data()], ids=repr)
+safe = pytest.mark.parametrize("target", [VelocityTarget(), DataTarget()], ids=repr)
 
 
 def model(target: Target, schedule: Schedule, variance: ReverseVariance | None = None) -> Diffusion:
@@ -76,7 +84,7 @@ def test_every_reverse_step_is_finite(schedule: Schedule, target: Target) -> Non
     """From the noisiest latent to the cleanest, by the chain and by the probability flow, and back."""
     diffusion = model(target, schedule)
     prior = diffusion.prior
-    assert isinstance(prior, Denoising)
+    assert isinstance(prior, DiffusionPrior)
     times = prior.times().flip(0)
     with torch.no_grad():
         q = diffusion.encoder(torch.randn(8, 2))
@@ -103,7 +111,7 @@ def test_float64_bounds_meet_their_closed_form_down_to_the_floor() -> None:
 # ---------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("target", [Noise(), Score()], ids=repr)
+@pytest.mark.parametrize("target", [NoiseTarget(), ScoreTarget()], ids=repr)
 @every_end
 def test_targets_that_divide_by_alpha_are_refused(schedule: Schedule, target: Target) -> None:
     with pytest.raises(ValueError, match=r"ends at log-SNR -40; .* predict Velocity\(\) or Data"):
@@ -112,13 +120,15 @@ def test_targets_that_divide_by_alpha_are_refused(schedule: Schedule, target: Ta
 
 def test_the_limit_is_where_it_says() -> None:
     """An end of -20 is read, one below is not; a denoiser that is no network reads any."""
-    assert model(Noise(), LinearLogSNR(9.0, -20.0)).prior.steps == 12
+    assert model(NoiseTarget(), LinearLogSNR(9.0, -20.0)).prior.steps == 12
     with pytest.raises(ValueError, match="an end of -20 or above"):
-        model(Noise(), LinearLogSNR(9.0, -20.1))
+        model(NoiseTarget(), LinearLogSNR(9.0, -20.1))
     GaussianDenoiser(torch.zeros(2), torch.eye(2)).check(ZeroTerminalSNR(LinearBeta(10)))
 
 
-@pytest.mark.parametrize("target", [Noise(), Score(), Velocity(), Data()], ids=repr)
+@pytest.mark.parametrize(
+    "target", [NoiseTarget(), ScoreTarget(), VelocityTarget(), DataTarget()], ids=repr
+)
 def test_the_limit_is_where_float32_stops_telling(target: Target) -> None:
     """Data written as a float32 output and read back: to a hundredth at the limit; at -40 all wrong
 

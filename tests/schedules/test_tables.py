@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.encoders import Noising
+from genmod.diffusion import NoisingEncoder
 from genmod.schedules import (
     Cosine,
     CosineBeta,
@@ -20,7 +20,7 @@ from genmod.schedules import (
     LinearBeta,
     LinearLogSNR,
     LogNormal,
-    Monotone,
+    MonotoneNetwork,
     Polynomial,
     RectifiedFlow,
     ScaledLinearBeta,
@@ -45,7 +45,7 @@ CURVES: list[Schedule] = [
     Shifted(Cosine(), -1.4),
     LinearBeta(1000),
     ZeroTerminalSNR(ScaledLinearBeta(1000)),
-    Monotone(),
+    MonotoneNetwork(),
 ]
 every_curve = pytest.mark.parametrize("schedule", CURVES, ids=lambda s: type(s).__name__)
 TABLES: list[tuple[Table, str, float, float]] = [
@@ -104,9 +104,9 @@ def test_zero_terminal_tables_are_those_of_diffusers(
 def test_the_floor_of_a_zero_terminal_table_is_nothing_in_float32() -> None:
     """``alpha x + sigma eps`` is ``eps`` to less than half of float32's spacing at one."""
     schedule = ZeroTerminalSNR(LinearBeta(1000))
-    assert schedule.ends()[1] == -40
+    assert schedule.log_snr_range()[1] == -40
     x, eps = torch.randn(2, 1000)
-    q = Noising(schedule)(x[None]).at(real(1.0))
+    q = NoisingEncoder(schedule)(x[None]).at(real(1.0))
     left = ((q.mean + q.stddev * eps)[0] - eps).abs().max()
     assert 0 < float(left) < torch.finfo(torch.float32).eps / 4
 

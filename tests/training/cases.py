@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genmod.decoders import Gaussian
+from genmod.decoders import GaussianDecoder
 from genmod.distributions import Normal
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
@@ -35,7 +35,7 @@ def flat(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
 
 
-class BreaksAt(Gaussian):
+class BreaksAt(GaussianDecoder):
     """A decoder whose mean becomes a given number in its ``at``-th call in training.
 
     Args:

@@ -44,8 +44,8 @@ def test_a_poisoned_batch_is_named_by_its_step() -> None:
     """A context that is NaN in one row breaks the step whose batch holds the row, and no other."""
     x, told = data(), torch.zeros(48, 1)
     told[11] = math.nan
-    network = encoders.Gaussian(_Told(), (2,))
-    model = VAE(3, latents=2, encoder=network, decoder=decoders.Gaussian(_Deaf(), (3,)))
+    network = encoders.GaussianEncoder(_Told(), (2,))
+    model = VAE(3, latents=2, encoder=network, decoder=decoders.GaussianDecoder(_Deaf(), (3,)))
     steps = fit(model, (x, told), steps=30, batch_size=12, progress=False)
     made: list[float] = []
     with pytest.raises(NonFiniteLoss, match=r"step \d+ \(in ") as caught:
@@ -58,7 +58,7 @@ def test_a_poisoned_batch_is_named_by_its_step() -> None:
 
 def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is() -> None:
     """The root of zero: a finite value with an infinite slope."""
-    model = VAE(3, latents=2, width=8, depth=1, decoder=decoders.Gaussian(_Root(), (3,)))
+    model = VAE(3, latents=2, width=8, depth=1, decoder=decoders.GaussianDecoder(_Root(), (3,)))
     before = flat(model)
     with pytest.raises(NonFiniteLoss, match=r"step 1 \(its gradient is not finite\)"):
         train(fit(model, data(), steps=3, batch_size=16, progress=False))

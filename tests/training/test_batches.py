@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Coins, Dataset, binarized, digits
+from genmod.data import BernoulliPixels, Dataset, binarized, digits
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
@@ -115,10 +115,12 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
 ROWS, IDENTITY, FAIR = 64, 6, 50
 
 
-def coins() -> Coins:
+def coins() -> BernoulliPixels:
     """Rows that tell who they are: six pixels, empty or full, spell the row; fifty are fair coins."""
     digit = (torch.arange(ROWS)[:, None] >> torch.arange(IDENTITY)) & 1
-    return Coins(torch.cat([2 * digit, torch.ones(ROWS, FAIR, dtype=torch.int64)], 1), bins=3)
+    return BernoulliPixels(
+        torch.cat([2 * digit, torch.ones(ROWS, FAIR, dtype=torch.int64)], 1), bins=3
+    )
 
 
 def in_order(bits: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from genmod.data import Dataset
+from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.model import LatentModel
 from genmod.models import VAE, LatentDiffusion
-from genmod.nn import Convolutions
+from genmod.nn import ConvNets
 from genmod.objectives import Beta, Bound, MinSNR, Objective, WarmUp
 from genmod.training import Step, Validation, checkpoint, fit
-from genmod.visits import Importance
 from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -81,7 +81,7 @@ class Packed(LatentModel):
 
     def __init__(self) -> None:
         torch.manual_seed(7)
-        vae = VAE((1, 8, 8), 5, latents=2, networks=Convolutions(width=16))
+        vae = VAE((1, 8, 8), 5, latents=2, networks=ConvNets(width=16))
         super().__init__(vae.encoder, vae.decoder, vae.prior)
         self.to(memory_format=torch.channels_last)
 
@@ -153,7 +153,7 @@ def test_the_levels_that_visits_learned_to_look_at_are_kept(tmp_path: Path) -> N
     """Importance resumes with the density it had; that it learned changes the run."""
 
     def objective(least: float) -> Objective:
-        return MinSNR(5.0, Importance(bins=4, least=least))
+        return MinSNR(5.0, LossAwareTimesteps(bins=4, least=least))
 
     expected = run(diffusion(), None, objective=objective(1))
     run(diffusion(), tmp_path / "run", stop=7, objective=objective(1))

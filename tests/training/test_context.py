@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genmod.data import Dataset, binarized, conditional, dataset, digits
 from genmod.models import Diffusion
-from genmod.nn import DenoisingMLP, Labels, is_nothing
+from genmod.nn import DenoisingMLP, Labels, is_null_context
 from genmod.training import fit, train
 from genmod.training.batches import Batches
 from tests.statistics import assert_mean
@@ -57,7 +57,7 @@ def test_batches_drop_labels_at_the_rate_asked_for_and_by_step_alone() -> None:
         again = batches(step)[1]
         assert again is not None
         assert torch.equal(again, context)
-        lost = is_nothing(context)
+        lost = is_null_context(context)
         assert torch.equal(context[~lost].float(), x[~lost, 0])
         gone.append(lost.double())
     assert_mean(torch.cat(gone), 0.1, name="share told nothing")
@@ -65,7 +65,7 @@ def test_batches_drop_labels_at_the_rate_asked_for_and_by_step_alone() -> None:
     whole = Batches(data.train, told, 256, seed=5)(3)
     assert torch.equal(whole[0], batches(3)[0])
     assert whole[1] is not None
-    assert not is_nothing(whole[1]).any()
+    assert not is_null_context(whole[1]).any()
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
@@ -76,13 +76,13 @@ def test_training_drops_and_validation_never_does(dropout: float) -> None:
     steps = fit(trained, data, steps=6, batch_size=24, validate_every=2, progress=False)
     states = [step.averaged for step in steps]
     assert len(states) == 6
-    heard = torch.cat([is_nothing(told) for training, _, told in ears if training]).double()
+    heard = torch.cat([is_null_context(told) for training, _, told in ears if training]).double()
     assert len(heard) == 2 * 6 * 24
     assert {0.0: heard.sum() == 0, 0.5: 0.3 < heard.mean() < 0.7, 1.0: heard.all()}[dropout]
     # The averaged weights are a copy of the model, hook and all.
     held = [told for training, _, told in ears if not training]
     assert held
-    assert not torch.cat([is_nothing(told) for told in held]).any()
+    assert not torch.cat([is_null_context(told) for told in held]).any()
 
 
 @pytest.mark.usefixtures("float64")
@@ -127,7 +127,7 @@ def test_a_pair_of_data_and_context_is_never_dropped() -> None:
     assert data.labels is not None
     ears = Ears(trained)
     train(fit(trained, (data.train, data.labels["train"]), steps=3, batch_size=24, progress=False))
-    assert all(not is_nothing(told).any() for _, _, told in ears)
+    assert all(not is_null_context(told).any() for _, _, told in ears)
 
 
 def test_binarized_data_keep_what_they_tell() -> None:

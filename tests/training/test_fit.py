@@ -41,11 +41,11 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca() -> None:
     Sign flipped: the loss in ``Bound.cost`` (``elbo.value``).
     """
     x = data(256)
-    network, scale = nn.Linear(1, 3), decoders.Global()
+    network, scale = nn.Linear(1, 3), decoders.GlobalScale()
     model = LatentModel(
-        encoders.Gaussian(nn.Linear(3, 2), (1,)),
-        decoders.Gaussian(network, (3,), scale),
-        priors.Normal((1,)),
+        encoders.GaussianEncoder(nn.Linear(3, 2), (1,)),
+        decoders.GaussianDecoder(network, (3,), scale),
+        priors.NormalPrior((1,)),
     )
     list(
         fit(

@@ -18,7 +18,7 @@ from tests.training.cases import data, vae
 
 def bound(nats: float, measure: Measure) -> ELBO:
     """A bound of two samples with a given mean."""
-    rate = Rate.single(torch.tensor([1.0, 1.0]), Kind.CLOSED)
+    rate = Rate.single(torch.tensor([1.0, 1.0]), Kind.ANALYTIC)
     return ELBO(torch.tensor([nats - 1.0, nats + 3.0]), {"prior": rate}, measure)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from genmod.bins import Bins
-from genmod.decoders import DiscretizedGaussian, Global, Identity
-from genmod.decoders.denoised import Denoised
-from genmod.denoisers import Data, Learned
+from genmod.decoders import DiscretizedGaussianDecoder, GlobalScale, Identity
+from genmod.denoisers import DataTarget, Learned
+from genmod.diffusion.last_step import LastStepDecoder
 from genmod.models import VAE, Diffusion
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit_scale
@@ -32,13 +32,13 @@ def test_around_a_fixed_mean_it_is_the_spread_of_the_data() -> None:
     Sign flipped: the likelihood.
     """
     levels, schedule = Bins(256), LinearLogSNR()
-    denoiser = Learned(Middle(), Data())
-    decoder = DiscretizedGaussian(Identity(), (4,), 256, Global())
+    denoiser = Learned(Middle(), DataTarget())
+    decoder = DiscretizedGaussianDecoder(Identity(), (4,), 256, GlobalScale())
     model = Diffusion(
         bins=256,
         denoiser=denoiser,
         schedule=schedule,
-        decoder=Denoised(denoiser, schedule, decoder),
+        decoder=LastStepDecoder(denoiser, schedule, decoder),
     )
     real = 0.11 * torch.randn(4000, 4, generator=torch.Generator().manual_seed(0))
     x = ((real + 1) / levels.width).round().long().clamp(0, 255)
@@ -46,7 +46,7 @@ def test_around_a_fixed_mean_it_is_the_spread_of_the_data() -> None:
     step = -math.log(levels.width / FINEST) / (SCALES - 1)
     found = fit_scale(model, x)
     assert abs(math.log(found / spread)) <= 0.5 * step + 0.01
-    assert isinstance(decoder.scale, Global)
+    assert isinstance(decoder.scale, GlobalScale)
     assert float(decoder.scale.log_scale.detach()) == pytest.approx(math.log(found))
 
 

@@ -12,7 +12,7 @@ from genmod.elbo import Measure
 from genmod.objectives import Bound
 from genmod.training import Validation, fit, load_weights, weights
 from genmod.training.recipe import Recipe
-from genmod.training.state import State
+from genmod.training.state import TrainingState
 from genmod.training.weights import copy_weights
 from tests.training.cases import data, diffusion, flat, vae
 
@@ -45,7 +45,7 @@ def test_a_long_gradient_is_cut_and_a_short_one_is_not() -> None:
     """Plain descent at rate 1 moves by the gradient itself, whose length is at most ``clip``."""
     for clip, scale in ((0.5, 100.0), (0.5, 1e-3), (None, 100.0)):
         model = vae()
-        state = State(
+        state = TrainingState(
             model, torch.optim.SGD(model.parameters(), lr=1.0), recipe(clip=clip), Bound()
         )
         before = flat(model)
@@ -76,10 +76,10 @@ class _Normed(nn.Module):
 
 def test_running_statistics_go_with_the_average() -> None:
     """They are an average already: the averaged model has the model's own, the last good ones."""
-    from genmod.encoders import Gaussian
+    from genmod.encoders import GaussianEncoder
 
     model = vae()
-    model.encoder = Gaussian(_Normed(), (2,))
+    model.encoder = GaussianEncoder(_Normed(), (2,))
     for step in fit(model, data(), steps=3, batch_size=16, progress=False):
         own, average = model.encoder.state_dict(), step.averaged.encoder.state_dict()
         mean = "network.layers.1.running_mean"
@@ -90,7 +90,7 @@ def test_running_statistics_go_with_the_average() -> None:
 def test_a_validation_that_is_not_a_number_hides_no_later_one() -> None:
     """Comparisons with NaN are false: it is never the best, and never stays in the way."""
     model = vae()
-    state = State(model, torch.optim.SGD(model.parameters(), lr=0.1), recipe(), Bound())
+    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), recipe(), Bound())
     for nats, kept in ((math.nan, False), (-3.0, True), (math.nan, False), (-4.0, False)):
         state.best = None
         state.record(Validation(1, nats, 3, Measure.DENSITY))

@@ -11,15 +11,15 @@ from torch import Tensor
 from genmod import plots, random
 from genmod.compare.drawing.look import Look, on
 from genmod.denoisers import denoise
-from genmod.encoders import Noised, Noising
-from genmod.evaluation import denoising
+from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
+from genmod.evaluation import find_diffusion
 from genmod.model import LatentModel
 from genmod.plots import Row
 from genmod.plots.style import INK
 from genmod.prior import sample_rows
-from genmod.priors import Denoising, Nested
+from genmod.priors import NestedPrior
 from genmod.schedules import Cosine, Schedule
-from genmod.shapes import against
+from genmod.shapes import expand_like
 
 SIDE = 1.0
 """Inches of an image."""
@@ -51,7 +51,7 @@ def forward(look: Look) -> Figure | None:
 def noising(look: Look, name: str, schedule: Schedule, color: str = INK) -> Row:
     """The first test image, and its states at times of a schedule."""
     x = look.data.test[:1]
-    q = Noising(schedule, look.data.bins)(x)
+    q = NoisingEncoder(schedule, look.data.bins)(x)
     t = _times(schedule, torch.linspace(0, 1, 1001, dtype=torch.float64))
     z = []
     for time in t:
@@ -79,7 +79,7 @@ def reverse(look: Look) -> Figure | None:
 def _reverse_rows(look: Look, name: str) -> list[Row]:
     """States (where they are images) and beliefs of one diffusion."""
     times, states, beliefs, end = _chain(look.shortened(name))
-    prior = denoising(look.models[name])
+    prior = find_diffusion(look.models[name])
     assert prior is not None
     above, under = [*_time_words(times), ""], [*_noise_words(prior.schedule, times), "sample"]
     images, color = torch.cat([look.ink(beliefs), look.ink(end)]).clamp(0, 1), look.colors[name]
@@ -129,7 +129,7 @@ class Future:
 def futures(look: Look, name: str) -> list[Future]:
     """Draws from states of the first test image, the clean ones first, and from noise."""
     short = look.shortened(name)
-    prior = denoising(short)
+    prior = find_diffusion(short)
     assert prior is not None
     times, found = prior.times(), []
     alpha = prior.schedule.scales(times)[0]
@@ -149,11 +149,11 @@ def futures(look: Look, name: str) -> list[Future]:
 # ---------------------------------------------------------------------- states and times
 
 
-def _noised(look: Look, model: LatentModel, count: int) -> Noised:
+def _noised(look: Look, model: LatentModel, count: int) -> NoisingPosterior:
     """The fixed posterior of the first test images."""
     with torch.no_grad():
         q = model.encoder(on(model, look.data.test[:count]))
-    assert isinstance(q, Noised)
+    assert isinstance(q, NoisingPosterior)
     return q
 
 
@@ -185,24 +185,24 @@ def _noise_words(schedule: Schedule, t: Tensor) -> list[str]:
 def _shade(z: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
     """States as ink from 0 to 1: data of [-1, 1] where there is no noise, a wider range with more."""
     alpha, sigma = schedule.scales(t)
-    widest = against(alpha + 1.5 * sigma, z)
+    widest = expand_like(alpha + 1.5 * sigma, z)
     return ((z / widest + 1) / 2).clamp(0, 1).cpu().float()
 
 
-def _noise(prior: Denoising, count: int) -> Tensor:
+def _noise(prior: DiffusionPrior, count: int) -> Tensor:
     """The first state of a chain."""
     _, law = next(prior.descent(count))
     return sample_rows(law, count)
 
 
-def _run(model: LatentModel, prior: Denoising, z: Tensor, times: Tensor) -> Tensor:
+def _run(model: LatentModel, prior: DiffusionPrior, z: Tensor, times: Tensor) -> Tensor:
     """What the decoder makes of the state that the chain ends in."""
     return model.decoder(prior.chain.run(z, times)).mean
 
 
 def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Times, states, decoded beliefs about them, and the last image, of one chain."""
-    prior = denoising(model)
+    prior = find_diffusion(model)
     assert prior is not None
     times = prior.times()
     shown = _times(prior.schedule, times).flip(0)
@@ -219,7 +219,7 @@ def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _decoded(model: LatentModel, x_hat: Tensor) -> Tensor:
     """A belief about what the diffusion noises, as an image in levels of gray."""
     prior = model.prior
-    if isinstance(prior, Nested):
+    if isinstance(prior, NestedPrior):
         return model.decoder(prior.outside(x_hat)).mean
     levels = model.decoder.bins
     return x_hat if levels is None else (x_hat + 1) * (levels - 1) / 2
@@ -228,7 +228,7 @@ def _decoded(model: LatentModel, x_hat: Tensor) -> Tensor:
 def _end(model: LatentModel, z: Tensor) -> Tensor:
     """The decoder's image of the chain's last state."""
     prior = model.prior
-    if not isinstance(prior, Nested):
+    if not isinstance(prior, NestedPrior):
         return model.decoder(z).mean
     inner = prior.model.decoder(z)
     return model.decoder(prior.outside(inner.mean)).mean

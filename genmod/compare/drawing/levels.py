@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from genmod import plots
 from genmod.compare.drawing.look import Look
-from genmod.evaluation import denoising
+from genmod.evaluation import find_diffusion
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 LATENTS = 1000
@@ -49,10 +49,10 @@ def schedules(look: Look) -> Figure:
     own = {
         f"{name}'s own": (look.colors[name], prior.schedule)
         for name, model in look.diffusions.items()
-        if (prior := denoising(model)) is not None
+        if (prior := find_diffusion(model)) is not None
     }
     shown = {**lecture_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
-    clean, noisy = Cosine().ends()
+    clean, noisy = Cosine().log_snr_range()
     caption = (
         r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
         "so one looks at its logarithm, which is also what our networks are told in place of t. The "

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from genmod import plots, random
 from genmod.data import Dataset
-from genmod.evaluation import Profile, Refinement, Report, denoising, profile, refinement
+from genmod.diffusion import DiffusionPrior
+from genmod.evaluation import Profile, Refinement, Report, find_diffusion, profile, refinement
 from genmod.model import LatentModel
 from genmod.prior import Prior
-from genmod.priors import Denoising, Nested
+from genmod.priors import NestedPrior
 
 SHOWN, RESTORED = 36, 14
 """Samples drawn of each model (and images reconstructed), and reconstructions shown."""
@@ -86,13 +87,13 @@ class Look:
         return {name: model for name, model in self.models.items() if _has_steps(model)}
 
     @cached_property
-    def pixel_diffusions(self) -> dict[str, Denoising]:
+    def pixel_diffusions(self) -> dict[str, DiffusionPrior]:
         """The priors that noise the images themselves."""
         priors = {name: model.prior for name, model in self.diffusions.items()}
         return {
             name: prior
             for name, prior in priors.items()
-            if isinstance(prior, Denoising) and prior.shape == self.data.shape
+            if isinstance(prior, DiffusionPrior) and prior.shape == self.data.shape
         }
 
     @cached_property
@@ -118,23 +119,23 @@ def on(model: LatentModel, x: Tensor) -> Tensor:
 
 
 def _has_steps(model: LatentModel) -> bool:
-    prior = denoising(model)
+    prior = find_diffusion(model)
     return prior is not None and prior.steps != 1
 
 
 def shortened(model: LatentModel, steps: int) -> LatentModel:
     """The same model, its diffusion (if it has one) run with at most so many latents."""
-    if denoising(model) is None:
+    if find_diffusion(model) is None:
         return model
     return LatentModel(model.encoder, model.decoder, _shorter(model.prior, steps))
 
 
 def _shorter(prior: Prior, steps: int) -> Prior:
-    if isinstance(prior, Nested):
+    if isinstance(prior, NestedPrior):
         inner = shortened(prior.model, steps)
-        return Nested(inner, prior.name, prior.shift, prior.log_scale.exp())
-    if isinstance(prior, Denoising) and len(prior.times()) > steps:
+        return NestedPrior(inner, prior.name, prior.shift, prior.log_scale.exp())
+    if isinstance(prior, DiffusionPrior) and len(prior.times()) > steps:
         variance = prior.chain.variance
-        short = Denoising(prior.denoiser, prior.schedule, prior.shape, steps, variance)
+        short = DiffusionPrior(prior.denoiser, prior.schedule, prior.shape, steps, variance)
         return short.to(prior.anchor)
     return prior

@@ -16,9 +16,9 @@ from torch import nn
 from genmod.compare.member import Member, Setting
 from genmod.compare.plan import Plan
 from genmod.data import Dataset
-from genmod.decoders import Decoder, DiscretizedMixture, likelihood
+from genmod.decoders import Decoder, DiscretizedMixtureDecoder, likelihood
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
-from genmod.nn import Convolutions, Networks
+from genmod.nn import ConvNets, Networks
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import size
 from genmod.types import Shape
@@ -26,10 +26,10 @@ from genmod.types import Shape
 COMPONENTS = 5
 """Logistics in the mixture of each pixel."""
 
-CODING = Convolutions(width=16)
+CODING = ConvNets(width=16)
 """Networks of the models with codes."""
 
-LADDER = Convolutions(width=32)
+LADDER = ConvNets(width=32)
 """Those of the top-down hierarchy: after five minutes on one thread it says -88.5 nats a binarized image
 (validation). Narrower ones were not tried at this length. A VAE says -93.4 at this width and length."""
 
@@ -53,8 +53,8 @@ class Chain:
 
 STROKES = Chain(
     clean=2.5,
-    denoising=Convolutions(width=32),
-    detail=Convolutions(width=32, depth=3),
+    denoising=ConvNets(width=32),
+    detail=ConvNets(width=32, depth=3),
     around=False,
 )
 """For strokes on an empty ground, on patches. After two minutes on one thread MNIST takes 1.21 bits/dim
@@ -64,8 +64,8 @@ other clean ends and a rate of 4e-3 instead of 6e-3."""
 
 TEXTURE = Chain(
     clean=6.0,
-    denoising=Convolutions(width=16, multipliers=(1, 2, 4), patch=1),
-    detail=Convolutions(width=16, depth=3, patch=1),
+    denoising=ConvNets(width=16, multipliers=(1, 2, 4), patch=1),
+    detail=ConvNets(width=16, depth=3, patch=1),
     around=True,
 )
 """For all other images. After two minutes on one thread Fashion-MNIST takes 3.08 bits/dim (validation);
@@ -88,7 +88,7 @@ def pixels(
     if bins is None or bins == 2:
         return likelihood(network, shape, bins)
     outputs = 3 * COMPONENTS * size(shape)
-    return DiscretizedMixture(network(outputs), shape, bins, COMPONENTS, around)
+    return DiscretizedMixtureDecoder(network(outputs), shape, bins, COMPONENTS, around)
 
 
 def autoencoder(setting: Setting) -> Autoencoder:

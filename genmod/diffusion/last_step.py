@@ -11,7 +11,7 @@ from genmod.denoisers import Denoiser, denoise
 from genmod.schedules import Schedule, time_dtype
 
 
-class Denoised(Decoder):
+class LastStepDecoder(Decoder):
     r"""Denoise :math:`z_0`, then let another decoder spread probability around the result.
 
     The lecture's :math:`p(x_0 | x_1)`. The denoiser is the prior's own, one module in two parts.

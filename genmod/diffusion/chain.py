@@ -19,25 +19,27 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.denoisers import Denoiser
+from genmod.diffusion import FixedSmall, NoisingPosterior, ReverseVariance
+from genmod.diffusion.bound import step_rate
+from genmod.diffusion.timesteps import Timesteps, TimestepSampler, bin_index, timestep_sampler
 from genmod.distributions import Normal, StandardNormal, rate
 from genmod.elbo import Rate
-from genmod.encoders import Noised, Posterior
-from genmod.prior import Descent, Level, Levels, Prior
-from genmod.priors.steps import visit
-from genmod.samplers import Ancestral, FixedSmall, Heun, ReverseVariance, UniformLogSNR
+from genmod.encoders import Posterior
+from genmod.prior import GenerativePath, InferencePath, Latent, Prior
+from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import Schedule, time_dtype
-from genmod.shapes import against
-from genmod.types import Latent, Shape
-from genmod.visits import Draws, Visits, places, visits
+from genmod.shapes import expand_like
+from genmod.types import LatentTensors, Shape
 
 CHUNK = 8192
 """Rows that go through the network at once when every level is visited."""
 
 
-class Denoising(Prior):
+class DiffusionPrior(Prior):
     """``T`` latents, or a continuum of them.
 
     Args:
@@ -93,12 +95,15 @@ class Denoising(Prior):
     # ------------------------------------------------------------------ what a posterior costs
 
     def rates(
-        self, posterior: Posterior, draws: Draws = None, context: Tensor | None = None
+        self,
+        posterior: Posterior | Distribution,
+        draws: Timesteps = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """``"prior"``: what the noisiest latent costs; ``"steps"``: what the denoising steps cost.
 
         Args:
-            posterior: from :class:`genmod.encoders.Noising`.
+            posterior: from :class:`genmod.diffusion.NoisingEncoder`.
             draws: how many stratified levels a row visits, or which; ``None`` visits all of them, in chunks
                 whose activations are recomputed when gradients are wanted.
             context: what the denoiser is told beside the state.
@@ -117,18 +122,20 @@ class Denoising(Prior):
             rates["steps"] = price(q, context=context)
         return q.at(clean).rsample(), rates
 
-    def _some(self, q: Noised, draws: int | Visits, context: Tensor | None) -> Rate:
+    def _some(
+        self, q: NoisingPosterior, draws: int | TimestepSampler, context: Tensor | None
+    ) -> Rate:
         """A few levels a row."""
         device = q.x.device
-        u, weight = visits(draws)(len(q.x), time_dtype(device), device)
+        u, weight = timestep_sampler(draws)(len(q.x), time_dtype(device), device)
         if self.steps is None:
-            return visit(self.chain, q, u, None, context, weight)
+            return step_rate(self.chain, q, u, None, context, weight)
         count = self.steps - 1
-        index = places(u, count)
+        index = bin_index(u, count)
         t, s = (index + 1) / count, index / count
-        return visit(self.chain, q, t, s, context, weight * count)
+        return step_rate(self.chain, q, t, s, context, weight * count)
 
-    def _every_step(self, q: Noised, context: Tensor | None) -> Rate:
+    def _every_step(self, q: NoisingPosterior, context: Tensor | None) -> Rate:
         """Every level, a chunk of them at a time."""
         if self.steps is None:
             raise ValueError(
@@ -138,12 +145,14 @@ class Denoising(Prior):
         times = self.times().expand(len(q.x), -1)
         width = max(1, CHUNK // max(len(q.x), 1))
         chunks = zip(times[:, 1:].split(width, 1), times[:, :-1].split(width, 1), strict=True)
-        priced = [visit(self.chain, q, t, s, context, lean=True) for t, s in chunks]
+        priced = [step_rate(self.chain, q, t, s, context, lean=True) for t, s in chunks]
         return Rate.join(priced, dim=1)
 
     # ------------------------------------------------------------------ one path through the chain
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """``z_T`` down to ``z_1``, each given the one above.
 
         Raises:
@@ -157,14 +166,14 @@ class Denoising(Prior):
             )
         rows, times = len(q.x), self.times()
         top = times[-1].expand(rows)
-        z = yield Level(f"z{self.steps}", q.at(top), self._top(rows, top))
+        z = yield Latent(f"z{self.steps}", q.at(top), self._top(rows, top))
         for i in range(self.steps - 1, 0, -1):
             t, s = times[i].expand(rows), times[i - 1].expand(rows)
             law = self.chain.law(z, t, s, context)
-            z = yield Level(f"z{i}", q.given(s, t, z), law)
+            z = yield Latent(f"z{i}", q.given(s, t, z), law)
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """From noise, step by step: the lecture's sampling algorithm."""
         times = self.times()
         z = yield f"z{len(times)}", self._top(n, times[-1].expand(n))
@@ -175,13 +184,15 @@ class Denoising(Prior):
 
     # ------------------------------------------------------------------ codes
 
-    def encode(self, posterior: Posterior, context: Tensor | None = None) -> Latent:
+    def encode(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> LatentTensors:
         """The noise that the probability flow maps ``x`` to (from the mean of ``z`` at t = 0)."""
         q, times = self._noised(posterior), self._flow_times().flip(0)
         start = q.at(times[0].expand(len(q.x))).mean
         return Heun(self.denoiser, self.schedule).run(start, times, context)
 
-    def state(self, z: Latent, context: Tensor | None = None) -> Tensor:
+    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The state at t = 0 that the probability flow maps noise to: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)
         times = self._flow_times()
@@ -191,7 +202,7 @@ class Denoising(Prior):
         """Even in log-SNR: where a schedule's ends are steep, Heun's method goes astray in even times."""
         return UniformLogSNR().times(self.schedule, self.resolution, self.anchor.device)
 
-    def restore(self, posterior: Posterior, context: Tensor | None = None) -> Tensor:
+    def restore(self, posterior: Posterior | Distribution, context: Tensor | None = None) -> Tensor:
         """Noise ``x`` to half of the way (t = 1/2) and denoise it by the chain."""
         q = self._noised(posterior)
         times = self.times()
@@ -199,11 +210,11 @@ class Denoising(Prior):
         z = q.at(below[0].expand(len(q.x))).sample()
         return self.chain.run(z, below, context)
 
-    def _noised(self, posterior: Posterior) -> Noised:
-        if not isinstance(posterior, Noised):
+    def _noised(self, posterior: Posterior | Distribution) -> NoisingPosterior:
+        if not isinstance(posterior, NoisingPosterior):
             raise ValueError(
                 f"got a {type(posterior).__name__} posterior; expected data noised to any time; pair "
-                "priors.Denoising with encoders.Noising"
+                "diffusion.DiffusionPrior with diffusion.NoisingEncoder"
             )
         require(
             tuple(posterior.x.shape[1:]) == self.shape,
@@ -227,10 +238,10 @@ class Denoising(Prior):
 
     def _top(self, n: int, t: Tensor) -> Normal:
         r""":math:`p(z_1) = N(0, (\alpha_1^2 + \sigma_1^2) I)`: what data of unit variance become."""
-        if self.schedule.preserving:
+        if self.schedule.variance_preserving:
             return StandardNormal((n, *self.shape), self.anchor.dtype, self.anchor.device)
         zero = self.anchor.expand(n, *self.shape)
-        return Normal(zero, against(torch.hypot(*self.schedule.scales(t)).log(), zero))
+        return Normal(zero, expand_like(torch.hypot(*self.schedule.scales(t)).log(), zero))
 
     def formula(self) -> str:
         """The prior as it would stand on paper."""

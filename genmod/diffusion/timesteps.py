@@ -21,7 +21,7 @@ from genmod.checks import require
 from genmod.types import PerLevel
 
 
-class Visits(nn.Module, ABC):
+class TimestepSampler(nn.Module, ABC):
     """A way to choose levels.
 
     Args:
@@ -55,7 +55,7 @@ class Visits(nn.Module, ABC):
         return f"draws={self.draws}"
 
 
-class Uniform(Visits):
+class UniformTimesteps(TimestepSampler):
     """Independent places: the textbook's way, and the noisiest.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), algorithm 1.
@@ -69,7 +69,7 @@ class Uniform(Visits):
         return u, torch.full_like(u, 1 / self.draws)
 
 
-class Stratified(Visits):
+class StratifiedTimesteps(TimestepSampler):
     """Each row an even cover of all levels, and the batch an even one too: the customary way.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
@@ -83,7 +83,7 @@ class Stratified(Visits):
         return u, torch.full_like(u, 1 / self.draws)
 
 
-class Tabulated(Visits):
+class TabulatedTimesteps(TimestepSampler):
     r"""Places of a stated density, constant on each of ``K`` equal bins of [0, 1).
 
     A place in bin ``k`` has density :math:`q = K p_k` and weight :math:`1 / (n q)`. Places are the
@@ -117,7 +117,7 @@ class Tabulated(Visits):
         return f"bins={len(self.masses)}, {super().extra_repr()}"
 
 
-class Importance(Visits):
+class LossAwareTimesteps(TimestepSampler):
     r"""Places where costs are large, learned on the way: the least noisy for a cost known so far.
 
     .. math:: q(u) = \text{floor} + (1 - \text{floor})\, \frac{\sqrt{\mathbb{E}[c^2 | u]}}
@@ -188,12 +188,13 @@ class Importance(Visits):
         # A batch that overflows stops training; it must not stay in the memory of what follows.
         fine = square.isfinite()
         inside = inside * fine[:, None]
-        visits = inside.sum(0)
-        mean = inside.T @ torch.where(fine, square, 0) / visits.clamp(min=1e-12)
-        self.seen += visits
+        timestep_sampler = inside.sum(0)
+        mean = inside.T @ torch.where(fine, square, 0) / timestep_sampler.clamp(min=1e-12)
+        self.seen += timestep_sampler
         # The mean of all visits at first, then of about the last ones.
         rate = torch.maximum(
-            visits / self.seen.clamp(min=1e-12), -torch.expm1(-visits / self.memory)
+            timestep_sampler / self.seen.clamp(min=1e-12),
+            -torch.expm1(-timestep_sampler / self.memory),
         )
         self.moments.lerp_(mean, rate)
 
@@ -235,16 +236,16 @@ def _overlaps(level: Tensor, share: Tensor, bins: int) -> Tensor:
     return torch.where(width < 1, covered.clamp(min=0) / width, point.to(level.dtype))
 
 
-Draws: TypeAlias = int | Visits | None
+Timesteps: TypeAlias = int | TimestepSampler | None
 """How many levels of a diffusion to visit: ``n`` stratified ones, those of a way to choose them, or
 (``None``) all."""
 
 
-def visits(draws: int | Visits) -> Visits:
+def timestep_sampler(draws: int | TimestepSampler) -> TimestepSampler:
     """The way to choose levels that is asked for."""
-    return draws if isinstance(draws, Visits) else Stratified(draws)
+    return draws if isinstance(draws, TimestepSampler) else StratifiedTimesteps(draws)
 
 
-def places(u: Tensor, count: int) -> Tensor:
+def bin_index(u: Tensor, count: int) -> Tensor:
     """Which of ``count`` equal levels each place falls into, as a number from 0 to ``count - 1``."""
     return (u * count).floor()

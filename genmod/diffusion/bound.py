@@ -20,18 +20,18 @@ from torch.utils.checkpoint import checkpoint
 
 from genmod import random
 from genmod.denoisers import Denoised, denoise
+from genmod.diffusion import FixedSmall, NoisingPosterior
 from genmod.elbo import Kind, Rate
-from genmod.encoders import Noised
 from genmod.gaussian import kl_standard_log_std
-from genmod.samplers import Ancestral, FixedSmall
+from genmod.samplers import Ancestral
 from genmod.schedules import Point
-from genmod.shapes import against, event_sum, repeat
+from genmod.shapes import event_sum, expand_like, repeat
 from genmod.types import PerLevel
 
 
-def visit(
+def step_rate(
     chain: Ancestral,
-    q: Noised,
+    q: NoisingPosterior,
     t: PerLevel,
     s: PerLevel | None,
     context: Tensor | None = None,
@@ -65,7 +65,7 @@ def visit(
         nats = 0.5 * gap * error
     else:
         bridge = chain.schedule.bridge(s.reshape(-1), point.t)
-        excess = chain.variance.excess(bridge, denoised)
+        excess = chain.variance.log_std_ratio(bridge, denoised)
         nats = _nats(gap, squares, excess)
         if chain.variance.learned:
             variance_nats = _nats(gap, squares.detach(), excess)
@@ -77,7 +77,7 @@ def visit(
         nats=columns(nats),
         weight=error.new_ones(rows, levels) if weight is None else weight.to(error.dtype),
         level=columns(point.t),
-        kind=Kind.CLOSED,
+        kind=Kind.ANALYTIC,
         log_snr=columns(point.log_snr),
         gap=columns(gap),
         error=columns(error),
@@ -87,23 +87,28 @@ def visit(
 
 
 def _squares(
-    chain: Ancestral, q: Noised, point: Point, noise: Tensor, context: Tensor | None, lean: bool
+    chain: Ancestral,
+    q: NoisingPosterior,
+    point: Point,
+    noise: Tensor,
+    context: Tensor | None,
+    lean: bool,
 ) -> tuple[Denoised, Tensor]:
     r"""What is said of each visited level, and :math:`(\varepsilon - \hat\varepsilon)^2` of each entry."""
     levels = noise.shape[1]
     x, eps = repeat(q.x, levels), noise.flatten(0, 1)
     told = None if context is None else repeat(context, levels)
-    z = against(point.alpha, x) * x + against(point.sigma, x) * eps
+    z = expand_like(point.alpha, x) * x + expand_like(point.sigma, x) * eps
     if lean and torch.is_grad_enabled():
         denoised = checkpoint(denoise, chain.denoiser, z, point, told, use_reentrant=False)
     else:
         denoised = denoise(chain.denoiser, z, point, told)
     # SNR |x - x_hat|^2 is |eps - eps_hat|^2.
-    return denoised, against(point.log_snr.exp(), x) * (x - denoised.x_hat).square()
+    return denoised, expand_like(point.log_snr.exp(), x) * (x - denoised.x_hat).square()
 
 
 def _nats(gap: Tensor, squares: Tensor, excess: Tensor) -> Tensor:
     """The KL of each step under a variance of ``exp(2 excess)`` times the posterior's."""
     spread = kl_standard_log_std(torch.zeros_like(excess), -excess)
-    apart = 0.5 * against(gap, squares) * (-2 * excess).exp() * squares
+    apart = 0.5 * expand_like(gap, squares) * (-2 * excess).exp() * squares
     return event_sum(apart + spread)

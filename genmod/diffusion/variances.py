@@ -30,7 +30,7 @@ from torch import Tensor
 
 from genmod.denoisers import Denoised
 from genmod.schedules import Bridge
-from genmod.shapes import against
+from genmod.shapes import expand_like
 
 
 class ReverseVariance(ABC):
@@ -42,7 +42,7 @@ class ReverseVariance(ABC):
     """Whether it depends on the step alone, not on what the denoiser says."""
 
     @abstractmethod
-    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+    def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         """``log(std_p / std_q)``: ``(B, *event)``, or ``(B, 1, ...)`` where all entries share one.
 
         Args:
@@ -65,9 +65,9 @@ class FixedSmall(ReverseVariance):
 
     fixed = True
 
-    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+    def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         """Nothing."""
-        return torch.zeros_like(against(bridge.ratio, denoised.x_hat))
+        return torch.zeros_like(expand_like(bridge.ratio, denoised.x_hat))
 
 
 class FixedLarge(ReverseVariance):
@@ -78,9 +78,9 @@ class FixedLarge(ReverseVariance):
 
     fixed = True
 
-    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+    def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         r""":math:`\log(\sigma_t / \sigma_s)`."""
-        return against(bridge.ratio, denoised.x_hat)
+        return expand_like(bridge.ratio, denoised.x_hat)
 
 
 class LearnedInterpolation(ReverseVariance):
@@ -101,7 +101,7 @@ class LearnedInterpolation(ReverseVariance):
 
     learned = True
 
-    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+    def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         r""":math:`\nu \log(\sigma_t / \sigma_s)`."""
         place = denoised.interpolation
         if place is None:
@@ -109,7 +109,7 @@ class LearnedInterpolation(ReverseVariance):
                 "got a denoiser that says nothing of the reverse variance; expected one with twice "
                 "the outputs; build it with Learned(network, interpolation=True)"
             )
-        return place * against(bridge.ratio, place)
+        return place * expand_like(bridge.ratio, place)
 
 
 class Analytic(ReverseVariance):
@@ -130,7 +130,7 @@ class Analytic(ReverseVariance):
     in Diffusion Probabilistic Models" (2022), theorem 1.
     """
 
-    def excess(self, bridge: Bridge, denoised: Denoised) -> Tensor:
+    def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         r""":math:`\tfrac12 \log(1 + c^2 \mathrm{Var}[x|z_t] / v_q)`."""
         unknown = denoised.variance
         if unknown is None:
@@ -139,4 +139,4 @@ class Analytic(ReverseVariance):
                 "it on data with denoisers.calibrate(denoiser, schedule, x), and use what that returns"
             )
         relative = (2 * (bridge.data.log() - bridge.log_std)).exp()
-        return 0.5 * torch.log1p(against(relative, unknown) * unknown)
+        return 0.5 * torch.log1p(expand_like(relative, unknown) * unknown)

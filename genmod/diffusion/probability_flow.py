@@ -26,15 +26,15 @@ from torch.distributions import Distribution, constraints
 
 from genmod import random
 from genmod.checks import require
+from genmod.diffusion.chain import DiffusionPrior
 from genmod.encoders import Posterior
-from genmod.prior import Descent, Level, Levels, Prior
-from genmod.priors.denoising import Denoising
+from genmod.prior import GenerativePath, InferencePath, Latent, Prior
 from genmod.schedules import time_dtype
 from genmod.shapes import event_sum, size
 from genmod.types import PerSample, Real, Sizes
 
 
-class Moved(NamedTuple):
+class AugmentedState(NamedTuple):
     """A state and what its log-density has paid, or the rates of change of both."""
 
     state: Tensor
@@ -43,7 +43,7 @@ class Moved(NamedTuple):
     """``(B, K)``, one for each probe."""
 
 
-class Flowed(NamedTuple):
+class FlowedToNoise(NamedTuple):
     """Where the flow takes states."""
 
     noise: Tensor
@@ -52,7 +52,7 @@ class Flowed(NamedTuple):
     """The log-density of each state as each probe has it, ``(B, K)``, float64 where there is such."""
 
 
-class Flow(Prior):
+class ProbabilityFlowPrior(Prior):
     r"""``p(z_0)``: the density of noise carried to data by a diffusion's probability flow.
 
     .. math:: \log p(z_0) = \log N(u_1; 0, I)
@@ -79,12 +79,12 @@ class Flow(Prior):
     Reference: Hutchinson, "A stochastic estimator of the trace of the influence matrix" (1990).
 
     >>> from genmod.models import Diffusion
-    >>> flow = Flow(Diffusion(2).prior, steps=8)
+    >>> flow = ProbabilityFlowPrior(Diffusion(2).prior, steps=8)
     >>> flow.log_density(torch.zeros(5, 2)).nats.shape
     torch.Size([5, 1])
     """
 
-    def __init__(self, chain: Denoising, steps: int = 128, probes: int | None = None) -> None:
+    def __init__(self, chain: DiffusionPrior, steps: int = 128, probes: int | None = None) -> None:
         super().__init__(chain.shape)
         require(steps >= 1, f"steps={steps}", "at least one", "128 are customary")
         require(
@@ -96,23 +96,23 @@ class Flow(Prior):
         self.chain, self.steps, self.probes = chain, steps, probes
 
     @torch.no_grad()
-    def log_density(self, z: Real, context: Tensor | None = None) -> Flowed:
+    def log_density(self, z: Real, context: Tensor | None = None) -> FlowedToNoise:
         """The log-density of states at t = 0, and the noise that each comes from."""
         signs = None if self.probes is None else _signs(z, self.probes)
         log_scale, clean, noisy = self._ends()
 
-        def field(u: Tensor, log_snr: float) -> Moved:
+        def field(u: Tensor, log_snr: float) -> AugmentedState:
             with torch.enable_grad():
                 u = u.detach().requires_grad_()
                 velocity, x_hat = self._velocity(u, log_snr, context)
                 trace = _exact_trace(x_hat, u) if signs is None else _probed_trace(x_hat, u, signs)
             a = _data_scale(log_snr)
             paid = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
-            return Moved(velocity.detach(), paid)
+            return AugmentedState(velocity.detach(), paid)
 
         u, paid = self._run(field, z * math.exp(-log_scale), clean, noisy)
         top = -0.5 * event_sum(u.to(paid.dtype).square() + math.log(2 * math.pi))
-        return Flowed(u, top[:, None] + paid - size(self.shape) * log_scale)
+        return FlowedToNoise(u, top[:, None] + paid - size(self.shape) * log_scale)
 
     @torch.no_grad()
     def push(self, noise: Real, context: Tensor | None = None) -> Tensor:
@@ -120,14 +120,14 @@ class Flow(Prior):
         log_scale, clean, noisy = self._ends()
         nothing = noise.new_zeros(len(noise), 1)
 
-        def field(u: Tensor, log_snr: float) -> Moved:
-            return Moved(self._velocity(u, log_snr, context)[0], nothing)
+        def field(u: Tensor, log_snr: float) -> AugmentedState:
+            return AugmentedState(self._velocity(u, log_snr, context)[0], nothing)
 
         return self._run(field, noise, noisy, clean).state * math.exp(log_scale)
 
     def _run(
-        self, field: Callable[[Tensor, float], Moved], u: Tensor, start: float, end: float
-    ) -> Moved:
+        self, field: Callable[[Tensor, float], AugmentedState], u: Tensor, start: float, end: float
+    ) -> AugmentedState:
         """The classical Runge-Kutta method from one log-SNR to another."""
         width = (end - start) / self.steps
         total: Tensor | float = 0.0
@@ -143,7 +143,7 @@ class Flow(Prior):
             )
             u, total = u + state, total + paid
         assert isinstance(total, Tensor)
-        return Moved(u, total)
+        return AugmentedState(u, total)
 
     def _velocity(self, u: Tensor, log_snr: float, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """``du / d log_snr``, and ``x_hat``."""
@@ -157,25 +157,27 @@ class Flow(Prior):
         start = torch.zeros(1, dtype=torch.float64)
         with torch.no_grad():
             alpha, sigma = schedule.scales(start)
-        return (math.log(math.hypot(float(alpha), float(sigma))), *schedule.ends())
+        return (math.log(math.hypot(float(alpha), float(sigma))), *schedule.log_snr_range())
 
     # ------------------------------------------------------------------ as a prior
 
-    def levels(self, posterior: Posterior, context: Tensor | None = None) -> Levels:
+    def levels(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
         """``z_0`` alone.
 
         Args:
-            posterior: from :class:`genmod.encoders.Noising`.
+            posterior: from :class:`genmod.diffusion.NoisingEncoder`.
             context: what the denoiser is told beside the state.
         """
         q = self.chain._noised(posterior)
         clean = torch.zeros(len(q.x), dtype=time_dtype(q.x.device), device=q.x.device)
-        z = yield Level("z0", q.at(clean), FlowLaw(self, len(q.x), context))
+        z = yield Latent("z0", q.at(clean), ProbabilityFlowDistribution(self, len(q.x), context))
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> Descent:
+    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """One draw: noise, carried to data."""
-        z = yield "z0", FlowLaw(self, n, context)
+        z = yield "z0", ProbabilityFlowDistribution(self, n, context)
         return z
 
     def formula(self) -> str:
@@ -184,7 +186,7 @@ class Flow(Prior):
         return f"p(z_0) = the probability flow's, {self.steps} Runge-Kutta steps, {trace}"
 
 
-class FlowLaw(Distribution):
+class ProbabilityFlowDistribution(Distribution):
     """``p(z_0)`` of a flow, as a distribution over a batch of rows.
 
     Args:
@@ -196,7 +198,9 @@ class FlowLaw(Distribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real
 
-    def __init__(self, flow: Flow, rows: int, context: Tensor | None = None) -> None:
+    def __init__(
+        self, flow: ProbabilityFlowPrior, rows: int, context: Tensor | None = None
+    ) -> None:
         super().__init__(torch.Size([rows]), torch.Size(flow.shape), validate_args=False)
         self.flow, self.rows, self.context = flow, rows, context
 

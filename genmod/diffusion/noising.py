@@ -1,0 +1,69 @@
+"""A diffusion's encoder: fixed, linear, Gaussian, without a parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from genmod.distributions import Normal
+from genmod.encoders.base import Encoder
+from genmod.encoders.posteriors import Posterior
+from genmod.schedules import Schedule
+from genmod.shapes import expand_like, repeat
+from genmod.types import Batch, PerSample, Real
+
+
+@dataclass(frozen=True, eq=False)
+class NoisingPosterior(Posterior):
+    r"""A diffusion's fixed posterior, ``x`` noised: :math:`q(z_t|x) = N(\alpha_t x, \sigma_t^2 I)`.
+
+    Args:
+        x: the data as real numbers, ``(B, *event)``.
+        schedule: how much noise at each time.
+    """
+
+    x: Real
+    schedule: Schedule
+
+    def at(self, t: PerSample) -> Normal:
+        """``q(z_t | x)``: any time at once, without the steps between (the lecture's induction)."""
+        point = self.schedule.at(t)
+        return Normal(
+            expand_like(point.alpha, self.x) * self.x, expand_like(point.sigma.log(), self.x)
+        )
+
+    def given(self, s: PerSample, t: PerSample, z_t: Real) -> Normal:
+        """``q(z_s | z_t, x)`` for ``s < t``: the forward process reversed, knowing ``x``."""
+        bridge = self.schedule.bridge(s, t)
+        mean = expand_like(bridge.state, z_t) * z_t + expand_like(bridge.data, z_t) * self.x
+        return Normal(mean, expand_like(bridge.log_std, z_t))
+
+    def repeat(self, times: int) -> NoisingPosterior:
+        """Each row ``times`` times in a row."""
+        return NoisingPosterior(repeat(self.x, times), self.schedule)
+
+
+class NoisingEncoder(Encoder):
+    """Add noise as a schedule says; the data's own shape is the latent's.
+
+    Args:
+        schedule: how much noise at each time.
+        bins: how many levels integer data have.
+
+    Raises:
+        ValueError: the schedule's log-SNR does not decrease, or is infinite at an end.
+    """
+
+    def __init__(self, schedule: Schedule, bins: int | None = None) -> None:
+        super().__init__(bins)
+        schedule.check()
+        self.schedule = schedule
+
+    def forward(self, x: Batch, context: Tensor | None = None) -> NoisingPosterior:
+        """The noised posterior of a batch."""
+        return NoisingPosterior(self.real(x), self.schedule)
+
+    def formula(self) -> str:
+        """The encoder as it would stand on paper."""
+        return "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)"
