@@ -45,7 +45,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def log_snr_range(toy: Toy) -> tuple[Tensor, Tensor]:
+def ends(toy: Toy) -> tuple[Tensor, Tensor]:
     """A box that holds all but a negligible mass; a board's edges fall on cell edges."""
     if isinstance(toy, Checkerboard):
         half = torch.full((2,), toy.squares * toy.side / 2, dtype=F64)

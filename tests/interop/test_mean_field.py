@@ -154,7 +154,7 @@ def forward_chain(model: Diffusion) -> Program:
     return guide
 
 
-def log_std_ratio(model: Diffusion) -> float:
+def excess(model: Diffusion) -> float:
     r"""What ``TraceMeanField_ELBO`` asks too much when the guide is the forward chain.
 
     With :math:`p(z_s | z_t) = N(a z_t, v)` it pays :math:`(z'_s - a z_t)^2 / 2v` for a :math:`z'_s`

@@ -30,7 +30,7 @@ SCHEDULE = LinearLogSNR(8.0, -8.0)
 T, S = real(0.6), real(0.5)
 
 
-def log_snr_range(sampler: Sampler, steps: int, count: int = 2000) -> Tensor:
+def ends(sampler: Sampler, steps: int, count: int = 2000) -> Tensor:
     """Last states of a chain from noise."""
     times = torch.linspace(1, 0, steps, dtype=F64)
     with torch.no_grad():
