@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
-from genmod.diffusion.timesteps import TabulatedTimesteps, Timesteps
+from genmod.diffusion.timesteps import AutoTimesteps, TabulatedTimesteps, Timesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
 from genmod.schedules import Schedule
 
@@ -31,7 +31,7 @@ class MinSNR(NoiseWeighted):
 
     Args:
         gamma: the largest weight of the error of ``x``.
-        draws: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023),
     section 3.4.
@@ -40,8 +40,8 @@ class MinSNR(NoiseWeighted):
     tensor([1.0000, 0.1000])
     """
 
-    def __init__(self, gamma: float = 5.0, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, gamma: float = 5.0, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         check_positive(gamma, "gamma")
         self.gamma = gamma
 
@@ -50,8 +50,8 @@ class MinSNR(NoiseWeighted):
         return (self.gamma * (-log_snr).exp()).clamp(max=1)
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"gamma={self.gamma}")
+        """Its settings."""
+        return self._with_timesteps(f"gamma={self.gamma}")
 
 
 class TruncatedSNR(NoiseWeighted):
@@ -61,7 +61,7 @@ class TruncatedSNR(NoiseWeighted):
         = \mathbb{E}_t \max(\mathrm{SNR}, 1) \|x - \hat x\|^2
 
     Args:
-        draws: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022),
     section 4.
@@ -83,7 +83,7 @@ class P2(NoiseWeighted):
     Args:
         gamma: how strongly clean levels are weighed down; 0 is :class:`Simple`.
         k: how noisy levels must be to count alike.
-        draws: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Choi et al., "Perception Prioritized Training of Diffusion Models" (2022), eq. 8.
 
@@ -91,8 +91,8 @@ class P2(NoiseWeighted):
     tensor([0.3333])
     """
 
-    def __init__(self, gamma: float = 1.0, k: float = 1.0, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, gamma: float = 1.0, k: float = 1.0, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         require(0 <= gamma < math.inf, f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
         check_positive(k, "k")
         self.gamma, self.k = gamma, k
@@ -102,8 +102,8 @@ class P2(NoiseWeighted):
         return (self.k + log_snr.exp()).pow(-self.gamma)
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"gamma={self.gamma}", f"k={self.k}")
+        """Its settings."""
+        return self._with_timesteps(f"gamma={self.gamma}", f"k={self.k}")
 
 
 class SigmoidWeight(BoundWeighted):
@@ -116,7 +116,7 @@ class SigmoidWeight(BoundWeighted):
 
     Args:
         bias: ``b``, the log-SNR at which a level counts half.
-        draws: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data
     Augmentation" (2023), section 5; Hoogeboom et al., "Simpler Diffusion (SiD2)" (2024), which writes
@@ -126,8 +126,8 @@ class SigmoidWeight(BoundWeighted):
     tensor([0.5000])
     """
 
-    def __init__(self, bias: float, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, bias: float, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         require(math.isfinite(bias), f"bias={bias}", "a log-SNR", "0 is where signal is noise")
         self.bias = bias
 
@@ -136,8 +136,8 @@ class SigmoidWeight(BoundWeighted):
         return (self.bias - log_snr).sigmoid()
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"bias={self.bias}")
+        """Its settings."""
+        return self._with_timesteps(f"bias={self.bias}")
 
 
 class EDMWeight(BoundWeighted):
@@ -150,22 +150,23 @@ class EDMWeight(BoundWeighted):
 
     with :math:`\lambda = -2 \log\sigma \sim \mathcal{N}(-2m, 4s^2)`: in the bound
     :math:`w(\lambda) = 2 p(\lambda)(1 + e^{-\lambda} / \sigma_d^2)` for every schedule, over the log-SNRs
-    between its ends. To visit levels as the paper does, too, pass ``draws=EDM.visits(schedule)``.
+    between its ends. To visit levels as the paper does, too, pass 
+    ``timesteps=EDMWeight.timestep_sampler(schedule)``.
 
     Args:
         mean: ``m``, the mean of :math:`\log\sigma`.
         std: ``s``, its standard deviation.
         data_std: :math:`\sigma_d`, the spread of the data.
-        draws: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
     Models" (2022), eq. 8 and table 1; Kingma, Gao (2023), table 1.
     """
 
     def __init__(
-        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, draws: Timesteps = 1
+        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, timesteps: Timesteps = AutoTimesteps.TRAINING
     ) -> None:
-        super().__init__(draws)
+        super().__init__(timesteps)
         require(math.isfinite(mean), f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
         check_positive(std, "std")
         check_positive(data_std, "data_std")
@@ -178,8 +179,8 @@ class EDMWeight(BoundWeighted):
         return 2 * density * (1 + (-log_snr).exp() / self.data_std**2)
 
     @staticmethod
-    def visits(
-        schedule: Schedule, mean: float = -1.2, std: float = 1.2, draws: int = 1, bins: int = 256
+    def timestep_sampler(
+        schedule: Schedule, mean: float = -1.2, std: float = 1.2, n: int = 1, bins: int = 256
     ) -> TabulatedTimesteps:
         r"""Levels whose :math:`\log\sigma` is normal, between the ends of a schedule.
 
@@ -187,7 +188,7 @@ class EDMWeight(BoundWeighted):
             schedule: the model's own, fixed.
             mean: ``m``, the mean of :math:`\log\sigma`.
             std: ``s``, its standard deviation.
-            draws: how many levels a row visits.
+            n: how many levels a row visits.
             bins: of time; the density is constant inside each.
         """
         ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
@@ -200,8 +201,8 @@ class EDMWeight(BoundWeighted):
         masses = torch.special.erfc(near * math.sqrt(0.5)) - torch.special.erfc(
             far * math.sqrt(0.5)
         )
-        return TabulatedTimesteps(masses, draws)
+        return TabulatedTimesteps(masses, n)
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}")
+        """Its settings."""
+        return self._with_timesteps(f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}")
