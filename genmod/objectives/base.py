@@ -69,6 +69,7 @@ class Objective(Settings, nn.Module, ABC):
     def __init__(self, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__()
         self.timesteps = timesteps
+        self._initial: dict[str, Tensor] | None = None
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, ELBO]:
         """The loss, a scalar, and the bound of each sample.
@@ -91,6 +92,15 @@ class Objective(Settings, nn.Module, ABC):
             path: the draws and their laws, where ``needs_path`` or ``samples`` asks for them.
             batch: the data that the bound is of.
         """
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Start a run: what an earlier run left in buffers and parameters is put back as it was."""
+        state = self.state_dict()
+        if self._initial is None:
+            self._initial = {name: value.clone() for name, value in state.items()}
+        for name, value in self._initial.items():
+            state[name].copy_(value)
 
     @contextmanager
     def around(self) -> Iterator[None]:
