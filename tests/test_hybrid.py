@@ -14,7 +14,7 @@ from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, N
 from genmod.diffusion.bound import step_rate
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
-from genmod.objectives import Bound, Hybrid, Objective, Simple
+from genmod.objectives import Batch, Bound, Hybrid, Objective, Simple
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -43,7 +43,7 @@ def gradients(
     model = Diffusion(SHAPE, denoiser=net, steps=draws_of, variance=LearnedInterpolation())
     net.zero_grad()
     with random.keyed(3):
-        loss, _ = objective(model, torch.linspace(-1, 1, 48).view(8, *SHAPE))
+        loss, _ = objective(model, Batch(torch.linspace(-1, 1, 48).view(8, *SHAPE)))
     loss.backward()
 
     def of(part: nn.Module) -> list[Tensor]:
@@ -61,7 +61,7 @@ def test_the_mean_learns_as_by_simple_and_the_variance_as_by_the_bound(draws: in
     Flipped: ``squares.detach()`` in ``step_rate`` (left out); the sign of ``self.weight``.
     """
     net = Halves()
-    mean, spread = gradients(Hybrid(draws=draws), net)
+    mean, spread = gradients(Hybrid(timesteps=draws), net)
     mean_alone, nothing = gradients(Simple(draws), net)
     _, spread_alone = gradients(Bound(draws), net)
     for a, b in zip(mean, mean_alone, strict=True):
@@ -80,9 +80,9 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
     net, x = Halves(), torch.linspace(-1, 1, 48).view(8, *SHAPE)
     model = Diffusion(SHAPE, denoiser=net, steps=9, variance=LearnedInterpolation())
     with random.keyed(3):
-        loss, bound = Hybrid(0.25, draws=2)(model, x)
+        loss, bound = Hybrid(0.25, 2)(model, Batch(x))
     with random.keyed(3):
-        simple, _ = Simple(2)(model, x)
+        simple, _ = Simple(2)(model, Batch(x))
     steps = bound.rates["steps"]
     torch.testing.assert_close(loss, simple + 0.25 * steps.total.mean(), rtol=1e-12, atol=0)
     torch.testing.assert_close(steps.variance_nats, steps.nats, rtol=0, atol=0)
@@ -118,9 +118,9 @@ def test_a_model_with_nothing_to_learn_there_is_refused() -> None:
     for variance in (None, FixedLarge()):
         model = Diffusion(SHAPE, steps=5, variance=variance, width=8)
         with pytest.raises(ValueError, match="LearnedInterpolation"):
-            Hybrid()(model, x)
+            Hybrid()(model, Batch(x))
     with pytest.raises(ValueError, match="without denoising steps"):
-        Hybrid()(VAE(SHAPE, latents=2, width=8), x)
+        Hybrid()(VAE(SHAPE, latents=2, width=8), Batch(x))
     with pytest.raises(ValueError, match="a model whose encoder learns"):
         Hybrid().check(LatentDiffusion(SHAPE, latents=2, width=8))
     with pytest.raises(ValueError, match="weight=0"):

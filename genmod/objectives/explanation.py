@@ -218,9 +218,12 @@ def _slopes(
         share=one,
     )
     prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC)
+    was = objective.training
+    objective.eval()
     with torch.enable_grad():
         elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
         cost = len(t) * objective.loss(elbo, None, Batch(one))
+    objective.train(was)
     # An objective that no level reaches (a price of zero) has no slope to take.
     if not cost.requires_grad:
         return torch.zeros_like(t), torch.zeros_like(t)

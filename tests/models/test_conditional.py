@@ -20,7 +20,7 @@ from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference, LatentDiffusion
 from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, is_null_context, null_context
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit, training_loop
 from tests.statistics import assert_mean
 
 F64 = torch.float64
@@ -85,7 +85,7 @@ def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> No
     data = conditional(dataset(x, labels=labels, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(1, width=32, depth=2, condition=Labels(3), schedule=LinearLogSNR(6.0, -6.0))
-    train(fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False))
+    fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False)
     test, told = data.test, data.context("test")
     assert told is not None
     found = score(model, test, told, draws=16).value
@@ -149,7 +149,7 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     torch.manual_seed(0)
     model = ONE_LINERS[name]()
     data = small(model.decoder.shape)
-    train(fit(model, data, steps=8, batch_size=16, learning_rate=0.05, ema=0.0, progress=False))
+    fit(model, data, steps=8, batch_size=16, learning_rate=0.05, ema=0.0, progress=False)
     told = data.context("test")
     assert told is not None
     draws = 4 if "latent" in name else None
@@ -168,7 +168,7 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
         lambda: model.elbo(data.test, 2),
         lambda: score(model, data.test, draws=2),
         lambda: model.sample(2),
-        lambda: next(fit(model, data.train, steps=1, progress=False)),
+        lambda: next(training_loop(model, data.train, steps=1, progress=False)),
         lambda: evaluate(model, data.test, (told * 2).clamp(max=3), draws=2),
     ]
     for use in uses[:4]:
@@ -187,7 +187,7 @@ def test_importance_weights_and_profiles_are_told() -> None:
     assert report.importance is not None
     assert report.importance.mean >= report.value.mean
     diffusion = ONE_LINERS["diffusion"]()
-    train(fit(diffusion, data, steps=8, batch_size=16, learning_rate=0.05, progress=False))
+    fit(diffusion, data, steps=8, batch_size=16, learning_rate=0.05, progress=False)
     assert told is not None
     one, two = (profile(diffusion, data.test, 3, context=c).nats for c in (told, (told + 1) % 3))
     assert (one - two).abs().max() > 1e-6
@@ -201,12 +201,12 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     data = small(TABLE)
     model = LatentDiffusion(TABLE, 5, latents=2, width=8, condition=Labels(3))
     plain = Dataset("plain", data.train, data.validation, data.test, 5)
-    train(fit(model.first_stage(), plain, steps=3, batch_size=16, progress=False))
+    fit(model.first_stage(), plain, steps=3, batch_size=16, progress=False)
     before = [p.clone() for part in model.fixed() for p in part.parameters()]
     model.freeze(data.train)
     assert data.labels is not None
     pair = data.train, data.labels["train"]
-    train(fit(model, pair, steps=6, batch_size=16, learning_rate=0.05, ema=0.0, progress=False))
+    fit(model, pair, steps=6, batch_size=16, learning_rate=0.05, ema=0.0, progress=False)
     after = [p for part in model.fixed() for p in part.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     told = data.context("test")
@@ -224,7 +224,7 @@ def test_numbers_can_be_told_as_well() -> None:
     data = conditional(dataset(x, labels=hint, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(2, width=32, condition=Vectors(2), schedule=LinearLogSNR(5.0, -5.0))
-    train(fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False))
+    fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False)
     told = data.context("test")
     assert told is not None
     assert is_null_context(null_context(told)).all()
