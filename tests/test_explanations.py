@@ -14,13 +14,13 @@ from torch import Tensor
 from genmod import ELBO, plots
 from genmod.objectives import (
     P2,
+    Batch,
     Beta,
     Bound,
     EDMWeight,
     Hybrid,
     MinSNR,
     NoiseWeighted,
-    Batch,
     Objective,
     SigmoidWeight,
     Simple,

@@ -16,9 +16,9 @@ from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import (
+    Batch,
     Beta,
     Bound,
-    Batch,
     Objective,
     Simple,
     WarmUp,

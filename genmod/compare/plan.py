@@ -162,5 +162,7 @@ class Pace:
         seen = plan.looked_at(data)
         began = time.perf_counter()
         if len(seen.validation):
-            validate(copied, seen.validation, seen.context("validation"), 0, plan.validation_timesteps)
+            validate(
+                copied, seen.validation, seen.context("validation"), 0, plan.validation_timesteps
+            )
         return cls(statistics.median(lengths), time.perf_counter() - began)

@@ -91,7 +91,9 @@ class P2(NoiseWeighted):
     tensor([0.3333])
     """
 
-    def __init__(self, gamma: float = 1.0, k: float = 1.0, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+    def __init__(
+        self, gamma: float = 1.0, k: float = 1.0, timesteps: Timesteps = AutoTimesteps.TRAINING
+    ) -> None:
         super().__init__(timesteps)
         require(0 <= gamma < math.inf, f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
         check_positive(k, "k")
@@ -150,7 +152,7 @@ class EDMWeight(BoundWeighted):
 
     with :math:`\lambda = -2 \log\sigma \sim \mathcal{N}(-2m, 4s^2)`: in the bound
     :math:`w(\lambda) = 2 p(\lambda)(1 + e^{-\lambda} / \sigma_d^2)` for every schedule, over the log-SNRs
-    between its ends. To visit levels as the paper does, too, pass 
+    between its ends. To visit levels as the paper does, too, pass
     ``timesteps=EDMWeight.timestep_sampler(schedule)``.
 
     Args:
@@ -164,7 +166,11 @@ class EDMWeight(BoundWeighted):
     """
 
     def __init__(
-        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, timesteps: Timesteps = AutoTimesteps.TRAINING
+        self,
+        mean: float = -1.2,
+        std: float = 1.2,
+        data_std: float = 0.5,
+        timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
         super().__init__(timesteps)
         require(math.isfinite(mean), f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
@@ -205,4 +211,6 @@ class EDMWeight(BoundWeighted):
 
     def extra_repr(self) -> str:
         """Its settings."""
-        return self._with_timesteps(f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}")
+        return self._with_timesteps(
+            f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}"
+        )

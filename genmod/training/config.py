@@ -52,9 +52,7 @@ class TrainingConfig:
             "checkpoint_every",
         ):
             value = getattr(self, name)
-            require(
-                value is None or value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out"
-            )
+            require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out")
         check_positive(self.learning_rate, "learning_rate")
         require(
             self.weight_decay >= 0, f"weight_decay={self.weight_decay}", "at least 0", "0 is none"
@@ -115,6 +113,4 @@ def _whole(name: str, value: SupportsIndex) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ValueError(
-            f"got {name}={value!r}; expected a whole number; pass an int"
-        ) from None
+        raise ValueError(f"got {name}={value!r}; expected a whole number; pass an int") from None

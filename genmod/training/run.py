@@ -152,7 +152,11 @@ class Run:
         """The record so far."""
         state = self.state
         return History(
-            self.name, tuple(state.legs), tuple(state.losses), tuple(state.validations), self.earlier
+            self.name,
+            tuple(state.legs),
+            tuple(state.losses),
+            tuple(state.validations),
+            self.earlier,
         )
 
     def next(self) -> Step | None:

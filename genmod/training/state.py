@@ -110,9 +110,7 @@ class TrainingState:
         training_mode(self.model)
 
 
-def _check_optimizer(
-    model: LatentModel, objective: Objective, learned: list[nn.Parameter]
-) -> None:
+def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:
     own = {id(p) for part in (model, objective) for p in part.parameters()}
     foreign = sum(id(parameter) not in own for parameter in learned)
     require(

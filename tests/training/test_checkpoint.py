@@ -138,7 +138,13 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert said == same
     assert tensors.keys() == others.keys()
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
-    assert {name.split(".")[0] for name in tensors} == {"model", "average", "best", "optimizer", "losses"}
+    assert {name.split(".")[0] for name in tensors} == {
+        "model",
+        "average",
+        "best",
+        "optimizer",
+        "losses",
+    }
 
 
 def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:

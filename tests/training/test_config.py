@@ -63,7 +63,9 @@ def test_an_optimizer_that_served_before_knows_its_peak() -> None:
     for _ in range(2):
         rates = [
             optimizer.param_groups[0]["lr"]
-            for _ in training_loop(model, data(), steps=5, warmup=0, optimizer=optimizer, progress=False)
+            for _ in training_loop(
+                model, data(), steps=5, warmup=0, optimizer=optimizer, progress=False
+            )
         ]
         assert rates[0] == pytest.approx(0.02, rel=1e-15)
         assert rates[-1] < 0.1 * 0.02

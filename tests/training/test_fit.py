@@ -48,15 +48,15 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca() -> None:
         priors.NormalPrior((1,)),
     )
     fit(
-            model,
-            x,
-            steps=250,
-            batch_size=256,
-            learning_rate=0.1,
-            warmup=10,
-            ema=0.95,
-            progress=False,
-        )
+        model,
+        x,
+        steps=250,
+        batch_size=256,
+        learning_rate=0.1,
+        warmup=10,
+        ema=0.95,
+        progress=False,
+    )
     spread = float((2 * scale.log_scale.detach()).exp())
     learned = PPCA(network.weight.detach(), network.bias.detach(), spread)
     optimum = ppca_optimum(x, 1)
