@@ -11,7 +11,7 @@ from peers import Entrant
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.decoders import DiscretizedLogisticDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned
 from genmod.denoisers.base import scales_of

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmod.bins import Bins
+from genmod.spec import Bins
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -31,7 +31,7 @@ def test_the_bins_tile_the_line(count: int) -> None:
 def test_a_real_number_falls_into_the_bin_around_it(count: int, real: float) -> None:
     bins = Bins(count)
     value = torch.tensor([real])
-    lower, upper = bins.edges(bins.level(value))
+    lower, upper = bins.edges(bins.value(value))
     assert float(lower) - 1e-12 <= real <= float(upper) + 1e-12
 
 
@@ -41,11 +41,11 @@ def test_levels_and_centers_are_inverse_for_every_type(dtype: torch.dtype) -> No
     x = torch.arange(200).to(dtype)
     center = bins.center(x)
     assert center.dtype is (dtype if dtype.is_floating_point else torch.float64)
-    assert torch.equal(bins.level(center), torch.arange(200))
+    assert torch.equal(bins.value(center), torch.arange(200))
 
 
 def test_infinite_draws_fall_into_the_ends() -> None:
-    assert Bins(5).level(torch.tensor([-torch.inf, torch.inf])).tolist() == [0, 4]
+    assert Bins(5).value(torch.tensor([-torch.inf, torch.inf])).tolist() == [0, 4]
 
 
 @pytest.mark.parametrize("count", [1, 0, -3])

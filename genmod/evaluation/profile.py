@@ -101,14 +101,6 @@ class Profile:
         return nats / (self.dims * math.log(2))
 
 
-def find_diffusion(model: LatentModel) -> DiffusionPrior | None:
-    """The diffusion in a model: its prior, or the prior of the model nested there; or none."""
-    prior = model.prior
-    while isinstance(prior, NestedPrior):
-        prior = prior.model.prior
-    return prior if isinstance(prior, DiffusionPrior) else None
-
-
 def profile(
     model: LatentModel,
     x: Tensor,

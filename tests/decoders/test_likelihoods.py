@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod import Measure, decoders, diffusion
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.decoders import Decoder, Identity
 from genmod.denoisers import GaussianDenoiser
 from genmod.nn import MLP

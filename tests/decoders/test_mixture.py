@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.decoders import DiscretizedMixtureDecoder
 from genmod.diffusion import NoisingEncoder
 from genmod.schedules import LinearLogSNR, MonotoneNetwork, RectifiedFlow

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.distributions.logistic import logistic_log_mass
 
 BINS = Bins(5)

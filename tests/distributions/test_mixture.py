@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from genmod import random
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.decoders import DiscretizedMixtureDecoder as MixtureDecoder
 from genmod.decoders import Identity
 from genmod.distributions import DiscretizedLogistic, DiscretizedMixture

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import diffusion, encoders
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
 from tests.oracles_vae import affine

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.decoders import CategoricalDecoder
 from genmod.evaluation import refinement
 from genmod.model import LatentModel

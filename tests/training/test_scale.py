@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from genmod.bins import Bins
+from genmod.spec import Bins
 from genmod.decoders import DiscretizedGaussianDecoder, GlobalScale, Identity
 from genmod.denoisers import DataTarget, Learned
 from genmod.diffusion.last_step import LastStepDecoder
