@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from genmod import distributions
-from genmod.bins import Bins
 from genmod.checks import require
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
@@ -17,6 +16,7 @@ from genmod.elbo import Measure
 from genmod.nn import outputs
 from genmod.schedules import Schedule
 from genmod.shapes import size
+from genmod.spec import Bins
 from genmod.types import Shape
 
 _BROAD = 0.1

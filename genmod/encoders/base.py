@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.bins import Bins
 from genmod.encoders.posteriors import Posterior as Posterior
+from genmod.spec import Bins
 from genmod.types import Batch
 
 

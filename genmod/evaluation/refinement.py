@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.checks import require
 from genmod.distributions.base import elementwise
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
 from genmod.shapes import size
+from genmod.spec import Bins
 
 ROWS = 32
 """Samples whose levels are all weighed together: 25 MB for each 256 levels of 28 by 28 pixels."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from genmod.bins import Bins
 from genmod.checks import require
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
@@ -19,6 +18,7 @@ from genmod.models.sampling import Sampling
 from genmod.nn import Condition, Networks
 from genmod.samplers import Sampler, State, TimeGrid
 from genmod.schedules import LinearLogSNR, Schedule
+from genmod.spec import Bins
 from genmod.types import Shape
 
 
