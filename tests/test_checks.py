@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import pytest
 import torch
@@ -165,3 +166,44 @@ def test_a_law_that_broadcasts_to_something_else_is_refused(case: str) -> None:
 def test_what_is_no_law_is_refused_by_its_type() -> None:
     with pytest.raises(ValueError, match="of type Tensor"):
         checks.check_law(torch.zeros(3), 3, (), "the decoder's law")
+class Color(Enum):
+    RED = "red"
+    LIGHT_BLUE = "light-blue"
+
+
+class Part:
+    pass
+
+
+class Wheel(Part):
+    pass
+
+
+def test_a_choice_is_taken_by_name_or_by_member() -> None:
+    assert checks.choice(Color, "red") is Color.RED
+    assert checks.choice(Color, Color.LIGHT_BLUE) is Color.LIGHT_BLUE
+    for value, why in (
+        ("rad", r"got color='rad'; expected one of 'red', 'light-blue'; did you mean 'red'\?"),
+        ("LIGHT_BLUE", r"did you mean 'light-blue'\?"),
+        (3, "choose one of these"),
+        (None, "got color=None"),
+        (Color, "got color=<enum"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            checks.choice(Color, value)
+    assert checks.one_of(["vae", "hvae"], "vae", "model") == "vae"
+    with pytest.raises(ValueError, match=r"got model='vea'.*did you mean 'vae'\?"):
+        checks.one_of(["vae", "hvae"], "vea", "model")
+
+
+def test_an_instance_is_wanted_not_its_class_nor_its_name() -> None:
+    wheel = Wheel()
+    assert checks.instance(wheel, Part, "part") is wheel
+    for value, why in (
+        (Wheel, r"got part=Wheel, a class; expected an instance of Part; call it: Wheel\(\.\.\.\)"),
+        ("weel", r"got part='weel'; expected an instance of Part; did you mean Wheel\(\)\?"),
+        (int, "got part=int, a class; .*pass an instance"),
+        (3, "got part of type int"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            checks.instance(value, Part, "part")

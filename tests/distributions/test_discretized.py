@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from genmod.spec import Bins
 from genmod.distributions import Discretized, DiscretizedLogistic, DiscretizedNormal
 from genmod.distributions.discretized import log_ndtr
+from genmod.spec import Bins
 
 pytestmark = pytest.mark.usefixtures("float64")
 

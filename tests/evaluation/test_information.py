@@ -12,7 +12,6 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from genmod.spec import Bins
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import (
@@ -28,6 +27,7 @@ from genmod.evaluation import (
 from genmod.evaluation.information import PILOT, STATES
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
+from genmod.spec import Bins
 from tests.oracles import MILD, Bent, VarianceExploding, bent, correlated, exact_diffusion, real
 from tests.statistics import MAX_Z, assert_mean
 

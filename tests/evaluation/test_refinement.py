@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.spec import Bins
 from genmod.decoders import CategoricalDecoder
 from genmod.evaluation import refinement
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
+from genmod.spec import Bins
 
 
 class Constant(nn.Module):
