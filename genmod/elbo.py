@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -189,8 +189,13 @@ def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Ra
     levels = [rate.noise for rate in rates if rate.noise is not None]
     noise = None
     if len(levels) == len(rates):
-        names = [field.name for field in fields(NoiseLevels)]
-        noise = NoiseLevels(*(together([getattr(one, name) for one in levels]) for name in names))
+        noise = NoiseLevels(
+            act([one.log_snr for one in levels]),
+            act([one.gap for one in levels]),
+            act([one.error for one in levels]),
+            act([one.dt for one in levels]),
+            together([one.variance_nats for one in levels]),
+        )
     split = [rate.per_dim for rate in rates if rate.per_dim is not None]
     whole = len(split) == len(rates) and len({len(each) for each in split}) == 1
     first = rates[0]

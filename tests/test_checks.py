@@ -166,6 +166,8 @@ def test_a_law_that_broadcasts_to_something_else_is_refused(case: str) -> None:
 def test_what_is_no_law_is_refused_by_its_type() -> None:
     with pytest.raises(ValueError, match="of type Tensor"):
         checks.check_law(torch.zeros(3), 3, (), "the decoder's law")
+
+
 class Color(Enum):
     RED = "red"
     LIGHT_BLUE = "light-blue"

@@ -128,7 +128,11 @@ class BinnedDecoder(LocationScaleDecoder):
     law: type[distributions.Discretized]
 
     def __init__(
-        self, network: nn.Module, spec: SpecLike, bins: int | None = None, scale: Scale | float | None = None
+        self,
+        network: nn.Module,
+        spec: SpecLike,
+        bins: int | None = None,
+        scale: Scale | float | None = None,
     ) -> None:
         data = _integers(spec, bins)
         super().__init__(network, data, GlobalScale(data.width) if scale is None else scale)
@@ -227,7 +231,10 @@ class Identity(nn.Module):
 
 
 def likelihood(
-    network: Callable[[int], nn.Module], spec: DataSpec, scale: Scale | float | None = None
+    network: Callable[[int], nn.Module],
+    spec: SpecLike,
+    bins: int | None = None,
+    scale: Scale | float | None = None,
 ) -> Decoder:
     """The default decoder for data of a kind.
 
@@ -236,9 +243,11 @@ def likelihood(
 
     Args:
         network: builds a network with a given number of outputs a row.
-        spec: the data.
+        spec: the data, or an event shape.
+        bins: beside a shape, how many values integer data have.
         scale: another scale than the default.
     """
+    spec = DataSpec.of(spec, bins)
     if spec.bins == 2 and scale is None:
         return BernoulliDecoder(network(spec.size), spec)
     if spec.bins is None:

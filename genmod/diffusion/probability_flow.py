@@ -87,7 +87,9 @@ class ProbabilityFlowPrior(Prior):
 
     claim = Stamp.ESTIMATE
 
-    def __init__(self, diffusion: DiffusionPrior, steps: int = 128, probes: int | None = None) -> None:
+    def __init__(
+        self, diffusion: DiffusionPrior, steps: int = 128, probes: int | None = None
+    ) -> None:
         super().__init__(diffusion.shape)
         require(steps >= 1, f"steps={steps}", "at least one", "128 are customary")
         require(

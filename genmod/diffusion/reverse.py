@@ -49,12 +49,12 @@ class ReverseProcess:
         extra = self.variance.log_std_ratio(bridge, denoised)
         return Normal(mean, expand_like(bridge.log_std, z_t) + extra)
 
-    def top(self, like: Real, t: PerSample) -> Normal:
+    def top(self, like: Real, t: Tensor) -> Normal:
         r""":math:`p(z_1) = N(0, (\alpha_1^2 + \sigma_1^2) I)`: the noisiest state of data of unit variance.
 
         Args:
             like: a batch of states, for its shape, type and device.
-            t: the time of the noisiest latent.
+            t: the time of the noisiest latent, ``(1,)`` or ``(B,)``.
         """
         if self.schedule.variance_preserving:
             return StandardNormal(tuple(like.shape), like.dtype, like.device)

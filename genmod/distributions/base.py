@@ -96,7 +96,9 @@ def _acted(value: object, act: Callable[[Tensor], Tensor]) -> object:
         return act(value)
     if isinstance(value, Distribution):
         return moved(value, act)
-    if isinstance(value, list) and all(isinstance(each, torch.distributions.Transform) for each in value):
+    if isinstance(value, list) and all(
+        isinstance(each, torch.distributions.Transform) for each in value
+    ):
         return [_acted_transform(each, act) for each in value]
     return value
 

@@ -31,9 +31,7 @@ def register_units(
     return keep
 
 
-def rate(
-    q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND
-) -> Rate:
+def rate(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
     """The closed KL of ``q`` from ``p`` if one is registered, else the log-ratio at ``z``.
 
     Args:
@@ -56,9 +54,7 @@ def rate(
     return Rate.single(nats.expand(len(z)), Kind.ANALYTIC, claim)
 
 
-def log_ratio(
-    q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND
-) -> Rate:
+def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
     """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both factorize.
 
     Raises:

@@ -20,6 +20,8 @@ class DiracEncoder(Encoder):
         spec: the data it reads.
     """
 
+    latent_shape: Shape
+
     def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
         super().__init__(spec)
         self.network, self.latent_shape = network, tuple(shape)
@@ -43,6 +45,8 @@ class GaussianEncoder(Encoder):
         shape: the latent's event shape.
         spec: the data it reads.
     """
+
+    latent_shape: Shape
 
     def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
         super().__init__(spec)

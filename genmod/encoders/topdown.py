@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
@@ -38,9 +39,10 @@ class TopDownPosterior(Posterior):
         """How many samples it is the posterior of."""
         return len(self.features[0])
 
-    def conditional(self, level: int, state: Tensor) -> Normal:
+    def conditional(self, level: int, state: Tensor) -> Distribution:
         """``q(z_l | z_above, x)``."""
-        return call(self.heads[level], self.features[level], state, context=self.context)
+        given = () if self.context is None else (self.context,)
+        return self.heads[level](self.features[level], state, *given)
 
 
 class TopDownEncoder(Encoder):

@@ -153,4 +153,4 @@ def _last_step(data: DataSpec, schedule: Schedule) -> Decoder:
     noise = math.exp(-schedule.log_snr_range()[0] / 2)
     if not data.is_integer:
         return GaussianDecoder(Identity(), data, GlobalScale(noise))
-    return likelihood(lambda _: Identity(), data, GlobalScale(max(noise, data.width / 8)))
+    return likelihood(lambda _: Identity(), data, scale=GlobalScale(max(noise, data.width / 8)))

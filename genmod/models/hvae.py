@@ -103,7 +103,9 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
             prior,
         )
         prior = NestedPrior(inner, name=f"z{number}")
-    encoder = encoders.GaussianEncoder(networks.between(data.shape, (2 * sizes[0],)), (sizes[0],), data)
+    encoder = encoders.GaussianEncoder(
+        networks.between(data.shape, (2 * sizes[0],)), (sizes[0],), data
+    )
     return encoder, prior, sizes[0]
 
 

@@ -114,9 +114,7 @@ def with_steps(model: Model, steps: int | None) -> Model:
     (True, 4)
     """
     old = find_diffusion(model)
-    new = DiffusionPrior(
-        old.denoiser, old.schedule, old.shape, steps, old.variance, old.resolution
-    )
+    new = DiffusionPrior(old.denoiser, old.schedule, old.shape, steps, old.variance, old.resolution)
     return _replaced(model, old, new)
 
 

@@ -17,7 +17,7 @@ from genmod.checks import require
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
-from genmod.models.wrapping import with_denoiser
+from genmod.models.replace import with_denoiser
 from genmod.prior import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, TimeGrid, UniformTime
 
