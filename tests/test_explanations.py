@@ -130,7 +130,7 @@ def test_an_objective_that_is_no_weighted_sum_is_not_explained() -> None:
     class Robust(Objective):
         """Samples count less the worse they are explained."""
 
-        def loss(self, elbo: ELBO, path: None, batch: Batch) -> Tensor:
+        def loss(self, elbo: ELBO, path: object, batch: Batch) -> Tensor:
             return (1 - elbo.value).sqrt().mean()
 
     with pytest.raises(ValueError, match="Robust, whose cost is not linear"):

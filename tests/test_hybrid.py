@@ -85,7 +85,7 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
         simple, _ = Simple(2)(model, Batch(x))
     steps = bound.rates["steps"]
     torch.testing.assert_close(loss, simple + 0.25 * steps.total.mean(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(steps.variance_nats, steps.nats, rtol=0, atol=0)
+    torch.testing.assert_close(steps.noise.variance_nats, steps.nats, rtol=0, atol=0)
 
 
 def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:

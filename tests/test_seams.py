@@ -125,9 +125,9 @@ def test_codes_come_back_under_schedules_with_steep_ends(schedule: Schedule) -> 
     )
     prior = DiffusionPrior(gaussian(), schedule, (2,)).double()
     q = NoisingPosterior(x, schedule)
-    code = prior.encode(q)
+    code = prior.means(q)
     start = q.at(torch.zeros(len(x), dtype=F64)).mean
-    torch.testing.assert_close(prior.state(code), start, atol=2e-3, rtol=0)
+    torch.testing.assert_close(prior.state_from(code), start, atol=2e-3, rtol=0)
     # In closed form: the flow whitens along the axes of S.
     values, vectors = torch.linalg.eigh(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64))
     clean, noisy = (torch.tensor(end, dtype=F64) for end in schedule.log_snr_range())
@@ -165,7 +165,7 @@ def test_a_latent_diffusion_with_all_of_it() -> None:
     model = LatentDiffusion(vae=vae, diffusion=inner)
     x, labels = torch.randn(8, 2), torch.arange(8) % 4
     model.freeze(x, labels)
-    assert bool(model.elbo(x, context=labels, draws=None).value.isfinite().all())
+    assert bool(model.elbo(x, context=labels, timesteps=None).value.isfinite().all())
     guided = with_denoiser(model, lambda d: Guided(d, 2.0))
     for each in (model, guided):
         drawn = each.sample(2, labels[:2], sampler=UniPC(), steps=4, seeds=[1, 2])
@@ -190,7 +190,7 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
     """
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
     objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(2))
-    elbo = model.elbo(torch.randn(6, 2), draws=objective.timesteps)
+    elbo = model.elbo(torch.randn(6, 2), timesteps=objective.timesteps)
     steps = elbo.rates["steps"]
     told = (steps.weight * objective.per_level(steps)).sum(-1)
     torch.testing.assert_close(told, objective.cost(elbo))

@@ -98,7 +98,7 @@ class Midpoints(TimestepSampler):
 def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None) -> None:
     """With the noise held still: the full sum, and in continuous time an integral by quadrature.
 
-    Fewer steps than bins, and more, that do not align. Changed: ``rate.share`` left out of
+    Fewer steps than bins, and more, that do not align. Changed: ``rate.noise.dt`` left out of
     ``NoiseWeighted.per_level``; ``weight * count`` in ``Denoising._some``.
     """
     model, visits = bent(steps, Cosine(clean=6.0, noisy=-4.0)), ways()[way](2)
@@ -108,12 +108,12 @@ def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None
         full = model.elbo(x, Midpoints(1000) if steps is None else None)
         few = [model.elbo(x, visits) for _ in range(40)]
     steps_part = full.rates["steps"]
-    assert steps_part.log_snr is not None
-    assert steps_part.error is not None
+    assert steps_part.noise.log_snr is not None
+    assert steps_part.noise.error is not None
     for objective in objectives:
         expected = objective.cost(full).mean()
         if isinstance(objective, NoiseWeighted):  # a mean over time, however many steps there are
-            by_hand = (objective.weight(steps_part.log_snr) * steps_part.error).mean()
+            by_hand = (objective.weight(steps_part.noise.log_snr) * steps_part.noise.error).mean()
             torch.testing.assert_close(expected, by_hand)
         costs = torch.stack([objective.cost(elbo).mean() for elbo in few])
         assert_mean(costs, expected, name=f"{objective} {way}")
@@ -221,15 +221,15 @@ def test_an_objective_teaches_its_sampler_the_costs_of_its_levels() -> None:
         objective.update(elbo.detach(), batch)
         assert float(visits.seen.sum()) == 64
         rate = elbo.rates["steps"]
-        assert rate.share is not None
-        assert rate.log_snr is not None
-        assert rate.error is not None
+        assert rate.noise.dt is not None
+        assert rate.noise.log_snr is not None
+        assert rate.noise.error is not None
         cost = {
-            "MinSNR": (2 * (-rate.log_snr).exp()).clamp(max=1) * rate.error,
-            "Weighted": rate.log_snr.sigmoid() * rate.nats,
+            "MinSNR": (2 * (-rate.noise.log_snr).exp()).clamp(max=1) * rate.noise.error,
+            "Weighted": rate.noise.log_snr.sigmoid() * rate.nats,
             "Bound": rate.nats,
         }[type(objective).__name__]
-        other.update(rate.level, rate.share, cost.detach())
+        other.update(rate.level, rate.noise.dt, cost.detach())
         torch.testing.assert_close(visits.moments, other.moments)
 
 

@@ -53,7 +53,7 @@ class Plan:
     autocast: bool | None = False
     looks: int = 20
     validated: int | None = None
-    validation_timesteps: int = 8
+    validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")

@@ -11,49 +11,13 @@ estimated is chosen by the objective (:mod:`genmod.objectives`).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from enum import Enum
-from typing import TypeAlias
-
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from genmod import random
 from genmod.checks import require
-from genmod.config import Settings
+from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.types import PerLevel
-
-
-class TimestepSampler(Settings, nn.Module, ABC):
-    """How to choose the noise levels of a diffusion that each row visits.
-
-    Args:
-        n: how many levels a row visits.
-    """
-
-    def __init__(self, n: int = 1) -> None:
-        super().__init__()
-        require(n >= 1, f"n={n}", "n >= 1", "timesteps=None visits every level")
-        self.n = n
-
-    @abstractmethod
-    def forward(
-        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
-    ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1) and their weights, ``(rows, n)`` each."""
-
-    def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
-        """Learn from the costs of visited levels. Most ways to choose levels ignore them.
-
-        Args:
-            level: the time ``t`` of each visited level.
-            dt: how much of time a level stands for, ``t`` its upper end; one: continuous time.
-            cost: the cost of each visit, without its weight.
-        """
-
-    def extra_repr(self) -> str:
-        """How many."""
-        return f"n={self.n}"
 
 
 class UniformTimesteps(TimestepSampler):
@@ -242,24 +206,38 @@ def _overlaps(level: Tensor, dt: Tensor, bins: int) -> Tensor:
     return torch.where(width < 1, covered.clamp(min=0) / width, point.to(level.dtype))
 
 
-class AutoTimesteps(Enum):
-    """How many levels to visit where the caller leaves it open."""
-
-    EVALUATION = "evaluation"
-    """All levels up to T = 1000; beyond, and in continuous time, 16 a row."""
-    TRAINING = "training"
-    """One level a row."""
-
-
-Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
-"""Which levels of a diffusion to visit: ``n`` stratified ones, those of a sampler, or ``None``: all."""
-
-
 def timestep_sampler(timesteps: int | TimestepSampler) -> TimestepSampler:
-    """The sampler that a number stands for."""
+    """The sampler for a number of levels: stratified, unless one is given."""
     return timesteps if isinstance(timesteps, TimestepSampler) else StratifiedTimesteps(timesteps)
 
 
+def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSampler | None:
+    """Which levels to visit in a chain of ``steps`` latents (``None``: continuous time); ``None``: all.
+
+    Raises:
+        ValueError: every level asked for in continuous time.
+    """
+    if timesteps is AutoTimesteps.TRAINING:
+        timesteps = 1
+    if timesteps is AutoTimesteps.EVALUATION:
+        timesteps = None if steps is not None and steps <= MOST_LEVELS else FEW_LEVELS
+    if timesteps is None:
+        if steps is None:
+            raise ValueError(
+                "got timesteps=None in continuous time; expected a number of levels to visit; pass "
+                "timesteps=n (unbiased), or build the model with steps=T to visit all T"
+            )
+        return None
+    assert not isinstance(timesteps, AutoTimesteps)
+    return timestep_sampler(timesteps)
+
+
+MOST_LEVELS = 1000
+"""The largest T whose levels are all visited where the caller leaves it open."""
+FEW_LEVELS = 16
+"""How many levels a row visits beyond that, and in continuous time."""
+
+
 def bin_index(u: Tensor, count: int) -> Tensor:
-    """Which of ``count`` equal levels each place falls into, as a number from 0 to ``count - 1``."""
+    """Which of ``count`` equal bins of [0, 1) each place falls into, from 0 to ``count - 1``."""
     return (u * count).floor()

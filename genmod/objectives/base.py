@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.diffusion import DiffusionPrior
-from genmod.diffusion.timesteps import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.elbo import ELBO, Rate
-from genmod.model import LatentModel
+from genmod.model import LatentModel, Request
+from genmod.path import Path
+from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.types import PerLevel, PerSample
 
 
@@ -79,12 +80,14 @@ class Objective(Settings, nn.Module, ABC):
             batch: the data.
         """
         with self.around():
-            levels = 1 if self.timesteps is AutoTimesteps.TRAINING else self.timesteps
-            elbo = model(batch.x, levels, batch.context)
-        return self.loss(elbo, None, batch), elbo
+            request = Request(
+                batch.context, batch.observed, self.timesteps, self.samples, self.needs_path
+            )
+            elbo, path = model(batch.x, request)
+        return self.loss(elbo, path, batch), elbo
 
     @abstractmethod
-    def loss(self, elbo: ELBO, path: None, batch: Batch) -> Tensor:
+    def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """The scalar to minimize: a mean over the batch.
 
         Args:
@@ -116,9 +119,8 @@ class Objective(Settings, nn.Module, ABC):
         if not isinstance(self.timesteps, TimestepSampler):
             return
         for rate in elbo.rates.values():
-            levels = noise(rate)
-            if levels is not None:
-                self.timesteps.update(rate.level, levels.share, self.per_level(rate).detach())
+            if rate.noise is not None:
+                self.timesteps.update(rate.level, rate.noise.dt, self.per_level(rate).detach())
 
     def per_level(self, rate: Rate) -> PerLevel:
         """The cost of each visited level of a diffusion, ``(B, L)``, without the weight of the visit.
@@ -161,14 +163,9 @@ class MeanObjective(Objective):
     def cost(self, elbo: ELBO) -> PerSample:
         """The cost of each sample, ``(B,)``."""
 
-    def loss(self, elbo: ELBO, path: None, batch: Batch) -> Tensor:
+    def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """The mean of :meth:`cost`."""
         return self.cost(elbo).mean()
-
-
-def noise(rate: Rate) -> Rate | None:
-    """What weights need to know of a diffusion's levels; ``None`` of other latents."""
-    return rate if rate.log_snr is not None else None
 
 
 def broken_terms(elbo: ELBO) -> list[str]:

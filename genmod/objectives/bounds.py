@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.diffusion.timesteps import AutoTimesteps, Timesteps
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO
 from genmod.objectives.base import Batch, MeanObjective
 from genmod.types import PerSample

@@ -27,11 +27,12 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.diffusion import DiffusionPrior
-from genmod.elbo import ELBO, Kind, Measure, Rate
+from genmod.elbo import ELBO, Kind, Measure, NoiseLevels, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Batch, Objective
 from genmod.objectives.hybrid import Hybrid
 from genmod.schedules import Schedule
+from genmod.stamps import Stamp
 
 _ROUNDING = 1e-9
 """How far a weight may rise, as a part of its largest value, and still count as falling."""
@@ -207,17 +208,10 @@ def _slopes(
     error = torch.full_like(t, size).requires_grad_()
     reconstruction = torch.zeros_like(t).requires_grad_()
     one = torch.ones_like(t)[:, None]
-    steps = Rate(
-        nats=(0.5 * gap * error)[:, None],
-        weight=one,
-        level=t[:, None],
-        kind=Kind.ANALYTIC,
-        log_snr=log_snr[:, None],
-        gap=gap[:, None],
-        error=error[:, None],
-        share=one,
-    )
-    prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC)
+    noise = NoiseLevels(log_snr[:, None], gap[:, None], error[:, None], one)
+    nats = (0.5 * gap * error)[:, None]
+    steps = Rate(nats, one, t[:, None], Kind.ANALYTIC, Stamp.BOUND, noise=noise)
+    prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC, Stamp.BOUND)
     was = objective.training
     objective.eval()
     with torch.enable_grad():

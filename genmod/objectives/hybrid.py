@@ -3,10 +3,10 @@ r"""The hybrid loss of improved DDPM: the simple loss for the mean, the bound fo
 from __future__ import annotations
 
 from genmod.checks import require
-from genmod.diffusion.timesteps import AutoTimesteps, Timesteps
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
-from genmod.objectives.base import MeanObjective, noise
+from genmod.objectives.base import MeanObjective
 from genmod.objectives.weighted import Simple
 from genmod.types import PerLevel, PerSample
 
@@ -51,7 +51,7 @@ class Hybrid(MeanObjective):
     def cost(self, elbo: ELBO) -> PerSample:
         """The mean squared error of the noise, plus the nats of the steps as far as the variance goes."""
         simple = self.simple.cost(elbo)
-        (steps,) = (rate for rate in elbo.rates.values() if noise(rate) is not None)
+        (steps,) = (rate for rate in elbo.rates.values() if rate.noise is not None)
         return simple + self.weight * (steps.weight * _variance_nats(steps)).sum(-1)
 
     def per_level(self, rate: Rate) -> PerLevel:
@@ -70,7 +70,7 @@ class Hybrid(MeanObjective):
 
 def _variance_nats(rate: Rate) -> PerLevel:
     """The nats of each visited step, with a gradient to the reverse variance alone."""
-    levels = noise(rate)
+    levels = rate.noise
     if levels is None or levels.variance_nats is None:
         raise ValueError(
             "got a model whose reverse variance is not learned; expected a diffusion in T steps with one "

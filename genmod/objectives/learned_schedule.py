@@ -17,11 +17,11 @@ from genmod.objectives.base import (
     Batch,
     MeanObjective,
     Objective,
-    noise,
     require_fixed_encoder,
 )
 from genmod.objectives.bounds import Bound
 from genmod.objectives.weighted import BoundWeighted, Weighted
+from genmod.path import Path
 from genmod.schedules import GradientScale, Learnable, scale_gradient
 from genmod.types import PerSample
 
@@ -78,7 +78,7 @@ class LearnedSchedule(MeanObjective):
         """The inner objective's."""
         return self.inner.cost(elbo)
 
-    def loss(self, elbo: ELBO, path: None, batch: Batch) -> Tensor:
+    def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """The inner loss; scales the gradient of each sample where it enters the schedule."""
         if self._scale is not None:
             self._scale.rows = 2 * self.spread(elbo.detach()) / batch.x[0].numel() ** 2
@@ -90,7 +90,7 @@ class LearnedSchedule(MeanObjective):
 
     def spread(self, elbo: ELBO) -> PerSample:
         """The cost of the denoising steps of each sample by the inner objective, ``(B,)``."""
-        steps = {name: rate for name, rate in elbo.rates.items() if noise(rate) is not None}
+        steps = {name: rate for name, rate in elbo.rates.items() if rate.noise is not None}
         nothing = torch.zeros_like(elbo.reconstruction)
         return self.inner.cost(replace(elbo, reconstruction=nothing, rates=steps))
 

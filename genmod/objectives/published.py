@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
-from genmod.diffusion.timesteps import AutoTimesteps, TabulatedTimesteps, Timesteps
+from genmod.diffusion.timesteps import TabulatedTimesteps
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
 from genmod.schedules import Schedule
 

@@ -25,10 +25,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genmod.diffusion.timesteps import AutoTimesteps, Timesteps
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
-from genmod.objectives.base import MeanObjective, noise, require_fixed_encoder
+from genmod.objectives.base import MeanObjective, require_fixed_encoder
 from genmod.types import PerLevel, PerSample
 
 
@@ -62,7 +62,7 @@ class Weighted(MeanObjective):
         """The bound's terms, with the levels of a diffusion weighted."""
         cost = -elbo.reconstruction
         for rate in elbo.rates.values():
-            if noise(rate) is None:
+            if rate.noise is None:
                 cost = cost + rate.total
             else:
                 cost = cost + (rate.weight * self.per_level(rate)).sum(-1)
@@ -96,7 +96,7 @@ class DenoisingObjective(MeanObjective):
     def cost(self, elbo: ELBO) -> PerSample:
         """The (estimated) sum over all levels."""
         for rate in elbo.rates.values():
-            if noise(rate) is not None:
+            if rate.noise is not None:
                 return (rate.weight * self.per_level(rate)).sum(-1)
         raise ValueError(
             f"got {type(self).__name__} on a model without denoising steps; expected a diffusion of at "
@@ -139,9 +139,9 @@ class NoiseWeighted(DenoisingObjective):
 
     def per_level(self, rate: Rate) -> PerLevel:
         """The weight of each level, times its squared error and the time that it covers."""
-        levels = noise(rate)
+        levels = rate.noise
         assert levels is not None
-        return self.weight(levels.log_snr) * levels.share * levels.error
+        return self.weight(levels.log_snr) * levels.dt * levels.error
 
 
 class Simple(NoiseWeighted):
@@ -162,6 +162,6 @@ class Simple(NoiseWeighted):
 
 
 def _log_snr(rate: Rate) -> Tensor:
-    levels = noise(rate)
+    levels = rate.noise
     assert levels is not None
     return levels.log_snr

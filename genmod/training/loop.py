@@ -198,6 +198,12 @@ def training_loop(
         objective.check(last)
     found.check(model)
     require(
+        validation_timesteps is None or model.prior.has_timesteps,
+        f"validation_timesteps={validation_timesteps} for a {type(model).__name__} without noise levels",
+        "none",
+        "leave it out: every latent is visited",
+    )
+    require(
         optimizer is None or len(plan) == 1,
         f"an optimizer for a {type(model).__name__}, which is trained in {len(plan)} stages",
         "none: each stage has its own",

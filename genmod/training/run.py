@@ -15,7 +15,6 @@ from genmod.checks import require, trusted
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
 from genmod.objectives import Batch, Objective, broken_terms
-from genmod.shapes import size
 from genmod.training.average import Average
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -143,7 +142,7 @@ class Run:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         self.half = setup.half
-        dims = size(state.model.decoder.shape)
+        dims = state.model.spec.size
         self.bar = Bar(state.leg.last, dims, name, setup.progress)
         self.running = False
 

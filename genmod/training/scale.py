@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.checks import require
 from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
-from genmod.evaluation.scoring import evaluating
+from genmod.nn import evaluation_mode
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
+from genmod.spec import Bins
 
 SCALES = 49
 """Scales that are tried, evenly in their logarithm: steps of about a sixth."""
@@ -53,10 +53,10 @@ def fit_scale(
     0.0078
     """
     decoder, scale, bins = _last_step(model)
-    device = model.prior.anchor.device
+    device = model.device
     x = x.to(device)
     context = None if context is None else context.to(device)
-    with evaluating(model):
+    with evaluation_mode(model):
         start = decoder.schedule.at(torch.zeros(len(x), dtype=time_dtype(device), device=device))
         posterior = model.encoder(x, context)
         assert isinstance(posterior, NoisingPosterior)

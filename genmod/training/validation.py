@@ -15,7 +15,6 @@ from genmod.elbo import Measure
 from genmod.evaluation.report import Estimate
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
-from genmod.shapes import size
 from genmod.training.config import VALIDATION_TIMESTEPS
 
 SEED = 0x5EED
@@ -81,4 +80,4 @@ def validate(
     levels = timesteps or VALIDATION_TIMESTEPS
     scores = score(model, x, context, draws=levels, seed=SEED)
     mean = Estimate.of(scores.value)
-    return Validation(step, mean.mean, size(model.decoder.shape), scores.measure, mean.error)
+    return Validation(step, mean.mean, model.spec.size, scores.measure, mean.error)

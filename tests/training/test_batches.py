@@ -15,6 +15,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Batch, Bound
+from genmod.prior import AutoTimesteps
 from genmod.training import training_loop
 from genmod.training.batches import MemoryBatches
 from tests.statistics import assert_mean
@@ -97,7 +98,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
 
     def gradient(first: int, last: int) -> torch.Tensor:
         with random.keyed(3, step=2, start=first, block=16):
-            loss = -model.elbo(x[first:last], draws=1).value.sum() / 16
+            loss = -model.elbo(x[first:last], timesteps=AutoTimesteps.TRAINING).value.sum() / 16
         parameters = list(model.parameters())
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
@@ -105,7 +106,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
     torch.testing.assert_close(gradient(0, 8) + gradient(8, 16), whole, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient(0, 5) + gradient(5, 16), whole, rtol=1e-10, atol=1e-12)
     with random.keyed(3, step=2):
-        loss = -model.elbo(x, draws=1).value.mean()
+        loss = -model.elbo(x, timesteps=AutoTimesteps.TRAINING).value.mean()
     single = torch.autograd.grad(loss, list(model.parameters()))
     torch.testing.assert_close(
         torch.cat([g.flatten() for g in single]), whole, rtol=1e-10, atol=1e-12

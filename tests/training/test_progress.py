@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from genmod import ELBO, Measure
+from genmod import ELBO, Measure, Stamp
 from genmod.elbo import Kind, Rate
 from genmod.training import Validation, fit, progress
 from genmod.training.progress import Bar
@@ -18,7 +18,7 @@ from tests.training.cases import data, vae
 
 def bound(nats: float, measure: Measure) -> ELBO:
     """A bound of two samples with a given mean."""
-    rate = Rate.single(torch.tensor([1.0, 1.0]), Kind.ANALYTIC)
+    rate = Rate.single(torch.tensor([1.0, 1.0]), Kind.ANALYTIC, Stamp.BOUND)
     return ELBO(torch.tensor([nats - 1.0, nats + 3.0]), {"prior": rate}, measure)
 
 
