@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial, wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch.distributions import Distribution
 from genmod.random.streams import Draw, SeededRows, Stream, current
 from genmod.types import Shape
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -89,7 +88,7 @@ def _ranks(rows: int, device: torch.device) -> Tensor:
     return torch.as_tensor(mirrored).argsort().argsort().to(device)
 
 
-def replayable(function: Callable[P, T]) -> Callable[P, T]:
+def replayable(function: Callable[..., T]) -> Callable[..., T]:
     """A function that draws the same keyed noise each time it is called, as activation checkpointing needs.
 
     ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
@@ -104,16 +103,16 @@ def replayable(function: Callable[P, T]) -> Callable[P, T]:
     memory: list[Stream | SeededRows | None] = []
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    def call(*args: object) -> T:
         if not memory:
             now = current.get()
             # Its own generators: the stream's may be in use in another thread.
             memory.append(None if now is None else replace(now, generators={}))
-            return function(*args, **kwargs)
+            return function(*args)
         past = memory[0]
         token = current.set(None if past is None else replace(past))
         try:
-            return function(*args, **kwargs)
+            return function(*args)
         finally:
             current.reset(token)
 

@@ -181,12 +181,11 @@ def keyed(
 
 def whole_number(value: object, name: str) -> int:
     """A Python int; numpy's and torch's whole numbers are taken, fractions are refused."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
+    if not isinstance(value, SupportsIndex):
         raise ValueError(
             f"got {name}={value!r}; expected a whole number; pass {name}=0, or another integer"
-        ) from None
+        )
+    return operator.index(value)
 
 
 def _row_ids(ids: Tensor | Sequence[int], start: int) -> Tensor:
