@@ -327,6 +327,19 @@ def test_a_seed_is_a_whole_number(value: object) -> None:
         whole_number(value, "seed")
 
 
+def test_several_draws_of_each_row() -> None:
+    """``K`` draws of ``B`` rows, one batch apart: the first are those of ``K = 1``, all depend on the id."""
+    with random.keyed(0, ids=[3, 300]):
+        one = draws("normal", 2)
+    with random.keyed(0, ids=[3, 300]):
+        many = draws("normal", 6)
+    with random.keyed(0, ids=[300]):
+        alone = draws("normal", 3)
+    assert torch.equal(many[:2], one)
+    assert torch.equal(many[1::2], alone)
+    assert many.unique().numel() == many.numel()
+
+
 def test_as_many_ids_as_rows() -> None:
     with (
         pytest.raises(ValueError, match=r"noise for 3 rows inside keyed\(\) with 2 ids"),

@@ -119,6 +119,6 @@ def replayable(function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
-def draw(law: Distribution, shape: Shape = ()) -> Tensor:
-    """A draw of any distribution: with a gradient where it has one (``rsample``), else without."""
-    return law.rsample(torch.Size(shape)) if law.has_rsample else law.sample(torch.Size(shape))
+def draw(law: Distribution, gradients: bool = True) -> Tensor:
+    """A draw of any distribution: with a gradient (``rsample``) where one is wanted and there is one."""
+    return law.rsample() if gradients and law.has_rsample else law.sample()

@@ -41,19 +41,20 @@ class Stream:
         if self.block is None:
             return draw(shape, self._generator(device, 0))
         if self.ids is not None:
-            return self._of_ids(shape, device, draw, self.block)
+            return self._of_ids(shape, device, draw, self.block, self.ids)
         first, last = self.start // self.block, -(-(self.start + shape[0]) // self.block)
         whole = (self.block, *shape[1:])
         drawn = [draw(whole, self._generator(device, block)) for block in range(first, last)]
         offset = self.start - first * self.block
         return _part(torch.cat(drawn), slice(offset, offset + shape[0]))
 
-    def _of_ids(self, shape: Shape, device: torch.device, draw: Draw, size: int) -> Tensor:
-        """The rows with the given ids: one block at a time."""
-        ids = self.ids
-        assert ids is not None
+    def _of_ids(
+        self, shape: Shape, device: torch.device, draw: Draw, size: int, ids: Tensor
+    ) -> Tensor:
+        """The rows with the given ids; several draws of each row lie one batch apart."""
+        draws = shape[0] // max(len(ids), 1)
         require(
-            len(ids) == shape[0],
+            shape[0] == draws * len(ids),
             f"noise for {shape[0]} rows inside keyed() with {len(ids)} ids",
             "one id for each row",
             "pass as many ids as the batch has rows",
@@ -62,17 +63,19 @@ class Stream:
         pieces, places = [], []
         for index in block.unique().tolist():
             place = (block == index).nonzero().flatten()
-            whole = draw((size, *shape[1:]), self._generator(device, index))
-            pieces.append(whole[offset[place].to(device)])
-            places.append(place)
+            for copy in range(draws):
+                whole = draw((size, *shape[1:]), self._generator(device, index, copy))
+                pieces.append(whole[offset[place].to(device)])
+                places.append(place + copy * len(ids))
         if len(pieces) == 1:
             return pieces[0]
         return torch.cat(pieces)[torch.cat(places).argsort().to(device)]
 
-    def _generator(self, device: torch.device, block: int) -> torch.Generator:
+    def _generator(self, device: torch.device, block: int, copy: int = 0) -> torch.Generator:
         if device not in self.generators:
             self.generators[device] = torch.Generator(device)
-        return self.generators[device].manual_seed(mix(*self.key, self.calls, block))
+        key = (*self.key, self.calls, block, *([copy] if copy else []))
+        return self.generators[device].manual_seed(mix(*key))
 
 
 @dataclass
