@@ -328,7 +328,7 @@ def test_a_seed_is_a_whole_number(value: object) -> None:
 
 
 def test_several_draws_of_each_row() -> None:
-    """``K`` draws of ``B`` rows, one batch apart: the first are those of ``K = 1``, all depend on the id."""
+    """``K`` draws of ``B`` rows, one batch apart: the first are those of ``K = 1``, each by its id."""
     with random.keyed(0, ids=[3, 300]):
         one = draws("normal", 2)
     with random.keyed(0, ids=[3, 300]):

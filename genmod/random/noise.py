@@ -94,6 +94,7 @@ def replayable(function: Callable[..., T]) -> Callable[..., T]:
     ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
     the second call sees the noise that the first one saw. Wrap it anew for each checkpoint.
 
+    >>> from genmod.random import keyed
     >>> with keyed(0):
     ...     noise = replayable(normal)
     ...     first = noise((2, 3))

@@ -148,6 +148,7 @@ def keyed(
         ValueError: a piece that starts later without a block; ids beside ``start``; negative ids; a
             seed that is no whole number.
 
+    >>> from genmod.random import normal
     >>> with keyed(0, step=3):
     ...     whole = normal((4, 2))
     >>> with keyed(0, step=3, start=2, block=4):
@@ -218,6 +219,7 @@ class seeded:  # noqa: N801  a context manager, like keyed
     Args:
         seeds: one whole number for each row of the batch.
 
+    >>> from genmod.random import normal
     >>> with seeded([3, 1, 4]):
     ...     whole = normal((3, 2))
     >>> with seeded([4]):

@@ -205,6 +205,23 @@ def test_one_call_says_everything() -> None:
     assert real.real_classes > 8
 
 
+def test_a_model_and_the_zero_of_the_scale_are_measured_at_one_number_of_images() -> None:
+    """With more samples than other real images: real rows themselves are as far as the zero says.
+
+    Measured at 2000 and 1438 images, real rows came out 7 % nearer than "perfect" ones.
+    """
+    data = small()
+    others = torch.cat([data.validation, data.train])
+    again = quality_of(torch.cat([others, others])[:2000], data)
+    assert (again.samples, again.drawn) == (len(others), 2000)
+    assert f"N = {len(others)} of 2000 samples" in str(again)
+    fewer = quality_of(others[:300], data)
+    assert (fewer.samples, fewer.drawn) == (300, 300)
+    order = torch.randperm(len(data.validation), generator=torch.Generator().manual_seed(0))
+    real = quality_of(torch.cat([data.validation[order], data.train]), data)
+    assert real.frechet == pytest.approx(real.zero, rel=1e-6)
+
+
 def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:
     data = small()
     assert math.isnan(quality_of(data.validation[:100], data).extrapolated)

@@ -26,14 +26,16 @@ class Quality:
 
     Args:
         name: whose samples.
-        frechet: their Fréchet distance from test images.
-        zero: the distance of as many other real images from the same test images: what a perfect model
-            would have at this ``N``, and the zero of the scale. Validation images, and training images
-            where these do not suffice, which the network of features has seen and finds clearer.
+        frechet: the Fréchet distance of ``samples`` of them from test images.
+        zero: the distance of the same number of other real images from the same test images: what a
+            perfect model has, the zero of the scale. They are validation images, and training images
+            where these do not suffice. (The network of features was trained on the latter.)
         extrapolated: the samples' distance with the ``1 / N`` bias taken off.
         classes: the samples' class score.
         real_classes: that of the test images.
-        samples: how many samples.
+        samples: ``N``, how many samples were compared: no more than there are other real images, because
+            a distance falls with ``N`` and both are measured at the same one.
+        drawn: how many samples were given.
         real: how many test images.
         sha256: of the network's weights; numbers of other weights do not compare.
     """
@@ -45,6 +47,7 @@ class Quality:
     classes: float
     real_classes: float
     samples: int
+    drawn: int
     real: int
     sha256: str
 
@@ -57,8 +60,12 @@ class Quality:
             f"{self.name}: Fréchet distance {self.frechet:.2f} "
             f"(real against real {self.zero:.2f}; without its 1/N bias {self.extrapolated:.2f}), "
             f"class score {self.classes:.2f} (real {self.real_classes:.2f}); "
-            f"N = {self.samples} against {self.real} test images, network {self.sha256[:12]}"
+            f"N = {self.samples}{self._of()} against {self.real} test images, "
+            f"network {self.sha256[:12]}"
         )
+
+    def _of(self) -> str:
+        return "" if self.samples == self.drawn else f" of {self.drawn} samples"
 
 
 def quality(
@@ -115,18 +122,20 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
     bins = _require_images(data, len(samples))
     check_shape(samples, data.shape, "samples")
     check_integers(samples, bins, name="samples")
-    count, white = len(samples), bins - 1
-    drawn = features(samples.float() / white)
+    white = bins - 1
+    others = torch.cat([_some(part, len(samples)) for part in (data.validation, data.train)])
+    count = min(len(samples), len(others))
+    drawn = features(samples[:count].float() / white)
     real = features(_some(data.test, count).float() / white)
-    others = torch.cat([_some(data.validation, count), _some(data.train, count)])[:count]
     return Quality(
         name=name,
         frechet=frechet_distance(drawn, real),
-        zero=frechet_distance(features(others.float() / white), real),
+        zero=frechet_distance(features(others[:count].float() / white), real),
         extrapolated=extrapolated_distance(drawn, real) if _halves(drawn, real) else float("nan"),
         classes=class_score(drawn),
         real_classes=class_score(real),
         samples=count,
+        drawn=len(samples),
         real=len(real),
         sha256=SHA256,
     )
@@ -139,9 +148,10 @@ def _require_images(data: Dataset, count: int) -> int:
             f"got {data.name} with bins=None; expected integer images; the network of features sees "
             "gray levels in [0, 1] and needs to know which level is white"
         )
+    others = len(data.validation) + len(data.train)
     require(
-        min(count, len(data.test)) > DIMS,
-        f"{count} samples and {len(data.test)} test images",
+        min(count, len(data.test), others) > DIMS,
+        f"{count} samples and {len(data.test)} test images (and {others} other ones)",
         f"at least {DIMS + 1} of each, and better ten times as many",
         "draw more samples: the covariance of few rows is singular, and its distance idle",
     )
