@@ -9,29 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+
 from genmod.checks import require
 from genmod.shapes import size
 from genmod.types import Shape
 
-COPIES = 64
-"""Numbers that a network holds for each entry of an event while it runs without gradients."""
-MOST = 8192
-"""Rows of a chunk at most: more are no faster."""
+COPIES = 200
+"""How many tensors of an event's size a network holds at once, as a rule (a U-Net of width 32)."""
+LARGEST = 8192
+"""Rows at most, however small an event is."""
 
-_limit: ContextVar[int] = ContextVar("limit", default=2**27)
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
 
 @contextmanager
 def memory_limit(size: int) -> Iterator[None]:
-    """Inside this block, a chunk is planned to take about so many bytes; 128 MiB without it.
+    """Inside this block, a chunk is planned to take about ``size`` bytes.
 
-    >>> with memory_limit(2**24):
-    ...     rows_per_chunk((3, 32, 32))
-    16
-    >>> rows_per_chunk((3, 32, 32))
-    128
+    Without it, 64 MB on a CPU, whose caches are small, and 2 GB elsewhere.
+
+    >>> with memory_limit(16 << 20):
+    ...     rows_per_chunk((1, 8, 8))
+    256
     """
-    require(size >= 1, f"size={size}", "a positive number of bytes", "pass 2**27 for 128 MiB")
+    require(size >= 1, f"size={size}", "a positive number of bytes", "pass 64 << 20 for 64 MB")
     token = _limit.set(size)
     try:
         yield
@@ -40,29 +42,34 @@ def memory_limit(size: int) -> Iterator[None]:
 
 
 def rows_per_chunk(
-    event_shape: Shape, copies: int = COPIES, *, batch_size: int | None = None
+    shape: Shape,
+    device: torch.device | None = None,
+    *,
+    copies: int = COPIES,
+    batch_size: int | None = None,
 ) -> int:
-    """How many rows of an event shape are computed together: a power of two, at least 1.
+    """How many events of a shape are computed together: a power of two, so that chunks fill blocks of noise.
 
     Args:
-        event_shape: of one row.
-        copies: 4-byte numbers held for each entry of a row: channels of a network, or the values of
-            integer data where all their masses are computed.
-        batch_size: the user's own number of rows, which is then returned as it is.
+        shape: of one event.
+        device: where they are computed; the CPU by default.
+        copies: how many tensors of an event's size are held at once.
+        batch_size: the user's own number of rows, which is then returned.
 
     Raises:
         ValueError: a batch size below 1.
 
-    >>> rows_per_chunk((1, 8, 8)), rows_per_chunk((1, 28, 28)), rows_per_chunk((5,), batch_size=3)
-    (8192, 512, 3)
+    >>> rows_per_chunk((1, 8, 8)), rows_per_chunk((3, 32, 32)), rows_per_chunk((5,), batch_size=3)
+    (1024, 16, 3)
     """
     if batch_size is not None:
-        require(
-            batch_size >= 1, f"batch_size={batch_size}", "at least 1", "leave it out to let it fit"
-        )
+        require(batch_size >= 1, f"batch_size={batch_size}", "at least 1", "leave it out")
         return int(batch_size)
-    fit = _limit.get() // (4 * copies * size(event_shape))
-    return min(MOST, 1 << max(fit, 1).bit_length() - 1)
+    budget = _limit.get()
+    if budget is None:
+        budget = 64 << 20 if device is None or device.type == "cpu" else 2 << 30
+    fit = max(1, min(LARGEST, budget // (4 * copies * size(shape))))
+    return 1 << fit.bit_length() - 1
 
 
 def chunks(rows: int, most: int) -> list[slice]:

@@ -18,6 +18,7 @@ from genmod.random.noise import normal_like as normal_like
 from genmod.random.noise import replayable as replayable
 from genmod.random.noise import stratified as stratified
 from genmod.random.noise import uniform as uniform
+from genmod.random.streams import BLOCK as BLOCK
 from genmod.random.streams import keyed as keyed
 from genmod.random.streams import mix as mix
 from genmod.random.streams import seeded as seeded

@@ -1,4 +1,4 @@
-"""One call: how samples of a model look beside real images, with the zero of the scale told along."""
+"""How samples of a model look beside real images, with the zero of the scale."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import check_integers, check_shape, require
+from genmod.chunks import chunks, rows_per_chunk
 from genmod.data import Dataset
+from genmod.evaluation.batching import evaluating
 from genmod.evaluation.perception.network import DIMS, SHA256, features
 from genmod.evaluation.perception.scores import (
     class_score,
     extrapolated_distance,
     frechet_distance,
 )
-from genmod.evaluation.scoring import BATCH, evaluating
 from genmod.model import LatentModel
+from genmod.nn import check_context
+from genmod.spec import as_tensor
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ def quality(
     model: LatentModel,
     data: Dataset,
     n: int = 2000,
-    context: Tensor | None = None,
+    context: object = None,
     *,
     seed: int = 0,
+    batch_size: int | None = None,
     name: str | None = None,
 ) -> Quality:
     """Draw samples and compare how they look with a data set's test images.
@@ -83,28 +87,33 @@ def quality(
         model: any model of gray images, one that can sample.
         data: integer images ``(1, H, W)``.
         n: how many samples; at most as many test images stand beside them.
-        context: what the model is told beside each sample, ``(n, ...)``.
+        context: what the model is conditioned on, ``(n, ...)``.
         seed: the key of the noise.
+        batch_size: samples drawn together; by default as many as fit.
         name: what the result calls them; the model's class by default.
 
     Raises:
         ValueError: a model that cannot sample; data that are no gray images of integers; too few
             images for a covariance of 64 features.
     """
+    _require_images(data, n)
+    given = None if context is None else as_tensor(context, "context")
     require(
-        context is None or len(context) == n,
-        f"{0 if context is None else len(context)} rows of context for n={n}",
+        given is None or len(given) == n,
+        f"{0 if given is None else len(given)} rows of context for n={n}",
         "one row a sample",
         "repeat the classes until there are n",
     )
-    _require_images(data, n)
-    drawn = []
+    check_context(model, given)
+
+    def run(rows: slice) -> Tensor:
+        told = None if given is None else given[rows].to(model.device)
+        return model.sample(rows.stop - rows.start, told).cpu()
+
+    size = min(random.BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
     with evaluating(model):
-        for start in range(0, n, BATCH):
-            rows = slice(start, min(start + BATCH, n))
-            told = None if context is None else context[rows].to(model.prior.anchor.device)
-            with random.keyed(seed, start=start, block=BATCH):
-                drawn.append(model.sample(rows.stop - start, told).cpu())
+        pieces = chunks(n, size)
+        drawn = list(random.by_rows(pieces, lambda rows: random.keyed(seed, ids=_range(rows)), run))
     return quality_of(torch.cat(drawn), data, name=name or type(model).__name__)
 
 
@@ -156,6 +165,10 @@ def _require_images(data: Dataset, count: int) -> int:
         "draw more samples: the covariance of few rows is singular, and its distance idle",
     )
     return data.bins
+
+
+def _range(rows: slice) -> Tensor:
+    return torch.arange(rows.start, rows.stop)
 
 
 def _some(images: Tensor, count: int) -> Tensor:
