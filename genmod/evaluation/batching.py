@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
+from genmod.arrays import as_tensor
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.nn import check_context
-from genmod.spec import DataSpec, as_tensor
+from genmod.spec import DataSpec
 
 T = TypeVar("T")
 Ids = Tensor | Sequence[int] | None
@@ -165,10 +166,8 @@ def in_chunks(
     Returns:
         What ``run`` returned, in the order of the ids: chunk after chunk.
     """
-    device, size = (
-        model.device,
-        rows_per_chunk(tuple(rows.x.shape[1:]), copies, batch_size=batch_size),
-    )
+    device, shape = model.device, tuple(rows.x.shape[1:])
+    size = rows_per_chunk(shape, device, copies=copies, batch_size=batch_size)
     if batch_size is None:
         size = min(size, random.BLOCK)
 

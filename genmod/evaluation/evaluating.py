@@ -108,7 +108,8 @@ def evaluate(
     }
     values = torch.stack([each.value for each in runs])
     source = Rows.of(model, data, context, ids=ids).data
-    entropy = None if source is None or scores.stamp is Stamp.NONE else source.entropy
+    entropy = None if source is None else source.entropy
+    proper = scores.stamp is not Stamp.NONE
     return Report(
         name=name or type(model).__name__,
         value=Estimate.of(values.mean(0)),
@@ -125,20 +126,32 @@ def evaluate(
         seconds=seconds,
         scores=scores,
         entropy_floor=None if entropy is None else float(entropy.mean()),
-        structural=structural(values.mean(0), entropy),
+        structural=structural(values.mean(0), entropy) if proper else None,
         remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
     )
 
 
 def evidence(weights: Tensor, measure: Measure) -> tuple[Estimate, Estimate]:
-    """The floor and the ceiling of :attr:`Report.interval`, from importance log-weights ``(N, K)``."""
-    first, second = (_log_mean(half) for half in weights.chunk(2, 1))
-    ceiling = [low + (other - low).exp() - 1 for low, other in ((first, second), (second, first))]
-    high = Estimate.of((ceiling[0] + ceiling[1]) / 2)
+    """The floor and the ceiling of :attr:`Report.interval`, from importance log-weights ``(N, K)``.
+
+    Where a single draw makes up most of the ceiling its mean cannot be estimated: it is vacuous then, 0 for
+    a mass and infinite for a density.
+    """
+    halves = weights.chunk(2, 1)
+    floors = [_log_mean(half) for half in halves]
+    ratios = [
+        (half - floor[:, None]).exp() for half, floor in zip(halves, reversed(floors), strict=True)
+    ]
+    ceilings = [
+        floor + ratio.mean(1) - 1 for floor, ratio in zip(reversed(floors), ratios, strict=True)
+    ]
+    low, high = (Estimate.of((a + b) / 2) for a, b in (floors, ceilings))
+    draws = torch.cat(ratios)
+    heavy = not float(draws.max()) <= float(draws.sum()) / 2
     if measure is Measure.MASS:
         # The mean alone: cutting each row at 0 would leave only the rows that err to one side.
-        high = Estimate(min(high.mean, 0.0), high.error)
-    return Estimate.of((first + second) / 2), high
+        return low, Estimate(0.0, 0.0) if heavy or high.mean > 0 else high
+    return low, Estimate(math.inf, math.inf) if heavy else high
 
 
 def _log_mean(weights: Tensor) -> Tensor:

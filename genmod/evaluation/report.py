@@ -212,8 +212,10 @@ class Report:
                 "" if weighted is None else _in_bits(weighted),
             ))  # fmt: skip
         if self.evidence is not None:
-            lines += [("interval: floor", str(self.evidence[0]), "")]
-            lines += [("interval: ceiling", str(self.evidence[1]), "")]
+            floor, ceiling = self.evidence
+            vacuous = ceiling.mean == 0 or math.isinf(ceiling.mean)
+            lines.append(("interval: floor", str(floor), ""))
+            lines.append(("interval: ceiling", "vacuous" if vacuous else str(ceiling), ""))
         if self.structural is not None:
             lines.append(("above the data's entropy", str(self.structural), ""))
         return lines

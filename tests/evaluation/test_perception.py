@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from genmod.data import Dataset, dataset, digits
-from genmod.evaluation import (
+from genmod.evaluation import features, frechet_distance, quality, quality_of
+from genmod.evaluation.perception import (
+    SHA256,
     class_score,
     extrapolated_distance,
-    features,
-    frechet_distance,
-    quality,
-    quality_of,
+    network,
 )
-from genmod.evaluation.perception import SHA256, network
 from genmod.evaluation.perception.network import CLASSES, DIMS, class_log_probs, resized
 from genmod.evaluation.perception.training import place, train, write
 from genmod.models import VAE, Diffusion

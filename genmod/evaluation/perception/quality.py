@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.arrays import as_tensor
 from genmod.checks import check_integers, check_shape, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.data import Dataset
@@ -20,7 +21,6 @@ from genmod.evaluation.perception.scores import (
 )
 from genmod.model import LatentModel
 from genmod.nn import check_context
-from genmod.spec import as_tensor
 
 
 @dataclass(frozen=True)
