@@ -50,7 +50,7 @@ def constant_noise(event: Tensor) -> Iterator[None]:
     ) -> Tensor:
         return event.to(dtype=dtype, device=device).expand(shape)
 
-    with patch.object(random, "normal", normal), patch.object(random.noise, "normal", normal):
+    with patch.object(random, "normal", normal):
         yield
 
 
