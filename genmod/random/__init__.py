@@ -47,7 +47,7 @@ def normal(
 ) -> Tensor:
     """Standard normal noise; the first dimension counts the rows of the batch."""
     place = torch.device(device or "cpu")
-    return _rows(shape, place, lambda s, g: torch.randn(s, generator=g, dtype=dtype, device=place))
+    return _rows(shape, place, _drawing(torch.randn, dtype, place))
 
 
 def uniform(
@@ -57,7 +57,17 @@ def uniform(
 ) -> Tensor:
     """Uniform noise in [0, 1); the first dimension counts the rows of the batch."""
     place = torch.device(device or "cpu")
-    return _rows(shape, place, lambda s, g: torch.rand(s, generator=g, dtype=dtype, device=place))
+    return _rows(shape, place, _drawing(torch.rand, dtype, place))
+
+
+@lru_cache(maxsize=32)
+def _drawing(kind: Callable[..., Tensor], dtype: torch.dtype | None, device: torch.device) -> Draw:
+    """One function for each kind of noise, so that what is known of it is known by its name."""
+
+    def drawn(shape: Shape, generator: torch.Generator | None) -> Tensor:
+        return kind(shape, generator=generator, dtype=dtype, device=device)
+
+    return drawn
 
 
 def normal_like(batch: Tensor) -> Tensor:
@@ -78,20 +88,22 @@ def stratified(
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
     place = torch.device(device or "cpu")
-    offset = _rows((rows,), place, partial(_shifted_comb, dtype=dtype, device=place))
+    offset = _rows((rows,), place, _shifting(dtype, place))
     comb = torch.arange(draws, dtype=dtype, device=place)
     # In float32, (j + o) / n can round up to 1, which is outside the cover.
     below_one = 1 - torch.finfo(dtype).eps
     return ((comb + offset[:, None]) / draws).clamp(max=below_one)
 
 
-def _shifted_comb(
-    shape: Shape, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """``(u + r_i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
-    start = torch.rand(1, generator=generator, dtype=dtype, device=device)
-    comb = _ranks(shape[0], device).to(dtype) / shape[0]
-    return (start + comb).remainder(1.0)
+@lru_cache(maxsize=32)
+def _shifting(dtype: torch.dtype, device: torch.device) -> Draw:
+    def shifted_comb(shape: Shape, generator: torch.Generator | None) -> Tensor:
+        """``(u + r_i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
+        start = torch.rand(1, generator=generator, dtype=dtype, device=device)
+        comb = _ranks(shape[0], device).to(dtype) / shape[0]
+        return (start + comb).remainder(1.0)
+
+    return shifted_comb
 
 
 @lru_cache(maxsize=16)

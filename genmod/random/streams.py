@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import TracebackType
 from typing import SupportsIndex
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.random.torch_draws import TorchDraws, torch_from
+from genmod.shapes import size
 from genmod.types import Shape
 
 BLOCK = 256
@@ -40,16 +43,13 @@ class Stream:
         self.calls += 1
         if self.block is None:
             return draw(shape, self._generator(device, 0))
-        if self.ids is not None:
-            return self._of_ids(shape, device, draw, self.block, self.ids)
-        first, last = self.start // self.block, -(-(self.start + shape[0]) // self.block)
-        whole = (self.block, *shape[1:])
-        drawn = [draw(whole, self._generator(device, block)) for block in range(first, last)]
-        offset = self.start - first * self.block
-        return _part(torch.cat(drawn), slice(offset, offset + shape[0]))
+        ids = self.ids
+        if ids is None:
+            ids = torch.arange(self.start, self.start + shape[0])
+        return self._of_ids(shape, device, draw, self.block, ids)
 
     def _of_ids(
-        self, shape: Shape, device: torch.device, draw: Draw, size: int, ids: Tensor
+        self, shape: Shape, device: torch.device, draw: Draw, together: int, ids: Tensor
     ) -> Tensor:
         """The rows with the given ids; several draws of each row lie one batch apart."""
         draws = shape[0] // max(len(ids), 1)
@@ -59,13 +59,15 @@ class Stream:
             "one id for each row",
             "pass as many ids as the batch has rows",
         )
-        block, offset = ids // size, ids % size
+        block, offset = ids // together, ids % together
         pieces, places = [], []
         for index in block.unique().tolist():
             place = (block == index).nonzero().flatten()
+            wanted = offset[place]
+            part = _leading(int(wanted.max()) + 1, (together, *shape[1:]), device, draw)
             for copy in range(draws):
-                whole = draw((size, *shape[1:]), self._generator(device, index, copy))
-                pieces.append(whole[offset[place].to(device)])
+                drawn = draw(part, self._generator(device, index, copy))
+                pieces.append(drawn[wanted.to(device)])
                 places.append(place + copy * len(ids))
         if len(pieces) == 1:
             return pieces[0]
@@ -254,7 +256,23 @@ class seeded:  # noqa: N801  a context manager, like keyed
         own.__exit__(None, None, None)
 
 
-def _part(whole: Tensor, rows: slice) -> Tensor:
-    """Some rows; copied where a view would keep a much larger block alive."""
-    part = whole[rows]
-    return part.clone() if 2 * len(part) <= len(whole) else part
+def _leading(rows: int, block: Shape, device: torch.device, draw: Draw) -> Shape:
+    """The part of a block that has to be drawn for its first rows: all of it, or whole runs of 16 numbers.
+
+    On a CPU torch fills a tensor from its beginning, 16 normal numbers at a time, so that a shorter
+    tensor holds the beginning of a longer one. This is not documented, so it is tried out first.
+    """
+    numbers = size(block[1:])
+    step = 16 // math.gcd(16, numbers)
+    short = (min(block[0], -(-rows // step) * step), *block[1:])
+    if device.type != "cpu" or short == block or size(block) % 16 or not _from_the_beginning(draw):
+        return block
+    return short
+
+
+@lru_cache(maxsize=32)
+def _from_the_beginning(draw: Draw) -> bool:
+    """Whether shorter draws are the beginning of longer ones, so that the rest may be left out."""
+    longest = draw((4096,), torch.Generator().manual_seed(7))
+    shorter = (draw((n,), torch.Generator().manual_seed(7)) for n in (16, 48, 2048))
+    return all(torch.equal(part, longest[: len(part)]) for part in shorter)
