@@ -48,7 +48,7 @@ def rows_per_chunk(
     copies: int = COPIES,
     batch_size: int | None = None,
 ) -> int:
-    """How many events of a shape are computed together: a power of two, so that chunks fill blocks of noise.
+    """How many events of a shape are computed together: a power of two, to fill blocks of noise.
 
     Args:
         shape: of one event.

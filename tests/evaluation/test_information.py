@@ -9,7 +9,6 @@ import math
 
 import pytest
 import torch
-from genmod.spec import Bins
 from scipy.stats import norm
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from genmod.evaluation import GaussianTail, IntegerTail, NoTail, evaluate, immse
 from genmod.evaluation.information import PILOT
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
+from genmod.spec import Bins
 from tests.oracles import MILD, Bent, VarianceExploding, bent, correlated, exact_diffusion, real
 from tests.statistics import MAX_Z, assert_mean
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from genmod.spec import Bins
 from torch import Tensor, nn
 
 from genmod import random
@@ -12,6 +11,7 @@ from genmod.decoders import CategoricalDecoder
 from genmod.evaluation import refinement
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
+from genmod.spec import Bins
 
 
 class Constant(nn.Module):
