@@ -52,7 +52,7 @@ class Autoencoder(LatentModel):
         if encoder is None:
             event = event_shape(shape, "encoder")
             kind = resolve_networks(networks, event, width, depth, dropout)
-            encoder = DiracEncoder(kind.between(event, code), code, bins)
+            encoder = DiracEncoder(kind.build(event, code), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
             kind = resolve_networks(networks, event, width, depth, dropout)

@@ -99,7 +99,7 @@ def multiply_channels(shape: Shape, count: int) -> Shape:
 def default_decoder(networks: Networks, code: Shape, shape: Shape, bins: int | None) -> Decoder:
     """The customary likelihood for this kind of data, on these networks."""
     return likelihood(
-        lambda outputs: networks.between(code, multiply_channels(shape, outputs // size(shape))),
+        lambda outputs: networks.build(code, multiply_channels(shape, outputs // size(shape))),
         shape,
         bins,
     )

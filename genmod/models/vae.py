@@ -64,7 +64,7 @@ class VAE(LatentModel):
         if encoder is None:
             event = event_shape(shape, "encoder")
             kind = resolve_networks(networks, event, width, depth, dropout, condition)
-            encoder = GaussianEncoder(kind.between(event, multiply_channels(code, 2)), code, bins)
+            encoder = GaussianEncoder(kind.build(event, multiply_channels(code, 2)), code, bins)
         if decoder is None:
             event = event_shape(shape, "decoder")
             kind = resolve_networks(networks, event, width, depth, dropout, condition)
