@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import pytest
 import torch
@@ -185,3 +186,46 @@ def test_checks_of_values_pass_where_values_cannot_be_read() -> None:
     torch.testing.assert_close(compiled(x), 2 * x, equal_nan=True)
     with pytest.raises(ValueError, match="NaN"):
         torch.func.grad(lambda row: checked(row).sum())(x)
+
+
+class Color(Enum):
+    RED = "red"
+    LIGHT_BLUE = "light-blue"
+
+
+class Part:
+    pass
+
+
+class Wheel(Part):
+    pass
+
+
+def test_a_choice_is_taken_by_name_or_by_member() -> None:
+    assert checks.choice(Color, "red") is Color.RED
+    assert checks.choice(Color, Color.LIGHT_BLUE) is Color.LIGHT_BLUE
+    for value, why in (
+        ("rad", r"got color='rad'; expected one of 'red', 'light-blue'; did you mean 'red'\?"),
+        ("LIGHT_BLUE", r"did you mean 'light-blue'\?"),
+        (3, "choose one of these"),
+        (None, "got color=None"),
+        (Color, "got color=<enum"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            checks.choice(Color, value)
+    assert checks.one_of(["vae", "hvae"], "vae", "model") == "vae"
+    with pytest.raises(ValueError, match=r"got model='vea'.*did you mean 'vae'\?"):
+        checks.one_of(["vae", "hvae"], "vea", "model")
+
+
+def test_an_instance_is_wanted_not_its_class_nor_its_name() -> None:
+    wheel = Wheel()
+    assert checks.instance(wheel, Part, "part") is wheel
+    for value, why in (
+        (Wheel, r"got part=Wheel, a class; expected an instance of Part; call it: Wheel\(\.\.\.\)"),
+        ("weel", r"got part='weel'; expected an instance of Part; did you mean Wheel\(\)\?"),
+        (int, "got part=int, a class; .*pass an instance"),
+        (3, "got part of type int"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            checks.instance(value, Part, "part")

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence, register_kl
 
 from genmod.distributions.base import Factorized, is_factorized
-from genmod.elbo import Kind, Rate
-from genmod.shapes import event_sum, units
+from genmod.elbo import Kind, Rate, Stamp
+from genmod.shapes import event_sum
 
 _PER_DIM: dict[tuple[type, type], Callable[..., Tensor]] = {}
 
@@ -60,13 +60,14 @@ def closed_kl(q: Distribution, p: Distribution) -> Tensor:
     return kl_divergence(q, p)
 
 
-def rate(q: Distribution, p: Distribution, z: Tensor) -> Rate:
+def rate(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
     """The closed KL of ``q`` from ``p`` if this pair of laws has one, else the log-ratio at ``z``.
 
     Args:
         q: the posterior, one row a sample.
         p: the prior; its batch may be empty (the same law for each row).
         z: a draw from ``q``, used where there is no closed form.
+        claim: what a bound with this rate in it may be called; the prior decides.
 
     Returns:
         A rate of one level, with its nats per dimension where both laws factorize.
@@ -74,21 +75,39 @@ def rate(q: Distribution, p: Distribution, z: Tensor) -> Rate:
     closed = _PER_DIM.get((_law_type(q) or type(q), _law_type(p) or type(p)))
     if closed is not None:
         each = closed(q, p)
-        return Rate.single(event_sum(each), Kind.ANALYTIC, units(each))
+        return Rate.single(event_sum(each), Kind.ANALYTIC, claim, each.flatten(1))
     try:
         nats = closed_kl(q, p)
     except NotImplementedError:
-        return log_ratio(q, p, z)
-    return Rate.single(nats.expand(len(z)), Kind.ANALYTIC)
+        return log_ratio(q, p, z, claim)
+    return Rate.single(nats.expand(len(z)), Kind.ANALYTIC, claim)
 
 
-def log_ratio(q: Distribution, p: Distribution, z: Tensor) -> Rate:
-    """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both laws factorize."""
+def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
+    """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both laws factorize.
+
+    Raises:
+        ValueError: in training, a prior whose log-density carries no gradient to ``z``: the encoder would
+            then be trained on ``log q`` alone, without limit.
+    """
     if is_factorized(q) and is_factorized(p):
         assert isinstance(q, Factorized) and isinstance(p, Factorized)  # noqa: PT018 - for the type checker
-        each = q.elementwise(z) - p.elementwise(z)
-        return Rate.single(event_sum(each), Kind.MONTE_CARLO, units(each))
-    return Rate.single(q.log_prob(z) - p.log_prob(z), Kind.MONTE_CARLO)
+        paid, priced = q.elementwise(z), p.elementwise(z)
+        _check_gradient(p, z, priced)
+        each = paid - priced
+        return Rate.single(event_sum(each), Kind.MONTE_CARLO, claim, each.flatten(1))
+    priced = p.log_prob(z)
+    _check_gradient(p, z, priced)
+    return Rate.single(q.log_prob(z) - priced, Kind.MONTE_CARLO, claim)
+
+
+def _check_gradient(p: Distribution, z: Tensor, log_prob: Tensor) -> None:
+    if torch.is_grad_enabled() and z.requires_grad and not log_prob.requires_grad:
+        raise ValueError(
+            f"got a prior law {type(p).__name__} whose log_prob carries no gradient to z; expected one "
+            "that does, because the encoder learns through it; compute log_prob from z without "
+            "no_grad() or detach(), or score the model without gradients (torch.no_grad())"
+        )
 
 
 def _law_type(law: Distribution) -> type[Distribution] | None:

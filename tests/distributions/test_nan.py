@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.bins import Bins
 from genmod.checks import trusted
 from genmod.distributions import (
     Bernoulli,
@@ -19,6 +18,7 @@ from genmod.distributions import (
     DiscretizedNormal,
     Factorized,
 )
+from genmod.spec import Bins
 
 NONE = torch.zeros(3, 2)
 BINS = Bins(5)
