@@ -77,7 +77,7 @@ class Sampling:
                 "diffusion; sample it as it is, sample(n)"
             )
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
-        sampler = (self.sampler or prior.chain).complete(prior.denoiser, prior.schedule)
+        sampler = (self.sampler or prior.chain).bind_missing(prior.denoiser, prior.schedule)
         return self._states(prior, sampler, n, context)
 
     def _states(
