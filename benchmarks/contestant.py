@@ -11,7 +11,6 @@ from peers import Entrant
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.decoders import DiscretizedLogisticDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned
 from genmod.denoisers.base import scales_of
@@ -19,6 +18,7 @@ from genmod.diffusion import LastStepDecoder
 from genmod.evaluation.scoring import evaluating
 from genmod.models import Diffusion
 from genmod.schedules import LinearBeta, Table
+from genmod.spec import Bins
 from genmod.training import fit_scale
 from genmod.training.batches import Batches
 

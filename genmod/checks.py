@@ -6,14 +6,24 @@ GPU wait), so a caller that has checked a data set once may run inside :func:`tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.types import Shape
+
+E = TypeVar("E", bound=Enum)
+T = TypeVar("T")
+
+_NARROWLY_SUPPORTED = (torch.uint16, torch.uint32, torch.uint64)
+"""Types that torch can store, but not compare."""
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
 
@@ -76,7 +86,8 @@ def check_integers(x: Tensor, bins: int, observed: Tensor | None = None, name: s
     check_real(x, observed, name)
     if is_trusted():
         return
-    seen = x if observed is None else x[observed]
+    wide = x.to(torch.int64) if x.dtype in _NARROWLY_SUPPORTED else x
+    seen = wide if observed is None else wide[observed]
     if seen.is_floating_point():
         fractions = int((seen != seen.round()).sum())
         require(
@@ -110,3 +121,131 @@ def check_positive(value: float, name: str) -> None:
     require(
         0 < value < float("inf"), f"{name}={value}", "a positive finite number", f"change {name}"
     )
+
+
+def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
+    """Require a law of batch shape ``(rows,)`` and event shape ``shape``, so that log p is ``(rows,)``.
+
+    Without it, a law that lacks ``Independent`` gives one number an entry, and torch broadcasts
+    ``(rows,)`` against ``(rows, D)`` without an error where the sizes happen to fit.
+
+    Args:
+        law: the distribution that a part returned.
+        rows: how many samples the batch has.
+        shape: the event shape of one sample.
+        name: the law's name in the message, such as ``"the decoder's law"``.
+        shared: whether one law for all rows, of batch shape ``()``, is accepted too: for priors.
+
+    Raises:
+        ValueError: another batch shape or event shape, or an object that is no distribution.
+
+    >>> plain = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
+    >>> check_law(plain, 3, (2,), "the law")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: got the law with batch shape (3, 2) and event shape (); ...
+    """
+    if not isinstance(law, Distribution):
+        raise ValueError(
+            f"got {name} of type {type(law).__name__}; expected a torch.distributions.Distribution; "
+            "return a distribution over one event a row"
+        )
+    batch, event = law.batch_shape, law.event_shape
+    if event == shape and (batch == (rows,) or (shared and batch == ())):
+        return
+    expected = f"({rows},)" + (" or ()" if shared else "")
+    raise ValueError(
+        f"got {name} with batch shape {tuple(batch)} and event shape {tuple(event)}; expected batch "
+        f"shape {expected} and event shape {tuple(shape)}; {_law_advice(law, rows, shape, shared)}"
+    )
+
+
+def _law_advice(law: Distribution, rows: int, shape: Shape, shared: bool) -> str:
+    """What makes the law one of ``rows`` events of shape ``shape``."""
+    missing = len(shape) - len(law.event_shape)
+    whole = tuple(law.batch_shape) + tuple(law.event_shape)
+    wanted = {(rows, *shape)} | ({tuple(shape)} if shared else set())
+    if missing > 0 and whole in wanted:
+        return f"wrap it: torch.distributions.Independent(law, {missing})"
+    return (
+        "give its parameters one row a sample, and wrap the event's dimensions in "
+        f"torch.distributions.Independent(law, {len(shape)}) where the law treats them one by one"
+    )
+
+
+def choice(kind: type[E], value: object, name: str | None = None) -> E:
+    """A member of an enumeration, from itself or from its name.
+
+    Args:
+        kind: an enumeration whose values are strings.
+        value: a member, or its value.
+        name: what messages call the setting; the enumeration's name by default.
+
+    Raises:
+        ValueError: anything else; the message suggests the nearest value.
+    """
+    if isinstance(value, kind):
+        return value
+    names = [str(member.value) for member in kind]
+    if isinstance(value, str) and value in names:
+        return kind(value)
+    label = kind.__name__.lower() if name is None else name
+    raise ValueError(
+        f"got {label}={value!r}; expected one of {', '.join(map(repr, names))}; "
+        f"{_suggestion(value, names)}"
+    )
+
+
+def one_of(names: Iterable[str], value: str, name: str) -> str:
+    """A string from a list of names; anything else is refused, suggesting the nearest."""
+    known = list(names)
+    if value in known:
+        return value
+    raise ValueError(
+        f"got {name}={value!r}; expected one of {', '.join(map(repr, known))}; "
+        f"{_suggestion(value, known)}"
+    )
+
+
+def instance(value: object, kind: type[T], name: str) -> T:
+    """An object of a class; refuses the class itself, a name, and anything else.
+
+    Args:
+        value: what was given.
+        kind: the class that its class must be derived from.
+        name: what messages call the setting.
+
+    Raises:
+        ValueError: with the class to build, where a class or its name was given.
+    """
+    if isinstance(value, kind):
+        return value
+    expected = f"an instance of {kind.__name__}"
+    if isinstance(value, type):
+        advice = (
+            f"call it: {value.__name__}(...)" if issubclass(value, kind) else f"pass {expected}"
+        )
+        raise ValueError(f"got {name}={value.__name__}, a class; expected {expected}; {advice}")
+    got = (
+        f"{name}={value!r}" if isinstance(value, str) else f"{name} of type {type(value).__name__}"
+    )
+    advice = f"pass {expected}"
+    if isinstance(value, str):
+        found = {each.__name__.lower(): each.__name__ for each in _subclasses(kind)}
+        near = difflib.get_close_matches(value.lower(), found, 1)
+        advice = f"did you mean {found[near[0]]}()?" if near else advice
+    raise ValueError(f"got {got}; expected {expected}; {advice}")
+
+
+def _suggestion(value: object, names: list[str]) -> str:
+    """The nearest of some names, or how to spell one."""
+    text = str(value).lower().replace("_", "-").replace(" ", "-")
+    near = difflib.get_close_matches(text, names, 1)
+    return f"did you mean {near[0]!r}?" if near else "choose one of these"
+
+
+def _subclasses(kind: type[object]) -> Iterator[type[object]]:
+    for each in kind.__subclasses__():
+        if not each.__name__.startswith("_"):
+            yield each
+        yield from _subclasses(each)

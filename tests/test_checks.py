@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 
 from genmod import checks
 from genmod.shapes import event_sum, expand_like, repeat, size, units
@@ -102,3 +104,108 @@ def test_shapes_helpers_agree_with_their_plain_forms() -> None:
     assert torch.equal(repeat(x, 2)[::2], x)
     assert torch.equal(repeat(x, 2)[1::2], x)
     assert repeat(x, 1) is x
+
+
+LAWS = {
+    "rows and events": (Independent(Normal(torch.zeros(3, 2), 1.0), 1), (2,), False),
+    "a matrix's event": (Independent(Normal(torch.zeros(3, 4, 2), 1.0), 2), (4, 2), False),
+    "an event without sides": (Normal(torch.zeros(3), 1.0), (), False),
+    "one law for all rows": (Independent(Normal(torch.zeros(2), 1.0), 1), (2,), True),
+    "a prior with rows": (Independent(Normal(torch.zeros(3, 2), 1.0), 1), (2,), True),
+}
+WRONG_LAWS = {
+    "no Independent": (Normal(torch.zeros(3, 2), 1.0), (2,), False, r"Independent\(law, 1\)"),
+    "no Independent, square": (
+        Normal(torch.zeros(3, 3), 1.0),
+        (3,),
+        False,
+        r"Independent\(law, 1\)",
+    ),
+    "half of the event": (
+        Independent(Normal(torch.zeros(3, 4, 2), 1.0), 1),
+        (4, 2),
+        False,
+        r"wrap it: torch.distributions.Independent\(law, 1\)",
+    ),
+    "a prior without Independent": (Normal(torch.zeros(2), 1.0), (2,), True, "wrap it"),
+    "one row for a batch": (
+        Independent(Normal(torch.zeros(1, 2), 1.0), 1),
+        (2,),
+        False,
+        "one row a sample",
+    ),
+    "a stray dimension": (
+        Independent(Normal(torch.zeros(3, 1, 2), 1.0), 1),
+        (2,),
+        False,
+        r"\(3, 1\)",
+    ),
+    "a shared law where rows are needed": (
+        Independent(Normal(torch.zeros(2), 1.0), 1),
+        (2,),
+        False,
+        r"expected batch shape \(3,\) and",
+    ),
+    "another event": (Independent(Normal(torch.zeros(3, 4), 1.0), 1), (2,), False, "event shape"),
+}
+
+
+@pytest.mark.parametrize("case", LAWS)
+def test_a_law_of_one_event_a_row_passes(case: str) -> None:
+    law, shape, shared = LAWS[case]
+    checks.check_law(law, 3, shape, "the law", shared)
+
+
+@pytest.mark.parametrize("case", WRONG_LAWS)
+def test_a_law_that_broadcasts_to_something_else_is_refused(case: str) -> None:
+    law, shape, shared, message = WRONG_LAWS[case]
+    with pytest.raises(ValueError, match=message):
+        checks.check_law(law, 3, shape, "the law", shared)
+
+
+def test_what_is_no_law_is_refused_by_its_type() -> None:
+    with pytest.raises(ValueError, match="of type Tensor"):
+        checks.check_law(torch.zeros(3), 3, (), "the decoder's law")
+
+
+class Color(Enum):
+    RED = "red"
+    LIGHT_BLUE = "light-blue"
+
+
+class Part:
+    pass
+
+
+class Wheel(Part):
+    pass
+
+
+def test_a_choice_is_taken_by_name_or_by_member() -> None:
+    assert checks.choice(Color, "red") is Color.RED
+    assert checks.choice(Color, Color.LIGHT_BLUE) is Color.LIGHT_BLUE
+    for value, why in (
+        ("rad", r"got color='rad'; expected one of 'red', 'light-blue'; did you mean 'red'\?"),
+        ("LIGHT_BLUE", r"did you mean 'light-blue'\?"),
+        (3, "choose one of these"),
+        (None, "got color=None"),
+        (Color, "got color=<enum"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            checks.choice(Color, value)
+    assert checks.one_of(["vae", "hvae"], "vae", "model") == "vae"
+    with pytest.raises(ValueError, match=r"got model='vea'.*did you mean 'vae'\?"):
+        checks.one_of(["vae", "hvae"], "vea", "model")
+
+
+def test_an_instance_is_wanted_not_its_class_nor_its_name() -> None:
+    wheel = Wheel()
+    assert checks.instance(wheel, Part, "part") is wheel
+    for value, why in (
+        (Wheel, r"got part=Wheel, a class; expected an instance of Part; call it: Wheel\(\.\.\.\)"),
+        ("weel", r"got part='weel'; expected an instance of Part; did you mean Wheel\(\)\?"),
+        (int, "got part=int, a class; .*pass an instance"),
+        (3, "got part of type int"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            checks.instance(value, Part, "part")

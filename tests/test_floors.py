@@ -18,7 +18,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
-    {"types", "shapes", "checks", "random", "bins", "nn", "visits", "version"},  # ground
+    {
+        "types",
+        "shapes",
+        "checks",
+        "random",
+        "spec",
+        "arrays",
+        "files",
+        "nn",
+        "visits",
+        "version",
+    },  # ground
     {"elbo", "gaussian"},  # the bound's words need no density
     {"distributions"},  # rates of pairs of densities
     {"schedules", "denoisers", "encoders", "decoders", "prior", "priors", "samplers", "model"}

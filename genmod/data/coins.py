@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.checks import check_integers
+from genmod.spec import Bins
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@ r"""Densities integrated over the bins of integer data: exact masses that sum to
 
 .. math:: P(k) = F\!\left(\frac{b_k - \mu}{s}\right) - F\!\left(\frac{a_k - \mu}{s}\right)
 
-with the bin :math:`[a_k, b_k]` of :class:`genmod.bins.Bins`; the first and last reach to infinity.
+with the bin :math:`[a_k, b_k]` of :class:`genmod.spec.Bins`; the first and last reach to infinity.
 The difference is taken in logarithms from the smaller tail: never a clamp, so masses far in a tail
 are right and have right gradients.
 
@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.distributions.base import Factorized
 from genmod.distributions.logistic import logistic_log_mass
+from genmod.gaussian import log_prob_standard
+from genmod.spec import Bins
 from genmod.types import Sizes
 
 
@@ -94,7 +95,7 @@ class Discretized(Factorized):
         self.refuse_extra(sample_shape)
         with torch.no_grad():
             real = self.location + self.log_scale.exp() * self.standard_sample()
-            return self.bins.level(real)
+            return self.bins.value(real)
 
 
 class DiscretizedLogistic(Discretized):
@@ -157,7 +158,7 @@ def _standard_log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
     thin = torch.where(narrow, width, 1.0)
     square, area = middle.square(), thin.square()
     bend = (square - 1 + (square * (square - 6) + 3) * area / 80) * area / 24
-    density = thin.log() - 0.5 * square - 0.5 * math.log(2 * math.pi) + bend.log1p()
+    density = thin.log() + log_prob_standard(middle) + bend.log1p()
     return torch.where(narrow, density, wide)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genmod.bins import Bins
+from genmod.spec import Bins
 
 _FAR = 1e4
 """Where a logistic has no mass left in any type: an end beyond it is as good as open."""

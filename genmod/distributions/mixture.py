@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.distributions.base import Factorized
 from genmod.distributions.discretized import DiscretizedLogistic
 from genmod.distributions.logistic import logistic_log_mass
+from genmod.spec import Bins
 from genmod.types import Sizes
 
 

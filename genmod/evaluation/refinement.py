@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.checks import require
 from genmod.distributions.base import elementwise
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
 from genmod.shapes import size
+from genmod.spec import Bins
 
 ROWS = 32
 """Samples whose levels are all weighed together: 25 MB for each 256 levels of 28 by 28 pixels."""
@@ -74,9 +74,11 @@ def refinement(model: LatentModel, x: Tensor, seed: int = 0) -> Refinement:
     nats, square = [], []
     with evaluating(model):
         for start in range(0, len(x), ROWS):
-            rows = x[start : start + ROWS].to(model.prior.anchor.device)
+            rows = x[start : start + ROWS].to(model.device)
             with random.keyed(seed, start=start, block=ROWS):
-                state, _ = model.prior.rates(model.encoder(rows), draws=1)
+                state, _ = model.prior.rates(
+                    model.posterior(rows), 1 if model.prior.has_timesteps else None
+                )
             found = _cells(model.decoder(state), rows, bins, widths)
             nats.append(found[0])
             square.append(found[1])

@@ -1,6 +1,6 @@
 r"""A model as a Pyro pair: the program ``p(x, z)`` and its guide ``q(z | x)``.
 
-The program walks :meth:`genmod.prior.Prior.descent`, the guide :meth:`genmod.prior.Prior.levels`:
+The program walks :meth:`genmod.prior.Prior.generate`, the guide :meth:`genmod.prior.Prior.infer`:
 the same paths that the bound and importance weights walk. So path by path
 
 .. math:: \log p(x, z) - \log q(z | x) = \text{our sampled bound at the same } z
@@ -35,7 +35,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, kl_divergence, register_kl
+from torch.distributions import Distribution, constraints, register_kl
 
 try:
     import pyro
@@ -50,6 +50,7 @@ except ImportError as missing:
 
 from genmod import distributions
 from genmod.checks import require
+from genmod.distributions import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.prior import Latent, walk
@@ -114,12 +115,12 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     def generate(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            state = walk(model.prior.descent(len(x), context), lambda step: sites.latent(*step))
+            state = walk(model.prior.generate(len(x), context), lambda step: sites.latent(*step))
             return sites.data(model.decoder(state, context), x)
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            return walk(model.prior.levels(model.encoder(x, context), context), sites.answer)
+            return walk(model.prior.infer(model.posterior(x, context), context), sites.answer)
 
     return PyroPair(generate, infer)
 
@@ -289,4 +290,4 @@ class Adapted(dist.TorchDistribution):
 @register_kl(Adapted, Distribution)
 @register_kl(Adapted, Adapted)
 def _kl_adapted(q: Distribution, p: Distribution) -> Tensor:
-    return kl_divergence(*(law.base if isinstance(law, Adapted) else law for law in (q, p)))
+    return closed_kl(*(law.base if isinstance(law, Adapted) else law for law in (q, p)))

@@ -32,7 +32,7 @@ class PosteriorDenoiser(Denoiser):
         denoiser: of ``x`` given ``z`` alone; guided or not.
         operator: ``A``.
         y: the measurement, ``(B, *outputs)``, one a row, or one row for all. On the scale of the
-            diffusion's real data: integers lie on [-1, 1] (:class:`genmod.bins.Bins`).
+            diffusion's real data: integers lie on [-1, 1] (:class:`genmod.spec.Bins`).
         std: ``s``, of the measurement's noise; zero where it has none.
         iterations: products with the covariance that conjugate gradients may take, a backward pass of
             the network each; as many as ``y`` has entries solve exactly, if the Jacobian is that of an

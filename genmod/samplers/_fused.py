@@ -219,7 +219,7 @@ def _ancestral(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     assert isinstance(sampler, Ancestral)
     fresh = -torch.expm1(-2 * grid.h)
     bridge = _bridges(grid)
-    ratio = sampler.variance.log_std_ratio(bridge, Denoised(bridge.ratio))
+    ratio = sampler.variance.log_std_ratio(bridge, Denoised(bridge.log_sigma_ratio))
     std = grid.sigma[1:] * fresh.sqrt() * ratio.reshape(grid.h.shape).to(grid.h).exp()
     rule = Rule(grid.sigma_ratio * torch.exp(-grid.h), [grid.alpha[1:] * fresh], std)
     return _linear(grid, z, rule)

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from genmod import random
-from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.denoisers import Denoised, Denoiser
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
-from genmod.distributions import Normal
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
-from genmod.shapes import expand_like
-from genmod.types import PerSample, Real
 
 
 class Ancestral(Sampler):
-    """Draw each state from the model's own reverse step.
+    """Draw each state from the reverse step ``p(z_s | z_t)`` (:class:`genmod.diffusion.ReverseProcess`).
+
+    With a model's own variance and times this is the model's generative process.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
@@ -40,11 +40,6 @@ class Ancestral(Sampler):
         super().__init__(denoiser, schedule)
         self.variance = variance or FixedSmall()
 
-    def law(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Normal:
-        """The distribution of the state at ``s`` given the state at ``t > s``."""
-        denoised = denoise(self.denoiser, z_t, self.schedule.at(t), context)
-        return self._law(z_t, denoised, t, s)
-
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
         """A draw of the reverse step's law for each step."""
         for t, s in intervals(times, z):
@@ -53,15 +48,10 @@ class Ancestral(Sampler):
             yield State(s, z, denoised.x_hat)
 
     def draw(self, z_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> Tensor:
-        """A draw of the reverse step's law, given what the denoiser returned for ``z_t``."""
-        law = self._law(z_t, denoised, t, s)
-        return law.mean + law.stddev * random.normal_like(z_t)
-
-    def _law(self, z_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> Normal:
-        bridge = self.schedule.bridge(s.reshape(-1), t.reshape(-1))
-        mean = expand_like(bridge.state, z_t) * z_t + expand_like(bridge.data, z_t) * denoised.x_hat
-        log_std = expand_like(bridge.log_std, z_t) + self.variance.log_std_ratio(bridge, denoised)
-        return Normal(mean, log_std.to(z_t.dtype))
+        """A draw of ``p(z_s | z_t)``, given what the denoiser returned for ``z_t``."""
+        reverse = ReverseProcess(self.denoiser, self.schedule, self.variance)
+        law = reverse.law_given(denoised, z_t, t.reshape(-1), s.reshape(-1))
+        return (law.mean + law.stddev * random.normal_like(z_t)).to(z_t.dtype)
 
     def extra_repr(self) -> str:
         """Its settings."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.checks import require
 from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
@@ -17,6 +16,7 @@ from genmod.diffusion import LastStepDecoder, NoisingPosterior
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
+from genmod.spec import Bins
 
 SCALES = 49
 """Scales that are tried, evenly in their logarithm: steps of about a sixth."""
@@ -53,7 +53,7 @@ def fit_scale(
     0.0078
     """
     decoder, scale, bins = _last_step(model)
-    device = model.prior.anchor.device
+    device = model.device
     x = x.to(device)
     context = None if context is None else context.to(device)
     with evaluating(model):

@@ -16,9 +16,9 @@ from genmod.compare.drawing import Look, chains, latent, look, pictures
 from genmod.compare.figures import FIGURES
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
-from genmod.evaluation import evaluate, find_diffusion, score
+from genmod.evaluation import evaluate, score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, find_diffusion
 from genmod.plots.images import grid
 from genmod.priors import NestedPrior
 from genmod.schedules import Cosine, LinearLogSNR

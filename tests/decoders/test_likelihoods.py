@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod import Measure, decoders, diffusion
-from genmod.bins import Bins
 from genmod.decoders import Decoder, Identity
 from genmod.denoisers import GaussianDenoiser
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
+from genmod.spec import Bins
 from tests.oracles_vae import affine
 
 pytestmark = pytest.mark.usefixtures("float64")

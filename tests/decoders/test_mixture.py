@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from genmod.bins import Bins
 from genmod.decoders import DiscretizedMixtureDecoder
 from genmod.diffusion import NoisingEncoder
 from genmod.schedules import LinearLogSNR, MonotoneNetwork, RectifiedFlow
+from genmod.spec import Bins
 from tests.oracles_vae import affine
 
 pytestmark = pytest.mark.usefixtures("float64")

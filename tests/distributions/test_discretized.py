@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from genmod.bins import Bins
 from genmod.distributions import Discretized, DiscretizedLogistic, DiscretizedNormal
 from genmod.distributions.discretized import log_ndtr
+from genmod.spec import Bins
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -204,7 +204,7 @@ def test_the_mean_is_that_of_the_masses(family: type[Discretized]) -> None:
     torch.testing.assert_close(wide.mean, torch.full((1, 1), 4.0))
     skewed = family(torch.tensor([[0.8]]), torch.tensor(0.1), bins)
     torch.testing.assert_close(skewed.mean, (skewed.masses() * level).sum(-1))
-    assert float(skewed.mean) < float(bins.level(torch.tensor(0.8)))  # the end cuts the tail
+    assert float(skewed.mean) < float(bins.value(torch.tensor(0.8)))  # the end cuts the tail
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from genmod.bins import Bins
 from genmod.distributions.logistic import logistic_log_mass
+from genmod.spec import Bins
 
 BINS = Bins(5)
 X = torch.arange(5).repeat(3)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from genmod import random
-from genmod.bins import Bins
 from genmod.decoders import DiscretizedMixtureDecoder as MixtureDecoder
 from genmod.decoders import Identity
 from genmod.distributions import DiscretizedLogistic, DiscretizedMixture
+from genmod.spec import Bins
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod import diffusion, encoders
-from genmod.bins import Bins
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
+from genmod.spec import Bins
 from tests.oracles_vae import affine
 
 pytestmark = pytest.mark.usefixtures("float64")

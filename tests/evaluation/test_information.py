@@ -12,22 +12,13 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from genmod.bins import Bins
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import (
-    GaussianTail,
-    IntegerTail,
-    NoTail,
-    evaluate,
-    immse,
-    paired,
-    score,
-    with_steps,
-)
+from genmod.evaluation import GaussianTail, IntegerTail, NoTail, evaluate, immse, paired, score
 from genmod.evaluation.information import PILOT, STATES
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
+from genmod.spec import Bins
 from tests.oracles import MILD, Bent, VarianceExploding, bent, correlated, exact_diffusion, real
 from tests.statistics import MAX_Z, assert_mean
 

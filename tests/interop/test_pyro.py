@@ -20,10 +20,10 @@ from torch.distributions import Normal as TorchNormal
 from torch.testing import assert_close
 
 from genmod import distributions, priors
-from genmod.bins import Bins
 from genmod.interop.pyro import Adapted, as_pyro, to_pyro
 from genmod.models import VAE, Autoencoder, Diffusion
 from genmod.priors import NestedPrior
+from genmod.spec import Bins
 from tests.interop.cases import build
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "pyro.md"

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from genmod.bins import Bins
 from genmod.decoders import DiscretizedGaussianDecoder, GlobalScale, Identity
 from genmod.denoisers import DataTarget, Learned
 from genmod.diffusion.last_step import LastStepDecoder
 from genmod.models import VAE, Diffusion
 from genmod.schedules import LinearLogSNR
+from genmod.spec import Bins
 from genmod.training import fit_scale
 from genmod.training.scale import FINEST, SCALES
 

@@ -12,12 +12,13 @@ from genmod import plots, random
 from genmod.compare.drawing.look import Look, on
 from genmod.denoisers import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
-from genmod.evaluation import find_diffusion
 from genmod.model import LatentModel
+from genmod.models import find_diffusion
 from genmod.plots import Row
 from genmod.plots.style import INK
 from genmod.prior import sample_rows
 from genmod.priors import NestedPrior
+from genmod.samplers import Ancestral
 from genmod.schedules import Cosine, Schedule
 from genmod.shapes import expand_like
 
@@ -191,13 +192,15 @@ def _shade(z: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
 
 def _noise(prior: DiffusionPrior, count: int) -> Tensor:
     """The first state of a chain."""
-    _, law = next(prior.descent(count))
+    _, law = next(prior.generate(count))
     return sample_rows(law, count)
 
 
 def _run(model: LatentModel, prior: DiffusionPrior, z: Tensor, times: Tensor) -> Tensor:
     """What the decoder makes of the state that the chain ends in."""
-    return model.decoder(prior.chain.run(z, times)).mean
+    return model.decoder(
+        Ancestral(prior.denoiser, prior.schedule, prior.variance).run(z, times)
+    ).mean
 
 
 def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -208,7 +211,10 @@ def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shown = _times(prior.schedule, times).flip(0)
     with torch.no_grad(), random.keyed(0):
         z = _noise(prior, 1)
-        path = [z, *prior.chain.path(z, times.flip(0))]
+        path = [
+            z,
+            *Ancestral(prior.denoiser, prior.schedule, prior.variance).path(z, times.flip(0)),
+        ]
         states = torch.cat(
             [state for state, t in zip(path, times.flip(0), strict=True) if t in shown]
         )

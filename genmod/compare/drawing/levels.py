@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from genmod import plots
 from genmod.compare.drawing.look import Look
-from genmod.evaluation import find_diffusion
+from genmod.models import find_diffusion, has_diffusion
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 LATENTS = 1000
@@ -47,9 +47,9 @@ def lecture_schedules() -> dict[str, Schedule]:
 def schedules(look: Look) -> Figure:
     """The lecture's schedules, and those that the diffusions use."""
     own = {
-        f"{name}'s own": (look.colors[name], prior.schedule)
+        f"{name}'s own": (look.colors[name], find_diffusion(model).schedule)
         for name, model in look.diffusions.items()
-        if (prior := find_diffusion(model)) is not None
+        if has_diffusion(model)
     }
     shown = {**lecture_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
     clean, noisy = Cosine().log_snr_range()

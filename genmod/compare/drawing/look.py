@@ -12,8 +12,9 @@ from torch import Tensor
 from genmod import plots, random
 from genmod.data import Dataset
 from genmod.diffusion import DiffusionPrior
-from genmod.evaluation import Profile, Refinement, Report, find_diffusion, profile, refinement
+from genmod.evaluation import Profile, Refinement, Report, profile, refinement
 from genmod.model import LatentModel
+from genmod.models import find_diffusion, has_diffusion
 from genmod.prior import Prior
 from genmod.priors import NestedPrior
 
@@ -115,17 +116,16 @@ class Look:
 
 def on(model: LatentModel, x: Tensor) -> Tensor:
     """A batch on the model's device."""
-    return x.to(model.prior.anchor.device)
+    return x.to(model.device)
 
 
 def _has_steps(model: LatentModel) -> bool:
-    prior = find_diffusion(model)
-    return prior is not None and prior.steps != 1
+    return has_diffusion(model) and find_diffusion(model).steps != 1
 
 
 def shortened(model: LatentModel, steps: int) -> LatentModel:
     """The same model, its diffusion (if it has one) run with at most so many latents."""
-    if find_diffusion(model) is None:
+    if not has_diffusion(model):
         return model
     return LatentModel(model.encoder, model.decoder, _shorter(model.prior, steps))
 
@@ -135,7 +135,7 @@ def _shorter(prior: Prior, steps: int) -> Prior:
         inner = shortened(prior.model, steps)
         return NestedPrior(inner, prior.name, prior.shift, prior.log_scale.exp())
     if isinstance(prior, DiffusionPrior) and len(prior.times()) > steps:
-        variance = prior.chain.variance
+        variance = prior.variance
         short = DiffusionPrior(prior.denoiser, prior.schedule, prior.shape, steps, variance)
-        return short.to(prior.anchor)
+        return short
     return prior

@@ -37,7 +37,7 @@ def samples(look: Look) -> Figure:
 
 def fed_noise(look: Look, model: LatentModel) -> Tensor:
     """What a decoder makes of standard normal codes."""
-    device = model.prior.anchor.device
+    device = model.device
     with random.keyed(0):
         noise = random.normal((SHOWN, *model.prior.shape), device=device)
     return look.ink(model.decode(noise).mean)

@@ -1,0 +1,84 @@
+"""Rows of numbers at the public border: tensors, arrays and lists, without rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+
+
+def as_tensor(x: object, name: str = "x") -> Tensor:
+    """Rows from a tensor, an array, or a list of numbers, arrays or tensors, in the type given.
+
+    Nothing is rounded: a float64 array becomes a float64 tensor, so that checks see its own values.
+    Unsigned integers wider than a byte become ``torch.int64``, because torch cannot compute with them.
+
+    Args:
+        x: the rows.
+        name: what messages call them.
+
+    Raises:
+        ValueError: what holds no real numbers, rows of different shapes, a data frame.
+
+    >>> as_tensor([[1, 2], [3, 4]]).dtype
+    torch.int64
+    """
+    if isinstance(x, list | tuple) and x and all(isinstance(row, Tensor) for row in x):
+        found = {tuple(row.shape) for row in x}
+        require(len(found) == 1, f"rows of {name} of shapes {sorted(found)}", *_ONE_SHAPE)
+        x = torch.stack([row for row in x if isinstance(row, Tensor)])
+    if isinstance(x, list | tuple):
+        x = _array(x, name)
+    if isinstance(x, np.ndarray):
+        x = _from_array(x, name)
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"got {name} of type {type(x).__name__}; expected a tensor, an array or a list of rows; "
+            "convert it first (a data frame of numbers with .to_numpy())"
+        )
+    require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
+    return _wide(x, name)
+
+
+_ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
+_WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
+"""Types that torch stores but hardly computes with."""
+
+
+def _array(rows: Sequence[object], name: str) -> np.ndarray:
+    try:
+        return np.asarray(rows)
+    except ValueError:
+        raise ValueError(
+            f"got {name} with rows of different shapes; expected {_ONE_SHAPE[0]}; {_ONE_SHAPE[1]}"
+        ) from None
+
+
+def _from_array(x: np.ndarray, name: str) -> Tensor:
+    require(
+        x.dtype.kind in "biu" or x.dtype in (np.float16, np.float32, np.float64),
+        f"an array {name} of type {x.dtype}",
+        "real numbers of at most 64 bits",
+        "select and encode the columns you mean to model, and convert with .astype(float)",
+    )
+    native = x.astype(x.dtype.newbyteorder("="), copy=False)
+    # Negative strides do not exist in torch, and it warns about memory that must not be written.
+    safe = native.flags.writeable and all(step >= 0 for step in native.strides)
+    return torch.from_numpy(native if safe else native.copy())
+
+
+def _wide(x: Tensor, name: str) -> Tensor:
+    if x.dtype not in _WRAPPING:
+        return x
+    wide = x.to(torch.int64)
+    require(
+        x.dtype is not torch.uint64 or not bool((wide < 0).any()),
+        f"{name} of type {x.dtype} with values of 2**63 or more",
+        "integers below 2**63",
+        "shift or rescale them",
+    )
+    return wide

@@ -1,0 +1,186 @@
+"""Files that are whole or not there: written beside their place, then moved there in one move.
+
+Only text, JSON and safetensors: nothing is unpickled. Every trouble of the disk (a folder in place of a
+file, no permission, no space, a torn file) is a ``ValueError`` that names the path and says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genmod.checks import require
+
+_SUFFIX = ".writing"
+
+
+def as_path(path: Path | str) -> Path:
+    """A path with ``~`` replaced by the home folder.
+
+    >>> as_path("runs/vae").as_posix()
+    'runs/vae'
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"got the path {str(path)!r} ({error}); expected a home folder that exists; write it in full"
+        ) from None
+
+
+def check_file(path: Path | str) -> Path:
+    """A path where a file can be: refuses a folder, and a file in place of one of its folders.
+
+    Raises:
+        ValueError: before any work is done.
+    """
+    found = as_path(path)
+    require(
+        not found.is_dir(),
+        f"the folder {found}",
+        "the path of a file",
+        f"add a file name, such as {found / 'model.safetensors'}",
+    )
+    _check_parents(found)
+    return found
+
+
+def check_folder(path: Path | str) -> Path:
+    """Make a folder that can be written to.
+
+    Raises:
+        ValueError: a file in its place or above it, a folder that is read-only.
+    """
+    found = as_path(path)
+    _check_parents(found / "file")
+    with _explained(found):
+        found.mkdir(parents=True, exist_ok=True)
+        probe = found / f"probe{_SUFFIX}"
+        probe.touch()
+        probe.unlink()
+    return found
+
+
+def _check_parents(path: Path) -> None:
+    blocking = next((each for each in path.parents if each.exists()), None)
+    require(
+        blocking is None or blocking.is_dir(),
+        f"{path}, below {blocking}, which is a file",
+        "a folder there",
+        "choose another path, or move that file away",
+    )
+
+
+@contextmanager
+def write_atomically(path: Path | str) -> Iterator[Path]:
+    """A path to write to, moved onto ``path`` at the end: nobody reads half a file.
+
+    Whatever stood at ``path`` stays until the new file is whole. A failed write leaves nothing behind.
+
+    Raises:
+        ValueError: the file cannot be written.
+
+    Example: ``with write_atomically("report.md") as beside: beside.write_text("done")``
+    """
+    path = check_file(path)
+    beside = path.with_name(path.name + _SUFFIX)
+    try:
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield beside
+            os.replace(beside, path)
+    except BaseException:
+        if beside.is_file():
+            beside.unlink()
+        raise
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say what the disk refuses in one sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ValueError(
+            f"got {path}, which cannot be written ({reason}); expected a place with space and the right "
+            "to write; free some space, or choose another path"
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file, and what a process that was ended while writing it left beside it."""
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + _SUFFIX).unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a text file."""
+    with write_atomically(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return as_path(path)
+
+
+def write_json(path: Path | str, content: Mapping[str, object]) -> Path:
+    """Write a JSON file. Floating point numbers are read back bit for bit."""
+    return write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
+    """Read a JSON object whose ``"format"`` is ``mark``.
+
+    Raises:
+        ValueError: the file is missing, torn, or of another format.
+    """
+    path = as_path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON: {error}"
+        raise ValueError(
+            f"got {path}, which cannot be read ({reason}); expected a file of format {mark}; {advice}"
+        ) from error
+    found = content.get("format") if isinstance(content, dict) else None
+    require(found == mark, f"{path} of format {found}", mark, advice)
+    return dict(content)
+
+
+def save_tensors(
+    path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write tensors by name, and text beside them, as one safetensors file."""
+    with write_atomically(path) as beside:
+        laid_out = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(laid_out, beside, dict(metadata or {}))
+    return as_path(path)
+
+
+def read_tensors(path: Path | str, advice: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, on the CPU, and the text beside them.
+
+    Args:
+        path: the file.
+        advice: what to do about a file that cannot be read.
+
+    Raises:
+        ValueError: the file is missing, a folder, torn, or of another kind.
+    """
+    path = as_path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ValueError(
+            f"got {path}, which is no whole safetensors file ({reason}); expected one that genmod wrote; "
+            f"{advice}"
+        ) from error
