@@ -165,7 +165,7 @@ class Sampling:
         sampler: Sampler = Ancestral(variance=prior.variance)
         if self.sampler is not None:
             sampler = instance(self.sampler, Sampler, "sampler")
-        return self._states(prior, sampler.complete(prior.denoiser, prior.schedule), n, context)
+        return self._states(prior, sampler.bind_missing(prior.denoiser, prior.schedule), n, context)
 
     def _states(
         self, prior: DiffusionPrior, sampler: Sampler, n: int, context: Tensor | None
