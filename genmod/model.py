@@ -16,6 +16,7 @@ from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder, Posterior
 from genmod.nn import float_dtype, tensors_of
 from genmod.prior import AutoTimesteps, Path, Prior, Timesteps
+from genmod.schedules import Schedule
 from genmod.spec import DataSpec
 from genmod.types import Batch, LatentTensors, Mask, PerSample
 
@@ -85,8 +86,8 @@ class LatentModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The type of its first floating point parameter or buffer, in which it computes."""
-        return float_dtype(self)
+        """The type of its first floating point tensor, schedules left out: they are never cast."""
+        return float_dtype(self, skip=(Schedule,))
 
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, Path | None]:
         """The bound of each sample, and the drawn path where it is asked for.

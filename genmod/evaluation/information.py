@@ -174,7 +174,7 @@ def immse(
     left = left or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
     clean, noisy = prior.schedule.log_snr_range()
     with evaluating(model), trusted():
-        real = model.encoder.real(x.to(model.device))
+        real = prior.noising(model.posterior(x.to(model.device))).x
         integrand = _Integrand(prior.denoiser, left.measure is Measure.DENSITY)
         steps = _integrate(integrand, real, context, (noisy, clean), draws, seed)
         if integrand.relative:
