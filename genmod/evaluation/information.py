@@ -38,7 +38,7 @@ from genmod import random
 from genmod.checks import check_positive, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
-from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import Ids, Rows, in_chunks
 from genmod.evaluation.report import Report
@@ -221,7 +221,9 @@ class _Integrand:
 
     def real(self, x: Tensor) -> Tensor:
         """The data as the denoiser estimates them."""
-        return self.model.posterior(x).x
+        posterior = self.model.posterior(x)
+        assert isinstance(posterior, NoisingPosterior)
+        return posterior.x
 
     def __call__(self, x: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
         """Nats per unit of log-SNR of each row at each of its levels, ``(B, L)``."""
