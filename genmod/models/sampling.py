@@ -15,7 +15,7 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, as_context
 from genmod.checks import instance, require
-from genmod.chunks import in_chunks
+from genmod.chunks import run_in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
@@ -79,7 +79,7 @@ class DiffusionBased(LatentModel, ABC):
             state = way.draw(model.diffusion, rows.stop - rows.start, given)
             return model.draw_from(state, given)
 
-        return in_chunks(n, self._most_rows, some, seeds)
+        return run_in_chunks(n, self._most_rows, some, seeds)
 
     def states(
         self,
