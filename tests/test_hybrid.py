@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingPosterior
-from genmod.diffusion.bound import step_rate
+from genmod.diffusion.bound import Steps, step_rate
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import Batch, Bound, Hybrid, Objective, Simple
@@ -89,7 +89,7 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
 
 
 def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
-    """Steps priced lean, as when every level is visited, and not: the same gradients.
+    """Steps whose activations are recomputed, as when every level is visited, or kept.
 
     Flipped: ``denoised`` of another noise in the lean branch of ``_squares``.
     """
@@ -99,11 +99,12 @@ def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
     q = model.encoder(torch.linspace(-1, 1, 24).view(4, *SHAPE))
     assert isinstance(q, NoisingPosterior)
     times = torch.linspace(0, 1, 5).expand(4, -1)
+    t, s = times[:, 1:], times[:, :-1]
     found = []
-    for lean in (False, True):
+    for recomputed in (False, True):
         net.zero_grad()
         with random.keyed(5):
-            rate = step_rate(model.prior.chain, q, times[:, 1:], times[:, :-1], lean=lean)
+            rate = step_rate(q, model.prior.reverse, Steps(t, s, torch.ones_like(t), recomputed))
         rate.total.mean().backward()
         found.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
     assert len(found[0]) == len(list(net.parameters()))

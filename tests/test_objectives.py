@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod import ELBO, Measure, random
+from genmod import ELBO, Measure, Stamp, random
 from genmod.denoisers import Learned, NoiseTarget
 from genmod.elbo import Kind, Rate
 from genmod.model import LatentModel
@@ -261,9 +261,9 @@ def test_broken_terms_are_named() -> None:
     """Each term that is NaN or infinite for some row, and no other."""
     fine, wrong = torch.zeros(2), torch.tensor([0.0, math.nan])
     rates = {
-        "z1": Rate.single(fine, Kind.ANALYTIC),
-        "z2": Rate.single(wrong, Kind.ANALYTIC),
-        "z3": Rate.single(torch.tensor([math.inf, 0.0]), Kind.MONTE_CARLO),
+        "z1": Rate.single(fine, Kind.ANALYTIC, Stamp.BOUND),
+        "z2": Rate.single(wrong, Kind.ANALYTIC, Stamp.BOUND),
+        "z3": Rate.single(torch.tensor([math.inf, 0.0]), Kind.MONTE_CARLO, Stamp.BOUND),
     }
     assert broken_terms(ELBO(fine, rates, Measure.MASS)) == ["z2", "z3"]
     assert broken_terms(ELBO(-wrong, {}, Measure.MASS)) == ["reconstruction"]

@@ -23,7 +23,7 @@ from genmod.denoisers import (
     Target,
     VelocityTarget,
 )
-from genmod.elbo import Rate
+from genmod.elbo import NoiseLevels, Rate
 from genmod.objectives import (
     P2,
     Bound,
@@ -173,10 +173,7 @@ def steps(schedule: Schedule, t: Tensor, error: Tensor) -> Rate:
         nats=(0.5 * gap * error)[:, None],
         weight=ones,
         level=t[:, None],
-        log_snr=log_snr[:, None],
-        gap=gap[:, None],
-        error=error[:, None],
-        share=ones,
+        noise=NoiseLevels(log_snr[:, None], gap[:, None], error[:, None], ones),
     )
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genmod.elbo import Measure
-from genmod.evaluation.report import Estimate
-from genmod.evaluation.scoring import score
+from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
+from genmod.prior import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS
 
 SEED = 0x5EED
@@ -77,7 +77,7 @@ def validate(
         step: how many steps of training the model has had.
         timesteps: how many levels of a diffusion each row visits; 8 by default.
     """
-    levels = timesteps or VALIDATION_TIMESTEPS
-    scores = score(model, x, context, draws=levels, seed=SEED)
+    default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
+    scores = score(model, x, context, timesteps=timesteps or default, seed=SEED)
     mean = Estimate.of(scores.value)
     return Validation(step, mean.mean, model.spec.size, scores.measure, mean.error)
