@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import torch
@@ -34,12 +33,28 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
     return output.to(torch.get_autocast_dtype(kind)) if output.dtype is torch.float32 else output
 
 
-def float_dtype(module: nn.Module) -> torch.dtype | None:
+def float_dtype(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> torch.dtype | None:
     """The type of a module's first floating point parameter or buffer; ``None`` if it has none."""
-    found = next((t for t in tensors_of(module) if t.is_floating_point()), None)
+    found = next((t for t in tensors_of(module, skip) if t.is_floating_point()), None)
     return None if found is None else found.dtype
 
 
-def tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """All parameters, then all buffers."""
-    return itertools.chain(module.parameters(), module.buffers())
+def tensors_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> Iterator[Tensor]:
+    """All parameters, then all buffers.
+
+    Args:
+        module: the module.
+        skip: kinds of modules whose tensors are left out: those that keep a type of their own when the
+            module is cast, as schedules do.
+    """
+    for part in _parts(module, skip):
+        yield from part.parameters(recurse=False)
+    for part in _parts(module, skip):
+        yield from part.buffers(recurse=False)
+
+
+def _parts(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
+    yield module
+    for child in module.children():
+        if not isinstance(child, skip):
+            yield from _parts(child, skip)
