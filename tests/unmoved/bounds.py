@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -53,10 +53,6 @@ from tests.unmoved.models import (
     schedule_of,
     schedule_values,
 )
-
-Model: TypeAlias = Any
-Visited: TypeAlias = Any
-# ---------------------------------------------------------------- bounds, by family
 
 
 @value("autoencoder/terms")

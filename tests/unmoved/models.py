@@ -68,7 +68,6 @@ from genmod.schedules import (
 from genmod.types import Shape
 
 Model: TypeAlias = Any
-Visited: TypeAlias = Any
 
 
 def keyed(seed: int) -> Any:

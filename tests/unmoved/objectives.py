@@ -23,7 +23,6 @@ from tests.unmoved.models import build_diffusion, build_schedule, keyed, schedul
 
 Model: TypeAlias = Any
 Visited: TypeAlias = Any
-# ---------------------------------------------------------------- objectives
 
 
 def loss(

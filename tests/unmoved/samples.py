@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,10 +41,6 @@ from tests.unmoved.inputs import (
     value,
 )
 from tests.unmoved.models import build_diffusion, build_schedule, keyed
-
-Model: TypeAlias = Any
-Visited: TypeAlias = Any
-# ---------------------------------------------------------------- samples
 
 
 @value("samples/vae, vae with a mixture prior, hvaes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from tests.unmoved.calls import (
     log_weight_of,
@@ -45,10 +45,6 @@ from tests.unmoved.models import (
     keyed,
     noised,
 )
-
-Model: TypeAlias = Any
-Visited: TypeAlias = Any
-# ---------------------------------------------------------------- evaluation
 
 
 @value("evaluate/vae integers, importance 8, 2 replicates")

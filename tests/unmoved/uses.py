@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, TypeAlias
+from typing import Any
 
 from tests.unmoved.calls import (
     build_objective,
@@ -52,8 +52,6 @@ from tests.unmoved.models import (
     x_hat_of,
 )
 
-Model: TypeAlias = Any
-Visited: TypeAlias = Any
 # ---------------------------------------------------------------- inverse problems
 
 
