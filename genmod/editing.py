@@ -7,8 +7,8 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.diffusion import DiffusionPrior, NoisingPosterior
+from genmod.encoders import require_distribution
 from genmod.model import LatentModel
-from genmod.prior import require_distribution
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler
 from genmod.shapes import event_sum, expand_like

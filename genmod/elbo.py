@@ -12,60 +12,18 @@ Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.stamps import Kind as Kind
+from genmod.stamps import Measure as Measure
+from genmod.stamps import Stamp as Stamp
 from genmod.types import PerLevel, PerSample
-
-
-class Kind(Enum):
-    """How a rate was computed."""
-
-    ANALYTIC = "analytic"
-    """A KL divergence in closed form: never negative."""
-    MONTE_CARLO = "monte carlo"
-    """A log-ratio at the drawn latent: right in the mean, of either sign for one draw."""
-
-
-class Measure(Enum):
-    """What ``p(x)`` is."""
-
-    MASS = "mass"
-    """A probability of discrete data: minus its logarithm is a code length."""
-    DENSITY = "density"
-    """A probability density (or a mixed one): its value depends on the units of x."""
-    NONE = "none"
-    """No bound on anything: the posterior has no density, or the prior does not normalize."""
-
-
-class Stamp(Enum):
-    """What a reported number may be called, from the strongest claim to the weakest."""
-
-    EXACT = "exact"
-    """The log-likelihood itself."""
-    BOUND = "bound"
-    """A number whose mean is a lower bound on the log-likelihood, every level visited."""
-    ESTIMATE = "estimate"
-    """A random or approximate number near the log-likelihood or a bound on it: some levels visited,
-    a numerical solver, or importance weights, whose bias falls with the number of draws."""
-    NONE = "none"
-    """It bounds nothing."""
-
-    @classmethod
-    def weakest(cls, stamps: Iterable[Stamp]) -> Stamp:
-        """The weakest of several claims; ``NONE`` where there is no claim at all.
-
-        >>> Stamp.weakest([Stamp.EXACT, Stamp.ESTIMATE, Stamp.BOUND])
-        <Stamp.ESTIMATE: 'estimate'>
-        """
-        order = list(cls)
-        return max(stamps, key=order.index, default=cls.NONE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,19 +251,11 @@ class ELBO:
             ValueError: the value bounds nothing, or is a density whose bin width is not stated.
         """
         require(dims >= 1, f"dims={dims}", "at least one dimension", "count the entries of x")
-        require(
-            self.measure is not Measure.NONE,
-            "a value that bounds nothing (its measure is NONE)",
-            "a bound",
-            "report the reconstruction of an autoencoder instead",
-        )
+        got, advice = "a value that bounds nothing", "report the reconstruction instead"
+        require(self.measure is not Measure.NONE, got, "a bound on a mass or a density", advice)
         if self.measure is Measure.MASS:
-            require(
-                bin_width is None,
-                f"bin_width={bin_width} for a probability mass",
-                "no bin width",
-                "leave it out: a mass needs none",
-            )
+            got = f"bin_width={bin_width} for a probability mass"
+            require(bin_width is None, got, "no bin width", "leave it out: a mass needs none")
             return -self.value / (dims * math.log(2))
         if bin_width is None or not bin_width > 0:
             raise ValueError(
@@ -317,7 +267,7 @@ class ELBO:
     def detach(self) -> ELBO:
         """The same numbers without gradients."""
         rates = {name: rate.detach() for name, rate in self.rates.items()}
-        return replace(self, reconstruction=self.reconstruction.detach(), rates=rates)
+        return ELBO(self.reconstruction.detach(), rates, self.measure)
 
     def mean_over(self, samples: int) -> ELBO:
         """The mean over draws: of ``K B`` rows, draw after draw, to ``B`` rows."""
@@ -342,11 +292,12 @@ class ELBO:
         )
 
     def __repr__(self) -> str:
-        """The mean of each term, as a table."""
         lines = [("reconstruction", self.reconstruction, "log p(x | z)")]
         lines += [(name, -nats, kind.value) for name, nats, kind in self.levels()]
         lines += [("value", self.value, self.stamp.value)]
         rows = len(self.reconstruction)
         head = f"ELBO of {rows} {'row' if rows == 1 else 'rows'}, mean nats per row:"
-        table = [f"  {name:<16.16}{float(v.mean()):>12.3f}  {note}" for name, v, note in lines]
+        table = [
+            f"  {name:<16.16}{float(v.detach().mean()):>12.3f}  {note}" for name, v, note in lines
+        ]
         return "\n".join([head, *table])

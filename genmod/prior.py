@@ -2,9 +2,8 @@ r"""A prior: it owns the draw of the latents, because paying for a posterior is 
 
 A prior is two generators over named latents. Both let the caller decide each draw:
 
-* :meth:`Prior.infer` follows the posterior. It yields ``Latent(name, q, p)``: the posterior's law and
-  the prior's law of one latent, given the draws before it. Rates, importance weights, the codec and
-  the Pyro guide all walk it.
+* :meth:`Prior.infer` follows the posterior. It yields ``Latent(name, q, p)``: both laws of one latent,
+  given the draws before it. Rates, importance weights and the Pyro guide walk it.
 * :meth:`Prior.generate` follows the generative order. It yields ``(name, p)``. Samples and the Pyro
   model walk it.
 """
@@ -12,10 +11,9 @@ A prior is two generators over named latents. Both let the caller decide each dr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +23,12 @@ from genmod import random
 from genmod.checks import check_law, check_shape, require
 from genmod.distributions import Laws, rate
 from genmod.elbo import Rate, Stamp
-from genmod.encoders import Encoder, Posterior
+from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
+from genmod.path import GenerativePath as GenerativePath
+from genmod.path import InferencePath as InferencePath
+from genmod.path import Latent as Latent
+from genmod.path import Path as Path
+from genmod.path import walk as walk
 from genmod.types import LatentTensors, PerLevel, Shape
 
 
@@ -72,81 +75,6 @@ class AutoTimesteps(Enum):
 
 Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
 """Which levels of a diffusion to visit: ``n`` stratified ones, those of a sampler, or ``None``: all."""
-
-
-class Latent(NamedTuple):
-    """One latent of a joint path: its name, the posterior's law, the prior's law.
-
-    ``p`` is ``None`` where the prior can price the latent only later, and ``q`` is ``None`` when it
-    then does. (Nesting draws ``z1`` first, and learns ``p(z1 | z2)`` after ``z2``.)
-    """
-
-    name: str
-    q: Distribution | None
-    p: Distribution | None
-
-
-InferencePath: TypeAlias = Generator[Latent, Tensor, Tensor]
-GenerativePath: TypeAlias = Generator[tuple[str, Distribution], Tensor, Tensor]
-Step = TypeVar("Step")
-
-
-def walk(path: Generator[Step, Tensor, Tensor], draw: Callable[[Step], Tensor]) -> Tensor:
-    """Walk a generator to its end, sending a draw for each step; returns its state for the decoder."""
-    try:
-        step = next(path)
-        while True:
-            step = path.send(draw(step))
-    except StopIteration as end:
-        return end.value
-
-
-@dataclass(frozen=True, eq=False)
-class Path:
-    """``K`` joint draws of every latent for each of ``B`` rows, with both laws of each.
-
-    Draws of one row lie ``B`` apart: the laws have ``K B`` rows, the k-th draw of row ``b`` is row
-    ``k B + b``.
-
-    Args:
-        z: the draws, by name, ``(K, B, *event)``.
-        q: the posterior's law of each latent, given the draws before it.
-        p: the prior's law of each latent.
-        log_likelihood: ``log p(x | z)``, ``(K, B)``; ``None`` until the decoder has seen the draws.
-    """
-
-    z: Mapping[str, Tensor]
-    q: Laws
-    p: Laws
-    log_likelihood: Tensor | None = None
-
-    def log_ratio(self, detached: bool = False) -> Tensor:
-        """``log p(z) - log q(z | x)`` of each joint draw, ``(K, B)``.
-
-        Args:
-            detached: whether gradients leave the parameters of q out. They then reach q through the
-                draws alone. (Roeder, Wu, Duvenaud, "Sticking the landing", 2017, eq. 6.)
-        """
-        q = self.q.detached() if detached else self.q
-        terms = [self._of(name, p) - self._of(name, q[name]) for name, p in self.p.items()]
-        return torch.stack(terms).sum(0)
-
-    def log_weight(self, detached: bool = False) -> Tensor:
-        """``log p(x, z) - log q(z | x)`` of each joint draw, ``(K, B)``: the importance weights.
-
-        Raises:
-            ValueError: a path that no decoder has seen.
-        """
-        if self.log_likelihood is None:
-            raise ValueError(
-                "got a path without log p(x | z); expected one that a model has decoded; take the path "
-                "that model(x, Request(needs_path=True)) returns"
-            )
-        return self.log_likelihood + self.log_ratio(detached)
-
-    def _of(self, name: str, law: Distribution) -> Tensor:
-        z = self.z[name]
-        return law.log_prob(z.flatten(0, 1)).reshape(z.shape[:2])
 
 
 class Prior(nn.Module, ABC):
@@ -285,8 +213,8 @@ class Prior(nn.Module, ABC):
             return means[latent.name]
 
         walk(self.infer(posterior, context), keep)
-        found = tuple(means.values())
-        return found[0] if len(found) == 1 else found
+        first, *others = means.values()
+        return (first, *others) if others else first
 
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The state that given latents hand to the decoder.
@@ -295,8 +223,8 @@ class Prior(nn.Module, ABC):
             ValueError: more or fewer latents than the prior has, or one of another shape.
         """
         latents = [z] if isinstance(z, Tensor) else list(z)
-        count, expected = len(latents), "one for each level, in the order in which they are drawn"
-        advice = "pass what encode returns"
+        count, advice = len(latents), "pass what encode returns"
+        expected = "one for each level, in the order in which they are drawn"
         require(count > 0, "no latents", expected, advice)
 
         def take(step: tuple[str, Distribution]) -> Tensor:
@@ -342,7 +270,7 @@ class DensityPrior(Prior):
 
 _EVERY_LATENT = (
     "a law q to draw each latent from and a law p to price it",
-    "yield Latent(name, q, p); nesting yields Latent(name, q, None) first and Latent(name, None, p) later",
+    "yield Latent(name, q, p), or Latent(name, q, None) first and Latent(name, None, p) later",
 )
 
 
@@ -370,32 +298,6 @@ def draw_posterior(q: Distribution) -> Tensor:
     return random.draw(q)
 
 
-def rows_of(posterior: Posterior | Distribution) -> int:
-    """How many rows a posterior has."""
-    return posterior.rows if isinstance(posterior, Posterior) else posterior.batch_shape[0]
-
-
 def sample_rows(p: Distribution, n: int) -> Tensor:
     """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
     return random.draw(p if p.batch_shape else p.expand((n,)), gradients=False)
-
-
-def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:
-    """Require a posterior to be one distribution over latents of a shape.
-
-    Raises:
-        ValueError: it is noised or goes level by level, or has another shape.
-    """
-    if not isinstance(posterior, Distribution):
-        raise ValueError(
-            f"got a {type(posterior).__name__}; expected one distribution over the latent; pair "
-            "encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with "
-            "diffusion.DiffusionPrior"
-        )
-    require(
-        tuple(posterior.event_shape) == tuple(shape),
-        f"a posterior over latents of shape {tuple(posterior.event_shape)}",
-        f"the prior's shape {tuple(shape)}",
-        "build the encoder and the prior with the same latent shape",
-    )
-    return posterior

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from genmod.checks import require
 from genmod.nn import float_dtype
 from genmod.spec import DataSpec, SpecLike
 from genmod.types import Batch, Mask, Shape
@@ -62,3 +63,29 @@ class Encoder(nn.Module, ABC):
         if not x.is_floating_point():
             x = x.to(float_dtype(self) or torch.get_default_dtype())
         return x if self.spec is None or not self.spec.is_integer else self.spec.center(x)
+
+
+def rows_of(posterior: Posterior | Distribution) -> int:
+    """How many rows a posterior has."""
+    return posterior.rows if isinstance(posterior, Posterior) else posterior.batch_shape[0]
+
+
+def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:
+    """Require a posterior to be one distribution over latents of a shape.
+
+    Raises:
+        ValueError: it is noised or goes level by level, or has another shape.
+    """
+    if not isinstance(posterior, Distribution):
+        raise ValueError(
+            f"got a {type(posterior).__name__}; expected one distribution over the latent; pair "
+            "encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with "
+            "diffusion.DiffusionPrior"
+        )
+    require(
+        tuple(posterior.event_shape) == tuple(shape),
+        f"a posterior over latents of shape {tuple(posterior.event_shape)}",
+        f"the prior's shape {tuple(shape)}",
+        "build the encoder and the prior with the same latent shape",
+    )
+    return posterior

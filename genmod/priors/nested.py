@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 from genmod.checks import require
 from genmod.distributions import Laws, Normal, log_ratio
 from genmod.elbo import Kind, Measure, Rate, Stamp
-from genmod.encoders import Posterior
+from genmod.encoders import Posterior, require_distribution
 from genmod.model import LatentModel, Request
 from genmod.prior import (
     AutoTimesteps,
@@ -29,7 +29,6 @@ from genmod.prior import (
     Prior,
     Timesteps,
     draw_posterior,
-    require_distribution,
 )
 from genmod.shapes import event_sum, size
 from genmod.types import LatentTensors

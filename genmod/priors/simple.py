@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_shape, require
 from genmod.distributions import StandardNormal, moved
 from genmod.elbo import Rate
-from genmod.encoders import Posterior
+from genmod.encoders import Posterior, require_distribution
 from genmod.prior import (
     AutoTimesteps,
     DensityPrior,
@@ -20,7 +20,6 @@ from genmod.prior import (
     Prior,
     Timesteps,
     draw_posterior,
-    require_distribution,
 )
 from genmod.types import LatentTensors, Shape
 
