@@ -238,7 +238,8 @@ def test_one_line_builds_a_model_of_any_shape(
     """Samples look like data, and their bound is what it says it is."""
     model = VAE(shape, bins, latents=2, width=8)
     x = model.sample(5)
-    bound = model(x)
+    bound, path = model(x)
+    assert path is None
     assert isinstance(bound, ELBO)
     assert bound.measure is model.measure is measure
     assert x.is_floating_point() == (bins is None)

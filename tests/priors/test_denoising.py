@@ -152,7 +152,7 @@ def test_continuous_time_depends_on_the_ends_alone(schedule: Schedule) -> None:
     torch.manual_seed(2)
     data = correlated()
     model = exact_diffusion(data, schedule, None)
-    totals = [data.mean_over_all(lambda x: steps_of(model, x, draws=64).total) for _ in range(20)]
+    totals = [data.mean_over_all(lambda x: steps_of(model, x, 64).total) for _ in range(20)]
     assert_mean(real(*totals), data.steps_limit(6.0, -5.0))
 
 
@@ -165,9 +165,9 @@ def test_continuous_time_is_the_limit_of_many_steps() -> None:
     x = real(0.3, -1.0)[None]
     with constant_noise(real(0.4, -0.7)):
         torch.manual_seed(0)
-        discrete = steps_of(many, x, draws=5)
+        discrete = steps_of(many, x, 5)
         torch.manual_seed(0)
-        continuous = steps_of(model, x, draws=5)
+        continuous = steps_of(model, x, 5)
     torch.testing.assert_close(discrete.total, continuous.total, rtol=1e-4, atol=0)
 
 
@@ -184,7 +184,7 @@ def test_both_fixed_variances_have_one_limit() -> None:
         for variance in VARIANCES:
             prior = DiffusionPrior(Bent(), MILD, (2,), steps, variance).double()
             with torch.no_grad(), constant_noise(real(0.4, -0.7)):
-                totals.append(float(prior.rates(q)[1]["steps"].total))
+                totals.append(float(prior.rates(q, timesteps=None)[1]["steps"].total))
         differences.append(totals[1] - totals[0])
     assert differences[0] / differences[1] == pytest.approx(10, rel=0.02)
 
