@@ -98,8 +98,7 @@ class Rate:
 
         Args:
             nats: ``(B,)``.
-            kind: a KL in closed form, or a log-ratio at a draw.
-            claim: what a bound with this rate in it may be called.
+            kind, claim: as above.
             per_dim: ``(B, D)``.
         """
         if nats.ndim != 1:
@@ -292,7 +291,6 @@ class ELBO:
         )
 
     def __repr__(self) -> str:
-        """The mean of each term, as a table."""
         lines = [("reconstruction", self.reconstruction, "log p(x | z)")]
         lines += [(name, -nats, kind.value) for name, nats, kind in self.levels()]
         lines += [("value", self.value, self.stamp.value)]

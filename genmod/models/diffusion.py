@@ -30,7 +30,8 @@ class Diffusion(DiffusionBased):
             one).
         denoiser: a :class:`~genmod.denoisers.Denoiser`, or any network ``net(z, log_snr)``, whose output
             is taken for the velocity. By default an MLP, or a U-Net.
-        schedule: the noise schedule; log-SNR linear in time by default.
+        schedule: the noise schedule; log-SNR linear in time by default. A free clean end is resolved
+            against the data: :meth:`~genmod.schedules.Schedule.resolve`.
         steps: ``T``, the number of latents; ``None`` is continuous time.
         variance: the reverse variance; the posterior's own by default. A learned one gives the network
             twice as many outputs.
@@ -78,7 +79,7 @@ class Diffusion(DiffusionBased):
         if spec is None and decoder is not None:
             spec = decoder.spec
         data = data_spec(spec, bins, "decoder")
-        schedule = schedule or LinearLogSNR()
+        schedule = (schedule or LinearLogSNR()).resolve(data)
         learned = variance is not None and variance.learned
         unconditional(condition, denoiser)
         if denoiser is None:
