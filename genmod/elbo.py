@@ -98,7 +98,8 @@ class Rate:
 
         Args:
             nats: ``(B,)``.
-            kind, claim: as above.
+            kind: a KL in closed form, or a log-ratio at a draw.
+            claim: what a bound with this rate in it may be called.
             per_dim: ``(B, D)``.
         """
         if nats.ndim != 1:
@@ -296,5 +297,7 @@ class ELBO:
         lines += [("value", self.value, self.stamp.value)]
         rows = len(self.reconstruction)
         head = f"ELBO of {rows} {'row' if rows == 1 else 'rows'}, mean nats per row:"
-        table = [f"  {name:<16.16}{float(v.detach().mean()):>12.3f}  {note}" for name, v, note in lines]
+        table = [
+            f"  {name:<16.16}{float(v.detach().mean()):>12.3f}  {note}" for name, v, note in lines
+        ]
         return "\n".join([head, *table])
