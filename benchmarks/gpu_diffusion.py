@@ -174,9 +174,9 @@ def plan(model: Diffusion, data: Dataset, s: Settings, began: float) -> dict[str
 def _scoring_pace(model: Diffusion, data: Dataset, s: Settings) -> float:
     """Seconds to score a row once."""
     plain, x = copy.deepcopy(model), data.test[: min(256, s.rows or 256)]
-    score(plain, x[:8], draws=1)
+    score(plain, x[:8], timesteps=1)
     began = time.perf_counter()
-    score(plain, x, draws=s.draws)
+    score(plain, x, timesteps=s.draws)
     return (time.perf_counter() - began) / len(x)
 
 
@@ -225,7 +225,7 @@ def measure(data: Dataset, s: Settings, folder: Path, compiled: bool, stop: floa
     # A copy is not compiled: batches of other sizes would be compiled anew.
     model, x = copy.deepcopy(model), data.test[: s.rows or None]
     report = evaluate(
-        model, x, draws=s.draws, replicates=s.replicates, seed=s.seed, seconds=record.seconds
+        model, x, timesteps=s.draws, replicates=s.replicates, seed=s.seed, seconds=record.seconds
     )
     record.end(report, weights(model))
     return record

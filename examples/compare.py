@@ -59,7 +59,7 @@ def main(data: Dataset, steps: int) -> None:
         train(fit(model, fewer, objective, steps=steps))
         # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
         sampled = isinstance(model, Diffusion | LatentDiffusion)
-        show(evaluate(model, test, name=name, draws=32 if sampled else None))
+        show(evaluate(model, test, name=name, timesteps=32 if sampled else None))
         if model.measure is not Measure.NONE:
             with torch.no_grad():
                 pictures[name] = model.decoder(model.prior.sample(16)).mean.cpu()

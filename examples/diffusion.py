@@ -48,7 +48,7 @@ def main(data: Dataset, steps: int) -> None:
     train(fit(model, fewer, steps=steps, learning_rate=2e-3))
 
     # In continuous time a sample visits a few levels: an estimate of the bound, itself noisy.
-    report = evaluate(model, data.test[:1000], draws=16, replicates=4)
+    report = evaluate(model, data.test[:1000], timesteps=16, replicates=4)
     print(
         f"continuous time, test, {report.stamp.value}: {report.value} nats = "
         f"{report.bits_per_dim} bits/dim; from drawn levels alone: {report.noise:.2f} nats"

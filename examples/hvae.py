@@ -34,7 +34,7 @@ def main(data: Dataset, steps: int) -> None:
         objective = WarmUp(max(1, steps // 3))
         train(fit(model, data, objective, steps=steps, batch_size=64, weight_decay=0.05))
 
-        report = evaluate(model, data.test[:1000], importance=32)
+        report = evaluate(model, data.test[:1000], importance_samples=32)
         print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
         print(f"test, estimate, 32 importance draws: {report.importance} nats")
 

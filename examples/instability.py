@@ -56,7 +56,7 @@ def build(data: Dataset, inference: Inference | None) -> LatentModel:
     shape, bins, small = data.shape, data.bins, MLPs(64, dropout=0.1)
     if inference is not None:
         return HVAE(shape, bins, latents=(16, 8, 4), inference=inference, networks=small)
-    outputs = small.between(shape, (2, *shape))
+    outputs = small.build(shape, (2, *shape))
     decoder = DiscretizedLogisticDecoder(outputs, shape, bins, PredictedScale(0.5))
     schedule = LinearLogSNR(clean=2.0, noisy=-6.0)
     return Diffusion(shape, bins, schedule=schedule, steps=60, decoder=decoder, networks=small)

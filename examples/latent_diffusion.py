@@ -45,14 +45,14 @@ def main(data: Dataset, steps: int) -> None:
     staged.cpu().freeze(data.train[:2000])
     train(fit(staged, fewer, steps=steps))
     print(staged)
-    show("two stages", evaluate(staged, test, draws=32, replicates=4))
+    show("two stages", evaluate(staged, test, timesteps=32, replicates=4))
     pictures["samples, two stages"] = means(staged)
 
     # Jointly: the same model on the same bound, all parts at once, for as many steps in all.
     torch.manual_seed(0)
     joint = LatentDiffusion(data.shape, data.bins, latents=LATENTS[data.name], dropout=0.1)
     train(fit(joint, fewer, steps=2 * steps))
-    show("jointly", evaluate(joint, test, draws=32, replicates=4))
+    show("jointly", evaluate(joint, test, timesteps=32, replicates=4))
     pictures["samples, jointly"] = means(joint)
 
     plots.save(plots.samples(pictures, highest=data.bins - 1, columns=4), FIGURE)

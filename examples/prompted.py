@@ -53,7 +53,7 @@ def main(data: Dataset, words: Prompts, texts: Sequence[str], steps: int) -> Non
     # nothing is told: the network has seen only a tenth of the rows so.
     test, told = data.test[:1000], data.labels["test"][:1000]
     for name, context in (("told its label", told), ("told nothing", null_context(told))):
-        report = evaluate(model, test, context, draws=32, replicates=4)
+        report = evaluate(model, test, context, timesteps=32, replicates=4)
         print(f"{name}, test, {report.stamp.value}: {report.value} nats")
 
     # Are prompts obeyed? A judge that never saw a sample: the nearest training images.

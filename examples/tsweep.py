@@ -66,7 +66,7 @@ def main(data: Dataset, steps: int) -> None:
             ).to(model.device)
             # A chain has all of its levels visited: a bound. Of infinitely many, some: an estimate.
             draws = 64 if latents is None else None
-            report = evaluate(chain, data.test[:400], draws=draws)
+            report = evaluate(chain, data.test[:400], timesteps=draws)
             print(
                 f"trained with {trained:12} priced with {name:12} test, {report.stamp.value:8} "
                 f"{report.value} nats = {report.bits_per_dim} bits/dim"

@@ -30,11 +30,13 @@ def main(data: Dataset, steps: int) -> None:
     print(model)
     train(fit(model, data, steps=steps))
 
-    report = evaluate(model, data.test[:1000], importance=64)
+    report = evaluate(model, data.test[:1000], importance_samples=64)
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
     for name, term in report.terms.items():
         print(f"  {name}: {term} nats")
-    print(f"test, estimate, {report.importance_draws} importance draws: {report.importance} nats")
+    print(
+        f"test, estimate, {report.importance_samples} importance samples: {report.importance} nats"
+    )
 
     # A latent that costs nothing carries nothing: a unit below a hundredth of a nat has collapsed.
     assert report.scores is not None

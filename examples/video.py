@@ -32,7 +32,7 @@ def main(steps: int) -> None:
     print(model)
     train(fit(model, data, steps=steps, batch_size=32, learning_rate=2e-3))
 
-    report = evaluate(model, data.test[:100], draws=4, replicates=4)
+    report = evaluate(model, data.test[:100], timesteps=4, replicates=4)
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
 
     # Does it move as the data do? Frames that follow each other are alike, frames in any order less.

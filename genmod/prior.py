@@ -300,4 +300,5 @@ def draw_posterior(q: Distribution) -> Tensor:
 
 def sample_rows(p: Distribution, n: int) -> Tensor:
     """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
-    return random.draw(p if p.batch_shape else p.expand((n,)), gradients=False)
+    # Not p.expand((n,)): a law of one's own need not have it, and torch's mixtures then draw other numbers.
+    return random.draw(p, gradients=False) if p.batch_shape else p.sample((n,))

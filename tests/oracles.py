@@ -23,7 +23,7 @@ from genmod.decoders import Decoder, GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser, denoise
 from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, ReverseVariance
 from genmod.diffusion import LastStepDecoder as DenoisedDecoder
-from genmod.elbo import Measure, Rate
+from genmod.elbo import Rate
 from genmod.model import LatentModel
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import expand_like
@@ -155,7 +155,7 @@ class ExactDecoder(Decoder):
     schedule: Schedule
 
     def __init__(self, data: GaussianData, schedule: Schedule) -> None:
-        super().__init__(tuple(data.mean.shape), Measure.DENSITY)
+        super().__init__(tuple(data.mean.shape))
         self.denoiser, self.schedule = data.denoiser(), schedule
         left = data.values / (1 + schedule.log_snr(real(0.0)).exp() * data.values)
         self.tril = torch.linalg.cholesky((data.vectors * left) @ data.vectors.T)

@@ -107,7 +107,7 @@ def test_any_sampler_takes_a_network_of_any_target(sampler: Sampler) -> None:
 
     def result(denoiser: Denoiser) -> Tensor:
         with random.keyed(1), torch.no_grad():
-            return sampler.of(denoiser, schedule).run(z, times)
+            return sampler.bind(denoiser, schedule).run(z, times)
 
     expected = result(original)
     for wanted in TARGETS:

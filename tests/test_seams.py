@@ -100,7 +100,7 @@ def test_float32_is_enough_from_pure_noise_on(name: str) -> None:
             ends.append(_end(sampler, times, start.to(dtype)))
     single, double = ends
     # Noise of the two types is not the same: those that draw are compared in spread alone.
-    if sampler.draws:
+    if sampler.stochastic:
         assert (single.std(0) / double.std(0)).log().abs().max() < 0.6
     else:
         torch.testing.assert_close(single.double(), double, atol=1e-3, rtol=0)
@@ -108,7 +108,7 @@ def test_float32_is_enough_from_pure_noise_on(name: str) -> None:
 
 
 def _end(sampler: Sampler, times: Tensor, z: Tensor) -> Tensor:
-    return sampler.of(gaussian().to(z.dtype), ZERO).run(z, times)
+    return sampler.bind(gaussian().to(z.dtype), ZERO).run(z, times)
 
 
 @pytest.mark.parametrize("schedule", [ZERO, LogNormal(), Laplace(), Cosine()], ids=repr)

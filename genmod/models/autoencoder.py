@@ -54,7 +54,7 @@ class Autoencoder(LatentModel):
         if encoder is None:
             data = data_spec(data, None, "encoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout)
-            encoder = DiracEncoder(kind.between(data.shape, code), code, data)
+            encoder = DiracEncoder(kind.build(data.shape, code), code, data)
         if decoder is None:
             data = data_spec(data, None, "decoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout)

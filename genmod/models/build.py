@@ -95,6 +95,6 @@ def default_decoder(networks: Networks, code: Shape, spec: DataSpec) -> Decoder:
     """The default likelihood for this kind of data, on these networks."""
 
     def network(outputs: int) -> nn.Module:
-        return networks.between(code, multiply_channels(spec.shape, outputs // spec.size))
+        return networks.build(code, multiply_channels(spec.shape, outputs // spec.size))
 
     return likelihood(network, spec)

@@ -19,7 +19,7 @@ from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import LatentTensors
+from genmod.types import Batch, LatentTensors
 
 
 class Diffusion(DiffusionBased):
@@ -120,10 +120,9 @@ class Diffusion(DiffusionBased):
         context = as_context(context, len(z))
         return self._likelihood(self._flow().run(z, self._flow_times(), context), context)
 
-    @torch.no_grad()
-    def reconstruct(self, x: Rows, context: Context = None) -> Tensor:
+    def restore(self, x: Batch, context: Tensor | None) -> Tensor:
         """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
-        prior, context = self.diffusion, as_context(context, len(x))
+        prior = self.diffusion
         q, times = prior.noising(self.posterior(x, context)), prior.times()
         below = times[: max(1, (len(times) + 1) // 2)].flip(0)
         z = q.at(below[0].expand(q.rows)).sample()

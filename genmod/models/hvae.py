@@ -96,15 +96,15 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
         inner = LatentModel(
-            encoders.GaussianEncoder(networks.between((below,), (2 * here,)), (here,)),
+            encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,)),
             decoders.GaussianDecoder(
-                networks.between((here,), (2 * below,)), (below,), decoders.PredictedScale()
+                networks.build((here,), (2 * below,)), (below,), decoders.PredictedScale()
             ),
             prior,
         )
         prior = NestedPrior(inner, name=f"z{number}")
     encoder = encoders.GaussianEncoder(
-        networks.between(data.shape, (2 * sizes[0],)), (sizes[0],), data
+        networks.build(data.shape, (2 * sizes[0],)), (sizes[0],), data
     )
     return encoder, prior, sizes[0]
 
@@ -113,16 +113,16 @@ def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Pa
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
     width, down = networks.features, sizes[::-1]
     stages = [
-        networks.between(data.shape if number == 0 else (width,), (width,))
+        networks.build(data.shape if number == 0 else (width,), (width,))
         for number in range(len(sizes))
     ]
     heads = [
-        encoders.TopDownHead(networks.between((2 * width,), (2 * here,)), (here,)) for here in down
+        encoders.TopDownHead(networks.build((2 * width,), (2 * here,)), (here,)) for here in down
     ]
     blocks = [
         TopDownBlock(
             decoders.GaussianDecoder(
-                networks.between((width,), (2 * here,)), (here,), decoders.PredictedScale()
+                networks.build((width,), (2 * here,)), (here,), decoders.PredictedScale()
             ),
             Merge(width, here),
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, as_context
 from genmod.checks import instance, require
+from genmod.chunks import in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
@@ -71,10 +72,14 @@ class DiffusionBased(LatentModel, ABC):
         torch.Size([2, 1, 8, 8])
         """
         model, context = self.guided(guidance_scale), as_context(context, n)
-        way = Sampling(sampler, steps, grid, seeds, progress)
-        state = way.draw(model.diffusion, n, context)
-        with way.noise:
-            return model.draw_from(state, context)
+        way = Sampling(sampler, steps, grid, None, progress)
+
+        def some(rows: slice) -> Tensor:
+            given = None if context is None else context[rows]
+            state = way.draw(model.diffusion, rows.stop - rows.start, given)
+            return model.draw_from(state, given)
+
+        return in_chunks(n, self._most_rows, some, seeds)
 
     def states(
         self,
@@ -165,7 +170,7 @@ class Sampling:
         sampler: Sampler = Ancestral(variance=prior.variance)
         if self.sampler is not None:
             sampler = instance(self.sampler, Sampler, "sampler")
-        return self._states(prior, sampler.complete(prior.denoiser, prior.schedule), n, context)
+        return self._states(prior, sampler.bind_missing(prior.denoiser, prior.schedule), n, context)
 
     def _states(
         self, prior: DiffusionPrior, sampler: Sampler, n: int, context: Tensor | None

@@ -13,7 +13,7 @@ from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
-from genmod.evaluation.scoring import evaluating
+from genmod.evaluation.batching import evaluating
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
 from genmod.spec import Bins

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genmod.elbo import Measure
-from genmod.evaluation.report import Estimate
-from genmod.evaluation.scoring import score
+from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
+from genmod.prior import AutoTimesteps
 from genmod.shapes import size
 
 SEED = 0x5EED
@@ -66,6 +66,7 @@ def validate(
     model: LatentModel, x: Tensor, context: Tensor | None, step: int, draws: int
 ) -> Validation:
     """The mean bound on held-out data and its standard error over rows, with shared noise."""
-    scores = score(model, x, context, draws=draws, seed=SEED)
+    timesteps = draws if model.prior.has_timesteps else AutoTimesteps.EVALUATION
+    scores = score(model, x, context, timesteps=timesteps, seed=SEED)
     mean = Estimate.of(scores.value)
     return Validation(step, mean.mean, size(model.decoder.shape), scores.measure, mean.error)

@@ -22,7 +22,9 @@ from tests.compare.cases import PLAN, TINY, few
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path, list[Report]]:
     folder = tmp_path_factory.mktemp("compare")
     told: list[Report] = []
-    family = [replace(member, importance=min(member.importance, 2)) for member in DIGITS]
+    family = [
+        replace(member, importance_samples=min(member.importance_samples, 2)) for member in DIGITS
+    ]
     made = compare(folder, few(), family=family, effort=0.001, progress=False, said=told.append)
     return made, folder, told
 

@@ -73,7 +73,7 @@ def test_any_part_of_a_family_has_the_figures_it_allows(name: str) -> None:
     data, whole = few(), family()
     models = {member: whole[member] for member in chosen}
     draws = {member: 2 if "diffusion" in member else None for member in chosen}
-    reports = {m: evaluate(models[m], data, name=m, draws=draws[m]) for m in chosen}
+    reports = {m: evaluate(models[m], data, name=m, timesteps=draws[m]) for m in chosen}
     seen = Look(models, reports, data, steps=4, levels=6)
     made = {title for title, (_, make) in FIGURES.items() if make(seen) is not None}
     assert made == expected

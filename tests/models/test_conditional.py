@@ -13,9 +13,9 @@ from genmod.data import Dataset, conditional, dataset
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.diffusion import LastStepDecoder as LastStep
-from genmod.evaluation import evaluate
+from genmod.evaluation import evaluate, score
+from genmod.evaluation.batching import evaluating
 from genmod.evaluation.profile import profile
-from genmod.evaluation.scoring import evaluating, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference, LatentDiffusion
 from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, is_null_context, null_context
@@ -72,8 +72,8 @@ def test_a_label_is_worth_its_information(steps: int | None) -> None:
     last = LastStep(exact, schedule, around)
     model = Diffusion(denoiser=exact, schedule=schedule, steps=steps, decoder=last).double()
     x, labels = rows(4000, seed=1)
-    with_labels = score(model, x, labels, draws=32).value
-    without = score(model, x, null_context(labels), draws=32).value
+    with_labels = score(model, x, labels, timesteps=32).value
+    without = score(model, x, null_context(labels), timesteps=32).value
     assert 0.3 < information(x, labels).mean() < 0.8
     assert_mean(with_labels - without - information(x, labels), 0.0, name="nats told by a label")
 
@@ -88,13 +88,13 @@ def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> No
     train(fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False))
     test, told = data.test, data.context("test")
     assert told is not None
-    found = score(model, test, told, draws=16).value
-    untold = score(model, test, null_context(told), draws=16).value
-    wrong = score(model, test, (told + 1) % 3, draws=16).value
+    found = score(model, test, told, timesteps=16).value
+    untold = score(model, test, null_context(told), timesteps=16).value
+    wrong = score(model, test, (told + 1) % 3, timesteps=16).value
     gained = float((found - untold).mean())
     assert abs(gained - float(information(test, told).mean())) < 0.1
     assert float((wrong - untold).mean()) < -1
-    report = evaluate(model, data, draws=16)
+    report = evaluate(model, data, timesteps=16)
     assert math.isclose(report.value.mean, float(found.mean()), abs_tol=1e-9)
     told = torch.arange(3).repeat_interleave(200)
     with evaluating(model):
@@ -153,9 +153,9 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     told = data.context("test")
     assert told is not None
     draws = 4 if "latent" in name else None
-    found = evaluate(model, data, draws=draws).value.mean
-    assert found == score(model, data.test, told, draws=draws).value.mean()
-    assert found != evaluate(model, data, (told + 1) % 3, draws=draws).value.mean
+    found = evaluate(model, data, timesteps=draws).value.mean
+    assert found == score(model, data.test, told, timesteps=draws).value.mean()
+    assert found != evaluate(model, data, (told + 1) % 3, timesteps=draws).value.mean
     codes = model.encode(data.test, told)
     assert model.decode(codes, told).sample().shape == data.test.shape
     assert model.reconstruct(data.test, told).shape == data.test.shape
@@ -166,10 +166,10 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     assert (first - other).abs().max() > 1e-6
     uses: list[Callable[[], object]] = [
         lambda: model.elbo(data.test, 2),
-        lambda: score(model, data.test, draws=2),
+        lambda: score(model, data.test, timesteps=2),
         lambda: model.sample(2),
         lambda: next(fit(model, data.train, steps=1, progress=False)),
-        lambda: evaluate(model, data.test, (told * 2).clamp(max=3), draws=2),
+        lambda: evaluate(model, data.test, (told * 2).clamp(max=3), timesteps=2),
     ]
     for use in uses[:4]:
         with pytest.raises(ValueError, match="got no context; expected one for Labels"):
@@ -183,7 +183,7 @@ def test_importance_weights_and_profiles_are_told() -> None:
     data = small(TABLE)
     told = data.context("test")
     model = ONE_LINERS["vae"]()
-    report = evaluate(model, data, importance=8)
+    report = evaluate(model, data, importance_samples=8)
     assert report.importance is not None
     assert report.importance.mean >= report.value.mean
     diffusion = ONE_LINERS["diffusion"]()
@@ -211,7 +211,9 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     told = data.context("test")
     assert told is not None
-    with_labels, without = (score(model, data.test, c, draws=2) for c in (told, null_context(told)))
+    with_labels, without = (
+        score(model, data.test, c, timesteps=2) for c in (told, null_context(told))
+    )
     torch.testing.assert_close(with_labels.reconstruction, without.reconstruction)
     assert not torch.equal(with_labels.rates["steps"], without.rates["steps"])
 
@@ -228,8 +230,8 @@ def test_numbers_can_be_told_as_well() -> None:
     told = data.context("test")
     assert told is not None
     assert is_null_context(null_context(told)).all()
-    gained = score(model, data.test, told, draws=8).value
-    gained = gained - score(model, data.test, null_context(told), draws=8).value
+    gained = score(model, data.test, told, timesteps=8).value
+    gained = gained - score(model, data.test, null_context(told), timesteps=8).value
     # Exactly: each number's variance given its hint is 0.09 / 1.09, worth 1.25 nats.
     assert gained.mean() > 1.0
 

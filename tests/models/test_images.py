@@ -53,7 +53,7 @@ def test_every_term_of_a_report_is_part_of_its_total(name: str) -> None:
     bins = model.decoder.bins
     assert bins is not None
     draws = 2 if "diffusion" in name else None
-    report = evaluate(model, bars(6, bins, model.decoder.shape), draws=draws)
+    report = evaluate(model, bars(6, bins, model.decoder.shape), timesteps=draws)
     terms = {key: term.mean for key, term in report.terms.items()}
     total = terms.pop("reconstruction") - sum(terms.values())
     assert report.value.mean == pytest.approx(total, rel=1e-12)

@@ -66,7 +66,7 @@ def test_sample_decodes_the_last_of_its_states(sampler: Sampler) -> None:
     times = UniformLogSNR().times(SCHEDULE, 4)
     with random.keyed(0), torch.no_grad():
         z = random.normal((3, 2), F64)
-        path = list(sampler.of(prior(model).denoiser, SCHEDULE).path(z, times))
+        path = list(sampler.bind(prior(model).denoiser, SCHEDULE).path(z, times))
         expected = model.decoder(path[-1]).sample()
     with random.keyed(0):
         found = model.sample(3, sampler=sampler, steps=4, grid=UniformLogSNR())
@@ -160,7 +160,7 @@ def test_a_latent_diffusion_walks_its_inner_latents() -> None:
     sampler = DPMSolver(order=2)
     found = model.sample(3, sampler=sampler, steps=4, seeds=[5, 6, 7])
     with random.seeded([5, 6, 7]), torch.no_grad():
-        z_0 = sampler.of(prior(inner).denoiser, SCHEDULE).run(
+        z_0 = sampler.bind(prior(inner).denoiser, SCHEDULE).run(
             random.normal((3, 3), F64), UniformTime().times(SCHEDULE, 4)
         )
         z = 1 + 2 * inner.decoder(z_0).sample()

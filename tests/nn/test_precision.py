@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.diffusion import DiffusionPrior
-from genmod.evaluation.scoring import evaluating
+from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, DiT, UNet
 from genmod.nn.precision import in_full

@@ -135,7 +135,7 @@ def test_ddim_with_all_noise_is_the_chain(sampler: Sampler, steps: int) -> None:
     paths = []
     for each in (sampler, Ancestral()):
         with random.keyed(0), torch.no_grad():
-            paths.append(torch.stack(list(each.of(Bent(), LinearBeta(1000)).path(z, times))))
+            paths.append(torch.stack(list(each.bind(Bent(), LinearBeta(1000)).path(z, times))))
     torch.testing.assert_close(*paths)
 
 
@@ -170,7 +170,7 @@ def test_edm_is_its_algorithm(schedule: Schedule) -> None:
         return (y - x_hat) / r
 
     with random.keyed(5), torch.no_grad():
-        sampler = StochasticHeun(Bent(), schedule, **settings)
+        sampler = StochasticHeun(Bent(), schedule, published=True, **settings)
         found = torch.stack(list(sampler.path(z, times)))
     y, expected = z / alpha[0], []
     with random.keyed(5), torch.no_grad():

@@ -203,7 +203,7 @@ def test_validation_noise_is_shared() -> None:
     x, (model, near) = data(), close()
 
     def bound(which: LatentModel, seed: int) -> Tensor:
-        return score(which, x, draws=2, seed=seed).value.mean()
+        return score(which, x, timesteps=2, seed=seed).value.mean()
 
     shared = torch.stack([bound(model, s) - bound(near, s) for s in range(30)])
     fresh = torch.stack([bound(model, s) - bound(near, 1000 + s) for s in range(30)])
@@ -219,15 +219,15 @@ def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     """
     x, (model, near) = data(), close()
     first, second = (validate(m, x, None, step, 2) for step, m in enumerate((model, near)))
-    difference = paired(*(score(m, x, draws=2, seed=SEED) for m in (model, near)))
+    difference = paired(*(score(m, x, timesteps=2, seed=SEED) for m in (model, near)))
     assert first.nats - second.nats == pytest.approx(difference.mean, rel=1e-9)
     assert difference.error < min(first.error, second.error) / 50
     assert abs(difference.mean) < min(first.error, second.error) / 50
     rows = x.repeat(100, 1)
-    fresh = paired(*(score(m, rows, draws=64, seed=1) for m in (model, near)))
+    fresh = paired(*(score(m, rows, timesteps=64, seed=1) for m in (model, near)))
     assert fresh.mean * difference.mean > 0
     assert first.error == pytest.approx(
-        float(score(model, x, draws=2, seed=SEED).value.std()) / len(x) ** 0.5
+        float(score(model, x, timesteps=2, seed=SEED).value.std()) / len(x) ** 0.5
     )
 
 
