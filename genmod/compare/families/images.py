@@ -188,13 +188,13 @@ IMAGES = (
         importance_samples=32,
         cost=10,
     ),
-    Member("diffusion", diffusion, _plan(5000, learning_rate=4e-3), draws=8, cost=12),
+    Member("diffusion", diffusion, _plan(5000, learning_rate=4e-3), timesteps=8, cost=12),
     Member(
         "latent diffusion",
         latent_diffusion,
         _plan(6000),
         after=("VAE",),
-        draws=8,
+        timesteps=8,
         cost=4,
     ),
 )
