@@ -66,7 +66,7 @@ def fit_scale(
         tried = torch.linspace(math.log(bins.width / FINEST), 0, SCALES).tolist()
         likely = []
         for log_scale in tried:
-            scale.log_scale.fill_(log_scale)
+            scale.set(math.exp(log_scale))
             likely.append(float(decoder.decoder(x_hat, context).log_prob(x).mean()))
         require(
             all(map(math.isfinite, likely)),
@@ -75,7 +75,7 @@ def fit_scale(
             "look at what the denoiser says of z_0: its training may have diverged",
         )
         best = tried[max(range(SCALES), key=likely.__getitem__)]
-        scale.log_scale.fill_(best)
+        scale.set(math.exp(best))
     return math.exp(best)
 
 
