@@ -24,7 +24,7 @@ from genmod.denoisers import (
 )
 from genmod.diffusion import DiffusionPrior, FixedLarge
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_denoiser
-from genmod.nn import null_context
+from genmod.nn import NULL_LABEL, null_context
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, GaussianData, ancestral_law, correlated, real, steps_of
@@ -278,7 +278,7 @@ def test_a_guided_flow_moves_towards_its_class() -> None:
 
 def test_the_context_that_says_nothing() -> None:
     """-1 for labels, NaN for numbers; another habit or a negative prompt can be given."""
-    assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([-1, -1]))
+    assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([NULL_LABEL, NULL_LABEL]))
     assert bool(null_context(torch.ones(2, 3)).isnan().all())
     for kind in (torch.bool, torch.uint8):
         with pytest.raises(ValueError, match="signed integers"):

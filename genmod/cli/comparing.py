@@ -104,6 +104,6 @@ def say(report: Report) -> None:
     # By the console of the progress display, which then stays below.
     bits = report.bits_per_dim
     value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
-    if report.irreducible is not None:
-        value = f"{report.value} nats, of which {report.irreducible:.2f} irreducible"
+    if report.entropy_floor is not None:
+        value = f"{report.value} nats, of which {report.entropy_floor:.2f} irreducible"
     get_console().print(f"[bold]{report.name}[/]: {value} ({report.stamp.value})")

@@ -12,7 +12,7 @@ from genmod import plots
 from genmod.compare.drawing import Look, chains, latent, levels, pictures
 from genmod.data import Dataset
 from genmod.evaluation import Report
-from genmod.evaluation.scoring import evaluating
+from genmod.evaluation.batching import evaluating
 from genmod.model import LatentModel
 
 FIGURES: Mapping[str, tuple[str, Callable[[Look], Figure | None]]] = {

@@ -45,8 +45,8 @@ class Member:
             process can find it by its name.
         plan: how it is trained at full effort.
         after: the members that have to be trained before; they come earlier in the family.
-        importance: how many importance draws its report gets; 0 for none.
-        draws: how many levels of a diffusion each test sample visits; ``None`` for all (a bound).
+        importance_samples: how many importance samples its report gets; 0 for none.
+        timesteps: how many levels of a diffusion each test sample visits; ``None``: the default.
         cost: about how long training and scoring take beside the other members; members side by
             side are started longest first, and nothing else depends on it.
     """
@@ -55,8 +55,8 @@ class Member:
     build: Callable[[Setting], LatentModel]
     plan: Plan
     after: tuple[str, ...] = ()
-    importance: int = 0
-    draws: int | None = None
+    importance_samples: int = 0
+    timesteps: int | None = None
     cost: float = 1.0
 
     @property

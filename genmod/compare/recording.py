@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import Estimate, Report, Scores
+
+_CLAIMS = tuple(Stamp)
 
 
 def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Report:
@@ -29,13 +31,20 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         samples=content["samples"],
         terms={name: _estimate(term) for name, term in content["terms"].items()},
         importance=None if weighted is None else _estimate(weighted["nats"]),
-        importance_draws=0 if weighted is None else weighted["draws"],
+        importance_samples=0 if weighted is None else weighted["samples"],
+        evidence=None if weighted is None else _ends(content["interval"]),
         noise=content["noise"],
         parameters=content["parameters"],
         seconds=content["seconds"],
         scores=scores,
-        irreducible=content["irreducible"],
+        entropy_floor=content["entropy_floor"],
+        structural=None if content["structural"] is None else _estimate(content["structural"]),
+        remarks=tuple(content["remarks"]),
     )
+
+
+def _ends(ends: Sequence[Mapping[str, float]]) -> tuple[Estimate, Estimate]:
+    return _estimate(ends[0]), _estimate(ends[1])
 
 
 def _estimate(pair: Mapping[str, float]) -> Estimate:
@@ -44,9 +53,12 @@ def _estimate(pair: Mapping[str, float]) -> Estimate:
 
 def tensors_of(scores: Scores) -> dict[str, Tensor]:
     """Scores as named tensors."""
-    named = {"reconstruction": scores.reconstruction, "complete": torch.tensor(scores.complete)}
+    named = {
+        "reconstruction": scores.reconstruction,
+        "stamp": torch.tensor(_CLAIMS.index(scores.stamp)),
+    }
     named |= {f"rates.{name}": nats for name, nats in scores.rates.items()}
-    named |= {f"units.{name}": nats for name, nats in scores.units.items()}
+    named |= {f"per_dim.{name}": nats for name, nats in scores.per_dim.items()}
     if scores.levels is not None:
         named |= {f"levels.{place}": each for place, each in enumerate(scores.levels)}
     return {name: tensor.contiguous() for name, tensor in named.items()}
@@ -60,9 +72,9 @@ def scores_from(named: Mapping[str, Tensor], measure: Measure) -> Scores:
     return Scores(
         reconstruction=named["reconstruction"],
         rates=_under("rates.", named),
-        units=_under("units.", named),
+        per_dim=_under("per_dim.", named),
         levels=levels,
-        complete=bool(named["complete"]),
+        stamp=_CLAIMS[int(named["stamp"])],
         measure=measure,
     )
 

@@ -190,4 +190,4 @@ def _baselines(data: Dataset) -> list[Report]:
         pixel_histogram(seen, data.test, data.bins),
         gaussian(seen, data.test, data.bins),
     ]
-    return [Report.of_baseline(each, dims, Measure.MASS, data.irreducible) for each in fitted]
+    return [Report.of_baseline(each, dims, Measure.MASS, data) for each in fitted]

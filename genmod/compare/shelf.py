@@ -57,7 +57,11 @@ class Record:
 
 def asked(member: Member, effort: float) -> dict[str, object]:
     """The settings of a member that decide what comes of it, as JSON has them."""
-    scoring = {"importance": member.importance, "draws": member.draws, "after": list(member.after)}
+    scoring = {
+        "importance_samples": member.importance_samples,
+        "timesteps": member.timesteps,
+        "after": list(member.after),
+    }
     return asdict(member.plan.times(effort)) | scoring
 
 

@@ -16,6 +16,7 @@ from genmod.compare.shelf import Record, Shelf, asked
 from genmod.data import Dataset
 from genmod.evaluation import evaluate
 from genmod.model import LatentModel
+from genmod.prior import AutoTimesteps
 
 _MINUTE = 60.0
 
@@ -106,8 +107,8 @@ def _do(work: Work, member: Member, data: Dataset, tell: Tell) -> None:
         model,
         data,
         name=member.name,
-        draws=member.draws,
-        importance=member.importance,
+        timesteps=AutoTimesteps.EVALUATION if member.timesteps is None else member.timesteps,
+        importance_samples=member.importance_samples,
         seed=work.seed,
         seconds=record.seconds,
     )

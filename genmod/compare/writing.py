@@ -28,12 +28,12 @@ def row(report: Report) -> dict[str, str]:
     terms = [f"{name} {term.mean:.2f}" for name, term in report.terms.items()]
     weighted = "-"
     if report.importance is not None:
-        weighted = f"{report.importance} (k={report.importance_draws})"
+        weighted = f"{report.importance} (k={report.importance_samples})"
     return {
         "model": report.name,
         "bits/dim": "-" if bits is None else f"{bits.mean:.3f} ± {bits.error:.3f}",
         "nats": str(report.value),
-        _OPTIONAL: "-" if report.irreducible is None else f"{report.irreducible:.2f}",
+        _OPTIONAL: "-" if report.entropy_floor is None else f"{report.entropy_floor:.2f}",
         "stamp": report.stamp.value,
         "log p(x), importance-weighted": weighted,
         "terms, nats": " - ".join(terms) or "-",
@@ -45,7 +45,7 @@ def row(report: Report) -> dict[str, str]:
 def table(reports: Sequence[Report]) -> list[dict[str, str]]:
     """The lines of the table, without the column that only some data have."""
     rows = [row(report) for report in reports]
-    if all(report.irreducible is None for report in reports):
+    if all(report.entropy_floor is None for report in reports):
         for each in rows:
             del each[_OPTIONAL]
     return rows

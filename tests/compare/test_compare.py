@@ -22,7 +22,9 @@ from tests.compare.cases import PLAN, TINY, few
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path, list[Report]]:
     folder = tmp_path_factory.mktemp("compare")
     told: list[Report] = []
-    family = [replace(member, importance=min(member.importance, 2)) for member in DIGITS]
+    family = [
+        replace(member, importance_samples=min(member.importance_samples, 2)) for member in DIGITS
+    ]
     made = compare(folder, few(), family=family, effort=0.001, progress=False, said=told.append)
     return made, folder, told
 
@@ -113,7 +115,7 @@ def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Pat
     assert content["settings"]["binarized"] is True
     totals(content)
     for written in content["models"]:
-        assert written["irreducible"] == data.irreducible
+        assert written["entropy_floor"] == data.irreducible
         if written["structural"] is not None:
             assert written["structural"]["mean"] > 0
     page = (tmp_path / "report.md").read_text()

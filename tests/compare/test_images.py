@@ -38,7 +38,9 @@ def test_the_family_for_images_is_compared_from_end_to_end(tmp_path: Path, kind:
     """All members and figures are there, values are sums of terms, and bits know their floor."""
     data = strokes() if kind == "gray" else binarized(strokes())
     assert family(data) is IMAGES
-    members = [replace(member, importance=min(member.importance, 2)) for member in IMAGES]
+    members = [
+        replace(member, importance_samples=min(member.importance_samples, 2)) for member in IMAGES
+    ]
     made = compare(tmp_path, data, family=members, effort=5e-4, progress=False)
     assert [report.name for report in made.reports[2:]] == [member.name for member in IMAGES]
     assert all(report.samples == len(data.test) for report in made.reports)

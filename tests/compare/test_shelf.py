@@ -83,8 +83,14 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
     for one, other in zip(second.reports, third.reports, strict=True):
         assert one.to_dict() == other.to_dict()
     for name, model in third.models.items():
-        importance, draws = {m.name: (m.importance, m.draws) for m in TINY}[name]
-        again = evaluate(model, data, name=name, importance=importance, draws=draws)
+        member = next(m for m in TINY if m.name == name)
+        again = evaluate(
+            model,
+            data,
+            name=name,
+            importance_samples=member.importance_samples,
+            timesteps=member.timesteps,
+        )
         report = next(report for report in third.reports if report.name == name)
         assert numbers(again) == numbers(report)
     assert third.models["latent diffusion"].encoder is third.models["VAE"].encoder
@@ -140,14 +146,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("member", TINY, ids=lambda member: member.slug)
 def test_a_report_comes_back_from_its_files(member: Member) -> None:
     """Every field, so that a new one is not forgotten; with and without what is optional."""
-    data = binarized(few()) if member.importance else few()
+    data = binarized(few()) if member.importance_samples else few()
     job = work(Path())
     trained = {"VAE": build(job, TINY[1], data, {})}
     report = evaluate(
         build(job, member, data, trained),
         data,
-        importance=member.importance,
-        replicates=2 if member.importance else 1,
+        importance_samples=member.importance_samples,
+        replicates=2 if member.importance_samples else 1,
         seconds=1.5,
     )
     assert report.scores is not None

@@ -61,13 +61,13 @@ def latent_diffusion(setting: Setting) -> LatentDiffusion:
 
 DIGITS = (
     Member("autoencoder", autoencoder, Plan(800), cost=1),
-    Member("VAE", vae, Plan(2500, warm=300), importance=256, cost=5),
-    Member("HVAE, bottom-up", bottom_up, Plan(1600, warm=300), importance=256, cost=9),
+    Member("VAE", vae, Plan(2500, warm=300), importance_samples=256, cost=5),
+    Member("HVAE, bottom-up", bottom_up, Plan(1600, warm=300), importance_samples=256, cost=9),
     Member(
         "HVAE, top-down",
         top_down,
         Plan(1500, learning_rate=1e-3, warm=500),
-        importance=256,
+        importance_samples=256,
         cost=12,
     ),
     Member("diffusion", diffusion, Plan(4000, learning_rate=3e-3), cost=12),
