@@ -176,15 +176,15 @@ def build_sampler(name: str) -> Any:
         "ddim 0": lambda: DDIM(),
         "ddim 0.5": lambda: DDIM(eta=0.5),
         "euler": lambda: Euler(),
-        "heun": lambda: Heun(),
-        "stochastic heun": lambda: StochasticHeun(churn=4.0),
-        "dpm 2": lambda: DPMSolver(order=2),
+        "heun": lambda: Heun(published=True),
+        "stochastic heun": lambda: StochasticHeun(churn=4.0, published=True),
+        "dpm 2": lambda: DPMSolver(order=2, published=True),
         "dpm 3": lambda: DPMSolver(order=3),
         "dpm 3 published": lambda: DPMSolver(order=3, published=True, lower_order_final=True),
         "dpm sde": lambda: DPMSolver(order=2, sde=True),
         "unipc 2": lambda: UniPC(order=2),
         "unipc 3 bh1": lambda: UniPC(order=3, scale=bh1, lower_order_final=True),
-        "ipndm": lambda: IPNDM(),
+        "ipndm": lambda: IPNDM(published=True),
     }[name]()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genmod import evaluation, fit, gaussian
 from genmod.data import dataset
+from genmod.evaluation.baselines import global_histogram
 from genmod.inverse import DPS, MMPS, AveragePool, Blur, Mask, PiGDM, RePaint
 from genmod.models import (
     with_denoiser,
@@ -35,7 +36,13 @@ def evaluated(
 ) -> list[float]:
     """Value, its error, each term, bits of a mass, the noise, the importance-weighted value."""
     report = evaluation.evaluate(
-        model, x, context, draws=visited, importance=importance, replicates=replicates, seed=seed
+        model,
+        x,
+        context,
+        timesteps=visited,
+        importance_samples=importance,
+        replicates=replicates,
+        seed=seed,
     )
     return _report(report)
 
@@ -53,7 +60,7 @@ def _report(report: Any) -> list[float]:
 
 def immse_of(model: Model, x: Tensor, visited: Visited = 8, separated: bool = False) -> list[float]:
     tail = evaluation.NoTail() if separated else None
-    return _report(evaluation.immse(model, x, draws=visited, left=tail, seed=3))
+    return _report(evaluation.immse(model, x, timesteps=visited, tail=tail, seed=3))
 
 
 def density_by_flow(
@@ -65,7 +72,9 @@ def density_by_flow(
 
 
 def bound_by_flow(model: Model, x: Tensor, probes: int | None, importance: int = 0) -> list[float]:
-    found = evaluation.flow_bound(model, x, steps=8, probes=probes, importance=importance, seed=5)
+    found = evaluation.flow_bound(
+        model, x, steps=8, probes=probes, importance_samples=importance, seed=5
+    )
     return [*_report(found.report), found.drift.mean]
 
 
@@ -80,7 +89,7 @@ def with_chain(model: Model, chain: int | None) -> Any:
 
 
 def profile_of(model: Model, x: Tensor, intervals: int) -> list[Tensor]:
-    found = evaluation.profile(model, x, levels=intervals, seed=6)
+    found = evaluation.profile(model, x, timesteps=intervals, seed=6)
     return [found.nats, found.rmse, torch.tensor([found.prior, found.left])]
 
 
@@ -92,7 +101,7 @@ def refinement_of(model: Model, x: Tensor) -> list[Tensor]:
 def baselines_of(train: Tensor, test: Tensor, bins: int) -> list[Tensor]:
     return [
         evaluation.pixel_histogram(train, test, bins).log_prob,
-        evaluation.global_histogram(train, test, bins).log_prob,
+        global_histogram(train, test, bins).log_prob,
         evaluation.gaussian(train, test, bins).log_prob,
         evaluation.ppca(train, test, bins, rank=2).log_prob,
     ]

@@ -44,7 +44,7 @@ from genmod.models import (
     Inference,
     LatentDiffusion,
 )
-from genmod.nn import ConvNets, DenoisingMLP, DiTs, Labels
+from genmod.nn import NULL_LABEL, ConvNets, DenoisingMLP, DiTs, Labels
 from genmod.priors import DistributionPrior
 from genmod.schedules import (
     Cosine,
@@ -222,6 +222,10 @@ def build_schedule(name: str) -> Any:
         "shifted cosine": lambda: Shifted(Cosine(clean=CLEAN), by=-1.5),
         "monotone": lambda: MonotoneNetwork(clean=CLEAN, features=8),
     }[name]()
+
+
+NULL = NULL_LABEL
+"""The label of an unconditional row."""
 
 
 # ---------------------------------------------------------------- parts of the models
