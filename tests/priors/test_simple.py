@@ -55,13 +55,14 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
 def test_any_distribution_prices_a_posterior(name: str) -> None:
     """Closed where a form is registered; the path's weight is torch's ``log p - log q``.
 
-    Sign flipped: ``terms.append(-level.q.log_prob(...))``.
+    Sign flipped: ``- self._of(name, q[name])`` in ``Path.log_ratio``.
     """
     law, kind = laws()[name]
     prior = priors.DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))
     torch.manual_seed(1)
-    z, weight = prior.log_weight(q)
+    z, path = prior.walk(q)
+    weight = path.log_ratio()[0]
     plain = law.log_prob(z) - TorchNormal(q.mean, q.stddev).log_prob(z).sum(1)
     torch.testing.assert_close(weight, plain)
     torch.manual_seed(1)
@@ -84,7 +85,7 @@ def test_the_standard_normal_is_closed_and_per_dimension() -> None:
     expected = torch.distributions.kl_divergence(
         TorchNormal(q.mean, q.stddev), TorchNormal(torch.zeros(2), torch.ones(2))
     )
-    torch.testing.assert_close(rate.per_dim[:, 0], expected)
+    torch.testing.assert_close(rate.per_dim[0], expected)
 
 
 @pytest.mark.parametrize("name", ["full", "mixture"])
@@ -126,7 +127,7 @@ def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
     assert rates == {}
     for ask in (
         lambda: prior.sample(2),
-        lambda: prior.log_weight(Dirac(code)),
+        lambda: prior.walk(Dirac(code)),
         lambda: prior.generate(2),
     ):
         with pytest.raises(ValueError, match=r"got a request.*flat prior.*use a VAE"):
