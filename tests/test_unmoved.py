@@ -21,7 +21,7 @@ MODULES = (bounds, objectives, samples, scores, uses)
 TOLERANCE = 1e-9
 """Relative to the stored number, and absolute below one."""
 SINGLE = 1e-6
-"""Of values that the package holds (or held, at f5e1b7b) in float32: rounding depends on the order of a sum."""
+"""Of values that the package holds, or held at f5e1b7b, in float32."""
 FLOAT32 = {
     "fit/learned schedule",
     "inverse/mmps: x_hat, bound, sample",

@@ -23,6 +23,7 @@ from genmod.models import (
 )
 from genmod.objectives import (
     P2,
+    Batch,
     Beta,
     Bound,
     EDMWeight,
@@ -125,7 +126,7 @@ def visiting(name: str, count: int) -> Any:
 
 
 def visiting_as_edm(schedule: Schedule, count: int) -> Any:
-    return EDMWeight.visits(schedule, draws=count)
+    return EDMWeight.timestep_sampler(schedule, n=count)
 
 
 # ---------------------------------------------------------------- objectives
@@ -156,7 +157,7 @@ def fitting(objective: Any, model: Model) -> Any:
 
 
 def loss_of(objective: Any, model: Model, x: Tensor, context: Tensor | None = None) -> Tensor:
-    loss, _ = fitting(objective, model)(model, x, context)
+    loss, _ = fitting(objective, model)(model, Batch(x, context))
     return loss
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from genmod import evaluation, fit, gaussian
+from genmod import evaluation, gaussian
 from genmod.data import dataset
 from genmod.evaluation.baselines import global_histogram
 from genmod.inverse import DPS, MMPS, AveragePool, Blur, Mask, PiGDM, RePaint
@@ -16,6 +16,7 @@ from genmod.models import (
     with_probability_flow,
     with_steps,
 )
+from genmod.training import training_loop
 from genmod.types import Shape
 from tests.unmoved.calls import fitting
 
@@ -179,7 +180,7 @@ def build_dataset(x: Tensor, bins: int | None) -> Any:
 def trained(model: Model, data: Any, objective: Any = None, count: int = 3) -> list[float]:
     """The loss of each step, the batch's mean bound at the last, and its validation where there is one."""
     found: list[Any] = []
-    for step in fit(
+    for step in training_loop(
         model,
         data,
         fitting(objective, model),
@@ -191,7 +192,8 @@ def trained(model: Model, data: Any, objective: Any = None, count: int = 3) -> l
         seed=1,
         device="cpu",
         validate_every=1,
-        validation_draws=2,
+        validation_timesteps=2 if model.prior.has_timesteps else None,
+        stages="joint",
         progress=False,
     ):
         found.append(step.loss)
