@@ -84,7 +84,7 @@ def chunks(rows: int, most: int) -> list[slice]:
     return [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
 
 
-def in_chunks(
+def run_in_chunks(
     rows: int,
     most: int,
     run: Callable[[slice], Tensor],

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_tensor
 from genmod.checks import check_law, require
-from genmod.chunks import in_chunks, rows_per_chunk
+from genmod.chunks import run_in_chunks, rows_per_chunk
 from genmod.decoders import Decoder
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
@@ -190,7 +190,7 @@ class LatentModel(nn.Module):
             given = None if context is None else context[rows]
             return self.draw(self.prior.sample(rows.stop - rows.start, given), given)
 
-        return in_chunks(n, self._most_rows, some, seeds)
+        return run_in_chunks(n, self._most_rows, some, seeds)
 
     @torch.no_grad()
     def encode(self, x: Rows, context: Context = None) -> LatentTensors:
@@ -216,7 +216,7 @@ class LatentModel(nn.Module):
         def some(rows: slice) -> Tensor:
             return self.restore(x[rows], None if context is None else context[rows])
 
-        return in_chunks(len(x), self._most_rows, some)
+        return run_in_chunks(len(x), self._most_rows, some)
 
     def restore(self, x: Batch, context: Tensor | None) -> Tensor:
         """What :meth:`reconstruct` returns of rows that fit in memory."""

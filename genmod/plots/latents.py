@@ -58,8 +58,8 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     >>> distances(torch.tensor([[1e4, 1.0]]), torch.tensor([[1e4, 1.5]])).item()
     0.5
     """
-    rows = (part.flatten(1).double() for part in (a, b))
-    return torch.cdist(*rows, compute_mode="donot_use_mm_for_euclid_dist")
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def latent_spaces(
