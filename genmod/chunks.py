@@ -5,12 +5,15 @@ Results do not depend on it: noise belongs to a row's id (see :mod:`genmod.rando
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import SupportsIndex
 
 import torch
+from torch import Tensor
 
+from genmod import random
 from genmod.checks import require
 from genmod.shapes import size
 from genmod.types import Shape
@@ -79,3 +82,27 @@ def chunks(rows: int, most: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
+
+
+def run_in_chunks(
+    rows: int,
+    most: int,
+    run: Callable[[slice], Tensor],
+    seeds: Sequence[SupportsIndex] | None = None,
+) -> Tensor:
+    """``run`` on slices of the rows, at most so many at a time, and its results as one tensor.
+
+    Args:
+        rows: how many.
+        most: how many at a time.
+        run: computes some of them, ``(rows, *event)``.
+        seeds: one a row. The noise of a row then depends on its seed alone.
+    """
+    require(rows >= 1, f"n={rows}", "n >= 1", "ask for at least one row")
+    pieces = chunks(rows, most)
+    if seeds is None:
+        return torch.cat([run(piece) for piece in pieces])
+    keys = list(seeds)
+    got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
+    require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
+    return torch.cat(list(random.by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))

@@ -83,7 +83,7 @@ def pixels(
     shape, bins = setting.data.shape, setting.data.bins
 
     def network(outputs: int) -> nn.Module:
-        return networks.between(code, (outputs // size(shape[1:]), *shape[1:]))
+        return networks.build(code, (outputs // size(shape[1:]), *shape[1:]))
 
     if bins is None or bins == 2:
         return likelihood(network, shape, bins)
@@ -171,7 +171,6 @@ def _plan(steps: int, *, warm: int = 0, learning_rate: float = 2e-3) -> Plan:
         warm=warm,
         autocast=None,
         validated=1000,
-        validation_draws=4,
     )
 
 
