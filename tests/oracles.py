@@ -25,6 +25,7 @@ from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, Reverse
 from genmod.diffusion import LastStepDecoder as DenoisedDecoder
 from genmod.elbo import Rate
 from genmod.model import LatentModel
+from genmod.models import Diffusion
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import expand_like
 
@@ -173,11 +174,16 @@ class ExactDecoder(Decoder):
 
 def exact_diffusion(
     data: GaussianData, schedule: Schedule, steps: int | None, resolution: int = 256
-) -> LatentModel:
+) -> Diffusion:
     """The optimal denoiser and the exact decoder: only the steps' own law can be wrong."""
-    shape = tuple(data.mean.shape)
-    prior = DiffusionPrior(data.denoiser(), schedule, shape, steps, resolution=resolution)
-    return LatentModel(NoisingEncoder(schedule), ExactDecoder(data, schedule), prior).double()
+    model = Diffusion(
+        denoiser=data.denoiser(),
+        schedule=schedule,
+        steps=steps,
+        decoder=ExactDecoder(data, schedule),
+    )
+    model.diffusion.resolution = resolution
+    return model.double()
 
 
 def standard_diffusion(dims: int, schedule: Schedule, steps: int) -> LatentModel:
@@ -297,6 +303,6 @@ def bent(steps: int | None, schedule: Schedule = MILD) -> LatentModel:
     ).double()
 
 
-def steps_of(model: LatentModel, x: Tensor, draws: int | None = None) -> Rate:
+def steps_of(model: LatentModel, x: Tensor, timesteps: int | None = None) -> Rate:
     """The rate of the denoising steps."""
-    return model.elbo(x, draws).rates["steps"]
+    return model.elbo(x, timesteps).rates["steps"]

@@ -13,7 +13,7 @@ from genmod.checks import instance, require
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
-from genmod.models.build import data_spec, resolve_networks, unconditional
+from genmod.models.build import data_spec, resolve_networks, stated_spec, unconditional
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
@@ -77,9 +77,7 @@ class Diffusion(DiffusionBased):
         fourier: tuple[int, ...] = (),
         condition: Condition | None = None,
     ) -> None:
-        if spec is None and decoder is not None:
-            spec = decoder.spec
-        data = data_spec(spec, bins, "decoder")
+        data = data_spec(stated_spec(spec, bins, decoder), "decoder")
         schedule = LinearLogSNR() if schedule is None else instance(schedule, Schedule, "schedule")
         schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned

@@ -12,7 +12,7 @@ from genmod import decoders, encoders
 from genmod.checks import choice, require
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
-from genmod.models.build import data_spec, default_decoder, resolve_networks
+from genmod.models.build import data_spec, default_decoder, resolve_networks, stated_spec
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
@@ -69,7 +69,7 @@ class HVAE(LatentModel):
         condition: Condition | None = None,
         decoder: Decoder | None = None,
     ) -> None:
-        data = data_spec(spec, bins, "parts")
+        data = data_spec(stated_spec(spec, bins, decoder), "decoder")
         sizes = tuple(latents) if isinstance(latents, Iterable) else ()
         require(
             len(sizes) >= 1 and all(size >= 1 for size in sizes),

@@ -73,6 +73,8 @@ class DiffusionBased(LatentModel, ABC):
         """
         model, context = self.guided(guidance_scale), as_context(context, n)
         way = Sampling(sampler, steps, grid, None, progress)
+        if way.plain:
+            return super(DiffusionBased, model).sample(n, context, seeds=seeds)
 
         def some(rows: slice) -> Tensor:
             given = None if context is None else context[rows]
@@ -140,7 +142,7 @@ class Sampling:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing but seeds was asked for: the prior's own way will do."""
+        """Whether nothing but seeds was asked for: the prior draws its latents itself."""
         return self.sampler is self.steps is self.grid is None and not self.progress
 
     def draw(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Tensor:
@@ -149,9 +151,6 @@ class Sampling:
         Raises:
             ValueError: as by :meth:`states`; a chain of one latent, which no sampler has a step of.
         """
-        if self.plain:
-            with self.noise:
-                return prior.sample(n, context)
         last = deque(self.states(prior, n, context), maxlen=1)
         if not last:
             raise ValueError(
