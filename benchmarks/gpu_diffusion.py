@@ -39,7 +39,7 @@ from genmod.evaluation import evaluate, score
 from genmod.models import Diffusion
 from genmod.nn import UNet
 from genmod.schedules import LinearLogSNR
-from genmod.training import Step, fit, load_weights, weights
+from genmod.training import Step, load_weights, training_loop, weights
 
 AIMS = {"mnist": 0.90, "fashion-mnist": 2.70}
 """Bits/dim to get below."""
@@ -123,7 +123,7 @@ def training(
     every: int = 1,
 ) -> Iterator[Step]:
     """The run, or what is left of it."""
-    return fit(
+    return training_loop(
         model,
         data,
         steps=steps,
@@ -135,7 +135,7 @@ def training(
         seed=s.seed,
         autocast=torch.bfloat16 if s.half else None,
         validate_every=max(1, steps // s.looks),
-        validation_draws=_DRAWS,
+        validation_timesteps=_DRAWS,
         checkpoint=checkpoint,
         checkpoint_every=every,
         progress=False,

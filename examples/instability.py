@@ -31,7 +31,7 @@ from genmod.models import HVAE, Diffusion, Inference
 from genmod.nn import MLPs
 from genmod.plots.style import COLORS, INK, LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit
+from genmod.training import training_loop
 
 FIGURE = Path("runs/examples/instability.png")
 MODELS = {
@@ -74,7 +74,7 @@ def levels(elbo: ELBO) -> Tensor:
 def record(model: LatentModel, data: Dataset, steps: int, seed: int) -> Tensor:
     """Train on the plain bound; what each level cost on the way, ``(3, points)``."""
     # ``fit`` is a generator, so recording is a line of one's own loop.
-    loop = fit(model, data, steps=steps, batch_size=64, learning_rate=2e-3, seed=seed)
+    loop = training_loop(model, data, steps=steps, batch_size=64, learning_rate=2e-3, seed=seed)
     curves = torch.stack([levels(step.elbo) for step in loop], 1).cpu()
     every = max(1, steps // POINTS)
     return torch.stack([part.mean(1) for part in curves.split(every, 1)], 1)

@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import check_law, check_shape, require
+from genmod.config import Settings
 from genmod.distributions import Laws, rate
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
@@ -32,7 +33,7 @@ from genmod.path import walk as walk
 from genmod.types import LatentTensors, PerLevel, Shape
 
 
-class TimestepSampler(nn.Module, ABC):
+class TimestepSampler(Settings, nn.Module, ABC):
     """How to choose the noise levels of a diffusion that each row visits.
 
     Args:

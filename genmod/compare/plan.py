@@ -16,8 +16,8 @@ from genmod.checks import require
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
-from genmod.training import Step, fit
-from genmod.training.progress import Told
+from genmod.training import Step, training_loop
+from genmod.training.progress import OnProgress
 from genmod.training.validation import validate
 
 _SKIPPED, _TIMED = 3, 12
@@ -41,7 +41,7 @@ class Plan:
         autocast: whether the networks compute in bfloat16; ``None`` where that is found to pay.
         looks: how often the run is validated, and saved, on its way.
         validated: how many rows of the validation part are looked at; ``None`` for all.
-        validation_draws: how many levels of a diffusion each of them visits.
+        validation_timesteps: how many levels of a diffusion each of them visits.
     """
 
     steps: int
@@ -53,7 +53,7 @@ class Plan:
     autocast: bool | None = False
     looks: int = 20
     validated: int | None = None
-    validation_draws: int = 8
+    validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")
@@ -107,7 +107,7 @@ class Plan:
         data: Dataset,
         seed: int,
         checkpoint: Path | None = None,
-        told: Told | None = None,
+        told: OnProgress | None = None,
     ) -> Iterator[Step]:
         """Train a model; a generator of steps that continues from the checkpoint, if there is one.
 
@@ -118,7 +118,7 @@ class Plan:
             checkpoint: a file to write to and to continue from.
             told: is told how far it is.
         """
-        return fit(
+        return training_loop(
             model,
             self.looked_at(data),
             self.objective,
@@ -130,7 +130,7 @@ class Plan:
             seed=seed,
             autocast=torch.bfloat16 if self.autocast else None,
             validate_every=self.every,
-            validation_draws=self.validation_draws,
+            validation_timesteps=self.validation_timesteps,
             checkpoint=checkpoint,
             checkpoint_every=self.every,
             progress=told or False,
@@ -162,5 +162,7 @@ class Pace:
         seen = plan.looked_at(data)
         began = time.perf_counter()
         if len(seen.validation):
-            validate(copied, seen.validation, seen.context("validation"), 0, plan.validation_draws)
+            validate(
+                copied, seen.validation, seen.context("validation"), 0, plan.validation_timesteps
+            )
         return cls(statistics.median(lengths), time.perf_counter() - began)

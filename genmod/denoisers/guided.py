@@ -32,8 +32,8 @@ class Guided(Denoiser):
     r"""Classifier-free guidance; with a ``worse`` denoiser, autoguidance.
 
     ``w = 1`` is the conditional denoiser, one call of the network; any other scale is one call with twice
-    the rows (``w = 0``, the unconditional mean, takes one call if the denoiser returns no variance). Beyond 1
-    the result is no posterior mean of any ``x``: guidance trades diversity for typicality.
+    the rows (``w = 0``, the unconditional mean, takes one call if the denoiser returns no variance).
+    Beyond 1 the result is no posterior mean of any ``x``: guidance trades diversity for typicality.
 
     The chain that such a denoiser drives has a bound of its own, and it is a bound on *that* chain's
     likelihood: neither on the trained model's, nor on :math:`p(x|c)^w p(x)^{1-w}`. Where the

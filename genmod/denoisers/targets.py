@@ -166,7 +166,7 @@ class EDMTarget(Target):
     Generative Models" (2022), eq. 7 and table 1.
 
     >>> EDMTarget(0.5)
-    EDM(sigma_data=0.5)
+    EDMTarget(sigma_data=0.5)
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
@@ -193,7 +193,7 @@ class EDMTarget(Target):
         return (alpha * self.sigma_data).hypot(sigma)
 
     def __repr__(self) -> str:
-        return f"EDM(sigma_data={self.sigma_data})"
+        return f"EDMTarget(sigma_data={self.sigma_data})"
 
 
 def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSample) -> Real:

@@ -1,8 +1,8 @@
 """Evaluation: the likelihood of a model, the quality of its samples, and what it has to beat.
 
-Every function takes ``(model, data, context=None, *, timesteps=..., seed=0, batch_size=None,
-ids=None)``, where these mean something. ``data`` are a data set, whose test part is used, or rows. Noise belongs to a row's
-id, so results depend neither on ``batch_size`` nor on the order of the rows.
+Every function takes ``(model, data, context=None, *, timesteps=..., seed=0, batch_size=None, ids=None)``,
+where these mean something. ``data`` are a data set, whose test part is used, or rows. Noise belongs to
+the id of a row, so results depend neither on ``batch_size`` nor on the order of the rows.
 """
 
 from genmod.evaluation.baselines import Baseline as Baseline

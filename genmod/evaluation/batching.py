@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.arrays import as_tensor
+from genmod.arrays import as_context, as_tensor
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, chunks, rows_per_chunk
 from genmod.data import Dataset
@@ -41,7 +41,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowSet:
     """Checked rows to evaluate, in the order of their ids.
 
     Args:
@@ -68,13 +68,14 @@ class Rows:
         ids: Ids = None,
         spec: DataSpec | None = None,
         name: str = "x",
-    ) -> Rows:
+    ) -> RowSet:
         """Check data, context and ids, once for all chunks.
 
         Args:
             model: what will evaluate them.
             data: a data set (its test part), or rows: a tensor, an array, a list.
-            context: one row a sample; left out, the test labels of data that are conditional.
+            context: one row a sample, or one label for all; by default the test labels of data that are
+                conditional.
             ids: the id of each row; left out, 0, 1, 2, ...
             spec: what the rows must be; the model's own data by default.
             name: what messages call them.
@@ -91,7 +92,7 @@ class Rows:
         else:
             x = as_tensor(source, name)
         (spec or model.spec).check(x, name=name)
-        told = None if context is None else as_tensor(context, "context")
+        told = as_context(context, len(x))
         if told is not None:
             require(
                 told.ndim >= 1 and len(told) == len(x),
@@ -116,11 +117,11 @@ class Rows:
         """Values of these rows in the order in which the user gave them."""
         return values[self.order.argsort()]
 
-    def first(self, count: int) -> Rows:
+    def first(self, count: int) -> RowSet:
         """The rows of the lowest ids."""
         told = None if self.context is None else self.context[:count]
         order = torch.arange(min(count, len(self)))
-        return Rows(self.x[:count], told, self.ids[:count], order, self.data)
+        return RowSet(self.x[:count], told, self.ids[:count], order, self.data)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -139,7 +140,7 @@ def _load(data: object) -> object:
 
 def in_chunks(
     model: LatentModel,
-    rows: Rows,
+    rows: RowSet,
     run: Callable[[Tensor, Tensor | None], T],
     *,
     seed: int,

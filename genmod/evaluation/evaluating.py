@@ -11,7 +11,7 @@ from genmod.checks import require
 from genmod.data import Dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import pixel_histogram
-from genmod.evaluation.batching import Ids, Rows
+from genmod.evaluation.batching import Ids, RowSet
 from genmod.evaluation.report import Report, structural
 from genmod.evaluation.scoring import Estimate, Scores, log_weights, score
 from genmod.model import LatentModel
@@ -107,7 +107,7 @@ def evaluate(
         for key in scores.terms
     }
     values = torch.stack([each.value for each in runs])
-    source = Rows.of(model, data, context, ids=ids).data
+    source = RowSet.of(model, data, context, ids=ids).data
     entropy = None if source is None else source.floors
     proper = scores.stamp is not Stamp.NONE
     return Report(

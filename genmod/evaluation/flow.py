@@ -24,7 +24,7 @@ from genmod.checks import require
 from genmod.chunks import COPIES
 from genmod.diffusion import ProbabilityFlowPrior
 from genmod.elbo import Stamp
-from genmod.evaluation.batching import Ids, Rows, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.evaluating import evaluate
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, paired, score
@@ -112,7 +112,7 @@ def flow_density(
     (torch.Size([5]), 48)
     """
     fine, coarse = _flows(model, steps, probes)
-    rows = Rows.of(model, z, context, ids=ids, spec=DataSpec(fine.shape), name="z")
+    rows = RowSet.of(model, z, context, ids=ids, spec=DataSpec(fine.shape), name="z")
 
     def density(flow: ProbabilityFlowPrior) -> tuple[Tensor, Tensor]:
         def run(part: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:

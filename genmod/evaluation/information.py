@@ -40,7 +40,7 @@ from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation.batching import Ids, Rows, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, Scores
 from genmod.model import LatentModel
@@ -48,7 +48,7 @@ from genmod.schedules import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
 
 PILOT = 64
-"""Rows, and levels, of the pilot that finds out where the integrand is large."""
+"""RowSet, and levels, of the pilot that finds out where the integrand is large."""
 EVEN = 0.2
 """The share of visits that is spread evenly, in case the pilot missed something."""
 
@@ -88,7 +88,7 @@ class NoTail(Tail):
     measure = Measure.MASS
 
     def nats(self, log_snr: float, dims: int) -> float:
-        """Nats a sample beyond a log-SNR."""
+        """None."""
         return 0.0
 
 
@@ -174,7 +174,7 @@ def immse(
     """
     prior = _require_diffusion(model)
     require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "16 to 256 are common")
-    rows, spec = Rows.of(model, data, context, ids=ids), model.spec
+    rows, spec = RowSet.of(model, data, context, ids=ids), model.spec
     tail = tail or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
     clean, noisy = prior.schedule.log_snr_range()
     integrand = _Integrand(model, prior.denoiser, tail.measure is Measure.DENSITY)
@@ -266,7 +266,7 @@ def _integrate(
 
 
 def _pilot(
-    integrand: _Integrand, rows: Rows, ends: tuple[float, float], seed: int
+    integrand: _Integrand, rows: RowSet, ends: tuple[float, float], seed: int
 ) -> tuple[Tensor, Tensor]:
     """Equal cells of log-SNR, and the share of the visits for each: as its integrand is large."""
     device = integrand.model.device

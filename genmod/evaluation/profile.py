@@ -35,7 +35,7 @@ from genmod.checks import require
 from genmod.chunks import rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import elementwise
-from genmod.evaluation.batching import Ids, Rows, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.shapes import size
@@ -143,7 +143,7 @@ def profile(
     require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "64 draw a smooth curve")
     prior = _require_steps(model)
     count = timesteps if prior.steps is None else min(timesteps, prior.steps - 1)
-    rows = Rows.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids)
     together = max(1, rows_per_chunk(prior.shape, model.device) // count)
     pieces = in_chunks(
         model, rows, lambda x, given: _visit(model, x, count, given), seed=seed,
@@ -255,7 +255,7 @@ def refinement(
             "got a decoder of real numbers; expected one of integers; real numbers have no finest "
             "value: profile says how well each state knows them"
         )
-    rows = Rows.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids)
     widths = [2**power for power in reversed(range((spec.bins - 1).bit_length() + 1))]
 
     def run(x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:

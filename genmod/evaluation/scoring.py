@@ -13,7 +13,7 @@ from genmod import random
 from genmod.checks import require
 from genmod.chunks import COPIES
 from genmod.elbo import ELBO, Measure, Stamp
-from genmod.evaluation.batching import Ids, Rows, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.prior import AutoTimesteps, Timesteps
@@ -124,7 +124,7 @@ def score(
     >>> score(VAE(2, latents=1, width=8), torch.randn(5, 2)).value.shape
     torch.Size([5])
     """
-    rows = Rows.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids)
 
     def run(x: Tensor, given: Tensor | None) -> _Piece:
         return _Piece.of(model(x, Request(given, timesteps=timesteps))[0])
@@ -174,7 +174,7 @@ def log_weights(
         "one that is computed exactly: weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = Rows.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
@@ -259,7 +259,7 @@ class _Piece:
         return cls(kept, per_dim, levels, elbo.stamp, elbo.measure)
 
 
-def _gather(pieces: Sequence[_Piece], rows: Rows) -> Scores:
+def _gather(pieces: Sequence[_Piece], rows: RowSet) -> Scores:
     """The rows of every chunk together, in the user's order, and means over rows."""
     first = pieces[0]
     columns = {

@@ -50,7 +50,8 @@ class Ancestral(Sampler):
     def draw(self, z_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> Tensor:
         """A draw of ``p(z_s | z_t)``, given what the denoiser returned for ``z_t``."""
         reverse = ReverseProcess(self.denoiser, self.schedule, self.variance)
-        law = reverse.law_given(denoised, z_t, t.reshape(-1), s.reshape(-1))
+        times = (time.reshape(-1).expand(len(z_t)) for time in (t, s))
+        law = reverse.law_given(denoised, z_t, *times)
         return (law.mean + law.stddev * random.normal_like(z_t)).to(z_t.dtype)
 
     def extra_repr(self) -> str:

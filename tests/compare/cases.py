@@ -65,7 +65,7 @@ PLAN = Plan(40, batch_size=16, warm=10, looks=4)
 TINY = (
     Member("autoencoder", autoencoder, PLAN),
     Member("VAE", vae, PLAN, importance_samples=4, cost=2),
-    Member("latent diffusion", latent_diffusion, PLAN, after=("VAE",), draws=4),
+    Member("latent diffusion", latent_diffusion, PLAN, after=("VAE",), timesteps=4),
 )
 IMPOSSIBLE = Member("impossible", impossible, PLAN, cost=0.2)
 DEADLY = Member("deadly", deadly, PLAN, cost=0.1)

@@ -115,7 +115,7 @@ def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Pat
     assert content["settings"]["binarized"] is True
     totals(content)
     for written in content["models"]:
-        assert written["irreducible"] == data.irreducible
+        assert written["entropy_floor"] == data.irreducible
         if written["structural"] is not None:
             assert written["structural"]["mean"] > 0
     page = (tmp_path / "report.md").read_text()

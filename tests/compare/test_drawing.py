@@ -266,7 +266,7 @@ def test_emptiness_is_one_between_neighbors_and_more_in_a_gap() -> None:
     cloud = torch.cat([torch.arange(20.0), torch.arange(30.0, 50.0)])[:, None]
     z = torch.tensor([[3.0], [4.0 + 0.25], [24.5], [49.0 + 6]])
     found = latent.emptiness(z, cloud)
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 5.5, 6.0]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 5.5, 6.0]).to(found))
 
 
 class Plane(LatentModel):

@@ -83,8 +83,14 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
     for one, other in zip(second.reports, third.reports, strict=True):
         assert one.to_dict() == other.to_dict()
     for name, model in third.models.items():
-        importance, draws = {m.name: (m.importance, m.draws) for m in TINY}[name]
-        again = evaluate(model, data, name=name, importance_samples=importance, timesteps=draws)
+        member = next(m for m in TINY if m.name == name)
+        again = evaluate(
+            model,
+            data,
+            name=name,
+            importance_samples=member.importance_samples,
+            timesteps=member.timesteps,
+        )
         report = next(report for report in third.reports if report.name == name)
         assert numbers(again) == numbers(report)
     assert third.models["latent diffusion"].encoder is third.models["VAE"].encoder

@@ -23,12 +23,12 @@ from tests.contracts.common import (
 )
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "Noise": denoisers.NoiseTarget,
-    "Data": denoisers.DataTarget,
-    "Velocity": denoisers.VelocityTarget,
-    "Score": denoisers.ScoreTarget,
-    "FlowVelocity": denoisers.FlowVelocityTarget,
-    "EDM": denoisers.EDMTarget,
+    "NoiseTarget": denoisers.NoiseTarget,
+    "DataTarget": denoisers.DataTarget,
+    "VelocityTarget": denoisers.VelocityTarget,
+    "ScoreTarget": denoisers.ScoreTarget,
+    "FlowVelocityTarget": denoisers.FlowVelocityTarget,
+    "EDMTarget": denoisers.EDMTarget,
 }
 DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "GaussianDenoiser": lambda: denoisers.GaussianDenoiser(

@@ -143,7 +143,7 @@ def test_the_floor_of_fewer_rows_is_their_own() -> None:
     assert fewer.irreducible != bits.irreducible
     assert torch.equal(fewer.test, bits.test[:20])
     report = evaluate(VAE((1, 8, 8), 2, latents=2, width=16), fewer)
-    assert report.irreducible == fewer.irreducible
+    assert report.entropy_floor == fewer.irreducible
     assert bits.cut("test", 0).irreducible is None
     with pytest.raises(ValueError, match=r"floors of shape \(359,\) for a test part of 20 rows"):
         dataclasses.replace(bits, test=bits.test[:20], labels=None)

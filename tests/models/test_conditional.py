@@ -20,7 +20,7 @@ from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference, LatentDiffusion
 from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, is_null_context, null_context
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit, training_loop
 from tests.statistics import assert_mean
 
 F64 = torch.float64
@@ -85,7 +85,7 @@ def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> No
     data = conditional(dataset(x, labels=labels, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(1, width=32, depth=2, condition=Labels(3), schedule=LinearLogSNR(6.0, -6.0))
-    train(fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False))
+    fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False)
     test, told = data.test, data.context("test")
     assert told is not None
     found = score(model, test, told, timesteps=16).value
@@ -94,7 +94,7 @@ def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> No
     gained = float((found - untold).mean())
     assert abs(gained - float(information(test, told).mean())) < 0.1
     assert float((wrong - untold).mean()) < -1
-    report = evaluate(model, data, timesteps=16)
+    report = evaluate(model, data, timesteps=16, replicates=1)
     assert math.isclose(report.value.mean, float(found.mean()), abs_tol=1e-9)
     told = torch.arange(3).repeat_interleave(200)
     with evaluating(model):
@@ -149,13 +149,14 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     torch.manual_seed(0)
     model = ONE_LINERS[name]()
     data = small(model.decoder.shape)
-    train(fit(model, data, steps=8, batch_size=16, learning_rate=0.05, ema=0.0, progress=False))
+    fit(model, data, steps=8, batch_size=16, learning_rate=0.05, ema=0.0, progress=False)
     told = data.context("test")
     assert told is not None
-    draws = 4 if "latent" in name else None
-    found = evaluate(model, data, timesteps=draws).value.mean
-    assert found == score(model, data.test, told, timesteps=draws).value.mean()
-    assert found != evaluate(model, data, (told + 1) % 3, timesteps=draws).value.mean
+    timesteps = 4 if model.prior.has_timesteps else None
+    found = evaluate(model, data, timesteps=timesteps, replicates=1).value.mean
+    assert found == score(model, data.test, told, timesteps=timesteps).value.mean()
+    other = evaluate(model, data, (told + 1) % 3, timesteps=timesteps, replicates=1)
+    assert found != other.value.mean
     codes = model.encode(data.test, told)
     assert model.decode(codes, told).sample().shape == data.test.shape
     assert model.reconstruct(data.test, told).shape == data.test.shape
@@ -169,7 +170,7 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
         lambda: model.elbo(data.test, few),
         lambda: score(model, data.test, timesteps=few),
         lambda: model.sample(2),
-        lambda: next(fit(model, data.train, steps=1, progress=False)),
+        lambda: next(training_loop(model, data.train, steps=1, progress=False)),
         lambda: evaluate(model, data.test, (told * 2).clamp(max=3), timesteps=few),
     ]
     for use in uses[:4]:
@@ -188,12 +189,12 @@ def test_importance_weights_and_profiles_are_told() -> None:
     assert report.importance is not None
     assert report.importance.mean >= report.value.mean
     diffusion = ONE_LINERS["diffusion"]()
-    train(fit(diffusion, data, steps=8, batch_size=16, learning_rate=0.05, progress=False))
+    fit(diffusion, data, steps=8, batch_size=16, learning_rate=0.05, progress=False)
     assert told is not None
-    one, two = (profile(diffusion, data.test, 3, context=c).nats for c in (told, (told + 1) % 3))
+    one, two = (profile(diffusion, data.test, c, timesteps=3).nats for c in (told, (told + 1) % 3))
     assert (one - two).abs().max() > 1e-6
     with pytest.raises(ValueError, match="got no context"):
-        profile(diffusion, data.test, 3)
+        profile(diffusion, data.test, timesteps=3)
 
 
 def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
@@ -202,12 +203,12 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     data = small(TABLE)
     model = LatentDiffusion(TABLE, 5, latents=2, width=8, condition=Labels(3))
     plain = Dataset("plain", data.train, data.validation, data.test, 5)
-    train(fit(model.first_stage(), plain, steps=3, batch_size=16, progress=False))
+    fit(model.first_stage(), plain, steps=3, batch_size=16, progress=False)
     before = [p.clone() for part in model.fixed() for p in part.parameters()]
     model.freeze(data.train)
     assert data.labels is not None
     pair = data.train, data.labels["train"]
-    train(fit(model, pair, steps=6, batch_size=16, learning_rate=0.05, ema=0.0, progress=False))
+    fit(model, pair, steps=6, batch_size=16, learning_rate=0.05, ema=0.0, progress=False)
     after = [p for part in model.fixed() for p in part.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     told = data.context("test")
@@ -227,7 +228,7 @@ def test_numbers_can_be_told_as_well() -> None:
     data = conditional(dataset(x, labels=hint, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(2, width=32, condition=Vectors(2), schedule=LinearLogSNR(5.0, -5.0))
-    train(fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False))
+    fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False)
     told = data.context("test")
     assert told is not None
     assert is_null_context(null_context(told)).all()

@@ -171,7 +171,6 @@ def _plan(steps: int, *, warm: int = 0, learning_rate: float = 2e-3) -> Plan:
         warm=warm,
         autocast=None,
         validated=1000,
-        validation_draws=4,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.arrays import as_tensor
+from genmod.arrays import as_context
 from genmod.checks import check_integers, check_shape, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.data import Dataset
@@ -97,7 +97,7 @@ def quality(
             images for a covariance of 64 features.
     """
     _require_images(data, n)
-    given = None if context is None else as_tensor(context, "context")
+    given = as_context(context, n)
     require(
         given is None or len(given) == n,
         f"{0 if given is None else len(given)} rows of context for n={n}",
