@@ -143,19 +143,19 @@ def test_a_report_on_binarized_data_splits_its_cost_into_coins_and_structure() -
         Report.of_baseline(baseline, 64, Measure.MASS, bits),
     ]
     for report in reports:
-        assert report.entropy_floor == bits.entropy_floor
+        assert report.entropy_floor == bits.irreducible
         assert report.entropy_floor is not None
         assert report.structural is not None
         assert report.structural.mean > 0
         assert report.entropy_floor + report.structural.mean == pytest.approx(-report.value.mean)
         written = report.to_dict()
-        assert written["entropy_floor"] == bits.entropy_floor
+        assert written["entropy_floor"] == bits.irreducible
         assert written["structural"] == {
             "mean": report.structural.mean,
             "standard_error": report.structural.error,
         }
     nothing = evaluate(Autoencoder(SHAPE, 2, latents=3, width=16), bits)
-    assert nothing.entropy_floor == bits.entropy_floor
+    assert nothing.entropy_floor == bits.irreducible
     assert nothing.structural is None
 
 
