@@ -138,10 +138,11 @@ def test_a_report_calls_its_value_the_same(name: str) -> None:
 
 def test_a_rate_says_its_claim() -> None:
     """It has no default: what is left unsaid would be inferred."""
+    zero = torch.zeros(2, 1)
     with pytest.raises(TypeError, match="claim"):
         Rate.single(torch.zeros(2), Kind.ANALYTIC)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="claim"):
-        Rate(*[torch.zeros(2, 1)] * 3, Kind.ANALYTIC)  # type: ignore[call-arg]
+        Rate(zero, zero, zero, Kind.ANALYTIC)  # type: ignore[call-arg]
 
 
 def test_the_weakest_of_claims() -> None:
