@@ -57,7 +57,7 @@ def recorded() -> Iterator[Trip]:
 def third_step(model: LatentModel) -> Trip:
     """The trip of the third training step at the defaults of ``fit``."""
     data = dataset(torch.randint(0, 17, (64, 1, 8, 8)), bins=17, name="noise")
-    with training_loop(model, data, steps=STEP + 1, batch_size=16, progress=False) as steps:
+    with training_loop(model, data, steps=2000, batch_size=16, progress=False) as steps:
         for _ in range(STEP - 1):
             next(steps)
         with recorded() as trip:
@@ -75,8 +75,12 @@ def show(title: str, trip: Trip, names: bool) -> None:
 
 def main() -> None:
     """Both models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--names", action="store_true", help="also print the functions of each file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--names", action="store_true", help="also print the functions of each file"
+    )
     names = parser.parse_args().names
     shape = (1, 8, 8)
     show("VAE", third_step(VAE(shape, bins=17, latents=8)), names)

@@ -29,7 +29,7 @@ from genmod.compare.recording import report_from, scores_from, tensors_of
 from genmod.elbo import Measure
 from genmod.evaluation import Report
 from genmod.model import LatentModel
-from genmod.training import load_weights, weights
+from genmod.nn.weights import load_weights, weights
 
 _RUN, _MEMBER = "genmod-comparison-1", "genmod-member-1"
 _ADVICE = (

@@ -110,7 +110,9 @@ def test_rates_are_per_sample_and_level(
     skip_where_it_has_no_type(name, dtype, device)
     prior = placed(PRIORS[name], dtype, device)
     posterior = posterior_for(prior, dtype, device)
-    choices: list[Timesteps] = [2, AutoTimesteps.EVALUATION] if prior.has_timesteps else [AutoTimesteps.EVALUATION]
+    choices: list[Timesteps] = (
+        [2, AutoTimesteps.EVALUATION] if prior.has_timesteps else [AutoTimesteps.EVALUATION]
+    )
     for timesteps in (*choices, None):
         if timesteps is None and name == "Denoising, continuous":
             continue
@@ -225,8 +227,9 @@ def test_it_can_stand_in_a_model(name: str) -> None:
             assert isinstance(posterior, diffusion.NoisingPosterior)
             return posterior
 
-    noised = isinstance(posterior, diffusion.NoisingPosterior)
-    encoder = GivenNoise(posterior.schedule) if noised else Given()
+    encoder: encoders.Encoder = Given()
+    if isinstance(posterior, diffusion.NoisingPosterior):
+        encoder = GivenNoise(posterior.schedule)
     model = LatentModel(encoder, decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
     few = 2 if prior.has_timesteps else None
     value = model.elbo(torch.randn(ROWS, 2), timesteps=few).value
