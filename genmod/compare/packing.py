@@ -42,7 +42,7 @@ class Packed:
     @classmethod
     def of(cls, data: Dataset) -> Packed:
         """The data, packed."""
-        coins = data.redraw
+        coins = data.resample
         return cls(
             name=data.name,
             train=_small(data.train, data.bins),
@@ -52,7 +52,7 @@ class Packed:
             labels=data.labels,
             gray=None if coins is None else _small(coins.gray, coins.bins),
             levels=0 if coins is None else coins.bins,
-            floors=data.floors,
+            entropy=data.entropy,
             context_dropout=data.context_dropout,
         )
 
@@ -65,8 +65,8 @@ class Packed:
             test=_large(self.test),
             bins=self.bins,
             labels=self.labels,
-            redraw=None if self.gray is None else BernoulliPixels(_large(self.gray), self.levels),
-            floors=self.floors,
+            resample=None if self.gray is None else BernoulliPixels(_large(self.gray), self.levels),
+            entropy=self.floors,
             context_dropout=self.context_dropout,
         )
 

@@ -121,7 +121,7 @@ def _settings(data: Dataset, seed: int, effort: float, minutes: float | None) ->
     """What decides the numbers, for all members alike."""
     return {
         "data": data.name,
-        "binarized": data.redraw is not None,
+        "binarized": data.resample is not None,
         "training samples": len(data.train),
         "test samples": len(data.test),
         "dimensions": size(data.shape),
@@ -190,4 +190,4 @@ def _baselines(data: Dataset) -> list[Report]:
         pixel_histogram(seen, data.test, data.bins),
         gaussian(seen, data.test, data.bins),
     ]
-    return [Report.of_baseline(each, dims, Measure.MASS, data.irreducible) for each in fitted]
+    return [Report.of_baseline(each, dims, Measure.MASS, data.entropy_floor) for each in fitted]

@@ -210,7 +210,7 @@ def evaluate(
     irreducible = None
     if isinstance(x, Dataset):
         context = x.context("test") if context is None else context
-        irreducible = x.irreducible
+        irreducible = x.entropy_floor
         x = x.test
     runs = [score(model, x, context, draws=draws, seed=seed + r) for r in range(replicates)]
     scores = runs[0]

@@ -79,7 +79,7 @@ class Batches:
         if isinstance(self.x, Tensor):
             return self.x[rows]
         with random.keyed(mix(self.seed, _FLIPS), step):
-            return self.x.flip(rows)
+            return self.x.sample(rows)
 
 
 @lru_cache(maxsize=2)

@@ -261,7 +261,7 @@ def _parts(data: Data) -> tuple[_Learned, _HeldOut]:
     """The training data, with their context and the coins they are flips of; the held-out data."""
     if isinstance(data, Dataset):
         held_out = data.validation if len(data.validation) else None
-        learned = (data.train, data.context("train"), data.redraw)
+        learned = (data.train, data.context("train"), data.resample)
         return learned, (held_out, data.context("validation"))
     if isinstance(data, Tensor):
         return (data, None, None), (None, None)

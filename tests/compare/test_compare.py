@@ -107,18 +107,18 @@ def test_the_latent_diffusion_keeps_the_vae_it_was_given(made: Made) -> None:
 def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Path) -> None:
     """Beside the baselines as well; and no bound gets below it (Gibbs: the coins cost their entropy)."""
     data = binarized(few())
-    assert data.irreducible is not None
+    assert data.entropy_floor is not None
     compare(tmp_path, data, family=TINY[:2], progress=False)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["settings"]["binarized"] is True
     totals(content)
     for written in content["models"]:
-        assert written["irreducible"] == data.irreducible
+        assert written["irreducible"] == data.entropy_floor
         if written["structural"] is not None:
             assert written["structural"]["mean"] > 0
     page = (tmp_path / "report.md").read_text()
     assert "| irreducible nats |" in page
-    assert page.count(f"| {data.irreducible:.2f} |") == 4
+    assert page.count(f"| {data.entropy_floor:.2f} |") == 4
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=["color", "vectors"])

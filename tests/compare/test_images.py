@@ -50,10 +50,10 @@ def test_the_family_for_images_is_compared_from_end_to_end(tmp_path: Path, kind:
     page = (tmp_path / "report.md").read_text()
     assert all(f"## {title}" in page for title in FIGURES)
     floors = {written["irreducible"] for written in content["models"]}
-    assert floors == {data.irreducible}
+    assert floors == {data.entropy_floor}
     assert ("| irreducible nats |" in page) == (kind == "bits")
     if kind == "bits":
-        assert data.irreducible is not None
-        assert page.count(f"| {data.irreducible:.2f} |") == len(made.reports)
+        assert data.entropy_floor is not None
+        assert page.count(f"| {data.entropy_floor:.2f} |") == len(made.reports)
         for report in made.reports:
             assert report.structural is None or report.structural.mean > 0

@@ -124,22 +124,22 @@ def test_a_report_on_binarized_data_splits_its_cost_into_coins_and_structure() -
     baseline = pixel_histogram(bits.train, bits.test, 2)
     reports = [
         evaluate(VAE(SHAPE, 2, latents=3, width=16), bits),
-        Report.of_baseline(baseline, 64, Measure.MASS, bits.irreducible),
+        Report.of_baseline(baseline, 64, Measure.MASS, bits.entropy_floor),
     ]
     for report in reports:
-        assert report.irreducible == bits.irreducible
+        assert report.irreducible == bits.entropy_floor
         assert report.irreducible is not None
         assert report.structural is not None
         assert report.structural.mean > 0
         assert report.irreducible + report.structural.mean == pytest.approx(-report.value.mean)
         written = report.to_dict()
-        assert written["irreducible"] == bits.irreducible
+        assert written["irreducible"] == bits.entropy_floor
         assert written["structural"] == {
             "mean": report.structural.mean,
             "standard_error": report.value.error,
         }
     nothing = evaluate(Autoencoder(SHAPE, 2, latents=3, width=16), bits)
-    assert nothing.irreducible == bits.irreducible
+    assert nothing.irreducible == bits.entropy_floor
     assert nothing.structural is None
 
 

@@ -124,7 +124,7 @@ def sharpness(look: Look) -> Figure | None:
         "Below 1 is blur; above 1, noise or broken strokes. Right: the same by frequency, for samples. "
         "Images are decoder means."
     )
-    if look.data.redraw is not None:
+    if look.data.resample is not None:
         caption += " Real images are those whose gray levels the bits were drawn from."
     return plots.sharpness(
         bars, spectra, colors=look.colors, title="Blur, measured: fine detail of each model's images",
@@ -137,7 +137,7 @@ def clean(look: Look) -> Tensor:
 
     Bits carry the noise of their binarization, fine detail that no decoder's mean should have.
     """
-    coins = look.data.redraw
+    coins = look.data.resample
     if coins is None:
         return look.ink(look.data.test[:MEASURED])
     return coins.gray[:MEASURED].cpu().float() / (coins.bins - 1)
