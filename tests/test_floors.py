@@ -36,7 +36,8 @@ FLOORS: list[set[str]] = [
     | {"inverse", "editing"},  # they wrap denoisers, and walk with samplers
     {"models"},
     {"objectives", "training", "evaluation", "compression", "data", "plots", "interop"},
-    {"compare"},  # the families side by side: uses all of use
+    {"runs"},  # folders of all of use
+    {"compare"},  # models side by side
     {"cli"},
 ]
 FACE = {"", "__main__"}

@@ -24,7 +24,7 @@ ROWS = 96
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FigureData:
     """The family, its reports and its data; everything on the CPU, images as ink from 0 to 1.
 
     Args:

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod import plots
-from genmod.compare.drawing.look import Look, on
-from genmod.compare.drawing.pictures import codes
+from genmod.compare.figures.figure_data import FigureData, on
+from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.plots.latents import principal
@@ -21,7 +21,7 @@ STOPS = 9
 """Codes on the way, both ends included."""
 
 
-def latent_spaces(look: Look) -> Figure | None:
+def latent_spaces(look: FigureData) -> Figure | None:
     """Codes of training data, colored by label; of gray images, with a straight way decoded below.
 
     The way leads between the same two test images in each space: those of different labels whose way
@@ -67,13 +67,13 @@ def _first(models: dict[str, LatentModel]) -> dict[str, LatentModel]:
     return dict(list(models.items())[:1])
 
 
-def _labels(look: Look) -> Tensor:
+def _labels(look: FigureData) -> Tensor:
     count = min(CODES, len(look.data.train))
     return torch.zeros(count) if look.data.labels is None else look.data.labels["train"][:count]
 
 
 def _route(
-    look: Look, model: LatentModel, way: Tensor, means: Tensor, drawn: Tensor
+    look: FigureData, model: LatentModel, way: Tensor, means: Tensor, drawn: Tensor
 ) -> plots.Route:
     z = on(model, way.reshape(len(way), *model.prior.shape))
     images = look.ink(model.decode(z).mean)
@@ -87,7 +87,7 @@ def _route(
     )
 
 
-def between(look: Look, model: LatentModel, ends: tuple[int, int]) -> Tensor:
+def between(look: FigureData, model: LatentModel, ends: tuple[int, int]) -> Tensor:
     """Codes on the straight way between the codes of two test images, ``(STOPS, d)``."""
     found = model.encode(on(model, look.data.test[list(ends)]))
     assert isinstance(found, Tensor)
@@ -102,7 +102,7 @@ def emptiness(z: Tensor, cloud: Tensor) -> Tensor:
     return torch.cdist(z, cloud).min(1).values / inside.median()
 
 
-def emptiest(look: Look, model: LatentModel, cloud: Tensor) -> tuple[int, int] | None:
+def emptiest(look: FigureData, model: LatentModel, cloud: Tensor) -> tuple[int, int] | None:
     """Two of the first test images of different labels, with the emptiest half-way point between them."""
     if look.data.labels is None:
         return None

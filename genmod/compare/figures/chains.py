@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod import plots, random
-from genmod.compare.drawing.look import Look, on
+from genmod.compare.figures.figure_data import FigureData, on
 from genmod.denoisers import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.evaluation import find_diffusion
@@ -31,7 +31,7 @@ KEPT = (0.9, 0.7, 0.45)
 """How much of the data's amplitude the states keep from which images are drawn, beside pure noise."""
 
 
-def forward(look: Look) -> Figure | None:
+def forward(look: FigureData) -> Figure | None:
     """One test image and what becomes of it: all the way from clean, and as the models have it."""
     if not look.pixel_diffusions:
         return None
@@ -48,7 +48,7 @@ def forward(look: Look) -> Figure | None:
     return plots.strips(rows, "Forward process: gradually adding noise", caption, side=SIDE)
 
 
-def noising(look: Look, name: str, schedule: Schedule, color: str = INK) -> Row:
+def noising(look: FigureData, name: str, schedule: Schedule, color: str = INK) -> Row:
     """The first test image, and its states at times of a schedule."""
     x = look.data.test[:1]
     q = NoisingEncoder(schedule, look.data.bins)(x)
@@ -62,7 +62,7 @@ def noising(look: Look, name: str, schedule: Schedule, color: str = INK) -> Row:
     return Row(f"{name}\n$z_t$", images, above, under, color)
 
 
-def reverse(look: Look) -> Figure | None:
+def reverse(look: FigureData) -> Figure | None:
     """One ancestral chain of each diffusion: its states, and what it believes x to be at each."""
     rows = [row for name in look.diffusions for row in _reverse_rows(look, name)]
     if not rows:
@@ -76,7 +76,7 @@ def reverse(look: Look) -> Figure | None:
     return plots.strips(rows, "Reverse process: denoising step by step", caption, side=SIDE)
 
 
-def _reverse_rows(look: Look, name: str) -> list[Row]:
+def _reverse_rows(look: FigureData, name: str) -> list[Row]:
     """States (where they are images) and beliefs of one diffusion."""
     times, states, beliefs, end = _chain(look.shortened(name))
     prior = find_diffusion(look.models[name])
@@ -92,7 +92,7 @@ def _reverse_rows(look: Look, name: str) -> list[Row]:
     ]
 
 
-def draws(look: Look) -> Figure | None:
+def draws(look: FigureData) -> Figure | None:
     """Several images from one state: the noisier the state, the more they differ."""
     if not look.pixel_diffusions:
         return None
@@ -126,7 +126,7 @@ class Future:
     images: Tensor
 
 
-def futures(look: Look, name: str) -> list[Future]:
+def futures(look: FigureData, name: str) -> list[Future]:
     """Draws from states of the first test image, the clean ones first, and from noise."""
     short = look.shortened(name)
     prior = find_diffusion(short)
@@ -149,7 +149,7 @@ def futures(look: Look, name: str) -> list[Future]:
 # ---------------------------------------------------------------------- states and times
 
 
-def _noised(look: Look, model: LatentModel, count: int) -> NoisingPosterior:
+def _noised(look: FigureData, model: LatentModel, count: int) -> NoisingPosterior:
     """The fixed posterior of the first test images."""
     with torch.no_grad():
         q = model.encoder(on(model, look.data.test[:count]))

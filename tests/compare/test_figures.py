@@ -12,8 +12,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.compare import figures
-from genmod.compare.drawing import Look, chains, latent, look, pictures
-from genmod.compare.figures import FIGURES
+from genmod.compare.figures import FIGURES, FigureData, chains, latent, look, pictures
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
 from genmod.evaluation import evaluate, find_diffusion, score
@@ -74,7 +73,7 @@ def test_any_part_of_a_family_has_the_figures_it_allows(name: str) -> None:
     models = {member: whole[member] for member in chosen}
     draws = {member: 2 if "diffusion" in member else None for member in chosen}
     reports = {m: evaluate(models[m], data, name=m, draws=draws[m]) for m in chosen}
-    seen = Look(models, reports, data, steps=4, levels=6)
+    seen = FigureData(models, reports, data, steps=4, levels=6)
     made = {title for title, (_, make) in FIGURES.items() if make(seen) is not None}
     assert made == expected
 
@@ -97,8 +96,8 @@ def test_samples_are_ink_and_the_same_every_time() -> None:
     """Noise is keyed; white is 0, black is 1."""
     models = family()
     torch.rand(7)
-    again = Look(models, {}, few(), steps=4)
-    for name, images in Look(models, {}, few(), steps=4).samples.items():
+    again = FigureData(models, {}, few(), steps=4)
+    for name, images in FigureData(models, {}, few(), steps=4).samples.items():
         assert torch.equal(images, again.samples[name])
         assert images.min() >= 0
         assert images.max() <= 1
@@ -168,7 +167,7 @@ def test_shown_times_turn_data_into_noise_evenly() -> None:
 def test_noising_starts_from_the_image_and_adds_one_noise() -> None:
     """Each state is the image, shrunk, and the same noise, grown; before shading, in closed form."""
     data, schedule = few(), Cosine()
-    row = chains.noising(Look({}, {}, data), "cosine", schedule)
+    row = chains.noising(FigureData({}, {}, data), "cosine", schedule)
     x = data.test[:1] / 16
     torch.testing.assert_close(row.images[:1], x)
     torch.testing.assert_close(row.images[1:2], x, rtol=0, atol=0.01)
@@ -207,7 +206,7 @@ def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
 
     Sign flipped: the order of the times in ``futures``.
     """
-    seen = Look({"diffusion": gaussian()}, {}, few(), steps=100)
+    seen = FigureData({"diffusion": gaussian()}, {}, few(), steps=100)
     found = chains.futures(seen, "diffusion")
     spread = torch.tensor([float(future.images.var(0).mean()) for future in found])
     away = torch.tensor(
@@ -240,7 +239,7 @@ def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> 
         "autoencoder": Autoencoder(SHAPE, BINS, latents=3, width=8),
         "VAE": VAE(SHAPE, BINS, latents=3, width=8),
     }
-    seen = Look(models, {}, few())
+    seen = FigureData(models, {}, few())
     figure = pictures.why_a_prior(seen)
     assert figure is not None
     with random.keyed(0):
@@ -287,7 +286,7 @@ def test_the_way_leads_across_the_emptiest_middle() -> None:
     images[:, 0, 0, 0] = torch.tensor([0, 0, 16, 16])
     images[:, 0, 0, 1] = torch.tensor([0, 16, 0, 16])
     labels = {part: torch.tensor([0, 1, 1, 0]) for part in ("train", "validation", "test")}
-    seen = Look({}, {}, Dataset("corners", images, images, images, BINS, labels))
+    seen = FigureData({}, {}, Dataset("corners", images, images, images, BINS, labels))
     # Ways of different labels are the four sides; three of their middles are codes of the cloud.
     cloud = torch.tensor([[-8.0, 0.0], [0.0, 8.0], [0.0, -8.0], [8.0, 5.0]])
     ends = latent.emptiest(seen, Plane(), cloud)
@@ -296,7 +295,7 @@ def test_the_way_leads_across_the_emptiest_middle() -> None:
     torch.testing.assert_close(way[:, 0], torch.full((latent.STOPS,), 8.0))
     torch.testing.assert_close(way[:, 1], torch.linspace(-8, 8, latent.STOPS))
     same = Dataset("same", images, images, images, BINS, {k: v * 0 for k, v in labels.items()})
-    assert latent.emptiest(Look({}, {}, same), Plane(), cloud) is None
+    assert latent.emptiest(FigureData({}, {}, same), Plane(), cloud) is None
 
 
 # ---------------------------------------------------------------------- blur
@@ -335,6 +334,6 @@ def test_blur_lowers_the_detail_and_noise_raises_it() -> None:
 def test_bits_are_measured_against_the_grays_they_were_drawn_from() -> None:
     """Else the noise of the binarization would count as detail."""
     gray = few()
-    seen = Look({}, {}, binarized(gray))
+    seen = FigureData({}, {}, binarized(gray))
     torch.testing.assert_close(pictures.clean(seen), gray.train.float() / 16)
-    torch.testing.assert_close(pictures.clean(Look({}, {}, gray)), gray.test.float() / 16)
+    torch.testing.assert_close(pictures.clean(FigureData({}, {}, gray)), gray.test.float() / 16)

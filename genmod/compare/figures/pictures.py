@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import plots, random
-from genmod.compare.drawing.look import RESTORED, SHOWN, Look, on
+from genmod.compare.figures.figure_data import RESTORED, SHOWN, FigureData, on
 from genmod.model import LatentModel
 from genmod.models import VAE
 
@@ -18,7 +18,7 @@ MEASURED = 1000
 """Images of the data that blur is measured against."""
 
 
-def samples(look: Look) -> Figure:
+def samples(look: FigureData) -> Figure:
     """The data, then what each model samples; a model without a prior is fed Gaussian noise."""
     pictures = {"data (test)": look.ink(look.data.test[:SHOWN])}
     for name, model in look.models.items():
@@ -35,7 +35,7 @@ def samples(look: Look) -> Figure:
     )
 
 
-def fed_noise(look: Look, model: LatentModel) -> Tensor:
+def fed_noise(look: FigureData, model: LatentModel) -> Tensor:
     """What a decoder makes of standard normal codes."""
     device = model.prior.anchor.device
     with random.keyed(0):
@@ -43,7 +43,7 @@ def fed_noise(look: Look, model: LatentModel) -> Tensor:
     return look.ink(model.decode(noise).mean)
 
 
-def why_a_prior(look: Look) -> Figure | None:
+def why_a_prior(look: FigureData) -> Figure | None:
     """One noise, two decoders: one that never heard of it, and one trained to expect it."""
     plain = {name: model for name, model in look.models.items() if not model.prior.proper}
     vaes = {name: model for name, model in look.models.items() if isinstance(model, VAE)}
@@ -70,7 +70,7 @@ def why_a_prior(look: Look) -> Figure | None:
     )
 
 
-def codes(look: Look, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
+def codes(look: FigureData, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
     """The mean and a draw of ``q(z | x)`` of the first training images, ``(N, d)``."""
     x = on(model, look.data.train[:count])
     with torch.no_grad(), random.keyed(0):
@@ -79,13 +79,13 @@ def codes(look: Look, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
         return q.mean.flatten(1).cpu(), q.sample().flatten(1).cpu()
 
 
-def spread(look: Look, model: LatentModel) -> tuple[float, float]:
+def spread(look: FigureData, model: LatentModel) -> tuple[float, float]:
     """The smallest and largest standard deviation of a latent dimension over drawn codes."""
     deviations = codes(look, model, MEASURED)[1].std(0)
     return float(deviations.min()), float(deviations.max())
 
 
-def reconstructions(look: Look) -> Figure | None:
+def reconstructions(look: FigureData) -> Figure | None:
     """Test images and what each model makes of them."""
     if not look.restored:
         return None
@@ -103,7 +103,7 @@ def reconstructions(look: Look) -> Figure | None:
     )
 
 
-def sharpness(look: Look) -> Figure | None:
+def sharpness(look: FigureData) -> Figure | None:
     """Power at high spatial frequencies, of samples and reconstructions, relative to the data's."""
     real = clean(look)
     frequency, reference = power(real)
@@ -132,7 +132,7 @@ def sharpness(look: Look) -> Figure | None:
     )  # fmt: skip
 
 
-def clean(look: Look) -> Tensor:
+def clean(look: FigureData) -> Tensor:
     """Real images to measure blur against: test images, or what binarized ones are draws of.
 
     Bits carry the noise of their binarization, fine detail that no decoder's mean should have.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from io import StringIO
 from pathlib import Path
 
+from genmod.compare.display import Display
 from rich.console import Console
 
-from genmod.compare.display import Display
-from genmod.compare.events import Began, Ended, Event, Failed, Progressed, Scored
-from genmod.compare.work import do
+from genmod.compare.job import do
+from genmod.compare.progress import Began, Ended, Event, Failed, Progressed, Scoring
 from tests.compare.cases import few, work
 
 
@@ -35,7 +35,7 @@ def test_a_row_for_each_member_at_work() -> None:
 
 
 def test_a_row_goes_when_its_member_is_done() -> None:
-    text = shown(Began("VAE", 100), Scored("VAE"))
+    text = shown(Began("VAE", 100), Scoring("VAE"))
     assert "scoring" in text
     assert "100/100" in text
     assert "VAE" not in shown(Began("VAE", 100), Ended("VAE"))
@@ -52,7 +52,7 @@ def test_a_member_at_work_tells_its_loss_and_its_bound(tmp_path: Path) -> None:
     heard: list[Event] = []
     do(work(tmp_path), "VAE", few(), heard.append)
     assert heard[0] == Began("VAE", 40)
-    assert heard[-2:] == [Scored("VAE"), Ended("VAE")]
+    assert heard[-2:] == [Scoring("VAE"), Ended("VAE")]
     moves = [event for event in heard if isinstance(event, Progressed)]
     assert moves[-1].step == 40
     assert all("loss" in move.said and "bits/dim" in move.said for move in moves)

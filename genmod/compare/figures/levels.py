@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.compare.drawing.look import Look
+from genmod.compare.figures.figure_data import FigureData
 from genmod.evaluation import find_diffusion
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
@@ -15,7 +15,7 @@ WHITE_TO_BLACK = 255.0
 """Gray levels, in the figures' words, from the lowest level of the data to the highest."""
 
 
-def rates(look: Look) -> Figure | None:
+def rates(look: FigureData) -> Figure | None:
     """The levels of the models that have a few: a diffusion's are drawn against log-SNR."""
     found = {
         name: {
@@ -44,7 +44,7 @@ def lecture_schedules() -> dict[str, Schedule]:
     return {f"linear beta, T = {LATENTS}": LinearBeta(LATENTS), "cosine": Cosine()}
 
 
-def schedules(look: Look) -> Figure:
+def schedules(look: FigureData) -> Figure:
     """The lecture's schedules, and those that the diffusions use."""
     own = {
         f"{name}'s own": (look.colors[name], prior.schedule)
@@ -64,7 +64,7 @@ def schedules(look: Look) -> Figure:
     )  # fmt: skip
 
 
-def weights(look: Look) -> Figure:
+def weights(look: FigureData) -> Figure:
     """What the bound makes each step weigh, and what L_simple does."""
     spans = []
     for name, schedule in lecture_schedules().items():
@@ -83,7 +83,7 @@ def weights(look: Look) -> Figure:
     )
 
 
-def step_profile(look: Look) -> Figure | None:
+def step_profile(look: FigureData) -> Figure | None:
     """Nats per unit of log-SNR, with standard errors."""
     if not look.profiles:
         return None
@@ -111,7 +111,7 @@ def visible(bins: int) -> float:
     return WHITE_TO_BLACK / (bins - 1) if bins > 2 else 1.0
 
 
-def rate_distortion(look: Look) -> Figure | None:
+def rate_distortion(look: FigureData) -> Figure | None:
     """What imperceptible details cost."""
     shown = {name: look.profiles[name] for name in look.pixel_diffusions}
     if not shown:
