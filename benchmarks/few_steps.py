@@ -125,7 +125,7 @@ def batches(seeds: Sequence[int], draw: Callable[[slice], Tensor]) -> Tensor:
 
 def rebuilt(model: Diffusion, images: Tensor, seeds: Sequence[int]) -> Tensor:
     """Images drawn by the decoder from the ``z_0`` of these images."""
-    device = model.prior.anchor.device
+    device = model.device
     clean = torch.zeros(1, dtype=time_dtype(device), device=device)
 
     def draw(rows: slice) -> Tensor:

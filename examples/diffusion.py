@@ -60,7 +60,7 @@ def main(data: Dataset, steps: int) -> None:
     for count in (8, 16, 64):
         chain = Diffusion(
             bins=data.bins, denoiser=denoiser, schedule=schedule, decoder=model.decoder, steps=count
-        ).to(model.prior.anchor.device)
+        ).to(model.device)
         report = evaluate(chain, data.test[:400])
         print(f"T = {count}, test, {report.stamp.value}: {report.bits_per_dim} bits/dim")
         pictures[f"samples, T = {count}"] = chain.sample(36)

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
-from genmod.evaluation import evaluate, quality, with_steps
-from genmod.models import Diffusion
+from genmod.evaluation import evaluate, quality
+from genmod.models import Diffusion, with_steps
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR

@@ -63,7 +63,7 @@ def main(data: Dataset, steps: int) -> None:
                 schedule=schedule,
                 decoder=model.decoder,
                 steps=latents,
-            ).to(model.prior.anchor.device)
+            ).to(model.device)
             # A chain has all of its levels visited: a bound. Of infinitely many, some: an estimate.
             draws = 64 if latents is None else None
             report = evaluate(chain, data.test[:400], draws=draws)

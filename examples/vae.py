@@ -38,7 +38,7 @@ def main(data: Dataset, steps: int) -> None:
 
     # A latent that costs nothing carries nothing: a unit below a hundredth of a nat has collapsed.
     assert report.scores is not None
-    units = report.scores.units["prior"]
+    units = report.scores.per_dim["prior"]
     print(f"  latents in use: {int((units > 0.01).sum())} of {len(units)}")
 
     # Sampling: z ~ p(z), then x ~ p(x | z). The mean of p(x | z) is the image without its last noise.

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.types import Shape
 
@@ -119,6 +120,56 @@ def check_positive(value: float, name: str) -> None:
     """Require a setting to be a positive, finite number."""
     require(
         0 < value < float("inf"), f"{name}={value}", "a positive finite number", f"change {name}"
+    )
+
+
+def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
+    """Require a law of batch shape ``(rows,)`` and event shape ``shape``, so that log p is ``(rows,)``.
+
+    Without it, a law that lacks ``Independent`` gives one number an entry, and torch broadcasts
+    ``(rows,)`` against ``(rows, D)`` without an error where the sizes happen to fit.
+
+    Args:
+        law: the distribution that a part returned.
+        rows: how many samples the batch has.
+        shape: the event shape of one sample.
+        name: the law's name in the message, such as ``"the decoder's law"``.
+        shared: whether one law for all rows, of batch shape ``()``, is accepted too: for priors.
+
+    Raises:
+        ValueError: another batch shape or event shape, or an object that is no distribution.
+
+    >>> plain = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
+    >>> check_law(plain, 3, (2,), "the law")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: got the law with batch shape (3, 2) and event shape (); ...
+    """
+    if not isinstance(law, Distribution):
+        raise ValueError(
+            f"got {name} of type {type(law).__name__}; expected a torch.distributions.Distribution; "
+            "return a distribution over one event a row"
+        )
+    batch, event = law.batch_shape, law.event_shape
+    if event == shape and (batch == (rows,) or (shared and batch == ())):
+        return
+    expected = f"({rows},)" + (" or ()" if shared else "")
+    raise ValueError(
+        f"got {name} with batch shape {tuple(batch)} and event shape {tuple(event)}; expected batch "
+        f"shape {expected} and event shape {tuple(shape)}; {_law_advice(law, rows, shape, shared)}"
+    )
+
+
+def _law_advice(law: Distribution, rows: int, shape: Shape, shared: bool) -> str:
+    """What makes the law one of ``rows`` events of shape ``shape``."""
+    missing = len(shape) - len(law.event_shape)
+    whole = tuple(law.batch_shape) + tuple(law.event_shape)
+    wanted = {(rows, *shape)} | ({tuple(shape)} if shared else set())
+    if missing > 0 and whole in wanted:
+        return f"wrap it: torch.distributions.Independent(law, {missing})"
+    return (
+        "give its parameters one row a sample, and wrap the event's dimensions in "
+        f"torch.distributions.Independent(law, {len(shape)}) where the law treats them one by one"
     )
 
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.diffusion import DiffusionPrior, NoisingPosterior
+from genmod.encoders import require_distribution
 from genmod.model import LatentModel
-from genmod.prior import require_distribution
 from genmod.priors import NestedPrior
-from genmod.samplers import Sampler
+from genmod.samplers import Ancestral, Sampler
 from genmod.shapes import event_sum, expand_like
 from genmod.types import Batch, LatentTensors, Real
 
@@ -68,7 +68,9 @@ def sdedit(
         assert isinstance(posterior, NoisingPosterior)
         times = t * denoising.times(steps + 1).flip(0)
         z = posterior.at(times[:1].expand(len(x))).sample()
-        way = (sampler or denoising.chain).complete(denoising.denoiser, denoising.schedule)
+        way = (sampler or Ancestral(variance=denoising.variance)).complete(
+            denoising.denoiser, denoising.schedule
+        )
         state = way.run(z, times, context) if t > 0 else z
     return model.decoder(state, context).sample()
 

@@ -1,9 +1,9 @@
-r"""The bound: what a model says of each sample, in nats, term by term.
+r"""The evidence lower bound (ELBO) of each sample, in nats, term by term.
 
 .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)}[\log p(x|z)]
     - \sum_{\text{rates}} \mathbb{E}\,[\text{nats paid for } z]
 
-Nothing here is averaged over the batch, weighted for training, or negated: ``ELBO.value`` is to be
+Nothing here is averaged over the batch, weighted for training, or negated. ``ELBO.value`` is to be
 maximized. Weights live in :mod:`genmod.objectives`, averages in :mod:`genmod.evaluation`.
 
 Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3.
@@ -14,86 +14,104 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.types import PerLevel, PerSample, PerUnit
+from genmod.stamps import Kind as Kind
+from genmod.stamps import Measure as Measure
+from genmod.stamps import Stamp as Stamp
+from genmod.types import PerLevel, PerSample
 
 
-class Kind(Enum):
-    """How a rate was priced."""
+@dataclass(frozen=True, eq=False)
+class NoiseLevels:
+    r"""What weightings need to know of the visited levels of a diffusion; each field is ``(B, L)``.
 
-    ANALYTIC = "analytic"
-    """A KL divergence in closed form: never negative."""
-    MONTE_CARLO = "monte carlo"
-    """A log-ratio at the drawn latent: right in the mean, of either sign for one draw."""
+    ``nats = 1/2 gap error`` where the reverse variance is the posterior's.
 
+    Args:
+        log_snr: the log signal-to-noise ratio of each level.
+        gap: :math:`\mathrm{SNR}_s / \mathrm{SNR}_t - 1` of each step; in continuous time
+            :math:`-d\lambda / dt`.
+        error: :math:`\|\varepsilon - \hat\varepsilon\|^2`, summed over the event.
+        dt: the time that a step covers, one in continuous time, so that
+            ``(weight * dt * f).sum(-1)`` is unbiased for the mean of ``f`` over time.
+        variance_nats: where a reverse variance is learned, the nats with the mean held fixed: their
+            gradient reaches the variance alone.
+    """
 
-class Measure(Enum):
-    """What ``p(x)`` is."""
-
-    MASS = "mass"
-    """A probability of discrete data: its code length is real."""
-    DENSITY = "density"
-    """A probability density (or a mixed one): its value depends on the units of x."""
-    NONE = "none"
-    """No bound on anything: the posterior has no density, or the prior does not normalize."""
-
-
-class Stamp(Enum):
-    """What a reported number is."""
-
-    EXACT = "exact"
-    """The log-likelihood itself."""
-    BOUND = "bound"
-    """A number whose mean is a lower bound on the log-likelihood, every level visited."""
-    ESTIMATE = "estimate"
-    """A random number near the log-likelihood or a bound on it: a few levels visited, or
-    importance weights, whose bias falls with the number of draws."""
-    NONE = "none"
-    """It bounds nothing."""
+    log_snr: PerLevel
+    gap: PerLevel
+    error: PerLevel
+    dt: PerLevel
+    variance_nats: PerLevel | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Rate:
-    """Nats paid for one group of latents; each field is ``(B, L)`` for ``L`` visited levels.
+    """Nats paid for one group of latents; each tensor is ``(B, L)`` for ``L`` visited levels.
 
     Args:
         nats: what each visited level costs.
-        weight: the inverse rate at which a level is visited, and nothing else, so that
-            ``(weight * nats).sum(-1)`` is unbiased for the sum over all levels.
+        weight: one over the expected number of visits to the level (in continuous time: per unit of
+            time), and nothing else, so that ``(weight * nats).sum(-1)`` is unbiased for the sum over
+            all levels.
         level: the place of each level: its time ``t`` in [0, 1] for a diffusion, else its number.
-        kind: closed form, or log-ratio at a draw.
-        log_snr, gap, error: for levels of a diffusion, what weightings need:
-            ``nats = 1/2 gap error`` where the reverse variance is the posterior's.
-        share: of time, for levels of a diffusion: one part in how many steps there are, or one in
-            continuous time, so that ``(weight * share * f).sum(-1)`` is unbiased for the mean of
-            ``f`` over time.
-        units: nats of each dimension, ``(B, L, U)``, for free bits and reports of collapse.
-        variance_nats: where a reverse variance is learned, the same nats with the mean held fixed:
-            their gradient reaches the variance alone.
+        kind: a KL in closed form, or a log-ratio at a draw.
+        claim: what a bound with this rate in it may be called. ``BOUND`` for a KL or a log-ratio that
+            is paid in full, ``ESTIMATE`` for some of the levels, a numerical solver or a stochastic
+            trace, ``EXACT`` only where q is known to be the posterior.
+        names: of an aligned hierarchy: the names of its ``L`` levels.
+        per_dim: the nats of each dimension, ``(B, D_l)`` for each level, where they are known.
+        noise: of the levels of a diffusion.
+
+    Raises:
+        ValueError: tensors of different shapes, or not ``(B, L)``.
     """
 
     nats: PerLevel
     weight: PerLevel
     level: PerLevel
     kind: Kind
-    log_snr: PerLevel | None = None
-    gap: PerLevel | None = None
-    error: PerLevel | None = None
-    share: PerLevel | None = None
-    units: PerUnit | None = None
-    variance_nats: PerLevel | None = None
+    claim: Stamp
+    names: tuple[str, ...] | None = None
+    per_dim: tuple[Tensor, ...] | None = None
+    noise: NoiseLevels | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.nats.shape
+        if len(shape) != 2 or self.weight.shape != shape or self.level.shape != shape:
+            raise ValueError(
+                f"got a rate with nats of shape {tuple(shape)}, weight {tuple(self.weight.shape)} and "
+                f"level {tuple(self.level.shape)}; expected (B, L) for all three; sum each row's event "
+                "first, and use Rate.single for one level"
+            )
 
     @classmethod
-    def single(cls, nats: PerSample, kind: Kind, units: PerUnit | None = None) -> Rate:
-        """The rate of one level that is always visited."""
+    def single(
+        cls, nats: PerSample, kind: Kind, claim: Stamp, per_dim: Tensor | None = None
+    ) -> Rate:
+        """The rate of one level that is always visited.
+
+        Args:
+            nats: ``(B,)``.
+            kind: a KL in closed form, or a log-ratio at a draw.
+            claim: what a bound with this rate in it may be called.
+            per_dim: ``(B, D)``.
+        """
+        if nats.ndim != 1:
+            raise ValueError(
+                f"got nats of shape {tuple(nats.shape)}; expected (B,), one number a row; sum over the "
+                "event, or wrap the law in torch.distributions.Independent"
+            )
         column = nats[:, None]
-        one = torch.ones_like(column)
-        return cls(column, one, torch.zeros_like(column), kind, units=units)
+        each = None if per_dim is None else (per_dim,)
+        return cls(
+            column, torch.ones_like(column), torch.zeros_like(column), kind, claim, per_dim=each
+        )
 
     @property
     def total(self) -> PerSample:
@@ -102,54 +120,97 @@ class Rate:
 
     def detach(self) -> Rate:
         """The same numbers without gradients."""
-        return Rate._over([self], lambda tensors: tensors[0].detach())
+        return _combine([self], lambda tensors: tensors[0].detach())
 
     @classmethod
     def join(cls, rates: Sequence[Rate], dim: int) -> Rate:
-        """Rates of the same latents side by side: more rows (``dim=0``) or levels (``dim=1``)."""
-        return cls._over(rates, lambda tensors: torch.cat(tensors, dim))
-
-    @classmethod
-    def _over(cls, rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Rate:
-        """Act on each field of several rates together; fields that are absent stay absent."""
-
-        def optional(values: list[Tensor | None]) -> Tensor | None:
-            present = [value for value in values if value is not None]
-            return act(present) if len(present) == len(rates) else None
-
-        return cls(
-            nats=act([rate.nats for rate in rates]),
-            weight=act([rate.weight for rate in rates]),
-            level=act([rate.level for rate in rates]),
-            kind=rates[0].kind,
-            log_snr=optional([rate.log_snr for rate in rates]),
-            gap=optional([rate.gap for rate in rates]),
-            error=optional([rate.error for rate in rates]),
-            share=optional([rate.share for rate in rates]),
-            units=optional([rate.units for rate in rates]),
-            variance_nats=optional([rate.variance_nats for rate in rates]),
+        """Rates of the same latents side by side: more rows (``dim=0``) or more levels (``dim=1``)."""
+        joined = _combine(rates, lambda tensors: torch.cat(tensors, dim))
+        if dim == 0:
+            return joined
+        named = [rate.names for rate in rates if rate.names is not None]
+        split = [rate.per_dim for rate in rates if rate.per_dim is not None]
+        return replace(
+            joined,
+            names=sum(named, ()) if len(named) == len(rates) else None,
+            per_dim=sum(split, ()) if len(split) == len(rates) else None,
         )
 
 
-@dataclass(frozen=True, eq=False)
+def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Rate:
+    """Act on each tensor of several rates together. What one of them lacks, the result lacks."""
+
+    def together(parts: Sequence[Tensor | None]) -> Tensor | None:
+        present = [part for part in parts if part is not None]
+        return act(present) if len(present) == len(parts) else None
+
+    levels = [rate.noise for rate in rates if rate.noise is not None]
+    noise = None
+    if len(levels) == len(rates):
+        noise = NoiseLevels(
+            act([one.log_snr for one in levels]),
+            act([one.gap for one in levels]),
+            act([one.error for one in levels]),
+            act([one.dt for one in levels]),
+            together([one.variance_nats for one in levels]),
+        )
+    split = [rate.per_dim for rate in rates if rate.per_dim is not None]
+    whole = len(split) == len(rates) and len({len(each) for each in split}) == 1
+    first = rates[0]
+    return Rate(
+        act([rate.nats for rate in rates]),
+        act([rate.weight for rate in rates]),
+        act([rate.level for rate in rates]),
+        Kind.MONTE_CARLO if any(rate.kind is Kind.MONTE_CARLO for rate in rates) else first.kind,
+        Stamp.weakest(rate.claim for rate in rates),
+        first.names,
+        tuple(act(list(each)) for each in zip(*split, strict=True)) if whole else None,
+        noise,
+    )
+
+
+class Level(NamedTuple):
+    """One line of :meth:`ELBO.levels`."""
+
+    name: str
+    nats: PerSample
+    kind: Kind
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ELBO:
     """The evidence lower bound of each sample, split into its terms, in nats, to be maximized.
 
     Args:
         reconstruction: ``log p(x | z)``, ``(B,)``.
-        rates: the nats paid for the latents, by name: ``"prior"`` (prior matching), ``"steps"``
-            (denoising matching), ``"z1"``, ``"z2"``, ... (levels of a hierarchy).
+        rates: the nats paid for the latents, by name. ``"prior"``: prior matching. ``"steps"``: the
+            denoising steps of a diffusion. ``"levels"``: an aligned hierarchy. ``"z1"``, ``"z2"``, ...:
+            the levels of a nested hierarchy.
         measure: what ``p(x)`` is; ``NONE`` where the value bounds nothing.
 
+    Raises:
+        ValueError: a term that does not have one number (or ``L`` of them) for each row.
+
     >>> import torch
-    >>> rate = Rate.single(torch.tensor([1.5]), Kind.ANALYTIC)
-    >>> ELBO(torch.tensor([-2.0]), {"prior": rate}, Measure.MASS).value
-    tensor([-3.5000])
+    >>> rate = Rate.single(torch.tensor([1.5]), Kind.ANALYTIC, Stamp.BOUND)
+    >>> elbo = ELBO(torch.tensor([-2.0]), {"prior": rate}, Measure.MASS)
+    >>> elbo.value, elbo.stamp
+    (tensor([-3.5000]), <Stamp.BOUND: 'bound'>)
     """
 
     reconstruction: PerSample
     rates: Mapping[str, Rate]
     measure: Measure
+
+    def __post_init__(self) -> None:
+        shape = self.reconstruction.shape
+        rows = {name: len(rate.nats) for name, rate in self.rates.items()}
+        if len(shape) != 1 or any(count != shape[0] for count in rows.values()):
+            raise ValueError(
+                f"got a reconstruction of shape {tuple(shape)} beside rates of {rows} rows; expected "
+                "(B,) and B rows: one number a sample in every term; give laws one event a row "
+                "(torch.distributions.Independent), and networks one output a row"
+            )
 
     @property
     def value(self) -> PerSample:
@@ -158,6 +219,25 @@ class ELBO:
         for rate in self.rates.values():
             value = value - rate.total
         return value
+
+    @property
+    def stamp(self) -> Stamp:
+        """What :attr:`value` may be called: the weakest claim of its rates."""
+        if self.measure is Measure.NONE:
+            return Stamp.NONE
+        return Stamp.weakest(rate.claim for rate in self.rates.values())
+
+    def levels(self) -> list[Level]:
+        """``(name, nats, kind)`` of each group of latents, and of each level of an aligned hierarchy."""
+        found = []
+        for name, rate in self.rates.items():
+            if rate.names is None:
+                found.append(Level(name, rate.total, rate.kind))
+                continue
+            paid = (rate.weight * rate.nats).unbind(1)
+            pairs = zip(rate.names, paid, strict=True)
+            found.extend(Level(level, nats, rate.kind) for level, nats in pairs)
+        return found
 
     def bits_per_dim(self, dims: int, bin_width: float | None = None) -> PerSample:
         r"""Bits per dimension, ``-value / (dims ln 2)``, and for a density its bin width counted in.
@@ -171,19 +251,11 @@ class ELBO:
             ValueError: the value bounds nothing, or is a density whose bin width is not stated.
         """
         require(dims >= 1, f"dims={dims}", "at least one dimension", "count the entries of x")
-        require(
-            self.measure is not Measure.NONE,
-            "a value that bounds nothing (its measure is NONE)",
-            "a bound",
-            "report the reconstruction of an autoencoder instead",
-        )
+        got, advice = "a value that bounds nothing", "report the reconstruction instead"
+        require(self.measure is not Measure.NONE, got, "a bound on a mass or a density", advice)
         if self.measure is Measure.MASS:
-            require(
-                bin_width is None,
-                f"bin_width={bin_width} for a probability mass",
-                "no bin width",
-                "leave it out: a mass needs none",
-            )
+            got = f"bin_width={bin_width} for a probability mass"
+            require(bin_width is None, got, "no bin width", "leave it out: a mass needs none")
             return -self.value / (dims * math.log(2))
         if bin_width is None or not bin_width > 0:
             raise ValueError(
@@ -195,7 +267,19 @@ class ELBO:
     def detach(self) -> ELBO:
         """The same numbers without gradients."""
         rates = {name: rate.detach() for name, rate in self.rates.items()}
-        return replace(self, reconstruction=self.reconstruction.detach(), rates=rates)
+        return ELBO(self.reconstruction.detach(), rates, self.measure)
+
+    def mean_over(self, samples: int) -> ELBO:
+        """The mean over draws: of ``K B`` rows, draw after draw, to ``B`` rows."""
+
+        def mean(values: Tensor) -> Tensor:
+            return values.reshape(samples, -1, *values.shape[1:]).mean(0)
+
+        rates = {
+            name: _combine([rate], lambda tensors: mean(tensors[0]))
+            for name, rate in self.rates.items()
+        }
+        return ELBO(mean(self.reconstruction), rates, self.measure)
 
     @classmethod
     def join(cls, bounds: Sequence[ELBO]) -> ELBO:
@@ -206,3 +290,13 @@ class ELBO:
             {n: Rate.join([bound.rates[n] for bound in bounds], dim=0) for n in first.rates},
             first.measure,
         )
+
+    def __repr__(self) -> str:
+        """The mean of each term, as a table."""
+        lines = [("reconstruction", self.reconstruction, "log p(x | z)")]
+        lines += [(name, -nats, kind.value) for name, nats, kind in self.levels()]
+        lines += [("value", self.value, self.stamp.value)]
+        rows = len(self.reconstruction)
+        head = f"ELBO of {rows} {'row' if rows == 1 else 'rows'}, mean nats per row:"
+        table = [f"  {name:<16.16}{float(v.mean()):>12.3f}  {note}" for name, v, note in lines]
+        return "\n".join([head, *table])

@@ -1,59 +1,136 @@
-"""A latent-variable model: an encoder, a decoder and a prior, priced by one bound."""
+"""A latent-variable model: an encoder, a decoder and a prior, scored by one bound."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from genmod import random
+from genmod.checks import check_law, require
 from genmod.decoders import Decoder
-from genmod.diffusion.timesteps import Timesteps
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
-from genmod.encoders import Encoder
-from genmod.prior import Prior
+from genmod.encoders import Encoder, Posterior
+from genmod.nn import float_dtype, tensors_of
+from genmod.prior import AutoTimesteps, Path, Prior, Timesteps
+from genmod.spec import DataSpec
 from genmod.types import Batch, LatentTensors, Mask, PerSample
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of a model beside the data.
+
+    Args:
+        context: what the model is conditioned on, ``(B, ...)``.
+        observed: which entries of the data count, like the data; ``None``: all.
+        timesteps: which levels of a diffusion to visit.
+        samples: ``K``, joint draws of the latents for each row. The bound is their mean.
+        needs_path: whether the draws and their laws are returned, too: :class:`~genmod.prior.Path`.
+    """
+
+    context: Tensor | None = None
+    observed: Mask | None = None
+    timesteps: Timesteps = AutoTimesteps.EVALUATION
+    samples: int = 1
+    needs_path: bool = False
+
+
+_PLAIN = Request()
 
 
 class LatentModel(nn.Module):
     """``p(x, z) = p(x | z) p(z)`` with a posterior ``q(z | x)``: every model of this package.
 
-    Calling it gives its :class:`~genmod.elbo.ELBO`, so that whatever wraps a module sees the bound.
+    Calling it is the one entry that wrappers (DDP, FSDP, torch.compile) see; :meth:`elbo` is a view of it.
 
     Args:
         encoder: ``q(z | x)``.
         decoder: ``p(x | z)``.
         prior: ``p(z)``; it draws the latents and prices them.
+
+    Raises:
+        ValueError: parts that were built for different data, or for latents of different shapes.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
         super().__init__()
+        require(
+            encoder.spec is None or encoder.spec == decoder.spec,
+            f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
+            "one description of the data",
+            "build both with the same DataSpec",
+        )
+        prior.check_encoder(encoder)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
+
+    @property
+    def spec(self) -> DataSpec:
+        """The data it is a model of."""
+        return self.decoder.spec
 
     @property
     def measure(self) -> Measure:
         """What ``p(x)`` is; ``NONE`` if the prior does not normalize."""
         return self.decoder.measure if self.prior.proper else Measure.NONE
 
-    def forward(
-        self,
-        x: Batch,
-        draws: Timesteps = None,
-        context: Tensor | None = None,
-        observed: Mask | None = None,
-    ) -> ELBO:
-        """The bound: see :meth:`elbo`."""
-        self.decoder.check(x, observed)
-        x = _filled(x, observed)
-        posterior = self.encoder(x, context)
-        state, rates = self.prior.rates(posterior, draws, context)
-        likelihood = self.decoder(state, context)
-        return ELBO(masked_log_prob(likelihood, x, observed), rates, self.measure)
+    @property
+    def device(self) -> torch.device:
+        """Where its first parameter or buffer lies; the CPU if it has none."""
+        found = next(tensors_of(self), None)
+        return torch.device("cpu") if found is None else found.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of its first floating point parameter or buffer, in which it computes."""
+        return float_dtype(self)
+
+    def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, Path | None]:
+        """The bound of each sample, and the drawn path where it is asked for.
+
+        Args:
+            x: data, ``(B, *event)``; integers for a decoder that gives masses.
+            request: what is asked beside them.
+
+        Raises:
+            ValueError: data of a wrong shape, not finite, or outside the decoder's range; timesteps for
+                a model without noise levels; a part that does not give one number, or one law, a row.
+        """
+        self._check(x, request)
+        rows, samples = len(x), request.samples
+        if samples > 1:
+            x, request = _repeated(x, request)
+        context, observed = request.context, request.observed
+        x, seen = self._real(x, observed)
+        posterior = self._posterior(seen, context, observed)
+        path = None
+        if request.needs_path or samples > 1:
+            state, path = self.prior.walk(posterior, context, samples)
+            rates = self.prior.price(path)
+        else:
+            state, found = self.prior.rates(posterior, request.timesteps, context)
+            rates = dict(found)
+        require(
+            bool(rates) or not self.prior.proper,
+            f"a {type(self.prior).__name__} that prices no latent",
+            "a rate for every latent that is drawn",
+            "set proper = False in a prior that is no distribution",
+        )
+        likelihood = self._likelihood(state, context)
+        reconstruction = masked_log_prob(likelihood, x, observed)
+        elbo = ELBO(reconstruction, rates, self.measure)
+        if path is None:
+            return elbo, None
+        path = replace(path, log_likelihood=reconstruction.reshape(samples, rows))
+        return (elbo if samples == 1 else elbo.mean_over(samples)), path
 
     def elbo(
         self,
         x: Batch,
-        draws: Timesteps = None,
+        timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
         observed: Mask | None = None,
     ) -> ELBO:
@@ -61,44 +138,48 @@ class LatentModel(nn.Module):
 
         Args:
             x: data, ``(B, *event)``; integers for a decoder that gives masses.
-            draws: how many levels of a diffusion a sample visits; ``None`` visits all. Both estimate
-                the same number. Models with few levels visit them all.
-            context: what the model is told beside the data, ``(B, ...)``.
+            timesteps: which levels of a diffusion a sample visits: ``n`` stratified ones, those of a
+                :class:`~genmod.prior.TimestepSampler`, or ``None``: all. Left out, all up to T = 1000;
+                beyond, and in continuous time, 16 a sample, and the bound is an estimate.
+            context: what the model is conditioned on, ``(B, ...)``.
             observed: which entries count, like ``x``; the bound is then on the observed ones alone.
 
         Returns:
             The bound, per sample and per term.
 
         Raises:
-            ValueError: data of a wrong shape, not finite, or outside the decoder's bins; all levels
-                asked for in continuous time.
+            ValueError: data of a wrong shape, not finite, or outside the decoder's range; all levels
+                asked for in continuous time; timesteps for a model without noise levels.
         """
-        return self(x, draws, context, observed)
+        return self(x, Request(context, observed, timesteps))[0]
 
     def log_weight(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> PerSample:
         """``log p(x, z) - log q(z | x)`` at one joint draw: the bound with every KL sampled.
 
-        Its mean over draws is the ELBO; the log of the mean of its exponential is ``log p(x)``.
+        Its mean over draws is the ELBO. The log of the mean of its exponential is ``log p(x)``.
 
         Raises:
-            ValueError: the model has no finite path of latents (continuous time), or no prior.
+            ValueError: the model has no finite path of latents (continuous time), no prior, or one
+                whose density is a random estimate.
         """
-        self.decoder.check(x, observed)
-        x = _filled(x, observed)
-        posterior = self.encoder(x, context)
-        state, log_weight = self.prior.log_weight(posterior, context)
-        return log_weight + masked_log_prob(self.decoder(state, context), x, observed)
+        path = self(x, Request(context, observed, needs_path=True))[1]
+        assert path is not None
+        return path.log_weight()[0]
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` draws of ``x``: latents from the prior, then data from the decoder.
 
+        Args:
+            n: how many.
+            context: what the model is conditioned on, ``(n, ...)``.
+
         Raises:
-            ValueError: the prior is no distribution (an autoencoder's).
+            ValueError: the prior is no distribution (an autoencoder's); the model returns NaN.
         """
-        return self.decoder(self.prior.sample(n, context), context).sample()
+        return self.draw(self.prior.sample(n, context), context)
 
     @torch.no_grad()
     def encode(self, x: Batch, context: Tensor | None = None) -> LatentTensors:
@@ -107,23 +188,39 @@ class LatentModel(nn.Module):
         The posterior's mean; a tuple of means, top level first, for a top-down hierarchy; for a
         diffusion the noise that the probability flow maps it to.
         """
-        self.decoder.check(x)
-        return self.prior.encode(self.encoder(x, context), context)
+        return self.prior.means(self.posterior(x, context), context)
 
     @torch.no_grad()
     def decode(self, z: LatentTensors, context: Tensor | None = None) -> Distribution:
         """The distribution of ``x`` given a code."""
-        return self.decoder(self.prior.state(z, context), context)
+        return self._likelihood(self.prior.state_from(z, context), context)
 
     @torch.no_grad()
     def reconstruct(self, x: Batch, context: Tensor | None = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises."""
-        self.decoder.check(x)
-        state = self.prior.restore(self.encoder(x, context), context)
-        return self.decoder(state, context).mean
+        posterior = self.posterior(x, context)
+        state = self.prior.state_from(self.prior.means(posterior, context), context)
+        return self._likelihood(state, context).mean
+
+    def posterior(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Posterior | Distribution:
+        """``q(z | x)`` of checked data, ``(B, *event)``: what :meth:`Prior.infer` takes."""
+        self._check(x, Request(context, observed))
+        return self._posterior(self._real(x, observed)[1], context, observed)
+
+    def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """A draw of ``x`` for each state.
+
+        Raises:
+            ValueError: values that are not finite, or integers outside their range.
+        """
+        x = random.draw(self._likelihood(state, context), gradients=False)
+        self.spec.check(x, name="samples")
+        return x
 
     def formula(self) -> str:
-        """The model as it would stand on paper."""
+        """The model as it stands on paper."""
         return "\n".join(part.formula() for part in (self.encoder, self.decoder, self.prior))
 
     def __repr__(self) -> str:
@@ -131,7 +228,71 @@ class LatentModel(nn.Module):
         lines = self.formula().replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {lines}\n  {count:,} parameters\n)"
 
+    # ------------------------------------------------------------------ the border
 
-def _filled(x: Tensor, observed: Tensor | None) -> Tensor:
-    """Zeros where nothing was observed: any posterior gives a bound, so any filling will do."""
-    return x if observed is None else torch.where(observed, x, torch.zeros_like(x))
+    def _check(self, x: Tensor, request: Request) -> None:
+        self.decoder.check(x, request.observed)
+        context, timesteps = request.context, request.timesteps
+        if context is not None and len(context) != len(x):
+            raise ValueError(
+                f"got {len(context)} rows of context for {len(x)} samples; expected one row a sample; "
+                "repeat the context, or pass fewer samples"
+            )
+        if request.needs_path and self.prior.stochastic_density:
+            raise ValueError(
+                f"got a request for importance weights of a {type(self).__name__} whose prior density is a "
+                "random estimate; expected a density without noise; use the exact trace (probes=None)"
+            )
+        if isinstance(timesteps, AutoTimesteps) or timesteps is None or self.prior.has_timesteps:
+            return
+        raise ValueError(
+            f"got timesteps={timesteps} for a {type(self).__name__} without noise levels; expected none; "
+            "leave timesteps out: every latent is visited"
+        )
+
+    def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The data to score and the data to encode, in the model's own type.
+
+        Integers are scored as they are. What was not observed is zero: any posterior gives a bound, so
+        any filling will do.
+        """
+        kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        seen = x.to(kind)
+        if observed is not None:
+            seen = torch.where(observed, seen, torch.zeros_like(seen))
+            x = torch.where(observed, x, torch.zeros_like(x))
+        return (x if self.spec.is_integer else seen), seen
+
+    def _posterior(
+        self, x: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> Posterior | Distribution:
+        # Encoders that know nothing of masks are not given any.
+        given = (x, context) if observed is None else (x, context, observed)
+        posterior = self.encoder(*given)
+        if isinstance(posterior, Posterior):
+            require(
+                posterior.rows == len(x),
+                f"a posterior of {posterior.rows} rows for {len(x)} samples",
+                "one row a sample",
+                "return one output a row from the encoder's networks",
+            )
+        else:
+            check_law(posterior, len(x), self.prior.shape, "the encoder's posterior")
+        return posterior
+
+    def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
+        law = self.decoder(state, context)
+        check_law(law, len(state), self.spec.shape, "the decoder's law")
+        return law
+
+
+def _repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
+    """``K`` copies of the batch one after another, with all that belongs to its rows."""
+
+    def copies(rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else rows.repeat(request.samples, *[1] * (rows.ndim - 1))
+
+    context, observed = copies(request.context), copies(request.observed)
+    repeated = copies(x)
+    assert repeated is not None
+    return repeated, replace(request, context=context, observed=observed)

@@ -1,61 +1,88 @@
-r"""A prior: it owns the draw, because paying for a posterior is what a prior does.
+r"""A prior: it owns the draw of the latents, because paying for a posterior is what a prior does.
 
-A prior is two paths over named latents, each a generator that takes the caller's draw back:
+A prior is two generators over named latents. Both let the caller decide each draw:
 
-* :meth:`Prior.levels` walks one joint path: at each level the posterior's law ``q`` and the prior's
-  ``p``, given the draws above. Rates, importance weights, the codec and the Pyro guide are built on it.
-* :meth:`Prior.descent` walks the generative path alone: samples and the Pyro model are built on it.
+* :meth:`Prior.infer` follows the posterior. It yields ``Latent(name, q, p)``: the posterior's law and
+  the prior's law of one latent, given the draws before it. Rates, importance weights, the codec and
+  the Pyro guide all walk it.
+* :meth:`Prior.generate` follows the generative order. It yields ``(name, p)``. Samples and the Pyro
+  model walk it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_shape, require
-from genmod.diffusion.timesteps import Timesteps
-from genmod.distributions import rate
-from genmod.elbo import Rate
-from genmod.encoders import Posterior
-from genmod.types import LatentTensors, PerSample, Shape
+from genmod import random
+from genmod.checks import check_law, check_shape, require
+from genmod.distributions import Laws, rate
+from genmod.elbo import Rate, Stamp
+from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
+from genmod.path import GenerativePath as GenerativePath
+from genmod.path import InferencePath as InferencePath
+from genmod.path import Latent as Latent
+from genmod.path import Path as Path
+from genmod.path import walk as walk
+from genmod.types import LatentTensors, PerLevel, Shape
 
 
-class Latent(NamedTuple):
-    """One latent: its name, what the posterior says of it, what the prior says of it.
+class TimestepSampler(nn.Module, ABC):
+    """How to choose the noise levels of a diffusion that each row visits.
 
-    ``p`` is ``None`` where the prior can only price the latent later, and ``q`` is ``None`` when it
-    then does (nesting draws ``z1`` first and learns ``p(z1 | z2)`` after ``z2``).
+    Args:
+        n: how many levels a row visits.
     """
 
-    name: str
-    q: Distribution | None
-    p: Distribution | None
+    def __init__(self, n: int = 1) -> None:
+        super().__init__()
+        require(n >= 1, f"n={n}", "n >= 1", "timesteps=None visits every level")
+        self.n = n
+
+    @abstractmethod
+    def forward(
+        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[PerLevel, PerLevel]:
+        """Places ``u`` in [0, 1) and their weights, ``(rows, n)`` each."""
+
+    def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
+        """Learn from the costs of visited levels. Most ways to choose levels ignore them.
+
+        Args:
+            level: the time ``t`` of each visited level.
+            dt: how much of time a level stands for, ``t`` its upper end; one: continuous time.
+            cost: the cost of each visit, without its weight.
+        """
+
+    def extra_repr(self) -> str:
+        """How many."""
+        return f"n={self.n}"
 
 
-InferencePath: TypeAlias = Generator[Latent, Tensor, Tensor]
-GenerativePath: TypeAlias = Generator[tuple[str, Distribution], Tensor, Tensor]
+class AutoTimesteps(Enum):
+    """How many levels to visit where the caller leaves it open."""
+
+    EVALUATION = "evaluation"
+    """All levels up to T = 1000; beyond, and in continuous time, 16 a row."""
+    TRAINING = "training"
+    """One level a row."""
 
 
-Step = TypeVar("Step")
-
-
-def walk(path: Generator[Step, Tensor, Tensor], draw: Callable[[Step], Tensor]) -> Tensor:
-    """Walk a path to its end, answering each step with a draw; returns the state handed down."""
-    try:
-        step = next(path)
-        while True:
-            step = path.send(draw(step))
-    except StopIteration as end:
-        return end.value
+Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
+"""Which levels of a diffusion to visit: ``n`` stratified ones, those of a sampler, or ``None``: all."""
 
 
 class Prior(nn.Module, ABC):
     """``p(z)`` over one latent or many.
+
+    A prior of your own implements :meth:`infer` and :meth:`generate`. If it is one distribution,
+    derive from :class:`DensityPrior` and implement ``law`` alone.
 
     Args:
         shape: the event shape of the latent that a posterior is paid for.
@@ -63,98 +90,134 @@ class Prior(nn.Module, ABC):
 
     proper = True
     """Whether it is a distribution: an improper prior bounds nothing."""
+    claim = Stamp.BOUND
+    """What a bound may be called whose latents are paid for by this prior's own laws."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
-    anchor: Tensor
-    """An empty tensor that knows the prior's type and device."""
+    @property
+    def has_timesteps(self) -> bool:
+        """Whether it has noise levels to choose from: a diffusion has, also one nested in a prior."""
+        return False
+
+    @property
+    def stochastic_density(self) -> bool:
+        """Whether its log-density is a random estimate, of which no importance weight can be made."""
+        return False
 
     @abstractmethod
-    def levels(
+    def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
-        """One joint path: yields each :class:`Latent`, takes its draw, returns the state."""
+        """One joint path: yields each :class:`Latent`, takes its draw, returns the decoder's state."""
 
     @abstractmethod
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
+    def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """The generative path of ``n`` rows: yields ``(name, p)``, takes the draw, returns the state."""
 
-    @abstractmethod
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
+        return f"p(z) = {type(self).__name__}"
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Require an encoder whose posterior this prior can draw from.
+
+        Raises:
+            ValueError: its latents have another shape.
+        """
+        require(
+            encoder.latent_shape is None or encoder.latent_shape == self.shape,
+            f"an encoder whose latents have shape {encoder.latent_shape}",
+            f"the prior's shape {self.shape}",
+            "build the encoder and the prior with the same latent shape",
+        )
 
     def rates(
         self,
         posterior: Posterior | Distribution,
-        draws: Timesteps = None,
+        timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
-        """Draw the latents and say what each group costs.
+        """Draw the latents and compute what each group costs.
 
         Args:
-            posterior: what the encoder said.
-            draws: how many levels to visit, for priors that can leave some out. ``None``: all.
-            context: what the model is told beside the data.
+            posterior: what the encoder returned.
+            timesteps: which levels to visit, for priors that can leave some out.
+            context: what the model is conditioned on, ``(B, ...)``.
 
         Returns:
             The state for the decoder, and the rates by name.
         """
-        rates: dict[str, Rate] = {}
+        state, path = self.walk(posterior, context)
+        return state, self.price(path)
 
-        def price(level: Latent) -> Tensor:
-            z, q, p = draw(level)
-            rates[level.name] = rate(q, p, z)
-            return z
+    def walk(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None, samples: int = 1
+    ) -> tuple[Tensor, Path]:
+        """One joint draw of every latent for each row of the posterior.
 
-        return walk(self.levels(posterior, context), price), rates
+        Args:
+            posterior: what the encoder returned for ``samples * B`` rows.
+            context: what the model is conditioned on.
+            samples: ``K``: how many of its rows belong to one row of the data.
 
-    def log_weight(
-        self, posterior: Posterior | Distribution, context: Tensor | None = None
-    ) -> tuple[Tensor, PerSample]:
-        """One joint draw of every level, and ``log p(z) - log q(z | x)`` of it, ``(B,)``."""
-        drawn: dict[str, Tensor] = {}
-        terms: list[Tensor] = []
+        Raises:
+            ValueError: two latents of one name, a latent that is never priced or never drawn, or a law
+                without one event a row.
+        """
+        rows = rows_of(posterior)
+        z: dict[str, Tensor] = {}
+        q, p = Laws(), Laws()
 
-        def weigh(level: Latent) -> Tensor:
-            if level.q is not None:
-                require(
-                    level.name not in drawn,
-                    f"two latents named {level.name!r}",
-                    "a name for each latent",
-                    "pass another name= to the outer prior",
-                )
-                drawn[level.name] = level.q.rsample()
-                terms.append(-level.q.log_prob(drawn[level.name]))
-            if level.p is not None:
-                terms.append(level.p.log_prob(drawn[level.name]))
-            return drawn[level.name]
+        def take(latent: Latent) -> Tensor:
+            name = latent.name
+            if latent.q is not None:
+                _check_new(name, q, "drawn")
+                check_law(latent.q, rows, latent.q.event_shape, f"the posterior of {name}")
+                q[name], z[name] = latent.q, draw_posterior(latent.q)
+            if latent.p is not None:
+                _check_new(name, p, "priced")
+                require(name in z, f"a price for {name!r}, which was not drawn", *_EVERY_LATENT)
+                check_law(latent.p, rows, z[name].shape[1:], f"the prior of {name}", shared=True)
+                p[name] = latent.p
+            return z[name]
 
-        state = walk(self.levels(posterior, context), weigh)
-        return state, torch.stack(terms).sum(0)
+        state = walk(self.infer(posterior, context), take)
+        missing = sorted(z.keys() - p.keys())
+        require(not missing, f"latents that are drawn and never priced: {missing}", *_EVERY_LATENT)
+        shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
+        return state, Path(shaped, q, p)
+
+    def price(self, path: Path) -> dict[str, Rate]:
+        """What each latent of a walk costs: a closed KL where there is one, else the log-ratio."""
+        return {
+            name: rate(path.q[name], p, path.z[name].flatten(0, 1), self.claim)
+            for name, p in path.p.items()
+        }
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
-        """The states of ``n`` draws from the prior."""
+        """The decoder's states of ``n`` draws from the prior."""
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
-        return walk(self.descent(n, context), lambda step: sample_rows(step[1], n))
+        return walk(self.generate(n, context), lambda step: sample_rows(step[1], n))
 
-    def encode(
+    def means(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
-        """The posterior's mean, level by level: what :meth:`state` takes."""
-        means: list[Tensor] = []
+        """The posterior's mean, level by level: what :meth:`state_from` takes."""
+        means: dict[str, Tensor] = {}
 
-        def keep(level: Latent) -> Tensor:
-            assert level.q is not None
-            means.append(level.q.mean)
-            return means[-1]
+        def keep(latent: Latent) -> Tensor:
+            if latent.q is not None:
+                means[latent.name] = latent.q.mean
+            return means[latent.name]
 
-        walk(self.levels(posterior, context), keep)
-        return means[0] if len(means) == 1 else tuple(means)
+        walk(self.infer(posterior, context), keep)
+        found = tuple(means.values())
+        return found[0] if len(found) == 1 else found
 
-    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
+    def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The state that given latents hand to the decoder.
 
         Raises:
@@ -162,7 +225,7 @@ class Prior(nn.Module, ABC):
         """
         latents = [z] if isinstance(z, Tensor) else list(z)
         count, expected = len(latents), "one for each level, in the order in which they are drawn"
-        advice = "pass what encode gives"
+        advice = "pass what encode returns"
         require(count > 0, "no latents", expected, advice)
 
         def take(step: tuple[str, Distribution]) -> Tensor:
@@ -171,42 +234,71 @@ class Prior(nn.Module, ABC):
             check_shape(latents[0], tuple(p.event_shape), name)
             return latents.pop(0)
 
-        state = walk(self.descent(len(latents[0]), context), take)
+        state = walk(self.generate(len(latents[0]), context), take)
         require(not latents, f"{count} latents, {len(latents)} too many", expected, advice)
         return state
 
-    def restore(self, posterior: Posterior | Distribution, context: Tensor | None = None) -> Tensor:
-        """The state from which a model reconstructs its input."""
-        return self.state(self.encode(posterior, context), context)
+
+class DensityPrior(Prior):
+    """A prior of one latent that is one distribution: a subclass implements :meth:`law` alone.
+
+    Args:
+        shape: the latent's event shape.
+        name: the name of its rate.
+    """
+
+    def __init__(self, shape: Shape, name: str = "prior") -> None:
+        super().__init__(shape)
+        self.name = name
+
+    @abstractmethod
+    def law(self, n: int, context: Tensor | None = None) -> Distribution:
+        """``p(z)`` of ``n`` rows: batch shape ``(n,)``, or ``()`` if it is the same for each."""
+
+    def infer(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
+        """One latent."""
+        q = require_distribution(posterior, self.shape)
+        z = yield Latent(self.name, q, self.law(q.batch_shape[0], context))
+        return z
+
+    def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
+        """One draw."""
+        z = yield self.name, self.law(n, context)
+        return z
 
 
-def draw(level: Latent) -> tuple[Tensor, Distribution, Distribution]:
-    """A draw from an aligned level, whose ``q`` and ``p`` are both known when it is drawn."""
-    assert level.q is not None
-    assert level.p is not None
-    return level.q.rsample(), level.q, level.p
+_EVERY_LATENT = (
+    "a law q to draw each latent from and a law p to price it",
+    "yield Latent(name, q, p); nesting yields Latent(name, q, None) first and Latent(name, None, p) later",
+)
+
+
+def _check_new(name: str, laws: Laws, what: str) -> None:
+    if name in laws:
+        raise ValueError(
+            f"got two latents named {name!r} (the second would be {what} in place of the first); "
+            "expected a name for each latent; pass another name= to one of the priors"
+        )
+
+
+def draw_posterior(q: Distribution) -> Tensor:
+    """A draw from a posterior, by reparameterization.
+
+    Raises:
+        ValueError: in training, a law without reparameterized draws: the gradient of its parameters would
+            not be that of the bound.
+    """
+    if torch.is_grad_enabled() and not q.has_rsample:
+        raise ValueError(
+            f"got a posterior law {type(q).__name__} without reparameterized draws (rsample); expected one "
+            "with them, because the encoder learns through its draws; score the model without gradients, "
+            "or relax the law (RelaxedOneHotCategorical, for example)"
+        )
+    return random.draw(q)
 
 
 def sample_rows(p: Distribution, n: int) -> Tensor:
     """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
-    return p.sample() if p.batch_shape else p.sample((n,))
-
-
-def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:
-    """Require a posterior to be one distribution over latents of a shape.
-
-    Raises:
-        ValueError: it is noised or goes level by level, or has another shape.
-    """
-    if not isinstance(posterior, Distribution):
-        raise ValueError(
-            f"got a {type(posterior).__name__} posterior; expected one distribution over the latent; "
-            "pair encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with diffusion.DiffusionPrior"
-        )
-    require(
-        tuple(posterior.event_shape) == tuple(shape),
-        f"a posterior over latents of shape {tuple(posterior.event_shape)}",
-        f"the prior's shape {tuple(shape)}",
-        "build the encoder and the prior with the same latent shape",
-    )
-    return posterior
+    return random.draw(p if p.batch_shape else p.expand((n,)), gradients=False)

@@ -12,19 +12,24 @@ else: one sample of many can be drawn again alone.
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.types import Shape
 
+Result = TypeVar("Result")
 _MASK = (1 << 64) - 1
 
 
@@ -169,6 +174,34 @@ class seeded:  # noqa: N801  a context manager, like keyed
 def _rows(shape: Shape, device: torch.device, draw: _Draw) -> Tensor:
     stream = _stream.get()
     return draw(shape, None) if stream is None else stream.rows(shape, device, draw)
+
+
+def draw(law: Distribution, gradients: bool = True) -> Tensor:
+    """A draw from a law: by reparameterization where gradients are wanted and it has one."""
+    return law.rsample() if gradients and law.has_rsample else law.sample()
+
+
+def replayable(function: Callable[..., Result]) -> Callable[..., Result]:
+    """A function that draws the same noise again when it is called again.
+
+    ``torch.utils.checkpoint`` calls it once in the forward pass and once in the backward pass, outside
+    of :func:`keyed`.
+    """
+    stream = _stream.get()
+    if stream is None:
+        return function  # torch's own generator: checkpoint restores it
+    start, calls = copy.copy(stream), itertools.count()
+
+    def run(*inputs: object) -> Result:
+        if next(calls) == 0:
+            return function(*inputs)
+        token = _stream.set(copy.copy(start))
+        try:
+            return function(*inputs)
+        finally:
+            _stream.reset(token)
+
+    return run
 
 
 def normal(

@@ -23,11 +23,6 @@ def event_sum(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1) if values.ndim > 1 else values
 
 
-def units(values: Tensor) -> Tensor:
-    """The rows with their events flattened, as one level: ``(B, *event)`` to ``(B, 1, U)``."""
-    return values.reshape(len(values), 1, -1)
-
-
 def expand_like(scale: Tensor, batch: Tensor) -> Tensor:
     """One number a row, ``(B,)``, shaped and typed to broadcast against ``(B, *event)``."""
     return scale.to(batch.dtype).reshape(-1, *[1] * (batch.ndim - 1))

@@ -1,7 +1,6 @@
 """The shapes that flow through the house, written once.
 
-``B`` rows of a batch, ``L`` visited levels, ``U`` units (dimensions) of a latent, ``*event`` whatever
-shape one sample has. The names are checked at run time by the tests (jaxtyping with beartype).
+``B`` rows of a batch, ``L`` visited levels, ``*event`` whatever shape one sample has. The names are checked at run time by the tests (jaxtyping with beartype).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ Sizes: TypeAlias = Size | list[int] | tuple[int, ...]
 """What torch's distributions take for a sample shape."""
 PerSample: TypeAlias = Float[Tensor, "B"]
 PerLevel: TypeAlias = Float[Tensor, "B L"]
-PerUnit: TypeAlias = Float[Tensor, "B L U"]
 Batch: TypeAlias = Shaped[Tensor, "B *event"]
 Real: TypeAlias = Float[Tensor, "B *event"]
 Mask: TypeAlias = Bool[Tensor, "B *event"]

@@ -192,7 +192,7 @@ def standard_diffusion(dims: int, schedule: Schedule, steps: int) -> LatentModel
 
 def log_weight_at(model: LatentModel, x: Tensor, latents: dict[str, Tensor]) -> Tensor:
     """``log p(x, z) - log q(z | x)`` at given latents, whatever order the prior draws them in."""
-    path = model.prior.levels(model.encoder(x))
+    path = model.prior.infer(model.encoder(x))
     total = torch.zeros(len(x), dtype=x.dtype)
     try:
         level = next(path)

@@ -7,6 +7,7 @@ from enum import Enum
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 
 from genmod import checks
 from genmod.shapes import event_sum, expand_like, repeat, size, units
@@ -103,6 +104,68 @@ def test_shapes_helpers_agree_with_their_plain_forms() -> None:
     assert torch.equal(repeat(x, 2)[::2], x)
     assert torch.equal(repeat(x, 2)[1::2], x)
     assert repeat(x, 1) is x
+
+
+LAWS = {
+    "rows and events": (Independent(Normal(torch.zeros(3, 2), 1.0), 1), (2,), False),
+    "a matrix's event": (Independent(Normal(torch.zeros(3, 4, 2), 1.0), 2), (4, 2), False),
+    "an event without sides": (Normal(torch.zeros(3), 1.0), (), False),
+    "one law for all rows": (Independent(Normal(torch.zeros(2), 1.0), 1), (2,), True),
+    "a prior with rows": (Independent(Normal(torch.zeros(3, 2), 1.0), 1), (2,), True),
+}
+WRONG_LAWS = {
+    "no Independent": (Normal(torch.zeros(3, 2), 1.0), (2,), False, r"Independent\(law, 1\)"),
+    "no Independent, square": (
+        Normal(torch.zeros(3, 3), 1.0),
+        (3,),
+        False,
+        r"Independent\(law, 1\)",
+    ),
+    "half of the event": (
+        Independent(Normal(torch.zeros(3, 4, 2), 1.0), 1),
+        (4, 2),
+        False,
+        r"wrap it: torch.distributions.Independent\(law, 1\)",
+    ),
+    "a prior without Independent": (Normal(torch.zeros(2), 1.0), (2,), True, "wrap it"),
+    "one row for a batch": (
+        Independent(Normal(torch.zeros(1, 2), 1.0), 1),
+        (2,),
+        False,
+        "one row a sample",
+    ),
+    "a stray dimension": (
+        Independent(Normal(torch.zeros(3, 1, 2), 1.0), 1),
+        (2,),
+        False,
+        r"\(3, 1\)",
+    ),
+    "a shared law where rows are needed": (
+        Independent(Normal(torch.zeros(2), 1.0), 1),
+        (2,),
+        False,
+        r"expected batch shape \(3,\) and",
+    ),
+    "another event": (Independent(Normal(torch.zeros(3, 4), 1.0), 1), (2,), False, "event shape"),
+}
+
+
+@pytest.mark.parametrize("case", LAWS)
+def test_a_law_of_one_event_a_row_passes(case: str) -> None:
+    law, shape, shared = LAWS[case]
+    checks.check_law(law, 3, shape, "the law", shared)
+
+
+@pytest.mark.parametrize("case", WRONG_LAWS)
+def test_a_law_that_broadcasts_to_something_else_is_refused(case: str) -> None:
+    law, shape, shared, message = WRONG_LAWS[case]
+    with pytest.raises(ValueError, match=message):
+        checks.check_law(law, 3, shape, "the law", shared)
+
+
+def test_what_is_no_law_is_refused_by_its_type() -> None:
+    with pytest.raises(ValueError, match="of type Tensor"):
+        checks.check_law(torch.zeros(3), 3, (), "the decoder's law")
 
 
 class Color(Enum):

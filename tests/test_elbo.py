@@ -93,7 +93,7 @@ def test_detached_bounds_keep_their_numbers_and_lose_their_gradients() -> None:
     bound = ELBO(torch.randn(3, requires_grad=True), {"prior": priced}, Measure.MASS)
     still = bound.detach()
     torch.testing.assert_close(still.value, bound.value.detach(), rtol=0, atol=0)
-    units = still.rates["prior"].units
+    units = still.rates["prior"].per_dim
     assert units is not None
     assert torch.equal(units, parts.detach())
     assert not still.value.requires_grad

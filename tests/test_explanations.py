@@ -110,7 +110,7 @@ def test_what_is_bounded_in_words() -> None:
     assert bump.rises is not None
     assert bump.rises == pytest.approx((-8.0, 0.0), abs=0.02)
     assert "rises with the log-SNR between -8.0 and 0.0" in str(bump)
-    assert "Simple(draws=1) under Cosine" in str(bump)
+    assert "Simple(timesteps=1) under Cosine" in str(bump)
 
 
 def test_a_warm_up_is_explained_at_the_price_it_has_reached() -> None:

@@ -205,10 +205,10 @@ def test_a_wrapped_model_shares_everything_else() -> None:
     assert isinstance(prior, DiffusionPrior)
     assert isinstance(plain, DiffusionPrior)
     assert isinstance(prior.denoiser, Guided)
-    assert prior.denoiser is guided.decoder.denoiser is prior.chain.denoiser
+    assert prior.denoiser is guided.decoder.denoiser is prior.denoiser
     assert prior.denoiser.denoiser is plain.denoiser
     assert not isinstance(plain.denoiser, Guided)
-    assert not isinstance(plain.chain.denoiser, Guided)
+    assert not isinstance(plain.denoiser, Guided)
     assert prior.schedule is guided.encoder.schedule is plain.schedule
     assert {id(p) for p in guided.parameters()} == {id(p) for p in model.parameters()}
     # Away from itself is nowhere: the same draws and the same bound.

@@ -61,7 +61,7 @@ def test_the_mean_learns_as_by_simple_and_the_variance_as_by_the_bound(draws: in
     Flipped: ``squares.detach()`` in ``step_rate`` (left out); the sign of ``self.weight``.
     """
     net = Halves()
-    mean, spread = gradients(Hybrid(draws=draws), net)
+    mean, spread = gradients(Hybrid(timesteps=draws), net)
     mean_alone, nothing = gradients(Simple(draws), net)
     _, spread_alone = gradients(Bound(draws), net)
     for a, b in zip(mean, mean_alone, strict=True):
@@ -80,12 +80,12 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
     net, x = Halves(), torch.linspace(-1, 1, 48).view(8, *SHAPE)
     model = Diffusion(SHAPE, denoiser=net, steps=9, variance=LearnedInterpolation())
     with random.keyed(3):
-        loss, bound = Hybrid(0.25, draws=2)(model, x)
+        loss, bound = Hybrid(0.25, timesteps=2)(model, x)
     with random.keyed(3):
         simple, _ = Simple(2)(model, x)
     steps = bound.rates["steps"]
     torch.testing.assert_close(loss, simple + 0.25 * steps.total.mean(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(steps.variance_nats, steps.nats, rtol=0, atol=0)
+    torch.testing.assert_close(steps.noise.variance_nats, steps.nats, rtol=0, atol=0)
 
 
 def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:

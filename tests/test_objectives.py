@@ -250,8 +250,8 @@ def test_a_weight_that_is_none_is_refused(beta: float) -> None:
 
 def test_an_objective_prints_what_tells_it_from_others() -> None:
     """A checkpoint remembers it by this."""
-    assert repr(Beta(0.1 + 0.2, draws=3)) == "Beta(beta=0.30000000000000004, draws=3)"
-    assert repr(Bound()) != repr(Bound(draws=None))
+    assert repr(Beta(0.1 + 0.2, timesteps=3)) == "Beta(beta=0.30000000000000004, timesteps=3)"
+    assert repr(Bound()) != repr(Bound(timesteps=None))
 
 
 def test_broken_terms_are_named() -> None:

@@ -124,9 +124,9 @@ def test_codes_come_back_under_schedules_with_steep_ends(schedule: Schedule) -> 
     )
     prior = DiffusionPrior(gaussian(), schedule, (2,)).double()
     q = NoisingPosterior(x, schedule)
-    code = prior.encode(q)
+    code = prior.means(q)
     start = q.at(torch.zeros(len(x), dtype=F64)).mean
-    torch.testing.assert_close(prior.state(code), start, atol=2e-3, rtol=0)
+    torch.testing.assert_close(prior.state_from(code), start, atol=2e-3, rtol=0)
     # In closed form: the flow whitens along the axes of S.
     values, vectors = torch.linalg.eigh(torch.tensor([[1.0, 0.5], [0.5, 0.6]], dtype=F64))
     clean, noisy = (torch.tensor(end, dtype=F64) for end in schedule.log_snr_range())
@@ -164,7 +164,7 @@ def test_a_latent_diffusion_with_all_of_it() -> None:
     model = LatentDiffusion(vae=vae, diffusion=inner)
     x, labels = torch.randn(8, 2), torch.arange(8) % 4
     model.freeze(x, labels)
-    assert bool(model.elbo(x, context=labels, draws=None).value.isfinite().all())
+    assert bool(model.elbo(x, context=labels, timesteps=None).value.isfinite().all())
     guided = with_denoiser(model, lambda d: Guided(d, 2.0))
     for each in (model, guided):
         drawn = each.sample(2, labels[:2], sampler=UniPC(), steps=4, seeds=[1, 2])
@@ -188,8 +188,8 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
     Flipped: the bound's nats, which :class:`Hybrid` does not train the mean by.
     """
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
-    objective = Hybrid(weight=0.3, draws=LossAwareTimesteps(draws=2))
-    elbo = model.elbo(torch.randn(6, 2), draws=objective.draws)
+    objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(n=2))
+    elbo = model.elbo(torch.randn(6, 2), timesteps=objective.draws)
     steps = elbo.rates["steps"]
     told = (steps.weight * objective.per_level(steps)).sum(-1)
     torch.testing.assert_close(told, objective.cost(elbo))
@@ -197,7 +197,7 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
 
 @pytest.mark.parametrize(
     "inner",
-    [Bound(draws=2), Weighted(torch.sigmoid, draws=2), SigmoidWeight(0.0, draws=2)],
+    [Bound(timesteps=2), Weighted(torch.sigmoid, timesteps=2), SigmoidWeight(0.0, timesteps=2)],
     ids=repr,
 )
 def test_a_schedule_is_learned_beside_weights_of_the_bound(inner: Objective) -> None:
@@ -219,7 +219,7 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
     def run(path: Path | None, stop: int) -> tuple[dict[str, Tensor], Objective]:
         torch.manual_seed(1)
         model = Diffusion(2, width=8, schedule=MonotoneNetwork(features=4))
-        objective = LearnedSchedule(Bound(draws=LossAwareTimesteps(draws=2, bins=4, least=2.0)))
+        objective = LearnedSchedule(Bound(timesteps=LossAwareTimesteps(n=2, bins=4, least=2.0)))
         for step in fit(
             model,
             x,

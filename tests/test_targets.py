@@ -187,7 +187,7 @@ def test_a_target_scales_what_the_network_sees() -> None:
     model = Diffusion(
         (2,), denoiser=Learned(net, EDMTarget(0.1)), schedule=LinearLogSNR(9.0, -9.0)
     ).double()
-    model.elbo(0.1 * torch.randn(20_000, 2, dtype=F64), draws=1)
+    model.elbo(0.1 * torch.randn(20_000, 2, dtype=F64), timesteps=1)
     assert float(net.seen.std()) == pytest.approx(1.0, abs=0.01)
 
 

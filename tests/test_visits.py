@@ -97,7 +97,7 @@ class Midpoints(TimestepSampler):
 def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None) -> None:
     """With the noise held still: the full sum, and in continuous time an integral by quadrature.
 
-    Fewer steps than bins, and more, that do not align. Changed: ``rate.share`` left out of
+    Fewer steps than bins, and more, that do not align. Changed: ``rate.noise.dt`` left out of
     ``NoiseWeighted.per_level``; ``weight * count`` in ``Denoising._some``.
     """
     model, visits = bent(steps, Cosine(clean=6.0, noisy=-4.0)), ways()[way](2)
@@ -223,15 +223,15 @@ def test_an_objective_teaches_its_visits_in_training_alone() -> None:
             _, elbo = objective(model, x)
         assert float(visits.seen.sum()) == 64
         rate = elbo.rates["steps"]
-        assert rate.share is not None
-        assert rate.log_snr is not None
-        assert rate.error is not None
+        assert rate.noise.dt is not None
+        assert rate.noise.log_snr is not None
+        assert rate.noise.error is not None
         cost = {
-            "MinSNR": (2 * (-rate.log_snr).exp()).clamp(max=1) * rate.error,
-            "Weighted": rate.log_snr.sigmoid() * rate.nats,
+            "MinSNR": (2 * (-rate.noise.log_snr).exp()).clamp(max=1) * rate.noise.error,
+            "Weighted": rate.noise.log_snr.sigmoid() * rate.nats,
             "Bound": rate.nats,
         }[type(objective).__name__]
-        other.learn(rate.level, rate.share, cost.detach())
+        other.learn(rate.level, rate.noise.dt, cost.detach())
         torch.testing.assert_close(visits.moments, other.moments)
 
 
@@ -307,6 +307,6 @@ def test_they_print_their_settings_and_not_what_they_learned() -> None:
     assert repr(taught()) == repr(LossAwareTimesteps(bins=BINS, memory=1e6))
     assert "floor=0.1" in repr(Bound(LossAwareTimesteps()))
     assert (
-        repr(MinSNR(draws=UniformTimesteps(2)))
+        repr(MinSNR(timesteps=UniformTimesteps(2)))
         == "MinSNR(\n  gamma=5.0\n  (draws): Uniform(draws=2)\n)"
     )

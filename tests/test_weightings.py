@@ -255,9 +255,9 @@ def test_a_rate_without_errors_is_refused() -> None:
 
 def test_settings_are_printed() -> None:
     """A checkpoint remembers an objective by this."""
-    assert repr(MinSNR(3.0)) == "MinSNR(gamma=3.0, draws=1)"
-    assert repr(P2(0.5)) == "P2(gamma=0.5, k=1.0, draws=1)"
-    assert repr(SigmoidWeight(-3.0, draws=2)) == "Sigmoid(bias=-3.0, draws=2)"
+    assert repr(MinSNR(3.0)) == "MinSNR(gamma=3.0, timesteps=1)"
+    assert repr(P2(0.5)) == "P2(gamma=0.5, k=1.0, timesteps=1)"
+    assert repr(SigmoidWeight(-3.0, timesteps=2)) == "Sigmoid(bias=-3.0, draws=2)"
     assert repr(EDMWeight()) == "EDM(mean=-1.2, std=1.2, data_std=0.5, draws=1)"
     assert issubclass(SigmoidWeight, BoundWeighted)
     assert isinstance(explain(Bound(), MIDDLE), Explanation)

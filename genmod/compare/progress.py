@@ -254,13 +254,13 @@ class Display:
         """The display now."""
         with self.lock:
             lines, headline = self.progress.lines(), self.progress.headline()
-        table = Table.grid(padding=(0, 1))
-        table.add_column(max_width=20, no_wrap=True)
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=17, no_wrap=True, overflow="ellipsis")
         table.add_column(width=20, no_wrap=True)
-        table.add_column(width=12)
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(width=10)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for name, stage, part, text in lines:
-            table.add_row(name, stage, ProgressBar(1.0, part, width=12), text)
+            table.add_row(name, stage, ProgressBar(1.0, part, width=10), text)
         return Group(Text(headline, overflow="ellipsis", no_wrap=True), table)
 
     def plain(self) -> str:

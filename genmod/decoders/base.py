@@ -7,55 +7,69 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_integers, check_mask, check_real, check_shape, require
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
+from genmod.spec import DataSpec, SpecLike
 from genmod.types import Shape
 
 
 class Decoder(nn.Module, ABC):
-    """``p(x | z)``; it knows the data it scores, so it is also where data are checked.
+    """``p(x | z)``. It knows the data it scores, so it also checks them.
 
-    One that is made for the first state of a diffusion knows its ``schedule``.
+    A decoder of your own implements :meth:`forward` alone.
 
     Args:
-        shape: the event shape of ``x``.
-        measure: whether it gives masses or densities.
-        bins: how many levels the data have, for a mass.
+        spec: the data: a :class:`~genmod.spec.DataSpec`, a data set, a shape or an int (real numbers).
+            Integers give a probability mass, real numbers a density.
+
+    >>> from torch.distributions import Independent, Laplace
+    >>> class LaplaceDecoder(Decoder):
+    ...     def __init__(self, spec):
+    ...         super().__init__(spec)
+    ...         self.location = nn.Linear(2, self.spec.size)
+    ...
+    ...     def forward(self, state, context=None):
+    ...         return Independent(Laplace(self.location(state), 0.1), 1)
+    >>> LaplaceDecoder(5).measure
+    <Measure.DENSITY: 'density'>
     """
 
     schedule: Schedule | None
+    """The schedule of the diffusion whose first state it decodes, where it is made for one."""
 
-    def __init__(self, shape: Shape, measure: Measure, bins: int | None = None) -> None:
+    def __init__(self, spec: SpecLike) -> None:
         super().__init__()
         self.schedule = None
-        self.shape, self.measure, self.bins = tuple(shape), measure, bins
+        self.spec = DataSpec.of(spec)
+
+    @property
+    def shape(self) -> Shape:
+        """The event shape of ``x``."""
+        return self.spec.shape
+
+    @property
+    def bins(self) -> int | None:
+        """How many values integer data have; ``None``: real data."""
+        return self.spec.bins
+
+    @property
+    def measure(self) -> Measure:
+        """Whether ``p(x | z)`` is a probability mass or a density."""
+        return Measure.MASS if self.spec.is_integer else Measure.DENSITY
 
     @abstractmethod
     def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:
-        """The distribution of ``x`` given the state, one event a row."""
+        """The distribution of ``x`` given the state: batch shape ``(B,)``, one event a row."""
 
-    @abstractmethod
     def formula(self) -> str:
-        """The decoder as it would stand on paper."""
+        """The decoder as it stands on paper."""
+        return f"p(x | z) = {type(self).__name__}"
 
     def check(self, x: Tensor, observed: Tensor | None = None) -> None:
         """Require ``x`` to be data that this decoder can score.
 
         Raises:
-            ValueError: a wrong shape, NaN or infinite values, or for a mass values that are not whole
-                numbers or lie outside the bins.
+            ValueError: a wrong shape, NaN or infinite values; for integers also fractions and values
+                outside the range.
         """
-        check_shape(x, self.shape)
-        if observed is not None:
-            check_mask(observed, x)
-        if self.bins is None:
-            require(
-                x.is_floating_point(),
-                f"x of type {x.dtype}",
-                "real numbers, because this decoder gives a density",
-                "build the model with bins=... for integer data, or convert x to floating point",
-            )
-            check_real(x, observed)
-        else:
-            check_integers(x, self.bins, observed)
+        self.spec.check(x, observed)

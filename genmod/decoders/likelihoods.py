@@ -12,12 +12,9 @@ from genmod import distributions
 from genmod.checks import require
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
-from genmod.elbo import Measure
 from genmod.nn import outputs
 from genmod.schedules import Schedule
-from genmod.shapes import size
-from genmod.spec import Bins
-from genmod.types import Shape
+from genmod.spec import Bins, DataSpec, SpecLike
 
 _BROAD = 0.1
 """The narrowest scale a customary decoder starts from, where levels lie in [-1, 1]."""
@@ -28,11 +25,11 @@ class BernoulliDecoder(Decoder):
 
     Args:
         network: one output for each entry of ``x``.
-        shape: the event shape of ``x``.
+        spec: the event shape of ``x``.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape) -> None:
-        super().__init__(shape, Measure.MASS, bins=2)
+    def __init__(self, network: nn.Module, spec: SpecLike) -> None:
+        super().__init__(DataSpec.of(spec, 2))
         self.network = network
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Bernoulli:
@@ -49,12 +46,12 @@ class CategoricalDecoder(Decoder):
 
     Args:
         network: ``bins`` outputs for each entry of ``x``, the level changing fastest.
-        shape: the event shape of ``x``.
-        bins: how many levels.
+        spec: the event shape of ``x``, or its DataSpec.
+        bins: how many values, beside a shape.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape, bins: int) -> None:
-        super().__init__(shape, Measure.MASS, bins=Bins(bins).count)
+    def __init__(self, network: nn.Module, spec: SpecLike, bins: int | None = None) -> None:
+        super().__init__(_integers(spec, bins))
         self.network = network
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Categorical:
@@ -73,7 +70,7 @@ class LocationScaleDecoder(Decoder):
     Args:
         network: the location of each entry of ``x``; and its log-scale after that, with
             :class:`~genmod.decoders.PredictedScale`.
-        shape: the event shape of ``x``.
+        spec: the event shape of ``x``.
         scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned.
         bins: how many levels, for integer data.
     """
@@ -81,9 +78,9 @@ class LocationScaleDecoder(Decoder):
     name = ""
 
     def __init__(
-        self, network: nn.Module, shape: Shape, scale: Scale | float, bins: int | None = None
+        self, network: nn.Module, spec: SpecLike, scale: Scale | float, bins: int | None = None
     ) -> None:
-        super().__init__(shape, Measure.DENSITY if bins is None else Measure.MASS, bins)
+        super().__init__(DataSpec.of(spec, bins))
         self.network = network
         self.scale = scale if isinstance(scale, Scale) else FixedScale(scale)
 
@@ -109,9 +106,9 @@ class GaussianDecoder(LocationScaleDecoder):
     name = "N"
 
     def __init__(
-        self, network: nn.Module, shape: Shape, scale: Scale | float | None = None
+        self, network: nn.Module, spec: SpecLike, scale: Scale | float | None = None
     ) -> None:
-        super().__init__(network, shape, GlobalScale() if scale is None else scale)
+        super().__init__(network, spec, GlobalScale() if scale is None else scale)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Normal:
         """The distribution of each row."""
@@ -123,21 +120,23 @@ class BinnedDecoder(LocationScaleDecoder):
 
     Args:
         network: as for :class:`LocationScaleDecoder`.
-        shape: the event shape of ``x``.
-        bins: how many levels.
+        spec: the event shape of ``x``, or its DataSpec.
+        bins: how many values, beside a shape.
         scale: one learned number that starts at the width of a bin, by default.
     """
 
     law: type[distributions.Discretized]
 
     def __init__(
-        self, network: nn.Module, shape: Shape, bins: int, scale: Scale | float | None = None
+        self,
+        network: nn.Module,
+        spec: SpecLike,
+        bins: int | None = None,
+        scale: Scale | float | None = None,
     ) -> None:
-        levels = Bins(bins)
-        super().__init__(
-            network, shape, GlobalScale(levels.width) if scale is None else scale, bins
-        )
-        self.levels = levels
+        data = _integers(spec, bins)
+        super().__init__(network, data, GlobalScale(data.width) if scale is None else scale)
+        self.levels = Bins(data.bins or 0)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Discretized:
         """The distribution of each row."""
@@ -164,8 +163,8 @@ class DiscretizedMixtureDecoder(Decoder):
     Args:
         network: three numbers for each component of each entry of ``x``: the logits of all
             components, then their locations, then their log-scales, each ``(components, *shape)``.
-        shape: the event shape of ``x``.
-        bins: how many levels.
+        spec: the event shape of ``x``, or its DataSpec.
+        bins: how many values, beside a shape.
         components: how many bumps a mixture has. They start side by side over [-1, 1], or over what
             ``around`` leaves open, as wide as the distance between them.
         around: the schedule of a diffusion whose ``z_0`` the state is: the network then says how far
@@ -183,14 +182,14 @@ class DiscretizedMixtureDecoder(Decoder):
     def __init__(
         self,
         network: nn.Module,
-        shape: Shape,
-        bins: int,
+        spec: SpecLike,
+        bins: int | None = None,
         components: int = 5,
         around: Schedule | None = None,
     ) -> None:
-        super().__init__(shape, Measure.MASS, bins)
+        super().__init__(_integers(spec, bins))
         require(components >= 1, f"components={components}", "at least 1", "5 are customary")
-        self.network, self.levels, self.components = network, Bins(bins), components
+        self.network, self.levels, self.components = network, Bins(self.spec.bins or 0), components
         self.schedule, self.begin = (
             around,
             (1.0, 0.0) if around is None else around.scales_at_zero(),
@@ -233,30 +232,45 @@ class Identity(nn.Module):
 
 def likelihood(
     network: Callable[[int], nn.Module],
-    shape: Shape,
-    bins: int | None,
+    spec: SpecLike,
+    bins: int | None = None,
     scale: Scale | float | None = None,
 ) -> Decoder:
-    """The decoder one would reach for first: by the number of levels of the data.
+    """The default decoder for data of a kind.
 
-    Real data get a Gaussian with one learned std, bits a Bernoulli, integers a discretized logistic
-    whose scale the network says.
+    Real data get a Gaussian with one learned std, bits a Bernoulli, other integers a discretized
+    logistic whose scale is predicted by the network.
 
     Args:
         network: builds a network with a given number of outputs a row.
-        shape: the event shape of ``x``.
-        bins: how many levels, or ``None`` for real data.
-        scale: another scale than the customary one.
+        spec: the data, or an event shape.
+        bins: beside a shape, how many values integer data have.
+        scale: another scale than the default.
     """
-    entries = size(shape)
-    if bins == 2 and scale is None:
-        return BernoulliDecoder(network(entries), shape)
-    if bins is None:
+    spec = DataSpec.of(spec, bins)
+    if spec.bins == 2 and scale is None:
+        return BernoulliDecoder(network(spec.size), spec)
+    if spec.bins is None:
         chosen: Scale | float = GlobalScale() if scale is None else scale
     else:
         # As narrow as a bin of 256, it would begin with 80 bits a pixel and steps to match.
-        chosen = PredictedScale(max(Bins(bins).width, _BROAD)) if scale is None else scale
-    count = entries * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
-    if bins is None:
-        return GaussianDecoder(network(count), shape, chosen)
-    return DiscretizedLogisticDecoder(network(count), shape, bins, chosen)
+        chosen = PredictedScale(max(spec.width, _BROAD)) if scale is None else scale
+    count = spec.size * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
+    if spec.bins is None:
+        return GaussianDecoder(network(count), spec, chosen)
+    return DiscretizedLogisticDecoder(network(count), spec, scale=chosen)
+
+
+def _integers(spec: SpecLike, bins: int | None) -> DataSpec:
+    """The description of integer data.
+
+    Raises:
+        ValueError: real data.
+    """
+    found = DataSpec.of(spec, bins)
+    if not found.is_integer:
+        raise ValueError(
+            f"got real data of shape {found.shape} for a decoder of integers; expected how many values "
+            "they have; pass bins=..., or use decoders.GaussianDecoder"
+        )
+    return found

@@ -58,9 +58,15 @@ class Denoiser(nn.Module, ABC):
 def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None = None) -> Denoised:
     """Denoise a state of any schedule: scaled to variance one, its noise level given as log-SNR."""
     log_snr = point.log_snr.to(z.dtype)
-    if point.variance_preserving:
-        return denoiser(z, log_snr, context)
-    return denoiser(z / expand_like(torch.hypot(point.alpha, point.sigma), z), log_snr, context)
+    if not point.variance_preserving:
+        z = z / expand_like(torch.hypot(point.alpha, point.sigma), z)
+    denoised = denoiser(z, log_snr, context)
+    if denoised.x_hat.shape != z.shape:
+        raise ValueError(
+            f"got x_hat of shape {tuple(denoised.x_hat.shape)} from {type(denoiser).__name__} for states "
+            f"of shape {tuple(z.shape)}; expected the states' own shape; return one estimate a row"
+        )
+    return denoised
 
 
 def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,32 +1,20 @@
 """Diffusion: the noising posterior, the reverse chain, its bound, its last step, its probability flow."""
 
-from __future__ import annotations
-
-from importlib import import_module
-
-_HOMES = {
-    "NoisingEncoder": "noising",
-    "NoisingPosterior": "noising",
-    "Analytic": "variances",
-    "FixedLarge": "variances",
-    "FixedSmall": "variances",
-    "LearnedInterpolation": "variances",
-    "ReverseVariance": "variances",
-    "LossAwareTimesteps": "timesteps",
-    "StratifiedTimesteps": "timesteps",
-    "TabulatedTimesteps": "timesteps",
-    "Timesteps": "timesteps",
-    "TimestepSampler": "timesteps",
-    "UniformTimesteps": "timesteps",
-    "step_rate": "bound",
-    "DiffusionPrior": "chain",
-    "LastStepDecoder": "last_step",
-    "ProbabilityFlowPrior": "probability_flow",
-    "ProbabilityFlowDistribution": "probability_flow",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+from genmod.diffusion.bound import diffusion_rates as diffusion_rates
+from genmod.diffusion.chain import DiffusionPrior as DiffusionPrior
+from genmod.diffusion.last_step import LastStepDecoder as LastStepDecoder
+from genmod.diffusion.noising import NoisingEncoder as NoisingEncoder
+from genmod.diffusion.noising import NoisingPosterior as NoisingPosterior
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior as ProbabilityFlowPrior
+from genmod.diffusion.reverse import ReverseProcess as ReverseProcess
+from genmod.diffusion.timesteps import LossAwareTimesteps as LossAwareTimesteps
+from genmod.diffusion.timesteps import StratifiedTimesteps as StratifiedTimesteps
+from genmod.diffusion.timesteps import TabulatedTimesteps as TabulatedTimesteps
+from genmod.diffusion.timesteps import UniformTimesteps as UniformTimesteps
+from genmod.diffusion.variances import Analytic as Analytic
+from genmod.diffusion.variances import FixedLarge as FixedLarge
+from genmod.diffusion.variances import FixedSmall as FixedSmall
+from genmod.diffusion.variances import LearnedInterpolation as LearnedInterpolation
+from genmod.diffusion.variances import ReverseVariance as ReverseVariance
+from genmod.prior import Timesteps as Timesteps
+from genmod.prior import TimestepSampler as TimestepSampler

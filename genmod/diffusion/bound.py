@@ -1,114 +1,179 @@
-r"""What the visited steps of a diffusion cost: the closed KL of each, under any reverse variance.
+r"""The bound of a diffusion, from top to bottom.
 
-With :math:`v_q` the variance of :math:`q(z_s | z_t, x)` and :math:`v_p` that of the reverse step, for
-each entry with :math:`r = v_q / v_p`
+.. math:: \log p(x) \ge \mathbb{E}_q\Big[\log p(x | z_0)
+    - \mathrm{KL}(q(z_1|x) \,\|\, p(z_1))
+    - \sum_{s < t} \mathrm{KL}(q(z_s | z_t, x) \,\|\, p(z_s | z_t))\Big]
 
-.. math:: \mathrm{KL} = \tfrac{r}{2}\,\text{gap}\,(\varepsilon-\hat\varepsilon)^2
-    + \tfrac{1}{2}(r - 1 - \log r),
+``q`` is fixed, linear and Gaussian, so each KL is closed. With :math:`v_q` the variance of
+:math:`q(z_s | z_t, x)`, :math:`v_p` that of the reverse step and :math:`r = v_q / v_p`, a step costs
+
+.. math:: \sum_{\text{entries}} \Big[\tfrac{r}{2}\,\text{gap}\,(\varepsilon-\hat\varepsilon)^2
+    + \tfrac{1}{2}(r - 1 - \log r)\Big],
     \qquad \text{gap} = \frac{\mathrm{SNR}_s}{\mathrm{SNR}_t} - 1
 
-In continuous time gap is :math:`-d\lambda/dt` and r is one.
+In continuous time gap is :math:`-d\lambda/dt`, :math:`r` is one, and the sum is an integral over time.
+The marginals :math:`q(z_t|x)` are closed too: levels are visited in any order, and the sum can be
+estimated from a few of them. The first term is the decoder's (:mod:`genmod.diffusion.last_step`).
 
-Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 13-18.
+Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 11-18.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genmod import random
+from genmod.chunks import rows_per_chunk
 from genmod.denoisers import Denoised, denoise
-from genmod.diffusion import FixedSmall, NoisingPosterior
-from genmod.elbo import Kind, Rate
+from genmod.diffusion.noising import NoisingPosterior
+from genmod.diffusion.reverse import ReverseProcess
+from genmod.diffusion.timesteps import bin_index
+from genmod.diffusion.variances import FixedSmall
+from genmod.distributions import rate
+from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
 from genmod.gaussian import kl_standard_log_std
-from genmod.samplers import Ancestral
-from genmod.schedules import Point
+from genmod.prior import TimestepSampler
+from genmod.schedules import Point, time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
 from genmod.types import PerLevel
 
 
-def step_rate(
-    chain: Ancestral,
+def diffusion_rates(
     q: NoisingPosterior,
-    t: PerLevel,
-    s: PerLevel | None,
+    p: ReverseProcess,
+    steps: int | None,
+    timesteps: TimestepSampler | None,
     context: Tensor | None = None,
-    weight: PerLevel | None = None,
-    lean: bool = False,
-) -> Rate:
-    """What the steps from ``t`` cost: down to ``s``, or (``None``) infinitesimal ones.
+) -> tuple[Tensor, Mapping[str, Rate]]:
+    """The state ``z_0``, and what all latents cost.
 
     Args:
-        chain: the reverse steps.
-        q: the data, noised.
-        t: where each visited step starts, ``(B, L)``.
-        s: where it ends.
-        context: what the denoiser is told beside the state.
-        weight: the inverse rate at which each level is visited; one by default.
-        lean: recompute the network's activations in the backward pass instead of keeping them.
+        q: the data, noised to any time.
+        p: the reverse process.
+        steps: ``T`` latents, at ``t = 0, 1 / (T - 1), ..., 1``; ``None``: continuous time.
+        timesteps: which levels each row visits; ``None``: all of them.
+        context: what the denoiser is conditioned on, ``(B, ...)``.
+
+    Returns:
+        ``z_0`` for the decoder; ``"prior"``, the cost of the noisiest latent, and ``"steps"``, the cost
+        of the denoising steps.
     """
-    rows, levels = t.shape
-    point = chain.schedule.at(t.reshape(-1))
-    # Level by level: keyed noise must not change with how many levels go through at once.
-    drawn = [random.normal(tuple(q.x.shape), q.x.dtype, q.x.device) for _ in range(levels)]
-    noise = drawn[0][:, None] if levels == 1 else torch.stack(drawn, 1)
-    denoised, squares = _squares(chain, q, point, noise, context, lean)
+    t_0 = torch.zeros(q.rows, dtype=time_dtype(q.x.device), device=q.x.device)
+    t_1 = t_0 if steps == 1 else torch.ones_like(t_0)
+    # Prior matching. All rows end at one time: one number, broadcast.
+    rates = {"prior": rate(q.at(t_1[:1]), p.top(q.x, t_1[:1]), q.x)}
+    # Denoising matching: every visited step, those that fit in memory at a time.
+    if steps != 1:
+        visits = visited_steps(q, steps, timesteps)
+        rates["steps"] = Rate.join([step_rate(q, p, visit, context) for visit in visits], dim=1)
+    return q.at(t_0).rsample(), rates
+
+
+class Steps(NamedTuple):
+    """Steps of the chain, from ``t`` down to ``s``; each field is ``(B, L)``."""
+
+    t: PerLevel
+    s: PerLevel | None
+    """``None``: infinitesimal steps, in continuous time."""
+    weight: PerLevel
+    """One over the expected number of visits to the level."""
+    complete: bool
+    """Whether all steps are visited: then the sum is not an estimate."""
+
+
+def visited_steps(
+    q: NoisingPosterior, steps: int | None, timesteps: TimestepSampler | None
+) -> Iterator[Steps]:
+    """The steps that each row visits: all in chunks, or the ones that are drawn."""
+    rows, device, kind = q.rows, q.x.device, time_dtype(q.x.device)
+    if timesteps is None:
+        assert steps is not None
+        times = torch.linspace(0, 1, steps, dtype=kind, device=device).expand(rows, -1)
+        width = max(1, rows_per_chunk(tuple(q.x.shape[1:]), device) // max(rows, 1))
+        pairs = zip(times[:, 1:].split(width, 1), times[:, :-1].split(width, 1), strict=True)
+        yield from (Steps(t, s, torch.ones_like(t), True) for t, s in pairs)
+        return
+    u, weight = timesteps(rows, kind, device)
+    if steps is None:
+        yield Steps(u, None, weight, False)
+        return
+    count = steps - 1
+    index = bin_index(u, count)
+    yield Steps((index + 1) / count, index / count, weight * count, False)
+
+
+def step_rate(
+    q: NoisingPosterior, p: ReverseProcess, steps: Steps, context: Tensor | None = None
+) -> Rate:
+    """What the visited steps cost: the closed KL of each, under any reverse variance."""
+    t, s, weight, complete = steps
+    point = p.schedule.at(t.reshape(-1))
+    denoised, squares = _squared_errors(q, p, point, t.shape[1], complete, context)
     error = event_sum(squares)
     if s is None:
-        gap = -chain.schedule.slope(point.t)
+        gap = -p.schedule.slope(point.t).to(error.dtype)
     else:
-        gap = torch.expm1(chain.schedule.log_snr(s.reshape(-1)) - point.log_snr)
-    gap, variance_nats = gap.to(error.dtype), None
-    if s is None or isinstance(chain.variance, FixedSmall):
+        gap = torch.expm1(p.schedule.log_snr(s.reshape(-1)) - point.log_snr).to(error.dtype)
+    variance_nats = None
+    if s is None or isinstance(p.variance, FixedSmall):
         nats = 0.5 * gap * error
     else:
-        bridge = chain.schedule.bridge(s.reshape(-1), point.t)
-        excess = chain.variance.log_std_ratio(bridge, denoised)
-        nats = _nats(gap, squares, excess)
-        if chain.variance.learned:
-            variance_nats = _nats(gap, squares.detach(), excess)
+        bridge = p.schedule.bridge(s.reshape(-1), point.t)
+        log_std_ratio = p.variance.log_std_ratio(bridge, denoised)
+        nats = _kl(gap, squares, log_std_ratio)
+        if p.variance.learned:
+            variance_nats = _kl(gap, squares.detach(), log_std_ratio)
 
-    def columns(values: Tensor) -> Tensor:
-        return values.to(error.dtype).reshape(rows, levels)
+    def per_level(values: Tensor) -> Tensor:
+        return values.to(error.dtype).reshape(t.shape)
 
+    dt = torch.ones_like(t) if s is None else t - s
+    learned = None if variance_nats is None else per_level(variance_nats)
     return Rate(
-        nats=columns(nats),
-        weight=error.new_ones(rows, levels) if weight is None else weight.to(error.dtype),
-        level=columns(point.t),
+        nats=per_level(nats),
+        weight=per_level(weight),
+        level=per_level(point.t),
         kind=Kind.ANALYTIC,
-        log_snr=columns(point.log_snr),
-        gap=columns(gap),
-        error=columns(error),
-        share=error.new_ones(rows, levels) if s is None else columns(t - s),
-        variance_nats=None if variance_nats is None else columns(variance_nats),
+        claim=Stamp.BOUND if complete else Stamp.ESTIMATE,
+        noise=NoiseLevels(
+            per_level(point.log_snr), per_level(gap), per_level(error), per_level(dt), learned
+        ),
     )
 
 
-def _squares(
-    chain: Ancestral,
+def _squared_errors(
     q: NoisingPosterior,
+    p: ReverseProcess,
     point: Point,
-    noise: Tensor,
+    levels: int,
+    recompute: bool,
     context: Tensor | None,
-    lean: bool,
 ) -> tuple[Denoised, Tensor]:
-    r"""What is said of each visited level, and :math:`(\varepsilon - \hat\varepsilon)^2` of each entry."""
-    levels = noise.shape[1]
-    x, eps = repeat(q.x, levels), noise.flatten(0, 1)
-    told = None if context is None else repeat(context, levels)
+    r"""The denoiser's output at each visited level, and :math:`(\varepsilon - \hat\varepsilon)^2`."""
+    # Level by level: keyed noise must not change with how many levels go through at once.
+    eps = torch.stack([random.normal_like(q.x) for _ in range(levels)], 1).flatten(0, 1)
+    x = repeat(q.x, levels)
     z = expand_like(point.alpha, x) * x + expand_like(point.sigma, x) * eps
-    if lean and torch.is_grad_enabled():
-        denoised = checkpoint(denoise, chain.denoiser, z, point, told, use_reentrant=False)
+    if context is not None:
+        context = repeat(context, levels)
+    if recompute and torch.is_grad_enabled():
+        # All levels of all rows would not fit in memory: activations are computed again, with the
+        # same noise, in the backward pass.
+        call = random.replayable(denoise)
+        denoised = checkpoint(call, p.denoiser, z, point, context, use_reentrant=False)
     else:
-        denoised = denoise(chain.denoiser, z, point, told)
+        denoised = denoise(p.denoiser, z, point, context)
     # SNR |x - x_hat|^2 is |eps - eps_hat|^2.
     return denoised, expand_like(point.log_snr.exp(), x) * (x - denoised.x_hat).square()
 
 
-def _nats(gap: Tensor, squares: Tensor, excess: Tensor) -> Tensor:
-    """The KL of each step under a variance of ``exp(2 excess)`` times the posterior's."""
-    spread = kl_standard_log_std(torch.zeros_like(excess), -excess)
-    apart = 0.5 * expand_like(gap, squares) * (-2 * excess).exp() * squares
+def _kl(gap: Tensor, squares: Tensor, log_std_ratio: Tensor) -> Tensor:
+    """The KL of each step under a variance of ``exp(2 log_std_ratio)`` times the posterior's."""
+    spread = kl_standard_log_std(torch.zeros_like(log_std_ratio), -log_std_ratio)
+    apart = 0.5 * expand_like(gap, squares) * (-2 * log_std_ratio).exp() * squares
     return event_sum(apart + spread)

@@ -1,4 +1,4 @@
-r"""A diffusion's last step: :math:`p(x | z_0)`, from what its denoiser makes of :math:`z_0`."""
+r"""A diffusion's last step: :math:`p(x | z_0)`, from its denoiser's estimate at :math:`z_0`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.decoders.base import Decoder
+from genmod.decoders import Decoder
 from genmod.denoisers import Denoiser, denoise
 from genmod.schedules import Schedule, time_dtype
 
@@ -14,7 +14,7 @@ from genmod.schedules import Schedule, time_dtype
 class LastStepDecoder(Decoder):
     r"""Denoise :math:`z_0`, then let another decoder spread probability around the result.
 
-    The lecture's :math:`p(x_0 | x_1)`. The denoiser is the prior's own, one module in two parts.
+    The denoiser is the prior's own: one module in two parts, saved once.
 
     Args:
         denoiser: the denoiser.
@@ -28,7 +28,7 @@ class LastStepDecoder(Decoder):
     schedule: Schedule
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule, decoder: Decoder) -> None:
-        super().__init__(decoder.shape, decoder.measure, decoder.bins)
+        super().__init__(decoder.spec)
         self.denoiser, self.schedule, self.decoder = denoiser, schedule, decoder
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:
@@ -38,5 +38,5 @@ class LastStepDecoder(Decoder):
         return self.decoder(x_hat, context)
 
     def formula(self) -> str:
-        """The decoder as it would stand on paper."""
+        """The decoder as it stands on paper."""
         return self.decoder.formula().replace("| z)", "| z_0)").replace("d(z)", "x_hat(z_0)")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genmod.distributions import Normal
-from genmod.encoders.base import Encoder
-from genmod.encoders.posteriors import Posterior
+from genmod.encoders import Encoder, Posterior
 from genmod.schedules import Schedule
 from genmod.shapes import expand_like, repeat
-from genmod.types import Batch, PerSample, Real
+from genmod.spec import SpecLike
+from genmod.types import Batch, Mask, PerSample, Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,13 @@ class NoisingPosterior(Posterior):
     x: Real
     schedule: Schedule
 
+    @property
+    def rows(self) -> int:
+        """How many samples it is the posterior of."""
+        return len(self.x)
+
     def at(self, t: PerSample) -> Normal:
-        """``q(z_t | x)``: any time at once, without the steps between (the lecture's induction)."""
+        """``q(z_t | x)``: any time at once, without the steps between."""
         point = self.schedule.at(t)
         return Normal(
             expand_like(point.alpha, self.x) * self.x, expand_like(point.sigma.log(), self.x)
@@ -49,21 +54,24 @@ class NoisingEncoder(Encoder):
 
     Args:
         schedule: how much noise at each time.
-        bins: how many levels integer data have.
+        spec: the data it reads.
 
     Raises:
         ValueError: the schedule's log-SNR does not decrease, or is infinite at an end.
     """
 
-    def __init__(self, schedule: Schedule, bins: int | None = None) -> None:
-        super().__init__(bins)
+    def __init__(self, schedule: Schedule, spec: SpecLike | None = None) -> None:
+        super().__init__(spec)
         schedule.check()
         self.schedule = schedule
+        self.latent_shape = None if self.spec is None else self.spec.shape
 
-    def forward(self, x: Batch, context: Tensor | None = None) -> NoisingPosterior:
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> NoisingPosterior:
         """The noised posterior of a batch."""
         return NoisingPosterior(self.real(x), self.schedule)
 
     def formula(self) -> str:
-        """The encoder as it would stand on paper."""
+        """The encoder as it stands on paper."""
         return "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)"

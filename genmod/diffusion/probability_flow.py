@@ -27,7 +27,8 @@ from torch.distributions import Distribution, constraints
 from genmod import random
 from genmod.checks import require
 from genmod.diffusion.chain import DiffusionPrior
-from genmod.encoders import Posterior
+from genmod.elbo import Stamp
+from genmod.encoders import Encoder, Posterior
 from genmod.prior import GenerativePath, InferencePath, Latent, Prior
 from genmod.schedules import time_dtype
 from genmod.shapes import event_sum, size
@@ -65,7 +66,7 @@ class ProbabilityFlowPrior(Prior):
     of it, of either sign; without gradients.
 
     Args:
-        chain: the diffusion; its denoiser and its schedule's ends are used.
+        diffusion: its denoiser and its schedule's ends are used.
         steps: of the classical Runge-Kutta method (fourth order, four evaluations a step), even in
             log-SNR.
         probes: ``None``: the exact trace, ``D`` backward passes an evaluation. ``K``: Hutchinson's
@@ -84,8 +85,12 @@ class ProbabilityFlowPrior(Prior):
     torch.Size([5, 1])
     """
 
-    def __init__(self, chain: DiffusionPrior, steps: int = 128, probes: int | None = None) -> None:
-        super().__init__(chain.shape)
+    claim = Stamp.ESTIMATE
+
+    def __init__(
+        self, diffusion: DiffusionPrior, steps: int = 128, probes: int | None = None
+    ) -> None:
+        super().__init__(diffusion.shape)
         require(steps >= 1, f"steps={steps}", "at least one", "128 are customary")
         require(
             probes is None or probes >= 1,
@@ -93,7 +98,12 @@ class ProbabilityFlowPrior(Prior):
             "at least one, or None",
             "None computes the exact trace; several probes give a standard error",
         )
-        self.chain, self.steps, self.probes = chain, steps, probes
+        self.diffusion, self.steps, self.probes = diffusion, steps, probes
+
+    @property
+    def stochastic_density(self) -> bool:
+        """Whether the trace is estimated by probes."""
+        return self.probes is not None
 
     @torch.no_grad()
     def log_density(self, z: Real, context: Tensor | None = None) -> FlowedToNoise:
@@ -102,9 +112,10 @@ class ProbabilityFlowPrior(Prior):
         log_scale, clean, noisy = self._ends()
 
         def field(u: Tensor, log_snr: float) -> AugmentedState:
-            with torch.enable_grad():
-                u = u.detach().requires_grad_()
-                velocity, x_hat = self._velocity(u, log_snr, context)
+            with torch.inference_mode(False), torch.enable_grad():
+                # Clones: what was made in inference mode carries no gradient, and would drop the trace.
+                u, told = u.detach().clone().requires_grad_(), _usable(context)
+                velocity, x_hat = self._velocity(u, log_snr, told)
                 trace = _exact_trace(x_hat, u) if signs is None else _probed_trace(x_hat, u, signs)
             a = _data_scale(log_snr)
             paid = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
@@ -148,12 +159,12 @@ class ProbabilityFlowPrior(Prior):
     def _velocity(self, u: Tensor, log_snr: float, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """``du / d log_snr``, and ``x_hat``."""
         a = _data_scale(log_snr)
-        x_hat = self.chain.denoiser(u, u.new_full((len(u),), log_snr), context).x_hat
+        x_hat = self.diffusion.denoiser(u, u.new_full((len(u),), log_snr), context).x_hat
         return 0.5 * a * (x_hat - a * u), x_hat
 
     def _ends(self) -> tuple[float, float, float]:
         """The log of ``sqrt(alpha_0^2 + sigma_0^2)``, and the log-SNR at both ends."""
-        schedule = self.chain.schedule
+        schedule = self.diffusion.schedule
         start = torch.zeros(1, dtype=torch.float64)
         with torch.no_grad():
             alpha, sigma = schedule.scales(start)
@@ -161,7 +172,11 @@ class ProbabilityFlowPrior(Prior):
 
     # ------------------------------------------------------------------ as a prior
 
-    def levels(
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Require the diffusion's own encoder."""
+        self.diffusion.check_encoder(encoder)
+
+    def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
         """``z_0`` alone.
@@ -170,18 +185,18 @@ class ProbabilityFlowPrior(Prior):
             posterior: from :class:`genmod.diffusion.NoisingEncoder`.
             context: what the denoiser is told beside the state.
         """
-        q = self.chain._noised(posterior)
-        clean = torch.zeros(len(q.x), dtype=time_dtype(q.x.device), device=q.x.device)
-        z = yield Latent("z0", q.at(clean), ProbabilityFlowDistribution(self, len(q.x), context))
+        q = self.diffusion.noising(posterior)
+        clean = torch.zeros(q.rows, dtype=time_dtype(q.x.device), device=q.x.device)
+        z = yield Latent("z0", q.at(clean), ProbabilityFlowDistribution(self, q.rows, context))
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
+    def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """One draw: noise, carried to data."""
         z = yield "z0", ProbabilityFlowDistribution(self, n, context)
         return z
 
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
         trace = "exact trace" if self.probes is None else f"{self.probes} probes"
         return f"p(z_0) = the probability flow's, {self.steps} Runge-Kutta steps, {trace}"
 
@@ -216,14 +231,18 @@ class ProbabilityFlowDistribution(Distribution):
             "an empty sample shape",
             "build the law with more rows",
         )
-        anchor = self.flow.anchor
-        noise = random.normal((self.rows, *self.flow.shape), anchor.dtype, anchor.device)
+        noise = random.normal_like(self.flow.diffusion.empty_states(self.rows))
         return self.flow.push(noise, self.context)
 
 
 def _data_scale(log_snr: float) -> float:
     """The variance-preserving alpha of a log-SNR."""
     return math.sqrt(1 / (1 + math.exp(-log_snr)))
+
+
+def _usable(context: Tensor | None) -> Tensor | None:
+    """The context as a tensor that autograd takes."""
+    return None if context is None else context.clone()
 
 
 def _signs(z: Tensor, probes: int) -> Tensor:

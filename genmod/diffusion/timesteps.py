@@ -10,49 +10,13 @@ minimized is the objective's business (:mod:`genmod.objectives`).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TypeAlias
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
+from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.types import PerLevel
-
-
-class TimestepSampler(nn.Module, ABC):
-    """A way to choose levels.
-
-    Args:
-        draws: how many levels a row visits.
-    """
-
-    def __init__(self, draws: int = 1) -> None:
-        super().__init__()
-        require(draws >= 1, f"draws={draws}", "draws >= 1, or None", "None visits every level")
-        self.draws = draws
-
-    @abstractmethod
-    def forward(
-        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
-    ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1) and their weights, ``(rows, draws)`` each."""
-
-    def learn(self, level: PerLevel, share: PerLevel, cost: PerLevel) -> None:
-        """Be told what visited levels cost; most ways to choose do not care.
-
-        An objective in training says it after each batch.
-
-        Args:
-            level: the time ``t`` of each visited level.
-            share: how much of time a level stands for, ``t`` its upper end; one: continuous time.
-            cost: what a visit found, without its weight.
-        """
-
-    def extra_repr(self) -> str:
-        """How many."""
-        return f"draws={self.draws}"
 
 
 class UniformTimesteps(TimestepSampler):
@@ -65,8 +29,8 @@ class UniformTimesteps(TimestepSampler):
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
         """Places ``u`` in [0, 1), and the weight of each: one over how many there are."""
-        u = random.uniform((rows, self.draws), dtype, device)
-        return u, torch.full_like(u, 1 / self.draws)
+        u = random.uniform((rows, self.n), dtype, device)
+        return u, torch.full_like(u, 1 / self.n)
 
 
 class StratifiedTimesteps(TimestepSampler):
@@ -79,8 +43,8 @@ class StratifiedTimesteps(TimestepSampler):
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
         """Places ``u`` in [0, 1), and the weight of each: one over how many there are."""
-        u = random.stratified(rows, self.draws, dtype, device)
-        return u, torch.full_like(u, 1 / self.draws)
+        u = random.stratified(rows, self.n, dtype, device)
+        return u, torch.full_like(u, 1 / self.n)
 
 
 class TabulatedTimesteps(TimestepSampler):
@@ -91,13 +55,13 @@ class TabulatedTimesteps(TimestepSampler):
 
     Args:
         masses: ``(K,)``, how likely each bin is, up to a constant; all above zero.
-        draws: how many levels a row visits.
+        n: how many levels a row visits.
     """
 
     masses: Tensor
 
-    def __init__(self, masses: Tensor, draws: int = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, masses: Tensor, n: int = 1) -> None:
+        super().__init__(n)
         require(
             masses.ndim == 1 and bool((masses > 0).all() and masses.isfinite().all()),
             f"masses of shape {tuple(masses.shape)} from {float(masses.min()):g}",
@@ -110,7 +74,7 @@ class TabulatedTimesteps(TimestepSampler):
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
         """Places ``u`` in [0, 1), and the weight of each: one over its density and how many there are."""
-        return _quantiles(random.stratified(rows, self.draws, dtype, device), self.masses)
+        return _quantiles(random.stratified(rows, self.n, dtype, device), self.masses)
 
     def extra_repr(self) -> str:
         """How many, from how many bins."""
@@ -132,7 +96,7 @@ class LossAwareTimesteps(TimestepSampler):
     learns from its own rows; each estimate is then unbiased, and so is their mean.
 
     Args:
-        draws: how many levels a row visits.
+        n: how many levels a row visits.
         bins: ``K``.
         floor: the share of visits that fall anywhere, above 0 and at most 1.
         memory: over how many visits of a bin its second moment is averaged.
@@ -149,13 +113,13 @@ class LossAwareTimesteps(TimestepSampler):
 
     def __init__(
         self,
-        draws: int = 1,
+        n: int = 1,
         bins: int = 64,
         floor: float = 0.1,
         memory: float = 200.0,
         least: float = 10.0,
     ) -> None:
-        super().__init__(draws)
+        super().__init__(n)
         require(bins >= 2, f"bins={bins}", "at least 2", "one bin is Stratified")
         require(0 < floor <= 1, f"floor={floor}", "0 < floor <= 1", "1 is Stratified")
         require(least >= 1, f"least={least}", "at least 1 visit", "the paper waits for 10")
@@ -178,12 +142,12 @@ class LossAwareTimesteps(TimestepSampler):
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
         """Places ``u`` in [0, 1), and the weight of each: one over its density and how many there are."""
-        return _quantiles(random.stratified(rows, self.draws, dtype, device), self.masses())
+        return _quantiles(random.stratified(rows, self.n, dtype, device), self.masses())
 
     @torch.no_grad()
-    def learn(self, level: PerLevel, share: PerLevel, cost: PerLevel) -> None:
+    def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
         """Update the second moments of the bins that were visited."""
-        inside = _overlaps(level.reshape(-1), share.reshape(-1), self.bins).to(self.moments)
+        inside = _overlaps(level.reshape(-1), dt.reshape(-1), self.bins).to(self.moments)
         square = cost.detach().reshape(-1).to(self.moments).square()
         # A batch that overflows stops training; it must not stay in the memory of what follows.
         fine = square.isfinite()
@@ -236,16 +200,38 @@ def _overlaps(level: Tensor, share: Tensor, bins: int) -> Tensor:
     return torch.where(width < 1, covered.clamp(min=0) / width, point.to(level.dtype))
 
 
-Timesteps: TypeAlias = int | TimestepSampler | None
-"""How many levels of a diffusion to visit: ``n`` stratified ones, those of a way to choose them, or
-(``None``) all."""
+def timestep_sampler(timesteps: int | TimestepSampler) -> TimestepSampler:
+    """The sampler for a number of levels: stratified, unless one is given."""
+    return timesteps if isinstance(timesteps, TimestepSampler) else StratifiedTimesteps(timesteps)
 
 
-def timestep_sampler(draws: int | TimestepSampler) -> TimestepSampler:
-    """The way to choose levels that is asked for."""
-    return draws if isinstance(draws, TimestepSampler) else StratifiedTimesteps(draws)
+def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSampler | None:
+    """Which levels to visit in a chain of ``steps`` latents (``None``: continuous time); ``None``: all.
+
+    Raises:
+        ValueError: every level asked for in continuous time.
+    """
+    if timesteps is AutoTimesteps.TRAINING:
+        timesteps = 1
+    if timesteps is AutoTimesteps.EVALUATION:
+        timesteps = None if steps is not None and steps <= MOST_LEVELS else FEW_LEVELS
+    if timesteps is None:
+        if steps is None:
+            raise ValueError(
+                "got timesteps=None in continuous time; expected a number of levels to visit; pass "
+                "timesteps=n (unbiased), or build the model with steps=T to visit all T"
+            )
+        return None
+    assert not isinstance(timesteps, AutoTimesteps)
+    return timestep_sampler(timesteps)
+
+
+MOST_LEVELS = 1000
+"""The largest T whose levels are all visited where the caller leaves it open."""
+FEW_LEVELS = 16
+"""How many levels a row visits beyond that, and in continuous time."""
 
 
 def bin_index(u: Tensor, count: int) -> Tensor:
-    """Which of ``count`` equal levels each place falls into, as a number from 0 to ``count - 1``."""
+    """Which of ``count`` equal bins of [0, 1) each place falls into, from 0 to ``count - 1``."""
     return (u * count).floor()

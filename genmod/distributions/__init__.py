@@ -1,8 +1,11 @@
 """Distributions over one event a row: ``log_prob`` gives ``(B,)`` nats, entries apart on request."""
 
 from genmod.distributions.base import Factorized as Factorized
+from genmod.distributions.base import Laws as Laws
+from genmod.distributions.base import detached as detached
 from genmod.distributions.base import elementwise as elementwise
 from genmod.distributions.base import masked_log_prob as masked_log_prob
+from genmod.distributions.base import moved as moved
 from genmod.distributions.dirac import Dirac as Dirac
 from genmod.distributions.discrete import Bernoulli as Bernoulli
 from genmod.distributions.discrete import Categorical as Categorical

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -67,3 +69,41 @@ def masked_log_prob(distribution: Distribution, x: Tensor, observed: Tensor | No
     if observed is None:
         return distribution.log_prob(x)
     return event_sum(torch.where(observed, elementwise(distribution, x), 0.0))
+
+
+class Laws(dict[str, Distribution]):
+    """Distributions by the name of their latent."""
+
+    def detached(self) -> Laws:
+        """The same laws with parameters that carry no gradient."""
+        return Laws({name: detached(law) for name, law in self.items()})
+
+
+def detached(law: Distribution) -> Distribution:
+    """The same law with parameters that carry no gradient."""
+    return moved(law, Tensor.detach)
+
+
+def moved(law: Distribution, act: Callable[[Tensor], Tensor]) -> Distribution:
+    """The same law with another version of each of its tensors: detached, or on another device."""
+    copied = copy.copy(law)
+    vars(copied).update({name: _acted(value, act) for name, value in vars(law).items()})
+    return copied
+
+
+def _acted(value: object, act: Callable[[Tensor], Tensor]) -> object:
+    if isinstance(value, Tensor):
+        return act(value)
+    if isinstance(value, Distribution):
+        return moved(value, act)
+    if isinstance(value, list) and all(
+        isinstance(each, torch.distributions.Transform) for each in value
+    ):
+        return [_acted_transform(each, act) for each in value]
+    return value
+
+
+def _acted_transform(transform: object, act: Callable[[Tensor], Tensor]) -> object:
+    copied = copy.copy(transform)
+    vars(copied).update({name: _acted(value, act) for name, value in vars(transform).items()})
+    return copied

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from genmod.distributions.base import Factorized
-from genmod.elbo import Kind, Rate
-from genmod.shapes import event_sum, units
+from genmod.elbo import Kind, Rate, Stamp
+from genmod.shapes import event_sum
 
 _UNITS: dict[tuple[type[Distribution], type[Distribution]], Callable[..., Tensor]] = {}
 
@@ -30,13 +31,14 @@ def register_units(
     return keep
 
 
-def rate(q: Distribution, p: Distribution, z: Tensor) -> Rate:
+def rate(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
     """The closed KL of ``q`` from ``p`` if one is registered, else the log-ratio at ``z``.
 
     Args:
         q: the posterior, a row a sample.
         p: the prior; its batch may be empty (the same for each row).
         z: a draw from ``q``, used where there is no closed form.
+        claim: what a bound with this rate in it may be called; the prior decides.
 
     Returns:
         A rate of one level, with its nats per dimension where both factorize.
@@ -44,17 +46,35 @@ def rate(q: Distribution, p: Distribution, z: Tensor) -> Rate:
     closed = _UNITS.get((type(q), type(p)))
     if closed is not None:
         each = closed(q, p)
-        return Rate.single(event_sum(each), Kind.ANALYTIC, units(each))
+        return Rate.single(event_sum(each), Kind.ANALYTIC, claim, each.flatten(1))
     try:
         nats = kl_divergence(q, p)
     except NotImplementedError:
-        return log_ratio(q, p, z)
-    return Rate.single(nats.expand(len(z)), Kind.ANALYTIC)
+        return log_ratio(q, p, z, claim)
+    return Rate.single(nats.expand(len(z)), Kind.ANALYTIC, claim)
 
 
-def log_ratio(q: Distribution, p: Distribution, z: Tensor) -> Rate:
-    """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both factorize."""
+def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
+    """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both factorize.
+
+    Raises:
+        ValueError: in training, a prior whose log-density carries no gradient to ``z``: the encoder would
+            then be trained on ``log q`` alone, without limit.
+    """
     if isinstance(q, Factorized) and isinstance(p, Factorized):
-        each = q.elementwise(z) - p.elementwise(z)
-        return Rate.single(event_sum(each), Kind.MONTE_CARLO, units(each))
-    return Rate.single(q.log_prob(z) - p.log_prob(z), Kind.MONTE_CARLO)
+        paid, priced = q.elementwise(z), p.elementwise(z)
+        _check_gradient(p, z, priced)
+        each = paid - priced
+        return Rate.single(event_sum(each), Kind.MONTE_CARLO, claim, each.flatten(1))
+    priced = p.log_prob(z)
+    _check_gradient(p, z, priced)
+    return Rate.single(q.log_prob(z) - priced, Kind.MONTE_CARLO, claim)
+
+
+def _check_gradient(p: Distribution, z: Tensor, log_prob: Tensor) -> None:
+    if torch.is_grad_enabled() and z.requires_grad and not log_prob.requires_grad:
+        raise ValueError(
+            f"got a prior law {type(p).__name__} whose log_prob carries no gradient to z; expected one "
+            "that does, because the encoder learns through it; compute log_prob from z without "
+            "no_grad() or detach(), or score the model without gradients (torch.no_grad())"
+        )

@@ -8,34 +8,84 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.encoders.posteriors import Posterior as Posterior
-from genmod.spec import Bins
-from genmod.types import Batch
+from genmod.checks import require
+from genmod.nn import float_dtype
+from genmod.spec import DataSpec, SpecLike
+from genmod.types import Batch, Mask, Shape
+
+
+class Posterior(ABC):
+    """``q(z | x)`` that is not one distribution: a prior that knows its kind draws from it."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """How many samples it is the posterior of."""
 
 
 class Encoder(nn.Module, ABC):
     """``q(z | x)``.
 
+    An encoder of your own implements :meth:`forward` alone. It returns a distribution of batch shape
+    ``(B,)`` over one latent, or a :class:`Posterior` that its prior knows.
+
     Args:
-        bins: how many levels integer data have; they are put on [-1, 1]. ``None``: real data.
+        spec: the data it reads: a :class:`~genmod.spec.DataSpec`, a shape, or a data set. ``None``
+            leaves it open; it is then checked at the first batch.
     """
 
-    def __init__(self, bins: int | None = None) -> None:
+    latent_shape: Shape | None = None
+    """The event shape of the latent, where it is known at construction."""
+
+    def __init__(self, spec: SpecLike | None = None) -> None:
         super().__init__()
-        self.bins = None if bins is None else Bins(bins)
-        self.register_buffer("anchor", torch.zeros(()), persistent=False)
-
-    anchor: Tensor
-    """An empty tensor that knows the encoder's type: integers become reals of that type."""
+        self.spec = None if spec is None else DataSpec.of(spec)
 
     @abstractmethod
-    def forward(self, x: Batch, context: Tensor | None = None) -> Posterior | Distribution:
-        """The posterior of a batch ``(B, *event)``."""
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Posterior | Distribution:
+        """The posterior of a batch ``(B, *event)``.
 
-    @abstractmethod
+        Args:
+            x: the data. A model hands integers over in the floating type of its parameters, with 0
+                where an entry was not observed.
+            context: what the model is conditioned on, ``(B, ...)``.
+            observed: which entries were observed, like ``x``; ``None``: all.
+        """
+
     def formula(self) -> str:
-        """The encoder as it would stand on paper."""
+        """The encoder as it stands on paper."""
+        return f"q(z | x) = {type(self).__name__}"
 
     def real(self, x: Tensor) -> Tensor:
-        """The data as real numbers."""
-        return x if self.bins is None else self.bins.center(x.to(self.anchor.dtype))
+        """The data as real numbers: integers of ``n`` values lie on [-1, 1]."""
+        if not x.is_floating_point():
+            x = x.to(float_dtype(self) or torch.get_default_dtype())
+        return x if self.spec is None or not self.spec.is_integer else self.spec.center(x)
+
+
+def rows_of(posterior: Posterior | Distribution) -> int:
+    """How many rows a posterior has."""
+    return posterior.rows if isinstance(posterior, Posterior) else posterior.batch_shape[0]
+
+
+def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:
+    """Require a posterior to be one distribution over latents of a shape.
+
+    Raises:
+        ValueError: it is noised or goes level by level, or has another shape.
+    """
+    if not isinstance(posterior, Distribution):
+        raise ValueError(
+            f"got a {type(posterior).__name__}; expected one distribution over the latent; pair "
+            "encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with "
+            "diffusion.DiffusionPrior"
+        )
+    require(
+        tuple(posterior.event_shape) == tuple(shape),
+        f"a posterior over latents of shape {tuple(posterior.event_shape)}",
+        f"the prior's shape {tuple(shape)}",
+        "build the encoder and the prior with the same latent shape",
+    )
+    return posterior

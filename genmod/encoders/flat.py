@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from genmod.distributions import Dirac as DiracPosterior
-from genmod.distributions import Normal
+from genmod.distributions import Dirac, Normal
 from genmod.encoders.base import Encoder
 from genmod.nn import outputs
-from genmod.types import Batch, Shape
+from genmod.spec import SpecLike
+from genmod.types import Batch, Mask, Shape
 
 
 class DiracEncoder(Encoder):
@@ -17,19 +17,23 @@ class DiracEncoder(Encoder):
     Args:
         network: gives the latent's numbers.
         shape: the latent's event shape.
-        bins: how many levels integer data have.
+        spec: the data it reads.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape, bins: int | None = None) -> None:
-        super().__init__(bins)
-        self.network, self.shape = network, tuple(shape)
+    latent_shape: Shape
 
-    def forward(self, x: Batch, context: Tensor | None = None) -> DiracPosterior:
+    def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
+        super().__init__(spec)
+        self.network, self.latent_shape = network, tuple(shape)
+
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Dirac:
         """The point of each row."""
-        return DiracPosterior(outputs(self.network, self.shape, self.real(x), context=context))
+        return Dirac(outputs(self.network, self.latent_shape, self.real(x), context=context))
 
     def formula(self) -> str:
-        """The encoder as it would stand on paper."""
+        """The encoder as it stands on paper."""
         return "q(z | x) = delta(z - e(x))"
 
 
@@ -39,18 +43,22 @@ class GaussianEncoder(Encoder):
     Args:
         network: gives two numbers for each of the latent's: its mean, then its log-std.
         shape: the latent's event shape.
-        bins: how many levels integer data have.
+        spec: the data it reads.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape, bins: int | None = None) -> None:
-        super().__init__(bins)
-        self.network, self.shape = network, tuple(shape)
+    latent_shape: Shape
 
-    def forward(self, x: Batch, context: Tensor | None = None) -> Normal:
+    def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
+        super().__init__(spec)
+        self.network, self.latent_shape = network, tuple(shape)
+
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Normal:
         """The Gaussian of each row."""
-        both = outputs(self.network, (2, *self.shape), self.real(x), context=context)
+        both = outputs(self.network, (2, *self.latent_shape), self.real(x), context=context)
         return Normal(both[:, 0], both[:, 1])
 
     def formula(self) -> str:
-        """The encoder as it would stand on paper."""
+        """The encoder as it stands on paper."""
         return "q(z | x) = N(z; mean(x), diag std(x)^2)"

@@ -6,16 +6,43 @@ VAEs" (2021), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod.distributions import Normal
-from genmod.encoders.base import Encoder
-from genmod.encoders.posteriors import TopDownPosterior
+from genmod.encoders.base import Encoder, Posterior
 from genmod.nn import call, outputs
-from genmod.types import Batch, Shape
+from genmod.spec import SpecLike
+from genmod.types import Batch, Mask, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class TopDownPosterior(Posterior):
+    """A posterior in the prior's own order: each level given the state that the levels above left.
+
+    Args:
+        features: of the bottom-up pass, one tensor a level, in the order of the levels.
+        heads: for each level, ``head(features, state)`` gives its distribution.
+        context: what the model is conditioned on.
+    """
+
+    features: Sequence[Tensor]
+    heads: Sequence[nn.Module]
+    context: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many samples it is the posterior of."""
+        return len(self.features[0])
+
+    def conditional(self, level: int, state: Tensor) -> Distribution:
+        """``q(z_l | z_above, x)``."""
+        given = () if self.context is None else (self.context,)
+        return self.heads[level](self.features[level], state, *given)
 
 
 class TopDownEncoder(Encoder):
@@ -26,16 +53,18 @@ class TopDownEncoder(Encoder):
             features below it. Stage ``l`` feeds latent ``z_l``.
         heads: for each latent from the *top* down (the prior's order), ``head(features, state)``
             gives its distribution: a :class:`TopDownHead`, or any module like it.
-        bins: how many levels integer data have.
+        spec: the data it reads.
     """
 
     def __init__(
-        self, stages: Iterable[nn.Module], heads: Iterable[nn.Module], bins: int | None = None
+        self, stages: Iterable[nn.Module], heads: Iterable[nn.Module], spec: SpecLike | None = None
     ) -> None:
-        super().__init__(bins)
+        super().__init__(spec)
         self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
 
-    def forward(self, x: Batch, context: Tensor | None = None) -> TopDownPosterior:
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> TopDownPosterior:
         """Read the data once; the latents come later, level by level."""
         h, features = self.real(x), []
         for stage in self.stages:
@@ -44,7 +73,7 @@ class TopDownEncoder(Encoder):
         return TopDownPosterior(features[::-1], list(self.heads), context)
 
     def formula(self) -> str:
-        """The encoder as it would stand on paper."""
+        """The encoder as it stands on paper."""
         levels = len(self.heads)
         factors = [f"q(z{levels} | x)"]
         factors += [f"q(z{i} | z{i + 1}.., x)" for i in range(levels - 1, 0, -1)]

@@ -23,10 +23,7 @@ from genmod.evaluation.perception import frechet_distance as frechet_distance
 from genmod.evaluation.perception import quality as quality
 from genmod.evaluation.perception import quality_of as quality_of
 from genmod.evaluation.profile import Profile as Profile
-from genmod.evaluation.profile import find_diffusion as find_diffusion
 from genmod.evaluation.profile import profile as profile
-from genmod.evaluation.rebuilding import with_probability_flow as with_probability_flow
-from genmod.evaluation.rebuilding import with_steps as with_steps
 from genmod.evaluation.refinement import Refinement as Refinement
 from genmod.evaluation.refinement import refinement as refinement
 from genmod.evaluation.report import Estimate as Estimate

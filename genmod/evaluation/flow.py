@@ -26,11 +26,10 @@ from genmod.data import Dataset
 from genmod.diffusion import ProbabilityFlowPrior
 from genmod.elbo import Stamp
 from genmod.evaluation.pairing import paired
-from genmod.evaluation.profile import find_diffusion
-from genmod.evaluation.rebuilding import with_probability_flow
 from genmod.evaluation.report import Estimate, Report, evaluate
 from genmod.evaluation.scoring import BATCH, evaluating
 from genmod.model import LatentModel
+from genmod.models import find_diffusion, with_probability_flow
 
 STAGES = 4
 """Evaluations of the denoiser in one step of the solver."""
@@ -108,7 +107,7 @@ def flow_density(
     fine, coarse = _flows(model, steps, probes)
     check_shape(z, fine.shape, "z")
     check_real(z, name="z")
-    device = fine.anchor.device
+    device = model.device
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluating(model), trusted():
         for start in range(0, len(z), BATCH):
@@ -210,11 +209,6 @@ def _flows(
 ) -> tuple[ProbabilityFlowPrior, ProbabilityFlowPrior]:
     """The flow of a model's diffusion, and the same with half as many steps."""
     prior = find_diffusion(model)
-    if prior is None:
-        raise ValueError(
-            f"got a model without a diffusion (its prior is {type(model.prior).__name__}); expected "
-            "one with a Denoising prior; score other models with evaluation.evaluate"
-        )
     require(
         steps >= 2 and steps % 2 == 0,
         f"steps={steps}",

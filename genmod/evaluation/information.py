@@ -170,11 +170,11 @@ def immse(
     require(draws >= 1, f"draws={draws}", "at least one", "16 to 256 are customary")
     require(len(x) >= 1, "no data", "at least one sample", "check the split")
     model.decoder.check(x)
-    bins = model.encoder.bins
-    left = left or (GaussianTail() if bins is None else IntegerTail(bins.width))
+    spec = model.spec
+    left = left or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
     clean, noisy = prior.schedule.log_snr_range()
     with evaluating(model), trusted():
-        real = model.encoder.real(x.to(prior.anchor.device))
+        real = model.encoder.real(x.to(model.device))
         integrand = _Integrand(prior.denoiser, left.measure is Measure.DENSITY)
         steps = _integrate(integrand, real, context, (noisy, clean), draws, seed)
         if integrand.relative:

@@ -28,8 +28,8 @@ from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.evaluation.scoring import evaluating
 from genmod.model import LatentModel
+from genmod.models import find_diffusion
 from genmod.nn import check_context
-from genmod.priors import NestedPrior
 from genmod.shapes import size
 
 STATES = 1024
@@ -101,14 +101,6 @@ class Profile:
         return nats / (self.dims * math.log(2))
 
 
-def find_diffusion(model: LatentModel) -> DiffusionPrior | None:
-    """The diffusion in a model: its prior, or the prior of the model nested there; or none."""
-    prior = model.prior
-    while isinstance(prior, NestedPrior):
-        prior = prior.model.prior
-    return prior if isinstance(prior, DiffusionPrior) else None
-
-
 def profile(
     model: LatentModel,
     x: Tensor,
@@ -143,9 +135,9 @@ def profile(
     check_context(model, context)
     bound, steps = _visit(model, x, count, seed, context)
     nats = (steps.weight * steps.nats).cpu().double()
-    assert steps.error is not None
-    assert steps.log_snr is not None
-    square = (steps.error.double() * (-steps.log_snr.double()).exp()).mean(0).cpu()
+    noise = steps.noise
+    assert noise is not None
+    square = (noise.error.double() * (-noise.log_snr.double()).exp()).mean(0).cpu()
     others = {name: rate for name, rate in bound.rates.items() if rate is not steps}
     first = float(others.pop("prior").total.double().mean())
     left = sum((rate.total for rate in others.values()), -bound.reconstruction)
@@ -166,7 +158,7 @@ def profile(
 
 def _require_steps(model: LatentModel) -> DiffusionPrior:
     prior = find_diffusion(model)
-    if prior is None or prior.steps == 1:
+    if prior.steps == 1:
         raise ValueError(
             f"got a model without denoising steps (its prior is {type(model.prior).__name__}); "
             "expected a diffusion of at least two latents; use evaluation.score for other models"
@@ -178,7 +170,7 @@ def _visit(
     model: LatentModel, x: Tensor, count: int, seed: int, context: Tensor | None
 ) -> tuple[ELBO, Rate]:
     """The bound of every row, one level in each of ``count`` strata of time, and its steps."""
-    device = model.prior.anchor.device
+    device = model.device
     block = max(1, STATES // count)
     pieces: list[ELBO] = []
     with evaluating(model), trusted():
@@ -188,13 +180,13 @@ def _visit(
             with random.keyed(seed, start=start, block=block):
                 pieces.append(model.elbo(x[rows].to(device), count, told))
     bound = ELBO.join(pieces)
-    return bound, next(rate for rate in bound.rates.values() if rate.log_snr is not None)
+    return bound, next(rate for rate in bound.rates.values() if rate.noise is not None)
 
 
 def _log_snr(prior: DiffusionPrior, t: Tensor) -> Tensor:
     """The log-SNR at each time; between two latents of a chain on the straight line."""
     if prior.steps is None:
-        return prior.schedule.log_snr(t.to(prior.anchor.device)).detach().cpu()
+        return prior.schedule.log_snr(t.to(prior.times().device)).detach().cpu()
     nodes = prior.schedule.log_snr(prior.times()).detach().cpu()
     place = t * (prior.steps - 1)
     left = place.floor().clamp(max=prior.steps - 2)

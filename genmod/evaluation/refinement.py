@@ -74,9 +74,11 @@ def refinement(model: LatentModel, x: Tensor, seed: int = 0) -> Refinement:
     nats, square = [], []
     with evaluating(model):
         for start in range(0, len(x), ROWS):
-            rows = x[start : start + ROWS].to(model.prior.anchor.device)
+            rows = x[start : start + ROWS].to(model.device)
             with random.keyed(seed, start=start, block=ROWS):
-                state, _ = model.prior.rates(model.encoder(rows), draws=1)
+                state, _ = model.prior.rates(
+                    model.posterior(rows), 1 if model.prior.has_timesteps else None
+                )
             found = _cells(model.decoder(state), rows, bins, widths)
             nats.append(found[0])
             square.append(found[1])

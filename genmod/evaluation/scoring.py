@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.checks import require, trusted
-from genmod.elbo import ELBO, Measure
+from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn import check_context
 from genmod.types import PerSample
@@ -85,14 +85,18 @@ def score(
     require(len(x) >= 1, "no data", "at least one sample", "check the split")
     model.decoder.check(x)
     check_context(model, context)
-    device = model.prior.anchor.device
+    device = model.device
     pieces: list[ELBO] = []
     with evaluating(model), trusted():
         for start in range(0, len(x), BATCH):
             rows = slice(start, start + BATCH)
             told = None if context is None else context[rows].to(device)
             with random.keyed(seed, start=start, block=BATCH):
-                pieces.append(model.elbo(x[rows].to(device), draws, told))
+                pieces.append(
+                    model.elbo(
+                        x[rows].to(device), draws if model.prior.has_timesteps else None, told
+                    )
+                )
     return _gather(pieces, draws)
 
 
@@ -107,7 +111,7 @@ def log_weights(
     require(draws >= 1, f"draws={draws}", "at least one", "100 to 5000 are customary")
     model.decoder.check(x)
     check_context(model, context)
-    device = model.prior.anchor.device
+    device = model.device
     columns = []
     with evaluating(model), trusted():
         for draw in range(draws):
@@ -132,19 +136,25 @@ def _gather(pieces: list[ELBO], draws: int | None) -> Scores:
     def mean(values: list[Tensor]) -> Tensor:
         return torch.stack([v.double().sum(0) for v in values]).sum(0).cpu() / total
 
-    units, levels = {}, None
+    units: dict[str, Tensor] = {}
+    levels = None
     for name, rate in first.rates.items():
-        if rate.units is not None:
-            each = [piece.rates[name].units for piece in pieces]
-            units[name] = mean([u[:, 0] for u in each if u is not None])
-        if rate.log_snr is not None and draws is None:
+        if rate.per_dim is not None:
+            joined = [piece.rates[name].per_dim for piece in pieces]
+            columns = zip(*(each for each in joined if each is not None), strict=True)
+            names = rate.names or (name,)
+            units |= {key: mean(list(each)) for key, each in zip(names, columns, strict=True)}
+        if rate.noise is not None and draws is None:
             nats = mean([piece.rates[name].nats for piece in pieces])
-            levels = rate.level[0].cpu(), rate.log_snr[0].cpu(), nats
+            levels = rate.level[0].cpu(), rate.noise.log_snr[0].cpu(), nats
     return Scores(
         rows([piece.reconstruction for piece in pieces]),
-        {n: rows([piece.rates[n].total for piece in pieces]) for n in first.rates},
+        {
+            level.name: rows([piece.levels()[i].nats for piece in pieces])
+            for i, level in enumerate(first.levels())
+        },
         units,
         levels,
-        draws is None or all(rate.log_snr is None for rate in first.rates.values()),
+        first.stamp is not Stamp.ESTIMATE,
         first.measure,
     )

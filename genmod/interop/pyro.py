@@ -1,6 +1,6 @@
 r"""A model as a Pyro pair: the program ``p(x, z)`` and its guide ``q(z | x)``.
 
-The program walks :meth:`genmod.prior.Prior.descent`, the guide :meth:`genmod.prior.Prior.levels`:
+The program walks :meth:`genmod.prior.Prior.generate`, the guide :meth:`genmod.prior.Prior.infer`:
 the same paths that the bound and importance weights walk. So path by path
 
 .. math:: \log p(x, z) - \log q(z | x) = \text{our sampled bound at the same } z
@@ -114,12 +114,12 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     def generate(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            state = walk(model.prior.descent(len(x), context), lambda step: sites.latent(*step))
+            state = walk(model.prior.generate(len(x), context), lambda step: sites.latent(*step))
             return sites.data(model.decoder(state, context), x)
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            return walk(model.prior.levels(model.encoder(x, context), context), sites.answer)
+            return walk(model.prior.infer(model.posterior(x, context), context), sites.answer)
 
     return PyroPair(generate, infer)
 

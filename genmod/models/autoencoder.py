@@ -5,9 +5,10 @@ from __future__ import annotations
 from genmod.decoders import Decoder
 from genmod.encoders import DiracEncoder, Encoder
 from genmod.model import LatentModel
-from genmod.models.build import as_shape, default_decoder, event_shape, resolve_networks
+from genmod.models.build import as_shape, data_spec, default_decoder, resolve_networks
 from genmod.nn import Networks
 from genmod.priors import FlatPrior
+from genmod.spec import DataSpec, SpecLike
 from genmod.types import Shape
 
 
@@ -18,10 +19,10 @@ class Autoencoder(LatentModel):
     how codes are distributed. Decode noise of your own with ``decode(z)`` to see why that matters.
 
     Args:
-        shape: the event shape of ``x``.
-        bins: how many levels integer data have; ``None`` for real data.
+        spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
+        bins: beside a shape, how many values integer data have; ``None`` for real data.
         latents: how many numbers a code has, or a code's shape, ``(channels, *space)``.
-        width, depth, dropout: of the customary networks: perceptrons, or convolutions for images of
+        width, depth, dropout: of the default networks: MLPs, or convolutional networks for images of
             at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
         encoder, decoder: parts of your own; an encoder of your own needs its code's ``latents`` said.
@@ -37,7 +38,7 @@ class Autoencoder(LatentModel):
 
     def __init__(
         self,
-        shape: Shape | int | None = None,
+        spec: SpecLike | None = None,
         bins: int | None = None,
         *,
         latents: int | Shape = 32,
@@ -49,12 +50,13 @@ class Autoencoder(LatentModel):
         decoder: Decoder | None = None,
     ) -> None:
         code = as_shape(latents)
+        data = None if spec is None else DataSpec.of(spec, bins)
         if encoder is None:
-            event = event_shape(shape, "encoder")
-            kind = resolve_networks(networks, event, width, depth, dropout)
-            encoder = DiracEncoder(kind.between(event, code), code, bins)
+            data = data_spec(data, None, "encoder")
+            kind = resolve_networks(networks, data.shape, width, depth, dropout)
+            encoder = DiracEncoder(kind.between(data.shape, code), code, data)
         if decoder is None:
-            event = event_shape(shape, "decoder")
-            kind = resolve_networks(networks, event, width, depth, dropout)
-            decoder = default_decoder(kind, code, event, bins)
+            data = data_spec(data, None, "decoder")
+            kind = resolve_networks(networks, data.shape, width, depth, dropout)
+            decoder = default_decoder(kind, code, data)
         super().__init__(encoder, decoder, FlatPrior(code))

@@ -1,45 +1,40 @@
-"""What the one-line constructors share: settings checked, networks of the customary kind."""
+"""What the one-line constructors share: settings checked, networks of the default kind."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
 from genmod.nn import Condition, Conditional, ConvNets, MLPs, Networks, default_networks
-from genmod.shapes import size
+from genmod.spec import DataSpec, SpecLike
 from genmod.types import Shape
 
 
-def event_shape(shape: Shape | int | None, part: str) -> Shape:
-    """The shape as a tuple, required where a part has to be built from it.
+def data_spec(spec: SpecLike | None, bins: int | None, part: str) -> DataSpec:
+    """The description of the data, required where a part has to be built from it.
 
     Raises:
-        ValueError: no shape, or one with an empty dimension.
+        ValueError: none, or a shape with an empty dimension.
     """
-    if shape is None:
+    if spec is None:
         raise ValueError(
-            f"got no shape and no {part}; expected one of them; pass shape=(1, 8, 8), or like, "
-            f"or a {part} of your own"
+            f"got no description of the data and no {part}; expected one of them; pass a data set, a "
+            f"shape such as (1, 8, 8) with bins= for integers, or a {part} of your own"
         )
-    return as_shape(shape)
+    return DataSpec.of(spec, bins)
 
 
 def as_shape(shape: Sequence[int] | int) -> Shape:
-    """A shape as a tuple; one number is a vector's.
+    """The shape of a latent as a tuple; one number is the length of a vector.
 
     Raises:
         ValueError: an empty shape, or one with an empty dimension.
     """
-    found = (shape,) if isinstance(shape, int) else tuple(shape)
-    require(
-        len(found) > 0 and all(side >= 1 for side in found),
-        f"shape={shape}",
-        "an event shape of positive sides",
-        "leave the batch dimension out: (1, 28, 28) for gray images, (d,) for vectors",
-    )
-    return found
+    return DataSpec.of(shape).shape
 
 
 def resolve_networks(
@@ -50,9 +45,9 @@ def resolve_networks(
     dropout: float,
     condition: Condition | None = None,
 ) -> Networks:
-    """The networks asked for, or the customary kind for a shape with the settings asked for.
+    """The networks asked for, or the default kind for a shape with the settings asked for.
 
-    Where there is a condition, each of them is told it.
+    Where there is a condition, each of them is conditioned on it.
 
     Raises:
         ValueError: both.
@@ -78,7 +73,7 @@ def resolve_networks(
 
 
 def unconditional(condition: Condition | None, *parts: object | None) -> None:
-    """Refuse a condition where no network is left to be told it: each part is the user's own.
+    """Refuse a condition where every network is the user's own.
 
     Raises:
         ValueError: a condition, and all of the parts.
@@ -87,7 +82,7 @@ def unconditional(condition: Condition | None, *parts: object | None) -> None:
         condition is None or any(part is None for part in parts),
         f"condition={condition} beside parts of your own",
         "one or the other",
-        "tell the networks of your parts: UNet(shape, context=Labels(10)), or like",
+        "build the networks of your parts with it: UNet(shape, context=Labels(10)), or like",
     )
 
 
@@ -96,10 +91,10 @@ def multiply_channels(shape: Shape, count: int) -> Shape:
     return (count * shape[0], *shape[1:])
 
 
-def default_decoder(networks: Networks, code: Shape, shape: Shape, bins: int | None) -> Decoder:
-    """The customary likelihood for this kind of data, on these networks."""
-    return likelihood(
-        lambda outputs: networks.between(code, multiply_channels(shape, outputs // size(shape))),
-        shape,
-        bins,
-    )
+def default_decoder(networks: Networks, code: Shape, spec: DataSpec) -> Decoder:
+    """The default likelihood for this kind of data, on these networks."""
+
+    def network(outputs: int) -> nn.Module:
+        return networks.between(code, multiply_channels(spec.shape, outputs // spec.size))
+
+    return likelihood(network, spec)

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
-from genmod.model import LatentModel
-from genmod.models.build import event_shape, resolve_networks, unconditional
-from genmod.models.sampling import Sampling
+from genmod.models.build import data_spec, resolve_networks, unconditional
+from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
-from genmod.samplers import Sampler, State, TimeGrid
+from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.spec import Bins
-from genmod.types import Shape
+from genmod.spec import DataSpec, SpecLike
+from genmod.types import Batch, LatentTensors
 
 
-class Diffusion(LatentModel):
+class Diffusion(DiffusionBased):
     """``T`` latents of the data's own shape, or a continuum of them, each a noisier ``x``.
 
     Args:
-        shape: the event shape of ``x``.
-        bins: how many levels integer data have; ``None`` for real data (of spread near one).
-        denoiser: a :class:`~genmod.denoisers.Denoiser`, or any network ``net(z, log_snr)``, read as a
-            velocity. By default a perceptron, or a U-Net.
+        spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
+        bins: beside a shape, how many values integer data have; ``None`` for real data (of spread near
+            one).
+        denoiser: a :class:`~genmod.denoisers.Denoiser`, or any network ``net(z, log_snr)``, whose output
+            is taken for the velocity. By default an MLP, or a U-Net.
         schedule: the noise schedule; log-SNR linear in time by default.
-        steps: ``T``, the number of latents as the lecture counts them; ``None`` is continuous time.
+        steps: ``T``, the number of latents; ``None`` is continuous time.
         variance: the reverse variance; the posterior's own by default. A learned one gives the network
             twice as many outputs.
         decoder: ``p(x | z_0)``; by default the denoiser's own last step with a learned scale.
-        width, depth, dropout: of the customary network: a perceptron, or a U-Net for images of at least
-            16 pixels a side.
+        width, depth, dropout: of the default network: an MLP, or a U-Net for images of at least 16 pixels a
+            side.
         networks: another kind of networks, with settings of their own.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` that the network sees beside
             ``z``.
-        condition: what the network is told beside ``z``, ``Labels(10)`` for example: the bound is then
-            on ``log p(x | context)``, and each method wants its ``context``.
+        condition: what the network is conditioned on, ``Labels(10)`` for example. The bound is then on
+            ``log p(x | context)``, and each method needs its ``context``.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020); Kingma, Salimans,
     Poole, Ho, "Variational Diffusion Models" (2021).
@@ -49,18 +49,18 @@ class Diffusion(LatentModel):
     >>> import torch
     >>> model = Diffusion((1, 8, 8), bins=17)
     >>> x = torch.zeros(2, 1, 8, 8, dtype=torch.long)
-    >>> sorted(model.elbo(x, draws=4).rates)
+    >>> sorted(model.elbo(x, timesteps=4).rates)
     ['prior', 'steps']
 
     >>> from genmod.nn import Labels
-    >>> told = Diffusion((1, 8, 8), bins=17, condition=Labels(10), steps=4)
-    >>> told.sample(2, context=torch.tensor([3, 7])).shape
+    >>> conditional = Diffusion((1, 8, 8), bins=17, condition=Labels(10), steps=4)
+    >>> conditional.sample(2, context=torch.tensor([3, 7])).shape
     torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
         self,
-        shape: Shape | int | None = None,
+        spec: SpecLike | None = None,
         bins: int | None = None,
         *,
         denoiser: Denoiser | nn.Module | None = None,
@@ -75,73 +75,63 @@ class Diffusion(LatentModel):
         fourier: tuple[int, ...] = (),
         condition: Condition | None = None,
     ) -> None:
-        if shape is None and decoder is not None:
-            shape = decoder.shape
-        event = event_shape(shape, "decoder")
+        if spec is None and decoder is not None:
+            spec = decoder.spec
+        data = data_spec(spec, bins, "decoder")
         schedule = schedule or LinearLogSNR()
         learned = variance is not None and variance.learned
         unconditional(condition, denoiser)
         if denoiser is None:
-            kind = resolve_networks(networks, event, width, depth, dropout, condition)
-            denoiser = kind.denoiser(event, fourier, 2 * event[0] if learned else None)
+            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            channels = 2 * data.shape[0] if learned else None
+            denoiser = kind.denoiser(data.shape, fourier, channels)
         if not isinstance(denoiser, Denoiser):
             denoiser = Learned(denoiser, interpolation=learned)
         if decoder is None:
-            decoder = LastStepDecoder(denoiser, schedule, _last_step(event, bins, schedule))
+            decoder = LastStepDecoder(denoiser, schedule, _last_step(data, schedule))
         _check_start(decoder, schedule)
-        prior = DiffusionPrior(denoiser, schedule, event, steps, variance)
-        super().__init__(NoisingEncoder(schedule, bins), decoder, prior)
+        prior = DiffusionPrior(denoiser, schedule, data.shape, steps, variance)
+        super().__init__(NoisingEncoder(schedule, data), decoder, prior)
+
+    @property
+    def diffusion(self) -> DiffusionPrior:
+        """The prior."""
+        assert isinstance(self.prior, DiffusionPrior)
+        return self.prior
+
+    def draw_from(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """A draw of ``x`` for each ``z_0``."""
+        return self.draw(state, context)
 
     @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        *,
-        sampler: Sampler | None = None,
-        steps: int | None = None,
-        grid: TimeGrid | None = None,
-        seeds: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Tensor:
-        """``n`` draws of ``x``: the last latent by a sampler, then data from the decoder.
+    def encode(self, x: Batch, context: Tensor | None = None) -> LatentTensors:
+        """The noise that the probability flow maps ``x`` to (from the mean of ``z_0``)."""
+        q, times = self.diffusion.noising(self.posterior(x, context)), self._flow_times().flip(0)
+        return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
-        Args:
-            n: how many.
-            context: what the denoiser is told beside the state.
-            sampler: any of :mod:`genmod.samplers`, ``DPMSolver(order=2)`` say; the chain by default.
-            steps: how many steps it takes; as many as the chain by default.
-            grid: where they lie: even in time by default.
-            seeds: one a sample, whose noise then depends on nothing else: ``sample(1, seeds=[7])``
-                draws one of a batch again.
-            progress: whether a bar is shown.
+    @torch.no_grad()
+    def decode(self, z: LatentTensors, context: Tensor | None = None) -> Distribution:
+        """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
+        assert isinstance(z, Tensor)
+        return self._likelihood(self._flow().run(z, self._flow_times(), context), context)
 
-        >>> from genmod.samplers import DDIM
-        >>> model = Diffusion((1, 8, 8), bins=17, width=16)
-        >>> model.sample(2, sampler=DDIM(eta=0.5), steps=4, seeds=[0, 7]).shape
-        torch.Size([2, 1, 8, 8])
-        """
-        way = Sampling(sampler, steps, grid, seeds, progress)
-        state = way.draw(self.prior, n, context)
-        with way.noise:
-            return self.decoder(state, context).sample()
+    @torch.no_grad()
+    def reconstruct(self, x: Batch, context: Tensor | None = None) -> Tensor:
+        """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
+        prior = self.diffusion
+        q, times = prior.noising(self.posterior(x, context)), prior.times()
+        below = times[: max(1, (len(times) + 1) // 2)].flip(0)
+        z = q.at(below[0].expand(q.rows)).sample()
+        chain = Ancestral(prior.denoiser, prior.schedule, prior.variance)
+        return self._likelihood(chain.run(z, below, context), context).mean
 
-    def states(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        *,
-        sampler: Sampler | None = None,
-        steps: int | None = None,
-        grid: TimeGrid | None = None,
-        seeds: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Iterator[State]:
-        """Where ``n`` draws are after each step, and what the denoiser takes them for.
+    def _flow(self) -> Heun:
+        return Heun(self.diffusion.denoiser, self.diffusion.schedule)
 
-        The same path as :meth:`sample`'s, whose decoder takes the last ``z``.
-        """
-        return Sampling(sampler, steps, grid, seeds, progress).states(self.prior, n, context)
+    def _flow_times(self) -> Tensor:
+        """Even in log-SNR: where a schedule's ends are steep, Heun's method goes astray in even times."""
+        prior = self.diffusion
+        return UniformLogSNR().times(prior.schedule, prior.resolution, prior.times().device)
 
 
 def _check_start(decoder: Decoder, schedule: Schedule) -> None:
@@ -158,11 +148,9 @@ def _check_start(decoder: Decoder, schedule: Schedule) -> None:
     )
 
 
-def _last_step(event: Shape, bins: int | None, schedule: Schedule) -> Decoder:
+def _last_step(data: DataSpec, schedule: Schedule) -> Decoder:
     """Probability around the denoised state, of the spread that is left at the clean end."""
     noise = math.exp(-schedule.log_snr_range()[0] / 2)
-    if bins is None:
-        return GaussianDecoder(Identity(), event, GlobalScale(noise))
-    return likelihood(
-        lambda _: Identity(), event, bins, GlobalScale(max(noise, Bins(bins).width / 8))
-    )
+    if not data.is_integer:
+        return GaussianDecoder(Identity(), data, GlobalScale(noise))
+    return likelihood(lambda _: Identity(), data, scale=GlobalScale(max(noise, data.width / 8)))

@@ -9,44 +9,44 @@ import torch
 from torch import Tensor, nn
 
 from genmod import decoders, encoders
-from genmod.checks import require
+from genmod.checks import choice, require
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
-from genmod.models.build import default_decoder, event_shape, resolve_networks
+from genmod.models.build import data_spec, default_decoder, resolve_networks
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
-from genmod.types import Shape
+from genmod.spec import DataSpec, SpecLike
 
 
 class Inference(Enum):
     """The order in which the posterior draws the latents."""
 
-    BOTTOM_UP = "q(z1 | x) q(z2 | z1) ..."
-    """As in the lecture, by nesting: each level's cost is a sampled log-ratio."""
-    TOP_DOWN = "q(zL | x) ... q(z1 | z2.., x)"
-    """In the prior's own order, by alignment: each level has a KL in closed form."""
+    BOTTOM_UP = "bottom-up"
+    """``q(z1 | x) q(z2 | z1) ...``, by nesting: the cost of each level is a sampled log-ratio."""
+    TOP_DOWN = "top-down"
+    """``q(zL | x) ... q(z1 | z2.., x)``, by alignment: each level has a KL in closed form."""
 
 
 class HVAE(LatentModel):
     r"""A hierarchical VAE of any number of levels, ``z1`` next to the data.
 
     Args:
-        shape: the event shape of ``x``.
-        bins: how many levels integer data have; ``None`` for real data.
+        spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
+        bins: beside a shape, how many values integer data have; ``None`` for real data.
         latents: how many dimensions each latent has, from ``z1`` up.
-        inference: the order of the posterior.
-        width, depth, dropout: of the customary networks: perceptrons, or convolutions next to images
+        inference: the order of the posterior, ``"bottom-up"`` or ``"top-down"``.
+        width, depth, dropout: of the default networks: MLPs, or convolutional networks next to images
             of at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
-        condition: what every network is told beside its input, ``Labels(10)`` for example: the bound is
-            then on ``log p(x | context)``, and each method wants its ``context``.
+        condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
+            ``log p(x | context)``, and each method needs its ``context``.
         decoder: a decoder of your own. What it is given has ``latents[0]`` numbers (``z1``) bottom-up,
             and ``networks.features`` numbers (the state below all latents) top-down.
 
     For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
-    :class:`~genmod.priors.NestedPrior` prior (bottom-up), or ``LatentModel(encoders.TopDownEncoder(...), decoder,
-    priors.TopDownPrior(...))``.
+    :class:`~genmod.priors.NestedPrior` prior (bottom-up), or ``LatentModel(
+    encoders.TopDownEncoder(...), decoder, priors.TopDownPrior(...))``.
 
     Reference: bottom-up, Rezende et al. (2014), section 2; Luo, "Understanding Diffusion Models"
     (2022), eqs. 20-23. Top-down: Sonderby et al., "Ladder Variational Autoencoders" (2016).
@@ -57,11 +57,11 @@ class HVAE(LatentModel):
 
     def __init__(
         self,
-        shape: Shape | int | None = None,
+        spec: SpecLike | None = None,
         bins: int | None = None,
         *,
         latents: Sequence[int] = (32, 16, 8),
-        inference: Inference = Inference.BOTTOM_UP,
+        inference: Inference | str = Inference.BOTTOM_UP,
         width: int | None = None,
         depth: int | None = None,
         dropout: float = 0.0,
@@ -69,7 +69,7 @@ class HVAE(LatentModel):
         condition: Condition | None = None,
         decoder: Decoder | None = None,
     ) -> None:
-        event = event_shape(shape, "parts")
+        data = data_spec(spec, bins, "parts")
         sizes = tuple(latents)
         require(
             len(sizes) >= 1 and all(size >= 1 for size in sizes),
@@ -78,10 +78,11 @@ class HVAE(LatentModel):
             "pass latents=(32, 16, 8) for three levels",
         )
 
-        kind = resolve_networks(networks, event, width, depth, dropout, condition)
-        build = _bottom_up if inference is Inference.BOTTOM_UP else _top_down
-        encoder, prior, handed = build(event, bins, sizes, kind)
-        decoder = decoder or default_decoder(kind, (handed,), event, bins)
+        kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+        order = choice(Inference, inference, "inference")
+        build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
+        encoder, prior, handed = build(data, sizes, kind)
+        decoder = decoder or default_decoder(kind, (handed,), data)
         super().__init__(encoder, decoder, prior)
 
 
@@ -89,9 +90,7 @@ _Parts = tuple[encoders.Encoder, Prior, int]
 """The encoder, the prior, and how many numbers the state has that the decoder gets."""
 
 
-def _bottom_up(
-    event: Shape, bins: int | None, sizes: tuple[int, ...], networks: Networks
-) -> _Parts:
+def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
     prior: Prior = NormalPrior((sizes[-1],), name=f"z{len(sizes)}")
     for number in range(len(sizes) - 1, 0, -1):
@@ -104,15 +103,17 @@ def _bottom_up(
             prior,
         )
         prior = NestedPrior(inner, name=f"z{number}")
-    encoder = encoders.GaussianEncoder(networks.between(event, (2 * sizes[0],)), (sizes[0],), bins)
+    encoder = encoders.GaussianEncoder(
+        networks.between(data.shape, (2 * sizes[0],)), (sizes[0],), data
+    )
     return encoder, prior, sizes[0]
 
 
-def _top_down(event: Shape, bins: int | None, sizes: tuple[int, ...], networks: Networks) -> _Parts:
+def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
     width, down = networks.features, sizes[::-1]
     stages = [
-        networks.between(event if number == 0 else (width,), (width,))
+        networks.between(data.shape if number == 0 else (width,), (width,))
         for number in range(len(sizes))
     ]
     heads = [
@@ -128,7 +129,7 @@ def _top_down(event: Shape, bins: int | None, sizes: tuple[int, ...], networks: 
         for here in down
     ]
     initial = nn.Parameter(torch.zeros(width))
-    return encoders.TopDownEncoder(stages, heads, bins), TopDownPrior(blocks, initial), width
+    return encoders.TopDownEncoder(stages, heads, data), TopDownPrior(blocks, initial), width
 
 
 class Merge(nn.Module):

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import repeat
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from genmod.checks import check_shape, require
+from genmod import random
+from genmod.checks import require
+from genmod.chunks import rows_per_chunk
+from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import unconditional
 from genmod.models.diffusion import Diffusion
-from genmod.models.sampling import Sampling
+from genmod.models.replace import find_diffusion
+from genmod.models.sampling import DiffusionBased
 from genmod.models.vae import VAE
-from genmod.nn import Condition, ConvNets, Ignored, Networks
+from genmod.nn import Condition, ConvNets, Ignored, Networks, evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
-from genmod.samplers import Sampler, State, TimeGrid
+from genmod.spec import SpecLike
 from genmod.types import Shape
 
-_ROWS = 1024
-"""Rows encoded together when latents are measured: images of a whole data set do not fit memory."""
 
-
-class LatentDiffusion(LatentModel):
+class LatentDiffusion(DiffusionBased):
     r"""``p(x, z) = p(x | z) p(z)`` with a diffusion for ``p(z)``, priced as one bound:
 
     .. math:: \log p(x) \ge \mathbb{E}[\log p(x|z) - \log q(z|x) + \mathrm{ELBO}_{\text{diffusion}}(z)]
@@ -34,8 +36,8 @@ class LatentDiffusion(LatentModel):
     jointly, on the plain bound.
 
     Args:
-        shape: the event shape of ``x``.
-        bins: how many levels integer data have; ``None`` for real data.
+        spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
+        bins: beside a shape, how many values integer data have; ``None`` for real data.
         latents: how many dimensions ``z`` has, or its shape, ``(channels, *space)``: then the
             diffusion over it is convolutional, too.
         width, depth, dropout, networks: of the VAE, see :class:`~genmod.models.VAE`.
@@ -54,7 +56,7 @@ class LatentDiffusion(LatentModel):
 
     def __init__(
         self,
-        shape: Shape | int | None = None,
+        spec: SpecLike | None = None,
         bins: int | None = None,
         *,
         latents: int | Shape = 32,
@@ -68,7 +70,7 @@ class LatentDiffusion(LatentModel):
     ) -> None:
         unconditional(condition, diffusion)
         vae = vae or VAE(
-            shape,
+            spec,
             bins,
             latents=latents,
             width=width,
@@ -82,7 +84,8 @@ class LatentDiffusion(LatentModel):
                 f"got a VAE with a {type(vae.encoder).__name__} encoder; expected a Gaussian one "
                 "over one latent; pass VAE(...), not a hierarchy or a diffusion"
             )
-        code = vae.encoder.shape
+        code = vae.encoder.latent_shape
+        assert code is not None
         if diffusion is None:
             kind = ConvNets() if len(code) > 1 else None
             diffusion = Diffusion(code, networks=kind, condition=condition)
@@ -100,87 +103,47 @@ class LatentDiffusion(LatentModel):
         assert isinstance(self.prior, NestedPrior)
         return self.prior
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        *,
-        sampler: Sampler | None = None,
-        steps: int | None = None,
-        grid: TimeGrid | None = None,
-        seeds: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Tensor:
-        """``n`` draws of ``x``: the inner diffusion's latents by a sampler, then ``z``, then ``x``.
+    @property
+    def diffusion(self) -> DiffusionPrior:
+        """The prior of the diffusion over the latent."""
+        return find_diffusion(self)
 
-        Args:
-            n: how many.
-            context: what the parts are told beside their input.
-            sampler: how the inner diffusion is walked, as in :meth:`genmod.models.Diffusion.sample`.
-            steps: how many steps it takes.
-            grid: where they lie.
-            seeds: one a sample.
-            progress: whether a bar is shown.
-        """
-        way = Sampling(sampler, steps, grid, seeds, progress)
-        state = way.draw(self.nested.model.prior, n, context)
-        with way.noise:
-            z = self.nested.law(state, context).sample()
-            return self.decoder(z, context).sample()
-
-    def states(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        *,
-        sampler: Sampler | None = None,
-        steps: int | None = None,
-        grid: TimeGrid | None = None,
-        seeds: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Iterator[State]:
-        """Where the latents of ``n`` draws are after each step, and what the denoiser takes them for.
-
-        The same path as :meth:`sample`'s, in the inner diffusion's units, ``(z - shift) / scale``: for
-        the image that a state is taken for, ``decode(nested.outside(state.x_hat), context)``.
-
-        Each argument is :meth:`sample`'s.
-
-        Raises:
-            ValueError: at once: settings out of range, or a context that the model cannot hear.
-        """
-        way = Sampling(sampler, steps, grid, seeds, progress)
-        return way.states(self.nested.model.prior, n, context)
+    def draw_from(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """A draw of ``x`` for each ``z_0`` of the diffusion: first the latent, then the data."""
+        z = random.draw(self.nested.law(state, context), gradients=False)
+        return self.draw(z, context)
 
     def first_stage(self) -> LatentModel:
         """The same encoder and decoder under a standard normal prior."""
-        assert isinstance(self.encoder, GaussianEncoder)
-        return LatentModel(self.encoder, self.decoder, NormalPrior(self.encoder.shape))
+        assert self.encoder.latent_shape is not None
+        return LatentModel(self.encoder, self.decoder, NormalPrior(self.encoder.latent_shape))
 
     @torch.no_grad()
     def freeze(self, x: Tensor, context: Tensor | None = None) -> LatentDiffusion:
         """End the first stage: the encoder and decoder stay as they are from now on.
 
-        The diffusion is told to see latents with the mean and spread that ``q`` gives them over ``x``.
+        The diffusion then sees latents with the mean and spread that ``q`` gives them over ``x``, measured
+        in evaluation mode on the model's device.
 
         Args:
             x: data, enough of them to measure a spread.
-            context: what the encoder is told beside the data.
+            context: what the encoder is conditioned on.
         """
-        check_shape(x, self.decoder.shape)
-        assert isinstance(self.encoder, GaussianEncoder)
-        told = repeat(None) if context is None else context.split(_ROWS)
+        self.spec.check(x)
+        device, chunk = self.device, rows_per_chunk(self.spec.shape, self.device)
+        parts = repeat(None) if context is None else context.split(chunk)
         means, variances = [], []
-        for rows, seen in zip(x.split(_ROWS), told, strict=False):
-            q = self.encoder(rows, seen)
-            means.append(q.mean)
-            variances.append(q.variance)
+        with evaluation_mode(self):
+            for rows, part in zip(x.split(chunk), parts, strict=False):
+                q = self.posterior(rows.to(device), None if part is None else part.to(device))
+                assert isinstance(q, Distribution)
+                means.append(q.mean)
+                variances.append(q.variance)
         mean = torch.cat(means)
         total = mean.var(0, correction=0) + torch.cat(variances).mean(0)
         self.nested.standardize(mean.mean(0), total.sqrt())
-        for part in self.fixed():
-            part.requires_grad_(False)
+        for fixed in self.fixed():
+            fixed.requires_grad_(False)
         return self
 
     def fixed(self) -> Iterator[nn.Module]:

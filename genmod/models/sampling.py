@@ -1,32 +1,121 @@
-"""How a model's samples are drawn: by which sampler, in which steps, from which seeds."""
+"""How the samples of a diffusion are drawn: by which sampler, in which steps, from which seeds."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
+from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
-from genmod.prior import Prior, sample_rows
-from genmod.samplers import Sampler, State, TimeGrid, UniformTime
+from genmod.model import LatentModel
+from genmod.models.replace import with_denoiser
+from genmod.prior import sample_rows
+from genmod.samplers import Ancestral, Sampler, State, TimeGrid, UniformTime
+
+Self = TypeVar("Self", bound="DiffusionBased")
+
+
+class DiffusionBased(LatentModel, ABC):
+    """A model whose latents are drawn by a diffusion, and so by any sampler in any number of steps."""
+
+    @property
+    @abstractmethod
+    def diffusion(self) -> DiffusionPrior:
+        """The prior of the diffusion."""
+
+    @abstractmethod
+    def draw_from(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """A draw of ``x`` for each state ``z_0`` of the diffusion."""
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        grid: TimeGrid | None = None,
+        guidance_scale: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """``n`` draws of ``x``: the last latent of the diffusion by a sampler, then data from the decoder.
+
+        Args:
+            n: how many.
+            context: what the model is conditioned on, ``(n, ...)``.
+            sampler: any of :mod:`genmod.samplers`, ``DPMSolver(order=2)`` for example; ancestral
+                sampling by default.
+            steps: how many steps it takes; as many as the chain by default.
+            grid: where they lie: even in time by default.
+            guidance_scale: of classifier-free guidance; 1 is none (:class:`~genmod.denoisers.Guided`).
+            seeds: one a sample. The noise of a sample then depends on its seed alone:
+                ``sample(1, seeds=[7])`` draws one of a batch again.
+            progress: whether a bar is shown.
+
+        >>> from genmod.models import Diffusion
+        >>> from genmod.samplers import DDIM
+        >>> model = Diffusion((1, 8, 8), bins=17, width=16)
+        >>> model.sample(2, sampler=DDIM(eta=0.5), steps=4, seeds=[0, 7]).shape
+        torch.Size([2, 1, 8, 8])
+        """
+        model = self.guided(guidance_scale)
+        way = Sampling(sampler, steps, grid, seeds, progress)
+        state = way.draw(model.diffusion, n, context)
+        with way.noise:
+            return model.draw_from(state, context)
+
+    def states(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        grid: TimeGrid | None = None,
+        guidance_scale: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Iterator[State]:
+        """The states of ``n`` draws after each step, and the estimate ``x_hat`` at each.
+
+        The same path as :meth:`sample`'s, whose decoder takes the last ``z``. The states are the
+        diffusion's own: of a latent diffusion, its latents. Each argument is :meth:`sample`'s.
+
+        Raises:
+            ValueError: at once: settings out of range, or a context that the model cannot take.
+        """
+        model = self.guided(guidance_scale)
+        way = Sampling(sampler, steps, grid, seeds, progress)
+        return way.states(model.diffusion, n, context)
+
+    def guided(self: Self, scale: float) -> Self:
+        """The same model under classifier-free guidance; itself at a scale of 1."""
+        if scale == 1:
+            return self
+        return with_denoiser(self, lambda denoiser: Guided(denoiser, scale))
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """A way to walk a diffusion's latents from noise to ``z_0``.
+    """A way from noise to ``z_0``.
 
     Args:
-        sampler: any of :mod:`genmod.samplers`; the chain itself by default. What it is not bound to
+        sampler: any of :mod:`genmod.samplers`; ancestral sampling by default. What it is not bound to
             (usually anything) is the model's own.
         steps: how many steps it takes; by default as many as the chain has.
         grid: where they lie; :class:`~genmod.samplers.UniformTime` by default, as in the chain.
-        seeds: one a sample; a sample's noise is then its seed's alone.
+        seeds: one a sample; a sample's noise then depends on its seed alone.
         progress: whether a bar is shown.
     """
 
@@ -48,7 +137,7 @@ class Sampling:
         """Whether nothing but seeds was asked for: the prior's own way will do."""
         return self.sampler is self.steps is self.grid is None and not self.progress
 
-    def draw(self, prior: Prior, n: int, context: Tensor | None) -> Tensor:
+    def draw(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Tensor:
         """The state that ``n`` draws hand to the decoder.
 
         Raises:
@@ -65,27 +154,22 @@ class Sampling:
             )
         return last[0].z
 
-    def states(self, prior: Prior, n: int, context: Tensor | None) -> Iterator[State]:
+    def states(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Iterator[State]:
         """Where ``n`` draws are after each step.
 
         Raises:
-            ValueError: the prior is no diffusion; a sampler bound to another schedule.
+            ValueError: a sampler bound to another schedule; fewer than one sample.
         """
-        if not isinstance(prior, DiffusionPrior):
-            raise ValueError(
-                f"got a {type(prior).__name__} prior with a sampler, steps or a grid; expected a "
-                "diffusion; sample it as it is, sample(n)"
-            )
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
-        sampler = (self.sampler or prior.chain).complete(prior.denoiser, prior.schedule)
-        return self._states(prior, sampler, n, context)
+        sampler = self.sampler or Ancestral(variance=prior.variance)
+        return self._states(prior, sampler.complete(prior.denoiser, prior.schedule), n, context)
 
     def _states(
         self, prior: DiffusionPrior, sampler: Sampler, n: int, context: Tensor | None
     ) -> Iterator[State]:
         times = self._times(prior)
         with self.noise, torch.no_grad():
-            _, law = next(prior.descent(n, context))
+            _, law = next(prior.generate(n, context))
             states = sampler.states(sample_rows(law, n), times, context)
         steps: Iterable[int] = range(len(times) - 1)
         if self.progress:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from genmod.checks import require
+from torch.distributions import Distribution
+
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder, GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     as_shape,
+    data_spec,
     default_decoder,
-    event_shape,
     multiply_channels,
     resolve_networks,
     unconditional,
 )
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
-from genmod.priors import NestedPrior, NormalPrior
+from genmod.priors import DistributionPrior, NestedPrior, NormalPrior
+from genmod.spec import DataSpec, SpecLike
 from genmod.types import Shape
 
 
@@ -24,17 +26,18 @@ class VAE(LatentModel):
     r"""``p(x, z) = p(x | z) N(z; 0, I)`` with ``q(z | x) = N(mean(x), std(x)^2)``.
 
     Args:
-        shape: the event shape of ``x``.
-        bins: how many levels integer data have; ``None`` for real data.
+        spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
+        bins: beside a shape, how many values integer data have; ``None`` for real data.
         latents: how many dimensions ``z`` has, or its shape, ``(channels, *space)``.
-        width, depth, dropout: of the customary networks: perceptrons, or convolutions for images of
+        width, depth, dropout: of the default networks: MLPs, or convolutional networks for images of
             at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
-        condition: what encoder and decoder are told beside the data, ``Labels(10)`` for example: the
-            bound is then on ``log p(x | context)``, and each method wants its ``context``. The prior
-            is told only if it listens itself, as a conditional diffusion does.
-        encoder, decoder, prior: parts of your own. A prior may be another model with a bound on real
-            vectors, ``VAE(..., prior=Diffusion((32,)))``: it is nested.
+        condition: what encoder and decoder are conditioned on, ``Labels(10)`` for example. The bound is
+            then on ``log p(x | context)``, and each method needs its ``context``. The prior uses it only
+            if it is conditional itself, as a conditional diffusion is.
+        encoder, decoder: parts of your own.
+        prior: a prior of your own; any torch distribution over the latent; or another model with a bound
+            on real vectors, ``VAE(..., prior=Diffusion((32,)))``, which is nested.
 
     Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014); Rezende, Mohamed, Wierstra,
     "Stochastic Backpropagation and Approximate Inference in Deep Generative Models" (2014).
@@ -46,7 +49,7 @@ class VAE(LatentModel):
 
     def __init__(
         self,
-        shape: Shape | int | None = None,
+        spec: SpecLike | None = None,
         bins: int | None = None,
         *,
         latents: int | Shape = 32,
@@ -57,26 +60,22 @@ class VAE(LatentModel):
         condition: Condition | None = None,
         encoder: Encoder | None = None,
         decoder: Decoder | None = None,
-        prior: Prior | LatentModel | None = None,
+        prior: Prior | LatentModel | Distribution | None = None,
     ) -> None:
         code = as_shape(latents)
+        data = None if spec is None else DataSpec.of(spec, bins)
         unconditional(condition, encoder, decoder)
         if encoder is None:
-            event = event_shape(shape, "encoder")
-            kind = resolve_networks(networks, event, width, depth, dropout, condition)
-            encoder = GaussianEncoder(kind.between(event, multiply_channels(code, 2)), code, bins)
+            data = data_spec(data, None, "encoder")
+            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            network = kind.between(data.shape, multiply_channels(code, 2))
+            encoder = GaussianEncoder(network, code, data)
         if decoder is None:
-            event = event_shape(shape, "decoder")
-            kind = resolve_networks(networks, event, width, depth, dropout, condition)
-            decoder = default_decoder(kind, code, event, bins)
+            data = data_spec(data, None, "decoder")
+            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            decoder = default_decoder(kind, code, data)
         if isinstance(prior, LatentModel):
             prior = NestedPrior(prior)
-        prior = prior or NormalPrior(code)
-        if isinstance(encoder, GaussianEncoder):
-            require(
-                encoder.shape == prior.shape,
-                f"a posterior over latents of shape {encoder.shape}",
-                f"the prior's shape {prior.shape}",
-                "build the encoder and the prior with the same latent shape",
-            )
-        super().__init__(encoder, decoder, prior)
+        if isinstance(prior, Distribution):
+            prior = DistributionPrior(prior)
+        super().__init__(encoder, decoder, prior or NormalPrior(code))

@@ -17,12 +17,15 @@ from genmod.nn.embeddings import NoiseLevelEmbedding as NoiseLevelEmbedding
 from genmod.nn.embeddings import Sinusoidal as Sinusoidal
 from genmod.nn.mlp import MLP as MLP
 from genmod.nn.mlp import DenoisingMLP as DenoisingMLP
+from genmod.nn.modes import evaluation_mode as evaluation_mode
 from genmod.nn.networks import Conditional as Conditional
 from genmod.nn.networks import ConvNets as ConvNets
 from genmod.nn.networks import DiTs as DiTs
 from genmod.nn.networks import MLPs as MLPs
 from genmod.nn.networks import Networks as Networks
 from genmod.nn.networks import default_networks as default_networks
+from genmod.nn.precision import float_dtype as float_dtype
+from genmod.nn.precision import tensors_of as tensors_of
 from genmod.nn.residual import ConvDecoder as ConvDecoder
 from genmod.nn.residual import ConvEncoder as ConvEncoder
 from genmod.nn.residual import ConvNet as ConvNet

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -30,3 +33,14 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
         said: Tensor = layer(z.float() if z.dtype in (torch.bfloat16, torch.float16) else z)
     # Autocast leaves double precision alone, and so does this.
     return said.to(torch.get_autocast_dtype(kind)) if said.dtype is torch.float32 else said
+
+
+def float_dtype(module: nn.Module) -> torch.dtype | None:
+    """The type of a module's first floating point parameter or buffer; ``None`` if it has none."""
+    found = next((t for t in tensors_of(module) if t.is_floating_point()), None)
+    return None if found is None else found.dtype
+
+
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """All parameters, then all buffers."""
+    return itertools.chain(module.parameters(), module.buffers())

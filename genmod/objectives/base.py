@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from genmod.diffusion.timesteps import Timesteps, TimestepSampler
 from genmod.elbo import ELBO, Rate
-from genmod.model import LatentModel
+from genmod.model import LatentModel, Request
+from genmod.prior import AutoTimesteps
 from genmod.types import Batch, PerLevel, PerSample
 
 
@@ -21,13 +22,13 @@ class Objective(nn.Module, ABC):
     """A loss to minimize, from a model's bound.
 
     Args:
-        draws: how many levels of a diffusion each sample visits; ``None`` visits all. Or a way to
+        timesteps: how many levels of a diffusion each sample visits; ``None`` visits all. Or a way to
             choose them (:mod:`genmod.diffusion.timesteps`), which changes the noise of the loss, not its mean.
     """
 
-    def __init__(self, draws: Timesteps = 1) -> None:
+    def __init__(self, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__()
-        self.draws = draws
+        self.timesteps = timesteps
 
     def forward(
         self, model: nn.Module, x: Batch, context: Tensor | None = None
@@ -39,12 +40,12 @@ class Objective(nn.Module, ABC):
             x: data, ``(B, *event)``.
             context: what the model is told beside the data.
         """
-        elbo = model(x, self.draws, context)
+        elbo, _ = model(x, Request(context, timesteps=self.timesteps))
         loss = self.cost(elbo).mean()
-        if self.training and isinstance(self.draws, TimestepSampler):
+        if self.training and isinstance(self.timesteps, TimestepSampler):
             for rate in elbo.rates.values():
-                if rate.share is not None:
-                    self.draws.learn(rate.level, rate.share, self.per_level(rate).detach())
+                if rate.noise is not None:
+                    self.timesteps.update(rate.level, rate.noise.dt, self.per_level(rate).detach())
         return loss, elbo
 
     @abstractmethod
@@ -71,7 +72,9 @@ class Objective(nn.Module, ABC):
 
     def _says(self, *settings: str) -> str:
         """Settings, and how many levels are visited; a way to choose them prints below, as a module."""
-        own = () if isinstance(self.draws, TimestepSampler) else (f"draws={self.draws}",)
+        own = (
+            () if isinstance(self.timesteps, TimestepSampler) else (f"timesteps={self.timesteps}",)
+        )
         return ", ".join((*settings, *own))
 
 

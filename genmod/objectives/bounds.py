@@ -9,6 +9,7 @@ from genmod.checks import require
 from genmod.diffusion.timesteps import Timesteps
 from genmod.elbo import ELBO
 from genmod.objectives.base import Objective
+from genmod.prior import AutoTimesteps
 from genmod.types import Batch, PerSample
 
 
@@ -25,13 +26,13 @@ class Beta(Objective):
 
     Args:
         beta: the weight of every rate, at least 0.
-        draws: how many levels of a diffusion each sample visits.
+        timesteps: how many levels of a diffusion each sample visits.
 
     Reference: Higgins et al., "beta-VAE" (2017), eq. 4.
     """
 
-    def __init__(self, beta: float, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, beta: float, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         require(0 <= beta < float("inf"), f"beta={beta}", "beta >= 0", "1 is the bound")
         self.beta = beta
 
@@ -52,7 +53,7 @@ class WarmUp(Objective):
 
     Args:
         steps: after how many batches of training the rates have their full price.
-        draws: how many levels of a diffusion each sample visits.
+        timesteps: how many levels of a diffusion each sample visits.
 
     Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3; Bowman et al.,
     "Generating sentences from a continuous space" (2016), section 3.1.
@@ -61,8 +62,8 @@ class WarmUp(Objective):
     seen: Tensor
     """How many batches training has shown so far: part of a checkpoint."""
 
-    def __init__(self, steps: int, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, steps: int, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         require(steps >= 1, f"steps={steps}", "steps >= 1", "use Bound for none")
         self.steps = steps
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.elbo import ELBO, Kind, Measure, Rate
+from genmod.elbo import ELBO, Kind, Measure, NoiseLevels, Rate, Stamp
 from genmod.objectives.base import Objective
 from genmod.objectives.hybrid import Hybrid
 from genmod.schedules import Schedule
@@ -143,7 +143,7 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
     >>> from genmod.objectives import Bound, MinSNR
     >>> from genmod.schedules import LinearLogSNR
     >>> print(explain(MinSNR(5.0), LinearLogSNR()))
-    MinSNR(gamma=5.0, draws=1) under LinearLogSNR(log_snr 13.3 .. -5)
+    MinSNR(gamma=5.0, timesteps=AutoTimesteps.TRAINING) under LinearLogSNR(log_snr 13.3 .. -5)
       w(log-SNR)  0.109 at -5.0   0.109 at -0.4   0.00861 at 4.2   8.88e-05 at 8.7   9.15e-07 at 13.3
       w           never rises with the log-SNR
       bounded     the likelihood of noised data (half below a log-SNR of 2.3, 0.00084 % at the clean end)
@@ -191,12 +191,10 @@ def _slopes(
         weight=one,
         level=t[:, None],
         kind=Kind.ANALYTIC,
-        log_snr=log_snr[:, None],
-        gap=gap[:, None],
-        error=error[:, None],
-        share=one,
+        claim=Stamp.BOUND,
+        noise=NoiseLevels(log_snr[:, None], gap[:, None], error[:, None], one),
     )
-    prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC)
+    prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC, Stamp.BOUND)
     with torch.enable_grad():
         elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
         cost = objective.cost(elbo).sum()

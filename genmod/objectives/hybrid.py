@@ -8,6 +8,7 @@ from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
 from genmod.objectives.weighted import Simple
+from genmod.prior import AutoTimesteps
 from genmod.types import PerLevel, PerSample
 
 
@@ -24,7 +25,7 @@ class Hybrid(Objective):
 
     Args:
         weight: ``w``, above 0.
-        draws: how many levels each sample visits.
+        timesteps: how many levels each sample visits.
 
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 16.
 
@@ -37,18 +38,20 @@ class Hybrid(Objective):
     True
     """
 
-    def __init__(self, weight: float = 0.001, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(
+        self, weight: float = 0.001, timesteps: Timesteps = AutoTimesteps.TRAINING
+    ) -> None:
+        super().__init__(timesteps)
         require(
             0 < weight < float("inf"), f"weight={weight}", "weight > 0", "use Simple for none of it"
         )
         self.weight = weight
-        self.simple = Simple(draws)
+        self.simple = Simple(timesteps)
 
     def cost(self, elbo: ELBO) -> PerSample:
         """The mean squared error of the noise, plus what the steps cost as far as the variance goes."""
         simple = self.simple.cost(elbo)
-        (steps,) = (rate for rate in elbo.rates.values() if rate.log_snr is not None)
+        (steps,) = (rate for rate in elbo.rates.values() if rate.noise is not None)
         return simple + self.weight * (steps.weight * _variance_nats(steps)).sum(-1)
 
     def per_level(self, rate: Rate) -> PerLevel:
@@ -66,9 +69,9 @@ class Hybrid(Objective):
 
 def _variance_nats(rate: Rate) -> PerLevel:
     """The nats of each visited step, with a gradient to the reverse variance alone."""
-    if rate.variance_nats is None:
+    if rate.noise is None or rate.noise.variance_nats is None:
         raise ValueError(
             "got a model whose reverse variance is not learned; expected a diffusion in T steps with one "
             "that is; build it with variance=LearnedInterpolation(), or use objectives.Simple"
         )
-    return rate.variance_nats
+    return rate.noise.variance_nats

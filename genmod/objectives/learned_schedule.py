@@ -42,15 +42,15 @@ class LearnedSchedule(Objective):
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), section 5.1 and
     appendices H and I.2.
 
-    >>> LearnedSchedule(Bound(draws=4))
+    >>> LearnedSchedule(Bound(timesteps=4))
     LearnedSchedule(
-      (inner): Bound(draws=4)
+      (inner): Bound(timesteps=4)
     )
     """
 
     def __init__(self, inner: Objective | None = None) -> None:
         inner = inner or Bound()
-        super().__init__(inner.draws)
+        super().__init__(inner.timesteps)
         require(
             isinstance(inner, Bound | Weighted | BoundWeighted),
             f"{type(inner).__name__} as the inner objective",
@@ -74,7 +74,7 @@ class LearnedSchedule(Objective):
 
     def spread(self, elbo: ELBO) -> PerSample:
         """What the denoising steps of each sample cost by the inner objective, ``(B,)``."""
-        steps = {name: rate for name, rate in elbo.rates.items() if rate.gap is not None}
+        steps = {name: rate for name, rate in elbo.rates.items() if rate.noise is not None}
         nothing = torch.zeros_like(elbo.reconstruction)
         return self.inner.cost(replace(elbo, reconstruction=nothing, rates=steps))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from genmod.checks import check_positive, require
 from genmod.diffusion.timesteps import TabulatedTimesteps, Timesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
+from genmod.prior import AutoTimesteps
 from genmod.schedules import Schedule
 
 
@@ -31,7 +32,7 @@ class MinSNR(NoiseWeighted):
 
     Args:
         gamma: the largest weight of the error of ``x``.
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023),
     section 3.4.
@@ -40,8 +41,8 @@ class MinSNR(NoiseWeighted):
     tensor([1.0000, 0.1000])
     """
 
-    def __init__(self, gamma: float = 5.0, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, gamma: float = 5.0, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         check_positive(gamma, "gamma")
         self.gamma = gamma
 
@@ -61,7 +62,7 @@ class TruncatedSNR(NoiseWeighted):
         = \mathbb{E}_t \max(\mathrm{SNR}, 1) \|x - \hat x\|^2
 
     Args:
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022),
     section 4.
@@ -83,7 +84,7 @@ class P2(NoiseWeighted):
     Args:
         gamma: how strongly clean levels are weighed down; 0 is :class:`Simple`.
         k: how noisy levels must be to count alike.
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Choi et al., "Perception Prioritized Training of Diffusion Models" (2022), eq. 8.
 
@@ -91,8 +92,10 @@ class P2(NoiseWeighted):
     tensor([0.3333])
     """
 
-    def __init__(self, gamma: float = 1.0, k: float = 1.0, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(
+        self, gamma: float = 1.0, k: float = 1.0, timesteps: Timesteps = AutoTimesteps.TRAINING
+    ) -> None:
+        super().__init__(timesteps)
         require(0 <= gamma < math.inf, f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
         check_positive(k, "k")
         self.gamma, self.k = gamma, k
@@ -116,7 +119,7 @@ class SigmoidWeight(BoundWeighted):
 
     Args:
         bias: ``b``, the log-SNR at which a level counts half.
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data
     Augmentation" (2023), section 5; Hoogeboom et al., "Simpler Diffusion (SiD2)" (2024), which writes
@@ -126,8 +129,8 @@ class SigmoidWeight(BoundWeighted):
     tensor([0.5000])
     """
 
-    def __init__(self, bias: float, draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(self, bias: float, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
+        super().__init__(timesteps)
         require(math.isfinite(bias), f"bias={bias}", "a log-SNR", "0 is where signal is noise")
         self.bias = bias
 
@@ -156,16 +159,20 @@ class EDMWeight(BoundWeighted):
         mean: ``m``, the mean of :math:`\log\sigma`.
         std: ``s``, its standard deviation.
         data_std: :math:`\sigma_d`, the spread of the data.
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
     Models" (2022), eq. 8 and table 1; Kingma, Gao (2023), table 1.
     """
 
     def __init__(
-        self, mean: float = -1.2, std: float = 1.2, data_std: float = 0.5, draws: Timesteps = 1
+        self,
+        mean: float = -1.2,
+        std: float = 1.2,
+        data_std: float = 0.5,
+        timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
-        super().__init__(draws)
+        super().__init__(timesteps)
         require(math.isfinite(mean), f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
         check_positive(std, "std")
         check_positive(data_std, "data_std")
@@ -187,7 +194,7 @@ class EDMWeight(BoundWeighted):
             schedule: the model's own, fixed.
             mean: ``m``, the mean of :math:`\log\sigma`.
             std: ``s``, its standard deviation.
-            draws: how many levels a row visits.
+            timesteps: how many levels a row visits.
             bins: of time; the density is constant inside each.
         """
         ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)

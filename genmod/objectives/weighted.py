@@ -30,6 +30,7 @@ from genmod.diffusion.timesteps import Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Objective
+from genmod.prior import AutoTimesteps
 from genmod.types import PerLevel, PerSample
 
 
@@ -44,21 +45,23 @@ class Weighted(Objective):
 
     Args:
         weight: from log-SNRs to weights at least 0, elementwise.
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data
     Augmentation" (2023), eq. 5.
     """
 
-    def __init__(self, weight: Callable[[Tensor], Tensor], draws: Timesteps = 1) -> None:
-        super().__init__(draws)
+    def __init__(
+        self, weight: Callable[[Tensor], Tensor], timesteps: Timesteps = AutoTimesteps.TRAINING
+    ) -> None:
+        super().__init__(timesteps)
         self.weight = weight
 
     def cost(self, elbo: ELBO) -> PerSample:
         """The bound's terms, with the levels of a diffusion weighted."""
         cost = -elbo.reconstruction
         for rate in elbo.rates.values():
-            if rate.log_snr is None:
+            if rate.noise is None:
                 cost = cost + rate.total
             else:
                 cost = cost + (rate.weight * self.per_level(rate)).sum(-1)
@@ -91,7 +94,7 @@ class DenoisingObjective(Objective):
     def cost(self, elbo: ELBO) -> PerSample:
         """The (estimated) sum over all levels."""
         for rate in elbo.rates.values():
-            if rate.log_snr is not None:
+            if rate.noise is not None:
                 return (rate.weight * self.per_level(rate)).sum(-1)
         raise ValueError(
             "got a model without denoising steps; expected a diffusion of at least two latents; use "
@@ -125,12 +128,12 @@ class NoiseWeighted(DenoisingObjective):
 
     def per_level(self, rate: Rate) -> PerLevel:
         """The weight of each level, times its squared error and its share of time."""
-        if rate.error is None or rate.share is None:
+        if rate.noise is None:
             raise ValueError(
                 "got levels without the error of their noise or their share of time; expected those of "
                 "diffusion.DiffusionPrior; set error and share on the Rate of a prior of your own"
             )
-        return self.weight(_log_snr(rate)) * rate.share * rate.error
+        return self.weight(_log_snr(rate)) * rate.noise.dt * rate.noise.error
 
 
 class Simple(NoiseWeighted):
@@ -140,7 +143,7 @@ class Simple(NoiseWeighted):
     the bound are left out; the scale of a decoder's last step then stays where it started.
 
     Args:
-        draws: how many levels each sample visits, or which.
+        timesteps: how many levels each sample visits, or which.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 14.
     """
@@ -151,12 +154,12 @@ class Simple(NoiseWeighted):
 
 
 def _log_snr(rate: Rate) -> Tensor:
-    if rate.log_snr is None:
+    if rate.noise is None:
         raise ValueError(
             "got a rate without log-SNRs; expected the levels of a diffusion; use objectives.Bound for "
             "other models"
         )
-    return rate.log_snr
+    return rate.noise.log_snr
 
 
 def require_fixed_encoder(

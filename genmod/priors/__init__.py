@@ -1,6 +1,8 @@
 """Priors: ``p(z)`` that own the draw, one latent or many."""
 
+from genmod.prior import DensityPrior as DensityPrior
 from genmod.prior import Latent as Latent
+from genmod.prior import Path as Path
 from genmod.prior import Prior as Prior
 from genmod.prior import walk as walk
 from genmod.priors.nested import NestedPrior as NestedPrior

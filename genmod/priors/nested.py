@@ -16,12 +16,20 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.diffusion.timesteps import Timesteps
-from genmod.distributions import Normal
-from genmod.elbo import Kind, Measure, Rate
-from genmod.encoders import Posterior
-from genmod.model import LatentModel
-from genmod.prior import GenerativePath, InferencePath, Latent, Prior, require_distribution
+from genmod.distributions import Laws, Normal, log_ratio
+from genmod.elbo import Kind, Measure, Rate, Stamp
+from genmod.encoders import Posterior, require_distribution
+from genmod.model import LatentModel, Request
+from genmod.prior import (
+    AutoTimesteps,
+    GenerativePath,
+    InferencePath,
+    Latent,
+    Path,
+    Prior,
+    Timesteps,
+    draw_posterior,
+)
 from genmod.shapes import event_sum, size
 from genmod.types import LatentTensors
 
@@ -78,40 +86,59 @@ class NestedPrior(Prior):
         self.shift.copy_(shift.expand(self.shape))
         self.log_scale.copy_(scale.expand(self.shape).log())
 
+    @property
+    def has_timesteps(self) -> bool:
+        """Whether the inner model has noise levels to choose from."""
+        return self.model.prior.has_timesteps
+
+    @property
+    def stochastic_density(self) -> bool:
+        """Whether the inner prior's log-density is a random estimate."""
+        return self.model.prior.stochastic_density
+
     def rates(
         self,
         posterior: Posterior | Distribution,
-        draws: Timesteps = None,
+        timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """A draw of ``z`` and the inner model's bound on it."""
         q = require_distribution(posterior, self.shape)
-        z = q.rsample()
-        inner = self.model.elbo(self.inside(z), draws, context)
-        nats = q.log_prob(z) - (inner.reconstruction - event_sum(self.log_scale[None]))
+        z = draw_posterior(q)
+        inner = self.model(self.inside(z), Request(context, timesteps=timesteps))[0]
+        paid = inner.reconstruction - event_sum(self.log_scale[None])
+        rates = {self.name: Rate.single(q.log_prob(z) - paid, Kind.MONTE_CARLO, Stamp.BOUND)}
         require(
             self.name not in inner.rates,
             f"two rates named {self.name!r}",
             "a name for each level",
-            "pass name='z2' (or like) to the outer Nested",
+            "pass name='z2' (or like) to the outer NestedPrior",
         )
-        return z, {self.name: Rate.single(nats, Kind.MONTE_CARLO), **inner.rates}
+        return z, rates | dict(inner.rates)
 
-    def levels(
+    def price(self, path: Path) -> dict[str, Rate]:
+        """The log-ratio of ``z`` itself, and the prices of the inner model's own prior."""
+        own = {self.name: path.q[self.name]}, {self.name: path.p[self.name]}
+        inner = Path(path.z, Laws(path.q), Laws(path.p))
+        for laws in (inner.q, inner.p):
+            del laws[self.name]
+        z, q, p = path.z[self.name].flatten(0, 1), own[0][self.name], own[1][self.name]
+        return {self.name: log_ratio(q, p, z)} | self.model.prior.price(inner)
+
+    def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
-        """``z`` first, then the inner levels, then what the inner decoder makes of ``z``."""
+        """``z`` first, then the inner levels, then the inner decoder's law of ``z``."""
         q = require_distribution(posterior, self.shape)
         z = yield Latent(self.name, q, None)
-        seen = self.inside(z)
         model = self.model
-        state = yield from model.prior.levels(model.encoder(seen, context), context)
-        yield Latent(self.name, None, self._outside(model.decoder(state, context)))
+        state = yield from model.prior.infer(model.posterior(self.inside(z), context), context)
+        yield Latent(self.name, None, self.law(state, context))
         return z
 
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
+    def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """The inner latents, then ``z``."""
-        state = yield from self.model.prior.descent(n, context)
+        state = yield from self.model.prior.generate(n, context)
         z = yield self.name, self.law(state, context)
         return z
 
@@ -119,13 +146,13 @@ class NestedPrior(Prior):
         """``z`` given the state that the inner latents hand to the inner decoder."""
         return self._outside(self.model.decoder(state, context))
 
-    def encode(
+    def means(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
         """The posterior's mean of ``z``; deeper codes are the inner model's to give."""
         return require_distribution(posterior, self.shape).mean
 
-    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
+    def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """``z`` itself."""
         require(
             isinstance(z, Tensor) and tuple(z.shape[1:]) == self.shape,
@@ -154,6 +181,6 @@ class NestedPrior(Prior):
         return Normal(self.outside(law.loc), law.log_std + self.log_scale)
 
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
         inner = self.model.formula().replace("\n", "\n  ")
         return f"p({self.name}) >= a bound, {size(self.shape)} dimensions:\n  {inner}"

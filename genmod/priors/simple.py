@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod import distributions
 from genmod.checks import check_shape, require
-from genmod.diffusion.timesteps import Timesteps
+from genmod.distributions import StandardNormal, moved
 from genmod.elbo import Rate
-from genmod.encoders import Posterior
-from genmod.prior import GenerativePath, InferencePath, Latent, Prior, require_distribution
+from genmod.encoders import Posterior, require_distribution
+from genmod.prior import (
+    AutoTimesteps,
+    DensityPrior,
+    GenerativePath,
+    InferencePath,
+    Prior,
+    Timesteps,
+    draw_posterior,
+)
 from genmod.types import LatentTensors, Shape
 
 
-class NormalPrior(Prior):
+class NormalPrior(DensityPrior):
     """``N(0, I)``.
 
     Args:
         shape: the latent's event shape.
-        name: what its rate is called.
+        name: the name of its rate.
     """
 
+    like: Tensor
+    """An empty tensor of the model's type on its device: in what the prior draws."""
+
     def __init__(self, shape: Shape, name: str = "prior") -> None:
-        super().__init__(shape)
-        self.name = name
+        super().__init__(shape, name)
+        self.register_buffer("like", torch.zeros(()), persistent=False)
 
-    def _law(self, n: int) -> distributions.StandardNormal:
-        anchor = self.anchor
-        return distributions.StandardNormal((n, *self.shape), anchor.dtype, anchor.device)
-
-    def levels(
-        self, posterior: Posterior | Distribution, context: Tensor | None = None
-    ) -> InferencePath:
-        """One level."""
-        q = require_distribution(posterior, self.shape)
-        z = yield Latent(self.name, q, self._law(q.batch_shape[0]))
-        return z
-
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
-        """One draw."""
-        z = yield self.name, self._law(n)
-        return z
+    def law(self, n: int, context: Tensor | None = None) -> StandardNormal:
+        """``N(0, I)`` of ``n`` rows."""
+        return StandardNormal((n, *self.shape), self.like.dtype, self.like.device)
 
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
         return f"p(z) = N(z; 0, I), z in R^{'x'.join(map(str, self.shape))}"
 
 
-class DistributionPrior(Prior):
-    """Any distribution of torch's (or Pyro's), fixed.
+class DistributionPrior(DensityPrior):
+    """Any distribution of torch's (or Pyro's), fixed. Its tensors move with the model.
 
-    The KL is closed where torch's registry has one, else sampled. Its own draws follow torch's
-    generator: what it samples is not keyed by :mod:`genmod.random`.
+    The KL is closed where torch's registry has one for exactly this pair, else sampled.
 
     Args:
         distribution: an empty batch shape; its event shape is the latent's.
-        name: what its rate is called.
+        name: the name of its rate.
 
-    >>> import torch
     >>> mixture = torch.distributions.MixtureSameFamily(
     ...     torch.distributions.Categorical(torch.ones(2)),
     ...     torch.distributions.Independent(
@@ -72,29 +68,32 @@ class DistributionPrior(Prior):
     """
 
     def __init__(self, distribution: Distribution, name: str = "prior") -> None:
+        if not isinstance(distribution, Distribution):
+            raise ValueError(
+                f"got {distribution!r} for a prior; expected a torch distribution; pass an instance such "
+                "as Independent(Normal(mean, std), 1)"
+            )
         require(
             not distribution.batch_shape,
             f"a distribution of batch shape {tuple(distribution.batch_shape)}",
             "an empty batch shape: one event is one latent",
             "wrap it in torch.distributions.Independent",
         )
-        super().__init__(tuple(distribution.event_shape))
-        self.distribution, self.name = distribution, name
+        super().__init__(tuple(distribution.event_shape), name)
+        self.distribution = distribution
 
-    def levels(
-        self, posterior: Posterior | Distribution, context: Tensor | None = None
-    ) -> InferencePath:
-        """One level."""
-        z = yield Latent(self.name, require_distribution(posterior, self.shape), self.distribution)
-        return z
+    def law(self, n: int, context: Tensor | None = None) -> Distribution:
+        """The distribution, the same for each row."""
+        return self.distribution
 
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
-        """One draw."""
-        z = yield self.name, self.distribution
-        return z
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistributionPrior:
+        """Move the distribution's own tensors along with the module's: ``.to()``, ``.double()``."""
+        super()._apply(fn, recurse)
+        self.distribution = moved(self.distribution, fn)
+        return self
 
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
         return f"p(z) = {type(self.distribution).__name__}"
 
 
@@ -112,28 +111,28 @@ class FlatPrior(Prior):
     def rates(
         self,
         posterior: Posterior | Distribution,
-        draws: Timesteps = None,
+        timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
         """A draw of the posterior, for nothing."""
-        return require_distribution(posterior, self.shape).rsample(), {}
+        return draw_posterior(require_distribution(posterior, self.shape)), {}
 
-    def encode(
+    def means(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
         """The posterior's mean."""
         return require_distribution(posterior, self.shape).mean
 
-    def state(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
+    def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The code itself."""
         if not isinstance(z, Tensor):
             raise ValueError(
-                f"got {len(z)} latents; expected one tensor of codes; pass what encode gives"
+                f"got {len(z)} latents; expected one tensor of codes; pass what encode returns"
             )
         check_shape(z, self.shape, "z")
         return z
 
-    def levels(
+    def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
         """Refused: nothing is paid.
@@ -143,7 +142,7 @@ class FlatPrior(Prior):
         """
         raise ValueError(self._refusal("a log-ratio of"))
 
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
+    def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """Refused: there is nothing to draw from.
 
         Raises:
@@ -158,5 +157,5 @@ class FlatPrior(Prior):
         )
 
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
         return "p(z) = 1 (improper)"

@@ -13,16 +13,19 @@ Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), eqs. 3-5.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.decoders import Decoder
+from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
 from genmod.nn import call
-from genmod.prior import GenerativePath, InferencePath, Latent, Prior
+from genmod.prior import GenerativePath, InferencePath, Latent, Path, Prior
 
 
 class TopDownBlock(nn.Module):
@@ -70,7 +73,7 @@ class TopDownPrior(Prior):
     def _top(self, n: int) -> Tensor:
         return self.initial.expand(n, *self.initial.shape)
 
-    def levels(
+    def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
         """From the top: each level's ``q`` and ``p`` given the same state."""
@@ -85,14 +88,14 @@ class TopDownPrior(Prior):
             f"{len(self.stack)}, as the prior has",
             "build both with the same number of levels",
         )
-        state = self._top(len(posterior.features[0]))
+        state = self._top(posterior.rows)
         for index, (name, block) in enumerate(self._named()):
             p = block.law(state, context)
             z = yield Latent(name, posterior.conditional(index, state), p)
             state = block.below(state, z, context)
         return state
 
-    def descent(self, n: int, context: Tensor | None = None) -> GenerativePath:
+    def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """From the top: each level's ``p`` given the state."""
         state = self._top(n)
         for name, block in self._named():
@@ -100,8 +103,16 @@ class TopDownPrior(Prior):
             state = block.below(state, z, context)
         return state
 
+    def price(self, path: Path) -> dict[str, Rate]:
+        """One rate, ``"levels"``, of all levels from the top down."""
+        priced = super().price(path)
+        joined = Rate.join(list(priced.values()), dim=1)
+        places = torch.arange(len(priced), dtype=joined.level.dtype, device=joined.level.device)
+        level = (len(priced) - places).expand_as(joined.level)
+        return {"levels": replace(joined, level=level, names=tuple(priced))}
+
     def formula(self) -> str:
-        """The prior as it would stand on paper."""
+        """The prior as it stands on paper."""
         count = len(self.stack)
         factors = [f"p(z{count})"] + [f"p(z{i} | z{i + 1}..)" for i in range(count - 1, 0, -1)]
         return f"p(z) = {' '.join(factors)}"

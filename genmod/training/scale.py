@@ -53,7 +53,7 @@ def fit_scale(
     0.0078
     """
     decoder, scale, bins = _last_step(model)
-    device = model.prior.anchor.device
+    device = model.device
     x = x.to(device)
     context = None if context is None else context.to(device)
     with evaluating(model):

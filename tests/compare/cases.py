@@ -36,12 +36,12 @@ def few() -> Dataset:
 
 def autoencoder(inputs: BuildInputs) -> Autoencoder:
     """Nothing random but its weights."""
-    return Autoencoder(inputs.data.shape, inputs.data.bins, latents=2, width=16)
+    return Autoencoder(inputs.data, latents=2, width=16)
 
 
 def vae(inputs: BuildInputs) -> VAE:
     """With dropout, whose noise has to be resumed as well."""
-    return VAE(inputs.data.shape, inputs.data.bins, latents=2, width=16, dropout=0.2)
+    return VAE(inputs.data, latents=2, width=16, dropout=0.2)
 
 
 def latent_diffusion(inputs: BuildInputs) -> LatentDiffusion:
@@ -53,7 +53,7 @@ def latent_diffusion(inputs: BuildInputs) -> LatentDiffusion:
 
 def impossible(inputs: BuildInputs) -> VAE:
     """A mistake in a suite."""
-    return VAE(inputs.data.shape, inputs.data.bins, latents=0)
+    return VAE(inputs.data, latents=0)
 
 
 def deadly(inputs: BuildInputs) -> VAE:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from genmod import random
 from genmod.compare import figures
-from genmod.compare.figures import FIGURES, FigureData, chains, latent, look, pictures
+from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, latent, pictures
+from genmod.compare.progress import Drawing, Event
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
-from genmod.evaluation import evaluate, find_diffusion, score
+from genmod.evaluation import evaluate, score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, find_diffusion
 from genmod.plots.images import grid
 from genmod.priors import NestedPrior
 from genmod.schedules import Cosine, LinearLogSNR
@@ -86,10 +87,27 @@ def test_figures_are_written_and_every_part_keeps_its_mode(
     monkeypatch.setattr(figures, "FIGURES", some)
     data, model = binarized(few(labels=False)), family(2)["VAE"]
     model.train()
-    files = figures.draw_all({"VAE": model}, {}, data, tmp_path / "made")
+    events: list[Event] = []
+    files, left_out = figures.draw_all(
+        {"VAE": model}, {}, data, tmp_path / "made", tuple(some), events.append
+    )
     assert model.training
+    assert not left_out
+    assert events == [Drawing(title, place, 3) for place, title in enumerate(some)]
     assert [file.name for file in files.values()] == ["samples.png", "latent_spaces.png"]
     assert all(file.stat().st_size > 1000 for file in files.values())
+
+
+def test_a_figure_that_cannot_be_made_is_named_and_the_others_are_drawn(tmp_path: Path) -> None:
+    """Blank images have no detail to compare blur with."""
+    blank = Dataset("blank", *3 * (torch.zeros(8, 1, 8, 8),), bins=BINS)
+    wanted = ("Blur, measured", "Reconstructions")
+    files, left_out = figures.draw_all(
+        {"VAE": family(2)["VAE"]}, {}, blank, tmp_path, wanted, lambda event: None
+    )
+    assert list(files) == ["Reconstructions"]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("Blur, measured: left out: got images without detail")
 
 
 def test_samples_are_ink_and_the_same_every_time() -> None:
@@ -110,12 +128,12 @@ def test_samples_are_ink_and_the_same_every_time() -> None:
 def test_a_shortened_model_is_the_same_with_fewer_latents() -> None:
     """Bound and noise of the chain built with that many; one that is short enough is left alone."""
     x = torch.randn(10, 2, dtype=torch.float64)
-    short = look.shortened(bent(None), 7)
+    short = figure_data.shortened(bent(None), 7)
     torch.testing.assert_close(score(short, x).value, score(bent(7), x).value, rtol=1e-12, atol=0)
     model = bent(5)
-    assert look.shortened(model, 7).prior is model.prior
+    assert figure_data.shortened(model, 7).prior is model.prior
     vae = family()["VAE"]
-    assert look.shortened(vae, 7) is vae
+    assert figure_data.shortened(vae, 7) is vae
 
 
 def test_a_shortened_latent_diffusion_sees_its_latents_as_before() -> None:
@@ -123,9 +141,8 @@ def test_a_shortened_latent_diffusion_sees_its_latents_as_before() -> None:
     model = family()["latent diffusion"]
     assert isinstance(model, LatentDiffusion)
     model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
-    short = look.shortened(model, 3)
+    short = figure_data.shortened(model, 3)
     prior = find_diffusion(short)
-    assert prior is not None
     assert prior.steps == 3
     assert isinstance(short.prior, NestedPrior)
     assert torch.equal(short.prior.shift, model.nested.shift)
@@ -138,7 +155,7 @@ def test_the_strip_of_a_chain_ends_in_a_sample_of_the_model(name: str) -> None:
     model = family()[name]
     if isinstance(model, LatentDiffusion):  # else a forgotten scale would not show
         model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
-    short = look.shortened(model, 20)
+    short = figure_data.shortened(model, 20)
     times, states, beliefs, end = chains._chain(short)
     inner = short.prior.model if isinstance(short.prior, NestedPrior) else short
     with random.keyed(0), torch.no_grad():
@@ -243,7 +260,7 @@ def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> 
     figure = pictures.why_a_prior(seen)
     assert figure is not None
     with random.keyed(0):
-        noise = random.normal((look.SHOWN, 3))
+        noise = random.normal((figure_data.SHOWN, 3))
     for axes, (name, model) in zip(figure.axes[1:], models.items(), strict=True):
         pixels = axes.images[0].get_array()
         assert pixels is not None

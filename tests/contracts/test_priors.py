@@ -118,12 +118,19 @@ def test_rates_are_per_sample_and_level(
         for rate in rates.values():
             check_tensor(rate.total, (ROWS,), state)
             levels = rate.nats.shape[1]
-            for field in (rate.nats, rate.weight, rate.level, rate.log_snr, rate.gap, rate.error):
+            for field in (
+                rate.nats,
+                rate.weight,
+                rate.level,
+                rate.noise.log_snr,
+                rate.noise.gap,
+                rate.noise.error,
+            ):
                 assert field is None or field.shape == (ROWS, levels)
             if rate.kind is Kind.ANALYTIC:
                 assert bool((rate.nats >= 0).all())
-            if rate.units is not None:
-                torch.testing.assert_close(rate.units.sum(-1), rate.nats)
+            if rate.per_dim is not None:
+                torch.testing.assert_close(rate.per_dim.sum(-1), rate.nats)
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
@@ -169,8 +176,8 @@ def test_both_paths_name_the_same_latents(name: str) -> None:
         generated.append(step[0])
         return step[1].sample((3,)) if not step[1].batch_shape else step[1].sample()
 
-    walk(prior.levels(posterior), draw)
-    walk(prior.descent(3), generate)
+    walk(prior.infer(posterior), draw)
+    walk(prior.generate(3), generate)
     assert sorted(drawn) == sorted(priced) == sorted(generated)
 
 
@@ -213,6 +220,6 @@ def test_it_can_stand_in_a_model(name: str) -> None:
             return "q(z | x)"
 
     model = LatentModel(Says(), decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
-    value = model.elbo(torch.randn(ROWS, 2), draws=2).value
+    value = model.elbo(torch.randn(ROWS, 2), timesteps=2).value
     assert value.shape == (ROWS,)
     assert bool(value.isfinite().all())

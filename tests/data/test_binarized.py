@@ -19,6 +19,7 @@ from genmod.evaluation import evaluate
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.priors import NormalPrior
+from genmod.spec import DataSpec
 from tests.statistics import assert_mean
 
 BINS = 17
@@ -179,7 +180,9 @@ def told(shift: float = 0.0) -> LatentModel:
     """A model whose context is the gray image: its coins are the true ones if nothing is shifted."""
     shape = (1, 8, 8)
     return LatentModel(
-        GaussianEncoder(Nothing(), (1,), 2), BernoulliDecoder(Gray(shift), shape), NormalPrior((1,))
+        GaussianEncoder(Nothing(), (1,), DataSpec(shape, 2)),
+        BernoulliDecoder(Gray(shift), shape),
+        NormalPrior((1,)),
     )
 
 

@@ -93,10 +93,10 @@ def test_units_are_the_same_nats_per_dimension(name: str) -> None:
         else Normal(torch.randn(5, 2, 3), torch.randn(5, 2, 3))
     )
     for priced in (rate(q, p, q.rsample()), log_ratio(q, p, q.rsample())):
-        assert priced.units is not None
-        assert priced.units.shape == (5, 1, 6)
-        torch.testing.assert_close(priced.units.sum(-1), priced.nats)
-    closed = rate(q, p, q.rsample()).units
+        assert priced.per_dim is not None
+        assert priced.per_dim.shape == (5, 1, 6)
+        torch.testing.assert_close(priced.per_dim.sum(-1), priced.nats)
+    closed = rate(q, p, q.rsample()).per_dim
     expected = torch.distributions.kl_divergence(
         TorchNormal(q.mean, q.stddev), TorchNormal(p.mean, p.stddev)
     )
@@ -119,8 +119,8 @@ def test_a_closed_rate_is_never_negative(
     for prior in (p, StandardNormal((1, 2))):
         priced = rate(q, prior, q.rsample())
         assert priced.kind is Kind.ANALYTIC
-        assert priced.units is not None
-        assert float(priced.units.min()) >= 0
+        assert priced.per_dim is not None
+        assert float(priced.per_dim.min()) >= 0
     assert float(rate(q, q, q.rsample()).total.abs().max()) == 0
 
 

@@ -17,18 +17,10 @@ from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
 from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import (
-    FlowDensity,
-    Report,
-    evaluate,
-    find_diffusion,
-    flow_bound,
-    flow_density,
-    with_steps,
-)
+from genmod.evaluation import FlowDensity, Report, evaluate, flow_bound, flow_density
 from genmod.evaluation.scoring import BATCH
 from genmod.model import LatentModel
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import VAE, Diffusion, LatentDiffusion, find_diffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,

@@ -14,18 +14,9 @@ from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import (
-    GaussianTail,
-    IntegerTail,
-    NoTail,
-    evaluate,
-    immse,
-    paired,
-    score,
-    with_steps,
-)
+from genmod.evaluation import GaussianTail, IntegerTail, NoTail, evaluate, immse, paired, score
 from genmod.evaluation.information import PILOT, STATES
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from genmod.spec import Bins
 from tests.oracles import MILD, Bent, VarianceExploding, bent, correlated, exact_diffusion, real

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.evaluation import find_diffusion, profile
+from genmod.evaluation import profile
 from genmod.evaluation.profile import STATES
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion, find_diffusion
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import (
     MILD,

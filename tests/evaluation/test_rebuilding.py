@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from genmod.diffusion import DiffusionPrior, FixedLarge
-from genmod.evaluation import find_diffusion, score, with_steps
+from genmod.evaluation import score
 from genmod.model import LatentModel
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import VAE, Diffusion, LatentDiffusion, find_diffusion, with_steps
 from genmod.priors import NestedPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles import correlated, exact_diffusion

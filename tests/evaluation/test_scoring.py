@@ -125,7 +125,7 @@ def test_a_score_is_the_sum_of_its_terms(family: str) -> None:
 def test_units_are_the_mean_cost_of_each_dimension() -> None:
     """The closed KL per latent dimension, averaged over all rows and not over batches."""
     model, x = VAE(3, latents=2, width=8), torch.randn(BATCH + 40, 3)
-    units = score(model, x).units["prior"]
+    units = score(model, x).per_dim["prior"]
     with torch.no_grad():
         q = model.encoder(x)
     assert isinstance(q, Normal)

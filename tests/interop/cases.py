@@ -205,5 +205,5 @@ def closed(case: Case, latents: Mapping[str, Tensor]) -> Tensor:
 
 def _path(case: Case, draw: Callable[[Latent], Tensor]) -> Tensor:
     model, (_, x, context) = case.model, case
-    state = walk(model.prior.levels(model.encoder(x, context), context), draw)
+    state = walk(model.prior.infer(model.encoder(x, context), context), draw)
     return model.decoder(state, context).log_prob(x)

@@ -168,7 +168,7 @@ def excess(model: Diffusion) -> float:
     for i in range(len(times) - 1):
         alpha, sigma2 = point.alpha[i], point.sigma[i].square()
         given_below = sigma2 - (alpha / alpha_below).square() * spread_below
-        law = prior.chain.law(torch.ones(1, DIMS), times[i + 1 : i + 2], times[i : i + 1])
+        law = prior.reverse.law(torch.ones(1, DIMS), times[i + 1 : i + 2], times[i : i + 1])
         gain, v = law.mean[0, 0], law.variance[0, 0]
         total += DIMS * float(gain * point.alpha[i + 1] / alpha * given_below / v)
         spread_below, alpha_below = sigma2, alpha

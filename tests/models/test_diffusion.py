@@ -125,7 +125,7 @@ def test_parts_of_ones_own_are_kept() -> None:
     assert prior.denoiser is denoiser
     assert prior.schedule is MILD
     assert prior.steps == 7
-    assert isinstance(prior.chain.variance, FixedLarge)
+    assert isinstance(prior.variance, FixedLarge)
     assert isinstance(prior_of(Diffusion((2,))).chain.variance, FixedSmall)
 
     class Network(nn.Module):
@@ -144,7 +144,7 @@ def test_prior_and_decoder_share_one_denoiser_through_a_copy() -> None:
     twin = copy.deepcopy(model)
     prior, decoder = prior_of(twin), twin.decoder
     assert isinstance(decoder, LastStepDecoder)
-    assert decoder.denoiser is prior.denoiser is prior.chain.denoiser
+    assert decoder.denoiser is prior.denoiser is prior.denoiser
     assert decoder.schedule is prior.schedule
     x = torch.zeros(2, 2)
     with random.keyed(0):

@@ -80,7 +80,7 @@ def test_each_level_costs_the_information_that_x_gives_about_it() -> None:
         left = joint.given(f"z{level}", ["x", *above]).std.square()
         information = 0.5 * (prior / left).log()
         total = total + information
-        units = rates[f"z{level}"].units
+        units = rates[f"z{level}"].per_dim
         assert units is not None
         assert_mean(units[:, 0], information, name=f"units of z{level}")
     z1 = joint.law("z1").covariance_matrix.diagonal()

@@ -124,7 +124,7 @@ def test_the_joint_bound_of_a_latent_diffusion_is_the_two_stages_bound() -> None
     values = []
     for model in (staged, joint):
         with random.keyed(1):
-            values.append(model.elbo(x, draws=3).value)
+            values.append(model.elbo(x, timesteps=3).value)
     with random.keyed(1):
         q = joint.first_stage().encoder(x)
         assert isinstance(q, Normal)

@@ -63,12 +63,12 @@ def test_the_bound_is_the_vaes_with_the_prior_replaced(steps: int | None) -> Non
     model, x = latent_diffusion(steps), data(6)
     model.nested.standardize(SHIFT, SCALE)
     with random.keyed(0):
-        bound = model.elbo(x, draws=3)
+        bound = model.elbo(x, timesteps=3)
     q = model.encoder(x)
     assert isinstance(q, Normal)
     with random.keyed(0):
         z = q.rsample()
-        below = model.nested.model.elbo((z - SHIFT) / SCALE, draws=3)
+        below = model.nested.model.elbo((z - SHIFT) / SCALE, timesteps=3)
     reconstruction = model.decoder(z).log_prob(x)
     expected = reconstruction - q.log_prob(z) + below.value - SCALE.log().sum()
     torch.testing.assert_close(bound.value, expected)
@@ -192,7 +192,7 @@ def test_the_first_stage_is_the_same_vae_under_a_standard_prior() -> None:
 def test_the_joint_recipe_reaches_every_part() -> None:
     """Unfrozen, one gradient trains encoder, decoder and prior; codes and samples exist."""
     model, x = latent_diffusion(), data(5)
-    model.elbo(x, draws=2).value.mean().backward()
+    model.elbo(x, timesteps=2).value.mean().backward()
     assert all(p.grad is not None for p in model.parameters())
     code = model.encode(x)
     q = model.encoder(x)

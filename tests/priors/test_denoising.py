@@ -111,8 +111,8 @@ def test_each_term_of_gaussian_data_is_its_closed_form() -> None:
     log_snr = schedule.log_snr(torch.linspace(0, 1, count, dtype=F64))
     gap = torch.expm1(log_snr[:-1] - log_snr[1:])
     rate = steps_of(model, data.axis_points())
-    torch.testing.assert_close(rate.gap, gap.expand(2, -1))
-    torch.testing.assert_close(rate.log_snr, log_snr[1:].expand(2, -1))
+    torch.testing.assert_close(rate.noise.gap, gap.expand(2, -1))
+    torch.testing.assert_close(rate.noise.log_snr, log_snr[1:].expand(2, -1))
     values = data.values
     left = (values / (1 + log_snr[0].exp() * values)).log().sum()
     entropy = 0.5 * float(left) + 1.5 * (1 + float(real(2 * torch.pi).log()))
@@ -203,8 +203,8 @@ def test_the_rate_says_what_weightings_need() -> None:
         rates = [p.rates(NoisingEncoder(MILD)(x))[1]["steps"] for p in (small, large)]
     for rate in rates:
         assert rate.kind is Kind.ANALYTIC
-        assert rate.gap is not None
-        assert rate.error is not None
+        assert rate.noise.gap is not None
+        assert rate.noise.error is not None
         assert bool((rate.nats > 0).all())
     gap, error = rates[0].gap, rates[0].error
     assert gap is not None

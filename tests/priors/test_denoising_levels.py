@@ -211,7 +211,7 @@ def test_encode_and_decode_are_inverse() -> None:
     model = exact_diffusion(data, LinearLogSNR(), None, resolution=100)
     x = data.mean + torch.linspace(-2, 2, 7, dtype=F64)[:, None]
     code = model.encode(x)
-    back = model.prior.state(code)
+    back = model.prior.state_from(code)
     torch.testing.assert_close(back, LinearLogSNR().scales(real(0.0))[0] * x, rtol=0, atol=2e-3)
     assert isinstance(model.prior, DiffusionPrior)
     flow = Heun(model.prior.denoiser, model.prior.schedule)
@@ -266,9 +266,9 @@ def test_what_continuous_time_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match="build the model with steps=T"):
         bent(None).log_weight(X)
     with pytest.raises(ValueError, match="draws=0; expected draws >= 1"):
-        bent(None).elbo(X, draws=0)
+        bent(None).elbo(X, timesteps=0)
     with pytest.raises(ValueError, match="draws=0; expected draws >= 1"):
-        bent(3).elbo(X, draws=0)
+        bent(3).elbo(X, timesteps=0)
 
 
 def test_another_posterior_is_refused() -> None:

@@ -176,8 +176,8 @@ def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
 def test_its_code_is_the_outer_latent_alone() -> None:
     prior = nested(ppca())
     z = torch.randn(3, 5)
-    assert prior.state(z) is z
+    assert prior.state_from(z) is z
     for code in (torch.randn(3, 2), (z, z)):
         with pytest.raises(ValueError, match=r"not one batch.*\(B, 5\).*z1 alone"):
-            prior.state(code)
+            prior.state_from(code)
     assert prior.formula().startswith("p(latent) >= a bound, 5 dimensions")

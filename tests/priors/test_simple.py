@@ -75,11 +75,11 @@ def test_the_standard_normal_is_closed_and_per_dimension() -> None:
     _, rates = priors.NormalPrior((2,), name="z7").rates(q)
     rate = rates["z7"]
     assert rate.kind is Kind.ANALYTIC
-    assert rate.units is not None
+    assert rate.per_dim is not None
     expected = torch.distributions.kl_divergence(
         TorchNormal(q.mean, q.stddev), TorchNormal(torch.zeros(2), torch.ones(2))
     )
-    torch.testing.assert_close(rate.units[:, 0], expected)
+    torch.testing.assert_close(rate.per_dim[:, 0], expected)
 
 
 @pytest.mark.parametrize("name", ["full", "mixture"])
@@ -122,7 +122,7 @@ def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
     for ask in (
         lambda: prior.sample(2),
         lambda: prior.log_weight(Dirac(code)),
-        lambda: prior.descent(2),
+        lambda: prior.generate(2),
     ):
         with pytest.raises(ValueError, match=r"got a request.*flat prior.*use a VAE"):
             ask()
@@ -163,7 +163,7 @@ def test_a_point_under_a_proper_prior_is_refused() -> None:
 
 def test_codes_have_the_priors_shape_and_number() -> None:
     prior, z = priors.NormalPrior((2,)), torch.zeros(3, 2)
-    assert prior.state(z) is z
+    assert prior.state_from(z) is z
     bad: list[tuple[Tensor | tuple[Tensor, ...], str]] = [
         (torch.zeros(3, 4), r"prior of shape \(3, 4\)"),
         ((z, z), "2 latents, 1 too many"),
@@ -171,4 +171,4 @@ def test_codes_have_the_priors_shape_and_number() -> None:
     ]
     for code, words in bad:
         with pytest.raises(ValueError, match=words):
-            prior.state(code)
+            prior.state_from(code)

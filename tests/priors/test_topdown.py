@@ -41,7 +41,7 @@ def test_the_state_is_what_the_merges_made_of_the_latents() -> None:
     prior = random_walk(3)
     z = tuple(torch.randn(4, 2) for _ in range(3))
     expected = torch.tensor([1.0, -2.0]) + z[0] + z[1] + z[2]
-    torch.testing.assert_close(prior.state(z), expected)
+    torch.testing.assert_close(prior.state_from(z), expected)
 
 
 def test_samples_follow_the_chain() -> None:
@@ -62,7 +62,7 @@ def test_merge_sees_state_and_latent_in_that_order() -> None:
 
     law = decoders.GaussianDecoder(affine(torch.ones(1, 1), torch.zeros(1)), (1,), 1.0)
     prior = priors.TopDownPrior([priors.TopDownBlock(law, Keep())], torch.tensor([3.0]))
-    assert prior.state(torch.full((1, 1), 0.5)).tolist() == [[3.0, 5.0]]
+    assert prior.state_from(torch.full((1, 1), 0.5)).tolist() == [[3.0, 5.0]]
 
 
 def test_each_level_is_priced_given_the_state_above() -> None:
@@ -71,7 +71,7 @@ def test_each_level_is_priced_given_the_state_above() -> None:
     """
     model = tower(3).top_down()
     x = tower(3).joint().law("x").sample((7,))
-    path = model.prior.levels(model.encoder(x))
+    path = model.prior.infer(model.encoder(x))
     level, names, total = next(path), [], torch.zeros(7)
     torch.manual_seed(5)
     try:
@@ -143,8 +143,8 @@ def test_what_does_not_fit_is_refused() -> None:
         prior.rates(posterior)
     z = torch.zeros(3, 2)
     with pytest.raises(ValueError, match=r"1 latents, none left for z1"):
-        prior.state((z,))
+        prior.state_from((z,))
     with pytest.raises(ValueError, match=r"3 latents, 1 too many"):
-        prior.state((z, z, z))
+        prior.state_from((z, z, z))
     with pytest.raises(ValueError, match=r"z1 of shape \(3, 5\)"):
-        prior.state((z, torch.zeros(3, 5)))
+        prior.state_from((z, torch.zeros(3, 5)))

@@ -104,7 +104,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
             state, weight = model.prior.log_weight(model.encoder(x))
         torch.manual_seed(5)
         latents = {}
-        path = model.prior.levels(model.encoder(x))
+        path = model.prior.infer(model.encoder(x))
         level = next(path)
         while level is not None:
             if level.q is not None:

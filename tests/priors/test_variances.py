@@ -116,7 +116,7 @@ def test_every_step_costs_the_gaussian_kl_of_its_law(
     s, t = times[:-1], times[1:]
     each = NoisingEncoder(schedule)(data.expand(steps - 1, 2))
     z_t = each.at(t).mean + each.at(t).stddev * eps
-    exact, law = each.given(s, t, z_t), prior.chain.law(z_t, t, s)
+    exact, law = each.given(s, t, z_t), prior.reverse.law(z_t, t, s)
     generic = kl_divergence(
         TorchNormal(exact.mean, exact.stddev), TorchNormal(law.mean, law.stddev)
     ).sum(1)
@@ -136,7 +136,7 @@ def test_the_ends_of_the_interpolation_are_the_fixed_variances(
     with constant_noise(eps):
         learned, other = (steps_rate(prior, x).nats for prior in priors)
     torch.testing.assert_close(learned, other, rtol=1e-12, atol=1e-14)
-    laws = [prior.chain.law(x, real(0.6), real(0.4)) for prior in priors]
+    laws = [prior.reverse.law(x, real(0.6), real(0.4)) for prior in priors]
     torch.testing.assert_close(laws[0].mean, laws[1].mean, rtol=0, atol=0)
     torch.testing.assert_close(laws[0].stddev, laws[1].stddev, rtol=1e-14, atol=0)
 
@@ -165,7 +165,7 @@ def test_nothing_is_nan_in_float32(
     x = torch.tensor([[0.3, -1.0], [0.0, 0.0]])
     for row, place in ((x, 0), (x, steps - 2)):
         s, t = (torch.full((2,), (place + i) / (steps - 1), dtype=F64) for i in (0, 1))
-        law = prior.chain.law(row.clone().requires_grad_(), t, s)
+        law = prior.reverse.law(row.clone().requires_grad_(), t, s)
         law.log_prob(row).sum().backward()
         assert bool(law.mean.isfinite().all())
         assert bool((law.stddev > 0).all())
@@ -239,7 +239,7 @@ def test_one_line_builds_a_network_of_twice_the_outputs(
     assert said.interpolation is not None
     assert said.x_hat.shape == said.interpolation.shape == (3, *shape)
     assert bool((said.interpolation == 0.5).all())
-    (-model.elbo(x, draws=2).value.mean()).backward()
+    (-model.elbo(x, timesteps=2).value.mean()).backward()
     grads = [p.grad for p in model.prior.denoiser.parameters()]
     assert all(g is None or bool(g.isfinite().all()) for g in grads)
     assert model.sample(2).shape == (2, *shape)

@@ -286,6 +286,6 @@ def test_what_has_no_schedule_to_learn_is_refused(
 
 
 def test_it_reads_as_what_it_holds() -> None:
-    assert "Bound(draws=4)" in repr(LearnedSchedule(Bound(draws=4)))
-    assert LearnedSchedule(Bound(draws=4)).draws == 4
+    assert "Bound(timesteps=4)" in repr(LearnedSchedule(Bound(timesteps=4)))
+    assert LearnedSchedule(Bound(timesteps=4)).draws == 4
     assert isinstance(LearnedSchedule().inner, nn.Module)

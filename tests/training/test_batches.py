@@ -94,7 +94,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
 
     def gradient(first: int, last: int) -> torch.Tensor:
         with random.keyed(3, step=2, start=first, block=16):
-            loss = -model.elbo(x[first:last], draws=1).value.sum() / 16
+            loss = -model.elbo(x[first:last], timesteps=1).value.sum() / 16
         parameters = list(model.parameters())
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
@@ -102,7 +102,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
     torch.testing.assert_close(gradient(0, 8) + gradient(8, 16), whole, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient(0, 5) + gradient(5, 16), whole, rtol=1e-10, atol=1e-12)
     with random.keyed(3, step=2):
-        loss = -model.elbo(x, draws=1).value.mean()
+        loss = -model.elbo(x, timesteps=1).value.mean()
     single = torch.autograd.grad(loss, list(model.parameters()))
     torch.testing.assert_close(
         torch.cat([g.flatten() for g in single]), whole, rtol=1e-10, atol=1e-12

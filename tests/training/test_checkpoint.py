@@ -193,7 +193,7 @@ def test_another_optimizers_moments_are_kept_too(tmp_path: Path) -> None:
         (lambda path: run(vae(), path, ema=0.5), "other settings: ema"),
         (lambda path: run(vae(), path, rows=39), "other settings: samples"),
         (lambda path: run(vae(), path, objective=Beta(4.0)), "other settings: objective"),
-        (lambda path: run(vae(), path, objective=Bound(draws=2)), "other settings: objective"),
+        (lambda path: run(vae(), path, objective=Bound(timesteps=2)), "other settings: objective"),
         (lambda path: run(vae(width=16), path), r"of shape \(8, 3\); expected \(16, 3\)"),
         (lambda path: run(VAE(3, latents=2, width=8), path), "weights without"),
         (lambda path: run(_half_frozen(), path), "learned other parameters"),

@@ -18,24 +18,23 @@ from genmod.shapes import size
 
 def autoencoder(inputs: BuildInputs) -> Autoencoder:
     """A narrow code, because nothing else keeps it from copying."""
-    return Autoencoder(inputs.data.shape, inputs.data.bins, latents=16, dropout=0.1)
+    return Autoencoder(inputs.data, latents=16, dropout=0.1)
 
 
 def vae(inputs: BuildInputs) -> VAE:
     """One layer of latents."""
-    return VAE(inputs.data.shape, inputs.data.bins, latents=32, dropout=0.2)
+    return VAE(inputs.data, latents=32, dropout=0.2)
 
 
 def bottom_up(inputs: BuildInputs) -> HVAE:
     """Three layers of latents, inferred from the data upward."""
-    return HVAE(inputs.data.shape, inputs.data.bins, latents=(32, 16, 8), dropout=0.2)
+    return HVAE(inputs.data, latents=(32, 16, 8), dropout=0.2)
 
 
 def top_down(inputs: BuildInputs) -> HVAE:
     """Three layers, inferred in the order they are generated."""
     return HVAE(
-        inputs.data.shape,
-        inputs.data.bins,
+        inputs.data,
         latents=(16, 16, 16),
         inference=Inference.TOP_DOWN,
         dropout=0.2,
@@ -48,7 +47,7 @@ def diffusion(inputs: BuildInputs) -> Diffusion:
     entries = size(shape)
     decoder = likelihood(lambda outputs: MLP(entries, outputs, dropout=0.4), shape, bins)
     schedule = LinearLogSNR(2.0, -6.0)
-    return Diffusion(shape, bins, schedule=schedule, steps=inputs.latents, decoder=decoder)
+    return Diffusion(inputs.data, schedule=schedule, steps=inputs.latents, decoder=decoder)
 
 
 def latent_diffusion(inputs: BuildInputs) -> LatentDiffusion:
@@ -77,14 +76,13 @@ DIGITS = (
 
 def quick_vae(inputs: BuildInputs) -> VAE:
     """The VAE with narrow networks."""
-    return VAE(inputs.data.shape, inputs.data.bins, latents=16, width=128)
+    return VAE(inputs.data, latents=16, width=128)
 
 
 def quick_top_down(inputs: BuildInputs) -> HVAE:
     """Two layers, with narrow networks."""
     return HVAE(
-        inputs.data.shape,
-        inputs.data.bins,
+        inputs.data,
         latents=(16, 16),
         inference=Inference.TOP_DOWN,
         width=96,
@@ -97,7 +95,7 @@ def quick_diffusion(inputs: BuildInputs) -> Diffusion:
     decoder = likelihood(lambda outputs: MLP(size(shape), outputs, width=128), shape, bins)
     schedule = LinearLogSNR(2.0, -6.0)
     steps = min(100, inputs.latents)
-    return Diffusion(shape, bins, schedule=schedule, steps=steps, decoder=decoder, width=128)
+    return Diffusion(inputs.data, schedule=schedule, steps=steps, decoder=decoder, width=128)
 
 
 QUICK = (

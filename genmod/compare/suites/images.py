@@ -94,8 +94,7 @@ def pixels(
 def autoencoder(inputs: BuildInputs) -> Autoencoder:
     """As many numbers a code as the VAE has."""
     return Autoencoder(
-        inputs.data.shape,
-        inputs.data.bins,
+        inputs.data,
         latents=_LATENTS,
         networks=CODING,
         decoder=pixels(CODING, (_LATENTS,), inputs),
@@ -105,8 +104,7 @@ def autoencoder(inputs: BuildInputs) -> Autoencoder:
 def vae(inputs: BuildInputs) -> VAE:
     """One layer of latents."""
     return VAE(
-        inputs.data.shape,
-        inputs.data.bins,
+        inputs.data,
         latents=_LATENTS,
         networks=CODING,
         decoder=pixels(CODING, (_LATENTS,), inputs),
@@ -116,8 +114,7 @@ def vae(inputs: BuildInputs) -> VAE:
 def bottom_up(inputs: BuildInputs) -> HVAE:
     """Three layers of latents, inferred from the data upward."""
     return HVAE(
-        inputs.data.shape,
-        inputs.data.bins,
+        inputs.data,
         latents=(_LATENTS, 20, 10),
         networks=CODING,
         decoder=pixels(CODING, (_LATENTS,), inputs),
@@ -127,8 +124,7 @@ def bottom_up(inputs: BuildInputs) -> HVAE:
 def top_down(inputs: BuildInputs) -> HVAE:
     """Three layers, inferred in the order they are generated."""
     return HVAE(
-        inputs.data.shape,
-        inputs.data.bins,
+        inputs.data,
         latents=(16, 16, 16),
         inference=Inference.TOP_DOWN,
         networks=LADDER,
@@ -146,8 +142,7 @@ def diffusion(inputs: BuildInputs) -> Diffusion:
     data, chosen = inputs.data, settings_for(inputs.data)
     schedule = LinearLogSNR(chosen.clean, -6.0)
     return Diffusion(
-        data.shape,
-        data.bins,
+        data,
         networks=chosen.denoising,
         schedule=schedule,
         steps=inputs.latents,

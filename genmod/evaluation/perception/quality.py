@@ -95,7 +95,7 @@ def quality(
     with evaluating(model):
         for start in range(0, n, BATCH):
             rows = slice(start, min(start + BATCH, n))
-            told = None if context is None else context[rows].to(model.prior.anchor.device)
+            told = None if context is None else context[rows].to(model.device)
             with random.keyed(seed, start=start, block=BATCH):
                 drawn.append(model.sample(rows.stop - start, told).cpu())
     return quality_of(torch.cat(drawn), data, name=name or type(model).__name__)
