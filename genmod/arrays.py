@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genmod.checks import require
+
+Rows: TypeAlias = Tensor | np.ndarray | Sequence[object]
+"""A batch as a caller may hold it."""
+Context: TypeAlias = Tensor | np.ndarray | Sequence[object] | int | np.integer | None
+"""What a model is conditioned on, one row a sample, or one label for all."""
 
 
 def as_tensor(x: object, name: str = "x") -> Tensor:
@@ -42,6 +48,22 @@ def as_tensor(x: object, name: str = "x") -> Tensor:
         )
     require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
     return _wide(x, name)
+
+
+def as_context(context: object, rows: int) -> Tensor | None:
+    """What a model is conditioned on, one row a sample: a tensor, an array, a list, or one label for all.
+
+    Raises:
+        ValueError: what holds no numbers.
+
+    >>> as_context(3, rows=2)
+    tensor([3, 3])
+    """
+    if context is None:
+        return None
+    if isinstance(context, int | np.integer) and not isinstance(context, bool):
+        return torch.full((rows,), int(context))
+    return as_tensor(context, "context")
 
 
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")

@@ -292,11 +292,12 @@ class ELBO:
         )
 
     def __repr__(self) -> str:
-        """The mean of each term, as a table."""
         lines = [("reconstruction", self.reconstruction, "log p(x | z)")]
         lines += [(name, -nats, kind.value) for name, nats, kind in self.levels()]
         lines += [("value", self.value, self.stamp.value)]
         rows = len(self.reconstruction)
         head = f"ELBO of {rows} {'row' if rows == 1 else 'rows'}, mean nats per row:"
-        table = [f"  {name:<16.16}{float(v.mean()):>12.3f}  {note}" for name, v, note in lines]
+        table = [
+            f"  {name:<16.16}{float(v.detach().mean()):>12.3f}  {note}" for name, v, note in lines
+        ]
         return "\n".join([head, *table])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod import random
+from genmod.arrays import Context, Rows, as_context, as_tensor
 from genmod.checks import check_law, require
 from genmod.decoders import Decoder
 from genmod.distributions import masked_log_prob
@@ -16,28 +20,10 @@ from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder, Posterior
 from genmod.nn import float_dtype, tensors_of
 from genmod.prior import AutoTimesteps, Path, Prior, Timesteps
+from genmod.request import Request as Request
+from genmod.request import repeated
 from genmod.spec import DataSpec
 from genmod.types import Batch, LatentTensors, Mask, PerSample
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is asked of a model beside the data.
-
-    Args:
-        context: what the model is conditioned on, ``(B, ...)``.
-        observed: which entries of the data count, like the data; ``None``: all.
-        timesteps: which levels of a diffusion to visit.
-        samples: ``K``, joint draws of the latents for each row. The bound is their mean.
-        needs_path: whether the draws and their laws are returned, too: :class:`~genmod.prior.Path`.
-    """
-
-    context: Tensor | None = None
-    observed: Mask | None = None
-    timesteps: Timesteps = AutoTimesteps.EVALUATION
-    samples: int = 1
-    needs_path: bool = False
-
 
 _PLAIN = Request()
 
@@ -102,7 +88,7 @@ class LatentModel(nn.Module):
         self._check(x, request)
         rows, samples = len(x), request.samples
         if samples > 1:
-            x, request = _repeated(x, request)
+            x, request = repeated(x, request)
         context, observed = request.context, request.observed
         x, seen = self._real(x, observed)
         posterior = self._posterior(seen, context, observed)
@@ -119,6 +105,12 @@ class LatentModel(nn.Module):
             "a rate for every latent that is drawn",
             "set proper = False in a prior that is no distribution",
         )
+        require(
+            len(state) == len(x),
+            f"a prior's state of {len(state)} rows for {len(x)} samples",
+            "one row a sample",
+            "return one state a row",
+        )
         likelihood = self._likelihood(state, context)
         reconstruction = masked_log_prob(likelihood, x, observed)
         elbo = ELBO(reconstruction, rates, self.measure)
@@ -129,9 +121,9 @@ class LatentModel(nn.Module):
 
     def elbo(
         self,
-        x: Batch,
+        x: Rows,
         timesteps: Timesteps = AutoTimesteps.EVALUATION,
-        context: Tensor | None = None,
+        context: Context = None,
         observed: Mask | None = None,
     ) -> ELBO:
         """The evidence lower bound of each sample, in nats, with one draw of the latents.
@@ -151,10 +143,11 @@ class LatentModel(nn.Module):
             ValueError: data of a wrong shape, not finite, or outside the decoder's range; all levels
                 asked for in continuous time; timesteps for a model without noise levels.
         """
-        return self(x, Request(context, observed, timesteps))[0]
+        x = as_tensor(x)
+        return self(x, Request(as_context(context, len(x)), observed, timesteps))[0]
 
     def log_weight(
-        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Mask | None = None
     ) -> PerSample:
         """``log p(x, z) - log q(z | x)`` at one joint draw: the bound with every KL sampled.
 
@@ -164,48 +157,59 @@ class LatentModel(nn.Module):
             ValueError: the model has no finite path of latents (continuous time), no prior, or one
                 whose density is a random estimate.
         """
-        path = self(x, Request(context, observed, needs_path=True))[1]
+        x = as_tensor(x)
+        request = Request(as_context(context, len(x)), observed, needs_path=True)
+        path = self(x, request)[1]
         assert path is not None
         return path.log_weight()[0]
 
     @torch.no_grad()
-    def sample(self, n: int, context: Tensor | None = None) -> Tensor:
+    def sample(
+        self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
+    ) -> Tensor:
         """``n`` draws of ``x``: latents from the prior, then data from the decoder.
 
         Args:
             n: how many.
-            context: what the model is conditioned on, ``(n, ...)``.
+            context: what the model is conditioned on, ``(n, ...)``, or one label for all.
+            seeds: one a sample. The noise of a sample then depends on its seed alone:
+                ``sample(1, seeds=[7])`` draws one of a batch again.
 
         Raises:
             ValueError: the prior is no distribution (an autoencoder's); the model returns NaN.
         """
-        return self.draw(self.prior.sample(n, context), context)
+        context = as_context(context, n)
+        with nullcontext() if seeds is None else random.seeded(seeds):
+            return self.draw(self.prior.sample(n, context), context)
 
     @torch.no_grad()
-    def encode(self, x: Batch, context: Tensor | None = None) -> LatentTensors:
+    def encode(self, x: Rows, context: Context = None) -> LatentTensors:
         """A code of each sample, without randomness: what :meth:`decode` takes.
 
         The posterior's mean; a tuple of means, top level first, for a top-down hierarchy; for a
         diffusion the noise that the probability flow maps it to.
         """
-        return self.prior.means(self.posterior(x, context), context)
+        return self.prior.means(self.posterior(x, context), as_context(context, len(x)))
 
     @torch.no_grad()
-    def decode(self, z: LatentTensors, context: Tensor | None = None) -> Distribution:
+    def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given a code."""
+        context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
         return self._likelihood(self.prior.state_from(z, context), context)
 
     @torch.no_grad()
-    def reconstruct(self, x: Batch, context: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Rows, context: Context = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises."""
-        posterior = self.posterior(x, context)
+        posterior, context = self.posterior(x, context), as_context(context, len(x))
         state = self.prior.state_from(self.prior.means(posterior, context), context)
         return self._likelihood(state, context).mean
 
     def posterior(
-        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Mask | None = None
     ) -> Posterior | Distribution:
         """``q(z | x)`` of checked data, ``(B, *event)``: what :meth:`Prior.infer` takes."""
+        x = as_tensor(x)
+        context = as_context(context, len(x))
         self._check(x, Request(context, observed))
         return self._posterior(self._real(x, observed)[1], context, observed)
 
@@ -257,6 +261,11 @@ class LatentModel(nn.Module):
         any filling will do.
         """
         kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        if kind in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"got a model in {kind}; expected float32 or float64: a bound in half precision is wrong; "
+                "keep the parameters in float32 and use fit(..., autocast=torch.bfloat16)"
+            )
         seen = x.to(kind)
         if observed is not None:
             seen = torch.where(observed, seen, torch.zeros_like(seen))
@@ -284,15 +293,3 @@ class LatentModel(nn.Module):
         law = self.decoder(state, context)
         check_law(law, len(state), self.spec.shape, "the decoder's law")
         return law
-
-
-def _repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
-    """``K`` copies of the batch one after another, with all that belongs to its rows."""
-
-    def copies(rows: Tensor | None) -> Tensor | None:
-        return None if rows is None else rows.repeat(request.samples, *[1] * (rows.ndim - 1))
-
-    context, observed = copies(request.context), copies(request.observed)
-    repeated = copies(x)
-    assert repeated is not None
-    return repeated, replace(request, context=context, observed=observed)

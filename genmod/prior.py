@@ -2,9 +2,8 @@ r"""A prior: it owns the draw of the latents, because paying for a posterior is 
 
 A prior is two generators over named latents. Both let the caller decide each draw:
 
-* :meth:`Prior.infer` follows the posterior. It yields ``Latent(name, q, p)``: the posterior's law and
-  the prior's law of one latent, given the draws before it. Rates, importance weights, the codec and
-  the Pyro guide all walk it.
+* :meth:`Prior.infer` follows the posterior. It yields ``Latent(name, q, p)``: both laws of one latent,
+  given the draws before it. Rates, importance weights and the Pyro guide walk it.
 * :meth:`Prior.generate` follows the generative order. It yields ``(name, p)``. Samples and the Pyro
   model walk it.
 """
@@ -214,8 +213,8 @@ class Prior(nn.Module, ABC):
             return means[latent.name]
 
         walk(self.infer(posterior, context), keep)
-        found = tuple(means.values())
-        return found[0] if len(found) == 1 else found
+        first, *others = means.values()
+        return (first, *others) if others else first
 
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The state that given latents hand to the decoder.
@@ -224,8 +223,8 @@ class Prior(nn.Module, ABC):
             ValueError: more or fewer latents than the prior has, or one of another shape.
         """
         latents = [z] if isinstance(z, Tensor) else list(z)
-        count, expected = len(latents), "one for each level, in the order in which they are drawn"
-        advice = "pass what encode returns"
+        count, advice = len(latents), "pass what encode returns"
+        expected = "one for each level, in the order in which they are drawn"
         require(count > 0, "no latents", expected, advice)
 
         def take(step: tuple[str, Distribution]) -> Tensor:
@@ -271,7 +270,7 @@ class DensityPrior(Prior):
 
 _EVERY_LATENT = (
     "a law q to draw each latent from and a law p to price it",
-    "yield Latent(name, q, p); nesting yields Latent(name, q, None) first and Latent(name, None, p) later",
+    "yield Latent(name, q, p), or Latent(name, q, None) first and Latent(name, None, p) later",
 )
 
 

@@ -1,6 +1,7 @@
-"""The shapes that flow through the house, written once.
+"""The shapes of tensors, written once.
 
-``B`` rows of a batch, ``L`` visited levels, ``*event`` whatever shape one sample has. The names are checked at run time by the tests (jaxtyping with beartype).
+``B`` rows of a batch, ``L`` visited levels, ``*event`` whatever shape one sample has. The names are checked
+at run time by the tests (jaxtyping with beartype).
 """
 
 from __future__ import annotations

@@ -234,8 +234,8 @@ def ancestral_law(
         bridge = schedule.bridge(s, t)
         inner = alpha.square() * data.covariance + sigma.square() * eye
         gain = alpha * data.covariance @ torch.linalg.inv(inner)
-        move = bridge.state * eye + bridge.data * gain
-        mean = move @ mean + bridge.data * (data.mean - alpha * gain @ data.mean)
+        move = bridge.coef_z * eye + bridge.coef_x * gain
+        mean = move @ mean + bridge.coef_x * (data.mean - alpha * gain @ data.mean)
         # A Gaussian's variance does not depend on the state: any will do.
         said = denoise(denoiser, data.mean[None], schedule.at(t))
         noise = (2 * (bridge.log_std + variance.log_std_ratio(bridge, said)[0])).exp()

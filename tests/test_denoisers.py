@@ -142,7 +142,7 @@ def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
     assert law.mean.item() == pytest.approx(mean, rel=1e-9)
     known = denoise(denoiser, z_t[None], far).variance
     assert known is not None
-    left_open = SCHEDULE.bridge(s, t).data.square() * known[0]
+    left_open = SCHEDULE.bridge(s, t).coef_x.square() * known[0]
     assert (law.variance[0] + left_open).item() == pytest.approx(variance, rel=1e-8)
 
 

@@ -182,7 +182,7 @@ def test_a_bridge_is_the_joint_gaussian_conditioned(schedule: Schedule, s: float
     r"""``q(z_s | z_t, x)`` is the joint law of ``(z_s, z_t)`` given ``x``, conditioned in NumPy.
 
     Given ``x``, :math:`\mathrm{Cov}(z_s, z_t) = (\alpha_t / \alpha_s)\,\sigma_s^2`.
-    Flipped: the sign of ``expm1`` in ``Schedule.bridge``; the sign of ``data``.
+    Flipped: the sign of ``expm1`` in ``Schedule.bridge``; the sign of ``coef_x``.
     """
     s, t = min(s, t), max(s, t)
     if t - s < 1e-3:
@@ -202,17 +202,17 @@ def test_a_bridge_is_the_joint_gaussian_conditioned(schedule: Schedule, s: float
 @every_schedule
 def test_bridges_compose_to_the_marginal_and_to_the_forward_step(schedule: Schedule) -> None:
     r"""``q(z_s | z_t, x)`` averaged over ``q(z_t | x)`` is ``q(z_s | x)``; the forward step's std
-    :math:`\sqrt{\sigma_t^2 - \alpha_{t|s}^2\sigma_s^2}` lies ``ratio`` above the posterior's.
+    :math:`\sqrt{\sigma_t^2 - \alpha_{t|s}^2\sigma_s^2}` lies ``log_sigma_ratio`` above the posterior's.
 
-    Flipped: the sign of ``ratio``; the exponent's sign in ``state``.
+    Flipped: the sign of ``log_sigma_ratio``; the exponent's sign in ``coef_z``.
     """
     s, t = TIMES[:-1], TIMES[1:]
     near, far, bridge = schedule.at(s), schedule.at(t), schedule.bridge(s, t)
-    torch.testing.assert_close(bridge.state * far.alpha + bridge.data, near.alpha)
-    variance = (bridge.state * far.sigma).square() + (2 * bridge.log_std).exp()
+    torch.testing.assert_close(bridge.coef_z * far.alpha + bridge.coef_x, near.alpha)
+    variance = (bridge.coef_z * far.sigma).square() + (2 * bridge.log_std).exp()
     torch.testing.assert_close(variance, near.sigma.square())
     forward = far.sigma.square() - (far.alpha / near.alpha * near.sigma).square()
-    torch.testing.assert_close((2 * (bridge.log_std + bridge.ratio)).exp(), forward)
+    torch.testing.assert_close((2 * (bridge.log_std + bridge.log_sigma_ratio)).exp(), forward)
 
 
 @pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine(), Cosine(0.008)], ids=repr)
@@ -266,8 +266,8 @@ class Uncut(LinearLogSNR):
         (Rising, "strictly decreasing log-SNR; t runs from clean"),
         (Resting, "rises or rests near t=0.4"),
         (Uncut, "log-SNR inf at t=0"),
-        (lambda: LinearLogSNR(-5.0, 13.3), "rises or rests"),
-        (lambda: LinearLogSNR(math.inf, -5.0), "finite log-SNR"),
+        (lambda: LinearLogSNR(-5.0, 13.3), "clean > noisy"),
+        (lambda: LinearLogSNR(math.inf, -5.0), "a finite log-SNR at each end"),
         (lambda: Cosine(clean=-5.0, noisy=13.3), "clean > noisy"),
         (lambda: Cosine(offset=-0.1), "offset >= 0"),
         (lambda: Table.from_betas(real(0.1, 1.0)), "clip it to 0.999"),
@@ -285,7 +285,8 @@ def test_a_schedule_that_is_none_is_refused(build: type[Schedule], message: str)
 
 def test_a_schedule_says_its_ends() -> None:
     """The ends at which a schedule is cut are printed."""
-    assert repr(Cosine()) == "Cosine(log_snr 13.3 .. -5)"
+    assert repr(Cosine(clean=13.3)) == "Cosine(log_snr 13.3 .. -5)"
+    assert repr(Cosine()) == "Cosine(log_snr 13.3 .. -5, clean end free)"
 
 
 def test_a_table_keeps_its_digits_in_half_precision() -> None:

@@ -41,7 +41,7 @@ class NoisingPosterior(Posterior):
     def given(self, s: PerSample, t: PerSample, z_t: Real) -> Normal:
         """``q(z_s | z_t, x)`` for ``s < t``: the forward process reversed, knowing ``x``."""
         bridge = self.schedule.bridge(s, t)
-        mean = expand_like(bridge.state, z_t) * z_t + expand_like(bridge.data, z_t) * self.x
+        mean = expand_like(bridge.coef_z, z_t) * z_t + expand_like(bridge.coef_x, z_t) * self.x
         return Normal(mean, expand_like(bridge.log_std, z_t))
 
     def repeat(self, times: int) -> NoisingPosterior:

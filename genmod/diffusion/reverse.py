@@ -44,8 +44,8 @@ class ReverseProcess:
     def law_given(self, denoised: Denoised, z_t: Real, t: PerSample, s: PerSample) -> Normal:
         """``p(z_s | z_t)``, given what the denoiser returned for ``z_t``."""
         bridge = self.schedule.bridge(s, t)
-        mean = expand_like(bridge.state, z_t) * z_t
-        mean = mean + expand_like(bridge.data, z_t) * denoised.x_hat
+        mean = expand_like(bridge.coef_z, z_t) * z_t
+        mean = mean + expand_like(bridge.coef_x, z_t) * denoised.x_hat
         extra = self.variance.log_std_ratio(bridge, denoised)
         return Normal(mean, expand_like(bridge.log_std, z_t) + extra)
 

@@ -67,7 +67,7 @@ class FixedSmall(ReverseVariance):
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         """Nothing."""
-        return torch.zeros_like(expand_like(bridge.ratio, denoised.x_hat))
+        return torch.zeros_like(expand_like(bridge.log_sigma_ratio, denoised.x_hat))
 
 
 class FixedLarge(ReverseVariance):
@@ -80,7 +80,7 @@ class FixedLarge(ReverseVariance):
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         r""":math:`\log(\sigma_t / \sigma_s)`."""
-        return expand_like(bridge.ratio, denoised.x_hat)
+        return expand_like(bridge.log_sigma_ratio, denoised.x_hat)
 
 
 class LearnedInterpolation(ReverseVariance):
@@ -109,7 +109,7 @@ class LearnedInterpolation(ReverseVariance):
                 "got a denoiser that says nothing of the reverse variance; expected one with twice "
                 "the outputs; build it with Learned(network, interpolation=True)"
             )
-        return place * expand_like(bridge.ratio, place)
+        return place * expand_like(bridge.log_sigma_ratio, place)
 
 
 class Analytic(ReverseVariance):
@@ -138,5 +138,5 @@ class Analytic(ReverseVariance):
                 "got a denoiser that does not say the variance of x; expected one that does; measure "
                 "it on data with denoisers.calibrate(denoiser, schedule, x), and use what that returns"
             )
-        relative = (2 * (bridge.data.log() - bridge.log_std)).exp()
+        relative = (2 * (bridge.coef_x.log() - bridge.log_std)).exp()
         return 0.5 * torch.log1p(expand_like(relative, unknown) * unknown)

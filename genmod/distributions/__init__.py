@@ -1,4 +1,4 @@
-"""Distributions over one event a row: ``log_prob`` gives ``(B,)`` nats, entries apart on request."""
+"""Distributions over one event a row: ``log_prob`` gives ``(B,)`` nats, ``elementwise`` each entry's."""
 
 from genmod.distributions.base import Factorized as Factorized
 from genmod.distributions.base import Laws as Laws
@@ -12,9 +12,10 @@ from genmod.distributions.discrete import Categorical as Categorical
 from genmod.distributions.discretized import Discretized as Discretized
 from genmod.distributions.discretized import DiscretizedLogistic as DiscretizedLogistic
 from genmod.distributions.discretized import DiscretizedNormal as DiscretizedNormal
+from genmod.distributions.divergence import closed_kl as closed_kl
 from genmod.distributions.divergence import log_ratio as log_ratio
 from genmod.distributions.divergence import rate as rate
-from genmod.distributions.divergence import register_units as register_units
+from genmod.distributions.divergence import register_kl_per_dim as register_kl_per_dim
 from genmod.distributions.mixture import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.normal import Normal as Normal
 from genmod.distributions.normal import StandardNormal as StandardNormal

@@ -48,12 +48,18 @@ class Factorized(Distribution, ABC):
         )
 
 
+def is_factorized(distribution: Distribution) -> bool:
+    """Whether ``log_prob`` is the sum of ``elementwise``: a subclass may have redefined the former."""
+    own = type(distribution).log_prob
+    return isinstance(distribution, Factorized) and own is Factorized.log_prob
+
+
 def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
     """``log p`` of each entry of ``x``, for a distribution that factorizes over them."""
-    if isinstance(distribution, Factorized):
+    if isinstance(distribution, Factorized) and is_factorized(distribution):
         return distribution.elementwise(x)
     base = distribution
-    while isinstance(base, Independent):
+    while isinstance(base, Independent) and type(base).log_prob is Independent.log_prob:
         base = base.base_dist
     require(
         not base.event_shape,

@@ -45,5 +45,6 @@ class Dirac(Factorized):
         """
         raise ValueError(
             "got a Dirac posterior under a prior that prices latents; expected a posterior with a "
-            "density; use priors.FlatPrior() (an autoencoder, which bounds nothing) or encoders.GaussianEncoder"
+            "density; use priors.FlatPrior() (an autoencoder, which bounds nothing), or "
+            "encoders.GaussianEncoder"
         )

@@ -21,6 +21,7 @@ from torch.distributions import constraints
 from genmod import random
 from genmod.distributions.base import Factorized
 from genmod.distributions.logistic import logistic_log_mass
+from genmod.gaussian import log_prob_standard
 from genmod.spec import Bins
 from genmod.types import Sizes
 
@@ -157,7 +158,7 @@ def _standard_log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
     thin = torch.where(narrow, width, 1.0)
     square, area = middle.square(), thin.square()
     bend = (square - 1 + (square * (square - 6) + 3) * area / 80) * area / 24
-    density = thin.log() - 0.5 * square - 0.5 * math.log(2 * math.pi) + bend.log1p()
+    density = thin.log() + log_prob_standard(middle) + bend.log1p()
     return torch.where(narrow, density, wide)
 
 

@@ -1,7 +1,11 @@
-r"""What a posterior costs under a prior: :math:`\mathrm{KL}(q \| p)`, or its log-ratio at one draw.
+r"""What a posterior costs under a prior: :math:`\mathrm{KL}(q \| p)`, closed or as a log-ratio at a draw.
 
-A closed KL is exact in expectation; the sampled log-ratio cancels path by path (an exact posterior
-pays exactly what the reconstruction gains, draw by draw). Both are offered, and a rate says which.
+Both have the same mean. The closed form has no noise from the draw. The log-ratio cancels path by path:
+an exact posterior pays at each draw exactly what the reconstruction gains. ``Rate.kind`` tells them apart.
+
+A closed form belongs to exactly the two laws it was derived for. ``torch.distributions.kl_divergence``
+also accepts subclasses, whose ``rsample`` and ``log_prob`` may be those of another law: the divergence of a
+flow built on a Normal would be the Normal's. Here such a subclass gets the log-ratio.
 """
 
 from __future__ import annotations
@@ -10,58 +14,84 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence, register_kl
 
-from genmod.distributions.base import Factorized
+from genmod.distributions.base import Factorized, is_factorized
 from genmod.elbo import Kind, Rate, Stamp
 from genmod.shapes import event_sum
 
-_UNITS: dict[tuple[type[Distribution], type[Distribution]], Callable[..., Tensor]] = {}
+_PER_DIM: dict[tuple[type, type], Callable[..., Tensor]] = {}
+
+_LAW = ("sample", "rsample", "log_prob", "elementwise")
+"""The methods that make a law: a subclass that redefines one of them is another law."""
+
+_LIBRARIES = ("torch.distributions.", "genmod.distributions.", "pyro.distributions.")
+"""Modules whose classes the registered closed forms were derived for."""
 
 
-def register_units(
+def register_kl_per_dim(
     q: type[Distribution], p: type[Distribution]
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Register a closed KL in nats per dimension, ``(B, *event)``, for a pair of factorized types."""
+    """Register a closed KL in nats per dimension, ``(B, *event)``, for exactly this pair of types.
+
+    Also registers its sum over the event with ``torch.distributions.kl_divergence``.
+    """
 
     def keep(divergence: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _UNITS[q, p] = divergence
+        _PER_DIM[q, p] = divergence
+        register_kl(q, p)(lambda a, b: event_sum(divergence(a, b)))
         return divergence
 
     return keep
 
 
+def closed_kl(q: Distribution, p: Distribution) -> Tensor:
+    """``torch.distributions.kl_divergence``, for exactly the pairs of laws that it has a form for.
+
+    Raises:
+        NotImplementedError: no closed form, or a subclass with a law of its own.
+
+    >>> from torch.distributions import Normal
+    >>> closed_kl(Normal(1.0, 1.0), Normal(0.0, 1.0))
+    tensor(0.5000)
+    """
+    if not _has_closed_kl(q, p):
+        raise NotImplementedError(f"no closed KL of {type(q).__name__} from {type(p).__name__}")
+    return kl_divergence(q, p)
+
+
 def rate(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
-    """The closed KL of ``q`` from ``p`` if one is registered, else the log-ratio at ``z``.
+    """The closed KL of ``q`` from ``p`` if this pair of laws has one, else the log-ratio at ``z``.
 
     Args:
-        q: the posterior, a row a sample.
-        p: the prior; its batch may be empty (the same for each row).
+        q: the posterior, one row a sample.
+        p: the prior; its batch may be empty (the same law for each row).
         z: a draw from ``q``, used where there is no closed form.
         claim: what a bound with this rate in it may be called; the prior decides.
 
     Returns:
-        A rate of one level, with its nats per dimension where both factorize.
+        A rate of one level, with its nats per dimension where both laws factorize.
     """
-    closed = _UNITS.get((type(q), type(p)))
+    closed = _PER_DIM.get((_law_type(q) or type(q), _law_type(p) or type(p)))
     if closed is not None:
         each = closed(q, p)
         return Rate.single(event_sum(each), Kind.ANALYTIC, claim, each.flatten(1))
     try:
-        nats = kl_divergence(q, p)
+        nats = closed_kl(q, p)
     except NotImplementedError:
         return log_ratio(q, p, z, claim)
     return Rate.single(nats.expand(len(z)), Kind.ANALYTIC, claim)
 
 
 def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND) -> Rate:
-    """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both factorize.
+    """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both laws factorize.
 
     Raises:
         ValueError: in training, a prior whose log-density carries no gradient to ``z``: the encoder would
             then be trained on ``log q`` alone, without limit.
     """
-    if isinstance(q, Factorized) and isinstance(p, Factorized):
+    if is_factorized(q) and is_factorized(p):
+        assert isinstance(q, Factorized) and isinstance(p, Factorized)  # noqa: PT018 - for the type checker
         paid, priced = q.elementwise(z), p.elementwise(z)
         _check_gradient(p, z, priced)
         each = paid - priced
@@ -78,3 +108,30 @@ def _check_gradient(p: Distribution, z: Tensor, log_prob: Tensor) -> None:
             "that does, because the encoder learns through it; compute log_prob from z without "
             "no_grad() or detach(), or score the model without gradients (torch.no_grad())"
         )
+
+
+def _law_type(law: Distribution) -> type[Distribution] | None:
+    """The library's class whose law this is; ``None`` for a law of the user's own.
+
+    A subclass that redefines none of the law's methods (it builds a Normal of given parameters, say) has
+    its parent's law. What a composite law is made of is looked at as well.
+    """
+    base = getattr(law, "base_dist", None)
+    if isinstance(base, Distribution) and _law_type(base) is None:
+        return None
+    for kind in type(law).__mro__:
+        if (kind.__module__ + ".").startswith(_LIBRARIES):
+            return kind
+        if any(name in vars(kind) for name in _LAW):
+            return None
+    return None
+
+
+def _has_closed_kl(q: Distribution, p: Distribution) -> bool:
+    """Whether torch's registry may be asked: known laws, or a pair registered for exactly these types."""
+    if _law_type(q) is not None and _law_type(p) is not None:
+        return True
+    if type(q) is Independent and type(p) is Independent:
+        return _has_closed_kl(q.base_dist, p.base_dist)
+    composite = any(isinstance(getattr(law, "base_dist", None), Distribution) for law in (q, p))
+    return not composite and (type(q), type(p)) in torch.distributions.kl._KL_REGISTRY

@@ -2,8 +2,6 @@ r"""Normal distributions with independent dimensions, :math:`\mathcal{N}(\mu, \m
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, constraints, register_kl
@@ -11,23 +9,21 @@ from torch.distributions import Normal as TorchNormal
 
 from genmod import gaussian, random
 from genmod.distributions.base import Factorized
-from genmod.distributions.divergence import register_units
+from genmod.distributions.divergence import register_kl_per_dim
 from genmod.shapes import event_sum
 from genmod.types import Shape, Sizes
-
-_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
 class Normal(Factorized):
     r"""``N(mean, std^2)`` for each entry; the event is everything after the first dimension.
 
-    Draws by the reparameterization :math:`z = \mu + \sigma \varepsilon` (the lecture's slide has
-    :math:`\sigma^2`, a slip), so gradients reach both parameters.
+    Draws are reparameterized, :math:`z = \mu + \sigma \varepsilon`, so gradients reach both parameters.
+    Densities, entropy and KL are those of :mod:`genmod.gaussian`.
 
     Args:
         mean: ``(B, *event)``.
-        log_std: the logarithm of the standard deviation, broadcast to the mean's shape. It needs no
-            check: every real number is a valid one.
+        log_std: the logarithm of the standard deviation, broadcast to the mean's shape. Every real
+            number is valid.
 
     Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
 
@@ -76,16 +72,15 @@ class Normal(Factorized):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log density of each entry."""
-        standard = (x - self.loc) * (-self.log_std).exp()
-        return -0.5 * standard.square() - self.log_std - _HALF_LOG_TAU
+        return gaussian.log_prob_log_std(x, self.loc, self.log_std)
 
     def entropy(self) -> Tensor:
         """The entropy of each row, nats."""
-        return event_sum(self.log_std + 0.5 + _HALF_LOG_TAU)
+        return event_sum(gaussian.entropy_log_std(self.log_std))
 
 
 class StandardNormal(Normal):
-    """``N(0, I)``, a row a sample: kept apart because its KL is cheaper.
+    """``N(0, I)``, one row a sample: its density and the KL from it need no parameters.
 
     Args:
         shape: ``(B, *event)``.
@@ -101,22 +96,17 @@ class StandardNormal(Normal):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log density of each entry."""
-        return -0.5 * x.square() - _HALF_LOG_TAU
+        return gaussian.log_prob_standard(x)
 
 
-@register_units(Normal, Normal)
-def _normal(q: Normal, p: Normal) -> Tensor:
+@register_kl_per_dim(Normal, Normal)
+def _kl_normal(q: Normal, p: Normal) -> Tensor:
     return gaussian.kl_log_std(q.loc, q.log_std, p.loc, p.log_std)
 
 
-@register_units(Normal, StandardNormal)
-def _standard(q: Normal, p: StandardNormal) -> Tensor:
+@register_kl_per_dim(Normal, StandardNormal)
+def _kl_standard(q: Normal, p: StandardNormal) -> Tensor:
     return gaussian.kl_standard_log_std(q.loc, q.log_std)
-
-
-@register_kl(Normal, Normal)
-def _kl_normal(q: Normal, p: Normal) -> Tensor:
-    return event_sum(gaussian.kl_log_std(q.loc, q.log_std, p.loc, p.log_std))
 
 
 @register_kl(Normal, Independent)

@@ -31,6 +31,7 @@ from genmod.gaussian.kernels import (
     kl_log_std,
     kl_standard_log_std,
     log_prob_log_std,
+    log_prob_standard,
     product_log_std,
 )
 from genmod.gaussian.linear import LinearGaussian
@@ -51,6 +52,7 @@ __all__ = [
     "log_prob",
     "log_prob_full",
     "log_prob_log_std",
+    "log_prob_standard",
     "product",
     "product_log_normalizer",
     "product_log_std",

@@ -245,6 +245,15 @@ def entropy_log_std(log_std: Tensor) -> Tensor:
     return in_float32(log_std) + (HALF_LOG_TAU + 0.5)
 
 
+def log_prob_standard(x: Tensor) -> Tensor:
+    """Log density of N(0, 1) at x, elementwise, in nats: -1/2 x^2 - 1/2 log(2 pi).
+
+    >>> log_prob_standard(torch.zeros(1))
+    tensor([-0.9189])
+    """
+    return -0.5 * in_float32(x).square() - HALF_LOG_TAU
+
+
 def log_prob_log_std(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log density of N(mean, std^2) at x, elementwise, in nats. Unchecked.
 

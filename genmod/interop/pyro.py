@@ -35,7 +35,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints, kl_divergence, register_kl
+from torch.distributions import Distribution, constraints, register_kl
 
 try:
     import pyro
@@ -50,6 +50,7 @@ except ImportError as missing:
 
 from genmod import distributions
 from genmod.checks import require
+from genmod.distributions import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.prior import Latent, walk
@@ -289,4 +290,4 @@ class Adapted(dist.TorchDistribution):
 @register_kl(Adapted, Distribution)
 @register_kl(Adapted, Adapted)
 def _kl_adapted(q: Distribution, p: Distribution) -> Tensor:
-    return kl_divergence(*(law.base if isinstance(law, Adapted) else law for law in (q, p)))
+    return closed_kl(*(law.base if isinstance(law, Adapted) else law for law in (q, p)))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.arrays import Context, Rows, as_context
+from genmod.checks import instance, require
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
@@ -18,7 +19,7 @@ from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import Batch, LatentTensors
+from genmod.types import LatentTensors
 
 
 class Diffusion(DiffusionBased):
@@ -30,7 +31,8 @@ class Diffusion(DiffusionBased):
             one).
         denoiser: a :class:`~genmod.denoisers.Denoiser`, or any network ``net(z, log_snr)``, whose output
             is taken for the velocity. By default an MLP, or a U-Net.
-        schedule: the noise schedule; log-SNR linear in time by default.
+        schedule: the noise schedule; log-SNR linear in time by default. A free clean end is resolved
+            against the data: :meth:`~genmod.schedules.Schedule.resolve`.
         steps: ``T``, the number of latents; ``None`` is continuous time.
         variance: the reverse variance; the posterior's own by default. A learned one gives the network
             twice as many outputs.
@@ -78,7 +80,8 @@ class Diffusion(DiffusionBased):
         if spec is None and decoder is not None:
             spec = decoder.spec
         data = data_spec(spec, bins, "decoder")
-        schedule = schedule or LinearLogSNR()
+        schedule = LinearLogSNR() if schedule is None else instance(schedule, Schedule, "schedule")
+        schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned
         unconditional(condition, denoiser)
         if denoiser is None:
@@ -104,21 +107,23 @@ class Diffusion(DiffusionBased):
         return self.draw(state, context)
 
     @torch.no_grad()
-    def encode(self, x: Batch, context: Tensor | None = None) -> LatentTensors:
+    def encode(self, x: Rows, context: Context = None) -> LatentTensors:
         """The noise that the probability flow maps ``x`` to (from the mean of ``z_0``)."""
+        context = as_context(context, len(x))
         q, times = self.diffusion.noising(self.posterior(x, context)), self._flow_times().flip(0)
         return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
     @torch.no_grad()
-    def decode(self, z: LatentTensors, context: Tensor | None = None) -> Distribution:
+    def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)
+        context = as_context(context, len(z))
         return self._likelihood(self._flow().run(z, self._flow_times(), context), context)
 
     @torch.no_grad()
-    def reconstruct(self, x: Batch, context: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Rows, context: Context = None) -> Tensor:
         """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
-        prior = self.diffusion
+        prior, context = self.diffusion, as_context(context, len(x))
         q, times = prior.noising(self.posterior(x, context)), prior.times()
         below = times[: max(1, (len(times) + 1) // 2)].flip(0)
         z = q.at(below[0].expand(q.rows)).sample()

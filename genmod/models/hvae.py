@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import torch
@@ -70,10 +70,10 @@ class HVAE(LatentModel):
         decoder: Decoder | None = None,
     ) -> None:
         data = data_spec(spec, bins, "parts")
-        sizes = tuple(latents)
+        sizes = tuple(latents) if isinstance(latents, Iterable) else ()
         require(
             len(sizes) >= 1 and all(size >= 1 for size in sizes),
-            f"latents={sizes}",
+            f"latents={latents}",
             "a positive size for each level, z1 first",
             "pass latents=(32, 16, 8) for three levels",
         )

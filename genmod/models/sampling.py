@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.arrays import Context, as_context
+from genmod.checks import instance, require
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
@@ -40,13 +41,13 @@ class DiffusionBased(LatentModel, ABC):
     def sample(
         self,
         n: int,
-        context: Tensor | None = None,
+        context: Context = None,
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
         grid: TimeGrid | None = None,
         guidance_scale: float = 1.0,
-        seeds: Sequence[int] | None = None,
+        seeds: Sequence[SupportsIndex] | None = None,
         progress: bool = False,
     ) -> Tensor:
         """``n`` draws of ``x``: the last latent of the diffusion by a sampler, then data from the decoder.
@@ -69,7 +70,7 @@ class DiffusionBased(LatentModel, ABC):
         >>> model.sample(2, sampler=DDIM(eta=0.5), steps=4, seeds=[0, 7]).shape
         torch.Size([2, 1, 8, 8])
         """
-        model = self.guided(guidance_scale)
+        model, context = self.guided(guidance_scale), as_context(context, n)
         way = Sampling(sampler, steps, grid, seeds, progress)
         state = way.draw(model.diffusion, n, context)
         with way.noise:
@@ -78,13 +79,13 @@ class DiffusionBased(LatentModel, ABC):
     def states(
         self,
         n: int,
-        context: Tensor | None = None,
+        context: Context = None,
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
         grid: TimeGrid | None = None,
         guidance_scale: float = 1.0,
-        seeds: Sequence[int] | None = None,
+        seeds: Sequence[SupportsIndex] | None = None,
         progress: bool = False,
     ) -> Iterator[State]:
         """The states of ``n`` draws after each step, and the estimate ``x_hat`` at each.
@@ -95,7 +96,7 @@ class DiffusionBased(LatentModel, ABC):
         Raises:
             ValueError: at once: settings out of range, or a context that the model cannot take.
         """
-        model = self.guided(guidance_scale)
+        model, context = self.guided(guidance_scale), as_context(context, n)
         way = Sampling(sampler, steps, grid, seeds, progress)
         return way.states(model.diffusion, n, context)
 
@@ -122,7 +123,7 @@ class Sampling:
     sampler: Sampler | None = None
     steps: int | None = None
     grid: TimeGrid | None = None
-    seeds: Sequence[int] | None = None
+    seeds: Sequence[SupportsIndex] | None = None
     progress: bool = False
     noise: AbstractContextManager[None] = field(init=False)
     """Where the samples' noise is drawn, this path's and the decoder's."""
@@ -161,7 +162,9 @@ class Sampling:
             ValueError: a sampler bound to another schedule; fewer than one sample.
         """
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
-        sampler = self.sampler or Ancestral(variance=prior.variance)
+        sampler: Sampler = Ancestral(variance=prior.variance)
+        if self.sampler is not None:
+            sampler = instance(self.sampler, Sampler, "sampler")
         return self._states(prior, sampler.complete(prior.denoiser, prior.schedule), n, context)
 
     def _states(

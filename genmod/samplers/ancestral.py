@@ -46,7 +46,9 @@ class Ancestral(Linear):
         """The distribution of the state at ``s`` given the state at ``t > s``."""
         denoised = denoise(self.denoiser, z_t, self.schedule.at(t), context)
         bridge = self.schedule.bridge(s, t)
-        mean = expand_like(bridge.state, z_t) * z_t + expand_like(bridge.data, z_t) * denoised.x_hat
+        mean = (
+            expand_like(bridge.coef_z, z_t) * z_t + expand_like(bridge.coef_x, z_t) * denoised.x_hat
+        )
         return Normal(
             mean, expand_like(bridge.log_std, z_t) + self.variance.log_std_ratio(bridge, denoised)
         )
@@ -87,7 +89,7 @@ class Ancestral(Linear):
     def _excess(self, walk: Walk) -> Tensor:
         """That of a variance which depends on the step alone, for all steps at once."""
         bridge = Bridge(*(each.reshape(-1) for each in walk.bridges))
-        excess = self.variance.log_std_ratio(bridge, Denoised(bridge.ratio))
+        excess = self.variance.log_std_ratio(bridge, Denoised(bridge.log_sigma_ratio))
         return excess.reshape(walk.rises.shape).to(walk.rises)
 
     def extra_repr(self) -> str:

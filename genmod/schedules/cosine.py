@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.schedules.base import Schedule
+from genmod.schedules.curve import Curve
 
 
-class Cosine(Schedule):
+class Cosine(Curve):
     r"""The cosine schedule, cut at stated log-SNR ends.
 
     .. math:: \bar\alpha = \cos^2\theta / \cos^2\theta_0, \qquad
@@ -23,7 +23,7 @@ class Cosine(Schedule):
 
     Args:
         offset: the offset, at least 0.
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 17;
@@ -33,17 +33,21 @@ class Cosine(Schedule):
     tensor([0.5403], dtype=torch.float64)
     """
 
-    def __init__(self, offset: float = 0.0, clean: float = 13.3, noisy: float = -5.0) -> None:
-        super().__init__()
+    def __init__(
+        self, offset: float = 0.0, clean: float | None = None, noisy: float = -5.0
+    ) -> None:
         require(offset >= 0, f"offset={offset}", "offset >= 0", "the paper's is 0.008")
-        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
-        self.offset, self.clean, self.noisy = offset, clean, noisy
+        self.offset = offset
         self.start = 0.5 * math.pi * offset / (1 + offset)
+        super().__init__(clean, noisy)
+        self.check()
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
         ends = torch.tensor([clean, noisy], dtype=torch.float64)
         self.first, last = self._run(ends).tolist()
         self.rest = float(self._left(ends[1]))
         self.rise = last - self.first
-        self.check()
 
     def _run(self, log_snr: Tensor) -> Tensor:
         r"""How far from its start :math:`\theta` is: :math:`\cos^2\theta = \cos^2\theta_0\, \bar\alpha`.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.schedules.base import Schedule
+from genmod.schedules.curve import Curve
 
 
 class GradientScale:
@@ -61,7 +61,7 @@ def scale_gradient() -> Iterator[GradientScale]:
         _gate.reset(token)
 
 
-class Learnable(Schedule, ABC):
+class Learnable(Curve, ABC):
     r"""A schedule with parameters, whose ends they cannot move.
 
     .. math:: \lambda_t = \lambda_0 + (\lambda_1 - \lambda_0)\, u(t), \qquad u(0) = 0,\ u(1) = 1
@@ -70,14 +70,9 @@ class Learnable(Schedule, ABC):
     not resolve neighboring levels.
 
     Args:
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
     """
-
-    def __init__(self, clean: float, noisy: float) -> None:
-        super().__init__()
-        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
-        self.clean, self.noisy = clean, noisy
 
     @abstractmethod
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,17 +111,17 @@ class MonotoneNetwork(Learnable):
     has 1024 features.
 
     Args:
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
         features: how many sigmoids.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendices H and I.2.
 
     >>> MonotoneNetwork()
-    Monotone(log_snr 13.3 .. -5)
+    MonotoneNetwork(log_snr 13.3 .. -5, clean end free)
     """
 
-    def __init__(self, clean: float = 13.3, noisy: float = -5.0, features: int = 64) -> None:
+    def __init__(self, clean: float | None = None, noisy: float = -5.0, features: int = 64) -> None:
         super().__init__(clean, noisy)
         require(features >= 1, f"features={features}", "features >= 1", "64 bend a curve well")
         # Sigmoids side by side: each rises where its neighbor has risen half-way.

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.schedules.base import Schedule
+from genmod.schedules.curve import Curve
+from genmod.schedules.ends import NOMINAL
 
 
-class Quantiles(Schedule, ABC):
+class Quantiles(Curve, ABC):
     r"""A law of the log-SNR: :math:`\lambda = \text{location} + \text{scale}\, w`, ``w`` symmetric about 0.
 
     Cut at its ends: :math:`\lambda_t` is the value that is exceeded with probability
@@ -28,20 +29,29 @@ class Quantiles(Schedule, ABC):
     Args:
         location: the median of the uncut law.
         scale: its spread, in its own unit.
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
     """
 
-    def __init__(self, location: float, scale: float, clean: float, noisy: float) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        location: float,
+        scale: float,
+        clean: float | None,
+        noisy: float,
+        nominal: float = NOMINAL,
+    ) -> None:
         require(scale > 0, f"scale={scale}", "a scale above 0", "a law without spread has no curve")
-        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
-        self.location, self.scale, self.clean, self.noisy = location, scale, clean, noisy
-        ends = torch.tensor([clean - location, location - noisy], dtype=torch.float64) / scale
-        # Both from their own side: one less a probability near one keeps no digits of a tail.
-        self.over, self.under = self._tail(ends).tolist()
-        self.inside = 1 - self.over - self.under
+        self.location, self.scale = location, scale
+        super().__init__(clean, noisy, nominal)
         self.check()
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
+        ends = torch.tensor([clean - self.location, self.location - noisy], dtype=torch.float64)
+        # Each tail from its own side: at w = 9, one less a probability near one is 0.
+        self.over, self.under = self._tail(ends / self.scale).tolist()
+        self.inside = 1 - self.over - self.under
 
     @abstractmethod
     def _tail(self, w: Tensor) -> Tensor:
@@ -86,7 +96,7 @@ class LogNormal(Quantiles):
     Args:
         mean: of :math:`\log(\sigma / \alpha)`.
         std: of :math:`\log(\sigma / \alpha)`.
-        clean: log-SNR at t = 0; by default that of EDM's smallest :math:`\sigma`, 0.002.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1; by default that of EDM's largest, 80.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
@@ -101,10 +111,10 @@ class LogNormal(Quantiles):
         self,
         mean: float = -1.2,
         std: float = 1.2,
-        clean: float = -2 * math.log(0.002),
+        clean: float | None = None,
         noisy: float = -2 * math.log(80),
     ) -> None:
-        super().__init__(-2 * mean, 2 * std, clean, noisy)
+        super().__init__(-2 * mean, 2 * std, clean, noisy, nominal=-2 * math.log(0.002))
 
     def _tail(self, w: Tensor) -> Tensor:
         # ndtr is one plus an error function: 2 % short at w = 8, zero from 9 on.
@@ -127,7 +137,7 @@ class Laplace(Quantiles):
     Args:
         location: :math:`\mu`.
         scale: :math:`b`.
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 
     Reference: Hang, Gu, Geng, Guo, "Improved Noise Schedule for Diffusion Training" (2024), table 1.
@@ -140,7 +150,7 @@ class Laplace(Quantiles):
         self,
         location: float = 0.0,
         scale: float = 0.5,
-        clean: float = 13.3,
+        clean: float | None = None,
         noisy: float = -5.0,
     ) -> None:
         super().__init__(location, scale, clean, noisy)
@@ -164,7 +174,7 @@ class Logistic(Quantiles):
     Args:
         location: the median.
         scale: 2 for the straight path.
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 
     Reference: Lipman et al., "Flow Matching for Generative Modeling" (2023), eq. 20; Liu, Gong, Liu,
@@ -178,7 +188,7 @@ class Logistic(Quantiles):
         self,
         location: float = 0.0,
         scale: float = 2.0,
-        clean: float = 13.3,
+        clean: float | None = None,
         noisy: float = -13.3,
     ) -> None:
         super().__init__(location, scale, clean, noisy)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.schedules.base import Schedule
+from genmod.schedules.curve import Curve
 
 
-class Sigmoid(Schedule):
+class Sigmoid(Curve):
     r"""Signal that falls along a sigmoid, cut at stated log-SNR ends.
 
     .. math:: \bar\alpha = \frac{S(e) - S(v)}{S(e) - S(b)}, \qquad S = \mathrm{sigmoid}
@@ -24,7 +24,7 @@ class Sigmoid(Schedule):
         start: where the sigmoid starts.
         end: where it ends.
         temperature: divides both: lower is steeper in the middle.
-        clean: log-SNR at t = 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 
     Reference: Jabri, Fleet, Chen, "Scalable Adaptive Computation for Iterative Generation" (2023); as
@@ -39,23 +39,24 @@ class Sigmoid(Schedule):
         start: float = -3.0,
         end: float = 3.0,
         temperature: float = 1.0,
-        clean: float = 13.3,
+        clean: float | None = None,
         noisy: float = -5.0,
     ) -> None:
-        super().__init__()
         require(end > start, f"start={start}, end={end}", "start < end", "swap them")
         require(temperature > 0, f"temperature={temperature}", "above 0", "the paper's is 1")
-        require(clean > noisy, f"ends {clean}, {noisy}", "clean > noisy", "swap them")
-        self.clean, self.noisy = clean, noisy
         self.width = (end - start) / temperature
         # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)): no difference is lost.
         half = 0.5 / temperature
         self.offset = math.log(math.cosh(start * half)) - math.log(math.cosh(end * half))
+        super().__init__(clean, noisy)
+        self.check()
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
         ends = torch.tensor([clean, noisy], dtype=torch.float64)
         self.first, last = self._run(ends).tolist()
         self.rest = float(self._left(ends[1]))
         self.rise = last - self.first
-        self.check()
 
     def _run(self, log_snr: Tensor) -> Tensor:
         r"""How far ``v`` has run where the log-SNR is :math:`\lambda`: the inverse of the curve."""

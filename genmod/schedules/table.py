@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from genmod.checks import require
 from genmod.schedules.base import Schedule
+from genmod.schedules.wrappers import Cut
+
+FAR = 4.0
+"""How far beyond the needed log-SNR a table's clean end may lie without a warning: DDPM's table on 8-bit
+images is 3.1 beyond."""
 
 
 class Table(Schedule):
@@ -61,6 +68,35 @@ class Table(Schedule):
         log_alpha_bar = torch.log1p(-betas.double()).cumsum(0)
         return Table(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
 
+    def cut(self, clean: float | None = None, noisy: float | None = None) -> Cut:
+        """The part of the table between two log-SNRs; inside, the curve is unchanged.
+
+        Args:
+            clean: the new log-SNR at t = 0; by default the table's own.
+            noisy: the new log-SNR at t = 1; by default the table's own.
+
+        Raises:
+            ValueError: an end outside the table's own range, or ``clean <= noisy``.
+
+        >>> from genmod.schedules import LinearBeta
+        >>> LinearBeta(1000).cut(clean=2.0).log_snr_range()[0]
+        2.0
+        """
+        return Cut(self, clean, noisy)
+
+    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
+        """The table itself; warns where its clean end asks the denoiser for useless detail."""
+        excess = float(self.table[0]) - clean
+        if bins is not None and excess > FAR:
+            warnings.warn(
+                f"{type(self).__name__} ends at log-SNR {float(self.table[0]):.3g}, but data of {bins} "
+                f"values need about {clean:.3g}: the decoder resolves the rest at a lower cost. Cut the "
+                f"table: schedule.cut(clean={clean:.3g})",
+                UserWarning,
+                stacklevel=4,
+            )
+        return self
+
     def log_snr_range(self) -> tuple[float, float]:
         """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""
         return float(self.table[0]), float(self.table[-1])
@@ -76,7 +112,9 @@ class Table(Schedule):
         """The table in the type and on the device of ``t``."""
         place = t.device, t.dtype
         if place not in self._placed:
-            self._placed[place] = self.table.to(dtype=t.dtype, device=t.device)
+            # A tensor made in inference mode could never take part in a backward pass later.
+            with torch.inference_mode(False):
+                self._placed[place] = self.table.to(dtype=t.dtype, device=t.device)
         return self._placed[place]
 
     def log_snr(self, t: Tensor) -> Tensor:

@@ -1,19 +1,20 @@
-r"""Schedules made of another: its log-SNR moved, or its states on another scale.
+r"""Schedules made of another one: a part of it, its log-SNR shifted, or its states on another scale.
 
-What a diffusion can say of data depends on the log-SNR alone: scales change how states are written,
-and neither the bound nor the samples (but for the reverse variances that are made of the forward
-step's own, :class:`genmod.diffusion.FixedLarge` and what interpolates to it).
+A diffusion's bound depends on the log-SNR alone. Scales change how states are written, not the bound or
+the samples. The exceptions are reverse variances made of the forward step's own,
+:class:`genmod.diffusion.FixedLarge` and what interpolates to it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC
 
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive
+from genmod.checks import check_positive, require
 from genmod.schedules.base import Schedule
 from genmod.schedules.quantiles import Logistic
 
@@ -23,10 +24,14 @@ class Wrapper(Schedule, ABC):
 
     Args:
         schedule: the other schedule.
+
+    Raises:
+        ValueError: the other schedule is not consistent (see :meth:`~genmod.schedules.Schedule.check`).
     """
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
+        schedule.check()
         self.schedule = schedule
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -39,6 +44,75 @@ class Wrapper(Schedule, ABC):
 
     def _time(self, log_snr: Tensor) -> Tensor:
         return self.schedule.time(log_snr)
+
+    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
+        inner = self.schedule._with_clean(clean, bins)
+        if inner is self.schedule:
+            return self
+        bound = copy.deepcopy(self)
+        bound.schedule = inner
+        bound.check()
+        return bound
+
+
+class Cut(Wrapper):
+    r"""The part of a schedule between two log-SNRs; inside, the curve is unchanged.
+
+    .. math:: \lambda'_t = \lambda_{(1 - t)\, t_0 + t\, t_1}, \qquad \lambda_{t_0} = \text{clean},\
+        \lambda_{t_1} = \text{noisy}
+
+    For tables of betas, whose clean end suits 8-bit images: data of fewer values need a noisier one.
+    ``LinearBeta(1000).cut(clean=2.0)`` makes one.
+
+    Args:
+        schedule: the whole schedule.
+        clean: the new log-SNR at t = 0; by default the schedule's own.
+        noisy: the new log-SNR at t = 1; by default the schedule's own.
+
+    Raises:
+        ValueError: an end outside the schedule's own range, or ``clean <= noisy``.
+    """
+
+    def __init__(
+        self, schedule: Schedule, clean: float | None = None, noisy: float | None = None
+    ) -> None:
+        super().__init__(schedule)
+        first, last = schedule.log_snr_range()
+        ends = (first if clean is None else clean, last if noisy is None else noisy)
+        require(
+            first >= ends[0] > ends[1] >= last,
+            f"a cut from {ends[0]:g} to {ends[1]:g} of a schedule from {first:g} to {last:g}",
+            "ends inside its own, clean > noisy",
+            "a schedule with stated ends, such as LinearLogSNR(clean, noisy), can be longer",
+        )
+        self.variance_preserving = schedule.variance_preserving
+        self.start, self.end = schedule.time(torch.tensor(ends, dtype=torch.float64)).tolist()
+        self.check()
+
+    def _inner(self, t: Tensor) -> Tensor:
+        """The whole schedule's time; both ends come out exactly."""
+        return self.start * (1 - t) + self.end * t
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The other schedule's, on the part that is kept."""
+        return self.schedule.log_snr(self._inner(t))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """The other schedule's, over a shorter time."""
+        return (self.end - self.start) * self.schedule.slope(self._inner(t))
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The other schedule's."""
+        return self.schedule.scales(self._inner(t))
+
+    def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return self.schedule._scales(log_snr)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return (self.schedule.time(log_snr) - self.start) / (self.end - self.start)
+
+    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
+        return self
 
 
 class Shifted(Wrapper):
@@ -83,6 +157,9 @@ class Shifted(Wrapper):
 
     def _time(self, log_snr: Tensor) -> Tensor:
         return self.schedule.time(log_snr - self.by)
+
+    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
+        return super()._with_clean(clean - self.by, bins)
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return self.schedule._scales(log_snr)

@@ -34,7 +34,9 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "VarianceExploding": lambda: schedules.VarianceExploding(schedules.LogNormal()),
     "RectifiedFlow": schedules.RectifiedFlow,
     "RectifiedFlow, logit-normal": lambda: schedules.RectifiedFlow(schedules.LogNormal(0.0, 1.0)),
-    "Monotone": schedules.MonotoneNetwork,
+    "MonotoneNetwork": schedules.MonotoneNetwork,
+    "Cut": lambda: schedules.LinearBeta(50).cut(clean=2.0),
+    "Cut, zero terminal SNR": lambda: schedules.ZeroTerminalSNR(schedules.LinearBeta(50)).cut(3.0),
 }
 
 every = pytest.mark.parametrize("name", list(SCHEDULES))

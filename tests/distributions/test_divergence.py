@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    register_kl,
+)
 from torch.distributions import Normal as TorchNormal
 
 from genmod import Kind
@@ -16,10 +24,13 @@ from genmod.distributions import (
     Factorized,
     Normal,
     StandardNormal,
+    closed_kl,
     log_ratio,
+    masked_log_prob,
     rate,
-    register_units,
+    register_kl_per_dim,
 )
+from genmod.types import Sizes
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -145,10 +156,133 @@ def test_a_form_of_ones_own_is_used_once_it_is_registered() -> None:
     sampled = rate(q, p, q.rsample())
     assert sampled.kind is Kind.MONTE_CARLO
 
-    @register_units(Exponential, Exponential)
+    @register_kl_per_dim(Exponential, Exponential)
     def closed_form(a: Exponential, b: Exponential) -> Tensor:
         return (a.rates / b.rates).log() + b.rates / a.rates - 1
 
     closed = rate(q, p, q.rsample())
     assert closed.kind is Kind.ANALYTIC
     assert_mean(sampled.total, closed.total[0], name="exponentials")
+
+
+class Moved(Normal):
+    """A law of one's own on top of a Normal: all of its mass moved."""
+
+    def __init__(self, by: Tensor, log_std: Tensor) -> None:
+        super().__init__(torch.zeros_like(by), log_std)
+        self.by = by
+
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
+        return super().rsample() + self.by
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value - self.by)
+
+
+class MovedEntries(Normal):
+    """The same, entry by entry."""
+
+    def __init__(self, by: Tensor, log_std: Tensor) -> None:
+        super().__init__(torch.zeros_like(by), log_std)
+        self.by = by
+
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
+        return super().rsample() + self.by
+
+    def elementwise(self, x: Tensor) -> Tensor:
+        return super().elementwise(x - self.by)
+
+
+class MovedTorch(TorchNormal):
+    """The same on top of torch's Normal."""
+
+    def __init__(self, by: Tensor, log_std: Tensor) -> None:
+        super().__init__(torch.zeros_like(by), log_std.exp())
+        self.by = by
+
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
+        return super().rsample(torch.Size(sample_shape)) + self.by
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value - self.by)
+
+
+class MovedIndependent(Independent):
+    """The same around torch's Normal."""
+
+    def __init__(self, by: Tensor, log_std: Tensor) -> None:
+        super().__init__(TorchNormal(torch.zeros_like(by), log_std.exp()), 1)
+        self.by = by
+
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
+        return super().rsample(torch.Size(sample_shape)) + self.by
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value - self.by)
+
+
+MOVED: dict[str, Callable[[Tensor, Tensor], Distribution]] = {
+    "log_prob": Moved,
+    "elementwise": MovedEntries,
+    "torch's, inside Independent": lambda by, log_std: Independent(MovedTorch(by, log_std), 1),
+    "Independent itself": MovedIndependent,
+    "twice": lambda by, log_std: Independent(Independent(MovedTorch(by, log_std), 1), 0),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("side", ["q", "p"])
+def test_a_subclass_with_a_law_of_its_own_is_priced_by_its_own_law(name: str, side: str) -> None:
+    """Never by the closed KL of its parent. The moved law is a Normal, so the KL is known.
+
+    Flipped: ``_law_type`` to ``type(law).__mro__[1]``.
+    """
+    by, log_std = torch.tensor([[1.5, -2.0]]).expand(ROWS, 2), torch.tensor([-0.3, 0.2])
+    moved, plain = MOVED[name](by, log_std.expand(ROWS, 2)), Normal(by, log_std)
+    other = Normal(0.2 * by, torch.zeros(2))
+    q, p = (moved, other) if side == "q" else (other, moved)
+    priced = rate(q, p, q.rsample())
+    assert priced.kind is Kind.MONTE_CARLO
+    known = (plain, other) if side == "q" else (other, plain)
+    assert_mean(priced.total, rate(*known, by).total[0], name=name)
+
+
+def test_a_subclass_with_its_parents_law_keeps_the_closed_form() -> None:
+    class Unit(Normal):
+        def __init__(self, mean: Tensor) -> None:
+            super().__init__(mean, torch.zeros_like(mean))
+
+    q, p = Unit(torch.ones(3, 2)), StandardNormal((3, 2))
+    priced = rate(q, p, q.rsample())
+    assert priced.kind is Kind.ANALYTIC
+    torch.testing.assert_close(priced.total, torch.ones(3))
+
+
+def test_a_pair_registered_with_torch_for_exactly_its_types_is_used() -> None:
+    class Apart(MovedTorch):
+        pass
+
+    @register_kl(Apart, Apart)
+    def closed_form(a: Apart, b: Apart) -> Tensor:
+        return 0.5 * (a.by - b.by).square()
+
+    one, zero = torch.ones(4, 2), torch.zeros(4, 2)
+    q, p = Apart(one, zero), Apart(zero, zero)
+    torch.testing.assert_close(closed_kl(q, p), torch.full((4, 2), 0.5))
+    torch.testing.assert_close(closed_kl(Independent(q, 1), Independent(p, 1)), torch.ones(4))
+    for pair in ((q, MovedTorch(zero, zero)), (Independent(q, 1), Normal(zero, zero))):
+        with pytest.raises(NotImplementedError, match="no closed KL"):
+            closed_kl(*pair)
+
+
+def test_observed_entries_of_a_law_of_ones_own_are_its_own() -> None:
+    """Or refused, where only the whole row's density is known."""
+    by, zero = torch.ones(3, 2), torch.zeros(3, 2)
+    x = torch.randn(3, 2)
+    everything = torch.ones(3, 2, dtype=torch.bool)
+    for name in ("elementwise", "torch's, inside Independent"):
+        law = MOVED[name](by, zero)
+        torch.testing.assert_close(masked_log_prob(law, x, everything), law.log_prob(x))
+    for name in ("log_prob", "Independent itself"):
+        with pytest.raises(ValueError, match="factorizes"):
+            masked_log_prob(MOVED[name](by, zero), x, everything)

@@ -61,8 +61,8 @@ def affine_law(
         said = denoiser(torch.cat([origin, eye]), log_snr).x_hat
         gain, shift = (said[1:] - said[:1]).T, said[0]
         bridge = schedule.bridge(s, t)
-        move = bridge.state * eye + bridge.data * gain
-        mean = move @ mean + bridge.data * shift
+        move = bridge.coef_z * eye + bridge.coef_x * gain
+        mean = move @ mean + bridge.coef_x * shift
         covariance = move @ covariance @ move.T + (2 * bridge.log_std).exp() * eye
     return mean, covariance
 

@@ -211,7 +211,7 @@ def test_the_bound_teaches_the_variance_the_optimum() -> None:
     prior = DiffusionPrior(denoiser, SCHEDULE, (3,), 2, LearnedInterpolation())
     bridge = SCHEDULE.bridge(real(0.0), real(1.0))
     said = denoise(denoiser, AXES.mean[None], SCHEDULE.at(real(1.0)))
-    optimum = Analytic().log_std_ratio(bridge, said)[0] / bridge.ratio
+    optimum = Analytic().log_std_ratio(bridge, said)[0] / bridge.log_sigma_ratio
 
     def gradient(place: Tensor) -> Tensor:
         denoiser.place.data = place.clone()

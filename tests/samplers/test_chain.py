@@ -48,7 +48,7 @@ SCHEDULE = LinearLogSNR(6.0, -6.0)
 def test_ancestral_samples_follow_the_finite_chain(steps: int, variance: ReverseVariance) -> None:
     """Mean and second moments of the last state against the recursion over steps, z-tested.
 
-    Flipped: the sign of ``bridge.data`` in ``Ancestral.law``; of ``excess``.
+    Flipped: the sign of ``bridge.coef_x`` in ``Ancestral.law``; of ``excess``.
     """
     torch.manual_seed(0)
     prior = DiffusionPrior(DATA.denoiser(), SCHEDULE, (3,), steps, variance).double()
@@ -84,7 +84,7 @@ def test_the_true_reverse_chain_of_the_standard_normal_stays_there(steps: int) -
 def test_continuous_time_is_sampled_at_its_resolution() -> None:
     """A continuum is cut into ``resolution`` latents: the law is that of so many steps.
 
-    Flipped: the sign of ``bridge.data`` in ``Ancestral.law``.
+    Flipped: the sign of ``bridge.coef_x`` in ``Ancestral.law``.
     """
     torch.manual_seed(1)
     prior = exact_diffusion(DATA, SCHEDULE, None, resolution=5).prior
@@ -219,7 +219,7 @@ def test_the_sde_solver_of_second_order_beats_the_first_in_law() -> None:
 def test_ancestral_samples_of_a_mixture_follow_the_finite_chain() -> None:
     """Ten thousand: the weight of each mode, mean and second moment, against the chain's own density.
 
-    That is carried from step to step on 2001 points of the line. Flipped: the sign of ``bridge.data``.
+    That is carried from step to step on 2001 points of the line. Flipped: the sign of ``bridge.coef_x``.
     """
     torch.manual_seed(3)
     steps, width = 8, 12 / 2000

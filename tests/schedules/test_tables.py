@@ -186,17 +186,17 @@ def test_fewer_steps_are_the_same_process(schedule: Schedule) -> None:
 
     the forward step ``s -> t`` is ``s -> m -> t``, and :math:`q(z_s | z_t, x)` is
     :math:`\int q(z_s | z_m, x)\, q(z_m | z_t, x)\, dz_m`. Flipped: the sign of ``kept`` in
-    ``Schedule.bridge``; the exponent of its ``state``.
+    ``Schedule.bridge``; the exponent of its ``coef_z``.
     """
     grid = torch.linspace(0, 1, 13, dtype=F64)
     s, m, t = grid[:-2], grid[1:-1], grid[2:]
     with torch.no_grad():
         whole, late, early = schedule.bridge(s, t), schedule.bridge(m, t), schedule.bridge(s, m)
         near, middle, far = schedule.at(s), schedule.at(m), schedule.at(t)
-    torch.testing.assert_close(early.state * late.state, whole.state, rtol=1e-9, atol=0)
-    data = early.state * late.data + early.data
-    torch.testing.assert_close(data, whole.data, rtol=1e-9, atol=1e-12)
-    variance = (2 * early.log_std).exp() + (early.state * late.log_std.exp()).square()
+    torch.testing.assert_close(early.coef_z * late.coef_z, whole.coef_z, rtol=1e-9, atol=0)
+    data = early.coef_z * late.coef_x + early.coef_x
+    torch.testing.assert_close(data, whole.coef_x, rtol=1e-9, atol=1e-12)
+    variance = (2 * early.log_std).exp() + (early.coef_z * late.log_std.exp()).square()
     torch.testing.assert_close(variance, (2 * whole.log_std).exp(), rtol=1e-9, atol=0)
 
     def added(a: Tensor, b: Tensor, sigma_a: Tensor, sigma_b: Tensor) -> Tensor:

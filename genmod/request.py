@@ -1,0 +1,41 @@
+"""What is asked of a model beside the data, in one object: what wrappers of a model pass on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from genmod.prior import AutoTimesteps, Timesteps
+from genmod.types import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of a model beside the data.
+
+    Args:
+        context: what the model is conditioned on, ``(B, ...)``.
+        observed: which entries of the data count, like the data; ``None``: all.
+        timesteps: which levels of a diffusion to visit.
+        samples: ``K``, joint draws of the latents for each row. The bound is their mean.
+        needs_path: whether the draws and their laws are returned, too: :class:`~genmod.prior.Path`.
+    """
+
+    context: Tensor | None = None
+    observed: Mask | None = None
+    timesteps: Timesteps = AutoTimesteps.EVALUATION
+    samples: int = 1
+    needs_path: bool = False
+
+
+def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
+    """``K`` copies of the batch one after another, with all that belongs to its rows."""
+
+    def copies(rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else rows.repeat(request.samples, *[1] * (rows.ndim - 1))
+
+    context, observed = copies(request.context), copies(request.observed)
+    repeated = copies(x)
+    assert repeated is not None
+    return repeated, replace(request, context=context, observed=observed)

@@ -1,0 +1,117 @@
+r"""Whether log-SNR, scales and slope describe one schedule, by numbers.
+
+A schedule can define three functions independently: :math:`\lambda_t`, :math:`(\alpha_t, \sigma_t)` and
+:math:`d\lambda / dt`. A bound is made of all three. Where they disagree it is no bound: scales that belong
+to another log-SNR made one 7 nats better than the exact likelihood.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+
+if TYPE_CHECKING:
+    from genmod.schedules.base import Schedule
+
+
+def check_schedule(schedule: Schedule, t: Tensor) -> None:
+    """Require a decreasing, finite ``log_snr``, and ``scales`` that belong to it.
+
+    Args:
+        schedule: the schedule.
+        t: even times from 0 to 1, in the precision and on the device to check on.
+
+    Raises:
+        ValueError: see :meth:`genmod.schedules.Schedule.check`.
+    """
+    name = type(schedule).__name__
+    with torch.no_grad():
+        point = schedule.at(t)
+        log_snr, scales = schedule.log_snr(t), schedule.scales(t)
+    _check_log_snr(name, log_snr, t)
+    for alpha, sigma in ((point.alpha, point.sigma), scales):
+        _check_scales(name, log_snr, alpha, sigma, t)
+    if schedule.variance_preserving:
+        excess = (point.alpha.square() + point.sigma.square() - 1).abs().max()
+        require(
+            float(excess) < 1e-6,
+            f"{name} with alpha^2 + sigma^2 off from 1 by {float(excess):.2g}",
+            "a sum of 1, because its variance_preserving is True",
+            "set variance_preserving = False in the class that overrides scales",
+        )
+
+
+def _check_log_snr(name: str, log_snr: Tensor, t: Tensor) -> None:
+    require(
+        log_snr.shape == t.shape,
+        f"{name}, whose log_snr gives shape {tuple(log_snr.shape)} for {len(t)} times",
+        f"shape {tuple(t.shape)}",
+        "return one log-SNR for each time",
+    )
+    require(
+        bool(log_snr.isfinite().all()),
+        f"{name} with log-SNR {log_snr[0]:g} at t=0 and {log_snr[-1]:g} at t=1",
+        "a finite log-SNR on all of [0, 1]",
+        "clip its ends: a level of infinite log-SNR costs nothing or infinitely many nats",
+    )
+    worst = int(log_snr.diff().argmax())
+    require(
+        bool((log_snr.diff() < 0).all()),
+        f"{name} whose log-SNR rises or rests near t={worst / (len(t) - 1):.3f}",
+        "a strictly decreasing log-SNR",
+        "t runs from clean (0) to noise (1): reverse time, or remove the flat part",
+    )
+
+
+def _check_scales(name: str, log_snr: Tensor, alpha: Tensor, sigma: Tensor, t: Tensor) -> None:
+    r"""Require :math:`2 \log(\alpha / \sigma)` to be the log-SNR."""
+    found = 2 * (alpha.log() - sigma.log())
+    # Plain formulas lose digits at the clean end: 1 - alpha^2 is 1.7e-6 at a log-SNR of 13.3.
+    narrowest = min((log_snr.dtype, found.dtype), key=lambda dtype: -torch.finfo(dtype).eps)
+    slack = 1e-4 if narrowest is torch.float64 else 1e-2
+    error = (found - log_snr).abs().nan_to_num(nan=torch.inf) / (1 + log_snr.abs())
+    worst = int(error.argmax())
+    require(
+        float(error[worst]) < slack,
+        f"{name} with scales of log-SNR {float(found[worst]):.6g} at t={float(t[worst]):.3f}, where "
+        f"log_snr gives {float(log_snr[worst]):.6g}",
+        "alpha, sigma > 0 with log(alpha^2 / sigma^2) = log_snr",
+        "compute scales from log_snr, in float64",
+    )
+
+
+def check_slope(schedule: Schedule, t: Tensor) -> None:
+    """Require the slope to lie between the difference quotients to the left and to the right.
+
+    Between, because a table has a kink at each of its entries.
+
+    Args:
+        schedule: the schedule.
+        t: even times from 0 to 1.
+
+    Raises:
+        ValueError: the slope is not the derivative of the log-SNR.
+    """
+    inside = t[5:-5:10] + 3e-4 / torch.pi
+    with torch.no_grad():
+        middle = schedule.log_snr(inside)
+        step = 1e-6 if middle.dtype is torch.float64 and t.dtype is torch.float64 else 1e-3
+        left = (middle - schedule.log_snr(inside - step)) / step
+        right = (schedule.log_snr(inside + step) - middle) / step
+    with torch.no_grad():
+        slope = schedule.slope(inside)
+    low, high = torch.minimum(left, right), torch.maximum(left, right)
+    slack = (1e-3 if step < 1e-4 else 5e-2) * (high.abs().maximum(low.abs()) + 1)
+    wrong = ~((slope >= low - slack) & (slope <= high + slack))
+    first = int(wrong.to(torch.int8).argmax())
+    require(
+        slope.shape == inside.shape and not bool(wrong.any()),
+        f"{type(schedule).__name__} with slope {float(slope.flatten()[first]):.6g} at "
+        f"t={float(inside[first]):.3f}, where log_snr has {float(right[first]):.6g}",
+        "the derivative of log_snr",
+        "correct slope, or leave it out: the base class differentiates log_snr",
+    )
