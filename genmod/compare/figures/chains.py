@@ -1,4 +1,4 @@
-"""The lecture's strips: noise on the way in, denoising on the way back, and one state's many futures."""
+"""Strips of images: the forward process, the reverse process, and several samples from one state."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def forward(inputs: FigureData) -> Figure | None:
     """One test image and what becomes of it: all the way from clean, and as the models have it."""
     if not inputs.pixel_diffusions:
         return None
-    rows = [noising(inputs, "the lecture's cosine", Cosine())]
+    rows = [noising(inputs, "cosine", Cosine())]
     for name, prior in inputs.pixel_diffusions.items():
         rows.append(noising(inputs, name, prior.schedule, inputs.colors[name]))
     caption = (
         r"$z_t=\alpha_t x+\sigma_t\epsilon$ with one $\epsilon$ for all t, at even steps of the angle "
-        r"whose cosine is $\alpha_t$ and whose sine is $\sigma_t$; the lecture's $\bar\alpha_t$ is "
+        r"whose cosine is $\alpha_t$ and whose sine is $\sigma_t$; the usual $\bar\alpha_t$ is "
         r"$\alpha_t^2$. Nothing is learned here. The cosine starts from clean data; a"
         " model whose own schedule starts later leaves the finest details to its decoder. "
         "The gray scale widens with the noise."
@@ -179,7 +179,7 @@ def _time_words(t: Tensor) -> list[str]:
 
 
 def _noise_words(schedule: Schedule, t: Tensor) -> list[str]:
-    """The lecture's alpha-bar and the log-SNR at each time."""
+    """Alpha-bar (alpha squared) and the log-SNR at each time."""
     log_snr = schedule.log_snr(t)
     share = log_snr.sigmoid()
     pairs = zip(share.tolist(), log_snr.tolist(), strict=True)

@@ -10,7 +10,7 @@ from genmod.models import find_diffusion, has_diffusion
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 LATENTS = 1000
-"""``T`` of the lecture's schedules."""
+"""``T`` of the schedule of betas."""
 WHITE_TO_BLACK = 255.0
 """Gray levels, in the figures' words, from the lowest level of the data to the highest."""
 
@@ -39,19 +39,19 @@ def rates(inputs: FigureData) -> Figure | None:
     )
 
 
-def lecture_schedules() -> dict[str, Schedule]:
-    """The two of the lecture."""
+def standard_schedules() -> dict[str, Schedule]:
+    """The linear betas of DDPM and the cosine of improved DDPM."""
     return {f"linear beta, T = {LATENTS}": LinearBeta(LATENTS), "cosine": Cosine()}
 
 
 def schedules(inputs: FigureData) -> Figure:
-    """The lecture's schedules, and those that the diffusions use."""
+    """The standard schedules, and those that the diffusions use."""
     own = {
         f"{name}'s own": (inputs.colors[name], find_diffusion(model).schedule)
         for name, model in inputs.diffusions.items()
         if has_diffusion(model)
     }
-    shown = {**lecture_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
+    shown = {**standard_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
     clean, noisy = Cosine().log_snr_range()
     caption = (
         r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
@@ -67,7 +67,7 @@ def schedules(inputs: FigureData) -> Figure:
 def weights(inputs: FigureData) -> Figure:
     """What the bound makes each step weigh, and what L_simple does."""
     spans = []
-    for name, schedule in lecture_schedules().items():
+    for name, schedule in standard_schedules().items():
         _, weight = plots.step_weights(schedule, LATENTS)
         spans.append(
             f"{float(weight.max() / weight.min()):,.0f} times the smallest for {name.split(',')[0]}"
@@ -79,7 +79,7 @@ def weights(inputs: FigureData) -> Figure:
         r"finest details. $L_\mathrm{simple}$ weighs all alike."
     )
     return plots.loss_weights(
-        lecture_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
+        standard_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
     )
 
 
