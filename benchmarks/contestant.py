@@ -15,7 +15,7 @@ from genmod.decoders import DiscretizedLogisticDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned
 from genmod.denoisers.base import scales_of
 from genmod.diffusion import LastStepDecoder
-from genmod.evaluation.scoring import evaluating
+from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
 from genmod.schedules import LinearBeta, Table
 from genmod.spec import Bins

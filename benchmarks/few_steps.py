@@ -44,9 +44,9 @@ from torch import Tensor
 from genmod.compare.member import Setting
 from genmod.data import Dataset
 from genmod.evaluation import Quality, quality_of
-from genmod.evaluation.scoring import BATCH, evaluating
+from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
-from genmod.random import mix, seeded
+from genmod.random import BLOCK, mix, seeded
 from genmod.samplers import Sampler, TimeGrid, UniformTime
 from genmod.schedules import time_dtype
 from genmod.training import load_weights, weights
@@ -119,8 +119,8 @@ def trained(folder: Path, data: Dataset, minutes: float, seed: int) -> Diffusion
 
 def batches(seeds: Sequence[int], draw: Callable[[slice], Tensor]) -> Tensor:
     """What is drawn for all seeds, a batch at a time."""
-    starts = range(0, len(seeds), BATCH)
-    return torch.cat([draw(slice(i, min(i + BATCH, len(seeds)))).cpu() for i in starts])
+    starts = range(0, len(seeds), BLOCK)
+    return torch.cat([draw(slice(i, min(i + BLOCK, len(seeds)))).cpu() for i in starts])
 
 
 def rebuilt(model: Diffusion, images: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -39,7 +39,7 @@ from genmod.evaluation import evaluate, score
 from genmod.models import Diffusion
 from genmod.nn import UNet
 from genmod.schedules import LinearLogSNR
-from genmod.training import Step, fit, load_weights, weights
+from genmod.training import Step, load_weights, training_loop, weights
 
 AIMS = {"mnist": 0.90, "fashion-mnist": 2.70}
 """Bits/dim to get below."""
@@ -123,7 +123,7 @@ def training(
     every: int = 1,
 ) -> Iterator[Step]:
     """The run, or what is left of it."""
-    return fit(
+    return training_loop(
         model,
         data,
         steps=steps,
@@ -135,7 +135,7 @@ def training(
         seed=s.seed,
         autocast=torch.bfloat16 if s.half else None,
         validate_every=max(1, steps // s.looks),
-        validation_draws=_DRAWS,
+        validation_timesteps=_DRAWS,
         checkpoint=checkpoint,
         checkpoint_every=every,
         progress=False,
@@ -174,9 +174,9 @@ def plan(model: Diffusion, data: Dataset, s: Settings, began: float) -> dict[str
 def _scoring_pace(model: Diffusion, data: Dataset, s: Settings) -> float:
     """Seconds to score a row once."""
     plain, x = copy.deepcopy(model), data.test[: min(256, s.rows or 256)]
-    score(plain, x[:8], draws=1)
+    score(plain, x[:8], timesteps=1)
     began = time.perf_counter()
-    score(plain, x, draws=s.draws)
+    score(plain, x, timesteps=s.draws)
     return (time.perf_counter() - began) / len(x)
 
 
@@ -225,7 +225,7 @@ def measure(data: Dataset, s: Settings, folder: Path, compiled: bool, stop: floa
     # A copy is not compiled: batches of other sizes would be compiled anew.
     model, x = copy.deepcopy(model), data.test[: s.rows or None]
     report = evaluate(
-        model, x, draws=s.draws, replicates=s.replicates, seed=s.seed, seconds=record.seconds
+        model, x, timesteps=s.draws, replicates=s.replicates, seed=s.seed, seconds=record.seconds
     )
     record.end(report, weights(model))
     return record

@@ -94,7 +94,7 @@ def measure(
         trained.model,
         data,
         name=who.name,
-        draws=arguments.draws or None,
+        timesteps=arguments.draws or None,
         replicates=arguments.replicates,
         seed=arguments.seed,
         seconds=trained.seconds,

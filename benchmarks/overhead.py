@@ -30,7 +30,7 @@ from genmod.data import digits
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.nn import MLP, DenoisingMLP
-from genmod.training import fit
+from genmod.training import training_loop
 
 CLEAN, NOISY = 13.3, -5.0
 """Log-SNR at both ends of the default schedule."""
@@ -193,7 +193,7 @@ def race(case: Case, batch: int, blocks: int, block: int, progress: bool) -> flo
     case.bare.load_state_dict(dict(zip(case.bare.state_dict(), same_order(case), strict=True)))
     case.require_equal_losses()
     rate, total = 1e-3, 10 * block * (blocks + 2)
-    ours = fit(
+    ours = training_loop(
         case.ours,
         case.x,
         steps=total,

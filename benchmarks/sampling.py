@@ -85,7 +85,7 @@ def ours(prediction: str) -> Mapping[str, Sampler]:
         "Euler": Euler(),
         "Heun": Heun(),
     }
-    return {name: kind.of(denoiser, TABLE) for name, kind in kinds.items()}
+    return {name: kind.bind(denoiser, TABLE) for name, kind in kinds.items()}
 
 
 def theirs(prediction: str) -> Mapping[str, Scheduler]:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, UNet
-from genmod.training import fit
+from genmod.training import training_loop
 from genmod.types import Shape
 
 LATENTS: dict[str, int | None] = {
@@ -63,7 +63,7 @@ def runs(
         torch.manual_seed(0)
         shape: Shape = tuple(x.shape[1:])
         model = Diffusion(shape, bins, denoiser=build(), steps=count)
-        found[name] = fit(model, x, steps=10**9, batch_size=batch, progress=False)
+        found[name] = training_loop(model, x, steps=10**9, batch_size=batch, progress=False)
     return found
 
 

@@ -15,7 +15,7 @@ from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate
 from genmod.models import Autoencoder
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/autoencoder.png")
@@ -28,7 +28,7 @@ def main(data: Dataset, steps: int) -> None:
     torch.manual_seed(0)
     model = Autoencoder(data.shape, data.bins, latents=8)
     print(model)
-    train(fit(model, data, steps=steps))
+    fit(model, data, steps=steps)
 
     report = evaluate(model, data.test[:1000])
     print(f"log p(x | z) at the code: {report.value} nats (test, stamp: {report.stamp.value})")

@@ -20,7 +20,7 @@ from genmod.evaluation import Report, evaluate, gaussian, pixel_histogram
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.objectives import Bound, WarmUp
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/compare.png")
@@ -52,14 +52,14 @@ def main(data: Dataset, steps: int) -> None:
     pictures = {"test images": test[:16]}
     for name, model in models.items():
         if isinstance(model, LatentDiffusion):
-            train(fit(model.first_stage(), fewer, steps=steps))
+            fit(model.first_stage(), fewer, steps=steps)
             model.cpu().freeze(data.train[:2000])
         # A hierarchy that pays full price from the start collapses (examples/instability.py).
         objective = WarmUp(max(1, steps // 3)) if isinstance(model, HVAE) else Bound()
-        train(fit(model, fewer, objective, steps=steps))
+        fit(model, fewer, objective, steps=steps)
         # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
         sampled = isinstance(model, Diffusion | LatentDiffusion)
-        show(evaluate(model, test, name=name, draws=32 if sampled else None))
+        show(evaluate(model, test, name=name, timesteps=32 if sampled else None))
         if model.measure is not Measure.NONE:
             with torch.no_grad():
                 pictures[name] = model.decoder(model.prior.sample(16)).mean.cpu()

@@ -23,7 +23,7 @@ from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.samplers import Ancestral
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -45,10 +45,10 @@ def main(data: Dataset, steps: int) -> None:
     denoiser = Learned(network, VelocityTarget())
     model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule)
     print(model)
-    train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+    fit(model, fewer, steps=steps, learning_rate=2e-3)
 
     # In continuous time a sample visits a few levels: an estimate of the bound, itself noisy.
-    report = evaluate(model, data.test[:1000], draws=16, replicates=4)
+    report = evaluate(model, data.test[:1000], timesteps=16, replicates=4)
     print(
         f"continuous time, test, {report.stamp.value}: {report.value} nats = "
         f"{report.bits_per_dim} bits/dim; from drawn levels alone: {report.noise:.2f} nats"

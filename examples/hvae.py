@@ -15,7 +15,7 @@ from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate
 from genmod.models import HVAE, Inference
 from genmod.objectives import WarmUp
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/hvae.png")
@@ -32,9 +32,9 @@ def main(data: Dataset, steps: int) -> None:
         # Without a warm-up the latents would never be worth their nats, and the hierarchy collapses
         # (examples/instability.py shows it).
         objective = WarmUp(max(1, steps // 3))
-        train(fit(model, data, objective, steps=steps, batch_size=64, weight_decay=0.05))
+        fit(model, data, objective, steps=steps, batch_size=64, weight_decay=0.05)
 
-        report = evaluate(model, data.test[:1000], importance=32)
+        report = evaluate(model, data.test[:1000], importance_samples=32)
         print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
         print(f"test, estimate, 32 importance draws: {report.importance} nats")
 

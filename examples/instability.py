@@ -31,7 +31,7 @@ from genmod.models import HVAE, Diffusion, Inference
 from genmod.nn import MLPs
 from genmod.plots.style import COLORS, INK, LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit
+from genmod.training import training_loop
 
 FIGURE = Path("runs/examples/instability.png")
 MODELS = {
@@ -56,7 +56,7 @@ def build(data: Dataset, inference: Inference | None) -> LatentModel:
     shape, bins, small = data.shape, data.bins, MLPs(64, dropout=0.1)
     if inference is not None:
         return HVAE(shape, bins, latents=(16, 8, 4), inference=inference, networks=small)
-    outputs = small.between(shape, (2, *shape))
+    outputs = small.build(shape, (2, *shape))
     decoder = DiscretizedLogisticDecoder(outputs, shape, bins, PredictedScale(0.5))
     schedule = LinearLogSNR(clean=2.0, noisy=-6.0)
     return Diffusion(shape, bins, schedule=schedule, steps=60, decoder=decoder, networks=small)
@@ -74,7 +74,7 @@ def levels(elbo: ELBO) -> Tensor:
 def record(model: LatentModel, data: Dataset, steps: int, seed: int) -> Tensor:
     """Train on the plain bound; what each level cost on the way, ``(3, points)``."""
     # ``fit`` is a generator, so recording is a line of one's own loop.
-    loop = fit(model, data, steps=steps, batch_size=64, learning_rate=2e-3, seed=seed)
+    loop = training_loop(model, data, steps=steps, batch_size=64, learning_rate=2e-3, seed=seed)
     curves = torch.stack([levels(step.elbo) for step in loop], 1).cpu()
     every = max(1, steps // POINTS)
     return torch.stack([part.mean(1) for part in curves.split(every, 1)], 1)

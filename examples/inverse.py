@@ -19,7 +19,7 @@ from genmod.inverse import MMPS, AveragePool, Blur, Mask, Operator
 from genmod.models import Diffusion, with_denoiser
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -38,7 +38,7 @@ def main(data: Dataset, steps: int, draws: int) -> None:
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     network = NETWORKS[data.name].denoiser(data.shape)
     model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=64)
-    train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+    fit(model, fewer, steps=steps, learning_rate=2e-3)
     report = evaluate(model, data.test[:200])
     print(f"the prior, test, {report.stamp.value}: {report.value} nats = ", end="")
     print(f"{report.bits_per_dim} bits/dim")

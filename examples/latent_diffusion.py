@@ -17,7 +17,7 @@ from genmod.evaluation import Report, evaluate
 from genmod.model import LatentModel
 from genmod.models import LatentDiffusion
 from genmod.objectives import Beta
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 LATENTS: dict[str, int | tuple[int, ...]] = {"digits": 16, "mnist": (4, 7, 7)}
@@ -37,22 +37,22 @@ def main(data: Dataset, steps: int) -> None:
     torch.manual_seed(0)
     staged = LatentDiffusion(data.shape, data.bins, latents=LATENTS[data.name], dropout=0.1)
     first = staged.first_stage()
-    train(fit(first, fewer, Beta(0.5), steps=steps))
+    fit(first, fewer, Beta(0.5), steps=steps)
     show("prior N(0, I)", evaluate(first, test))
     pictures["samples, prior N(0, I)"] = means(first)
 
     # From here on encoder and decoder stay as they are; only the prior learns.
     staged.cpu().freeze(data.train[:2000])
-    train(fit(staged, fewer, steps=steps))
+    fit(staged, fewer, steps=steps)
     print(staged)
-    show("two stages", evaluate(staged, test, draws=32, replicates=4))
+    show("two stages", evaluate(staged, test, timesteps=32, replicates=4))
     pictures["samples, two stages"] = means(staged)
 
     # Jointly: the same model on the same bound, all parts at once, for as many steps in all.
     torch.manual_seed(0)
     joint = LatentDiffusion(data.shape, data.bins, latents=LATENTS[data.name], dropout=0.1)
-    train(fit(joint, fewer, steps=2 * steps))
-    show("jointly", evaluate(joint, test, draws=32, replicates=4))
+    fit(joint, fewer, steps=2 * steps, stages="joint")
+    show("jointly", evaluate(joint, test, timesteps=32, replicates=4))
     pictures["samples, jointly"] = means(joint)
 
     plots.save(plots.samples(pictures, highest=data.bins - 1, columns=4), FIGURE)

@@ -27,7 +27,7 @@ from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.objectives import Bound, MinSNR, Objective, Simple, Weighted
 from genmod.schedules import Cosine
-from genmod.training import fit, fit_scale, train
+from genmod.training import fit, fit_scale
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -62,7 +62,7 @@ def main(data: Dataset, steps: int, samples: int, seed: int) -> None:
         schedule = Cosine(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
         network = NETWORKS[data.name].denoiser(data.shape)
         model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
-        train(fit(model, fewer, objective, steps=steps, learning_rate=2e-3, seed=seed))
+        fit(model, fewer, objective, steps=steps, learning_rate=2e-3, seed=seed)
         fit_scale(model, data.train[:500])
         report, looks = evaluate(model, data.test[:400]), quality(model, data, samples)
         table.append(

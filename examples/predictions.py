@@ -26,7 +26,7 @@ from genmod.models import Diffusion, with_steps
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -59,7 +59,7 @@ def main(data: Dataset, steps: int, samples: int) -> None:
         torch.manual_seed(0)
         denoiser = Learned(NETWORKS[data.name].denoiser(data.shape), target)
         model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule)
-        train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+        fit(model, fewer, steps=steps, learning_rate=2e-3)
         bits[name], looks[name] = [], []
         for count in STEPS:
             chain = with_steps(model, count + 1)

@@ -20,7 +20,7 @@ from genmod.models import LatentDiffusion, with_denoiser
 from genmod.nn import Labels, null_context
 from genmod.objectives import Beta
 from genmod.random import keyed
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {
     "digits": digits,
@@ -41,19 +41,19 @@ def main(data: Dataset, words: Prompts, texts: Sequence[str], steps: int) -> Non
     model = LatentDiffusion(
         data.shape, data.bins, latents=code, dropout=0.1, condition=Labels(words.classes)
     )
-    train(fit(model.first_stage(), first(data, 500), Beta(0.5), steps=steps))
+    fit(model.first_stage(), first(data, 500), Beta(0.5), steps=steps)
 
     # What images look like is learned; a tenth of them are shown without their label, so that the same
     # network knows images of nothing in particular, too.
     model.cpu().freeze(data.train[:2000])
-    train(fit(model, conditional(first(data, 500), dropout=0.1), steps=steps))
+    fit(model, conditional(first(data, 500), dropout=0.1), steps=steps)
     print(model)
 
     # A label is worth at most log(10) = 2.30 nats. What it seems to be worth beyond that was lost where
     # nothing is told: the network has seen only a tenth of the rows so.
     test, told = data.test[:1000], data.labels["test"][:1000]
     for name, context in (("told its label", told), ("told nothing", null_context(told))):
-        report = evaluate(model, test, context, draws=32, replicates=4)
+        report = evaluate(model, test, context, timesteps=32, replicates=4)
         print(f"{name}, test, {report.stamp.value}: {report.value} nats")
 
     # Are prompts obeyed? A judge that never saw a sample: the nearest training images.

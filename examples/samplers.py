@@ -22,7 +22,7 @@ from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, named, quiet
 from genmod.samplers import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniformLogSNR, UniPC
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -51,7 +51,7 @@ def main(data: Dataset, steps: int, count: int) -> None:
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     network = NETWORKS[data.name].denoiser(data.shape)
     model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
-    train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+    fit(model, fewer, steps=steps, learning_rate=2e-3)
     report = evaluate(model, data.test[:400])
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
 

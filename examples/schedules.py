@@ -24,7 +24,7 @@ from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.objectives import Bound, Objective, Simple
 from genmod.schedules import Cosine, LinearBeta, Schedule, Table
-from genmod.training import fit, fit_scale, train
+from genmod.training import fit, fit_scale
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -54,7 +54,7 @@ def main(data: Dataset, steps: int, samples: int) -> None:
             torch.manual_seed(0)
             network = NETWORKS[data.name].denoiser(data.shape)
             model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
-            train(fit(model, fewer, asked, steps=steps, learning_rate=2e-3))
+            fit(model, fewer, asked, steps=steps, learning_rate=2e-3)
             fit_scale(model, data.train[:500])  # L_simple has not
             report = evaluate(model, data.test[:400])
             print(

@@ -26,7 +26,7 @@ from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, named, quiet
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
@@ -54,7 +54,7 @@ def main(data: Dataset, steps: int) -> None:
         torch.manual_seed(0)
         denoiser = Learned(NETWORKS[data.name].denoiser(data.shape))
         model = Diffusion(data.shape, data.bins, denoiser=denoiser, schedule=schedule, steps=count)
-        train(fit(model, fewer, steps=steps, learning_rate=2e-3))
+        fit(model, fewer, steps=steps, learning_rate=2e-3)
         bits[trained] = []
         for name, latents in LATENTS.items():
             chain = Diffusion(
@@ -66,7 +66,7 @@ def main(data: Dataset, steps: int) -> None:
             ).to(model.device)
             # A chain has all of its levels visited: a bound. Of infinitely many, some: an estimate.
             draws = 64 if latents is None else None
-            report = evaluate(chain, data.test[:400], draws=draws)
+            report = evaluate(chain, data.test[:400], timesteps=draws)
             print(
                 f"trained with {trained:12} priced with {name:12} test, {report.stamp.value:8} "
                 f"{report.value} nats = {report.bits_per_dim} bits/dim"

@@ -15,7 +15,7 @@ from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate
 from genmod.models import VAE
-from genmod.training import fit, train
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/vae.png")
@@ -28,13 +28,15 @@ def main(data: Dataset, steps: int) -> None:
     torch.manual_seed(0)
     model = VAE(data.shape, data.bins, latents=16, dropout=0.1)
     print(model)
-    train(fit(model, data, steps=steps))
+    fit(model, data, steps=steps)
 
-    report = evaluate(model, data.test[:1000], importance=64)
+    report = evaluate(model, data.test[:1000], importance_samples=64)
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
     for name, term in report.terms.items():
         print(f"  {name}: {term} nats")
-    print(f"test, estimate, {report.importance_draws} importance draws: {report.importance} nats")
+    print(
+        f"test, estimate, {report.importance_samples} importance samples: {report.importance} nats"
+    )
 
     # A latent that costs nothing carries nothing: a unit below a hundredth of a nat has collapsed.
     assert report.scores is not None

@@ -14,7 +14,7 @@ from genmod.data import Dataset, digits
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
 from genmod.nn import ConvNets
-from genmod.training import fit, train
+from genmod.training import fit
 
 FRAMES, SIDE = 8, 12
 FIGURE = Path("runs/examples/video.png")
@@ -30,9 +30,9 @@ def main(steps: int) -> None:
     networks = ConvNets(width=32, patch=2)
     model = Diffusion(data.shape, data.bins, networks=networks)
     print(model)
-    train(fit(model, data, steps=steps, batch_size=32, learning_rate=2e-3))
+    fit(model, data, steps=steps, batch_size=32, learning_rate=2e-3)
 
-    report = evaluate(model, data.test[:100], draws=4, replicates=4)
+    report = evaluate(model, data.test[:100], timesteps=4, replicates=4)
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
 
     # Does it move as the data do? Frames that follow each other are alike, frames in any order less.

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from genmod.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from genmod.config import register as register
     from genmod.elbo import ELBO as ELBO
     from genmod.elbo import Kind as Kind
     from genmod.elbo import Measure as Measure
     from genmod.elbo import Rate as Rate
     from genmod.elbo import Stamp as Stamp
     from genmod.training import fit as fit
+    from genmod.training import training_loop as training_loop
 
 _HOME = {
     "ELBO": "elbo",
@@ -23,10 +25,13 @@ _HOME = {
     "Measure": "elbo",
     "Rate": "elbo",
     "Stamp": "elbo",
+    "register": "config",
     "fit": "training",
+    "training_loop": "training",
 }
 _ROOMS = (
     "compare",
+    "config",
     "data",
     "decoders",
     "denoisers",

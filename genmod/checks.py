@@ -43,6 +43,26 @@ def is_trusted() -> bool:
     return _trusted.get()
 
 
+def can_read(x: Tensor) -> bool:
+    """Whether a check may read the values of ``x``: not inside :func:`trusted`, nor while x is traced.
+
+    Inside ``torch.compile`` and ``torch.func.vmap`` a tensor stands for many values, and reading one is
+    an error: checks of values pass there.
+    """
+    # Compiling first: a compiler that must break no graph cannot look at a context variable.
+    return not torch.compiler.is_compiling() and not is_trusted() and not _is_batched(x)
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether ``vmap`` is somewhere among the transforms that wrap ``x``."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
+
+
 def require(condition: bool, got: str, expected: str, advice: str) -> None:
     """Raise the project's one kind of complaint unless ``condition`` holds."""
     if not condition:
@@ -67,7 +87,7 @@ def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> No
         "real numbers",
         "convert it first",
     )
-    if is_trusted() or not x.is_floating_point():
+    if not x.is_floating_point() or not can_read(x):
         return
     broken = ~torch.isfinite(x)
     if observed is not None:
@@ -84,7 +104,7 @@ def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> No
 def check_integers(x: Tensor, bins: int, observed: Tensor | None = None, name: str = "x") -> None:
     """Require ``x`` to hold whole numbers in ``0 .. bins - 1`` where observed."""
     check_real(x, observed, name)
-    if is_trusted():
+    if not can_read(x):
         return
     wide = x.to(torch.int64) if x.dtype in _NARROWLY_SUPPORTED else x
     seen = wide if observed is None else wide[observed]

@@ -1,9 +1,20 @@
-"""How many rows go through a network at once, by the memory that they take."""
+"""How many rows are computed together: one rule, in bytes, for evaluation, validation and sampling.
+
+Results do not depend on it: noise belongs to a row's id (see :mod:`genmod.random`), not to a chunk.
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import SupportsIndex
 
+import torch
+from torch import Tensor
+
+from genmod import random
+from genmod.checks import require
 from genmod.shapes import size
 from genmod.types import Shape
 
@@ -12,15 +23,86 @@ COPIES = 200
 LARGEST = 8192
 """Rows at most, however small an event is."""
 
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
-def rows_per_chunk(shape: Shape, device: torch.device | None = None) -> int:
-    """How many events of a shape go through a network together.
 
-    Without gradients a network holds about :data:`COPIES` tensors of an event's size. The budget is 64 MB
-    on a CPU, whose caches are small, and 2 GB elsewhere.
+@contextmanager
+def memory_limit(size: int) -> Iterator[None]:
+    """Inside this block, a chunk is planned to take about ``size`` bytes.
 
-    >>> rows_per_chunk((1, 8, 8)), rows_per_chunk((3, 32, 32))
-    (1310, 27)
+    Without it, 64 MB on a CPU, whose caches are small, and 2 GB elsewhere.
+
+    >>> with memory_limit(16 << 20):
+    ...     rows_per_chunk((1, 8, 8))
+    256
     """
-    budget = 64 << 20 if device is None or device.type == "cpu" else 2 << 30
-    return max(1, min(LARGEST, budget // (4 * COPIES * size(shape))))
+    require(size >= 1, f"size={size}", "a positive number of bytes", "pass 64 << 20 for 64 MB")
+    token = _limit.set(size)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def rows_per_chunk(
+    shape: Shape,
+    device: torch.device | None = None,
+    *,
+    copies: int = COPIES,
+    batch_size: int | None = None,
+) -> int:
+    """How many events of a shape are computed together: a power of two, to fill blocks of noise.
+
+    Args:
+        shape: of one event.
+        device: where they are computed; the CPU by default.
+        copies: how many tensors of an event's size are held at once.
+        batch_size: the user's own number of rows, which is then returned.
+
+    Raises:
+        ValueError: a batch size below 1.
+
+    >>> rows_per_chunk((1, 8, 8)), rows_per_chunk((3, 32, 32)), rows_per_chunk((5,), batch_size=3)
+    (1024, 16, 3)
+    """
+    if batch_size is not None:
+        require(batch_size >= 1, f"batch_size={batch_size}", "at least 1", "leave it out")
+        return int(batch_size)
+    budget = _limit.get()
+    if budget is None:
+        budget = 64 << 20 if device is None or device.type == "cpu" else 2 << 30
+    fit = max(1, min(LARGEST, budget // (4 * copies * size(shape))))
+    return 1 << fit.bit_length() - 1
+
+
+def chunks(rows: int, most: int) -> list[slice]:
+    """Slices of at most ``most`` rows that cover ``rows`` in order.
+
+    >>> chunks(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
+
+
+def run_in_chunks(
+    rows: int,
+    most: int,
+    run: Callable[[slice], Tensor],
+    seeds: Sequence[SupportsIndex] | None = None,
+) -> Tensor:
+    """``run`` on slices of the rows, at most so many at a time, and its results as one tensor.
+
+    Args:
+        rows: how many.
+        most: how many at a time.
+        run: computes some of them, ``(rows, *event)``.
+        seeds: one a row. The noise of a row then depends on its seed alone.
+    """
+    require(rows >= 1, f"n={rows}", "n >= 1", "ask for at least one row")
+    pieces = chunks(rows, most)
+    if seeds is None:
+        return torch.cat([run(piece) for piece in pieces])
+    keys = list(seeds)
+    got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
+    require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
+    return torch.cat(list(random.by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))

@@ -68,7 +68,7 @@ def sdedit(
         assert isinstance(posterior, NoisingPosterior)
         times = t * denoising.times(steps + 1).flip(0)
         z = posterior.at(times[:1].expand(len(x))).sample()
-        way = (sampler or Ancestral(variance=denoising.variance)).complete(
+        way = (sampler or Ancestral(variance=denoising.variance)).bind_missing(
             denoising.denoiser, denoising.schedule
         )
         state = way.run(z, times, context) if t > 0 else z

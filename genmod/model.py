@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import SupportsIndex
 
@@ -14,6 +13,7 @@ from torch.distributions import Distribution
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_tensor
 from genmod.checks import check_law, require
+from genmod.chunks import run_in_chunks, rows_per_chunk
 from genmod.decoders import Decoder
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
@@ -22,6 +22,7 @@ from genmod.nn import float_dtype, tensors_of
 from genmod.prior import AutoTimesteps, Path, Prior, Timesteps
 from genmod.request import Request as Request
 from genmod.request import repeated
+from genmod.schedules import Schedule
 from genmod.spec import DataSpec
 from genmod.types import Batch, LatentTensors, Mask, PerSample
 
@@ -71,8 +72,13 @@ class LatentModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The type of its first floating point parameter or buffer, in which it computes."""
-        return float_dtype(self)
+        """The type of its first floating point tensor, schedules left out: they are never cast."""
+        return float_dtype(self, skip=(Schedule,))
+
+    @property
+    def _most_rows(self) -> int:
+        """How many rows go through it together."""
+        return rows_per_chunk(self.spec.shape, self.device)
 
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, Path | None]:
         """The bound of each sample, and the drawn path where it is asked for.
@@ -179,8 +185,12 @@ class LatentModel(nn.Module):
             ValueError: the prior is no distribution (an autoencoder's); the model returns NaN.
         """
         context = as_context(context, n)
-        with nullcontext() if seeds is None else random.seeded(seeds):
-            return self.draw(self.prior.sample(n, context), context)
+
+        def some(rows: slice) -> Tensor:
+            given = None if context is None else context[rows]
+            return self.draw(self.prior.sample(rows.stop - rows.start, given), given)
+
+        return run_in_chunks(n, self._most_rows, some, seeds)
 
     @torch.no_grad()
     def encode(self, x: Rows, context: Context = None) -> LatentTensors:
@@ -200,9 +210,18 @@ class LatentModel(nn.Module):
     @torch.no_grad()
     def reconstruct(self, x: Rows, context: Context = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises."""
-        posterior, context = self.posterior(x, context), as_context(context, len(x))
-        state = self.prior.state_from(self.prior.means(posterior, context), context)
-        return self._likelihood(state, context).mean
+        x = as_tensor(x)
+        context = as_context(context, len(x))
+
+        def some(rows: slice) -> Tensor:
+            return self.restore(x[rows], None if context is None else context[rows])
+
+        return run_in_chunks(len(x), self._most_rows, some)
+
+    def restore(self, x: Batch, context: Tensor | None) -> Tensor:
+        """What :meth:`reconstruct` returns of rows that fit in memory."""
+        means = self.prior.means(self.posterior(x, context), context)
+        return self._likelihood(self.prior.state_from(means, context), context).mean
 
     def posterior(
         self, x: Rows, context: Context = None, observed: Mask | None = None

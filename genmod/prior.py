@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import check_law, check_shape, require
+from genmod.config import Settings
 from genmod.distributions import Laws, rate
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
@@ -32,7 +33,7 @@ from genmod.path import walk as walk
 from genmod.types import LatentTensors, PerLevel, Shape
 
 
-class TimestepSampler(nn.Module, ABC):
+class TimestepSampler(Settings, nn.Module, ABC):
     """How to choose the noise levels of a diffusion that each row visits.
 
     Args:
@@ -300,4 +301,5 @@ def draw_posterior(q: Distribution) -> Tensor:
 
 def sample_rows(p: Distribution, n: int) -> Tensor:
     """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
-    return random.draw(p if p.batch_shape else p.expand((n,)), gradients=False)
+    # Not p.expand((n,)): a law of one's own need not have it, and torch's mixtures then draw other numbers.
+    return random.draw(p, gradients=False) if p.batch_shape else p.sample((n,))

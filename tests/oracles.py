@@ -23,8 +23,9 @@ from genmod.decoders import Decoder, GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser, denoise
 from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, ReverseVariance
 from genmod.diffusion import LastStepDecoder as DenoisedDecoder
-from genmod.elbo import Measure, Rate
+from genmod.elbo import Rate
 from genmod.model import LatentModel
+from genmod.models import Diffusion
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import expand_like
 
@@ -155,7 +156,7 @@ class ExactDecoder(Decoder):
     schedule: Schedule
 
     def __init__(self, data: GaussianData, schedule: Schedule) -> None:
-        super().__init__(tuple(data.mean.shape), Measure.DENSITY)
+        super().__init__(tuple(data.mean.shape))
         self.denoiser, self.schedule = data.denoiser(), schedule
         left = data.values / (1 + schedule.log_snr(real(0.0)).exp() * data.values)
         self.tril = torch.linalg.cholesky((data.vectors * left) @ data.vectors.T)
@@ -173,11 +174,16 @@ class ExactDecoder(Decoder):
 
 def exact_diffusion(
     data: GaussianData, schedule: Schedule, steps: int | None, resolution: int = 256
-) -> LatentModel:
+) -> Diffusion:
     """The optimal denoiser and the exact decoder: only the steps' own law can be wrong."""
-    shape = tuple(data.mean.shape)
-    prior = DiffusionPrior(data.denoiser(), schedule, shape, steps, resolution=resolution)
-    return LatentModel(NoisingEncoder(schedule), ExactDecoder(data, schedule), prior).double()
+    model = Diffusion(
+        denoiser=data.denoiser(),
+        schedule=schedule,
+        steps=steps,
+        decoder=ExactDecoder(data, schedule),
+    )
+    model.diffusion.resolution = resolution
+    return model.double()
 
 
 def standard_diffusion(dims: int, schedule: Schedule, steps: int) -> LatentModel:
@@ -297,6 +303,6 @@ def bent(steps: int | None, schedule: Schedule = MILD) -> LatentModel:
     ).double()
 
 
-def steps_of(model: LatentModel, x: Tensor, draws: int | None = None) -> Rate:
+def steps_of(model: LatentModel, x: Tensor, timesteps: int | None = None) -> Rate:
     """The rate of the denoising steps."""
-    return model.elbo(x, draws).rates["steps"]
+    return model.elbo(x, timesteps).rates["steps"]

@@ -131,7 +131,9 @@ class FullGaussian(encoders.Encoder):
         self.network = affine(law.weight, law.bias)
         self.tril = torch.linalg.cholesky(law.covariance)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> MultivariateNormal:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+    ) -> MultivariateNormal:
         """The posterior of each row."""
         return MultivariateNormal(self.network(x), scale_tril=self.tril)
 

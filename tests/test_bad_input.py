@@ -42,7 +42,7 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "mask type": (lambda: VAE((4,), 5, width=8).elbo(X, observed=X), ("torch.bool",)),
     "mask shape": (lambda: VAE((4,), 5, width=8).elbo(X, observed=X[:, :2] > 0), ("(3, 2)",)),
     "encoder's network": (
-        lambda: VAE(encoder=encoders.GaussianEncoder(MLP(4, 5), (3,)), shape=(4,), latents=3).elbo(
+        lambda: VAE(encoder=encoders.GaussianEncoder(MLP(4, 5), (3,)), spec=(4,), latents=3).elbo(
             X * 1.0
         ),
         ("5 outputs a row from MLP", "6 (for the shape (2, 3))", "last layer"),
@@ -55,28 +55,28 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "prior of another shape": (
         lambda: VAE((4,), latents=3, prior=priors.NormalPrior((2,))).elbo(X * 1.0),
-        ("latents of shape (3,)", "the prior's shape (2,)"),
+        ("latents have shape (3,)", "the prior's shape (2,)"),
     ),
     "autoencoder's sample": (
         lambda: Autoencoder((4,), width=8).sample(2),
         ("flat prior", "use a VAE"),
     ),
     "Dirac, proper prior": (
-        lambda: VAE(encoder=encoders.DiracEncoder(Identity(), (4,)), shape=(4,), latents=4).elbo(
+        lambda: VAE(encoder=encoders.DiracEncoder(Identity(), (4,)), spec=(4,), latents=4).elbo(
             X * 1.0
         ),
         ("Dirac", "priors.FlatPrior()"),
     ),
     "Dirac, proper prior, weighed": (
         lambda: VAE(
-            encoder=encoders.DiracEncoder(Identity(), (4,)), shape=(4,), latents=4
+            encoder=encoders.DiracEncoder(Identity(), (4,)), spec=(4,), latents=4
         ).log_weight(X * 1.0),
         ("Dirac", "encoders.GaussianEncoder"),
     ),
     "Dirac, nested prior": (
         lambda: VAE(
             encoder=encoders.DiracEncoder(Identity(), (4,)),
-            shape=(4,),
+            spec=(4,),
             prior=VAE((4,), width=8),
             latents=4,
         ).elbo(X * 1.0),
@@ -87,7 +87,7 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("mass", "bounds a density", "bins=None"),
     ),
     "nested autoencoder": (lambda: priors.NestedPrior(Autoencoder((4,), width=8)), ("none",)),
-    "no shape": (lambda: VAE(), ("no shape", "pass shape=")),
+    "no shape": (lambda: VAE(), ("no description of the data", "pass a data set", "or your own encoder")),
     "empty shape": (lambda: VAE((0, 4)), ("shape=(0, 4)", "positive sides")),
     "one bin": (lambda: VAE((4,), 1), ("bins=1", "at least 2")),
     "no samples": (lambda: VAE((4,), width=8).sample(0), ("n=0", "n >= 1")),

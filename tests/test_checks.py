@@ -7,6 +7,7 @@ from enum import Enum
 
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from genmod import checks
@@ -166,6 +167,25 @@ def test_a_law_that_broadcasts_to_something_else_is_refused(case: str) -> None:
 def test_what_is_no_law_is_refused_by_its_type() -> None:
     with pytest.raises(ValueError, match="of type Tensor"):
         checks.check_law(torch.zeros(3), 3, (), "the decoder's law")
+
+
+def test_checks_of_values_pass_where_values_cannot_be_read() -> None:
+    """Inside ``vmap``, alone or around a gradient, and in one graph of a compiler; not of ``grad``."""
+
+    def checked(x: Tensor) -> Tensor:
+        checks.check_real(x)
+        checks.check_integers(x, 3)
+        return 2 * x
+
+    x = torch.tensor([[0.0, math.nan], [1.0, 7.0]])
+    torch.testing.assert_close(torch.vmap(checked)(x), 2 * x, equal_nan=True)
+    slopes = torch.vmap(torch.func.grad(lambda row: checked(row).sum()))(x)
+    torch.testing.assert_close(slopes, torch.full((2, 2), 2.0))
+    torch.compiler.reset()
+    compiled = torch.compile(checked, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), 2 * x, equal_nan=True)
+    with pytest.raises(ValueError, match="NaN"):
+        torch.func.grad(lambda row: checked(row).sum())(x)
 
 
 class Color(Enum):

@@ -26,7 +26,7 @@ from genmod.denoisers import (
     denoise,
 )
 from genmod.diffusion import FixedSmall, NoisingEncoder
-from genmod.samplers import Ancestral
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, condition, correlated, real
 from tests.statistics import assert_mean
@@ -135,7 +135,7 @@ def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
     torch.testing.assert_close(mixture.exp(), bayes.exp(), rtol=1e-9, atol=1e-12)
 
     denoiser = EmpiricalDenoiser(POINTS)
-    law = Ancestral(denoiser, SCHEDULE, FixedSmall()).law(z_t[None], t, s)
+    law = ReverseProcess(denoiser, SCHEDULE, FixedSmall()).law(z_t[None], t, s)
     density, width = bayes.exp(), float(grid[1, 0] - grid[0, 0])
     mean = float((density * grid[:, 0]).sum()) * width
     variance = float((density * (grid[:, 0] - mean).square()).sum()) * width
@@ -263,7 +263,7 @@ def test_the_context_reaches_the_network() -> None:
 
 def test_a_learned_denoiser_reads_like_its_target() -> None:
     """A velocity by default; the target is printed."""
-    assert "target=Velocity()" in repr(Learned(nn.Identity()))
+    assert "target=VelocityTarget()" in repr(Learned(nn.Identity()))
     assert "target=Noise()" in repr(Learned(nn.Identity(), NoiseTarget()))
 
 

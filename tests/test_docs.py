@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -34,6 +36,24 @@ def test_the_code_of_a_page_runs(
         source = source.replace(LONG, SHORT)
         # Without the future imports of this file: a reader has not typed them.
         exec(compile(source, str(page), "exec", dont_inherit=True), namespace)
+
+
+def _build_script(name: str) -> ModuleType:
+    """A script of ``docs/_build``, which is no package."""
+    path = ROOT / "docs" / "_build" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_excerpts_are_the_source(page: Path) -> None:
+    """Mend a page that fails with ``python docs/_build/excerpts.py``."""
+    text = page.read_text(encoding="utf-8")
+    assert _build_script("excerpts").refreshed(text) == text
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -14,6 +14,7 @@ from genmod import decoders, encoders
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
 from genmod.models import VAE
+from genmod.spec import DataSpec
 from tests.oracles_vae import gauss_hermite, ppca
 from tests.statistics import assert_mean
 
@@ -44,7 +45,7 @@ def tiny(name: str) -> tuple[VAE, Tensor]:
     """A VAE with one latent dimension, and every state of its data."""
     make, bins, entries = TINY[name]
     network = nn.Sequential(nn.Linear(entries, 8), nn.Tanh(), nn.Linear(8, 2))
-    encoder = encoders.GaussianEncoder(network, (1,), bins)
+    encoder = encoders.GaussianEncoder(network, (1,), DataSpec((entries,), bins))
     model = VAE(encoder=encoder, decoder=make(), latents=1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -122,7 +123,7 @@ def iwae(log_weights: Tensor) -> Tensor:
 def test_importance_weights_climb_from_the_elbo_to_the_evidence() -> None:
     """``ELBO = L_1 < L_4 < L_16 < log p`` and ``E exp(log-weight) = p(x)`` (Burda et al. 2016).
 
-    Sign flipped: ``-level.q.log_prob`` in ``Prior.log_weight``.
+    Sign flipped: that of ``log q`` in ``Path.log_ratio``.
     """
     model, states = tiny("bits")
     gaps = exact_elbo(model, states)[1]

@@ -5,6 +5,8 @@ Each docstring names the sign or the line that was changed in the code to see th
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from genmod.denoisers import (
 )
 from genmod.diffusion import DiffusionPrior, FixedLarge
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_denoiser
-from genmod.nn import null_context
+from genmod.nn import NULL_LABEL, null_context
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, GaussianData, ancestral_law, correlated, real, steps_of
@@ -62,7 +64,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_one_is_the_conditional_and_zero_the_unconditional_model() -> None:
-    """Exactly, each with one call of as many rows; any other scale has one call with twice as many.
+    """Exactly; any scale but 1 has one call with twice as many rows, and the conditional variance.
 
     Changed: the two shortcuts exchanged; ``told`` and ``untold`` exchanged in ``_both``.
     """
@@ -73,16 +75,43 @@ def test_one_is_the_conditional_and_zero_the_unconditional_model() -> None:
     one, zero = (Guided(denoiser, w)(z, log_snr, labels) for w in (1.0, 0.0))
     assert torch.equal(one.x_hat, told)
     assert torch.equal(zero.x_hat, untold)
-    assert denoiser.calls == [6, 6]
+    assert denoiser.calls == [6, 6, 12]  # at 0 a second call, for the variance
     three = Guided(denoiser, 3.0)(z, log_snr, labels)
-    assert denoiser.calls == [6, 6, 12]
+    assert denoiser.calls == [6, 6, 12, 12]
     torch.testing.assert_close(three.x_hat, 3 * told - 2 * untold)
     # The ends are limits: nothing jumps where a call is saved.
     for w, end in ((1.0, told), (0.0, untold)):
         near = Guided(denoiser, w + 1e-12)(z, log_snr, labels).x_hat
         torch.testing.assert_close(near, end, rtol=0, atol=1e-9)
-    assert three.variance is not None
-    torch.testing.assert_close(three.variance[:, 0], labels.double())  # the conditional one's
+
+
+class Bare(Classes):
+    """The same without a variance."""
+
+    def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
+        """The mean alone."""
+        return Denoised(super().forward(z, log_snr, context).x_hat)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("settings", [{}, {"rescale": 0.3}, {"interval": (-3.0, 1.0)}], ids=repr)
+def test_the_variance_is_the_conditional_denoisers(scale: float, settings: dict[str, Any]) -> None:
+    """At every scale, 0 included, with any other setting, and beside a worse denoiser without one.
+
+    Changed: the shortcut at scale 0 taken whatever the denoiser returns.
+    """
+    z, log_snr, labels = batch()
+    for worse in (None, Bare()):
+        guided = Guided(Classes(), scale, worse=worse, **settings)
+        found = guided(z, log_snr, labels).variance
+        assert found is not None
+        torch.testing.assert_close(found[:, 0], labels.double())
+
+
+def test_without_a_variance_the_unconditional_mean_is_one_call() -> None:
+    denoiser, (z, log_snr, labels) = Bare(), batch()
+    Guided(denoiser, 0.0)(z, log_snr, labels)
+    assert denoiser.calls == [6]
 
 
 @pytest.mark.parametrize(
@@ -249,13 +278,13 @@ def test_a_guided_flow_moves_towards_its_class() -> None:
 
 def test_the_context_that_says_nothing() -> None:
     """-1 for labels, NaN for numbers; another habit or a negative prompt can be given."""
-    assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([-1, -1]))
+    assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([NULL_LABEL, NULL_LABEL]))
     assert bool(null_context(torch.ones(2, 3)).isnan().all())
     for kind in (torch.bool, torch.uint8):
         with pytest.raises(ValueError, match="signed integers"):
             null_context(torch.ones(2).to(kind))
     denoiser, (z, log_snr, labels) = Classes(), batch()
-    negative = Guided(denoiser, 2.0, nothing=torch.zeros_like)(z, log_snr, labels).x_hat
+    negative = Guided(denoiser, 2.0, null_context=torch.zeros_like)(z, log_snr, labels).x_hat
     told, other = (denoiser(z, log_snr, c).x_hat for c in (labels, torch.zeros_like(labels)))
     torch.testing.assert_close(negative, 2 * told - other)
 

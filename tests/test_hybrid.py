@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingPosterior
-from genmod.diffusion.bound import step_rate
+from genmod.diffusion.bound import Steps, step_rate
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
-from genmod.objectives import Bound, Hybrid, Objective, Simple
+from genmod.objectives import Batch, Bound, Hybrid, Objective, Simple
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -43,7 +43,7 @@ def gradients(
     model = Diffusion(SHAPE, denoiser=net, steps=draws_of, variance=LearnedInterpolation())
     net.zero_grad()
     with random.keyed(3):
-        loss, _ = objective(model, torch.linspace(-1, 1, 48).view(8, *SHAPE))
+        loss, _ = objective(model, Batch(torch.linspace(-1, 1, 48).view(8, *SHAPE)))
     loss.backward()
 
     def of(part: nn.Module) -> list[Tensor]:
@@ -80,16 +80,16 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
     net, x = Halves(), torch.linspace(-1, 1, 48).view(8, *SHAPE)
     model = Diffusion(SHAPE, denoiser=net, steps=9, variance=LearnedInterpolation())
     with random.keyed(3):
-        loss, bound = Hybrid(0.25, timesteps=2)(model, x)
+        loss, bound = Hybrid(0.25, 2)(model, Batch(x))
     with random.keyed(3):
-        simple, _ = Simple(2)(model, x)
+        simple, _ = Simple(2)(model, Batch(x))
     steps = bound.rates["steps"]
     torch.testing.assert_close(loss, simple + 0.25 * steps.total.mean(), rtol=1e-12, atol=0)
     torch.testing.assert_close(steps.noise.variance_nats, steps.nats, rtol=0, atol=0)
 
 
 def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
-    """Steps priced lean, as when every level is visited, and not: the same gradients.
+    """Steps whose activations are recomputed, as when every level is visited, or kept.
 
     Flipped: ``denoised`` of another noise in the lean branch of ``_squares``.
     """
@@ -99,11 +99,12 @@ def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
     q = model.encoder(torch.linspace(-1, 1, 24).view(4, *SHAPE))
     assert isinstance(q, NoisingPosterior)
     times = torch.linspace(0, 1, 5).expand(4, -1)
+    t, s = times[:, 1:], times[:, :-1]
     found = []
-    for lean in (False, True):
+    for recomputed in (False, True):
         net.zero_grad()
         with random.keyed(5):
-            rate = step_rate(model.prior.chain, q, times[:, 1:], times[:, :-1], lean=lean)
+            rate = step_rate(q, model.prior.reverse, Steps(t, s, torch.ones_like(t), recomputed))
         rate.total.mean().backward()
         found.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
     assert len(found[0]) == len(list(net.parameters()))
@@ -118,9 +119,9 @@ def test_a_model_with_nothing_to_learn_there_is_refused() -> None:
     for variance in (None, FixedLarge()):
         model = Diffusion(SHAPE, steps=5, variance=variance, width=8)
         with pytest.raises(ValueError, match="LearnedInterpolation"):
-            Hybrid()(model, x)
+            Hybrid()(model, Batch(x))
     with pytest.raises(ValueError, match="without denoising steps"):
-        Hybrid()(VAE(SHAPE, latents=2, width=8), x)
+        Hybrid()(VAE(SHAPE, latents=2, width=8), Batch(x))
     with pytest.raises(ValueError, match="a model whose encoder learns"):
         Hybrid().check(LatentDiffusion(SHAPE, latents=2, width=8))
     with pytest.raises(ValueError, match="weight=0"):

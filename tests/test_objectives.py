@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod import ELBO, Measure, random
+from genmod import ELBO, Measure, Stamp, random
 from genmod.denoisers import Learned, NoiseTarget
 from genmod.elbo import Kind, Rate
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import (
+    Batch,
     Beta,
     Bound,
     Objective,
@@ -67,7 +68,7 @@ def models() -> dict[str, Callable[[], LatentModel]]:
 def loss(objective: Objective, model: LatentModel, x: Tensor) -> tuple[Tensor, ELBO]:
     """The loss and the bound on always the same noise."""
     with random.keyed(3):
-        value, bound = objective(model, x)
+        value, bound = objective(model, Batch(x))
     assert value.ndim == 0
     return value, bound
 
@@ -105,7 +106,9 @@ def test_a_warm_up_is_a_beta_that_rises_in_training_alone() -> None:
     warm = WarmUp(4)
     for n in range(1, 7):
         expected, _ = loss(Beta(min(1.0, n / 4)), model, x)
-        torch.testing.assert_close(loss(warm, model, x)[0], expected, rtol=1e-12, atol=1e-12)
+        value, elbo = loss(warm, model, x)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+        warm.update(elbo.detach(), Batch(x))
     late = WarmUp(4).eval()
     free, _ = loss(Beta(0.0), model, x)
     for _ in range(2):
@@ -122,8 +125,8 @@ def test_weights_reach_the_levels_and_nothing_else() -> None:
     torch.testing.assert_close(twice - bound, elbo.rates["steps"].total.mean(), rtol=1e-12, atol=0)
     steep, _ = loss(Weighted(torch.sigmoid, 3), model, x)
     steps = elbo.rates["steps"]
-    assert steps.log_snr is not None
-    weighted = (steps.log_snr.sigmoid() * steps.nats).mean(-1).mean()
+    assert steps.noise.log_snr is not None
+    weighted = (steps.noise.log_snr.sigmoid() * steps.nats).mean(-1).mean()
     rest = bound - steps.total.mean()
     torch.testing.assert_close(steep, rest + weighted, rtol=1e-12, atol=0)
 
@@ -179,7 +182,7 @@ def test_one_level_or_all_of_them_is_the_same_simple_in_the_mean() -> None:
 
     def repeated(objective: Objective) -> Tensor:
         with torch.no_grad():
-            return torch.stack([objective(model, x)[0] for _ in range(80)])
+            return torch.stack([objective(model, Batch(x))[0] for _ in range(80)])
 
     assert_equal_means(repeated(Simple(1)), repeated(Simple(None)), name="L_simple")
 
@@ -206,7 +209,7 @@ def test_simple_needs_steps() -> None:
     """A model without denoising steps, or a diffusion of one latent, has no such error."""
     for model in (VAE(SHAPE, latents=2, width=8), Diffusion(SHAPE, steps=1, width=8)):
         with pytest.raises(ValueError, match="without denoising steps"):
-            Simple()(model, rows())
+            Simple()(model, Batch(rows()))
 
 
 def test_the_second_stage_trains_the_prior_alone() -> None:
@@ -249,18 +252,18 @@ def test_a_weight_that_is_none_is_refused(beta: float) -> None:
 
 
 def test_an_objective_prints_what_tells_it_from_others() -> None:
-    """A checkpoint remembers it by this."""
-    assert repr(Beta(0.1 + 0.2, timesteps=3)) == "Beta(beta=0.30000000000000004, timesteps=3)"
-    assert repr(Bound()) != repr(Bound(timesteps=None))
+    assert repr(Beta(0.1 + 0.2, 3)) == "Beta(beta=0.30000000000000004, timesteps=3)"
+    assert repr(Bound()) == "Bound()"
+    assert repr(Bound(timesteps=None)) == "Bound(timesteps=None)"
 
 
 def test_broken_terms_are_named() -> None:
     """Each term that is NaN or infinite for some row, and no other."""
     fine, wrong = torch.zeros(2), torch.tensor([0.0, math.nan])
     rates = {
-        "z1": Rate.single(fine, Kind.ANALYTIC),
-        "z2": Rate.single(wrong, Kind.ANALYTIC),
-        "z3": Rate.single(torch.tensor([math.inf, 0.0]), Kind.MONTE_CARLO),
+        "z1": Rate.single(fine, Kind.ANALYTIC, Stamp.BOUND),
+        "z2": Rate.single(wrong, Kind.ANALYTIC, Stamp.BOUND),
+        "z3": Rate.single(torch.tensor([math.inf, 0.0]), Kind.MONTE_CARLO, Stamp.BOUND),
     }
     assert broken_terms(ELBO(fine, rates, Measure.MASS)) == ["z2", "z3"]
     assert broken_terms(ELBO(-wrong, {}, Measure.MASS)) == ["reconstruction"]

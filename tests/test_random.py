@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch.utils.checkpoint import checkpoint
 
 from genmod import random
+from genmod.random.streams import whole_number
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -278,3 +282,161 @@ def test_seeded_noise_is_standard_normal_and_rows_are_independent() -> None:
 def test_a_row_without_a_seed_is_refused() -> None:
     with random.seeded([1, 2]), pytest.raises(ValueError, match=r"3 rows .* with 2 seeds"):
         draws("normal", 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    ids=st.lists(st.integers(0, 900), min_size=1, max_size=40),
+    seed=st.integers(0, 2**63),
+    step=st.integers(0, 2**31),
+)
+def test_a_row_id_gets_the_same_noise_in_any_batch(
+    kind: str, ids: list[int], seed: int, step: int
+) -> None:
+    """Bit for bit: in any order, repeated or alone; and as the row of that number has it."""
+    with random.keyed(seed, step, ids=ids):
+        found = [draws(kind, len(ids)), draws(kind, len(ids))]
+    for place, row in enumerate(ids[:4]):
+        with random.keyed(seed, step, ids=torch.tensor([row])):
+            assert torch.equal(draws(kind, 1)[0], found[0][place])
+            assert torch.equal(draws(kind, 1)[0], found[1][place])
+        with random.keyed(seed, step, start=row, block=256):
+            assert torch.equal(draws(kind, 1)[0], found[0][place])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ids": [-1]}, "ids from 0 on"),
+        ({"ids": torch.tensor([0.5])}, "one whole number a row"),
+        ({"ids": torch.tensor([[0]])}, "one whole number a row"),
+        ({"ids": [3], "start": 2, "block": 4}, "leave start out"),
+    ],
+)
+def test_keys_that_mean_nothing_are_refused(settings: dict[str, object], said: str) -> None:
+    with (
+        pytest.raises(ValueError, match=said),
+        random.keyed(**{"seed": 0, **settings}),  # type: ignore[arg-type]
+    ):
+        pass
+
+
+@pytest.mark.parametrize("value", [0.5, "one", None, np.float64(2)])
+def test_a_seed_is_a_whole_number(value: object) -> None:
+    with pytest.raises(ValueError, match=r"got seed=.*expected a whole number"):
+        whole_number(value, "seed")
+
+
+def test_several_draws_of_each_row() -> None:
+    """``K`` draws of ``B`` rows, one batch apart: the first are those of ``K = 1``, each by its id."""
+    with random.keyed(0, ids=[3, 300]):
+        one = draws("normal", 2)
+    with random.keyed(0, ids=[3, 300]):
+        many = draws("normal", 6)
+    with random.keyed(0, ids=[300]):
+        alone = draws("normal", 3)
+    assert torch.equal(many[:2], one)
+    assert torch.equal(many[1::2], alone)
+    assert many.unique().numel() == many.numel()
+
+
+def test_as_many_ids_as_rows() -> None:
+    with (
+        pytest.raises(ValueError, match=r"noise for 3 rows inside keyed\(\) with 2 ids"),
+        random.keyed(0, ids=[0, 1]),
+    ):
+        draws("normal", 3)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, torch.tensor])
+def test_whole_numbers_of_any_kind_are_seeds(kind: Callable[[int], int]) -> None:
+    with random.keyed(7, ids=[3]):
+        expected = draws("normal", 1)
+    with random.keyed(kind(7), ids=[3]):
+        assert torch.equal(draws("normal", 1), expected)
+    with random.seeded([7]):
+        expected = draws("normal", 1)
+    with random.seeded([kind(7)]):
+        assert torch.equal(draws("normal", 1), expected)
+
+
+def test_a_law_of_torchs_own_gives_the_same_number_for_the_same_key() -> None:
+    law = torch.distributions.Gamma(torch.full((4,), 2.0), 1.0)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with random.keyed(1, ids=range(4)) as drawn:
+        first = random.draw(law)
+    assert drawn.used
+    torch.randn(3)
+    with random.keyed(1, ids=range(4)):
+        assert torch.equal(random.draw(law), first)
+    with random.keyed(2, ids=range(4)):
+        assert not torch.equal(random.draw(law), first)
+    with random.keyed(1, ids=range(4)) as drawn:
+        draws("normal", 4)
+    assert not drawn.used
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_laws_of_torchs_own_are_drawn_row_by_row() -> None:
+    """The number of a row id depends neither on the chunks nor on the order of the rows."""
+
+    def drawn(ids: torch.Tensor, size: int) -> torch.Tensor:
+        def run(rows: slice) -> torch.Tensor:
+            count = len(ids[rows])
+            law = torch.distributions.Laplace(torch.zeros(count), 1.0)
+            return torch.stack([draws("normal", count)[:, 0], random.draw(law)], 1)
+
+        pieces = [slice(i, min(i + size, len(ids))) for i in range(0, len(ids), size)]
+        return torch.cat(
+            list(random.by_rows(pieces, lambda rows: random.keyed(5, ids=ids[rows]), run))
+        )
+
+    ids = torch.arange(20)
+    whole, order = drawn(ids, 20), torch.randperm(20)
+    assert torch.equal(drawn(ids, 3), whole)
+    assert torch.equal(drawn(order, 7), whole[order])
+    assert torch.equal(drawn(ids[4:5], 1), whole[4:5])
+    assert whole.unique().numel() == 40
+
+
+def test_seeded_laws_of_torchs_own_continue_where_they_stopped() -> None:
+    law = torch.distributions.Laplace(torch.zeros(1), 1.0)
+    with random.seeded([3]):
+        whole = [random.draw(law), random.draw(law)]
+    pieces = random.seeded([3])
+    for expected in whole:
+        with pieces:
+            assert torch.equal(random.draw(law), expected)
+        torch.randn(2)
+    assert not torch.equal(*whole)
+
+
+def test_recomputed_activations_see_the_same_noise() -> None:
+    """Activation checkpointing calls a network again in the backward pass, outside of the key."""
+    weight = torch.tensor([0.5, 2.0], requires_grad=True)
+
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        return (weight * random.normal_like(x)).square() * random.normal_like(x)
+
+    def gradient(recompute: bool) -> torch.Tensor:
+        with random.keyed(0, ids=[2, 9, 4]):
+            draws("normal", 3)
+            x = torch.ones(3, 2)
+            again = random.replayable(noisy)
+            out = checkpoint(again, x, use_reentrant=False) if recompute else noisy(x)
+            draws("normal", 3)
+        (found,) = torch.autograd.grad(out.sum(), weight)
+        return found
+
+    assert torch.equal(gradient(recompute=True), gradient(recompute=False))
+
+
+def test_replaying_outside_a_key_follows_torchs_generator() -> None:
+    noise = random.replayable(random.normal)
+    torch.manual_seed(1)
+    first = noise((2,))
+    with random.keyed(0):
+        torch.manual_seed(1)
+        assert torch.equal(noise((2,)), first)

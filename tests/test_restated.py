@@ -17,7 +17,7 @@ from genmod import random
 from genmod.denoisers import DataTarget, Denoiser, Learned, Target, VelocityTarget, convert
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
-from genmod.objectives import Bound, Objective, Simple
+from genmod.objectives import Batch, Bound, Objective, Simple
 from genmod.samplers import Sampler
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.oracles import F64
@@ -82,7 +82,7 @@ def test_objectives_agree_whatever_the_target(
     def outcome(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
         model = Diffusion(shape, denoiser=denoiser, schedule=schedule, steps=steps).double()
         with random.keyed(seed):
-            loss, _ = objective(draws)(model, x)
+            loss, _ = objective(draws)(model, Batch(x))
         slopes = torch.autograd.grad(loss, list(original.parameters()))
         return loss.detach(), torch.cat([slope.flatten() for slope in slopes])
 
@@ -107,7 +107,7 @@ def test_any_sampler_takes_a_network_of_any_target(sampler: Sampler) -> None:
 
     def result(denoiser: Denoiser) -> Tensor:
         with random.keyed(1), torch.no_grad():
-            return sampler.of(denoiser, schedule).run(z, times)
+            return sampler.bind(denoiser, schedule).run(z, times)
 
     expected = result(original)
     for wanted in TARGETS:

@@ -26,6 +26,7 @@ from genmod.evaluation import flow_bound
 from genmod.models import Diffusion, LatentDiffusion, with_denoiser
 from genmod.nn import Labels
 from genmod.objectives import (
+    Batch,
     Bound,
     Hybrid,
     LearnedSchedule,
@@ -55,7 +56,7 @@ from genmod.schedules import (
     Schedule,
     ZeroTerminalSNR,
 )
-from genmod.training import fit
+from genmod.training import training_loop
 
 F64 = torch.float64
 ZERO = ZeroTerminalSNR(LinearBeta(1000))
@@ -100,7 +101,7 @@ def test_float32_is_enough_from_pure_noise_on(name: str) -> None:
             ends.append(_end(sampler, times, start.to(dtype)))
     single, double = ends
     # Noise of the two types is not the same: those that draw are compared in spread alone.
-    if sampler.draws:
+    if sampler.stochastic:
         assert (single.std(0) / double.std(0)).log().abs().max() < 0.6
     else:
         torch.testing.assert_close(single.double(), double, atol=1e-3, rtol=0)
@@ -108,7 +109,7 @@ def test_float32_is_enough_from_pure_noise_on(name: str) -> None:
 
 
 def _end(sampler: Sampler, times: Tensor, z: Tensor) -> Tensor:
-    return sampler.of(gaussian().to(z.dtype), ZERO).run(z, times)
+    return sampler.bind(gaussian().to(z.dtype), ZERO).run(z, times)
 
 
 @pytest.mark.parametrize("schedule", [ZERO, LogNormal(), Laplace(), Cosine()], ids=repr)
@@ -143,7 +144,7 @@ def test_a_conditional_diffusion_with_a_learned_variance_trains_and_samples() ->
     torch.manual_seed(0)
     model = Diffusion(2, width=16, condition=Labels(10), variance=LearnedInterpolation(), steps=12)
     x, labels = torch.randn(32, 2), torch.arange(32) % 10
-    loss, _ = Hybrid()(model, x, labels)
+    loss, _ = Hybrid()(model, Batch(x, labels))
     loss.backward()
     assert all(p.grad is not None for p in model.prior.parameters())
     for sampler in (None, DPMSolver(order=2), Ancestral(variance=LearnedInterpolation())):
@@ -188,8 +189,8 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
     Flipped: the bound's nats, which :class:`Hybrid` does not train the mean by.
     """
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
-    objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(n=2))
-    elbo = model.elbo(torch.randn(6, 2), timesteps=objective.draws)
+    objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(2))
+    elbo = model.elbo(torch.randn(6, 2), timesteps=objective.timesteps)
     steps = elbo.rates["steps"]
     told = (steps.weight * objective.per_level(steps)).sum(-1)
     torch.testing.assert_close(told, objective.cost(elbo))
@@ -197,7 +198,7 @@ def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
 
 @pytest.mark.parametrize(
     "inner",
-    [Bound(timesteps=2), Weighted(torch.sigmoid, timesteps=2), SigmoidWeight(0.0, timesteps=2)],
+    [Bound(2), Weighted(torch.sigmoid, 2), SigmoidWeight(0.0, 2)],
     ids=repr,
 )
 def test_a_schedule_is_learned_beside_weights_of_the_bound(inner: Objective) -> None:
@@ -205,7 +206,7 @@ def test_a_schedule_is_learned_beside_weights_of_the_bound(inner: Objective) -> 
     model = Diffusion(2, width=8, schedule=MonotoneNetwork(features=4))
     objective = LearnedSchedule(inner)
     objective.check(model)
-    loss, _ = objective(model, torch.randn(5, 2))
+    loss, _ = objective(model, Batch(torch.randn(5, 2)))
     loss.backward()
     assert all(p.grad is not None for p in model.encoder.parameters())
     with pytest.raises(ValueError, match="Simple"):
@@ -219,8 +220,8 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
     def run(path: Path | None, stop: int) -> tuple[dict[str, Tensor], Objective]:
         torch.manual_seed(1)
         model = Diffusion(2, width=8, schedule=MonotoneNetwork(features=4))
-        objective = LearnedSchedule(Bound(timesteps=LossAwareTimesteps(n=2, bins=4, least=2.0)))
-        for step in fit(
+        objective = LearnedSchedule(Bound(LossAwareTimesteps(2, bins=4, least=2.0)))
+        for step in training_loop(
             model,
             x,
             objective,
@@ -240,10 +241,10 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
     resumed, again = run(path, 9)
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
-    assert isinstance(learned.draws, LossAwareTimesteps)
-    assert isinstance(again.draws, LossAwareTimesteps)
-    assert float(learned.draws.seen.sum()) > 0
-    torch.testing.assert_close(again.draws.moments, learned.draws.moments, rtol=0, atol=0)
+    assert isinstance(learned.timesteps, LossAwareTimesteps)
+    assert isinstance(again.timesteps, LossAwareTimesteps)
+    assert float(learned.timesteps.seen.sum()) > 0
+    torch.testing.assert_close(again.timesteps.moments, learned.timesteps.moments, rtol=0, atol=0)
     assert all(
         "schedule" not in n
         or not torch.equal(t, MonotoneNetwork(features=4).state_dict()[n.split(".")[-1]])

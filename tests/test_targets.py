@@ -26,8 +26,6 @@ from genmod.denoisers import (
 )
 from genmod.denoisers.base import scales_of
 from genmod.models import Diffusion
-from genmod.nn import DenoisingMLP
-from genmod.samplers import DDIM
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.oracles import F64, real
 from tests.schedules import drawn
@@ -189,18 +187,3 @@ def test_a_target_scales_what_the_network_sees() -> None:
     ).double()
     model.elbo(0.1 * torch.randn(20_000, 2, dtype=F64), timesteps=1)
     assert float(net.seen.std()) == pytest.approx(1.0, abs=0.01)
-
-
-class Affine(VelocityTarget):
-    """A reading with a constant."""
-
-    def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """One more than the velocity's."""
-        return super().x_hat(output, z, alpha, sigma) + 1
-
-
-def test_a_reading_that_is_not_linear_is_refused_by_samplers() -> None:
-    """Its constant would be counted twice."""
-    sampler = DDIM().of(Learned(DenoisingMLP((3,), width=8), Affine()), LinearLogSNR())
-    with pytest.raises(ValueError, match="expected a linear reading"):
-        sampler.run(torch.randn(2, 3), torch.linspace(1, 0, 4).double())

@@ -23,7 +23,7 @@ from genmod.denoisers import (
     Target,
     VelocityTarget,
 )
-from genmod.elbo import Rate
+from genmod.elbo import NoiseLevels, Rate
 from genmod.objectives import (
     P2,
     Bound,
@@ -154,7 +154,7 @@ def test_edm_visits_far_ends_as_often_as_its_law_says(ends: tuple[float, float])
 
     Flipped: the sign of ``mean``.
     """
-    found = EDMWeight.visits(LinearLogSNR(*ends), bins=64).masses
+    found = EDMWeight.timestep_sampler(LinearLogSNR(*ends), bins=64).masses
     z = (-0.5 * torch.linspace(*ends, 65).numpy() + 1.2) / 1.2
     # A bin beyond the middle by the upper tails, one before it by the lower: no digits are lost.
     upper, lower = norm.sf(z[:-1]) - norm.sf(z[1:]), norm.cdf(z[1:]) - norm.cdf(z[:-1])
@@ -173,10 +173,7 @@ def steps(schedule: Schedule, t: Tensor, error: Tensor) -> Rate:
         nats=(0.5 * gap * error)[:, None],
         weight=ones,
         level=t[:, None],
-        log_snr=log_snr[:, None],
-        gap=gap[:, None],
-        error=error[:, None],
-        share=ones,
+        noise=NoiseLevels(log_snr[:, None], gap[:, None], error[:, None], ones),
     )
 
 
@@ -242,22 +239,17 @@ def test_settings_that_are_none_are_refused() -> None:
             make()
 
 
-def test_a_rate_without_errors_is_refused() -> None:
-    """A prior of one's own that leaves them out is told which."""
+def test_a_bound_without_noise_levels_is_refused() -> None:
     elbo = bent(None).elbo(torch.randn(2, 2), 1)
-    bare = replace(elbo.rates["steps"], share=None)
-    with pytest.raises(ValueError, match="share of time"):
-        Simple().cost(replace(elbo, rates={"steps": bare}))
     for objective in (Simple(), SigmoidWeight(0.0)):
         with pytest.raises(ValueError, match="without denoising steps"):
             objective.cost(replace(elbo, rates={}))
 
 
 def test_settings_are_printed() -> None:
-    """A checkpoint remembers an objective by this."""
-    assert repr(MinSNR(3.0)) == "MinSNR(gamma=3.0, timesteps=1)"
-    assert repr(P2(0.5)) == "P2(gamma=0.5, k=1.0, timesteps=1)"
-    assert repr(SigmoidWeight(-3.0, timesteps=2)) == "Sigmoid(bias=-3.0, draws=2)"
-    assert repr(EDMWeight()) == "EDM(mean=-1.2, std=1.2, data_std=0.5, draws=1)"
+    assert repr(MinSNR(3.0)) == "MinSNR(gamma=3.0)"
+    assert repr(P2(0.5)) == "P2(gamma=0.5, k=1.0)"
+    assert repr(SigmoidWeight(-3.0, 2)) == "SigmoidWeight(bias=-3.0, timesteps=2)"
+    assert repr(EDMWeight()) == "EDMWeight(mean=-1.2, std=1.2, data_std=0.5)"
     assert issubclass(SigmoidWeight, BoundWeighted)
     assert isinstance(explain(Bound(), MIDDLE), Explanation)

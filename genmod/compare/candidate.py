@@ -45,8 +45,9 @@ class Candidate:
             process can find it by its name.
         plan: how it is trained at full effort.
         after: the candidates that have to be trained before; they come earlier in the suite.
-        importance: how many importance samples its report gets; 0 for none.
-        draws: how many levels of a diffusion each test sample visits; ``None`` for all (a bound).
+        importance_samples: how many importance samples its report gets; 0 for none.
+        timesteps: how many levels of a diffusion each test sample visits; ``None``: the default of
+            :func:`~genmod.evaluation.evaluate`.
         cost: about how long training and scoring take, relative to the other candidates. It decides the
             order in which they are started, and the time left that is shown; no number depends on it.
     """
@@ -55,8 +56,8 @@ class Candidate:
     build: Callable[[BuildInputs], LatentModel]
     plan: Plan
     after: tuple[str, ...] = ()
-    importance: int = 0
-    draws: int | None = None
+    importance_samples: int = 0
+    timesteps: int | None = None
     cost: float = 1.0
 
     @property

@@ -26,6 +26,7 @@ from genmod.data import Dataset
 from genmod.evaluation import evaluate
 from genmod.files import remove
 from genmod.model import LatentModel
+from genmod.prior import AutoTimesteps
 from genmod.runs import RunFolder
 
 _MINUTE = 60.0
@@ -124,8 +125,8 @@ def _run(job: Job, candidate: Candidate, data: Dataset, on_event: OnEvent) -> No
         model,
         data,
         name=candidate.name,
-        draws=candidate.draws,
-        importance=candidate.importance,
+        timesteps=AutoTimesteps.EVALUATION if candidate.timesteps is None else candidate.timesteps,
+        importance_samples=candidate.importance_samples,
         seed=job.seed,
         seconds=record.seconds,
     )

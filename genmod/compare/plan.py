@@ -16,8 +16,8 @@ from genmod.checks import require
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
-from genmod.training import Step, fit
-from genmod.training.progress import Told
+from genmod.training import Step, training_loop
+from genmod.training.progress import OnProgress
 from genmod.training.validation import validate
 
 _SKIPPED, _TIMED = 3, 12
@@ -41,7 +41,7 @@ class Plan:
         autocast: whether the networks compute in bfloat16; ``None`` where that is measured to be faster.
         validations: how often the run is validated, and saved, on its way.
         validation_rows: how many rows of the validation part are scored; ``None`` for all.
-        validation_draws: how many levels of a diffusion each of them visits.
+        validation_timesteps: how many levels of a diffusion each of them visits.
     """
 
     steps: int
@@ -53,7 +53,7 @@ class Plan:
     autocast: bool | None = False
     validations: int = 20
     validation_rows: int | None = None
-    validation_draws: int = 8
+    validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")
@@ -113,7 +113,7 @@ class Plan:
         data: Dataset,
         seed: int,
         checkpoint: Path | None = None,
-        on_progress: Told | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Iterator[Step]:
         """Train a model; a generator of steps that continues from the checkpoint, if there is one.
 
@@ -125,7 +125,7 @@ class Plan:
             on_progress: called with the number of steps made, and a line of text.
         """
         # Few rows make one small batch: no batch is larger than the training part.
-        return fit(
+        return training_loop(
             model,
             self.validated(data),
             self.objective,
@@ -137,7 +137,7 @@ class Plan:
             seed=seed,
             autocast=torch.bfloat16 if self.autocast else None,
             validate_every=self.every,
-            validation_draws=self.validation_draws,
+            validation_timesteps=self.validation_timesteps,
             checkpoint=checkpoint,
             checkpoint_every=self.every,
             progress=on_progress or False,
@@ -170,5 +170,5 @@ class Timing:
         began = time.perf_counter()
         if len(scored.validation):
             context = scored.context("validation")
-            validate(copied, scored.validation, context, 0, plan.validation_draws)
+            validate(copied, scored.validation, context, 0, plan.validation_timesteps)
         return cls(statistics.median(lengths), time.perf_counter() - began)

@@ -47,8 +47,8 @@ def settings_of(candidate: Candidate, effort: float, model: LatentModel) -> dict
     """
     return {
         **asdict(candidate.plan.times(effort)),
-        "importance": candidate.importance,
-        "draws": candidate.draws,
+        "importance_samples": candidate.importance_samples,
+        "timesteps": candidate.timesteps,
         "after": list(candidate.after),
         "model": describe(model),
     }

@@ -87,8 +87,8 @@ class _Run:
         """Print a report as soon as there is one, and pass it on."""
         bits = report.bits_per_dim
         value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
-        if report.irreducible is not None:
-            value = f"{report.value} nats, {report.irreducible:.2f} of them entropy of the bits"
+        if report.entropy_floor is not None:
+            value = f"{report.value} nats, {report.entropy_floor:.2f} of them entropy of the bits"
         self.display.print(f"{report.name}: {value} ({report.stamp.value})")
         if self.on_report is not None:
             self.on_report(report)
@@ -209,7 +209,7 @@ def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
         except ValueError as error:
             notes.append(f"{name}: left out: {error}")
         else:
-            reports.append(Report.of_baseline(found, dims, Measure.MASS, data.entropy_floor))
+            reports.append(Report.of_baseline(found, dims, Measure.MASS, data))
     return reports, notes
 
 

@@ -190,10 +190,8 @@ class DiscretizedMixtureDecoder(Decoder):
         super().__init__(_integers(spec, bins))
         require(components >= 1, f"components={components}", "at least 1", "5 are customary")
         self.network, self.levels, self.components = network, Bins(self.spec.bins or 0), components
-        self.schedule, self.begin = (
-            around,
-            (1.0, 0.0) if around is None else around.scales_at_zero(),
-        )
+        self.schedule = None if around is None else around.resolve(self.spec)
+        self.begin = (1.0, 0.0) if self.schedule is None else self.schedule.scales_at_zero()
         centers = (2 * torch.arange(components) + 1) / components - 1
         self.register_buffer(
             "offsets", centers.reshape(-1, *[1] * len(self.shape)), persistent=False

@@ -35,18 +35,6 @@ class Denoiser(nn.Module, ABC):
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
 
-    def said(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Tensor:
-        """What :meth:`reading` makes an ``x_hat`` of: that itself, unless a network says another thing.
-
-        A sampler asks for this, so that reading costs it no pass over memory (``Answer`` in
-        :mod:`genmod.samplers.walk`).
-        """
-        return self(z, log_snr, context).x_hat
-
-    def reading(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The factors ``a, b`` of :math:`\hat x = a z + b o`, with ``o`` from :meth:`said`."""
-        return torch.zeros_like(alpha), torch.ones_like(alpha)
-
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule at whose ends nothing could be said of the data.
 

@@ -1,4 +1,4 @@
-r"""Guidance: away from what a worse denoiser says, towards what a better one does.
+r"""Guidance: extrapolate from the unconditional (or a worse) denoiser's mean to the conditional one's.
 
 .. math:: \hat x = \hat x_u + w\,(\hat x_c - \hat x_u)
 
@@ -31,9 +31,9 @@ from genmod.types import PerSample, Real
 class Guided(Denoiser):
     r"""Classifier-free guidance; with a ``worse`` denoiser, autoguidance.
 
-    ``w = 1`` is the conditional denoiser and ``w = 0`` the unconditional one, each with one call of the
-    network; any other scale is one call with twice the rows. Beyond 1 the result is no posterior mean
-    of any ``x``: samples are typical of their context, and less diverse.
+    ``w = 1`` is the conditional denoiser, one call of the network; any other scale is one call with twice
+    the rows (``w = 0``, the unconditional mean, takes one call if the denoiser returns no variance).
+    Beyond 1 the result is no posterior mean of any ``x``: guidance trades diversity for typicality.
 
     The chain that such a denoiser drives has a bound of its own, and it is a bound on *that* chain's
     likelihood: neither on the trained model's, nor on :math:`p(x|c)^w p(x)^{1-w}`. Where the
@@ -42,14 +42,15 @@ class Guided(Denoiser):
     Args:
         denoiser: a denoiser trained with and without its context.
         scale: ``w``.
-        worse: a worse version of the denoiser (smaller, trained for less long), told the same context:
+        worse: a worse version of the denoiser (smaller, trained for less long), given the same context:
             it then stands for :math:`\hat x_u`, in a call of its own.
         interval: guide where ``low <= log_snr < high`` alone, and be conditional elsewhere. In a paper's
             :math:`\sigma` (variance exploding) the log-SNR is :math:`-2 \log \sigma`.
         rescale: :math:`\phi` in [0, 1]: how far to bring the spread of :math:`\hat x` over each event
             back to that of :math:`\hat x_c`. The paper rescales whatever the network gives, which makes
             the result depend on its target; here it is the data, whose overexposure is the complaint.
-        nothing: the context that says nothing, for a network of other habits, or a negative prompt.
+        null_context: what stands for no context, made from a context: for a network that was trained with
+            another sign for it, or for a negative prompt.
 
     Raises:
         ValueError: a scale or a ``rescale`` out of range, or an empty interval; when it is called, a
@@ -75,20 +76,20 @@ class Guided(Denoiser):
         worse: Denoiser | None = None,
         interval: tuple[float, float] | None = None,
         rescale: float = 0.0,
-        nothing: Callable[[Tensor], Tensor] = null_context,
+        null_context: Callable[[Tensor], Tensor] = null_context,
     ) -> None:
         super().__init__()
         require(
             math.isfinite(scale),
             f"scale={scale}",
             "a finite number",
-            "1 is the conditional model, 0 the unconditional one, 2 to 8 is customary",
+            "1 is the conditional model, 0 the unconditional one, 2 to 8 is usual",
         )
         require(
             0 <= rescale <= 1,
             f"rescale={rescale}",
             "a number from 0 (off) to 1",
-            "0.7 is customary where a large scale overexposes",
+            "0.7 is the paper's choice where a large scale overexposes",
         )
         require(
             interval is None or interval[0] < interval[1],
@@ -98,21 +99,24 @@ class Guided(Denoiser):
         )
         self.denoiser, self.worse = denoiser, worse
         self.scale, self.interval, self.rescale = scale, interval, rescale
-        self.nothing = nothing
+        self.null_context = null_context
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The guided mean; a variance, where there is one, is the conditional denoiser's."""
+        """The guided mean. A variance or an interpolation is the conditional denoiser's, at any scale."""
         inside = self._inside(log_snr)
         if self.scale == 1 or not bool(inside.any()):
             return self.denoiser(z, log_snr, context)
-        if self.scale == 0 and self.rescale == 0 and bool(inside.all()):
-            return self._without(z, log_snr, context)
-        told, untold = self._both(z, log_snr, context)
-        x_hat = untold.x_hat + self.scale * (told.x_hat - untold.x_hat)
+        if self.scale == 0 and self.rescale == 0 and self.worse is None and bool(inside.all()):
+            without = self.denoiser(z, log_snr, self.null_context(_needed(context)))
+            # With an x_hat alone there is nothing left to ask the conditional denoiser for.
+            if without.variance is None and without.interpolation is None:
+                return without
+        conditional, without = self._both(z, log_snr, context)
+        x_hat = without.x_hat + self.scale * (conditional.x_hat - without.x_hat)
         if self.rescale > 0:
-            x_hat = x_hat * (1 + self.rescale * (_spread_ratio(told.x_hat, x_hat) - 1))
+            x_hat = x_hat * (1 + self.rescale * (_spread_ratio(conditional.x_hat, x_hat) - 1))
         rows = inside.reshape(-1, *[1] * (z.ndim - 1))
-        return told._replace(x_hat=torch.where(rows, x_hat, told.x_hat))
+        return conditional._replace(x_hat=torch.where(rows, x_hat, conditional.x_hat))
 
     def _inside(self, log_snr: Tensor) -> Tensor:
         if self.interval is None:
@@ -121,25 +125,21 @@ class Guided(Denoiser):
         low, high = self.interval
         return (log_snr >= low) & (log_snr < high)
 
-    def _without(self, z: Tensor, log_snr: Tensor, context: Tensor | None) -> Denoised:
-        if self.worse is not None:
-            return self.worse(z, log_snr, context)
-        return self.denoiser(z, log_snr, self.nothing(_needed(context)))
-
     def _both(
         self, z: Tensor, log_snr: Tensor, context: Tensor | None
     ) -> tuple[Denoised, Denoised]:
+        """The conditional result, and the one that guidance leads away from."""
         if self.worse is not None:
             return self.denoiser(z, log_snr, context), self.worse(z, log_snr, context)
-        seen = _needed(context)
+        given = _needed(context)
         both = self.denoiser(
             torch.cat([z, z]),
             torch.cat([log_snr, log_snr]),
-            torch.cat([seen, self.nothing(seen)]),
+            torch.cat([given, self.null_context(given)]),
         )
         halves = [(None, None) if part is None else part.chunk(2) for part in both]
-        told, untold = zip(*halves, strict=True)
-        return Denoised(*told), Denoised(*untold)
+        conditional, without = zip(*halves, strict=True)
+        return Denoised(*conditional), Denoised(*without)
 
     def check(self, schedule: Schedule) -> None:
         """Refuse what either denoiser refuses."""
@@ -161,9 +161,9 @@ def _needed(context: Tensor | None) -> Tensor:
     return context
 
 
-def _spread_ratio(told: Tensor, guided: Tensor) -> Tensor:
+def _spread_ratio(conditional: Tensor, guided: Tensor) -> Tensor:
     """How much wider each row's event is under one mean than under another."""
-    dims = tuple(range(1, told.ndim))
-    wanted, found = (batch.std(dims, correction=0, keepdim=True) for batch in (told, guided))
+    dims = tuple(range(1, conditional.ndim))
+    wanted, found = (x.std(dims, correction=0, keepdim=True) for x in (conditional, guided))
     # A constant event has no spread to bring back: 0 / 0.
     return torch.where(found > 0, wanted / found, torch.ones_like(found))

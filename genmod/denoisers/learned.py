@@ -44,13 +44,9 @@ class Learned(Denoiser):
         x_hat = self.target.x_hat(output, z, *scales_of(log_snr, z))
         return Denoised(x_hat, interpolation=(place[0] + 1) / 2 if place else None)
 
-    def said(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Tensor:
-        """The network's output, without what it says of the reverse variance."""
+    def output(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Tensor:
+        """The network's raw output, which the target converts to ``x_hat``: ``(B, *event)``."""
         return self._outputs(z, log_snr, context)[0]
-
-    def reading(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """How the target reads it."""
-        return self.target.factors(alpha, sigma)
 
     def _outputs(self, z: Tensor, log_snr: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         """The target's, and the reverse variance's where it is learned."""

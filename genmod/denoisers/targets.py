@@ -64,22 +64,6 @@ class Target(ABC):
         """What the network sees of the state: the state itself, unless a target scales it."""
         return z
 
-    def factors(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The ``a, b`` of :math:`\hat x = a z + b o`: a linear reading is known by two of its values.
-
-        Raises:
-            ValueError: a reading with a constant, or with several factors at one noise level.
-        """
-        none, one = torch.zeros_like(alpha), torch.ones_like(alpha)
-        of_z, of_output = self.x_hat(none, one, alpha, sigma), self.x_hat(one, none, alpha, sigma)
-        constant = self.x_hat(none, none, alpha, sigma)
-        if of_z.shape != alpha.shape or bool(constant.any()):
-            raise ValueError(
-                f"got {self}, whose x_hat is not a z + b o with one a and b at each noise level; expected "
-                "a linear reading; let a Denoiser of your own do what is not linear"
-            )
-        return of_z, of_output
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -182,7 +166,7 @@ class EDMTarget(Target):
     Generative Models" (2022), eq. 7 and table 1.
 
     >>> EDMTarget(0.5)
-    EDM(sigma_data=0.5)
+    EDMTarget(sigma_data=0.5)
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:
@@ -209,7 +193,7 @@ class EDMTarget(Target):
         return (alpha * self.sigma_data).hypot(sigma)
 
     def __repr__(self) -> str:
-        return f"EDM(sigma_data={self.sigma_data})"
+        return f"EDMTarget(sigma_data={self.sigma_data})"
 
 
 def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSample) -> Real:

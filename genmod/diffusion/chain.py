@@ -206,7 +206,8 @@ class DiffusionPrior(Prior):
 
     def empty_states(self, n: int) -> Tensor:
         """``n`` empty states, in the type and on the device of the parameters."""
-        found = next((t for t in tensors_of(self) if t.is_floating_point()), None)
+        tensors = tensors_of(self, skip=(Schedule,))
+        found = next((t for t in tensors if t.is_floating_point()), None)
         zero = torch.zeros(()) if found is None else found.new_zeros(())
         return zero.expand(n, *self.shape)
 

@@ -18,7 +18,7 @@ class LastStepDecoder(Decoder):
 
     Args:
         denoiser: the denoiser.
-        schedule: the schedule, whose clean end says how noisy :math:`z_0` is.
+        schedule: the diffusion's schedule; a free clean end is set for the decoder's data.
         decoder: takes :math:`\hat x` for its state: ``Gaussian(Identity(), shape)`` for real data,
             ``DiscretizedLogistic(Identity(), shape, bins)`` for integers.
 
@@ -29,7 +29,8 @@ class LastStepDecoder(Decoder):
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule, decoder: Decoder) -> None:
         super().__init__(decoder.spec)
-        self.denoiser, self.schedule, self.decoder = denoiser, schedule, decoder
+        self.denoiser, self.decoder = denoiser, decoder
+        self.schedule = schedule.resolve(decoder.spec)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:
         """The distribution of ``x`` given ``z_0``."""

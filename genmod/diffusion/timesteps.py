@@ -1,17 +1,18 @@
-r"""Which levels of a diffusion a row visits, when it does not visit all.
+r"""Which noise levels of a diffusion a row visits, when it does not visit all of them.
 
-A visit is a place ``u`` in [0, 1) and a weight, so that for every function ``f`` of the level
+A timestep sampler gives each row places ``u`` in [0, 1) and weights. For every function ``f`` of the
+level, and for each row,
 
 .. math:: \mathbb{E}\Big[\sum_j w_j f(u_j)\Big] = \int_0^1 f(u)\, du
 
-for each row. Where the visits fall decides how noisy an estimate is, never what it estimates: what is
-minimized is the objective's business (:mod:`genmod.objectives`).
+The choice of places changes the variance of an estimate, never its mean. The quantity that is
+estimated is chosen by the objective (:mod:`genmod.objectives`).
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from genmod import random
 from genmod.checks import require
@@ -20,7 +21,7 @@ from genmod.types import PerLevel
 
 
 class UniformTimesteps(TimestepSampler):
-    """Independent places: the textbook's way, and the noisiest.
+    """Independent uniform places: the textbook's choice, with the largest variance.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), algorithm 1.
     """
@@ -34,7 +35,7 @@ class UniformTimesteps(TimestepSampler):
 
 
 class StratifiedTimesteps(TimestepSampler):
-    """Each row an even cover of all levels, and the batch an even one too: the customary way.
+    """Low-discrepancy places: each row covers all levels evenly, and so does the batch. The default.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
@@ -48,14 +49,17 @@ class StratifiedTimesteps(TimestepSampler):
 
 
 class TabulatedTimesteps(TimestepSampler):
-    r"""Places of a stated density, constant on each of ``K`` equal bins of [0, 1).
+    r"""Places of a given density, constant on each of ``K`` equal bins of [0, 1).
 
     A place in bin ``k`` has density :math:`q = K p_k` and weight :math:`1 / (n q)`. Places are the
     quantiles of stratified numbers, so that batches cover the density evenly.
 
     Args:
-        masses: ``(K,)``, how likely each bin is, up to a constant; all above zero.
+        masses: ``(K,)``, the probability of each bin, up to a constant; all above zero.
         n: how many levels a row visits.
+
+    >>> TabulatedTimesteps(torch.tensor([3.0, 1.0]))
+    TabulatedTimesteps(bins=2, n=1)
     """
 
     masses: Tensor
@@ -82,34 +86,34 @@ class TabulatedTimesteps(TimestepSampler):
 
 
 class LossAwareTimesteps(TimestepSampler):
-    r"""Places where costs are large, learned on the way: the least noisy for a cost known so far.
+    r"""Importance sampling of the levels whose costs are large, learned during training.
 
     .. math:: q(u) = \text{floor} + (1 - \text{floor})\, \frac{\sqrt{\mathbb{E}[c^2 | u]}}
         {\int \sqrt{\mathbb{E}[c^2 | u]}\, du}
 
-    constant on each of ``K`` bins of [0, 1). ``c`` is what a level costs in the objective that owns
-    this; its second moment in each bin is an average over the last visits. Uniform until every bin was
-    visited often enough to be known. Whatever ``q`` is, weights keep the estimate unbiased, and the
-    floor keeps them below ``1 / floor``.
+    ``q`` is constant on each of ``K`` bins of [0, 1). ``c`` is the cost of a level in the objective that
+    holds this sampler; its second moment in each bin is an average over the last visits. ``q`` is
+    uniform until every bin was visited ``least`` times. The weights keep the estimate unbiased for any
+    ``q``, and the floor keeps them below ``1 / floor``.
 
-    It learns in training alone, and what it learned is part of a checkpoint. On several processes each
-    learns from its own rows; each estimate is then unbiased, and so is their mean.
+    It learns in training alone. A run starts it anew, and its state is part of a checkpoint. Where
+    ``torch.distributed`` is initialized, all processes learn from the visits of all of them.
 
     Args:
         n: how many levels a row visits.
         bins: ``K``.
         floor: the share of visits that fall anywhere, above 0 and at most 1.
         memory: over how many visits of a bin its second moment is averaged.
-        least: how many visits a bin needs to be known.
+        least: how many visits a bin needs before its moment is used.
 
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 18:
     one bin a step, the last ten costs of each, no floor. Here any objective, and continuous time.
     """
 
     moments: Tensor
-    """The second moment of the cost in each bin: part of a checkpoint."""
+    """The second moment of the cost in each bin."""
     seen: Tensor
-    """How many visits each bin has had: part of a checkpoint."""
+    """The number of visits of each bin."""
 
     def __init__(
         self,
@@ -120,8 +124,8 @@ class LossAwareTimesteps(TimestepSampler):
         least: float = 10.0,
     ) -> None:
         super().__init__(n)
-        require(bins >= 2, f"bins={bins}", "at least 2", "one bin is Stratified")
-        require(0 < floor <= 1, f"floor={floor}", "0 < floor <= 1", "1 is Stratified")
+        require(bins >= 2, f"bins={bins}", "at least 2", "one bin is StratifiedTimesteps")
+        require(0 < floor <= 1, f"floor={floor}", "0 < floor <= 1", "1 is StratifiedTimesteps")
         require(least >= 1, f"least={least}", "at least 1 visit", "the paper waits for 10")
         require(memory >= least, f"memory={memory}", f"at least {least:g} visits", "raise it")
         self.bins, self.floor, self.memory, self.least = bins, floor, memory, least
@@ -129,11 +133,11 @@ class LossAwareTimesteps(TimestepSampler):
         self.register_buffer("seen", torch.zeros(bins))
 
     def masses(self) -> Tensor:
-        """How likely each bin is, ``(K,)``."""
+        """The probability of each bin, ``(K,)``."""
         even = torch.full_like(self.moments, 1 / self.bins)
         root = self.moments.sqrt()
         total = root.sum()
-        # Chosen on the device: a look at it would make a GPU wait at each step.
+        # Chosen on the device: reading it would make a GPU wait at each step.
         known = (self.seen >= self.least).all() & (total > 0)
         learned = self.floor * even + (1 - self.floor) * root / total
         return torch.where(known, learned, even)
@@ -152,13 +156,15 @@ class LossAwareTimesteps(TimestepSampler):
         # A batch that overflows stops training; it must not stay in the memory of what follows.
         fine = square.isfinite()
         inside = inside * fine[:, None]
-        timestep_sampler = inside.sum(0)
-        mean = inside.T @ torch.where(fine, square, 0) / timestep_sampler.clamp(min=1e-12)
-        self.seen += timestep_sampler
+        visits, sums = inside.sum(0), inside.T @ torch.where(fine, square, 0)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(visits)
+            distributed.all_reduce(sums)
+        mean = sums / visits.clamp(min=1e-12)
+        self.seen += visits
         # The mean of all visits at first, then of about the last ones.
         rate = torch.maximum(
-            timestep_sampler / self.seen.clamp(min=1e-12),
-            -torch.expm1(-timestep_sampler / self.memory),
+            visits / self.seen.clamp(min=1e-12), -torch.expm1(-visits / self.memory)
         )
         self.moments.lerp_(mean, rate)
 
@@ -176,25 +182,25 @@ def _quantiles(v: PerLevel, masses: Tensor) -> tuple[PerLevel, PerLevel]:
     ends = masses.cumsum(0)
     # In the precision of the places: what does not add up to one would be a bias.
     masses, ends = masses / ends[-1], ends / ends[-1]
-    bins, draws = len(masses), v.shape[1]
+    bins, n = len(masses), v.shape[1]
     index = torch.searchsorted(ends[:-1].contiguous(), v.contiguous(), right=True)
     start = torch.cat([ends.new_zeros(1), ends[:-1]])[index]
     density = bins * masses[index]
     # Rounding must not carry a place over the end of its bin.
     below_one = 1 - torch.finfo(v.dtype).eps
     inside = (bins * (v - start) / density).clamp(0, below_one)
-    return ((index + inside) / bins).clamp(max=below_one), 1 / (draws * density)
+    return ((index + inside) / bins).clamp(max=below_one), 1 / (n * density)
 
 
-def _overlaps(level: Tensor, share: Tensor, bins: int) -> Tensor:
-    """How much of each visited level lies in each bin, ``(visits, bins)``; rows sum to one.
+def _overlaps(level: Tensor, dt: Tensor, bins: int) -> Tensor:
+    """The part of each visited level that lies in each bin, ``(visits, bins)``; rows sum to one.
 
-    A step of a chain covers the time from ``level - share`` to ``level``; in continuous time (a share
-    of one) a level is a point. A chain of one step is taken for that: it has nothing to choose.
+    A step of a chain covers the time from ``level - dt`` to ``level``. In continuous time (``dt`` of
+    one) a level is a point. A chain of one step is treated alike: it has nothing to choose.
     """
     index = torch.arange(bins, dtype=level.dtype, device=level.device)
     low = index / bins
-    t, width = level[:, None], share[:, None]
+    t, width = level[:, None], dt[:, None]
     covered = torch.minimum(t, low + 1 / bins) - torch.maximum(t - width, low)
     point = (level * bins).floor().clamp(max=bins - 1)[:, None] == index
     return torch.where(width < 1, covered.clamp(min=0) / width, point.to(level.dtype))

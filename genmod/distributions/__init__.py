@@ -2,6 +2,7 @@
 
 from genmod.distributions.base import Factorized as Factorized
 from genmod.distributions.base import Laws as Laws
+from genmod.distributions.base import check_parameters as check_parameters
 from genmod.distributions.base import detached as detached
 from genmod.distributions.base import elementwise as elementwise
 from genmod.distributions.base import masked_log_prob as masked_log_prob

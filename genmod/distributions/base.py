@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
-from genmod.checks import require
+from genmod.checks import can_read, require
 from genmod.shapes import event_sum
 from genmod.types import PerSample, Sizes
 
@@ -45,6 +45,28 @@ class Factorized(Distribution, ABC):
             f"sample_shape={tuple(sample_shape)}",
             "an empty sample shape",
             "repeat the rows of the parameters instead",
+        )
+
+
+def check_parameters(law: Distribution, *parameters: Tensor) -> None:
+    """Require parameters without NaN before integers are drawn from them.
+
+    A draw compares or rounds its parameters, which turns NaN into a plausible integer: black, white, or
+    -9.2e18. Infinite parameters are legal: they are limits, such as a probability of zero.
+
+    Raises:
+        ValueError: a parameter is NaN.
+    """
+    for parameter in parameters:
+        if not can_read(parameter):
+            return
+        broken = int(parameter.isnan().sum())
+        require(
+            broken == 0,
+            f"{broken} parameters of {type(law).__name__} that are NaN",
+            "numbers to draw from",
+            "the network that gives them has diverged: load earlier weights, or train at a lower "
+            "learning rate",
         )
 
 

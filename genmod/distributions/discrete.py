@@ -1,4 +1,4 @@
-"""Bits and unordered levels: Bernoulli and categorical distributions over the entries of an event."""
+"""Bits and unordered values: Bernoulli and categorical distributions for each entry of an event."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from genmod import random
-from genmod.distributions.base import Factorized
+from genmod.distributions.base import Factorized, check_parameters
 from genmod.types import Sizes
 
 
@@ -33,6 +33,7 @@ class Bernoulli(Factorized):
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Bits, as integers."""
         self.refuse_extra(sample_shape)
+        check_parameters(self, self.logits)
         noise = random.uniform(tuple(self.logits.shape), self.logits.dtype, self.logits.device)
         return (noise < self.mean).long()
 
@@ -43,10 +44,10 @@ class Bernoulli(Factorized):
 
 
 class Categorical(Factorized):
-    """A level for each entry, without an order among the levels.
+    """A value for each entry, without an order among the values.
 
     Args:
-        logits: ``(B, *event, K)`` for ``K`` levels.
+        logits: ``(B, *event, K)`` for ``K`` values.
     """
 
     support = constraints.nonnegative_integer
@@ -57,16 +58,17 @@ class Categorical(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean level (an order is assumed here, for pictures only)."""
-        levels = torch.arange(self.logits.shape[-1], device=self.logits.device)
-        return (self.logits.softmax(-1) * levels).sum(-1)
+        """The mean value (it assumes an order, for pictures only)."""
+        values = torch.arange(self.logits.shape[-1], device=self.logits.device)
+        return (self.logits.softmax(-1) * values).sum(-1)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """A level for each entry (the Gumbel-max trick: keyed noise like any other)."""
+        """A value for each entry, by the Gumbel-max trick, whose noise is keyed like any other."""
         self.refuse_extra(sample_shape)
+        check_parameters(self, self.logits)
         noise = random.uniform(tuple(self.logits.shape), torch.float64, self.logits.device)
         return (self.logits - (-noise.log()).log()).argmax(-1)
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each entry's level."""
+        """The log mass of each entry's value."""
         return self.logits.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]

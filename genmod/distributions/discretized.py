@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from genmod import random
-from genmod.distributions.base import Factorized
+from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.logistic import logistic_log_mass
 from genmod.gaussian import log_prob_standard
 from genmod.spec import Bins
@@ -93,6 +93,7 @@ class Discretized(Factorized):
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Integers: a draw of the density, put into its bin."""
         self.refuse_extra(sample_shape)
+        check_parameters(self, self.location, self.log_scale)
         with torch.no_grad():
             real = self.location + self.log_scale.exp() * self.standard_sample()
             return self.bins.value(real)

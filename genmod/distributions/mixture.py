@@ -1,4 +1,4 @@
-r"""Several discretized logistics for each entry: sharp where the data are, with room for doubt.
+r"""A mixture of discretized logistics for each entry.
 
 .. math:: P(k) = \sum_c w_c \left[F\!\left(\tfrac{b_k - \mu_c}{s_c}\right) -
     F\!\left(\tfrac{a_k - \mu_c}{s_c}\right)\right], \qquad w = \mathrm{softmax}(\text{logits})
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from genmod import random
-from genmod.distributions.base import Factorized
+from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.discretized import DiscretizedLogistic
 from genmod.distributions.logistic import logistic_log_mass
 from genmod.spec import Bins
@@ -56,6 +56,7 @@ class DiscretizedMixture(Factorized):
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Integers: a draw of a component (the Gumbel-max trick), then of its density's bin."""
         self.refuse_extra(sample_shape)
+        check_parameters(self, self.logits, self.location, self.log_scale)
         with torch.no_grad():
             shape, device = tuple(self.logits.shape), self.logits.device
             noise = random.uniform(shape, torch.float64, device)

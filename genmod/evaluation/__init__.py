@@ -1,34 +1,33 @@
-"""Evaluation: what is reported of a model, and what it has to beat."""
+"""Evaluation: the likelihood of a model, the quality of its samples, and what it has to beat.
+
+Every function takes ``(model, data, context=None, *, timesteps=..., seed=0, batch_size=None, ids=None)``,
+where these mean something. ``data`` are a data set, whose test part is used, or rows. Noise belongs to
+the id of a row, so results depend neither on ``batch_size`` nor on the order of the rows.
+"""
 
 from genmod.evaluation.baselines import Baseline as Baseline
 from genmod.evaluation.baselines import gaussian as gaussian
-from genmod.evaluation.baselines import global_histogram as global_histogram
 from genmod.evaluation.baselines import pixel_histogram as pixel_histogram
 from genmod.evaluation.baselines import ppca as ppca
-from genmod.evaluation.flow import FlowBound as FlowBound
-from genmod.evaluation.flow import FlowDensity as FlowDensity
+from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
 from genmod.evaluation.information import GaussianTail as GaussianTail
 from genmod.evaluation.information import IntegerTail as IntegerTail
 from genmod.evaluation.information import NoTail as NoTail
-from genmod.evaluation.information import Tail as Tail
 from genmod.evaluation.information import immse as immse
-from genmod.evaluation.pairing import paired as paired
 from genmod.evaluation.perception import Quality as Quality
-from genmod.evaluation.perception import class_score as class_score
-from genmod.evaluation.perception import extrapolated_distance as extrapolated_distance
 from genmod.evaluation.perception import features as features
 from genmod.evaluation.perception import frechet_distance as frechet_distance
 from genmod.evaluation.perception import quality as quality
 from genmod.evaluation.perception import quality_of as quality_of
 from genmod.evaluation.profile import Profile as Profile
+from genmod.evaluation.profile import Refinement as Refinement
 from genmod.evaluation.profile import profile as profile
-from genmod.evaluation.refinement import Refinement as Refinement
-from genmod.evaluation.refinement import refinement as refinement
-from genmod.evaluation.report import Estimate as Estimate
+from genmod.evaluation.profile import refinement as refinement
 from genmod.evaluation.report import Report as Report
-from genmod.evaluation.report import evaluate as evaluate
+from genmod.evaluation.scoring import Estimate as Estimate
 from genmod.evaluation.scoring import Scores as Scores
 from genmod.evaluation.scoring import log_weights as log_weights
+from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score

@@ -10,15 +10,15 @@ information grows with the signal-to-noise ratio at half the least mean square e
 .. math:: -\log p(x) = \tfrac{D}{2} \log 2 \pi e - \tfrac12 \int_0^\infty
     \Big(\frac{D}{1 + v} - \mathrm{mmse}(x, v)\Big)\, dv \qquad \text{(density)}.
 
-A denoiser is trusted between the ends of its schedule; beyond them stand closed forms, each no less in
-the mean than what the best denoiser would pay:
+A denoiser is used between the ends of its schedule. Beyond them stand closed forms, each no less in the
+mean than the cost of the best denoiser:
 
 * noisier, the best denoiser of N(0, I), :math:`\hat x = \alpha z_t`, whose integral is
   :math:`\mathrm{KL}(q(z_1|x) \| N(0, I)) = \tfrac12[S \|x\|^2 - D S + D \log(1 + e^\lambda)]` at that
   end, :math:`S = \mathrm{sigmoid}(\lambda)`: the prior term of the bound;
-* cleaner, an :class:`Tail`.
+* cleaner, a :class:`Tail`.
 
-The integral is therefore the continuous-time variational bound, read without a decoder.
+The integral is therefore the continuous-time variational bound without a decoder.
 
 Reference: Guo, Shamai, Verdu, "Mutual information and minimum mean-square error in Gaussian channels"
 (2005), theorem 1; Kong, Brekelmans, Ver Steeg, "Information-theoretic diffusion" (2023), eqs. 8 and 10.
@@ -35,22 +35,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmod import random
-from genmod.checks import check_positive, require, trusted
+from genmod.checks import check_positive, require
+from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
-from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation.report import Estimate, Report
-from genmod.evaluation.scoring import Scores, evaluating
+from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.evaluation.report import Report
+from genmod.evaluation.scoring import Estimate, Scores
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
-from genmod.shapes import event_sum, expand_like, repeat, size
+from genmod.shapes import event_sum, expand_like, repeat
 
-STATES = 8192
-"""Noised states that go through the network together."""
 PILOT = 64
-"""Rows, and levels, that are spent on finding out where the integral is."""
+"""RowSet, and levels, of the pilot that finds out where the integrand is large."""
 EVEN = 0.2
-"""The part of the visits that is spread evenly, in case the pilot has missed something."""
+"""The share of visits that is spread evenly, in case the pilot missed something."""
 
 
 class Tail(ABC):
@@ -66,7 +66,7 @@ class Tail(ABC):
 
 @dataclass(frozen=True)
 class GaussianTail(Tail):
-    r"""Data with a density: beyond the end, the noised state is taken for ``x``, :math:`e = D`.
+    r"""For data with a density: beyond the end, the noised state is taken for ``x``, :math:`e = D`.
 
     .. math:: \tfrac{D}{2} \log \frac{2 \pi e}{v}
 
@@ -83,18 +83,18 @@ class GaussianTail(Tail):
 
 @dataclass(frozen=True)
 class NoTail(Tail):
-    """Points that the clean end tells apart without error: nothing is left."""
+    """For points that are known without error at the clean end: nothing is left."""
 
     measure = Measure.MASS
 
     def nats(self, log_snr: float, dims: int) -> float:
-        """Nats a sample beyond a log-SNR."""
+        """None."""
         return 0.0
 
 
 @dataclass(frozen=True)
 class IntegerTail(Tail):
-    r"""Entries on a grid: beyond the end, each is rounded to the nearest level.
+    r"""For integer entries: beyond the end, each is rounded to the nearest value.
 
     With ``Q`` the upper tail of N(0, 1), :math:`\phi` its density, and
     :math:`w_k = (k - \tfrac12) \cdot \text{width} \cdot \sqrt{v}`, rounding costs an entry
@@ -103,7 +103,7 @@ class IntegerTail(Tail):
         \left[(1 - w_k^2)\, Q(w_k) + w_k\, \phi(w_k)\right].
 
     Args:
-        width: the distance between neighboring levels, in the units of what is noised.
+        width: the distance of neighboring values, in the units of what is noised.
     """
 
     width: float
@@ -127,71 +127,85 @@ class IntegerTail(Tail):
 
 def immse(
     model: LatentModel,
-    x: Tensor,
-    context: Tensor | None = None,
+    data: object,
+    context: object = None,
     *,
-    draws: int = 64,
-    left: Tail | None = None,
+    timesteps: int = 64,
+    tail: Tail | None = None,
     seed: int = 0,
+    batch_size: int | None = None,
+    ids: Ids = None,
     name: str | None = None,
+    progress: bool = False,
 ) -> Report:
     r"""Estimate ``log p(x)`` by the I-MMSE integral of a diffusion's denoiser.
 
-    Each row visits ``draws`` log-SNRs in strata, where a pilot on other noise found the integrand
-    large. A density's integrand is taken relative to that of the best denoiser of N(0, I) under the
-    same noise, whose integral is known; what is integrated is then small wherever the two agree.
+    Each row visits log-SNRs in strata, where a pilot (the first rows, under other noise) found the
+    integrand large. A density's integrand is taken relative to that of the best denoiser of N(0, I)
+    under the same noise, whose integral is known: the difference is small wherever the two agree.
 
-    With the optimal denoiser it is ``log p(x)`` of each row; with any other, its mean over data is a
-    bound on theirs, as for the variational bound.
+    With the optimal denoiser the mean is ``log p(x)``; with any other it is a bound, as for the
+    variational bound.
 
     Args:
         model: a diffusion in any number of steps; only its denoiser and its schedule's ends are used.
-        x: data, ``(N, *event)``.
-        context: what the denoiser is told beside each row.
-        draws: log-SNRs that each row visits.
-        left: what is taken for the rest beyond the clean end: by default :class:`IntegerTail` for integer
-            data and :class:`GaussianTail` for real; :class:`NoTail` for points far apart.
+        data: a data set, whose test part is scored, or rows ``(N, *event)``.
+        context: what the denoiser is conditioned on, one row a sample.
+        timesteps: how many log-SNRs each row visits.
+        tail: the rest beyond the clean end; by default :class:`IntegerTail` for integers and
+            :class:`GaussianTail` for real data; :class:`NoTail` for points far apart.
         seed: the key of the noise.
+        batch_size: rows computed together; by default as many as fit.
+        ids: the id of each row, on which its noise depends.
         name: what the report calls it.
+        progress: whether a bar is shown.
 
     Returns:
-        An estimate, its terms those of a diffusion's bound: ``reconstruction`` is minus what is left
-        beyond the clean end, ``prior`` what is paid beyond the noisy one, ``steps`` the integral.
+        An estimate with the terms of a diffusion's bound: ``reconstruction`` is minus the cost beyond the
+        clean end, ``prior`` the cost beyond the noisy one, ``steps`` the integral.
 
     Raises:
         ValueError: a model that is no diffusion of the data themselves, or data that it cannot score.
 
     >>> from genmod.models import Diffusion
-    >>> report = immse(Diffusion(2, width=8), torch.randn(20, 2), draws=8)
+    >>> report = immse(Diffusion(2, width=8), torch.randn(20, 2), timesteps=8)
     >>> report.stamp.value, list(report.terms)
     ('estimate', ['reconstruction', 'prior', 'steps'])
     """
     prior = _require_diffusion(model)
-    require(draws >= 1, f"draws={draws}", "at least one", "16 to 256 are customary")
-    require(len(x) >= 1, "no data", "at least one sample", "check the split")
-    model.decoder.check(x)
-    spec = model.spec
-    left = left or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
+    require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "16 to 256 are common")
+    rows, spec = RowSet.of(model, data, context, ids=ids), model.spec
+    tail = tail or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
     clean, noisy = prior.schedule.log_snr_range()
-    with evaluating(model), trusted():
-        real = model.encoder.real(x.to(model.device))
-        integrand = _Integrand(prior.denoiser, left.measure is Measure.DENSITY)
-        steps = _integrate(integrand, real, context, (noisy, clean), draws, seed)
+    integrand = _Integrand(model, prior.denoiser, tail.measure is Measure.DENSITY)
+    cells = _pilot(integrand, rows, (noisy, clean), seed)
+
+    def run(x: Tensor, given: Tensor | None) -> dict[str, Tensor]:
+        steps, real = _integrate(integrand, x, given, cells, timesteps), integrand.real(x)
+        at_noise = _standard(real, noisy)
         if integrand.relative:
-            steps = steps + _standard(real, clean) - _standard(real, noisy)
-        nats = {"prior": _standard(real, noisy).cpu(), "steps": steps.cpu()}
-    dims = size(prior.shape)
-    reconstruction = torch.full((len(x),), -left.nats(clean, dims), dtype=torch.float64)
-    scores = Scores(reconstruction, nats, {}, None, False, left.measure)
-    terms = {"reconstruction": reconstruction, **nats}
+            steps = steps + _standard(real, clean) - at_noise
+        return {"prior": at_noise.double().cpu(), "steps": steps.double().cpu()}
+
+    pieces = in_chunks(
+        model, rows, run, seed=seed, batch_size=batch_size,
+        progress="I-MMSE" if progress else None,
+    )  # fmt: skip
+    nats = {
+        term: rows.given(torch.cat([piece[term] for piece in pieces]))
+        for term in ("prior", "steps")
+    }
+    left = torch.full((len(rows),), -tail.nats(clean, spec.size), dtype=torch.float64)
+    scores = Scores(left, nats, {}, None, Stamp.ESTIMATE, tail.measure)
+    scores.check_finite()
     return Report(
         name=name or f"{type(model).__name__}, I-MMSE",
         value=Estimate.of(scores.value),
-        stamp=Stamp.ESTIMATE,
-        measure=left.measure,
-        dims=dims,
-        samples=len(x),
-        terms={key: Estimate.of(each) for key, each in terms.items()},
+        stamp=scores.stamp,
+        measure=scores.measure,
+        dims=spec.size,
+        samples=len(rows),
+        terms={key: Estimate.of(each) for key, each in scores.terms.items()},
         parameters=sum(p.numel() for p in prior.denoiser.parameters()),
         scores=scores,
     )
@@ -201,18 +215,34 @@ def immse(
 class _Integrand:
     """Half the error of a denoiser; ``relative`` to the best denoiser of N(0, I) on the same noise."""
 
+    model: LatentModel
     denoiser: Denoiser
     relative: bool
 
+    def real(self, x: Tensor) -> Tensor:
+        """The data as the denoiser estimates them."""
+        posterior = self.model.posterior(x)
+        assert isinstance(posterior, NoisingPosterior)
+        return posterior.x
+
     def __call__(self, x: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
         """Nats per unit of log-SNR of each row at each of its levels, ``(B, L)``."""
+        x = self.real(x)
+        together = max(1, rows_per_chunk(tuple(x.shape[1:]), x.device) // len(x))
+        parts = [
+            self._some(x, log_snr[:, part], context) for part in chunks(log_snr.shape[1], together)
+        ]
+        return torch.cat(parts, 1)
+
+    def _some(self, x: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
         rows, levels = log_snr.shape
-        eps = random.normal((rows, levels, *x.shape[1:]), x.dtype, x.device).flatten(0, 1)
+        # Level by level: keyed noise must not change with how many levels go through at once.
+        eps = torch.stack([random.normal_like(x) for _ in range(levels)], 1).flatten(0, 1)
         x, flat = repeat(x, levels), log_snr.reshape(-1)
         alpha = expand_like(flat.sigmoid().sqrt(), x)
         z = alpha * x + expand_like((-flat).sigmoid().sqrt(), x) * eps
-        told = None if context is None else repeat(context, levels)
-        square = event_sum((x - self.denoiser(z, flat.to(x.dtype), told).x_hat).square())
+        given = None if context is None else repeat(context, levels)
+        square = event_sum((x - self.denoiser(z, flat.to(x.dtype), given).x_hat).square())
         if self.relative:
             square = square - event_sum((x - alpha * z).square())
         return (0.5 * flat.exp() * square).reshape(rows, levels)
@@ -222,39 +252,32 @@ def _integrate(
     integrand: _Integrand,
     x: Tensor,
     context: Tensor | None,
-    ends: tuple[float, float],
-    draws: int,
-    seed: int,
+    cells: tuple[Tensor, Tensor],
+    timesteps: int,
 ) -> Tensor:
-    """The integral over log-SNR of each row, ``(N,)``."""
-    told = None if context is None else context.to(x.device)
-    edges, mass = _pilot(integrand, x[:PILOT], None if told is None else told[:PILOT], ends, seed)
+    """The integral over log-SNR of each row, ``(B,)``."""
+    edges, mass = (each.to(x.device) for each in cells)
     reached = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
-    block, found = max(1, STATES // draws), []
-    for start in range(0, len(x), block):
-        rows = slice(start, start + block)
-        with random.keyed(seed, start=start, block=block):
-            u = random.stratified(len(x[rows]), draws, edges.dtype, x.device)
-            cell = (torch.searchsorted(reached, u, right=True) - 1).clamp(0, len(mass) - 1)
-            width = edges[cell + 1] - edges[cell]
-            level = edges[cell] + width * ((u - reached[cell]) / mass[cell]).clamp(0, 1)
-            nats = integrand(x[rows], level, None if told is None else told[rows])
-        found.append((nats * width / mass[cell]).mean(1))
-    return torch.cat(found)
+    u = random.stratified(len(x), timesteps, edges.dtype, x.device)
+    cell = (torch.searchsorted(reached, u, right=True) - 1).clamp(0, len(mass) - 1)
+    width = edges[cell + 1] - edges[cell]
+    level = edges[cell] + width * ((u - reached[cell]) / mass[cell]).clamp(0, 1)
+    return (integrand(x, level, context) * width / mass[cell]).mean(1)
 
 
 def _pilot(
-    integrand: _Integrand,
-    x: Tensor,
-    context: Tensor | None,
-    ends: tuple[float, float],
-    seed: int,
+    integrand: _Integrand, rows: RowSet, ends: tuple[float, float], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Equal cells of log-SNR, and the part of the visits for each: as its integrand is large."""
-    edges = torch.linspace(*ends, PILOT + 1, dtype=time_dtype(x.device), device=x.device)
-    with random.keyed(random.mix(seed, PILOT)):
+    """Equal cells of log-SNR, and the share of the visits for each: as its integrand is large."""
+    device = integrand.model.device
+    edges = torch.linspace(*ends, PILOT + 1, dtype=time_dtype(device), device=device)
+
+    def run(x: Tensor, given: Tensor | None) -> Tensor:
         u = random.uniform((len(x), PILOT), edges.dtype, x.device)
-        size = integrand(x, edges[:-1] + u * edges.diff(), context).square().mean(0).sqrt()
+        return integrand(x, edges[:-1] + u * edges.diff(), given).square().double()
+
+    pieces = in_chunks(integrand.model, rows.first(PILOT), run, seed=random.mix(seed, PILOT))
+    size = torch.cat(pieces).mean(0).sqrt().to(edges.dtype)
     even = torch.full_like(size, 1 / PILOT)
     total = float(size.sum())
     return edges, even if total == 0 else EVEN * even + (1 - EVEN) * size / total

@@ -1,14 +1,22 @@
 r"""What each noise level of a diffusion costs, and how well ``x`` is known there.
 
 Symbols: :math:`\lambda` the log-SNR, ``t`` in [0, 1] from clean (0) to noise (1), ``L`` intervals of
-``t`` of one length. A reverse chain walks them from noise to data and pays, on its way,
+``t`` of one length. A reverse chain goes from noise to data, and pays on its way
 
 .. math:: \frac{d\,\text{nats}}{d\lambda}
     = \tfrac{1}{2}\,\mathbb{E}\|\varepsilon - \hat\varepsilon\|^2
     = \tfrac{1}{2}\,e^{\lambda}\,\mathbb{E}\|x - \hat x(z_t)\|^2
 
-in continuous time, and its Riemann sum in ``T`` steps. The bound itself is asked: a sample visits one
-level in each stratum of ``t``, so the nats of an interval are unbiased for what the bound has there.
+in continuous time, and its Riemann sum in ``T`` steps. The numbers are those of the bound: a sample visits
+one level in each stratum of ``t``, so the nats of an interval are unbiased for the bound's own there.
+
+The last step has a decoder, whose masses can be sent from coarse to fine. With :math:`C_w(x)` the cell of
+``w`` neighboring values that holds ``x``, entry by entry,
+
+.. math:: -\log p(x \mid z) = -\log P(C_w(x) \mid z) - \log P(x \mid C_w(x), z).
+
+A receiver of the cells alone has paid the first term and knows ``x`` with the error of the mean of
+:math:`p(x \mid C_w(x), z)`: points of rate and distortion between the state and ``x`` itself.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 13-18; Ho, Jain,
 Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.3, for rate and distortion.
@@ -21,19 +29,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
-from genmod import random
-from genmod.checks import require, trusted
+from genmod.checks import require
+from genmod.chunks import rows_per_chunk
 from genmod.diffusion import DiffusionPrior
-from genmod.elbo import ELBO, Rate
-from genmod.evaluation.scoring import evaluating
-from genmod.model import LatentModel
-from genmod.models import find_diffusion
-from genmod.nn import check_context
+from genmod.distributions.base import elementwise
+from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.model import LatentModel, Request
+from genmod.models import find_diffusion, has_diffusion
 from genmod.shapes import size
-
-STATES = 1024
-"""States that go through the network together: as many rows as that is at all their levels."""
+from genmod.spec import DataSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,7 @@ class Profile:
 
     @property
     def rest(self) -> Tensor:
-        """Nats still to pay at each end until ``x`` is told exactly, ``(L + 1,)``."""
+        """Nats still to pay at each end until ``x`` is known exactly, ``(L + 1,)``."""
         steps = self.nats.cumsum(0)
         return self.left + torch.cat([steps.new_zeros(1), steps])
 
@@ -103,20 +109,27 @@ class Profile:
 
 def profile(
     model: LatentModel,
-    x: Tensor,
-    levels: int = 64,
+    data: object,
+    context: object = None,
+    *,
+    timesteps: int = 64,
     seed: int = 0,
-    context: Tensor | None = None,
+    batch_size: int | None = None,
+    ids: Ids = None,
+    progress: bool = False,
 ) -> Profile:
     """Measure what each noise level of a diffusion costs.
 
     Args:
         model: a diffusion, in ``T`` steps or in continuous time, or a model with one for a prior.
-        x: data, ``(N, *event)``, on any device.
-        levels: how many intervals ``t`` is cut into. With at most as many steps in the chain, each
-            step is an interval of its own, and every one is visited.
+        data: a data set, whose test part is used, or rows ``(N, *event)``.
+        context: what the model is conditioned on, one row a sample.
+        timesteps: how many intervals ``t`` is cut into; each row visits one level in each. With at
+            most as many steps in the chain, each step is an interval of its own.
         seed: the key of the noise.
-        context: what the model is told beside each sample.
+        batch_size: rows computed together; by default as many as fit.
+        ids: the id of each row, on which its noise depends.
+        progress: whether a bar is shown.
 
     Raises:
         ValueError: a model without denoising steps; fewer than one level; data that the model cannot
@@ -127,68 +140,152 @@ def profile(
     >>> found.nats.shape, bool(torch.isclose(found.paid[0] + found.rest[0], found.paid[4] + found.rest[4]))
     (torch.Size([8]), True)
     """
-    require(levels >= 1, f"levels={levels}", "at least one", "64 draw a smooth curve")
-    require(len(x) >= 1, "no data", "at least one sample", "check the split")
+    require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "64 draw a smooth curve")
     prior = _require_steps(model)
-    count = levels if prior.steps is None else min(levels, prior.steps - 1)
-    model.decoder.check(x)
-    check_context(model, context)
-    bound, steps = _visit(model, x, count, seed, context)
-    nats = (steps.weight * steps.nats).cpu().double()
-    noise = steps.noise
-    assert noise is not None
-    square = (noise.error.double() * (-noise.log_snr.double()).exp()).mean(0).cpu()
-    others = {name: rate for name, rate in bound.rates.items() if rate is not steps}
-    first = float(others.pop("prior").total.double().mean())
-    left = sum((rate.total for rate in others.values()), -bound.reconstruction)
+    count = timesteps if prior.steps is None else min(timesteps, prior.steps - 1)
+    rows = RowSet.of(model, data, context, ids=ids)
+    together = max(1, rows_per_chunk(prior.shape, model.device) // count)
+    pieces = in_chunks(
+        model, rows, lambda x, given: _visit(model, x, count, given), seed=seed,
+        batch_size=batch_size or together, progress="profile" if progress else None,
+    )  # fmt: skip
+    nats, square, first, left = (torch.cat(each) for each in zip(*pieces, strict=True))
     t = torch.linspace(0, 1, count + 1, dtype=torch.float64)
-    spread = nats.std(0) if len(x) > 1 else torch.full_like(nats[0], torch.nan)
+    spread = nats.std(0) if len(rows) > 1 else torch.full_like(nats[0], torch.nan)
     return Profile(
         t=t,
-        log_snr=_log_snr(prior, t),
+        log_snr=_log_snr(prior, t, model.device),
         nats=nats.mean(0),
-        error=spread / math.sqrt(len(x)),
-        rmse=(square / size(prior.shape)).sqrt(),
-        prior=first,
-        left=float(left.double().mean()),
-        dims=size(model.decoder.shape),
-        samples=len(x),
+        error=spread / math.sqrt(len(rows)),
+        rmse=(square.mean(0) / size(prior.shape)).sqrt(),
+        prior=float(first.mean()),
+        left=float(left.mean()),
+        dims=model.spec.size,
+        samples=len(rows),
     )
 
 
 def _require_steps(model: LatentModel) -> DiffusionPrior:
-    prior = find_diffusion(model)
-    if prior.steps == 1:
+    if not has_diffusion(model) or find_diffusion(model).steps == 1:
         raise ValueError(
             f"got a model without denoising steps (its prior is {type(model.prior).__name__}); "
             "expected a diffusion of at least two latents; use evaluation.score for other models"
         )
-    return prior
+    return find_diffusion(model)
 
 
 def _visit(
-    model: LatentModel, x: Tensor, count: int, seed: int, context: Tensor | None
-) -> tuple[ELBO, Rate]:
-    """The bound of every row, one level in each of ``count`` strata of time, and its steps."""
-    device = model.device
-    block = max(1, STATES // count)
-    pieces: list[ELBO] = []
-    with evaluating(model), trusted():
-        for start in range(0, len(x), block):
-            rows = slice(start, start + block)
-            told = None if context is None else context[rows].to(device)
-            with random.keyed(seed, start=start, block=block):
-                pieces.append(model.elbo(x[rows].to(device), count, told))
-    bound = ELBO.join(pieces)
-    return bound, next(rate for rate in bound.rates.values() if rate.noise is not None)
+    model: LatentModel, x: Tensor, count: int, context: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each row: nats and squared errors in each of ``count`` strata; what is paid before and after."""
+    bound = model(x, Request(context, timesteps=count))[0]
+    others = dict(bound.rates)
+    steps = next(others.pop(name) for name, rate in bound.rates.items() if rate.noise is not None)
+    assert steps.noise is not None
+    first = others.pop("prior").total
+    left = sum((rate.total for rate in others.values()), -bound.reconstruction)
+    square = steps.noise.error.double() * (-steps.noise.log_snr.double()).exp()
+    found = steps.weight * steps.nats, square, first, left
+    nats, square, first, left = (each.double().cpu() for each in found)
+    return nats, square, first, left
 
 
-def _log_snr(prior: DiffusionPrior, t: Tensor) -> Tensor:
+def _log_snr(prior: DiffusionPrior, t: Tensor, device: torch.device) -> Tensor:
     """The log-SNR at each time; between two latents of a chain on the straight line."""
     if prior.steps is None:
-        return prior.schedule.log_snr(t.to(prior.times().device)).detach().cpu()
+        return prior.schedule.log_snr(t.to(device)).detach().cpu()
     nodes = prior.schedule.log_snr(prior.times()).detach().cpu()
     place = t * (prior.steps - 1)
     left = place.floor().clamp(max=prior.steps - 2)
     index = left.long()
     return torch.lerp(nodes[index], nodes[index + 1], (place - left).to(nodes.dtype))
+
+
+# ---------------------------------------------------------------------- inside the decoder
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """Rate and distortion inside a decoder; means over samples.
+
+    Args:
+        width: values in a cell, from all of them to 1, ``(C,)``.
+        nats: what it costs to send the cell, ``(C,)``: from 0 to ``-log p(x | z)``.
+        rmse: the root mean square error per dimension of what is then known, ``(C,)``, in the units
+            of what is noised, [-1, 1].
+    """
+
+    width: Tensor
+    nats: Tensor
+    rmse: Tensor
+
+
+def refinement(
+    model: LatentModel,
+    data: object,
+    context: object = None,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    ids: Ids = None,
+    progress: bool = False,
+) -> Refinement:
+    """Measure what a decoder's coarse and fine values cost.
+
+    Args:
+        model: any model of integers whose decoder factorizes over their entries.
+        data: a data set, whose test part is used, or rows ``(N, *event)``.
+        context: what the model is conditioned on, one row a sample.
+        seed: the key of the noise.
+        batch_size: rows computed together; by default as many as fit.
+        ids: the id of each row, on which its noise depends.
+        progress: whether a bar is shown.
+
+    Raises:
+        ValueError: real data.
+
+    >>> from genmod.models import Diffusion
+    >>> found = refinement(Diffusion((4,), bins=17, width=8), torch.randint(0, 17, (32, 4)))
+    >>> found.width.tolist(), bool((found.nats.diff() > 0).all()), float(found.rmse[-1])
+    ([32, 16, 8, 4, 2, 1], True, 0.0)
+    """
+    spec = model.spec
+    if spec.bins is None:
+        raise ValueError(
+            "got a decoder of real numbers; expected one of integers; real numbers have no finest "
+            "value: profile says how well each state knows them"
+        )
+    rows = RowSet.of(model, data, context, ids=ids)
+    widths = [2**power for power in reversed(range((spec.bins - 1).bit_length() + 1))]
+
+    def run(x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        posterior = model.posterior(x, given)
+        state, _ = model.prior.rates(posterior, 1, given)
+        return _cells(model.decoder(state, given), x, spec, widths)
+
+    pieces = in_chunks(
+        model, rows, run, seed=seed, batch_size=batch_size, copies=4 * spec.bins,
+        progress="refinement" if progress else None,
+    )  # fmt: skip
+    nats, square = (torch.cat(each, 1).mean(1) for each in zip(*pieces, strict=True))
+    return Refinement(torch.tensor(widths), nats, (square / spec.size).sqrt())
+
+
+def _cells(
+    law: Distribution, x: Tensor, spec: DataSpec, widths: list[int]
+) -> tuple[Tensor, Tensor]:
+    """For cells of each width: nats and squared errors of each row, ``(C, B)``, on the CPU."""
+    count = spec.bins or 0
+    # Bytes wrap without a word: 256 is 0 among them.
+    x, values = x.long(), torch.arange(count, device=x.device)
+    masses = torch.stack([elementwise(law, torch.full_like(x, k)) for k in range(count)])
+    masses, real = masses.flatten(2), spec.center(x).flatten(1)
+    nats, square = [], []
+    for width in widths:
+        inside = (values // width)[:, None, None] == (x // width).flatten(1)
+        kept = masses.masked_fill(~inside, -torch.inf)
+        paid = kept.logsumexp(0)
+        mean = torch.einsum("kbd,k->bd", (kept - paid).exp(), spec.center(values).to(paid.dtype))
+        nats.append(-paid.double().sum(1).cpu())
+        square.append((mean - real).double().square().sum(1).cpu())
+    return torch.stack(nats), torch.stack(square)

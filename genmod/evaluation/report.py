@@ -1,71 +1,51 @@
-"""What is reported of a model: each term of its bound, stamped, with a standard error."""
+"""The report of a model: each term of its bound, with a stamp and a standard error."""
 
 from __future__ import annotations
 
+import html
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from genmod.checks import require
 from genmod.data import Dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import Baseline
-from genmod.evaluation.scoring import Scores, log_weights, score
-from genmod.model import LatentModel
-from genmod.shapes import size
+from genmod.evaluation.scoring import Estimate, Scores
+
+SHOWN = 12
+"""Terms that a printed report lists; the others are counted."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over samples and its standard error.
-
-    >>> print(Estimate(-91.234, 0.56))
-    -91.23 ± 0.56
-    """
-
-    mean: float
-    error: float
-
-    @classmethod
-    def of(cls, values: Tensor) -> Estimate:
-        """The mean of one number a sample; its error is that of drawing other samples (and noise)."""
-        spread = float(values.std()) if len(values) > 1 else math.nan
-        return cls(float(values.mean()), spread / math.sqrt(len(values)))
-
-    def times(self, factor: float) -> Estimate:
-        """The same in other units."""
-        return Estimate(self.mean * factor, self.error * abs(factor))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.error:.2f}"
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """A model (or a baseline) on held-out data, in nats per sample.
+    r"""A model (or a baseline) on held-out data, in nats per sample.
+
+    It prints as a table; :meth:`to_dict` gives plain data.
 
     Args:
         name: what it is called.
         value: the log-likelihood, a bound on it or an estimate, as ``stamp`` says; for a model that
             bounds nothing, the reconstruction.
-        stamp: what ``value`` is.
+        stamp: what ``value`` may be called.
         measure: what ``p(x)`` is.
         dims: how many numbers one sample holds.
         samples: how many samples were scored.
-        terms: ``"reconstruction"`` and each rate (a cost, positive). ``value`` is the first minus the
-            others.
-        importance: the importance-weighted estimate of ``log p(x)``, stamped ESTIMATE.
-        importance_draws: its number of draws.
-        noise: the part of the value's standard error that comes from drawn latents and levels,
-            from independent replicates; ``None`` for one.
+        terms: ``"reconstruction"`` and each rate (a cost). ``value`` is the first minus the others.
+        importance: the importance-weighted bound of all draws, stamped ESTIMATE.
+        importance_samples: its number of draws.
+        evidence: floor and ceiling from the two halves of these draws, see :attr:`interval`.
+        noise: the part of the value's standard error that comes from drawn latents and levels, from
+            independent replicates; ``None`` for one.
         parameters: how many numbers the model learned.
         seconds: how long it trained.
         scores: the numbers of every sample, for figures.
-        irreducible: nats a sample that no model can save, where the data are drawn from something
+        entropy_floor: nats a sample that no model can save, where the data are drawn from something
             known (see :func:`genmod.data.binarized`).
+        structural: what the value costs above that floor, row by row: the part that models compete for.
+        remarks: what else a reader should know, in sentences.
     """
 
     name: str
@@ -76,50 +56,76 @@ class Report:
     samples: int
     terms: Mapping[str, Estimate]
     importance: Estimate | None = None
-    importance_draws: int = 0
+    importance_samples: int = 0
+    evidence: tuple[Estimate, Estimate] | None = None
     noise: float | None = None
     parameters: int = 0
     seconds: float | None = None
     scores: Scores | None = None
-    irreducible: float | None = None
+    entropy_floor: float | None = None
+    structural: Estimate | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of_baseline(
-        cls, baseline: Baseline, dims: int, measure: Measure, irreducible: float | None = None
+        cls, baseline: Baseline, dims: int, measure: Measure, data: Dataset | None = None
     ) -> Report:
-        """The report of a baseline: one number a sample, no terms."""
-        value = Estimate.of(baseline.log_prob)
-        count = len(baseline.log_prob)
+        """The report of a baseline: one number a sample, no terms.
+
+        Args:
+            baseline: what it costs each row.
+            dims: how many numbers one sample holds.
+            measure: what it prices.
+            data: the data set whose test part it was measured on.
+        """
+        entropy = None if data is None else data.entropy
         return cls(
             baseline.name,
-            value,
+            Estimate.of(baseline.log_prob),
             baseline.stamp,
             measure,
             dims,
-            count,
+            len(baseline.log_prob),
             terms={},
-            irreducible=irreducible,
+            entropy_floor=None if entropy is None else float(entropy.mean()),
+            structural=structural(baseline.log_prob, entropy),
         )
 
     @property
-    def structural(self) -> Estimate | None:
-        """What the value costs above the irreducible nats: the part that models compete over.
+    def interval(self) -> tuple[Estimate, Estimate] | None:
+        r"""The evidence interval: a floor and a ceiling of the mean ``log p(x)``; ``None``: no claim.
 
-        ``- value - irreducible``, at least 0 in the mean. ``None`` where nothing is known to be
-        irreducible, and for a model that bounds nothing.
+        With importance samples, the draws of each row are cut into halves. The floor of one is its
+        importance-weighted bound ``c``; the other half's unbiased average ``w`` of ``p(x)`` gives
+        the ceiling, since for any ``c``
+
+        .. math:: \log p(x) \le c + p(x) e^{-c} - 1 = \mathbb{E}[c + w e^{-c} - 1].
+
+        The halves swap roles and both are averaged. In the mean the floor lies below and the ceiling
+        above, whatever the posterior; a posterior that misses a part of the latents is not noticed.
+        Without importance samples the floor is the value, and the ceiling is what is always true:
+        0 for a mass, infinity for a density. An exact value is both. Where the value is an estimate,
+        so are the ends.
+
+        Reference: Struski et al., "Bounding evidence and estimating log-likelihood in VAE" (2022).
         """
-        if self.irreducible is None or self.measure is Measure.NONE:
+        if self.stamp is Stamp.NONE:
             return None
-        return Estimate(-self.value.mean - self.irreducible, self.value.error)
+        if self.evidence is not None:
+            return self.evidence
+        if self.stamp is Stamp.EXACT:
+            return self.value, self.value
+        mass = self.measure is Measure.MASS
+        return self.value, Estimate(0.0, 0.0) if mass else Estimate(math.inf, math.inf)
 
     @property
     def bits_per_dim(self) -> Estimate | None:
-        """The value as a code length, for a mass."""
+        """The value as a code length, for a mass; ``None`` otherwise."""
         return self._bits(self.value)
 
     @property
     def importance_bits_per_dim(self) -> Estimate | None:
-        """The importance-weighted estimate as a code length, for a mass."""
+        """The importance-weighted bound as a code length, for a mass."""
         return None if self.importance is None else self._bits(self.importance)
 
     def _bits(self, nats: Estimate) -> Estimate | None:
@@ -128,119 +134,107 @@ class Report:
         return nats.times(-1 / (self.dims * math.log(2)))
 
     def to_dict(self) -> dict[str, object]:
-        """Everything but the single samples, as JSON has it."""
-
-        def pair(estimate: Estimate | None) -> dict[str, float] | None:
-            if estimate is None:
-                return None
-            return {"mean": estimate.mean, "standard_error": estimate.error}
-
+        """Everything but the single samples, as plain data for JSON."""
+        ends = self.interval
+        weighted = None
+        if self.importance is not None:
+            weighted = {
+                "stamp": Stamp.ESTIMATE.value,
+                "samples": self.importance_samples,
+                "nats": _pair(self.importance),
+                "bits_per_dim": _pair(self.importance_bits_per_dim),
+            }
         return {
             "name": self.name,
             "stamp": self.stamp.value,
             "measure": self.measure.value,
-            "nats": pair(self.value),
-            "bits_per_dim": pair(self.bits_per_dim),
-            "irreducible": self.irreducible,
-            "structural": pair(self.structural),
-            "terms": {name: pair(term) for name, term in self.terms.items()},
-            "importance_weighted": {
-                "stamp": Stamp.ESTIMATE.value,
-                "draws": self.importance_draws,
-                "nats": pair(self.importance),
-                "bits_per_dim": pair(self.importance_bits_per_dim),
-            }
-            if self.importance is not None
-            else None,
+            "nats": _pair(self.value),
+            "bits_per_dim": _pair(self.bits_per_dim),
+            "interval": None if ends is None else [_pair(end) for end in ends],
+            "entropy_floor": self.entropy_floor,
+            "structural": _pair(self.structural),
+            "terms": {name: _pair(term) for name, term in self.terms.items()},
+            "importance_weighted": weighted,
             "noise": self.noise,
             "dims": self.dims,
             "samples": self.samples,
             "parameters": self.parameters,
             "seconds": self.seconds,
+            "remarks": list(self.remarks),
         }
 
+    # ------------------------------------------------------------------ display
 
-def evaluate(
-    model: LatentModel,
-    x: Dataset | Tensor,
-    context: Tensor | None = None,
-    *,
-    name: str | None = None,
-    draws: int | None = None,
-    importance: int = 0,
-    replicates: int = 1,
-    seed: int = 0,
-    seconds: float | None = None,
-) -> Report:
-    """Score a model on held-out data.
+    def __repr__(self) -> str:
+        bits = self.bits_per_dim
+        also = "" if bits is None else f", {bits.mean:.3f} bits/dim"
+        return f"<Report of {self.name}: {self.stamp.value} {self.value} nats{also}>"
 
-    Args:
-        model: any model.
-        x: a :class:`~genmod.data.Dataset`, whose test part is scored and whose irreducible nats go
-            into the report; or a tensor ``(N, *event)``, which knows of none.
-        context: what the model is told beside each sample; by default the labels of data that are
-            :func:`~genmod.data.conditional`.
-        name: what the report calls it; its class by default.
-        draws: how many levels of a diffusion each sample visits; ``None`` visits all (a bound), a
-            number estimates the bound.
-        importance: how many importance draws a sample for an estimate of ``log p(x)``; 0 is none.
-        replicates: how often to score with fresh noise. Levels visited in strata are not
-            independent, so how noisy their mean is can only be told from independent repetitions.
-        seed: the key of the noise.
-        seconds: how long the model trained, to be told along.
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self._of()}"[:80]]
+        for name, nats, bits in self._lines():
+            lines.append(f"  {name[:30]:<30} {nats:>22}  {bits:>22}".rstrip())
+        for remark in self._remarks():
+            lines += textwrap.wrap(remark, 78, initial_indent="  ", subsequent_indent="  ")
+        return "\n".join(lines)
 
-    Returns:
-        Each term in nats, with a standard error over samples.
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
+            for line in self._lines()
+        )
+        notes = "".join(f"<p>{html.escape(remark)}</p>" for remark in self._remarks())
+        caption = html.escape(f"{self.name}: {self._of()}")
+        return f"<table><caption>{caption}</caption>{cells}</table>{notes}"
 
-    Raises:
-        ValueError: data that the model cannot score; all levels asked for in continuous time;
-            importance weights of a model that has none.
+    def _of(self) -> str:
+        return f"{self.samples} samples of {self.dims} numbers, nats a sample"
 
-    Reference: the importance-weighted estimate: Burda, Grosse, Salakhutdinov, "Importance Weighted
-    Autoencoders" (2016), eq. 8.
+    def _lines(self) -> list[tuple[str, str, str]]:
+        """Name, nats and bits/dim of each line of the table."""
+        bits = self.bits_per_dim
+        named = list(self.terms.items()) if len(self.terms) > 1 else []
+        lines = [
+            (name if place == 0 else f"- {name}", str(term), "")
+            for place, (name, term) in enumerate(named[:SHOWN])
+        ]
+        if len(named) > SHOWN:
+            lines.append((f"- {len(named) - SHOWN} more", "", ""))
+        what = "reconstruction" if self.stamp is Stamp.NONE else f"log p(x), {self.stamp.value}"
+        lines.append((what, str(self.value), "" if bits is None else _in_bits(bits)))
+        if self.noise is not None:
+            lines.append(("  its noise of draws alone", f"± {self.noise:.2f}", ""))
+        if self.importance is not None:
+            weighted = self.importance_bits_per_dim
+            lines.append((
+                f"importance-weighted, {self.importance_samples}",
+                str(self.importance),
+                "" if weighted is None else _in_bits(weighted),
+            ))  # fmt: skip
+        if self.evidence is not None:
+            floor, ceiling = self.evidence
+            vacuous = ceiling.mean == 0 or math.isinf(ceiling.mean)
+            lines.append(("interval: floor", str(floor), ""))
+            lines.append(("interval: ceiling", "vacuous" if vacuous else str(ceiling), ""))
+        if self.structural is not None:
+            lines.append(("above the data's entropy", str(self.structural), ""))
+        return lines
 
-    >>> import torch
-    >>> from genmod.models import VAE
-    >>> x = torch.randint(0, 17, (32, 1, 8, 8))
-    >>> report = evaluate(VAE((1, 8, 8), 17, latents=2, width=16), x, importance=4)
-    >>> report.stamp, list(report.terms), report.importance.mean >= report.value.mean
-    (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
-    """
-    require(replicates >= 1, f"replicates={replicates}", "at least one", "2 or more give a noise")
-    irreducible = None
-    if isinstance(x, Dataset):
-        context = x.context("test") if context is None else context
-        irreducible = x.entropy_floor
-        x = x.test
-    runs = [score(model, x, context, draws=draws, seed=seed + r) for r in range(replicates)]
-    scores = runs[0]
-    estimate = None
-    if importance:
-        weights = log_weights(model, x, context, draws=importance, seed=seed)
-        estimate = Estimate.of(weights.logsumexp(1) - math.log(importance))
-    terms = [{"reconstruction": run.reconstruction, **run.rates} for run in runs]
-    mean = {key: torch.stack([each[key] for each in terms]).mean(0) for key in terms[0]}
-    values = torch.stack([run.value for run in runs])
-    means = values.mean(1)
-    return Report(
-        name=name or type(model).__name__,
-        value=Estimate.of(values.mean(0)),
-        stamp=_stamp(scores),
-        measure=scores.measure,
-        dims=size(model.decoder.shape),
-        samples=len(x),
-        terms={key: Estimate.of(each) for key, each in mean.items()},
-        noise=float(means.std()) / math.sqrt(replicates) if replicates > 1 else None,
-        importance=estimate,
-        importance_draws=importance,
-        parameters=sum(p.numel() for p in model.parameters()),
-        seconds=seconds,
-        scores=scores,
-        irreducible=irreducible,
-    )
+    def _remarks(self) -> list[str]:
+        spent = [] if not self.parameters else [f"{self.parameters:,} parameters."]
+        return [*self.remarks, *spent]
 
 
-def _stamp(scores: Scores) -> Stamp:
-    if scores.measure is Measure.NONE:
-        return Stamp.NONE
-    return Stamp.BOUND if scores.complete else Stamp.ESTIMATE
+def structural(log_prob: Tensor, entropy: Tensor | None) -> Estimate | None:
+    """What values cost above the entropy of each row's noise; the error is that of the differences."""
+    return None if entropy is None else Estimate.of(-log_prob - entropy.to(log_prob))
+
+
+def _pair(estimate: Estimate | None) -> dict[str, float] | None:
+    if estimate is None:
+        return None
+    return {"mean": estimate.mean, "standard_error": estimate.error}
+
+
+def _in_bits(bits: Estimate) -> str:
+    return f"{bits.mean:.3f} ± {bits.error:.3f} bits/dim"

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers import Denoised
 from genmod.shapes import event_sum, expand_like
 
 Linear = Callable[[Tensor], Tensor]
+_TINY = 1e-30
+"""A length that no residual has: rows that are solved have one of zero."""
 
 
-def pullback(
-    denoiser: Denoiser, z: Tensor, log_snr: Tensor, context: Tensor | None = None
-) -> tuple[Denoised, Linear]:
-    r"""What is said of ``z``, and the map from ``u`` to :math:`J^T u` with :math:`J = d\hat x / dz`.
+def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised, Linear]:
+    r"""The denoiser's result for ``z``, and the product :math:`u \mapsto J^T u`, :math:`J = d\hat x / dz`.
 
     Gradients are taken whatever mode the caller is in (``no_grad``, ``inference_mode``), and none flow
     out: the network runs once, and each product costs one backward pass through it.
+
+    Args:
+        denoise: the denoiser as a function of the state alone, without tensors made in inference mode.
+        z: the state, ``(B, *event)``.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        # Clones: tensors made in inference mode cannot be saved for a backward pass.
+        # A clone: a tensor made in inference mode cannot be saved for a backward pass.
         leaf = z.detach().clone().requires_grad_()
-        told = None if context is None else context.clone()
-        said = denoiser(leaf, log_snr.detach().clone(), told)
+        denoised = denoise(leaf)
 
     def pull(u: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(said.x_hat, leaf, u, retain_graph=True)
+        (product,) = torch.autograd.grad(denoised.x_hat, leaf, u, retain_graph=True)
         return product
 
-    variance, place = (
-        None if p is None else p.detach() for p in (said.variance, said.interpolation)
-    )
-    return Denoised(said.x_hat.detach(), variance, place), pull
+    detached = (None if part is None else part.detach() for part in denoised)
+    return Denoised(*detached), pull
 
 
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:
     """The solution of ``matrix(v) = b``, row by row, for a symmetric positive definite matrix.
+
+    Each residual is made orthogonal to all earlier ones. In exact arithmetic it is so by itself, and as
+    many iterations as ``b`` has entries solve exactly; in floating point it is not, and without this step
+    ill-conditioned equations need several times as many.
 
     A row stops at its type's precision, and takes no step along a direction whose curvature is less than
     half of what the matrix is known to have. A network's Jacobian is neither symmetric nor positive, and
@@ -47,7 +52,7 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
     Args:
         matrix: the product with a batch of vectors.
         b: ``(B, *event)``.
-        iterations: at most so many products; as many as ``b`` has entries solve exactly.
+        iterations: at most so many products; as many as ``b`` has entries solve up to rounding.
         least: a bound from below on the matrix's eigenvalues.
 
     Returns:
@@ -61,6 +66,7 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
     v, rest, direction = torch.zeros_like(b), b, b
     square = event_sum(b * b)
     enough = (10 * torch.finfo(b.dtype).eps) ** 2 * square
+    earlier: list[Tensor] = []
     for _ in range(iterations):
         active = square > enough
         if not bool(active.any()):
@@ -70,7 +76,15 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
         # Half: where the noise of y is all there is, curvature is its bound up to rounding.
         active = active & (curvature > 0.5 * least * event_sum(direction * direction))
         step = expand_like(torch.where(active, square / curvature, 0.0), b)
-        v, rest = v + step * direction, rest - step * image
+        earlier.append(rest / expand_like(square.sqrt().clamp(min=_TINY), b))
+        v, rest = v + step * direction, _orthogonal(rest - step * image, earlier)
         before, square = square, event_sum(rest * rest)
         direction = rest + expand_like(torch.where(active, square / before, 0.0), b) * direction
     return v
+
+
+def _orthogonal(rest: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    """What is left of a residual without its components along earlier ones, each of length one."""
+    for unit in earlier:
+        rest = rest - expand_like(event_sum(rest * unit), rest) * unit
+    return rest

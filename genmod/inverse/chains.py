@@ -1,4 +1,4 @@
-r"""Posterior samplers that change the steps of a chain, and not its denoiser.
+r"""Posterior samplers that change the steps of ancestral sampling, and not its denoiser.
 
 Both are approximations, and biased even for Gaussian data; the guide on inverse problems has by how much.
 """
@@ -6,19 +6,19 @@ Both are approximations, and biased even for Gaussian data; the guide on inverse
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.denoisers import Denoiser
+from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
 from genmod.inverse.calculus import pullback
 from genmod.inverse.operators import Mask, Operator
 from genmod.inverse.posterior import check_measurement, check_rows
-from genmod.samplers import Ancestral, Sampler, Walk
-from genmod.samplers.walk import Part, blend
+from genmod.samplers import Ancestral, Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
 from genmod.shapes import event_sum, expand_like
 
@@ -47,7 +47,7 @@ class DPS(Sampler):
     problems" (2023), algorithm 1.
     """
 
-    draws = True
+    stochastic = True
 
     def __init__(
         self,
@@ -61,21 +61,19 @@ class DPS(Sampler):
     ) -> None:
         super().__init__(denoiser, schedule)
         check_measurement(operator, y)
-        require(0 <= zeta < float("inf"), f"zeta={zeta}", "zeta >= 0", "0.1 to 1 are customary")
+        require(0 <= zeta < float("inf"), f"zeta={zeta}", "zeta >= 0", "the paper takes 0.1 to 1")
         self.operator, self.y, self.zeta = operator, y, zeta
         self.chain = Ancestral(variance=variance)
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
-        """After each step of a walk, the state and the ``x_hat`` it was made with."""
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """An ancestral step, and one down the slope of the residual's square."""
         check_rows(self.operator, self.y, z)
-        draw, lengths = self.chain.drawing(walk), walk.lengths()
-        for step, level in enumerate(walk.levels[:-1]):
-            denoised, pull = pullback(walk.denoiser, z, level.log_snr, walk.context)
+        chain = self.chain.bind(self.denoiser, self.schedule)
+        for t, s in intervals(times, z):
+            denoised, pull = pullback(partial(_at, denoise, t), z)
             slope = -2 * pull(self.operator.adjoint(self._direction(denoised.x_hat)))
-            # The paper's is a slope in the schedule's own state, and so is its step.
-            scale = lengths[step] * lengths[step + 1]
-            z = draw(step, z, denoised) - self.zeta * slope / scale
-            yield z, denoised.x_hat
+            z = chain.draw(z, denoised, t, s) - self.zeta * slope
+            yield State(s, z, denoised.x_hat)
 
     def _direction(self, x_hat: Tensor) -> Tensor:
         residual = self.y.to(x_hat) - self.operator(x_hat)
@@ -94,16 +92,16 @@ class RePaint(Sampler):
     .. math:: z_s = \begin{cases} \alpha_s y + \sigma_s \varepsilon & \text{observed} \\
         \text{a draw of } p(z_s|z_t) & \text{elsewhere} \end{cases}
 
-    The observed entries' noise knows nothing of the others, so each stretch of ``jump`` steps is noised
-    again by :math:`q(z_t | z_s)` and walked once more, ``repeats`` times in all (the first stretch
+    The observed entries' noise is independent of the others, so each stretch of ``jump`` steps is noised
+    again by :math:`q(z_t | z_s)` and made once more, ``repeats`` times in all (the first stretch
     once, as the authors do): then the two have time to agree. ``y`` is taken to have no noise.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         operator: which entries are observed.
         y: what they are, one a row or one for all, on the scale of the diffusion's real data.
-        repeats: how often each stretch is walked; 1 is plain replacement.
-        jump: how many steps a stretch has.
+        repeats: how often each stretch but the first is made; 1 is plain replacement.
+        jump: how many steps a stretch has; a path needs more than that, unless ``repeats=1``.
         variance: the variance of a step; the posterior's by default.
 
     Raises:
@@ -113,7 +111,7 @@ class RePaint(Sampler):
     algorithm 1 and appendix B; replacement is Song et al. (2021), appendix I.2.
     """
 
-    draws = True
+    stochastic = True
 
     def __init__(
         self,
@@ -143,39 +141,57 @@ class RePaint(Sampler):
         self.chain = Ancestral(variance=variance)
 
     def evaluations(self, steps: int) -> int:
-        """How often a path of so many steps asks the denoiser: the first stretch is walked once."""
+        """How many calls of the denoiser a path makes: the first stretch is made once."""
         return self.repeats * steps - (self.repeats - 1) * min(self.jump, steps)
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
-        """After each step of a walk, its state when it has been passed for the last time."""
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """Each state as it is after the last visit of its time.
+
+        Raises:
+            ValueError: a path of no more than ``jump`` steps, on which nothing would be repeated.
+        """
         check_rows(self.operator, self.y, z)
-        draw, known = self.chain.drawing(walk), self.operator.adjoint(self.y.to(z))
-        alpha, sigma = walk.each(walk.alpha[1:]), walk.each(walk.sigma[1:])
-        observed = self.operator.observed.to(z.device)
-
-        def take(step: int, z: Tensor) -> tuple[Tensor, Tensor]:
-            denoised = walk.denoised(z, walk.levels[step])
-            drawn = draw(step, z, denoised)
-            seen = alpha[step] * known + sigma[step] * random.normal_like(z)
-            return torch.where(observed, seen, drawn), denoised.x_hat
-
-        for first in range(0, len(walk), self.jump):
-            last = min(first + self.jump, len(walk))
+        steps = list(intervals(times, z))
+        require(
+            self.repeats == 1 or len(steps) > self.jump,
+            f"a path of {len(steps)} steps for {self}",
+            f"more than jump={self.jump} steps: the first {self.jump} are made once, and only later ones "
+            "are repeated",
+            "take more steps, a smaller jump, or repeats=1",
+        )
+        for first in range(0, len(steps), self.jump):
+            stretch = steps[first : first + self.jump]
             for _ in range(self.repeats - 1 if first else 0):
-                for step in range(first, last):
-                    z, _x_hat = take(step, z)
-                z = self._back(walk, z, last, first)
-            for step in range(first, last):
-                z, x_hat = take(step, z)
-                yield z, x_hat
+                for t, s in stretch:
+                    z, _x_hat = self._step(z, t, s, denoise)
+                z = self._back(z, stretch[-1][1], stretch[0][0])
+            for t, s in stretch:
+                z, x_hat = self._step(z, t, s, denoise)
+                yield State(s, z, x_hat)
 
-    def _back(self, walk: Walk, z: Tensor, s: int, t: int) -> Tensor:
-        """A draw of ``q(z_t | z_s)``: the noise of a whole stretch at one leap."""
-        fresh = -torch.expm1(walk.log_snr[t : t + 1] - walk.log_snr[s : s + 1])
-        (keep,) = walk.each(walk.alpha[t : t + 1] / walk.alpha[s : s + 1])
-        (std,) = walk.each(walk.sigma[t : t + 1] * fresh.sqrt())
-        return blend(z, keep, [(std, random.normal_like(z))])
+    def _step(self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        """A draw, whose observed entries are replaced by noised data."""
+        denoised = denoise(z, t)
+        drawn = self.chain.bind(self.denoiser, self.schedule).draw(z, denoised, t, s)
+        alpha, sigma = self.schedule.scales(s)
+        known = self.operator.adjoint(self.y.to(z))
+        replaced = (alpha * known + sigma * random.normal_like(z)).to(z.dtype)
+        observed = self.operator.observed.to(z.device)
+        return torch.where(observed, replaced, drawn), denoised.x_hat
+
+    def _back(self, z: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """A draw of ``q(z_t | z_s)`` for ``s < t``: the noise of a whole stretch at once."""
+        schedule = self.schedule
+        (alpha_s, _), (alpha_t, sigma_t) = map(schedule.scales, (s, t))
+        fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
+        moved = alpha_t / alpha_s * z + sigma_t * fresh.sqrt() * random.normal_like(z)
+        return moved.to(z.dtype)
 
     def extra_repr(self) -> str:
         """Its settings."""
         return f"{self.operator}, repeats={self.repeats}, jump={self.jump}"
+
+
+def _at(denoise: Denoise, t: Tensor, z: Tensor) -> Denoised:
+    """A denoiser at one time, as a function of the state."""
+    return denoise(z, t)

@@ -45,6 +45,24 @@ class Operator(nn.Module, ABC):
         return f"{self.inputs} -> {self.outputs}"
 
 
+class Exact:
+    """A constant tensor in the type it was made in, cast to the type and device of the data at hand.
+
+    Not a buffer: ``model.float()`` would round it, and ``model.double()`` not restore it.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value.detach()
+        self._cast: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def __call__(self, like: Tensor) -> Tensor:
+        key = like.dtype, like.device
+        if key not in self._cast:
+            with torch.inference_mode(False):
+                self._cast[key] = self.value.to(like.dtype).to(like.device)
+        return self._cast[key]
+
+
 class Composition(Operator):
     """One operator after another: ``(outer @ inner)(x) = outer(inner(x))``.
 
@@ -118,8 +136,6 @@ class Matrix(Operator):
         ValueError: columns that are not as many as the event has entries.
     """
 
-    matrix: Tensor
-
     def __init__(self, matrix: Tensor, shape: Shape | None = None) -> None:
         require(
             matrix.ndim == 2 and (shape is None or matrix.shape[1] == size(shape)),
@@ -128,15 +144,15 @@ class Matrix(Operator):
             "transpose it, or pass the event's shape",
         )
         super().__init__((matrix.shape[1],) if shape is None else shape, (len(matrix),))
-        self.register_buffer("matrix", matrix)
+        self.matrix = Exact(matrix)
 
     def forward(self, x: Real) -> Tensor:
         """``A x``."""
-        return x.flatten(1) @ self.matrix.to(x).T
+        return x.flatten(1) @ self.matrix(x).T
 
     def adjoint(self, y: Real) -> Tensor:
         """The transpose."""
-        return (y @ self.matrix.to(y)).reshape(len(y), *self.inputs)
+        return (y @ self.matrix(y)).reshape(len(y), *self.inputs)
 
 
 class Separable(Operator):
@@ -159,19 +175,18 @@ class Separable(Operator):
             "vectors have no space: use Matrix",
         )
         super().__init__(shape, (shape[0], *(len(m) for m in matrices)))
-        for side, matrix in enumerate(matrices):
-            self.register_buffer(f"side{side}", matrix)
+        self.matrices = [Exact(matrix) for matrix in matrices]
 
     def forward(self, x: Real) -> Tensor:
         """Each side through its matrix."""
-        for side in range(len(self.inputs) - 1):
-            x = _along(side + 2, self.get_buffer(f"side{side}"), x)
+        for side, matrix in enumerate(self.matrices):
+            x = _along(side + 2, matrix(x), x)
         return x
 
     def adjoint(self, y: Real) -> Tensor:
         """Each side through its matrix's transpose."""
-        for side in range(len(self.inputs) - 1):
-            y = _along(side + 2, self.get_buffer(f"side{side}").T, y)
+        for side, matrix in enumerate(self.matrices):
+            y = _along(side + 2, matrix(y).T, y)
         return y
 
 
@@ -196,10 +211,9 @@ class AveragePool(Separable):
             "a factor that divides every side",
             "pad the data, or choose another factor",
         )
-        blocks = torch.full((1, factor), 1 / factor)
-        super().__init__(
-            shape, [torch.kron(torch.eye(side // factor), blocks) for side in shape[1:]]
-        )
+        blocks = torch.full((1, factor), 1 / factor, dtype=torch.float64)
+        eyes = [torch.eye(side // factor, dtype=torch.float64) for side in shape[1:]]
+        super().__init__(shape, [torch.kron(eye, blocks) for eye in eyes])
 
 
 class Blur(Separable):
@@ -222,7 +236,7 @@ class Blur(Separable):
 
 def _along(axis: int, matrix: Tensor, x: Tensor) -> Tensor:
     """A matrix applied along one axis."""
-    return (x.movedim(axis, -1) @ matrix.to(x).T).movedim(-1, axis)
+    return (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
 
 
 def _blurring(side: int, std: float, circular: bool) -> Tensor:
@@ -234,9 +248,9 @@ def _blurring(side: int, std: float, circular: bool) -> Tensor:
     if circular:
         places = places.remainder(side)
     else:
-        # A mirror repeats after two sides, so a kernel wider than the event is reflected to and fro.
+        # A mirror repeats after two sides, so a kernel wider than the event is reflected several times.
         places = places.remainder(2 * side)
         places = torch.minimum(places, 2 * side - 1 - places)
     matrix = torch.zeros(side, side, dtype=torch.float64)
     matrix.scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
-    return matrix.to(torch.get_default_dtype())
+    return matrix

@@ -12,6 +12,7 @@ they assume of ``x`` given ``z`` when they judge how much of the residual the be
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -26,17 +27,19 @@ from genmod.types import PerSample, Real
 
 
 class PosteriorDenoiser(Denoiser):
-    """A denoiser told a measurement, for any sampler; it needs no training.
+    """A denoiser conditioned on a measurement, for any sampler and any bound; it needs no training.
 
     Args:
         denoiser: of ``x`` given ``z`` alone; guided or not.
         operator: ``A``.
         y: the measurement, ``(B, *outputs)``, one a row, or one row for all. On the scale of the
-            diffusion's real data: integers lie on [-1, 1] (:class:`genmod.spec.Bins`).
+            diffusion's real data: integers lie on [-1, 1] (:meth:`genmod.spec.DataSpec.center`). A bound
+            that visits several levels of a row repeats its measurement, as do several joint draws.
         std: ``s``, of the measurement's noise; zero where it has none.
         iterations: products with the covariance that conjugate gradients may take, a backward pass of
-            the network each; as many as ``y`` has entries solve exactly, if the Jacobian is that of an
-            optimal denoiser. A trained network's is not quite, and more than a few do harm.
+            the network each. As many as ``y`` has entries solve exactly, up to rounding, if the Jacobian is
+            that of an optimal denoiser; rows that are solved stop before. A blur with little noise needs
+            the most. A trained network's Jacobian is no covariance, and many iterations may do harm.
 
     Raises:
         ValueError: a measurement of a wrong shape, a negative std, no iteration.
@@ -45,14 +48,14 @@ class PosteriorDenoiser(Denoiser):
     y: Tensor
 
     def __init__(
-        self, denoiser: Denoiser, operator: Operator, y: Tensor, std: float, iterations: int = 3
+        self, denoiser: Denoiser, operator: Operator, y: Tensor, std: float, iterations: int = 20
     ) -> None:
         super().__init__()
         check_measurement(operator, y)
         require(
             0 <= std < float("inf"), f"std={std}", "std >= 0", "0 is a measurement without noise"
         )
-        require(iterations >= 1, f"iterations={iterations}", "at least one", "3 are customary")
+        require(iterations >= 1, f"iterations={iterations}", "at least one", "20 are the default")
         self.denoiser, self.operator = denoiser, operator
         self.std, self.iterations = std, iterations
         self.register_buffer("y", y, persistent=False)
@@ -70,25 +73,34 @@ class PosteriorDenoiser(Denoiser):
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """The mean of ``x`` given ``z`` and ``y``. No gradient flows through it.
 
-        What is said of variances is the denoiser's own, of ``x`` given ``z`` alone: no less, in the mean,
-        than what is left once ``y`` is known.
+        Its variance is the denoiser's own, of ``x`` given ``z`` alone: no less, in the mean, than the
+        variance once ``y`` is known.
         """
-        check_rows(self.operator, self.y, z)
-        said, pull = pullback(self.denoiser, z, log_snr, context)
-        x_hat = said.x_hat
+        y = rows_of(self.operator, self.y, z, log_snr).to(z)
+        denoised, pull = pullback(self._function(log_snr, context), z)
+        x_hat = denoised.x_hat
         alpha, sigma = scales_of(log_snr, z)
         variance = sigma.square()
 
         def covariance(u: Tensor) -> Tensor:
             return variance / alpha * pull(u)
 
-        def seen(v: Tensor) -> Tensor:
+        def expected(v: Tensor) -> Tensor:
             inside = self.assumed(self.operator.adjoint(v), covariance, variance)
             return self.std**2 * v + self.operator(inside)
 
-        residual = self.y.to(x_hat) - self.operator(x_hat)
-        solved = conjugate_gradients(seen, residual, self.iterations, self.std**2)
-        return said._replace(x_hat=x_hat + covariance(self.operator.adjoint(solved)))
+        residual = y - self.operator(x_hat)
+        solved = conjugate_gradients(expected, residual, self.iterations, self.std**2)
+        return denoised._replace(x_hat=x_hat + covariance(self.operator.adjoint(solved)))
+
+    def _function(self, log_snr: Tensor, context: Tensor | None) -> Callable[[Tensor], Denoised]:
+        """The denoiser as a function of the state, free of tensors made in inference mode."""
+
+        def denoise(z: Tensor) -> Denoised:
+            given = None if context is None else context.clone()
+            return self.denoiser(z, log_snr.detach().clone(), given)
+
+        return denoise
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that ends noisier than a covariance can be read from a Jacobian at."""
@@ -121,8 +133,8 @@ class MMPS(PosteriorDenoiser):
     >>> from genmod.inverse import Mask
     >>> prior = GaussianDenoiser(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
     >>> first = Mask(torch.tensor([True, False]))
-    >>> told = MMPS(prior, first, y=torch.tensor([[1.0]]), std=0.0)
-    >>> told(torch.zeros(1, 2), torch.tensor([-20.0])).x_hat
+    >>> posterior = MMPS(prior, first, y=torch.tensor([[1.0]]), std=0.0)
+    >>> posterior(torch.zeros(1, 2), torch.tensor([-20.0])).x_hat
     tensor([[1.0000, 0.8000]])
     """
 
@@ -141,7 +153,7 @@ class PiGDM(PosteriorDenoiser):
     any sampler; the further weight that its algorithm 1 puts on the guidance is left out.
 
     Args:
-        denoiser, operator, y, std, iterations: as for every posterior denoiser. Iterations cost no
+        denoiser, operator, y, std, iterations: as for every posterior denoiser. Iterations need no
             passes here, and one is enough where :math:`A A^T` is a multiple of the identity.
         data_std: ``d``; the paper's is 1.
 
@@ -179,16 +191,32 @@ def check_measurement(operator: Operator, y: Tensor) -> None:
     check_real(y, name="y")
 
 
-def check_rows(operator: Operator, y: Tensor, z: Tensor) -> None:
+def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor:
+    """The measurement of each row of ``z``: one for all as it is, one a row, or one a row of the data.
+
+    A bound visits several levels of each row, one after another, so that the noise level changes from row
+    to row of ``z``: each measurement is then repeated in place. Several joint draws of a batch are at one
+    noise level, batch after batch: the measurements are then repeated as a whole.
+    """
+    check_rows(operator, y, z, repeated=True)
+    if len(y) in (1, len(z)):
+        return y
+    count = len(z) // len(y)
+    if bool((log_snr == log_snr[0]).all()):
+        return y.repeat(count, *[1] * (y.ndim - 1))
+    return y.repeat_interleave(count, 0)
+
+
+def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> None:
     """Require states that an operator takes, and one measurement for each of them, or one for all."""
     require(
         tuple(z.shape[1:]) == operator.inputs,
         f"states of shape {tuple(z.shape[1:])} for {operator}",
-        f"what it measures, {operator.inputs}",
+        f"the operator's inputs, {operator.inputs}",
         "build the operator for the shape of the diffusion's data",
     )
     require(
-        len(y) in (1, len(z)),
+        len(y) in (1, len(z)) or (repeated and len(z) % len(y) == 0),
         f"{len(y)} measurements for {len(z)} rows",
         "one for each row, or one for all",
         "repeat each measurement as often as it is sampled: y.repeat_interleave(n, 0)",

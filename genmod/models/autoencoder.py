@@ -5,10 +5,16 @@ from __future__ import annotations
 from genmod.decoders import Decoder
 from genmod.encoders import DiracEncoder, Encoder
 from genmod.model import LatentModel
-from genmod.models.build import as_shape, data_spec, default_decoder, resolve_networks
+from genmod.models.build import (
+    as_shape,
+    data_spec,
+    default_decoder,
+    resolve_networks,
+    stated_spec,
+)
 from genmod.nn import Networks
 from genmod.priors import FlatPrior
-from genmod.spec import DataSpec, SpecLike
+from genmod.spec import SpecLike
 from genmod.types import Shape
 
 
@@ -50,13 +56,13 @@ class Autoencoder(LatentModel):
         decoder: Decoder | None = None,
     ) -> None:
         code = as_shape(latents)
-        data = None if spec is None else DataSpec.of(spec, bins)
+        data = stated_spec(spec, bins, decoder)
         if encoder is None:
-            data = data_spec(data, None, "encoder")
+            data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout)
-            encoder = DiracEncoder(kind.between(data.shape, code), code, data)
+            encoder = DiracEncoder(kind.build(data.shape, code), code, data)
         if decoder is None:
-            data = data_spec(data, None, "decoder")
+            data = data_spec(data, "decoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout)
             decoder = default_decoder(kind, code, data)
         super().__init__(encoder, decoder, FlatPrior(code))

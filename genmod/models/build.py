@@ -10,22 +10,48 @@ from torch import nn
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
 from genmod.nn import Condition, Conditional, ConvNets, MLPs, Networks, default_networks
-from genmod.spec import DataSpec, SpecLike
+from genmod.spec import DataSpec, HasSpec, SpecLike
 from genmod.types import Shape
 
 
-def data_spec(spec: SpecLike | None, bins: int | None, part: str) -> DataSpec:
+def stated_spec(
+    spec: SpecLike | None, bins: int | None, decoder: Decoder | None
+) -> DataSpec | None:
+    """The description of the data: a given decoder's own, else what the caller states, if anything.
+
+    Raises:
+        ValueError: a shape, a kind of data or a number of values that contradicts the decoder.
+    """
+    stated = None if spec is None else DataSpec.of(spec, bins)
+    if decoder is None:
+        return stated
+    own = decoder.spec
+    bare = bins is None and not isinstance(spec, DataSpec | HasSpec)
+    agree = bins in (None, own.bins)
+    if stated is not None:
+        agree = stated.shape == own.shape if bare else stated == own
+    got = f"bins={bins}" if stated is None else f"data of {stated}"
+    require(
+        agree,
+        f"{got} beside a decoder of {own}",
+        "one description of the data",
+        "leave it out, because a decoder of your own states its data, or build the decoder for these",
+    )
+    return own
+
+
+def data_spec(spec: DataSpec | None, part: str) -> DataSpec:
     """The description of the data, required where a part has to be built from it.
 
     Raises:
-        ValueError: none, or a shape with an empty dimension.
+        ValueError: none.
     """
     if spec is None:
         raise ValueError(
             f"got no description of the data and no {part}; expected one of them; pass a data set, a "
-            f"shape such as (1, 8, 8) with bins= for integers, or a {part} of your own"
+            f"shape such as (1, 8, 8) with bins= for integers, or your own {part}"
         )
-    return DataSpec.of(spec, bins)
+    return spec
 
 
 def as_shape(shape: Sequence[int] | int) -> Shape:
@@ -95,6 +121,6 @@ def default_decoder(networks: Networks, code: Shape, spec: DataSpec) -> Decoder:
     """The default likelihood for this kind of data, on these networks."""
 
     def network(outputs: int) -> nn.Module:
-        return networks.between(code, multiply_channels(spec.shape, outputs // spec.size))
+        return networks.build(code, multiply_channels(spec.shape, outputs // spec.size))
 
     return likelihood(network, spec)

@@ -12,7 +12,7 @@ from genmod import decoders, encoders
 from genmod.checks import choice, require
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
-from genmod.models.build import data_spec, default_decoder, resolve_networks
+from genmod.models.build import data_spec, default_decoder, resolve_networks, stated_spec
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
@@ -69,7 +69,7 @@ class HVAE(LatentModel):
         condition: Condition | None = None,
         decoder: Decoder | None = None,
     ) -> None:
-        data = data_spec(spec, bins, "parts")
+        data = data_spec(stated_spec(spec, bins, decoder), "decoder")
         sizes = tuple(latents) if isinstance(latents, Iterable) else ()
         require(
             len(sizes) >= 1 and all(size >= 1 for size in sizes),
@@ -96,15 +96,15 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
         inner = LatentModel(
-            encoders.GaussianEncoder(networks.between((below,), (2 * here,)), (here,)),
+            encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,)),
             decoders.GaussianDecoder(
-                networks.between((here,), (2 * below,)), (below,), decoders.PredictedScale()
+                networks.build((here,), (2 * below,)), (below,), decoders.PredictedScale()
             ),
             prior,
         )
         prior = NestedPrior(inner, name=f"z{number}")
     encoder = encoders.GaussianEncoder(
-        networks.between(data.shape, (2 * sizes[0],)), (sizes[0],), data
+        networks.build(data.shape, (2 * sizes[0],)), (sizes[0],), data
     )
     return encoder, prior, sizes[0]
 
@@ -113,16 +113,16 @@ def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Pa
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
     width, down = networks.features, sizes[::-1]
     stages = [
-        networks.between(data.shape if number == 0 else (width,), (width,))
+        networks.build(data.shape if number == 0 else (width,), (width,))
         for number in range(len(sizes))
     ]
     heads = [
-        encoders.TopDownHead(networks.between((2 * width,), (2 * here,)), (here,)) for here in down
+        encoders.TopDownHead(networks.build((2 * width,), (2 * here,)), (here,)) for here in down
     ]
     blocks = [
         TopDownBlock(
             decoders.GaussianDecoder(
-                networks.between((width,), (2 * here,)), (here,), decoders.PredictedScale()
+                networks.build((width,), (2 * here,)), (here,), decoders.PredictedScale()
             ),
             Merge(width, here),
         )

@@ -13,12 +13,13 @@ from genmod.models.build import (
     default_decoder,
     multiply_channels,
     resolve_networks,
+    stated_spec,
     unconditional,
 )
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import DistributionPrior, NestedPrior, NormalPrior
-from genmod.spec import DataSpec, SpecLike
+from genmod.spec import SpecLike
 from genmod.types import Shape
 
 
@@ -63,15 +64,15 @@ class VAE(LatentModel):
         prior: Prior | LatentModel | Distribution | None = None,
     ) -> None:
         code = as_shape(latents)
-        data = None if spec is None else DataSpec.of(spec, bins)
+        data = stated_spec(spec, bins, decoder)
         unconditional(condition, encoder, decoder)
         if encoder is None:
-            data = data_spec(data, None, "encoder")
+            data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
-            network = kind.between(data.shape, multiply_channels(code, 2))
+            network = kind.build(data.shape, multiply_channels(code, 2))
             encoder = GaussianEncoder(network, code, data)
         if decoder is None:
-            data = data_spec(data, None, "decoder")
+            data = data_spec(data, "decoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
             decoder = default_decoder(kind, code, data)
         if isinstance(prior, LatentModel):

@@ -1,8 +1,8 @@
-"""What a network is told beside its input: a label, some numbers, or nothing.
+"""Contexts: what conditional networks get beside their input, class labels or vectors of numbers.
 
-One convention for *nothing told*: a label of ``NULL_LABEL`` (-1), a row of NaN among numbers. A model
-that hears nothing in some rows of its training knows the unconditional law as well, which is what
-classifier-free guidance compares with; :func:`null_context` is the context to ask it with.
+The null context stands for "unconditional": the label ``NULL_LABEL``, or a row of NaN. A model that is
+trained with null contexts in some rows learns the unconditional law as well, which classifier-free
+guidance needs. :func:`null_context` makes one.
 
 Reference: Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022), section 3.2.
 """
@@ -17,20 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.checks import is_trusted, require
+from genmod.checks import can_read, require
 
-NULL_LABEL = -1
-"""The label that says nothing."""
+NULL_LABEL = -100
+"""The label of an unconditional row. Not -1, which binary data use for a class of its own; -100 is the
+label that ``torch.nn.functional.cross_entropy`` leaves out."""
 
 
 def null_context(context: Tensor) -> Tensor:
-    """A context of the same shape and type that tells nothing in any row.
+    """The null context of the same shape and type.
 
     Raises:
         ValueError: a type that can hold neither (booleans, unsigned integers).
 
     >>> null_context(torch.tensor([3, 7])), null_context(torch.zeros(1, 2))
-    (tensor([-1, -1]), tensor([[nan, nan]]))
+    (tensor([-100, -100]), tensor([[nan, nan]]))
     """
     if context.is_floating_point():
         return torch.full_like(context, math.nan)
@@ -44,9 +45,9 @@ def null_context(context: Tensor) -> Tensor:
 
 
 def is_null_context(context: Tensor) -> Tensor:
-    """Which rows tell nothing, ``(B,)``.
+    """Which rows are null, ``(B,)``.
 
-    >>> is_null_context(torch.tensor([3, -1]))
+    >>> is_null_context(torch.tensor([3, NULL_LABEL]))
     tensor([False,  True])
     """
     rows = context.reshape(len(context), -1)
@@ -54,11 +55,11 @@ def is_null_context(context: Tensor) -> Tensor:
 
 
 def drop_context(context: Tensor, rate: float) -> Tensor:
-    """The context with nothing told in a share of its rows, drawn anew at each call.
+    """The context with each row replaced by the null context with probability ``rate``.
 
     Args:
         context: ``(B, ...)``.
-        rate: the probability that a row is told nothing; 0.1 is customary.
+        rate: the probability, usually 0.1. The draw is new at each call.
 
     Raises:
         ValueError: a rate outside [0, 1].
@@ -66,27 +67,27 @@ def drop_context(context: Tensor, rate: float) -> Tensor:
     Reference: Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022), algorithm 1.
 
     >>> drop_context(torch.tensor([3, 7]), rate=1.0)
-    tensor([-1, -1])
+    tensor([-100, -100])
     """
-    require(0 <= rate <= 1, f"rate={rate}", "a rate in [0, 1]", "0.1 is customary, 0 drops nothing")
-    gone = random.uniform((len(context),), device=context.device) < rate
-    return torch.where(gone[(..., *[None] * (context.ndim - 1))], null_context(context), context)
+    require(0 <= rate <= 1, f"rate={rate}", "a rate in [0, 1]", "0.1 is usual, 0 drops nothing")
+    dropped = random.uniform((len(context),), device=context.device) < rate
+    return torch.where(dropped[(..., *[None] * (context.ndim - 1))], null_context(context), context)
 
 
 class Condition(ABC):
-    """A kind of context: what its rows look like, and the features a linear layer reads of them."""
+    """A kind of context: the check of its rows, and their features for a linear layer."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """How many features a row has; 0: what is told is not listened to."""
+        """The number of features of a row; 0 ignores the context."""
 
     @abstractmethod
     def check(self, context: Tensor) -> None:
-        """Require a context of this kind; values are not read where they are trusted.
+        """Require a context of this kind; values are not read inside ``trusted()``.
 
         Raises:
-            ValueError: another type or shape, or values that mean nothing here.
+            ValueError: another type or shape, or values out of range.
         """
 
     @abstractmethod
@@ -96,13 +97,13 @@ class Condition(ABC):
 
 @dataclass(frozen=True)
 class Labels(Condition):
-    """One of several classes, ``(B,)`` integers in ``0 .. classes - 1``, or ``NULL_LABEL``.
+    """Class labels, ``(B,)`` integers in ``0 .. classes - 1``, or ``NULL_LABEL``.
 
-    Each class, and nothing, is a direction of its own: the linear layer that reads it holds a learned
-    embedding of each.
+    Features are one-hot, so the linear layer that reads them is a learned embedding of each class and of
+    the null label.
 
     Args:
-        classes: how many there are.
+        classes: the number of classes.
 
     Raises:
         ValueError: fewer than one class.
@@ -115,40 +116,44 @@ class Labels(Condition):
 
     @property
     def width(self) -> int:
-        """One for each class, and one for nothing."""
+        """One for each class, and one for the null label."""
         return self.classes + 1
 
     def check(self, context: Tensor) -> None:
-        """Require integers ``(B,)`` in ``-1 .. classes - 1``."""
+        """Require integers ``(B,)`` in ``0 .. classes - 1``, or ``NULL_LABEL``."""
         require(
             context.ndim == 1 and not context.is_floating_point(),
             f"a context of type {context.dtype} and shape {tuple(context.shape)}",
             "integer labels of shape (B,)",
             "pass one label a row, or build the network with context=Vectors(n)",
         )
-        if is_trusted() or len(context) == 0:
+        if not can_read(context) or len(context) == 0:
             return
-        low, high = int(context.min()), int(context.max())
+        stated = context[context != NULL_LABEL]
+        if stated.numel() == 0:
+            return
+        low, high = int(stated.min()), int(stated.max())
         require(
-            low >= NULL_LABEL and high < self.classes,
+            low >= 0 and high < self.classes,
             f"labels from {low} to {high}",
-            f"0..{self.classes - 1}, or {NULL_LABEL} for nothing",
-            f"build the network with context=Labels({high + 1}), or shift the labels",
+            f"0..{self.classes - 1}, or NULL_LABEL ({NULL_LABEL}) for unconditional rows",
+            "number the classes from 0 (torch.unique(labels, return_inverse=True)[1]), or build the "
+            f"network with context=Labels({max(high, 0) + 1})",
         )
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """One-hot, times ``sqrt(width)``."""
-        places = torch.where(context < 0, self.classes, context.long())
+        places = torch.where(context == NULL_LABEL, self.classes, context.long())
         hot = nn.functional.one_hot(places, self.width)
         return hot.to(dtype) * math.sqrt(self.width)
 
 
 @dataclass(frozen=True)
 class Vectors(Condition):
-    """Real numbers, ``(B, size)``, of spread near one; a row of NaN tells nothing.
+    """Vectors of real numbers, ``(B, size)``, of spread near one; a row of NaN is null.
 
     Args:
-        size: how many numbers a row has.
+        size: the length of a row.
 
     Raises:
         ValueError: fewer than one.
@@ -161,7 +166,7 @@ class Vectors(Condition):
 
     @property
     def width(self) -> int:
-        """The numbers, and whether nothing was told."""
+        """The numbers, and whether the row is null."""
         return self.size + 1
 
     def check(self, context: Tensor) -> None:
@@ -173,29 +178,28 @@ class Vectors(Condition):
             "pass one row of numbers a sample (context.float() makes whole ones real), or build the "
             "network with context=Labels(classes)",
         )
-        if is_trusted():
+        if not can_read(context):
             return
         broken = ~(context.isfinite().all(1) | is_null_context(context))
         count = int(broken.sum())
         require(
             count == 0,
             f"{count} rows of context with some NaN, or infinite, numbers",
-            "finite numbers, or NaN throughout for nothing told",
+            "finite numbers, or NaN throughout for an unconditional row",
             "clean the context",
         )
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
-        """The numbers (0 where nothing was told), and 1 where nothing was told."""
-        gone = is_null_context(context)[:, None]
-        return torch.cat([context.to(dtype).masked_fill(gone, 0.0), gone.to(dtype)], 1)
+        """The numbers (0 in a null row), and 1 in a null row."""
+        null = is_null_context(context)[:, None]
+        return torch.cat([context.to(dtype).masked_fill(null, 0.0), null.to(dtype)], 1)
 
 
 @dataclass(frozen=True)
 class Ignored(Condition):
-    """Whatever is told, or nothing at all: the network does not listen.
+    """Any context, or none, without effect on the network.
 
-    For parts of a conditional model that are themselves unconditional, such as the autoencoder of a
-    latent diffusion.
+    For unconditional parts of a conditional model, such as the autoencoder of a latent diffusion.
     """
 
     @property
@@ -204,7 +208,7 @@ class Ignored(Condition):
         return 0
 
     def check(self, context: Tensor) -> None:
-        """Anything goes."""
+        """Accept everything."""
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """No features."""
@@ -212,11 +216,11 @@ class Ignored(Condition):
 
 
 class ContextEmbedding(nn.Module):
-    """The layer of a network that listens: a linear layer on the features of a context.
+    """The layer that embeds a context: linear, on its features.
 
     Args:
         context: the kind of context; ``n`` is short for ``Vectors(n)``, and 0 is none.
-        outputs: how many numbers the network wants to hear.
+        outputs: the size of the embedding.
     """
 
     def __init__(self, context: Condition | int, outputs: int) -> None:
@@ -227,7 +231,7 @@ class ContextEmbedding(nn.Module):
         self.width = outputs if features else 0
 
     def forward(self, context: Tensor | None, rows: int) -> Tensor | None:
-        """``(rows, outputs)``, or ``None`` if the network does not listen.
+        """``(rows, outputs)``, or ``None`` if the network takes no context or ignores it.
 
         Raises:
             ValueError: a context where none is expected, none where one is, or one of another kind.
@@ -237,12 +241,12 @@ class ContextEmbedding(nn.Module):
                 context is None,
                 "a context",
                 "none",
-                "build the network with context=Labels(n) or Vectors(n) to tell it something, or with "
-                "context=Ignored() to let pass what the rest of its model is told",
+                "build the network with context=Labels(n) or Vectors(n) to condition it, or with "
+                "context=Ignored() if only other parts of its model are conditional",
             )
         if self.condition is None or self.linear is None:
             return None
-        # On other devices reading values would make them wait at each step: see check_context.
+        # On a GPU, reading values makes it wait at each step: there check_context does it once a run.
         if context is None or context.device.type == "cpu":
             self.check(context)
         assert context is not None
@@ -260,8 +264,8 @@ class ContextEmbedding(nn.Module):
             return
         if context is None:
             raise ValueError(
-                f"got no context; expected one for {self.condition}; pass context=..., made with "
-                "nothing_like(context) where nothing is to be told"
+                f"got no context; expected one for {self.condition}; pass context=..., or "
+                "null_context(labels) for the unconditional law"
             )
         self.condition.check(context)
 
@@ -273,7 +277,7 @@ def _kind(context: Condition | int) -> Condition | None:
 
 
 def check_context(network: nn.Module, context: Tensor | None) -> None:
-    """Require a context that all parts of a network, or of a model, can listen to.
+    """Require a context that fits every part of a network or model.
 
     Raises:
         ValueError: none where one is expected, or one of another kind or with other values.

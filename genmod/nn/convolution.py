@@ -70,8 +70,8 @@ def space_of(shape: Shape) -> Shape:
 def channels_last(x: Tensor) -> Tensor:
     """Images with their channels next to each other in memory: faster on every kind of processor.
 
-    One channel lies next to itself whatever the format, so a network whose first layer may take one
-    says it again of what that layer gives.
+    With a single channel both formats are the same memory, so a network whose input may have one asks
+    again after its first layer.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
 
@@ -123,7 +123,7 @@ class ConvBlock(nn.Module):
     Args:
         dims: how many sides the space has.
         inputs, outputs: channels.
-        embedding: how many numbers tell it the noise level, if any do.
+        embedding: the size of the noise level's and context's embedding; 0 is none.
         dropout: the rate of dropout before the last convolution.
     """
 
@@ -134,24 +134,24 @@ class ConvBlock(nn.Module):
         self.norm = group_norm(inputs)
         self.up = convolution(dims, inputs, outputs)
         self.film = zero(nn.Linear(embedding, 2 * outputs)) if embedding else None
-        self.between = group_norm(outputs)
+        self.norm_out = group_norm(outputs)
         self.drop = nn.Dropout(dropout)
         self.down = zero(convolution(dims, outputs, outputs))
         self.shortcut = (
             nn.Identity() if inputs == outputs else convolution(dims, inputs, outputs, kernel=1)
         )
 
-    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
-        """``(B, inputs, *space)`` to ``(B, outputs, *space)``; ``told`` is ``(B, embedding)``."""
-        g = self.between(self.up(F.silu(self.norm(h))))
-        if self.film is not None and told is not None:
-            shift, scale = self.film(told)[(..., *[None] * (h.ndim - 2))].chunk(2, 1)
+    def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """``(B, inputs, *space)`` to ``(B, outputs, *space)``; ``embedding`` is ``(B, embedding)``."""
+        g = self.norm_out(self.up(F.silu(self.norm(h))))
+        if self.film is not None and embedding is not None:
+            shift, scale = self.film(embedding)[(..., *[None] * (h.ndim - 2))].chunk(2, 1)
             g = torch.addcmul(shift, g, 1 + scale)
         return self.shortcut(h) + self.down(self.drop(F.silu(g)))
 
 
 class Attention(nn.Module):
-    """Every place looks at every other: self-attention with a residual path, the identity at first.
+    """Self-attention over all places, with a residual path; the identity at first.
 
     Args:
         dims: how many sides the space has.
@@ -171,18 +171,18 @@ class Attention(nn.Module):
             channels % self.heads == 0,
             f"{channels} channels for {self.heads} heads of about {head}",
             "heads that share the channels evenly",
-            "choose multiples of 32 where there is attention",
+            "choose multiples of 32 for resolutions with attention",
         )
         self.norm = group_norm(channels)
-        self.look = convolution(dims, channels, 3 * channels, kernel=1)
-        self.say = zero(convolution(dims, channels, channels, kernel=1))
+        self.qkv = convolution(dims, channels, 3 * channels, kernel=1)
+        self.project = zero(convolution(dims, channels, channels, kernel=1))
 
     def forward(self, h: Tensor) -> Tensor:
         """``(B, channels, *space)`` to the same."""
-        looked = self.look(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1))
-        query, key, value = (part.transpose(-1, -2) for part in looked.unbind(1))
-        said = attend(query, key, value).transpose(-1, -2).reshape(h.shape)
-        return h + self.say(said)
+        parts = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1))
+        query, key, value = (part.transpose(-1, -2) for part in parts.unbind(1))
+        attended = attend(query, key, value).transpose(-1, -2).reshape(h.shape)
+        return h + self.project(attended)
 
 
 _SHORT = 64

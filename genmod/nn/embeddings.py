@@ -1,4 +1,4 @@
-"""Embeddings: numbers as features that a linear layer can tell apart."""
+"""Embeddings: noise levels and data as features of many frequencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genmod.nn.conditioning import Condition, ContextEmbedding
 class Sinusoidal(nn.Module):
     r"""Log-SNR as ``width`` features: sines and cosines of geometrically spaced frequencies.
 
-    The lecture embeds the step; log-SNR says the same for every schedule and number of steps.
+    DDPM embeds the step. The log-SNR means the same noise for every schedule and number of steps.
 
     Args:
         width: the number of features, even.
@@ -63,11 +63,10 @@ class FourierFeatures(nn.Module):
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """What every block of a denoiser's network is told: the noise level, and the context.
+    """The embedding of noise level and context that every block of a denoiser's network gets.
 
-    In float32 it tells all neighbors of a chain of 100,000 latents apart. Under autocast in bfloat16 it
-    does so for 10,000, which lie about as far apart as its rounding; of 100,000 under the cosine
-    schedule some two hundred pairs sound alike.
+    In float32 it differs between all neighbors of a chain of 100,000 latents. Under autocast in bfloat16
+    it does so up to 10,000; of 100,000 under the cosine schedule, about two hundred pairs coincide.
 
     Args:
         width: how many numbers it gives.
@@ -78,9 +77,9 @@ class NoiseLevelEmbedding(nn.Module):
         super().__init__()
         self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, width), nn.SiLU())
         self.mix = nn.Sequential(nn.Linear(width, width), nn.SiLU())
-        self.told = ContextEmbedding(context, width)
+        self.embed = ContextEmbedding(context, width)
 
     def forward(self, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B,)`` and the context to ``(B, width)``."""
-        level, told = self.time(log_snr), self.told(context, len(log_snr))
-        return self.mix(level if told is None else level + told)
+        level, embedding = self.time(log_snr), self.embed(context, len(log_snr))
+        return self.mix(level if embedding is None else level + embedding)

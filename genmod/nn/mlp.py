@@ -39,12 +39,12 @@ class MLP(nn.Module):
         self.first = nn.Linear(entries, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
         self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, outputs))
-        self.told = ContextEmbedding(context, width)
+        self.embed = ContextEmbedding(context, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` to ``(B, outputs)``."""
-        h, told = self.first(x.flatten(1)), self.told(context, len(x))
-        h = h if told is None else h + told
+        h, embedding = self.first(x.flatten(1)), self.embed(context, len(x))
+        h = h if embedding is None else h + embedding
         for block in self.blocks:
             h = block(h)
         return self.last(h)
@@ -73,9 +73,9 @@ class ResidualBlock(nn.Module):
 
 
 class DenoisingMLP(nn.Module):
-    """A residual perceptron told the noise level in every block: a denoiser's network for vectors.
+    """A residual MLP conditioned on the noise level in every block: a denoiser's network for vectors.
 
-    Its output starts at zero, so a new denoiser says its target's mean.
+    Its output starts at zero, the mean of the usual targets.
 
     Args:
         shape: the shape of one event.
@@ -105,7 +105,7 @@ class DenoisingMLP(nn.Module):
         self.shape = (shape[0] if outputs is None else outputs, *shape[1:])
         self.features = FourierFeatures(fourier)
         self.time = nn.Sequential(Sinusoidal(64), nn.Linear(64, 64), nn.SiLU())
-        self.told = ContextEmbedding(context, 64)
+        self.embed = ContextEmbedding(context, 64)
         self.first = nn.Linear(entries * self.features.copies, width)
         self.films = nn.ModuleList(nn.Linear(64, 2 * width) for _ in range(depth))
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
@@ -118,8 +118,8 @@ class DenoisingMLP(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
-        level, told = self.time(log_snr), self.told(context, len(z))
-        level = level if told is None else level + told
+        level, embedding = self.time(log_snr), self.embed(context, len(z))
+        level = level if embedding is None else level + embedding
         h = in_full(self.first, self.features(z.flatten(1)))
         for film, block in zip(self.films, self.blocks, strict=True):
             h = block(h, film(level))

@@ -1,4 +1,4 @@
-"""Kinds of networks: what the one-line models build their parts from."""
+"""Kinds of networks: the factories that the one-line models build their parts with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from genmod.checks import require
 from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import MLP, DenoisingMLP
 from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
@@ -19,22 +20,23 @@ _LARGE = 16
 """Sides from which on an event is an image and not a table of pixels."""
 
 _WORDS = 256
-"""Patches that a transformer looks at, at most, unless it is told how large they are."""
+"""Patches of a transformer, at most, unless their size is given."""
 
 
 class Networks(ABC):
     """A kind of networks, with its settings.
 
-    It makes a network between any two shapes, for encoders and decoders, and a denoiser's network.
+    It builds a network between any two shapes, for encoders and decoders, and a denoiser's network.
+    A kind of your own is a frozen dataclass with these two methods.
     """
 
     @property
     @abstractmethod
     def features(self) -> int:
-        """How many numbers a vector handed from network to network has."""
+        """The size of a vector handed from network to network."""
 
     @abstractmethod
-    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+    def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
         """A network ``net(x, context)`` from events of one shape to those of another."""
 
     @abstractmethod
@@ -74,7 +76,7 @@ class MLPs(Networks):
         """The width."""
         return self.width
 
-    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+    def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
         """A perceptron; its outputs are flat."""
         depth = 2 if self.depth is None else self.depth
         return MLP(
@@ -93,7 +95,7 @@ class MLPs(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A perceptron told the noise level in every block."""
+        """A residual MLP conditioned on the noise level in every block."""
         depth = 3 if self.depth is None else self.depth
         return DenoisingMLP(
             shape,
@@ -134,12 +136,12 @@ class ConvNets(Networks):
         """As many as eight places have channels."""
         return 8 * self.width
 
-    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+    def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
         """Down to fewer places, up to more, or across the same; a perceptron between vectors."""
         wide, narrow = max(inputs, outputs, key=_places), min(inputs, outputs, key=_places)
         if len(wide) == 1:
             flat = MLPs(self.features, self.depth, self.dropout)
-            return flat.between(inputs, outputs, context)
+            return flat.build(inputs, outputs, context)
         same = wide[1:] == narrow[1:]
         kind = ConvNet if same else ConvEncoder if wide is inputs else ConvDecoder
         return kind(
@@ -159,7 +161,17 @@ class ConvNets(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A U-Net."""
+        """A U-Net.
+
+        Raises:
+            ValueError: a vector, which has no sides to convolve over.
+        """
+        require(
+            len(shape) > 1,
+            f"ConvNets for a denoiser of vectors of shape {tuple(shape)}",
+            "an event with sides, (C, *space)",
+            "use networks=MLPs(), or give the data a channel axis: (1, n) is a sequence",
+        )
         return UNet(
             shape,
             width=self.width,
@@ -183,12 +195,12 @@ class DiTs(Networks):
     """A diffusion transformer for a denoiser; convolutions or perceptrons for everything else.
 
     Args:
-        width: numbers in a word, a multiple of ``head``.
+        width: numbers in a token, a multiple of ``head``.
         depth: blocks; ``None`` is 6.
         dropout: the rate of dropout inside each block.
         patch: pixels a side of a patch; ``None`` is the smallest power of two that leaves at most 256
             patches.
-        head: numbers of a word that one head of attention sees.
+        head: numbers of a token in one head of attention.
     """
 
     width: int = 192
@@ -202,11 +214,11 @@ class DiTs(Networks):
         """The width."""
         return self.width
 
-    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
-        """What is customary between two such shapes: a transformer alone changes none."""
+    def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+        """Convolutions or an MLP, by the shapes: a transformer keeps the shape of its input."""
         wide = max(inputs, outputs, key=_places)
         kind = ConvNets if isinstance(default_networks(wide), ConvNets) else MLPs
-        return kind(dropout=self.dropout).between(inputs, outputs, context)
+        return kind(dropout=self.dropout).build(inputs, outputs, context)
 
     def denoiser(
         self,
@@ -215,7 +227,17 @@ class DiTs(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A diffusion transformer."""
+        """A diffusion transformer.
+
+        Raises:
+            ValueError: a vector, which has no patches.
+        """
+        require(
+            len(shape) > 1,
+            f"DiTs for a denoiser of vectors of shape {tuple(shape)}",
+            "an event with sides, (C, *space)",
+            "use networks=MLPs(), or give the data a channel axis: (1, n) is a sequence",
+        )
         return DiT(
             shape,
             width=self.width,
@@ -231,11 +253,11 @@ class DiTs(Networks):
 
 @dataclass(frozen=True)
 class Conditional(Networks):
-    """A kind of networks, each of which is told a context.
+    """A kind of networks, each of them conditioned on a context.
 
     Args:
         networks: the kind.
-        context: what they are told.
+        context: the kind of context.
     """
 
     networks: Networks
@@ -246,9 +268,9 @@ class Conditional(Networks):
         """As many as the kind has."""
         return self.networks.features
 
-    def between(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
-        """A network of the kind, told the context unless it is told another."""
-        return self.networks.between(inputs, outputs, context or self.context)
+    def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+        """A network of the kind, conditioned on the context unless another is given."""
+        return self.networks.build(inputs, outputs, context or self.context)
 
     def denoiser(
         self,
@@ -257,17 +279,17 @@ class Conditional(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A denoiser's network of the kind, told the context."""
+        """A denoiser's network of the kind, conditioned on the context."""
         return self.networks.denoiser(shape, fourier, outputs, context or self.context)
 
 
 def default_networks(shape: Shape) -> Networks:
-    """Convolutions for events with sides of 16 and more, perceptrons for all others.
+    """:class:`ConvNets` if every side is at least 16, else :class:`MLPs`.
 
     >>> default_networks((1, 28, 28))  # doctest: +ELLIPSIS
-    Convolutions(width=32, depth=None, dropout=0.0, patch=None, ...)
+    ConvNets(width=32, depth=None, dropout=0.0, patch=None, ...)
     >>> default_networks((1, 8, 8))
-    Perceptrons(width=256, depth=None, dropout=0.0)
+    MLPs(width=256, depth=None, dropout=0.0)
     """
     return ConvNets() if len(shape) > 1 and min(shape[1:]) >= _LARGE else MLPs()
 

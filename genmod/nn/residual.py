@@ -29,8 +29,8 @@ from genmod.types import Shape
 _FEW = 8
 """Sides of the coarsest resolution above a vector, at most."""
 
-_TOLD = 64
-"""Numbers that tell a block the context."""
+_EMBEDDING = 64
+"""Size of the context's embedding."""
 
 
 def resolutions(space: Shape, patch: int) -> Iterator[Shape]:
@@ -102,10 +102,10 @@ class ConvEncoder(nn.Module):
         space = space_of(shape)
         dims, passed = len(space), descent(space, patch, outputs)
         channels = _channels(width, len(passed))
-        self.patch, self.told = patch, ContextEmbedding(context, _TOLD)
+        self.patch, self.embed = patch, ContextEmbedding(context, _EMBEDDING)
         self.first = convolution(dims, shape[0] * patch**dims, width)
         self.levels = nn.ModuleList(
-            Blocks(dims, c, depth, self.told.width, dropout) for c in channels
+            Blocks(dims, c, depth, self.embed.width, dropout) for c in channels
         )
         self.shrink = nn.ModuleList(
             convolution(dims, above, below, stride=2) for above, below in pairwise(channels)
@@ -121,12 +121,12 @@ class ConvEncoder(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *shape)`` to ``(B, *outputs)``."""
         h = channels_last(self.first(channels_last(patches(x, self.patch))))
-        told = self.told(context, len(x))
-        h = self.levels[0](h, told)
+        embedding = self.embed(context, len(x))
+        h = self.levels[0](h, embedding)
         for shrink, level in zip(self.shrink, self.levels[1:], strict=True):
-            h = level(shrink(h), told)
-        said: Tensor = self.last(F.silu(self.norm(h)))
-        return said
+            h = level(shrink(h), embedding)
+        output: Tensor = self.last(F.silu(self.norm(h)))
+        return output
 
 
 class ConvDecoder(nn.Module):
@@ -161,7 +161,7 @@ class ConvDecoder(nn.Module):
         dims, passed = len(space), descent(space, patch, inputs)
         channels = _channels(width, len(passed))
         self.patch, self.space, self.sides = patch, space, passed
-        self.told = ContextEmbedding(context, _TOLD)
+        self.embed = ContextEmbedding(context, _EMBEDDING)
         few = (channels[-1], *passed[-1])
         self.first = (
             nn.Sequential(nn.Linear(inputs[0], size(few)), nn.Unflatten(1, few))
@@ -169,7 +169,7 @@ class ConvDecoder(nn.Module):
             else convolution(dims, inputs[0], channels[-1])
         )
         self.levels = nn.ModuleList(
-            Blocks(dims, c, depth, self.told.width, dropout) for c in channels
+            Blocks(dims, c, depth, self.embed.width, dropout) for c in channels
         )
         self.grow = nn.ModuleList(
             convolution(dims, below, above, kernel=1) for above, below in pairwise(channels)
@@ -179,18 +179,18 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *inputs)`` to ``(B, *shape)``."""
-        told = self.told(context, len(z))
-        h = self.levels[-1](channels_last(self.first(z)), told)
+        embedding = self.embed(context, len(z))
+        h = self.levels[-1](channels_last(self.first(z)), embedding)
         for index in reversed(range(len(self.grow))):
             h = F.interpolate(self.grow[index](h), self.sides[index], mode="nearest")
-            h = self.levels[index](h, told)
+            h = self.levels[index](h, embedding)
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 
 
 class ConvNet(nn.Module):
     """From an event to another over the same places, without leaving their resolution.
 
-    What a decoder of a diffusion needs, whose latent has the places of the data.
+    For a diffusion's decoder, whose latent has the places of the data.
 
     Args:
         inputs, outputs: both shapes, of the same sides.
@@ -220,33 +220,35 @@ class ConvNet(nn.Module):
             "ConvEncoder and ConvDecoder change them",
         )
         dims = len(space)
-        self.patch, self.space, self.told = patch, space, ContextEmbedding(context, _TOLD)
+        self.patch, self.space, self.embed = patch, space, ContextEmbedding(context, _EMBEDDING)
         self.first = convolution(dims, inputs[0] * patch**dims, width)
-        self.blocks = Blocks(dims, width, depth, self.told.width, dropout)
+        self.blocks = Blocks(dims, width, depth, self.embed.width, dropout)
         self.norm = group_norm(width)
         self.last = convolution(dims, width, outputs[0] * patch**dims)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *inputs)`` to ``(B, *outputs)``."""
         h = channels_last(in_full(self.first, channels_last(patches(x, self.patch))))
-        h = self.blocks(h, self.told(context, len(x)))
+        h = self.blocks(h, self.embed(context, len(x)))
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 
 
 class Blocks(nn.Module):
-    """Residual blocks of one resolution, each told the context if there is one."""
+    """Residual blocks of one resolution, each conditioned on the context, if there is one."""
 
-    def __init__(self, dims: int, channels: int, depth: int, told: int, dropout: float) -> None:
+    def __init__(
+        self, dims: int, channels: int, depth: int, embedding: int, dropout: float
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ConvBlock(dims, channels, channels, told, dropout) for _ in range(depth)
+            ConvBlock(dims, channels, channels, embedding, dropout) for _ in range(depth)
         )
 
-    def forward(self, h: Tensor, told: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """``(B, channels, *space)`` to the same."""
-        told = None if told is None else F.silu(told)
+        embedding = None if embedding is None else F.silu(embedding)
         for block in self.blocks:
-            h = block(h, told)
+            h = block(h, embedding)
         return h
 
 

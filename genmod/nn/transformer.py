@@ -1,4 +1,4 @@
-"""The diffusion transformer: patches as words that all look at each other, in every block.
+"""The diffusion transformer (DiT): self-attention over patches, conditioned by adaLN-zero.
 
 Reference: Peebles, Xie, "Scalable Diffusion Models with Transformers" (2023); Vaswani et al.,
 "Attention is all you need" (2017), section 3.5, for the positions.
@@ -21,17 +21,17 @@ from genmod.types import Shape
 
 
 class DiT(nn.Module):
-    """A transformer for a denoiser, on sequences, images or volumes: matrix products alone.
+    """A diffusion transformer, a denoiser's network for sequences, images or volumes.
 
-    An event is cut into patches, each a word with a fixed sine and cosine position. Blocks of
-    self-attention and a perceptron are told the noise level and the context by the shift, scale and
-    gate of their norms (*adaLN-zero*): each block starts as the identity and the output at zero.
+    An event is cut into patches, the tokens, each with a fixed sine and cosine position. Noise level and
+    context enter every block as shift, scale and gate of its norms (*adaLN-zero*): each block starts as
+    the identity, and the output at zero.
 
     Args:
         shape: the shape of one event, ``(C, *space)``, with one to three sides of any length.
-        width: numbers in a word; a multiple of ``head``.
+        width: numbers in a token; a multiple of ``head``.
         depth: how many blocks.
-        head: numbers of a word that one head of attention sees.
+        head: numbers of a token in one head of attention.
         patch: pixels a side of a patch. Attention costs the square of the number of patches.
         dropout: the rate of dropout at the end of attention and of each perceptron.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
@@ -84,15 +84,15 @@ class DiT(nn.Module):
         require(
             tuple(z.shape[1:]) == self.shape,
             f"events of shape {tuple(z.shape[1:])}",
-            f"the shape {self.shape} whose positions the network knows",
+            f"shape {self.shape}, for which the network has positions",
             "build the network for this shape",
         )
-        told = self.level(log_snr, context)
-        words = patches(self.features(z), self.patch).flatten(2).transpose(1, 2)
-        h = in_full(self.first, words) + self.positions
+        embedding = self.level(log_snr, context)
+        tokens = patches(self.features(z), self.patch).flatten(2).transpose(1, 2)
+        h = in_full(self.first, tokens) + self.positions
         for block in self.blocks:
-            h = block(h, told)
-        shift, scale = self.film(told)[:, None].chunk(2, -1)
+            h = block(h, embedding)
+        shift, scale = self.film(embedding)[:, None].chunk(2, -1)
         h = self.last(_modulated(h, shift, scale))
         return pixels(h.transpose(1, 2).unflatten(2, self.grid), self.patch, z.shape[2:])
 
@@ -101,31 +101,31 @@ class DiTBlock(nn.Module):
     """``h += gate attention(film(norm(h)))``, then ``h += gate perceptron(film(norm(h)))``.
 
     Args:
-        width: numbers in a word.
-        head: numbers of a word that one head sees.
+        width: numbers in a token.
+        head: numbers of a token in one head.
         dropout: the rate of dropout before each gate.
     """
 
     def __init__(self, width: int, head: int, dropout: float) -> None:
         super().__init__()
         self.heads = width // head
-        self.look = nn.Linear(width, 3 * width)
-        self.say = nn.Linear(width, width)
-        self.think = nn.Sequential(
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
         self.drop = nn.Dropout(dropout)
         self.film = zero(nn.Linear(width, 6 * width))
 
-    def forward(self, h: Tensor, told: Tensor) -> Tensor:
-        """``(B, words, width)`` to the same; ``told`` is ``(B, width)``."""
-        said = self.film(told)[:, None].chunk(6, -1)
-        h = torch.addcmul(h, said[2], self.drop(self._attention(_modulated(h, said[0], said[1]))))
-        return torch.addcmul(h, said[5], self.drop(self.think(_modulated(h, said[3], said[4]))))
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """``(B, tokens, width)`` to the same; ``embedding`` is ``(B, width)``."""
+        film = self.film(embedding)[:, None].chunk(6, -1)
+        h = torch.addcmul(h, film[2], self.drop(self._attention(_modulated(h, film[0], film[1]))))
+        return torch.addcmul(h, film[5], self.drop(self.mlp(_modulated(h, film[3], film[4]))))
 
     def _attention(self, h: Tensor) -> Tensor:
-        looked = self.look(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.say(attend(*looked.unbind(0)).transpose(1, 2).flatten(2))
+        parts = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.project(attend(*parts.unbind(0)).transpose(1, 2).flatten(2))
 
 
 def positions(grid: Shape, width: int) -> Tensor:
@@ -155,7 +155,7 @@ def _check(width: int, depth: int, head: int, patch: int) -> None:
         min(depth, head, patch) >= 1,
         f"depth={depth}, head={head}, patch={patch}",
         "at least 1 each",
-        "depth=6, head=32, patch=2 are customary for small images",
+        "depth=6, head=32, patch=2 suit small images",
     )
     require(
         width >= head and width % head == 0,

@@ -1,8 +1,8 @@
-"""The U-Net: down to a few places that see everything, up again with the detail handed across.
+"""The U-Net: residual blocks at falling, then rising resolutions, with skip connections between them.
 
 Reference: Ronneberger, Fischer, Brox, "U-Net" (2015); Ho, Jain, Abbeel, "Denoising Diffusion
 Probabilistic Models" (2020), appendix B; Dhariwal, Nichol, "Diffusion Models Beat GANs on Image
-Synthesis" (2021), for the scale and shift that tell each block the noise level.
+Synthesis" (2021), for the scale and shift by which the noise level enters each block.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from genmod.types import Shape
 
 
 class UNet(nn.Module):
-    """The lecture's network for a denoiser, on sequences, images or volumes of any size.
+    """A denoiser's network for sequences, images or volumes of any size.
 
-    Residual blocks with group norm, told the log-SNR by sinusoidal features in every block; at the
-    resolutions asked for, self-attention; each block starts as the identity and the output at zero.
+    Residual blocks with group norm, each conditioned on the embedded log-SNR and context by scale and
+    shift; self-attention at chosen resolutions. Each block starts as the identity, the output at zero.
 
     Args:
         shape: the shape of one event, ``(C, *space)``, with one to three sides.
@@ -47,7 +47,7 @@ class UNet(nn.Module):
         head: channels of one head of attention.
         patch: pixels a side that the first layer takes together: 2 makes a network of the same width
             about four times cheaper.
-        told: how many numbers tell each block the noise level and the context.
+        embedding: the size of the embedding of noise level and context.
         dropout: the rate of dropout inside each block.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
             network see differences far below the data's spread, as likelihood training wants
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         attention: Sequence[bool] | None = None,
         head: int = 32,
         patch: int = 1,
-        told: int = 128,
+        embedding: int = 128,
         dropout: float = 0.0,
         fourier: tuple[int, ...] = (),
         outputs: int | None = None,
@@ -83,21 +83,23 @@ class UNet(nn.Module):
         dims, last = len(space), len(channels) - 1
         attends = [last > 0 and level == last for level in range(last + 1)]
         attends = attends if attention is None else list(attention)
-        _check(channels, blocks, attends, (patch, head, told))
+        _check(channels, blocks, attends, (patch, head, embedding))
         self.shape, self.patch = tuple(shape), patch
         self.features = FourierFeatures(fourier)
-        self.level = NoiseLevelEmbedding(told, context)
+        self.level = NoiseLevelEmbedding(embedding, context)
         volume = patch**dims
         self.first = convolution(dims, shape[0] * self.features.copies * volume, width)
 
         def level(inputs: int, outputs: int, count: int, attend: bool) -> UNetLevel:
-            return UNetLevel(dims, inputs, outputs, count, head if attend else 0, told, dropout)
+            return UNetLevel(
+                dims, inputs, outputs, count, head if attend else 0, embedding, dropout
+            )
 
         self.down = nn.ModuleList(
             level(channels[max(0, i - 1)], channels[i], blocks, attends[i]) for i in range(last + 1)
         )
         self.shrink = nn.ModuleList(convolution(dims, c, c, stride=2) for c in channels[:-1])
-        self.middle = ConvBlock(dims, channels[-1], channels[-1], told, dropout)
+        self.middle = ConvBlock(dims, channels[-1], channels[-1], embedding, dropout)
         self.grow = nn.ModuleList(
             convolution(dims, channels[i + 1], channels[i], kernel=1) for i in range(last)
         )
@@ -110,20 +112,20 @@ class UNet(nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
-        told = self.level(log_snr, context)
+        embedding = self.level(log_snr, context)
         seen = channels_last(patches(self.features(z), self.patch))
         h = channels_last(in_full(self.first, seen))
         across = []
         for index, level in enumerate(self.down):
-            h = level(h, told)
+            h = level(h, embedding)
             if index < len(self.shrink):
                 across.append(h)
                 h = self.shrink[index](h)
-        h = self.middle(h, told)
+        h = self.middle(h, embedding)
         for grow, level in zip(reversed(self.grow), reversed(self.up), strict=True):
             skip = across.pop()
             h = F.interpolate(grow(h), skip.shape[2:], mode="nearest")
-            h = level(torch.cat([h, skip], 1), told)
+            h = level(torch.cat([h, skip], 1), embedding)
         h = self.last(F.silu(self.norm(h)))
         return pixels(h, self.patch, z.shape[2:])
 
@@ -136,7 +138,7 @@ class UNetLevel(nn.Module):
         inputs, outputs: channels.
         blocks: how many residual blocks.
         head: channels of one head of the self-attention that follows them; 0 is none.
-        told: how many numbers tell a block the noise level and the context.
+        embedding: the size of the embedding of noise level and context.
         dropout: the rate of dropout inside each block.
     """
 
@@ -147,20 +149,20 @@ class UNetLevel(nn.Module):
         outputs: int,
         blocks: int,
         head: int,
-        told: int,
+        embedding: int,
         dropout: float,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ConvBlock(dims, inputs if index == 0 else outputs, outputs, told, dropout)
+            ConvBlock(dims, inputs if index == 0 else outputs, outputs, embedding, dropout)
             for index in range(blocks)
         )
         self.attend = Attention(dims, outputs, head) if head else nn.Identity()
 
-    def forward(self, h: Tensor, told: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         """``(B, inputs, *space)`` to ``(B, outputs, *space)``."""
         for block in self.blocks:
-            h = block(h, told)
+            h = block(h, embedding)
         return self.attend(h)
 
 
@@ -181,7 +183,7 @@ def _check(
     )
     require(
         min(blocks, *sizes) >= 1,
-        "blocks={}, patch={}, head={}, told={}".format(blocks, *sizes),
+        "blocks={}, patch={}, head={}, embedding={}".format(blocks, *sizes),
         "at least 1 each",
-        "blocks=1, patch=1, head=32, told=128 are customary",
+        "the defaults are blocks=1, patch=1, head=32, embedding=128",
     )

@@ -1,5 +1,7 @@
-"""What training minimizes."""
+"""Objectives: the losses that training minimizes."""
 
+from genmod.objectives.base import Batch as Batch
+from genmod.objectives.base import MeanObjective as MeanObjective
 from genmod.objectives.base import Objective as Objective
 from genmod.objectives.base import broken_terms as broken_terms
 from genmod.objectives.bounds import Beta as Beta

@@ -1,81 +1,171 @@
-r"""What training minimizes: the only place with a mean over the batch, or a weight.
+r"""Objectives: the scalar loss that training minimizes, computed from a model's bound.
 
-An objective takes a model and a batch and returns a scalar loss beside the bound it came from, so
-that every run can show the loss and the true bound side by side.
+This is the only place with a mean over the batch, or with a weight on a term of the bound. Every call
+returns the loss beside the true bound, so that a run can log both.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from genmod.diffusion.timesteps import Timesteps, TimestepSampler
+from genmod.checks import require
+from genmod.config import Settings
+from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel, Request
-from genmod.prior import AutoTimesteps
-from genmod.types import Batch, PerLevel, PerSample
+from genmod.path import Path
+from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
+from genmod.types import PerLevel, PerSample
 
 
-class Objective(nn.Module, ABC):
-    """A loss to minimize, from a model's bound.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of a data set.
 
     Args:
-        timesteps: how many levels of a diffusion each sample visits; ``None`` visits all. Or a way to
-            choose them (:mod:`genmod.diffusion.timesteps`), which changes the noise of the loss, not its mean.
+        x: the data, ``(B, *event)``.
+        context: what the model is conditioned on, ``(B, ...)``.
+        observed: which entries of ``x`` count; ``None``: all.
+        index: the place of each row in the data set, ``(B,)``; of a loader, its number as it came.
+        rows: the number of rows of the data set, for terms that are paid once for all of it.
+            ``None`` for a stream whose length is not known.
     """
+
+    x: Tensor
+    context: Tensor | None = None
+    observed: Tensor | None = None
+    index: Tensor | None = None
+    rows: int | None = None
+
+
+class Objective(Settings, nn.Module, ABC):
+    """A loss to minimize, computed from a model's bound. A subclass implements :meth:`loss`.
+
+    A class attribute says what the loss needs beside the bound: ``samples`` (``K`` joint draws of the
+    latents for each row, 1 by default) and ``needs_path`` (the draws and their laws, as a
+    :class:`~genmod.prior.Path`). Neither exists for a diffusion in continuous time.
+
+    Args:
+        timesteps: which levels of a diffusion each row visits: a number, a
+            :class:`~genmod.diffusion.timesteps.TimestepSampler`, or ``None`` for all. Left out, one
+            level a row where there is a diffusion. The choice changes the noise of the loss, never its
+            mean.
+
+    >>> class Robust(Objective):
+    ...     def loss(self, elbo, path, batch):
+    ...         return (-elbo.value).clamp(min=0).sqrt().mean()
+    >>> Robust(timesteps=4)
+    Robust(timesteps=4)
+    """
+
+    samples = 1
+    needs_path = False
 
     def __init__(self, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__()
         self.timesteps = timesteps
+        self._initial: dict[str, Tensor] | None = None
 
-    def forward(
-        self, model: nn.Module, x: Batch, context: Tensor | None = None
-    ) -> tuple[Tensor, ELBO]:
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, ELBO]:
         """The loss, a scalar, and the bound of each sample.
 
         Args:
-            model: a :class:`~genmod.models.LatentModel`, or whatever wraps one.
-            x: data, ``(B, *event)``.
-            context: what the model is told beside the data.
+            model: a :class:`~genmod.models.LatentModel`, or a module that wraps one.
+            batch: the data.
         """
-        elbo, _ = model(x, Request(context, timesteps=self.timesteps))
-        loss = self.cost(elbo).mean()
-        if self.training and isinstance(self.timesteps, TimestepSampler):
-            for rate in elbo.rates.values():
-                if rate.noise is not None:
-                    self.timesteps.update(rate.level, rate.noise.dt, self.per_level(rate).detach())
-        return loss, elbo
+        with self.around():
+            request = Request(
+                batch.context, batch.observed, self.timesteps, self.samples, self.needs_path
+            )
+            elbo, path = model(batch.x, request)
+        return self.loss(elbo, path, batch), elbo
 
     @abstractmethod
-    def cost(self, elbo: ELBO) -> PerSample:
-        """What each sample costs, ``(B,)``."""
+    def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
+        """The scalar to minimize: a mean over the batch.
+
+        Args:
+            elbo: the bound of each sample; the mean over its draws where ``samples`` is above 1.
+            path: the draws and their laws, where ``needs_path`` or ``samples`` asks for them.
+            batch: the data that the bound is of.
+        """
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Start a run: what an earlier run left in buffers and parameters is put back as it was."""
+        state = self.state_dict()
+        if self._initial is None:
+            self._initial = {name: value.clone() for name, value in state.items()}
+        for name, value in self._initial.items():
+            state[name].copy_(value)
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Entered before the model is called, and left when it has returned its bound."""
+        yield
+
+    def update(self, elbo: ELBO, batch: Batch) -> None:
+        """Learn from a step that was made; ``elbo`` carries no gradients.
+
+        Here a timestep sampler learns the costs of the visited levels. A subclass with a state of its
+        own (buffers, so that a checkpoint holds them) changes it here.
+        """
+        if not isinstance(self.timesteps, TimestepSampler):
+            return
+        for rate in elbo.rates.values():
+            if rate.noise is not None:
+                self.timesteps.update(rate.level, rate.noise.dt, self.per_level(rate).detach())
 
     def per_level(self, rate: Rate) -> PerLevel:
-        """What each visited level of a diffusion costs, ``(B, L)``, without the weight of the visit.
+        """The cost of each visited level of a diffusion, ``(B, L)``, without the weight of the visit.
 
-        Up to a constant: :class:`~genmod.diffusion.timesteps.LossAwareTimesteps` learns from it where to look.
+        Up to a constant: :class:`~genmod.diffusion.timesteps.LossAwareTimesteps` learns from it which
+        levels to visit.
         """
         return rate.nats
 
     def check(self, model: LatentModel) -> None:
-        """Refuse a model that this objective would train to something else than it says.
+        """Refuse a model that this objective cannot train, or would train to another end.
 
         Raises:
-            ValueError: a reweighted prior loss would reach a learned encoder.
+            ValueError: a joint path in continuous time; a weighted loss that would reach an encoder.
         """
+        endless = any(
+            isinstance(part, DiffusionPrior) and part.steps is None for part in model.modules()
+        )
+        require(
+            not (endless and (self.needs_path or self.samples > 1)),
+            f"{type(self).__name__}, which needs the draws of all latents, on a diffusion in "
+            "continuous time",
+            "finitely many latents",
+            "build the diffusion with steps=T, or use an objective of the bound alone",
+        )
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says()
+        """The settings. A timestep sampler prints below, as a module."""
+        return self._with_timesteps()
 
-    def _says(self, *settings: str) -> str:
-        """Settings, and how many levels are visited; a way to choose them prints below, as a module."""
-        own = (
-            () if isinstance(self.timesteps, TimestepSampler) else (f"timesteps={self.timesteps}",)
-        )
-        return ", ".join((*settings, *own))
+    def _with_timesteps(self, *settings: str) -> str:
+        default = isinstance(self.timesteps, TimestepSampler | AutoTimesteps)
+        return ", ".join((*settings, *(() if default else (f"timesteps={self.timesteps}",))))
+
+
+class MeanObjective(Objective):
+    """The mean over the batch of a cost of each sample: a subclass implements :meth:`cost`."""
+
+    @abstractmethod
+    def cost(self, elbo: ELBO) -> PerSample:
+        """The cost of each sample, ``(B,)``."""
+
+    def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
+        """The mean of :meth:`cost`."""
+        return self.cost(elbo).mean()
 
 
 def broken_terms(elbo: ELBO) -> list[str]:
@@ -83,3 +173,33 @@ def broken_terms(elbo: ELBO) -> list[str]:
     terms = {"reconstruction": elbo.reconstruction}
     terms |= {name: rate.total for name, rate in elbo.rates.items()}
     return [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
+
+
+def encoders(model: LatentModel) -> list[nn.Module]:
+    """Every encoder that a gradient of the bound reaches: the model's, and those of nested models."""
+    return [part.encoder for part in model.modules() if isinstance(part, LatentModel)]
+
+
+def require_fixed_encoder(
+    model: LatentModel, name: str, apart: Iterable[nn.Parameter] = ()
+) -> None:
+    """Refuse a model with an encoder that learns anything but the parameters ``apart``.
+
+    Nested models count: the encoder in the middle of a bottom-up hierarchy, too.
+
+    Raises:
+        ValueError: one does.
+    """
+    known = {id(parameter) for parameter in apart}
+    learns = any(
+        parameter.requires_grad and id(parameter) not in known
+        for encoder in encoders(model)
+        for parameter in encoder.parameters()
+    )
+    require(
+        not learns,
+        f"{name} on a model whose encoder learns",
+        "a fixed encoder, in nested models too",
+        "a loss that weights the levels of a diffusion must not reach an encoder, which would hide "
+        "information where the weight is small: train in two stages, or use Bound",
+    )

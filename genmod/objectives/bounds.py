@@ -1,32 +1,41 @@
-"""The bound, and the bound with rates at another price."""
+"""The bound itself, and the bound with a weight on whole rates."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genmod.checks import require
-from genmod.diffusion.timesteps import Timesteps
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO
-from genmod.objectives.base import Objective
-from genmod.prior import AutoTimesteps
-from genmod.types import Batch, PerSample
+from genmod.objectives.base import Batch, MeanObjective
+from genmod.types import PerSample
 
 
-class Bound(Objective):
-    """The bound itself, nats: maximum likelihood as far as it can be had."""
+class Bound(MeanObjective):
+    """Minus the evidence lower bound, in nats: maximum likelihood, as far as it can be computed.
+
+    >>> import torch
+    >>> from genmod.models import VAE
+    >>> from genmod.objectives import Batch
+    >>> loss, elbo = Bound()(VAE(2, latents=1, width=8), Batch(torch.zeros(4, 2)))
+    >>> bool(loss == -elbo.value.mean())
+    True
+    """
 
     def cost(self, elbo: ELBO) -> PerSample:
         """Minus the bound."""
         return -elbo.value
 
 
-class Beta(Objective):
-    r"""Rates times :math:`\beta`: less information in the latents above 1, more below.
+class Beta(MeanObjective):
+    r"""Beta-VAE: minus the reconstruction, plus :math:`\beta` times every rate.
+
+    Above 1 the latents carry less information, below 1 more.
 
     Args:
         beta: the weight of every rate, at least 0.
-        timesteps: how many levels of a diffusion each sample visits.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Higgins et al., "beta-VAE" (2017), eq. 4.
     """
@@ -41,26 +50,28 @@ class Beta(Objective):
         return self.beta * (elbo.reconstruction - elbo.value) - elbo.reconstruction
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"beta={self.beta}")
+        """Its weight."""
+        return self._with_timesteps(f"beta={self.beta}")
 
 
-class WarmUp(Objective):
-    """The bound, with rates that rise from nothing to their full price over the first steps.
+class WarmUp(MeanObjective):
+    """The bound with a KL warm-up: the weight of every rate rises from 0 to 1 over the first steps.
 
-    A hierarchy that pays full price from the start often never uses its latents: the decoder learns
-    the data's marginals first, and latents that carry nothing cost nothing.
+    A hierarchy that pays the full rates from the start often never uses its latents. The decoder
+    learns the marginals of the data first, and a posterior equal to the prior costs nothing.
+
+    Each run starts the warm-up anew; a resumed run continues it.
 
     Args:
-        steps: after how many batches of training the rates have their full price.
-        timesteps: how many levels of a diffusion each sample visits.
+        steps: the step of training from which on every rate has its full weight.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3; Bowman et al.,
     "Generating sentences from a continuous space" (2016), section 3.1.
     """
 
     seen: Tensor
-    """How many batches training has shown so far: part of a checkpoint."""
+    """The number of steps that training has made: part of a checkpoint."""
 
     def __init__(self, steps: int, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__(timesteps)
@@ -68,19 +79,17 @@ class WarmUp(Objective):
         self.steps = steps
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
-    def forward(
-        self, model: nn.Module, x: Batch, context: Tensor | None = None
-    ) -> tuple[Tensor, ELBO]:
-        """The loss, a scalar, and the bound of each sample; counts the batch in training mode."""
-        if self.training:
-            self.seen += 1
-        return super().forward(model, x, context)
-
     def cost(self, elbo: ELBO) -> PerSample:
-        """Minus the reconstruction, plus the rates at the price of the step."""
-        price = (self.seen / self.steps).clamp(max=1).to(elbo.reconstruction.dtype)
-        return price * (elbo.reconstruction - elbo.value) - elbo.reconstruction
+        """Minus the reconstruction, plus the rates at the weight of this step."""
+        step = self.seen + self.training
+        weight = (step / self.steps).clamp(max=1).to(elbo.reconstruction.dtype)
+        return weight * (elbo.reconstruction - elbo.value) - elbo.reconstruction
+
+    def update(self, elbo: ELBO, batch: Batch) -> None:
+        """Count the step."""
+        super().update(elbo, batch)
+        self.seen += 1
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"steps={self.steps}")
+        """How long it takes."""
+        return self._with_timesteps(f"steps={self.steps}")

@@ -26,10 +26,13 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.elbo import ELBO, Kind, Measure, NoiseLevels, Rate, Stamp
-from genmod.objectives.base import Objective
+from genmod.diffusion import DiffusionPrior
+from genmod.elbo import ELBO, Kind, Measure, NoiseLevels, Rate
+from genmod.model import LatentModel
+from genmod.objectives.base import Batch, Objective
 from genmod.objectives.hybrid import Hybrid
 from genmod.schedules import Schedule
+from genmod.stamps import Stamp
 
 _ROUNDING = 1e-9
 """How far a weight may rise, as a part of its largest value, and still count as falling."""
@@ -123,27 +126,31 @@ class Explanation:
         )
 
 
-def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Explanation:
+def explain(
+    objective: Objective, schedule: Schedule | LatentModel, points: int = 1001
+) -> Explanation:
     r"""An objective as a weight of the bound, in continuous time.
 
     .. math:: w(\lambda) = \frac{\partial\, \text{cost}}{\partial\, \|\varepsilon-\hat\varepsilon\|^2}
         \Big/ \tfrac{1}{2}\,\text{gap}, \qquad \text{gap} = -\frac{d\lambda}{dt}
 
-    It asks the objective itself what a level costs, so it knows yours, too. To draw several, see
-    :func:`genmod.plots.level_weights`.
+    The objective's own loss is differentiated, so objectives of your own are explained, too. To draw
+    several, see :func:`genmod.plots.level_weights`.
 
     Args:
-        objective: any, also one of your own, that is a weighted sum of the bound's terms.
-        schedule: which decides how long a log-SNR lasts.
+        objective: any that is a weighted sum of the bound's terms.
+        schedule: it decides how much time is spent at each log-SNR. Or a model with one diffusion in
+            it: the objective is then also checked against the model, as ``fit`` does.
         points: how many log-SNRs, evenly spaced between the schedule's ends.
 
     Raises:
-        ValueError: the objective's cost is not linear in the errors, or is not of the errors alone.
+        ValueError: an objective that is not linear in the errors of the noise; a model that the
+            objective cannot train.
 
     >>> from genmod.objectives import Bound, MinSNR
     >>> from genmod.schedules import LinearLogSNR
     >>> print(explain(MinSNR(5.0), LinearLogSNR()))
-    MinSNR(gamma=5.0, timesteps=AutoTimesteps.TRAINING) under LinearLogSNR(log_snr 13.3 .. -5)
+    MinSNR(gamma=5.0) under LinearLogSNR(log_snr 13.3 .. -5)
       w(log-SNR)  0.109 at -5.0   0.109 at -0.4   0.00861 at 4.2   8.88e-05 at 8.7   9.15e-07 at 13.3
       w           never rises with the log-SNR
       bounded     the likelihood of noised data (half below a log-SNR of 2.3, 0.00084 % at the clean end)
@@ -158,6 +165,9 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
         "explain(Simple(), schedule); its variance is trained on the bound",
     )
     require(points >= 2, f"points={points}", "at least 2", "the default draws a smooth curve")
+    if isinstance(schedule, LatentModel):
+        objective.check(schedule)
+        schedule = _schedule(schedule)
     clean, noisy = schedule.log_snr_range()
     with torch.no_grad():
         t = schedule.time(torch.linspace(noisy, clean, points, dtype=torch.float64))
@@ -179,6 +189,18 @@ def explain(objective: Objective, schedule: Schedule, points: int = 1001) -> Exp
     )
 
 
+def _schedule(model: LatentModel) -> Schedule:
+    """The schedule of the one diffusion in a model."""
+    found = {id(p.schedule): p.schedule for p in model.modules() if isinstance(p, DiffusionPrior)}
+    require(
+        len(found) == 1,
+        f"a {type(model).__name__} with {len(found)} diffusions",
+        "one whose levels the objective weights",
+        "pass a Diffusion or a LatentDiffusion, or a schedule",
+    )
+    return next(iter(found.values()))
+
+
 def _slopes(
     objective: Objective, t: Tensor, log_snr: Tensor, gap: Tensor, size: float
 ) -> tuple[Tensor, Tensor]:
@@ -186,18 +208,16 @@ def _slopes(
     error = torch.full_like(t, size).requires_grad_()
     reconstruction = torch.zeros_like(t).requires_grad_()
     one = torch.ones_like(t)[:, None]
-    steps = Rate(
-        nats=(0.5 * gap * error)[:, None],
-        weight=one,
-        level=t[:, None],
-        kind=Kind.ANALYTIC,
-        claim=Stamp.BOUND,
-        noise=NoiseLevels(log_snr[:, None], gap[:, None], error[:, None], one),
-    )
+    noise = NoiseLevels(log_snr[:, None], gap[:, None], error[:, None], one)
+    nats = (0.5 * gap * error)[:, None]
+    steps = Rate(nats, one, t[:, None], Kind.ANALYTIC, Stamp.BOUND, noise=noise)
     prior = Rate.single(torch.zeros_like(t), Kind.ANALYTIC, Stamp.BOUND)
+    was = objective.training
+    objective.eval()
     with torch.enable_grad():
         elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
-        cost = objective.cost(elbo).sum()
+        cost = len(t) * objective.loss(elbo, None, Batch(one))
+    objective.train(was)
     # An objective that no level reaches (a price of zero) has no slope to take.
     if not cost.requires_grad:
         return torch.zeros_like(t), torch.zeros_like(t)

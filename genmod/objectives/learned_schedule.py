@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genmod.checks import require
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
-from genmod.objectives.base import Objective
+from genmod.objectives.base import (
+    Batch,
+    MeanObjective,
+    Objective,
+    require_fixed_encoder,
+)
 from genmod.objectives.bounds import Bound
-from genmod.objectives.weighted import BoundWeighted, Weighted, require_fixed_encoder
-from genmod.schedules import Learnable, scale_gradient
-from genmod.types import Batch, PerSample
+from genmod.objectives.weighted import BoundWeighted, Weighted
+from genmod.path import Path
+from genmod.schedules import GradientScale, Learnable, scale_gradient
+from genmod.types import PerSample
 
 
-class LearnedSchedule(Objective):
+class LearnedSchedule(MeanObjective):
     r"""The bound for the denoiser; for its schedule, how much the bound varies from draw to draw.
 
     In continuous time the bound does not depend on the schedule between its ends, but the spread of
@@ -51,39 +59,48 @@ class LearnedSchedule(Objective):
     def __init__(self, inner: Objective | None = None) -> None:
         inner = inner or Bound()
         super().__init__(inner.timesteps)
-        require(
-            isinstance(inner, Bound | Weighted | BoundWeighted),
-            f"{type(inner).__name__} as the inner objective",
-            "Bound, or weights of it by the log-SNR (Weighted, Sigmoid, EDM)",
-            "the mean of others depends on the schedule: it would learn to visit what costs little",
-        )
-        self.inner = inner
+        if not isinstance(inner, Bound | Weighted | BoundWeighted):
+            raise ValueError(
+                f"got {type(inner).__name__} as the inner objective; expected Bound, or a weight of it by "
+                "the log-SNR (Weighted, SigmoidWeight, EDMWeight); the mean of others depends on the "
+                "schedule: it would learn to visit the levels that cost little"
+            )
+        self.inner: MeanObjective = inner
+        self._scale: GradientScale | None = None
 
-    def forward(
-        self, model: nn.Module, x: Batch, context: Tensor | None = None
-    ) -> tuple[Tensor, ELBO]:
-        """The inner loss, a scalar, and the bound of each sample."""
-        with scale_gradient() as gate:
-            loss, elbo = self.inner(model, x, context)
-        gate.rows = 2 * self.spread(elbo.detach()) / x[0].numel() ** 2
-        return loss, elbo
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Mark the schedule's outputs, so that :meth:`loss` can scale the gradients that enter them."""
+        with scale_gradient() as self._scale, self.inner.around():
+            yield
 
     def cost(self, elbo: ELBO) -> PerSample:
         """The inner objective's."""
         return self.inner.cost(elbo)
 
+    def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
+        """The inner loss; scales the gradient of each sample where it enters the schedule."""
+        if self._scale is not None:
+            self._scale.rows = 2 * self.spread(elbo.detach()) / batch.x[0].numel() ** 2
+        return self.inner.loss(elbo, path, batch)
+
+    def update(self, elbo: ELBO, batch: Batch) -> None:
+        """The inner objective's."""
+        self.inner.update(elbo, batch)
+
     def spread(self, elbo: ELBO) -> PerSample:
-        """What the denoising steps of each sample cost by the inner objective, ``(B,)``."""
+        """The cost of the denoising steps of each sample by the inner objective, ``(B,)``."""
         steps = {name: rate for name, rate in elbo.rates.items() if rate.noise is not None}
         nothing = torch.zeros_like(elbo.reconstruction)
         return self.inner.cost(replace(elbo, reconstruction=nothing, rates=steps))
 
     def extra_repr(self) -> str:
-        """Nothing that the inner objective does not say."""
+        """Nothing: the inner objective prints below."""
         return ""
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model without a schedule to learn, or in discrete time."""
+        super().check(model)
         priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
         learn = [p for p in priors if any(isinstance(m, Learnable) for m in p.schedule.modules())]
         if not isinstance(self.inner, Bound):

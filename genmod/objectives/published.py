@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
-from genmod.diffusion.timesteps import TabulatedTimesteps, Timesteps
+from genmod.diffusion.timesteps import TabulatedTimesteps
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
-from genmod.prior import AutoTimesteps
 from genmod.schedules import Schedule
 
 
@@ -32,7 +32,7 @@ class MinSNR(NoiseWeighted):
 
     Args:
         gamma: the largest weight of the error of ``x``.
-        timesteps: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023),
     section 3.4.
@@ -51,8 +51,8 @@ class MinSNR(NoiseWeighted):
         return (self.gamma * (-log_snr).exp()).clamp(max=1)
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"gamma={self.gamma}")
+        """Its settings."""
+        return self._with_timesteps(f"gamma={self.gamma}")
 
 
 class TruncatedSNR(NoiseWeighted):
@@ -62,7 +62,7 @@ class TruncatedSNR(NoiseWeighted):
         = \mathbb{E}_t \max(\mathrm{SNR}, 1) \|x - \hat x\|^2
 
     Args:
-        timesteps: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022),
     section 4.
@@ -84,7 +84,7 @@ class P2(NoiseWeighted):
     Args:
         gamma: how strongly clean levels are weighed down; 0 is :class:`Simple`.
         k: how noisy levels must be to count alike.
-        timesteps: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Choi et al., "Perception Prioritized Training of Diffusion Models" (2022), eq. 8.
 
@@ -105,8 +105,8 @@ class P2(NoiseWeighted):
         return (self.k + log_snr.exp()).pow(-self.gamma)
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"gamma={self.gamma}", f"k={self.k}")
+        """Its settings."""
+        return self._with_timesteps(f"gamma={self.gamma}", f"k={self.k}")
 
 
 class SigmoidWeight(BoundWeighted):
@@ -119,7 +119,7 @@ class SigmoidWeight(BoundWeighted):
 
     Args:
         bias: ``b``, the log-SNR at which a level counts half.
-        timesteps: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data
     Augmentation" (2023), section 5; Hoogeboom et al., "Simpler Diffusion (SiD2)" (2024), which writes
@@ -139,8 +139,8 @@ class SigmoidWeight(BoundWeighted):
         return (self.bias - log_snr).sigmoid()
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"bias={self.bias}")
+        """Its settings."""
+        return self._with_timesteps(f"bias={self.bias}")
 
 
 class EDMWeight(BoundWeighted):
@@ -153,13 +153,14 @@ class EDMWeight(BoundWeighted):
 
     with :math:`\lambda = -2 \log\sigma \sim \mathcal{N}(-2m, 4s^2)`: in the bound
     :math:`w(\lambda) = 2 p(\lambda)(1 + e^{-\lambda} / \sigma_d^2)` for every schedule, over the log-SNRs
-    between its ends. To visit levels as the paper does, too, pass ``draws=EDM.visits(schedule)``.
+    between its ends. To visit levels as the paper does, too, pass
+    ``timesteps=EDMWeight.timestep_sampler(schedule)``.
 
     Args:
         mean: ``m``, the mean of :math:`\log\sigma`.
         std: ``s``, its standard deviation.
         data_std: :math:`\sigma_d`, the spread of the data.
-        timesteps: how many levels each sample visits, or which.
+        timesteps: which levels of a diffusion each row visits.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
     Models" (2022), eq. 8 and table 1; Kingma, Gao (2023), table 1.
@@ -185,8 +186,8 @@ class EDMWeight(BoundWeighted):
         return 2 * density * (1 + (-log_snr).exp() / self.data_std**2)
 
     @staticmethod
-    def visits(
-        schedule: Schedule, mean: float = -1.2, std: float = 1.2, draws: int = 1, bins: int = 256
+    def timestep_sampler(
+        schedule: Schedule, mean: float = -1.2, std: float = 1.2, n: int = 1, bins: int = 256
     ) -> TabulatedTimesteps:
         r"""Levels whose :math:`\log\sigma` is normal, between the ends of a schedule.
 
@@ -194,7 +195,7 @@ class EDMWeight(BoundWeighted):
             schedule: the model's own, fixed.
             mean: ``m``, the mean of :math:`\log\sigma`.
             std: ``s``, its standard deviation.
-            timesteps: how many levels a row visits.
+            n: how many levels a row visits.
             bins: of time; the density is constant inside each.
         """
         ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
@@ -207,8 +208,10 @@ class EDMWeight(BoundWeighted):
         masses = torch.special.erfc(near * math.sqrt(0.5)) - torch.special.erfc(
             far * math.sqrt(0.5)
         )
-        return TabulatedTimesteps(masses, draws)
+        return TabulatedTimesteps(masses, n)
 
     def extra_repr(self) -> str:
-        """What tells it from another of its kind."""
-        return self._says(f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}")
+        """Its settings."""
+        return self._with_timesteps(
+            f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}"
+        )

@@ -34,18 +34,32 @@ class Route:
 
 
 def principal(codes: Tensor, others: Tensor | None = None) -> Tensor:
-    """Codes along the two directions in which they vary most, in their own units, ``(N, 2)``.
+    """Codes projected on the two directions in which they vary most, ``(N, 2)``, in their own units.
+
+    The origin stays the origin of the latent space, where N(0, I) is centered.
 
     Args:
-        codes: ``(N, d)``, whose directions and mean they are.
-        others: codes ``(M, d)`` to be seen in place of these, in the same plane.
+        codes: ``(N, d)``, whose directions they are.
+        others: codes ``(M, d)`` to project instead, on the same plane.
     """
     flat = codes.flatten(1).double()
-    mean = flat.mean(0)
-    _, _, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+    _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     shown = flat if others is None else others.flatten(1).double()
-    seen = (shown - mean) @ directions[:2].T
+    seen = shown @ directions[:2].T
     return torch.nn.functional.pad(seen, (0, 2 - seen.shape[1]))
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances between the rows of two sets, ``(N, M)``, in float64, from differences.
+
+    ``|a|^2 - 2 a b + |b|^2``, the faster formula of ``torch.cdist``, loses all digits of the distance
+    between neighbors that lie far from zero.
+
+    >>> distances(torch.tensor([[1e4, 1.0]]), torch.tensor([[1e4, 1.5]])).item()
+    0.5
+    """
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def latent_spaces(
@@ -57,7 +71,9 @@ def latent_spaces(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """A scatter of codes for each model, colored by label; a circle marks two standard deviations.
+    """A scatter of codes for each model, colored by label.
+
+    The dotted circle marks two standard deviations of N(0, I), around the origin of the latent space.
 
     Args:
         codes: codes ``(N, d)`` by title.

@@ -1,10 +1,12 @@
 """Samplers: ways from noise to data (and, for the probability flow, back)."""
 
+from genmod.samplers import _fused as _fused
 from genmod.samplers.ancestral import Ancestral as Ancestral
-from genmod.samplers.base import Linear as Linear
-from genmod.samplers.base import Rule as Rule
+from genmod.samplers.base import Denoise as Denoise
 from genmod.samplers.base import Sampler as Sampler
+from genmod.samplers.base import SingleStep as SingleStep
 from genmod.samplers.base import State as State
+from genmod.samplers.base import intervals as intervals
 from genmod.samplers.ddim import DDIM as DDIM
 from genmod.samplers.dpm import DPMSolver as DPMSolver
 from genmod.samplers.flow import Euler as Euler
@@ -18,4 +20,3 @@ from genmod.samplers.ipndm import IPNDM as IPNDM
 from genmod.samplers.unipc import UniPC as UniPC
 from genmod.samplers.unipc import bh1 as bh1
 from genmod.samplers.unipc import bh2 as bh2
-from genmod.samplers.walk import Walk as Walk

@@ -1,58 +1,74 @@
-r"""A sampler: how to go from the state at ``t`` to the state at ``s``.
+r"""A sampler: how to go from noise to data (or back) along given times, asking a denoiser on the way.
 
-A sampler is a few settings and never changes: what a path remembers lives in the generator that walks
-it. ``DPMSolver(order=2)`` is one; bound to a denoiser and a schedule it runs:
+Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon` the state at time ``t``, ``s`` the next time,
+:math:`\hat x` (``x_hat``) the denoiser's mean of the data, :math:`h` the rise of half the log-SNR,
+:math:`\ell = \log(\alpha / \sigma)`, in a step.
+
+A sampler holds settings and never changes; what a method remembers lives in the generator that walks the
+path. ``DPMSolver(order=2)`` is a setting. Bound to a denoiser and a schedule it runs:
 
 * ``model.sample(16, sampler=DPMSolver(order=2), steps=20)`` binds it to the model's;
-* ``DPMSolver(denoiser, schedule, order=2)``, or ``.of(denoiser, schedule)``, binds it to yours.
+* ``DPMSolver(denoiser, schedule, order=2)``, or ``.bind(denoiser, schedule)``, binds it to yours.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from genmod import random
 from genmod.checks import require
-from genmod.denoisers import Denoiser
-from genmod.samplers.walk import Answer, Part, Scale, Walk, blend
-from genmod.schedules import Schedule
+from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.schedules import Schedule, time_dtype
 from genmod.types import PerSample, Real
 
 Bound = TypeVar("Bound", Denoiser, Schedule)
 Self = TypeVar("Self", bound="Sampler")
 
+Denoise: TypeAlias = Callable[[Tensor, Tensor], Denoised]
+"""``denoise(z, t)``: a state in the schedule's own scale, and its time: one, or one a row."""
+
 
 class State(NamedTuple):
-    """Where a path is: the time, the state there, and what the last step took for the data."""
+    """One state of a path.
+
+    Args:
+        t: its time: one number, or one a row.
+        z: the state there, ``(B, *event)``, in the schedule's own scale.
+        x_hat: the denoiser's mean of the data, as the step that led here used it.
+    """
 
     t: Tensor
     z: Tensor
-    answer: Part
-    """What the step was made with, read or unread: see :attr:`x_hat`."""
+    x_hat: Tensor
+
+
+class HasXHat(Protocol):
+    """A step's ``x_hat``, perhaps made only when it is read."""
 
     @property
     def x_hat(self) -> Tensor:
-        """What the last step took for the data: read from the denoiser's answer when it is asked for."""
-        return self.answer if isinstance(self.answer, Tensor) else self.answer.x_hat
+        """The denoiser's mean of the data."""
 
 
 class Sampler(ABC):
-    """A process that a denoiser and a schedule define.
+    """A way from noise to data, given a denoiser and a schedule.
+
+    To write a sampler whose steps need the current state only, derive from :class:`SingleStep`. Any other
+    method is one generator, :meth:`trajectory`.
 
     Args:
-        denoiser: the denoiser; ``None`` leaves it to be bound by :meth:`of`, or by a model.
+        denoiser: the denoiser; ``None`` leaves it to be bound by :meth:`bind`, or by a model.
         schedule: the schedule; likewise.
     """
 
-    draws = False
-    """Whether a step draws noise; one that does not can also be walked from data to noise."""
+    stochastic = False
+    """Whether a step draws noise. A sampler that draws none can also go from data to noise."""
 
     def __init__(self, denoiser: Denoiser | None = None, schedule: Schedule | None = None) -> None:
         self._denoiser, self._schedule = denoiser, schedule
@@ -67,14 +83,14 @@ class Sampler(ABC):
         """The schedule it is bound to."""
         return _bound(self, self._schedule)
 
-    def of(self: Self, denoiser: Denoiser, schedule: Schedule) -> Self:
+    def bind(self: Self, denoiser: Denoiser, schedule: Schedule) -> Self:
         """The same settings, bound to a denoiser and a schedule."""
         bound = copy.copy(self)
         bound._denoiser, bound._schedule = denoiser, schedule
         return bound
 
-    def complete(self: Self, denoiser: Denoiser, schedule: Schedule) -> Self:
-        """Bound to a model's denoiser where it is bound to none yet, and to its schedule.
+    def bind_missing(self: Self, denoiser: Denoiser, schedule: Schedule) -> Self:
+        """The same settings, bound to a model's schedule, and to its denoiser unless it has one.
 
         Raises:
             ValueError: it is bound to another schedule: states would be noised by one, denoised by another.
@@ -82,37 +98,48 @@ class Sampler(ABC):
         require(
             self._schedule is None or self._schedule is schedule,
             f"{self} bound to another schedule than the model's",
-            "the model's own schedule, which says how noisy its first latent is",
+            "the model's own schedule, which gives the noise of its first latent",
             "leave the schedule out, or bind the sampler to model.prior.schedule",
         )
-        return self.of(self._denoiser or denoiser, schedule)
+        return self.bind(self._denoiser or denoiser, schedule)
 
     @abstractmethod
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
-        """After each step of a walk, the state and the ``x_hat`` it was made with, or the answer unread.
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """The states at ``times[1:]``, one after another, from ``z`` at ``times[0]``.
 
-        States are variance preserving here, whatever the schedule: what a denoiser sees.
+        Args:
+            z: the first state, ``(B, *event)``, in the schedule's own scale (``self.schedule``).
+            times: ``(N + 1,)``; or ``(N + 1, B)``, a column a row, also shaped to broadcast against ``z``.
+                :func:`intervals` gives the pairs ``t, s`` of successive times, shaped to broadcast.
+            denoise: ``denoise(z, t)``; call it as often as the method needs. ``x_hat``, and what more
+                the denoiser knows, are fields of its result.
         """
 
     def evaluations(self, steps: int) -> int:
-        """How often a path of so many steps asks the denoiser."""
+        """How many calls of the denoiser a path of ``steps`` steps makes."""
         return steps
 
     def states(self, z: Real, times: Tensor, context: Tensor | None = None) -> Iterator[State]:
-        """Walk from ``z`` at ``times[0]``, and yield where it is at each of ``times[1:]``.
+        """Every state of a path: :meth:`trajectory` with the bound denoiser, once the times are checked.
 
         Args:
             z: the first state, ``(B, *event)``.
-            times: ``(N + 1,)``, falling from noise to data (see :mod:`genmod.samplers.grids`); rising
-                for the way to noise, which samplers without noise of their own can go, too. A column
-                a row, ``(N + 1, B)``, lets rows go their own ways.
-            context: what the denoiser is told beside the state.
+            times: ``(N + 1,)``, falling from noise to data (see :mod:`genmod.samplers.grids`); or rising
+                from data to noise, where the sampler draws no noise. ``(N + 1, B)``, a column a row, gives
+                each row its own times.
+            context: what the denoiser is conditioned on, ``(B, ...)``.
 
         Raises:
-            ValueError: a state that is not real; times outside [0, 1], times that rest, turn, or rise
-                under a sampler that draws noise; a sampler without a denoiser and a schedule, or whose
-                denoiser refuses the schedule.
+            ValueError: a state that is not real; times outside [0, 1]; times that repeat, turn, or rise
+                under a stochastic sampler; a sampler without a denoiser and a schedule, or whose denoiser
+                refuses the schedule.
         """
+        times = self._checked(z, times)
+        steps = self._steps(z, times, context)
+        return (State(t, z, step.x_hat) for t, (z, step) in zip(times[1:], steps, strict=True))
+
+    def _checked(self, z: Tensor, times: Tensor) -> Tensor:
+        """The times in float64, if there is a way along them."""
         require(
             1 <= times.ndim <= 2 and len(times) >= 1 and z.is_floating_point(),
             f"times of shape {tuple(times.shape)}, a state of type {z.dtype}",
@@ -123,40 +150,66 @@ class Sampler(ABC):
         if not bool((times.clamp(0, 1) == times).all()):
             raise ValueError(
                 f"got times from {float(times.min()):g} to {float(times.max()):g}; expected times in "
-                "[0, 1]; a schedule says nothing beyond its ends"
+                "[0, 1]; a schedule is not defined beyond its ends"
             )
         self.denoiser.check(self.schedule)
-        walk = Walk(self.denoiser, self.schedule, z, times, context)
-        up = bool((walk.rises > 0).all())
-        if not up and (self.draws or not bool((walk.rises < 0).all())):
+        times = times.to(time_dtype(times.device))
+        with torch.no_grad():
+            rises = self.schedule.log_snr(times.reshape(-1)).reshape(times.shape).diff(dim=0)
+        up = bool((rises < 0).all())
+        if not (up and not self.stochastic) and not bool((rises > 0).all()):
+            either = "" if self.stochastic else ", or rise at every step"
             raise ValueError(
                 f"got times {times[0].flatten()[0]:.4g} .. {times[-1].flatten()[0]:.4g} for {self}; "
-                f"expected times that fall at every step{'' if self.draws else ', or rise at every step'}; "
+                f"expected times that fall at every step{either}; "
                 "sort them and leave none out twice; the way to noise needs a sampler without noise"
             )
-        return self._states(walk, z)
+        return times
 
-    def _states(self, walk: Walk, z: Tensor) -> Iterator[State]:
-        if not len(walk):
-            return
-        times = walk.times.unbind()[1:]
-        if walk.schedule.variance_preserving:
-            for t, (state, answer) in zip(times, self.march(walk, z), strict=True):
-                yield State(t, state, answer)
-            return
-        first, *lengths = walk.lengths()
-        steps = zip(times, lengths, self.march(walk, z / first), strict=True)
-        for t, length, (state, answer) in steps:
-            yield State(t, state * length, answer)
+    def _steps(
+        self, z: Tensor, times: Tensor, context: Tensor | None
+    ) -> Iterator[tuple[Tensor, HasXHat]]:
+        """After each step, the state, and something that has its ``x_hat``."""
+        if len(times) == 1:
+            return iter(())
+        fused = FUSED.get(type(self))
+        steps = None if fused is None else fused(self, z, times, context)
+        if steps is not None:
+            return steps
+        states = self.trajectory(z, spread(times, z), self.denoise_with(context))
+        return ((state.z, state) for state in states)
+
+    def denoise_with(self, context: Tensor | None = None) -> Denoise:
+        """The bound denoiser as a function ``denoise(z, t)`` of a state and its time.
+
+        Args:
+            context: what the denoiser is conditioned on, ``(B, ...)``.
+        """
+        denoiser, schedule = self.denoiser, self.schedule
+
+        def denoise_at(z: Tensor, t: Tensor) -> Denoised:
+            given = context
+            if given is not None and given.is_inference() and not torch.is_inference_mode_enabled():
+                given = (
+                    given.clone()
+                )  # a tensor made in inference mode cannot be saved for gradients
+            with torch.no_grad():
+                point = schedule.at(t.reshape(-1))
+            fields = (field.to(z.device).expand(len(z)) for field in point[:4])
+            return denoise(
+                denoiser, z, point._replace(**dict(zip(_FIELDS, fields, strict=True))), given
+            )
+
+        return denoise_at
 
     def path(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        """The states at ``times[1:]``, one after another, from ``z`` at ``times[0]``."""
-        return (state.z for state in self.states(z, times, context))
+        """The ``z`` of :meth:`states`, one after another; no ``x_hat`` is made that nobody reads."""
+        return (state for state, _ in self._steps(z, self._checked(z, times), context))
 
     def run(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Tensor:
         """The last state of :meth:`path`."""
-        for state in self.states(z, times, context):
-            z = state.z
+        for state in self.path(z, times, context):
+            z = state
         return z
 
     def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
@@ -174,52 +227,79 @@ class Sampler(ABC):
         return f"{type(self).__name__}({self.extra_repr()})"
 
 
+class SingleStep(Sampler):
+    r"""A sampler whose step needs nothing but the state and ``x_hat``: one method, :meth:`update`.
+
+    >>> from genmod.denoisers import GaussianDenoiser
+    >>> from genmod.schedules import Cosine
+    >>> class MyDDIM(SingleStep):
+    ...     def update(self, z_t, x_hat, t, s):
+    ...         (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
+    ...         eps_hat = (z_t - alpha_t * x_hat) / sigma_t
+    ...         return alpha_s * x_hat + sigma_s * eps_hat
+    >>> normal = GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> sampler = MyDDIM(normal, Cosine())
+    >>> sampler.run(torch.ones(1, 2), torch.linspace(1, 0, 101)).shape
+    torch.Size([1, 2])
+    """
+
+    @abstractmethod
+    def update(self, z_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The state at ``s`` from the state at ``t``.
+
+        Args:
+            z_t: the state, ``(B, *event)``, in the schedule's own scale.
+            x_hat: the denoiser's mean of the data there, ``(B, *event)``.
+            t: the time of ``z_t``, shaped to broadcast against it, so that
+                ``alpha, sigma = self.schedule.scales(t)`` can be multiplied with it for any event shape.
+                In float64: the result may be too, and is cast to the type of ``z_t``.
+            s: the time to go to, likewise.
+        """
+
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """One call of the denoiser and one :meth:`update` a step."""
+        for t, s in intervals(times, z):
+            x_hat = denoise(z, t).x_hat
+            moved = self.update(z, x_hat, t, s).to(z.dtype)
+            if moved.shape != z.shape:
+                raise ValueError(
+                    f"got a state of shape {tuple(moved.shape)} from {self}.update; expected the shape of "
+                    f"z_t, {tuple(z.shape)}; use factors that broadcast against z_t, as schedule.scales(t)"
+                )
+            z = moved
+            yield State(s, z, x_hat)
+
+
+Fused: TypeAlias = Callable[
+    [Sampler, Tensor, Tensor, Tensor | None], "Iterator[tuple[Tensor, HasXHat]] | None"
+]
+FUSED: dict[type[Sampler], Fused] = {}
+"""Faster routes by the exact class of a sampler: private, equal to :meth:`Sampler.trajectory`, and ``None``
+where they would not be. Filled by ``genmod.samplers._fused``, which explains them."""
+
+_FIELDS = ("t", "log_snr", "alpha", "sigma")
+
+
+def spread(times: Tensor, z: Tensor) -> Tensor:
+    """Times of a path, shaped so that each of them broadcasts against ``z``.
+
+    One time for all rows is a number without dimensions: factors in float64 then leave a state of float32
+    as it is. A column a row, ``(N + 1, B)``, becomes ``(N + 1, B, 1, ..., 1)``.
+    """
+    if times.ndim == 1 or times.ndim == z.ndim + 1:
+        return times
+    return times.reshape(*times.shape, *[1] * (z.ndim - 1))
+
+
+def intervals(times: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The steps of a path: pairs ``t, s`` of successive times, shaped to broadcast against ``z``."""
+    return pairwise(spread(times, z).unbind())
+
+
 def _bound(sampler: Sampler, part: Bound | None) -> Bound:
     if part is None:
         raise ValueError(
             f"got {sampler} without a denoiser and a schedule; expected a sampler bound to both; hand "
-            "it to model.sample(n, sampler=...), or bind it with .of(denoiser, schedule)"
+            "it to model.sample(n, sampler=...), or bind it with .bind(denoiser, schedule)"
         )
     return part
-
-
-class Rule(NamedTuple):
-    r"""The factors of every step of a :class:`Linear` sampler, each of the grid's shape less one.
-
-    .. math:: z_s = \text{keep}\, z_t + \sum_j \text{data}_j\, \hat x_{-j} + \text{noise}\, \varepsilon
-    """
-
-    keep: Tensor
-    data: Sequence[Tensor]
-    """Of the newest ``x_hat``, of the one before, and so on; zero where there is none yet."""
-    noise: Tensor | None = None
-
-
-class Linear(Sampler):
-    """A step that is linear in the state and in what the denoiser said lately, one evaluation each."""
-
-    @abstractmethod
-    def rule(self, walk: Walk) -> Rule:
-        """The factors of every step."""
-
-    def first(self, walk: Walk, z: Tensor, answer: Answer) -> Tensor | None:
-        """Another first step, for a rule that needs a better start than its own; most do not."""
-        return None
-
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
-        """After each step of a walk, the state and the answer it was made with."""
-        rule = self.rule(walk)
-        keep, noise = walk.each(rule.keep), None if rule.noise is None else walk.each(rule.noise)
-        data = list(zip(*map(walk.each, rule.data), strict=True))
-        memory: deque[Answer] = deque(maxlen=len(rule.data))
-        for i, level in enumerate(walk.levels[:-1]):
-            answer = walk.answer(z, level)
-            memory.appendleft(answer)
-            start = self.first(walk, z, answer) if i == 0 else None
-            if start is None:
-                parts: list[tuple[Scale, Part]] = list(zip(data[i], memory, strict=False))
-                if noise is not None:
-                    parts.append((noise[i], random.normal_like(z)))
-                start = blend(z, keep[i], parts)
-            z = start
-            yield z, answer

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
-from genmod.samplers.base import Linear, Rule
-from genmod.samplers.walk import Walk
+from genmod.samplers.base import SingleStep
 from genmod.schedules import Schedule
 
 
-class DDIM(Linear):
-    r"""A chain with the same marginals for any amount of noise.
+class DDIM(SingleStep):
+    r"""DDIM: steps with the same marginals for any amount of fresh noise.
 
     .. math:: z_s = \alpha_s \hat x + \sqrt{\sigma_s^2 - v}\, \hat\varepsilon + \sqrt v\, \varepsilon,
         \qquad v = \eta^2 \sigma_s^2 \left(1 - \frac{\mathrm{SNR}_t}{\mathrm{SNR}_s}\right)
@@ -39,27 +39,37 @@ class DDIM(Linear):
         super().__init__(denoiser, schedule)
         require(eta >= 0, f"eta={eta}", "eta >= 0", "0 is deterministic, 1 ancestral")
         self.eta = eta
-        self.draws = eta > 0
+        self.stochastic = eta > 0
 
-    def rule(self, walk: Walk) -> Rule:
-        """The factors of every step."""
-        rise = walk.rises
-        fresh = -torch.expm1(-2 * rise)
-        if self.eta > 1:
-            require(
-                bool((self.eta**2 * fresh <= 1).all()),
-                f"eta={self.eta:g} on steps that raise log-SNR by up to {2 * float(rise.max()):.3g}",
-                f"eta <= {float(fresh.max().rsqrt()):.4g} for these steps",
-                "take more steps, or less noise",
-            )
-        # log sqrt(1 - eta^2 fresh); at eta = 1 it is -h, to the last bit.
-        damped = -rise if self.eta == 1 else 0.5 * torch.log1p(-(self.eta**2) * fresh)
-        noise: Tensor | None = None
-        if self.draws:
-            noise = self.eta * walk.sigma[1:] * fresh.sqrt()
-        data = -walk.alpha[1:] * torch.expm1(damped - rise)
-        return Rule(walk.shrinkage * damped.exp(), [data], noise)
+    def update(self, z_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        r"""The formula above, with :math:`\hat\varepsilon = (z_t - \alpha_t \hat x) / \sigma_t`."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
+        h = 0.5 * (self.schedule.log_snr(s) - self.schedule.log_snr(t))
+        kept, std = shares(h, self.eta)
+        factor = kept * sigma_s / sigma_t
+        z_s = factor * z_t + (alpha_s - factor * alpha_t) * x_hat
+        return z_s + sigma_s * std * random.normal_like(z_t) if self.stochastic else z_s
 
     def extra_repr(self) -> str:
         """Its settings."""
         return f"eta={self.eta:g}"
+
+
+def shares(h: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+    r"""Of :math:`\sigma_s`, the shares of old noise, :math:`\sqrt{1 - \eta^2 c}`, and of fresh noise,
+    :math:`\eta \sqrt c`, with :math:`c = 1 - \mathrm{SNR}_t / \mathrm{SNR}_s = 1 - e^{-2h}`.
+
+    Raises:
+        ValueError: ``eta`` is too large for one of the steps.
+    """
+    if eta == 0:
+        return torch.ones_like(h), torch.zeros_like(h)
+    fresh = -torch.expm1(-2 * h)
+    if eta > 1 and not bool((eta**2 * fresh <= 1).all()):
+        raise ValueError(
+            f"got eta={eta:g} on steps that raise log-SNR by up to {2 * float(h.max()):.3g}; expected "
+            f"eta <= {float(fresh.max().rsqrt()):.4g} for these steps; take more steps, or less noise"
+        )
+    # At eta = 1 it is e^-h, to the last bit.
+    kept = torch.exp(-h) if eta == 1 else torch.exp(0.5 * torch.log1p(-(eta**2) * fresh))
+    return kept, eta * fresh.sqrt()

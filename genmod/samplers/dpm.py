@@ -14,19 +14,22 @@ probabilistic models" (2022), algorithms 1 and 2, section 5, appendix A.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
-from genmod.samplers.base import Linear, Rule
-from genmod.samplers.walk import Answer, Walk, blend, phi
+from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
 
 
-class DPMSolver(Linear):
+class DPMSolver(Sampler):
     r"""DPM-Solver++ of order 1 (which is Euler), 2 (2M) or 3 (3M); one evaluation a step.
 
     **As published and corrected.** From Newton's differences :math:`[01] = (\hat x_0 - \hat x_1) / h_0`,
@@ -37,12 +40,18 @@ class DPMSolver(Linear):
     second. Third order also needs a start that is not first order: one midpoint step (2S, one evaluation
     more). ``DPMSolver(order=3)`` does both; ``published=True`` neither.
 
+    **Long steps.** Past differences say little about a step much longer than those before, such as the last
+    one of even times: extrapolated so far, samples come out too large. A step in which log-SNR rises by
+    more than 1, and by more than twice its rise in the step before, is therefore of first order; not with
+    ``published=True``. Short steps always have the full order.
+
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         order: 1, 2 or 3.
         sde: solve the reverse SDE, with fresh noise at every step; order 1 is then the ancestral chain.
-        published: order 3 with the second difference and the start that were published: second order.
-        lower_order_final: end on steps of order 2 and 1, as is customary with fewer than 15 steps.
+        published: as in the paper: the full order in long steps, too, and for order 3 the second difference
+            and the start that make it second order.
+        lower_order_final: end on steps of order 2 and 1, as the authors do with fewer than 15 steps.
 
     Raises:
         ValueError: another order; an SDE of third order.
@@ -68,63 +77,88 @@ class DPMSolver(Linear):
         )
         self.order, self.sde, self.published = order, sde, published
         self.lower_order_final = lower_order_final
-        self.draws = sde
+        self.stochastic = sde
 
     def evaluations(self, steps: int) -> int:
-        """How often a path of so many steps asks the denoiser."""
-        return steps + (self._starts_high and steps > 0)
+        """How many calls of the denoiser a path of ``steps`` steps makes."""
+        return steps + (self.starts_high and steps > 0)
 
     @property
-    def _starts_high(self) -> bool:
+    def starts_high(self) -> bool:
+        """Whether the first step is a midpoint step."""
         return self.order == 3 and not self.published
 
-    def rule(self, walk: Walk) -> Rule:
-        """The factors of every step."""
-        rise = walk.rises
-        orders = orders_of(len(walk), self.order, self.lower_order_final)
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """A step from the newest ``x_hat`` and the differences of the last two or three."""
+        half: deque[Tensor] = deque(maxlen=self.order)
+        x_hats: deque[Tensor] = deque(maxlen=self.order)
+        orders = self.orders(self.schedule, times).tolist()
+        for i, (t, s) in enumerate(intervals(times, z)):
+            x_hats.appendleft(denoise(z, t).x_hat)
+            half.appendleft(0.5 * self.schedule.log_snr(t))
+            if i == 0 and self.starts_high:
+                z = self._midpoint(z, t, s, x_hats[0], denoise)
+            else:
+                h, gaps = (
+                    0.5 * self.schedule.log_snr(s) - half[0],
+                    [a - b for a, b in pairwise(half)],
+                )
+                keep, weights, std = self.coefficients(orders[i], h, gaps)
+                (_, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
+                moved = keep * sigma_s / sigma_t * z
+                for weight, x_hat in zip(weights, x_hats, strict=False):
+                    moved = moved + alpha_s * weight * x_hat
+                if self.sde:
+                    moved = moved + sigma_s * std * random.normal_like(z)
+                z = moved.to(z.dtype)
+            yield State(s, z, x_hats[0])
+
+    def orders(self, schedule: Schedule, times: Tensor) -> Tensor:
+        """The order of each step."""
+        orders = orders_of(len(times) - 1, self.order, self.lower_order_final)
+        return orders if self.published else lowered(orders, schedule, times)
+
+    def coefficients(
+        self, order: int, h: Tensor, gaps: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        r"""A step's factors, in units of :math:`\sigma_s/\sigma_t`, :math:`\alpha_s` and :math:`\sigma_s`.
+
+        Args:
+            order: of this step.
+            h: how much half the log-SNR rises in it.
+            gaps: how much it rose in the steps before, the last first: at least ``order - 1``.
+
+        Returns:
+            Of the state; of each ``x_hat``, the newest first; of fresh noise.
+        """
         if self.sde:
-            fresh = -torch.expm1(-2 * rise)
-            keep, whole = walk.shrinkage * torch.exp(-rise), walk.alpha[1:] * fresh
-            noise: Tensor | None = walk.sigma[1:] * fresh.sqrt()
+            keep, whole = torch.exp(-h), -torch.expm1(-2 * h)
+            std = whole.sqrt()
         else:
-            keep, whole = walk.shrinkage, -walk.alpha[1:] * torch.expm1(-rise)
-            noise = None
-        data = [whole, *(torch.zeros_like(whole) for _ in range(self.order - 1))]
-        for order in range(2, self.order + 1):
-            chosen = orders == order
-            added = self._second(walk, whole) if order == 2 else self._third(walk)
-            for column, change in zip(data, added, strict=False):
-                column[chosen] += change[chosen]
-        return Rule(keep, data, noise)
+            keep, whole, std = torch.ones_like(h), -torch.expm1(-h), torch.zeros_like(h)
+        if order == 1:
+            return keep, [whole], std
+        if order == 2:
+            # 2M: the slope (x_0 - x_1) / h_0, over the first half of the step.
+            slope = 0.5 * whole * h / gaps[0]
+            return keep, [whole + slope, -slope], std
+        first = h.square() * phi(2, -h)
+        second = h.pow(3) * phi(3, -h) * (1 if self.published else 2)
+        # The weight of [012], and from it those of the points: [01] - [12] over the sum of gaps.
+        curve = (first * gaps[0] + second) / (gaps[0] + gaps[1])
+        newest, oldest = (first + curve) / gaps[0], curve / gaps[1]
+        return keep, [whole + newest, -(newest + oldest), oldest], std
 
-    def _second(self, walk: Walk, whole: Tensor) -> Sequence[Tensor]:
-        r"""2M: :math:`(\hat x_0 - \hat x_1) / 2r` beside :math:`\hat x_0`, with :math:`r = h_0 / h`."""
-        slope = 0.5 * whole * walk.rises / (walk.half[:-1] - walk.earlier(1))
-        return slope, -slope
-
-    def _third(self, walk: Walk) -> Sequence[Tensor]:
-        """3M: the two derivatives of the parabola through three points, in each point's weight."""
-        rise, alpha = walk.rises, walk.alpha[1:]
-        last, before = walk.half[:-1] - walk.earlier(1), walk.earlier(1) - walk.earlier(2)
-        first = alpha * rise.square() * phi(2, -rise)
-        second = alpha * rise.pow(3) * phi(3, -rise) * (1 if self.published else 2)
-        # What [012] counts for, and its weights on the points: [01] - [12] over the sum of gaps.
-        curve = (first * last + second) / (last + before)
-        newest, oldest = (first + curve) / last, curve / before
-        return newest, -(newest + oldest), oldest
-
-    def first(self, walk: Walk, z: Tensor, answer: Answer) -> Tensor | None:
-        """For third order, a midpoint step in half log-SNR (2S)."""
-        if not self._starts_high:
-            return None
-        rise, middle = walk.rises[:1], 0.5 * (walk.log_snr[:1] + walk.log_snr[1:2])
-        alpha, sigma = middle.sigmoid().sqrt(), (-middle).sigmoid().sqrt()
-        (trial,) = walk.each(-alpha * torch.expm1(-0.5 * rise))
-        (kept,) = walk.each(sigma / walk.sigma[:1])
-        (whole,) = walk.each(-walk.alpha[1:2] * torch.expm1(-rise))
-        (keep,) = walk.each(walk.shrinkage[:1])
-        (level,) = walk.rows(middle)
-        return blend(z, keep, [(whole, walk.answer(blend(z, kept, [(trial, answer)]), level))])
+    def _midpoint(self, z: Tensor, t: Tensor, s: Tensor, x_hat: Tensor, denoise: Denoise) -> Tensor:
+        """For third order, a first step by the ``x_hat`` of its middle in log-SNR (2S)."""
+        schedule = self.schedule
+        low, high = schedule.log_snr(t), schedule.log_snr(s)
+        m = schedule.time(0.5 * (low + high))
+        (_, sigma_t), (alpha_m, sigma_m), (alpha_s, sigma_s) = map(schedule.scales, (t, m, s))
+        h, half = 0.5 * (high - low), 0.5 * (schedule.log_snr(m) - low)
+        middle = (sigma_m / sigma_t * z - alpha_m * torch.expm1(-half) * x_hat).to(z.dtype)
+        x_hat = denoise(middle, m).x_hat
+        return (sigma_s / sigma_t * z - alpha_s * torch.expm1(-h) * x_hat).to(z.dtype)
 
     def extra_repr(self) -> str:
         """Its settings."""
@@ -145,3 +179,45 @@ def orders_of(steps: int, order: int, lower_order_final: bool) -> Tensor:
     index = torch.arange(steps)
     orders = (index + 1).clamp(max=order)
     return torch.minimum(orders, steps - index) if lower_order_final else orders
+
+
+LONGEST = 2.0
+"""How much longer than the one before it, in log-SNR, a long step of more than first order may be."""
+SHORT = 1.0
+"""A rise of log-SNR up to which a step is short: any order is safe there."""
+
+
+def lowered(orders: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
+    """The orders of a path's steps, 1 where a step is too long for what was evaluated before it.
+
+    Args:
+        orders: of each step, ``(N,)``.
+        schedule: the schedule.
+        times: ``(N + 1,)``, or with more dimensions, whose longest step counts.
+    """
+    with torch.no_grad():
+        log_snr = schedule.log_snr(times.reshape(-1)).reshape(len(times), -1)
+    rises = log_snr.diff(dim=0).abs()
+    long = ((rises[1:] > LONGEST * rises[:-1]) & (rises[1:] > SHORT)).any(1).cpu()
+    # The first step has none before it, and is of first order already.
+    return torch.where(torch.cat([long.new_zeros(1), long]), 1, orders)
+
+
+def phi(order: int, x: Tensor) -> Tensor:
+    r"""The exponential integrators' :math:`\varphi_k`, for ``k`` of at least 1.
+
+    .. math:: \varphi_k(x) = \int_0^1 e^{(1 - u) x} \frac{u^{k-1}}{(k-1)!}\, du, \qquad
+        \varphi_k(x) = \frac{\varphi_{k-1}(x) - 1/(k-1)!}{x}, \quad \varphi_0 = e^x
+
+    >>> phi(1, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    tensor([1.0000, 1.7183], dtype=torch.float64)
+    """
+    powers = x[..., None].expand(*x.shape, 15).cumprod(-1)
+    weights = [1 / math.factorial(term + order) for term in range(1, 16)]
+    series = powers @ powers.new_tensor(weights) + 1 / math.factorial(order)
+    far = torch.where(x.abs() < 0.5, torch.ones_like(x), x)
+    value = torch.expm1(far) / far
+    for lower in range(1, order):
+        value = (value - 1 / math.factorial(lower)) / far
+    # The recursion loses digits near zero: at x = 1e-5 and k = 3, all of them.
+    return torch.where(x.abs() < 0.5, series, value)

@@ -1,10 +1,13 @@
 r"""The probability flow: a deterministic map between noise and data with the same marginals.
 
-In :math:`y = z / \alpha` and :math:`r = \sigma / \alpha` it reads :math:`dy/dr = (y - \hat x) / r`.
-Steps are written without :math:`y` (see :mod:`genmod.samplers.walk`): with :math:`q = r_s / r_t`,
+In :math:`y = z / \alpha` and :math:`r = \sigma / \alpha` it reads :math:`dy/dr = (y - \hat x) / r`, and
+in :math:`\ell = -\log r` it is :math:`d(z/\sigma)/d\ell = (\alpha/\sigma)\, \hat x`. Euler's step, with
+:math:`h = \ell_s - \ell_t`, is exact for a constant :math:`\hat x`:
 
-.. math:: y_s = q\, y_t + (1 - q)\, \hat x \iff
-    z_s = \frac{\sigma_s}{\sigma_t} z_t + \alpha_s (1 - q)\, \hat x
+.. math:: z_s = \frac{\sigma_s}{\sigma_t} z_t + \alpha_s (1 - e^{-h})\, \hat x_t
+
+It divides by no :math:`\alpha`: near pure noise :math:`z / \alpha` may be 1e9, and float32 would lose the
+data in it.
 
 Reference: Song et al., "Score-based generative modeling through SDEs" (2021), eq. 13; in these
 variables Karras, Aittala, Aila, Laine, "Elucidating the design space" (2022), eq. 1, algorithms 1, 2.
@@ -14,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,47 +24,100 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
-from genmod.samplers.base import Linear, Rule, Sampler
-from genmod.samplers.walk import Answer, NoiseLevel, Part, Scale, Walk, blend
+from genmod.samplers.base import Denoise, Sampler, SingleStep, State, intervals, spread
 from genmod.schedules import Schedule
 
 
-class Euler(Linear):
+class Euler(SingleStep):
     """Euler's method: first order, either direction. It is DDIM without noise (eta = 0)."""
 
-    def rule(self, walk: Walk) -> Rule:
-        """The factors of every step."""
-        return Rule(walk.shrinkage, [-walk.alpha[1:] * torch.expm1(-walk.rises)])
+    def update(self, z_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The step above: the noise is rescaled, the data of the same line are kept."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
+        ratio = sigma_s / sigma_t
+        return ratio * z_t + (alpha_s - ratio * alpha_t) * x_hat
 
 
 class Heun(Sampler):
-    """Heun's method: second order, two evaluations a step, either direction."""
+    r"""Heun's method: second order, two evaluations a step, either direction.
+
+    Euler's step, corrected by the ``x_hat`` at its end:
+
+    .. math:: z_s = z_s^\text{Euler} + \alpha_s\, w(h)\, (\hat x_s - \hat x_t), \qquad
+        w(h) = \mathrm{sign}(h) \left(1 - \frac{1 - e^{-|h|}}{|h|}\right)
+
+    which is exact where :math:`\hat x` (on the way to noise, :math:`\hat\varepsilon`) is linear in the
+    log-SNR. The method as published takes :math:`w = (e^h - 1)/2`, the average of two slopes in ``r``. Both
+    are :math:`h/2` in short steps. But the published weight grows with :math:`e^h`, so that in a long step
+    the difference of two answers of a network is multiplied: by 9e8 where a schedule ends in pure noise.
+    This one is never above 1.
+
+    Args:
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
+        published: the published weight. For short steps only.
+
+    Reference: Karras, Aittala, Aila, Laine (2022), algorithm 1 (``published``); Hochbruck, Ostermann,
+    "Exponential integrators" (2010), eq. 2.39, the weight used here.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        *,
+        published: bool = False,
+    ) -> None:
+        super().__init__(denoiser, schedule)
+        self.published = published
 
     def evaluations(self, steps: int) -> int:
-        """How often a path of so many steps asks the denoiser."""
+        """How many calls of the denoiser a path of ``steps`` steps makes."""
         return 2 * steps
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
-        """After each step of a walk, the state and the answer it was made with."""
-        for i, pair in enumerate(_pairs(walk, walk.log_snr[:-1])):
-            z, answer = _corrected(walk, z, pair, walk.levels[i], walk.levels[i + 1])
-            yield z, answer
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """A step of Euler's, and its correction."""
+        for t, s in intervals(times, z):
+            z, x_hat = self._step(z, t, s, denoise)
+            yield State(s, z, x_hat)
+
+    def _step(self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        (_, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
+        h = 0.5 * (self.schedule.log_snr(s) - self.schedule.log_snr(t))
+        here = denoise(z, t).x_hat
+        trial = (sigma_s / sigma_t * z - alpha_s * torch.expm1(-h) * here).to(z.dtype)
+        there = denoise(trial, s).x_hat
+        return (trial + alpha_s * self.weight(h) * (there - here)).to(z.dtype), here
+
+    def weight(self, h: Tensor) -> Tensor:
+        r"""``w(h)``, of the difference of a step's two ``x_hat``, in units of :math:`\alpha_s`."""
+        if self.published:
+            return 0.5 * torch.expm1(h)
+        size = h.abs()
+        # h/2 - h^2/6 + ...: the formula is 1 - 1 at h = 0, and loses half its digits at 1e-8.
+        series = size / 2 - size.square() / 6 + size.pow(3) / 24 - size.pow(4) / 120
+        far = size.clamp(min=1e-3)
+        return h.sign() * torch.where(size < 1e-3, series, 1 + torch.expm1(-far) / far)
+
+    def extra_repr(self) -> str:
+        """Its settings."""
+        return "published=True" if self.published else ""
 
 
-class StochasticHeun(Sampler):
+class StochasticHeun(Heun):
     r"""EDM's sampler: before each step of :class:`Heun`, add some noise and go back by as much.
 
     A step of :math:`N` from a noise level :math:`r = \sigma/\alpha` within bounds first rises to
     :math:`\hat r = (1 + \gamma) r`, with :math:`\gamma = \min(\text{churn} / N, \sqrt 2 - 1)`, by noise
-    of standard deviation :math:`S_\text{noise} \sqrt{\hat r^2 - r^2}`.
+    of standard deviation :math:`S_\text{noise} \sqrt{\hat r^2 - r^2}`. It rises no further than the
+    schedule's noisy end, beyond which a denoiser was not trained: the first step of a path adds no noise.
 
     Args:
         denoiser, schedule: as for every :class:`Sampler`.
         churn: how much, over the whole path; 0 is Heun's method.
         lowest: the noise level :math:`r` below which nothing is added.
         highest: the noise level above which nothing is added.
-        noise: the factor of what is added; a little above 1 makes up for a network that takes away
-            too much.
+        noise: the factor of what is added; a little above 1 makes up for a network that removes too much.
+        published: the published weight of the correction, as for :class:`Heun`.
 
     Reference: Karras et al. (2022), algorithm 2; their S_churn, S_tmin, S_tmax, S_noise.
     """
@@ -76,8 +131,9 @@ class StochasticHeun(Sampler):
         lowest: float = 0.0,
         highest: float = math.inf,
         noise: float = 1.0,
+        published: bool = False,
     ) -> None:
-        super().__init__(denoiser, schedule)
+        super().__init__(denoiser, schedule, published=published)
         require(
             churn >= 0 and noise >= 0 and 0 <= lowest <= highest,
             f"churn={churn}, noise={noise}, lowest={lowest}, highest={highest}",
@@ -85,63 +141,42 @@ class StochasticHeun(Sampler):
             "churn=0 is Heun's method",
         )
         self.churn, self.lowest, self.highest, self.noise = churn, lowest, highest, noise
-        self.draws = churn > 0
+        self.stochastic = churn > 0
 
-    def evaluations(self, steps: int) -> int:
-        """How often a path of so many steps asks the denoiser."""
-        return 2 * steps
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """Noise up to a time before ``t``, then Heun's step from there."""
+        raised = self._raised(times)
+        adds = (raised > times[:-1]).reshape(len(raised), -1).any(1)
+        steps = zip(adds.tolist(), spread(raised, z), intervals(times, z), strict=True)
+        for adds_noise, start, (t, s) in steps:
+            if adds_noise:
+                z = self._noised(z, t, start)
+            z, x_hat = self._step(z, start, s, denoise)
+            yield State(s, z, x_hat)
 
-    def march(self, walk: Walk, z: Tensor) -> Iterator[tuple[Tensor, Part]]:
-        """After each step of a walk, the state and the answer it was made with."""
-        r = torch.exp(-walk.half[:-1])
-        gamma = min(self.churn / max(len(walk), 1), math.sqrt(2) - 1)
-        lift = torch.where((r >= self.lowest) & (r <= self.highest), gamma, 0.0)
-        start = walk.log_snr[:-1] - 2 * torch.log1p(lift)
-        keep = start.sigmoid().sqrt() / walk.alpha[:-1]
-        # The noisier state's alpha times r sqrt((1 + gamma)^2 - 1), without 1 / alpha.
-        added = self.noise * keep * walk.sigma[:-1] * (lift * (2 + lift)).sqrt()
-        levels, pairs = walk.rows(start), _pairs(walk, start)
-        for i, (kept, std) in enumerate(zip(walk.each(keep), walk.each(added), strict=True)):
-            if std != 0.0 if isinstance(std, float) else self.churn > 0:
-                z = blend(z, kept, [(std, random.normal_like(z))])
-            z, answer = _corrected(walk, z, pairs[i], levels[i], walk.levels[i + 1])
-            yield z, answer
+    def _raised(self, times: Tensor) -> Tensor:
+        """The time that each step starts from: noisier than ``t``, or ``t`` where nothing is added."""
+        if not self.stochastic:
+            return times[:-1]
+        gamma = min(self.churn / max(len(times) - 1, 1), math.sqrt(2) - 1)
+        with torch.no_grad():
+            log_snr = self.schedule.log_snr(times[:-1].reshape(-1)).reshape(times[:-1].shape)
+            r = torch.exp(-0.5 * log_snr)
+            inside = (r >= self.lowest) & (r <= self.highest)
+            raised = self.schedule.time((log_snr - 2 * math.log1p(gamma)).reshape(-1))
+        # An inverse of the schedule is right to rounding only: never cleaner than t.
+        raised = torch.maximum(raised.reshape(inside.shape).to(times), times[:-1])
+        return torch.where(inside, raised, times[:-1])
+
+    def _noised(self, z: Tensor, t: Tensor, start: Tensor) -> Tensor:
+        """A draw of ``q(z_start | z_t)``, its noise times ``noise``."""
+        (alpha_t, sigma_t), (alpha, sigma) = map(self.schedule.scales, (t, start))
+        keep = alpha / alpha_t
+        fresh = (sigma.square() - (keep * sigma_t).square()).clamp(min=0).sqrt()
+        return (keep * z + self.noise * fresh * random.normal_like(z)).to(z.dtype)
 
     def extra_repr(self) -> str:
         """Its settings."""
         bounds = f"lowest={self.lowest:g}, highest={self.highest:g}"
-        return f"churn={self.churn:g}, {bounds}, noise={self.noise:g}"
-
-
-class _Pair(NamedTuple):
-    """The factors of a step of Heun's method: of the state; of ``x_hat`` in the trial; of both."""
-
-    keep: Scale
-    trial: Scale
-    here: Scale
-    there: Scale
-
-
-def _pairs(walk: Walk, start: Tensor) -> list[_Pair]:
-    r"""Steps from given log-SNRs to those of ``walk[1:]``.
-
-    The mean of the slopes :math:`(y_t - \hat x_t) / r_t` and :math:`(y_s - \hat x_s) / r_s`, with the
-    trial :math:`y_s = q y_t + (1 - q) \hat x_t`, leaves of the state what Euler's step leaves:
-
-    .. math:: z_s = \frac{\sigma_s}{\sigma_t} z_t
-        + \frac{\alpha_s (1 - q)}{2} \left[(2 - q^{-1})\, \hat x_t + q^{-1} \hat x_s\right]
-    """
-    rise = walk.half[1:] - 0.5 * start
-    keep = walk.sigma[1:] / (-start).sigmoid().sqrt()
-    trial = -walk.alpha[1:] * torch.expm1(-rise)
-    here, there = 0.5 * trial * (2 - rise.exp()), 0.5 * trial * rise.exp()
-    return [_Pair(*row) for row in zip(*map(walk.each, (keep, trial, here, there)), strict=True)]
-
-
-def _corrected(
-    walk: Walk, z: Tensor, pair: _Pair, level: NoiseLevel, below: NoiseLevel
-) -> tuple[Tensor, Answer]:
-    """One step of Heun's method, and the first of its two answers."""
-    here = walk.answer(z, level)
-    there = walk.answer(blend(z, pair.keep, [(pair.trial, here)]), below)
-    return blend(z, pair.keep, [(pair.here, here), (pair.there, there)]), here
+        end = ", published=True" if self.published else ""
+        return f"churn={self.churn:g}, {bounds}, noise={self.noise:g}{end}"

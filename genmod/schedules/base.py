@@ -22,7 +22,8 @@ from torch.func import functional_call
 
 from genmod.checks import require
 from genmod.schedules.consistency import check_schedule, check_slope
-from genmod.schedules.ends import HasBins, clean_end
+from genmod.schedules.ends import clean_end
+from genmod.spec import DataSpec
 
 
 def time_dtype(device: torch.device) -> torch.dtype:
@@ -205,14 +206,14 @@ class Schedule(nn.Module, ABC):
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         return (low + high) / 2
 
-    def resolve(self, spec: HasBins) -> Schedule:
+    def resolve(self, spec: DataSpec) -> Schedule:
         """The schedule for some data: a copy whose free clean end suits them.
 
         A schedule without a free end is returned as it is. A table of betas that ends far beyond what
         the data need warns, because its extra levels cost nats and training time.
 
         Args:
-            spec: the data's description, of which ``bins`` is read.
+            spec: the description of the data; the number of values decides.
 
         Returns:
             A schedule whose ends are fixed: see :func:`~genmod.schedules.clean_end`.

@@ -7,21 +7,11 @@ integers the decoder is the cheaper one as soon as the noise is a few values wid
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
 
 from genmod.checks import require
 
 NOMINAL = 13.3
 """The clean end of an unbound schedule, and for real data: where VDM's learned schedule ends."""
-
-
-@runtime_checkable
-class HasBins(Protocol):
-    """A description of data: how many values an entry takes, ``None`` for real numbers."""
-
-    @property
-    def bins(self) -> int | None:
-        """The number of values."""
 
 
 def clean_end(bins: int | None) -> float:

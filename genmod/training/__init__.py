@@ -1,9 +1,13 @@
-"""Training: a generator of steps, resumable, that keeps the best by a bound on held-out data."""
+"""Training: ``fit``, and the loop of steps that it runs; resumable, with the best by validation kept."""
 
-from genmod.training.loop import NonFiniteLoss as NonFiniteLoss
-from genmod.training.loop import Step as Step
+from genmod.training.config import Leg as Leg
+from genmod.training.config import TrainingConfig as TrainingConfig
+from genmod.training.history import History as History
+from genmod.training.loop import TrainingLoop as TrainingLoop
 from genmod.training.loop import fit as fit
-from genmod.training.loop import train as train
+from genmod.training.loop import training_loop as training_loop
+from genmod.training.run import NonFiniteLoss as NonFiniteLoss
+from genmod.training.run import Step as Step
 from genmod.training.scale import fit_scale as fit_scale
 from genmod.training.validation import Validation as Validation
 from genmod.training.weights import load_weights as load_weights

@@ -1,10 +1,14 @@
-"""Batches as a function of (seed, step): nothing to store, nothing to wind forward on resuming."""
+"""Batches: of data in memory, as a function of (seed, step), or of any loader, as they come."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,27 +16,44 @@ from genmod import random
 from genmod.checks import require
 from genmod.data import BernoulliPixels
 from genmod.nn import drop_context
+from genmod.objectives import Batch
 from genmod.random import mix
 
 _FLIPS = 0xC01
-"""Part of the key of the coins' noise: the model's, of the same seed and step, must not resemble it."""
+"""Part of the key of binarization's noise: the model's, of the same seed and step, must differ."""
 
 _DROPS = 0xD07
-"""Part of the key of the rows that are told nothing."""
+"""Part of the key of the rows whose context is dropped."""
+
+
+class Batches(ABC):
+    """What :func:`~genmod.training.fit` trains on: the batch of each step.
+
+    Args:
+        checked: whether all values have been checked, so that a step need not read them again.
+    """
+
+    checked = False
+
+    @abstractmethod
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0, on the training device."""
 
 
 @dataclass(frozen=True, eq=False)
-class Batches:
-    """A data set in memory, cut into batches by a permutation of its own in each epoch.
+class MemoryBatches(Batches):
+    """Data in memory, cut into batches by a new permutation in each epoch.
+
+    A batch is a function of the seed and the step, so that a resumed run sees the batches that it would
+    have seen.
 
     Args:
-        x: data, ``(N, *event)``, on the training device; or coins, which are flipped anew whenever a
-            row is visited, by noise that depends on the seed, the step and the place in the batch alone.
-        context: what the model is told beside each sample, ``(N, ...)``.
-        size: rows in a batch; the rest of an epoch that fills none is left out of that epoch.
+        x: data, ``(N, *event)``; or gray pixels, binarized anew whenever a row is visited.
+        context: what the model is conditioned on, ``(N, ...)``.
+        size: rows in a batch. The rest of an epoch that fills none is left out of that epoch.
         seed: the run's seed.
-        dropout: the share of rows that are told nothing instead of their context, by noise that depends
-            on the seed, the step and the place in the batch alone.
+        dropout: the share of rows whose context is dropped, for classifier-free guidance.
+        device: where batches are used. The data stay where they are.
     """
 
     x: Tensor | BernoulliPixels
@@ -40,6 +61,9 @@ class Batches:
     size: int
     seed: int
     dropout: float = 0.0
+    device: torch.device | None = None
+
+    checked = True
 
     def __post_init__(self) -> None:
         require(len(self.x) >= 1, "no data", "at least one sample", "check the split")
@@ -61,25 +85,124 @@ class Batches:
         """How many batches an epoch has."""
         return len(self.x) // self.size
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """The batch of a step, and its context."""
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step."""
         epoch, place = divmod(step, self.per_epoch)
         order = _order(mix(self.seed, epoch), len(self.x), self.x.device)
-        rows = order[place * self.size : (place + 1) * self.size]
-        return self._draw(rows, step), self._told(rows, step)
+        index = order[place * self.size : (place + 1) * self.size]
+        return Batch(
+            self._place(self._rows(index, step)),
+            self._place(self._context(index, step)),
+            index=index,
+            rows=len(self.x),
+        )
 
-    def _told(self, rows: Tensor, step: int) -> Tensor | None:
-        told = None if self.context is None else self.context[rows]
-        if told is None or not self.dropout:
-            return told
+    def _context(self, index: Tensor, step: int) -> Tensor | None:
+        if self.context is None:
+            return None
+        context = self.context[index.to(self.context.device)]
+        if not self.dropout:
+            return context
         with random.keyed(mix(self.seed, _DROPS), step):
-            return drop_context(told, self.dropout)
+            return drop_context(context, self.dropout)
 
-    def _draw(self, rows: Tensor, step: int) -> Tensor:
-        if isinstance(self.x, Tensor):
-            return self.x[rows]
-        with random.keyed(mix(self.seed, _FLIPS), step):
-            return self.x.sample(rows)
+    def _rows(self, index: Tensor, step: int) -> Tensor:
+        if not isinstance(self.x, Tensor):
+            with random.keyed(mix(self.seed, _FLIPS), step):
+                return self.x.sample(index)
+        x = self.x[index]
+        # Data may lie in memory in one byte, whose arithmetic wraps.
+        return x if x.is_floating_point() else x.long()
+
+    def _place(self, rows: Any) -> Any:
+        return rows if rows is None or self.device is None else rows.to(self.device)
+
+
+@dataclass(eq=False)
+class LoaderBatches(Batches):
+    """The batches of a loader, or of any iterable, as they come; begun anew when it ends.
+
+    Rows are numbered as they come, from 0 in each pass. A resumed run skips the batches that were
+    used. It is then the same run, bit for bit, only if the loader gives the same batches again.
+
+    Args:
+        loader: yields ``x``, ``(x,)`` or ``(x, context)``: tensors or arrays.
+        device: where they are used.
+    """
+
+    loader: Iterable[Any]
+    device: torch.device
+    _steps: int = 0
+    _passed: int = 0
+    _rows: int | None = None
+    _stream: Iterator[Any] = field(default_factory=lambda: iter(()))
+
+    def __call__(self, step: int) -> Batch:
+        """The next batch; earlier ones are skipped."""
+        if step < self._steps:
+            self._steps, self._passed, self._stream = 0, 0, iter(self.loader)
+        while True:
+            index, (x, context) = self._next()
+            if self._steps > step:
+                return Batch(x, context, index=index, rows=self._rows)
+
+    def _next(self) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+        try:
+            item = next(self._stream)
+        except StopIteration:
+            item = self._anew()
+        x, context = _pair(item)
+        index = torch.arange(self._passed, self._passed + len(x))
+        self._passed += len(x)
+        self._steps += 1
+        told = None if context is None else context.to(self.device)
+        return index, (x.to(self.device), told)
+
+    def _anew(self) -> Any:
+        """The first batch of another pass."""
+        if self._steps:
+            self._rows = self._passed
+        self._passed, self._stream = 0, iter(self.loader)
+        try:
+            return next(self._stream)
+        except StopIteration:
+            raise ValueError(
+                f"got a {type(self.loader).__name__} that gave {self._steps} batches and no more; "
+                "expected one that can be iterated again, or has as many batches as there are steps; "
+                "pass a DataLoader or a list of batches, not a generator"
+            ) from None
+
+
+def as_rows(values: object, name: str = "x") -> Tensor:
+    """A tensor of rows, from a tensor, an array or a list of numbers.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(values, Tensor):
+        return values
+    found = np.asarray(values)
+    require(
+        found.dtype.kind in "fiub" and found.ndim >= 1,
+        f"{name} of type {type(values).__name__}",
+        "numbers: a tensor, an array, or a list of equally long rows",
+        "convert it first, or use genmod.data",
+    )
+    # A copy: arrays may be read-only, or have negative strides.
+    return torch.as_tensor(found.copy())
+
+
+def _pair(item: Any) -> tuple[Tensor, Tensor | None]:
+    parts = item if isinstance(item, tuple | list) else (item,)
+    require(
+        1 <= len(parts) <= 2,
+        f"a loader's batch of {len(parts)} parts",
+        "x, (x,) or (x, context)",
+        "let the loader leave the others out",
+    )
+    x = as_rows(parts[0])
+    x = x if x.is_floating_point() else x.long()
+    return x, as_rows(parts[1], "context") if len(parts) == 2 else None
 
 
 @lru_cache(maxsize=2)

@@ -1,93 +1,139 @@
-"""Checkpoints: one safetensors file, written beside its place and then moved there in one move.
+"""Checkpoints: one safetensors file, written whole or not at all. Nothing is unpickled.
 
-Nothing is unpickled. A checkpoint holds the weights, their average, the best so far, and the
-optimizer's tensors; batches, noise and dropout are functions of (seed, step), so resuming continues
-bit for bit what would have happened.
+A checkpoint holds the identity of the run, the weights, their average, the best so far, the state of
+the objective and of the optimizer. Batches, noise and dropout are functions of (seed, step), so a
+resumed run continues bit for bit.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from genmod.checks import require
 from genmod.elbo import Measure
+from genmod.files import read_tensors, save_tensors
+from genmod.training.config import Leg
+from genmod.training.history import History
+from genmod.training.identity import Identity, changes
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
 from genmod.training.weights import load_weights, weights
 
-_FORMAT = "genmod-training-1"
+_FORMAT = "genmod-training-2"
+_ADVICE = "pass another path, or move the file away to begin anew"
 
 
-def save_checkpoint(state: TrainingState, path: Path) -> None:
-    """Write a checkpoint; a crash while writing leaves the one before.
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds.
 
     Args:
-        state: what to save.
-        path: where; its folder is made.
+        identity: of its run.
+        stage: the number of the stage that the run was in.
+        earlier: the history of each stage before.
+        metadata, tensors: of the stage itself, see :func:`load_checkpoint`.
     """
+
+    identity: Identity
+    stage: int
+    earlier: list[History]
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Read a file.
+
+        Raises:
+            ValueError: it is no checkpoint of this package.
+        """
+        tensors, metadata = read_tensors(path, _ADVICE)
+        require(
+            metadata.get("format") == _FORMAT,
+            f"{path.name} of format {metadata.get('format')}",
+            _FORMAT,
+            _ADVICE,
+        )
+        earlier = [_history(row) for row in json.loads(metadata["earlier"])]
+        identity, stage = json.loads(metadata["identity"]), int(metadata["stage"])
+        return cls(identity, stage, earlier, metadata, tensors)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the model."""
+        return _under("model", self.tensors)
+
+    def check(self, identity: Identity) -> None:
+        """Require the run that continues to be the run that was saved.
+
+        Raises:
+            ValueError: names what changed.
+        """
+        # Through JSON, as the file was: tuples are lists there.
+        changed = changes(self.identity, json.loads(json.dumps(identity)))
+        more = f", and {len(changed) - 6} more" if len(changed) > 6 else ""
+        require(
+            not changed,
+            f"a checkpoint made with other settings: {', '.join(changed[:6])}{more}",
+            "the settings and data that it was made with",
+            "use them, or move the file away to begin anew",
+        )
+
+
+def save_checkpoint(
+    state: TrainingState,
+    path: Path,
+    identity: Identity,
+    stage: int = 0,
+    earlier: Sequence[History] = (),
+) -> None:
+    """Write a checkpoint; a crash while writing leaves the one before."""
     tensors = _prefixed("model", weights(state.model))
-    tensors |= _prefixed("average", weights(state.averaged))
+    tensors |= _prefixed("average", state.average.tensors())
     tensors |= _prefixed("objective", weights(state.objective))
     if state.best is not None:
         tensors |= _prefixed("best", state.best)
     for index, parameter in enumerate(state.learned):
         moments = state.optimizer.state.get(parameter, {})
         tensors |= _prefixed(f"optimizer.{index}", moments)
-    validations = [asdict(v) | {"measure": v.measure.value} for v in state.validations]
+    tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
     metadata = {
         "format": _FORMAT,
+        "identity": json.dumps(identity, sort_keys=True),
+        "stage": str(stage),
+        "earlier": json.dumps([_row(history) for history in earlier]),
         "step": str(state.step),
-        "recipe": json.dumps(asdict(state.recipe), sort_keys=True),
+        "legs": json.dumps([[leg.first, leg.last] for leg in state.legs]),
+        "peaks": json.dumps(state.peaks),
         "learned": json.dumps(_learned(state)),
-        "validations": json.dumps(validations),
+        "validations": json.dumps([_plain(v) for v in state.validations]),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".writing")
-    save_file({name: t.contiguous() for name, t in tensors.items()}, beside, metadata)
-    os.replace(beside, path)
+    save_tensors(path, tensors, metadata)
 
 
-def load_checkpoint(state: TrainingState, path: Path) -> None:
-    """Continue from a checkpoint.
+def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
+    """Continue from a checkpoint, with another leg if the run was to make fewer steps.
 
     Raises:
-        ValueError: the file is no checkpoint of this package, was made with other settings, or
-            belongs to a model of other shapes.
+        ValueError: a run that learned other parameters, or was to make more steps.
     """
-    metadata, tensors = _read(path)
-    require(
-        metadata.get("format") == _FORMAT,
-        f"{path.name} of format {metadata.get('format')}",
-        _FORMAT,
-        "pass another path, or move the file away",
-    )
-    saved, wanted = json.loads(metadata["recipe"]), asdict(state.recipe)
-    changed = sorted(name for name in wanted if saved.get(name) != wanted[name])
-    require(
-        not changed,
-        f"a checkpoint made with other settings: {', '.join(changed)}",
-        "the settings it was made with",
-        "use them, or move the file away to begin anew",
-    )
-    # The average is a copy of the model: it refuses what the model would, before that is touched.
-    load_weights(state.averaged, _under("average", tensors))
+    metadata, tensors = saved.metadata, saved.tensors
     require(
         json.loads(metadata["learned"]) == _learned(state),
         "a checkpoint of a run that learned other parameters, or with another optimizer",
         "the same parts frozen, and the same optimizer",
         "set them as they were, or move the file away to begin anew",
     )
+    step, legs = int(metadata["step"]), [Leg(*each) for each in json.loads(metadata["legs"])]
+    state.legs = _continued(legs, step, state.config.steps)
     load_weights(state.model, _under("model", tensors))
     load_weights(state.objective, _under("objective", tensors))
+    state.average.load(_under("average", tensors))
     state.best = _under("best", tensors) or None
     moments = {
         index: _laid_out(_under(f"optimizer.{index}", tensors), parameter)
@@ -95,24 +141,24 @@ def load_checkpoint(state: TrainingState, path: Path) -> None:
     }
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.step = int(metadata["step"])
-    state.validations = [
-        Validation(**{**row, "measure": Measure(row["measure"])})
-        for row in json.loads(metadata["validations"])
-    ]
+    state.step, state.peaks = step, json.loads(metadata["peaks"])
+    state.losses = tensors["losses"].tolist()
+    state.validations = [_validation(row) for row in json.loads(metadata["validations"])]
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a file says of itself, and its tensors."""
-    try:
-        with safe_open(path, "pt") as file:
-            names = file.keys()
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(
-            f"got {path.name}, which is no safetensors file ({error}); expected a checkpoint that fit "
-            "wrote; pass another path, or move the file away to begin anew"
-        ) from error
+def _continued(legs: list[Leg], step: int, steps: int) -> list[Leg]:
+    """The legs of a run that was saved at a step and is to make ``steps`` in all."""
+    last = legs[-1].last
+    require(
+        steps >= last,
+        f"steps={steps} for a checkpoint of a run of {last} steps",
+        f"at least {last}",
+        f"pass steps={last} to continue it as it was, more to extend it, or move the file away",
+    )
+    if steps == last:
+        return legs
+    done = [Leg(leg.first, min(leg.last, step)) for leg in legs if leg.first < step]
+    return [*done, Leg(step, steps)]
 
 
 def _laid_out(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
@@ -142,3 +188,26 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+def _plain(validation: Validation) -> dict[str, object]:
+    return asdict(validation) | {"measure": validation.measure.value}
+
+
+def _validation(row: dict[str, object]) -> Validation:
+    return Validation(**{**row, "measure": Measure(row["measure"])})
+
+
+def _row(history: History) -> dict[str, object]:
+    return {
+        "name": history.name,
+        "legs": [[leg.first, leg.last] for leg in history.legs],
+        "losses": list(history.losses),
+        "validations": [_plain(v) for v in history.validations],
+    }
+
+
+def _history(row: dict[str, list[object]]) -> History:
+    legs = tuple(Leg(*each) for each in row["legs"])
+    validations = tuple(_validation(each) for each in row["validations"])
+    return History(str(row["name"]), legs, tuple(row["losses"]), validations)

@@ -1,46 +1,46 @@
-"""How far a run is, with the loss and the true bound side by side: in a bar, or told to a caller."""
+"""The progress of a run: a bar with the loss beside the true bound, or a line for the caller."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from genmod.elbo import ELBO, Measure
 from genmod.training.validation import Validation
 
 INTERVAL = 0.25
-"""Seconds between two looks at the loss: a look makes a GPU wait."""
+"""Seconds between two updates: reading the bound makes a GPU wait."""
+WIDE = 110
+"""Columns from which on the best validation is shown, too."""
 
-Told: TypeAlias = Callable[[int, str], None]
-"""What is told of a run: how many steps were made, and a line with the loss, the bound, the best."""
+OnProgress: TypeAlias = Callable[[int, str], None]
+"""Called with the number of steps made, and a line with the loss, the bound and the best validation."""
 
 
 def columns() -> list[ProgressColumn]:
-    """What a row of a progress display shows; its task needs a field ``said``."""
+    """The columns of a progress display that fits 80; its task needs a field ``said``."""
     return [
         TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
+        BarColumn(bar_width=8),
         TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(),
     ]
 
 
 class Bar:
-    """The bar of one run; a context manager.
+    """The progress bar of one run.
 
     Args:
         total: how many steps.
-        dims: how many numbers one sample holds.
-        title: what is being trained.
-        shown: whether anything is printed; or a function that is told instead, for a caller who
+        dims: the number of entries of one sample.
+        title: what is trained.
+        shown: whether anything is printed; or a function that is called instead, for a caller who
             shows several runs in one display.
         console: where; rich's own by default.
     """
@@ -50,7 +50,7 @@ class Bar:
         total: int,
         dims: int,
         title: str,
-        shown: bool | Told,
+        shown: bool | OnProgress,
         console: Console | None = None,
     ) -> None:
         self.total, self.dims = total, dims
@@ -58,46 +58,61 @@ class Bar:
         self.best: Validation | None = None
         self.progress = Progress(*columns(), console=console, disable=shown is not True)
         self.task = self.progress.add_task(title, total=total, said="")
-        self.told: Told | None = shown if not isinstance(shown, bool) else None
+        self.on_progress: OnProgress | None = shown if not isinstance(shown, bool) else None
         if shown is True:
-            self.told = self._show
+            self.on_progress = self._show
 
-    def __enter__(self) -> Bar:
+    def start(self) -> None:
+        """Show it."""
         self.progress.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Leave the last line as it is."""
         self.progress.stop()
 
+    def note(self, step: int, line: str) -> None:
+        """A line that stays."""
+        if self.on_progress is None:
+            return
+        if self.progress.disable:
+            self.on_progress(step, line)
+        else:
+            self.progress.console.print(line)
+
     def show(
-        self, step: int, loss: Tensor, elbo: ELBO, validation: Validation | None = None
+        self, step: int, loss: float, elbo: ELBO, validation: Validation | None = None
     ) -> None:
-        """Say where training is; reads the loss a few times a second only."""
+        """Show a step; reads the bound a few times a second only."""
         if validation is not None and (self.best is None or validation.nats >= self.best.nats):
             self.best = validation
         now = time.monotonic()
         news = now - self.looked >= INTERVAL or validation is not None or step == self.total
-        if self.told is None or not news:
+        if self.on_progress is None or not news:
             return
         self.looked = now
-        bound = _said(float(elbo.value.mean()), self.dims, elbo.measure)
-        name = "log p(x|z)" if elbo.measure is Measure.NONE else "bound"
-        said = f"loss {float(loss):.4g} · {name} {bound}"
-        if self.best is not None:
-            said += f" · best {self.best}"
-        self.told(step, said)
+        self.on_progress(step, self._line(loss, float(elbo.value.mean()), elbo.measure))
 
-    def _show(self, step: int, said: str) -> None:
-        self.progress.update(self.task, completed=step, said=said)
+    def _line(self, loss: float, nats: float, measure: Measure) -> str:
+        """Loss and bound in one unit: bits per dimension for a mass, else nats."""
+        bits = measure is Measure.MASS
+        scale, unit = (1 / (self.dims * math.log(2)), "bits/dim") if bits else (1.0, "nats")
+        bound = -nats * scale if bits else nats
+        name = "log p(x|z)" if measure is Measure.NONE else "bound"
+        line = f"loss {_short(loss * scale)}, {name} {_short(bound)} {unit}"
+        wide = self.progress.disable or self.progress.console.width >= WIDE
+        return f"{line}, best {self.best}" if self.best is not None and wide else line
+
+    def _show(self, step: int, line: str) -> None:
+        self.progress.update(self.task, completed=step, said=line)
 
 
-def _said(nats: float, dims: int, measure: Measure) -> str:
-    """Short, so that a bar fits a terminal: bits for a mass, else nats."""
-    if measure is Measure.MASS:
-        return f"{-nats / (dims * math.log(2)):.3f} bits/dim"
-    return f"{nats:.2f} nats"
+def _short(value: float) -> str:
+    """Five digits, so that a line fits a terminal.
+
+    >>> _short(2.34567), _short(-1234.56), _short(123456.7)
+    ('2.346', '-1234.6', '1.235e+05')
+    """
+    size = abs(value)
+    if size >= 1e5 or not math.isfinite(value):
+        return f"{value:.4g}"
+    return f"{value:.3f}" if size < 100 else f"{value:.1f}"

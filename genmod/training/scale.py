@@ -13,7 +13,7 @@ from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
-from genmod.evaluation.scoring import evaluating
+from genmod.nn import evaluation_mode
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
 from genmod.spec import Bins
@@ -56,7 +56,7 @@ def fit_scale(
     device = model.device
     x = x.to(device)
     context = None if context is None else context.to(device)
-    with evaluating(model):
+    with evaluation_mode(model):
         start = decoder.schedule.at(torch.zeros(len(x), dtype=time_dtype(device), device=device))
         posterior = model.encoder(x, context)
         assert isinstance(posterior, NoisingPosterior)
@@ -66,7 +66,7 @@ def fit_scale(
         tried = torch.linspace(math.log(bins.width / FINEST), 0, SCALES).tolist()
         likely = []
         for log_scale in tried:
-            scale.log_scale.fill_(log_scale)
+            scale.set(math.exp(log_scale))
             likely.append(float(decoder.decoder(x_hat, context).log_prob(x).mean()))
         require(
             all(map(math.isfinite, likely)),
@@ -75,7 +75,7 @@ def fit_scale(
             "look at what the denoiser says of z_0: its training may have diverged",
         )
         best = tried[max(range(SCALES), key=likely.__getitem__)]
-        scale.log_scale.fill_(best)
+        scale.set(math.exp(best))
     return math.exp(best)
 
 

@@ -1,7 +1,7 @@
-"""The number that says which weights are best: a bound on held-out data, low in variance.
+"""Validation: a bound on held-out data, by which the best weights are chosen.
 
-Every measurement uses the same noise (keyed by one seed) and stratified levels, so that two
-checkpoints differ by what they learned and not by what they drew.
+Every validation uses the same noise (keyed by one seed) and stratified timesteps, so that the difference
+of two is due to what was learned, not to what was drawn.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genmod.elbo import Measure
-from genmod.evaluation.report import Estimate
-from genmod.evaluation.scoring import score
+from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
-from genmod.shapes import size
+from genmod.prior import AutoTimesteps
+from genmod.training.config import VALIDATION_TIMESTEPS
 
 SEED = 0x5EED
 """The noise that every validation shares."""
@@ -32,9 +32,8 @@ class Validation:
         dims: how many numbers one sample holds.
         measure: what it bounds.
         error: the standard error of ``nats``, that of other samples and other noise. Two validations of
-            one run share both: what tells them apart is often far smaller (see
-            :func:`genmod.evaluation.paired`). NaN where it is not known: of one sample, or in a
-            checkpoint from before it was kept.
+            one run share both, so the error of their difference is often far smaller (see
+            :func:`genmod.evaluation.paired`). NaN for one sample.
 
     >>> print(Validation(100, -16.0, 4, Measure.MASS, error=0.5))
     5.771 ± 0.180 bits/dim
@@ -63,9 +62,22 @@ class Validation:
 
 
 def validate(
-    model: LatentModel, x: Tensor, context: Tensor | None, step: int, draws: int
+    model: LatentModel,
+    x: Tensor,
+    context: Tensor | None,
+    step: int,
+    timesteps: int | None = None,
 ) -> Validation:
-    """The mean bound on held-out data and its standard error over rows, with shared noise."""
-    scores = score(model, x, context, draws=draws, seed=SEED)
+    """The mean bound on held-out data and its standard error over rows, with shared noise.
+
+    Args:
+        model: any model.
+        x: the held-out rows.
+        context: their context.
+        step: how many steps of training the model has had.
+        timesteps: how many levels of a diffusion each row visits; 8 by default.
+    """
+    default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
+    scores = score(model, x, context, timesteps=timesteps or default, seed=SEED)
     mean = Estimate.of(scores.value)
-    return Validation(step, mean.mean, size(model.decoder.shape), scores.measure, mean.error)
+    return Validation(step, mean.mean, model.spec.size, scores.measure, mean.error)

@@ -64,8 +64,8 @@ def deadly(inputs: BuildInputs) -> VAE:
 PLAN = Plan(40, batch_size=16, warm=10, validations=4)
 TINY = (
     Candidate("autoencoder", autoencoder, PLAN),
-    Candidate("VAE", vae, PLAN, importance=3, cost=2),
-    Candidate("latent diffusion", latent_diffusion, PLAN, after=("VAE",), draws=4),
+    Candidate("VAE", vae, PLAN, importance_samples=4, cost=2),
+    Candidate("latent diffusion", latent_diffusion, PLAN, after=("VAE",), timesteps=4),
 )
 IMPOSSIBLE = Candidate("impossible", impossible, PLAN, cost=0.2)
 DEADLY = Candidate("deadly", deadly, PLAN, cost=0.1)

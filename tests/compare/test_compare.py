@@ -22,7 +22,10 @@ from tests.compare.cases import PLAN, TINY, few
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path, list[Report]]:
     folder = tmp_path_factory.mktemp("compare")
     reported: list[Report] = []
-    suite = [replace(candidate, importance=min(candidate.importance, 2)) for candidate in DIGITS]
+    suite = [
+        replace(candidate, importance_samples=min(candidate.importance_samples, 2))
+        for candidate in DIGITS
+    ]
     made = compare(
         folder, few(), suite=suite, effort=0.001, progress=False, on_report=reported.append
     )
@@ -117,7 +120,7 @@ def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Pat
     assert content["settings"]["binarized"] is True
     totals(content)
     for written in content["models"]:
-        assert written["irreducible"] == data.entropy_floor
+        assert written["entropy_floor"] == data.entropy_floor
         if written["structural"] is not None:
             assert written["structural"]["mean"] > 0
     page = (tmp_path / "report.md").read_text()

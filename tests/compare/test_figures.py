@@ -73,7 +73,7 @@ def test_any_part_of_a_family_has_the_figures_it_allows(name: str) -> None:
     data, whole = few(), family()
     models = {member: whole[member] for member in chosen}
     draws = {member: 2 if "diffusion" in member else None for member in chosen}
-    reports = {m: evaluate(models[m], data, name=m, draws=draws[m]) for m in chosen}
+    reports = {m: evaluate(models[m], data, name=m, timesteps=draws[m]) for m in chosen}
     seen = FigureData(models, reports, data, steps=4, levels=6)
     made = {title for title, (_, make) in FIGURES.items() if make(seen) is not None}
     assert made == expected
@@ -282,7 +282,7 @@ def test_emptiness_is_one_between_neighbors_and_more_in_a_gap() -> None:
     cloud = torch.cat([torch.arange(20.0), torch.arange(30.0, 50.0)])[:, None]
     z = torch.tensor([[3.0], [4.0 + 0.25], [24.5], [49.0 + 6]])
     found = latent.emptiness(z, cloud)
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 5.5, 6.0]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 5.5, 6.0]).to(found))
 
 
 class Plane(LatentModel):

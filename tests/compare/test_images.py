@@ -38,7 +38,8 @@ def test_the_suite_for_images_is_compared_from_end_to_end(tmp_path: Path, kind: 
     data = strokes() if kind == "gray" else binarized(strokes())
     assert suite_for(data) is IMAGES
     candidates = [
-        replace(candidate, importance=min(candidate.importance, 2)) for candidate in IMAGES
+        replace(candidate, importance_samples=min(candidate.importance_samples, 2))
+        for candidate in IMAGES
     ]
     made = compare(tmp_path, data, suite=candidates, effort=5e-4, progress=False)
     assert [report.name for report in made.reports[2:]] == [candidate.name for candidate in IMAGES]
@@ -50,7 +51,7 @@ def test_the_suite_for_images_is_compared_from_end_to_end(tmp_path: Path, kind: 
     totals(content)
     page = (tmp_path / "report.md").read_text()
     assert all(f"## {title}" in page for title in FIGURES)
-    floors = {written["irreducible"] for written in content["models"]}
+    floors = {written["entropy_floor"] for written in content["models"]}
     assert floors == {data.entropy_floor}
     assert ("| entropy, nats |" in page) == (kind == "bits")
     if kind == "bits":

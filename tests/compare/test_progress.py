@@ -154,7 +154,7 @@ def test_a_candidate_reports_its_steps_and_its_bound(tmp_path: Path) -> None:
     steps = [event for event in events if isinstance(event, Progressed)]
     assert steps[-1].step == PLAN.steps
     assert all("bits/dim" in event.text for event in steps)
-    bad = replace(TINY[1], importance=-1)
+    bad = replace(TINY[1], importance_samples=-1)
     events.clear()
     run(job(tmp_path / "bad", [bad]), "VAE", few(), events.append)
     assert isinstance(events[-1], Failed)

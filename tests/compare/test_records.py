@@ -16,6 +16,7 @@ from genmod.compare.progress import Began, Event, Progressed
 from genmod.compare.records import read_record
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
+from genmod.prior import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
 from genmod.training import progress
@@ -84,8 +85,16 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
     for one, other in zip(second.reports, third.reports, strict=True):
         assert one.to_dict() == other.to_dict()
     for name, model in third.models.items():
-        importance, draws = {m.name: (m.importance, m.draws) for m in TINY}[name]
-        again = evaluate(model, data, name=name, importance=importance, draws=draws)
+        candidate = next(each for each in TINY if each.name == name)
+        again = evaluate(
+            model,
+            data,
+            name=name,
+            importance_samples=candidate.importance_samples,
+            timesteps=AutoTimesteps.EVALUATION
+            if candidate.timesteps is None
+            else candidate.timesteps,
+        )
         report = next(report for report in third.reports if report.name == name)
         assert numbers(again) == numbers(report)
     assert third.models["latent diffusion"].encoder is third.models["VAE"].encoder
@@ -141,14 +150,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("candidate", TINY, ids=lambda candidate: candidate.slug)
 def test_a_report_comes_back_from_its_files(candidate: Candidate) -> None:
     """Every field, so that a new one is not forgotten; with and without what is optional."""
-    data = binarized(few()) if candidate.importance else few()
+    data = binarized(few()) if candidate.importance_samples else few()
     work = job(Path())
     trained = {"VAE": build(work, TINY[1], data, {})}
     report = evaluate(
         build(work, candidate, data, trained),
         data,
-        importance=candidate.importance,
-        replicates=2 if candidate.importance else 1,
+        importance_samples=candidate.importance_samples,
+        replicates=2 if candidate.importance_samples else 1,
         seconds=1.5,
     )
     assert report.scores is not None

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod import diffusion, encoders
+from genmod import diffusion, distributions, encoders
 from genmod.diffusion import NoisingPosterior
 from genmod.encoders import Encoder, TopDownPosterior
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
+from genmod.spec import DataSpec
 from tests.contracts.common import (
     DEVICES,
     DTYPES,
@@ -27,23 +28,23 @@ from tests.contracts.common import (
 EVENT = (2, 3)
 
 
-def top_down(bins: int | None) -> encoders.TopDownEncoder:
+def top_down(spec: DataSpec) -> encoders.TopDownEncoder:
     """Two levels of two dimensions, under states of five numbers."""
     stages = [MLP(EVENT, 4, width=8), MLP(4, 4, width=8)]
     return encoders.TopDownEncoder(
-        stages, [encoders.TopDownHead(MLP(9, 4, width=8), (2,)) for _ in range(2)], bins
+        stages, [encoders.TopDownHead(MLP(9, 4, width=8), (2,)) for _ in range(2)], spec
     )
 
 
-ENCODERS: dict[str, tuple[Callable[[int | None], Encoder], tuple[int, ...]]] = {
-    "Dirac": (lambda bins: encoders.DiracEncoder(MLP(EVENT, 5, width=8), (5,), bins), (5,)),
-    "Gaussian": (lambda bins: encoders.GaussianEncoder(MLP(EVENT, 10, width=8), (5,), bins), (5,)),
+ENCODERS: dict[str, tuple[Callable[[DataSpec], Encoder], tuple[int, ...]]] = {
+    "Dirac": (lambda spec: encoders.DiracEncoder(MLP(EVENT, 5, width=8), (5,), spec), (5,)),
+    "Gaussian": (lambda spec: encoders.GaussianEncoder(MLP(EVENT, 10, width=8), (5,), spec), (5,)),
     "Gaussian of images": (
-        lambda bins: encoders.GaussianEncoder(MLP(EVENT, 16, width=8), (2, 2, 2), bins),
+        lambda spec: encoders.GaussianEncoder(MLP(EVENT, 16, width=8), (2, 2, 2), spec),
         (2, 2, 2),
     ),
     "TopDown": (top_down, (2,)),
-    "Noising": (lambda bins: diffusion.NoisingEncoder(LinearLogSNR(), bins), EVENT),
+    "Noising": (lambda spec: diffusion.NoisingEncoder(LinearLogSNR(), spec), EVENT),
 }
 
 
@@ -77,16 +78,16 @@ def test_a_posterior_is_one_event_a_row_of_the_datas_type(
 ) -> None:
     build, shape = ENCODERS[name]
     x = data(bins, dtype, device)
-    for law in laws(placed(lambda: build(bins), dtype, device), x):
+    for law in laws(placed(lambda: build(DataSpec(EVENT, bins)), dtype, device), x):
         check_tensor(law.rsample(), (ROWS, *shape), x)
         check_tensor(law.mean, (ROWS, *shape), x)
-        if not isinstance(law, encoders.flat.DiracPosterior):
+        if not isinstance(law, distributions.Dirac):
             check_tensor(law.log_prob(law.sample()), (ROWS,), x)
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_rows_do_not_see_each_other(name: str) -> None:
-    encoder = placed(lambda: ENCODERS[name][0](None), torch.float64, torch.device("cpu"))
+    encoder = placed(lambda: ENCODERS[name][0](DataSpec(EVENT)), torch.float64, torch.device("cpu"))
     x = data(None, torch.float64, torch.device("cpu"))
     for whole, part in zip(laws(encoder, x), laws(encoder, x[1:3]), strict=True):
         torch.testing.assert_close(whole.mean[1:3], part.mean)
@@ -94,7 +95,7 @@ def test_rows_do_not_see_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_gradients_reach_every_parameter(name: str) -> None:
-    encoder = placed(lambda: ENCODERS[name][0](None), torch.float64, torch.device("cpu"))
+    encoder = placed(lambda: ENCODERS[name][0](DataSpec(EVENT)), torch.float64, torch.device("cpu"))
     drawn = [law.rsample().sum() for law in laws(encoder, data(None, torch.float64, DEVICES[0]))]
     if list(encoder.parameters()):
         torch.stack(drawn).sum().backward()
@@ -108,9 +109,9 @@ def test_a_copy_says_the_same(name: str) -> None:
     def answer(encoder: Encoder) -> Iterable[Tensor]:
         return [law.rsample() for law in laws(encoder, x)]
 
-    check_copies(lambda: ENCODERS[name][0](None), answer)
+    check_copies(lambda: ENCODERS[name][0](DataSpec(EVENT)), answer)
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_it_reads_as_a_formula(name: str) -> None:
-    check_formula(ENCODERS[name][0](None).formula(), "q(z", "| x) =")
+    check_formula(ENCODERS[name][0](DataSpec(EVENT)).formula(), "q(z", "| x) =")

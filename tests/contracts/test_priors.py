@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import Distribution, MultivariateNormal
 
 from genmod import Kind, decoders, diffusion, encoders, priors
 from genmod.denoisers import Learned
@@ -17,7 +17,7 @@ from genmod.encoders import Posterior
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.nn import MLP, DenoisingMLP
-from genmod.prior import Prior, walk
+from genmod.prior import AutoTimesteps, Prior, Timesteps, walk
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -78,7 +78,9 @@ PRIORS: dict[str, Callable[[], Prior]] = {
 }
 
 
-def posterior_for(prior: Prior, dtype: torch.dtype, device: torch.device) -> Posterior:
+def posterior_for(
+    prior: Prior, dtype: torch.dtype, device: torch.device
+) -> Posterior | Distribution:
     """A posterior of the kind that the prior is paid for."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
     if isinstance(prior, priors.TopDownPrior):
@@ -87,7 +89,7 @@ def posterior_for(prior: Prior, dtype: torch.dtype, device: torch.device) -> Pos
         stages = [MLP(3, 3, width=8), MLP(3, 3, width=8)]
         return encoders.TopDownEncoder(stages, heads).to(device=device, dtype=dtype)(x)
     if isinstance(prior, diffusion.ProbabilityFlowPrior):
-        prior = prior.chain
+        prior = prior.diffusion
     if isinstance(prior, diffusion.DiffusionPrior):
         return diffusion.NoisingEncoder(prior.schedule)(x)
     return Normal(x, torch.full_like(x, -0.5))
@@ -108,29 +110,26 @@ def test_rates_are_per_sample_and_level(
     skip_where_it_has_no_type(name, dtype, device)
     prior = placed(PRIORS[name], dtype, device)
     posterior = posterior_for(prior, dtype, device)
-    for draws in (2, None):
-        if draws is None and name == "Denoising, continuous":
+    choices: list[Timesteps] = [2, AutoTimesteps.EVALUATION] if prior.has_timesteps else [AutoTimesteps.EVALUATION]
+    for timesteps in (*choices, None):
+        if timesteps is None and name == "Denoising, continuous":
             continue
-        state, rates = prior.rates(posterior, draws)
+        state, rates = prior.rates(posterior, timesteps)
         check_tensor(state, (ROWS, *EVENT), state)
         assert state.dtype is dtype
         assert rates
         for rate in rates.values():
             check_tensor(rate.total, (ROWS,), state)
-            levels = rate.nats.shape[1]
-            for field in (
-                rate.nats,
-                rate.weight,
-                rate.level,
-                rate.noise.log_snr,
-                rate.noise.gap,
-                rate.noise.error,
-            ):
-                assert field is None or field.shape == (ROWS, levels)
+            fields = [rate.nats, rate.weight, rate.level]
+            if rate.noise is not None:
+                fields += [rate.noise.log_snr, rate.noise.gap, rate.noise.error, rate.noise.dt]
+            for field in fields:
+                assert field.shape == rate.nats.shape
             if rate.kind is Kind.ANALYTIC:
                 assert bool((rate.nats >= 0).all())
             if rate.per_dim is not None:
-                torch.testing.assert_close(rate.per_dim.sum(-1), rate.nats)
+                sums = torch.stack([each.sum(-1) for each in rate.per_dim], -1)
+                torch.testing.assert_close(sums, rate.nats)
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
@@ -145,11 +144,11 @@ def test_samples_states_and_weights(name: str, dtype: torch.dtype, device: torch
         assert z.dtype is dtype
         assert z.device.type == device.type
         posterior = posterior_for(prior, dtype, device)
-        restored = prior.restore(posterior)
-        check_tensor(restored, (ROWS, *EVENT), restored)
         if name != "Denoising, continuous":
-            state, weight = prior.log_weight(posterior)
-            check_tensor(weight, (ROWS,), state)
+            state, path = prior.walk(posterior)
+            check_tensor(path.log_ratio(), (1, ROWS), state)
+            restored = prior.state_from(prior.means(posterior))
+            check_tensor(restored, (ROWS, *EVENT), restored)
 
 
 @pytest.mark.parametrize("name", [name for name in PRIORS if name != "Denoising, continuous"])
@@ -187,7 +186,8 @@ def test_a_copy_says_the_same(name: str) -> None:
 
     def answer(prior: Prior) -> Iterable[Tensor]:
         torch.manual_seed(4)
-        state, rates = prior.rates(posterior_for(prior, dtype, DEVICES[0]), 2)
+        posterior = posterior_for(prior, dtype, DEVICES[0])
+        state, rates = prior.rates(posterior, 2 if prior.has_timesteps else None)
         return [state, *(rate.nats for rate in rates.values()), prior.sample(2)]
 
     check_copies(PRIORS[name], answer)
@@ -212,14 +212,23 @@ def test_it_can_stand_in_a_model(name: str) -> None:
     prior = placed(PRIORS[name], torch.float32, DEVICES[0])
     posterior = posterior_for(prior, torch.float32, DEVICES[0])
 
-    class Says(encoders.Encoder):
-        def forward(self, x: Tensor, context: Tensor | None = None) -> Posterior:
+    class Given(encoders.Encoder):
+        def forward(
+            self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+        ) -> Posterior | Distribution:
             return posterior
 
-        def formula(self) -> str:
-            return "q(z | x)"
+    class GivenNoise(diffusion.NoisingEncoder):
+        def forward(
+            self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+        ) -> diffusion.NoisingPosterior:
+            assert isinstance(posterior, diffusion.NoisingPosterior)
+            return posterior
 
-    model = LatentModel(Says(), decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
-    value = model.elbo(torch.randn(ROWS, 2), timesteps=2).value
+    noised = isinstance(posterior, diffusion.NoisingPosterior)
+    encoder = GivenNoise(posterior.schedule) if noised else Given()
+    model = LatentModel(encoder, decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
+    few = 2 if prior.has_timesteps else None
+    value = model.elbo(torch.randn(ROWS, 2), timesteps=few).value
     assert value.shape == (ROWS,)
     assert bool(value.isfinite().all())

@@ -23,12 +23,12 @@ from tests.contracts.common import (
 )
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "Noise": denoisers.NoiseTarget,
-    "Data": denoisers.DataTarget,
-    "Velocity": denoisers.VelocityTarget,
-    "Score": denoisers.ScoreTarget,
-    "FlowVelocity": denoisers.FlowVelocityTarget,
-    "EDM": denoisers.EDMTarget,
+    "NoiseTarget": denoisers.NoiseTarget,
+    "DataTarget": denoisers.DataTarget,
+    "VelocityTarget": denoisers.VelocityTarget,
+    "ScoreTarget": denoisers.ScoreTarget,
+    "FlowVelocityTarget": denoisers.FlowVelocityTarget,
+    "EDMTarget": denoisers.EDMTarget,
 }
 DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "GaussianDenoiser": lambda: denoisers.GaussianDenoiser(
@@ -114,16 +114,3 @@ def test_a_copied_denoiser_says_the_same(name: str) -> None:
         return [denoiser(*noisy(torch.float64, DEVICES[0])).x_hat]
 
     check_copies(DENOISERS[name], answer)
-
-
-@pytest.mark.parametrize("name", list(DENOISERS))
-def test_what_is_said_is_read_as_x_hat(name: str) -> None:
-    """The two factors that a sampler takes into its step, against the denoiser's own ``x_hat``.
-
-    Flipped: ``none`` and ``one`` in ``Target.factors``.
-    """
-    denoiser = DENOISERS[name]().double()
-    z, log_snr = noisy(torch.float64, torch.device("cpu"))
-    of_z, of_said = denoiser.reading(*scales_of(log_snr, z))
-    found = of_z * z + of_said * denoiser.said(z, log_snr)
-    torch.testing.assert_close(found, denoiser(z, log_snr).x_hat)

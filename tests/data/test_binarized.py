@@ -144,7 +144,7 @@ def test_the_floor_of_fewer_rows_is_their_own() -> None:
     assert fewer.entropy_floor != bits.entropy_floor
     assert torch.equal(fewer.test, bits.test[:20])
     report = evaluate(VAE((1, 8, 8), 2, latents=2, width=16), fewer)
-    assert report.irreducible == fewer.entropy_floor
+    assert report.entropy_floor == fewer.entropy_floor
     assert bits.cut("test", 0).entropy_floor is None
     with pytest.raises(
         ValueError, match=r"an entropy of shape \(359,\) for a test part of 20 rows"

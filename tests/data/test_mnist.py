@@ -97,7 +97,7 @@ def test_binarized_images_carry_their_floor_into_a_report(data: Dataset, facts: 
     assert bits.entropy_floor == pytest.approx(facts.irreducible[0], abs=0.005)
     baseline = pixel_histogram(bits.train, bits.test, 2)
     coins = BernoulliPixels(data.test, 256).entropy()
-    report = Report.of_baseline(baseline, 784, Measure.MASS, bits.entropy_floor)
+    report = Report.of_baseline(baseline, 784, Measure.MASS, bits)
     assert report.structural is not None
     assert report.structural.mean == pytest.approx(-report.value.mean - float(coins.mean()))
     # Learning 784 numbers from 15,000 images costs about 784 / 2 / 15,000 = 0.03 nats.

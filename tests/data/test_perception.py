@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from genmod.data import Dataset, fashion_mnist, mnist
-from genmod.evaluation import class_score, features, quality_of
+from genmod.evaluation import features, quality_of
+from genmod.evaluation.perception import class_score
 from genmod.evaluation.perception.network import class_log_probs
 
 pytestmark = pytest.mark.data

@@ -205,7 +205,7 @@ def test_one_level_is_no_data() -> None:
         lambda: decoders.DiscretizedLogisticDecoder(network(2), (2,), 1),
         lambda: decoders.DiscretizedGaussianDecoder(network(2), (2,), 0),
     ):
-        with pytest.raises(ValueError, match="at least 2 levels"):
+        with pytest.raises(ValueError, match="at least 2 values"):
             build()
 
 

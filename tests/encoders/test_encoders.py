@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genmod import diffusion, encoders
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
-from genmod.spec import Bins
+from genmod.spec import Bins, DataSpec
 from tests.oracles_vae import affine
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -37,7 +37,7 @@ def test_integers_are_seen_on_minus_one_to_one(dtype: torch.dtype) -> None:
     """Whatever their type; real data are seen as they are."""
     x = torch.arange(5)[:, None].to(dtype)
     identity = affine(torch.eye(1), torch.zeros(1))
-    seen = encoders.DiracEncoder(identity, (1,), bins=5)(x).sample()
+    seen = encoders.DiracEncoder(identity, (1,), DataSpec((1,), 5))(x).sample()
     torch.testing.assert_close(seen, torch.linspace(-1, 1, 5)[:, None])
     torch.testing.assert_close(seen, Bins(5).center(x))
     if dtype is torch.float64:

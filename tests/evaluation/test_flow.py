@@ -17,10 +17,11 @@ from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
 from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import FlowDensity, Report, evaluate, flow_bound, flow_density
-from genmod.evaluation.scoring import BATCH
+from genmod.evaluation import Report, evaluate, flow_bound, flow_density
+from genmod.evaluation.flow import FlowDensity
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion, find_diffusion, with_steps
+from genmod.random import BLOCK
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,
@@ -166,7 +167,7 @@ def test_probes_are_unbiased_and_their_error_is_honest() -> None:
 
 def test_a_density_does_not_depend_on_how_rows_are_cut_and_repeats_itself() -> None:
     """Probes are keyed by row; a seed of its own draws others."""
-    model, z = bent(None), torch.randn(BATCH + 5, 2)
+    model, z = bent(None), torch.randn(BLOCK + 5, 2)
 
     def found(rows: Tensor, seed: int) -> FlowDensity:
         return flow_density(model, rows, steps=2, probes=2, seed=seed)
@@ -202,7 +203,7 @@ def test_the_bound_of_gaussian_data_is_tight_draw_by_draw() -> None:
     """
     data = correlated()
     model, x = exact_diffusion(data, WIDE, None), data.law.sample((40,))
-    found = flow_bound(model, x, steps=64, importance=1, seed=2)
+    found = flow_bound(model, x, steps=64, importance_samples=2, seed=2)
     report = found.report
     torch.testing.assert_close(values(report), data.law.log_prob(x), rtol=0, atol=4e-4)
     assert report.importance is not None
@@ -224,7 +225,7 @@ def test_a_decoder_that_is_not_the_posterior_leaves_a_gap_that_draws_close() -> 
     eye = torch.eye(3, dtype=F64)
     evidence = MultivariateNormal(law.mean, law.covariance_matrix + std**2 * eye)
     x = data.law.sample((250,))
-    found = flow_bound(model, x, steps=24, importance=3)
+    found = flow_bound(model, x, steps=24, importance_samples=4)
     report, truth = found.report, evidence.log_prob(x)
     assert report.importance is not None
     assert report.value.mean < report.importance.mean < float(truth.mean())
@@ -279,7 +280,7 @@ def test_what_cannot_be_priced_is_refused() -> None:
     with pytest.raises(ValueError, match="one probe has no standard error"):
         flow_density(model, x, probes=1)
     with pytest.raises(ValueError, match="too large in the mean"):
-        flow_bound(model, x, probes=4, importance=8)
+        flow_bound(model, x, probes=4, importance_samples=8)
     with pytest.raises(ValueError, match="NaN"):
         flow_density(model, x.where(x != x[0, 0], torch.nan))
     with pytest.raises(ValueError, match="z of shape"):
@@ -289,4 +290,4 @@ def test_what_cannot_be_priced_is_refused() -> None:
     with pytest.raises(ValueError, match="probes=0"):
         ProbabilityFlowPrior(inner(model), probes=0)
     with pytest.raises(ValueError, match="sample_shape"):
-        next(ProbabilityFlowPrior(inner(model)).descent(3))[1].sample((2,))
+        next(ProbabilityFlowPrior(inner(model)).generate(3))[1].sample((2,))

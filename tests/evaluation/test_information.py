@@ -15,7 +15,7 @@ from torch import Tensor
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import GaussianTail, IntegerTail, NoTail, evaluate, immse, paired, score
-from genmod.evaluation.information import PILOT, STATES
+from genmod.evaluation.information import PILOT
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from genmod.spec import Bins
@@ -34,7 +34,7 @@ def test_n_distinct_points_cost_ln_n_each() -> None:
     """
     points = 2 * torch.randn(200, 4)
     model = Diffusion(4, denoiser=EmpiricalDenoiser(points), schedule=LinearLogSNR(14.0, -12.0))
-    report = immse(model.double(), points, draws=64, left=NoTail())
+    report = immse(model.double(), points, timesteps=64, tail=NoTail())
     assert report.scores is not None
     assert_mean(report.scores.value, -math.log(200), name="ln N")
     assert report.measure is Measure.MASS
@@ -49,7 +49,7 @@ def test_points_of_unequal_weight_cost_their_own_logarithm() -> None:
     denoiser = EmpiricalDenoiser(points, log_p)
     model = Diffusion(1, denoiser=denoiser, schedule=LinearLogSNR(9.0, -12.0)).double()
     x = points.repeat(500, 1)
-    report = immse(model, x, draws=32, left=NoTail())
+    report = immse(model, x, timesteps=32, tail=NoTail())
     assert report.scores is not None
     assert_mean(report.scores.value.reshape(500, 4), log_p, name="log P")
 
@@ -66,7 +66,7 @@ def test_gaussian_data_cost_their_log_density(schedule: Schedule) -> None:
     """
     data = correlated()
     x = data.law.sample((1000,))
-    report = immse(exact_diffusion(data, schedule, None), x, draws=32)
+    report = immse(exact_diffusion(data, schedule, None), x, timesteps=32)
     assert report.scores is not None
     assert_mean(report.scores.value - data.law.log_prob(x), 0.0, name="log p")
     assert float((report.scores.value - data.law.log_prob(x)).std()) < 1.0
@@ -84,7 +84,10 @@ def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
     model = bent(7, schedule)
     alpha, sigma = schedule.scales(real(0.0))
     x = 0.7 * torch.randn(3000, 2)
-    report, bound = immse(model, x, draws=16), evaluate(with_steps(model, None), x, draws=16)
+    report, bound = (
+        immse(model, x, timesteps=16),
+        evaluate(with_steps(model, None), x, timesteps=16),
+    )
     assert report.scores is not None
     assert bound.scores is not None
     torch.testing.assert_close(report.scores.rates["prior"], bound.scores.rates["prior"])
@@ -130,7 +133,7 @@ def test_integers_cost_no_less_than_their_entropy_and_little_more() -> None:
     faces = torch.cartesian_prod(torch.arange(5), torch.arange(5))
     denoiser = EmpiricalDenoiser(Bins(5).center(faces.double()))
     model = Diffusion(2, bins=5, denoiser=denoiser, schedule=LinearLogSNR(4.2, -12.0)).double()
-    report = immse(model, faces.repeat(60, 1), draws=32)
+    report = immse(model, faces.repeat(60, 1), timesteps=32)
     excess = -report.value.mean - math.log(25)
     rest = -report.terms["reconstruction"].mean
     assert 0.02 < rest < 0.5
@@ -138,8 +141,8 @@ def test_integers_cost_no_less_than_their_entropy_and_little_more() -> None:
     assert report.bits_per_dim is not None
 
 
-class Told(Denoiser):
-    """Knows ``x``: it is what the context says."""
+class Informed(Denoiser):
+    """Knows ``x``: the context is ``x`` itself."""
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:
         """The context."""
@@ -147,13 +150,12 @@ class Told(Denoiser):
         return Denoised(context)
 
 
-def test_rows_are_cut_into_blocks_and_told_their_context() -> None:
-    """More rows than a block or a pilot: whoever is told the row pays nothing, told another a lot."""
-    model, x = Diffusion(2, denoiser=Told(), schedule=MILD).double(), torch.randn(3 * PILOT, 2)
-    draws = STATES // PILOT
-    right = immse(model, x, x, draws=draws, left=NoTail())
+def test_rows_keep_their_context_in_chunks() -> None:
+    """More rows than a chunk or a pilot: the row itself for a context costs nothing, another a lot."""
+    model, x = Diffusion(2, denoiser=Informed(), schedule=MILD).double(), torch.randn(3 * PILOT, 2)
+    right = immse(model, x, x, timesteps=64, tail=NoTail())
     assert right.terms["steps"].mean == 0
-    assert immse(model, x, x.flip(0), draws=draws, left=NoTail()).terms["steps"].mean > 10
+    assert immse(model, x, x.flip(0), timesteps=64, tail=NoTail()).terms["steps"].mean > 10
 
 
 def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> None:
@@ -162,11 +164,11 @@ def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> 
     Flipped: the sign of the baseline in ``_Integrand``.
     """
     x = torch.randn(20, 2)
-    values = [immse(bent(None), x, draws=4, seed=seed).value for seed in (0, 0, 1)]
+    values = [immse(bent(None), x, timesteps=4, seed=seed).value for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
     # A new network says velocity 0, which is the best denoiser of N(0, I).
     fresh = Diffusion(2, width=8, schedule=WIDE).double()
-    report = immse(fresh, x, draws=2)
+    report = immse(fresh, x, timesteps=2)
     assert report.scores is not None
     exact = -0.5 * (x.square() + math.log(2 * math.pi)).sum(1)
     torch.testing.assert_close(report.scores.value, exact, rtol=0, atol=2e-4)
@@ -179,9 +181,9 @@ def test_what_it_cannot_integrate_is_refused() -> None:
     for other in (VAE(2, latents=1, width=8), LatentDiffusion(2, latents=2, width=8)):
         with pytest.raises(ValueError, match="a diffusion of the data themselves"):
             immse(other, x)
-    with pytest.raises(ValueError, match="draws=0"):
-        immse(model, x, draws=0)
-    with pytest.raises(ValueError, match="no data"):
+    with pytest.raises(ValueError, match="timesteps=0"):
+        immse(model, x, timesteps=0)
+    with pytest.raises(ValueError, match="without a row"):
         immse(model, x[:0])
     with pytest.raises(ValueError, match="width=0"):
         IntegerTail(0.0)
@@ -201,15 +203,15 @@ def test_two_checkpoints_are_told_apart_by_common_noise() -> None:
     assert isinstance(changed, Bent)
     with torch.no_grad():
         changed.scale.add_(0.02)
-    common = paired(score(better, x, draws=2, seed=5), score(worse, x, draws=2, seed=5))
-    apart = paired(score(better, x, draws=2, seed=5), score(worse, x, draws=2, seed=6))
-    means = [float(score(each, x, draws=2, seed=5).value.mean()) for each in (better, worse)]
+    common = paired(score(better, x, timesteps=2, seed=5), score(worse, x, timesteps=2, seed=5))
+    apart = paired(score(better, x, timesteps=2, seed=5), score(worse, x, timesteps=2, seed=6))
+    means = [float(score(each, x, timesteps=2, seed=5).value.mean()) for each in (better, worse)]
     assert common.mean == pytest.approx(means[0] - means[1])
     assert common.error < apart.error / 10
     assert abs(common.mean) > 10 * common.error
     assert abs(common.mean) < MAX_Z * apart.error
     assert abs(common.mean - apart.mean) < MAX_Z * math.hypot(common.error, apart.error)
-    precise = paired(score(better, x, draws=64), score(worse, x, draws=64))
+    precise = paired(score(better, x, timesteps=64), score(worse, x, timesteps=64))
     assert abs(common.mean - precise.mean) < MAX_Z * math.hypot(common.error, precise.error)
 
 

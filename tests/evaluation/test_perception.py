@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from genmod.data import Dataset, dataset, digits
-from genmod.evaluation import (
+from genmod.evaluation import features, frechet_distance, quality, quality_of
+from genmod.evaluation.perception import (
+    SHA256,
     class_score,
     extrapolated_distance,
-    features,
-    frechet_distance,
-    quality,
-    quality_of,
+    network,
 )
-from genmod.evaluation.perception import SHA256, network
 from genmod.evaluation.perception.network import CLASSES, DIMS, class_log_probs, resized
 from genmod.evaluation.perception.training import place, train, write
 from genmod.models import VAE, Diffusion
@@ -203,6 +201,23 @@ def test_one_call_says_everything() -> None:
     real = quality_of(data.train[:300], data, name="train")
     assert real.frechet < 3 * real.zero
     assert real.real_classes > 8
+
+
+def test_a_model_and_the_zero_of_the_scale_are_measured_at_one_number_of_images() -> None:
+    """With more samples than other real images: real rows themselves are as far as the zero says.
+
+    Measured at 2000 and 1438 images, real rows came out 7 % nearer than "perfect" ones.
+    """
+    data = small()
+    others = torch.cat([data.validation, data.train])
+    again = quality_of(torch.cat([others, others])[:2000], data)
+    assert (again.samples, again.drawn) == (len(others), 2000)
+    assert f"N = {len(others)} of 2000 samples" in str(again)
+    fewer = quality_of(others[:300], data)
+    assert (fewer.samples, fewer.drawn) == (300, 300)
+    order = torch.randperm(len(data.validation), generator=torch.Generator().manual_seed(0))
+    real = quality_of(torch.cat([data.validation[order], data.train]), data)
+    assert real.frechet == pytest.approx(real.zero, rel=1e-6)
 
 
 def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:

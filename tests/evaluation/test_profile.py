@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from genmod.evaluation import profile
-from genmod.evaluation.profile import STATES
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion, find_diffusion
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion, find_diffusion, has_diffusion
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import (
     MILD,
@@ -68,7 +67,7 @@ def test_in_continuous_time_an_interval_costs_the_closed_form_whatever_the_sched
     """
     data = correlated()
     x = data.law.sample((4000,))
-    found = profile(exact_diffusion(data, SCHEDULES[name], None), x, levels=10, seed=3)
+    found = profile(exact_diffusion(data, SCHEDULES[name], None), x, timesteps=10, seed=3)
     expected = gaussian_nats(data, found.log_snr)
     z = (found.nats - expected) / found.error
     assert float(z.abs().max()) < MAX_Z
@@ -85,7 +84,7 @@ def test_the_error_of_a_denoiser_is_its_mean_square_over_the_interval() -> None:
     """
     data = correlated()
     x = data.law.sample((4000,))
-    found = profile(exact_diffusion(data, MILD, None), x, levels=8)
+    found = profile(exact_diffusion(data, MILD, None), x, timesteps=8)
     square = gaussian_square(data, found.log_snr) / 3
     torch.testing.assert_close(found.rmse.square(), square, rtol=0.06, atol=0)
     # Between the spread of the data where all is noise, and that of the noise where little is.
@@ -103,7 +102,7 @@ def test_all_that_is_paid_is_the_entropy_and_what_the_end_of_noise_loses() -> No
     model = exact_diffusion(data, MILD, None)
     totals = []
     for seed in range(30):
-        found = profile(model, data.law.sample((64,)), levels=8, seed=seed)
+        found = profile(model, data.law.sample((64,)), timesteps=8, seed=seed)
         totals.append(found.paid[0] + found.rest[0])
     mean, error = torch.stack(totals).mean(), torch.stack(totals).std() / math.sqrt(30)
     expected = float(data.law.entropy()) + data.mismatch(MILD)
@@ -138,7 +137,7 @@ def test_with_a_level_for_each_step_it_is_the_score_step_by_step(name: str) -> N
     build, noise = MODELS[name]
     model, x = build(), torch.randn(53, 2)
     with constant_noise(noise):
-        found, scores = profile(model, x, levels=64), score(model, x)
+        found, scores = profile(model, x, timesteps=64), score(model, x)
     assert scores.levels is not None
     t, log_snr, nats = scores.levels
     torch.testing.assert_close(found.t[1:], t)
@@ -170,11 +169,11 @@ def test_fewer_levels_than_steps_add_up_to_the_same_mean() -> None:
     Flipped: the weight left out of ``nats``.
     """
     model, x = bent(41), torch.randn(24, 2)
-    few = [profile(model, x, levels=7, seed=seed) for seed in range(24)]
+    few = [profile(model, x, timesteps=7, seed=seed) for seed in range(24)]
     totals = torch.stack([found.nats.sum() for found in few])
     full = torch.stack([score(model, x, seed=s).rates["steps"].mean() for s in range(24)])
     assert_equal_means(totals, full, name="steps")
-    every = profile(model, x, levels=40)
+    every = profile(model, x, timesteps=40)
     ends = every.log_snr[0], every.log_snr[-1]
     assert (few[0].log_snr[0], few[0].log_snr[-1]) == ends
     assert (few[0].log_snr.diff() < 0).all()
@@ -203,17 +202,17 @@ def test_a_nested_diffusion_is_profiled_inside_its_model() -> None:
 
 def test_noise_is_keyed_by_the_seed_and_differs_from_row_to_row() -> None:
     """Equal rows cost differently, in one block and in the next; one sample has no standard error."""
-    model, rows = bent(None), STATES // 4
+    model, rows = bent(None), 256
     x = torch.ones(2 * rows, 2)
 
     def nats(seed: int, x: Tensor) -> Tensor:
-        return profile(model, x, levels=4, seed=seed).nats
+        return profile(model, x, timesteps=4, seed=seed).nats
 
     assert torch.equal(nats(1, x), nats(1, x))
     assert not torch.equal(nats(1, x), nats(2, x))
     assert not torch.equal(nats(1, x), nats(1, x[:rows]))
-    assert (profile(model, x[:rows], levels=4).error > 0).all()
-    assert profile(model, x[:1], levels=4).error.isnan().all()
+    assert (profile(model, x[:rows], timesteps=4).error > 0).all()
+    assert profile(model, x[:1], timesteps=4).error.isnan().all()
 
 
 def test_a_model_is_left_as_it_was() -> None:
@@ -221,9 +220,9 @@ def test_a_model_is_left_as_it_was() -> None:
     model, x = Diffusion(2, width=8, dropout=0.5), torch.randn(16, 2)
     model.train()
     torch.manual_seed(1)
-    first = profile(model, x, levels=4)
+    first = profile(model, x, timesteps=4)
     torch.manual_seed(2)
-    assert torch.equal(profile(model, x, levels=4).nats, first.nats)
+    assert torch.equal(profile(model, x, timesteps=4).nats, first.nats)
     assert all(module.training for module in model.modules())
 
 
@@ -234,8 +233,8 @@ def test_models_without_steps_are_refused() -> None:
     for model in (VAE(3, width=8), HVAE(3, latents=(2, 1), width=8), Diffusion(3, steps=1)):
         with pytest.raises(ValueError, match="without denoising steps"):
             profile(model, x)
-    assert find_diffusion(VAE(3, width=8)) is None
-    with pytest.raises(ValueError, match="levels=0"):
-        profile(Diffusion(3, width=8), x, levels=0)
-    with pytest.raises(ValueError, match="no data"):
+    assert not has_diffusion(VAE(3, width=8))
+    with pytest.raises(ValueError, match="timesteps=0"):
+        profile(Diffusion(3, width=8), x, timesteps=0)
+    with pytest.raises(ValueError, match="without a row"):
         profile(Diffusion(3, width=8), x[:0])

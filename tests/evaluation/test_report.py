@@ -28,11 +28,11 @@ def test_the_value_is_the_sum_of_its_terms(draws: int | None, replicates: int) -
     """Flipped: the sign of the rates in ``Scores.value``; terms of the first replicate alone."""
     torch.manual_seed(0)
     for model in (
-        small_vae(),
+        *([small_vae()] if draws is None else []),
         Diffusion(SHAPE, BINS, steps=5, width=16, depth=1),
         LatentDiffusion(vae=small_vae(), diffusion=Diffusion((3,), steps=4, width=16, depth=1)),
     ):
-        report = evaluate(model, X, draws=draws, replicates=replicates)
+        report = evaluate(model, X, timesteps=draws, replicates=replicates)
         reconstruction, *costs = report.terms.values()
         assert costs
         assert report.value.mean == pytest.approx(
@@ -52,9 +52,9 @@ def test_stamps_say_what_was_visited() -> None:
     """All levels make a bound, a few an estimate, no prior nothing; counts, none is exact."""
     diffusion = Diffusion(SHAPE, BINS, steps=5, width=16, depth=1)
     stamps = [
-        evaluate(small_vae(), X, draws=2).stamp,
+        evaluate(small_vae(), X).stamp,
         evaluate(diffusion, X).stamp,
-        evaluate(diffusion, X, draws=2).stamp,
+        evaluate(diffusion, X, timesteps=2).stamp,
         evaluate(Autoencoder(SHAPE, BINS, latents=3, width=16), X).stamp,
         Report.of_baseline(pixel_histogram(X, X, BINS), 64, Measure.MASS).stamp,
     ]
@@ -68,7 +68,7 @@ def test_an_autoencoder_has_no_bits() -> None:
 
 
 def test_the_importance_weighted_estimate_lies_above_the_bound() -> None:
-    report = evaluate(small_vae(), X, importance=32)
+    report = evaluate(small_vae(), X, importance_samples=32)
     assert report.importance is not None
     assert report.importance.mean > report.value.mean
     assert report.importance_bits_per_dim is not None
@@ -78,9 +78,9 @@ def test_the_importance_weighted_estimate_lies_above_the_bound() -> None:
 def test_replicates_tell_how_noisy_the_mean_is() -> None:
     """The noise of the mean over 16 fresh scores, against the spread of 16 single ones."""
     model = Diffusion(SHAPE, BINS, width=16, depth=1)
-    report = evaluate(model, X, draws=1, replicates=16)
+    report = evaluate(model, X, timesteps=1, replicates=16)
     singles = torch.tensor(
-        [float(score(model, X, draws=1, seed=100 + r).value.mean()) for r in range(16)]
+        [float(score(model, X, timesteps=1, seed=100 + r).value.mean()) for r in range(16)]
     )
     assert report.noise is not None
     ratio = report.noise / (float(singles.std()) / 4)
@@ -111,9 +111,9 @@ def test_a_data_set_is_scored_on_its_test_part() -> None:
     whole, rows = evaluate(small_vae(), data), evaluate(small_vae(), data.test)
     assert whole.value == rows.value
     assert whole.samples == 359
-    assert whole.irreducible is None
+    assert whole.entropy_floor is None
     assert whole.structural is None
-    assert whole.to_dict() == rows.to_dict()
+    assert {**whole.to_dict(), "remarks": []} == rows.to_dict()
     assert whole.to_dict()["structural"] is None
 
 
@@ -124,29 +124,34 @@ def test_a_report_on_binarized_data_splits_its_cost_into_coins_and_structure() -
     baseline = pixel_histogram(bits.train, bits.test, 2)
     reports = [
         evaluate(VAE(SHAPE, 2, latents=3, width=16), bits),
-        Report.of_baseline(baseline, 64, Measure.MASS, bits.entropy_floor),
+        Report.of_baseline(baseline, 64, Measure.MASS, bits),
     ]
     for report in reports:
-        assert report.irreducible == bits.entropy_floor
-        assert report.irreducible is not None
+        assert report.entropy_floor == bits.entropy_floor
+        assert report.entropy_floor is not None
         assert report.structural is not None
         assert report.structural.mean > 0
-        assert report.irreducible + report.structural.mean == pytest.approx(-report.value.mean)
+        assert report.entropy_floor + report.structural.mean == pytest.approx(-report.value.mean)
         written = report.to_dict()
-        assert written["irreducible"] == bits.entropy_floor
+        assert written["entropy_floor"] == bits.entropy_floor
         assert written["structural"] == {
             "mean": report.structural.mean,
-            "standard_error": report.value.error,
+            "standard_error": report.structural.error,
         }
     nothing = evaluate(Autoencoder(SHAPE, 2, latents=3, width=16), bits)
-    assert nothing.irreducible == bits.entropy_floor
+    assert nothing.entropy_floor == bits.entropy_floor
     assert nothing.structural is None
 
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="replicates"):
         evaluate(small_vae(), X, replicates=0)
-    with pytest.raises(ValueError, match="no data"):
+    with pytest.raises(ValueError, match="without a row"):
         evaluate(small_vae(), X[:0])
     with pytest.raises(ValueError, match="continuous time"):
-        evaluate(Diffusion(SHAPE, BINS, width=16, depth=1), X)
+        evaluate(Diffusion(SHAPE, BINS, width=16, depth=1), X, timesteps=None)
+    with pytest.raises(ValueError, match="timesteps=2 for a VAE without noise levels"):
+        evaluate(small_vae(), X, timesteps=2)
+    for count in (1, 7, -2):
+        with pytest.raises(ValueError, match="expected an even number"):
+            evaluate(small_vae(), X, importance_samples=count)

@@ -12,7 +12,7 @@ from torch import Tensor
 from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.diffusion import FixedLarge, FixedSmall
 from genmod.inverse import DPS, Mask, Matrix, RePaint
-from genmod.samplers import Ancestral, Sampler, Walk
+from genmod.samplers import Ancestral, Sampler
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.inverse.cases import Problem, mixing, nats_off
 from tests.oracles import (
@@ -143,6 +143,20 @@ def test_a_walk_yields_each_time_once() -> None:
     assert calls[:6] == SCHEDULE.log_snr(times[:6]).tolist()
 
 
+def test_a_path_without_a_repeat_is_refused() -> None:
+    """No more steps than ``jump``: ``repeats`` would be ignored. One more, or no repeat, is a path."""
+    data = correlated()
+    for steps, repeats, fine in ((5, 3, False), (1, 3, False), (6, 3, True), (5, 1, True)):
+        sampler = repaint(data, repeats, jump=5)
+        if fine:
+            assert bool(ends(sampler, steps + 1, 2).isfinite().all())
+        else:
+            with pytest.raises(
+                ValueError, match=rf"a path of {steps} steps .*more than jump=5 steps"
+            ):
+                ends(sampler, steps + 1, 2)
+
+
 def test_noising_again_is_the_forward_process() -> None:
     """A walk that went back from data at ``s`` has the marginal ``q(z_t | x)``.
 
@@ -151,8 +165,7 @@ def test_noising_again_is_the_forward_process() -> None:
     sampler, x = repaint(correlated(), 2), real(0.5, -1.0, 2.0)
     near, far = SCHEDULE.at(S), SCHEDULE.at(T)
     z_s = near.alpha * x + near.sigma * torch.randn(20_000, 3, dtype=F64)
-    walk = Walk(sampler.denoiser, SCHEDULE, z_s, torch.cat([T, S]))
-    z_t = sampler._back(walk, z_s, 1, 0)
+    z_t = sampler._back(z_s, S[0], T[0])
     assert_mean(z_t, far.alpha * x)
     assert_mean((z_t - far.alpha * x).square(), float(far.sigma.square()))
 

@@ -13,14 +13,14 @@ from genmod.data import Dataset, conditional, dataset
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.diffusion import LastStepDecoder as LastStep
-from genmod.evaluation import evaluate
+from genmod.evaluation import evaluate, score
+from genmod.evaluation.batching import evaluating
 from genmod.evaluation.profile import profile
-from genmod.evaluation.scoring import evaluating, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference, LatentDiffusion
 from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, is_null_context, null_context
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit, train
+from genmod.training import fit, training_loop
 from tests.statistics import assert_mean
 
 F64 = torch.float64
@@ -72,8 +72,8 @@ def test_a_label_is_worth_its_information(steps: int | None) -> None:
     last = LastStep(exact, schedule, around)
     model = Diffusion(denoiser=exact, schedule=schedule, steps=steps, decoder=last).double()
     x, labels = rows(4000, seed=1)
-    with_labels = score(model, x, labels, draws=32).value
-    without = score(model, x, null_context(labels), draws=32).value
+    with_labels = score(model, x, labels, timesteps=32).value
+    without = score(model, x, null_context(labels), timesteps=32).value
     assert 0.3 < information(x, labels).mean() < 0.8
     assert_mean(with_labels - without - information(x, labels), 0.0, name="nats told by a label")
 
@@ -85,16 +85,16 @@ def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> No
     data = conditional(dataset(x, labels=labels, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(1, width=32, depth=2, condition=Labels(3), schedule=LinearLogSNR(6.0, -6.0))
-    train(fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False))
+    fit(model, data, steps=250, batch_size=256, learning_rate=8e-3, ema=0.98, progress=False)
     test, told = data.test, data.context("test")
     assert told is not None
-    found = score(model, test, told, draws=16).value
-    untold = score(model, test, null_context(told), draws=16).value
-    wrong = score(model, test, (told + 1) % 3, draws=16).value
+    found = score(model, test, told, timesteps=16).value
+    untold = score(model, test, null_context(told), timesteps=16).value
+    wrong = score(model, test, (told + 1) % 3, timesteps=16).value
     gained = float((found - untold).mean())
     assert abs(gained - float(information(test, told).mean())) < 0.1
     assert float((wrong - untold).mean()) < -1
-    report = evaluate(model, data, draws=16)
+    report = evaluate(model, data, timesteps=16, replicates=1)
     assert math.isclose(report.value.mean, float(found.mean()), abs_tol=1e-9)
     told = torch.arange(3).repeat_interleave(200)
     with evaluating(model):
@@ -149,13 +149,14 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     torch.manual_seed(0)
     model = ONE_LINERS[name]()
     data = small(model.decoder.shape)
-    train(fit(model, data, steps=8, batch_size=16, learning_rate=0.05, ema=0.0, progress=False))
+    fit(model, data, steps=8, batch_size=16, learning_rate=0.05, ema=0.0, progress=False)
     told = data.context("test")
     assert told is not None
-    draws = 4 if "latent" in name else None
-    found = evaluate(model, data, draws=draws).value.mean
-    assert found == score(model, data.test, told, draws=draws).value.mean()
-    assert found != evaluate(model, data, (told + 1) % 3, draws=draws).value.mean
+    timesteps = 4 if model.prior.has_timesteps else None
+    found = evaluate(model, data, timesteps=timesteps, replicates=1).value.mean
+    assert found == score(model, data.test, told, timesteps=timesteps).value.mean()
+    other = evaluate(model, data, (told + 1) % 3, timesteps=timesteps, replicates=1)
+    assert found != other.value.mean
     codes = model.encode(data.test, told)
     assert model.decode(codes, told).sample().shape == data.test.shape
     assert model.reconstruct(data.test, told).shape == data.test.shape
@@ -164,12 +165,13 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     torch.manual_seed(1)
     other = model.decoder(model.prior.sample(2, (told[:2] + 1) % 3), (told[:2] + 1) % 3).mean
     assert (first - other).abs().max() > 1e-6
+    few = 2 if model.prior.has_timesteps else None
     uses: list[Callable[[], object]] = [
-        lambda: model.elbo(data.test, 2),
-        lambda: score(model, data.test, draws=2),
+        lambda: model.elbo(data.test, few),
+        lambda: score(model, data.test, timesteps=few),
         lambda: model.sample(2),
-        lambda: next(fit(model, data.train, steps=1, progress=False)),
-        lambda: evaluate(model, data.test, (told * 2).clamp(max=3), draws=2),
+        lambda: next(training_loop(model, data.train, steps=1, progress=False)),
+        lambda: evaluate(model, data.test, (told * 2).clamp(max=3), timesteps=few),
     ]
     for use in uses[:4]:
         with pytest.raises(ValueError, match="got no context; expected one for Labels"):
@@ -183,16 +185,16 @@ def test_importance_weights_and_profiles_are_told() -> None:
     data = small(TABLE)
     told = data.context("test")
     model = ONE_LINERS["vae"]()
-    report = evaluate(model, data, importance=8)
+    report = evaluate(model, data, importance_samples=8)
     assert report.importance is not None
     assert report.importance.mean >= report.value.mean
     diffusion = ONE_LINERS["diffusion"]()
-    train(fit(diffusion, data, steps=8, batch_size=16, learning_rate=0.05, progress=False))
+    fit(diffusion, data, steps=8, batch_size=16, learning_rate=0.05, progress=False)
     assert told is not None
-    one, two = (profile(diffusion, data.test, 3, context=c).nats for c in (told, (told + 1) % 3))
+    one, two = (profile(diffusion, data.test, c, timesteps=3).nats for c in (told, (told + 1) % 3))
     assert (one - two).abs().max() > 1e-6
     with pytest.raises(ValueError, match="got no context"):
-        profile(diffusion, data.test, 3)
+        profile(diffusion, data.test, timesteps=3)
 
 
 def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
@@ -201,17 +203,19 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     data = small(TABLE)
     model = LatentDiffusion(TABLE, 5, latents=2, width=8, condition=Labels(3))
     plain = Dataset("plain", data.train, data.validation, data.test, 5)
-    train(fit(model.first_stage(), plain, steps=3, batch_size=16, progress=False))
+    fit(model.first_stage(), plain, steps=3, batch_size=16, progress=False)
     before = [p.clone() for part in model.fixed() for p in part.parameters()]
     model.freeze(data.train)
     assert data.labels is not None
     pair = data.train, data.labels["train"]
-    train(fit(model, pair, steps=6, batch_size=16, learning_rate=0.05, ema=0.0, progress=False))
+    fit(model, pair, steps=6, batch_size=16, learning_rate=0.05, ema=0.0, progress=False)
     after = [p for part in model.fixed() for p in part.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     told = data.context("test")
     assert told is not None
-    with_labels, without = (score(model, data.test, c, draws=2) for c in (told, null_context(told)))
+    with_labels, without = (
+        score(model, data.test, c, timesteps=2) for c in (told, null_context(told))
+    )
     torch.testing.assert_close(with_labels.reconstruction, without.reconstruction)
     assert not torch.equal(with_labels.rates["steps"], without.rates["steps"])
 
@@ -224,12 +228,12 @@ def test_numbers_can_be_told_as_well() -> None:
     data = conditional(dataset(x, labels=hint, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(2, width=32, condition=Vectors(2), schedule=LinearLogSNR(5.0, -5.0))
-    train(fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False))
+    fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False)
     told = data.context("test")
     assert told is not None
     assert is_null_context(null_context(told)).all()
-    gained = score(model, data.test, told, draws=8).value
-    gained = gained - score(model, data.test, null_context(told), draws=8).value
+    gained = score(model, data.test, told, timesteps=8).value
+    gained = gained - score(model, data.test, null_context(told), timesteps=8).value
     # Exactly: each number's variance given its hint is 0.09 / 1.09, worth 1.25 nats.
     assert gained.mean() > 1.0
 
@@ -241,7 +245,7 @@ def test_a_condition_that_no_network_would_hear_is_refused() -> None:
         lambda: Diffusion(IMAGE, 5, denoiser=unet, condition=Labels(3)),
         lambda: LatentDiffusion(TABLE, diffusion=Diffusion(2), latents=2, condition=Labels(3)),
     ):
-        with pytest.raises(ValueError, match="tell the networks of your parts"):
+        with pytest.raises(ValueError, match="build the networks of your parts with it"):
             build()
     model = Diffusion(IMAGE, 5, denoiser=unet, steps=2)
     assert model.sample(2, torch.tensor([0, 2])).shape == (2, *IMAGE)

@@ -92,7 +92,7 @@ def test_integer_data_are_scored_by_masses_that_sum_to_one() -> None:
 def test_the_bound_of_an_untrained_model_in_both_forms() -> None:
     """Closed terms and one sampled path have one mean, with integer data as well.
 
-    Flipped: the sign of ``log q`` in ``Prior.log_weight``.
+    Flipped: the sign of ``log q`` in ``Path.log_ratio``.
     """
     torch.manual_seed(0)
     model = Diffusion((2,), bins=5, steps=4, schedule=MILD, width=16, depth=1).double()
@@ -126,7 +126,7 @@ def test_parts_of_ones_own_are_kept() -> None:
     assert prior.schedule is MILD
     assert prior.steps == 7
     assert isinstance(prior.variance, FixedLarge)
-    assert isinstance(prior_of(Diffusion((2,))).chain.variance, FixedSmall)
+    assert isinstance(prior_of(Diffusion((2,))).variance, FixedSmall)
 
     class Network(nn.Module):
         def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def test_prior_and_decoder_share_one_denoiser_through_a_copy() -> None:
     twin = copy.deepcopy(model)
     prior, decoder = prior_of(twin), twin.decoder
     assert isinstance(decoder, LastStepDecoder)
-    assert decoder.denoiser is prior.denoiser is prior.denoiser
+    assert decoder.denoiser is prior.denoiser is prior.reverse.denoiser
     assert decoder.schedule is prior.schedule
     x = torch.zeros(2, 2)
     with random.keyed(0):
@@ -212,10 +212,10 @@ def test_a_diffusion_reads_like_its_math() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Diffusion(), "got no shape and no decoder"),
+        (lambda: Diffusion(), "got no description of the data and no decoder"),
         (lambda: Diffusion((2, 0)), "an event shape of positive sides"),
         (lambda: Diffusion((2,), steps=0), "steps=0"),
-        (lambda: Diffusion((2,), bins=1), "at least 2 levels"),
+        (lambda: Diffusion((2,), bins=1), "at least 2 values"),
         (lambda: Diffusion((2,), variance=FixedLarge()), "in continuous time"),
         (
             lambda: Diffusion(decoder=AROUND, schedule=LinearLogSNR(5.0, -6.0)),

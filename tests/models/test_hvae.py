@@ -24,7 +24,7 @@ def both(oracle: Tower) -> list[LatentModel]:
 def test_both_orders_of_inference_weigh_every_draw_the_same(levels: int) -> None:
     """The exact posterior gives ``log p(x)`` for each draw of all levels, bottom-up and top-down.
 
-    Sign flipped: ``-level.q.log_prob`` in ``Prior.log_weight`` (kills both); the mean of
+    Sign flipped: the sign of ``log q`` in ``Path.log_ratio`` (kills both); the mean of
     ``Head`` (kills top-down alone); ``Nested.levels`` without its last level (kills bottom-up alone).
     """
     oracle = tower(levels)
@@ -58,8 +58,11 @@ def test_alignment_is_tight_in_expectation_with_every_level_closed(levels: int) 
     law = oracle.joint().law("x")
     x = law.sample((1,)).expand(20_000, -1)
     bound = oracle.top_down().elbo(x)
-    assert list(bound.rates) == [f"z{i}" for i in range(levels, 0, -1)]
-    assert {rate.kind for rate in bound.rates.values()} == {Kind.ANALYTIC}
+    (rate,) = bound.rates.values()
+    assert rate.names == tuple(f"z{i}" for i in range(levels, 0, -1))
+    assert rate.level[0].tolist() == list(range(levels, 0, -1))
+    assert [level.name for level in bound.levels()] == list(rate.names)
+    assert {level.kind for level in bound.levels()} == {Kind.ANALYTIC}
     assert_mean(bound.value, law.log_prob(x[0]), name="top-down ELBO")
 
 
@@ -72,7 +75,9 @@ def test_each_level_costs_the_information_that_x_gives_about_it() -> None:
     oracle = tower(3)
     joint = oracle.joint()
     x = joint.law("x").sample((40_000,))
-    rates = oracle.top_down().elbo(x).rates
+    rate = oracle.top_down().elbo(x).rates["levels"]
+    assert rate.per_dim is not None
+    per_dim = dict(zip(rate.names or (), rate.per_dim, strict=True))
     total = torch.zeros(2)
     for level in (3, 2, 1):
         above = [] if level == 3 else [f"z{level + 1}"]
@@ -80,9 +85,7 @@ def test_each_level_costs_the_information_that_x_gives_about_it() -> None:
         left = joint.given(f"z{level}", ["x", *above]).std.square()
         information = 0.5 * (prior / left).log()
         total = total + information
-        units = rates[f"z{level}"].per_dim
-        assert units is not None
-        assert_mean(units[:, 0], information, name=f"units of z{level}")
+        assert_mean(per_dim[f"z{level}"], information, name=f"dimensions of z{level}")
     z1 = joint.law("z1").covariance_matrix.diagonal()
     torch.testing.assert_close(
         total, 0.5 * (z1 / joint.given("z1", ["x"]).std.square()).log(), rtol=1e-10, atol=0
@@ -132,7 +135,9 @@ def test_any_number_of_levels(inference: Inference, latents: tuple[int, ...]) ->
     model = HVAE((1, 2, 2), 5, latents=latents, inference=inference, width=16)
     x = torch.randint(0, 5, (3, 1, 2, 2))
     bound = model.elbo(x)
-    assert sorted(bound.rates) == [f"z{i + 1}" for i in range(len(latents))]
+    assert sorted(level.name for level in bound.levels()) == [
+        f"z{i + 1}" for i in range(len(latents))
+    ]
     assert bound.measure is Measure.MASS
     bound.value.sum().backward()
     assert all(p.grad is not None for p in model.parameters())

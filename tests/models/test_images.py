@@ -17,7 +17,7 @@ from genmod.evaluation import evaluate, pixel_histogram
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import MLP, ConvDecoder, ConvEncoder, ConvNets, MLPs, UNet, default_networks
-from genmod.training import fit, train
+from genmod.training import fit
 
 SHAPE = (1, 16, 16)
 SMALL = ConvNets(width=16)
@@ -53,7 +53,7 @@ def test_every_term_of_a_report_is_part_of_its_total(name: str) -> None:
     bins = model.decoder.bins
     assert bins is not None
     draws = 2 if "diffusion" in name else None
-    report = evaluate(model, bars(6, bins, model.decoder.shape), draws=draws)
+    report = evaluate(model, bars(6, bins, model.decoder.shape), timesteps=draws)
     terms = {key: term.mean for key, term in report.terms.items()}
     total = terms.pop("reconstruction") - sum(terms.values())
     assert report.value.mean == pytest.approx(total, rel=1e-12)
@@ -67,7 +67,7 @@ def test_every_parameter_learns(name: str) -> None:
     model = MODELS[name]()
     x = bars(8, model.decoder.bins or 2, model.decoder.shape)
     before = {key: value.clone() for key, value in model.named_parameters()}
-    train(fit(model, x, steps=4, batch_size=8, ema=0.0, warmup=0, progress=False))
+    fit(model, x, steps=4, batch_size=8, ema=0.0, warmup=0, progress=False)
     still = [key for key, value in model.named_parameters() if torch.equal(value, before[key])]
     assert not still
 
@@ -99,7 +99,7 @@ def test_a_convolutional_vae_learns_what_pixels_say_of_each_other() -> None:
     torch.manual_seed(0)
     x = bars(512, 2)
     model = VAE(SHAPE, 2, latents=2, networks=SMALL)
-    train(fit(model, x, steps=250, batch_size=64, learning_rate=3e-3, warmup=20, progress=False))
+    fit(model, x, steps=250, batch_size=64, learning_rate=3e-3, warmup=20, progress=False)
     bound = evaluate(model, x).value.mean
     alone = float(pixel_histogram(x, x, 2).log_prob.mean())
     assert alone < -50

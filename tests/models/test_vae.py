@@ -12,6 +12,7 @@ from genmod import ELBO, Kind, Measure, decoders, encoders, priors
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.nn import MLP
+from genmod.spec import DataSpec
 from tests.oracles_vae import FullGaussian, affine, gaussian_head, ppca
 from tests.statistics import assert_mean
 
@@ -172,7 +173,7 @@ def test_a_conditional_vae_is_tight_for_each_context() -> None:
     """``x = W z + C c + noise``: with the context, the bound is ``log p(x | c)``; without it the
     networks have too few inputs.
 
-    Sign flipped: ``-level.q.log_prob`` in ``Prior.log_weight``.
+    Sign flipped: the sign of ``log q`` in ``Path.log_ratio``.
     """
     oracle, C = ppca(), torch.randn(5, 3)
     exact = oracle.posterior
@@ -204,7 +205,7 @@ class WithContext(torch.nn.Module):
 
 def test_perceptrons_carry_a_context_through_every_method() -> None:
     """A VAE of two ``MLP(context=2)``: each method takes the context, and it matters."""
-    encoder = encoders.GaussianEncoder(MLP(4, 6, width=16, context=2), (3,), bins=5)
+    encoder = encoders.GaussianEncoder(MLP(4, 6, width=16, context=2), (3,), DataSpec((4,), 5))
     decoder = decoders.DiscretizedLogisticDecoder(MLP(3, 4, width=16, context=2), (4,), 5)
     model = VAE(encoder=encoder, decoder=decoder, latents=3)
     x, context = torch.randint(0, 5, (6, 4)), torch.randn(6, 2)
@@ -238,7 +239,8 @@ def test_one_line_builds_a_model_of_any_shape(
     """Samples look like data, and their bound is what it says it is."""
     model = VAE(shape, bins, latents=2, width=8)
     x = model.sample(5)
-    bound = model(x)
+    bound, path = model(x)
+    assert path is None
     assert isinstance(bound, ELBO)
     assert bound.measure is model.measure is measure
     assert x.is_floating_point() == (bins is None)

@@ -74,7 +74,7 @@ EVERY = [*ENCODERS, *(f"denoising {name}" for name in DENOISERS)]
 
 
 @pytest.mark.parametrize("context", [LABELS, null_context(NUMBERS), NUMBERS], ids=str)
-def test_nothing_is_minus_one_or_a_row_of_nan(context: Tensor) -> None:
+def test_nothing_is_the_null_label_or_a_row_of_nan(context: Tensor) -> None:
     """The convention: what says nothing is recognized, whatever it says it instead of."""
     blank = null_context(context)
     assert blank.shape == context.shape
@@ -164,10 +164,10 @@ def test_a_kind_of_networks_can_be_told_something() -> None:
     kind = Conditional(MLPs(width=8, depth=1), Labels(3))
     assert kind.features == 8
     x = torch.randn(3, *IMAGE)
-    assert kind.between(IMAGE, (4,))(x, LABELS).shape == (3, 4)
+    assert kind.build(IMAGE, (4,))(x, LABELS).shape == (3, 4)
     assert kind.denoiser(IMAGE)(x, torch.zeros(3), LABELS).shape == x.shape
     with pytest.raises(ValueError, match="got no context"):
-        check_context(kind.between(IMAGE, (4,)), None)
+        check_context(kind.build(IMAGE, (4,)), None)
     with pytest.raises(ValueError, match="got no context; expected one for Labels"):
         kind.denoiser(IMAGE)(x, torch.zeros(3))
 
@@ -175,8 +175,9 @@ def test_a_kind_of_networks_can_be_told_something() -> None:
 @pytest.mark.parametrize(
     ("condition", "context", "message"),
     [
-        (Labels(3), torch.tensor([0, 3]), r"labels from 0 to 3; expected 0\.\.2, or -1"),
+        (Labels(3), torch.tensor([0, 3]), r"labels from 0 to 3; expected 0\.\.2, or NULL_LABEL"),
         (Labels(3), torch.tensor([0, -2]), "labels from -2 to 0"),
+        (Labels(2), torch.tensor([-1, 1]), "labels from -1 to 1; .* number the classes from 0"),
         (Labels(3), torch.zeros(2), "integer labels"),
         (Labels(3), torch.zeros(2, 3, dtype=torch.long), "integer labels"),
         (Labels(3), torch.tensor([0, 1, 2]), "a context of 3 rows for 2 samples"),
@@ -223,3 +224,25 @@ def test_a_context_without_a_class_or_number_is_refused(build: Callable[[], Cond
         build()
     with pytest.raises(ValueError, match="a rate in"):
         drop_context(LABELS, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("condition", "context"), [(Labels(3), LABELS), (Vectors(2), NUMBERS)], ids=str
+)
+def test_a_conditional_network_compiles_to_one_graph_and_maps(
+    condition: Condition, context: Tensor
+) -> None:
+    """Checks of values would need the values: they are left out there, and results are the same."""
+    net, z = (
+        opened(DenoisingMLP(IMAGE, width=8, depth=1, context=condition)),
+        torch.randn(3, *IMAGE),
+    )
+    expected = net(z, torch.ones(3), context)
+    torch.compiler.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(z, torch.ones(3), context), expected)
+
+    def row(z: Tensor, context: Tensor) -> Tensor:
+        return net(z[None], torch.ones(1), context[None])[0]
+
+    torch.testing.assert_close(torch.vmap(row)(z, context), expected)

@@ -67,7 +67,7 @@ def test_a_block_is_its_formula() -> None:
     silu = nn.functional.silu
     assert block.film is not None
     shift, scale = block.film(told)[:, :, None, None].split(6, 1)
-    g = block.between(block.up(silu(block.norm(h))))
+    g = block.norm_out(block.up(silu(block.norm(h))))
     expected = block.shortcut(h) + block.down(silu((1 + scale) * g + shift))
     torch.testing.assert_close(block(h, told), expected)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.nn import ConvNets, DiT, DiTs, Labels, MLPs
+from genmod.nn import ConvNets, DiT, DiTs, Labels, MLPs, Networks
 from genmod.nn.mlp import MLP
 from genmod.nn.residual import ConvEncoder
 from genmod.nn.transformer import DiTBlock, positions
@@ -85,15 +85,15 @@ def test_a_block_is_its_formula() -> None:
         return centered / (centered.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
     seen = (1 + film[1]) * norm(h) + film[0]
-    query, key, value = (seen @ w.T + b for w, b in _thirds(block.look))
+    query, key, value = (seen @ w.T + b for w, b in _thirds(block.qkv))
     heads = []
     for part in (slice(0, 4), slice(4, 8)):
         scores = query[..., part] @ key[..., part].transpose(1, 2) / 2.0
         weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
         heads.append(weights @ value[..., part])
-    after = h + film[2] * block.say(torch.cat(heads, -1))
+    after = h + film[2] * block.project(torch.cat(heads, -1))
     seen = (1 + film[4]) * norm(after) + film[3]
-    torch.testing.assert_close(block(h, told), after + film[5] * block.think(seen))
+    torch.testing.assert_close(block(h, told), after + film[5] * block.mlp(seen))
 
 
 def _thirds(layer: nn.Linear) -> list[tuple[Tensor, Tensor]]:
@@ -151,11 +151,11 @@ def test_the_kind_chooses_patches_that_attention_can_pay_for() -> None:
         assert isinstance(net, DiT)
         assert net.patch == patch
         assert math.prod(net.grid) <= 256
-    assert isinstance(kind.between((1, 28, 28), (4,)), ConvEncoder)
-    assert isinstance(kind.between((6,), (4,)), MLP)
+    assert isinstance(kind.build((1, 28, 28), (4,)), ConvEncoder)
+    assert isinstance(kind.build((6,), (4,)), MLP)
     assert kind.features == 32
-    assert DiTs(dropout=0.1).between((6,), (4,)).train()(torch.randn(2, 6)).shape == (2, 4)
-    assert isinstance(ConvNets().between((6,), (4,)), type(MLPs().between((6,), (4,))))
+    assert DiTs(dropout=0.1).build((6,), (4,)).train()(torch.randn(2, 6)).shape == (2, 4)
+    assert isinstance(ConvNets().build((6,), (4,)), type(MLPs().build((6,), (4,))))
 
 
 def test_bad_settings_are_said_at_once() -> None:
@@ -165,5 +165,11 @@ def test_bad_settings_are_said_at_once() -> None:
         DiT((1, 8, 8), width=48)
     with pytest.raises(ValueError, match="at least 1 each"):
         DiT((1, 8, 8), depth=0)
-    with pytest.raises(ValueError, match=r"the shape \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected shape \(1, 8, 8\)"):
         small((1, 8, 8))(torch.randn(1, 1, 8, 6), torch.zeros(1))
+
+
+@pytest.mark.parametrize("kind", [ConvNets(), DiTs()])
+def test_a_vector_has_no_sides_for_a_denoiser_of_images(kind: Networks) -> None:
+    with pytest.raises(ValueError, match=r"vectors of shape \(5,\); .* use networks=MLPs"):
+        kind.denoiser((5,))

@@ -19,7 +19,7 @@ from genmod import plots
 from genmod.evaluation import Profile, Refinement
 from genmod.plots.distortion import GRAY, curve
 from genmod.plots.images import grid
-from genmod.plots.latents import principal
+from genmod.plots.latents import distances, principal
 from genmod.plots.style import letters, wrap
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR
 
@@ -108,6 +108,26 @@ def test_others_are_seen_in_the_same_plane() -> None:
     """A code's place does not depend on whether it comes with the codes or beside them."""
     codes = torch.randn(100, 5, dtype=torch.float64)
     torch.testing.assert_close(principal(codes, codes[7:9]), principal(codes)[7:9])
+
+
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_the_circle_lies_where_the_prior_is(mean: float) -> None:
+    """Around the origin of the latent space, wherever the codes are."""
+    codes = 0.2 * torch.randn(500, 2) + torch.tensor([mean, 0.0])
+    axes = plots.latent_spaces({"far": codes}, torch.zeros(500)).axes[0]
+    circle = torch.stack(line(axes), 1)
+    center = (circle.max(0).values + circle.min(0).values) / 2
+    dots = torch.as_tensor(np.asarray(axes.collections[0].get_offsets())).mean(0)
+    assert float((center - dots).norm()) == pytest.approx(mean, abs=0.1)
+    assert axes.get_xlim()[0] < -2 < 2 < axes.get_xlim()[1]
+
+
+@pytest.mark.parametrize("far", [0.0, 1e3, 1e6])
+def test_distances_keep_their_digits_far_from_zero(far: float) -> None:
+    """Between neighbors of 30 rows; torch's own formula expands squares from 25 on."""
+    near = torch.randn(30, 3, dtype=torch.float64).round(decimals=2) + far
+    expected = (near[:, None] - near).square().sum(-1).sqrt()
+    torch.testing.assert_close(distances(near, near), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_one_dimensional_codes_can_be_drawn() -> None:

@@ -22,11 +22,11 @@ from genmod.diffusion import (
     FixedLarge,
     FixedSmall,
     NoisingEncoder,
+    ReverseProcess,
     ReverseVariance,
 )
 from genmod.model import LatentModel
 from genmod.models import Diffusion
-from genmod.samplers import Ancestral
 from genmod.schedules import Bridge, LinearBeta, LinearLogSNR
 from tests.oracles import (
     F64,
@@ -166,7 +166,7 @@ def test_the_optimum_is_the_papers_formula() -> None:
     paper = lambda2 + inner.square() * (1 - score)
     t = n.double() / 999
     s = (n.double() - 1) / 999
-    law = Ancestral(data.denoiser(), schedule, Analytic()).law(torch.randn(4, 2, dtype=F64), t, s)
+    law = ReverseProcess(data.denoiser(), schedule, Analytic()).law(torch.randn(4, 2, dtype=F64), t, s)
     torch.testing.assert_close(law.variance, paper[:, None].expand(4, 2), rtol=1e-8, atol=0)
 
 

@@ -5,6 +5,7 @@ Each docstring names the sign that was flipped in the code to see the test fail.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from unittest.mock import patch
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder
-from genmod.diffusion import chain as denoising
+from genmod.decoders import GaussianDecoder, Identity
+from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, bound
 from genmod.model import LatentModel
+from genmod.models import Diffusion
 from genmod.priors import NormalPrior
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
@@ -107,6 +109,11 @@ def test_levels_sit_at_the_lectures_times() -> None:
 # ---------------------------------------------------------------------- chunks, keys, memory
 
 
+def chunks_of(rows: int) -> AbstractContextManager[object]:
+    """Inside, so many rows of levels go through the denoiser together."""
+    return patch.object(bound, "rows_per_chunk", lambda shape, device: rows)
+
+
 def gradient(model: LatentModel, x: Tensor, draws: int | None = None) -> tuple[Tensor, Tensor]:
     """The bound of each row, and its mean's gradient in the denoiser's parameter."""
     with random.keyed(0):
@@ -126,7 +133,7 @@ def test_chunks_change_neither_the_bound_nor_its_gradient(chunk: int) -> None:
     """
     model = bent(12)
     value, slope = gradient(model, X)
-    with patch.object(denoising, "CHUNK", chunk):
+    with chunks_of(chunk):
         cut, cut_slope = gradient(model, X)
     torch.testing.assert_close(cut, value, rtol=1e-13, atol=0)
     torch.testing.assert_close(cut_slope, slope, rtol=1e-12, atol=0)
@@ -145,7 +152,7 @@ def test_keyed_bounds_do_not_depend_on_how_the_batch_is_cut(draws: int | None) -
         whole = model.elbo(X, draws).value
     pieces = []
     for start, stop in ((0, 1), (1, 3), (3, 4)):
-        with random.keyed(7, start=start, block=4), patch.object(denoising, "CHUNK", 6):
+        with random.keyed(7, start=start, block=4), chunks_of(6):
             pieces.append(model.elbo(X[start:stop], draws).value)
     torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-13, atol=0)
 
@@ -205,35 +212,38 @@ def test_samples_and_codes_know_log_snr_alone(kind: type[VarianceExploding]) -> 
 def test_encode_and_decode_are_inverse() -> None:
     """The probability flow there and back: the clean mean ``alpha_0 x``, up to Heun's error.
 
-    Flipped: the flip of ``times`` in ``state``.
+    Flipped: the flip of ``times`` in ``encode``.
     """
     data = correlated()
     model = exact_diffusion(data, LinearLogSNR(), None, resolution=100)
     x = data.mean + torch.linspace(-2, 2, 7, dtype=F64)[:, None]
     code = model.encode(x)
-    back = model.prior.state_from(code)
-    torch.testing.assert_close(back, LinearLogSNR().scales(real(0.0))[0] * x, rtol=0, atol=2e-3)
-    assert isinstance(model.prior, DiffusionPrior)
-    flow = Heun(model.prior.denoiser, model.prior.schedule)
+    flow = Heun(model.diffusion.denoiser, model.diffusion.schedule)
     assert isinstance(code, Tensor)
-    grid = UniformLogSNR().times(model.prior.schedule, 100)
-    torch.testing.assert_close(flow.run(code, grid), back)
+    back = flow.run(code, UniformLogSNR().times(model.diffusion.schedule, 100))
+    torch.testing.assert_close(back, LinearLogSNR().scales(real(0.0))[0] * x, rtol=0, atol=2e-3)
+    torch.testing.assert_close(model.decode(code).mean, model.decoder(back).mean)
 
 
-def test_restoring_noises_half_of_the_way_and_denoises() -> None:
+def test_reconstructing_noises_half_of_the_way_and_denoises() -> None:
     r"""For N(0, I) and the true reverse chain, with ``m`` half-way, ``z_0`` given ``x`` has mean
     :math:`(\alpha_m^2 / \alpha_0)\, x` and variance :math:`1 - \alpha_m^4 / \alpha_0^2`.
 
-    Flipped: the flip of ``below`` in ``restore``.
+    Flipped: the flip of ``below`` in ``reconstruct``.
     """
     torch.manual_seed(0)
     data = standard(1)
-    prior = DiffusionPrior(data.denoiser(), MILD, (1,), 9, FixedLarge()).double()
-    x = real(1.4).expand(40_000, 1)
-    z = prior.restore(NoisingEncoder(MILD)(x))
+    model = Diffusion(
+        denoiser=data.denoiser(),
+        schedule=MILD,
+        steps=9,
+        variance=FixedLarge(),
+        decoder=GaussianDecoder(Identity(), (1,), 1.0),
+    ).double()
+    z = model.reconstruct(real(1.4).expand(40_000, 1))
     half, _ = MILD.scales(real(0.5))
     clean, _ = MILD.scales(real(0.0))
-    mean = half.square() / clean * x[0]
+    mean = half.square() / clean * real(1.4)
     assert_mean(z, mean)
     assert_mean((z - mean).square(), 1 - half.pow(4) / clean.square())
 
@@ -261,23 +271,23 @@ def test_a_prior_that_cannot_be_is_refused() -> None:
 
 def test_what_continuous_time_has_not_is_refused() -> None:
     """No sum over all levels, no joint path; the way out is said."""
-    with pytest.raises(ValueError, match="pass draws=n"):
-        bent(None).elbo(X)
+    with pytest.raises(ValueError, match="pass timesteps=n"):
+        bent(None).elbo(X, timesteps=None)
     with pytest.raises(ValueError, match="build the model with steps=T"):
         bent(None).log_weight(X)
-    with pytest.raises(ValueError, match="draws=0; expected draws >= 1"):
+    with pytest.raises(ValueError, match="n=0; expected n >= 1"):
         bent(None).elbo(X, timesteps=0)
-    with pytest.raises(ValueError, match="draws=0; expected draws >= 1"):
+    with pytest.raises(ValueError, match="n=0; expected n >= 1"):
         bent(3).elbo(X, timesteps=0)
 
 
 def test_another_posterior_is_refused() -> None:
     """Each prior says with which encoder it goes."""
     noised, plain = NoisingEncoder(MILD), NormalPrior((2,))
-    with pytest.raises(ValueError, match=r"encoders\.Noising with priors\.Denoising"):
+    with pytest.raises(ValueError, match=r"diffusion\.NoisingEncoder with diffusion\.DiffusionPrior"):
         plain.rates(noised(X))
     prior = DiffusionPrior(Bent(), MILD, (2,), 3).double()
-    with pytest.raises(ValueError, match=r"priors\.Denoising with encoders\.Noising"):
+    with pytest.raises(ValueError, match=r"diffusion\.DiffusionPrior with diffusion\.NoisingEncoder"):
         prior.rates(noised(X).at(real(0.5).expand(4)))
     with pytest.raises(ValueError, match=r"shape \(3,\); expected the prior's shape \(2,\)"):
         prior.rates(noised(torch.zeros(4, 3, dtype=F64)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from genmod import Kind, Measure, decoders, encoders, priors
+from genmod import Kind, decoders, encoders, priors
 from genmod.distributions import Normal
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion
@@ -25,11 +25,12 @@ def nested(oracle: PPCA) -> priors.NestedPrior:
 def test_an_exact_inner_model_is_its_density() -> None:
     """Path by path: ``log p(z) - log q(z | x)`` with ``p = N(mu, W W' + s2 I)``.
 
-    Left out to see it fail: the last level of ``Nested.levels``.
+    Left out to see it fail: the last level of ``NestedPrior.infer``.
     """
     oracle = ppca()
     q = Normal(torch.randn(40, 5), torch.randn(40, 5))
-    z, weight = nested(oracle).log_weight(q)
+    z, path = nested(oracle).walk(q)
+    weight = path.log_ratio()[0]
     torch.testing.assert_close(weight, oracle.law.log_prob(z) - q.log_prob(z))
 
 
@@ -47,7 +48,8 @@ def test_a_rescaled_latent_pays_its_jacobian(log_unit: float) -> None:
     law = MultivariateNormal(shift + scale * oracle.mu, covariance)
     q = Normal(shift + scale * torch.randn(1, 5), scale.log() - 1.0)
     many = Normal(q.mean.expand(20_000, -1), q.log_std.expand(20_000, -1))
-    z, weight = prior.log_weight(many)
+    z, path = prior.walk(many)
+    weight = path.log_ratio()[0]
     torch.testing.assert_close(weight, law.log_prob(z) - many.log_prob(z), rtol=1e-9, atol=1e-9)
     _, rates = prior.rates(many)
     full = MultivariateNormal(q.mean, q.stddev.square().diag_embed())
@@ -71,7 +73,7 @@ def test_standardizing_later_is_building_with_it() -> None:
     weights = []
     for prior in (later, built):
         torch.manual_seed(0)
-        weights.append(prior.log_weight(q)[1])
+        weights.append(prior.walk(q)[1].log_ratio()[0])
     torch.testing.assert_close(weights[0], weights[1])
 
 
@@ -87,7 +89,8 @@ def test_the_rate_is_the_log_density_less_the_inner_bound() -> None:
     torch.manual_seed(3)
     _, rates = model.prior.rates(q)
     torch.manual_seed(3)
-    _, weight = model.prior.log_weight(q)
+    _, path = model.prior.walk(q)
+    weight = path.log_ratio()[0]
     sampled = -(rates["z1"].total + rates["z2"].total)
     top = weight - sampled
     assert_mean(top + rates["z3"].total, 0.0, name="top level")
@@ -108,7 +111,8 @@ def test_any_model_of_real_vectors_can_be_nested(inner: type[VAE]) -> None:
     with torch.no_grad():
         _, rates = prior.rates(q)
         total = torch.stack([rate.total for rate in rates.values()]).sum(0)
-        _, weight = prior.log_weight(q)
+        _, path = prior.walk(q)
+        weight = path.log_ratio()[0]
     assert_mean(total + weight, 0.0, name="two forms")
     assert prior.sample(4).shape == (4, 3)
 
@@ -157,7 +161,7 @@ def ppca_of_3() -> LatentModel:
 def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
     class Laplace(decoders.Decoder):
         def __init__(self) -> None:
-            super().__init__((3,), Measure.DENSITY)
+            super().__init__((3,))
 
         def forward(
             self, state: torch.Tensor, context: torch.Tensor | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from torch.distributions import (
     Laplace,
     MixtureSameFamily,
     MultivariateNormal,
+    constraints,
 )
 from torch.distributions import Normal as TorchNormal
 
@@ -19,6 +23,7 @@ from genmod import Kind, encoders, priors
 from genmod.decoders import Identity
 from genmod.distributions import Dirac, Normal
 from genmod.models import VAE
+from genmod.types import Sizes
 from tests.oracles_vae import affine, ppca
 from tests.statistics import assert_mean
 
@@ -50,13 +55,14 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
 def test_any_distribution_prices_a_posterior(name: str) -> None:
     """Closed where a form is registered; the path's weight is torch's ``log p - log q``.
 
-    Sign flipped: ``terms.append(-level.q.log_prob(...))``.
+    Sign flipped: ``- self._of(name, q[name])`` in ``Path.log_ratio``.
     """
     law, kind = laws()[name]
     prior = priors.DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))
     torch.manual_seed(1)
-    z, weight = prior.log_weight(q)
+    z, path = prior.walk(q)
+    weight = path.log_ratio()[0]
     plain = law.log_prob(z) - TorchNormal(q.mean, q.stddev).log_prob(z).sum(1)
     torch.testing.assert_close(weight, plain)
     torch.manual_seed(1)
@@ -79,7 +85,7 @@ def test_the_standard_normal_is_closed_and_per_dimension() -> None:
     expected = torch.distributions.kl_divergence(
         TorchNormal(q.mean, q.stddev), TorchNormal(torch.zeros(2), torch.ones(2))
     )
-    torch.testing.assert_close(rate.per_dim[:, 0], expected)
+    torch.testing.assert_close(rate.per_dim[0], expected)
 
 
 @pytest.mark.parametrize("name", ["full", "mixture"])
@@ -121,7 +127,7 @@ def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
     assert rates == {}
     for ask in (
         lambda: prior.sample(2),
-        lambda: prior.log_weight(Dirac(code)),
+        lambda: prior.walk(Dirac(code)),
         lambda: prior.generate(2),
     ):
         with pytest.raises(ValueError, match=r"got a request.*flat prior.*use a VAE"):
@@ -172,3 +178,33 @@ def test_codes_have_the_priors_shape_and_number() -> None:
     for code, words in bad:
         with pytest.raises(ValueError, match=words):
             prior.state_from(code)
+
+
+class Shell(torch.distributions.Distribution):
+    """Points of radius one: a law with draws and a density, and without ``expand``."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self) -> None:
+        super().__init__(event_shape=torch.Size([2]), validate_args=False)
+
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
+        angle = 2 * math.pi * torch.rand(*sample_shape)
+        return torch.stack([angle.cos(), angle.sin()], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return torch.full(value.shape[:-1], -math.log(2 * math.pi), dtype=value.dtype)
+
+
+def test_a_law_without_expand_is_sampled() -> None:
+    drawn = priors.DistributionPrior(Shell()).sample(5)
+    assert drawn.shape == (5, 2)
+    torch.testing.assert_close(drawn.norm(dim=1), torch.ones(5))
+
+
+def test_a_law_draws_what_torch_draws() -> None:
+    law = mixture()
+    torch.manual_seed(3)
+    expected = law.sample((5,))
+    torch.manual_seed(3)
+    torch.testing.assert_close(priors.DistributionPrior(law).sample(5), expected, rtol=0, atol=0)

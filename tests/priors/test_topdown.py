@@ -67,7 +67,7 @@ def test_merge_sees_state_and_latent_in_that_order() -> None:
 
 def test_each_level_is_priced_given_the_state_above() -> None:
     """One path with the caller's own draws: q and p at each level see the same state, and the rates
-    of those draws are what ``log_weight`` adds up. Sign flipped: ``index`` in ``levels`` reversed.
+    of those draws are what a walk adds up. Flipped: the order of ``index`` in ``infer``.
     """
     model = tower(3).top_down()
     x = tower(3).joint().law("x").sample((7,))
@@ -86,7 +86,8 @@ def test_each_level_is_priced_given_the_state_above() -> None:
         state = end.value
     assert names == ["z3", "z2", "z1"]
     torch.manual_seed(5)
-    again, weight = model.prior.log_weight(model.encoder(x))
+    again, path = model.prior.walk(model.encoder(x))
+    weight = path.log_ratio()[0]
     torch.testing.assert_close(weight, total)
     torch.testing.assert_close(again, state)
 
@@ -96,7 +97,8 @@ def test_closed_and_sampled_levels_agree_in_the_mean() -> None:
     x = torch.randn(1, 3).expand(30_000, 3)
     with torch.no_grad():
         _, rates = model.prior.rates(model.encoder(x))
-        _, weight = model.prior.log_weight(model.encoder(x))
+        _, path = model.prior.walk(model.encoder(x))
+        weight = path.log_ratio()[0]
     assert {rate.kind for rate in rates.values()} == {Kind.ANALYTIC}
     total = torch.stack([rate.total for rate in rates.values()]).sum(0)
     assert_mean(total + weight, 0.0, name="two forms")

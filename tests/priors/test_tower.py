@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from genmod.decoders import Decoder
-from genmod.diffusion import DiffusionPrior
+from genmod.diffusion import DiffusionPrior, ReverseProcess
 from genmod.distributions import Normal
-from genmod.elbo import Kind, Measure
+from genmod.elbo import Kind
 from genmod.encoders import Encoder
 from genmod.model import LatentModel
 from genmod.priors import NestedPrior
 from genmod.priors import NormalPrior as StandardNormal
-from genmod.samplers import Ancestral
 from genmod.schedules import Schedule
 from tests.oracles import MILD, bent, exact_diffusion, log_weight_at, over_signs, real, standard
 from tests.statistics import assert_equal_means, assert_mean
@@ -36,7 +35,9 @@ class Forward(Encoder):
             sigma = (sigma**2 - (alpha * near_sigma) ** 2) ** 0.5
         self.alpha, self.sigma = alpha, sigma
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Normal:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+    ) -> Normal:
         """Scaled, and noised by what the step adds."""
         return Normal(self.alpha * x, torch.full_like(x, self.sigma).log())
 
@@ -48,14 +49,14 @@ class Forward(Encoder):
 class Reverse(Decoder):
     """``p(z_s | z_t)``: one step of the chain."""
 
-    def __init__(self, chain: Ancestral, t: float, s: float) -> None:
-        super().__init__((2,), Measure.DENSITY)
-        self.chain, self.t, self.s = chain, t, s
+    def __init__(self, reverse: ReverseProcess, t: float, s: float) -> None:
+        super().__init__((2,))
+        self.reverse, self.t, self.s = reverse, t, s
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Normal:
         """The chain's own law."""
         rows = len(state)
-        return self.chain.law(state, real(self.t).expand(rows), real(self.s).expand(rows))
+        return self.reverse.law(state, real(self.t).expand(rows), real(self.s).expand(rows))
 
     def formula(self) -> str:
         """As on paper."""
@@ -66,11 +67,11 @@ def tower(diffusion: LatentModel) -> LatentModel:
     """The same model with ``T = 3`` as models of one latent, each the prior of the one below."""
     prior = diffusion.prior
     assert isinstance(prior, DiffusionPrior)
-    schedule, chain = prior.schedule, prior.chain
+    schedule, reverse = prior.schedule, prior.reverse
     top = StandardNormal((2,), name="z3")
-    second = LatentModel(Forward(schedule, 0.5, 1.0), Reverse(chain, 1.0, 0.5), top)
+    second = LatentModel(Forward(schedule, 0.5, 1.0), Reverse(reverse, 1.0, 0.5), top)
     first = LatentModel(
-        Forward(schedule, 0.0, 0.5), Reverse(chain, 0.5, 0.0), NestedPrior(second, name="z2")
+        Forward(schedule, 0.0, 0.5), Reverse(reverse, 0.5, 0.0), NestedPrior(second, name="z2")
     )
     bottom = Forward(schedule, None, 0.0)
     return LatentModel(bottom, diffusion.decoder, NestedPrior(first, name="z1")).double()
@@ -91,9 +92,9 @@ def test_at_the_same_latents_the_tower_is_the_diffusion() -> None:
 
 
 def test_the_prior_weighs_the_path_it_walks() -> None:
-    """``log_weight`` is the sampled form at its own draws: the drawn latents, weighed again, agree.
+    """``Path.log_ratio`` is the sampled form at its own draws: the drawn latents, weighed again, agree.
 
-    Flipped: the sign of ``log q`` in ``Prior.log_weight``.
+    Flipped: the sign of ``log q`` in ``Path.log_ratio``.
     """
     torch.manual_seed(0)
     diffusion = bent(3)
@@ -101,7 +102,8 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
     for model in (diffusion, tower(diffusion)):
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            state, weight = model.prior.log_weight(model.encoder(x))
+            state, path = model.prior.walk(model.encoder(x))
+            weight = path.log_ratio()[0]
         torch.manual_seed(5)
         latents = {}
         path = model.prior.infer(model.encoder(x))
@@ -120,7 +122,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
 def test_in_the_mean_the_tower_is_the_diffusion() -> None:
     """Closed KLs against log-ratios along another order of the same path, at one ``x``, z-tested.
 
-    Flipped: the sign of ``log q`` in ``Nested.rates``; in ``Prior.log_weight``.
+    Flipped: the sign of ``log q`` in ``NestedPrior.rates``; in ``Path.log_ratio``.
     """
     torch.manual_seed(0)
     diffusion, x = bent(3), real(0.7, -1.2).expand(40_000, 2)
@@ -149,7 +151,7 @@ def test_the_mean_of_the_sampled_form_is_the_closed_one_exactly() -> None:
 def test_samples_of_the_tower_follow_the_same_descent(rows: int) -> None:
     """One key, one order (top down): sample for sample the same draws.
 
-    Flipped: the order of ``steps`` in ``Denoising.descent``.
+    Flipped: the order of ``steps`` in ``DiffusionPrior.generate``.
     """
     diffusion = bent(3)
     torch.manual_seed(3)

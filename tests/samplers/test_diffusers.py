@@ -94,7 +94,7 @@ def theirs(scheduler: Any, times: Tensor, z: Tensor, advance: Next) -> list[Tens
 
 def ours(sampler: Sampler, target: Target, timesteps: Tensor, z: Tensor) -> list[Tensor]:
     """Our states after each step between the given timesteps."""
-    bound = sampler.of(Learned(NETWORK, target), TABLE)
+    bound = sampler.bind(Learned(NETWORK, target), TABLE)
     with torch.no_grad():
         return list(bound.path(z, timesteps.double() / 999))
 
@@ -261,7 +261,7 @@ def test_unipc(count: int, order: int, scale: Callable[[Tensor], Tensor], predic
     expected = theirs(
         scheduler, timesteps[:-1], z, lambda out, t, z: scheduler.step(out, t, z).prev_sample
     )
-    sampler = UniPC(order=order, scale=scale, lower_order_final=lower)
+    sampler = UniPC(order=order, scale=scale, lower_order_final=lower, published=True)
     agree(ours(sampler, TARGETS[prediction], timesteps, z), expected)
 
 
@@ -292,7 +292,7 @@ def test_heun(count: int, prediction: str) -> None:
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:].repeat_interleave(2)])
     z = noise()
     expected = exploding(scheduler, timesteps, z, twice=True)
-    for sampler in (Heun(), StochasticHeun(churn=0)):
+    for sampler in (Heun(published=True), StochasticHeun(churn=0, published=True)):
         agree(ours(sampler, TARGETS[prediction], timesteps, z), expected)
 
 

@@ -48,7 +48,7 @@ def test_a_path_yields_every_state_and_run_the_last(sampler: Sampler) -> None:
 
     Flipped: ``times[1:]`` for ``times[:-1]`` in ``Sampler._states``.
     """
-    bound, times = sampler.of(Bent(), SCHEDULE), UniformTime().times(SCHEDULE, 5)
+    bound, times = sampler.bind(Bent(), SCHEDULE), UniformTime().times(SCHEDULE, 5)
     found = states(bound, Z, times)
     assert len(found) == 5
     torch.testing.assert_close(states(bound, Z, times), found, rtol=0, atol=0)
@@ -70,7 +70,7 @@ def test_a_step_is_a_path_of_one(sampler: Sampler) -> None:
 
     Flipped: the sign of ``rise`` where a factor is one a row (``Walk.each``).
     """
-    bound = sampler.of(Bent(), SCHEDULE)
+    bound = sampler.bind(Bent(), SCHEDULE)
     t, s = real(0.9, 0.5, 0.3), real(0.6, 0.45, 0.0)
     with random.seeded([1, 2, 3]), torch.no_grad():
         together = bound.step(Z, t, s)
@@ -99,8 +99,8 @@ def test_states_of_any_schedule_differ_by_their_length_alone(
     times = UniformTime().times(SCHEDULE, 4)
     other = kind(SCHEDULE)
     ratio = torch.hypot(*other.scales(times))[:, None, None]
-    plain = states(sampler.of(Bent(), SCHEDULE), Z, times)
-    scaled = states(sampler.of(Bent(), other), Z * ratio[0], times)
+    plain = states(sampler.bind(Bent(), SCHEDULE), Z, times)
+    scaled = states(sampler.bind(Bent(), other), Z * ratio[0], times)
     torch.testing.assert_close(scaled, plain * ratio[1:])
 
 
@@ -110,7 +110,7 @@ def test_the_flow_there_and_back(sampler: Sampler) -> None:
 
     Flipped: ``up or down`` in ``Sampler.states``.
     """
-    flow = sampler.of(DATA.denoiser(), SCHEDULE)
+    flow = sampler.bind(DATA.denoiser(), SCHEDULE)
     z, times = DATA.mean + torch.linspace(-1, 1, 4, dtype=F64)[:, None], real(*range(401)) / 400
     noise = flow.run(z, times)
     exact = flowed(DATA, z, SCHEDULE, 0, 1)
@@ -142,7 +142,7 @@ def test_float32_keeps_its_digits_from_almost_no_signal(sampler: Sampler) -> Non
 
         with pytest.MonkeyPatch.context() as patch, noise:
             patch.setattr(random, "normal_like", normal_like)
-            found.append(sampler.of(denoiser, schedule).run(z.to(dtype), times))
+            found.append(sampler.bind(denoiser, schedule).run(z.to(dtype), times))
     assert bool(found[1].isfinite().all())
     torch.testing.assert_close(found[1].double(), found[0], rtol=0, atol=2e-5)
 
@@ -166,7 +166,7 @@ def test_evaluations_are_counted(sampler: Sampler, schedule: Schedule) -> None:
     """What a sampler says it asks is what it asks. Flipped: the sign in ``DPMSolver.evaluations``."""
     for steps in (1, 2, 7):
         denoiser = Counting()
-        z = sampler.of(denoiser, schedule).run(Z, UniformLogSNR().times(schedule, steps))
+        z = sampler.bind(denoiser, schedule).run(Z, UniformLogSNR().times(schedule, steps))
         assert denoiser.count == sampler.evaluations(steps)
         assert bool(z.isfinite().all())
     assert sampler.evaluations(0) == 0
@@ -178,10 +178,10 @@ def test_evaluations_are_counted(sampler: Sampler, schedule: Schedule) -> None:
 def test_a_sampler_is_settings_until_it_is_bound() -> None:
     """Binding makes another; completing leaves what is bound. Flipped: ``or`` in ``complete``."""
     sampler, denoiser, other = DPMSolver(order=3), Bent(), Bent()
-    bound = sampler.of(denoiser, SCHEDULE)
+    bound = sampler.bind(denoiser, SCHEDULE)
     assert (bound.denoiser, bound.schedule, bound.order) == (denoiser, SCHEDULE, 3)
-    assert sampler.of(other, SCHEDULE).denoiser is other
-    half = DPMSolver(other, order=2).complete(denoiser, SCHEDULE)
+    assert sampler.bind(other, SCHEDULE).denoiser is other
+    half = DPMSolver(other, order=2).bind_missing(denoiser, SCHEDULE)
     assert (half.denoiser, half.schedule) == (other, SCHEDULE)
     with pytest.raises(ValueError, match=r"DPMSolver\(order=3\) without .* model.sample"):
         sampler.run(Z, real(1.0, 0.0))
@@ -201,7 +201,7 @@ def test_gradients_pass_through_a_path() -> None:
     """Through every step, to the first state: against differences. Flipped: ``blend``'s scale."""
     times = UniformTime().times(SCHEDULE, 3)
     for sampler in FLOWS:
-        bound = sampler.of(Bent(), SCHEDULE)
+        bound = sampler.bind(Bent(), SCHEDULE)
         assert torch.autograd.gradcheck(
             lambda z, bound=bound: bound.run(z, times), Z.clone().requires_grad_()
         )
@@ -224,7 +224,7 @@ def test_times_that_are_no_path_are_refused(times: Tensor, words: str) -> None:
     """On the call, before the first step; noise cannot be drawn backwards."""
     for sampler in CHAINS:
         with pytest.raises(ValueError, match=words):
-            sampler.of(Bent(), SCHEDULE).states(Z, times)
+            sampler.bind(Bent(), SCHEDULE).states(Z, times)
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -238,7 +238,9 @@ def test_rows_of_their_own_times_are_found_in_double_precision() -> None:
     times = torch.linspace(1, 0, 5)
     columns = times[:, None].expand(5, len(Z))
     for sampler in FLOWS:
-        found, exact = (sampler.of(Bent(), SCHEDULE).run(Z, t) for t in (columns, columns.double()))
+        found, exact = (
+            sampler.bind(Bent(), SCHEDULE).run(Z, t) for t in (columns, columns.double())
+        )
         torch.testing.assert_close(found, exact, rtol=0, atol=0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -12,16 +11,15 @@ import torch
 
 from genmod import schedules
 from genmod.schedules import Schedule, clean_end
+from genmod.spec import DataSpec
 
 F64 = torch.float64
 TIMES = torch.linspace(0, 1, 301, dtype=F64)
 
 
-@dataclass(frozen=True)
-class Data:
-    """A description of data that has a number of values, or none."""
-
-    bins: int | None
+def described(bins: int | None) -> DataSpec:
+    """Data of a number of values, or real ones."""
+    return DataSpec((3,), bins)
 
 
 FREE: dict[str, Callable[[], Schedule]] = {
@@ -53,7 +51,7 @@ def test_a_free_end_follows_from_the_number_of_values(name: str, bins: int | Non
     """In a copy: the schedule that was handed over stays free. Flipped: the sign in ``Shifted``."""
     schedule = FREE[name]()
     before = schedule.log_snr_range()
-    bound = schedule.resolve(Data(bins))
+    bound = schedule.resolve(described(bins))
     assert bound is not schedule
     assert schedule.log_snr_range() == before
     assert "clean end free" in repr(schedule)
@@ -61,17 +59,17 @@ def test_a_free_end_follows_from_the_number_of_values(name: str, bins: int | Non
     assert bound.log_snr_range()[0] == pytest.approx(clean_end(bins), abs=1e-5)
     assert bound.log_snr_range()[1] == pytest.approx(before[1], abs=1e-5)
     bound.check()
-    assert bound.resolve(Data(bins)) is bound
+    assert bound.resolve(described(bins)) is bound
 
 
 @pytest.mark.parametrize("name", STATED)
 def test_stated_ends_are_kept(name: str) -> None:
     schedule = STATED[name]()
-    assert schedule.resolve(Data(17)) is schedule
+    assert schedule.resolve(described(17)) is schedule
 
 
 def test_a_resolved_curve_is_the_one_with_that_end_stated() -> None:
-    found = schedules.Cosine().resolve(Data(17))
+    found = schedules.Cosine().resolve(described(17))
     stated = schedules.Cosine(clean=clean_end(17))
     torch.testing.assert_close(found.log_snr(TIMES), stated.log_snr(TIMES), rtol=0, atol=0)
 
@@ -80,7 +78,7 @@ def test_a_resolved_learned_schedule_keeps_what_it_learned() -> None:
     learned = schedules.MonotoneNetwork(features=4)
     with torch.no_grad():
         learned.log_weight.add_(1.0)
-    bound = learned.resolve(Data(17))
+    bound = learned.resolve(described(17))
     assert isinstance(bound, schedules.MonotoneNetwork)
     torch.testing.assert_close(bound.path(TIMES)[0], learned.path(TIMES)[0])
 
@@ -118,11 +116,11 @@ def test_a_cut_outside_the_table_is_refused(clean: float | None, noisy: float | 
 def test_a_table_that_ends_far_too_clean_warns_and_names_the_cut() -> None:
     table = schedules.LinearBeta(1000)
     with pytest.warns(UserWarning, match=r"17 values .* schedule\.cut\(clean=2\)"):
-        assert table.resolve(Data(17)) is table
+        assert table.resolve(described(17)) is table
     with pytest.warns(UserWarning, match="cut"):
-        schedules.VarianceExploding(table).resolve(Data(2))
+        schedules.VarianceExploding(table).resolve(described(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        table.resolve(Data(256))
-        table.resolve(Data(None))
-        table.cut(clean=2.0).resolve(Data(17))
+        table.resolve(described(256))
+        table.resolve(described(None))
+        table.cut(clean=2.0).resolve(described(17))

@@ -19,7 +19,7 @@ from genmod.diffusion.timesteps import TimestepSampler
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
-from genmod.objectives import Bound, LearnedSchedule, Objective, Simple, Weighted
+from genmod.objectives import Batch, Bound, LearnedSchedule, Objective, Simple, Weighted
 from genmod.schedules import (
     Cosine,
     LinearBeta,
@@ -31,7 +31,7 @@ from genmod.schedules import (
     Sigmoid,
     Table,
 )
-from genmod.training import fit
+from genmod.training import training_loop
 from genmod.types import PerLevel
 from tests.oracles import F64, bent, steps_of
 from tests.statistics import assert_equal_means
@@ -47,8 +47,8 @@ class Independent(TimestepSampler):
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
         """As they say."""
-        u = torch.rand(rows, self.draws, dtype=dtype, device=device)
-        return u, torch.full_like(u, 1 / self.draws)
+        u = torch.rand(rows, self.n, dtype=dtype, device=device)
+        return u, torch.full_like(u, 1 / self.n)
 
 
 def clusters(schedule: Schedule) -> LatentModel:
@@ -104,7 +104,7 @@ def stretched(schedule: Schedule) -> Table:
 def trained(steps: int = 80) -> MonotoneNetwork:
     """A schedule fit to the clusters, by the package's own training."""
     schedule = MonotoneNetwork(CLEAN, NOISY)
-    run = fit(
+    run = training_loop(
         clusters(schedule),
         data(4096),
         LearnedSchedule(Bound()),
@@ -187,7 +187,7 @@ def test_one_backward_pass_serves_two_losses(build: Callable[[int], Objective], 
 
     def loss_of(objective: Objective) -> tuple[Tensor, ELBO]:
         torch.manual_seed(2)
-        return objective(model, x)
+        return objective(model, Batch(x))
 
     plain, _ = loss_of(inner)
     expected = gradients(model, plain)
@@ -286,6 +286,6 @@ def test_what_has_no_schedule_to_learn_is_refused(
 
 
 def test_it_reads_as_what_it_holds() -> None:
-    assert "Bound(timesteps=4)" in repr(LearnedSchedule(Bound(timesteps=4)))
-    assert LearnedSchedule(Bound(timesteps=4)).draws == 4
+    assert "Bound(timesteps=4)" in repr(LearnedSchedule(Bound(4)))
+    assert LearnedSchedule(Bound(4)).timesteps == 4
     assert isinstance(LearnedSchedule().inner, nn.Module)

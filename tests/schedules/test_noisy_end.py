@@ -21,7 +21,7 @@ from genmod.denoisers.base import scales_of
 from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
-from genmod.samplers import Heun
+from genmod.samplers import Ancestral, Heun
 from genmod.schedules import (
     CosineBeta,
     LinearBeta,
@@ -89,7 +89,8 @@ def test_every_reverse_step_is_finite(schedule: Schedule, target: Target) -> Non
     with torch.no_grad():
         q = diffusion.encoder(torch.randn(8, 2))
         z = q.at(times[:1].expand(8)).sample()
-        states = [*prior.chain.path(z, times)]
+        chain = Ancestral(prior.denoiser, schedule, prior.variance)
+        states = [*chain.path(z, times)]
         flow = Heun(prior.denoiser, schedule)
         there = [*flow.path(z, times)]
         back = [*flow.path(there[-1], times.flip(0))]

@@ -13,7 +13,7 @@ from genmod import decoders, encoders
 from genmod.data import Dataset
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Simple, Weighted
-from genmod.training import NonFiniteLoss, fit, train
+from genmod.training import NonFiniteLoss, fit, training_loop
 from tests.training.cases import breaking, data, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -30,9 +30,9 @@ def test_a_broken_term_stops_the_run_and_keeps_the_last_good_weights(at: int, va
     """
     broken = breaking(at, value)
     with pytest.raises(NonFiniteLoss, match=rf"step {at} \(in reconstruction\)"):
-        train(fit(broken, data(), steps=20, batch_size=16, progress=False))
+        fit(broken, data(), steps=20, batch_size=16, progress=False)
     whole = breaking(0, 1.0)
-    for step in fit(whole, data(), steps=20, batch_size=16, progress=False):
+    for step in training_loop(whole, data(), steps=20, batch_size=16, progress=False):
         if step.number == at - 1:
             break
     reference = breaking(0, 1.0) if at == 1 else whole
@@ -46,7 +46,7 @@ def test_a_poisoned_batch_is_named_by_its_step() -> None:
     told[11] = math.nan
     network = encoders.GaussianEncoder(_Told(), (2,))
     model = VAE(3, latents=2, encoder=network, decoder=decoders.GaussianDecoder(_Deaf(), (3,)))
-    steps = fit(model, (x, told), steps=30, batch_size=12, progress=False)
+    steps = training_loop(model, (x, told), steps=30, batch_size=12, progress=False)
     made: list[float] = []
     with pytest.raises(NonFiniteLoss, match=r"step \d+ \(in ") as caught:
         made.extend(step.loss for step in steps)
@@ -61,7 +61,7 @@ def test_a_gradient_that_is_not_finite_is_caught_where_the_loss_is() -> None:
     model = VAE(3, latents=2, width=8, depth=1, decoder=decoders.GaussianDecoder(_Root(), (3,)))
     before = flat(model)
     with pytest.raises(NonFiniteLoss, match=r"step 1 \(its gradient is not finite\)"):
-        train(fit(model, data(), steps=3, batch_size=16, progress=False))
+        fit(model, data(), steps=3, batch_size=16, progress=False)
     assert torch.equal(flat(model), before)
 
 
@@ -113,7 +113,7 @@ class _Root(nn.Module):
         (lambda x: fit(vae(), x, ema=1.0), "ema=1"),
         (lambda x: fit(vae(), x, clip=0.0), "clip=0"),
         (lambda x: fit(vae(), x, validate_every=0), "validate_every=0"),
-        (lambda x: fit(vae(), x, validation_draws=0), "validation_draws=0"),
+        (lambda x: fit(vae(), x, validation_timesteps=0), "validation_timesteps=0"),
         (lambda x: fit(vae(), x, checkpoint_every=0), "checkpoint_every=0"),
         (lambda x: fit(vae(), x[:0]), "no data"),
         (lambda x: fit(vae(), x.where(x != x[5, 1], math.nan)), "1 values of x that are NaN"),
@@ -147,4 +147,4 @@ def test_no_validation_data_is_fine() -> None:
     """An empty validation part means that nothing is measured."""
     x = data()
     parts = Dataset("rows", x, x[:0], x[:0])
-    assert train(fit(vae(), parts, steps=2, batch_size=16, progress=False)) == []
+    assert fit(vae(), parts, steps=2, batch_size=16, progress=False).validations == ()

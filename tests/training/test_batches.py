@@ -14,24 +14,25 @@ from genmod.data import BernoulliPixels, Dataset, binarized, digits
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
-from genmod.objectives import Bound
-from genmod.training import fit
-from genmod.training.batches import Batches
+from genmod.objectives import Batch, Bound
+from genmod.prior import AutoTimesteps
+from genmod.training import training_loop
+from genmod.training.batches import MemoryBatches
 from tests.statistics import assert_mean
 from tests.training.cases import data, diffusion, flat, vae
 
 CPU = torch.device("cpu")
 
 
-def epoch(batches: Batches, number: int) -> torch.Tensor:
+def epoch(batches: MemoryBatches, number: int) -> torch.Tensor:
     """All rows of an epoch, in order."""
     first = number * batches.per_epoch
-    return torch.cat([batches(first + i)[0] for i in range(batches.per_epoch)])
+    return torch.cat([batches(first + i).x for i in range(batches.per_epoch)])
 
 
 def test_every_epoch_visits_each_sample_once_in_an_order_of_its_own() -> None:
     """Twelve rows in batches of four, three epochs."""
-    batches = Batches(torch.arange(12), None, 4, seed=3)
+    batches = MemoryBatches(torch.arange(12), None, 4, seed=3)
     epochs = [epoch(batches, number).tolist() for number in range(3)]
     assert all(sorted(rows) == list(range(12)) for rows in epochs)
     assert len({tuple(rows) for rows in epochs}) == 3
@@ -39,7 +40,7 @@ def test_every_epoch_visits_each_sample_once_in_an_order_of_its_own() -> None:
 
 def test_an_epoch_leaves_out_only_what_fills_no_batch() -> None:
     """Of eleven rows in batches of four, three are left out, others in each epoch."""
-    batches = Batches(torch.arange(11), None, 4, seed=0)
+    batches = MemoryBatches(torch.arange(11), None, 4, seed=0)
     left = [set(range(11)) - set(epoch(batches, number).tolist()) for number in range(40)]
     assert all(len(rows) == 3 for rows in left)
     assert set().union(*left) == set(range(11)), "nobody is left out for ever"
@@ -49,20 +50,23 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     """Not on the batches asked for before, and not on torch's generator."""
     x = torch.arange(50)
     torch.manual_seed(1)
-    forward = [Batches(x, None, 7, seed=4)(step)[0] for step in range(20)]
+    forward = [MemoryBatches(x, None, 7, seed=4)(step).x for step in range(20)]
     torch.manual_seed(2)
-    backward = Batches(x, None, 7, seed=4)
+    backward = MemoryBatches(x, None, 7, seed=4)
     for step in reversed(range(20)):
-        assert torch.equal(backward(step)[0], forward[step])
-    assert not torch.equal(Batches(x, None, 7, seed=5)(0)[0], forward[0])
+        assert torch.equal(backward(step).x, forward[step])
+    assert not torch.equal(MemoryBatches(x, None, 7, seed=5)(0).x, forward[0])
 
 
-def test_the_context_follows_its_sample() -> None:
-    """Rows and what is told about them are cut alike."""
+def test_the_context_and_the_index_follow_their_sample() -> None:
+    """Rows, their context and their place in the data set are cut alike."""
     x = torch.arange(20.0)
-    rows, told = Batches(x, 3 * x[:, None], 6, seed=0)(5)
-    assert told is not None
-    assert torch.equal(told[:, 0], 3 * rows)
+    batch = MemoryBatches(x, 3 * x[:, None], 6, seed=0)(5)
+    assert batch.context is not None
+    assert torch.equal(batch.context[:, 0], 3 * batch.x)
+    assert batch.index is not None
+    assert torch.equal(x[batch.index], batch.x)
+    assert batch.rows == 20
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_what_cannot_be_cut_is_refused(
 ) -> None:
     """With what was got and what to do."""
     with pytest.raises(ValueError, match=said):
-        Batches(x, context, size, seed=0)
+        MemoryBatches(x, context, size, seed=0)
 
 
 @pytest.mark.usefixtures("float64")
@@ -94,7 +98,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
 
     def gradient(first: int, last: int) -> torch.Tensor:
         with random.keyed(3, step=2, start=first, block=16):
-            loss = -model.elbo(x[first:last], timesteps=1).value.sum() / 16
+            loss = -model.elbo(x[first:last], timesteps=AutoTimesteps.TRAINING).value.sum() / 16
         parameters = list(model.parameters())
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
@@ -102,7 +106,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
     torch.testing.assert_close(gradient(0, 8) + gradient(8, 16), whole, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient(0, 5) + gradient(5, 16), whole, rtol=1e-10, atol=1e-12)
     with random.keyed(3, step=2):
-        loss = -model.elbo(x, timesteps=1).value.mean()
+        loss = -model.elbo(x, timesteps=AutoTimesteps.TRAINING).value.mean()
     single = torch.autograd.grad(loss, list(model.parameters()))
     torch.testing.assert_close(
         torch.cat([g.flatten() for g in single]), whole, rtol=1e-10, atol=1e-12
@@ -134,7 +138,7 @@ def test_coins_are_flipped_anew_in_every_epoch() -> None:
 
     Made to fail by keying the flips by the place in the epoch alone, without the epoch.
     """
-    batches = Batches(coins(), None, 16, seed=3)
+    batches = MemoryBatches(coins(), None, 16, seed=3)
     epochs = [in_order(epoch(batches, number)) for number in range(40)]
     assert all(each.shape == (ROWS, FAIR) for each in epochs)
     bits = torch.stack(epochs).double()
@@ -145,12 +149,12 @@ def test_coins_are_flipped_anew_in_every_epoch() -> None:
 
 def test_flips_depend_on_seed_and_step_alone() -> None:
     """Not on the batches asked for before, nor on torch's generator."""
-    forward = [Batches(coins(), None, 20, seed=4)(step)[0] for step in range(7)]
+    forward = [MemoryBatches(coins(), None, 20, seed=4)(step).x for step in range(7)]
     torch.manual_seed(2)
-    backward = Batches(coins(), None, 20, seed=4)
+    backward = MemoryBatches(coins(), None, 20, seed=4)
     for step in reversed(range(7)):
-        assert torch.equal(backward(step)[0], forward[step])
-    other = torch.cat([Batches(coins(), None, 20, seed=5)(step)[0] for step in range(3)])
+        assert torch.equal(backward(step).x, forward[step])
+    other = torch.cat([MemoryBatches(coins(), None, 20, seed=5)(step).x for step in range(3)])
     assert not torch.equal(other, torch.cat(forward[:3]))
 
 
@@ -159,25 +163,23 @@ def test_flips_are_not_the_noise_of_the_model() -> None:
 
     Made to fail by leaving the flips' own part out of their key.
     """
-    flipped = Batches(coins(), None, ROWS, seed=4)(9)[0][:, IDENTITY:]
+    flipped = MemoryBatches(coins(), None, ROWS, seed=4)(9).x[:, IDENTITY:]
     with random.keyed(4, step=9):
         noise = random.uniform((ROWS, IDENTITY + FAIR), torch.float32)[:, IDENTITY:]
     assert_mean((flipped == (noise < 0.5)).double().flatten(), 0.5)
 
 
 class Watching(Bound):
-    """The bound, and what it was asked of."""
+    """The bound, and the batches that it was computed of."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
 
-    def forward(
-        self, model: nn.Module, x: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, ELBO]:
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, ELBO]:
         """The loss and the bound."""
-        self.seen.append(x.clone())
-        return super().forward(model, x, context)
+        self.seen.append(batch.x.clone())
+        return super().forward(model, batch)
 
 
 def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
@@ -189,14 +191,14 @@ def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
     bits = binarized(Dataset("coins", gray, gray[:10], gray[:10], bins=3))
     watching = Watching()
     model = VAE(IDENTITY + FAIR, 2, latents=1, width=4, depth=1)
-    for _ in fit(model, bits, watching, steps=40, batch_size=ROWS, progress=False):
+    for _ in training_loop(model, bits, watching, steps=40, batch_size=ROWS, progress=False):
         pass
     seen = torch.stack([in_order(x) for x in watching.seen]).double()
     assert_mean(seen, 0.5 * torch.ones(ROWS, FAIR))
     assert_mean((seen == in_order(bits.train)).double().flatten(), 0.5)
     plain = Watching()
     kept = Dataset("bits", bits.train, bits.validation, bits.test, bins=2)
-    for _ in fit(model, kept, plain, steps=2, batch_size=ROWS, progress=False):
+    for _ in training_loop(model, kept, plain, steps=2, batch_size=ROWS, progress=False):
         pass
     assert all(torch.equal(in_order(x), in_order(bits.train)) for x in plain.seen)
 
@@ -218,7 +220,7 @@ def test_a_resumed_run_on_coins_is_the_uninterrupted_one_bit_for_bit(
     def run(path: Path, stop: int) -> tuple[list[float], list[Tensor], Tensor]:
         torch.manual_seed(7)
         model, watching, losses = build(), Watching(), []
-        for step in fit(
+        for step in training_loop(
             model,
             bits,
             watching,

@@ -15,7 +15,7 @@ from genmod.evaluation import paired, score
 from genmod.model import LatentModel
 from genmod.models import Autoencoder, Diffusion, LatentDiffusion
 from genmod.objectives import Bound, Simple
-from genmod.training import fit, train
+from genmod.training import fit, training_loop
 from genmod.training.validation import SEED, validate
 from tests.oracles_vae import PPCA
 from tests.statistics import assert_mean
@@ -47,17 +47,15 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca() -> None:
         decoders.GaussianDecoder(network, (3,), scale),
         priors.NormalPrior((1,)),
     )
-    list(
-        fit(
-            model,
-            x,
-            steps=250,
-            batch_size=256,
-            learning_rate=0.1,
-            warmup=10,
-            ema=0.95,
-            progress=False,
-        )
+    fit(
+        model,
+        x,
+        steps=250,
+        batch_size=256,
+        learning_rate=0.1,
+        warmup=10,
+        ema=0.95,
+        progress=False,
     )
     spread = float((2 * scale.log_scale.detach()).exp())
     learned = PPCA(network.weight.detach(), network.bias.detach(), spread)
@@ -79,7 +77,7 @@ def test_equal_seeds_give_equal_runs_bit_for_bit(build: Callable[[], LatentModel
     for chaos, seed in ((1, 5), (2, 5), (1, 6)):
         model = build()
         torch.manual_seed(chaos)
-        steps = fit(model, data(), steps=8, batch_size=16, seed=seed, progress=False)
+        steps = training_loop(model, data(), steps=8, batch_size=16, seed=seed, progress=False)
         losses = [step.loss for step in steps]
         runs.append((losses, flat(model)))
     assert runs[0][0] == runs[1][0]
@@ -93,7 +91,7 @@ def test_training_leaves_the_users_random_numbers_alone() -> None:
     expected = torch.randn(4)
     model = vae(dropout=0.4)
     torch.manual_seed(3)
-    train(fit(model, data(), steps=3, batch_size=16, progress=False))
+    fit(model, data(), steps=3, batch_size=16, progress=False)
     assert torch.equal(torch.randn(4), expected)
 
 
@@ -106,7 +104,7 @@ def test_the_best_by_validation_is_the_highest_and_is_kept() -> None:
     parts = Dataset("rows", x[:40], x[40:], x[:0])
     model = vae()
     seen: list[tuple[float, Tensor]] = []
-    for step in fit(
+    for step in training_loop(
         model,
         parts,
         steps=24,
@@ -131,7 +129,7 @@ def test_the_best_by_validation_is_the_highest_and_is_kept() -> None:
 def test_breaking_out_of_the_loop_leaves_the_averaged_weights() -> None:
     """Without held-out data the last averaged weights; with it, the best validated ones."""
     model = vae()
-    for step in fit(model, data(), steps=50, batch_size=16, progress=False):
+    for step in training_loop(model, data(), steps=50, batch_size=16, progress=False):
         kept = flat(step.averaged)
         if step.number == 7:
             assert not torch.equal(flat(model), kept)
@@ -146,7 +144,7 @@ def test_a_frozen_part_neither_learns_nor_drops_out() -> None:
     model.freeze(data())
     fixed = [flat(part) for part in model.fixed()]
     before = flat(model.prior)
-    for _ in fit(model, data(), Simple(), steps=5, batch_size=16, progress=False):
+    for _ in training_loop(model, data(), Simple(), steps=5, batch_size=16, progress=False):
         assert not model.encoder.training
         assert not model.decoder.training
         assert model.prior.training
@@ -162,7 +160,7 @@ def test_a_step_says_the_bound_that_was_trained_on() -> None:
     """For the bound itself, the loss is minus the mean bound; nothing said carries gradients."""
     model = vae()
     for number, step in enumerate(
-        fit(model, data(), Bound(), steps=3, batch_size=16, progress=False), start=1
+        training_loop(model, data(), Bound(), steps=3, batch_size=16, progress=False), start=1
     ):
         assert step.number == number
         assert step.loss == pytest.approx(-step.bound, rel=1e-12)
@@ -175,7 +173,7 @@ def test_an_autoencoder_is_validated_by_its_reconstruction() -> None:
     x = data()
     model = Autoencoder(3, latents=2, width=8, depth=1)
     parts = Dataset("rows", x[:40], x[40:], x[:0])
-    found = train(fit(model, parts, steps=4, batch_size=16, validate_every=2, progress=False))
+    found = fit(model, parts, steps=4, batch_size=16, validate_every=2, progress=False).validations
     assert [v.step for v in found] == [2, 4]
     assert found[0].bits_per_dim is None
     assert max(v.nats for v in found) == pytest.approx(
@@ -186,7 +184,7 @@ def test_an_autoencoder_is_validated_by_its_reconstruction() -> None:
 def close() -> tuple[Diffusion, Diffusion]:
     """A diffusion after thirty steps, and another from weights a thousandth away."""
     model, near = diffusion(), diffusion()
-    train(fit(model, data(), steps=30, batch_size=16, progress=False))
+    fit(model, data(), steps=30, batch_size=16, progress=False)
     near.load_state_dict(model.state_dict())
     with torch.no_grad():
         for p in near.parameters():
@@ -203,7 +201,7 @@ def test_validation_noise_is_shared() -> None:
     x, (model, near) = data(), close()
 
     def bound(which: LatentModel, seed: int) -> Tensor:
-        return score(which, x, draws=2, seed=seed).value.mean()
+        return score(which, x, timesteps=2, seed=seed).value.mean()
 
     shared = torch.stack([bound(model, s) - bound(near, s) for s in range(30)])
     fresh = torch.stack([bound(model, s) - bound(near, 1000 + s) for s in range(30)])
@@ -219,15 +217,15 @@ def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     """
     x, (model, near) = data(), close()
     first, second = (validate(m, x, None, step, 2) for step, m in enumerate((model, near)))
-    difference = paired(*(score(m, x, draws=2, seed=SEED) for m in (model, near)))
+    difference = paired(*(score(m, x, timesteps=2, seed=SEED) for m in (model, near)))
     assert first.nats - second.nats == pytest.approx(difference.mean, rel=1e-9)
     assert difference.error < min(first.error, second.error) / 50
     assert abs(difference.mean) < min(first.error, second.error) / 50
     rows = x.repeat(100, 1)
-    fresh = paired(*(score(m, rows, draws=64, seed=1) for m in (model, near)))
+    fresh = paired(*(score(m, rows, timesteps=64, seed=1) for m in (model, near)))
     assert fresh.mean * difference.mean > 0
     assert first.error == pytest.approx(
-        float(score(model, x, draws=2, seed=SEED).value.std()) / len(x) ** 0.5
+        float(score(model, x, timesteps=2, seed=SEED).value.std()) / len(x) ** 0.5
     )
 
 
@@ -238,7 +236,7 @@ def test_a_learning_rate_of_ones_own_optimizer_is_kept() -> None:
         model = vae()
         before = flat(model)
         own = torch.optim.SGD(model.parameters(), lr=rate)
-        train(fit(model, data(), steps=1, clip=None, optimizer=own, progress=False))
+        fit(model, data(), steps=1, clip=None, optimizer=own, progress=False)
         moves.append(flat(model) - before)
     assert moves[0].abs().max() > 1e-4
     torch.testing.assert_close(moves[0], 10 * moves[1], rtol=1e-9, atol=1e-15)

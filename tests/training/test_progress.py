@@ -9,46 +9,72 @@ import pytest
 import torch
 from rich.console import Console
 
-from genmod import ELBO, Measure
+from genmod import ELBO, Measure, Stamp
 from genmod.elbo import Kind, Rate
-from genmod.training import Validation, fit, progress, train
+from genmod.training import Validation, fit, progress
 from genmod.training.progress import Bar
 from tests.training.cases import data, vae
 
 
 def bound(nats: float, measure: Measure) -> ELBO:
     """A bound of two samples with a given mean."""
-    rate = Rate.single(torch.tensor([1.0, 1.0]), Kind.ANALYTIC)
+    rate = Rate.single(torch.tensor([1.0, 1.0]), Kind.ANALYTIC, Stamp.BOUND)
     return ELBO(torch.tensor([nats - 1.0, nats + 3.0]), {"prior": rate}, measure)
 
 
-def shown(measure: Measure, *, silent: bool = False, steps: int = 3) -> str:
+def shown(measure: Measure, *, silent: bool = False, steps: int = 3, width: int = 80) -> str:
     """What a bar of three steps prints, with a validation at the second."""
     out = StringIO()
-    bar = Bar(3, 4, "Model", not silent, Console(file=out, width=200, force_terminal=False))
-    with bar:
-        for step in range(1, steps + 1):
-            seen = Validation(2, -6.5, 4, measure, error=0.25) if step == 2 else None
-            bar.show(step, torch.tensor(12.25), bound(-8.0, measure), seen)
+    console = Console(file=out, width=width, force_terminal=False)
+    bar = Bar(3, 4, "LatentDiffusion", not silent, console)
+    bar.start()
+    for step in range(1, steps + 1):
+        seen = Validation(2, -6.5, 4, measure, error=0.25) if step == 2 else None
+        bar.show(step, 12.25, bound(-8.0, measure), seen)
+    bar.stop()
     return out.getvalue()
 
 
-def test_the_bar_shows_the_loss_the_bound_and_the_best_validation() -> None:
-    """Bits per dimension of a mass are the nats over ``D ln 2``: -8 nats in 4 dimensions is 2.885."""
+def test_the_bar_shows_loss_and_bound_in_one_unit() -> None:
+    """Bits per dimension of a mass are the nats over ``D ln 2``: 8 nats in 4 dimensions are 2.885."""
     text = shown(Measure.MASS)
-    assert "Model" in text
+    unit = 4 * math.log(2)
+    assert "LatentDiffusion" in text
     assert "3/3" in text
-    assert "loss 12.25" in text
-    assert f"bound {8 / (4 * math.log(2)):.3f} bits/dim" in text
-    assert "best 2.344 ± 0.090 bits/dim" in text
+    assert f"loss {12.25 / unit:.3f}, bound {8 / unit:.3f} bits/dim" in text
+    assert "best 2.344 ± 0.090 bits/dim" in shown(Measure.MASS, width=120)
 
 
 def test_a_density_has_no_bits_and_an_autoencoder_no_bound() -> None:
     """Bits of a density need a bin width, which a bar does not know."""
     assert "bits" not in shown(Measure.DENSITY)
-    assert "bound -8.00 nats · best -6.50 ± 0.25 nats" in shown(Measure.DENSITY)
-    assert "log p(x|z) -8.00 nats" in shown(Measure.NONE)
+    assert "loss 12.250, bound -8.000 nats" in shown(Measure.DENSITY)
+    assert "log p(x|z) -8.000 nats" in shown(Measure.NONE)
     assert "bound -" not in shown(Measure.NONE)
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+@pytest.mark.parametrize("nats", [-8.0, -12345.678, -1.5e9, math.nan])
+def test_a_line_fits_eighty_columns(measure: Measure, nats: float) -> None:
+    """The longest name, many steps, large numbers: nothing is cut or wrapped."""
+    out = StringIO()
+    bar = Bar(100_000, 784, "LatentDiffusion", True, Console(file=out, width=80))
+    bar.start()
+    bar.show(100_000, -nats, bound(nats, measure), Validation(1, nats, 784, measure))
+    bar.stop()
+    lines = out.getvalue().strip().splitlines()
+    assert len(lines) == 1
+    assert len(lines[0]) <= 80
+    assert "…" not in lines[0]
+    assert lines[0].endswith(("nats", "bits/dim"))
+
+
+def test_a_caller_gets_the_whole_line() -> None:
+    """With the best validation, whatever the terminal's width."""
+    lines: list[tuple[int, str]] = []
+    bar = Bar(1, 4, "Model", lambda step, line: lines.append((step, line)))
+    bar.show(1, 2.0, bound(-8.0, Measure.DENSITY), Validation(1, -6.5, 4, Measure.DENSITY))
+    assert lines == [(1, "loss 2.000, bound -8.000 nats, best -6.50 nats")]
 
 
 def test_the_last_step_is_always_shown() -> None:
@@ -60,20 +86,20 @@ def test_the_last_step_is_always_shown() -> None:
 def test_the_best_validation_is_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the last."""
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
-    out = StringIO()
-    with Bar(2, 4, "Model", True, Console(file=out, width=200)) as bar:
-        for step, nats in ((1, -5.0), (2, -9.0)):
-            seen = Validation(step, nats, 4, Measure.DENSITY)
-            bar.show(step, torch.tensor(1.0), bound(-8.0, Measure.DENSITY), seen)
-    assert "best -5.00 nats" in out.getvalue()
+    lines: list[str] = []
+    bar = Bar(2, 4, "Model", lambda step, line: lines.append(line))
+    for step, nats in ((1, -5.0), (2, -9.0)):
+        seen = Validation(step, nats, 4, Measure.DENSITY)
+        bar.show(step, 1.0, bound(-8.0, Measure.DENSITY), seen)
+    assert lines[-1].endswith("best -5.00 nats")
 
 
 def test_progress_false_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither the bar nor anything else; and with it on, the model is named."""
     assert shown(Measure.MASS, silent=True) == ""
-    train(fit(vae(), data(), steps=2, batch_size=16, progress=False))
+    fit(vae(), data(), steps=2, batch_size=16, progress=False)
     assert capsys.readouterr() == ("", "")
-    train(fit(vae(), data(), steps=2, batch_size=16))
+    fit(vae(), data(), steps=2, batch_size=16)
     said = capsys.readouterr().out
     assert "VAE" in said
     assert "loss" in said

@@ -10,16 +10,16 @@ from torch import nn
 
 from genmod.elbo import Measure
 from genmod.objectives import Bound
-from genmod.training import Validation, fit, load_weights, weights
-from genmod.training.recipe import Recipe
+from genmod.training import Validation, load_weights, training_loop, weights
+from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
 from genmod.training.weights import copy_weights
 from tests.training.cases import data, diffusion, flat, vae
 
 
-def recipe(ema: float = 0.9, clip: float | None = None, steps: int = 100) -> Recipe:
+def config(clip: float | None = None) -> TrainingConfig:
     """Plain settings: a constant rate."""
-    return Recipe(steps, 16, 0.01, 0.0, 0, False, ema, clip, 0, "Bound()", 48)
+    return TrainingConfig(100, warmup=0, decay=False, ema=0.9, clip=clip)
 
 
 @pytest.mark.usefixtures("float64")
@@ -27,11 +27,11 @@ def recipe(ema: float = 0.9, clip: float | None = None, steps: int = 100) -> Rec
 def test_the_average_is_the_recursion_written_by_hand(ema: float) -> None:
     """``m_n = d m_{n-1} + (1 - d) w_n`` with ``d = min(ema, (n - 1) / (n + 8))``.
 
-    Sign flipped: ``1 - decay`` in ``State._move`` (``decay``).
+    Sign flipped: ``1 - decay`` in ``Average.update`` (``decay``).
     """
     model, expected = vae(), torch.zeros(())
     for n, step in enumerate(
-        fit(model, data(), steps=15, batch_size=16, ema=ema, progress=False), start=1
+        training_loop(model, data(), steps=15, batch_size=16, ema=ema, progress=False), start=1
     ):
         decay = min(ema, (n - 1) / (n + 8))
         expected = decay * expected + (1 - decay) * flat(model)
@@ -46,7 +46,7 @@ def test_a_long_gradient_is_cut_and_a_short_one_is_not() -> None:
     for clip, scale in ((0.5, 100.0), (0.5, 1e-3), (None, 100.0)):
         model = vae()
         state = TrainingState(
-            model, torch.optim.SGD(model.parameters(), lr=1.0), recipe(clip=clip), Bound()
+            model, torch.optim.SGD(model.parameters(), lr=1.0), config(clip), Bound()
         )
         before = flat(model)
         loss = -scale * model.elbo(data()).value.mean()
@@ -80,7 +80,7 @@ def test_running_statistics_go_with_the_average() -> None:
 
     model = vae()
     model.encoder = GaussianEncoder(_Normed(), (2,))
-    for step in fit(model, data(), steps=3, batch_size=16, progress=False):
+    for step in training_loop(model, data(), steps=3, batch_size=16, progress=False):
         own, average = model.encoder.state_dict(), step.averaged.encoder.state_dict()
         mean = "network.layers.1.running_mean"
         assert own[mean].abs().max() > 0
@@ -90,7 +90,7 @@ def test_running_statistics_go_with_the_average() -> None:
 def test_a_validation_that_is_not_a_number_hides_no_later_one() -> None:
     """Comparisons with NaN are false: it is never the best, and never stays in the way."""
     model = vae()
-    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), recipe(), Bound())
+    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), config(), Bound())
     for nats, kept in ((math.nan, False), (-3.0, True), (math.nan, False), (-4.0, False)):
         state.best = None
         state.record(Validation(1, nats, 3, Measure.DENSITY))

@@ -13,7 +13,7 @@ from genmod.compare.figures.figure_data import FigureData as FigureData
 from genmod.compare.progress import Drawing, OnEvent
 from genmod.data import Dataset
 from genmod.evaluation import Report
-from genmod.evaluation.scoring import evaluating
+from genmod.evaluation.batching import evaluating
 from genmod.files import write_atomically
 from genmod.model import LatentModel
 

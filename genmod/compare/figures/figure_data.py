@@ -99,7 +99,7 @@ class FigureData:
     def profiles(self) -> dict[str, Profile]:
         """The bound of each diffusion, noise level by noise level."""
         return {
-            name: profile(model, self.data.test[:ROWS], self.levels)
+            name: profile(model, self.data.test[:ROWS], timesteps=self.levels)
             for name, model in self.diffusions.items()
         }
 

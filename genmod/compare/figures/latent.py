@@ -11,7 +11,7 @@ from genmod.compare.figures.figure_data import FigureData, on
 from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
 from genmod.models import VAE
-from genmod.plots.latents import principal
+from genmod.plots.latents import distances, principal
 
 CODES = 3000
 """Codes of training images that are drawn, and that distances are measured to."""
@@ -98,8 +98,8 @@ def between(inputs: FigureData, model: LatentModel, ends: tuple[int, int]) -> Te
 
 def emptiness(z: Tensor, cloud: Tensor) -> Tensor:
     """The distance of each code to the nearest of a cloud, in median distances within the cloud."""
-    inside = torch.cdist(cloud, cloud).fill_diagonal_(torch.inf).min(1).values
-    return torch.cdist(z, cloud).min(1).values / inside.median()
+    inside = distances(cloud, cloud).fill_diagonal_(torch.inf).min(1).values
+    return distances(z, cloud).min(1).values / inside.median()
 
 
 def emptiest(inputs: FigureData, model: LatentModel, cloud: Tensor) -> tuple[int, int] | None:
@@ -115,5 +115,5 @@ def emptiest(inputs: FigureData, model: LatentModel, cloud: Tensor) -> tuple[int
     first, last = first[differ], last[differ]
     if not len(first):
         return None
-    worst = int(torch.cdist((z[first] + z[last]) / 2, cloud).min(1).values.argmax())
+    worst = int(distances((z[first] + z[last]) / 2, cloud).min(1).values.argmax())
     return int(first[worst]), int(last[worst])

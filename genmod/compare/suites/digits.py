@@ -60,13 +60,13 @@ def latent_diffusion(inputs: BuildInputs) -> LatentDiffusion:
 
 DIGITS = (
     Candidate("autoencoder", autoencoder, Plan(800), cost=1),
-    Candidate("VAE", vae, Plan(2500, warm=300), importance=256, cost=5),
-    Candidate("HVAE, bottom-up", bottom_up, Plan(1600, warm=300), importance=256, cost=9),
+    Candidate("VAE", vae, Plan(2500, warm=300), importance_samples=256, cost=5),
+    Candidate("HVAE, bottom-up", bottom_up, Plan(1600, warm=300), importance_samples=256, cost=9),
     Candidate(
         "HVAE, top-down",
         top_down,
         Plan(1500, learning_rate=1e-3, warm=500),
-        importance=256,
+        importance_samples=256,
         cost=12,
     ),
     Candidate("diffusion", diffusion, Plan(4000, learning_rate=3e-3), cost=12),

@@ -83,7 +83,7 @@ def pixels(
     shape, bins = inputs.data.shape, inputs.data.bins
 
     def network(outputs: int) -> nn.Module:
-        return networks.between(code, (outputs // size(shape[1:]), *shape[1:]))
+        return networks.build(code, (outputs // size(shape[1:]), *shape[1:]))
 
     if bins is None or bins == 2:
         return likelihood(network, shape, bins)
@@ -166,30 +166,29 @@ def _plan(steps: int, *, warm: int = 0, learning_rate: float = 2e-3) -> Plan:
         warm=warm,
         autocast=None,
         validation_rows=1000,
-        validation_draws=4,
     )
 
 
 IMAGES = (
     Candidate("autoencoder", autoencoder, _plan(3000), cost=2),
-    Candidate("VAE", vae, _plan(16000, warm=1600), importance=32, cost=8),
-    Candidate("HVAE, bottom-up", bottom_up, _plan(14000, warm=1400), importance=32, cost=9),
+    Candidate("VAE", vae, _plan(16000, warm=1600), importance_samples=32, cost=8),
+    Candidate("HVAE, bottom-up", bottom_up, _plan(14000, warm=1400), importance_samples=32, cost=9),
     # At a rate of 4e-3 most of its latents collapse for good: after some three minutes on one
     # thread its bound is -106 nats a binarized image, and -96 at this rate.
     Candidate(
         "HVAE, top-down",
         top_down,
         _plan(10000, warm=2400, learning_rate=1e-3),
-        importance=32,
+        importance_samples=32,
         cost=10,
     ),
-    Candidate("diffusion", diffusion, _plan(5000, learning_rate=4e-3), draws=8, cost=12),
+    Candidate("diffusion", diffusion, _plan(5000, learning_rate=4e-3), timesteps=8, cost=12),
     Candidate(
         "latent diffusion",
         latent_diffusion,
         _plan(6000),
         after=("VAE",),
-        draws=8,
+        timesteps=8,
         cost=4,
     ),
 )

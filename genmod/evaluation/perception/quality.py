@@ -1,4 +1,4 @@
-"""One call: how samples of a model look beside real images, with the zero of the scale told along."""
+"""How samples of a model look beside real images, with the zero of the scale."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.arrays import as_context
 from genmod.checks import check_integers, check_shape, require
+from genmod.chunks import chunks, rows_per_chunk
 from genmod.data import Dataset
+from genmod.evaluation.batching import evaluating
 from genmod.evaluation.perception.network import DIMS, SHA256, features
 from genmod.evaluation.perception.scores import (
     class_score,
     extrapolated_distance,
     frechet_distance,
 )
-from genmod.evaluation.scoring import BATCH, evaluating
 from genmod.model import LatentModel
+from genmod.nn import check_context
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,16 @@ class Quality:
 
     Args:
         name: whose samples.
-        frechet: their Fréchet distance from test images.
-        zero: the distance of as many other real images from the same test images: what a perfect model
-            would have at this ``N``, and the zero of the scale. Validation images, and training images
-            where these do not suffice, which the network of features has seen and finds clearer.
+        frechet: the Fréchet distance of ``samples`` of them from test images.
+        zero: the distance of the same number of other real images from the same test images: what a
+            perfect model has, the zero of the scale. They are validation images, and training images
+            where these do not suffice. (The network of features was trained on the latter.)
         extrapolated: the samples' distance with the ``1 / N`` bias taken off.
         classes: the samples' class score.
         real_classes: that of the test images.
-        samples: how many samples.
+        samples: ``N``, how many samples were compared: no more than there are other real images, because
+            a distance falls with ``N`` and both are measured at the same one.
+        drawn: how many samples were given.
         real: how many test images.
         sha256: of the network's weights; numbers of other weights do not compare.
     """
@@ -45,6 +50,7 @@ class Quality:
     classes: float
     real_classes: float
     samples: int
+    drawn: int
     real: int
     sha256: str
 
@@ -57,17 +63,22 @@ class Quality:
             f"{self.name}: Fréchet distance {self.frechet:.2f} "
             f"(real against real {self.zero:.2f}; without its 1/N bias {self.extrapolated:.2f}), "
             f"class score {self.classes:.2f} (real {self.real_classes:.2f}); "
-            f"N = {self.samples} against {self.real} test images, network {self.sha256[:12]}"
+            f"N = {self.samples}{self._of()} against {self.real} test images, "
+            f"network {self.sha256[:12]}"
         )
+
+    def _of(self) -> str:
+        return "" if self.samples == self.drawn else f" of {self.drawn} samples"
 
 
 def quality(
     model: LatentModel,
     data: Dataset,
     n: int = 2000,
-    context: Tensor | None = None,
+    context: object = None,
     *,
     seed: int = 0,
+    batch_size: int | None = None,
     name: str | None = None,
 ) -> Quality:
     """Draw samples and compare how they look with a data set's test images.
@@ -76,28 +87,33 @@ def quality(
         model: any model of gray images, one that can sample.
         data: integer images ``(1, H, W)``.
         n: how many samples; at most as many test images stand beside them.
-        context: what the model is told beside each sample, ``(n, ...)``.
+        context: what the model is conditioned on, ``(n, ...)``.
         seed: the key of the noise.
+        batch_size: samples drawn together; by default as many as fit.
         name: what the result calls them; the model's class by default.
 
     Raises:
         ValueError: a model that cannot sample; data that are no gray images of integers; too few
             images for a covariance of 64 features.
     """
+    _require_images(data, n)
+    given = as_context(context, n)
     require(
-        context is None or len(context) == n,
-        f"{0 if context is None else len(context)} rows of context for n={n}",
+        given is None or len(given) == n,
+        f"{0 if given is None else len(given)} rows of context for n={n}",
         "one row a sample",
         "repeat the classes until there are n",
     )
-    _require_images(data, n)
-    drawn = []
+    check_context(model, given)
+
+    def run(rows: slice) -> Tensor:
+        told = None if given is None else given[rows].to(model.device)
+        return model.sample(rows.stop - rows.start, told).cpu()
+
+    size = min(random.BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
     with evaluating(model):
-        for start in range(0, n, BATCH):
-            rows = slice(start, min(start + BATCH, n))
-            told = None if context is None else context[rows].to(model.device)
-            with random.keyed(seed, start=start, block=BATCH):
-                drawn.append(model.sample(rows.stop - start, told).cpu())
+        pieces = chunks(n, size)
+        drawn = list(random.by_rows(pieces, lambda rows: random.keyed(seed, ids=_range(rows)), run))
     return quality_of(torch.cat(drawn), data, name=name or type(model).__name__)
 
 
@@ -115,18 +131,20 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
     bins = _require_images(data, len(samples))
     check_shape(samples, data.shape, "samples")
     check_integers(samples, bins, name="samples")
-    count, white = len(samples), bins - 1
-    drawn = features(samples.float() / white)
+    white = bins - 1
+    others = torch.cat([_some(part, len(samples)) for part in (data.validation, data.train)])
+    count = min(len(samples), len(others))
+    drawn = features(samples[:count].float() / white)
     real = features(_some(data.test, count).float() / white)
-    others = torch.cat([_some(data.validation, count), _some(data.train, count)])[:count]
     return Quality(
         name=name,
         frechet=frechet_distance(drawn, real),
-        zero=frechet_distance(features(others.float() / white), real),
+        zero=frechet_distance(features(others[:count].float() / white), real),
         extrapolated=extrapolated_distance(drawn, real) if _halves(drawn, real) else float("nan"),
         classes=class_score(drawn),
         real_classes=class_score(real),
         samples=count,
+        drawn=len(samples),
         real=len(real),
         sha256=SHA256,
     )
@@ -139,13 +157,18 @@ def _require_images(data: Dataset, count: int) -> int:
             f"got {data.name} with bins=None; expected integer images; the network of features sees "
             "gray levels in [0, 1] and needs to know which level is white"
         )
+    others = len(data.validation) + len(data.train)
     require(
-        min(count, len(data.test)) > DIMS,
-        f"{count} samples and {len(data.test)} test images",
+        min(count, len(data.test), others) > DIMS,
+        f"{count} samples and {len(data.test)} test images (and {others} other ones)",
         f"at least {DIMS + 1} of each, and better ten times as many",
         "draw more samples: the covariance of few rows is singular, and its distance idle",
     )
     return data.bins
+
+
+def _range(rows: slice) -> Tensor:
+    return torch.arange(rows.start, rows.stop)
 
 
 def _some(images: Tensor, count: int) -> Tensor:

@@ -48,7 +48,7 @@ def test_a_chain_of_other_steps_is_the_same_network_at_other_levels() -> None:
     assert inner(endless).denoiser is inner(model).denoiser
     x = data.law.sample((1000,))
     assert_mean(
-        score(endless, x, draws=16).rates["steps"],
+        score(endless, x, timesteps=16).rates["steps"],
         data.steps_limit(4.0, -4.0),
         name="continuous time",
     )

@@ -23,6 +23,7 @@ from genmod.diffusion.timesteps import (
 )
 from genmod.models import Diffusion
 from genmod.objectives import (
+    Batch,
     Bound,
     EDMWeight,
     MinSNR,
@@ -49,7 +50,7 @@ def taught(draws: int = 1, bins: int = BINS) -> LossAwareTimesteps:
     """One that knows the steep cost from four thousand visits in continuous time."""
     visits = LossAwareTimesteps(draws, bins=bins, memory=1e6)
     u = torch.linspace(0, 1, 4001)[:-1, None]
-    visits.learn(u, torch.ones_like(u), steep(u))
+    visits.update(u, torch.ones_like(u), steep(u))
     return visits
 
 
@@ -88,8 +89,8 @@ class Midpoints(TimestepSampler):
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[Tensor, Tensor]:
         """The same for each row."""
-        u = ((torch.arange(self.draws) + 0.5) / self.draws).expand(rows, -1)
-        return u, torch.full_like(u, 1 / self.draws)
+        u = ((torch.arange(self.n) + 0.5) / self.n).expand(rows, -1)
+        return u, torch.full_like(u, 1 / self.n)
 
 
 @pytest.mark.parametrize("way", ways())
@@ -107,12 +108,12 @@ def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None
         full = model.elbo(x, Midpoints(1000) if steps is None else None)
         few = [model.elbo(x, visits) for _ in range(40)]
     steps_part = full.rates["steps"]
-    assert steps_part.log_snr is not None
-    assert steps_part.error is not None
+    assert steps_part.noise.log_snr is not None
+    assert steps_part.noise.error is not None
     for objective in objectives:
         expected = objective.cost(full).mean()
         if isinstance(objective, NoiseWeighted):  # a mean over time, however many steps there are
-            by_hand = (objective.weight(steps_part.log_snr) * steps_part.error).mean()
+            by_hand = (objective.weight(steps_part.noise.log_snr) * steps_part.noise.error).mean()
             torch.testing.assert_close(expected, by_hand)
         costs = torch.stack([objective.cost(elbo).mean() for elbo in few])
         assert_mean(costs, expected, name=f"{objective} {way}")
@@ -133,7 +134,7 @@ def test_the_density_is_the_root_of_the_second_moment() -> None:
     second = torch.stack([cost[bin_of == k].square().mean() for k in range(3)])
     for rows in range(0, 6000, 50):
         level = u[rows : rows + 50]
-        visits.learn(level, torch.ones_like(level), cost[rows : rows + 50])
+        visits.update(level, torch.ones_like(level), cost[rows : rows + 50])
     expected = 0.9 * second.sqrt() / second.sqrt().sum() + 0.1 / 3
     torch.testing.assert_close(visits.masses(), expected, rtol=1e-9, atol=0)
     assert float(visits.seen.sum()) == 12000
@@ -143,7 +144,7 @@ def test_old_costs_are_forgotten() -> None:
     """After many visits at another cost, the first one counts ``exp(-visits / memory)``."""
     visits = LossAwareTimesteps(bins=2, memory=50.0)
     for cost in [1.0] * 500 + [3.0] * 100:
-        visits.learn(
+        visits.update(
             torch.tensor([[0.25, 0.75]]), torch.ones(1, 2), torch.tensor([[cost, 2 * cost]])
         )
     expected = 9 - 8 * math.exp(-100 / 50)
@@ -159,7 +160,7 @@ def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
     visits = LossAwareTimesteps(bins=10, floor=1e-9, memory=1e9, least=1)
     t = (torch.arange(steps) + 1.0)[None] / steps
     for _ in range(10):
-        visits.learn(t, torch.full_like(t, 1 / steps), t)
+        visits.update(t, torch.full_like(t, 1 / steps), t)
     fine = (torch.arange(10 * steps * 4) + 0.5) / (40 * steps)
     stairs = ((fine * steps).floor() + 1) / steps
     second = stairs.square().reshape(10, -1).mean(1)
@@ -170,10 +171,10 @@ def test_visits_are_even_until_every_bin_is_known_and_never_rarer_than_the_floor
     """Ten visits of each bin; then weights stay below one over the floor."""
     visits = LossAwareTimesteps(bins=4, floor=0.2)
     u = torch.tensor([[0.1, 0.4, 0.6]]).repeat(30, 1)
-    visits.learn(u, torch.ones_like(u), u)
+    visits.update(u, torch.ones_like(u), u)
     assert visits.masses().tolist() == [0.25] * 4
     last = torch.full((10, 1), 0.9)
-    visits.learn(last, torch.ones_like(last), torch.zeros_like(last))
+    visits.update(last, torch.ones_like(last), torch.zeros_like(last))
     u, weight = visits(1000, torch.float64)
     assert float(visits.masses()[3]) == pytest.approx(0.05)
     assert float(weight.max()) == pytest.approx(5.0)
@@ -186,8 +187,8 @@ def test_a_cost_that_is_no_number_is_not_remembered() -> None:
     visits = taught()
     before = visits.masses().clone()
     one = torch.full((1, 1), 0.5)
-    visits.learn(one, torch.ones(1, 1), torch.full((1, 1), math.inf))
-    visits.learn(one, torch.ones(1, 1), torch.full((1, 1), math.nan))
+    visits.update(one, torch.ones(1, 1), torch.full((1, 1), math.inf))
+    visits.update(one, torch.ones(1, 1), torch.full((1, 1), math.nan))
     assert torch.equal(visits.masses(), before)
 
 
@@ -203,11 +204,8 @@ def test_float32_places_stay_below_one_and_inside_their_bins() -> None:
 # ---------------------------------------------------------------------- in an objective
 
 
-def test_an_objective_teaches_its_visits_in_training_alone() -> None:
-    """What it teaches is what a level costs in it: the same rows, by hand.
-
-    Changed: ``self.training`` left out of ``Objective.forward``.
-    """
+def test_an_objective_teaches_its_sampler_the_costs_of_its_levels() -> None:
+    """In ``update`` alone, and exactly what a level costs in it: the same rows, by hand."""
     model, x = bent(None), torch.randn(64, 2)
     for make in (
         lambda v: MinSNR(2.0, v),
@@ -216,11 +214,11 @@ def test_an_objective_teaches_its_visits_in_training_alone() -> None:
     ):
         visits, other = LossAwareTimesteps(bins=4), LossAwareTimesteps(bins=4)
         objective = make(visits)
-        objective.eval()(model, x)
-        assert float(visits.seen.sum()) == 0
-        objective.train()
+        batch = Batch(x)
         with random.keyed(1):
-            _, elbo = objective(model, x)
+            _, elbo = objective(model, batch)
+        assert float(visits.seen.sum()) == 0
+        objective.update(elbo.detach(), batch)
         assert float(visits.seen.sum()) == 64
         rate = elbo.rates["steps"]
         assert rate.noise.dt is not None
@@ -231,21 +229,23 @@ def test_an_objective_teaches_its_visits_in_training_alone() -> None:
             "Weighted": rate.noise.log_snr.sigmoid() * rate.nats,
             "Bound": rate.nats,
         }[type(objective).__name__]
-        other.learn(rate.level, rate.noise.dt, cost.detach())
+        other.update(rate.level, rate.noise.dt, cost.detach())
         torch.testing.assert_close(visits.moments, other.moments)
 
 
 def test_a_model_without_levels_teaches_nothing() -> None:
     """A diffusion of one latent has no step to choose."""
     visits = LossAwareTimesteps()
-    Bound(visits).train()(Diffusion(2, steps=1, width=8), torch.randn(4, 2))
+    batch, objective = Batch(torch.randn(4, 2)), Bound(visits)
+    _, elbo = objective(Diffusion(2, steps=1, width=8), batch)
+    objective.update(elbo.detach(), batch)
     assert float(visits.seen.sum()) == 0
 
 
 def test_importance_makes_a_steep_cost_less_noisy() -> None:
     """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not.
 
-    Changed: ``self.draws.learn`` left out of ``Objective.forward``.
+    Changed: ``self.timesteps.update`` left out of ``Objective.update``.
     """
     model, visits = (
         exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None),
@@ -254,12 +254,13 @@ def test_importance_makes_a_steep_cost_less_noisy() -> None:
     objective = Bound(visits).train()
     with torch.no_grad():
         for _ in range(30):
-            objective(model, torch.randn(128, 2))
+            batch = Batch(torch.randn(128, 2))
+            objective.update(objective(model, batch)[1], batch)
         x = torch.randn(8, 2)
 
         def losses(draws: Timesteps) -> Tensor:
             bound = Bound(draws).eval()
-            return torch.stack([bound(model, x)[0] for _ in range(120)])
+            return torch.stack([bound(model, Batch(x))[0] for _ in range(120)])
 
         learned, strata = losses(visits), losses(StratifiedTimesteps())
     assert_equal_means(learned, strata)
@@ -275,7 +276,7 @@ def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
     Changed: the sign of ``mean`` in ``EDM.weight``; the factor 2.
     """
     for schedule in (LinearLogSNR(20.0, -12.0), Cosine(clean=16.0, noisy=-12.0)):
-        u, weight = EDMWeight.visits(schedule, bins=4096)(20_000, torch.float64)
+        u, weight = EDMWeight.timestep_sampler(schedule, bins=4096)(20_000, torch.float64)
         log_snr = schedule.log_snr(u)
         log_sigma = (-0.5 * log_snr).flatten()
         # Even cover of the law: errors far below those of independent draws.
@@ -298,7 +299,7 @@ def test_settings_that_are_none_are_refused() -> None:
         LossAwareTimesteps(bins=1)
     with pytest.raises(ValueError, match="memory=5"):
         LossAwareTimesteps(memory=5.0)
-    with pytest.raises(ValueError, match="draws=0"):
+    with pytest.raises(ValueError, match="n=0"):
         UniformTimesteps(0)
 
 
@@ -308,5 +309,5 @@ def test_they_print_their_settings_and_not_what_they_learned() -> None:
     assert "floor=0.1" in repr(Bound(LossAwareTimesteps()))
     assert (
         repr(MinSNR(timesteps=UniformTimesteps(2)))
-        == "MinSNR(\n  gamma=5.0\n  (draws): Uniform(draws=2)\n)"
+        == "MinSNR(\n  gamma=5.0\n  (timesteps): UniformTimesteps(n=2)\n)"
     )

@@ -58,6 +58,6 @@ def test_a_reading_taken_into_the_step_is_the_same_step(sampler: Sampler, target
         found = []
         for each in (denoiser, Plain(denoiser)):
             with random.keyed(0), torch.no_grad():
-                steps = list(sampler.of(each, SCHEDULE).states(Z, way))
+                steps = list(sampler.bind(each, SCHEDULE).states(Z, way))
             found.append(torch.stack([torch.stack([step.z, step.x_hat]) for step in steps]))
         torch.testing.assert_close(found[0], found[1])

@@ -8,28 +8,27 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genmod.training import fit
-from genmod.training.recipe import Recipe
+from genmod.training import training_loop
+from genmod.training.config import Leg, TrainingConfig
 from tests.training.cases import data, vae
 
 
-def recipe(steps: int, warmup: int, decay: bool) -> Recipe:
-    """Settings that differ in the curve alone."""
-    return Recipe(steps, 16, 0.01, 0.0, warmup, decay, 0.9, 1.0, 0, "Bound()", 48)
+def fractions(steps: int, warmup: int, decay: bool, count: int) -> list[float]:
+    """The part of the peak rate that each of the first steps takes."""
+    config = TrainingConfig(steps, warmup=warmup, decay=decay)
+    return [config.fraction(Leg(0, steps), step) for step in range(count)]
 
 
 def test_the_ramp_is_straight_and_ends_at_the_peak() -> None:
     """After ``warmup`` steps the whole rate is taken, and never more; no step is a step of nothing."""
-    plain = recipe(50, 4, decay=False)
-    found = [plain.fraction(step) for step in range(8)]
+    found = fractions(50, 4, False, 8)
     assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0], rel=1e-15)
-    assert recipe(50, 0, decay=False).fraction(0) == 1.0
+    assert fractions(50, 0, False, 1) == [1.0]
 
 
 def test_the_cosine_is_half_way_down_in_the_middle_and_ends_at_nothing() -> None:
     """``(1 + cos(pi step / steps)) / 2``: point symmetric about the middle, falling."""
-    curve = recipe(100, 0, decay=True)
-    found = [curve.fraction(step) for step in range(101)]
+    found = fractions(100, 0, True, 101)
     assert found[0] == 1.0
     assert found[50] == pytest.approx(0.5, rel=1e-12)
     assert found[100] == pytest.approx(0.0, abs=1e-15)
@@ -43,8 +42,8 @@ def test_fit_steps_at_the_curves_rate() -> None:
     """The optimizer's rate at each step is the peak times the fraction."""
     model = vae()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
-    curve = recipe(10, 3, decay=True)
-    for step in fit(
+    curve = fractions(10, 3, True, 10)
+    for step in training_loop(
         model,
         data(),
         steps=10,
@@ -53,7 +52,7 @@ def test_fit_steps_at_the_curves_rate() -> None:
         optimizer=optimizer,
         progress=False,
     ):
-        expected = 0.02 * curve.fraction(step.number - 1)
+        expected = 0.02 * curve[step.number - 1]
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-15)
 
 
@@ -64,7 +63,9 @@ def test_an_optimizer_that_served_before_knows_its_peak() -> None:
     for _ in range(2):
         rates = [
             optimizer.param_groups[0]["lr"]
-            for _ in fit(model, data(), steps=5, warmup=0, optimizer=optimizer, progress=False)
+            for _ in training_loop(
+                model, data(), steps=5, warmup=0, optimizer=optimizer, progress=False
+            )
         ]
         assert rates[0] == pytest.approx(0.02, rel=1e-15)
         assert rates[-1] < 0.1 * 0.02

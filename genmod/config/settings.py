@@ -1,0 +1,63 @@
+"""Objects that know the arguments they were built with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import wraps
+
+_KEY = "_arguments"
+
+
+class Settings:
+    """A base class whose objects keep the arguments of their constructor, for :func:`arguments`.
+
+    A subclass only writes its ``__init__``. A frozen dataclass does not need this base: its fields are
+    its settings.
+
+    >>> class Noise(Settings):
+    ...     def __init__(self, scale: float, steps: int = 10) -> None:
+    ...         self.table = [scale] * steps
+    >>> arguments(Noise(0.5))
+    {'scale': 0.5, 'steps': 10}
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", _keeping(vars(cls)["__init__"]))  # noqa: B010  mypy
+
+
+def _keeping(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that writes down its arguments, unless a subclass's constructor already has."""
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def keep(self: object, *values: object, **named: object) -> None:
+        if _KEY not in vars(self):
+            try:
+                bound = signature.bind(self, *values, **named)
+            except TypeError:  # Python's own message names the constructor.
+                init(self, *values, **named)
+                raise
+            bound.apply_defaults()
+            kept = dict(list(bound.arguments.items())[1:])
+            # A plain attribute: a module among the arguments must not become a submodule twice.
+            object.__setattr__(self, _KEY, kept)
+        init(self, *values, **named)
+
+    return keep
+
+
+def arguments(value: object) -> dict[str, object] | None:
+    """The settings of an object: a dataclass's fields, or the arguments of its constructor.
+
+    ``None`` for an object that keeps neither.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    kept = vars(value).get(_KEY) if getattr(value, "__dict__", None) is not None else None
+    if kept is None and isinstance(value, Settings):
+        return {}
+    return kept

@@ -1,0 +1,184 @@
+"""One call to evaluate a model: its bound, importance weights, and what it has to beat."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.data import Dataset
+from genmod.elbo import Measure, Stamp
+from genmod.evaluation.baselines import pixel_histogram
+from genmod.evaluation.batching import Ids, RowSet
+from genmod.evaluation.report import Report, structural
+from genmod.evaluation.scoring import Estimate, Scores, log_weights, score
+from genmod.model import LatentModel
+from genmod.prior import AutoTimesteps, Timesteps
+
+
+def evaluate(
+    model: LatentModel,
+    data: object,
+    context: object = None,
+    *,
+    timesteps: Timesteps = AutoTimesteps.EVALUATION,
+    importance_samples: int = 0,
+    replicates: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    ids: Ids = None,
+    name: str | None = None,
+    seconds: float | None = None,
+    progress: bool = False,
+) -> Report:
+    """Score a model on held-out data.
+
+    Args:
+        model: any model.
+        data: a :class:`~genmod.data.Dataset`, whose test part is scored (and whose training part gives a
+            baseline to beat); or rows ``(N, *event)``.
+        context: what the model is conditioned on, one row a sample; by default the labels of data
+            that are :func:`~genmod.data.conditional`.
+        timesteps: how many levels of a diffusion each row visits. By default all up to ``T = 1000`` (a
+            bound); beyond, and in continuous time, 16 (an estimate). ``None``: all.
+        importance_samples: an even number of draws a row for an importance-weighted bound and an
+            evidence interval (:attr:`Report.interval`); 0: neither.
+        replicates: how often to score with fresh noise; by default 2 where levels are chosen at random,
+            else 1. Levels are stratified over rows, so only replicates show how noisy their mean is.
+        seed: the key of the noise.
+        batch_size: rows computed together; by default as many as fit. Results do not depend on it.
+        ids: the id of each row, on which its noise depends; 0, 1, 2, ... by default.
+        name: what the report calls the model; its class by default.
+        seconds: how long the model trained, for the report.
+        progress: whether a bar is shown.
+
+    Returns:
+        Each term in nats, with a standard error over samples.
+
+    Raises:
+        ValueError: data that the model cannot score; a term that is not finite; an odd number of
+            importance samples, or importance samples of a model without importance weights.
+
+    Reference: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders" (2016), eq. 8.
+
+    >>> from genmod.models import VAE
+    >>> x = torch.randint(0, 17, (32, 1, 8, 8))
+    >>> report = evaluate(VAE((1, 8, 8), 17, latents=2, width=16), x, importance_samples=4)
+    >>> report.stamp, list(report.terms), report.importance.mean >= report.value.mean
+    (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
+    """
+    require(
+        replicates is None or replicates >= 1,
+        f"replicates={replicates}",
+        "at least 1",
+        "2 give a noise",
+    )
+    require(
+        importance_samples >= 0 and importance_samples % 2 == 0,
+        f"importance_samples={importance_samples}",
+        "an even number, whose halves give a floor and a ceiling",
+        f"pass importance_samples={importance_samples + 1}",
+    )
+
+    def run(replicate: int) -> Scores:
+        found = score(
+            model, data, context, timesteps=timesteps, seed=seed + replicate,
+            batch_size=batch_size, ids=ids, progress=progress,
+        )  # fmt: skip
+        found.check_finite()
+        return found
+
+    runs = [run(0)]
+    scores = runs[0]
+    if replicates is None:
+        replicates = 2 if scores.stamp is Stamp.ESTIMATE and model.prior.has_timesteps else 1
+    runs += [run(replicate) for replicate in range(1, replicates)]
+    weights = None
+    if importance_samples:
+        weights = log_weights(
+            model, data, context, importance_samples=importance_samples, seed=seed,
+            batch_size=batch_size, ids=ids, progress=progress,
+        )  # fmt: skip
+        _check_weights(weights)
+    terms = {
+        key: Estimate.of(torch.stack([each.terms[key] for each in runs]).mean(0))
+        for key in scores.terms
+    }
+    values = torch.stack([each.value for each in runs])
+    source = RowSet.of(model, data, context, ids=ids).data
+    entropy = None if source is None else source.entropy
+    proper = scores.stamp is not Stamp.NONE
+    return Report(
+        name=name or type(model).__name__,
+        value=Estimate.of(values.mean(0)),
+        stamp=scores.stamp,
+        measure=scores.measure,
+        dims=model.spec.size,
+        samples=len(scores.value),
+        terms=terms,
+        noise=float(values.mean(1).std()) / math.sqrt(replicates) if replicates > 1 else None,
+        importance=None if weights is None else Estimate.of(_log_mean(weights)),
+        importance_samples=importance_samples,
+        evidence=None if weights is None else evidence(weights, scores.measure),
+        parameters=sum(p.numel() for p in model.parameters()),
+        seconds=seconds,
+        scores=scores,
+        entropy_floor=None if entropy is None else float(entropy.mean()),
+        structural=structural(values.mean(0), entropy) if proper else None,
+        remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
+    )
+
+
+def evidence(weights: Tensor, measure: Measure) -> tuple[Estimate, Estimate]:
+    """The floor and the ceiling of :attr:`Report.interval`, from importance log-weights ``(N, K)``.
+
+    Where a single draw makes up most of the ceiling its mean cannot be estimated: it is vacuous then, 0 for
+    a mass and infinite for a density.
+    """
+    halves = weights.chunk(2, 1)
+    floors = [_log_mean(half) for half in halves]
+    ratios = [
+        (half - floor[:, None]).exp() for half, floor in zip(halves, reversed(floors), strict=True)
+    ]
+    ceilings = [
+        floor + ratio.mean(1) - 1 for floor, ratio in zip(reversed(floors), ratios, strict=True)
+    ]
+    low, high = (Estimate.of((a + b) / 2) for a, b in (floors, ceilings))
+    draws = torch.cat(ratios)
+    heavy = not float(draws.max()) <= float(draws.sum()) / 2
+    if measure is Measure.MASS:
+        # The mean alone: cutting each row at 0 would leave only the rows that err to one side.
+        return low, Estimate(0.0, 0.0) if heavy or high.mean > 0 else high
+    return low, Estimate(math.inf, math.inf) if heavy else high
+
+
+def _log_mean(weights: Tensor) -> Tensor:
+    return weights.logsumexp(1) - math.log(weights.shape[1])
+
+
+def _check_weights(weights: Tensor) -> Tensor:
+    """Require importance weights that are finite, or zero."""
+    broken = int((weights.isnan() | (weights == math.inf)).any(1).sum())
+    require(
+        broken == 0,
+        f"importance weights that are NaN or infinite in {broken} of {len(weights)} rows",
+        "finite log-weights",
+        "look at these rows and at the model's weights",
+    )
+    return weights
+
+
+def _beside_a_baseline(values: Tensor, scores: Scores, data: Dataset) -> tuple[str, ...]:
+    """A sentence, if histograms of single entries are better: they cost nothing to fit."""
+    if data.bins is None or scores.measure is not Measure.MASS:
+        return ()
+    baseline = pixel_histogram(data.train, data.test, data.bins)
+    behind = Estimate.of(baseline.log_prob - values)
+    if behind.mean <= 0:
+        return ()
+    return (
+        f"Worse than the {baseline.name} by {behind} nats a sample: a histogram of each entry by "
+        "itself predicts these data better. Train longer, or change the settings.",
+    )

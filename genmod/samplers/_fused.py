@@ -1,0 +1,371 @@
+r"""The faster route of some samplers: fewer passes over memory, for one kind of denoiser. Private.
+
+Outside the network, a step of large states costs its passes over memory. :class:`Learned` with a shipped
+target gives :math:`\hat x = a z + b o` for the network's output ``o``, and the steps of these samplers are
+linear in the state and in the last few :math:`\hat x`. So a step can take ``a`` and ``b`` into its own
+factors, which are found in float64 for all steps at once, and ``x_hat`` is one more pass.
+
+:func:`genmod.samplers.Sampler.states` enters here by the exact class of the sampler; :func:`_usable` leaves
+all other denoisers, and whatever might make ``forward`` another function, to the plain route.
+``tests/samplers/test_fused.py`` compares both routes for every sampler here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.modules import module as hooks
+
+from genmod import random
+from genmod.denoisers import (
+    DataTarget,
+    Denoised,
+    EDMTarget,
+    FlowVelocityTarget,
+    Learned,
+    NoiseTarget,
+    ScoreTarget,
+    Target,
+    VelocityTarget,
+)
+from genmod.samplers.ancestral import Ancestral
+from genmod.samplers.base import FUSED, Sampler
+from genmod.samplers.ddim import DDIM, shares
+from genmod.samplers.dpm import DPMSolver
+from genmod.samplers.flow import Euler, Heun
+from genmod.samplers.unipc import UniPC
+from genmod.schedules import Bridge
+from genmod.shapes import expand_like
+
+LINEAR = (
+    DataTarget,
+    EDMTarget,
+    FlowVelocityTarget,
+    NoiseTarget,
+    ScoreTarget,
+    VelocityTarget,
+)
+"""The targets whose ``x_hat`` is ``a z + b o``; a subclass may do otherwise, and is not among them."""
+
+Factor: TypeAlias = float | Tensor
+"""One number for all rows, or one a row, shaped to broadcast."""
+
+
+class NoiseLevel(NamedTuple):
+    """A noise level: its log-SNR, ``(B,)``, and ``a, b`` of ``x_hat = a z + b o``."""
+
+    log_snr: Tensor
+    of_z: Factor
+    of_output: Factor
+
+
+class Output(NamedTuple):
+    """A network's output for a state, not yet converted to ``x_hat``."""
+
+    z: Tensor
+    output: Tensor
+    level: NoiseLevel
+
+    @property
+    def x_hat(self) -> Tensor:
+        """The conversion."""
+        return blend(self.z, 0.0, [(1.0, self)])
+
+
+class NoiseGrid:
+    """The noise levels of a path, with variance-preserving scales: all factors before the first step.
+
+    One log-SNR for all rows is a number: it leaves the device once, here, and its factors are Python
+    floats, so that no step reads a tensor of one number and a GPU never waits.
+    """
+
+    def __init__(self, sampler: Sampler, z: Tensor, times: Tensor, context: Tensor | None) -> None:
+        assert isinstance(sampler.denoiser, Learned)
+        self.denoiser, self.schedule, self.like = sampler.denoiser, sampler.schedule, z
+        self.context, self.times = context, times
+        with torch.no_grad():
+            log_snr = self.schedule.log_snr(times.reshape(-1)).reshape(times.shape)
+        self.log_snr = log_snr.cpu().double() if times.ndim == 1 else log_snr
+        self.half = 0.5 * self.log_snr
+        self.h = self.half.diff(dim=0)
+        self.alpha, self.sigma = _scales(self.log_snr)
+        self.sigma_ratio = self.sigma[1:] / self.sigma[:-1]
+        self.levels = self.levels_at(self.log_snr)
+
+    def __len__(self) -> int:
+        return len(self.times) - 1
+
+    def levels_at(self, log_snr: Tensor) -> Sequence[NoiseLevel]:
+        """Log-SNRs, one for each step, as a denoiser takes them."""
+        rows = log_snr.to(self.like.dtype).to(self.like.device)
+        if rows.ndim == 1:
+            rows = rows[:, None].expand(-1, len(self.like)).contiguous()
+        of_z, of_output = _factors(self.denoiser.target, *_scales(log_snr))
+        parts = zip(rows.unbind(0), self.each(of_z), self.each(of_output), strict=True)
+        return [NoiseLevel(*part) for part in parts]
+
+    def each(self, factors: Tensor) -> Sequence[Factor]:
+        """Factors, one for each step, as a step takes them."""
+        if factors.ndim == 1:
+            found: list[float] = factors.tolist()
+            return found
+        return [expand_like(row, self.like) for row in factors]
+
+    def previous(self, count: int) -> Tensor:
+        """Half the log-SNR ``count`` times before each step's start.
+
+        Before the first, as if the first step had been made before: those are never used, and finite.
+        """
+        back = torch.arange(count, 0, -1, dtype=self.half.dtype, device=self.half.device)
+        back = back.reshape(-1, *[1] * (self.half.ndim - 1))
+        return torch.cat([self.half[:1] - back * self.h[:1], self.half[:-1]])[: len(self)]
+
+    def lengths(self) -> Sequence[Factor]:
+        r""":math:`\sqrt{\alpha^2 + \sigma^2}` at each time: how much larger the schedule's states are."""
+        alpha, sigma = self.schedule.scales(self.times.reshape(-1))
+        length = torch.hypot(alpha, sigma).detach().reshape(self.times.shape)
+        return self.each(length.cpu() if length.ndim == 1 else length)
+
+    def output(self, z: Tensor, level: NoiseLevel) -> Output:
+        """The network's output for a variance-preserving state."""
+        return Output(z, self.denoiser.output(z, level.log_snr, self.context), level)
+
+
+# ---------------------------------------------------------------------- where it is equal
+
+
+def _usable(sampler: Sampler) -> bool:
+    """Whether ``denoiser(z, log_snr, context).x_hat`` is the target's reading and nothing else."""
+    denoiser, schedule = sampler.denoiser, sampler.schedule
+    if isinstance(sampler, Ancestral) and not sampler.variance.fixed:
+        return False  # a variance that depends on all that a denoiser returns
+    if type(denoiser) is not Learned or type(denoiser.target) not in LINEAR:
+        return False
+    if vars(denoiser).keys() & {"forward", "output"} or "x_hat" in vars(denoiser.target):
+        return False  # replaced on this one object
+    hooked = (
+        denoiser._forward_hooks,
+        denoiser._forward_pre_hooks,
+        hooks._global_forward_hooks,
+        hooks._global_forward_pre_hooks,
+    )
+    # The grid is found without gradients: a schedule that wants some takes the plain route.
+    wanted = torch.is_grad_enabled() and any(p.requires_grad for p in schedule.parameters())
+    return not any(hooked) and not wanted
+
+
+Steps: TypeAlias = Iterator[tuple[Tensor, Output]]
+"""After each step, the state, and the network's output that the step used."""
+
+
+def _own_scale(grid: NoiseGrid, steps: Steps) -> Steps:
+    """The states in the schedule's own scale again."""
+    if grid.schedule.variance_preserving:
+        yield from steps
+        return
+    for length, (z, output) in zip(grid.lengths()[1:], steps, strict=True):
+        yield z * length, output
+
+
+# ---------------------------------------------------------------------- linear in the last few x_hat
+
+
+class Rule(NamedTuple):
+    """Factors of all steps: of the state, of each ``x_hat`` (the newest first), of fresh noise."""
+
+    keep: Tensor
+    data: Sequence[Tensor]
+    noise: Tensor | None = None
+
+
+def _linear(grid: NoiseGrid, z: Tensor, rule: Rule, midpoint: bool = False) -> Steps:
+    """A path by a rule; its first step by a midpoint step, if asked for."""
+    keep, noise = grid.each(rule.keep), None if rule.noise is None else grid.each(rule.noise)
+    data = list(zip(*map(grid.each, rule.data), strict=True))
+    memory: deque[Output] = deque(maxlen=len(rule.data))
+    for i, level in enumerate(grid.levels[:-1]):
+        output = grid.output(z, level)
+        memory.appendleft(output)
+        if i == 0 and midpoint:
+            z = _midpoint(grid, z, output)
+        else:
+            parts: list[tuple[Factor, Output | Tensor]] = list(zip(data[i], memory, strict=False))
+            if noise is not None:
+                parts.append((noise[i], random.normal_like(z)))
+            z = blend(z, keep[i], parts)
+        yield z, output
+
+
+def _euler(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
+    rule = Rule(grid.sigma_ratio, [-grid.alpha[1:] * torch.expm1(-grid.h)])
+    return _linear(grid, z, rule)
+
+
+def _ddim(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
+    assert isinstance(sampler, DDIM)
+    kept, std = shares(grid.h, sampler.eta)
+    data = -grid.alpha[1:] * torch.expm1(kept.log() - grid.h)
+    noise = grid.sigma[1:] * std if sampler.stochastic else None
+    return _linear(grid, z, Rule(grid.sigma_ratio * kept, [data], noise))
+
+
+def _ancestral(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
+    assert isinstance(sampler, Ancestral)
+    fresh = -torch.expm1(-2 * grid.h)
+    bridge = _bridges(grid)
+    ratio = sampler.variance.log_std_ratio(bridge, Denoised(bridge.log_sigma_ratio))
+    std = grid.sigma[1:] * fresh.sqrt() * ratio.reshape(grid.h.shape).to(grid.h).exp()
+    rule = Rule(grid.sigma_ratio * torch.exp(-grid.h), [grid.alpha[1:] * fresh], std)
+    return _linear(grid, z, rule)
+
+
+def _bridges(grid: NoiseGrid) -> Bridge:
+    """The law that each step draws from, in the schedule's own states, for all steps, flattened."""
+    with torch.no_grad():
+        near, far = (
+            grid.schedule.at(times.reshape(-1)) for times in (grid.times[1:], grid.times[:-1])
+        )
+    return Bridge.between(near, far)
+
+
+def _dpm(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
+    assert isinstance(sampler, DPMSolver)
+    orders = sampler.orders(grid.schedule, grid.times)
+    half = [grid.half[:-1], *(grid.previous(k) for k in range(1, sampler.order))]
+    gaps = [a - b for a, b in pairwise(half)]
+    data = [torch.zeros_like(grid.h) for _ in range(sampler.order)]
+    for order in range(1, sampler.order + 1):
+        keep, weights, std = sampler.coefficients(order, grid.h, gaps)
+        for column, weight in zip(data, weights, strict=False):
+            column[orders == order] = (grid.alpha[1:] * weight)[orders == order]
+    noise = grid.sigma[1:] * std if sampler.stochastic else None
+    rule = Rule(grid.sigma_ratio * keep, data, noise)
+    return _linear(grid, z, rule, sampler.starts_high)
+
+
+def _midpoint(grid: NoiseGrid, z: Tensor, output: Output) -> Tensor:
+    """DPM-Solver's first step of third order."""
+    h, middle = grid.h[:1], 0.5 * (grid.log_snr[:1] + grid.log_snr[1:2])
+    alpha, sigma = _scales(middle)
+    (trial,) = grid.each(-alpha * torch.expm1(-0.5 * h))
+    (kept,) = grid.each(sigma / grid.sigma[:1])
+    (whole,) = grid.each(-grid.alpha[1:2] * torch.expm1(-h))
+    (keep,) = grid.each(grid.sigma_ratio[:1])
+    (level,) = grid.levels_at(middle)
+    return blend(z, keep, [(whole, grid.output(blend(z, kept, [(trial, output)]), level))])
+
+
+# ---------------------------------------------------------------------- two outputs a step
+
+
+def _heun(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
+    assert isinstance(sampler, Heun)
+    keep, trial = grid.each(grid.sigma_ratio), -grid.alpha[1:] * torch.expm1(-grid.h)
+    there = grid.alpha[1:] * sampler.weight(grid.h)
+    factors = list(zip(*map(grid.each, (trial, trial - there, there)), strict=True))
+
+    def steps(z: Tensor) -> Steps:
+        for i, level in enumerate(grid.levels[:-1]):
+            alone, near, far = factors[i]
+            here = grid.output(z, level)
+            end = grid.output(blend(z, keep[i], [(alone, here)]), grid.levels[i + 1])
+            z = blend(z, keep[i], [(near, here), (far, end)])
+            yield z, here
+
+    return steps(z)
+
+
+def _unipc(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
+    assert isinstance(sampler, UniPC)
+    keep = grid.each(grid.sigma_ratio)
+    predict, correct = (_unipc_factors(grid, sampler, corrector) for corrector in (False, True))
+
+    def steps(z: Tensor) -> Steps:
+        memory: deque[Tensor] = deque(maxlen=sampler.order + 1)
+        before = z
+        for i, level in enumerate(grid.levels[:-1]):
+            output = grid.output(z, level)
+            # As a tensor: it serves in up to four blends, each of which would convert it.
+            memory.appendleft(output.x_hat)
+            if i > 0:
+                z = blend(before, keep[i - 1], zip(correct[i - 1], memory, strict=False))
+            before = z
+            z = blend(z, keep[i], zip(predict[i], memory, strict=False))
+            yield z, output
+
+    return steps(z)
+
+
+def _unipc_factors(grid: NoiseGrid, sampler: UniPC, corrector: bool) -> list[tuple[Factor, ...]]:
+    orders = sampler.orders(grid.schedule, grid.times)
+    half = [grid.half[:-1], grid.half[1:], *(grid.previous(k) for k in range(1, sampler.order))]
+    columns = [torch.zeros_like(grid.h) for _ in range(sampler.order + corrector)]
+    for order in range(1, sampler.order + 1):
+        for column, weight in zip(columns, sampler.weights(order, half, corrector), strict=False):
+            column[orders == order] = (grid.alpha[1:] * weight)[orders == order]
+    return list(zip(*map(grid.each, columns), strict=True))
+
+
+def _enter(
+    steps: Callable[[Sampler, NoiseGrid, Tensor], Steps],
+    sampler: Sampler,
+    z: Tensor,
+    times: Tensor,
+    context: Tensor | None,
+) -> Steps | None:
+    """The route of one kind of sampler, where it is equal to the plain one."""
+    if not _usable(sampler):
+        return None
+    grid = NoiseGrid(sampler, z, times, context)
+    start = z if grid.schedule.variance_preserving else z / grid.lengths()[0]
+    return _own_scale(grid, steps(sampler, grid, start))
+
+
+FUSED[Ancestral] = partial(_enter, _ancestral)
+FUSED[DDIM] = partial(_enter, _ddim)
+FUSED[DPMSolver] = partial(_enter, _dpm)
+FUSED[Euler] = partial(_enter, _euler)
+FUSED[Heun] = partial(_enter, _heun)
+FUSED[UniPC] = partial(_enter, _unipc)
+
+# ---------------------------------------------------------------------- arithmetic
+
+
+def _scales(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+
+
+def _factors(target: Target, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """The ``a, b`` of ``x_hat = a z + b o``, from the two values that determine a linear function."""
+    none, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    return target.x_hat(none, one, alpha, sigma), target.x_hat(one, none, alpha, sigma)
+
+
+def blend(z: Tensor, keep: Factor, parts: Iterable[tuple[Factor, Output | Tensor]]) -> Tensor:
+    """``keep * z + sum_j factor_j * part_j``, with one pass over memory for each tensor.
+
+    An output for ``z`` itself is one tensor more; for another state it is two, its state and itself.
+    """
+    terms: list[tuple[Factor, Tensor]] = []
+    for factor, part in parts:
+        if isinstance(part, Tensor):
+            terms.append((factor, part))
+            continue
+        if part.z is z:
+            keep = keep + factor * part.level.of_z
+        else:
+            terms.append((factor * part.level.of_z, part.z))
+        terms.append((factor * part.level.of_output, part.output))
+    total = z * keep
+    for factor, part in terms:
+        if isinstance(factor, float):
+            total.add_(part, alpha=factor)
+        else:
+            total.add_(part * factor)
+    return total

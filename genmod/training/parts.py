@@ -1,0 +1,176 @@
+"""The parts of the user's data that a run uses: what is trained on, and what is validated on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.data import BernoulliPixels, Dataset
+from genmod.model import LatentModel
+from genmod.nn import check_context
+from genmod.objectives import Batch
+from genmod.training.batches import Batches, LoaderBatches, MemoryBatches, as_rows
+from genmod.training.config import BATCH_SIZE, TrainingConfig
+
+Data: TypeAlias = Dataset | Iterable[Any]
+"""A :class:`~genmod.data.Dataset`; a tensor, array or list of rows; a pair of such, rows and context; or
+a loader: an iterable of batches ``x``, ``(x,)`` or ``(x, context)``."""
+
+_SHARE = 0.5
+"""The part of a device's free memory that the data may take."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a run uses of the data.
+
+    Args:
+        x: the training rows; ``None`` for a loader.
+        context: the training rows' context.
+        pixels: gray pixels that training rows are binarized from anew.
+        held_out: the validation rows, or ``None``.
+        held_out_context: their context.
+        dropout: the share of training rows whose context is dropped; ``None``: there is no context.
+        loader: the loader.
+    """
+
+    x: Tensor | None
+    context: Tensor | None = None
+    pixels: BernoulliPixels | None = None
+    held_out: Tensor | None = None
+    held_out_context: Tensor | None = None
+    dropout: float | None = None
+    loader: Iterable[Any] | None = None
+
+    @classmethod
+    def of(cls, data: Data) -> TrainingData:
+        """What a run uses of the user's data.
+
+        Raises:
+            ValueError: data of another kind.
+        """
+        if isinstance(data, Dataset):
+            held_out = data.validation if len(data.validation) else None
+            return cls(
+                data.train,
+                data.context("train"),
+                data.resample,
+                held_out,
+                data.context("validation"),
+                data.context_dropout,
+            )
+        if isinstance(data, tuple):
+            require(
+                len(data) == 2,
+                f"data of {len(data)} parts",
+                "a pair (x, context)",
+                "pass a Dataset for validation data",
+            )
+            x, context = data
+            return cls(as_rows(x), None if context is None else as_rows(context, "context"))
+        array = isinstance(data, Tensor | list) or getattr(data, "__array__", None) is not None
+        if array and not (isinstance(data, list) and data and isinstance(data[0], Tensor | tuple)):
+            return cls(as_rows(data))
+        if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
+            return cls(None, loader=data)
+        raise ValueError(
+            f"got data of type {type(data).__name__}; expected a Dataset, a tensor, an array, a pair "
+            "(x, context), or a loader of batches; see genmod.data"
+        )
+
+    def check(self, model: LatentModel) -> None:
+        """Require data that the model can score, and contexts that it can take, once for a whole run."""
+        require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
+        for part, context in (
+            (self.x, self.context),
+            (self.held_out, self.held_out_context),
+        ):
+            if part is not None:
+                model.decoder.check(part)
+                check_context(model, context)
+
+    def size(self, config: TrainingConfig) -> int | None:
+        """Rows in a batch: all rows, where there are fewer than asked for. A loader has its own size."""
+        if self.x is not None:
+            return min(config.batch_size or BATCH_SIZE, len(self.x))
+        require(
+            config.batch_size is None,
+            f"batch_size={config.batch_size} beside a loader",
+            "none: a loader cuts its own batches",
+            "leave it out, or pass it to the loader",
+        )
+        return None
+
+    def batches(self, config: TrainingConfig, device: torch.device) -> Batches:
+        """The batch of each step."""
+        size = self.size(config)
+        if self.loader is not None:
+            return LoaderBatches(self.loader, device)
+        assert size is not None
+        assert self.x is not None
+        rows: Tensor | BernoulliPixels = self.pixels or self.x
+        context = self.context
+        if _fits(self.x, device):
+            rows = rows.to(device)
+            context = None if context is None else context.to(device)
+        return MemoryBatches(rows, context, size, config.seed, self.dropout or 0.0, device)
+
+    def some(self) -> Batch:
+        """Rows to measure something on: all that are in memory, or one pass of a loader."""
+        if self.x is not None:
+            return Batch(self.x, self.context)
+        assert self.loader is not None
+        batches = LoaderBatches(self.loader, torch.device("cpu"))
+        found = [batches(0)]
+        while True:
+            batch = batches(len(found))
+            if batch.rows is not None:
+                break
+            found.append(batch)
+        told = [batch.context for batch in found if batch.context is not None]
+        return Batch(torch.cat([b.x for b in found]), torch.cat(told) if told else None)
+
+    def digest(self) -> dict[str, Any]:
+        """What tells these data from others: the bytes of each part, or the kind of a loader."""
+        if self.loader is not None:
+            return {"loader": type(self.loader).__qualname__}
+        parts = {
+            "train": self.x,
+            "labels": self.context,
+            "pixels": None if self.pixels is None else self.pixels.gray,
+            "validation": self.held_out,
+            "validation_labels": self.held_out_context,
+        }
+        found: dict[str, Any] = {n: None if p is None else digest(p) for n, p in parts.items()}
+        return {**found, "context_dropout": self.dropout}
+
+
+def digest(values: Tensor) -> str:
+    """A hash of a tensor's type, shape and bytes.
+
+    >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest(torch.zeros(2)) == digest(torch.ones(2))
+    (True, False)
+    """
+    # Integers count by value: they may lie in memory in one byte or in eight.
+    whole = not values.is_floating_point() and not values.is_complex()
+    kind = "int" if whole else str(values.dtype)
+    found = hashlib.blake2b(f"{kind} {tuple(values.shape)}".encode(), digest_size=16)
+    for piece in values.detach().reshape(-1).split(1 << 22):
+        flat = (piece.long() if whole else piece).cpu().contiguous()
+        found.update(flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _fits(x: Tensor, device: torch.device) -> bool:
+    """Whether the data may lie on the device whole."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    # As integers that were widened, at most: a byte becomes eight.
+    return x.numel() * x.element_size() < _SHARE * free
