@@ -1,6 +1,6 @@
-"""genmod: latent-variable generative models, priced by one evidence lower bound.
+"""genmod: latent-variable generative models on one evidence lower bound.
 
-Everything is an encoder q(z | x), a decoder p(x | z) and a prior p(z); one :class:`ELBO` prices them.
+Every model is an encoder q(z | x), a decoder p(x | z) and a prior p(z); one :class:`ELBO` scores them.
 The names below are loaded when they are first used, so that ``import genmod`` costs next to nothing.
 """
 
@@ -16,15 +16,33 @@ if TYPE_CHECKING:
     from genmod.elbo import Measure as Measure
     from genmod.elbo import Rate as Rate
     from genmod.elbo import Stamp as Stamp
+    from genmod.evaluation import evaluate as evaluate
+    from genmod.models import HVAE as HVAE
+    from genmod.models import VAE as VAE
+    from genmod.models import Autoencoder as Autoencoder
+    from genmod.models import Diffusion as Diffusion
+    from genmod.models import LatentDiffusion as LatentDiffusion
+    from genmod.models import LatentModel as LatentModel
+    from genmod.models import load as load
+    from genmod.spec import DataSpec as DataSpec
     from genmod.training import fit as fit
     from genmod.training import training_loop as training_loop
 
 _HOME = {
+    "Autoencoder": "models",
+    "DataSpec": "spec",
+    "Diffusion": "models",
     "ELBO": "elbo",
+    "HVAE": "models",
     "Kind": "elbo",
+    "LatentDiffusion": "models",
+    "LatentModel": "models",
     "Measure": "elbo",
     "Rate": "elbo",
     "Stamp": "elbo",
+    "VAE": "models",
+    "evaluate": "evaluation",
+    "load": "models",
     "register": "config",
     "fit": "training",
     "training_loop": "training",

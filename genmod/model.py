@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import SupportsIndex
 
 import torch
@@ -13,15 +14,18 @@ from torch.distributions import Distribution
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_tensor
 from genmod.checks import check_law, require
-from genmod.chunks import run_in_chunks, rows_per_chunk
+from genmod.chunks import rows_per_chunk, run_in_chunks
+from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder, Posterior
 from genmod.nn import float_dtype, tensors_of
-from genmod.prior import AutoTimesteps, Path, Prior, Timesteps
+from genmod.path import Path as LatentPath
+from genmod.prior import AutoTimesteps, Prior, Timesteps
 from genmod.request import Request as Request
 from genmod.request import repeated
+from genmod.saving import save_model
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec
 from genmod.types import Batch, LatentTensors, Mask, PerSample
@@ -29,7 +33,7 @@ from genmod.types import Batch, LatentTensors, Mask, PerSample
 _PLAIN = Request()
 
 
-class LatentModel(nn.Module):
+class LatentModel(Settings, nn.Module):
     """``p(x, z) = p(x | z) p(z)`` with a posterior ``q(z | x)``: every model of this package.
 
     Calling it is the one entry that wrappers (DDP, FSDP, torch.compile) see; :meth:`elbo` is a view of it.
@@ -80,7 +84,7 @@ class LatentModel(nn.Module):
         """How many rows go through it together."""
         return rows_per_chunk(self.spec.shape, self.device)
 
-    def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, Path | None]:
+    def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, LatentPath | None]:
         """The bound of each sample, and the drawn path where it is asked for.
 
         Args:
@@ -241,6 +245,14 @@ class LatentModel(nn.Module):
         x = random.draw(self._likelihood(state, context), gradients=False)
         self.spec.check(x, name="samples")
         return x
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model to a folder: how it was built, and its weights. ``genmod.load`` reads it.
+
+        Raises:
+            ValueError: a part that no file can name (see :func:`genmod.register`).
+        """
+        return save_model(self, folder)
 
     def formula(self) -> str:
         """The model as it stands on paper."""

@@ -78,7 +78,7 @@ Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
 """Which levels of a diffusion to visit: ``n`` stratified ones, those of a sampler, or ``None``: all."""
 
 
-class Prior(nn.Module, ABC):
+class Prior(Settings, nn.Module, ABC):
     """``p(z)`` over one latent or many.
 
     A prior of your own implements :meth:`infer` and :meth:`generate`. If it is one distribution,

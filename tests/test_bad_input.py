@@ -87,7 +87,10 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("mass", "bounds a density", "bins=None"),
     ),
     "nested autoencoder": (lambda: priors.NestedPrior(Autoencoder((4,), width=8)), ("none",)),
-    "no shape": (lambda: VAE(), ("no description of the data", "pass a data set", "or your own encoder")),
+    "no shape": (
+        lambda: VAE(),
+        ("no description of the data", "pass a data set", "or your own encoder"),
+    ),
     "empty shape": (lambda: VAE((0, 4)), ("shape=(0, 4)", "positive sides")),
     "one bin": (lambda: VAE((4,), 1), ("bins=1", "at least 2")),
     "no samples": (lambda: VAE((4,), width=8).sample(0), ("n=0", "n >= 1")),

@@ -75,8 +75,12 @@ def show(title: str, trip: Trip, names: bool) -> None:
 
 def main() -> None:
     """Both models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--names", action="store_true", help="also print the functions of each file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--names", action="store_true", help="also print the functions of each file"
+    )
     names = parser.parse_args().names
     shape = (1, 8, 8)
     show("VAE", third_step(VAE(shape, bins=17, latents=8)), names)

@@ -275,13 +275,13 @@ def _write(
     run: _Run, reports: Sequence[Report], settings: Mapping[str, object], quick: bool
 ) -> tuple[dict[str, LatentModel], list[Path]]:
     """Write the report, draw the figures, and write the report with them."""
-    # Not at the top: workers import this module, and need no matplotlib.
-    from genmod.compare.figures import draw_all, titles
-
     folder = run.job.path
     page, numbers = folder / "report.md", folder / "report.json"
     write_markdown(page, reports, settings, run.notes, {})
     write_report(numbers, reports, settings, run.notes)
+    # Not at the top: workers import this module, and need no matplotlib.
+    from genmod.compare.figures import draw_all, titles
+
     wanted = titles(quick)
     run.display.on_event(Drawing("loading models", 0, len(wanted)))
     with one_thread():

@@ -11,3 +11,4 @@ from genmod.config.plain import to_plain as to_plain
 from genmod.config.registry import register as register
 from genmod.config.settings import Settings as Settings
 from genmod.config.settings import arguments as arguments
+from genmod.config.settings import forget_arguments as forget_arguments

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
+from genmod.config.laws import is_torch_law, law_class, law_parameters
 from genmod.config.registry import name_of, named
 from genmod.config.settings import arguments
 
@@ -16,7 +19,7 @@ Plain: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 """What JSON can hold."""
 
 _CLASS, _FUNCTION, _ENUM = "class", "function", "enum"
-_TENSOR, _DTYPE = "tensor", "dtype"
+_TENSOR, _DTYPE, _LAW = "tensor", "dtype", "law"
 
 
 def to_plain(value: object) -> Plain:
@@ -50,6 +53,9 @@ def to_plain(value: object) -> Plain:
         return [to_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, Distribution) and is_torch_law(value):
+        held = {name: to_plain(each) for name, each in law_parameters(value).items()}
+        return {_LAW: type(value).__name__, **held}
     if isinstance(value, type) or arguments(value) is None:
         return {_FUNCTION: _name(value)}
     settings = arguments(value) or {}
@@ -76,6 +82,10 @@ def from_plain(data: Plain) -> object:
         return _dtype(data[_DTYPE])
     if _FUNCTION in data:
         return named(str(data[_FUNCTION]))
+    if _LAW in data:
+        held = {name: from_plain(each) for name, each in data.items() if name != _LAW}
+        build: Callable[..., Distribution] = law_class(str(data[_LAW]))
+        return build(**held)
     kind = data.get(_ENUM) or data.get(_CLASS)
     if kind is None:
         return {key: from_plain(item) for key, item in data.items()}

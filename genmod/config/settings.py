@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 
+from genmod.spec import HasSpec
+
 _KEY = "_arguments"
 
 
@@ -42,12 +44,24 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
                 init(self, *values, **named)
                 raise
             bound.apply_defaults()
-            kept = dict(list(bound.arguments.items())[1:])
+            kept = {name: _light(v) for name, v in list(bound.arguments.items())[1:]}
             # A plain attribute: a module among the arguments must not become a submodule twice.
             object.__setattr__(self, _KEY, kept)
         init(self, *values, **named)
 
     return keep
+
+
+def _light(value: object) -> object:
+    """A setting without the data: of a data set its description alone is kept."""
+    if isinstance(value, Settings) or not isinstance(value, HasSpec):
+        return value
+    return value.spec
+
+
+def forget_arguments(value: object) -> None:
+    """Mark an object as one that its constructor's arguments no longer describe."""
+    object.__setattr__(value, _KEY, None)
 
 
 def arguments(value: object) -> dict[str, object] | None:
@@ -58,6 +72,6 @@ def arguments(value: object) -> dict[str, object] | None:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value) if field.init}
     kept = vars(value).get(_KEY) if getattr(value, "__dict__", None) is not None else None
-    if kept is None and isinstance(value, Settings):
+    if kept is None and isinstance(value, Settings) and _KEY not in vars(value):
         return {}
     return kept

@@ -197,13 +197,8 @@ def _unused(what: str, settings: Mapping[str, object]) -> None:
 
 
 def _pair(x: object) -> tuple[object, object]:
-    """Rows and labels: a pair whose first part is itself rows of events; else rows alone."""
-    if (
-        isinstance(x, tuple | list)
-        and len(x) == 2
-        and _holds_rows(x[0])
-        and not _holds_rows(x[1], 3)
-    ):
+    """Rows and labels: a tuple of two whose first part is rows of events; else rows alone."""
+    if isinstance(x, tuple) and len(x) == 2 and _holds_rows(x[0]) and not _holds_rows(x[1], 3):
         rows, labels = x
         if len(rows) == len(labels):
             return rows, labels

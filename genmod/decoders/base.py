@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from genmod.config import Settings
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec, SpecLike
 from genmod.types import Shape
 
 
-class Decoder(nn.Module, ABC):
+class Decoder(Settings, nn.Module, ABC):
     """``p(x | z)``. It knows the data it scores, so it also checks them.
 
     A decoder of your own implements :meth:`forward` alone.

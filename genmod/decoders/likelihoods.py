@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genmod import distributions
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
 from genmod.nn import outputs
@@ -220,7 +221,7 @@ class DiscretizedMixtureDecoder(Decoder):
         return f"p(x | {given}) = {law}(x; {where}, s_c({given}))"
 
 
-class Identity(nn.Module):
+class Identity(Settings, nn.Module):
     """A network that says what it is given: for a decoder whose state already is the location."""
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import check_positive
+from genmod.config import Settings
 from genmod.types import Shape
 
 
-class Scale(nn.Module, ABC):
+class Scale(Settings, nn.Module, ABC):
     """A log-scale for each entry of ``x``."""
 
     outputs: int = 0

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from genmod.config import Settings
 from genmod.schedules import Point, Schedule
 from genmod.shapes import expand_like
 from genmod.types import PerSample, Real
@@ -28,7 +29,7 @@ class Denoised(NamedTuple):
     for the forward step's (:class:`genmod.diffusion.LearnedInterpolation`)."""
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(Settings, nn.Module, ABC):
     """The mean of ``x`` given ``z_t``."""
 
     @abstractmethod

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive
+from genmod.config import Settings
 from genmod.denoisers.base import scales_of
 from genmod.types import PerSample, Real
 
@@ -46,7 +47,7 @@ the data's spread. At -40 it would be 29 times that spread: noise, whatever the 
 """
 
 
-class Target(ABC):
+class Target(Settings, ABC):
     """One linear reading of a network's output."""
 
     noisiest = -math.inf

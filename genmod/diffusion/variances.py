@@ -28,12 +28,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genmod.config import Settings
 from genmod.denoisers import Denoised
 from genmod.schedules import Bridge
 from genmod.shapes import expand_like
 
 
-class ReverseVariance(ABC):
+class ReverseVariance(Settings, ABC):
     """The variance of a reverse step, given as its log-std above the posterior's."""
 
     learned: ClassVar[bool] = False

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.nn import float_dtype
 from genmod.spec import DataSpec, SpecLike
 from genmod.types import Batch, Mask, Shape
@@ -23,7 +24,7 @@ class Posterior(ABC):
         """How many samples it is the posterior of."""
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(Settings, nn.Module, ABC):
     """``q(z | x)``.
 
     An encoder of your own implements :meth:`forward` alone. It returns a distribution of batch shape

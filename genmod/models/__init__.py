@@ -1,5 +1,7 @@
 """Models: each builds an encoder, a decoder and a prior, and adds no math."""
 
+from pathlib import Path
+
 from genmod.model import LatentModel as LatentModel
 from genmod.models.autoencoder import Autoencoder as Autoencoder
 from genmod.models.diffusion import Diffusion as Diffusion
@@ -12,3 +14,15 @@ from genmod.models.replace import with_denoiser as with_denoiser
 from genmod.models.replace import with_probability_flow as with_probability_flow
 from genmod.models.replace import with_steps as with_steps
 from genmod.models.vae import VAE as VAE
+from genmod.saving import load_model
+
+
+def load(folder: Path | str) -> LatentModel:
+    """The model that ``model.save(folder)`` wrote, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: no such folder, torn files, a part whose class was not registered.
+    """
+    model = load_model(folder)
+    assert isinstance(model, LatentModel)
+    return model

@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch import nn
 
 from genmod.checks import require
+from genmod.config import forget_arguments
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
 from genmod.model import LatentModel
@@ -163,4 +164,8 @@ def _replaced(model: Model, old: nn.Module, new: nn.Module) -> Model:
     }
     kept |= {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     kept[id(old)] = new
-    return copy.deepcopy(model, kept)
+    made = copy.deepcopy(model, kept)
+    for part in made.modules():
+        if id(part) not in kept and part is not new:
+            forget_arguments(part)
+    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genmod.config import Settings
 from genmod.nn.conditioning import Condition, ContextEmbedding
 from genmod.nn.embeddings import FourierFeatures, Sinusoidal
 from genmod.nn.precision import in_full
@@ -12,7 +13,7 @@ from genmod.shapes import size
 from genmod.types import Shape
 
 
-class MLP(nn.Module):
+class MLP(Settings, nn.Module):
     """A residual multilayer perceptron on flattened events.
 
     Args:
@@ -72,7 +73,7 @@ class ResidualBlock(nn.Module):
         return h + self.down(self.drop(nn.functional.silu(g)))
 
 
-class DenoisingMLP(nn.Module):
+class DenoisingMLP(Settings, nn.Module):
     """A residual MLP conditioned on the noise level in every block: a denoiser's network for vectors.
 
     Its output starts at zero, the mean of the usual targets.

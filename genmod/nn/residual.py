@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.nn.conditioning import Condition, ContextEmbedding
 from genmod.nn.convolution import (
     ConvBlock,
@@ -67,7 +68,7 @@ def descent(space: Shape, patch: int, code: Shape) -> list[Shape]:
     return passed
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Settings, nn.Module):
     """From an event ``(C, *space)`` to numbers, through ever fewer places.
 
     Args:
@@ -129,7 +130,7 @@ class ConvEncoder(nn.Module):
         return output
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Settings, nn.Module):
     """From numbers to an event, through ever more places: :class:`ConvEncoder` turned around.
 
     Args:
@@ -187,7 +188,7 @@ class ConvDecoder(nn.Module):
         return pixels(self.last(F.silu(self.norm(h))), self.patch, self.space)
 
 
-class ConvNet(nn.Module):
+class ConvNet(Settings, nn.Module):
     """From an event to another over the same places, without leaving their resolution.
 
     For a diffusion's decoder, whose latent has the places of the data.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of, zero
 from genmod.nn.embeddings import FourierFeatures, NoiseLevelEmbedding
@@ -20,7 +21,7 @@ from genmod.nn.precision import in_full
 from genmod.types import Shape
 
 
-class DiT(nn.Module):
+class DiT(Settings, nn.Module):
     """A diffusion transformer, a denoiser's network for sequences, images or volumes.
 
     An event is cut into patches, the tokens, each with a fixed sine and cosine position. Noise level and

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import (
     Attention,
@@ -31,7 +32,7 @@ from genmod.nn.precision import in_full
 from genmod.types import Shape
 
 
-class UNet(nn.Module):
+class UNet(Settings, nn.Module):
     """A denoiser's network for sequences, images or volumes of any size.
 
     Residual blocks with group norm, each conditioned on the embedded log-SNR and context by scale and

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO
 from genmod.objectives.base import Batch, MeanObjective
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.types import PerSample
 
 

@@ -3,11 +3,11 @@ r"""The hybrid loss of improved DDPM: the simple loss for the mean, the bound fo
 from __future__ import annotations
 
 from genmod.checks import require
-from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import MeanObjective
 from genmod.objectives.weighted import Simple
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.types import PerLevel, PerSample
 
 

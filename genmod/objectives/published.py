@@ -18,8 +18,8 @@ from torch import Tensor
 
 from genmod.checks import check_positive, require
 from genmod.diffusion.timesteps import TabulatedTimesteps
-from genmod.prior import AutoTimesteps, Timesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.schedules import Schedule
 
 

@@ -25,10 +25,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genmod.prior import AutoTimesteps, Timesteps
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import MeanObjective, require_fixed_encoder
+from genmod.prior import AutoTimesteps, Timesteps
 from genmod.types import PerLevel, PerSample
 
 

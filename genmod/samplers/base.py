@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.schedules import Schedule, time_dtype
 from genmod.types import PerSample, Real
@@ -56,7 +57,7 @@ class HasXHat(Protocol):
         """The denoiser's mean of the data."""
 
 
-class Sampler(ABC):
+class Sampler(Settings, ABC):
     """A way from noise to data, given a denoiser and a schedule.
 
     To write a sampler whose steps need the current state only, derive from :class:`SingleStep`. Any other

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
+from genmod.config import Settings
 from genmod.schedules import Schedule, time_dtype
 
 
-class TimeGrid(ABC):
+class TimeGrid(Settings, ABC):
     """A way to lay out the times of ``N`` steps."""
 
     def times(self, schedule: Schedule, steps: int, device: torch.device | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.schedules.consistency import check_schedule, check_slope
 from genmod.schedules.ends import clean_end
 from genmod.spec import DataSpec
@@ -75,7 +76,7 @@ class Bridge(NamedTuple):
         )
 
 
-class Schedule(nn.Module, ABC):
+class Schedule(Settings, nn.Module, ABC):
     r"""A noise schedule: a log-SNR on [0, 1] that decreases strictly and is finite at both ends.
 
     A schedule of your own defines :meth:`log_snr`. If its states are not variance preserving, it also

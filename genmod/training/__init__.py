@@ -1,5 +1,7 @@
 """Training: ``fit``, and the loop of steps that it runs; resumable, with the best by validation kept."""
 
+from genmod.nn.weights import load_weights as load_weights
+from genmod.nn.weights import weights as weights
 from genmod.training.config import Leg as Leg
 from genmod.training.config import TrainingConfig as TrainingConfig
 from genmod.training.history import History as History
@@ -10,5 +12,3 @@ from genmod.training.run import NonFiniteLoss as NonFiniteLoss
 from genmod.training.run import Step as Step
 from genmod.training.scale import fit_scale as fit_scale
 from genmod.training.validation import Validation as Validation
-from genmod.training.weights import load_weights as load_weights
-from genmod.training.weights import weights as weights

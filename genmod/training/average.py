@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.model import LatentModel
-from genmod.training.weights import copy_weights
+from genmod.nn.weights import copy_weights
 
 
 class Average:

@@ -18,12 +18,12 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.elbo import Measure
 from genmod.files import read_tensors, save_tensors
+from genmod.nn.weights import load_weights, weights
 from genmod.training.config import Leg
 from genmod.training.history import History
 from genmod.training.identity import Identity, changes
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
-from genmod.training.weights import load_weights, weights
 
 _FORMAT = "genmod-training-2"
 _ADVICE = "pass another path, or move the file away to begin anew"

@@ -21,6 +21,7 @@ import torch
 from genmod.checks import require
 from genmod.files import check_file
 from genmod.model import LatentModel
+from genmod.nn.weights import load_weights
 from genmod.objectives import Bound, Objective
 from genmod.training.checkpoint import Checkpoint
 from genmod.training.config import TrainingConfig
@@ -30,7 +31,6 @@ from genmod.training.parts import Data, TrainingData
 from genmod.training.progress import OnProgress
 from genmod.training.run import Run, Setup, Step
 from genmod.training.stages import Stage, Stages, as_if_frozen, stages_of
-from genmod.training.weights import load_weights
 
 
 def fit(

@@ -13,8 +13,8 @@ from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
-from genmod.nn import evaluation_mode
 from genmod.model import LatentModel
+from genmod.nn import evaluation_mode
 from genmod.schedules import time_dtype
 from genmod.spec import Bins
 

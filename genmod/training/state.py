@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.model import LatentModel
+from genmod.nn.weights import copy_weights, load_weights
 from genmod.objectives import Objective
 from genmod.training.average import Average
 from genmod.training.config import Leg, TrainingConfig
 from genmod.training.modes import training_mode
 from genmod.training.validation import Validation
-from genmod.training.weights import copy_weights, load_weights
 
 
 class TrainingState:

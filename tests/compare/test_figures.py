@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.arrays import Context, Rows, as_tensor
 from genmod.compare import figures
 from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, latent, pictures
 from genmod.compare.progress import Drawing, Event
@@ -292,9 +293,9 @@ class Plane(LatentModel):
         base = Autoencoder(SHAPE, BINS, latents=2, width=8)
         super().__init__(base.encoder, base.decoder, base.prior)
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def encode(self, x: Rows, context: Context = None) -> Tensor:
         """``(B, 2)``."""
-        return x.flatten(1)[:, :2].float() - 8
+        return as_tensor(x).flatten(1)[:, :2].float() - 8
 
 
 def test_the_way_leads_across_the_emptiest_middle() -> None:

@@ -110,7 +110,9 @@ def test_rates_are_per_sample_and_level(
     skip_where_it_has_no_type(name, dtype, device)
     prior = placed(PRIORS[name], dtype, device)
     posterior = posterior_for(prior, dtype, device)
-    choices: list[Timesteps] = [2, AutoTimesteps.EVALUATION] if prior.has_timesteps else [AutoTimesteps.EVALUATION]
+    choices: list[Timesteps] = (
+        [2, AutoTimesteps.EVALUATION] if prior.has_timesteps else [AutoTimesteps.EVALUATION]
+    )
     for timesteps in (*choices, None):
         if timesteps is None and name == "Denoising, continuous":
             continue

@@ -73,7 +73,9 @@ def test_around_z_a_network_need_not_repeat_what_it_is_given() -> None:
     found = []
     for clean in (0.0, 2.0, 4.0):
         schedule = RectifiedFlow(LinearLogSNR(clean, -5.0))
-        noised = NoisingEncoder(schedule, DataSpec(EVENT, LEVELS))(x).at(torch.zeros(len(x))).sample()
+        noised = (
+            NoisingEncoder(schedule, DataSpec(EVENT, LEVELS))(x).at(torch.zeros(len(x))).sample()
+        )
         law = DiscretizedMixtureDecoder(nothing, EVENT, LEVELS, COMPONENTS, schedule)(noised)
         found.append(float(law.log_prob(x).mean()))
     plain = DiscretizedMixtureDecoder(nothing, EVENT, LEVELS, COMPONENTS)(torch.zeros(500, *EVENT))

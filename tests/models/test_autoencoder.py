@@ -75,7 +75,9 @@ def test_parts_of_ones_own() -> None:
     model = Autoencoder(encoder=encoder, decoder=decoder, latents=3)
     x = torch.randn(4, 3)
     torch.testing.assert_close(model.reconstruct(x), x)
-    with pytest.raises(ValueError, match=r"got no description of the data and no encoder.*pass a data set"):
+    with pytest.raises(
+        ValueError, match=r"got no description of the data and no encoder.*pass a data set"
+    ):
         Autoencoder()
     with pytest.raises(ValueError, match=r"the prior's shape \(2,\)"):
         Autoencoder(encoder=encoder, decoder=decoder, latents=2).elbo(x)

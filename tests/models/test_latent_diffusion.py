@@ -238,7 +238,9 @@ def test_a_prior_that_bounds_no_density_is_refused() -> None:
 
 def test_parts_that_do_not_fit_are_refused() -> None:
     """A Dirac or hierarchical encoder, a diffusion of another shape, a scale that is none."""
-    with pytest.raises(ValueError, match="a VAE with a DiracEncoder encoder; expected a Gaussian one"):
+    with pytest.raises(
+        ValueError, match="a VAE with a DiracEncoder encoder; expected a Gaussian one"
+    ):
         LatentDiffusion(vae=Autoencoder((3,), latents=2))
     with pytest.raises(ValueError, match=r"a diffusion over \(5,\)"):
         LatentDiffusion((3,), latents=2, diffusion=Diffusion((5,)))

@@ -33,7 +33,7 @@ def test_bounds_samples_and_reports_have_the_models_type(
     assert model.elbo(x, timesteps=2).value.dtype is dtype
     *_, last = model.states(2, steps=2)
     assert last.z.dtype is dtype
-    assert immse(model, x, draws=2).value.error > 0
+    assert immse(model, x, timesteps=2).value.error > 0
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

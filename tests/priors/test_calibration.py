@@ -166,7 +166,9 @@ def test_the_optimum_is_the_papers_formula() -> None:
     paper = lambda2 + inner.square() * (1 - score)
     t = n.double() / 999
     s = (n.double() - 1) / 999
-    law = ReverseProcess(data.denoiser(), schedule, Analytic()).law(torch.randn(4, 2, dtype=F64), t, s)
+    law = ReverseProcess(data.denoiser(), schedule, Analytic()).law(
+        torch.randn(4, 2, dtype=F64), t, s
+    )
     torch.testing.assert_close(law.variance, paper[:, None].expand(4, 2), rtol=1e-8, atol=0)
 
 

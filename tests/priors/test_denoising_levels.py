@@ -284,10 +284,14 @@ def test_what_continuous_time_has_not_is_refused() -> None:
 def test_another_posterior_is_refused() -> None:
     """Each prior says with which encoder it goes."""
     noised, plain = NoisingEncoder(MILD), NormalPrior((2,))
-    with pytest.raises(ValueError, match=r"diffusion\.NoisingEncoder with diffusion\.DiffusionPrior"):
+    with pytest.raises(
+        ValueError, match=r"diffusion\.NoisingEncoder with diffusion\.DiffusionPrior"
+    ):
         plain.rates(noised(X))
     prior = DiffusionPrior(Bent(), MILD, (2,), 3).double()
-    with pytest.raises(ValueError, match=r"diffusion\.DiffusionPrior with diffusion\.NoisingEncoder"):
+    with pytest.raises(
+        ValueError, match=r"diffusion\.DiffusionPrior with diffusion\.NoisingEncoder"
+    ):
         prior.rates(noised(X).at(real(0.5).expand(4)))
     with pytest.raises(ValueError, match=r"shape \(3,\); expected the prior's shape \(2,\)"):
         prior.rates(noised(torch.zeros(4, 3, dtype=F64)))

@@ -43,6 +43,7 @@ from tests.unmoved.inputs import (
     value,
 )
 from tests.unmoved.models import (
+    NULL,
     build_diffusion,
     build_empirical_diffusion,
     build_gaussian_diffusion,
@@ -183,7 +184,7 @@ def _() -> object:
 
 @value("diffusion conditional/null context in some rows")
 def _() -> object:
-    context = torch.where(torch.arange(6) % 2 == 0, LABELS, -1)
+    context = torch.where(torch.arange(6) % 2 == 0, LABELS, NULL)
     return bound("diffusion", labeled(), INTS, 14, context=context)
 
 

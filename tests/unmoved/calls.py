@@ -23,6 +23,7 @@ from genmod.models import (
 )
 from genmod.objectives import (
     P2,
+    Batch,
     Beta,
     Bound,
     EDMWeight,
@@ -125,7 +126,7 @@ def visiting(name: str, count: int) -> Any:
 
 
 def visiting_as_edm(schedule: Schedule, count: int) -> Any:
-    return EDMWeight.visits(schedule, draws=count)
+    return EDMWeight.timestep_sampler(schedule, n=count)
 
 
 # ---------------------------------------------------------------- objectives
@@ -156,7 +157,7 @@ def fitting(objective: Any, model: Model) -> Any:
 
 
 def loss_of(objective: Any, model: Model, x: Tensor, context: Tensor | None = None) -> Tensor:
-    loss, _ = fitting(objective, model)(model, x, context)
+    loss, _ = fitting(objective, model)(model, Batch(x, context))
     return loss
 
 
@@ -176,15 +177,15 @@ def build_sampler(name: str) -> Any:
         "ddim 0": lambda: DDIM(),
         "ddim 0.5": lambda: DDIM(eta=0.5),
         "euler": lambda: Euler(),
-        "heun": lambda: Heun(),
-        "stochastic heun": lambda: StochasticHeun(churn=4.0),
-        "dpm 2": lambda: DPMSolver(order=2),
+        "heun": lambda: Heun(published=True),
+        "stochastic heun": lambda: StochasticHeun(churn=4.0, published=True),
+        "dpm 2": lambda: DPMSolver(order=2, published=True),
         "dpm 3": lambda: DPMSolver(order=3),
         "dpm 3 published": lambda: DPMSolver(order=3, published=True, lower_order_final=True),
         "dpm sde": lambda: DPMSolver(order=2, sde=True),
         "unipc 2": lambda: UniPC(order=2),
         "unipc 3 bh1": lambda: UniPC(order=3, scale=bh1, lower_order_final=True),
-        "ipndm": lambda: IPNDM(),
+        "ipndm": lambda: IPNDM(published=True),
     }[name]()
 
 

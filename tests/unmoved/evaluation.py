@@ -7,14 +7,16 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from genmod import evaluation, fit, gaussian
+from genmod import evaluation, gaussian
 from genmod.data import dataset
+from genmod.evaluation.baselines import global_histogram
 from genmod.inverse import DPS, MMPS, AveragePool, Blur, Mask, PiGDM, RePaint
 from genmod.models import (
     with_denoiser,
     with_probability_flow,
     with_steps,
 )
+from genmod.training import training_loop
 from genmod.types import Shape
 from tests.unmoved.calls import fitting
 
@@ -35,7 +37,13 @@ def evaluated(
 ) -> list[float]:
     """Value, its error, each term, bits of a mass, the noise, the importance-weighted value."""
     report = evaluation.evaluate(
-        model, x, context, draws=visited, importance=importance, replicates=replicates, seed=seed
+        model,
+        x,
+        context,
+        timesteps=visited,
+        importance_samples=importance,
+        replicates=replicates,
+        seed=seed,
     )
     return _report(report)
 
@@ -53,7 +61,7 @@ def _report(report: Any) -> list[float]:
 
 def immse_of(model: Model, x: Tensor, visited: Visited = 8, separated: bool = False) -> list[float]:
     tail = evaluation.NoTail() if separated else None
-    return _report(evaluation.immse(model, x, draws=visited, left=tail, seed=3))
+    return _report(evaluation.immse(model, x, timesteps=visited, tail=tail, seed=3))
 
 
 def density_by_flow(
@@ -65,7 +73,9 @@ def density_by_flow(
 
 
 def bound_by_flow(model: Model, x: Tensor, probes: int | None, importance: int = 0) -> list[float]:
-    found = evaluation.flow_bound(model, x, steps=8, probes=probes, importance=importance, seed=5)
+    found = evaluation.flow_bound(
+        model, x, steps=8, probes=probes, importance_samples=importance, seed=5
+    )
     return [*_report(found.report), found.drift.mean]
 
 
@@ -80,7 +90,7 @@ def with_chain(model: Model, chain: int | None) -> Any:
 
 
 def profile_of(model: Model, x: Tensor, intervals: int) -> list[Tensor]:
-    found = evaluation.profile(model, x, levels=intervals, seed=6)
+    found = evaluation.profile(model, x, timesteps=intervals, seed=6)
     return [found.nats, found.rmse, torch.tensor([found.prior, found.left])]
 
 
@@ -92,7 +102,7 @@ def refinement_of(model: Model, x: Tensor) -> list[Tensor]:
 def baselines_of(train: Tensor, test: Tensor, bins: int) -> list[Tensor]:
     return [
         evaluation.pixel_histogram(train, test, bins).log_prob,
-        evaluation.global_histogram(train, test, bins).log_prob,
+        global_histogram(train, test, bins).log_prob,
         evaluation.gaussian(train, test, bins).log_prob,
         evaluation.ppca(train, test, bins, rank=2).log_prob,
     ]
@@ -170,7 +180,7 @@ def build_dataset(x: Tensor, bins: int | None) -> Any:
 def trained(model: Model, data: Any, objective: Any = None, count: int = 3) -> list[float]:
     """The loss of each step, the batch's mean bound at the last, and its validation where there is one."""
     found: list[Any] = []
-    for step in fit(
+    for step in training_loop(
         model,
         data,
         fitting(objective, model),
@@ -182,7 +192,8 @@ def trained(model: Model, data: Any, objective: Any = None, count: int = 3) -> l
         seed=1,
         device="cpu",
         validate_every=1,
-        validation_draws=2,
+        validation_timesteps=2 if model.prior.has_timesteps else None,
+        stages="joint",
         progress=False,
     ):
         found.append(step.loss)

@@ -19,6 +19,7 @@ from genmod.decoders import (
     DiscretizedGaussianDecoder,
     DiscretizedMixtureDecoder,
     GaussianDecoder,
+    GlobalScale,
     PerDimensionScale,
 )
 from genmod.denoisers import (
@@ -44,7 +45,7 @@ from genmod.models import (
     Inference,
     LatentDiffusion,
 )
-from genmod.nn import ConvNets, DenoisingMLP, DiTs, Labels
+from genmod.nn import NULL_LABEL, ConvNets, DenoisingMLP, DiTs, Labels
 from genmod.priors import DistributionPrior
 from genmod.schedules import (
     Cosine,
@@ -160,9 +161,18 @@ def build_diffusion(
         "transformer": lambda: {"networks": DiTs(width=16, depth=1, head=8, patch=2)},
     }
     condition = None if classes is None else Labels(classes)
-    return Diffusion(
+    model = Diffusion(
         shape, bins=bins, fourier=fourier, condition=condition, **kinds[network](), **settings
     )
+    if bins is not None:
+        _plain_scale(model, schedule)
+    return model
+
+
+def _plain_scale(model: Model, schedule: Schedule) -> None:
+    """The scale of the last step as at f5e1b7b: another start, and no gain."""
+    noise = math.exp(-0.5 * schedule.log_snr_range()[0])
+    model.decoder.decoder.scale = GlobalScale(max(noise, model.spec.width / 8))
 
 
 def build_target(name: str) -> Any:
@@ -222,6 +232,10 @@ def build_schedule(name: str) -> Any:
         "shifted cosine": lambda: Shifted(Cosine(clean=CLEAN), by=-1.5),
         "monotone": lambda: MonotoneNetwork(clean=CLEAN, features=8),
     }[name]()
+
+
+NULL = NULL_LABEL
+"""The label of an unconditional row."""
 
 
 # ---------------------------------------------------------------- parts of the models

@@ -93,14 +93,15 @@ for _name, _grid in [
         return sampled(continuous(), sampler, 12, SEEDS, stops)
 
 
-@value("samples/exploding and rectified flow by dpm 2 and by stochastic heun, last state and x_hat")
-def _() -> object:
-    found: list[Any] = []
-    for name in ("exploding", "rectified flow"):
-        model = built(partial(build_diffusion, 3, None, 10, schedule=build_schedule(name)), 14)
-        for sampler in ("dpm 2", "stochastic heun"):
+for _name in ("dpm 2", "stochastic heun"):
+
+    @value(f"samples/exploding and rectified flow by {_name}, last state and x_hat")
+    def _(sampler: str = _name) -> object:
+        found: list[Any] = []
+        for name in ("exploding", "rectified flow"):
+            model = built(partial(build_diffusion, 3, None, 10, schedule=build_schedule(name)), 14)
             found.append(last_state(model, build_sampler(sampler), 6, [5], build_grid("log-snr")))
-    return found
+        return found
 
 
 @value("samples/guided: scale 2, rescaled, in an interval")
@@ -140,14 +141,22 @@ def _() -> object:
         found += [mean_of_code(model, code).norm(), reconstruction_of(model, INTS).norm()]
     with keyed(43):
         found.append(reconstruction_of(steps10(), INTS).norm())
-    model = continuous()
-    code = code_of(model, REALS[:1])
-    return [*found, code, mean_of_code(model, code)]
+    return found
 
 
-@value("editing/sdedit, interpolate")
+@value("codes/diffusion: encoded, decoded")
 def _() -> object:
     model = continuous()
+    code = code_of(model, REALS[:1])
+    return [code, mean_of_code(model, code)]
+
+
+@value("editing/sdedit")
+def _() -> object:
     with keyed(44):
-        found = edited(model, REALS[:2], 0.5)
-    return [found, between(model, REALS[:1], REALS[1:2])]
+        return edited(continuous(), REALS[:2], 0.5)
+
+
+@value("editing/interpolate")
+def _() -> object:
+    return between(continuous(), REALS[:1], REALS[1:2])

@@ -1,0 +1,128 @@
+"""A saved model is the same model: its numbers, its text, its samples. What no file can name is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
+
+from genmod import HVAE, VAE, Autoencoder, DataSpec, Diffusion, LatentDiffusion, load
+from genmod.decoders import GaussianDecoder
+from genmod.diffusion import FixedLarge, LearnedInterpolation
+from genmod.model import LatentModel
+from genmod.models import with_steps
+from genmod.nn import DenoisingMLP, Labels
+from genmod.schedules import Cosine, LinearBeta, ZeroTerminalSNR
+
+DIGITS = DataSpec((1, 4, 4), 17)
+
+
+def mixture() -> MixtureSameFamily:
+    """A prior of torch's with tensors inside tensors."""
+    parts = MultivariateNormal(torch.tensor([[-2.0, 0.0], [2.0, 1.0]]), torch.eye(2))
+    return MixtureSameFamily(Categorical(torch.tensor([0.3, 0.7])), parts)
+
+
+MODELS: dict[str, Callable[[], LatentModel]] = {
+    "autoencoder": lambda: Autoencoder(3, latents=2, width=8),
+    "vae": lambda: VAE(DIGITS, latents=4, width=8),
+    "vae, mixture prior": lambda: VAE(3, latents=2, width=8, prior=mixture()),
+    "vae, nested": lambda: VAE(3, latents=2, width=8, prior=Diffusion(2, width=8, steps=3)),
+    "hvae, bottom-up": lambda: HVAE(3, latents=(4, 2), width=8),
+    "hvae, top-down": lambda: HVAE(DIGITS, latents=(4, 2), inference="top-down", width=8),
+    "diffusion": lambda: Diffusion(DIGITS, width=8, schedule=Cosine(), steps=10),
+    "diffusion, table": lambda: Diffusion(
+        3, width=8, steps=5, schedule=ZeroTerminalSNR(LinearBeta(50)), variance=FixedLarge()
+    ),
+    "diffusion, learned variance": lambda: Diffusion(
+        3, width=8, steps=5, variance=LearnedInterpolation()
+    ),
+    "diffusion, conditional": lambda: Diffusion(DIGITS, width=8, steps=5, condition=Labels(3)),
+    "diffusion, network": lambda: Diffusion(3, denoiser=DenoisingMLP((3,), width=8), steps=5),
+    "latent diffusion": lambda: LatentDiffusion(3, latents=2, width=8),
+}
+
+
+def noisy(model: LatentModel) -> LatentModel:
+    """The model with parameters that no constructor gives."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loaded_model_is_the_saved_one(name: str, tmp_path: Path) -> None:
+    model = noisy(MODELS[name]())
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert type(again) is type(model)
+    assert repr(again) == repr(model)
+    assert again.spec == model.spec
+    x = torch.randn(4, *model.spec.shape)
+    if model.spec.is_integer:
+        x = torch.randint(0, 17, (4, *model.spec.shape))
+    context = torch.tensor([0, 1, 2, 0]) if "conditional" in name else None
+    values = []
+    for each in (model, again):
+        torch.manual_seed(0)
+        values.append(each.elbo(x, context=context).value)
+    assert torch.equal(*values)
+    if name != "autoencoder":
+        samples = [
+            each.sample(2, None if context is None else context[:2], seeds=[3, 5])
+            for each in (model, again)
+        ]
+        assert torch.equal(*samples)
+
+
+def test_a_data_set_in_the_arguments_is_kept_as_its_description(tmp_path: Path) -> None:
+    class Data:
+        spec = DataSpec.of(3)
+        x = torch.zeros(100, 3)
+
+    model = VAE(Data(), latents=2, width=8)
+    model.save(tmp_path)
+    assert "shape" in (tmp_path / "config.json").read_text()
+    assert load(tmp_path).spec == DataSpec.of(3)
+
+
+def test_what_no_file_can_name_is_refused(tmp_path: Path) -> None:
+    """A module of the user's own trains, and is refused by save with the way out."""
+    model = VAE(3, latents=2, width=8, decoder=GaussianDecoder(nn.Linear(2, 3), (3,)))
+    with pytest.raises(ValueError, match=r"genmod\.register"):
+        model.save(tmp_path)
+
+
+def test_a_model_made_of_another_one_is_refused(tmp_path: Path) -> None:
+    """Its constructor's arguments no longer describe it: loading them would give another model."""
+    model = with_steps(Diffusion(3, width=8, steps=10), 4)
+    with pytest.raises(ValueError, match="with_steps"):
+        model.save(tmp_path)
+
+
+def test_files_that_are_missing_or_torn_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(tmp_path / "nothing")
+    VAE(3, latents=2, width=8).save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        load(tmp_path)
+
+
+def test_a_law_of_torch_is_one_event_a_row_again(tmp_path: Path) -> None:
+    law = Independent(Normal(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])), 1)
+    VAE(3, latents=2, width=8, prior=law).save(tmp_path)
+    z = torch.randn(5, 2)
+    assert torch.equal(load(tmp_path).prior.law(5).log_prob(z), law.log_prob(z))  # type: ignore[operator]
