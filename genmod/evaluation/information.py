@@ -178,7 +178,7 @@ def immse(
     tail = tail or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
     clean, noisy = prior.schedule.log_snr_range()
     integrand = _Integrand(model, prior.denoiser, tail.measure is Measure.DENSITY)
-    cells = _pilot(integrand, rows, (noisy, clean), seed)
+    cells = _pilot(integrand, rows, (noisy, clean), seed, batch_size)
 
     def run(x: Tensor, given: Tensor | None) -> dict[str, Tensor]:
         steps, real = _integrate(integrand, x, given, cells, timesteps), integrand.real(x)
@@ -266,7 +266,11 @@ def _integrate(
 
 
 def _pilot(
-    integrand: _Integrand, rows: RowSet, ends: tuple[float, float], seed: int
+    integrand: _Integrand,
+    rows: RowSet,
+    ends: tuple[float, float],
+    seed: int,
+    batch_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Equal cells of log-SNR, and the share of the visits for each: as its integrand is large."""
     device = integrand.model.device
@@ -276,7 +280,8 @@ def _pilot(
         u = random.uniform((len(x), PILOT), edges.dtype, x.device)
         return integrand(x, edges[:-1] + u * edges.diff(), given).square().double()
 
-    pieces = in_chunks(integrand.model, rows.first(PILOT), run, seed=random.mix(seed, PILOT))
+    seed = random.mix(seed, PILOT)
+    pieces = in_chunks(integrand.model, rows.first(PILOT), run, seed=seed, batch_size=batch_size)
     size = torch.cat(pieces).mean(0).sqrt().to(edges.dtype)
     even = torch.full_like(size, 1 / PILOT)
     total = float(size.sum())

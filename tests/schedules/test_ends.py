@@ -115,7 +115,7 @@ def test_a_cut_outside_the_table_is_refused(clean: float | None, noisy: float | 
 
 def test_a_table_that_ends_far_too_clean_warns_and_names_the_cut() -> None:
     table = schedules.LinearBeta(1000)
-    with pytest.warns(UserWarning, match=r"17 values .* schedule\.cut\(clean=2\)"):
+    with pytest.warns(UserWarning, match=r"17 values .* schedule\.cut\(clean=1\.83\)"):
         assert table.resolve(described(17)) is table
     with pytest.warns(UserWarning, match="cut"):
         schedules.VarianceExploding(table).resolve(described(2))
