@@ -19,7 +19,7 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
-from genmod.encoders import Encoder, Posterior
+from genmod.encoders import Encoder, Posterior, check_posterior
 from genmod.nn import float_dtype, tensors_of
 from genmod.path import Path as LatentPath
 from genmod.prior import AutoTimesteps, Prior, Timesteps
@@ -103,7 +103,7 @@ class LatentModel(Settings, nn.Module):
             or x.shape[1:] != self.decoder.spec.shape
         ):
             self.decoder.check(x, request.observed)
-        self._check(x, request)
+        request.check(len(x), self.prior, type(self).__name__)
         rows, samples = len(x), request.samples
         if samples > 1:
             x, request = repeated(x, request)
@@ -242,7 +242,7 @@ class LatentModel(Settings, nn.Module):
         x = as_tensor(x)
         context = as_context(context, len(x))
         self.decoder.check(x, observed)
-        self._check(x, Request(context, observed))
+        Request(context, observed).check(len(x), self.prior, type(self).__name__)
         return self._posterior(self._real(x, observed)[1], context, observed)
 
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
@@ -272,27 +272,6 @@ class LatentModel(Settings, nn.Module):
         lines = self.formula().replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {lines}\n  {count:,} parameters\n)"
 
-    # ------------------------------------------------------------------ the border
-
-    def _check(self, x: Tensor, request: Request) -> None:
-        context, timesteps = request.context, request.timesteps
-        if context is not None and len(context) != len(x):
-            raise ValueError(
-                f"got {len(context)} rows of context for {len(x)} samples; expected one row a sample; "
-                "repeat the context, or pass fewer samples"
-            )
-        if request.needs_path and self.prior.stochastic_density:
-            raise ValueError(
-                f"got a request for importance weights of a {type(self).__name__} whose prior density is a "
-                "random estimate; expected a density without noise; use the exact trace (probes=None)"
-            )
-        if isinstance(timesteps, AutoTimesteps) or timesteps is None or self.prior.has_timesteps:
-            return
-        raise ValueError(
-            f"got timesteps={timesteps} for a {type(self).__name__} without noise levels; expected none; "
-            "leave timesteps out: every latent is visited"
-        )
-
     def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """The data to score and the data to encode, in the model's own type.
 
@@ -316,16 +295,7 @@ class LatentModel(Settings, nn.Module):
     ) -> Posterior | Distribution:
         # Encoders that know nothing of masks are not given any.
         given = (x, context) if observed is None else (x, context, observed)
-        posterior = self.encoder(*given)
-        if isinstance(posterior, Posterior):
-            require(
-                posterior.rows == len(x),
-                f"a posterior of {posterior.rows} rows for {len(x)} samples",
-                "one row a sample",
-                "return one output a row from the encoder's networks",
-            )
-        else:
-            check_law(posterior, len(x), self.prior.shape, "the encoder's posterior")
+        check_posterior(posterior := self.encoder(*given), len(x), self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
