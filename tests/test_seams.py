@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.denoisers import (
-    GaussianDenoiser,
-    Guided,
-)
+from genmod.decoders import GaussianDecoder, Identity
+from genmod.denoisers import GaussianDenoiser, Guided
 from genmod.diffusion import (
     Analytic,
     FixedLarge,
