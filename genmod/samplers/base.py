@@ -69,6 +69,8 @@ class Sampler(Settings, ABC):
     """Whether a step draws noise. A sampler that draws none can also go from data to noise."""
 
     def __init__(self, denoiser: Denoiser | None = None, schedule: Schedule | None = None) -> None:
+        if schedule is not None:
+            schedule.check()
         self._denoiser, self._schedule = denoiser, schedule
 
     @property
