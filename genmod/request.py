@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from genmod.checks import require
 from genmod.prior import AutoTimesteps, Timesteps
 from genmod.types import Mask
 
@@ -18,7 +19,7 @@ class Request:
         context: what the model is conditioned on, ``(B, ...)``.
         observed: which entries of the data count, like the data; ``None``: all.
         timesteps: which levels of a diffusion to visit.
-        samples: ``K``, joint draws of the latents for each row. The bound is their mean.
+        samples: ``K``, joint draws of the latents for each row, at least 1. The bound is their mean.
         needs_path: whether the draws and their laws are returned, too: :class:`~genmod.prior.Path`.
     """
 
@@ -27,6 +28,10 @@ class Request:
     timesteps: Timesteps = AutoTimesteps.EVALUATION
     samples: int = 1
     needs_path: bool = False
+
+    def __post_init__(self) -> None:
+        got, advice = f"samples={self.samples}", "one draw for each row is the bound as usual"
+        require(self.samples >= 1, got, "at least one draw for each row", advice)
 
 
 def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:

@@ -264,7 +264,7 @@ def test_the_context_reaches_the_network() -> None:
 def test_a_learned_denoiser_reads_like_its_target() -> None:
     """A velocity by default; the target is printed."""
     assert "target=VelocityTarget()" in repr(Learned(nn.Identity()))
-    assert "target=Noise()" in repr(Learned(nn.Identity(), NoiseTarget()))
+    assert "target=NoiseTarget()" in repr(Learned(nn.Identity(), NoiseTarget()))
 
 
 def test_points_far_from_the_origin_are_told_apart_in_single_precision() -> None:

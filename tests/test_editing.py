@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from genmod.decoders import GaussianDecoder, Identity
-from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder
+from genmod.diffusion import FixedLarge
 from genmod.editing import interpolate, sdedit, slerp
-from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
@@ -24,13 +23,13 @@ SCHEDULE = LinearLogSNR(10.0, -10.0)
 DATA = correlated()
 
 
-def model_of(data: GaussianData, resolution: int = 60) -> LatentModel:
+def model_of(data: GaussianData, resolution: int = 60) -> Diffusion:
     """The optimal denoiser; a decoder that says ``z_0`` with a hair's spread."""
     shape = tuple(data.mean.shape)
-    prior = DiffusionPrior(data.denoiser(), SCHEDULE, shape, resolution=resolution)
-    return LatentModel(
-        NoisingEncoder(SCHEDULE), GaussianDecoder(Identity(), shape, 1e-6), prior
-    ).double()
+    decoder = GaussianDecoder(Identity(), shape, 1e-6)
+    model = Diffusion(shape, denoiser=data.denoiser(), schedule=SCHEDULE, decoder=decoder)
+    model.diffusion.resolution = resolution
+    return model.double()
 
 
 def test_without_noise_the_data_come_back() -> None:
@@ -116,7 +115,7 @@ def test_the_path_between_gaussian_data_is_the_circle_between_their_whitened_sel
     """
     data = GaussianData(real(1.0, -2.0), real(0.5, 2.0).diag())
     a, b = data.law.sample((4,)), data.law.sample((4,))
-    path = interpolate(model_of(data, 50), a, b, 5)
+    path = interpolate(model_of(data), a, b, 5)
     std = real(0.5, 2.0).sqrt()
     code = slerp((a - data.mean) / std, (b - data.mean) / std, 0.25)
     torch.testing.assert_close(path[:, 1], data.mean + std * code, rtol=0, atol=0.02)

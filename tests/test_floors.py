@@ -18,26 +18,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
-    {
-        "types",
-        "shapes",
-        "checks",
-        "random",
-        "spec",
-        "arrays",
-        "files",
-        "config",
-        "nn",
-        "visits",
-        "version",
-    },  # ground
-    {"elbo", "gaussian"},  # the bound's words need no density
+    {"types", "shapes", "checks", "errors", "version"}  # ground
+    | {"random", "chunks", "files", "nn", "config", "spec", "arrays"},
+    {"stamps", "elbo", "gaussian"},  # the words of the bound need no density
     {"distributions"},  # rates of pairs of densities
-    {"schedules", "denoisers", "encoders", "decoders", "prior", "priors", "samplers", "model"}
-    | {"inverse", "editing"},  # they wrap denoisers, and walk with samplers
+    {"schedules", "denoisers", "encoders", "decoders"}  # parts
+    | {"path", "prior", "priors", "request", "model"},
+    {"diffusion"},
+    {"samplers", "inverse", "editing"},  # users of diffusion, never used by it
     {"models"},
-    {"objectives", "training", "evaluation", "compression", "data", "plots", "interop"},
-    {"compare"},  # the families side by side: uses all of use
+    {"objectives", "training", "evaluation", "data", "plots", "interop", "compression"},  # use
+    {"runs", "compare", "sklearn"},  # the face
     {"cli"},
 ]
 FACE = {"", "__main__"}

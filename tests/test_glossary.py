@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -24,19 +25,27 @@ MODULES = sorted(
 
 
 def public(module: ModuleType) -> set[str]:
-    """The functions and classes that a module offers: its ``__all__``, or what is named in it."""
+    """The functions and classes that a module offers: its ``__all__``, or what it says is public.
+
+    A module offers what is written in it, and what it imports by ``from a import b as b``.
+    """
     if "__all__" in vars(module):
         return set(module.__all__)
-    names = {name for name, value in vars(module).items() if _is_public(name, value)}
-    if module.__spec__ is not None and module.__spec__.submodule_search_locations is None:
-        # A file offers what is written in it; a package also what it collects from its files.
-        names = {name for name in names if vars(module)[name].__module__ == module.__name__}
-    return names
+    imports = [node for node in _tree(module).body if isinstance(node, ast.ImportFrom)]
+    passed_on = {alias.asname for node in imports for alias in node.names}
+    names = vars(module).items()
+    return {
+        name
+        for name, value in names
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and not name.startswith("_")
+        and (name in passed_on or value.__module__ == module.__name__)
+    }
 
 
-def _is_public(name: str, value: object) -> bool:
-    kind = inspect.isclass(value) or inspect.isfunction(value)
-    return kind and not name.startswith("_") and str(value.__module__).startswith("genmod")
+def _tree(module: ModuleType) -> ast.Module:
+    assert module.__file__ is not None
+    return ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
 
 
 def listed() -> set[str]:

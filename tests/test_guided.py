@@ -208,8 +208,8 @@ def test_the_bound_of_a_guided_chain_is_its_own() -> None:
     plain = steps_of(model, x)
     torch.manual_seed(1)
     dearer = steps_of(guided, x)
-    assert plain.error is not None
-    assert dearer.error is not None
+    assert plain.noise is not None
+    assert dearer.noise is not None
     for i, log_snr in enumerate(SCHEDULE.log_snr(torch.linspace(0, 1, 4, dtype=F64))[1:]):
         snr, alpha = log_snr.exp(), log_snr.sigmoid().sqrt()
         sigma = (1 - alpha.square()).sqrt()
@@ -218,7 +218,7 @@ def test_the_bound_of_a_guided_chain_is_its_own() -> None:
         level = log_snr.expand(len(z))
         apart = data.denoiser()(z, level).x_hat - wide(z, level).x_hat
         difference = 4 * snr * apart.square().sum(1)
-        assert_mean(dearer.error[:, i] - plain.error[:, i] - difference, 0.0)
+        assert_mean(dearer.noise.error[:, i] - plain.noise.error[:, i] - difference, 0.0)
 
 
 def test_a_wrapped_model_shares_everything_else() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
 from genmod.diffusion import FixedLarge, FixedSmall, LearnedInterpolation, ReverseVariance
-from genmod.samplers import Ancestral
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.schedules import LinearBeta
 
 diffusers = pytest.importorskip("diffusers")
@@ -78,7 +78,7 @@ def test_a_step_is_the_peers_step(variance: str, prediction: str, sampling: int)
         # The same noise again: the peer's generator, started anew.
         noise = torch.randn(z.shape, dtype=F64, generator=torch.Generator().manual_seed(index))
         denoiser = Learned(Says(output), TARGETS[prediction], interpolation=learned)
-        chain = Ancestral(denoiser, schedule, VARIANCES[variance])
+        chain = ReverseProcess(denoiser, schedule, VARIANCES[variance])
         t, s = (torch.full((3,), step / 999, dtype=F64) for step in (k, before))
         law = chain.law(z, t, s)
         torch.testing.assert_close(law.mean + law.stddev * noise, expected, rtol=1e-9, atol=1e-9)

@@ -57,7 +57,7 @@ def recorded() -> Iterator[Trip]:
 def third_step(model: LatentModel) -> Trip:
     """The trip of the third training step at the defaults of ``fit``."""
     data = dataset(torch.randint(0, 17, (64, 1, 8, 8)), bins=17, name="noise")
-    with training_loop(model, data, steps=STEP + 1, batch_size=16, progress=False) as steps:
+    with training_loop(model, data, steps=2000, batch_size=16, progress=False) as steps:
         for _ in range(STEP - 1):
             next(steps)
         with recorded() as trip:

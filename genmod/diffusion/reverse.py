@@ -41,8 +41,8 @@ class ReverseProcess:
         denoised = denoise(self.denoiser, z_t, self.schedule.at(t), context)
         return self.law_given(denoised, z_t, t, s)
 
-    def law_given(self, denoised: Denoised, z_t: Real, t: PerSample, s: PerSample) -> Normal:
-        """``p(z_s | z_t)``, given what the denoiser returned for ``z_t``."""
+    def law_given(self, denoised: Denoised, z_t: Real, t: Tensor, s: Tensor) -> Normal:
+        """``p(z_s | z_t)``, given what the denoiser returned for ``z_t``; times ``(B,)`` or ``(1,)``."""
         bridge = self.schedule.bridge(s, t)
         mean = expand_like(bridge.coef_z, z_t) * z_t
         mean = mean + expand_like(bridge.coef_x, z_t) * denoised.x_hat

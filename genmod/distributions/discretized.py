@@ -52,9 +52,9 @@ class Discretized(Factorized):
     """A location-scale family on the real line, binned.
 
     Args:
-        location: ``(B, *event)``, on the scale where levels lie in [-1, 1].
+        location: ``(B, *event)``, on the scale where values lie in [-1, 1].
         log_scale: the logarithm of the scale, broadcast to the location.
-        bins: the levels.
+        bins: the values.
     """
 
     support = constraints.nonnegative_integer
@@ -72,23 +72,23 @@ class Discretized(Factorized):
         """Draws of the standard member, shaped as the location."""
 
     def masses(self) -> Tensor:
-        """The probability of every level, ``(B, *event, K)``."""
+        """The probability of every value, ``(B, *event, K)``."""
         shape = self.location.shape
-        levels = torch.arange(self.bins.count, device=self.location.device)
+        values = torch.arange(self.bins.count, device=self.location.device)
         wide = type(self)(
             self.location[..., None].expand(*shape, self.bins.count),
             self.log_scale[..., None].expand(*shape, self.bins.count),
             self.bins,
         )
-        return wide.elementwise(levels.expand(*shape, self.bins.count)).exp()
+        return wide.elementwise(values.expand(*shape, self.bins.count)).exp()
 
     @property
     def mean(self) -> Tensor:
-        """The mean level, ``(B, *event)``."""
-        levels = torch.arange(
+        """The mean value, ``(B, *event)``."""
+        values = torch.arange(
             self.bins.count, device=self.location.device, dtype=self.location.dtype
         )
-        return (self.masses() * levels).sum(-1)
+        return (self.masses() * values).sum(-1)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Integers: a draw of the density, put into its bin."""

@@ -1,4 +1,4 @@
-r"""The log mass of a logistic's bin, and its gradient, in one pass.
+r"""The log mass of a discretized logistic, and its gradient, in one pass.
 
 With the ends :math:`a, b` of a bin of width :math:`w`, all divided by the scale after the location was
 taken off, and :math:`\sigma` the logistic function:
@@ -23,24 +23,30 @@ from torch.nn import functional as F
 from genmod.spec import Bins
 
 _FAR = 1e4
-"""Where a logistic has no mass left in any type: an end beyond it is as good as open."""
+"""Standardized distance beyond which a logistic has no mass in any type: an end there is open."""
 
 
 def _log_mass(
     x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins, with_slopes: bool
 ) -> tuple[Tensor, ...]:
-    """The log mass, and its derivatives by the location and the log-scale; in place, for the cache."""
+    """The log mass, and its derivatives by the location and the log-scale.
+
+    In place, so that everything stays in the cache; each line names what it overwrites.
+    """
     real, top, half = x.to(location.dtype), bins.count - 1, bins.width / 2
     inverse = torch.neg(log_scale).exp_()
-    # In half-widths ends are whole numbers, so neighbors share theirs to the last bit. The clamps
-    # are 1 at the last level and at the first, and 0 at any other.
+    # In half-widths ends are whole numbers, so neighbors share theirs to the last bit. The clamps are 1
+    # at the last value (upper) or the first (lower) and 0 elsewhere: they open an end, without a branch.
+    # Open first, then the finite end, then the scale: 1e30 absorbs the end and the location, while an
+    # infinity would give inf * 0 = NaN in the slopes.
     upper = torch.sub(real, top - 1).clamp_(0, 1).mul_(1e30)
     upper.add_(torch.mul(real, 2).sub_(top - 1).mul_(half)).sub_(location).mul_(inverse)
     lower = torch.rsub(real, 1).clamp_(0, 1).mul_(-1e30)
     lower.add_(torch.mul(real, 2).sub_(top + 1).mul_(half)).sub_(location).mul_(inverse)
-    # Exact, and keeps infinity times zero out of the slopes.
+    # Exact: at 1e4 no type has mass left. At a scale of 1e-9 an open end would overflow float32.
     lower.clamp_(min=-_FAR)
     upper.clamp_(max=_FAR)
+    # 1 for a value with two finite ends, 0 for the first and the last.
     closed = torch.sub(real, top / 2).abs_().neg_().add_(top / 2).clamp_(0, 1)
     width = torch.mul(inverse, bins.width).clamp_(max=_FAR)
     inside = torch.neg(width).expm1_().neg_()
@@ -48,8 +54,11 @@ def _log_mass(
     nats.add_(F.logsigmoid(torch.neg(lower)))
     if not with_slopes:
         return (nats,)
+    # width e^-w / (1 - e^-w): divide by `inside` = 1 - e^-w before the argument of mul_ overwrites it
+    # with e^-w. Python evaluates div_ first, because mul_ is called on its result.
     between = closed.mul_(width).div_(inside).mul_(inside.neg_().add_(1))
     up, down = torch.neg(upper).sigmoid_(), torch.sigmoid(lower)
+    # The sigmoids are taken: now the ends themselves can be overwritten.
     by_scale = lower.mul_(down).sub_(upper.mul_(up)).sub_(between)
     return nats, down.sub_(up).mul_(inverse), by_scale
 
@@ -71,7 +80,7 @@ def _slopes(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> tuple
 
 
 class _LogMass(torch.autograd.Function):
-    """The nats; their slopes are found at once and kept, and again from the inputs if asked twice."""
+    """The nats. Slopes are computed with them and kept; for second derivatives, again from the inputs."""
 
     @staticmethod
     def forward(
@@ -115,7 +124,7 @@ setattr(_LogMass.forward, "__signature__", inspect.signature(_LogMass.forward)) 
 
 
 def logistic_log_mass(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> Tensor:
-    """The log mass of the bin of each level ``x``; all three of one shape."""
+    """The log mass of each value ``x``; all three tensors of one shape."""
     if torch.is_grad_enabled() and (location.requires_grad or log_scale.requires_grad):
         mass: Tensor = _LogMass.apply(x, location, log_scale, bins)[0]
         return mass

@@ -25,9 +25,9 @@ class DiscretizedMixture(Factorized):
 
     Args:
         logits: of the components' weights, ``(B, C, *event)``.
-        location: their locations, where levels lie in [-1, 1], shaped alike.
+        location: their locations, where values lie in [-1, 1], shaped alike.
         log_scale: the logarithms of their scales, shaped alike.
-        bins: the levels.
+        bins: the values.
 
     >>> half = torch.zeros(1, 2, 1)
     >>> law = DiscretizedMixture(half, torch.tensor([[[-1.0], [1.0]]]), half - 9, Bins(5))
@@ -44,7 +44,7 @@ class DiscretizedMixture(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean level, ``(B, *event)``."""
+        """The mean value, ``(B, *event)``."""
         means = [
             DiscretizedLogistic(location, log_scale, self.bins).mean
             for location, log_scale in zip(

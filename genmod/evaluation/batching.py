@@ -172,9 +172,12 @@ def in_chunks(
     if batch_size is None:
         size = min(size, random.BLOCK)
 
+    def take(values: Tensor, part: slice) -> Tensor:
+        kind = model.dtype if values.is_floating_point() else None
+        return _normal(values[part].to(device, kind or values.dtype))
+
     def one(part: slice) -> T:
-        context = None if rows.context is None else _normal(rows.context[part].to(device))
-        return run(_normal(rows.x[part].to(device)), context)
+        return run(take(rows.x, part), None if rows.context is None else take(rows.context, part))
 
     def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])

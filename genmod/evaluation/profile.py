@@ -147,7 +147,7 @@ def profile(
     together = max(1, rows_per_chunk(prior.shape, model.device) // count)
     pieces = in_chunks(
         model, rows, lambda x, given: _visit(model, x, count, given), seed=seed,
-        batch_size=batch_size or together, progress="profile" if progress else None,
+        batch_size=together if batch_size is None else batch_size, progress="profile" if progress else None,
     )  # fmt: skip
     nats, square, first, left = (torch.cat(each) for each in zip(*pieces, strict=True))
     t = torch.linspace(0, 1, count + 1, dtype=torch.float64)

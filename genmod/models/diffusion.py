@@ -128,7 +128,8 @@ class Diffusion(DiffusionBased):
         return self._likelihood(chain.run(z, below, context), context).mean
 
     def _flow(self) -> Heun:
-        return Heun(self.diffusion.denoiser, self.diffusion.schedule)
+        # The steps of codes are short: there the published weight is the more accurate one.
+        return Heun(self.diffusion.denoiser, self.diffusion.schedule, published=True)
 
     def _flow_times(self) -> Tensor:
         """Even in log-SNR: where a schedule's ends are steep, Heun's method goes astray in even times."""

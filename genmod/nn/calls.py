@@ -54,8 +54,8 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
 def tensor_in(returned: object, network: nn.Module) -> Tensor:
     """The tensor that a network returned, where its meaning is certain.
 
-    That is a tensor; an object whose ``sample`` is one, as diffusers' networks return it; or a tuple, list or
-    mapping of one tensor.
+    That is a tensor; an object whose ``sample`` is one, as diffusers' networks return it; or a tuple, list
+    or mapping of one tensor.
 
     Raises:
         ValueError: anything else.

@@ -5,9 +5,8 @@ target gives :math:`\hat x = a z + b o` for the network's output ``o``, and the 
 linear in the state and in the last few :math:`\hat x`. So a step can take ``a`` and ``b`` into its own
 factors, which are found in float64 for all steps at once, and ``x_hat`` is one more pass.
 
-:func:`genmod.samplers.Sampler.states` enters here by the exact class of the sampler; :func:`_usable` leaves
-all other denoisers, and whatever might make ``forward`` another function, to the plain route.
-``tests/samplers/test_fused.py`` compares both routes for every sampler here.
+``Sampler.states`` enters here by the exact class of the sampler; :func:`_usable` leaves whatever might make
+``forward`` another function to the plain route. ``tests/samplers/test_fused.py`` compares both routes.
 """
 
 from __future__ import annotations
@@ -40,17 +39,9 @@ from genmod.samplers.ddim import DDIM, shares
 from genmod.samplers.dpm import DPMSolver
 from genmod.samplers.flow import Euler, Heun
 from genmod.samplers.unipc import UniPC
-from genmod.schedules import Bridge
 from genmod.shapes import expand_like
 
-LINEAR = (
-    DataTarget,
-    EDMTarget,
-    FlowVelocityTarget,
-    NoiseTarget,
-    ScoreTarget,
-    VelocityTarget,
-)
+LINEAR = (DataTarget, EDMTarget, FlowVelocityTarget, NoiseTarget, ScoreTarget, VelocityTarget)
 """The targets whose ``x_hat`` is ``a z + b o``; a subclass may do otherwise, and is not among them."""
 
 Factor: TypeAlias = float | Tensor
@@ -79,10 +70,9 @@ class Output(NamedTuple):
 
 
 class NoiseGrid:
-    """The noise levels of a path, with variance-preserving scales: all factors before the first step.
+    """The noise levels of a path, with variance-preserving scales, before the first step.
 
-    One log-SNR for all rows is a number: it leaves the device once, here, and its factors are Python
-    floats, so that no step reads a tensor of one number and a GPU never waits.
+    One log-SNR for all rows leaves the device once, here; its factors are Python floats: no GPU waits.
     """
 
     def __init__(self, sampler: Sampler, z: Tensor, times: Tensor, context: Tensor | None) -> None:
@@ -94,28 +84,18 @@ class NoiseGrid:
         self.log_snr = log_snr.cpu().double() if times.ndim == 1 else log_snr
         self.half = 0.5 * self.log_snr
         self.h = self.half.diff(dim=0)
-        self.alpha, self.sigma = _scales(self.log_snr)
+        self.alpha, self.sigma = self.log_snr.sigmoid().sqrt(), (-self.log_snr).sigmoid().sqrt()
         self.sigma_ratio = self.sigma[1:] / self.sigma[:-1]
-        self.levels = self.levels_at(self.log_snr)
-
-    def __len__(self) -> int:
-        return len(self.times) - 1
-
-    def levels_at(self, log_snr: Tensor) -> Sequence[NoiseLevel]:
-        """Log-SNRs, one for each step, as a denoiser takes them."""
-        rows = log_snr.to(self.like.dtype).to(self.like.device)
+        rows = self.log_snr.to(z.dtype).to(z.device)
         if rows.ndim == 1:
-            rows = rows[:, None].expand(-1, len(self.like)).contiguous()
-        of_z, of_output = _factors(self.denoiser.target, *_scales(log_snr))
-        parts = zip(rows.unbind(0), self.each(of_z), self.each(of_output), strict=True)
-        return [NoiseLevel(*part) for part in parts]
+            rows = rows[:, None].expand(-1, len(z)).contiguous()
+        read = map(self.each, _factors(self.denoiser.target, self.alpha, self.sigma))
+        self.levels = [NoiseLevel(*level) for level in zip(rows.unbind(0), *read, strict=True)]
 
     def each(self, factors: Tensor) -> Sequence[Factor]:
         """Factors, one for each step, as a step takes them."""
-        if factors.ndim == 1:
-            found: list[float] = factors.tolist()
-            return found
-        return [expand_like(row, self.like) for row in factors]
+        rows: list[float] | Tensor = factors.tolist() if factors.ndim == 1 else factors
+        return [row if isinstance(row, float) else expand_like(row, self.like) for row in rows]
 
     def previous(self, count: int) -> Tensor:
         """Half the log-SNR ``count`` times before each step's start.
@@ -124,7 +104,7 @@ class NoiseGrid:
         """
         back = torch.arange(count, 0, -1, dtype=self.half.dtype, device=self.half.device)
         back = back.reshape(-1, *[1] * (self.half.ndim - 1))
-        return torch.cat([self.half[:1] - back * self.h[:1], self.half[:-1]])[: len(self)]
+        return torch.cat([self.half[:1] - back * self.h[:1], self.half[:-1]])[: len(self.h)]
 
     def lengths(self) -> Sequence[Factor]:
         r""":math:`\sqrt{\alpha^2 + \sigma^2}` at each time: how much larger the schedule's states are."""
@@ -137,27 +117,22 @@ class NoiseGrid:
         return Output(z, self.denoiser.output(z, level.log_snr, self.context), level)
 
 
-# ---------------------------------------------------------------------- where it is equal
-
-
 def _usable(sampler: Sampler) -> bool:
     """Whether ``denoiser(z, log_snr, context).x_hat`` is the target's reading and nothing else."""
     denoiser, schedule = sampler.denoiser, sampler.schedule
     if isinstance(sampler, Ancestral) and not sampler.variance.fixed:
         return False  # a variance that depends on all that a denoiser returns
+    if isinstance(sampler, DPMSolver) and sampler.starts_high:
+        return False  # a first step of its own
     if type(denoiser) is not Learned or type(denoiser.target) not in LINEAR:
         return False
     if vars(denoiser).keys() & {"forward", "output"} or "x_hat" in vars(denoiser.target):
         return False  # replaced on this one object
-    hooked = (
-        denoiser._forward_hooks,
-        denoiser._forward_pre_hooks,
-        hooks._global_forward_hooks,
-        hooks._global_forward_pre_hooks,
-    )
-    # The grid is found without gradients: a schedule that wants some takes the plain route.
+    own = (*denoiser._forward_hooks, *denoiser._forward_pre_hooks)
+    all_modules = (*hooks._global_forward_hooks, *hooks._global_forward_pre_hooks)
+    # The grid has no gradients: a schedule that wants some takes the plain route.
     wanted = torch.is_grad_enabled() and any(p.requires_grad for p in schedule.parameters())
-    return not any(hooked) and not wanted
+    return not (own or all_modules or wanted)
 
 
 Steps: TypeAlias = Iterator[tuple[Tensor, Output]]
@@ -173,38 +148,25 @@ def _own_scale(grid: NoiseGrid, steps: Steps) -> Steps:
         yield z * length, output
 
 
-# ---------------------------------------------------------------------- linear in the last few x_hat
-
-
-class Rule(NamedTuple):
-    """Factors of all steps: of the state, of each ``x_hat`` (the newest first), of fresh noise."""
-
-    keep: Tensor
-    data: Sequence[Tensor]
-    noise: Tensor | None = None
-
-
-def _linear(grid: NoiseGrid, z: Tensor, rule: Rule, midpoint: bool = False) -> Steps:
-    """A path by a rule; its first step by a midpoint step, if asked for."""
-    keep, noise = grid.each(rule.keep), None if rule.noise is None else grid.each(rule.noise)
-    data = list(zip(*map(grid.each, rule.data), strict=True))
-    memory: deque[Output] = deque(maxlen=len(rule.data))
+def _linear(
+    grid: NoiseGrid, z: Tensor, keep: Tensor, data: Sequence[Tensor], noise: Tensor | None = None
+) -> Steps:
+    """A path by factors of all steps: of the state, each ``x_hat`` (newest first), fresh noise."""
+    kept, std = grid.each(keep), None if noise is None else grid.each(noise)
+    weights = list(zip(*map(grid.each, data), strict=True))
+    memory: deque[Output] = deque(maxlen=len(data))
     for i, level in enumerate(grid.levels[:-1]):
         output = grid.output(z, level)
         memory.appendleft(output)
-        if i == 0 and midpoint:
-            z = _midpoint(grid, z, output)
-        else:
-            parts: list[tuple[Factor, Output | Tensor]] = list(zip(data[i], memory, strict=False))
-            if noise is not None:
-                parts.append((noise[i], random.normal_like(z)))
-            z = blend(z, keep[i], parts)
+        parts: list[tuple[Factor, Output | Tensor]] = list(zip(weights[i], memory, strict=False))
+        if std is not None:
+            parts.append((std[i], random.normal_like(z)))
+        z = blend(z, kept[i], parts)
         yield z, output
 
 
 def _euler(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
-    rule = Rule(grid.sigma_ratio, [-grid.alpha[1:] * torch.expm1(-grid.h)])
-    return _linear(grid, z, rule)
+    return _linear(grid, z, grid.sigma_ratio, [-grid.alpha[1:] * torch.expm1(-grid.h)])
 
 
 def _ddim(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
@@ -212,26 +174,18 @@ def _ddim(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     kept, std = shares(grid.h, sampler.eta)
     data = -grid.alpha[1:] * torch.expm1(kept.log() - grid.h)
     noise = grid.sigma[1:] * std if sampler.stochastic else None
-    return _linear(grid, z, Rule(grid.sigma_ratio * kept, [data], noise))
+    return _linear(grid, z, grid.sigma_ratio * kept, [data], noise)
 
 
 def _ancestral(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     assert isinstance(sampler, Ancestral)
     fresh = -torch.expm1(-2 * grid.h)
-    bridge = _bridges(grid)
+    with torch.no_grad():
+        ends = grid.times[1:].reshape(-1), grid.times[:-1].reshape(-1)
+        bridge = grid.schedule.bridge(*ends)  # in the schedule's own scale
     ratio = sampler.variance.log_std_ratio(bridge, Denoised(bridge.log_sigma_ratio))
     std = grid.sigma[1:] * fresh.sqrt() * ratio.reshape(grid.h.shape).to(grid.h).exp()
-    rule = Rule(grid.sigma_ratio * torch.exp(-grid.h), [grid.alpha[1:] * fresh], std)
-    return _linear(grid, z, rule)
-
-
-def _bridges(grid: NoiseGrid) -> Bridge:
-    """The law that each step draws from, in the schedule's own states, for all steps, flattened."""
-    with torch.no_grad():
-        near, far = (
-            grid.schedule.at(times.reshape(-1)) for times in (grid.times[1:], grid.times[:-1])
-        )
-    return Bridge.between(near, far)
+    return _linear(grid, z, grid.sigma_ratio * torch.exp(-grid.h), [grid.alpha[1:] * fresh], std)
 
 
 def _dpm(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
@@ -245,23 +199,7 @@ def _dpm(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
         for column, weight in zip(data, weights, strict=False):
             column[orders == order] = (grid.alpha[1:] * weight)[orders == order]
     noise = grid.sigma[1:] * std if sampler.stochastic else None
-    rule = Rule(grid.sigma_ratio * keep, data, noise)
-    return _linear(grid, z, rule, sampler.starts_high)
-
-
-def _midpoint(grid: NoiseGrid, z: Tensor, output: Output) -> Tensor:
-    """DPM-Solver's first step of third order."""
-    h, middle = grid.h[:1], 0.5 * (grid.log_snr[:1] + grid.log_snr[1:2])
-    alpha, sigma = _scales(middle)
-    (trial,) = grid.each(-alpha * torch.expm1(-0.5 * h))
-    (kept,) = grid.each(sigma / grid.sigma[:1])
-    (whole,) = grid.each(-grid.alpha[1:2] * torch.expm1(-h))
-    (keep,) = grid.each(grid.sigma_ratio[:1])
-    (level,) = grid.levels_at(middle)
-    return blend(z, keep, [(whole, grid.output(blend(z, kept, [(trial, output)]), level))])
-
-
-# ---------------------------------------------------------------------- two outputs a step
+    return _linear(grid, z, grid.sigma_ratio * keep, data, noise)
 
 
 def _heun(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
@@ -269,37 +207,29 @@ def _heun(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     keep, trial = grid.each(grid.sigma_ratio), -grid.alpha[1:] * torch.expm1(-grid.h)
     there = grid.alpha[1:] * sampler.weight(grid.h)
     factors = list(zip(*map(grid.each, (trial, trial - there, there)), strict=True))
-
-    def steps(z: Tensor) -> Steps:
-        for i, level in enumerate(grid.levels[:-1]):
-            alone, near, far = factors[i]
-            here = grid.output(z, level)
-            end = grid.output(blend(z, keep[i], [(alone, here)]), grid.levels[i + 1])
-            z = blend(z, keep[i], [(near, here), (far, end)])
-            yield z, here
-
-    return steps(z)
+    for i, level in enumerate(grid.levels[:-1]):
+        alone, near, far = factors[i]
+        here = grid.output(z, level)
+        end = grid.output(blend(z, keep[i], [(alone, here)]), grid.levels[i + 1])
+        z = blend(z, keep[i], [(near, here), (far, end)])
+        yield z, here
 
 
 def _unipc(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     assert isinstance(sampler, UniPC)
     keep = grid.each(grid.sigma_ratio)
     predict, correct = (_unipc_factors(grid, sampler, corrector) for corrector in (False, True))
-
-    def steps(z: Tensor) -> Steps:
-        memory: deque[Tensor] = deque(maxlen=sampler.order + 1)
+    memory: deque[Tensor] = deque(maxlen=sampler.order + 1)
+    before = z
+    for i, level in enumerate(grid.levels[:-1]):
+        output = grid.output(z, level)
+        # As a tensor: it serves in up to four blends, each of which would convert it.
+        memory.appendleft(output.x_hat)
+        if i > 0:
+            z = blend(before, keep[i - 1], zip(correct[i - 1], memory, strict=False))
         before = z
-        for i, level in enumerate(grid.levels[:-1]):
-            output = grid.output(z, level)
-            # As a tensor: it serves in up to four blends, each of which would convert it.
-            memory.appendleft(output.x_hat)
-            if i > 0:
-                z = blend(before, keep[i - 1], zip(correct[i - 1], memory, strict=False))
-            before = z
-            z = blend(z, keep[i], zip(predict[i], memory, strict=False))
-            yield z, output
-
-    return steps(z)
+        z = blend(z, keep[i], zip(predict[i], memory, strict=False))
+        yield z, output
 
 
 def _unipc_factors(grid: NoiseGrid, sampler: UniPC, corrector: bool) -> list[tuple[Factor, ...]]:
@@ -327,18 +257,15 @@ def _enter(
     return _own_scale(grid, steps(sampler, grid, start))
 
 
-FUSED[Ancestral] = partial(_enter, _ancestral)
-FUSED[DDIM] = partial(_enter, _ddim)
-FUSED[DPMSolver] = partial(_enter, _dpm)
-FUSED[Euler] = partial(_enter, _euler)
-FUSED[Heun] = partial(_enter, _heun)
-FUSED[UniPC] = partial(_enter, _unipc)
-
-# ---------------------------------------------------------------------- arithmetic
-
-
-def _scales(log_snr: Tensor) -> tuple[Tensor, Tensor]:
-    return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+_ROUTES = {
+    Ancestral: _ancestral,
+    DDIM: _ddim,
+    DPMSolver: _dpm,
+    Euler: _euler,
+    Heun: _heun,
+    UniPC: _unipc,
+}
+FUSED.update({kind: partial(_enter, steps) for kind, steps in _ROUTES.items()})
 
 
 def _factors(target: Target, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon` the state at time ``t``
 :math:`\hat x` (``x_hat``) the denoiser's mean of the data, :math:`h` the rise of half the log-SNR,
 :math:`\ell = \log(\alpha / \sigma)`, in a step.
 
-A sampler holds settings and never changes; what a method remembers lives in the generator that walks the
-path. ``DPMSolver(order=2)`` is a setting. Bound to a denoiser and a schedule it runs:
+A sampler holds settings and never changes; its memory lives in the generator that walks a path.
+Bound to a denoiser and a schedule it runs:
 
 * ``model.sample(16, sampler=DPMSolver(order=2), steps=20)`` binds it to the model's;
 * ``DPMSolver(denoiser, schedule, order=2)``, or ``.bind(denoiser, schedule)``, binds it to yours.
@@ -36,17 +36,14 @@ Denoise: TypeAlias = Callable[[Tensor, Tensor], Denoised]
 
 
 class State(NamedTuple):
-    """One state of a path.
-
-    Args:
-        t: its time: one number, or one a row.
-        z: the state there, ``(B, *event)``, in the schedule's own scale.
-        x_hat: the denoiser's mean of the data, as the step that led here used it.
-    """
+    """One state of a path."""
 
     t: Tensor
+    """Its time: one number, or one a row."""
     z: Tensor
+    """The state there, ``(B, *event)``, in the schedule's own scale."""
     x_hat: Tensor
+    """The denoiser's mean of the data, as the step that led here used it."""
 
 
 class HasXHat(Protocol):
@@ -60,8 +57,8 @@ class HasXHat(Protocol):
 class Sampler(Settings, ABC):
     """A way from noise to data, given a denoiser and a schedule.
 
-    To write a sampler whose steps need the current state only, derive from :class:`SingleStep`. Any other
-    method is one generator, :meth:`trajectory`.
+    A sampler of your own whose steps need the current state only is a :class:`SingleStep`. Any other is one
+    generator, :meth:`trajectory`.
 
     Args:
         denoiser: the denoiser; ``None`` leaves it to be bound by :meth:`bind`, or by a model.
@@ -72,6 +69,8 @@ class Sampler(Settings, ABC):
     """Whether a step draws noise. A sampler that draws none can also go from data to noise."""
 
     def __init__(self, denoiser: Denoiser | None = None, schedule: Schedule | None = None) -> None:
+        if schedule is not None:
+            schedule.check()
         self._denoiser, self._schedule = denoiser, schedule
 
     @property
@@ -94,7 +93,7 @@ class Sampler(Settings, ABC):
         """The same settings, bound to a model's schedule, and to its denoiser unless it has one.
 
         Raises:
-            ValueError: it is bound to another schedule: states would be noised by one, denoised by another.
+            ValueError: it is bound to another schedule, which would denoise what was not noised by it.
         """
         require(
             self._schedule is None or self._schedule is schedule,
@@ -204,7 +203,7 @@ class Sampler(Settings, ABC):
         return denoise_at
 
     def path(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Iterator[Tensor]:
-        """The ``z`` of :meth:`states`, one after another; no ``x_hat`` is made that nobody reads."""
+        """The ``z`` of :meth:`states`."""
         return (state for state, _ in self._steps(z, self._checked(z, times), context))
 
     def run(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Tensor:
@@ -216,7 +215,7 @@ class Sampler(Settings, ABC):
     def step(self, z_t: Real, t: PerSample, s: PerSample, context: Tensor | None = None) -> Tensor:
         """The state at ``s`` from the state ``z_t`` at ``t``, each ``(B,)``: a path of one step.
 
-        A sampler with a memory has none here, and takes its first step.
+        A sampler with a memory takes its first step.
         """
         return self.run(z_t, torch.stack([t, s]), context)
 
@@ -239,8 +238,7 @@ class SingleStep(Sampler):
     ...         eps_hat = (z_t - alpha_t * x_hat) / sigma_t
     ...         return alpha_s * x_hat + sigma_s * eps_hat
     >>> normal = GaussianDenoiser(torch.zeros(2), torch.eye(2))
-    >>> sampler = MyDDIM(normal, Cosine())
-    >>> sampler.run(torch.ones(1, 2), torch.linspace(1, 0, 101)).shape
+    >>> MyDDIM(normal, Cosine()).run(torch.ones(1, 2), torch.linspace(1, 0, 101)).shape
     torch.Size([1, 2])
     """
 
@@ -282,10 +280,9 @@ _FIELDS = ("t", "log_snr", "alpha", "sigma")
 
 
 def spread(times: Tensor, z: Tensor) -> Tensor:
-    """Times of a path, shaped so that each of them broadcasts against ``z``.
+    """Times of a path, each shaped to broadcast against ``z``: ``(N + 1,)`` or ``(N + 1, B, 1, ..., 1)``.
 
-    One time for all rows is a number without dimensions: factors in float64 then leave a state of float32
-    as it is. A column a row, ``(N + 1, B)``, becomes ``(N + 1, B, 1, ..., 1)``.
+    One time for all rows has no dimensions: its float64 then leaves a state of float32 as it is.
     """
     if times.ndim == 1 or times.ndim == z.ndim + 1:
         return times

@@ -43,7 +43,8 @@ class DPMSolver(Sampler):
     **Long steps.** Past differences say little about a step much longer than those before, such as the last
     one of even times: extrapolated so far, samples come out too large. A step in which log-SNR rises by
     more than 1, and by more than twice its rise in the step before, is therefore of first order; not with
-    ``published=True``. Short steps always have the full order.
+    ``published=True``. Third order is left to steps in which log-SNR rises by up to 2. Short steps always
+    have the full order.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
@@ -188,7 +189,7 @@ SHORT = 1.0
 
 
 def lowered(orders: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
-    """The orders of a path's steps, 1 where a step is too long for what was evaluated before it.
+    """The orders of a path's steps, lower where a step is too long for what was evaluated before it.
 
     Args:
         orders: of each step, ``(N,)``.
@@ -199,6 +200,8 @@ def lowered(orders: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
         log_snr = schedule.log_snr(times.reshape(-1)).reshape(len(times), -1)
     rises = log_snr.diff(dim=0).abs()
     long = ((rises[1:] > LONGEST * rises[:-1]) & (rises[1:] > SHORT)).any(1).cpu()
+    # A parabola through three values bends too far to be followed over a long step.
+    orders = torch.where((rises > 2 * SHORT).any(1).cpu(), orders.clamp(max=2), orders)
     # The first step has none before it, and is of first order already.
     return torch.where(torch.cat([long.new_zeros(1), long]), 1, orders)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
+from genmod.config import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.quantiles import Logistic
 
@@ -51,6 +52,9 @@ class Wrapper(Schedule, ABC):
             return self
         bound = copy.deepcopy(self)
         bound.schedule = inner
+        settings = arguments(bound)
+        if settings is not None and "schedule" in settings:
+            settings["schedule"] = inner
         bound.check()
         return bound
 

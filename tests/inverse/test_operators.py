@@ -5,6 +5,9 @@ Each docstring names the sign or the line that was changed in the code to see th
 
 from __future__ import annotations
 
+import copy
+import math
+
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
@@ -128,3 +131,21 @@ def test_operators_keep_the_type_of_the_data() -> None:
         assert operator(x).dtype is torch.float32
         assert operator.adjoint(operator(x)).dtype is torch.float32
     assert Matrix(real(1.0)[None])(x[:, 0, 0, :1]).dtype is not F64
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (2, 6, 9), (1, 3, 6, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_operators_work_in_the_type_of_the_data(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """A constant keeps its value to the data's own precision, whatever the default type was when built.
+
+    And whatever the model around it was cast to since. Changed: ``dtype=torch.float64`` left out.
+    """
+    torch.set_default_dtype(torch.float32)
+    pool, blur = AveragePool(shape, 3), Blur(shape, 1.7)
+    matrix = Matrix(torch.full((1, math.prod(shape)), 1 / math.prod(shape), dtype=F64), shape)
+    for operator in (pool, blur, matrix, pool @ blur):
+        for cast in (operator, copy.deepcopy(operator).float().double()):
+            ones = cast(torch.ones(2, *shape, dtype=dtype))
+            assert ones.dtype is dtype
+            rounding = 20 * torch.finfo(dtype).eps
+            torch.testing.assert_close(ones, torch.ones_like(ones), rtol=0, atol=rounding)

@@ -49,6 +49,21 @@ CHAINS: list[Sampler] = [
     DPMSolver(order=2, sde=True),
 ]
 EVERY = [*FLOWS, *CHAINS]
+DEFAULTS: list[Sampler] = [
+    Ancestral(),
+    Euler(),
+    DDIM(),
+    DDIM(eta=1.0),
+    DPMSolver(),
+    DPMSolver(order=3),
+    DPMSolver(sde=True),
+    UniPC(),
+    UniPC(order=3),
+    IPNDM(),
+    Heun(),
+    StochasticHeun(),
+]
+"""Each sampler as it comes, and the orders that are its own."""
 
 
 def flowed(data: GaussianData, z: Tensor, schedule: Schedule, t: float, s: float) -> Tensor:

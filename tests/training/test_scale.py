@@ -31,7 +31,7 @@ def test_around_a_fixed_mean_it_is_the_spread_of_the_data() -> None:
 
     Sign flipped: the likelihood.
     """
-    levels, schedule = Bins(256), LinearLogSNR()
+    levels, schedule = Bins(256), LinearLogSNR(13.3)
     denoiser = Learned(Middle(), DataTarget())
     decoder = DiscretizedGaussianDecoder(Identity(), (4,), 256, GlobalScale())
     model = Diffusion(

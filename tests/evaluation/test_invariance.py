@@ -1,0 +1,287 @@
+"""Numbers do not depend on how they are computed: mode, chunk, order and number of rows, kind of array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genmod import decoders, encoders
+from genmod.chunks import memory_limit
+from genmod.denoisers import GaussianDenoiser
+from genmod.evaluation import (
+    flow_bound,
+    flow_density,
+    immse,
+    log_weights,
+    profile,
+    refinement,
+    score,
+)
+from genmod.evaluation.batching import Ids
+from genmod.model import LatentModel
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.nn import Labels
+from genmod.schedules import LinearLogSNR
+
+IDS = torch.arange(246, 266)
+"""Ids on both sides of the border between two blocks of noise."""
+
+
+class LaplaceDecoder(decoders.Decoder):
+    """A law of torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def forward(
+        self, state: Tensor, context: Tensor | None = None
+    ) -> torch.distributions.Independent:
+        """Around the first latent."""
+        location = state[:, :1].expand(-1, 3)
+        return torch.distributions.Independent(torch.distributions.Laplace(location, 0.5), 1)
+
+
+class CorrelatedEncoder(encoders.Encoder):
+    """A posterior of torch's own, with full covariance."""
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+    ) -> torch.distributions.MultivariateNormal:
+        """Two latents."""
+        tril = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=x.dtype)
+        return torch.distributions.MultivariateNormal(
+            x[:, :2], scale_tril=tril.expand(len(x), 2, 2)
+        )
+
+
+MODELS: dict[str, Callable[[], LatentModel]] = {
+    "autoencoder": lambda: Autoencoder(3, latents=2, width=8),
+    "vae": lambda: VAE(3, latents=2, width=8),
+    "torch's own laws": lambda: VAE(
+        3, latents=2, encoder=CorrelatedEncoder(3), decoder=LaplaceDecoder()
+    ),
+    "bottom-up": lambda: HVAE(3, latents=(3, 2), width=8, inference="bottom-up"),
+    "top-down": lambda: HVAE(3, latents=(3, 2), width=8),
+    "diffusion": lambda: Diffusion(3, width=8, steps=4),
+    "continuous": lambda: Diffusion(3, width=8),
+    "latent diffusion": lambda: LatentDiffusion(
+        3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=3)
+    ),
+}
+
+Numbers = Callable[[LatentModel, object, Ids, int | None], Tensor]
+
+
+def scores(model: LatentModel, x: object, ids: Ids, batch_size: int | None) -> Tensor:
+    """The bound of each row."""
+    return score(model, x, seed=3, ids=ids, batch_size=batch_size).value
+
+
+def weights(model: LatentModel, x: object, ids: Ids, batch_size: int | None) -> Tensor:
+    """Importance weights of each row."""
+    return log_weights(model, x, importance_samples=2, ids=ids, batch_size=batch_size)
+
+
+def densities(model: LatentModel, x: object, ids: Ids, batch_size: int | None) -> Tensor:
+    """The flow's density of each row."""
+    return flow_density(model, x, steps=2, probes=2, ids=ids, batch_size=batch_size).nats
+
+
+def flow_bounds(model: LatentModel, x: object, ids: Ids, batch_size: int | None) -> Tensor:
+    """The flow's bound on each row."""
+    found = flow_bound(model, x, steps=2, ids=ids, batch_size=batch_size).report.scores
+    assert found is not None
+    return found.value
+
+
+CASES: dict[str, tuple[str, Numbers]] = {
+    **{f"score, {name}": (name, scores) for name in MODELS},
+    **{
+        f"log_weights, {name}": (name, weights)
+        for name in MODELS
+        if name not in ("autoencoder", "continuous")
+    },
+    **{f"flow_density, {name}": (name, densities) for name in ("diffusion", "continuous")},
+    **{f"flow_bound, {name}": (name, flow_bounds) for name in ("diffusion", "latent diffusion")},
+}
+
+
+def built(name: str) -> tuple[LatentModel, Tensor]:
+    """A model with weights of its own, and rows."""
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model, torch.randn(len(IDS), 3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_numbers_do_not_change_with_the_way_of_running(case: str) -> None:
+    """Inside inference mode; in other chunks; shuffled with their ids; fewer rows; one row; an array."""
+    name, numbers = CASES[case]
+    model, x = built(name)
+    whole = numbers(model, x, IDS, None)
+    assert whole.isfinite().all()
+    same = {"rtol": 1e-5, "atol": 1e-5}
+
+    def close(found: Tensor, expected: Tensor) -> None:
+        torch.testing.assert_close(found, expected, **same)
+
+    with torch.inference_mode():
+        close(numbers(model, x.clone(), IDS, None), whole)
+    close(numbers(model, x.numpy().astype(np.float64), IDS, 7), whole)
+    with memory_limit(2**14):
+        close(numbers(model, x, IDS, None), whole)
+    order = torch.randperm(len(x))
+    close(numbers(model, x[order], IDS[order].tolist(), None), whole[order])
+    close(numbers(model, x[13:14], IDS[13:14], None), whole[13:14])
+
+
+@pytest.mark.parametrize("name", ["diffusion", "latent diffusion"])
+@pytest.mark.parametrize("timesteps", [1, 3])
+def test_a_few_levels_belong_to_the_rows_id(name: str, timesteps: int) -> None:
+    model, x = built(name)
+    whole = score(model, x, timesteps=timesteps, ids=IDS).value
+    order = torch.randperm(len(x))
+    found = score(model, x[order], timesteps=timesteps, ids=IDS[order], batch_size=6).value
+    torch.testing.assert_close(found, whole[order], rtol=1e-5, atol=1e-5)
+
+
+def test_means_over_rows_do_not_change_with_the_way_of_running() -> None:
+    """Profiles, refinements and the I-MMSE integral: in inference mode, chunks, another order."""
+    torch.manual_seed(0)
+    model = Diffusion((4,), bins=17, width=8, steps=5)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x, order = torch.randint(0, 17, (80, 4)), torch.randperm(80)
+
+    def numbers(**how: object) -> dict[str, Tensor]:
+        rows = x if how.get("ids") is None else x[order]
+        settings: Mapping[str, object] = how
+        steps, cells = profile(model, rows, **settings), refinement(model, rows, **settings)
+        report = immse(model, rows, timesteps=8, **settings)
+        return {
+            "profile": steps.nats,
+            "rmse": steps.rmse,
+            "cells": cells.nats,
+            "immse": torch.tensor([term.mean for term in report.terms.values()]),
+        }
+
+    whole = numbers()
+    with torch.inference_mode():
+        inside = numbers()
+    for found in (inside, numbers(batch_size=7), numbers(ids=order)):
+        for name, expected in whole.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("probes", [None, 2])
+def test_the_divergence_is_kept_inside_inference_mode(probes: int | None) -> None:
+    """N(0, I) under its optimal denoiser, against its log-density."""
+    x = torch.randn(50, 3)
+    exact = GaussianDenoiser(torch.zeros(3), torch.eye(3))
+    model = Diffusion(3, denoiser=exact, schedule=LinearLogSNR(9.0, -9.0), steps=20)
+    truth = torch.distributions.Normal(0, 1).log_prob(x).sum(1).double()
+    with torch.inference_mode():
+        found = flow_density(model, x, steps=16, probes=probes)
+    torch.testing.assert_close(found.nats, truth, rtol=0, atol=2e-2)
+
+
+# ---------------------------------------------------------------------- chunks
+
+
+class Watching(nn.Module):
+    """A network that remembers the largest number of rows it has seen."""
+
+    most = 0
+
+    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
+        """Zeros."""
+        self.most = max(self.most, len(z))
+        return 0 * z
+
+
+@pytest.mark.parametrize("call", [score, profile, immse, flow_density])
+def test_batch_size_is_honored(call: Callable[..., object]) -> None:
+    network = Watching()
+    model = Diffusion(3, denoiser=network)
+    how = {"steps": 2} if call is flow_density else {"timesteps": 2}
+    call(model, torch.randn(40, 3), batch_size=5, **how)
+    levels = {score: 2, profile: 2, immse: 64, flow_density: 1}[call]  # 64: in the pilot
+    assert network.most == 5 * levels
+    with pytest.raises(ValueError, match="batch_size=0"):
+        call(model, torch.randn(4, 3), batch_size=0, **how)
+
+
+def test_chunks_follow_the_bytes_of_a_row() -> None:
+    """Rows of 3 x 64 x 64 go through the network a few at a time."""
+    network = Watching()
+    model = Diffusion((3, 64, 64), denoiser=network)
+    score(model, torch.zeros(40, 3, 64, 64), timesteps=1)
+    assert network.most <= 8
+
+
+# ---------------------------------------------------------------------- contexts
+
+
+def conditional() -> tuple[LatentModel, Tensor]:
+    """A diffusion told one of three labels."""
+    return Diffusion((4,), bins=17, steps=5, width=8, condition=Labels(3)), torch.randint(
+        0, 17, (256, 4)
+    )
+
+
+CALLS: dict[str, Callable[[LatentModel, Tensor, object], object]] = {
+    "score": lambda model, x, c: score(model, x, c),
+    "log_weights": lambda model, x, c: log_weights(model, x, c, importance_samples=1),
+    "immse": lambda model, x, c: immse(model, x, c, timesteps=2),
+    "profile": lambda model, x, c: profile(model, x, c, timesteps=2),
+    "refinement": lambda model, x, c: refinement(model, x, c),
+    "flow_density": lambda model, x, c: flow_density(model, x / 16, c, steps=2, probes=2),
+    "flow_bound": lambda model, x, c: flow_bound(model, x, c, steps=2, probes=2),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_contexts_are_checked_and_taken_everywhere(name: str) -> None:
+    model, x = conditional()
+    call = CALLS[name]
+    good = torch.randint(0, 3, (256,))
+    call(model, x, good)
+    call(model, x, good.numpy())
+    call(model, x, 2)
+    for context, said in (
+        (torch.full((256,), -5), "labels from -5"),
+        (torch.full((256,), 99), "to 99"),
+        (torch.randint(0, 3, (512,)), r"context of shape \(512,\) for 256 rows"),
+        (torch.randint(0, 3, (1,)), r"context of shape \(1,\) for 256 rows"),
+        (None, "got no context"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call(model, x, context)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if "flow_density" not in name])
+def test_ids_are_one_a_row(name: str) -> None:
+    model, x = conditional()
+    with pytest.raises(ValueError, match=r"ids of shape \(2,\) for 256 rows"):
+        score(model, x, 1, ids=[0, 1])
+
+
+# ---------------------------------------------------------------------- bytes
+
+
+@pytest.mark.parametrize("bins", [2, 129, 256])
+def test_integers_of_one_byte_cost_what_they_cost(bins: int) -> None:
+    """``x // 256`` of bytes wraps to a division by zero."""
+    torch.manual_seed(0)
+    model, x = Diffusion((4,), bins, steps=3, width=8), torch.randint(0, bins, (9, 4))
+    for call in (refinement, profile):
+        wide, narrow = call(model, x), call(model, x.to(torch.uint8))
+        torch.testing.assert_close(narrow.nats, wide.nats)
+        torch.testing.assert_close(narrow.rmse, wide.rmse)
+    torch.testing.assert_close(score(model, x.to(torch.uint8)).value, score(model, x).value)

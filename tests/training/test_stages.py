@@ -1,0 +1,135 @@
+"""A model's own recipe: each stage trained in turn, recorded, resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genmod.data import Dataset
+from genmod.models import Diffusion, LatentDiffusion
+from genmod.objectives import LearnedSchedule, Simple
+from genmod.training import fit, training_loop
+from tests.training.cases import data, flat
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+X = data(48)
+PARTS = Dataset("rows", X[:40], X[40:], X[:0])
+
+
+def model(dropout: float = 0.3) -> LatentDiffusion:
+    """A small latent diffusion, always with the same weights."""
+    torch.manual_seed(5)
+    inner = Diffusion(2, width=8, depth=1)
+    return LatentDiffusion(3, latents=2, width=8, depth=1, dropout=dropout, diffusion=inner)
+
+
+def test_a_latent_diffusion_is_trained_in_two_stages_by_default() -> None:
+    """The same as by hand: the VAE, its latents measured, then the diffusion alone."""
+    ours, theirs = model(), model()
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 16, "progress": False}
+    history = fit(ours, PARTS, Simple(), **settings)
+    first = fit(theirs.first_stage(), PARTS, **settings)
+    theirs.freeze(PARTS.train)
+    second = fit(theirs, PARTS, Simple(), **settings)
+    assert torch.equal(flat(ours), flat(theirs))
+    assert torch.equal(ours.nested.shift, theirs.nested.shift)
+    assert [stage.name for stage in history.stages] == ["VAE", "LatentDiffusion"]
+    assert [stage.losses for stage in history.stages] == [first.losses, second.losses]
+    assert history.losses == second.losses
+    assert history.best == second.best
+    text = str(history)
+    assert "VAE: 6 of 6 steps" in text
+    assert "LatentDiffusion: 6 of 6 steps" in text
+    assert not any(p.requires_grad for part in ours.fixed() for p in part.parameters())
+
+
+def test_latents_are_measured_in_evaluation_mode() -> None:
+    """A VAE that drops out has other latents in training mode."""
+    found = []
+    for mode in (True, False):
+        whole = model(dropout=0.5)
+        with torch.no_grad():
+            for parameter in whole.encoder.parameters():
+                parameter += 0.3 * torch.randn_like(parameter)
+        whole.train(mode).freeze(X)
+        assert whole.prior.training is mode
+        found.append((whole.nested.shift.clone(), whole.nested.log_scale.clone()))
+        torch.manual_seed(5)
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_stages_of_a_loop_come_one_after_another() -> None:
+    names = [
+        (step.stage, step.number) for step in training_loop(model(), X, steps=2, progress=False)
+    ]
+    assert names == [("VAE", 1), ("VAE", 2), ("LatentDiffusion", 1), ("LatentDiffusion", 2)]
+
+
+def test_a_frozen_model_has_one_stage_left() -> None:
+    whole = model().freeze(X)
+    history = fit(whole, X, steps=2, progress=False)
+    assert [stage.name for stage in history.stages] == ["LatentDiffusion"]
+
+
+def test_joint_training_is_one_stage_on_the_plain_bound() -> None:
+    whole = model()
+    before = flat(whole.encoder)
+    history = fit(whole, X, steps=2, stages="joint", progress=False)
+    assert len(history.stages) == 1
+    assert not torch.equal(flat(whole.encoder), before)
+    with pytest.raises(ValueError, match="Simple on a model whose encoder learns"):
+        fit(whole, X, Simple(), steps=2, stages="joint", progress=False)
+    with pytest.raises(ValueError, match="stages='two'; expected None"):
+        fit(whole, X, steps=2, stages="two", progress=False)
+
+
+def test_what_cannot_be_trained_in_the_last_stage_is_refused_on_the_call() -> None:
+    """Before hours of the first stage; and nothing is frozen by the question."""
+    whole = model()
+    with pytest.raises(ValueError, match="schedule has nothing to learn"):
+        training_loop(whole, X, LearnedSchedule(), steps=2, progress=False)
+    assert all(p.requires_grad for p in whole.parameters())
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="trained in 2 stages"):
+        training_loop(whole, X, steps=2, optimizer=optimizer, progress=False)
+
+
+@pytest.mark.parametrize("stop", [3, 6, 9])
+def test_a_run_in_stages_resumes_bit_for_bit(stop: int, tmp_path: Path) -> None:
+    """Stopped in the first stage, between the two, and in the second."""
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "batch_size": 16,
+        "checkpoint_every": 2,
+        "progress": False,
+    }
+    whole, stopped, resumed = model(), model(), model()
+    expected = fit(whole, PARTS, Simple(), checkpoint=tmp_path / "whole", **settings)
+    loop = training_loop(stopped, PARTS, Simple(), checkpoint=tmp_path / "parts", **settings)
+    for made, _ in enumerate(loop, start=1):
+        if made == stop:
+            break
+    with torch.no_grad():
+        for parameter in resumed.parameters():
+            parameter.zero_()
+    found = fit(resumed, PARTS, Simple(), checkpoint=tmp_path / "parts", **settings)
+    assert torch.equal(flat(resumed), flat(whole))
+    assert torch.equal(resumed.nested.log_scale, whole.nested.log_scale)
+    assert [stage.losses for stage in found.stages] == [stage.losses for stage in expected.stages]
+    assert [stage.validations for stage in found.stages] == [
+        stage.validations for stage in expected.stages
+    ]
+
+
+def test_a_loader_is_measured_by_one_pass() -> None:
+    """Between the stages of a model that is trained on batches as they come."""
+    ours, theirs = model(), model()
+    fit(ours, list(X.split(16)), steps=3, progress=False)
+    fit(theirs.first_stage(), list(X.split(16)), steps=3, progress=False)
+    theirs.freeze(X)
+    assert torch.equal(ours.nested.shift, theirs.nested.shift)
