@@ -276,7 +276,6 @@ FUSED: dict[type[Sampler], Fused] = {}
 where they would not be. Filled by ``genmod.samplers._fused``, which explains them."""
 
 
-
 def spread(times: Tensor, z: Tensor) -> Tensor:
     """Times of a path, each shaped to broadcast against ``z``: ``(N + 1,)`` or ``(N + 1, B, 1, ..., 1)``.
 
