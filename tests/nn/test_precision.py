@@ -59,7 +59,6 @@ def test_the_bound_in_half_precision_training_is_the_bound_of_evaluation(name: s
         autocast=torch.bfloat16,
         progress=False,
     )
-    train(steps)
     bounds = []
     for enabled in (False, True):
         with evaluating(model), random.keyed(3), half(enabled):
