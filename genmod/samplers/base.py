@@ -195,9 +195,9 @@ class Sampler(Settings, ABC):
                 )  # a tensor made in inference mode cannot be saved for gradients
             with torch.no_grad():
                 point = schedule.at(t.reshape(-1))
-            time, log_snr, alpha, sigma = (part.to(z.device).expand(len(z)) for part in point[:4])
-            rows = Point(time, log_snr, alpha, sigma, point.variance_preserving)
-            return denoise(denoiser, z, rows, given)
+            at, log_snr, alpha, sigma = (part.to(z.device).expand(len(z)) for part in point[:4])
+            there = Point(at, log_snr, alpha, sigma, schedule.variance_preserving)
+            return denoise(denoiser, z, there, given)
 
         return denoise_at
 
