@@ -83,6 +83,7 @@ class Setup:
     """What the stages of a run share.
 
     Args:
+        model: the whole model.
         config: the settings.
         data: what is trained and validated on.
         device: where.
@@ -92,6 +93,7 @@ class Setup:
         progress: whether a bar is shown, or what is called instead.
     """
 
+    model: LatentModel
     config: TrainingConfig
     data: TrainingData
     device: torch.device
@@ -195,7 +197,12 @@ class Run:
         validation = self._validate()
         if self.setup.checkpoint is not None and self._saves():
             save_checkpoint(
-                state, self.setup.checkpoint, self.setup.identity, self.stage, self.earlier
+                state,
+                self.setup.checkpoint,
+                self.setup.identity,
+                self.setup.model,
+                self.stage,
+                self.earlier,
             )
         self.bar.show(state.step, state.losses[-1], elbo, validation)
         return Step(

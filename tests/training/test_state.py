@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-PLAIN = {"warmup": 0, "decay": False, "ema": 0.0, "progress": False}
+PLAIN: dict[str, Any] = {"warmup": 0, "decay": False, "ema": 0.0, "progress": False}
 
 
 # ---------------------------------------------------------------------- the optimizer
@@ -126,9 +127,7 @@ def test_a_sampler_learns_from_the_visits_of_all_processes(monkeypatch: pytest.M
 def network(norm: Callable[[nn.Module], nn.Module]) -> VAE:
     """A VAE whose encoder has one of the older norms."""
     encoder = encoders.GaussianEncoder(norm(nn.Linear(3, 4)), (2,))
-    return VAE(
-        encoder=encoder, decoder=decoders.GaussianDecoder(nn.Linear(2, 3), (3,)), latents=2
-    )
+    return VAE(encoder=encoder, decoder=decoders.GaussianDecoder(nn.Linear(2, 3), (3,)), latents=2)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
@@ -179,7 +178,9 @@ def test_an_averaged_model_that_was_kept_follows_the_average() -> None:
     for step in training_loop(model, data(), steps=4, batch_size=16, progress=False):
         if kept is None:
             kept = step.averaged
-        for a, b in zip(kept.state_dict().values(), step.averaged.state_dict().values(), strict=True):
+        for a, b in zip(
+            kept.state_dict().values(), step.averaged.state_dict().values(), strict=True
+        ):
             assert torch.equal(a, b)
 
 
