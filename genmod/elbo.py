@@ -162,7 +162,7 @@ def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Ra
         act([rate.weight for rate in rates]),
         act([rate.level for rate in rates]),
         Kind.MONTE_CARLO if any(rate.kind is Kind.MONTE_CARLO for rate in rates) else first.kind,
-        Stamp.weakest(rate.claim for rate in rates),
+        first.claim if len(rates) == 1 else Stamp.weakest(rate.claim for rate in rates),
         first.names,
         tuple(act(list(each)) for each in zip(*split, strict=True)) if whole else None,
         noise,
