@@ -130,7 +130,7 @@ def test_another_model_is_refused_by_name(case: str, tmp_path: Path) -> None:
 def test_another_number_of_values_is_refused(tmp_path: Path) -> None:
     bits = torch.randint(0, 17, (48, 4))
     begin(tmp_path / "run", VAE(4, 17, latents=2, width=8), rows(bits, bins=17))
-    with pytest.raises(ValueError, match="bins|spec"):
+    with pytest.raises(ValueError, match=r"bins|spec"):
         go_on(tmp_path / "run", VAE(4, 256, latents=2, width=8), rows(bits, bins=17))
 
 

@@ -1,0 +1,137 @@
+"""Nats per level, schedules, weights, profiles, and what imperceptible details cost."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from genmod import plots
+from genmod.compare.figures.figure_data import FigureData
+from genmod.models import find_diffusion, has_diffusion
+from genmod.schedules import Cosine, LinearBeta, Schedule
+
+LATENTS = 1000
+"""``T`` of the schedule of betas."""
+WHITE_TO_BLACK = 255.0
+"""Gray levels, in the figures' words, from the lowest level of the data to the highest."""
+
+
+def rates(inputs: FigureData) -> Figure | None:
+    """The levels of the models that have a few: a diffusion's are drawn against log-SNR."""
+    found = {
+        name: {
+            level: (term.mean, term.error)
+            for level, term in inputs.reports[name].terms.items()
+            if level != "reconstruction"
+        }
+        for name in inputs.models
+        if name in inputs.reports and "steps" not in inputs.reports[name].terms
+    }
+    found = {name: levels for name, levels in found.items() if levels}
+    if not found:
+        return None
+    caption = (
+        "The KL divergence from posterior to prior of each level of latents, mean over test images "
+        "with its standard error (for bottom-up inference a sampled log-ratio). z1 lies next to the "
+        "data. A level near 0 is unused."
+    )
+    return plots.level_rates(
+        found, colors=inputs.colors, title="Nats paid for each level of latents", caption=caption
+    )
+
+
+def standard_schedules() -> dict[str, Schedule]:
+    """The linear betas of DDPM and the cosine of improved DDPM."""
+    return {f"linear beta, T = {LATENTS}": LinearBeta(LATENTS), "cosine": Cosine()}
+
+
+def schedules(inputs: FigureData) -> Figure:
+    """The standard schedules, and those that the diffusions use."""
+    own = {
+        f"{name}'s own": (inputs.colors[name], find_diffusion(model).schedule)
+        for name, model in inputs.diffusions.items()
+        if has_diffusion(model)
+    }
+    shown = {**standard_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
+    clean, noisy = Cosine().log_snr_range()
+    caption = (
+        r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
+        "so one looks at its logarithm, which is also what our networks are told in place of t. The "
+        f"cosine schedule, infinite at both ends, is cut at log-SNR {clean:.1f} and {noisy:.1f}."
+    )
+    return plots.schedules(
+        shown, colors={name: color for name, (color, _) in own.items()},
+        title="Noise schedules", caption=caption,
+    )  # fmt: skip
+
+
+def weights(inputs: FigureData) -> Figure:
+    """What the bound makes each step weigh, and what L_simple does."""
+    spans = []
+    for name, schedule in standard_schedules().items():
+        _, weight = plots.step_weights(schedule, LATENTS)
+        spans.append(
+            f"{float(weight.max() / weight.min()):,.0f} times the smallest for {name.split(',')[0]}"
+        )
+    caption = (
+        rf"$\lambda_t$ of the bound L for T = {LATENTS} latents, with the posterior's variance for "
+        r"$\sigma_t^2$. Near t = 0, where $1-\bar\alpha_t$ approaches zero, a step weighs far more "
+        f"than elsewhere (the largest weight is {' and '.join(spans)}): the bound cares for the "
+        r"finest details. $L_\mathrm{simple}$ weighs all alike."
+    )
+    return plots.loss_weights(
+        standard_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
+    )
+
+
+def step_profile(inputs: FigureData) -> Figure | None:
+    """Nats per unit of log-SNR, with standard errors."""
+    if not inputs.profiles:
+        return None
+    samples = next(iter(inputs.profiles.values())).samples
+    caption = (
+        r"The bound's integrand $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
+        f"{inputs.levels} intervals; the band is two standard errors over {samples} test images. The area "
+        "under a curve is what its denoising steps cost; above, the time t (0 clean, 1 noise) at which a "
+        "schedule passes each log-SNR. In a latent diffusion it is latents that are "
+        "noised."
+    )
+    return plots.step_profile(
+        inputs.profiles, colors=inputs.colors, title="What each noise level costs", caption=caption
+    )
+
+
+def visible(bins: int) -> float:
+    """The error, in gray levels of 255, below which a difference counts as imperceptible.
+
+    One step of the data's own levels. Bits have no such steps, and are held to a gray level.
+
+    >>> visible(256), visible(17), visible(2)
+    (1.0, 15.9375, 1.0)
+    """
+    return WHITE_TO_BLACK / (bins - 1) if bins > 2 else 1.0
+
+
+def rate_distortion(inputs: FigureData) -> Figure | None:
+    """What imperceptible details cost."""
+    shown = {name: inputs.profiles[name] for name in inputs.pixel_diffusions}
+    if not shown:
+        return None
+    ends, says = {name: inputs.refinements[name] for name in shown}, []
+    for name, found in shown.items():
+        whole = float(found.bits_per_dim(found.paid[0] + ends[name].nats[-1]))
+        chain = float(found.bits_per_dim(found.paid[:1])[0])
+        says.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
+    bins = inputs.data.bins or 2
+    level = plots.grays(visible(bins))
+    level = level if bins == 2 else f"one step of the data's {bins} levels ({level})"
+    caption = (
+        "Left, solid: a receiver that has paid for the states down to t knows x with the error shown "
+        r"(root mean square of $x-\hat x(z_t)$, white 0 to black 255). Dashed: the decoder's last step, "
+        "told from coarse cells of gray to single levels by the decoder's own masses, until x is exact "
+        "(it begins with a leap: a decoder reads $z_0$ in its own way). "
+        f"An error below {level} counts as imperceptible. " + "; ".join(says) + "."
+    )
+    return plots.rate_distortion(
+        shown, visible(bins), ends=ends, colors=inputs.colors,
+        title="Rate and distortion: what imperceptible details cost", caption=caption,
+    )  # fmt: skip
