@@ -34,7 +34,7 @@ from genmod.denoisers import (
     VelocityTarget,
 )
 from genmod.samplers.ancestral import Ancestral
-from genmod.samplers.base import FUSED, Sampler, State
+from genmod.samplers.base import FUSED, Sampler
 from genmod.samplers.ddim import DDIM, shares
 from genmod.samplers.dpm import DPMSolver
 from genmod.samplers.flow import Euler, Heun
@@ -257,7 +257,7 @@ def _enter(
     return _own_scale(grid, steps(sampler, grid, start))
 
 
-_ROUTES: dict[type[Sampler], Callable[..., Iterator[State]]] = {
+_ROUTES: dict[type[Sampler], Callable[..., Steps]] = {
     Ancestral: _ancestral,
     DDIM: _ddim,
     DPMSolver: _dpm,
