@@ -218,7 +218,7 @@ def test_data_of_another_kind_are_refused() -> None:
         (3, "data of type int"),
         ("digits.csv", "digits.csv, which does not exist"),
         ((x, x, x), "data of 3 parts"),
-        (np.array(["a", "b"]), "x of type ndarray"),
+        (np.array(["a", "b"]), "array x of type"),
         (x[:0], "no data"),
     ):
         with pytest.raises(ValueError, match=said):
