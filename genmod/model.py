@@ -97,11 +97,8 @@ class LatentModel(Settings, nn.Module):
             ValueError: data of a wrong shape, not finite, or outside the decoder's range; timesteps for
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
-        if (
-            not is_trusted()
-            or request.observed is not None
-            or x.shape[1:] != self.decoder.spec.shape
-        ):
+        checked = is_trusted() and request.observed is None
+        if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
         request.check(len(x), self.prior, type(self).__name__)
         rows, samples = len(x), request.samples
@@ -129,8 +126,7 @@ class LatentModel(Settings, nn.Module):
             "one row a sample",
             "return one state a row",
         )
-        likelihood = self._likelihood(state, context)
-        reconstruction = masked_log_prob(likelihood, x, observed)
+        reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None
