@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import GaussianDenoiser, Guided
 from genmod.diffusion import (
     Analytic,
