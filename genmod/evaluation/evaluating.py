@@ -71,19 +71,7 @@ def evaluate(
     >>> report.stamp, list(report.terms), report.importance.mean >= report.value.mean
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
-    require(
-        replicates is None or replicates >= 1,
-        f"replicates={replicates}",
-        "at least 1",
-        "2 give a noise",
-    )
-    require(
-        importance_samples >= 0 and importance_samples % 2 == 0,
-        f"importance_samples={importance_samples}",
-        "an even number, whose halves give a floor and a ceiling",
-        f"pass importance_samples={importance_samples + 1}",
-    )
-
+    _check_counts(replicates, importance_samples)
     data = rows_or_dataset(data, model.spec.bins)
 
     def run(replicate: int) -> Scores:
@@ -112,6 +100,21 @@ def evaluate(
         dims=model.spec.size,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=seconds,
+    )
+
+
+def _check_counts(replicates: int | None, importance_samples: int) -> None:
+    require(
+        replicates is None or replicates >= 1,
+        f"replicates={replicates}",
+        "at least 1",
+        "2 give a noise",
+    )
+    require(
+        importance_samples >= 0 and importance_samples % 2 == 0,
+        f"importance_samples={importance_samples}",
+        "an even number, whose halves give a floor and a ceiling",
+        f"pass importance_samples={importance_samples + 1}",
     )
 
 
