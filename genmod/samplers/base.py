@@ -195,8 +195,8 @@ class Sampler(Settings, ABC):
                 )  # a tensor made in inference mode cannot be saved for gradients
             with torch.no_grad():
                 point = schedule.at(t.reshape(-1))
-            fields = (field.to(z.device).expand(len(z)) for field in point[:4])
-            there = Point(*fields, schedule.variance_preserving)
+            at, log_snr, alpha, sigma = (part.to(z.device).expand(len(z)) for part in point[:4])
+            there = Point(at, log_snr, alpha, sigma, schedule.variance_preserving)
             return denoise(denoiser, z, there, given)
 
         return denoise_at
