@@ -60,8 +60,8 @@ class Entry:
         names: the public names that it calls.
         wants: the families that have it, and a pattern of the refusal for all others.
         keyed: whether it takes ids itself; else noise is keyed around it.
-        rowwise: whether it takes rows of which it can be given fewer.
-        limit: the largest relative difference between float32 and float64.
+        rowwise: whether its rows have ids and may be computed in pieces.
+        alone: whether the numbers of a row depend on that row alone.
     """
 
     run: Callable[[Case], Found]
@@ -69,6 +69,7 @@ class Entry:
     wants: Callable[[Case], str | None] = lambda _: None
     keyed: bool = False
     rowwise: bool = True
+    alone: bool = True
 
     def __call__(self, given: Case) -> Found:
         """Run it on all rows, or on as many at a time as the case says."""
@@ -311,7 +312,10 @@ def flow_bound(given: Case) -> Found:
 
 
 def explain(given: Case) -> Found:
-    return whole(objectives.explain(objectives.Simple(), given.model, points=5))
+    """The bound under a model, and a weighted loss under its schedule."""
+    bound = objectives.explain(objectives.Bound(), given.model, points=5)
+    schedule = find_diffusion(given.model).schedule
+    return whole((bound, objectives.explain(objectives.Simple(), schedule, points=5)))
 
 
 # ------------------------------------------------------------------ editing, training, Pyro
@@ -327,10 +331,12 @@ def interpolate(given: Case) -> Found:
 
 
 def trained(given: Case) -> Found:
-    model, data = copy.deepcopy(given.model), given.x
+    with torch.inference_mode(False):
+        model, data = copy.deepcopy(given.model), given.x
     if given.context is not None:
-        both = torch.cat([data] * 6)
-        data = conditional(dataset(both, bins=model.spec.bins), torch.cat([given.context] * 6))
+        both = torch.cat([data] * 12)
+        labels = torch.cat([given.context] * 12)
+        data = conditional(dataset(both, bins=model.spec.bins, labels=labels))
     history = fit(
         model, data, steps=2, batch_size=2, progress=False, stages="joint", device="cpu"
     )
@@ -451,7 +457,8 @@ ENTRIES: dict[str, Entry] = {
     "evaluate": Entry(evaluate, ("evaluate",), keyed=True),
     "profile": Entry(profile, ("profile",), diffusion_refusal, keyed=True),
     "refinement": Entry(refinement, ("refinement",), _integers, keyed=True),
-    "immse": Entry(immse, ("immse",), _immse, keyed=True),
+    # A pilot of the first rows decides which levels all rows visit.
+    "immse": Entry(immse, ("immse",), _immse, keyed=True, alone=False),
     "flow_density": Entry(flow_density, ("flow_density",), diffusion_refusal, keyed=True),
     "flow_bound": Entry(flow_bound, ("flow_bound",), diffusion_refusal, keyed=True),
     "explain": Entry(explain, ("explain",), _explained, keyed=True, rowwise=False),

@@ -19,6 +19,7 @@ from genmod import editing, evaluation, models, random
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import MLP, DenoisingMLP
+from genmod.training import fit
 from tests.everywhere.entries import (
     ABSENT,
     ELSEWHERE,
@@ -188,6 +189,8 @@ def _meant(entry: str, mode: Callable[..., None]) -> bool:
     """Whether the mode says anything of the entry."""
     if mode in (chunks, shuffled):
         return ENTRIES[entry].rowwise
+    if mode is one_row:
+        return ENTRIES[entry].alone
     if mode is training_mode:
         return entry in EVALUATION - {"sample"}
     return mode not in (aot_eager, inductor) or entry != "save and load"
@@ -231,3 +234,16 @@ def test_an_entry_point_that_means_nothing_for_a_family_is_refused(
     with pytest.raises(ValueError, match=reason) as caught:
         ENTRIES[entry](case(family))
     assert re.search(r"got .*; expected .*; .", str(caught.value), re.DOTALL)
+
+
+def test_a_model_made_in_inference_mode_is_not_trained() -> None:
+    with torch.inference_mode():
+        model = FAMILIES["vae of reals"]()
+        with pytest.raises(ValueError, match="made in torch.inference_mode.*expected.*outside"):
+            fit(model, case("vae of reals").x, steps=1, progress=False)
+
+
+def test_data_on_a_double_diffusion_are_noised_in_float64() -> None:
+    """Not in the default type, which the fixed encoder by itself would give integers."""
+    given = double_case("diffusion")
+    assert given.model.posterior(given.x).x.dtype is torch.float64

@@ -153,7 +153,7 @@ def futures(look: Look, name: str) -> list[Future]:
 def _noised(look: Look, model: LatentModel, count: int) -> NoisingPosterior:
     """The fixed posterior of the first test images."""
     with torch.no_grad():
-        q = model.encoder(on(model, look.data.test[:count]))
+        q = model.posterior(on(model, look.data.test[:count]))
     assert isinstance(q, NoisingPosterior)
     return q
 

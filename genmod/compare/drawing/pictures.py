@@ -74,7 +74,7 @@ def codes(look: Look, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
     """The mean and a draw of ``q(z | x)`` of the first training images, ``(N, d)``."""
     x = on(model, look.data.train[:count])
     with torch.no_grad(), random.keyed(0):
-        q = model.encoder(x)
+        q = model.posterior(x)
         assert isinstance(q, Distribution)
         return q.mean.flatten(1).cpu(), q.sample().flatten(1).cpu()
 
