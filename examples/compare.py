@@ -1,8 +1,8 @@
-"""All families under one bound, beside what any model has to beat.
+"""All models under one bound, beside the baselines that any model has to beat.
 
 Run ``python examples/compare.py``, or with ``--data mnist``; the figure is runs/examples/compare.png.
-A small version, to read and change, of what ``genmod compare`` does with settings of its own for
-each model.
+It is a small version, to read and change, of ``genmod compare``, which trains each model with settings
+of its own.
 """
 
 import argparse
@@ -13,49 +13,46 @@ from pathlib import Path
 
 import torch
 
-from genmod import plots
+from genmod import fit, plots
 from genmod.data import Dataset, digits, mnist
 from genmod.elbo import Measure
 from genmod.evaluation import Report, evaluate, gaussian, pixel_histogram
-from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.objectives import Bound, WarmUp
 from genmod.schedules import LinearLogSNR
-from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/compare.png")
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Train every family with the same settings; one line each, then samples side by side."""
+    """Train every model with the same settings; one line each, then samples side by side."""
     assert data.bins is not None
     # A few hundred images are enough to choose the best weights by.
     fewer = replace(data, validation=data.validation[:500], labels=None)
-    test, dims = data.test[:1000], data.test[0].numel()
+    test = data.test[:1000]
     for baseline in (
         pixel_histogram(data.train, test, data.bins),
         gaussian(data.train, test, data.bins),
     ):
-        show(Report.of_baseline(baseline, dims, Measure.MASS))
+        show(Report.of_baseline(baseline, data.spec.size, Measure.MASS))
 
-    # Noise as wide as a bin on [-1, 1]: finer detail is the decoder's, in one step.
+    # Noise as wide as a bin on [-1, 1] at the clean end: the decoder models the finer detail.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     torch.manual_seed(0)
     models = {
-        "autoencoder": Autoencoder(data.shape, data.bins),
-        "VAE": VAE(data.shape, data.bins),
-        "HVAE, bottom-up": HVAE(data.shape, data.bins),
-        "HVAE, top-down": HVAE(data.shape, data.bins, inference=Inference.TOP_DOWN),
-        "diffusion": Diffusion(data.shape, data.bins, schedule=schedule),
-        "latent diffusion": LatentDiffusion(data.shape, data.bins),
+        "autoencoder": Autoencoder(data),
+        "VAE": VAE(data),
+        "HVAE, bottom-up": HVAE(data, inference="bottom-up"),
+        "HVAE, top-down": HVAE(data, inference="top-down"),
+        "diffusion": Diffusion(data, schedule=schedule),
+        "latent diffusion": LatentDiffusion(data),
     }
     pictures = {"test images": test[:16]}
     for name, model in models.items():
-        if isinstance(model, LatentDiffusion):
-            fit(model.first_stage(), fewer, steps=steps)
-            model.cpu().freeze(data.train[:2000])
-        # A hierarchy that pays full price from the start collapses (examples/instability.py).
+        # Without a warm-up the levels of a hierarchy collapse (examples/instability.py).
         objective = WarmUp(max(1, steps // 3)) if isinstance(model, HVAE) else Bound()
+        # A latent diffusion is trained in two stages of so many steps: its VAE, then its diffusion.
         fit(model, fewer, objective, steps=steps)
         # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
         sampled = isinstance(model, Diffusion | LatentDiffusion)

@@ -97,10 +97,9 @@ def write_atomically(path: Path | str) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield beside
             os.replace(beside, path)
-    except BaseException:
+    finally:
         if beside.is_file():
             beside.unlink()
-        raise
 
 
 @contextmanager

@@ -225,6 +225,14 @@ def test_one_row_of_a_prior_does_not_stand_for_a_batch(rows: int, nested: bool) 
         with_prior(OwnPrior(WRONG["one row"]), nested).elbo(torch.randn(rows, 4))
 
 
+@pytest.mark.parametrize("law", [law for law in WRONG if law != "no rows"])
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+def test_samples_need_one_event_a_row_of_the_prior(law: str, nested: bool) -> None:
+    """One row for five would be one sample, where five were asked for."""
+    with pytest.raises(ValueError, match="got the prior of prior with batch shape"):
+        with_prior(OwnPrior(WRONG[law]), nested).sample(5)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 4])
 @pytest.mark.parametrize("shared", [False, True], ids=["one law a row", "one law for all"])
 def test_a_prior_of_ones_own_needs_its_law_alone(rows: int, shared: bool) -> None:

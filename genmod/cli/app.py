@@ -1,4 +1,4 @@
-"""The command line: ``genmod compare`` and what is to come."""
+"""The command line: ``genmod compare``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from genmod.cli.choices import Data
+from genmod.cli.choices import DATA, MODELS
 from genmod.version import __version__
 
 app = typer.Typer(
-    help="Latent-variable generative models, priced by one evidence lower bound.",
+    help="Latent-variable generative models, scored by one evidence lower bound.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,55 +34,67 @@ def _version(wanted: bool) -> bool:
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Say the version.", callback=_version, is_eager=True),
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """Latent-variable generative models, priced by one evidence lower bound."""
+    """Latent-variable generative models, scored by one evidence lower bound."""
 
 
 @app.command()
 def compare(
-    data: Annotated[Data, typer.Option(help="What to train on.")] = Data.DIGITS,
+    data: Annotated[
+        str, typer.Option(help=f"Data to train on: {', '.join(DATA)}, or a .npy or .npz file.")
+    ] = "digits",
+    bins: Annotated[
+        int | None,
+        typer.Option(help="For a file: the number of values of its integers, 256 for bytes."),
+    ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(help="Where MNIST/raw and FashionMNIST/raw lie, or are to be fetched to."),
+        typer.Option(help="The folder with MNIST/raw and FashionMNIST/raw; downloads go there."),
     ] = None,
     binarize: Annotated[
         bool,
-        typer.Option("--binarize", help="Gray levels as biased coins, flipped anew each time."),
+        typer.Option("--binarize", help="Turn gray values into random bits, drawn at every visit."),
     ] = False,
     out: Annotated[
-        Path, typer.Option(help="Where the report, the figures and the models go.")
+        Path, typer.Option(help="The folder for the report, the figures and the models.")
     ] = Path("runs/compare"),
     models: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model to train (vae, hvae-top-down, ...), with those it needs; repeatable."
+            help=f"A model to train, with those it needs: {', '.join(MODELS)}. Repeatable."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, weights, batches and noise.")] = 0,
-    effort: Annotated[
-        float, typer.Option(help="Fraction of the customary training steps (0.01 for a look).")
-    ] = 1.0,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="VAE, top-down HVAE and diffusion, small, in half a minute."),
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for the split, the weights, the batches and the noise.")
+    ] = 0,
+    effort: Annotated[float, typer.Option(help="Fraction of the training steps.")] = 1.0,
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Train each model no longer than about this: 7 for images of MNIST's size, and for "
-            "the digits as long as it takes, unless you say."
+            help="Training time of each model, at most. By default 7 for images of 16 pixels a side or "
+            "more, no limit otherwise."
         ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(help="Models to train at a time, one thread each; one a core, at least 2."),
+        typer.Option(help="Models to train at a time, one thread each. By default one a core."),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Throw away what an earlier run left in --out.")
     ] = False,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Train the whole family on a data set, score it, draw it; or go on where that stopped.
+    """Train a suite of models on a data set, score it, draw it; or continue where that stopped.
 
-    Some minutes on 2 cores for the digits, within half an hour for MNIST.
+    Takes some minutes on 2 cores for the digits, within half an hour for MNIST.
     """
     # Not at the top: torch takes a second to import, and --help should not wait for it.
     from genmod.cli.comparing import Request, run
@@ -90,10 +102,12 @@ def compare(
     run(
         Request(
             data=data,
+            bins=bins,
             root=root,
             binarize=binarize,
             out=out,
             models=models,
+            quick=quick,
             seed=seed,
             effort=effort,
             minutes=minutes,

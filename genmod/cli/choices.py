@@ -1,13 +1,16 @@
-"""What options can be chosen from; imports nothing heavy."""
+"""What options can be chosen from. Imports nothing heavy, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+DATA = ("digits", "mnist", "fashion-mnist")
+"""Data sets by name; files of one's own go by their path."""
 
-
-class Data(StrEnum):
-    """Data sets by name."""
-
-    DIGITS = "digits"
-    MNIST = "mnist"
-    FASHION_MNIST = "fashion-mnist"
+MODELS = (
+    "autoencoder",
+    "vae",
+    "hvae-bottom-up",
+    "hvae-top-down",
+    "diffusion",
+    "latent-diffusion",
+)
+"""The models of the default suites."""

@@ -7,38 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich import get_console
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from genmod.cli.choices import Data
 from genmod.compare import Comparison, compare
-from genmod.compare.writing import table
-from genmod.data import Dataset, binarized, digits, fashion_mnist, mnist
-from genmod.evaluation import Report
+from genmod.data import Dataset, load
 
-SHOWN = ("model", "bits/dim", "nats", "stamp", "seconds")
-"""The columns that fit a terminal; the report has the others."""
-
-SHOWN_OF_BITS = ("model", "nats", "irreducible nats", "stamp", "seconds")
-"""The same for binarized data, which are customarily priced in nats."""
-
-BUDGET = {Data.MNIST: 7.0, Data.FASHION_MNIST: 7.0}
-"""Minutes that each model may train if nobody says: for what would else take hours on a slow machine."""
-
-_INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C has ended."""
+_REFUSED, _INTERRUPTED = 2, 130
+"""Exit codes: what was asked for cannot be done; Ctrl-C."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command was asked for: see its options."""
+    """The options of the command; see their help."""
 
-    data: Data
+    data: str
+    bins: int | None
     root: Path | None
     binarize: bool
     out: Path
     models: list[str] | None
+    quick: bool
     seed: int
     effort: float
     minutes: float | None
@@ -48,62 +37,38 @@ class Request:
 
 
 def run(request: Request) -> None:
-    """Compare the family on some data and print what came of it."""
-    console = get_console()
+    """Compare a suite on some data, and print the table."""
+    console = Console()
     try:
         comparison = _compare(request)
-    except ValueError as error:
-        console.print(Text(str(error), style="red"))
-        raise typer.Exit(2) from error
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+        raise typer.Exit(_REFUSED) from error
     except KeyboardInterrupt:
-        console.print(f"stopped; the same command goes on with what is in {request.out}")
+        console.print(f"stopped; the same command continues with what is in {request.out}")
         raise typer.Exit(_INTERRUPTED) from None
-    rows = table(comparison.reports)
-    columns = SHOWN_OF_BITS if rows[0].keys() >= set(SHOWN_OF_BITS) else SHOWN
-    printed = Table(*columns, title="Test data, per sample")
-    for cells in rows:
-        printed.add_row(*(cells[column] for column in columns))
-    console.print(printed)
+    console.print(comparison.table())
+    for note in comparison.notes:
+        console.print(note, highlight=False, markup=False)
     for file in comparison.files:
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
 
 
-def load(request: Request) -> Dataset:
-    """The data that were asked for.
-
-    Raises:
-        ValueError: files that are neither there nor to be had.
-    """
-    match request.data:
-        case Data.DIGITS:
-            data = digits(request.seed)
-        case Data.MNIST:
-            data = mnist(request.root, request.seed)
-        case Data.FASHION_MNIST:
-            data = fashion_mnist(request.root, request.seed)
-    return binarized(data, request.seed) if request.binarize else data
+def _data(request: Request) -> Dataset:
+    return load(request.data, bins=request.bins, root=request.root, seed=request.seed)
 
 
 def _compare(request: Request) -> Comparison:
     return compare(
         request.out,
-        load(request),
+        _data(request),
+        binarize=request.binarize,
         models=request.models,
+        quick=request.quick,
         seed=request.seed,
         effort=request.effort,
-        minutes=BUDGET.get(request.data) if request.minutes is None else request.minutes,
+        minutes=request.minutes,
         jobs=max(2, os.cpu_count() or 1) if request.jobs is None else request.jobs,
         fresh=request.fresh,
         progress=request.progress,
-        said=say,
     )
-
-
-def say(report: Report) -> None:
-    """Print a report as soon as there is one."""
-    # By the console of the progress display, which then stays below.
-    bits = report.bits_per_dim
-    value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
-    if report.entropy_floor is not None:
-        value = f"{report.value} nats, of which {report.entropy_floor:.2f} irreducible"
-    get_console().print(f"[bold]{report.name}[/]: {value} ({report.stamp.value})")

@@ -1,4 +1,4 @@
-"""How a member is trained: settings, and how many of its steps a time budget pays for."""
+"""How a candidate is trained: settings, and how many of its steps a time budget pays for."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from genmod.training.validation import validate
 _SKIPPED, _TIMED = 3, 12
 """Steps that warm up, and steps that are timed: the first ones allocate memory and choose kernels."""
 
-_WORTH = 1.1
-"""How much faster half precision has to be: a busy second is no reason to choose it."""
+_MARGIN = 1.1
+"""How much faster half precision has to be: the clock is not more precise than that."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Plan:
         batch_size: rows in a batch.
         learning_rate: of the optimizer, at its peak.
         weight_decay: of the optimizer.
-        warm: over how many of the steps the rates rise to their full price; 0 for none.
+        warm: over how many of the steps the rates rise to their full weight; 0 for none.
         ema: the decay of the moving average of the weights.
-        autocast: whether the networks compute in bfloat16; ``None`` where that is found to pay.
-        looks: how often the run is validated, and saved, on its way.
-        validated: how many rows of the validation part are looked at; ``None`` for all.
+        autocast: whether the networks compute in bfloat16; ``None`` where that is measured to be faster.
+        validations: how often the run is validated, and saved, on its way.
+        validation_rows: how many rows of the validation part are scored; ``None`` for all.
         validation_timesteps: how many levels of a diffusion each of them visits.
     """
 
@@ -51,27 +51,32 @@ class Plan:
     warm: int = 0
     ema: float = 0.999
     autocast: bool | None = False
-    looks: int = 20
-    validated: int | None = None
+    validations: int = 20
+    validation_rows: int | None = None
     validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")
         require(self.warm >= 0, f"warm={self.warm}", "warm >= 0", "0 is none")
-        require(self.looks >= 1, f"looks={self.looks}", "looks >= 1", "20 are customary")
+        require(
+            self.validations >= 1,
+            f"validations={self.validations}",
+            "validations >= 1",
+            "leave it out for 20",
+        )
 
     @property
     def every(self) -> int:
-        """Steps between two looks at the validation data, and between two checkpoints."""
-        return max(1, self.steps // self.looks)
+        """Steps between two validations, and between two checkpoints."""
+        return max(1, self.steps // self.validations)
 
     @property
     def objective(self) -> Objective:
-        """What is minimized: the bound, with rates that rise first if the plan says so."""
+        """What is minimized: the bound, with a warm-up of the rates if the plan has one."""
         return WarmUp(self.warm) if self.warm else Bound()
 
     def times(self, factor: float) -> Plan:
-        """The same with a multiple of the steps, and of those over which the rates rise.
+        """The same with a multiple of the steps and of the warm-up.
 
         >>> Plan(1000, warm=100).times(0.5)  # doctest: +ELLIPSIS
         Plan(steps=500, batch_size=64, ..., warm=50, ...)
@@ -79,27 +84,28 @@ class Plan:
         warm = max(1, round(self.warm * factor)) if self.warm else 0
         return replace(self, steps=max(1, round(self.steps * factor)), warm=warm)
 
-    def within(self, seconds: float, pace: Pace) -> Plan:
-        """As many of the steps as a time pays for, at least one, and at most what they are.
+    def within_budget(self, seconds: float, timing: Timing) -> Plan:
+        """As many of the steps as a time pays for, at least one.
 
-        >>> Plan(1000, warm=100).within(60, Pace(step=0.1, look=0.5)).steps  # (60 - 20 * 0.5) / 0.1
+        >>> plan = Plan(1000, warm=100)
+        >>> plan.within_budget(60, Timing(step=0.1, validation=0.5)).steps  # (60 - 20 * 0.5) / 0.1
         500
         """
-        fits = int(max(0.0, seconds - self.looks * pace.look) / pace.step)
+        fits = int(max(0.0, seconds - self.validations * timing.validation) / timing.step)
         return self if fits >= self.steps else self.times(max(1, fits) / self.steps)
 
-    def settled(self, model: LatentModel, data: Dataset, seed: int) -> tuple[Plan, Pace]:
-        """The plan with its type chosen, and the pace it has here: half precision has to be faster."""
+    def with_precision(self, model: LatentModel, data: Dataset, seed: int) -> tuple[Plan, Timing]:
+        """The plan with its precision chosen, and its timing here: half precision has to be faster."""
         kinds = (False, True) if self.autocast is None else (self.autocast,)
         plans = [replace(self, autocast=kind) for kind in kinds]
-        paces = [(plan, Pace.measure(model, plan, data, seed)) for plan in plans]
-        return min(paces, key=lambda found: found[1].step * (_WORTH if found[0].autocast else 1))
+        timings = [(plan, Timing.measure(model, plan, data, seed)) for plan in plans]
+        return min(timings, key=lambda found: found[1].step * (_MARGIN if found[0].autocast else 1))
 
-    def looked_at(self, data: Dataset) -> Dataset:
-        """The data with the part of the validation rows that the plan looks at."""
-        if self.validated is None or len(data.validation) <= self.validated:
+    def validated(self, data: Dataset) -> Dataset:
+        """The data with only those validation rows that the plan scores."""
+        if self.validation_rows is None or len(data.validation) <= self.validation_rows:
             return data
-        return data.cut("validation", self.validated)
+        return data.cut("validation", self.validation_rows)
 
     def fit(
         self,
@@ -107,7 +113,7 @@ class Plan:
         data: Dataset,
         seed: int,
         checkpoint: Path | None = None,
-        told: OnProgress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Iterator[Step]:
         """Train a model; a generator of steps that continues from the checkpoint, if there is one.
 
@@ -116,14 +122,15 @@ class Plan:
             data: all of it.
             seed: of batches and noise.
             checkpoint: a file to write to and to continue from.
-            told: is told how far it is.
+            on_progress: called with the number of steps made, and a line of text.
         """
+        # Few rows make one small batch: no batch is larger than the training part.
         return training_loop(
             model,
-            self.looked_at(data),
+            self.validated(data),
             self.objective,
             steps=self.steps,
-            batch_size=self.batch_size,
+            batch_size=min(self.batch_size, len(data.train)),
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             ema=self.ema,
@@ -133,25 +140,25 @@ class Plan:
             validation_timesteps=self.validation_timesteps,
             checkpoint=checkpoint,
             checkpoint_every=self.every,
-            progress=told or False,
+            progress=on_progress or False,
         )
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """How long a run takes on this machine, as busy as it is now.
 
     Args:
-        step: seconds of a step of training.
-        look: seconds of a look at the validation data.
+        step: seconds of a training step.
+        validation: seconds of a validation.
     """
 
     step: float
-    look: float
+    validation: float
 
     @classmethod
-    def measure(cls, model: LatentModel, plan: Plan, data: Dataset, seed: int) -> Pace:
-        """Train a copy for some steps and forget it: the model and its noise stay as they are."""
+    def measure(cls, model: LatentModel, plan: Plan, data: Dataset, seed: int) -> Timing:
+        """Train a copy for some steps and discard it: the model and its noise stay as they are."""
         copied = copy.deepcopy(model)
         unseen = data.cut("validation", 0)
         marks = []
@@ -159,10 +166,9 @@ class Pace:
             if step.number >= _SKIPPED:
                 marks.append(time.perf_counter())
         lengths = [late - early for early, late in pairwise(marks)]
-        seen = plan.looked_at(data)
+        scored = plan.validated(data)
         began = time.perf_counter()
-        if len(seen.validation):
-            validate(
-                copied, seen.validation, seen.context("validation"), 0, plan.validation_timesteps
-            )
+        if len(scored.validation):
+            context = scored.context("validation")
+            validate(copied, scored.validation, context, 0, plan.validation_timesteps)
         return cls(statistics.median(lengths), time.perf_counter() - began)

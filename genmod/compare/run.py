@@ -1,53 +1,106 @@
-"""The main job: train a whole family on one data set, score it, draw it, write it down."""
+"""The main job: train a suite on one data set, score it, write it down, draw it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from genmod.checks import check_positive, require
-from genmod.compare.display import Display
-from genmod.compare.events import Ended, Event
-from genmod.compare.families import family as customary
-from genmod.compare.member import Member, check_family, select
-from genmod.compare.packing import Packed
-from genmod.compare.queue import Queue
-from genmod.compare.work import Work, one_thread, restore
-from genmod.compare.workers import one_by_one, side_by_side
-from genmod.compare.writing import write_markdown, write_report
-from genmod.data import Dataset, digits
+from genmod.compare.candidate import Candidate, check_suite, select
+from genmod.compare.job import Job, build, one_thread, restore
+from genmod.compare.progress import Display, Drawing, Ended, Event, Progress
+from genmod.compare.records import check_record, read_record, restore_model, settings_of
+from genmod.compare.suites import default_minutes, suite_for
+from genmod.compare.workers import Queue, one_by_one, side_by_side
+from genmod.data import Dataset, binarized, load
 from genmod.elbo import Measure
 from genmod.evaluation import Report, gaussian, pixel_histogram
+from genmod.files import as_path
 from genmod.model import LatentModel
+from genmod.runs.reports import UNUSED, table, unused, write_markdown, write_report
 from genmod.shapes import size
 from genmod.version import __version__
 
-Said = Callable[[Report], None]
+OnReport = Callable[[Report], None]
+
+COLUMNS = ("model", "bits/dim", "nats", "stamp", "seconds")
+"""The columns that fit 80 letters; the report has the others."""
+COLUMNS_OF_BITS = ("model", "nats", "entropy, nats", "stamp", "seconds")
+"""The same for binarized data, which the literature reports in nats."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """What a comparison made.
+    """The result of a comparison; it prints as a table.
 
     Args:
         reports: of the baselines and of every model, in the order of the table.
         models: the trained models, by name, on the CPU.
         files: what was written: ``report.md``, ``report.json`` and the figures.
+        notes: what was left out and why, and which levels are unused.
     """
 
     reports: Sequence[Report]
     models: Mapping[str, LatentModel]
     files: Sequence[Path]
+    notes: Sequence[str] = ()
+
+    def table(self) -> Table:
+        """The numbers of the test part, per sample."""
+        rows = table(self.reports)
+        columns = COLUMNS_OF_BITS if rows[0].keys() >= set(COLUMNS_OF_BITS) else COLUMNS
+        printed = Table(*columns, title="Test data, per sample")
+        for cells in rows:
+            printed.add_row(*(cells[column] for column in columns))
+        return printed
+
+    def __repr__(self) -> str:
+        out = StringIO()
+        Console(file=out, width=80).print(self.table())
+        return "\n".join([out.getvalue().rstrip(), *self.notes])
+
+    def _repr_html_(self) -> str:
+        console = Console(file=StringIO(), width=80, record=True)
+        console.print(self.table())
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the steps of one call of :func:`compare` share."""
+
+    job: Job
+    data: Dataset
+    jobs: int
+    display: Display
+    on_report: OnReport | None
+    notes: list[str] = field(default_factory=list)
+
+    def announce(self, report: Report) -> None:
+        """Print a report as soon as there is one, and pass it on."""
+        bits = report.bits_per_dim
+        value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
+        if report.entropy_floor is not None:
+            value = f"{report.value} nats, {report.entropy_floor:.2f} of them entropy of the bits"
+        self.display.print(f"{report.name}: {value} ({report.stamp.value})")
+        if self.on_report is not None:
+            self.on_report(report)
 
 
 def compare(
-    folder: Path | str,
-    data: Dataset | None = None,
+    folder: Path | str = "runs/compare",
+    data: object = "digits",
     *,
-    family: Sequence[Member] | None = None,
+    binarize: bool = False,
+    suite: Sequence[Candidate] | None = None,
+    quick: bool = False,
     models: Sequence[str] | None = None,
     seed: int = 0,
     effort: float = 1.0,
@@ -55,139 +108,190 @@ def compare(
     jobs: int = 1,
     fresh: bool = False,
     progress: bool = True,
-    said: Said | None = None,
+    on_report: OnReport | None = None,
 ) -> Comparison:
-    """Train, score and draw a family; or go on with it where an earlier call stopped.
+    """Train, score and draw a suite; or continue where an earlier call stopped.
 
-    Each model is trained on one thread, so that what comes of it depends neither on the machine's
-    threads nor on ``jobs``. What is done is kept in ``folder``: a call with the same settings trains
-    only what is left.
+    Each model is trained on one thread, so that its numbers depend neither on the machine's threads nor
+    on ``jobs``. What is done is kept in ``folder``: a call with the same settings and data trains only
+    what is left; other settings or data are refused.
 
     Args:
         folder: where ``report.md``, ``report.json``, ``figures/`` and the trained models go.
-        data: integers with a test part; the digits by default. Figures that show images are drawn of
-            gray ones ``(1, H, W)`` alone.
-        family: what to train; by default what suits the data (:func:`~genmod.compare.family`).
+        data: integers with a test part: whatever :func:`genmod.data.load` takes. Figures that show
+            images are drawn of gray ones ``(1, H, W)`` alone.
+        binarize: whether gray images become bits, see :func:`genmod.data.binarized`.
+        suite: what to train; by default what suits the data (:func:`~genmod.compare.suite_for`).
+        quick: whether to train a small suite in half a minute, with few figures.
         models: the names of those to train, with those they come after; all by default.
-        seed: of the split (of the default data), weights, batches and noise.
-        effort: the fraction of the customary training steps (and, below 1, of a diffusion's latents).
-        minutes: how long each model may train, looks at the validation data included: it then makes
-            as many of its steps as that is found to pay for when it begins.
+        seed: of the split, the weights, the batches and the noise.
+        effort: the fraction of the training steps (and, below 1, of a diffusion's latents).
+        minutes: how long each model may train, validations included: it then makes as many of its steps
+            as that is measured to pay for. By default 7 for the convolutional suite, no limit otherwise.
         jobs: how many models to train at a time, each in a process of its own; 1 trains them here. A
             script that asks for more needs ``if __name__ == "__main__":`` around the call.
         fresh: whether to throw away what an earlier call left in ``folder``.
-        progress: whether to show a display of the models that are training.
-        said: called with each report as soon as there is one.
+        progress: whether to show progress and each report.
+        on_report: called with each report as soon as there is one.
 
     Raises:
-        ValueError: settings out of range; data without bins or without a test part; an earlier call
-            had other settings; a model could not be trained (the others then are, and are kept).
+        ValueError: settings out of range; data without bins or without a test part; an earlier call had
+            other settings or data; a model could not be trained (the others then are, and are kept).
     """
     _check(effort, minutes, jobs)
-    data = data or digits(seed)
-    members = list(customary(data) if family is None else family)
-    check_family(members)
-    chosen = select(members, models)
-    reports = _baselines(data)
-    work = Work(Path(folder), chosen, seed, effort, minutes)
-    packed = Packed.of(data)
-    shared = _settings(data, seed, effort, minutes)
-    work.shelf.open(shared | {"digest": packed.digest()}, fresh)
-    for report in reports:
-        _say(said, report)
-    _train(work, data, packed, jobs, progress, said)
-    trained = [_report(work, member) for member in chosen]
-    reports += [report for report in trained if report is not None]
-    with one_thread():
-        restored = restore(work, data, [member.name for member in chosen])
-        figures = _draw(restored, reports, data, work.folder / "figures")
-    settings = shared | {"jobs": jobs, "threads": 1, "torch": torch.__version__}
-    files = [
-        write_markdown(reports, settings, figures, work.folder / "report.md"),
-        write_report(reports, settings, work.folder / "report.json"),
-        *figures.values(),
-    ]
-    return Comparison(reports, restored, files)
+    found = load(data) if isinstance(data, Dataset) else load(data, seed=seed)
+    found = binarized(found, seed) if binarize else found
+    candidates = suite_for(found, quick) if suite is None else suite
+    check_suite(candidates)
+    chosen = select(candidates, models)
+    minutes = default_minutes(candidates) if minutes is None else minutes
+    limit = None if minutes is None or math.isinf(minutes) else minutes
+    job = Job(as_path(folder), chosen, seed, effort, limit)
+    baselines, notes = _baselines(found)
+    shared = {"seed": seed, "effort": effort, "minutes": limit, "genmod": __version__}
+    job.folder.open({**found.identity(), **shared}, fresh)
+    done = _done(job, found)
+    display = Display(Progress(chosen, set(done)), progress)
+    run = _Run(job, found, jobs, display, on_report, notes)
+    with display:
+        for report in (*baselines, *done.values()):
+            run.announce(report)
+        _train(run, set(done))
+        reports = [*baselines, *(_report(job, candidate) for candidate in chosen)]
+        run.notes.extend(_unused(reports))
+        settings = {
+            **_settings(found),
+            **shared,
+            "jobs": jobs,
+            "threads": 1,
+            "torch": torch.__version__,
+        }
+        trained, files = _write(run, reports, settings, quick)
+    return Comparison(reports, trained, files, run.notes)
 
 
 def _check(effort: float, minutes: float | None, jobs: int) -> None:
     check_positive(effort, "effort")
-    if minutes is not None:
+    if minutes is not None and minutes != math.inf:
         check_positive(minutes, "minutes")
     require(jobs >= 1, f"jobs={jobs}", "at least one", "1 trains one model after another")
 
 
-def _settings(data: Dataset, seed: int, effort: float, minutes: float | None) -> dict[str, object]:
-    """What decides the numbers, for all members alike."""
+def _settings(data: Dataset) -> dict[str, object]:
+    """What people want to know of the data."""
     return {
         "data": data.name,
-        "binarized": data.redraw is not None,
+        "binarized": data.resample is not None,
+        "values": data.bins,
         "training samples": len(data.train),
         "test samples": len(data.test),
         "dimensions": size(data.shape),
-        "seed": seed,
-        "effort": effort,
-        "minutes": minutes,
-        "genmod": __version__,
     }
 
 
-def _train(
-    work: Work, data: Dataset, packed: Packed, jobs: int, progress: bool, said: Said | None
-) -> None:
-    """Train and score the members that are not done."""
-    # All records are read before anything is trained: a changed setting is found out at once.
-    found = {member.name: _report(work, member) for member in work.members}
-    for report in found.values():
-        _say(said, report)
-    queue = Queue(work.members, {name for name, report in found.items() if report is not None})
-    with Display(progress) as display:
-
-        def tell(event: Event) -> None:
-            display.tell(event)
-            if isinstance(event, Ended):
-                _say(said, _report(work, work.member(event.name)))
-
-        if min(jobs, len(queue.waiting)) > 1:
-            side_by_side(queue, work, packed, jobs, tell)
-        else:
-            one_by_one(queue, work, data, tell)
-    if queue.failed:
-        complaints = [f"{name}: {message}" for name, message in queue.failed.items()]
-        kept = f"what the others did is kept in {work.folder}: run again to go on from there"
-        raise ValueError("\n".join([*complaints, kept]))
-
-
-def _draw(
-    models: Mapping[str, LatentModel], reports: Sequence[Report], data: Dataset, folder: Path
-) -> dict[str, Path]:
-    # Not at the top: workers import this module, and need no matplotlib.
-    from genmod.compare.figures import draw_all
-
-    return draw_all(models, {report.name: report for report in reports}, data, folder)
-
-
-def _report(work: Work, member: Member) -> Report | None:
-    record = work.shelf.read(member, work.effort)
-    return None if record is None else record.report
-
-
-def _say(said: Said | None, report: Report | None) -> None:
-    if said is not None and report is not None:
-        said(report)
-
-
-def _baselines(data: Dataset) -> list[Report]:
-    """What a model has to beat, computed in the same run."""
+def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
+    """What a model has to beat, computed in the same run; and what cannot be computed of these data."""
     if data.bins is None or not len(data.test):
         raise ValueError(
-            f"got {data}; expected integers with a test part; pass bins=..., test=0.2 to data.dataset"
+            f"got {data.summary()}; expected integers with a test part; pass bins=..., test=0.2 to "
+            "genmod.data.load"
         )
     dims = size(data.shape)
     # Baselines choose nothing on the validation part, so they may learn from it.
     seen = torch.cat([data.train, data.validation])
-    fitted = [
-        pixel_histogram(seen, data.test, data.bins),
-        gaussian(seen, data.test, data.bins),
+    reports, notes = [], []
+    for name, baseline in (
+        ("per-pixel histogram", pixel_histogram),
+        ("full-covariance Gaussian", gaussian),
+    ):
+        try:
+            found = baseline(seen.long(), data.test.long(), data.bins)
+        except ValueError as error:
+            notes.append(f"{name}: left out: {error}")
+        else:
+            reports.append(Report.of_baseline(found, dims, Measure.MASS, data))
+    return reports, notes
+
+
+def _done(job: Job, data: Dataset) -> dict[str, Report]:
+    """The reports of an earlier run. Every record is checked before anything is trained.
+
+    Raises:
+        ValueError: a candidate was begun with other settings, or a file is torn.
+    """
+    needed = {name for candidate in job.candidates for name in candidate.after}
+    trained: dict[str, LatentModel] = {}
+    found: dict[str, Report] = {}
+    with one_thread():
+        for candidate in job.candidates:
+            record = read_record(job.folder, candidate)
+            if record is None or not trained.keys() >= set(candidate.after):
+                continue
+            model = build(job, candidate, data, trained)
+            check_record(job.folder, candidate, record, settings_of(candidate, job.effort, model))
+            if record.report is not None:
+                found[candidate.name] = record.report
+                if candidate.name in needed:
+                    trained[candidate.name] = restore_model(job.folder, candidate, model)
+    return found
+
+
+def _train(run: _Run, done: set[str]) -> None:
+    """Train and score the candidates that are not done."""
+    queue = Queue(run.job.candidates, done)
+
+    def on_event(event: Event) -> None:
+        run.display.on_event(event)
+        if isinstance(event, Ended):
+            run.announce(_report(run.job, run.job.candidate(event.name)))
+
+    if min(run.jobs, len(queue.waiting)) > 1:
+        side_by_side(queue, run.job, run.data, run.jobs, on_event)
+    else:
+        one_by_one(queue, run.job, run.data, on_event)
+    if queue.failed:
+        complaints = [f"{name}: {message}" for name, message in queue.failed.items()]
+        kept = f"what the others did is kept in {run.job.path}: run again to continue from there"
+        raise ValueError("\n".join([*complaints, kept]))
+
+
+def _report(job: Job, candidate: Candidate) -> Report:
+    record = read_record(job.folder, candidate)
+    assert record is not None
+    assert record.report is not None
+    return record.report
+
+
+def _unused(reports: Sequence[Report]) -> list[str]:
+    return [
+        f"{report.name}: unused: {', '.join(found)} (below {UNUSED} nats a sample: posterior and prior "
+        "agree, so that such a level carries no information)"
+        for report in reports
+        if (found := unused(report))
     ]
-    return [Report.of_baseline(each, dims, Measure.MASS, data) for each in fitted]
+
+
+def _write(
+    run: _Run, reports: Sequence[Report], settings: Mapping[str, object], quick: bool
+) -> tuple[dict[str, LatentModel], list[Path]]:
+    """Write the report, draw the figures, and write the report with them."""
+    folder = run.job.path
+    page, numbers = folder / "report.md", folder / "report.json"
+    write_markdown(page, reports, settings, run.notes, {})
+    write_report(numbers, reports, settings, run.notes)
+    # Not at the top: workers import this module, and need no matplotlib.
+    from genmod.compare.figures import draw_all, titles
+
+    wanted = titles(quick)
+    run.display.on_event(Drawing("loading models", 0, len(wanted)))
+    with one_thread():
+        names = [candidate.name for candidate in run.job.candidates]
+        trained = restore(run.job, run.data, names)
+        found = {report.name: report for report in reports}
+        figures, left_out = draw_all(
+            trained, found, run.data, run.job.folder.figures, wanted, run.display.on_event
+        )
+    run.notes.extend(left_out)
+    write_markdown(page, reports, settings, run.notes, figures)
+    write_report(numbers, reports, settings, run.notes)
+    return trained, [page, numbers, *figures.values()]

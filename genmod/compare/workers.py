@@ -1,71 +1,122 @@
-"""Members one by one, or side by side in processes of one torch thread each.
+"""Candidates one by one, or side by side in processes of one torch thread each.
 
 Processes are spawned, not forked: threads and a GPU do not survive a fork. A worker keeps the data
-and takes one member after another; all that it makes goes through files, so that nothing depends on
-which worker made it, or whether there is one.
+and takes one candidate after another. Everything that it makes goes through files, so that no number
+depends on which worker made it, or whether there is one.
 """
 
 from __future__ import annotations
 
 import pickle
 import signal
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import TypeAlias
 
 import torch
 
-from genmod.compare.events import Ended, Event, Failed, Tell
-from genmod.compare.packing import Packed
-from genmod.compare.queue import Queue
-from genmod.compare.work import Work, do, one_thread
+from genmod.compare.candidate import Candidate
+from genmod.compare.job import Job, one_thread, run
+from genmod.compare.progress import Ended, Event, Failed, OnEvent
 from genmod.data import Dataset
 
-Parcel: TypeAlias = tuple[Work, Packed]
 
+class Queue:
+    """The candidates that are not done; the next one is that with the longest chain behind it.
 
-def one_by_one(queue: Queue, work: Work, data: Dataset, tell: Tell) -> None:
-    """Train the members of a queue in this process."""
-
-    def told(event: Event) -> None:
-        _count(queue, event)
-        tell(event)
-
-    with one_thread():
-        while member := queue.next():
-            do(work, member.name, data, told)
-
-
-def side_by_side(queue: Queue, work: Work, data: Packed, jobs: int, tell: Tell) -> None:
-    """Train the members of a queue in processes.
+    A candidate's length is its cost and that of the longest chain that waits for it: a chain begun
+    late would be what everything waits for at the end.
 
     Args:
-        queue: the members.
-        work: what they share.
+        candidates: all of them; each comes after earlier ones only.
+        done: the names of those that need nothing more.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], done: set[str]) -> None:
+        self.lengths = lengths(candidates)
+        self.done = set(done)
+        self.failed: dict[str, str] = {}
+        self.waiting = [candidate for candidate in candidates if candidate.name not in done]
+
+    def next(self) -> Candidate | None:
+        """Take the next candidate; ``None`` if none can be started now."""
+        ready = [each for each in self.waiting if self.done.issuperset(each.after)]
+        if not ready:
+            return None
+        chosen = max(ready, key=lambda candidate: self.lengths[candidate.name])
+        self.waiting.remove(chosen)
+        return chosen
+
+    def update(self, event: Event) -> None:
+        """Take note of a candidate that ended or failed."""
+        match event:
+            case Ended(name):
+                self.done.add(name)
+            case Failed(name, message):
+                self.fail(name, message)
+            case _:
+                pass
+
+    def fail(self, name: str, message: str) -> None:
+        """A candidate cannot be done, nor can those that come after it; the others go on."""
+        self.failed[name] = message
+        behind = [candidate for candidate in self.waiting if name in candidate.after]
+        self.waiting = [candidate for candidate in self.waiting if candidate not in behind]
+        for candidate in behind:
+            self.fail(candidate.name, f"it comes after {name}, which failed")
+
+
+def lengths(candidates: Sequence[Candidate]) -> Mapping[str, float]:
+    """How long each candidate takes together with the longest chain that waits for it."""
+    found: dict[str, float] = {}
+    for candidate in reversed(candidates):
+        behind = [found[other.name] for other in candidates if candidate.name in other.after]
+        found[candidate.name] = candidate.cost + max(behind, default=0.0)
+    return found
+
+
+def one_by_one(queue: Queue, job: Job, data: Dataset, on_event: OnEvent) -> None:
+    """Train the candidates of a queue in this process."""
+
+    def both(event: Event) -> None:
+        queue.update(event)
+        on_event(event)
+
+    with one_thread():
+        while candidate := queue.next():
+            run(job, candidate.name, data, both)
+
+
+def side_by_side(queue: Queue, job: Job, data: Dataset, processes: int, on_event: OnEvent) -> None:
+    """Train the candidates of a queue in processes.
+
+    Args:
+        queue: the candidates.
+        job: what they share.
         data: the data.
-        jobs: how many processes.
-        tell: is told of every event, in this process.
+        processes: how many.
+        on_event: receives every event, in this process.
 
     Raises:
-        ValueError: a member whose ``build`` another process cannot find.
+        ValueError: a candidate whose ``build`` another process cannot find.
     """
-    parcel = _parcel((work, data))
+    parcel = _pickled(job, data)
     # All at once, because a process takes seconds to import torch.
-    idle = [Worker(parcel) for _ in range(min(jobs, len(queue.waiting)))]
+    idle = [Worker(parcel) for _ in range(min(processes, len(queue.waiting)))]
     busy: list[Worker] = []
     try:
         while True:
-            while len(busy) < jobs and (member := queue.next()):
+            while len(busy) < processes and (candidate := queue.next()):
                 worker = idle.pop() if idle else Worker(parcel)
-                worker.give(member.name)
+                worker.give(candidate.name)
                 busy.append(worker)
             if not busy:
                 return
-            speaking = wait([worker.pipe for worker in busy])
-            for worker in [worker for worker in busy if worker.pipe in speaking]:
-                event = worker.hear()
-                _count(queue, event)
-                tell(event)
+            ready = wait([worker.pipe for worker in busy])
+            for worker in [worker for worker in busy if worker.pipe in ready]:
+                event = worker.receive()
+                queue.update(event)
+                on_event(event)
                 if isinstance(event, Ended | Failed):
                     busy.remove(worker)
                     if worker.alive:
@@ -76,10 +127,10 @@ def side_by_side(queue: Queue, work: Work, data: Packed, jobs: int, tell: Tell) 
 
 
 class Worker:
-    """A process that trains members.
+    """A process that trains candidates.
 
     Args:
-        parcel: what it needs to know, pickled.
+        parcel: the job and the data, pickled.
     """
 
     def __init__(self, parcel: bytes) -> None:
@@ -92,7 +143,7 @@ class Worker:
         self._parcel: bytes | None = parcel
 
     def give(self, name: str) -> None:
-        """Let it train a member."""
+        """Let it train a candidate."""
         self.name = name
         try:
             if self._parcel is not None:
@@ -100,11 +151,11 @@ class Worker:
                 self._parcel = None
             self.pipe.send(name)
         except BrokenPipeError:
-            # It is dead: its end of the pipe is closed, which the next hearing finds out.
+            # It is dead: its end of the pipe is closed, which the next `receive` finds out.
             return
 
-    def hear(self) -> Event:
-        """What it says; waits until it says something."""
+    def receive(self) -> Event:
+        """Its next event; waits for it."""
         try:
             event: Event = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -113,54 +164,43 @@ class Worker:
             return Failed(
                 self.name,
                 f"got a worker process that ended with exit code {self.process.exitcode}; expected it "
-                "to end its work; what it said is above (nothing, if it was killed for want of "
+                "to finish its work; its own message is above (none, if the system ended it for lack of "
                 "memory: use fewer jobs; a script of your own needs `if __name__ == '__main__':`)",
             )
         return event
 
     def stop(self) -> None:
-        """End it, whatever it does: files are written in one move, so that none is left half."""
+        """End it at any moment: files are written in one move, so that none is left half."""
         self.process.terminate()
         self.process.join()
         self.pipe.close()
 
 
 def serve(pipe: Connection) -> None:
-    """What a worker process does: members by name, until it is ended.
+    """The loop of a worker process: candidates by name, until it is ended.
 
     Args:
-        pipe: what the parent says and hears.
+        pipe: names come in, events go out.
     """
-    # Ctrl-C reaches every process of a terminal; the parent answers it, and ends its workers.
+    # Ctrl-C reaches every process of a terminal; the parent handles it, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
-        work, packed = pickle.loads(pipe.recv_bytes())
-        data = packed.unpack()
+        job, data = pickle.loads(pipe.recv_bytes())
         while True:
-            do(work, pipe.recv(), data, pipe.send)
+            run(job, pipe.recv(), data, pipe.send)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        # The parent is gone: nobody waits for this any more.
+        # The parent is gone.
         return
 
 
-def _parcel(parcel: Parcel) -> bytes:
+def _pickled(job: Job, data: Dataset) -> bytes:
     # Not by the pipe's own pickling: it would put tensors into shared memory, of which containers
     # have little.
     try:
-        return pickle.dumps(parcel)
+        return pickle.dumps((job, data))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"got a family that cannot go to another process ({error}); expected every `build` to be "
+            f"got a suite that cannot be sent to another process ({error}); expected every `build` to be "
             "a function at the top level of a module; move it there, or use jobs=1"
         ) from error
-
-
-def _count(queue: Queue, event: Event) -> None:
-    match event:
-        case Ended(name):
-            queue.end(name)
-        case Failed(name, message):
-            queue.fail(name, message)
-        case _:
-            pass

@@ -7,31 +7,31 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.data.coins import BernoulliPixels
-from genmod.data.splits import Dataset
+from genmod.data.bernoulli import BernoulliPixels
+from genmod.data.datasets import Dataset
 
-_FLIPS = 0xF11B
+_BITS = 0xF11B
 """Part of the key of the bits, so that no other noise of the same seed resembles them."""
 _BLOCK = 1024
-"""Rows flipped together: part of the key of the noise, and few enough to spare the memory."""
+"""Rows drawn together: part of the key of the noise, and few enough to spare the memory."""
 
 
 def binarized(data: Dataset, seed: int = 0) -> Dataset:
     """Gray images as bits, ``b ~ Bernoulli(gray / (bins - 1))``, each pixel on its own.
 
-    Validation and test bits are drawn once, keyed by ``seed``, so that every model is measured on the
-    same ones. Training bits are drawn anew whenever :func:`~genmod.training.fit` visits a row, keyed by
-    its own seed; ``train`` holds a first draw, for all who look at data without training on them.
+    Validation and test bits are drawn once, keyed by ``seed``, so that every model is scored on the
+    same ones. Training bits are drawn again whenever :func:`~genmod.training.fit` visits a row, keyed by
+    its own seed; ``train`` holds a first draw.
 
-    What the coins alone cost, ``E_x H(b | x)`` over the test part, is :attr:`Dataset.irreducible`, and
-    goes with the data into every report.
+    The entropy of the noise, ``E_x H(b | x)`` over the test part, is :attr:`Dataset.entropy_floor`, and
+    reports carry it.
 
     Args:
-        data: integers of at least three levels.
+        data: integers of at least three values.
         seed: of the validation and test bits, and of the first draw of the training bits.
 
     Returns:
-        A data set of two levels, with the rows, parts and labels of ``data``.
+        A data set of two values, with the rows, parts and labels of ``data``.
 
     Raises:
         ValueError: real data, or data that already are bits.
@@ -41,17 +41,17 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
 
     >>> from genmod.data import digits
     >>> bits = binarized(digits())
-    >>> bits.name, bits.bins, round(bits.irreducible, 1)
+    >>> bits.name, bits.bins, round(bits.entropy_floor, 1)
     ('binarized digits', 2, 13.6)
     """
     require(
         data.bins is not None and data.bins > 2,
-        f"{data}",
-        "gray levels: integers with bins of at least 3",
+        data.summary(),
+        "gray values: integers with bins of at least 3",
         "pass bins=... to genmod.data.dataset; bits need no binarization",
     )
-    coins = [BernoulliPixels(part, data.bins or 0) for part in data.parts().values()]
-    train, validation, test = (_flip(each, seed, place) for place, each in enumerate(coins))
+    pixels = [BernoulliPixels(part, data.bins or 0) for part in data.parts().values()]
+    train, validation, test = (_draw(each, seed, place) for place, each in enumerate(pixels))
     return Dataset(
         name=f"binarized {data.name}",
         train=train,
@@ -59,17 +59,17 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
         test=test,
         bins=2,
         labels=data.labels,
-        redraw=coins[0],
-        floors=coins[-1].entropy(),
+        resample=pixels[0],
+        entropy=pixels[-1].entropy(),
         context_dropout=data.context_dropout,
     )
 
 
-def _flip(coins: BernoulliPixels, seed: int, place: int) -> Tensor:
-    """The bits of the part at a place, each part with noise of its own; row by row, whatever the rest."""
-    bits = torch.empty_like(coins.gray)
-    for start in range(0, len(coins), _BLOCK):
+def _draw(pixels: BernoulliPixels, seed: int, place: int) -> Tensor:
+    """The bits of the part at a place; row by row, whatever the other rows are."""
+    bits = torch.empty_like(pixels.gray, dtype=torch.uint8)
+    for start in range(0, len(pixels), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        with random.keyed(random.mix(seed, _FLIPS), place, start=start, block=_BLOCK):
-            bits[rows] = coins.flip(rows)
+        with random.keyed(random.mix(seed, _BITS), place, start=start, block=_BLOCK):
+            bits[rows] = pixels.sample(rows)
     return bits

@@ -14,7 +14,7 @@ _VALIDATION = 1 / 12
 
 
 def digits(seed: int = 0) -> Dataset:
-    """Scikit-learn's handwritten digits: 1797 images (1, 8, 8) of 17 ink levels 0..16, with labels.
+    """Scikit-learn's handwritten digits: 1797 images (1, 8, 8) of 17 ink values 0..16, with labels.
 
     A seeded 80/20 split into training and test images; the validation part is a tenth of the 80 %.
 
@@ -27,10 +27,14 @@ def digits(seed: int = 0) -> Dataset:
     Reference:
         Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI repository; its
         test part is what scikit-learn embeds). Every pixel counts the ink in a 4x4 block of a
-        32x32 bitmap, which is why there are 17 levels and not 16.
+        32x32 bitmap, which is why there are 17 values and not 16.
 
     >>> digits()
-    Dataset(digits: 1294 train + 144 validation + 359 test, event shape (1, 8, 8), integers 0..16)
+    digits: (1, 8, 8), integers 0..16
+      train       1,294 rows
+      validation    144 rows
+      test          359 rows
+      labels      one a row
     """
     # Not at the top: scikit-learn takes a second to import, and only this function needs it.
     from sklearn.datasets import load_digits
@@ -41,9 +45,9 @@ def digits(seed: int = 0) -> Dataset:
 
 
 def mnist(root: Path | str | None = None, seed: int = 0, download: bool = True) -> Dataset:
-    """MNIST: 70,000 handwritten digits (1, 28, 28) of 256 gray levels, with labels.
+    """MNIST: 70,000 handwritten digits (1, 28, 28) of 256 gray values, with labels.
 
-    The test part is the customary 10,000 images in their own order, the validation part 5,000 of the
+    The test part is the standard 10,000 images in their own order, the validation part 5,000 of the
     60,000 training images. The files are checked byte by byte against the originals' digests.
 
     Args:
@@ -62,13 +66,17 @@ def mnist(root: Path | str | None = None, seed: int = 0, download: bool = True) 
         LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to document recognition.
 
     >>> mnist()  # doctest: +SKIP
-    Dataset(mnist: 55000 train + 5000 validation + 10000 test, event shape (1, 28, 28), integers 0..255)
+    mnist: (1, 28, 28), integers 0..255
+      train       55,000 rows
+      validation   5,000 rows
+      test        10,000 rows
+      labels      one a row
     """
     return _images(MNIST, root, seed, download)
 
 
 def fashion_mnist(root: Path | str | None = None, seed: int = 0, download: bool = True) -> Dataset:
-    """Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 256 gray levels, with labels.
+    """Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 256 gray values, with labels.
 
     Parts, checks and arguments are those of :func:`mnist`; the files lie in ``FashionMNIST/raw``.
 
@@ -96,9 +104,9 @@ def _images(collection: Collection, root: Path | str | None, seed: int, download
     train, validation, _ = split_rows(len(images), _VALIDATION, 0.0, seed)
     return Dataset(
         name=collection.name,
-        train=images[train, None].long(),
-        validation=images[validation, None].long(),
-        test=test[:, None].long(),
+        train=images[train, None],
+        validation=images[validation, None],
+        test=test[:, None],
         bins=256,
         labels={
             "train": marks[train].long(),

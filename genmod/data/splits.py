@@ -1,195 +1,86 @@
-"""A data set: three checked tensors in memory, split by a permutation that everybody can redo.
-
-``N`` rows, each an event of the same shape. Integer data are ``torch.int64`` whatever they came in:
-``uint8`` would take an eighth of the memory, but its arithmetic wraps without a word
-(``2 * 200 = 144``), and categorical masses and table look-ups want 64-bit indices.
-"""
+"""From rows to a data set: which axis holds the channels, and a split that everybody can redo."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass as frozen_record
-from dataclasses import replace
+import operator
+from enum import StrEnum
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from genmod.checks import require
-from genmod.data.coins import BernoulliPixels
-from genmod.data.values import Array, check_values, numbers
+from genmod.checks import choice, require
+from genmod.data.datasets import SPLITS, Dataset
+from genmod.data.values import BYTE, as_labels, checked_rows
 from genmod.types import Shape
 
-SPLITS = ("train", "validation", "test")
 
+class Layout(StrEnum):
+    """What the axes of one event mean."""
 
-@frozen_record(frozen=True, eq=False)
-class Dataset:
-    """Three parts of one data set, checked when it is built.
-
-    Args:
-        name: what reports call it.
-        train, validation, test: tensors ``(N, *event)`` of one event shape and type:
-            ``torch.int64`` with values in ``0 .. bins - 1`` if ``bins`` is given, else finite
-            floating point numbers. A part may be empty, the training part may not.
-        bins: how many levels an entry can take; ``None`` for continuous data. It decides what a
-            likelihood is: a mass for integers, a density otherwise.
-        labels: one label a row for each part, keyed by ``"train"``, ``"validation"``, ``"test"``.
-        redraw: the coins that ``train`` is one flip of, if training flips them anew at every visit
-            (see :func:`~genmod.data.binarized`).
-        floors: nats of each test row that no model can save, ``H(b | x)``, where the data are drawn
-            from something known; ``None`` for all other data.
-        context_dropout: the share of training rows whose label is kept from a model, if models are
-            told labels at all (see :func:`~genmod.data.conditional`).
-
-    Raises:
-        ValueError: where the parts disagree, or values do not belong.
-
-    >>> data = Dataset("coins", *torch.tensor([0, 1, 1, 0]).reshape(4, 1).split([2, 1, 1]), bins=2)
-    >>> data
-    Dataset(coins: 2 train + 1 validation + 1 test, event shape (1,), integers 0..1)
-    """
-
-    name: str
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-    bins: int | None = None
-    labels: Mapping[str, Tensor] | None = None
-    redraw: BernoulliPixels | None = None
-    floors: Tensor | None = None
-    context_dropout: float | None = None
-
-    def __post_init__(self) -> None:
-        for split, part in self.parts().items():
-            _check_part(split, part, self.train, self.bins)
-            check_values(part, self.bins, split)
-        require(
-            len(self.train) >= 1,
-            "an empty training part",
-            "at least one row to learn from",
-            "lower the fractions of validation and test",
-        )
-        if self.labels is not None:
-            _check_labels(self.labels, self.parts())
-        if self.redraw is not None:
-            _check_redraw(self.redraw, self.train, self.bins)
-        if self.context_dropout is not None:
-            _check_dropout(self.context_dropout, self.labels)
-        if self.floors is not None:
-            _check_floors(self.floors, self.test)
-
-    @property
-    def shape(self) -> Shape:
-        """The shape of one event: what ``model(shape=...)`` wants."""
-        return tuple(self.train.shape[1:])
-
-    def parts(self) -> dict[str, Tensor]:
-        """The three tensors by name, training first."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    @property
-    def irreducible(self) -> float | None:
-        """Nats a test row that no model can save, ``E_x H(b | x)``, where that is known."""
-        if self.floors is None or not len(self.floors):
-            return None
-        return float(self.floors.mean())
-
-    def cut(self, split: str, rows: int) -> Dataset:
-        """The same with the first rows of a part, and all that goes with them: labels, coins, floors.
-
-        Args:
-            split: ``"train"``, ``"validation"`` or ``"test"``.
-            rows: how many to keep; all of them where there are no more.
-
-        Raises:
-            ValueError: a part that there is not, or fewer than no rows.
-
-        >>> from genmod.data import digits
-        >>> digits().cut("test", 10)
-        Dataset(digits: 1294 train + 144 validation + 10 test, event shape (1, 8, 8), integers 0..16)
-        """
-        require(split in SPLITS, f"split={split!r}", f"one of {SPLITS}", "spell it as there")
-        require(rows >= 0, f"rows={rows}", "at least 0", "0 goes without the part")
-        parts = {**self.parts(), split: self.parts()[split][:rows]}
-        labels, redraw, floors = self.labels, self.redraw, self.floors
-        if labels is not None:
-            labels = {**labels, split: labels[split][:rows]}
-        if redraw is not None and split == "train":
-            redraw = BernoulliPixels(redraw.gray[:rows], redraw.bins)
-        if floors is not None and split == "test":
-            floors = floors[:rows]
-        train, validation, test = parts.values()
-        return replace(
-            self,
-            train=train,
-            validation=validation,
-            test=test,
-            labels=labels,
-            redraw=redraw,
-            floors=floors,
-        )
-
-    def context(self, split: str) -> Tensor | None:
-        """What models are told beside the rows of a part: their labels, or nothing."""
-        return None if self.context_dropout is None or self.labels is None else self.labels[split]
-
-    def __repr__(self) -> str:
-        sizes = " + ".join(f"{len(part)} {split}" for split, part in self.parts().items())
-        kind = "real numbers" if self.bins is None else f"integers 0..{self.bins - 1}"
-        floor = "" if self.irreducible is None else f", {self.irreducible:.2f} nats irreducible"
-        return f"Dataset({self.name}: {sizes}, event shape {self.shape}, {kind}{floor})"
+    AUTO = "auto"
+    """Taken from the shape and the kind of the values where they leave no doubt."""
+    AS_GIVEN = "as-given"
+    """Vectors ``(d,)``, sequences ``(length, features)``, images ``(channels, height, width)``, volumes."""
+    GRAY = "gray"
+    """Images ``(height, width)``; they get a channel axis."""
+    CHANNELS_LAST = "channels-last"
+    """Images ``(height, width, channels)``; the channels are moved first."""
 
 
 def dataset(
-    x: Tensor | Array,
+    x: object,
     *,
     name: str = "data",
     bins: int | None = None,
-    labels: Tensor | Array | None = None,
+    labels: object = None,
     validation: float = 0.1,
     test: float = 0.2,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
+    layout: Layout | str = Layout.AUTO,
 ) -> Dataset:
-    """Check any tensor or NumPy array of rows and split it into train, validation and test.
+    """Check rows of numbers and split them into train, validation and test.
 
     The permutation depends on ``seed`` and the number of rows alone, so that two data sets of one
-    length are split alike. The first ``round(test N)`` rows of it are the test part, the next
+    length are split alike. Its first ``round(test N)`` rows are the test part, the next
     ``round(validation (N - test rows))`` the validation part, the rest is for training.
 
     Args:
-        x: rows ``(N, *event)``. Floating point tensors keep their type; arrays, for which
-            float64 is a default more than a choice, take torch's default type.
+        x: rows ``(N, *event)``: a tensor, an array or a list. Floating point tensors keep their type;
+            arrays and lists of reals take torch's default type.
         name: what reports call it.
-        bins: the number of levels, for integer data (17 for digits, 256 for 8-bit images). Whole
+        bins: the number of values, for integer data (17 for digits, 256 for 8-bit images). Whole
             numbers stored as floating point are converted exactly; others are refused.
         labels: one label a row, ``(N,)``.
         validation: fraction of the rows left by the test part, in [0, 1).
         test: fraction of all rows, in [0, 1).
         seed: of the permutation.
+        layout: what the axes of one event mean, a :class:`Layout` or its name. By default images of
+            integers may be ``(height, width)`` or ``(height, width, channels)``: the channels are moved
+            first. Real data of such shapes are refused unless the layout is given.
 
     Returns:
         The three parts, on the device of ``x``.
 
     Raises:
         ValueError: data that are not numbers, not finite, not rows of events; integers without
-            ``bins``; values outside ``0 .. bins - 1``; too few rows for the split.
+            ``bins``; values outside ``0 .. bins - 1``; a layout in doubt; too few rows for the split.
 
-    >>> dataset(torch.randn(100, 2), name="plane")
-    Dataset(plane: 72 train + 8 validation + 20 test, event shape (2,), real numbers)
+    >>> dataset(torch.randn(100, 2), name="plane").summary()
+    'plane (72 train + 8 validation + 20 test rows of (2,), real numbers)'
     """
-    rows = numbers(x, "x")
+    rows = checked_rows(x, bins)
     require(
         rows.ndim >= 2 and rows[:1].numel() > 0,
         f"x of shape {tuple(rows.shape)}",
         "rows of events, (N, *event), with at least one row and one number a row",
         "give scalars an axis of their own (x[:, None]), and a single row a batch axis (x[None])",
     )
-    check_values(rows, bins, "x")
-    rows = rows if bins is None else rows.to(torch.int64)
-    indices = split_rows(len(rows), validation, test, seed)
-    marks = _split_labels(labels, len(rows), indices)
+    rows = _channels_first(rows, bins, choice(Layout, layout, "layout"))
+    indices = split_rows(len(rows), validation, test, operator.index(seed))
+    parts = _split_labels(labels, len(rows), indices)
     train, held_out, tested = (rows[index.to(rows.device)] for index in indices)
-    return Dataset(name, train, held_out, tested, bins, marks)
+    return Dataset(name, train, held_out, tested, bins, parts)
 
 
 def split_rows(count: int, validation: float, test: float, seed: int) -> list[Tensor]:
@@ -215,73 +106,70 @@ def split_rows(count: int, validation: float, test: float, seed: int) -> list[Te
     return [order[tested + validated :], order[tested : tested + validated], order[:tested]]
 
 
-def _split_labels(
-    labels: Tensor | Array | None, count: int, indices: list[Tensor]
-) -> dict[str, Tensor] | None:
+_CHANNELS = (1, 3, 4)
+"""Gray, red-green-blue, and the latter with opacity."""
+_SIDE = 8
+"""From how many entries a side on a matrix of integers is taken for an image."""
+
+
+def _channels_first(rows: Tensor, bins: int | None, layout: Layout) -> Tensor:
+    """Images with their channels first; other events as they are."""
+    shape = tuple(rows.shape[1:])
+    if layout is Layout.AUTO:
+        layout = _guess(shape, bins)
+    match layout:
+        case Layout.GRAY:
+            require(
+                len(shape) == 2,
+                f"layout='gray' for events of shape {shape}",
+                "(height, width)",
+                "leave layout out",
+            )
+            return rows[:, None]
+        case Layout.CHANNELS_LAST:
+            require(
+                len(shape) == 3,
+                f"layout='channels-last' for events of shape {shape}",
+                "(height, width, channels)",
+                "leave layout out",
+            )
+            return rows.permute(0, 3, 1, 2).contiguous()
+        case _:
+            return rows
+
+
+def _guess(shape: Shape, bins: int | None) -> Layout:
+    """The layout that a shape can only mean; refuses shapes that can mean two things."""
+    wide = len(shape) in (2, 3) and min(shape[:2]) >= _SIDE
+    if wide and len(shape) == 2 and (shape[0] == shape[1] or bins == BYTE):
+        _refuse_reals(shape, bins, "a gray image or a sequence", Layout.GRAY)
+        return Layout.GRAY
+    if wide and len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS:
+        _refuse_reals(
+            shape, bins, "an image with its channels last, or a volume", Layout.CHANNELS_LAST
+        )
+        return Layout.CHANNELS_LAST
+    return Layout.AS_GIVEN
+
+
+def _refuse_reals(shape: Shape, bins: int | None, meaning: str, layout: Layout) -> None:
+    require(
+        bins is not None,
+        f"real data with events of shape {shape}: {meaning}",
+        "images as (channels, height, width), or a layout",
+        f"pass layout={str(layout)!r} for images, or layout='as-given'",
+    )
+
+
+def _split_labels(labels: object, count: int, indices: list[Tensor]) -> dict[str, Tensor] | None:
     if labels is None:
         return None
-    marks = numbers(labels, "labels")
+    found = as_labels(labels)
     require(
-        marks.shape[:1] == (count,),
-        f"labels of shape {tuple(marks.shape)}",
+        found.shape[:1] == (count,),
+        f"labels of shape {tuple(found.shape)}",
         f"one label for each of the {count} rows of x",
         "pass them in the order of the rows",
     )
-    parts = (marks[index.to(marks.device)] for index in indices)
+    parts = (found[index.to(found.device)] for index in indices)
     return dict(zip(SPLITS, parts, strict=True))
-
-
-def _check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> None:
-    require(
-        part.ndim >= 2 and part.shape[1:] == train.shape[1:] and part.dtype == train.dtype,
-        f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
-        f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
-        "cut all parts from one tensor, or use genmod.data.dataset",
-    )
-    require(
-        bins is None or part.dtype is torch.int64,
-        f"a {split} part of type {part.dtype} with bins={bins}",
-        "torch.int64, whose arithmetic does not wrap",
-        "convert it with .long(), or use genmod.data.dataset",
-    )
-
-
-def _check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-    sizes = {split: len(part) for split, part in parts.items()}
-    got = {split: len(marks) for split, marks in labels.items()}
-    require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")
-
-
-def _check_redraw(redraw: BernoulliPixels, train: Tensor, bins: int | None) -> None:
-    require(
-        bins == 2 and redraw.gray.shape == train.shape,
-        f"coins of shape {tuple(redraw.gray.shape)} for a training part of shape "
-        f"{tuple(train.shape)} with bins={bins}",
-        "bits (bins=2), and a coin for each of them",
-        "use genmod.data.binarized",
-    )
-
-
-def _check_floors(floors: Tensor, test: Tensor) -> None:
-    require(
-        floors.shape == (len(test),),
-        f"floors of shape {tuple(floors.shape)} for a test part of {len(test)} rows",
-        "one for each of them",
-        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
-    )
-    wrong = int((~(floors.isfinite() & (floors >= 0))).sum())
-    require(
-        wrong == 0,
-        f"{wrong} floors that are negative or not finite",
-        "a cost in nats for each row, at least 0",
-        "use genmod.data.binarized",
-    )
-
-
-def _check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
-    require(
-        labels is not None and 0 <= rate <= 1,
-        f"context_dropout={rate} with{'out' if labels is None else ''} labels",
-        "a rate in [0, 1], and labels to tell",
-        "use genmod.data.conditional",
-    )

@@ -1,4 +1,4 @@
-"""The values of data: real numbers, or whole numbers of a few levels, said at once where they are not."""
+"""The values of data: finite reals, or integers in a range, checked before anything is rounded."""
 
 from __future__ import annotations
 
@@ -9,43 +9,50 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.arrays import as_tensor
+from genmod.spec import Bins
 
 Array: TypeAlias = NDArray[Any]
+
+BYTE = 256
+"""How many values fit in one byte."""
+
+
+def storage(bins: int) -> torch.dtype:
+    """The type that integers ``0 .. bins - 1`` are kept in: one byte where they fit, else 64 bits."""
+    return torch.uint8 if bins <= BYTE else torch.int64
 
 
 def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
     """Require finite reals (``bins=None``) or whole numbers in ``0 .. bins - 1``.
 
     Raises:
-        ValueError: with how many values broke the rule, and the index of the first.
+        ValueError: with how many values break the rule, and the index of the first.
     """
-    if bins is None:
-        require(
-            x.is_floating_point(),
-            f"{x.dtype} data in {name} and bins=None",
-            "floating point data, or integer data with its number of levels",
-            "pass bins=... (largest possible value + 1) to keep integers a probability mass, "
-            "or x.float() if they are measurements on a scale",
+    if bins is None and not x.is_floating_point():
+        raise ValueError(
+            f"got {x.dtype} data in {name} and bins=None; expected floating point data, or integer data "
+            "with their number of values; pass bins=... (largest possible value + 1) to keep integers a "
+            "probability mass, or x.float() if they are measurements on a scale"
         )
     if x.is_floating_point():
-        _refuse(
-            ~torch.isfinite(x), x, name, "NaN or infinite", "finite numbers", "clean the data first"
-        )
+        broken = ~torch.isfinite(x)
+        _refuse(broken, x, name, "NaN or infinite", "finite numbers", "clean the data first")
     if bins is None:
         return
-    require(bins >= 2, f"bins={bins}", "at least 2 levels", "pass the number of possible values")
-    levels = f"integers in 0..{bins - 1}"
+    integers = f"integers in 0..{Bins(bins).count - 1}"
     if x.is_floating_point():
         advice = (
             "keep integer data integer (do not scale to [0, 1]), or pass bins=None for a density"
         )
-        _refuse(x != x.round(), x, name, "non-integer", levels, advice)
-    # Two looks that need no memory of their own: masks of 60,000 images cost more than reading them.
+        _refuse(x != x.round(), x, name, "non-integer", integers, advice)
+    # Two passes that allocate nothing: masks of 60,000 images cost more than reading them.
     if x.numel() == 0 or (int(x.min()) >= 0 and int(x.max()) < bins):
         return
     outside = (x < 0) | (x >= bins)
-    _refuse(outside, x, name, "out-of-range", levels, "raise bins, or shift the data to begin at 0")
+    _refuse(
+        outside, x, name, "out-of-range", integers, "raise bins, or shift the data to begin at 0"
+    )
 
 
 def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advice: str) -> None:
@@ -53,30 +60,39 @@ def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advi
     count = int(broken.sum())
     if count:
         first = tuple(torch.nonzero(broken)[0].tolist())
-        got = (
+        raise ValueError(
             f"got {x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
+            f"{first}, which is {x[first].item()}; expected {expected}; {advice}"
         )
-        raise ValueError(f"{got}{first}, which is {x[first].item()}; expected {expected}; {advice}")
 
 
-def numbers(x: Tensor | Array, name: str) -> Tensor:
-    """A detached tensor of real numbers; arrays of reals take torch's default type."""
-    if isinstance(x, np.ndarray):
-        require(
-            x.dtype.kind in "biuf",
-            f"an array {name} of type {x.dtype}",
-            "an array of numbers",
-            "select and encode the columns you mean to model",
-        )
-        if x.dtype.kind == "f":
-            return torch.tensor(x.astype(np.float64)).to(torch.get_default_dtype())
-        return torch.tensor(x.astype(np.int64))
-    require(
-        isinstance(x, Tensor),
-        f"{name} of type {type(x).__name__}",
-        "a torch tensor or a NumPy array",
-        "convert it with torch.tensor or numpy.asarray, and split labels from data yourself",
-    )
-    require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
-    real = x.detach()
-    return real if real.is_floating_point() else real.to(torch.int64)
+def checked_rows(x: object, bins: int | None, name: str = "x") -> Tensor:
+    """Rows in the type that a data set keeps; values are checked in the type that they came in.
+
+    Floating point tensors keep their type. Arrays and lists of reals take torch's default type, because
+    float64 is their default more than a choice.
+
+    Raises:
+        ValueError: values that do not belong, in the type given or after rounding.
+    """
+    rows = as_tensor(x, name).detach()
+    rows = rows.to(torch.uint8) if rows.dtype is torch.bool else rows
+    check_values(rows, bins, name)
+    if bins is not None:
+        return rows.to(storage(bins))
+    if isinstance(x, Tensor):
+        return rows
+    rounded = rows.to(torch.get_default_dtype())
+    check_values(rounded, None, name)
+    return rounded
+
+
+def as_labels(labels: object) -> Tensor:
+    """Labels in the type given; whole numbers of any width are ``torch.int64``."""
+    found = as_tensor(labels, "labels").detach()
+    return found if found.is_floating_point() else found.to(torch.int64)
+
+
+def is_array(x: object) -> bool:
+    """Whether something is a tensor or an array."""
+    return isinstance(x, Tensor | np.ndarray)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from os import PathLike
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.arrays import as_context, as_tensor
+from genmod.arrays import as_context
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, chunks, rows_per_chunk
-from genmod.data import Dataset
+from genmod.data import Dataset, rows_or_dataset
 from genmod.model import LatentModel
 from genmod.nn import check_context
 from genmod.spec import DataSpec
@@ -73,7 +72,8 @@ class RowSet:
 
         Args:
             model: what will evaluate them.
-            data: a data set (its test part), or rows: a tensor, an array, a list.
+            data: a data set (its test part), a name or file of one; or rows: a tensor, an array, a list,
+                alone or in a tuple with their context.
             context: one row a sample, or one label for all; by default the test labels of data that are
                 conditional.
             ids: the id of each row; left out, 0, 1, 2, ...
@@ -84,13 +84,21 @@ class RowSet:
             ValueError: no rows, rows that the model cannot score, other numbers of rows, a context that
                 the model does not know.
         """
-        source = _load(data)
+        source = rows_or_dataset(data, model.spec.bins)
         if isinstance(source, Dataset):
             context = source.context("test") if context is None else context
             x = source.test
             require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        elif isinstance(source, Tensor):
+            x = source
         else:
-            x = as_tensor(source, name)
+            require(
+                context is None,
+                "a context beside rows with their own",
+                "one of the two",
+                "drop one",
+            )
+            x, context = source
         (spec or model.spec).check(x, name=name)
         told = as_context(context, len(x))
         if told is not None:
@@ -128,14 +136,6 @@ class RowSet:
 
 
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
-
-
-def _load(data: object) -> object:
-    if isinstance(data, str | PathLike):
-        from genmod.data import load
-
-        return load(data)
-    return data
 
 
 def in_chunks(

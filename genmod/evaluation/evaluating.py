@@ -108,7 +108,7 @@ def evaluate(
     }
     values = torch.stack([each.value for each in runs])
     source = RowSet.of(model, data, context, ids=ids).data
-    entropy = None if source is None else source.floors
+    entropy = None if source is None else source.entropy
     proper = scores.stamp is not Stamp.NONE
     return Report(
         name=name or type(model).__name__,

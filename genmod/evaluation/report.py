@@ -78,7 +78,7 @@ class Report:
             measure: what it prices.
             data: the data set whose test part it was measured on.
         """
-        entropy = None if data is None else data.floors
+        entropy = None if data is None else data.entropy
         return cls(
             baseline.name,
             Estimate.of(baseline.log_prob),

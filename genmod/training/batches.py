@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.arrays import as_tensor
 from genmod.checks import require
 from genmod.data import BernoulliPixels
 from genmod.nn import drop_context
@@ -109,7 +109,7 @@ class MemoryBatches(Batches):
     def _rows(self, index: Tensor, step: int) -> Tensor:
         if not isinstance(self.x, Tensor):
             with random.keyed(mix(self.seed, _FLIPS), step):
-                return self.x.flip(index)
+                return self.x.sample(index)
         x = self.x[index]
         # Data may lie in memory in one byte, whose arithmetic wraps.
         return x if x.is_floating_point() else x.long()
@@ -173,25 +173,6 @@ class LoaderBatches(Batches):
             ) from None
 
 
-def as_rows(values: object, name: str = "x") -> Tensor:
-    """A tensor of rows, from a tensor, an array or a list of numbers.
-
-    Raises:
-        ValueError: something else.
-    """
-    if isinstance(values, Tensor):
-        return values
-    found = np.asarray(values)
-    require(
-        found.dtype.kind in "fiub" and found.ndim >= 1,
-        f"{name} of type {type(values).__name__}",
-        "numbers: a tensor, an array, or a list of equally long rows",
-        "convert it first, or use genmod.data",
-    )
-    # A copy: arrays may be read-only, or have negative strides.
-    return torch.as_tensor(found.copy())
-
-
 def _pair(item: Any) -> tuple[Tensor, Tensor | None]:
     parts = item if isinstance(item, tuple | list) else (item,)
     require(
@@ -200,9 +181,9 @@ def _pair(item: Any) -> tuple[Tensor, Tensor | None]:
         "x, (x,) or (x, context)",
         "let the loader leave the others out",
     )
-    x = as_rows(parts[0])
+    x = as_tensor(parts[0])
     x = x if x.is_floating_point() else x.long()
-    return x, as_rows(parts[1], "context") if len(parts) == 2 else None
+    return x, as_tensor(parts[1], "context") if len(parts) == 2 else None
 
 
 @lru_cache(maxsize=2)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from genmod.arrays import as_tensor
 from genmod.checks import require
-from genmod.data import BernoulliPixels, Dataset
+from genmod.data import BernoulliPixels, Dataset, load
 from genmod.model import LatentModel
 from genmod.nn import check_context
 from genmod.objectives import Batch
-from genmod.training.batches import Batches, LoaderBatches, MemoryBatches, as_rows
+from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
 from genmod.training.config import BATCH_SIZE, TrainingConfig
 
-Data: TypeAlias = Dataset | Iterable[Any]
-"""A :class:`~genmod.data.Dataset`; a tensor, array or list of rows; a pair of such, rows and context; or
-a loader: an iterable of batches ``x``, ``(x,)`` or ``(x, context)``."""
+Data: TypeAlias = Dataset | Path | Iterable[Any]
+"""A :class:`~genmod.data.Dataset`, or a name or file of one (:func:`genmod.data.load`); a tensor, array or
+list of rows; a pair of such, rows and context; or a loader: an iterable of batches ``x``, ``(x,)`` or
+``(x, context)``."""
 
 _SHARE = 0.5
 """The part of a device's free memory that the data may take."""
@@ -55,12 +58,13 @@ class TrainingData:
         Raises:
             ValueError: data of another kind.
         """
+        data = load(data) if isinstance(data, str | Path) else data
         if isinstance(data, Dataset):
             held_out = data.validation if len(data.validation) else None
             return cls(
                 data.train,
                 data.context("train"),
-                data.redraw,
+                data.resample,
                 held_out,
                 data.context("validation"),
                 data.context_dropout,
@@ -73,10 +77,10 @@ class TrainingData:
                 "pass a Dataset for validation data",
             )
             x, context = data
-            return cls(as_rows(x), None if context is None else as_rows(context, "context"))
+            return cls(as_tensor(x), None if context is None else as_tensor(context, "context"))
         array = isinstance(data, Tensor | list) or getattr(data, "__array__", None) is not None
         if array and not (isinstance(data, list) and data and isinstance(data[0], Tensor | tuple)):
-            return cls(as_rows(data))
+            return cls(as_tensor(data))
         if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
             return cls(None, loader=data)
         raise ValueError(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from genmod import files
 from genmod.cli import comparing
 from genmod.cli.app import app
-from genmod.cli.choices import Data
-from genmod.compare import Comparison, compare
-from genmod.data import Dataset
-from genmod.evaluation import Report
+from genmod.cli.choices import MODELS
+from genmod.compare import DIGITS, IMAGES, Comparison, compare
+from genmod.data import Dataset, load
 from genmod.version import __version__
 from tests.compare.cases import TINY, few
 from tests.compare.cases import no_figures as no_figures
@@ -48,115 +50,127 @@ def test_a_bad_setting_is_said_in_a_sentence(tmp_path: Path) -> None:
         assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("digit", "did you mean 'digits'"), ("nowhere.npy", "does not exist")],
+)
 def test_data_that_are_not_there_are_said_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, why: str, tmp_path: Path
 ) -> None:
-    def missing(root: Path | None, seed: int) -> Dataset:
-        raise ValueError(f"got no files in {root}")
-
-    monkeypatch.setattr(comparing, "mnist", missing)
-    asked = ["compare", "--data", "mnist", "--root", str(tmp_path), "--out", str(tmp_path)]
-    result = RUNNER.invoke(app, asked)
+    result = RUNNER.invoke(app, ["compare", "--data", name, "--out", str(tmp_path)])
     assert result.exit_code == 2
-    assert "got no files in" in result.output
+    assert why in result.stderr
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("data", list(Data))
-@pytest.mark.parametrize("binarize", [False, True])
-def test_the_data_asked_for_are_the_data_compared(
-    data: Data, binarize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By name; with the seed of the run, at the root that was named, as bits if wanted."""
-    asked: dict[str, tuple[Path | None, int]] = {}
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the command asks of ``compare``, which then stops."""
+    found: list[dict[str, Any]] = []
 
-    def source(name: str) -> None:
-        def load(root: Path | None, seed: int) -> Dataset:
-            asked[name] = root, seed
-            return few()
-
-        monkeypatch.setattr(comparing, name, load)
-
-    for name in ("mnist", "fashion_mnist"):
-        source(name)
-    monkeypatch.setattr(
-        comparing, "digits", lambda seed: asked.update(digits=(None, seed)) or few()
-    )
-    got: list[Dataset] = []
-
-    def quick(folder: Path, found: Dataset, **settings: object) -> Comparison:
-        got.append(found)
+    def stop(folder: Path, data: Dataset, **settings: object) -> Comparison:
+        found.append({"folder": folder, "data": data, **settings})
         raise ValueError("enough")
 
-    monkeypatch.setattr(comparing, "compare", quick)
-    options = ["--binarize"] if binarize else []
-    command = ["compare", "--data", data.value, "--root", str(tmp_path), "--seed", "4", *options]
-    assert RUNNER.invoke(app, command).exit_code == 2
-    root = None if data is Data.DIGITS else tmp_path
-    assert asked == {data.value.replace("-", "_"): (root, 4)}
-    assert got[0].name == ("binarized few digits" if binarize else "few digits")
+    monkeypatch.setattr(comparing, "compare", stop)
+    return found
+
+
+def test_options_reach_compare(asked: list[dict[str, Any]], tmp_path: Path) -> None:
+    """By name; with the seed of the run, as bits if wanted."""
+    np.save(tmp_path / "rows.npy", np.arange(200).reshape(50, 4))
+    command = (
+        f"compare --data {tmp_path / 'rows.npy'} --bins 200 --seed 4 --binarize --quick --fresh "
+        f"--no-progress --out {tmp_path} --models vae --models diffusion --minutes 2.5 --jobs 3"
+    )
+    assert RUNNER.invoke(app, command.split()).exit_code == 2
+    data = asked[0].pop("data")
+    assert data.identity() == load(tmp_path / "rows.npy", bins=200, seed=4).identity()
+    assert asked[0] == {
+        "folder": tmp_path,
+        "binarize": True,
+        "models": ["vae", "diffusion"],
+        "quick": True,
+        "seed": 4,
+        "effort": 1.0,
+        "minutes": 2.5,
+        "jobs": 3,
+        "fresh": True,
+        "progress": False,
+    }
+
+
+def test_the_defaults_are_those_of_compare(asked: list[dict[str, Any]]) -> None:
+    """From Python it does what the command does."""
+    RUNNER.invoke(app, ["compare"])
+    for name, parameter in inspect.signature(compare).parameters.items():
+        if name not in ("data", "suite", "jobs", "on_report", "folder"):
+            expected = None if name == "models" else parameter.default
+            assert asked[0][name] == expected, name
+    assert asked[0]["folder"] == Path(inspect.signature(compare).parameters["folder"].default)
+    assert asked[0]["data"].identity() == load("digits").identity()
+
+
+def test_models_are_listed_in_the_help_by_names_without_commas() -> None:
+    assert list(MODELS) == [candidate.slug for candidate in DIGITS]
+    assert list(MODELS) == [candidate.slug for candidate in IMAGES]
+    help_text = RUNNER.invoke(app, ["compare", "--help"], env={"COLUMNS": "200"}).output
+    assert all(name in help_text for name in MODELS)
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_compare_prints_a_table_and_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quick(
-        folder: Path,
-        data: Dataset,
-        *,
-        models: Sequence[str] | None,
-        seed: int,
-        effort: float,
-        minutes: float | None,
-        jobs: int,
-        fresh: bool,
-        progress: bool,
-        said: Callable[[Report], None],
-    ) -> Comparison:
-        assert (models, seed, effort, minutes) == (["autoencoder", "VAE"], 0, 0.5, 2.5)
-        assert jobs == 1
-        assert fresh
-        assert not progress
-        return compare(
-            folder, few(), family=TINY, models=models, effort=0.1, progress=False, said=said
-        )
+    def small(folder: Path, data: Dataset, **settings: object) -> Comparison:
+        return compare(folder, few(), suite=TINY[:2], effort=0.1, progress=False)
 
-    monkeypatch.setattr(comparing, "compare", quick)
-    command = (
-        f"compare --out {tmp_path} --effort 0.5 --minutes 2.5 --jobs 1 --fresh --no-progress "
-        "--models autoencoder --models VAE"
-    )
-    result = RUNNER.invoke(app, command.split())
+    monkeypatch.setattr(comparing, "compare", small)
+    result = RUNNER.invoke(app, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     for name in ("per-pixel histogram", "autoencoder", "VAE", "report.md", "report.json"):
         assert name in result.output
-    assert "latent diffusion" not in result.output
+    assert max(map(len, result.output.split("wrote")[0].splitlines())) <= 80
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ("--data digits", None),
-        ("--data mnist", 7.0),
-        ("--data fashion-mnist", 7.0),
-        ("--data mnist --minutes 0.5", 0.5),
-    ],
-)
-def test_images_have_a_budget_unless_one_is_named(
-    options: str, expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("no_figures")
+def test_troubles_with_files_are_one_sentence_and_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their families would else take hours on a slow machine."""
-    asked: list[object] = []
+    """A file in place of the folder or above it, torn files, a full disk."""
 
-    def stop(folder: Path, data: Dataset, **settings: object) -> Comparison:
-        asked.append(settings["minutes"])
-        raise KeyboardInterrupt
+    def small(folder: Path, data: Dataset, **settings: object) -> Comparison:
+        return compare(folder, few(), suite=TINY[:1], effort=0.1, progress=False)
 
-    monkeypatch.setattr(comparing, "load", lambda request: few())
-    monkeypatch.setattr(comparing, "compare", stop)
-    RUNNER.invoke(app, f"compare --out {tmp_path} {options}".split())
-    assert asked == [expected]
+    def refused(folder: Path) -> str:
+        result = RUNNER.invoke(app, ["compare", "--out", str(folder)])
+        assert result.exit_code == 2, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert result.stderr.startswith("got ")
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    monkeypatch.setattr(comparing, "compare", small)
+    file = tmp_path / "file"
+    file.touch()
+    assert "expected a folder" in refused(file)
+    assert "expected a folder" in refused(file / "below")
+    kept = tmp_path / "kept"
+    assert RUNNER.invoke(app, ["compare", "--out", str(kept)]).exit_code == 0
+    for torn in ("models/autoencoder.safetensors", "records/autoencoder.json", "run.json"):
+        content = (kept / torn).read_bytes()
+        (kept / torn).write_bytes(content[:50])
+        assert torn in refused(kept)
+        (kept / torn).write_bytes(content)
+    assert RUNNER.invoke(app, ["compare", "--out", str(kept)]).exit_code == 0
+    before = (kept / "report.md").read_text()
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    assert "No space left on device" in refused(kept)
+    assert (kept / "report.md").read_text() == before
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,18 +180,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(comparing, "compare", interrupted)
     result = RUNNER.invoke(app, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == 130
-    assert "the same command goes on" in result.output
+    assert "the same command continues" in result.output
 
 
-def test_there_is_a_job_for_every_core_and_at_least_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-
-    def quick(folder: Path, data: Dataset, **settings: object) -> Comparison:
-        asked.append(settings["jobs"])
-        raise ValueError("enough")
-
-    monkeypatch.setattr(comparing, "compare", quick)
+def test_there_is_a_job_for_every_core_and_at_least_two(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for cores in (None, 1, 2, 8):
         monkeypatch.setattr(comparing.os, "cpu_count", lambda cores=cores: cores)
         RUNNER.invoke(app, ["compare"])
-    assert asked == [2, 2, 2, 8]
+    assert [each["jobs"] for each in asked] == [2, 2, 2, 8]

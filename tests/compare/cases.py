@@ -1,4 +1,4 @@
-"""Small families on few digits. Builders stand at the top level, where other processes find them."""
+"""Small suites on few digits. Builders stand at the top level, where other processes find them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from genmod.compare import Member, Plan, Setting, figures
-from genmod.compare.events import Event
-from genmod.compare.work import Work
+from genmod.compare import BuildInputs, Candidate, Plan, figures
+from genmod.compare.job import Job
+from genmod.compare.progress import Event, OnEvent
 from genmod.data import Dataset, digits
 from genmod.evaluation import Report
 from genmod.model import LatentModel
@@ -34,61 +34,66 @@ def few() -> Dataset:
     )
 
 
-def autoencoder(setting: Setting) -> Autoencoder:
+def autoencoder(inputs: BuildInputs) -> Autoencoder:
     """Nothing random but its weights."""
-    return Autoencoder(setting.data.shape, setting.data.bins, latents=2, width=16)
+    return Autoencoder(inputs.data, latents=2, width=16)
 
 
-def vae(setting: Setting) -> VAE:
+def vae(inputs: BuildInputs) -> VAE:
     """With dropout, whose noise has to be resumed as well."""
-    return VAE(setting.data.shape, setting.data.bins, latents=2, width=16, dropout=0.2)
+    return VAE(inputs.data, latents=2, width=16, dropout=0.2)
 
 
-def latent_diffusion(setting: Setting) -> LatentDiffusion:
+def latent_diffusion(inputs: BuildInputs) -> LatentDiffusion:
     """Comes after the VAE."""
     diffusion = Diffusion((2,), schedule=LinearLogSNR(5.0, -6.0), steps=10, width=16)
-    trained = LatentDiffusion(vae=setting.trained["VAE"], diffusion=diffusion)
-    return trained.freeze(setting.data.train)
+    trained = LatentDiffusion(vae=inputs.trained["VAE"], diffusion=diffusion)
+    return trained.freeze(inputs.data.train)
 
 
-def impossible(setting: Setting) -> VAE:
-    """A mistake of whoever wrote the family."""
-    return VAE(setting.data.shape, setting.data.bins, latents=0)
+def impossible(inputs: BuildInputs) -> VAE:
+    """A mistake in a suite."""
+    return VAE(inputs.data, latents=0)
 
 
-def deadly(setting: Setting) -> VAE:
+def deadly(inputs: BuildInputs) -> VAE:
     """Takes its process with it, as the system does when memory ends."""
     os._exit(3)
 
 
-PLAN = Plan(40, batch_size=16, warm=10, looks=4)
+PLAN = Plan(40, batch_size=16, warm=10, validations=4)
 TINY = (
-    Member("autoencoder", autoencoder, PLAN),
-    Member("VAE", vae, PLAN, importance_samples=4, cost=2),
-    Member("latent diffusion", latent_diffusion, PLAN, after=("VAE",), timesteps=4),
+    Candidate("autoencoder", autoencoder, PLAN),
+    Candidate("VAE", vae, PLAN, importance_samples=4, cost=2),
+    Candidate("latent diffusion", latent_diffusion, PLAN, after=("VAE",), timesteps=4),
 )
-IMPOSSIBLE = Member("impossible", impossible, PLAN, cost=0.2)
-DEADLY = Member("deadly", deadly, PLAN, cost=0.1)
+IMPOSSIBLE = Candidate("impossible", impossible, PLAN, cost=0.2)
+DEADLY = Candidate("deadly", deadly, PLAN, cost=0.1)
 
 
-def work(folder: Path, members: Sequence[Member] = TINY, minutes: float | None = None) -> Work:
-    """The work of a small family."""
-    return Work(folder, members, seed=0, effort=1.0, minutes=minutes)
+def job(folder: Path, candidates: Sequence[Candidate] = TINY, minutes: float | None = None) -> Job:
+    """A small job."""
+    return Job(folder, candidates, seed=0, effort=1.0, minutes=minutes)
 
 
 def numbers(report: Report) -> dict[str, object]:
-    """All that a report says, but for how long training took."""
+    """All numbers of a report, except the seconds of training."""
     return replace(report, seconds=None).to_dict()
 
 
 def ignore(event: Event) -> None:
-    """What nobody wants to hear."""
+    """No display."""
 
 
 def _no_figures(
-    models: Mapping[str, LatentModel], reports: Mapping[str, Report], data: Dataset, folder: Path
-) -> dict[str, Path]:
-    return {}
+    models: Mapping[str, LatentModel],
+    reports: Mapping[str, Report],
+    data: Dataset,
+    folder: Path,
+    wanted: Sequence[str],
+    on_event: OnEvent,
+) -> tuple[dict[str, Path], list[str]]:
+    return {}, []
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.compare import DIGITS, Comparison, Member, Setting, compare
+from genmod.compare import DIGITS, BuildInputs, Candidate, Comparison, compare
 from genmod.data import Dataset, binarized, conditional, dataset
 from genmod.evaluation import Report, evaluate
 from genmod.models import Diffusion
@@ -21,12 +21,15 @@ from tests.compare.cases import PLAN, TINY, few
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path, list[Report]]:
     folder = tmp_path_factory.mktemp("compare")
-    told: list[Report] = []
-    family = [
-        replace(member, importance_samples=min(member.importance_samples, 2)) for member in DIGITS
+    reported: list[Report] = []
+    suite = [
+        replace(candidate, importance_samples=min(candidate.importance_samples, 2))
+        for candidate in DIGITS
     ]
-    made = compare(folder, few(), family=family, effort=0.001, progress=False, said=told.append)
-    return made, folder, told
+    made = compare(
+        folder, few(), suite=suite, effort=0.001, progress=False, on_report=reported.append
+    )
+    return made, folder, reported
 
 
 Made = tuple[Comparison, Path, list[Report]]
@@ -41,26 +44,28 @@ def totals(content: dict[str, Any]) -> None:
             assert len(costs) >= 1 or written["measure"] == "none"
 
 
-def test_the_whole_family_is_reported_beside_its_baselines(made: Made) -> None:
+def test_the_whole_suite_is_reported_beside_its_baselines(made: Made) -> None:
     names = [report.name for report in made[0].reports]
     assert names[:2] == ["per-pixel histogram", "full-covariance Gaussian"]
-    assert names[2:] == [member.name for member in DIGITS]
-    # Told as they come: the longest members are trained first.
+    assert names[2:] == [candidate.name for candidate in DIGITS]
+    # Reported as they come: the longest candidates are trained first.
     assert sorted(report.name for report in made[2]) == sorted(names)
 
 
-def test_a_conditional_family_gets_its_report_without_figures(tmp_path: Path) -> None:
-    """Figures ask models without telling them anything."""
+def test_a_conditional_suite_gets_its_report_without_figures(tmp_path: Path) -> None:
+    """Figures call models without a context."""
     data = conditional(few(), dropout=0.25)
 
-    def told(setting: Setting) -> Diffusion:
+    def labelled(inputs: BuildInputs) -> Diffusion:
         return Diffusion(
-            setting.data.shape, setting.data.bins, condition=Labels(10), width=8, steps=4
+            inputs.data.shape, inputs.data.bins, condition=Labels(10), width=8, steps=4
         )
 
-    made = compare(tmp_path, data, family=[Member("told", told, PLAN)], effort=0.1, progress=False)
+    made = compare(
+        tmp_path, data, suite=[Candidate("labelled", labelled, PLAN)], effort=0.1, progress=False
+    )
     assert [file.name for file in made.files] == ["report.md", "report.json"]
-    assert made.reports[-1].name == "told"
+    assert made.reports[-1].name == "labelled"
 
 
 def test_the_files_hold_what_was_measured(made: Made) -> None:
@@ -73,7 +78,7 @@ def test_the_files_hold_what_was_measured(made: Made) -> None:
     page = (folder / "report.md").read_text()
     for report in comparison.reports:
         assert f"| {report.name} | " in page
-    assert "irreducible" not in page
+    assert "entropy" not in page
     for file in comparison.files:
         assert file.exists()
     figures = [file.relative_to(folder).as_posix() for file in comparison.files[2:]]
@@ -107,20 +112,20 @@ def test_the_latent_diffusion_keeps_the_vae_it_was_given(made: Made) -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Path) -> None:
-    """Beside the baselines as well; and no bound gets below it (Gibbs: the coins cost their entropy)."""
+    """Beside the baselines as well; and no bound gets below it (Gibbs: the bits have their entropy)."""
     data = binarized(few())
-    assert data.irreducible is not None
-    compare(tmp_path, data, family=TINY[:2], progress=False)
+    assert data.entropy_floor is not None
+    compare(tmp_path, data, suite=TINY[:2], progress=False)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["settings"]["binarized"] is True
     totals(content)
     for written in content["models"]:
-        assert written["entropy_floor"] == data.irreducible
+        assert written["entropy_floor"] == data.entropy_floor
         if written["structural"] is not None:
             assert written["structural"]["mean"] > 0
     page = (tmp_path / "report.md").read_text()
-    assert "| irreducible nats |" in page
-    assert page.count(f"| {data.irreducible:.2f} |") == 4
+    assert "| entropy, nats |" in page
+    assert page.count(f"| {data.entropy_floor:.2f} |") == 4
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=["color", "vectors"])
@@ -130,8 +135,8 @@ def test_data_that_are_no_gray_images_are_compared_without_pictures(
     """The report is written, with the figures that show no images."""
     x, labels = torch.randint(0, 5, (120, *shape)), torch.arange(120) % 3
     data = dataset(x, bins=5, labels=labels)
-    family = [TINY[0], TINY[1], Member("diffusion", small_diffusion, PLAN)]
-    made = compare(tmp_path, data, family=family, effort=0.1, progress=False)
+    suite = [TINY[0], TINY[1], Candidate("diffusion", small_diffusion, PLAN)]
+    made = compare(tmp_path, data, suite=suite, effort=0.1, progress=False)
     names = {file.stem for file in made.files}
     always = {"report", "latent_spaces", "rates", "schedules", "weights", "steps"}
     assert names == always | {"rate_distortion"}
@@ -139,9 +144,9 @@ def test_data_that_are_no_gray_images_are_compared_without_pictures(
     totals(json.loads((tmp_path / "report.json").read_text()))
 
 
-def small_diffusion(setting: Setting) -> Diffusion:
+def small_diffusion(inputs: BuildInputs) -> Diffusion:
     """Of any data."""
-    return Diffusion(setting.data.shape, setting.data.bins, steps=5, width=16, depth=1)
+    return Diffusion(inputs.data.shape, inputs.data.bins, steps=5, width=16, depth=1)
 
 
 def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
@@ -154,6 +159,6 @@ def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
         compare(tmp_path, few(), minutes=-1, progress=False)
     with pytest.raises(ValueError, match="jobs=0"):
         compare(tmp_path, few(), jobs=0, progress=False)
-    with pytest.raises(ValueError, match="no model named 'GAN'"):
+    with pytest.raises(ValueError, match="got model='gan'"):
         compare(tmp_path, few(), models=["GAN"], progress=False)
     assert not list(tmp_path.iterdir())

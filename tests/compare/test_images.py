@@ -1,4 +1,4 @@
-"""The family for images, end to end at next to no effort: every model, every figure, every term."""
+"""The suite for images, end to end at next to no effort: every model, every figure, every term."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.compare import IMAGES, compare
-from genmod.compare.families import family
+from genmod.compare import IMAGES, compare, suite_for
 from genmod.compare.figures import FIGURES
 from genmod.data import Dataset, binarized, dataset
 from tests.compare.test_compare import totals
@@ -20,7 +19,7 @@ ROWS = 960
 
 
 def strokes() -> Dataset:
-    """Gray strokes on an empty ground, upright or flat: two labels. Of 64 levels, whose means are quick."""
+    """Gray strokes on an empty ground, upright or flat: two labels. Of 64 values, whose means are quick."""
     along, across = torch.randint(4, 24, (2, ROWS))
     places = torch.arange(28.0)
     line = (-((places - across[:, None]) / 1.5).square()).exp()
@@ -34,15 +33,16 @@ def strokes() -> Dataset:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gray", "bits"])
-def test_the_family_for_images_is_compared_from_end_to_end(tmp_path: Path, kind: str) -> None:
-    """All members and figures are there, values are sums of terms, and bits know their floor."""
+def test_the_suite_for_images_is_compared_from_end_to_end(tmp_path: Path, kind: str) -> None:
+    """All candidates and figures are there, values are sums of terms, and bits know their entropy."""
     data = strokes() if kind == "gray" else binarized(strokes())
-    assert family(data) is IMAGES
-    members = [
-        replace(member, importance_samples=min(member.importance_samples, 2)) for member in IMAGES
+    assert suite_for(data) is IMAGES
+    candidates = [
+        replace(candidate, importance_samples=min(candidate.importance_samples, 2))
+        for candidate in IMAGES
     ]
-    made = compare(tmp_path, data, family=members, effort=5e-4, progress=False)
-    assert [report.name for report in made.reports[2:]] == [member.name for member in IMAGES]
+    made = compare(tmp_path, data, suite=candidates, effort=5e-4, progress=False)
+    assert [report.name for report in made.reports[2:]] == [candidate.name for candidate in IMAGES]
     assert all(report.samples == len(data.test) for report in made.reports)
     expected = {f"{name}.png" for name, _ in FIGURES.values()}
     assert {file.name for file in (tmp_path / "figures").iterdir()} == expected
@@ -51,11 +51,11 @@ def test_the_family_for_images_is_compared_from_end_to_end(tmp_path: Path, kind:
     totals(content)
     page = (tmp_path / "report.md").read_text()
     assert all(f"## {title}" in page for title in FIGURES)
-    floors = {written["irreducible"] for written in content["models"]}
-    assert floors == {data.irreducible}
-    assert ("| irreducible nats |" in page) == (kind == "bits")
+    floors = {written["entropy_floor"] for written in content["models"]}
+    assert floors == {data.entropy_floor}
+    assert ("| entropy, nats |" in page) == (kind == "bits")
     if kind == "bits":
-        assert data.irreducible is not None
-        assert page.count(f"| {data.irreducible:.2f} |") == len(made.reports)
+        assert data.entropy_floor is not None
+        assert page.count(f"| {data.entropy_floor:.2f} |") == len(made.reports)
         for report in made.reports:
             assert report.structural is None or report.structural.mean > 0

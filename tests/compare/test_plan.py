@@ -11,34 +11,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmod.compare.plan import Pace, Plan
-from genmod.compare.shelf import Shelf
-from genmod.compare.work import do
+from genmod.compare.job import run
+from genmod.compare.plan import Plan, Timing
+from genmod.compare.records import read_record
 from genmod.data import conditional
 from genmod.models import VAE
 from genmod.nn import Labels
 from genmod.objectives import Bound, WarmUp
-from tests.compare.cases import PLAN, TINY, few, ignore, vae, work
-from tests.compare.test_shelf import setting
+from tests.compare.cases import PLAN, TINY, few, ignore, job, vae
+from tests.compare.test_records import inputs
 
 
 @given(
     steps=st.integers(1, 100_000),
     seconds=st.floats(0.01, 10_000),
     step=st.floats(1e-4, 10),
-    look=st.floats(0, 30),
+    validation=st.floats(0, 30),
 )
-def test_a_budget_is_used_and_kept(steps: int, seconds: float, step: float, look: float) -> None:
+def test_a_budget_is_used_and_kept(
+    steps: int, seconds: float, step: float, validation: float
+) -> None:
     """Either the plan is made whole, or its time is within one step of the budget (one step at least)."""
     plan = Plan(steps, warm=steps // 10)
-    pace = Pace(step, look)
-    fitted = plan.within(seconds, pace)
+    timing = Timing(step, validation)
+    fitted = plan.within_budget(seconds, timing)
     assert 1 <= fitted.steps <= steps
-    took = fitted.steps * step + plan.looks * look
+    took = fitted.steps * step + plan.validations * validation
     if fitted.steps > 1:
         assert took <= seconds * (1 + 1e-9)
     if fitted.steps < steps:
-        assert took + step >= min(seconds, plan.looks * look + step) * (1 - 1e-9)
+        assert took + step >= min(seconds, plan.validations * validation + step) * (1 - 1e-9)
         assert abs(fitted.warm - plan.warm * fitted.steps / steps) <= 1
     else:
         assert fitted == plan
@@ -56,19 +58,19 @@ def test_effort_scales_the_steps_and_their_warm_up_alone() -> None:
     assert objective.steps == 100
 
 
-def test_measuring_a_pace_changes_neither_the_model_nor_the_noise() -> None:
-    model = vae(setting())
+def test_measuring_a_timing_changes_neither_the_model_nor_the_noise() -> None:
+    model = vae(inputs())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     noise, training = torch.get_rng_state(), model.training
     began = time.perf_counter()
-    pace = Pace.measure(model, PLAN, few(), seed=0)
+    timing = Timing.measure(model, PLAN, few(), seed=0)
     took = time.perf_counter() - began
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(noise, torch.get_rng_state())
     assert model.training == training
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert 0 < pace.step < took
-    assert 0 < pace.look < took
+    assert 0 < timing.step < took
+    assert 0 < timing.validation < took
 
 
 @pytest.mark.parametrize(("half", "chosen"), [(0.05, True), (0.095, False), (0.2, False)])
@@ -77,38 +79,38 @@ def test_half_precision_is_chosen_where_it_pays(
 ) -> None:
     """Not for a twentieth: the clock is no surer than that."""
 
-    def measure(model: object, plan: Plan, data: object, seed: int) -> Pace:
-        return Pace(half if plan.autocast else 0.1, 1.0)
+    def measure(model: object, plan: Plan, data: object, seed: int) -> Timing:
+        return Timing(half if plan.autocast else 0.1, 1.0)
 
-    monkeypatch.setattr(Pace, "measure", measure)
-    plan, pace = Plan(10, autocast=None).settled(vae(setting()), few(), 0)
+    monkeypatch.setattr(Timing, "measure", measure)
+    plan, timing = Plan(10, autocast=None).with_precision(vae(inputs()), few(), 0)
     assert plan == Plan(10, autocast=chosen)
-    assert pace == Pace(half if chosen else 0.1, 1.0)
+    assert timing == Timing(half if chosen else 0.1, 1.0)
     for fixed in (False, True):
-        assert Plan(10, autocast=fixed).settled(vae(setting()), few(), 0)[0].autocast is fixed
+        assert Plan(10, autocast=fixed).with_precision(vae(inputs()), few(), 0)[0].autocast is fixed
 
 
-def test_only_some_of_the_validation_rows_are_looked_at_if_the_plan_says_so() -> None:
+def test_only_some_of_the_validation_rows_are_validated_if_the_plan_says_so() -> None:
     data = few()
-    assert Plan(1).looked_at(data) is data
-    assert len(Plan(1, validated=5).looked_at(data).validation) == 5
-    assert Plan(1, validated=500).looked_at(data) is data
+    assert Plan(1).validated(data) is data
+    assert len(Plan(1, validation_rows=5).validated(data).validation) == 5
+    assert Plan(1, validation_rows=500).validated(data) is data
 
 
-def test_labels_that_models_are_told_are_cut_with_their_rows() -> None:
-    """The part that is looked at, and the pace: a conditional model trains on conditional data."""
+def test_labels_of_conditional_models_are_cut_with_their_rows() -> None:
+    """The part that is looked at, and the timing: a conditional model trains on conditional data."""
     data = conditional(few(), dropout=0.25)
-    plan = replace(PLAN, validated=5)
-    seen = plan.looked_at(data)
+    plan = replace(PLAN, validation_rows=5)
+    seen = plan.validated(data)
     assert seen.labels is not None
     assert data.labels is not None
     assert seen.context_dropout == 0.25
     assert torch.equal(seen.labels["validation"], data.labels["validation"][:5])
     assert torch.equal(seen.labels["train"], data.labels["train"])
     model = VAE((1, 8, 8), 17, latents=2, width=16, condition=Labels(10))
-    pace = Pace.measure(model, plan, data, seed=0)
-    assert pace.step > 0
-    assert pace.look > 0
+    timing = Timing.measure(model, plan, data, seed=0)
+    assert timing.step > 0
+    assert timing.validation > 0
     steps = list(plan.fit(model, data, seed=0))
     assert len(steps) == plan.steps
 
@@ -120,16 +122,16 @@ def test_a_plan_without_steps_is_refused() -> None:
 
 def test_a_budget_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on keeps the steps it began with, however fast the machine is by then."""
-    monkeypatch.setattr(Pace, "measure", lambda model, plan, data, seed: Pace(0.5, 0.01))
-    job = work(tmp_path, TINY[:1], minutes=0.1)
+    monkeypatch.setattr(Timing, "measure", lambda model, plan, data, seed: Timing(0.5, 0.01))
+    work = job(tmp_path, TINY[:1], minutes=0.1)
     with pytest.raises(KeyboardInterrupt):
-        do(job, "autoencoder", few(), interrupt)
-    record = Shelf(tmp_path).read(TINY[0], 1.0)
+        run(work, "autoencoder", few(), interrupt)
+    record = read_record(work.folder, TINY[0])
     assert record is not None
     assert record.plan == PLAN.times(11 / 40)  # (6 - 4 * 0.01) / 0.5
-    monkeypatch.setattr(Pace, "measure", lambda model, plan, data, seed: Pace(1e-9, 0))
-    do(job, "autoencoder", few(), ignore)
-    again = Shelf(tmp_path).read(TINY[0], 1.0)
+    monkeypatch.setattr(Timing, "measure", lambda model, plan, data, seed: Timing(1e-9, 0))
+    run(work, "autoencoder", few(), ignore)
+    again = read_record(work.folder, TINY[0])
     assert again is not None
     assert again.plan == record.plan
     assert again.report is not None

@@ -8,54 +8,52 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.compare import Member, Setting, compare
-from genmod.compare.packing import Packed
-from genmod.compare.queue import Queue
-from genmod.compare.workers import side_by_side
+from genmod.compare import BuildInputs, Candidate, compare
+from genmod.compare.workers import Queue, side_by_side
 from genmod.models import VAE
-from tests.compare.cases import DEADLY, IMPOSSIBLE, PLAN, TINY, few, ignore, numbers, work
-from tests.compare.test_shelf import same
+from tests.compare.cases import DEADLY, IMPOSSIBLE, PLAN, TINY, few, ignore, job, numbers
+from tests.compare.test_records import same
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_side_by_side_is_one_by_one_bit_for_bit(tmp_path: Path) -> None:
-    """Two workers, one of which dies; two members that fail keep nobody else from being trained.
+    """Two workers, one of which dies; two candidates that fail do not stop the others.
 
-    What they leave behind is what one process makes of the family, to the last bit; the first call's
-    complaint holds the failing member's own words, and the second call finds the others done. Seen to
+    What they leave behind is what one process makes of the suite, to the last bit; the first call's
+    complaint holds the failing candidate's own words, and the second call finds the others done. Seen to
     fail with weights drawn from a generator that nobody seeded.
     """
-    family = (*TINY, IMPOSSIBLE, DEADLY)
+    suite = (*TINY, IMPOSSIBLE, DEADLY)
     one, two = tmp_path / "one", tmp_path / "two"
     threads = torch.get_num_threads()
-    expected = compare(one, few(), family=TINY, progress=False)
+    expected = compare(one, few(), suite=TINY, progress=False)
     assert torch.get_num_threads() == threads
     with pytest.raises(ValueError, match="impossible: got") as caught:
-        compare(two, few(), family=family, jobs=2, progress=False)
+        compare(two, few(), suite=suite, jobs=2, progress=False)
     complaint = str(caught.value)
     with pytest.raises(ValueError, match="got") as direct:
-        IMPOSSIBLE.build(Setting(few(), 1.0, {}))
+        IMPOSSIBLE.build(BuildInputs(few(), 1.0, {}))
     assert f"impossible: {direct.value}\n" in complaint
     assert "deadly: got a worker process that ended with exit code 3" in complaint
     assert "run again" in complaint
     assert not multiprocessing.active_children()
-    made = compare(two, few(), family=TINY, jobs=2, progress=False)
+    made = compare(two, few(), suite=TINY, jobs=2, progress=False)
     for a, b in zip(expected.reports, made.reports, strict=True):
         assert numbers(a) == numbers(b)
-    for member in TINY:
-        for file in ("models", "members"):
-            name = f"{file}/{member.slug}.safetensors"
+    for candidate in TINY:
+        for file in ("models", "records"):
+            name = f"{file}/{candidate.slug}.safetensors"
             assert same(one / name, two / name)
 
 
 def test_a_builder_that_no_process_can_find_is_refused(tmp_path: Path) -> None:
     """Before any process is started."""
 
-    def local(setting: Setting) -> VAE:
-        return VAE(setting.data.shape, setting.data.bins)
+    def local(inputs: BuildInputs) -> VAE:
+        return VAE(inputs.data.shape, inputs.data.bins)
 
-    members = [Member("one", local, PLAN), Member("two", local, PLAN)]
-    queue = Queue(members, set())
+    candidates = [Candidate("one", local, PLAN), Candidate("two", local, PLAN)]
+    queue = Queue(candidates, set())
     with pytest.raises(ValueError, match="top level of a module"):
-        side_by_side(queue, work(tmp_path, members), Packed.of(few()), 2, ignore)
+        side_by_side(queue, job(tmp_path, candidates), few(), 2, ignore)
     assert not multiprocessing.active_children()

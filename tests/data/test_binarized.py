@@ -19,6 +19,7 @@ from genmod.evaluation import evaluate
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.priors import NormalPrior
+from genmod.spec import DataSpec
 from tests.statistics import assert_mean
 
 BINS = 17
@@ -33,8 +34,8 @@ def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
     Sign flipped: ``noise < bias`` to ``noise > bias``.
     """
     gray = torch.arange(BINS).expand(40_000, BINS)
-    bits = BernoulliPixels(gray, BINS).flip()
-    assert bits.dtype is torch.int64
+    bits = BernoulliPixels(gray, BINS).sample()
+    assert bits.dtype is torch.uint8
     assert not bits[:, 0].any()
     assert bits[:, -1].all()
     assert_mean(bits[:, 1:-1].double(), torch.arange(1, BINS - 1).double() / (BINS - 1))
@@ -42,7 +43,7 @@ def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
 
 def test_coins_of_one_row_and_of_two_rows_are_independent() -> None:
     """Fair coins: every pair of them agrees half of the time."""
-    bits = BernoulliPixels(torch.ones(40_000, 3, dtype=torch.int64), 3).flip()
+    bits = BernoulliPixels(torch.ones(40_000, 3, dtype=torch.int64), 3).sample()
     for one, other in itertools.combinations(bits.T, 2):
         assert_mean((one == other).double(), 0.5)
     assert_mean((bits[::2] == bits[1::2]).double(), torch.full((3,), 0.5))
@@ -70,14 +71,14 @@ def test_flips_do_not_depend_on_how_rows_are_cut() -> None:
 
     def flip(first: int, last: int) -> Tensor:
         with random.keyed(3, step=2, start=first, block=23):
-            return coins.flip(slice(first, last))
+            return coins.sample(slice(first, last))
 
     whole = flip(0, 23)
     assert torch.equal(torch.cat([flip(0, 9), flip(9, 23)]), whole)
     with random.keyed(3, step=2):
-        assert torch.equal(coins.flip(torch.arange(23)), whole)
+        assert torch.equal(coins.sample(torch.arange(23)), whole)
     with random.keyed(3, step=3):
-        assert not torch.equal(coins.flip(), whole)
+        assert not torch.equal(coins.sample(), whole)
 
 
 # ---------------------------------------------------------------------- data sets
@@ -94,10 +95,10 @@ def test_a_binarized_data_set_has_the_rows_parts_and_labels_of_the_gray_one() ->
         assert not part[gray.parts()[split] == 0].any()
         assert part[gray.parts()[split] == 16].all()
         assert_mean((part - gray.parts()[split] / 16).double().flatten(), 0.0, name=split)
-    assert bits.redraw is not None
-    assert torch.equal(bits.redraw.gray, gray.train)
-    assert gray.redraw is None
-    assert gray.irreducible is None
+    assert bits.resample is not None
+    assert torch.equal(bits.resample.gray, gray.train)
+    assert gray.resample is None
+    assert gray.entropy_floor is None
 
 
 def test_bits_that_are_drawn_once_depend_on_the_seed_and_the_row_alone() -> None:
@@ -128,10 +129,10 @@ def test_the_irreducible_nats_are_those_of_the_test_part() -> None:
     """By SciPy; without a test part there are none to tell."""
     gray = digits()
     expected = stats.bernoulli.entropy(gray.test.numpy() / 16).sum((1, 2, 3)).mean()
-    assert binarized(gray).irreducible == pytest.approx(expected, rel=1e-12)
+    assert binarized(gray).entropy_floor == pytest.approx(expected, rel=1e-12)
     untested = binarized(dataclasses.replace(gray, test=gray.test[:0], labels=None))
-    assert untested.irreducible is None
-    assert f"{expected:.2f} nats irreducible" in repr(binarized(gray))
+    assert untested.entropy_floor is None
+    assert f"{expected:.2f} nats a test row are noise" in repr(binarized(gray))
 
 
 def test_the_floor_of_fewer_rows_is_their_own() -> None:
@@ -139,13 +140,15 @@ def test_the_floor_of_fewer_rows_is_their_own() -> None:
     gray = digits()
     bits = binarized(gray)
     fewer = bits.cut("test", 20)
-    assert fewer.irreducible == binarized(gray.cut("test", 20)).irreducible
-    assert fewer.irreducible != bits.irreducible
+    assert fewer.entropy_floor == binarized(gray.cut("test", 20)).entropy_floor
+    assert fewer.entropy_floor != bits.entropy_floor
     assert torch.equal(fewer.test, bits.test[:20])
     report = evaluate(VAE((1, 8, 8), 2, latents=2, width=16), fewer)
-    assert report.entropy_floor == fewer.irreducible
-    assert bits.cut("test", 0).irreducible is None
-    with pytest.raises(ValueError, match=r"floors of shape \(359,\) for a test part of 20 rows"):
+    assert report.entropy_floor == fewer.entropy_floor
+    assert bits.cut("test", 0).entropy_floor is None
+    with pytest.raises(
+        ValueError, match=r"an entropy of shape \(359,\) for a test part of 20 rows"
+    ):
         dataclasses.replace(bits, test=bits.test[:20], labels=None)
 
 
@@ -177,7 +180,9 @@ def told(shift: float = 0.0) -> LatentModel:
     """A model whose context is the gray image: its coins are the true ones if nothing is shifted."""
     shape = (1, 8, 8)
     return LatentModel(
-        GaussianEncoder(Nothing(), (1,), 2), BernoulliDecoder(Gray(shift), shape), NormalPrior((1,))
+        GaussianEncoder(Nothing(), (1,), DataSpec(shape, 2)),
+        BernoulliDecoder(Gray(shift), shape),
+        NormalPrior((1,)),
     )
 
 
@@ -196,8 +201,8 @@ def test_a_model_that_knows_the_gray_values_scores_exactly_the_floor() -> None:
         assert report.terms["prior"].mean == 0
         assert report.structural is not None
         assert abs(report.structural.mean) < 4.9 * report.structural.error
-    assert bits.irreducible is not None
-    assert_mean(torch.tensor(values), -bits.irreducible)
+    assert bits.entropy_floor is not None
+    assert_mean(torch.tensor(values), -bits.entropy_floor)
 
 
 @pytest.mark.usefixtures("float64")
@@ -229,7 +234,7 @@ def test_in_expectation_over_the_coins_the_floor_is_exact_and_below_all_others()
 
 def test_what_is_no_gray_image_is_refused() -> None:
     """Reals, bits, and coins that do not fit the bits."""
-    with pytest.raises(ValueError, match="expected gray levels"):
+    with pytest.raises(ValueError, match="expected gray values"):
         binarized(dataset(torch.randn(20, 2)))
     with pytest.raises(ValueError, match="bits need no binarization"):
         binarized(binarized(digits()))
@@ -237,13 +242,13 @@ def test_what_is_no_gray_image_is_refused() -> None:
         BernoulliPixels(torch.tensor([[0, 3]]), 3)
     gray = digits()
     coins = BernoulliPixels(gray.test, BINS)
-    with pytest.raises(ValueError, match=r"expected bits .*, and a coin for each of them"):
-        dataclasses.replace(binarized(gray), redraw=coins)
+    with pytest.raises(ValueError, match=r"expected bits .*, and a pixel for each of them"):
+        dataclasses.replace(binarized(gray), resample=coins)
     with pytest.raises(ValueError, match="bins=17; expected bits"):
-        dataclasses.replace(gray, redraw=BernoulliPixels(gray.train, BINS))
+        dataclasses.replace(gray, resample=BernoulliPixels(gray.train, BINS))
     for floor in (-1.0, float("nan"), float("inf")):
-        floors = torch.zeros(len(gray.test)).index_fill(0, torch.tensor(3), floor)
+        entropy = torch.zeros(len(gray.test)).index_fill(0, torch.tensor(3), floor)
         with pytest.raises(
-            ValueError, match="1 floors that are negative or not finite; expected a cost"
+            ValueError, match="1 entropies that are negative or not finite; expected nats"
         ):
-            dataclasses.replace(gray, floors=floors)
+            dataclasses.replace(gray, entropy=entropy)

@@ -91,10 +91,10 @@ def test_the_test_part_keeps_its_order_and_the_rest_is_split_by_the_seed(
     monkeypatch.setattr(images, "MNIST", collection())
     data = mnist(tmp_path)
     assert [len(part) for part in data.parts().values()] == [22, 2, 5]
-    assert torch.equal(data.test[:, 0], arrays()[2].long())
+    assert torch.equal(data.test[:, 0].long(), arrays()[2].long())
     assert data.shape == (1, 3, 2)
     assert data.bins == 256
-    rows = torch.cat([data.train, data.validation])[:, 0]
+    rows = torch.cat([data.train, data.validation])[:, 0].long()
     order = rows[:, 0, 0]
     assert sorted(order.tolist()) == list(range(24))
     assert torch.equal(rows, arrays()[0].long()[order])
@@ -288,7 +288,7 @@ def test_torchvision_fetches_them(mirror: Path, tmp_path: Path) -> None:
     """From end to end, and afterwards without a network."""
     root = tmp_path / "root"
     data = mnist(root)
-    assert torch.equal(data.test[:, 0], arrays()[2].long())
+    assert torch.equal(data.test[:, 0].long(), arrays()[2].long())
     for file in mirror.iterdir():
         file.unlink()
     assert torch.equal(mnist(root).train, data.train)

@@ -7,11 +7,11 @@ import torch
 from genmod.data import digits
 
 
-def test_digits_are_1797_integer_images_with_17_levels() -> None:
+def test_digits_are_1797_integer_images_with_17_values() -> None:
     data = digits()
     whole = torch.cat([data.train, data.validation, data.test])
     assert whole.shape == (1797, 1, 8, 8)
-    assert whole.dtype is torch.int64
+    assert whole.dtype is torch.uint8
     assert whole.unique().tolist() == list(range(17))
     assert data.bins == 17
     # The share of empty pixels identifies the very data that published numbers are about.

@@ -94,7 +94,7 @@ def test_binarized_images_carry_their_floor_into_a_report(data: Dataset, facts: 
     ``noise < bias`` to ``noise > bias``.
     """
     bits = binarized(replace(data, train=data.train[:15_000], labels=None))
-    assert bits.irreducible == pytest.approx(facts.irreducible[0], abs=0.005)
+    assert bits.entropy_floor == pytest.approx(facts.irreducible[0], abs=0.005)
     baseline = pixel_histogram(bits.train, bits.test, 2)
     coins = BernoulliPixels(data.test, 256).entropy()
     report = Report.of_baseline(baseline, 784, Measure.MASS, bits)

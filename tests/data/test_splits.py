@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from genmod.data import Dataset, binarized, conditional, dataset
-from genmod.data.splits import SPLITS
+from genmod.data.datasets import SPLITS, digest
+from genmod.spec import DataSpec
 
 
 def rows(count: int = 50) -> Tensor:
@@ -62,15 +66,17 @@ def test_labels_follow_their_rows() -> None:
         torch.tensor([[0.0, 200.0]] * 20),
     ],
 )
-def test_integers_stay_integers_that_do_not_wrap(x: Tensor | np.ndarray) -> None:
-    """The reason for 64 bits: in ``torch.uint8`` twice 200 is 144."""
+def test_integers_take_a_byte_where_they_fit(x: Tensor | np.ndarray) -> None:
     data = dataset(x, bins=256)
-    assert data.train.dtype is torch.int64
-    assert torch.equal(2 * data.train[0], torch.tensor([0, 400]))
-    assert data.bins == 256
+    assert data.train.dtype is torch.uint8
+    assert data.train[0].tolist() == [0, 200]
+    assert data.spec == DataSpec((2,), 256)
+    wide = dataset(x, bins=257)
+    assert wide.train.dtype is torch.int64
+    assert wide.train[0].tolist() == [0, 200]
 
 
-def test_booleans_are_two_levels() -> None:
+def test_booleans_are_two_values() -> None:
     assert set(dataset(torch.eye(20).bool(), bins=2).train.flatten().tolist()) == {0, 1}
 
 
@@ -106,12 +112,12 @@ def test_a_part_is_cut_with_all_that_goes_with_it() -> None:
             rows = 1 if name == split else len(part)
             assert torch.equal(small.parts()[name], part[:rows])
             assert torch.equal(small.labels[name], data.labels[name][:rows])
-        assert small.redraw is not None
-        assert len(small.redraw) == len(small.train)
-        assert small.floors is not None
-        assert len(small.floors) == len(small.test)
+        assert small.resample is not None
+        assert len(small.resample) == len(small.train)
+        assert small.entropy is not None
+        assert len(small.entropy) == len(small.test)
     assert data.cut("test", 999).test is not None
-    with pytest.raises(ValueError, match="split='valid'"):
+    with pytest.raises(ValueError, match=r"split='valid'; .*did you mean 'validation'"):
         data.cut("valid", 3)
     with pytest.raises(ValueError, match="rows=-1"):
         data.cut("test", -1)
@@ -179,11 +185,115 @@ def test_a_hand_made_data_set_is_checked_too() -> None:
     x = rows(4)
     with pytest.raises(ValueError, match="a test part of shape"):
         Dataset("x", x, x, x[:, :1])
-    with pytest.raises(ValueError, match=r"torch\.uint8 with bins=256"):
-        Dataset("x", *3 * (x.to(torch.uint8),), bins=256)
+    assert Dataset("x", *3 * (x.long(),), bins=256).test.dtype is torch.uint8
+    with pytest.raises(ValueError, match="non-integer values in train"):
+        Dataset("x", *3 * (x + 0.5,), bins=256)
     with pytest.raises(ValueError, match="labels per part"):
         Dataset("x", x, x, x, labels={"train": torch.zeros(4)})
     with pytest.raises(ValueError, match="an empty training part"):
         Dataset("x", x[:0], x, x)
     with pytest.raises(ValueError, match="in validation: 8 of them"):
         Dataset("x", x, x + torch.nan, x)
+
+
+def test_values_are_checked_before_they_are_rounded() -> None:
+    """In float32, 0.99999999 is 1 and 16777217 is 16777216."""
+    x = np.zeros((20, 1))
+    x[::2] = 0.99999999
+    for rows in (x, torch.from_numpy(x), x.tolist()):
+        with pytest.raises(ValueError, match="non-integer values in x: 10 of them"):
+            dataset(rows, bins=2)
+    large = np.full((20, 1), 16777217.0)
+    for exact in (large, torch.from_numpy(large), large.tolist(), large.astype(np.uint32)):
+        data = dataset(exact, bins=2**25, labels=large[:, 0])
+        assert int(data.train[0]) == 16777217
+        assert data.labels is not None
+        assert float(data.labels["train"][0]) == 16777217.0
+    with pytest.raises(ValueError, match=r"labels of type torch.uint64"):
+        dataset(x, labels=np.full(20, 2**63 + 5, dtype=np.uint64))
+
+
+def test_float_labels_become_a_context_of_the_default_type() -> None:
+    data = conditional(dataset(rows(), labels=np.ones((50, 2))))
+    found = data.context("train")
+    assert found is not None
+    assert found.dtype is torch.get_default_dtype()
+
+
+GRAY = np.arange(50 * 28 * 28, dtype=np.int64).reshape(50, 28, 28) % 251
+COLOR = np.arange(50 * 32 * 30 * 3, dtype=np.int64).reshape(50, 32, 30, 3) % 251
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_images_of_integers_get_their_channels_first(kind: type[np.generic]) -> None:
+    gray = dataset(GRAY.astype(kind), bins=256, test=0, validation=0)
+    assert gray.shape == (1, 28, 28)
+    color = dataset(COLOR.astype(kind), bins=256, test=0, validation=0)
+    assert color.shape == (3, 32, 30)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(color.train[0].long(), torch.from_numpy(COLOR)[order[0]].permute(2, 0, 1))
+    assert dataset(GRAY[..., None], bins=256).shape == (1, 28, 28)
+    assert dataset(GRAY[:, None], bins=256).shape == (1, 28, 28)
+    assert dataset(GRAY[:, :, :20], bins=256).shape == (1, 28, 20)
+
+
+def test_real_images_without_channels_first_need_a_layout() -> None:
+    for x, layout, shape in (
+        (GRAY / 255, "gray", (1, 28, 28)),
+        (COLOR / 255, "channels-last", (3, 32, 30)),
+    ):
+        with pytest.raises(ValueError, match=rf"got real data with events.*layout='{layout}'"):
+            dataset(x)
+        assert dataset(x, layout=layout).shape == shape
+        assert dataset(x, layout="as-given").shape == x.shape[1:]
+    assert dataset(GRAY[:, :, :20] / 255).shape == (28, 20)  # a sequence of 28 steps
+    with pytest.raises(ValueError, match=r"got layout='grey'.*did you mean 'gray'"):
+        dataset(GRAY, bins=256, layout="grey")
+    with pytest.raises(ValueError, match="layout='gray' for events of shape"):
+        dataset(COLOR, bins=256, layout="gray")
+    with pytest.raises(ValueError, match="layout='channels-last' for events of shape"):
+        dataset(GRAY, bins=256, layout="channels-last")
+
+
+def test_seeds_of_other_libraries_are_numbers_too() -> None:
+    assert torch.equal(dataset(rows(), seed=np.int64(3)).train, dataset(rows(), seed=3).train)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: replace(d, name="other"),
+        lambda d: replace(d, bins=101),
+        lambda d: replace(d, train=d.train.flip(0)),
+        lambda d: replace(d, validation=d.validation[:-1], labels=None),
+        lambda d: replace(d, test=d.test * 0),
+        lambda d: replace(d, labels={k: v * 0 for k, v in d.labels.items()}),
+        lambda d: conditional(d),
+        lambda d: conditional(d, 0.2),
+    ],
+)
+def test_equal_data_have_one_identity_and_other_data_another(
+    change: Callable[[Dataset], Dataset],
+) -> None:
+    def make() -> Dataset:
+        return dataset(rows(), bins=100, labels=torch.arange(50))
+
+    assert make().identity() == make().identity()
+    assert change(make()).identity() != make().identity()
+    gray = binarized(make())
+    assert gray.identity() != make().identity()
+    assert digest(torch.zeros(2, 3)) != digest(torch.zeros(3, 2))
+
+
+def test_a_data_set_prints_as_a_table_of_80_columns() -> None:
+    data = conditional(
+        binarized(dataset(rows(), name="n" * 100, bins=100, labels=torch.arange(50)))
+    )
+    lines = repr(data).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[1:]] == [*SPLITS, "labels", "bits", "entropy"]
+    assert "36 rows" in lines[1]
+    page = replace(data, name="<b>")._repr_html_()
+    assert "<th>train</th><td>36 rows</td>" in page
+    assert "&lt;b&gt;" in page
+    assert data.summary().count("\n") == 0

@@ -213,6 +213,7 @@ def test_a_stream_may_end_when_the_steps_do_and_not_before() -> None:
 @pytest.mark.usefixtures("as_users_run")
 def test_data_of_another_kind_are_refused() -> None:
     x = data(8)
+    wrong: Any
     for wrong, said in (
         (3, "data of type int"),
         ("digits.csv", "data of type str|cannot be read|no file"),

@@ -54,7 +54,7 @@ def test_latents_are_measured_in_evaluation_mode() -> None:
         whole = model(dropout=0.5)
         with torch.no_grad():
             for parameter in whole.encoder.parameters():
-                parameter += 0.3 * torch.randn_like(parameter)
+                parameter.add_(0.3 * torch.randn_like(parameter))
         whole.train(mode).freeze(X)
         assert whole.prior.training is mode
         found.append((whole.nested.shift.clone(), whole.nested.log_scale.clone()))

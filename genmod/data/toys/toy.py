@@ -88,8 +88,8 @@ def toy_dataset(toy: Toy, n: int, seed: int = 0) -> Dataset:
         ValueError: if ``n`` is too small to be split.
 
     >>> from genmod.data.toys import Moons
-    >>> toy_dataset(Moons(), 1000)
-    Dataset(moons: 720 train + 80 validation + 200 test, event shape (2,), real numbers)
+    >>> print(toy_dataset(Moons(), 1000).summary())
+    moons (720 train + 80 validation + 200 test rows of (2,), real numbers)
     """
     require(n >= 1, f"n={n}", "a positive number of points", "ask for at least a dozen")
     points = toy.sample((n,), generator=torch.Generator().manual_seed(seed))

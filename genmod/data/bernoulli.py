@@ -1,18 +1,18 @@
-r"""Gray pixels as biased coins: dynamic binarization, and the nats in it that nobody can save.
+r"""Gray pixels as Bernoulli variables: dynamic binarization, and the entropy of its noise.
 
-A pixel of level ``g`` in ``0 .. K - 1`` is a coin that shows one with probability
-:math:`\pi = g / (K - 1)`; an image is a row of independent coins. Given the image, its bits cost
+A pixel of value ``g`` in ``0 .. K - 1`` is a Bernoulli variable with probability
+:math:`\pi = g / (K - 1)`; the pixels of an image are independent. Given the image, its bits have entropy
 
     ``H(b | x) = sum_j h(pi_j)``,  ``h(pi) = - pi log pi - (1 - pi) log(1 - pi)``.
 
-No model of bits gets below that, image by image: by Gibbs' inequality
+No model of bits has a smaller expected cost, image by image (Gibbs' inequality):
 
     ``E_b|x [- log p(b)] = H(b | x) + KL(Bernoulli(pi(x)) || p) >= H(b | x)``.
 
 Reference:
     Salakhutdinov and Murray 2008, On the quantitative analysis of deep belief networks (pixels as
     probabilities); Burda, Grosse and Salakhutdinov 2016, Importance weighted autoencoders, section 5
-    (bits drawn anew, so that a model cannot learn their noise by heart).
+    (bits drawn again at every visit, so that a model cannot memorize their noise).
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ from genmod.spec import Bins
 
 @dataclass(frozen=True, eq=False)
 class BernoulliPixels:
-    """Rows of coins, and how to flip them.
+    """Rows of independent Bernoulli variables, and how to sample them.
 
     Args:
-        gray: integers ``(N, *event)`` in ``0 .. bins - 1``; entry ``g`` is a coin of bias
-            ``g / (bins - 1)``. The first level never shows a one, the last always does.
-        bins: how many levels an entry can take.
+        gray: integers ``(N, *event)`` in ``0 .. bins - 1``; entry ``g`` has probability ``g / (bins - 1)``.
+        bins: how many values an entry can take.
 
     Raises:
         ValueError: values outside ``0 .. bins - 1``.
 
-    >>> fair = BernoulliPixels(torch.tensor([[0, 1, 2]]), bins=3)
-    >>> fair.entropy()  # only the coin in the middle can surprise: log 2
+    >>> pixels = BernoulliPixels(torch.tensor([[0, 1, 2]]), bins=3)
+    >>> pixels.entropy()  # only the middle pixel is random: log 2
     tensor([0.6931], dtype=torch.float64)
     """
 
@@ -55,18 +54,18 @@ class BernoulliPixels:
 
     @property
     def device(self) -> torch.device:
-        """Where the coins are flipped."""
+        """The device of the gray values."""
         return self.gray.device
 
     def to(self, device: torch.device) -> BernoulliPixels:
-        """The same coins elsewhere."""
+        """The same variables on another device."""
         return BernoulliPixels(self.gray.to(device), self.bins)
 
-    def flip(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """One flip of every coin: bits as integers, like the rows.
+    def sample(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """One draw of each variable: bits, ``torch.uint8``.
 
         The noise comes through :mod:`genmod.random`: inside :func:`genmod.random.keyed` equal keys
-        give equal bits, however the rows are cut.
+        give equal bits.
 
         Args:
             rows: which rows; all of them by default.
@@ -74,10 +73,10 @@ class BernoulliPixels:
         gray = self.gray[rows]
         # Always float32: data must not depend on torch's default type.
         noise = random.uniform(tuple(gray.shape), torch.float32, gray.device)
-        return (noise < gray.to(torch.float32) / (self.bins - 1)).long()
+        return (noise < gray.to(torch.float32) / (self.bins - 1)).to(torch.uint8)
 
     def entropy(self) -> Tensor:
         """``H(b | x)`` of each row in nats, ``(N,)``, float64, on the CPU (not every device has it)."""
-        bias = torch.arange(self.bins, dtype=torch.float64) / (self.bins - 1)
-        nats = torch.special.entr(bias) + torch.special.entr(1 - bias)
+        probability = torch.arange(self.bins, dtype=torch.float64) / (self.bins - 1)
+        nats = torch.special.entr(probability) + torch.special.entr(1 - probability)
         return nats[self.gray.cpu().long()].flatten(1).sum(1)

@@ -5,26 +5,26 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.compare.drawing.look import Look
+from genmod.compare.figures.figure_data import FigureData
 from genmod.models import find_diffusion, has_diffusion
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 LATENTS = 1000
-"""``T`` of the lecture's schedules."""
+"""``T`` of the schedule of betas."""
 WHITE_TO_BLACK = 255.0
 """Gray levels, in the figures' words, from the lowest level of the data to the highest."""
 
 
-def rates(look: Look) -> Figure | None:
+def rates(inputs: FigureData) -> Figure | None:
     """The levels of the models that have a few: a diffusion's are drawn against log-SNR."""
     found = {
         name: {
             level: (term.mean, term.error)
-            for level, term in look.reports[name].terms.items()
+            for level, term in inputs.reports[name].terms.items()
             if level != "reconstruction"
         }
-        for name in look.models
-        if name in look.reports and "steps" not in look.reports[name].terms
+        for name in inputs.models
+        if name in inputs.reports and "steps" not in inputs.reports[name].terms
     }
     found = {name: levels for name, levels in found.items() if levels}
     if not found:
@@ -35,23 +35,23 @@ def rates(look: Look) -> Figure | None:
         "data. A level near 0 is unused."
     )
     return plots.level_rates(
-        found, colors=look.colors, title="Nats paid for each level of latents", caption=caption
+        found, colors=inputs.colors, title="Nats paid for each level of latents", caption=caption
     )
 
 
-def lecture_schedules() -> dict[str, Schedule]:
-    """The two of the lecture."""
+def standard_schedules() -> dict[str, Schedule]:
+    """The linear betas of DDPM and the cosine of improved DDPM."""
     return {f"linear beta, T = {LATENTS}": LinearBeta(LATENTS), "cosine": Cosine()}
 
 
-def schedules(look: Look) -> Figure:
-    """The lecture's schedules, and those that the diffusions use."""
+def schedules(inputs: FigureData) -> Figure:
+    """The standard schedules, and those that the diffusions use."""
     own = {
-        f"{name}'s own": (look.colors[name], find_diffusion(model).schedule)
-        for name, model in look.diffusions.items()
+        f"{name}'s own": (inputs.colors[name], find_diffusion(model).schedule)
+        for name, model in inputs.diffusions.items()
         if has_diffusion(model)
     }
-    shown = {**lecture_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
+    shown = {**standard_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
     clean, noisy = Cosine().log_snr_range()
     caption = (
         r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
@@ -64,10 +64,10 @@ def schedules(look: Look) -> Figure:
     )  # fmt: skip
 
 
-def weights(look: Look) -> Figure:
+def weights(inputs: FigureData) -> Figure:
     """What the bound makes each step weigh, and what L_simple does."""
     spans = []
-    for name, schedule in lecture_schedules().items():
+    for name, schedule in standard_schedules().items():
         _, weight = plots.step_weights(schedule, LATENTS)
         spans.append(
             f"{float(weight.max() / weight.min()):,.0f} times the smallest for {name.split(',')[0]}"
@@ -79,24 +79,24 @@ def weights(look: Look) -> Figure:
         r"finest details. $L_\mathrm{simple}$ weighs all alike."
     )
     return plots.loss_weights(
-        lecture_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
+        standard_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
     )
 
 
-def step_profile(look: Look) -> Figure | None:
+def step_profile(inputs: FigureData) -> Figure | None:
     """Nats per unit of log-SNR, with standard errors."""
-    if not look.profiles:
+    if not inputs.profiles:
         return None
-    samples = next(iter(look.profiles.values())).samples
+    samples = next(iter(inputs.profiles.values())).samples
     caption = (
         r"The bound's integrand $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
-        f"{look.levels} intervals; the band is two standard errors over {samples} test images. The area "
+        f"{inputs.levels} intervals; the band is two standard errors over {samples} test images. The area "
         "under a curve is what its denoising steps cost; above, the time t (0 clean, 1 noise) at which a "
         "schedule passes each log-SNR. In a latent diffusion it is latents that are "
         "noised."
     )
     return plots.step_profile(
-        look.profiles, colors=look.colors, title="What each noise level costs", caption=caption
+        inputs.profiles, colors=inputs.colors, title="What each noise level costs", caption=caption
     )
 
 
@@ -111,17 +111,17 @@ def visible(bins: int) -> float:
     return WHITE_TO_BLACK / (bins - 1) if bins > 2 else 1.0
 
 
-def rate_distortion(look: Look) -> Figure | None:
+def rate_distortion(inputs: FigureData) -> Figure | None:
     """What imperceptible details cost."""
-    shown = {name: look.profiles[name] for name in look.pixel_diffusions}
+    shown = {name: inputs.profiles[name] for name in inputs.pixel_diffusions}
     if not shown:
         return None
-    ends, says = {name: look.refinements[name] for name in shown}, []
+    ends, says = {name: inputs.refinements[name] for name in shown}, []
     for name, found in shown.items():
         whole = float(found.bits_per_dim(found.paid[0] + ends[name].nats[-1]))
         chain = float(found.bits_per_dim(found.paid[:1])[0])
         says.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
-    bins = look.data.bins or 2
+    bins = inputs.data.bins or 2
     level = plots.grays(visible(bins))
     level = level if bins == 2 else f"one step of the data's {bins} levels ({level})"
     caption = (
@@ -132,6 +132,6 @@ def rate_distortion(look: Look) -> Figure | None:
         f"An error below {level} counts as imperceptible. " + "; ".join(says) + "."
     )
     return plots.rate_distortion(
-        shown, visible(bins), ends=ends, colors=look.colors,
+        shown, visible(bins), ends=ends, colors=inputs.colors,
         title="Rate and distortion: what imperceptible details cost", caption=caption,
     )  # fmt: skip

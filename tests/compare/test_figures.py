@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.arrays import Context, Rows, as_tensor
 from genmod.compare import figures
-from genmod.compare.drawing import Look, chains, latent, look, pictures
-from genmod.compare.figures import FIGURES
+from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, latent, pictures
+from genmod.compare.progress import Drawing, Event
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
 from genmod.evaluation import evaluate, score
@@ -74,7 +75,7 @@ def test_any_part_of_a_family_has_the_figures_it_allows(name: str) -> None:
     models = {member: whole[member] for member in chosen}
     draws = {member: 2 if "diffusion" in member else None for member in chosen}
     reports = {m: evaluate(models[m], data, name=m, timesteps=draws[m]) for m in chosen}
-    seen = Look(models, reports, data, steps=4, levels=6)
+    seen = FigureData(models, reports, data, steps=4, levels=6)
     made = {title for title, (_, make) in FIGURES.items() if make(seen) is not None}
     assert made == expected
 
@@ -87,18 +88,35 @@ def test_figures_are_written_and_every_part_keeps_its_mode(
     monkeypatch.setattr(figures, "FIGURES", some)
     data, model = binarized(few(labels=False)), family(2)["VAE"]
     model.train()
-    files = figures.draw_all({"VAE": model}, {}, data, tmp_path / "made")
+    events: list[Event] = []
+    files, left_out = figures.draw_all(
+        {"VAE": model}, {}, data, tmp_path / "made", tuple(some), events.append
+    )
     assert model.training
+    assert not left_out
+    assert events == [Drawing(title, place, 3) for place, title in enumerate(some)]
     assert [file.name for file in files.values()] == ["samples.png", "latent_spaces.png"]
     assert all(file.stat().st_size > 1000 for file in files.values())
+
+
+def test_a_figure_that_cannot_be_made_is_named_and_the_others_are_drawn(tmp_path: Path) -> None:
+    """Blank images have no detail to compare blur with."""
+    blank = Dataset("blank", *3 * (torch.zeros(8, 1, 8, 8),), bins=BINS)
+    wanted = ("Blur, measured", "Reconstructions")
+    files, left_out = figures.draw_all(
+        {"VAE": family(2)["VAE"]}, {}, blank, tmp_path, wanted, lambda event: None
+    )
+    assert list(files) == ["Reconstructions"]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("Blur, measured: left out: got images without detail")
 
 
 def test_samples_are_ink_and_the_same_every_time() -> None:
     """Noise is keyed; white is 0, black is 1."""
     models = family()
     torch.rand(7)
-    again = Look(models, {}, few(), steps=4)
-    for name, images in Look(models, {}, few(), steps=4).samples.items():
+    again = FigureData(models, {}, few(), steps=4)
+    for name, images in FigureData(models, {}, few(), steps=4).samples.items():
         assert torch.equal(images, again.samples[name])
         assert images.min() >= 0
         assert images.max() <= 1
@@ -111,12 +129,12 @@ def test_samples_are_ink_and_the_same_every_time() -> None:
 def test_a_shortened_model_is_the_same_with_fewer_latents() -> None:
     """Bound and noise of the chain built with that many; one that is short enough is left alone."""
     x = torch.randn(10, 2, dtype=torch.float64)
-    short = look.shortened(bent(None), 7)
+    short = figure_data.shortened(bent(None), 7)
     torch.testing.assert_close(score(short, x).value, score(bent(7), x).value, rtol=1e-12, atol=0)
     model = bent(5)
-    assert look.shortened(model, 7).prior is model.prior
+    assert figure_data.shortened(model, 7).prior is model.prior
     vae = family()["VAE"]
-    assert look.shortened(vae, 7) is vae
+    assert figure_data.shortened(vae, 7) is vae
 
 
 def test_a_shortened_latent_diffusion_sees_its_latents_as_before() -> None:
@@ -124,9 +142,8 @@ def test_a_shortened_latent_diffusion_sees_its_latents_as_before() -> None:
     model = family()["latent diffusion"]
     assert isinstance(model, LatentDiffusion)
     model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
-    short = look.shortened(model, 3)
+    short = figure_data.shortened(model, 3)
     prior = find_diffusion(short)
-    assert prior is not None
     assert prior.steps == 3
     assert isinstance(short.prior, NestedPrior)
     assert torch.equal(short.prior.shift, model.nested.shift)
@@ -139,7 +156,7 @@ def test_the_strip_of_a_chain_ends_in_a_sample_of_the_model(name: str) -> None:
     model = family()[name]
     if isinstance(model, LatentDiffusion):  # else a forgotten scale would not show
         model.nested.standardize(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 2.0, 4.0]))
-    short = look.shortened(model, 20)
+    short = figure_data.shortened(model, 20)
     times, states, beliefs, end = chains._chain(short)
     inner = short.prior.model if isinstance(short.prior, NestedPrior) else short
     with random.keyed(0), torch.no_grad():
@@ -168,7 +185,7 @@ def test_shown_times_turn_data_into_noise_evenly() -> None:
 def test_noising_starts_from_the_image_and_adds_one_noise() -> None:
     """Each state is the image, shrunk, and the same noise, grown; before shading, in closed form."""
     data, schedule = few(), Cosine()
-    row = chains.noising(Look({}, {}, data), "cosine", schedule)
+    row = chains.noising(FigureData({}, {}, data), "cosine", schedule)
     x = data.test[:1] / 16
     torch.testing.assert_close(row.images[:1], x)
     torch.testing.assert_close(row.images[1:2], x, rtol=0, atol=0.01)
@@ -207,7 +224,7 @@ def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
 
     Sign flipped: the order of the times in ``futures``.
     """
-    seen = Look({"diffusion": gaussian()}, {}, few(), steps=100)
+    seen = FigureData({"diffusion": gaussian()}, {}, few(), steps=100)
     found = chains.futures(seen, "diffusion")
     spread = torch.tensor([float(future.images.var(0).mean()) for future in found])
     away = torch.tensor(
@@ -240,11 +257,11 @@ def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> 
         "autoencoder": Autoencoder(SHAPE, BINS, latents=3, width=8),
         "VAE": VAE(SHAPE, BINS, latents=3, width=8),
     }
-    seen = Look(models, {}, few())
+    seen = FigureData(models, {}, few())
     figure = pictures.why_a_prior(seen)
     assert figure is not None
     with random.keyed(0):
-        noise = random.normal((look.SHOWN, 3))
+        noise = random.normal((figure_data.SHOWN, 3))
     for axes, (name, model) in zip(figure.axes[1:], models.items(), strict=True):
         pixels = axes.images[0].get_array()
         assert pixels is not None
@@ -276,9 +293,9 @@ class Plane(LatentModel):
         base = Autoencoder(SHAPE, BINS, latents=2, width=8)
         super().__init__(base.encoder, base.decoder, base.prior)
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def encode(self, x: Rows, context: Context = None) -> Tensor:
         """``(B, 2)``."""
-        return x.flatten(1)[:, :2].float() - 8
+        return as_tensor(x).flatten(1)[:, :2].float() - 8
 
 
 def test_the_way_leads_across_the_emptiest_middle() -> None:
@@ -287,7 +304,7 @@ def test_the_way_leads_across_the_emptiest_middle() -> None:
     images[:, 0, 0, 0] = torch.tensor([0, 0, 16, 16])
     images[:, 0, 0, 1] = torch.tensor([0, 16, 0, 16])
     labels = {part: torch.tensor([0, 1, 1, 0]) for part in ("train", "validation", "test")}
-    seen = Look({}, {}, Dataset("corners", images, images, images, BINS, labels))
+    seen = FigureData({}, {}, Dataset("corners", images, images, images, BINS, labels))
     # Ways of different labels are the four sides; three of their middles are codes of the cloud.
     cloud = torch.tensor([[-8.0, 0.0], [0.0, 8.0], [0.0, -8.0], [8.0, 5.0]])
     ends = latent.emptiest(seen, Plane(), cloud)
@@ -296,7 +313,7 @@ def test_the_way_leads_across_the_emptiest_middle() -> None:
     torch.testing.assert_close(way[:, 0], torch.full((latent.STOPS,), 8.0))
     torch.testing.assert_close(way[:, 1], torch.linspace(-8, 8, latent.STOPS))
     same = Dataset("same", images, images, images, BINS, {k: v * 0 for k, v in labels.items()})
-    assert latent.emptiest(Look({}, {}, same), Plane(), cloud) is None
+    assert latent.emptiest(FigureData({}, {}, same), Plane(), cloud) is None
 
 
 # ---------------------------------------------------------------------- blur
@@ -335,6 +352,6 @@ def test_blur_lowers_the_detail_and_noise_raises_it() -> None:
 def test_bits_are_measured_against_the_grays_they_were_drawn_from() -> None:
     """Else the noise of the binarization would count as detail."""
     gray = few()
-    seen = Look({}, {}, binarized(gray))
+    seen = FigureData({}, {}, binarized(gray))
     torch.testing.assert_close(pictures.clean(seen), gray.train.float() / 16)
-    torch.testing.assert_close(pictures.clean(Look({}, {}, gray)), gray.test.float() / 16)
+    torch.testing.assert_close(pictures.clean(FigureData({}, {}, gray)), gray.test.float() / 16)

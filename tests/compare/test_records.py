@@ -10,20 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genmod.compare import Member, Setting, compare
-from genmod.compare.events import Began, Event, Progressed
-from genmod.compare.recording import report_from, scores_from, tensors_of
-from genmod.compare.shelf import Shelf
-from genmod.compare.work import build, do
+from genmod.compare import BuildInputs, Candidate, compare
+from genmod.compare.job import build, run
+from genmod.compare.progress import Began, Event, Progressed
+from genmod.compare.records import read_record
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
+from genmod.prior import AutoTimesteps
+from genmod.runs import RunFolder
+from genmod.runs.reports import report_from, scores_from, tensors_of
 from genmod.training import progress
-from tests.compare.cases import PLAN, TINY, few, ignore, numbers, vae, work
+from tests.compare.cases import PLAN, TINY, few, ignore, job, numbers, vae
 
 
-def setting() -> Setting:
+def inputs() -> BuildInputs:
     """Few digits, nothing trained."""
-    return Setting(few(), 1.0, {})
+    return BuildInputs(few(), 1.0, {})
 
 
 def same(one: Path, other: Path) -> bool:
@@ -33,7 +35,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize("stop", [1, 25])
-def test_an_interrupted_member_goes_on_to_the_same_end(
+def test_an_interrupted_candidate_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after.
@@ -42,54 +44,56 @@ def test_an_interrupted_member_goes_on_to_the_same_end(
     the second call.
     """
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
-    heard: list[Event] = []
+    events: list[Event] = []
 
     def interrupting(event: Event) -> None:
-        heard.append(event)
+        events.append(event)
         if isinstance(event, Progressed) and event.step == stop:
             raise KeyboardInterrupt
 
-    whole, stopped = work(tmp_path / "whole"), work(tmp_path / "stopped")
-    do(whole, "VAE", few(), ignore)
+    whole, stopped = job(tmp_path / "whole"), job(tmp_path / "stopped")
+    run(whole, "VAE", few(), ignore)
     with pytest.raises(KeyboardInterrupt):
-        do(stopped, "VAE", few(), interrupting)
-    assert stopped.shelf.checkpoint("vae").exists() == (stop == 25)
-    heard.clear()
-    do(stopped, "VAE", few(), heard.append)
-    assert heard[0] == Began("VAE", PLAN.steps)
-    first = next(event.step for event in heard if isinstance(event, Progressed))
+        run(stopped, "VAE", few(), interrupting)
+    assert stopped.folder.checkpoint("vae").exists() == (stop == 25)
+    events.clear()
+    run(stopped, "VAE", few(), events.append)
+    assert events[0] == Began("VAE", PLAN.steps)
+    first = next(event.step for event in events if isinstance(event, Progressed))
     assert first == (21 if stop == 25 else 1)
-    assert same(whole.shelf.model("vae"), stopped.shelf.model("vae"))
-    assert same(whole.shelf.scores("vae"), stopped.shelf.scores("vae"))
-    reports = [job.shelf.read(TINY[1], 1.0) for job in (whole, stopped)]
+    assert same(whole.folder.weights("vae"), stopped.folder.weights("vae"))
+    assert same(whole.folder.scores("vae"), stopped.folder.scores("vae"))
+    reports = [read_record(each.folder, TINY[1]) for each in (whole, stopped)]
     assert reports[0] is not None
     assert reports[1] is not None
     assert reports[0].report is not None
     assert reports[1].report is not None
     assert numbers(reports[0].report) == numbers(reports[1].report)
-    assert not stopped.shelf.checkpoint("vae").exists()
+    assert not stopped.folder.checkpoint("vae").exists()
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path) -> None:
     """The second call adds a model, the third trains nothing: files stay, reports are equal."""
     data = few()
-    compare(tmp_path, data, family=TINY, models=["VAE"], progress=False)
-    kept = Shelf(tmp_path).model("vae")
+    compare(tmp_path, data, suite=TINY, models=["VAE"], progress=False)
+    kept = RunFolder(tmp_path).weights("vae")
     was = kept.stat().st_mtime_ns
-    second = compare(tmp_path, data, family=TINY, progress=False)
-    third = compare(tmp_path, data, family=TINY, progress=False)
+    second = compare(tmp_path, data, suite=TINY, progress=False)
+    third = compare(tmp_path, data, suite=TINY, progress=False)
     assert kept.stat().st_mtime_ns == was
     for one, other in zip(second.reports, third.reports, strict=True):
         assert one.to_dict() == other.to_dict()
     for name, model in third.models.items():
-        member = next(m for m in TINY if m.name == name)
+        candidate = next(each for each in TINY if each.name == name)
         again = evaluate(
             model,
             data,
             name=name,
-            importance_samples=member.importance_samples,
-            timesteps=member.timesteps,
+            importance_samples=candidate.importance_samples,
+            timesteps=AutoTimesteps.EVALUATION
+            if candidate.timesteps is None
+            else candidate.timesteps,
         )
         report = next(report for report in third.reports if report.name == name)
         assert numbers(again) == numbers(report)
@@ -98,62 +102,62 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
 
 @pytest.mark.usefixtures("no_figures")
 def test_other_settings_are_refused_and_said(tmp_path: Path) -> None:
-    compare(tmp_path, few(), family=TINY[:1], progress=False)
+    compare(tmp_path, few(), suite=TINY[:1], progress=False)
     before = sorted(tmp_path.rglob("*"))
 
     with pytest.raises(ValueError, match=r"effort 0\.5 \(there 1\.0\)") as caught:
-        compare(tmp_path, few(), family=TINY[:1], progress=False, effort=0.5)
+        compare(tmp_path, few(), suite=TINY[:1], progress=False, effort=0.5)
     assert "--fresh" in str(caught.value)
     assert "--out" in str(caught.value)
     with pytest.raises(ValueError, match=r"minutes 3 \(there None\)"):
-        compare(tmp_path, few(), family=TINY[:1], progress=False, minutes=3)
+        compare(tmp_path, few(), suite=TINY[:1], progress=False, minutes=3)
     with pytest.raises(ValueError, match=r"seed 1 \(there 0\)"):
-        compare(tmp_path, few(), family=TINY[:1], progress=False, seed=1)
-    with pytest.raises(ValueError, match=r"binarized True \(there False\)"):
-        compare(tmp_path, binarized(few()), family=TINY[:1], progress=False)
+        compare(tmp_path, few(), suite=TINY[:1], progress=False, seed=1)
+    with pytest.raises(ValueError, match=r"bins 2 \(there 17\)"):
+        compare(tmp_path, binarized(few()), suite=TINY[:1], progress=False)
     slower = replace(TINY[0], plan=replace(PLAN, learning_rate=1e-4))
     with pytest.raises(ValueError, match=r"autoencoder .* learning_rate 0\.0001 \(there 0\.002\)"):
-        compare(tmp_path, few(), family=[slower], progress=False)
+        compare(tmp_path, few(), suite=[slower], progress=False)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_fresh_throws_the_run_away_and_nothing_else(tmp_path: Path) -> None:
-    compare(tmp_path, few(), family=TINY[:2], progress=False)
+    compare(tmp_path, few(), suite=TINY[:2], progress=False)
     mine = tmp_path / "models" / "mine.safetensors"
     mine.write_bytes(b"mine")
-    compare(tmp_path, few(), family=TINY[:1], progress=False, effort=0.5, fresh=True)
+    compare(tmp_path, few(), suite=TINY[:1], progress=False, effort=0.5, fresh=True)
     assert mine.exists()
-    assert not Shelf(tmp_path).model("vae").exists()
+    assert not RunFolder(tmp_path).weights("vae").exists()
     assert json.loads((tmp_path / "run.json").read_text())["settings"]["effort"] == 0.5
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    folder = RunFolder(tmp_path)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
-        shelf.open({})
+    with pytest.raises(ValueError, match=r"which cannot be read .no JSON"):
+        folder.open({})
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="of format None; expected genmod-comparison-1"):
-        shelf.open({})
+    with pytest.raises(ValueError, match="of format None; expected genmod-run-1"):
+        folder.open({})
     (tmp_path / "run.json").unlink()
-    (tmp_path / "members").mkdir()
-    (tmp_path / "members" / "vae.json").write_text("{}")
-    with pytest.raises(ValueError, match="no run"):
-        shelf.open({})
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "vae.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no run.json"):
+        folder.open({})
 
 
-@pytest.mark.parametrize("member", TINY, ids=lambda member: member.slug)
-def test_a_report_comes_back_from_its_files(member: Member) -> None:
+@pytest.mark.parametrize("candidate", TINY, ids=lambda candidate: candidate.slug)
+def test_a_report_comes_back_from_its_files(candidate: Candidate) -> None:
     """Every field, so that a new one is not forgotten; with and without what is optional."""
-    data = binarized(few()) if member.importance_samples else few()
-    job = work(Path())
-    trained = {"VAE": build(job, TINY[1], data, {})}
+    data = binarized(few()) if candidate.importance_samples else few()
+    work = job(Path())
+    trained = {"VAE": build(work, TINY[1], data, {})}
     report = evaluate(
-        build(job, member, data, trained),
+        build(work, candidate, data, trained),
         data,
-        importance_samples=member.importance_samples,
-        replicates=2 if member.importance_samples else 1,
+        importance_samples=candidate.importance_samples,
+        replicates=2 if candidate.importance_samples else 1,
         seconds=1.5,
     )
     assert report.scores is not None
@@ -183,12 +187,12 @@ def test_building_leaves_the_random_numbers_of_others_alone(tmp_path: Path) -> N
     torch.manual_seed(5)
     expected = torch.randn(3)
     torch.manual_seed(5)
-    one = build(work(tmp_path), TINY[1], few(), {})
+    one = build(job(tmp_path), TINY[1], few(), {})
     assert torch.equal(torch.randn(3), expected)
-    other = build(work(tmp_path), TINY[1], few(), {})
+    other = build(job(tmp_path), TINY[1], few(), {})
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
     torch.manual_seed(0)
-    customary = vae(setting())
-    for a, b in zip(one.parameters(), customary.parameters(), strict=True):
+    expected_model = vae(inputs())
+    for a, b in zip(one.parameters(), expected_model.parameters(), strict=True):
         assert torch.equal(a, b)

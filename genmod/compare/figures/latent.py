@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod import plots
-from genmod.compare.drawing.look import Look, on
-from genmod.compare.drawing.pictures import codes
+from genmod.compare.figures.figure_data import FigureData, on
+from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.plots.latents import distances, principal
@@ -21,33 +21,33 @@ STOPS = 9
 """Codes on the way, both ends included."""
 
 
-def latent_spaces(look: Look) -> Figure | None:
+def latent_spaces(inputs: FigureData) -> Figure | None:
     """Codes of training data, colored by label; of gray images, with a straight way decoded below.
 
     The way leads between the same two test images in each space: those of different labels whose way
     through the autoencoder's space has the emptiest middle.
     """
-    plain = {n: m for n, m in look.models.items() if not m.prior.proper}
+    plain = {n: m for n, m in inputs.models.items() if not m.prior.proper}
     chosen = {
         **_first(plain),
-        **_first({n: m for n, m in look.models.items() if isinstance(m, VAE)}),
+        **_first({n: m for n, m in inputs.models.items() if isinstance(m, VAE)}),
     }
     if not chosen:
         return None
-    clouds = {name: codes(look, model, CODES) for name, model in chosen.items()}
+    clouds = {name: codes(inputs, model, CODES) for name, model in chosen.items()}
     first, cloud = next(iter(chosen.values())), next(iter(clouds.values()))[1]
-    ends = emptiest(look, first, cloud) if look.gray else None
+    ends = emptiest(inputs, first, cloud) if inputs.gray else None
     points, routes = {}, {}
     for name, model in chosen.items():
         means, drawn = clouds[name]
         title = f"{name}, {means.shape[1]} latent dimensions"
         points[title] = principal(means, drawn)
         if ends is not None:
-            way = between(look, model, ends)
-            routes[title] = _route(look, model, way, means, drawn)
-    colors = {title: look.colors[name] for title, name in zip(points, chosen, strict=True)}
+            way = between(inputs, model, ends)
+            routes[title] = _route(inputs, model, way, means, drawn)
+    colors = {title: inputs.colors[name] for title, name in zip(points, chosen, strict=True)}
     return plots.latent_spaces(
-        points, _labels(look), routes, colors=colors,
+        points, _labels(inputs), routes, colors=colors,
         title="Latent spaces: a straight way between two images", caption=_caption(len(chosen)),
     )  # fmt: skip
 
@@ -67,16 +67,16 @@ def _first(models: dict[str, LatentModel]) -> dict[str, LatentModel]:
     return dict(list(models.items())[:1])
 
 
-def _labels(look: Look) -> Tensor:
-    count = min(CODES, len(look.data.train))
-    return torch.zeros(count) if look.data.labels is None else look.data.labels["train"][:count]
+def _labels(inputs: FigureData) -> Tensor:
+    count = min(CODES, len(inputs.data.train))
+    return torch.zeros(count) if inputs.data.labels is None else inputs.data.labels["train"][:count]
 
 
 def _route(
-    look: Look, model: LatentModel, way: Tensor, means: Tensor, drawn: Tensor
+    inputs: FigureData, model: LatentModel, way: Tensor, means: Tensor, drawn: Tensor
 ) -> plots.Route:
     z = on(model, way.reshape(len(way), *model.prior.shape))
-    images = look.ink(model.decode(z).mean)
+    images = inputs.ink(model.decode(z).mean)
     away = emptiness(way, drawn)
     under = [
         f"{'A' if i == 0 else 'B' if i == STOPS - 1 else ''}\n{d:.1f}".strip()
@@ -87,9 +87,9 @@ def _route(
     )
 
 
-def between(look: Look, model: LatentModel, ends: tuple[int, int]) -> Tensor:
+def between(inputs: FigureData, model: LatentModel, ends: tuple[int, int]) -> Tensor:
     """Codes on the straight way between the codes of two test images, ``(STOPS, d)``."""
-    found = model.encode(on(model, look.data.test[list(ends)]))
+    found = model.encode(on(model, inputs.data.test[list(ends)]))
     assert isinstance(found, Tensor)
     first, last = found.flatten(1).cpu()
     part = torch.linspace(0, 1, STOPS)[:, None]
@@ -102,12 +102,12 @@ def emptiness(z: Tensor, cloud: Tensor) -> Tensor:
     return distances(z, cloud).min(1).values / inside.median()
 
 
-def emptiest(look: Look, model: LatentModel, cloud: Tensor) -> tuple[int, int] | None:
+def emptiest(inputs: FigureData, model: LatentModel, cloud: Tensor) -> tuple[int, int] | None:
     """Two of the first test images of different labels, with the emptiest half-way point between them."""
-    if look.data.labels is None:
+    if inputs.data.labels is None:
         return None
-    labels = look.data.labels["test"][:CANDIDATES]
-    found = model.encode(on(model, look.data.test[:CANDIDATES]))
+    labels = inputs.data.labels["test"][:CANDIDATES]
+    found = model.encode(on(model, inputs.data.test[:CANDIDATES]))
     assert isinstance(found, Tensor)
     z = found.flatten(1).cpu()
     first, last = torch.triu_indices(len(z), len(z), offset=1)

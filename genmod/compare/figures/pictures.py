@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import plots, random
-from genmod.compare.drawing.look import RESTORED, SHOWN, Look, on
+from genmod.checks import require
+from genmod.compare.figures.figure_data import RESTORED, SHOWN, FigureData, on
 from genmod.model import LatentModel
 from genmod.models import VAE
 
@@ -18,101 +19,101 @@ MEASURED = 1000
 """Images of the data that blur is measured against."""
 
 
-def samples(look: Look) -> Figure:
+def samples(inputs: FigureData) -> Figure:
     """The data, then what each model samples; a model without a prior is fed Gaussian noise."""
-    pictures = {"data (test)": look.ink(look.data.test[:SHOWN])}
-    for name, model in look.models.items():
+    pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
+    for name, model in inputs.models.items():
         if model.prior.proper:
-            pictures[name] = look.samples[name]
+            pictures[name] = inputs.samples[name]
         else:
-            pictures[f"{name}\n(no prior: fed noise)"] = fed_noise(look, model)
+            pictures[f"{name}\n(no prior: fed noise)"] = fed_noise(inputs, model)
     caption = (
         "Each picture is the decoder's mean for latents drawn from the model's prior. Diffusions take "
-        f"at most {look.steps} reverse steps here."
+        f"at most {inputs.steps} reverse steps here."
     )
     return plots.samples(
-        pictures, 1.0, colors=look.colors, title="Samples beside data", caption=caption
+        pictures, 1.0, colors=inputs.colors, title="Samples beside data", caption=caption
     )
 
 
-def fed_noise(look: Look, model: LatentModel) -> Tensor:
+def fed_noise(inputs: FigureData, model: LatentModel) -> Tensor:
     """What a decoder makes of standard normal codes."""
     device = model.device
     with random.keyed(0):
         noise = random.normal((SHOWN, *model.prior.shape), device=device)
-    return look.ink(model.decode(noise).mean)
+    return inputs.ink(model.decode(noise).mean)
 
 
-def why_a_prior(look: Look) -> Figure | None:
+def why_a_prior(inputs: FigureData) -> Figure | None:
     """One noise, two decoders: one that never heard of it, and one trained to expect it."""
-    plain = {name: model for name, model in look.models.items() if not model.prior.proper}
-    vaes = {name: model for name, model in look.models.items() if isinstance(model, VAE)}
+    plain = {name: model for name, model in inputs.models.items() if not model.prior.proper}
+    vaes = {name: model for name, model in inputs.models.items() if isinstance(model, VAE)}
     if not plain or not vaes:
         return None
     chosen = {**dict([next(iter(plain.items()))]), **dict([next(iter(vaes.items()))])}
-    pictures = {"data (test)": look.ink(look.data.test[:SHOWN])}
+    pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
     said = []
     for name, model in chosen.items():
-        pictures[f"{name}\nx' = d(noise)"] = fed_noise(look, model)
-        low, high = spread(look, model)
+        pictures[f"{name}\nx' = d(noise)"] = fed_noise(inputs, model)
+        low, high = spread(inputs, model)
         said.append(f"{low:.2g} to {high:.2g} in the {name}")
     caption = (
         "Both decoders get z ~ N(0, I). Noise has a standard deviation of 1 in every latent dimension; "
         f"the codes that the decoders learned to read have {' and '.join(said)}. Only the VAE was "
-        "trained to make its codes look like noise."
+        "trained to make its codes inputs like noise."
     )
     return plots.samples(
         pictures,
         1.0,
-        colors=look.colors,
+        colors=inputs.colors,
         title="Why a prior: decoding Gaussian noise",
         caption=caption,
     )
 
 
-def codes(look: Look, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
+def codes(inputs: FigureData, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
     """The mean and a draw of ``q(z | x)`` of the first training images, ``(N, d)``."""
-    x = on(model, look.data.train[:count])
+    x = on(model, inputs.data.train[:count])
     with torch.no_grad(), random.keyed(0):
         q = model.posterior(x)
         assert isinstance(q, Distribution)
         return q.mean.flatten(1).cpu(), q.sample().flatten(1).cpu()
 
 
-def spread(look: Look, model: LatentModel) -> tuple[float, float]:
+def spread(inputs: FigureData, model: LatentModel) -> tuple[float, float]:
     """The smallest and largest standard deviation of a latent dimension over drawn codes."""
-    deviations = codes(look, model, MEASURED)[1].std(0)
+    deviations = codes(inputs, model, MEASURED)[1].std(0)
     return float(deviations.min()), float(deviations.max())
 
 
-def reconstructions(look: Look) -> Figure | None:
+def reconstructions(inputs: FigureData) -> Figure | None:
     """Test images and what each model makes of them."""
-    if not look.restored:
+    if not inputs.restored:
         return None
     caption = (
         "Test images above. Each row is the decoder's mean given the image's own code; a diffusion "
         "noises the image to half of its time (t = 1/2) and denoises it again."
     )
     return plots.reconstructions(
-        look.ink(look.data.test[:RESTORED]),
-        {name: images[:RESTORED] for name, images in look.restored.items()},
+        inputs.ink(inputs.data.test[:RESTORED]),
+        {name: images[:RESTORED] for name, images in inputs.restored.items()},
         1.0,
-        colors=look.colors,
+        colors=inputs.colors,
         title="Reconstructions",
         caption=caption,
     )
 
 
-def sharpness(look: Look) -> Figure | None:
+def sharpness(inputs: FigureData) -> Figure | None:
     """Power at high spatial frequencies, of samples and reconstructions, relative to the data's."""
-    real = clean(look)
+    real = clean(inputs)
     frequency, reference = power(real)
     bars: dict[str, dict[str, tuple[float, float]]] = {}
     spectra: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, images in look.restored.items():
+    for name, images in inputs.restored.items():
         kinds = {"reconstructions": relative_detail(images, real)}
-        if name in look.samples:
-            drawn = look.samples[name]
+        if name in inputs.samples:
+            drawn = inputs.samples[name]
             kinds = {"samples": relative_detail(drawn, real), **kinds}
             spectra[name] = frequency, power(drawn)[1].mean(0) / reference.mean(0)
         bars[name] = kinds
@@ -124,22 +125,22 @@ def sharpness(look: Look) -> Figure | None:
         "Below 1 is blur; above 1, noise or broken strokes. Right: the same by frequency, for samples. "
         "Images are decoder means."
     )
-    if look.data.redraw is not None:
+    if inputs.data.resample is not None:
         caption += " Real images are those whose gray levels the bits were drawn from."
     return plots.sharpness(
-        bars, spectra, colors=look.colors, title="Blur, measured: fine detail of each model's images",
+        bars, spectra, colors=inputs.colors, title="Blur, measured: fine detail of each model's images",
         caption=caption,
     )  # fmt: skip
 
 
-def clean(look: Look) -> Tensor:
+def clean(inputs: FigureData) -> Tensor:
     """Real images to measure blur against: test images, or what binarized ones are draws of.
 
     Bits carry the noise of their binarization, fine detail that no decoder's mean should have.
     """
-    coins = look.data.redraw
+    coins = inputs.data.resample
     if coins is None:
-        return look.ink(look.data.test[:MEASURED])
+        return inputs.ink(inputs.data.test[:MEASURED])
     return coins.gray[:MEASURED].cpu().float() / (coins.bins - 1)
 
 
@@ -164,6 +165,12 @@ def power(images: Tensor) -> tuple[Tensor, Tensor]:
 def relative_detail(images: Tensor, reference: Tensor) -> tuple[float, float]:
     """Power above half the Nyquist frequency, divided by a reference's, and its standard error."""
     here, there = (_detail(each) for each in (images, reference))
+    require(
+        float(there.mean()) > 0,
+        "images without detail, such as blank ones",
+        "real images that vary",
+        "leave this figure out",
+    )
     ratio = float(here.mean() / there.mean())
     relative = [
         float(each.std()) / math.sqrt(len(each)) / float(each.mean()) for each in (here, there)

@@ -1,4 +1,4 @@
-"""The lecture's strips: noise on the way in, denoising on the way back, and one state's many futures."""
+"""Strips of images: the forward process, the reverse process, and several samples from one state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod import plots, random
-from genmod.compare.drawing.look import Look, on
+from genmod.compare.figures.figure_data import FigureData, on
 from genmod.denoisers import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.model import LatentModel
@@ -32,16 +32,16 @@ KEPT = (0.9, 0.7, 0.45)
 """How much of the data's amplitude the states keep from which images are drawn, beside pure noise."""
 
 
-def forward(look: Look) -> Figure | None:
+def forward(inputs: FigureData) -> Figure | None:
     """One test image and what becomes of it: all the way from clean, and as the models have it."""
-    if not look.pixel_diffusions:
+    if not inputs.pixel_diffusions:
         return None
-    rows = [noising(look, "the lecture's cosine", Cosine())]
-    for name, prior in look.pixel_diffusions.items():
-        rows.append(noising(look, name, prior.schedule, look.colors[name]))
+    rows = [noising(inputs, "cosine", Cosine())]
+    for name, prior in inputs.pixel_diffusions.items():
+        rows.append(noising(inputs, name, prior.schedule, inputs.colors[name]))
     caption = (
         r"$z_t=\alpha_t x+\sigma_t\epsilon$ with one $\epsilon$ for all t, at even steps of the angle "
-        r"whose cosine is $\alpha_t$ and whose sine is $\sigma_t$; the lecture's $\bar\alpha_t$ is "
+        r"whose cosine is $\alpha_t$ and whose sine is $\sigma_t$; the usual $\bar\alpha_t$ is "
         r"$\alpha_t^2$. Nothing is learned here. The cosine starts from clean data; a"
         " model whose own schedule starts later leaves the finest details to its decoder. "
         "The gray scale widens with the noise."
@@ -49,42 +49,45 @@ def forward(look: Look) -> Figure | None:
     return plots.strips(rows, "Forward process: gradually adding noise", caption, side=SIDE)
 
 
-def noising(look: Look, name: str, schedule: Schedule, color: str = INK) -> Row:
+def noising(inputs: FigureData, name: str, schedule: Schedule, color: str = INK) -> Row:
     """The first test image, and its states at times of a schedule."""
-    x = look.data.test[:1]
-    q = NoisingEncoder(schedule, look.data.bins)(x)
+    x = inputs.data.test[:1]
+    q = NoisingEncoder(schedule, inputs.data)(x)
     t = _times(schedule, torch.linspace(0, 1, 1001, dtype=torch.float64))
     z = []
     for time in t:
         with torch.no_grad(), random.keyed(0):  # one eps for all times
             z.append(q.at(time.expand(1)).sample())
-    images = torch.cat([look.ink(x), _shade(torch.cat(z), schedule, t)])
+    images = torch.cat([inputs.ink(x), _shade(torch.cat(z), schedule, t)])
     above, under = ["x", *_time_words(t)], ["", *_noise_words(schedule, t)]
     return Row(f"{name}\n$z_t$", images, above, under, color)
 
 
-def reverse(look: Look) -> Figure | None:
+def reverse(inputs: FigureData) -> Figure | None:
     """One ancestral chain of each diffusion: its states, and what it believes x to be at each."""
-    rows = [row for name in look.diffusions for row in _reverse_rows(look, name)]
+    rows = [row for name in inputs.diffusions for row in _reverse_rows(inputs, name)]
     if not rows:
         return None
     caption = (
-        f"One ancestral chain of at most {look.steps} steps, from noise (left) to data (right). Under each "
-        "state stands the denoiser's mean of x given that state (a latent diffusion's mean of the "
+        f"One ancestral chain of at most {inputs.steps} steps, from noise (left) to data (right). Under "
+        "each state stands the denoiser's mean of x given that state (a latent diffusion's mean of the "
         "latent, decoded): first the average of all that is possible, then a choice. Last: the "
         "decoder's mean."
     )
     return plots.strips(rows, "Reverse process: denoising step by step", caption, side=SIDE)
 
 
-def _reverse_rows(look: Look, name: str) -> list[Row]:
+def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
     """States (where they are images) and beliefs of one diffusion."""
-    times, states, beliefs, end = _chain(look.shortened(name))
-    prior = find_diffusion(look.models[name])
+    times, states, beliefs, end = _chain(inputs.shortened(name))
+    prior = find_diffusion(inputs.models[name])
     assert prior is not None
     above, under = [*_time_words(times), ""], [*_noise_words(prior.schedule, times), "sample"]
-    images, color = torch.cat([look.ink(beliefs), look.ink(end)]).clamp(0, 1), look.colors[name]
-    if name not in look.pixel_diffusions:
+    images, color = (
+        torch.cat([inputs.ink(beliefs), inputs.ink(end)]).clamp(0, 1),
+        inputs.colors[name],
+    )
+    if name not in inputs.pixel_diffusions:
         return [Row(f"{name}\n$d(\\hat z(z_t))$", images, above, under, color)]
     noisy = _shade(states, prior.schedule, times)
     return [
@@ -93,26 +96,26 @@ def _reverse_rows(look: Look, name: str) -> list[Row]:
     ]
 
 
-def draws(look: Look) -> Figure | None:
+def draws(inputs: FigureData) -> Figure | None:
     """Several images from one state: the noisier the state, the more they differ."""
-    if not look.pixel_diffusions:
+    if not inputs.pixel_diffusions:
         return None
-    name = next(iter(look.pixel_diffusions))
+    name = next(iter(inputs.pixel_diffusions))
     rows: list[Row] = []
-    blank = torch.full((2, *look.data.shape), torch.nan)
-    for future in futures(look, name):
+    blank = torch.full((2, *inputs.data.shape), torch.nan)
+    for future in futures(inputs, name):
         words, before = ["pure noise,", "each its own"], blank
         if future.z is not None:
             kept = float(future.schedule.scales(future.t)[0][0]) ** 2
             words = [f"t = {float(future.t[0]):.2f}", rf"$\bar\alpha_t$ = {kept:.2f}"]
             state = _shade(future.z, future.schedule, future.t)
-            before = torch.cat([look.ink(look.data.test[:1]), state])
+            before = torch.cat([inputs.ink(inputs.data.test[:1]), state])
         above = [] if rows else ["x", "$z_t$", *[f"draw {n + 1}" for n in range(DRAWS)]]
-        rows.append(Row("\n".join(words), torch.cat([before, look.ink(future.images)]), above))
+        rows.append(Row("\n".join(words), torch.cat([before, inputs.ink(future.images)]), above))
     caption = (
         "A row starts from one state $z_t$ of the test image at its left; only the noise of the "
-        f"reverse steps differs from draw to draw ({name}, at most {look.steps} steps in all). What noise "
-        "has covered, the model fills in anew."
+        f"reverse steps differs from draw to draw ({name}, at most {inputs.steps} steps in all). What "
+        "noise has covered, the model fills in anew."
     )
     return plots.strips(rows, "Different draws of noise, different images", caption, side=SIDE)
 
@@ -127,9 +130,9 @@ class Future:
     images: Tensor
 
 
-def futures(look: Look, name: str) -> list[Future]:
+def futures(inputs: FigureData, name: str) -> list[Future]:
     """Draws from states of the first test image, the clean ones first, and from noise."""
-    short = look.shortened(name)
+    short = inputs.shortened(name)
     prior = find_diffusion(short)
     assert prior is not None
     times, found = prior.times(), []
@@ -137,7 +140,7 @@ def futures(look: Look, name: str) -> list[Future]:
     for index, kept in enumerate(KEPT):
         place = int((alpha - kept).abs().argmin())
         t = times[place : place + 1]
-        q = _noised(look, short, 1)
+        q = _noised(inputs, short, 1)
         with torch.no_grad(), random.keyed(index):
             z = q.at(t).sample()
             many = _run(short, prior, z.expand(DRAWS, *z.shape[1:]), times[: place + 1].flip(0))
@@ -150,10 +153,10 @@ def futures(look: Look, name: str) -> list[Future]:
 # ---------------------------------------------------------------------- states and times
 
 
-def _noised(look: Look, model: LatentModel, count: int) -> NoisingPosterior:
+def _noised(inputs: FigureData, model: LatentModel, count: int) -> NoisingPosterior:
     """The fixed posterior of the first test images."""
     with torch.no_grad():
-        q = model.posterior(on(model, look.data.test[:count]))
+        q = model.posterior(on(model, inputs.data.test[:count]))
     assert isinstance(q, NoisingPosterior)
     return q
 
@@ -176,7 +179,7 @@ def _time_words(t: Tensor) -> list[str]:
 
 
 def _noise_words(schedule: Schedule, t: Tensor) -> list[str]:
-    """The lecture's alpha-bar and the log-SNR at each time."""
+    """Alpha-bar (alpha squared) and the log-SNR at each time."""
     log_snr = schedule.log_snr(t)
     share = log_snr.sigmoid()
     pairs = zip(share.tolist(), log_snr.tolist(), strict=True)

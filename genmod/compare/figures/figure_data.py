@@ -1,4 +1,4 @@
-"""A look at a trained family: what several figures need, computed once, in few network calls."""
+"""A inputs at a trained family: what several figures need, computed once, in few network calls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from genmod.data import Dataset
 from genmod.diffusion import DiffusionPrior
 from genmod.evaluation import Profile, Refinement, Report, profile, refinement
 from genmod.model import LatentModel
-from genmod.models import find_diffusion, has_diffusion
-from genmod.prior import Prior
-from genmod.priors import NestedPrior
+from genmod.models import find_diffusion, has_diffusion, with_steps
 
 SHOWN, RESTORED = 36, 14
 """Samples drawn of each model (and images reconstructed), and reconstructions shown."""
@@ -25,14 +23,14 @@ ROWS = 96
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """The family, its reports and its data; everything on the CPU, images as ink from 0 to 1.
+class FigureData:
+    """The models, their reports and the data; everything on the CPU, images from 0 (white) to 1 (black).
 
     Args:
         models: trained models, by name.
         reports: their reports, by name.
         data: integers; what shows images needs gray ones, ``(1, H, W)``.
-        steps: the latents of a chain that is only looked at, at most.
+        steps: the latents of a chain that is only drawn, at most.
         levels: the noise levels of a profile, at most.
     """
 
@@ -62,7 +60,7 @@ class Look:
 
     @cached_property
     def samples(self) -> dict[str, Tensor]:
-        """What each model that is a distribution samples: the decoder's mean, latents from the prior."""
+        """Samples of each model that has a prior: the decoder's mean, given latents from the prior."""
         found = {}
         for name, model in self.models.items():
             if model.prior.proper:
@@ -125,17 +123,6 @@ def _has_steps(model: LatentModel) -> bool:
 
 def shortened(model: LatentModel, steps: int) -> LatentModel:
     """The same model, its diffusion (if it has one) run with at most so many latents."""
-    if not has_diffusion(model):
+    if not has_diffusion(model) or len(find_diffusion(model).times()) <= steps:
         return model
-    return LatentModel(model.encoder, model.decoder, _shorter(model.prior, steps))
-
-
-def _shorter(prior: Prior, steps: int) -> Prior:
-    if isinstance(prior, NestedPrior):
-        inner = shortened(prior.model, steps)
-        return NestedPrior(inner, prior.name, prior.shift, prior.log_scale.exp())
-    if isinstance(prior, DiffusionPrior) and len(prior.times()) > steps:
-        variance = prior.variance
-        short = DiffusionPrior(prior.denoiser, prior.schedule, prior.shape, steps, variance)
-        return short
-    return prior
+    return with_steps(model, steps)

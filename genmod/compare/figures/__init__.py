@@ -1,0 +1,106 @@
+"""The figures of a comparison: those that the trained models and the data allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from genmod.compare.figures import chains, latent, levels, pictures
+from genmod.compare.figures.figure_data import FigureData as FigureData
+from genmod.compare.progress import Drawing, OnEvent
+from genmod.data import Dataset
+from genmod.evaluation import Report
+from genmod.evaluation.batching import evaluating
+from genmod.files import write_atomically
+from genmod.model import LatentModel
+
+FIGURES: Mapping[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
+    "Samples": ("samples", pictures.samples),
+    "Why a prior": ("why_a_prior", pictures.why_a_prior),
+    "Latent spaces": ("latent_spaces", latent.latent_spaces),
+    "Reconstructions": ("reconstructions", pictures.reconstructions),
+    "Blur, measured": ("sharpness", pictures.sharpness),
+    "Nats per level": ("rates", levels.rates),
+    "Forward process": ("forward", chains.forward),
+    "Reverse process": ("reverse", chains.reverse),
+    "Different draws of noise": ("draws", chains.draws),
+    "Noise schedules": ("schedules", levels.schedules),
+    "Loss weights": ("weights", levels.weights),
+    "Nats per noise level": ("steps", levels.step_profile),
+    "Rate and distortion": ("rate_distortion", levels.rate_distortion),
+}
+"""By title: the file's name, and what makes the figure, or ``None`` where no model has what it shows."""
+
+PICTURES = frozenset(
+    {
+        "Samples",
+        "Why a prior",
+        "Reconstructions",
+        "Blur, measured",
+        "Forward process",
+        "Reverse process",
+        "Different draws of noise",
+    }
+)
+"""Titles of the figures that show images, and need gray ones."""
+
+_QUICK = ("Samples", "Nats per level")
+_FAILURES = (ValueError, ArithmeticError, RuntimeError, IndexError)
+"""What a figure of degenerate data (constant, of one class, too few rows) may end in."""
+
+
+def titles(quick: bool) -> Sequence[str]:
+    """The titles of the figures to draw."""
+    return _QUICK if quick else tuple(FIGURES)
+
+
+def draw_all(
+    models: Mapping[str, LatentModel],
+    reports: Mapping[str, Report],
+    data: Dataset,
+    folder: Path,
+    wanted: Sequence[str],
+    on_event: OnEvent,
+) -> tuple[dict[str, Path], list[str]]:
+    """Draw the figures of a comparison: of data that are no gray images, those that show none.
+
+    Figures call models without a context: a conditional suite is not drawn.
+
+    Args:
+        models: the trained models, by name.
+        reports: their reports, by name.
+        data: integers, with labels or without.
+        folder: where the figures go.
+        wanted: the titles of the figures to draw.
+        on_event: receives how far the drawing is.
+
+    Returns:
+        The files, by title; and a line for each figure that could not be made.
+    """
+    found, files, left_out = FigureData(models, reports, data), dict[str, Path](), list[str]()
+    if data.context_dropout is not None:
+        return files, ["figures: left out: the models need a context"]
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(evaluating(model))
+        for place, title in enumerate(wanted):
+            on_event(Drawing(title, place, len(wanted)))
+            name, make = FIGURES[title]
+            try:
+                figure = make(found) if found.gray or title not in PICTURES else None
+            except _FAILURES as error:
+                left_out.append(f"{title}: left out: {error}")
+                continue
+            if figure is not None:
+                files[title] = _save(figure, folder / f"{name}.png")
+    return files, left_out
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with write_atomically(path) as beside:
+        # The file's name ends in ".writing": the kind has to be named.
+        figure.savefig(beside, format="png")
+    return path
