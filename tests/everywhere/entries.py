@@ -5,7 +5,6 @@ An entry gives numbers a row, the rows first, and numbers of all rows together (
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -210,7 +209,7 @@ def saved(given: Case) -> Found:
 
 
 def freeze(given: Case) -> Found:
-    model = copy.deepcopy(given.model)
+    model = given.copied()
     assert isinstance(model, LatentDiffusion)
     model.freeze(given.x, given.context)
     assert not any(p.requires_grad for part in model.fixed() for p in part.parameters())
@@ -332,7 +331,7 @@ def interpolate(given: Case) -> Found:
 
 def trained(given: Case) -> Found:
     with torch.inference_mode(False):
-        model, data = copy.deepcopy(given.model), given.x
+        model, data = given.copied(), given.x
     if given.context is not None:
         both = torch.cat([data] * 12)
         labels = torch.cat([given.context] * 12)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
 
+import jaxtyping
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 from genmod import editing, evaluation, models, random
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
-from genmod.nn import MLP, DenoisingMLP
 from genmod.training import fit
 from tests.everywhere.entries import (
     ABSENT,
@@ -104,13 +106,24 @@ def float32_noise() -> Iterator[None]:
         yield
 
 
-def compiled(given: Case, backend: str) -> Case:
-    """The same model with each of its networks compiled."""
-    model = copy.deepcopy(given.model)
-    for part in list(model.modules()):
-        if isinstance(part, MLP | DenoisingMLP):
-            part.compile(backend=backend)
-    return replace(given, model=model)
+@cache
+def compiled(family: str, backend: str) -> Case:
+    """A family's case with its networks compiled, once for all entries."""
+    torch.compiler.reset()
+    return case(family).compiled(backend)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Networks are traced as users have them, without the checks of shapes; none goes back to eager."""
+    limits = torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with limits, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def compare(found: Found, expected: Found, tolerance: float, whole: bool = True) -> None:
@@ -171,16 +184,18 @@ def training_mode(entry: Entry, given: Case, expected: Found) -> None:
 
 
 def aot_eager(entry: Entry, given: Case, expected: Found) -> None:
-    compare(entry(compiled(given, "aot_eager")), expected, 10 * EQUAL)
+    with compiling():
+        compare(entry(given), expected, 10 * EQUAL)
 
 
 def inductor(entry: Entry, given: Case, expected: Found) -> None:
-    compare(entry(compiled(given, "inductor")), expected, REPLAYED)
+    with compiling():
+        compare(entry(given), expected, REPLAYED)
 
 
 MODES = (inference_mode, float64, chunks, shuffled, one_row, training_mode, aot_eager, inductor)
 IN_FLOAT64 = (chunks, shuffled, one_row)
-"""Modes in which float32 adds in another order: tried in float64, where that is far below ``EQUAL``."""
+"""Modes that add in another order: tried in float64, where that is far below ``EQUAL``."""
 COMPILED = ("vae", "conditional diffusion")
 """Families whose compiled networks are tried by default."""
 
@@ -215,6 +230,8 @@ def test_an_entry_point_gives_its_numbers_in_every_mode(
 ) -> None:
     double = mode in IN_FLOAT64
     given = double_case(family) if double else case(family)
+    if mode in (aot_eager, inductor):
+        given = compiled(family, mode.__name__)
     mode(ENTRIES[entry], given, plain(family, entry, double))
 
 
