@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from genmod.nn import MLP, DenoisingMLP, Ignored, Labels
 
 ROWS, BINS, CLASSES = 5, 5, 3
 INTEGERS, REALS = (1, 2, 2), (3,)
-TINY = {"width": 8, "depth": 1, "dropout": 0.3}
+TINY: dict[str, Any] = {"width": 8, "depth": 1, "dropout": 0.3}
 """With dropout, so that a model left in training mode gives other numbers."""
 
 
