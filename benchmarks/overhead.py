@@ -27,13 +27,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genmod import decoders, encoders
 from genmod.data import digits
-from genmod.model import LatentModel
+from genmod.model import LatentModel, Request
 from genmod.models import VAE, Diffusion
 from genmod.nn import MLP, DenoisingMLP
+from genmod.prior import AutoTimesteps
+from genmod.spec import DataSpec
 from genmod.training import training_loop
 
-CLEAN, NOISY = 13.3, -5.0
-"""Log-SNR at both ends of the default schedule."""
 Loss = Callable[[Tensor], Tensor]
 
 
@@ -69,23 +69,28 @@ class BareVAE(nn.Module):
 class BareDiffusion(nn.Module):
     """A velocity network in continuous time and the scale of its last step; its loss as one formula."""
 
-    def __init__(self, network: nn.Module, log_scale: float, bins: int) -> None:
+    def __init__(
+        self, network: nn.Module, ends: tuple[float, float], gain: float, bins: int
+    ) -> None:
         super().__init__()
         self.network, self.width = network, 2 / (bins - 1)
-        self.log_scale = nn.Parameter(torch.tensor(log_scale))
+        (self.clean, self.noisy), self.gain = ends, gain
+        self.log_scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Minus the mean bound of real rows on [-1, 1], one stratified level each."""
         rows, dims = x.shape
         t = (torch.rand(()) + torch.arange(rows) / rows) % 1
-        x_hat = self.denoise(x, CLEAN + (NOISY - CLEAN) * t)
-        snr = torch.exp(CLEAN + (NOISY - CLEAN) * t)
-        steps = 0.5 * (CLEAN - NOISY) * snr * (x - x_hat).square().sum(1)
-        noise = 1 / (1 + math.exp(NOISY))
+        log_snr = self.clean + (self.noisy - self.clean) * t
+        x_hat = self.denoise(x, log_snr)
+        error = (x - x_hat).square().sum(1)
+        steps = 0.5 * (self.clean - self.noisy) * torch.exp(log_snr) * error
+        noise = 1 / (1 + math.exp(self.noisy))
         kept = (1 - noise) * x.square().sum(1)
         prior = 0.5 * (kept + dims * (noise - 1 - math.log(noise)))
-        x_hat = self.denoise(x, torch.full((rows,), CLEAN))
-        log_mass = logistic_log_mass(x, x_hat, self.log_scale, self.width / 2)
+        x_hat = self.denoise(x, torch.full((rows,), self.clean))
+        log_scale = self.gain * self.log_scale
+        log_mass = logistic_log_mass(x, x_hat, log_scale, self.width / 2)
         return (steps + prior - log_mass).mean()
 
     def denoise(self, x: Tensor, log_snr: Tensor) -> Tensor:
@@ -132,9 +137,10 @@ class Case:
 
     def require_equal_losses(self, rows: int = 512, draws: int = 50) -> None:
         """Both losses of the same weights, averaged over draws, within five standard errors."""
+        request = Request(timesteps=AutoTimesteps.TRAINING)
         x, real = self.x[:rows], self.real[:rows]
         with torch.no_grad():
-            ours = torch.stack([-self.ours(x, 1).value.mean() for _ in range(draws)])
+            ours = torch.stack([-self.ours(x, request)[0].value.mean() for _ in range(draws)])
             bare = torch.stack([self.bare(real) for _ in range(draws)])
         error = math.hypot(float(ours.std()), float(bare.std())) / math.sqrt(draws)
         gap = float(ours.mean() - bare.mean())
@@ -154,13 +160,14 @@ def digits_diffusion(width: int = 256) -> Case:
     """The one-line diffusion on the digits, in continuous time."""
     x = digits().train
     ours = Diffusion((1, 8, 8), bins=17, width=width)
-    scale = math.log(max(math.exp(-CLEAN / 2), 2 / 16 / 8))
-    bare = BareDiffusion(DenoisingMLP((64,), width=width), scale, 17)
+    ends = ours.diffusion.schedule.log_snr_range()
+    (scale,) = (part for part in ours.modules() if isinstance(part, decoders.GlobalScale))
+    bare = BareDiffusion(DenoisingMLP((64,), width=width), ends, scale.gain, 17)
     return Case(f"digits diffusion, width {width}", ours, bare, x, 17)
 
 
 def large_vae() -> Case:
-    """The customary 784-400-20 VAE on random 8-bit images."""
+    """The textbook 784-400-20 VAE on random 8-bit images."""
 
     def nets() -> tuple[nn.Module, nn.Module]:
         up = nn.Sequential(nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40))
@@ -171,7 +178,7 @@ def large_vae() -> Case:
     scale = decoders.PredictedScale(2 / 255)
     ours = VAE(
         latents=20,
-        encoder=encoders.GaussianEncoder(up, (20,), 256),
+        encoder=encoders.GaussianEncoder(up, (20,), DataSpec((1, 28, 28), 256)),
         decoder=decoders.DiscretizedLogisticDecoder(down, (1, 28, 28), 256, scale),
     )
     return Case("VAE 784-400-20", ours, BareVAE(*nets(), 256), x, 256)

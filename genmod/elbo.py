@@ -162,7 +162,7 @@ def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Ra
         act([rate.weight for rate in rates]),
         act([rate.level for rate in rates]),
         Kind.MONTE_CARLO if any(rate.kind is Kind.MONTE_CARLO for rate in rates) else first.kind,
-        Stamp.weakest(rate.claim for rate in rates),
+        first.claim if len(rates) == 1 else Stamp.weakest(rate.claim for rate in rates),
         first.names,
         tuple(act(list(each)) for each in zip(*split, strict=True)) if whole else None,
         noise,
@@ -275,10 +275,7 @@ class ELBO:
         def mean(values: Tensor) -> Tensor:
             return values.reshape(samples, -1, *values.shape[1:]).mean(0)
 
-        rates = {
-            name: _combine([rate], lambda tensors: mean(tensors[0]))
-            for name, rate in self.rates.items()
-        }
+        rates = {n: _combine([r], lambda tensors: mean(tensors[0])) for n, r in self.rates.items()}
         return ELBO(mean(self.reconstruction), rates, self.measure)
 
     @classmethod
@@ -297,7 +294,5 @@ class ELBO:
         lines += [("value", self.value, self.stamp.value)]
         rows = len(self.reconstruction)
         head = f"ELBO of {rows} {'row' if rows == 1 else 'rows'}, mean nats per row:"
-        table = [
-            f"  {name:<16.16}{float(v.detach().mean()):>12.3f}  {note}" for name, v, note in lines
-        ]
+        table = [f"  {n:<16.16}{float(v.detach().mean()):>12.3f}  {note}" for n, v, note in lines]
         return "\n".join([head, *table])

@@ -13,13 +13,13 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_tensor
-from genmod.checks import check_law, require
+from genmod.checks import check_law, is_trusted, require
 from genmod.chunks import rows_per_chunk, run_in_chunks
 from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
-from genmod.encoders import Encoder, Posterior
+from genmod.encoders import Encoder, Posterior, check_posterior
 from genmod.nn import float_dtype, tensors_of
 from genmod.path import Path as LatentPath
 from genmod.prior import AutoTimesteps, Prior, Timesteps
@@ -47,6 +47,9 @@ class LatentModel(Settings, nn.Module):
         ValueError: parts that were built for different data, or for latents of different shapes.
     """
 
+    measure: Measure
+    """What ``p(x)`` is; ``NONE`` if the prior does not normalize."""
+
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
         super().__init__()
         require(
@@ -57,16 +60,12 @@ class LatentModel(Settings, nn.Module):
         )
         prior.check_encoder(encoder)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.measure = decoder.measure if prior.proper else Measure.NONE
 
     @property
     def spec(self) -> DataSpec:
         """The data it is a model of."""
         return self.decoder.spec
-
-    @property
-    def measure(self) -> Measure:
-        """What ``p(x)`` is; ``NONE`` if the prior does not normalize."""
-        return self.decoder.measure if self.prior.proper else Measure.NONE
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +76,9 @@ class LatentModel(Settings, nn.Module):
     @property
     def dtype(self) -> torch.dtype | None:
         """The type of its first floating point tensor, schedules left out: they are never cast."""
+        for name, parameter in self.decoder.named_parameters():
+            if parameter.is_floating_point() and not name.startswith("schedule."):
+                return parameter.dtype
         return float_dtype(self, skip=(Schedule,))
 
     @property
@@ -95,7 +97,13 @@ class LatentModel(Settings, nn.Module):
             ValueError: data of a wrong shape, not finite, or outside the decoder's range; timesteps for
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
-        self._check(x, request)
+        if (
+            not is_trusted()
+            or request.observed is not None
+            or x.shape[1:] != self.decoder.spec.shape
+        ):
+            self.decoder.check(x, request.observed)
+        request.check(len(x), self.prior, type(self).__name__)
         rows, samples = len(x), request.samples
         if samples > 1:
             x, request = repeated(x, request)
@@ -233,7 +241,8 @@ class LatentModel(Settings, nn.Module):
         """``q(z | x)`` of checked data, ``(B, *event)``: what :meth:`Prior.infer` takes."""
         x = as_tensor(x)
         context = as_context(context, len(x))
-        self._check(x, Request(context, observed))
+        self.decoder.check(x, observed)
+        Request(context, observed).check(len(x), self.prior, type(self).__name__)
         return self._posterior(self._real(x, observed)[1], context, observed)
 
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
@@ -263,28 +272,6 @@ class LatentModel(Settings, nn.Module):
         lines = self.formula().replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {lines}\n  {count:,} parameters\n)"
 
-    # ------------------------------------------------------------------ the border
-
-    def _check(self, x: Tensor, request: Request) -> None:
-        self.decoder.check(x, request.observed)
-        context, timesteps = request.context, request.timesteps
-        if context is not None and len(context) != len(x):
-            raise ValueError(
-                f"got {len(context)} rows of context for {len(x)} samples; expected one row a sample; "
-                "repeat the context, or pass fewer samples"
-            )
-        if request.needs_path and self.prior.stochastic_density:
-            raise ValueError(
-                f"got a request for importance weights of a {type(self).__name__} whose prior density is a "
-                "random estimate; expected a density without noise; use the exact trace (probes=None)"
-            )
-        if isinstance(timesteps, AutoTimesteps) or timesteps is None or self.prior.has_timesteps:
-            return
-        raise ValueError(
-            f"got timesteps={timesteps} for a {type(self).__name__} without noise levels; expected none; "
-            "leave timesteps out: every latent is visited"
-        )
-
     def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """The data to score and the data to encode, in the model's own type.
 
@@ -301,26 +288,17 @@ class LatentModel(Settings, nn.Module):
         if observed is not None:
             seen = torch.where(observed, seen, torch.zeros_like(seen))
             x = torch.where(observed, x, torch.zeros_like(x))
-        return (x if self.spec.is_integer else seen), seen
+        return (seen if self.decoder.spec.bins is None else x), seen
 
     def _posterior(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> Posterior | Distribution:
         # Encoders that know nothing of masks are not given any.
         given = (x, context) if observed is None else (x, context, observed)
-        posterior = self.encoder(*given)
-        if isinstance(posterior, Posterior):
-            require(
-                posterior.rows == len(x),
-                f"a posterior of {posterior.rows} rows for {len(x)} samples",
-                "one row a sample",
-                "return one output a row from the encoder's networks",
-            )
-        else:
-            check_law(posterior, len(x), self.prior.shape, "the encoder's posterior")
+        check_posterior(posterior := self.encoder(*given), len(x), self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
         law = self.decoder(state, context)
-        check_law(law, len(state), self.spec.shape, "the decoder's law")
+        check_law(law, len(state), self.decoder.spec.shape, "the decoder's law")
         return law

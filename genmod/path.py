@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from genmod import random
 from genmod.distributions import Laws
 
 
@@ -86,3 +87,25 @@ class Path:
     def _of(self, name: str, law: Distribution) -> Tensor:
         z = self.z[name]
         return law.log_prob(z.flatten(0, 1)).reshape(z.shape[:2])
+
+
+def draw_posterior(q: Distribution) -> Tensor:
+    """A draw from a posterior, by reparameterization.
+
+    Raises:
+        ValueError: in training, a law without reparameterized draws: the gradient of its parameters would
+            not be that of the bound.
+    """
+    if torch.is_grad_enabled() and not q.has_rsample:
+        raise ValueError(
+            f"got a posterior law {type(q).__name__} without reparameterized draws (rsample); expected one "
+            "with them, because the encoder learns through its draws; score the model without gradients, "
+            "or relax the law (RelaxedOneHotCategorical, for example)"
+        )
+    return random.draw(q)
+
+
+def sample_rows(p: Distribution, n: int) -> Tensor:
+    """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
+    # Not p.expand((n,)): a law of one's own need not have it, and torch's mixtures then draw other numbers.
+    return random.draw(p, gradients=False) if p.batch_shape else p.sample((n,))

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod import random
 from genmod.checks import check_law, check_shape, require
 from genmod.config import Settings
 from genmod.distributions import Laws, rate
@@ -29,6 +28,8 @@ from genmod.path import GenerativePath as GenerativePath
 from genmod.path import InferencePath as InferencePath
 from genmod.path import Latent as Latent
 from genmod.path import Path as Path
+from genmod.path import draw_posterior as draw_posterior
+from genmod.path import sample_rows as sample_rows
 from genmod.path import walk as walk
 from genmod.types import LatentTensors, PerLevel, Shape
 
@@ -200,7 +201,13 @@ class Prior(Settings, nn.Module, ABC):
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """The decoder's states of ``n`` draws from the prior."""
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
-        return walk(self.generate(n, context), lambda step: sample_rows(step[1], n))
+
+        def take(step: tuple[str, Distribution]) -> Tensor:
+            name, p = step
+            check_law(p, n, p.event_shape, f"the prior of {name}", shared=True)
+            return sample_rows(p, n)
+
+        return walk(self.generate(n, context), take)
 
     def means(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
@@ -265,7 +272,9 @@ class DensityPrior(Prior):
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """One draw."""
-        z = yield self.name, self.law(n, context)
+        p = self.law(n, context)
+        check_law(p, n, self.shape, f"the prior of {self.name}", shared=True)
+        z = yield self.name, p
         return z
 
 
@@ -281,25 +290,3 @@ def _check_new(name: str, laws: Laws, what: str) -> None:
             f"got two latents named {name!r} (the second would be {what} in place of the first); "
             "expected a name for each latent; pass another name= to one of the priors"
         )
-
-
-def draw_posterior(q: Distribution) -> Tensor:
-    """A draw from a posterior, by reparameterization.
-
-    Raises:
-        ValueError: in training, a law without reparameterized draws: the gradient of its parameters would
-            not be that of the bound.
-    """
-    if torch.is_grad_enabled() and not q.has_rsample:
-        raise ValueError(
-            f"got a posterior law {type(q).__name__} without reparameterized draws (rsample); expected one "
-            "with them, because the encoder learns through its draws; score the model without gradients, "
-            "or relax the law (RelaxedOneHotCategorical, for example)"
-        )
-    return random.draw(q)
-
-
-def sample_rows(p: Distribution, n: int) -> Tensor:
-    """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
-    # Not p.expand((n,)): a law of one's own need not have it, and torch's mixtures then draw other numbers.
-    return random.draw(p, gradients=False) if p.batch_shape else p.sample((n,))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.prior import AutoTimesteps, Prior, Timesteps
 from genmod.types import Mask
 
 
@@ -32,6 +32,29 @@ class Request:
     def __post_init__(self) -> None:
         got, advice = f"samples={self.samples}", "one draw for each row is the bound as usual"
         require(self.samples >= 1, got, "at least one draw for each row", advice)
+
+    def check(self, rows: int, prior: Prior, model: str) -> None:
+        """Require what a model of this prior can be asked for, of a batch of ``rows`` rows.
+
+        Raises:
+            ValueError: a context of other rows, weights of a random density, timesteps for no levels.
+        """
+        if self.context is not None and len(self.context) != rows:
+            raise ValueError(
+                f"got {len(self.context)} rows of context for {rows} samples; expected one row a sample; "
+                "repeat the context, or pass fewer samples"
+            )
+        if self.needs_path and prior.stochastic_density:
+            raise ValueError(
+                f"got a request for importance weights of a {model} whose prior density is a random "
+                "estimate; expected a density without noise; use the exact trace (probes=None)"
+            )
+        stated = self.timesteps is not None and not isinstance(self.timesteps, AutoTimesteps)
+        if stated and not prior.has_timesteps:
+            raise ValueError(
+                f"got timesteps={self.timesteps} for a {model} without noise levels; expected none; "
+                "leave timesteps out: every latent is visited"
+            )
 
 
 def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:

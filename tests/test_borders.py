@@ -181,7 +181,9 @@ def test_a_posterior_of_ones_own_is_paid_for(rows: int) -> None:
     z = q.rsample()
     expected = q.log_prob(z) - TorchNormal(0.0, 1.0).log_prob(z).sum(1)
     torch.testing.assert_close(rate.total, expected)
-    assert model.encode(x).shape == model.sample(rows).shape == (rows, 4)
+    code = model.encode(x)
+    assert isinstance(code, Tensor)
+    assert code.shape == model.sample(rows).shape == (rows, 4)
 
 
 # ---------------------------------------------------------------------- priors
@@ -221,6 +223,14 @@ def test_one_row_of_a_prior_does_not_stand_for_a_batch(rows: int, nested: bool) 
     """A batch shape of ``(1,)`` is no batch shape of ``()``."""
     with pytest.raises(ValueError, match=r"got the prior of prior with batch shape \(1,\)"):
         with_prior(OwnPrior(WRONG["one row"]), nested).elbo(torch.randn(rows, 4))
+
+
+@pytest.mark.parametrize("law", [law for law in WRONG if law != "no rows"])
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+def test_samples_need_one_event_a_row_of_the_prior(law: str, nested: bool) -> None:
+    """One row for five would be one sample, where five were asked for."""
+    with pytest.raises(ValueError, match="got the prior of prior with batch shape"):
+        with_prior(OwnPrior(WRONG[law]), nested).sample(5)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
@@ -310,12 +320,16 @@ def test_a_diffusion_takes_its_decoders_description() -> None:
     for spec in (None, 2, (2,)):
         model = Diffusion(spec, steps=3, width=8, decoder=decoder)
         assert model.spec == model.encoder.spec == DataSpec((2,), 5)
-    with pytest.raises(ValueError, match=r"data of \(3,\), real numbers beside a decoder of \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"data of \(3,\), real numbers beside a decoder of \(2,\)"
+    ):
         Diffusion(3, steps=3, width=8, decoder=decoder)
 
 
 def test_parts_of_other_data_are_refused() -> None:
     encoder = encoders.GaussianEncoder(nn.Linear(4, 4), (2,), DataSpec((4,), 7))
     decoder = decoders.CategoricalDecoder(nn.Linear(2, 12), 4, 3)
-    with pytest.raises(ValueError, match=r"integers 0..6 beside a decoder of \(4,\), integers 0..2"):
+    with pytest.raises(
+        ValueError, match=r"integers 0..6 beside a decoder of \(4,\), integers 0..2"
+    ):
         LatentModel(encoder, decoder, NormalPrior((2,)))

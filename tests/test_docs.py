@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from genmod import version
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LONG, SHORT = "steps=2000", "steps=20"
@@ -68,6 +70,18 @@ def test_every_room_has_a_reference() -> None:
     rooms = (rooms - {"cli"}) | {"elbo", "objectives", "random", "schedules"}
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert rooms <= set(re.findall(r"^::: genmod\.(\w+)", text, re.MULTILINE))
+
+
+def test_every_folder_of_tests_is_explained() -> None:
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert not {name for name in folders if f"`{name}/`" not in text}
+
+
+def test_the_citation_names_the_version() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == version.__version__
 
 
 def test_readme_has_two_commands_of_one_line() -> None:

@@ -139,7 +139,12 @@ def test_bits_per_dim_of_a_density_count_the_bin_and_not_the_units() -> None:
 @pytest.mark.parametrize(
     ("measure", "dims", "width", "words"),
     [
-        (Measure.NONE, 4, None, r"bounds nothing.*a bound; report the reconstruction"),
+        (
+            Measure.NONE,
+            4,
+            None,
+            r"bounds nothing.*a bound on a mass or a density; report the reconstruction",
+        ),
         (Measure.NONE, 4, 0.1, "bounds nothing"),
         (Measure.MASS, 4, 0.1, r"bin_width=0.1.*leave it out"),
         (Measure.MASS, 0, None, r"dims=0.*at least one"),

@@ -58,7 +58,10 @@ def excerpt(file: str, name: str) -> str:
         parts += [(n.lineno, n.end_lineno or 0) for n in body if isinstance(n, ast.AnnAssign)]
     elif len(body) < len(node.body):
         docstring = node.body[0]
-        parts = [(first, docstring.lineno - 1), ((docstring.end_lineno or 0) + 1, node.end_lineno or 0)]
+        parts = [
+            (first, docstring.lineno - 1),
+            ((docstring.end_lineno or 0) + 1, node.end_lineno or 0),
+        ]
     else:
         parts = [(first, node.end_lineno or 0)]
     return dedent("\n".join("\n".join(lines[a - 1 : b]) for a, b in parts)) + "\n"

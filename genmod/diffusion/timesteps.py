@@ -11,6 +11,8 @@ estimated is chosen by the objective (:mod:`genmod.objectives`).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, distributed
 
@@ -208,7 +210,12 @@ def _overlaps(level: Tensor, dt: Tensor, bins: int) -> Tensor:
 
 def timestep_sampler(timesteps: int | TimestepSampler) -> TimestepSampler:
     """The sampler for a number of levels: stratified, unless one is given."""
-    return timesteps if isinstance(timesteps, TimestepSampler) else StratifiedTimesteps(timesteps)
+    return timesteps if isinstance(timesteps, TimestepSampler) else _stratified(timesteps)
+
+
+@lru_cache
+def _stratified(n: int) -> StratifiedTimesteps:
+    return StratifiedTimesteps(n)
 
 
 def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSampler | None:

@@ -2,6 +2,7 @@
 
 from genmod.encoders.base import Encoder as Encoder
 from genmod.encoders.base import Posterior as Posterior
+from genmod.encoders.base import check_posterior as check_posterior
 from genmod.encoders.base import require_distribution as require_distribution
 from genmod.encoders.base import rows_of as rows_of
 from genmod.encoders.flat import DiracEncoder as DiracEncoder

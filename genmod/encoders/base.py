@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.nn import float_dtype
 from genmod.spec import DataSpec, SpecLike
@@ -64,6 +64,23 @@ class Encoder(Settings, nn.Module, ABC):
         if not x.is_floating_point():
             x = x.to(float_dtype(self) or torch.get_default_dtype())
         return x if self.spec is None or not self.spec.is_integer else self.spec.center(x)
+
+
+def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape) -> None:
+    """Require what an encoder returned to have one row a sample, and latents of a shape.
+
+    Raises:
+        ValueError: other rows, or a law that is not one event a row.
+    """
+    if not isinstance(posterior, Posterior):
+        check_law(posterior, rows, shape, "the encoder's posterior")
+        return
+    require(
+        posterior.rows == rows,
+        f"a posterior of {posterior.rows} rows for {rows} samples",
+        "one row a sample",
+        "return one output a row from the encoder's networks",
+    )
 
 
 def rows_of(posterior: Posterior | Distribution) -> int:

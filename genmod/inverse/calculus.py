@@ -34,8 +34,9 @@ def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised
         (product,) = torch.autograd.grad(denoised.x_hat, leaf, u, retain_graph=True)
         return product
 
-    detached = (None if part is None else part.detach() for part in denoised)
-    return Denoised(*detached), pull
+    x_hat, *others = denoised
+    kept = (None if part is None else part.detach() for part in others)
+    return Denoised(x_hat.detach(), *kept), pull
 
 
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:

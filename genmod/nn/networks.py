@@ -161,17 +161,8 @@ class ConvNets(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A U-Net.
-
-        Raises:
-            ValueError: a vector, which has no sides to convolve over.
-        """
-        require(
-            len(shape) > 1,
-            f"ConvNets for a denoiser of vectors of shape {tuple(shape)}",
-            "an event with sides, (C, *space)",
-            "use networks=MLPs(), or give the data a channel axis: (1, n) is a sequence",
-        )
+        """A U-Net; refuses vectors, which have no sides to convolve over."""
+        _check_sides(self, shape)
         return UNet(
             shape,
             width=self.width,
@@ -227,17 +218,8 @@ class DiTs(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A diffusion transformer.
-
-        Raises:
-            ValueError: a vector, which has no patches.
-        """
-        require(
-            len(shape) > 1,
-            f"DiTs for a denoiser of vectors of shape {tuple(shape)}",
-            "an event with sides, (C, *space)",
-            "use networks=MLPs(), or give the data a channel axis: (1, n) is a sequence",
-        )
+        """A diffusion transformer; refuses vectors, which have no patches."""
+        _check_sides(self, shape)
         return DiT(
             shape,
             width=self.width,
@@ -292,6 +274,15 @@ def default_networks(shape: Shape) -> Networks:
     MLPs(width=256, depth=None, dropout=0.0)
     """
     return ConvNets() if len(shape) > 1 and min(shape[1:]) >= _LARGE else MLPs()
+
+
+def _check_sides(kind: Networks, shape: Shape) -> None:
+    require(
+        len(shape) > 1,
+        f"{type(kind).__name__} for a denoiser of vectors of shape {tuple(shape)}",
+        "an event with sides, (C, *space)",
+        "use networks=MLPs(), or give the data a channel axis: (1, n) is a sequence",
+    )
 
 
 def _places(shape: Shape) -> int:

@@ -80,7 +80,8 @@ class DistributionPrior(DensityPrior):
             "wrap it in torch.distributions.Independent",
         )
         super().__init__(tuple(distribution.event_shape), name)
-        self.distribution = distribution
+        # Fixed: a parameter of the distribution would drag its own graph into every step.
+        self.distribution = moved(distribution, lambda tensor: tensor.detach())
 
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
         """The distribution, the same for each row."""

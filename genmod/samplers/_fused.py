@@ -257,7 +257,7 @@ def _enter(
     return _own_scale(grid, steps(sampler, grid, start))
 
 
-_ROUTES = {
+_ROUTES: dict[type[Sampler], Callable[..., Steps]] = {
     Ancestral: _ancestral,
     DDIM: _ddim,
     DPMSolver: _dpm,

@@ -25,7 +25,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.denoisers import Denoised, Denoiser, denoise
-from genmod.schedules import Schedule, time_dtype
+from genmod.schedules import Point, Schedule, time_dtype
 from genmod.types import PerSample, Real
 
 Bound = TypeVar("Bound", Denoiser, Schedule)
@@ -69,6 +69,8 @@ class Sampler(Settings, ABC):
     """Whether a step draws noise. A sampler that draws none can also go from data to noise."""
 
     def __init__(self, denoiser: Denoiser | None = None, schedule: Schedule | None = None) -> None:
+        if schedule is not None:
+            schedule.check()
         self._denoiser, self._schedule = denoiser, schedule
 
     @property
@@ -193,10 +195,9 @@ class Sampler(Settings, ABC):
                 )  # a tensor made in inference mode cannot be saved for gradients
             with torch.no_grad():
                 point = schedule.at(t.reshape(-1))
-            fields = (field.to(z.device).expand(len(z)) for field in point[:4])
-            return denoise(
-                denoiser, z, point._replace(**dict(zip(_FIELDS, fields, strict=True))), given
-            )
+            at, log_snr, alpha, sigma = (part.to(z.device).expand(len(z)) for part in point[:4])
+            there = Point(at, log_snr, alpha, sigma, schedule.variance_preserving)
+            return denoise(denoiser, z, there, given)
 
         return denoise_at
 
@@ -273,8 +274,6 @@ Fused: TypeAlias = Callable[
 FUSED: dict[type[Sampler], Fused] = {}
 """Faster routes by the exact class of a sampler: private, equal to :meth:`Sampler.trajectory`, and ``None``
 where they would not be. Filled by ``genmod.samplers._fused``, which explains them."""
-
-_FIELDS = ("t", "log_snr", "alpha", "sigma")
 
 
 def spread(times: Tensor, z: Tensor) -> Tensor:

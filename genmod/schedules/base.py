@@ -218,7 +218,11 @@ class Schedule(Settings, nn.Module, ABC):
 
         Returns:
             A schedule whose ends are fixed: see :func:`~genmod.schedules.clean_end`.
+
+        Raises:
+            ValueError: the schedule is inconsistent; see :meth:`check`.
         """
+        self.check()
         return self._with_clean(clean_end(spec.bins), spec.bins)
 
     def _with_clean(self, clean: float, bins: int | None) -> Schedule:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.config import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.ends import NOMINAL, checked_ends
 
@@ -52,8 +53,16 @@ class Curve(Schedule, ABC):
         bound = copy.deepcopy(self)
         bound.has_free_end = False
         bound._set_ends(clean, self.noisy)
+        name, value = self._end_argument(clean)
+        settings = arguments(bound)
+        if settings is not None and name in settings:
+            settings[name] = value  # written to files and read back, it is the same schedule
         bound.check()
         return bound
+
+    def _end_argument(self, clean: float) -> tuple[str, float]:
+        """The constructor's argument for the clean end, and its value."""
+        return "clean", clean
 
     def extra_repr(self) -> str:
         """The two ends, and whether the clean one is free."""
@@ -127,6 +136,9 @@ class Polynomial(Curve):
     def _set_ends(self, clean: float, noisy: float) -> None:
         super()._set_ends(clean, noisy)
         self.first, self.last = (math.exp(-0.5 * end / self.rho) for end in (clean, noisy))
+
+    def _end_argument(self, clean: float) -> tuple[str, float]:
+        return "smallest", math.exp(-0.5 * clean)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """The log signal-to-noise ratio at each time."""

@@ -1,9 +1,9 @@
-r"""Schedules with parameters, and a gate through which their gradient can be weighed row by row.
+r"""Schedules with parameters, and a scale for their gradients, row by row.
 
 In continuous time the bound does not depend on a schedule between its ends; the variance of its
 one-draw estimate does. So the denoiser follows the gradient of the estimate :math:`L`, and the
-schedule that of :math:`L^2`, which is :math:`2 L` times the same gradient for each sample. Everything
-that a schedule says passes the gate, so one backward pass serves both.
+schedule that of :math:`L^2`, which is :math:`2 L` times the same gradient for each sample. The schedule's
+outputs pass through a :class:`GradientScale`, so that one backward pass serves both.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), section 5.1 and
 appendices H and I.2.
@@ -25,49 +25,52 @@ from genmod.schedules.curve import Curve
 
 
 class GradientScale:
-    """What each row's gradient counts, once the forward pass has told."""
+    """The identity, whose gradient is multiplied by :attr:`rows`, ``(B,)``.
+
+    The factors are set after the forward pass and before the backward pass: they depend on the loss.
+    """
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None
 
-    def passed(self, values: Tensor) -> Tensor:
-        """The same values, whose gradient will be weighed on its way to the schedule."""
+    def __call__(self, values: Tensor) -> Tensor:
+        """The same values; their gradient is scaled on its way to the schedule."""
         if not values.requires_grad:
             return values
-        felt = values.clone()
-        felt.register_hook(self._weigh)
-        return felt
+        scaled = values.clone()
+        scaled.register_hook(self._scale)
+        return scaled
 
-    def _weigh(self, gradient: Tensor) -> Tensor:
-        assert self.rows is not None, "a backward pass before the gate was told what rows count"
+    def _scale(self, gradient: Tensor) -> Tensor:
+        assert self.rows is not None, "a backward pass before the factors were set"
         levels, rest = divmod(len(gradient), len(self.rows))
-        # One number for all rows is said of an end only, and ends are fixed.
+        # Only an end is computed once for all rows, and ends have no gradient.
         if rest:
             return torch.zeros_like(gradient)
         return gradient * self.rows.to(gradient.dtype).repeat_interleave(levels)
 
 
-_gate: ContextVar[GradientScale | None] = ContextVar("gate", default=None)
+_active: ContextVar[GradientScale | None] = ContextVar("gradient_scale", default=None)
 
 
 @contextmanager
 def scale_gradient() -> Iterator[GradientScale]:
-    """Inside this block, what a :class:`Learnable` schedule says passes the gate that is given."""
-    gate = GradientScale()
-    token = _gate.set(gate)
+    """Inside this block, the outputs of every :class:`Learnable` schedule pass one GradientScale."""
+    scale = GradientScale()
+    token = _active.set(scale)
     try:
-        yield gate
+        yield scale
     finally:
-        _gate.reset(token)
+        _active.reset(token)
 
 
 class Learnable(Curve, ABC):
-    r"""A schedule with parameters, whose ends they cannot move.
+    r"""A schedule with parameters, whose ends are fixed.
 
     .. math:: \lambda_t = \lambda_0 + (\lambda_1 - \lambda_0)\, u(t), \qquad u(0) = 0,\ u(1) = 1
 
-    A subclass says :meth:`path`. Parameters keep their type when the model is cast: half precision does
-    not resolve neighboring levels.
+    A subclass defines :meth:`path`. Parameters keep their type when the model is cast: half precision
+    does not resolve neighboring levels.
 
     Args:
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
@@ -80,15 +83,15 @@ class Learnable(Curve, ABC):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """The log signal-to-noise ratio at each time."""
-        return self._said(self.clean + (self.noisy - self.clean) * self.path(t)[0])
+        return self._scaled(self.clean + (self.noisy - self.clean) * self.path(t)[0])
 
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative, with a gradient of its own."""
-        return self._said((self.noisy - self.clean) * self.path(t)[1])
+        return self._scaled((self.noisy - self.clean) * self.path(t)[1])
 
-    def _said(self, values: Tensor) -> Tensor:
-        gate = _gate.get()
-        return values if gate is None else gate.passed(values)
+    def _scaled(self, values: Tensor) -> Tensor:
+        scale = _active.get()
+        return values if scale is None else scale(values)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learnable:
         def moved(tensor: Tensor) -> Tensor:
@@ -105,10 +108,9 @@ class MonotoneNetwork(Learnable):
     .. math:: u(t) = \frac{g(t) - g(0)}{g(1) - g(0)}, \qquad
         g(t) = t + \sum_k w_k\, \mathrm{sigmoid}(b_k t + c_k), \qquad w_k, b_k > 0
 
-    It starts close to a straight line. Train it with
-    :class:`~genmod.objectives.LearnedSchedule`. The paper takes absolute values where this takes
-    exponentials (a step then changes a slope by a factor, and no weight is ever stuck at zero), and it
-    has 1024 features.
+    It starts close to a straight line. Train it with :class:`~genmod.objectives.LearnedSchedule`. Weights
+    are exponentials here and absolute values in the paper: no weight can stay at zero. The paper has
+    1024 features.
 
     Args:
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.

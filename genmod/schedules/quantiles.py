@@ -1,4 +1,4 @@
-r"""Schedules said by the law of the log-SNR that they show in training.
+r"""Schedules defined by the law of the log-SNR under uniform times.
 
 A uniform ``t`` makes :math:`\lambda_t` random, with density :math:`p(\lambda) = -1 / \lambda'(t)`. Here the
 law comes first and the schedule is its quantile function, cut at stated ends.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
+from genmod.config import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.quantiles import Logistic
 
@@ -51,6 +52,9 @@ class Wrapper(Schedule, ABC):
             return self
         bound = copy.deepcopy(self)
         bound.schedule = inner
+        settings = arguments(bound)
+        if settings is not None and "schedule" in settings:
+            settings["schedule"] = inner
         bound.check()
         return bound
 
@@ -116,18 +120,20 @@ class Cut(Wrapper):
 
 
 class Shifted(Wrapper):
-    r"""A schedule with more signal (``by > 0``) or less at every time; both ends move along.
+    r"""A schedule whose log-SNR is shifted at every time: more signal (``by > 0``) or less.
 
     .. math:: \lambda_t' = \lambda_t + \text{by}
 
-    Averaging neighboring pixels takes out noise and leaves an image: at ``d`` pixels a side as much of
-    it can be seen as at ``reference`` with a log-SNR moved by :math:`2 \log(\text{reference} / d)`, which
-    :meth:`to_resolution` does. Data scaled by ``b`` come to the same, with ``by = 2 log b``; so do
-    shifted times :math:`t' = \frac{s t}{1 + (s - 1) t}` of a rectified flow, with ``by = -2 log s``.
+    Averaging neighboring pixels removes noise and keeps the image. So at ``d`` pixels a side, a log-SNR
+    shifted by :math:`2 \log(\text{reference} / d)` hides as much of the image as the schedule does at
+    ``reference`` pixels: see :meth:`to_resolution`. Data scaled by ``b`` are the same as ``by = 2 log b``;
+    shifted times :math:`t' = \frac{s t}{1 + (s - 1) t}` of a rectified flow are ``by = -2 log s``.
+
+    Both ends are shifted. A free clean end is set so that it lies, shifted, where the data need it.
 
     Args:
-        schedule: the schedule to move.
-        by: how far, in log-SNR.
+        schedule: the schedule to shift.
+        by: the shift, in log-SNR.
 
     Reference: Hoogeboom, Heek, Salimans, "Simple diffusion" (2023), section 3.1; Chen, "On the
     Importance of Noise Scheduling for Diffusion Models" (2023), section 2.2; Esser et al., "Scaling
@@ -141,7 +147,7 @@ class Shifted(Wrapper):
 
     @staticmethod
     def to_resolution(schedule: Schedule, resolution: int, reference: int = 64) -> Shifted:
-        """A schedule that suits images of ``reference`` pixels a side, moved to suit ``resolution``.
+        """A schedule for images of ``reference`` pixels a side, shifted to suit ``resolution``.
 
         >>> from genmod.schedules import Cosine
         >>> Shifted.to_resolution(Cosine(), 256).by
@@ -152,7 +158,7 @@ class Shifted(Wrapper):
         return Shifted(schedule, 2 * math.log(reference / resolution))
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The other schedule's, moved."""
+        """The other schedule's, shifted."""
         return self.schedule.log_snr(t) + self.by
 
     def _time(self, log_snr: Tensor) -> Tensor:
@@ -169,7 +175,7 @@ class VarianceExploding(Wrapper):
     r"""States that grow as noise is added: :math:`\alpha = 1`, :math:`\sigma = e^{-\lambda / 2}`.
 
     Args:
-        schedule: what says the log-SNR: ``LogNormal()`` or ``Polynomial()`` for EDM.
+        schedule: the log-SNR: ``LogNormal()`` or ``Polynomial()`` for EDM.
 
     Reference: Song et al., "Score-Based Generative Modeling through SDEs" (2021), section 3.4.
     """
@@ -188,7 +194,7 @@ class RectifiedFlow(Wrapper):
     visits the line at other places (``LogNormal``: logit-normal times; ``Shifted``: shifted ones).
 
     Args:
-        schedule: what says the log-SNR; ``Logistic()``, between 13.3 and -13.3, by default.
+        schedule: the log-SNR; ``Logistic()`` by default.
 
     Reference: Liu, Gong, Liu, "Flow Straight and Fast" (2023), eq. 1; Lipman et al., "Flow Matching for
     Generative Modeling" (2023), eq. 22.

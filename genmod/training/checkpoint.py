@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.elbo import Measure
 from genmod.files import read_tensors, save_tensors
-from genmod.nn.weights import load_weights, weights
+from genmod.model import LatentModel
+from genmod.nn.weights import copy_weights, load_weights, weights
 from genmod.training.config import Leg
 from genmod.training.history import History
 from genmod.training.identity import Identity, changes
@@ -64,9 +66,9 @@ class Checkpoint:
         identity, stage = json.loads(metadata["identity"]), int(metadata["stage"])
         return cls(identity, stage, earlier, metadata, tensors)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The weights of the model."""
-        return _under("model", self.tensors)
+    def whole(self) -> dict[str, Tensor]:
+        """The weights of the whole model, also of parts that an early stage does not train."""
+        return _under("whole", self.tensors) or _under("model", self.tensors)
 
     def check(self, identity: Identity) -> None:
         """Require the run that continues to be the run that was saved.
@@ -89,11 +91,23 @@ def save_checkpoint(
     state: TrainingState,
     path: Path,
     identity: Identity,
+    whole: LatentModel | None = None,
     stage: int = 0,
     earlier: Sequence[History] = (),
 ) -> None:
-    """Write a checkpoint; a crash while writing leaves the one before."""
+    """Write a checkpoint; a crash while writing leaves the one before.
+
+    Args:
+        state: what to save.
+        path: where.
+        identity: of the run.
+        whole: the model that the one in training is a part of.
+        stage: the number of the stage.
+        earlier: the records of the stages before.
+    """
     tensors = _prefixed("model", weights(state.model))
+    if whole is not None and whole is not state.model:
+        tensors |= _prefixed("whole", copy_weights(whole))
     tensors |= _prefixed("average", state.average.tensors())
     tensors |= _prefixed("objective", weights(state.objective))
     if state.best is not None:
@@ -194,7 +208,7 @@ def _plain(validation: Validation) -> dict[str, object]:
     return asdict(validation) | {"measure": validation.measure.value}
 
 
-def _validation(row: dict[str, object]) -> Validation:
+def _validation(row: dict[str, Any]) -> Validation:
     return Validation(**{**row, "measure": Measure(row["measure"])})
 
 
@@ -207,7 +221,7 @@ def _row(history: History) -> dict[str, object]:
     }
 
 
-def _history(row: dict[str, list[object]]) -> History:
+def _history(row: dict[str, Any]) -> History:
     legs = tuple(Leg(*each) for each in row["legs"])
     validations = tuple(_validation(each) for each in row["validations"])
     return History(str(row["name"]), legs, tuple(row["losses"]), validations)

@@ -213,7 +213,7 @@ def training_loop(
     if path is not None:
         known = dict(identity(model, objective, optimizer, config, found))
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    setup = Setup(config, found, place, optimizer, path, known, progress)
+    setup = Setup(model, config, found, place, optimizer, path, known, progress)
     return TrainingLoop(setup, plan, objective)
 
 
@@ -287,7 +287,7 @@ class TrainingLoop:
         stage = self._stages[number]
         if saved is not None:
             earlier = saved.earlier
-            load_weights(stage.model, saved.weights())
+            load_weights(self._stages[-1].model, saved.whole())
         if stage.before is not None:
             rows = self._setup.data.some()
             stage.before(rows.x, rows.context)

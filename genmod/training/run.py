@@ -12,9 +12,11 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require, trusted
+from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
-from genmod.objectives import Batch, Objective, broken_terms
+from genmod.objectives import Batch, Objective, broken_terms, require_fixed_encoder
+from genmod.objectives.base import encoder_learns, weights_levels
 from genmod.training.average import Average
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -83,6 +85,7 @@ class Setup:
     """What the stages of a run share.
 
     Args:
+        model: the whole model.
         config: the settings.
         data: what is trained and validated on.
         device: where.
@@ -92,6 +95,7 @@ class Setup:
         progress: whether a bar is shown, or what is called instead.
     """
 
+    model: LatentModel
     config: TrainingConfig
     data: TrainingData
     device: torch.device
@@ -195,7 +199,12 @@ class Run:
         validation = self._validate()
         if self.setup.checkpoint is not None and self._saves():
             save_checkpoint(
-                state, self.setup.checkpoint, self.setup.identity, self.stage, self.earlier
+                state,
+                self.setup.checkpoint,
+                self.setup.identity,
+                self.setup.model,
+                self.stage,
+                self.earlier,
             )
         self.bar.show(state.step, state.losses[-1], elbo, validation)
         return Step(
@@ -211,8 +220,24 @@ class Run:
             with values, random.keyed(seed, state.step), self.half:
                 loss, elbo = state.objective(state.model, batch)
             _check_loss(loss, state.objective)
+            if state.step == state.leg.first:
+                self._check_weights(loss, elbo)
             elbo = elbo.detach()
             return loss.detach(), elbo, state.update(loss)
+
+    def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
+        """Refuse an objective of the user's that would train an encoder by weighted levels."""
+        model, objective = self.state.model, self.state.objective
+        schedules = [
+            parameter
+            for part in model.modules()
+            if isinstance(part, DiffusionPrior)
+            for parameter in part.schedule.parameters()
+        ]
+        if objective.needs_path or not encoder_learns(model, schedules):
+            return
+        if weights_levels(loss, elbo):
+            require_fixed_encoder(model, type(objective).__name__, schedules)
 
     def _saves(self) -> bool:
         state = self.state

@@ -227,8 +227,9 @@ def test_it_can_stand_in_a_model(name: str) -> None:
             assert isinstance(posterior, diffusion.NoisingPosterior)
             return posterior
 
-    noised = isinstance(posterior, diffusion.NoisingPosterior)
-    encoder = GivenNoise(posterior.schedule) if noised else Given()
+    encoder: encoders.Encoder = Given()
+    if isinstance(posterior, diffusion.NoisingPosterior):
+        encoder = GivenNoise(posterior.schedule)
     model = LatentModel(encoder, decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
     few = 2 if prior.has_timesteps else None
     value = model.elbo(torch.randn(ROWS, 2), timesteps=few).value

@@ -86,9 +86,8 @@ def test_each_level_is_priced_given_the_state_above() -> None:
         state = end.value
     assert names == ["z3", "z2", "z1"]
     torch.manual_seed(5)
-    again, path = model.prior.walk(model.encoder(x))
-    weight = path.log_ratio()[0]
-    torch.testing.assert_close(weight, total)
+    again, walked = model.prior.walk(model.encoder(x))
+    torch.testing.assert_close(walked.log_ratio()[0], total)
     torch.testing.assert_close(again, state)
 
 

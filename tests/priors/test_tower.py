@@ -102,8 +102,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
     for model in (diffusion, tower(diffusion)):
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            state, path = model.prior.walk(model.encoder(x))
-            weight = path.log_ratio()[0]
+            state, walked = model.prior.walk(model.encoder(x))
         torch.manual_seed(5)
         latents = {}
         path = model.prior.infer(model.encoder(x))
@@ -115,7 +114,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
                 level = path.send(latents[level.name])
             except StopIteration:
                 break
-        whole = weight + model.decoder(state).log_prob(x)
+        whole = walked.log_ratio()[0] + model.decoder(state).log_prob(x)
         torch.testing.assert_close(whole, log_weight_at(model, x, latents), rtol=1e-12, atol=1e-10)
 
 

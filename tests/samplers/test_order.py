@@ -71,7 +71,7 @@ def order(sampler: Sampler, problem: str, fine: int = 1, counts: tuple[int, ...]
         (DDIM(), 1),
         (DPMSolver(order=1), 1),
         (IPNDM(order=1), 1),
-        (Heun(), 2),
+        (Heun(published=True), 2),
         (DPMSolver(order=2), 2),
         (UniPC(order=1), 2),
         (UniPC(order=2, scale=bh2), 3),
@@ -86,6 +86,12 @@ def test_order(sampler: Sampler, expected: int, problem: str) -> None:
     ``here`` in ``flow._pairs`` (0), of ``per_noise`` in ``IPNDM`` (1).
     """
     assert order(sampler, problem) == pytest.approx(expected, abs=0.15)
+
+
+def test_order_of_heun() -> None:
+    """Second; for Gaussian data third, since its weight is odd. Changed: ``0.5 * h`` to ``h`` (order 1)."""
+    assert order(Heun(), "mixture") == pytest.approx(2, abs=0.15)
+    assert order(Heun(), "Gaussian") == pytest.approx(3, abs=0.15)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -206,7 +212,9 @@ def test_phi_near_zero_and_far_from_it() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize(("t", "s"), [(1.0, 0.0), (0.0, 1.0)], ids=["to data", "to noise"])
-@pytest.mark.parametrize("sampler", [Heun(), DPMSolver(order=2), UniPC(order=1)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler", [Heun(published=True), DPMSolver(order=2), UniPC(order=1)], ids=repr
+)
 def test_second_order_on_any_schedule_either_way(
     sampler: Sampler, schedule: Schedule, t: float, s: float
 ) -> None:

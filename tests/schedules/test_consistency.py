@@ -13,7 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.diffusion import NoisingEncoder
+from genmod.denoisers import GaussianDenoiser
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.models import Diffusion
+from genmod.samplers import Heun
 from genmod.schedules import (
     Cosine,
     LinearLogSNR,
@@ -127,7 +130,17 @@ REFUSED: dict[str, tuple[Callable[[], Schedule], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.parametrize("user", [NoisingEncoder, VarianceExploding, lambda s: Shifted(s, 1.0)])
+@pytest.mark.parametrize(
+    "user",
+    [
+        NoisingEncoder,
+        VarianceExploding,
+        lambda s: Shifted(s, 1.0),
+        lambda s: DiffusionPrior(GaussianDenoiser(torch.zeros(2), torch.eye(2)), s, (2,)),
+        lambda s: Heun(None, s),
+        lambda s: Diffusion(2, schedule=s, width=8),
+    ],
+)
 def test_a_contradiction_is_refused_at_construction(
     case: str, user: Callable[[Schedule], object]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from genmod import schedules
+from genmod.config import from_plain, to_plain
 from genmod.schedules import Schedule, clean_end
 from genmod.spec import DataSpec
 
@@ -60,6 +61,18 @@ def test_a_free_end_follows_from_the_number_of_values(name: str, bins: int | Non
     assert bound.log_snr_range()[1] == pytest.approx(before[1], abs=1e-5)
     bound.check()
     assert bound.resolve(described(bins)) is bound
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_resolved_schedule_is_written_and_read_with_its_end(name: str) -> None:
+    """As plain data; the free one stays free. Flipped: the settings of the copy left as they were."""
+    schedule = FREE[name]()
+    bound = schedule.resolve(described(17))
+    read, free = from_plain(to_plain(bound)), from_plain(to_plain(schedule))
+    assert isinstance(read, Schedule)
+    assert isinstance(free, Schedule)
+    torch.testing.assert_close(read.log_snr(TIMES), bound.log_snr(TIMES), rtol=1e-12, atol=1e-12)
+    assert repr(free) == repr(schedule)
 
 
 @pytest.mark.parametrize("name", STATED)

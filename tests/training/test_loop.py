@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.training.cases import data, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-QUIET = {"batch_size": 16, "progress": False}
+QUIET: dict[str, Any] = {"batch_size": 16, "progress": False}
 
 
 def parts() -> Dataset:
@@ -212,6 +213,7 @@ def test_a_stream_may_end_when_the_steps_do_and_not_before() -> None:
 @pytest.mark.usefixtures("as_users_run")
 def test_data_of_another_kind_are_refused() -> None:
     x = data(8)
+    wrong: Any
     for wrong, said in (
         (3, "data of type int"),
         ("digits.csv", "data of type str|cannot be read|no file"),
@@ -286,6 +288,7 @@ def test_a_path_in_continuous_time_is_refused_on_the_call() -> None:
 
 def test_a_prior_whose_density_carries_no_gradient_is_refused() -> None:
     """Its encoder would be trained to minus infinity: the reconstruction and the entropy alone count."""
+
     class Detached(DensityPrior):
         """A standard normal whose log-density is computed without gradients."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from genmod.data import Dataset
-from genmod.models import LatentDiffusion
+from genmod.models import Diffusion, LatentDiffusion
 from genmod.objectives import LearnedSchedule, Simple
 from genmod.training import fit, training_loop
 from tests.training.cases import data, flat
@@ -22,13 +23,14 @@ PARTS = Dataset("rows", X[:40], X[40:], X[:0])
 def model(dropout: float = 0.3) -> LatentDiffusion:
     """A small latent diffusion, always with the same weights."""
     torch.manual_seed(5)
-    return LatentDiffusion(3, latents=2, width=8, depth=1, dropout=dropout)
+    inner = Diffusion(2, width=8, depth=1)
+    return LatentDiffusion(3, latents=2, width=8, depth=1, dropout=dropout, diffusion=inner)
 
 
 def test_a_latent_diffusion_is_trained_in_two_stages_by_default() -> None:
     """The same as by hand: the VAE, its latents measured, then the diffusion alone."""
     ours, theirs = model(), model()
-    settings = {"steps": 6, "batch_size": 16, "progress": False}
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 16, "progress": False}
     history = fit(ours, PARTS, Simple(), **settings)
     first = fit(theirs.first_stage(), PARTS, **settings)
     theirs.freeze(PARTS.train)
@@ -52,7 +54,7 @@ def test_latents_are_measured_in_evaluation_mode() -> None:
         whole = model(dropout=0.5)
         with torch.no_grad():
             for parameter in whole.encoder.parameters():
-                parameter += 0.3 * torch.randn_like(parameter)
+                parameter.add_(0.3 * torch.randn_like(parameter))
         whole.train(mode).freeze(X)
         assert whole.prior.training is mode
         found.append((whole.nested.shift.clone(), whole.nested.log_scale.clone()))
@@ -62,7 +64,9 @@ def test_latents_are_measured_in_evaluation_mode() -> None:
 
 
 def test_the_stages_of_a_loop_come_one_after_another() -> None:
-    names = [(step.stage, step.number) for step in training_loop(model(), X, steps=2, progress=False)]
+    names = [
+        (step.stage, step.number) for step in training_loop(model(), X, steps=2, progress=False)
+    ]
     assert names == [("VAE", 1), ("VAE", 2), ("LatentDiffusion", 1), ("LatentDiffusion", 2)]
 
 
@@ -98,7 +102,12 @@ def test_what_cannot_be_trained_in_the_last_stage_is_refused_on_the_call() -> No
 @pytest.mark.parametrize("stop", [3, 6, 9])
 def test_a_run_in_stages_resumes_bit_for_bit(stop: int, tmp_path: Path) -> None:
     """Stopped in the first stage, between the two, and in the second."""
-    settings = {"steps": 6, "batch_size": 16, "checkpoint_every": 2, "progress": False}
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "batch_size": 16,
+        "checkpoint_every": 2,
+        "progress": False,
+    }
     whole, stopped, resumed = model(), model(), model()
     expected = fit(whole, PARTS, Simple(), checkpoint=tmp_path / "whole", **settings)
     loop = training_loop(stopped, PARTS, Simple(), checkpoint=tmp_path / "parts", **settings)
