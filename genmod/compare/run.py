@@ -120,12 +120,10 @@ def compare(
 
     Args:
         folder: where ``report.md``, ``report.json``, ``figures/`` and the trained models go.
-        data: integers with a test part: whatever :func:`genmod.data.load` takes. Figures that show
-            images are drawn of gray ones ``(1, H, W)`` alone.
+        data: integers with a test part, as :func:`genmod.data.load` takes them.
         binarize: whether gray images become bits, see :func:`genmod.data.binarized`.
         suite: what to train; by default what suits the data (:func:`~genmod.compare.suite_for`).
-        quick: whether to train a small suite in half a minute, on at most 500 validation and test rows,
-            with few figures.
+        quick: whether to train a small suite in half a minute: 500 test rows at most, few figures.
         models: the names of those to train, with those they come after; all by default.
         seed: of the split, the weights, the batches and the noise.
         effort: the fraction of the training steps (and, below 1, of a diffusion's latents).
