@@ -1,4 +1,4 @@
-"""Editing data with a diffusion: noise them part of the way and back, or walk between two of them."""
+"""Editing data with a diffusion: noise them part of the way and back, or interpolate between two."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sdedit(
         t: how far to noise them, in [0, 1].
         steps: of the way back.
         sampler: any of :mod:`genmod.samplers`; the chain's own steps by default.
-        context: what the denoiser is told beside the state.
+        context: what the denoiser is conditioned on, ``(B, ...)``.
 
     Returns:
         Data of the same shape.
@@ -55,7 +55,7 @@ def sdedit(
     torch.Size([2, 1, 8, 8])
     """
     require(0 <= t <= 1, f"t={t}", "a time in [0, 1]", "0 is clean, 1 is noise")
-    require(steps >= 1, f"steps={steps}", "at least one", "50 is customary")
+    require(steps >= 1, f"steps={steps}", "at least one", "50 are the default")
     model.decoder.check(x)
     posterior, prior = model.encoder(x, context), model.prior
     if isinstance(prior, NestedPrior):
@@ -89,7 +89,7 @@ def interpolate(
         a: data as the model takes them, ``(B, *event)``.
         b: as many more: row ``i`` of one is joined to row ``i`` of the other.
         count: how many points on each way, the ends among them.
-        context: what the model is told beside the data, ``(B, ...)``.
+        context: what the model is conditioned on, ``(B, ...)``.
 
     Returns:
         The decoder's means, ``(B, count, *event)``.
