@@ -39,11 +39,7 @@ def sdedit(
         t: how far to noise them, in [0, 1].
         steps: of the way back.
         sampler: any of :mod:`genmod.samplers`; the chain's own steps by default.
-<<<<<<< HEAD
         context: what the model is conditioned on, ``(B, ...)``.
-=======
-        context: what the denoiser is conditioned on, ``(B, ...)``.
->>>>>>> sample
 
     Returns:
         Data of the same shape.
@@ -60,16 +56,10 @@ def sdedit(
     torch.Size([2, 1, 8, 8])
     """
     require(0 <= t <= 1, f"t={t}", "a time in [0, 1]", "0 is clean, 1 is noise")
-<<<<<<< HEAD
     require(steps >= 1, f"steps={steps}", "at least one", "50 is common")
     x, prior = as_tensor(x), model.prior
     context = as_context(context, len(x))
     posterior = model.posterior(x, context)
-=======
-    require(steps >= 1, f"steps={steps}", "at least one", "50 are the default")
-    model.decoder.check(x)
-    posterior, prior = model.encoder(x, context), model.prior
->>>>>>> sample
     if isinstance(prior, NestedPrior):
         q = require_distribution(posterior, prior.shape)
         inside = prior.inside(q.mean)
