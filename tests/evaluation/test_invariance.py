@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,10 +128,9 @@ def test_numbers_do_not_change_with_the_way_of_running(case: str) -> None:
     model, x = built(name)
     whole = numbers(model, x, IDS, None)
     assert whole.isfinite().all()
-    same = {"rtol": 1e-5, "atol": 1e-5}
 
     def close(found: Tensor, expected: Tensor) -> None:
-        torch.testing.assert_close(found, expected, **same)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
     with torch.inference_mode():
         close(numbers(model, x.clone(), IDS, None), whole)
@@ -160,9 +160,8 @@ def test_means_over_rows_do_not_change_with_the_way_of_running() -> None:
         nn.init.normal_(parameter, std=0.3)
     x, order = torch.randint(0, 17, (80, 4)), torch.randperm(80)
 
-    def numbers(**how: object) -> dict[str, Tensor]:
-        rows = x if how.get("ids") is None else x[order]
-        settings: Mapping[str, object] = how
+    def numbers(**settings: Any) -> dict[str, Tensor]:
+        rows = x if settings.get("ids") is None else x[order]
         steps, cells = profile(model, rows, **settings), refinement(model, rows, **settings)
         report = immse(model, rows, timesteps=8, **settings)
         return {

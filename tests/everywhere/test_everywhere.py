@@ -63,7 +63,11 @@ def _methods(kind: type) -> set[str]:
 
 def test_every_public_entry_point_is_in_the_table() -> None:
     public = set().union(*map(_functions, (editing, evaluation, models)))
-    for _, kind in [("", DiffusionBased), *inspect.getmembers(models, inspect.isclass)]:
+    classes: list[type] = [
+        DiffusionBased,
+        *(kind for _, kind in inspect.getmembers(models, inspect.isclass)),
+    ]
+    for kind in classes:
         if issubclass(kind, LatentModel):
             public |= _methods(kind)
     inherited = {"arguments", "from_pretrained", "save_pretrained"}
@@ -123,12 +127,16 @@ def compare(found: Found, expected: Found, tolerance: float, whole: bool = True)
         pairs += [(name, found.whole[name], right) for name, right in expected.whole.items()]
     assert pairs or not whole
     for name, value, right in pairs:
+
+        def named(text: str, name: str = name) -> str:
+            return f"{name}: {text}"
+
         known = right[right.isfinite()].abs()
         largest = max(1.0, float(known.max()) if len(known) else 1.0)
+        atol = tolerance * largest
         torch.testing.assert_close(
-            value, right, rtol=tolerance, atol=tolerance * largest,
-            equal_nan=True, msg=lambda text, name=name: f"{name}: {text}",
-        )  # fmt: skip
+            value, right, rtol=tolerance, atol=atol, equal_nan=True, msg=named
+        )
 
 
 # Float32 adds up in another order where rows come in other batches. These modes are tried in float64, where
