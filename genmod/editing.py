@@ -1,10 +1,11 @@
-"""Editing data with a diffusion: noise them part of the way and back, or walk between two of them."""
+"""Editing data with a diffusion: noise them part of the way and back, or interpolate between two."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from genmod.arrays import Context, Rows, as_context, as_tensor
 from genmod.checks import require
 from genmod.diffusion import DiffusionPrior, NoisingPosterior
 from genmod.encoders import require_distribution
@@ -12,18 +13,18 @@ from genmod.model import LatentModel
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler
 from genmod.shapes import event_sum, expand_like
-from genmod.types import Batch, LatentTensors, Real
+from genmod.types import LatentTensors, Real
 
 
 @torch.no_grad()
 def sdedit(
     model: LatentModel,
-    x: Batch,
+    x: Rows,
     t: float,
     *,
     steps: int = 50,
     sampler: Sampler | None = None,
-    context: Tensor | None = None,
+    context: Context = None,
 ) -> Tensor:
     r"""Noise data to time ``t`` and denoise them again: a stroke becomes a digit.
 
@@ -38,7 +39,7 @@ def sdedit(
         t: how far to noise them, in [0, 1].
         steps: of the way back.
         sampler: any of :mod:`genmod.samplers`; the chain's own steps by default.
-        context: what the denoiser is told beside the state.
+        context: what the model is conditioned on, ``(B, ...)``.
 
     Returns:
         Data of the same shape.
@@ -55,9 +56,10 @@ def sdedit(
     torch.Size([2, 1, 8, 8])
     """
     require(0 <= t <= 1, f"t={t}", "a time in [0, 1]", "0 is clean, 1 is noise")
-    require(steps >= 1, f"steps={steps}", "at least one", "50 is customary")
-    model.decoder.check(x)
-    posterior, prior = model.encoder(x, context), model.prior
+    require(steps >= 1, f"steps={steps}", "at least one", "50 is common")
+    x, prior = as_tensor(x), model.prior
+    context = as_context(context, len(x))
+    posterior = model.posterior(x, context)
     if isinstance(prior, NestedPrior):
         q = require_distribution(posterior, prior.shape)
         inside = prior.inside(q.mean)
@@ -72,12 +74,12 @@ def sdedit(
             denoising.denoiser, denoising.schedule
         )
         state = way.run(z, times, context) if t > 0 else z
-    return model.decoder(state, context).sample()
+    return model.draw(state, context)
 
 
 @torch.no_grad()
 def interpolate(
-    model: LatentModel, a: Batch, b: Batch, count: int, context: Tensor | None = None
+    model: LatentModel, a: Rows, b: Rows, count: int, context: Context = None
 ) -> Tensor:
     """Data between two: encode both, go from code to code along a great circle, decode.
 
@@ -89,7 +91,7 @@ def interpolate(
         a: data as the model takes them, ``(B, *event)``.
         b: as many more: row ``i`` of one is joined to row ``i`` of the other.
         count: how many points on each way, the ends among them.
-        context: what the model is told beside the data, ``(B, ...)``.
+        context: what the model is conditioned on, ``(B, ...)``.
 
     Returns:
         The decoder's means, ``(B, count, *event)``.
@@ -101,6 +103,7 @@ def interpolate(
     D.5; Shoemake, "Animating rotation with quaternion curves" (1985).
     """
     require(count >= 2, f"count={count}", "at least 2", "the two ends are among them")
+    a, b = as_tensor(a, "a"), as_tensor(b, "b")
     require(
         a.shape == b.shape,
         f"data of shapes {tuple(a.shape)} and {tuple(b.shape)}",

@@ -38,6 +38,7 @@ from genmod.distributions.base import elementwise
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
+from genmod.prior import AutoTimesteps
 from genmod.shapes import size
 from genmod.spec import DataSpec
 
@@ -260,7 +261,7 @@ def refinement(
 
     def run(x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
         posterior = model.posterior(x, given)
-        state, _ = model.prior.rates(posterior, 1, given)
+        state, _ = model.prior.rates(posterior, AutoTimesteps.TRAINING, given)
         return _cells(model.decoder(state, given), x, spec, widths)
 
     pieces = in_chunks(

@@ -126,6 +126,7 @@ class Explanation:
         )
 
 
+@torch.inference_mode(mode=False)
 def explain(
     objective: Objective, schedule: Schedule | LatentModel, points: int = 1001
 ) -> Explanation:

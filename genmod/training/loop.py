@@ -141,6 +141,7 @@ def fit(
     return loop.history
 
 
+@torch.inference_mode(False)
 def training_loop(
     model: LatentModel,
     data: Data,
@@ -267,10 +268,13 @@ class TrainingLoop:
         if "_run" in vars(self):
             self.close()
 
+    @torch.inference_mode(False)
     def close(self) -> None:
         """Give the model its best averaged weights, in evaluation mode."""
         self._run.pause()
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _next(self) -> Step | None:
         step = self._run.next()
         while step is None and self._run.stage + 1 < len(self._stages):

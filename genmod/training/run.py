@@ -107,6 +107,12 @@ class Setup:
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""
         model.to(self.device)
+        require(
+            not any(parameter.is_inference() for parameter in model.parameters()),
+            f"a {type(model).__name__} whose parameters were made in torch.inference_mode()",
+            "parameters that can learn",
+            "build or copy the model outside of inference mode",
+        )
         objective.to(self.device).train()
         objective.begin()
         optimizer = self.optimizer or _adam(model, self.config)

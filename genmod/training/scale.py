@@ -60,7 +60,7 @@ def fit_scale(
     context = None if context is None else context.to(device)
     with evaluation_mode(model):
         start = decoder.schedule.at(torch.zeros(len(x), dtype=time_dtype(device), device=device))
-        posterior = model.encoder(x, context)
+        posterior = model.posterior(x, context)
         assert isinstance(posterior, NoisingPosterior)
         with random.keyed(seed):
             z = posterior.at(start.t).sample()

@@ -25,7 +25,8 @@ from genmod.evaluation.batching import Ids
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import Labels
-from genmod.schedules import LinearLogSNR
+from genmod.objectives import Bound, Objective, Simple, explain
+from genmod.schedules import Cosine, LinearLogSNR
 
 IDS = torch.arange(246, 266)
 """Ids on both sides of the border between two blocks of noise."""
@@ -189,6 +190,15 @@ def test_the_divergence_is_kept_inside_inference_mode(probes: int | None) -> Non
     with torch.inference_mode():
         found = flow_density(model, x, steps=16, probes=probes)
     torch.testing.assert_close(found.nats, truth, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("objective", [Bound(), Simple()])
+def test_an_objective_is_explained_alike_inside_inference_mode(objective: Objective) -> None:
+    outside = explain(objective, Cosine())
+    with torch.inference_mode():
+        inside = explain(objective, Cosine())
+    assert inside.bounded == outside.bounded
+    assert torch.equal(inside.weight, outside.weight)
 
 
 # ---------------------------------------------------------------------- chunks

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,11 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from genmod.diffusion import DiffusionPrior, LearnedInterpolation
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
-from genmod.nn import Ignored, Labels
+from genmod.nn import MLP, DenoisingMLP, Ignored, Labels
 
 ROWS, BINS, CLASSES = 5, 5, 3
 INTEGERS, REALS = (1, 2, 2), (3,)
-TINY = {"width": 8, "depth": 1, "dropout": 0.3}
+TINY: dict[str, Any] = {"width": 8, "depth": 1, "dropout": 0.3}
 """With dropout, so that a model left in training mode gives other numbers."""
 
 
@@ -68,11 +69,27 @@ class Case:
     context: Tensor | None
     ids: Tensor
     batch_size: int | None = None
+    backend: str | None = None
+    """Of the compiler of its networks; ``None``: not compiled."""
 
     def part(self, rows: Tensor | slice) -> Case:
         """Some of the rows, or all in another order."""
         context = None if self.context is None else self.context[rows]
         return replace(self, x=self.x[rows], context=context, ids=self.ids[rows])
+
+    def copied(self) -> LatentModel:
+        """A model of its own, compiled as the case's is: a copy of a compiled module is not."""
+        model = copy.deepcopy(self.model)
+        if self.backend is not None:
+            for part in list(model.modules()):
+                if isinstance(part, MLP | DenoisingMLP):
+                    part.compile(backend=self.backend)
+        return model
+
+    def compiled(self, backend: str) -> Case:
+        """The same model with each of its networks compiled."""
+        case = replace(self, backend=backend)
+        return replace(case, model=case.copied())
 
     def double(self) -> Case:
         """The same numbers in float64."""

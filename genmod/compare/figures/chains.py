@@ -156,7 +156,7 @@ def futures(inputs: FigureData, name: str) -> list[Future]:
 def _noised(inputs: FigureData, model: LatentModel, count: int) -> NoisingPosterior:
     """The fixed posterior of the first test images."""
     with torch.no_grad():
-        q = model.encoder(on(model, inputs.data.test[:count]))
+        q = model.posterior(on(model, inputs.data.test[:count]))
     assert isinstance(q, NoisingPosterior)
     return q
 

@@ -75,7 +75,7 @@ def codes(inputs: FigureData, model: LatentModel, count: int) -> tuple[Tensor, T
     """The mean and a draw of ``q(z | x)`` of the first training images, ``(N, d)``."""
     x = on(model, inputs.data.train[:count])
     with torch.no_grad(), random.keyed(0):
-        q = model.encoder(x)
+        q = model.posterior(x)
         assert isinstance(q, Distribution)
         return q.mean.flatten(1).cpu(), q.sample().flatten(1).cpu()
 
