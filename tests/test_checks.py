@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from genmod import checks
-from genmod.shapes import event_sum, expand_like, repeat, size, units
+from genmod.shapes import event_sum, expand_like, repeat, size
 
 NAN = torch.tensor([[1.0, math.nan], [math.inf, 2.0]])
 
@@ -96,7 +96,6 @@ def test_shapes_helpers_agree_with_their_plain_forms() -> None:
     assert size((2, 3)) == 6
     torch.testing.assert_close(event_sum(x), x.sum((1, 2)))
     torch.testing.assert_close(event_sum(x[:, 0, 0]), x[:, 0, 0])
-    torch.testing.assert_close(units(x).sum(-1)[:, 0], event_sum(x))
     scale = torch.arange(4.0)
     assert expand_like(scale, x).dtype is x.dtype
     torch.testing.assert_close(
