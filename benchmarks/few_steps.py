@@ -37,19 +37,19 @@ from pathlib import Path
 import torch
 from common import LOADERS, machine, table, write
 from contenders import GRIDS, NAMES, SAME, check_same, differing, samplers, steps_within
+from genmod.compare.member import Setting
 from mnist import member, train
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genmod.compare.member import Setting
 from genmod.data import Dataset
 from genmod.evaluation import Quality, quality_of
 from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
+from genmod.nn.weights import load_weights, weights
 from genmod.random import BLOCK, mix, seeded
 from genmod.samplers import Sampler, TimeGrid, UniformTime
 from genmod.schedules import time_dtype
-from genmod.nn.weights import load_weights, weights
 
 WANTED = 1.10
 """The most that the best may have of the chain's Fréchet distance."""

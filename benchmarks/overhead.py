@@ -69,7 +69,9 @@ class BareVAE(nn.Module):
 class BareDiffusion(nn.Module):
     """A velocity network in continuous time and the scale of its last step; its loss as one formula."""
 
-    def __init__(self, network: nn.Module, ends: tuple[float, float], gain: float, bins: int) -> None:
+    def __init__(
+        self, network: nn.Module, ends: tuple[float, float], gain: float, bins: int
+    ) -> None:
         super().__init__()
         self.network, self.width = network, 2 / (bins - 1)
         (self.clean, self.noisy), self.gain = ends, gain

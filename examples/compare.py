@@ -7,19 +7,21 @@ of its own.
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import fit, plots
-from genmod.data import Dataset, load
+from genmod.data import Dataset, digits, mnist
 from genmod.elbo import Measure
 from genmod.evaluation import Report, evaluate, gaussian, pixel_histogram
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.objectives import Bound, WarmUp
 from genmod.schedules import LinearLogSNR
 
+DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 FIGURE = Path("runs/examples/compare.png")
 
 
@@ -71,7 +73,7 @@ def show(report: Report) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=("digits", "mnist"), default="digits", help="the images")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
     parser.add_argument("--steps", type=int, default=2000, help="steps of training")
     chosen = parser.parse_args()
-    main(load(chosen.data), chosen.steps)
+    main(DATA[chosen.data](), chosen.steps)

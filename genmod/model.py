@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class LatentModel(Settings, nn.Module):
         )
         prior.check_encoder(encoder)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self._masked = "observed" in inspect.signature(encoder.forward).parameters
         self.measure = decoder.measure if prior.proper else Measure.NONE
 
     @property
@@ -97,11 +99,8 @@ class LatentModel(Settings, nn.Module):
             ValueError: data of a wrong shape, not finite, or outside the decoder's range; timesteps for
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
-        if (
-            not is_trusted()
-            or request.observed is not None
-            or x.shape[1:] != self.decoder.spec.shape
-        ):
+        checked = is_trusted() and request.observed is None
+        if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
         request.check(len(x), self.prior, type(self).__name__)
         rows, samples = len(x), request.samples
@@ -117,20 +116,18 @@ class LatentModel(Settings, nn.Module):
         else:
             state, found = self.prior.rates(posterior, request.timesteps, context)
             rates = dict(found)
-        require(
-            bool(rates) or not self.prior.proper,
+        got, advice = (
             f"a {type(self.prior).__name__} that prices no latent",
-            "a rate for every latent that is drawn",
-            "set proper = False in a prior that is no distribution",
+            "or set proper = False",
         )
+        require(bool(rates) or not self.prior.proper, got, "a rate for every latent", advice)
         require(
             len(state) == len(x),
             f"a prior's state of {len(state)} rows for {len(x)} samples",
             "one row a sample",
             "return one state a row",
         )
-        likelihood = self._likelihood(state, context)
-        reconstruction = masked_log_prob(likelihood, x, observed)
+        reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None
@@ -293,8 +290,8 @@ class LatentModel(Settings, nn.Module):
     def _posterior(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None
     ) -> Posterior | Distribution:
-        # Encoders that know nothing of masks are not given any.
-        given = (x, context) if observed is None else (x, context, observed)
+        # An encoder of one's own need not take masks: what was not observed is zero in any case.
+        given = (x, context, observed) if observed is not None and self._masked else (x, context)
         check_posterior(posterior := self.encoder(*given), len(x), self.prior.shape)
         return posterior
 

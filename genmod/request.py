@@ -49,6 +49,11 @@ class Request:
                 f"got a request for importance weights of a {model} whose prior density is a random "
                 "estimate; expected a density without noise; use the exact trace (probes=None)"
             )
+        if isinstance(self.timesteps, int) and (self.needs_path or self.samples > 1):
+            raise ValueError(
+                f"got timesteps={self.timesteps} beside whole paths of latents; expected one or the other; "
+                "leave timesteps out: a path visits every level"
+            )
         stated = self.timesteps is not None and not isinstance(self.timesteps, AutoTimesteps)
         if stated and not prior.has_timesteps:
             raise ValueError(

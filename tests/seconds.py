@@ -1,13 +1,13 @@
 """Print how long the tests of each folder took, from a JUnit file, and name those above their budget.
 
-``python tests/seconds.py report.xml`` after ``pytest --junit-xml report.xml``. No test fails for its time: a
-busy machine is slower. A folder that stays above its budget needs smaller models or a ``slow`` mark.
+``python tests/seconds.py report.xml`` after ``pytest --junit-xml report.xml``. No test fails for its time,
+because a busy machine is slower. A folder above its budget needs smaller models or a ``slow`` mark.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,10 +17,10 @@ BUDGETS = {"tests.models": 60.0, "tests.evaluation": 60.0, "tests.compare": 60.0
 """Folders that may take longer: they train, or score whole data sets."""
 
 
-def folders(report: Path) -> Counter[str]:
+def folders(report: Path) -> dict[str, float]:
     """Seconds of each folder."""
-    seconds: Counter[str] = Counter()
-    for case in ElementTree.parse(report).iter("testcase"):
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
         name = case.get("classname", "")
         parts = [part for part in name.split(".") if not part.startswith(("test_", "Test"))]
         seconds[".".join(parts) or "tests"] += float(case.get("time", "0"))
@@ -31,7 +31,7 @@ def main(report: Path) -> None:
     """Print the folders, the slowest first."""
     found = folders(report)
     print(f"seconds of {sum(found.values()):.0f} in all, by folder:")
-    for name, seconds in found.most_common():
+    for name, seconds in sorted(found.items(), key=lambda each: -each[1]):
         budget = BUDGETS.get(name, BUDGET)
         note = f"  above its budget of {budget:.0f}" if seconds > budget else ""
         print(f"{seconds:8.1f}  {name}{note}")

@@ -333,3 +333,21 @@ def test_parts_of_other_data_are_refused() -> None:
         ValueError, match=r"integers 0..6 beside a decoder of \(4,\), integers 0..2"
     ):
         LatentModel(encoder, decoder, NormalPrior((2,)))
+
+
+def test_an_encoder_of_ones_own_need_not_take_masks() -> None:
+    """What was not observed is zero; the bound is on the observed entries alone."""
+
+    class Plain(Encoder):
+        latent_shape = (2,)
+
+        def forward(self, x: Tensor, context: Tensor | None = None) -> Distribution:  # type: ignore[override]
+            return Normal(x[:, :2], torch.zeros(len(x), 2))
+
+    model = VAE(3, latents=2, width=8, encoder=Plain())
+    x, observed = torch.randn(4, 3), torch.tensor([[True, True, False]]).expand(4, 3)
+    torch.manual_seed(0)
+    first = model.elbo(x, observed=observed).value
+    torch.manual_seed(0)
+    other = model.elbo(torch.where(observed, x, 7.0), observed=observed).value
+    torch.testing.assert_close(first, other, rtol=0, atol=0)

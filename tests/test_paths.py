@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -337,3 +338,10 @@ def test_an_objective_that_visits_every_level_has_its_own_gradient() -> None:
     loss(0.5).backward()
     assert network.weight.grad is not None
     torch.testing.assert_close(network.weight.grad, by_differences, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("request_", [{"samples": 2}, {"needs_path": True}])
+def test_timesteps_beside_whole_paths_are_refused(request_: dict[str, Any]) -> None:
+    model = Diffusion(2, width=8, steps=4)
+    with pytest.raises(ValueError, match="timesteps=2 beside whole paths"):
+        model(torch.zeros(3, 2), Request(timesteps=2, **request_))

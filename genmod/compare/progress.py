@@ -124,7 +124,7 @@ class Progress:
                 self.rows[name] = Row(steps, self.clock())
             case Progressed(name, step, text):
                 row = self.rows[name]
-                row.step, row.text = step, text
+                row.step, row.text = step, _bound(text)
                 if row.first is None:
                     # A continued training has most of its steps behind it: they took no time here.
                     row.first = step
@@ -185,6 +185,12 @@ class Progress:
             done = self.drawing.done / self.drawing.total
             found.append((self.drawing.title, "drawing", done, ""))
         return found
+
+
+def _bound(text: str) -> str:
+    """The bound in a line of training, which begins with the loss and may end with the best bound."""
+    parts = [part for part in text.split(", ") if not part.startswith("loss ")]
+    return parts[0] if parts else text
 
 
 def minutes(seconds: float) -> str:

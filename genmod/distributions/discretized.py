@@ -82,13 +82,20 @@ class Discretized(Factorized):
         )
         return wide.elementwise(values.expand(*shape, self.bins.count)).exp()
 
+    @abstractmethod
+    def upper_tail(self, standardized: Tensor) -> Tensor:
+        """The standard member's probability above each point."""
+
     @property
     def mean(self) -> Tensor:
-        """The mean value, ``(B, *event)``."""
-        values = torch.arange(
-            self.bins.count, device=self.location.device, dtype=self.location.dtype
-        )
-        return (self.masses() * values).sum(-1)
+        r"""The mean value, ``(B, *event)``: :math:`\sum_{k \ge 1} P(x \ge k)`."""
+        values = torch.arange(1, self.bins.count, dtype=torch.float64)
+        inverse = (-self.log_scale).exp()
+        total = torch.zeros_like(self.location)
+        # One value after the other: all masses of a batch of images would not fit in memory.
+        for edge in self.bins.edges(values)[0].tolist():
+            total = total + self.upper_tail((edge - self.location) * inverse)
+        return total
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Integers: a draw of the density, put into its bin."""
@@ -111,6 +118,10 @@ class DiscretizedLogistic(Discretized):
         """
         return logistic_log_mass(x, self.location, self.log_scale, self.bins)
 
+    def upper_tail(self, standardized: Tensor) -> Tensor:
+        """The logistic function, mirrored."""
+        return torch.sigmoid(-standardized)
+
     def standard_sample(self) -> Tensor:
         """The inverse of the distribution function at uniform noise."""
         noise = random.uniform(tuple(self.location.shape), torch.float64, self.location.device)
@@ -129,6 +140,10 @@ class DiscretizedNormal(Discretized):
             _standardize(upper, self.location, inverse),
             self.bins.width * inverse,
         )
+
+    def upper_tail(self, standardized: Tensor) -> Tensor:
+        """The complementary error function, scaled."""
+        return 0.5 * torch.special.erfc(standardized * math.sqrt(0.5))
 
     def standard_sample(self) -> Tensor:
         """Standard normal noise."""

@@ -4,6 +4,7 @@ from genmod.objectives.base import Batch as Batch
 from genmod.objectives.base import MeanObjective as MeanObjective
 from genmod.objectives.base import Objective as Objective
 from genmod.objectives.base import broken_terms as broken_terms
+from genmod.objectives.base import require_fixed_encoder as require_fixed_encoder
 from genmod.objectives.bounds import Beta as Beta
 from genmod.objectives.bounds import Bound as Bound
 from genmod.objectives.bounds import WarmUp as WarmUp

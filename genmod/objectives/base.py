@@ -180,6 +180,44 @@ def encoders(model: LatentModel) -> list[nn.Module]:
     return [part.encoder for part in model.modules() if isinstance(part, LatentModel)]
 
 
+def encoder_learns(model: LatentModel, apart: Iterable[nn.Parameter] = ()) -> bool:
+    """Whether an encoder, also of a nested model, learns anything but the parameters ``apart``."""
+    known = {id(parameter) for parameter in apart}
+    return any(
+        parameter.requires_grad and id(parameter) not in known
+        for encoder in encoders(model)
+        for parameter in encoder.parameters()
+    )
+
+
+def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
+    r"""Whether a loss weights the levels of a diffusion unequally, or leaves terms of the bound out.
+
+    The slope of the loss in each level's nats, over the weight of the visit and the slope in the
+    reconstruction, is one number for the bound, and for the bound with a weight on a whole rate.
+
+    Args:
+        loss: an objective's; its graph is kept.
+        elbo: the bound that it was computed from.
+    """
+    levels = [rate for rate in elbo.rates.values() if rate.noise is not None]
+    terms = [elbo.reconstruction, *(rate.nats for rate in levels)]
+    if not levels or not all(term.requires_grad for term in terms):
+        return False
+    slopes = torch.autograd.grad(loss, terms, retain_graph=True, allow_unused=True)
+    if any(slope is None for slope in slopes):
+        return True
+    reconstruction = -slopes[0][:, None]
+    for rate, slope in zip(levels, slopes[1:], strict=True):
+        each = slope / rate.weight
+        # Rows that the loss leaves out as a whole say nothing about levels.
+        used = ((each != 0) | (reconstruction != 0)).expand_as(each)
+        price = (each / reconstruction)[used]
+        if price.numel() and not torch.allclose(price, price.mean(), rtol=1e-3, atol=1e-6):
+            return True
+    return False
+
+
 def require_fixed_encoder(
     model: LatentModel, name: str, apart: Iterable[nn.Parameter] = ()
 ) -> None:
@@ -190,14 +228,8 @@ def require_fixed_encoder(
     Raises:
         ValueError: one does.
     """
-    known = {id(parameter) for parameter in apart}
-    learns = any(
-        parameter.requires_grad and id(parameter) not in known
-        for encoder in encoders(model)
-        for parameter in encoder.parameters()
-    )
     require(
-        not learns,
+        not encoder_learns(model, apart),
         f"{name} on a model whose encoder learns",
         "a fixed encoder, in nested models too",
         "a loss that weights the levels of a diffusion must not reach an encoder, which would hide "

@@ -41,10 +41,10 @@ class DPMSolver(Sampler):
     more). ``DPMSolver(order=3)`` does both; ``published=True`` neither.
 
     **Long steps.** Past differences say little about a step much longer than those before, such as the last
-    one of even times: extrapolated so far, samples come out too large. A step in which log-SNR rises by
-    more than 1, and by more than twice its rise in the step before, is therefore of first order; not with
-    ``published=True``. Third order is left to steps in which log-SNR rises by up to 2. Short steps always
-    have the full order.
+    one of even times: extrapolated so far, samples come out too large. A step is therefore of first order
+    where log-SNR rises by more than 4, or by more than 1 and more than twice its rise in the step before.
+    Third order is left to steps with a rise of up to 2. Short steps always have the full order, and all
+    have it with ``published=True``.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
@@ -199,7 +199,8 @@ def lowered(orders: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
     with torch.no_grad():
         log_snr = schedule.log_snr(times.reshape(-1)).reshape(len(times), -1)
     rises = log_snr.diff(dim=0).abs()
-    long = ((rises[1:] > LONGEST * rises[:-1]) & (rises[1:] > SHORT)).any(1).cpu()
+    rise, before = rises[1:], rises[:-1]
+    long = (((rise > LONGEST * before) & (rise > SHORT)) | (rise > 4 * SHORT)).any(1).cpu()
     # A parabola through three values bends too far to be followed over a long step.
     orders = torch.where((rises > 2 * SHORT).any(1).cpu(), orders.clamp(max=2), orders)
     # The first step has none before it, and is of first order already.

@@ -46,12 +46,12 @@ class Heun(Sampler):
     .. math:: z_s = z_s^\text{Euler} + \alpha_s\, w(h)\, (\hat x_s - \hat x_t), \qquad
         w(h) = \tanh(h / 2)
 
-    The published method is the trapezoidal rule in :math:`\sigma/\alpha`: :math:`w = (e^h - 1)/2`. In a long
-    step it multiplies the difference of two results of a network by :math:`e^h`: by 9e8 where a schedule
-    ends in pure noise. The rule in :math:`\alpha/\sigma` has :math:`w = (1 - e^{-h})/2`, and grows so on the
-    way to noise. Their harmonic mean is :math:`\tanh(h/2)`: below 1 at any length, :math:`h/2` in short steps
-    like both, and odd in ``h``, so that a step back undoes one of the same length. For Gaussian data it is
-    of third order.
+    The published method is the trapezoidal rule in :math:`\sigma/\alpha`: :math:`w = (e^h - 1)/2`. In a
+    long step it multiplies the difference of two results of a network by :math:`e^h`: by 9e8 where a
+    schedule ends in pure noise. The rule in :math:`\alpha/\sigma`, :math:`w = (1 - e^{-h})/2`, grows so on
+    the way to noise. Their harmonic mean is :math:`\tanh(h/2)`: below 1 at any length, :math:`h/2` in
+    short steps like both, and odd in ``h``, so that a step back undoes one of the same length. For
+    Gaussian data it is of third order.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require, trusted
+from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
-from genmod.objectives import Batch, Objective, broken_terms
+from genmod.objectives import Batch, Objective, broken_terms, require_fixed_encoder
+from genmod.objectives.base import encoder_learns, weights_levels
 from genmod.training.average import Average
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -218,8 +220,24 @@ class Run:
             with values, random.keyed(seed, state.step), self.half:
                 loss, elbo = state.objective(state.model, batch)
             _check_loss(loss, state.objective)
+            if state.step == state.leg.first:
+                self._check_weights(loss, elbo)
             elbo = elbo.detach()
             return loss.detach(), elbo, state.update(loss)
+
+    def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
+        """Refuse an objective of the user's that would train an encoder by weighted levels."""
+        model, objective = self.state.model, self.state.objective
+        schedules = [
+            parameter
+            for part in model.modules()
+            if isinstance(part, DiffusionPrior)
+            for parameter in part.schedule.parameters()
+        ]
+        if objective.needs_path or not encoder_learns(model, schedules):
+            return
+        if weights_levels(loss, elbo):
+            require_fixed_encoder(model, type(objective).__name__, schedules)
 
     def _saves(self) -> bool:
         state = self.state

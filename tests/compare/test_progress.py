@@ -60,12 +60,13 @@ def test_a_row_names_the_candidate_the_stage_and_one_bound() -> None:
     text = shown(
         Began("latent diffusion", 12345),
         Began("VAE", 100),
-        Progressed("VAE", 30, "bound 1.234 bits/dim " + "x" * 100),
+        Progressed("VAE", 30, "loss 1.2, bound 1.234 bits/dim, best " + "x" * 100),
     )
     assert "0 of 3 models done" in text
     assert "training 30/100" in text
     assert "training 0/12345" in text
     assert "bound 1.234 bits/dim" in text
+    assert "loss" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
 
 

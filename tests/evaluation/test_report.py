@@ -143,19 +143,19 @@ def test_a_report_on_binarized_data_splits_its_cost_into_coins_and_structure() -
         Report.of_baseline(baseline, 64, Measure.MASS, bits),
     ]
     for report in reports:
-        assert report.entropy_floor == bits.irreducible
+        assert report.entropy_floor == bits.entropy_floor
         assert report.entropy_floor is not None
         assert report.structural is not None
         assert report.structural.mean > 0
         assert report.entropy_floor + report.structural.mean == pytest.approx(-report.value.mean)
         written = report.to_dict()
-        assert written["entropy_floor"] == bits.irreducible
+        assert written["entropy_floor"] == bits.entropy_floor
         assert written["structural"] == {
             "mean": report.structural.mean,
             "standard_error": report.structural.error,
         }
     nothing = evaluate(Autoencoder(SHAPE, 2, latents=3, width=16), bits)
-    assert nothing.entropy_floor == bits.irreducible
+    assert nothing.entropy_floor == bits.entropy_floor
     assert nothing.structural is None
 
 
@@ -396,7 +396,7 @@ def test_the_error_of_the_structural_part_is_that_of_its_rows(logit: float) -> N
         p = torch.rand(200, 1, generator=g).double().expand(-1, 8)
         bits = (torch.rand(200, 8, generator=g).double() < p).long()
         entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum(1)
-        found = evaluate(model, Dataset("coins", bits[:1], bits[:0], bits, bins=2, floors=entropy))
+        found = evaluate(model, Dataset("coins", bits[:1], bits[:0], bits, bins=2, entropy=entropy))
         assert found.structural is not None
         hit += abs(found.structural.mean - truth) < 1.96 * found.structural.error
     assert 0.85 <= hit / rounds <= 1.0

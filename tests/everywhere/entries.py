@@ -331,9 +331,7 @@ def trained(given: Case) -> Found:
     if given.context is not None:
         both = torch.cat([data] * 6)
         data = conditional(dataset(both, bins=model.spec.bins), torch.cat([given.context] * 6))
-    history = fit(
-        model, data, steps=2, batch_size=2, progress=False, stages="joint", device="cpu"
-    )
+    history = fit(model, data, steps=2, batch_size=2, progress=False, stages="joint", device="cpu")
     found = whole({"losses": list(history.losses)})
     found.whole["weights"] = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
     return found

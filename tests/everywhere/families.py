@@ -52,9 +52,7 @@ FAMILIES: dict[str, Callable[[], LatentModel]] = {
     ),
     "diffusion": lambda: Diffusion(INTEGERS, BINS, steps=4, **TINY),
     "continuous diffusion": lambda: Diffusion(REALS, **TINY),
-    "learned variance": lambda: Diffusion(
-        REALS, steps=4, variance=LearnedInterpolation(), **TINY
-    ),
+    "learned variance": lambda: Diffusion(REALS, steps=4, variance=LearnedInterpolation(), **TINY),
     "conditional diffusion": lambda: Diffusion(INTEGERS, BINS, condition=_label(), **TINY),
     "latent diffusion": _latent,
     "conditional latent diffusion": lambda: _latent(_label()),

@@ -223,9 +223,9 @@ def test_other_data_are_refused_by_the_part_that_changed(tmp_path: Path) -> None
 
 def test_other_gray_pixels_behind_the_same_bits_are_refused(tmp_path: Path) -> None:
     bits = binarized(digits())
-    assert bits.redraw is not None
+    assert bits.resample is not None
     begin(tmp_path / "run", VAE((1, 8, 8), 2, latents=2, width=8), bits)
-    other = replace(bits, redraw=BernoulliPixels(16 - bits.redraw.gray, 17))
+    other = replace(bits, resample=BernoulliPixels(16 - bits.resample.gray, 17))
     with pytest.raises(ValueError, match=r"data\.pixels"):
         go_on(tmp_path / "run", VAE((1, 8, 8), 2, latents=2, width=8), other)
 

@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor, distributed, distributions, nn
 
-from genmod import decoders, encoders
+from genmod import decoders, encoders, objectives
 from genmod.diffusion.timesteps import LossAwareTimesteps
+from genmod.elbo import ELBO
+from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference
-from genmod.objectives import Bound, Objective, WarmUp
-from genmod.priors import DistributionPrior
+from genmod.objectives import Batch, Bound, Objective, WarmUp, explain
+from genmod.path import Path as LatentPath
+from genmod.priors import DistributionPrior, NestedPrior
 from genmod.training import fit, training_loop
 from tests.training.cases import data, diffusion, flat, vae
 
@@ -215,9 +218,6 @@ def test_two_runs_in_two_threads_are_the_two_runs_alone() -> None:
 
 def middle(frozen: bool) -> LatentModel:
     """A VAE over a VAE over a diffusion; the outermost encoder is fixed."""
-    from genmod.encoders import GaussianEncoder
-    from genmod.priors import NestedPrior
-
     inner = LatentModel(
         GaussianEncoder(nn.Linear(2, 4), (2,)),
         decoders.GaussianDecoder(nn.Linear(2, 2), (2,)),
@@ -235,8 +235,6 @@ def middle(frozen: bool) -> LatentModel:
 
 def test_weights_on_levels_reach_no_encoder_in_the_middle(weighted: Objective) -> None:
     """Not only the outermost encoder counts; with all of them fixed, the diffusion is trained."""
-    from genmod.objectives import explain
-
     with pytest.raises(ValueError, match="on a model whose encoder learns"):
         fit(middle(False), data(), weighted, steps=1, progress=False)
     with pytest.raises(ValueError, match="on a model whose encoder learns"):
@@ -250,8 +248,6 @@ def test_weights_on_levels_reach_no_encoder_in_the_middle(weighted: Objective) -
 @pytest.fixture(params=["Simple", "Weighted", "MinSNR", "SigmoidWeight"])
 def weighted(request: pytest.FixtureRequest) -> Objective:
     """Objectives that weight levels, or leave terms out."""
-    from genmod import objectives
-
     made: dict[str, Objective] = {
         "Simple": objectives.Simple(),
         "Weighted": objectives.Weighted(torch.sigmoid),
@@ -259,6 +255,60 @@ def weighted(request: pytest.FixtureRequest) -> Objective:
         "SigmoidWeight": objectives.SigmoidWeight(0.0),
     }
     return made[request.param]
+
+
+class OwnWeight(Objective):
+    """The bound's terms with a weight on levels that no check on the call can know."""
+
+    def loss(self, elbo: ELBO, path: LatentPath | None, batch: Batch) -> Tensor:
+        """Levels with a log-SNR below 0 only."""
+        cost = -elbo.reconstruction
+        for rate in elbo.rates.values():
+            nats = rate.nats
+            if rate.noise is not None:
+                nats = nats * (rate.noise.log_snr < 0)
+            cost = cost + (rate.weight * nats).sum(-1)
+        return cost.mean()
+
+
+class WithoutReconstruction(Objective):
+    """The rates alone."""
+
+    def loss(self, elbo: ELBO, path: LatentPath | None, batch: Batch) -> Tensor:
+        """Their mean."""
+        return torch.stack([rate.total for rate in elbo.rates.values()]).sum(0).mean()
+
+
+class Robust(Objective):
+    """A root of the bound: rows have other weights, levels do not."""
+
+    def loss(self, elbo: ELBO, path: LatentPath | None, batch: Batch) -> Tensor:
+        """Its mean."""
+        return (1000 - elbo.value).sqrt().mean()
+
+
+class HalfPrice(Objective):
+    """Half of every rate."""
+
+    def loss(self, elbo: ELBO, path: LatentPath | None, batch: Batch) -> Tensor:
+        """Its mean."""
+        return (0.5 * (elbo.reconstruction - elbo.value) - elbo.reconstruction).mean()
+
+
+@pytest.mark.parametrize("objective", [OwnWeight(), WithoutReconstruction()], ids=repr)
+def test_weights_of_ones_own_reach_no_encoder_either(objective: Objective) -> None:
+    """Measured at the first step, by the slopes of the loss; the weights are those before it."""
+    model = middle(False)
+    before = flat(model)
+    with pytest.raises(ValueError, match="on a model whose encoder learns"):
+        fit(model, data(), objective, steps=2, progress=False)
+    assert torch.equal(flat(model), before)
+    fit(middle(True), data(), objective, steps=1, progress=False)
+
+
+@pytest.mark.parametrize("objective", [Bound(), Bound(3), Robust(), HalfPrice()], ids=repr)
+def test_weights_on_whole_rates_or_rows_may_reach_an_encoder(objective: Objective) -> None:
+    fit(middle(False), data(), objective, steps=1, progress=False)
 
 
 def test_the_users_tensors_are_left_alone() -> None:

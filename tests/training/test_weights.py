@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from genmod.elbo import Measure
+from genmod.nn.weights import copy_weights
 from genmod.objectives import Bound
 from genmod.training import Validation, load_weights, training_loop, weights
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
-from genmod.nn.weights import copy_weights
 from tests.training.cases import data, diffusion, flat, vae
 
 
