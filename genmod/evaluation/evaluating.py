@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -69,6 +71,64 @@ def evaluate(
     >>> report.stamp, list(report.terms), report.importance.mean >= report.value.mean
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
+    _check_counts(replicates, importance_samples)
+
+    def run(replicate: int) -> Scores:
+        found = score(
+            model, data, context, timesteps=timesteps, seed=seed + replicate,
+            batch_size=batch_size, ids=ids, progress=progress,
+        )  # fmt: skip
+        found.check_finite()
+        return found
+
+    runs = [run(0)]
+    if replicates is None:
+        replicates = 2 if runs[0].stamp is Stamp.ESTIMATE and model.prior.has_timesteps else 1
+    runs += [run(replicate) for replicate in range(1, replicates)]
+    found = _scored(model, runs, RowSet.of(model, data, context, ids=ids).data)
+    found = replace(found, name=name or found.name, seconds=seconds)
+    if not importance_samples:
+        return found
+    weights = log_weights(
+        model, data, context, importance_samples=importance_samples, seed=seed,
+        batch_size=batch_size, ids=ids, progress=progress,
+    )  # fmt: skip
+    _check_weights(weights)
+    return replace(
+        found,
+        importance=Estimate.of(_log_mean(weights)),
+        importance_samples=importance_samples,
+        evidence=evidence(weights, found.measure),
+    )
+
+
+def _scored(model: LatentModel, runs: Sequence[Scores], source: Dataset | None) -> Report:
+    """The report of some replicates, without importance weights."""
+    scores, count = runs[0], len(runs)
+    values = torch.stack([each.value for each in runs])
+    entropy = None if source is None else source.entropy
+    proper = scores.stamp is not Stamp.NONE
+    return Report(
+        name=type(model).__name__,
+        value=Estimate.of(values.mean(0)),
+        stamp=scores.stamp,
+        measure=scores.measure,
+        dims=model.spec.size,
+        samples=len(scores.value),
+        terms={
+            key: Estimate.of(torch.stack([each.terms[key] for each in runs]).mean(0))
+            for key in scores.terms
+        },
+        noise=float(values.mean(1).std()) / math.sqrt(count) if count > 1 else None,
+        parameters=sum(p.numel() for p in model.parameters()),
+        scores=scores,
+        entropy_floor=None if entropy is None else float(entropy.mean()),
+        structural=structural(values.mean(0), entropy) if proper else None,
+        remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
+    )
+
+
+def _check_counts(replicates: int | None, importance_samples: int) -> None:
     require(
         replicates is None or replicates >= 1,
         f"replicates={replicates}",
@@ -80,54 +140,6 @@ def evaluate(
         f"importance_samples={importance_samples}",
         "an even number, whose halves give a floor and a ceiling",
         f"pass importance_samples={importance_samples + 1}",
-    )
-
-    def run(replicate: int) -> Scores:
-        found = score(
-            model, data, context, timesteps=timesteps, seed=seed + replicate,
-            batch_size=batch_size, ids=ids, progress=progress,
-        )  # fmt: skip
-        found.check_finite()
-        return found
-
-    runs = [run(0)]
-    scores = runs[0]
-    if replicates is None:
-        replicates = 2 if scores.stamp is Stamp.ESTIMATE and model.prior.has_timesteps else 1
-    runs += [run(replicate) for replicate in range(1, replicates)]
-    weights = None
-    if importance_samples:
-        weights = log_weights(
-            model, data, context, importance_samples=importance_samples, seed=seed,
-            batch_size=batch_size, ids=ids, progress=progress,
-        )  # fmt: skip
-        _check_weights(weights)
-    terms = {
-        key: Estimate.of(torch.stack([each.terms[key] for each in runs]).mean(0))
-        for key in scores.terms
-    }
-    values = torch.stack([each.value for each in runs])
-    source = RowSet.of(model, data, context, ids=ids).data
-    entropy = None if source is None else source.entropy
-    proper = scores.stamp is not Stamp.NONE
-    return Report(
-        name=name or type(model).__name__,
-        value=Estimate.of(values.mean(0)),
-        stamp=scores.stamp,
-        measure=scores.measure,
-        dims=model.spec.size,
-        samples=len(scores.value),
-        terms=terms,
-        noise=float(values.mean(1).std()) / math.sqrt(replicates) if replicates > 1 else None,
-        importance=None if weights is None else Estimate.of(_log_mean(weights)),
-        importance_samples=importance_samples,
-        evidence=None if weights is None else evidence(weights, scores.measure),
-        parameters=sum(p.numel() for p in model.parameters()),
-        seconds=seconds,
-        scores=scores,
-        entropy_floor=None if entropy is None else float(entropy.mean()),
-        structural=structural(values.mean(0), entropy) if proper else None,
-        remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
     )
 
 

@@ -23,14 +23,14 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.training import fit
 from genmod.types import Shape
-from tests.everywhere.entries import (
+from tests.everywhere.families import FAMILIES, Case, case
+from tests.everywhere.found import Found
+from tests.everywhere.table import (
     ABSENT,
     ELSEWHERE,
     ENTRIES,
     WITHOUT_A_MODEL,
-    Found,
 )
-from tests.everywhere.families import FAMILIES, Case, case
 
 EQUAL = 1e-6
 """Relative: the same numbers in another order of additions."""
@@ -63,7 +63,8 @@ def _methods(kind: type) -> set[str]:
 
 def test_every_public_entry_point_is_in_the_table() -> None:
     public = set().union(*map(_functions, (editing, evaluation, models)))
-    for _, kind in [("", DiffusionBased), *inspect.getmembers(models, inspect.isclass)]:
+    public |= _methods(DiffusionBased)
+    for _, kind in inspect.getmembers(models, inspect.isclass):
         if issubclass(kind, LatentModel):
             public |= _methods(kind)
     inherited = {"arguments", "from_pretrained", "save_pretrained"}
@@ -123,11 +124,12 @@ def compare(found: Found, expected: Found, tolerance: float, whole: bool = True)
         pairs += [(name, found.whole[name], right) for name, right in expected.whole.items()]
     assert pairs or not whole
     for name, value, right in pairs:
+        assert value.shape == right.shape, name
         known = right[right.isfinite()].abs()
         largest = max(1.0, float(known.max()) if len(known) else 1.0)
         torch.testing.assert_close(
             value, right, rtol=tolerance, atol=tolerance * largest,
-            equal_nan=True, msg=lambda text, name=name: f"{name}: {text}",
+            equal_nan=True,
         )  # fmt: skip
 
 
@@ -212,6 +214,12 @@ def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
     return mode not in (aot_eager, inductor) or name != "save and load"
 
 
+def _slow(family: str, name: str, mode: Callable[[str, str], None]) -> bool:
+    if mode is aot_eager:
+        return family not in COMPILED or name not in USED
+    return mode is inductor or (family in SLOW and mode is not inference_mode)
+
+
 def _cases() -> Iterator[object]:
     for family in FAMILIES:
         for name, entry in ENTRIES.items():
@@ -220,10 +228,7 @@ def _cases() -> Iterator[object]:
             for mode in MODES:
                 if not _meant(name, mode):
                     continue
-                slow = mode is inductor or mode is aot_eager
-                slow &= family not in COMPILED or name not in USED or mode is inductor
-                slow |= family in SLOW and mode is not inference_mode
-                marks = [pytest.mark.slow] if slow else []
+                marks = [pytest.mark.slow] if _slow(family, name, mode) else []
                 told = f"{family}, {name}, {mode.__name__}"
                 yield pytest.param(family, name, mode, marks=marks, id=told)
 
