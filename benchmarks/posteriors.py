@@ -47,7 +47,7 @@ def methods() -> dict[str, Sampler]:
     for zeta in (0.01, 0.03, 0.1, 0.3, 1.0):
         found[f"DPS, zeta = {zeta:g}"] = DPS(prior, schedule, operator=mask, y=Y, zeta=zeta)
     for repeats in (1, 4, 10):
-        name = f"RePaint, {repeats} walk{'s' if repeats > 1 else ''}"
+        name = f"RePaint, {repeats} pass{'es' if repeats > 1 else ''}"
         found[name] = RePaint(prior, schedule, operator=mask, y=Y, repeats=repeats, jump=20)
     return found
 

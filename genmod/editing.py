@@ -1,4 +1,4 @@
-"""Editing data with a diffusion: noise them part of the way and back, or walk between two of them."""
+"""Editing data with a diffusion: noise them part of the way and back, or interpolate between two."""
 
 from __future__ import annotations
 

@@ -60,7 +60,13 @@ def check_folder(path: Path | str) -> Path:
         ValueError: a file in its place or above it, a folder that is read-only.
     """
     found = as_path(path)
-    _check_parents(found / "file")
+    require(
+        not found.is_file(),
+        f"the file {found}",
+        "a folder, or a path for a new one",
+        "choose another path, or move that file away",
+    )
+    _check_parents(found)
     with _explained(found):
         found.mkdir(parents=True, exist_ok=True)
         probe = found / f"probe{_SUFFIX}"

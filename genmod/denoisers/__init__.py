@@ -1,4 +1,4 @@
-"""Denoisers: networks read through their target, and the optimum in closed form."""
+"""Denoisers: networks whose output a target converts to ``x_hat``, and optima in closed form."""
 
 from genmod.denoisers.analytic import EmpiricalDenoiser as EmpiricalDenoiser
 from genmod.denoisers.analytic import GaussianDenoiser as GaussianDenoiser

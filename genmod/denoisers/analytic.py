@@ -1,8 +1,8 @@
 r"""Denoisers known in closed form: the optimum a network is trained towards.
 
 The optimal denoiser is :math:`\mathbb{E}[x | z_t]`, an average over *all* data weighted by how well
-each point explains :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` asks for the entire data set
-(lecture, "You need to use the entire dataset!") while :math:`q(x_{t-1} | x_t, x_0)` does not.
+each point explains :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` needs the entire data set, while
+:math:`q(x_{t-1} | x_t, x_0)` does not.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ from genmod.types import PerSample, Real
 
 
 class Denoised(NamedTuple):
-    """What a denoiser says: the mean of ``x`` given ``z_t``, and more where it knows more."""
+    """A denoiser's result: the mean of ``x`` given ``z_t``, and more where it estimates more."""
 
     x_hat: Tensor
     variance: Tensor | None = None
     """The variance of ``x`` given ``z_t``, entry by entry."""
     interpolation: Tensor | None = None
-    """What a network says of the reverse step's variance, entry by entry: 0 for the posterior's, 1
+    """A network's choice of the reverse step's variance, entry by entry: 0 for the posterior's, 1
     for the forward step's (:class:`genmod.diffusion.LearnedInterpolation`)."""
 
 
@@ -37,10 +37,10 @@ class Denoiser(Settings, nn.Module, ABC):
         """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule at whose ends nothing could be said of the data.
+        """Refuse a schedule at whose noisy end ``x_hat`` cannot be computed.
 
         Raises:
-            ValueError: it ends noisier than what the denoiser predicts can be read at.
+            ValueError: it ends noisier than where the denoiser's target gives an ``x_hat``.
         """
 
 

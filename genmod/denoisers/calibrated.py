@@ -32,7 +32,7 @@ _ROWS = 1024
 
 
 class Calibrated(Denoiser):
-    r"""A denoiser that also says the variance of ``x``: :math:`e^{-\lambda} u(\lambda)`, every entry alike.
+    r"""A denoiser that also returns the variance of ``x``, :math:`e^{-\lambda} u(\lambda)` for every entry.
 
     Made by :func:`calibrate`; the table is interpolated log-linearly, and constant beyond its ends.
 
@@ -76,10 +76,10 @@ class Calibrated(Denoiser):
         return torch.lerp(self.log_error[right - 1], self.log_error[right], place).exp()
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The denoiser's answer, with the measured variance in it."""
-        said = self.denoiser(z, log_snr, context)
+        """The denoiser's result, with the measured variance in it."""
+        denoised = self.denoiser(z, log_snr, context)
         variance = self.error(log_snr) * (-log_snr).exp()
-        return said._replace(variance=expand_like(variance, z).expand_as(z))
+        return denoised._replace(variance=expand_like(variance, z).expand_as(z))
 
     def check(self, schedule: Schedule) -> None:
         """Refuse what the denoiser itself refuses."""
@@ -109,7 +109,7 @@ def calibrate(
         x: real data as they are noised, ``(N, *event)``; for integer data ``model.encoder.real(x)``.
             Each goes through the network once a level; a thousand samples are plenty.
         levels: how many log-SNRs, evenly from end to end.
-        context: what the denoiser is told beside each sample.
+        context: what the denoiser is conditioned on, one row a sample.
 
     Raises:
         ValueError: no data, data that are not real, another number of contexts, or fewer than two levels.
@@ -152,10 +152,10 @@ def _error(denoiser: Denoiser, x: Tensor, level: float, context: Tensor | None) 
     total = x.new_zeros(())
     for start in range(0, len(x), _ROWS):
         rows = x[start : start + _ROWS]
-        told = None if context is None else context[start : start + _ROWS]
+        given = None if context is None else context[start : start + _ROWS]
         log_snr = rows.new_full((len(rows),), level)
         alpha, sigma = scales_of(log_snr, rows)
         z = alpha * rows + sigma * random.normal(tuple(rows.shape), rows.dtype, rows.device)
-        off = rows - denoiser(z, log_snr, told).x_hat
+        off = rows - denoiser(z, log_snr, given).x_hat
         total = total + (log_snr[0].exp() * off.square()).sum()
     return total / x.numel()

@@ -1,4 +1,4 @@
-"""A denoiser that is a network and what it is asked for."""
+"""A denoiser that is a network and its target: what the network predicts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from genmod.types import PerSample, Real
 
 
 class Learned(Denoiser):
-    """A network read through its target.
+    """A network, whose output its target converts to ``x_hat``.
 
     Args:
         network: ``network(z, log_snr)`` or ``network(z, log_snr, context)``, giving as many numbers a
             row as ``z`` has. Any module will do.
-        target: what its output is: :class:`Noise`, :class:`Data`, :class:`VelocityTarget`, :class:`Score`,
-            :class:`FlowVelocity` or :class:`EDM`. Velocity by default: its error is bounded at both
-            ends of the schedule.
+        target: what its output is: a :class:`~genmod.denoisers.Target`. Velocity by default: its error is
+            bounded at both ends of the schedule.
         interpolation: whether the network gives twice as many channels, the second half of which is
             the reverse variance's: -1 for the posterior's, 1 for the forward step's, so that a network
             that starts at zero starts half-way. What :class:`genmod.diffusion.LearnedInterpolation`
@@ -50,19 +49,19 @@ class Learned(Denoiser):
 
     def _outputs(self, z: Tensor, log_snr: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         """The target's, and the reverse variance's where it is learned."""
-        seen, copies = self.target.inputs(z, log_snr), 2 if self.interpolation else 1
+        inputs, copies = self.target.inputs(z, log_snr), 2 if self.interpolation else 1
         shape = (copies * z.shape[1], *z.shape[2:])
-        said = outputs(self.network, shape, seen, log_snr, context=context)
-        return said.chunk(2, 1) if self.interpolation else (said,)
+        found = outputs(self.network, shape, inputs, log_snr, context=context)
+        return found.chunk(2, 1) if self.interpolation else (found,)
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that ends noisier than the target can be read at."""
+        """Refuse a schedule that ends noisier than the target allows."""
         noisy = schedule.log_snr_range()[1]
         require(
             noisy >= self.target.noisiest,
             f"a network that predicts {self.target} under a schedule that ends at log-SNR {noisy:g}",
             f"an end of {self.target.noisiest:g} or above",
-            "its reading divides by alpha, which is nothing there: predict Velocity() or Data()",
+            "its x_hat divides by alpha, about 0 there: predict VelocityTarget() or DataTarget()",
         )
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-r"""What a network is asked for. Each target is linear in the others, so any can be read as any.
+r"""Targets: what a network predicts. Each is linear in the others, so any converts to any.
 
 With :math:`z = \alpha x + \sigma \varepsilon`, :math:`\alpha^2 + \sigma^2 = 1` and, for EDM,
 :math:`d` the standard deviation of the data and :math:`\rho = \sqrt{\sigma^2 + \alpha^2 d^2}`:
@@ -14,7 +14,7 @@ FlowVelocity  :math:`\varepsilon - x`                         :math:`(z - \sigma
 EDM           :math:`(\sigma x/d -\alpha d\varepsilon)/\rho`  :math:`(\alpha d^2 z + \sigma d\rho o)/\rho^2`
 ============  ==============================================  ==============================================
 
-What one target says is said in another's terms by ``wanted.output(given.x_hat(o, z, alpha, sigma),
+An output for one target becomes that for another by ``wanted.output(given.x_hat(o, z, alpha, sigma),
 z, alpha, sigma)``, which is :func:`convert`. Errors convert by a factor alone, because the states
 cancel:
 
@@ -40,18 +40,18 @@ from genmod.denoisers.base import scales_of
 from genmod.types import PerSample, Real
 
 NOISIEST = -20.0
-"""The lowest log-SNR at which noise still says what the data are.
+"""The lowest log-SNR at which noise still determines the data.
 
 Reading data from it divides by alpha, here 4.5e-5: float32's rounding of ``z``, 6e-8, becomes 1.3e-3 of
-the data's spread. At -40 it would be 29 times that spread: noise, whatever the network says.
+the data's spread. At -40 it would be 29 times that spread: noise, whatever the network predicts.
 """
 
 
 class Target(Settings, ABC):
-    """One linear reading of a network's output."""
+    """What a network predicts: the map from its output to ``x_hat``, and back."""
 
     noisiest = -math.inf
-    """The lowest log-SNR at which an output can be read: minus infinity where nothing divides by alpha."""
+    """The lowest log-SNR at which ``x_hat`` is usable: minus infinity if nothing divides by alpha."""
 
     @abstractmethod
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Target(Settings, ABC):
         """The output that stands for given data: the inverse of :meth:`x_hat`."""
 
     def inputs(self, z: Tensor, log_snr: PerSample) -> Tensor:
-        """What the network sees of the state: the state itself, unless a target scales it."""
+        """The network's input: the state itself, unless a target scales it."""
         return z
 
     def __repr__(self) -> str:
@@ -148,7 +148,7 @@ class FlowVelocityTarget(Target):
 
 
 class EDMTarget(Target):
-    r"""The network is preconditioned: its input and what it is asked for have variance one.
+    r"""The network is preconditioned: its input and its target have variance one.
 
     In the paper's variance-exploding state :math:`y = z / \alpha`, of noise :math:`s = \sigma / \alpha`,
 
@@ -156,8 +156,8 @@ class EDMTarget(Target):
         c_\text{skip} = \frac{d^2}{s^2 + d^2},\quad c_\text{out} = \frac{s d}{\sqrt{s^2 + d^2}},\quad
         c_\text{in} = \frac{1}{\sqrt{s^2 + d^2}}
 
-    which the table above says of ``z``. The paper's fourth, :math:`c_\text{noise} = \tfrac14 \ln s`, is
-    minus an eighth of the log-SNR, which every network here is told. With ``sigma_data = 1`` it is
+    which is the table's row in terms of ``z``. The paper's fourth, :math:`c_\text{noise} = \tfrac14 \ln s`,
+    is minus an eighth of the log-SNR, which every network here is given. With ``sigma_data = 1`` it is
     :class:`VelocityTarget` with the other sign.
 
     Args:
@@ -198,7 +198,7 @@ class EDMTarget(Target):
 
 
 def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSample) -> Real:
-    """What one target says of a state, said as another: exact, in both directions.
+    """The output for one target, converted to that for another: exact, in both directions.
 
     Args:
         output: in the terms of ``given``, ``(B, *event)``.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.data import Dataset
+from genmod.data import Dataset, rows_or_dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import pixel_histogram
-from genmod.evaluation.batching import Ids, RowSet
+from genmod.evaluation.batching import Ids
 from genmod.evaluation.report import Report, structural
 from genmod.evaluation.scoring import Estimate, Scores, log_weights, score
 from genmod.model import LatentModel
@@ -72,6 +72,7 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     _check_counts(replicates, importance_samples)
+    data = rows_or_dataset(data, model.spec.bins)
 
     def run(replicate: int) -> Scores:
         found = score(
@@ -83,48 +84,22 @@ def evaluate(
 
     runs = [run(0)]
     if replicates is None:
-        replicates = 2 if runs[0].stamp is Stamp.ESTIMATE and model.prior.has_timesteps else 1
+        estimated = runs[0].stamp is Stamp.ESTIMATE and model.prior.has_timesteps
+        replicates = 2 if estimated else 1
     runs += [run(replicate) for replicate in range(1, replicates)]
-    found = _scored(model, runs, RowSet.of(model, data, context, ids=ids).data)
-    found = replace(found, name=name or found.name, seconds=seconds)
-    if not importance_samples:
-        return found
-    weights = log_weights(
-        model, data, context, importance_samples=importance_samples, seed=seed,
-        batch_size=batch_size, ids=ids, progress=progress,
-    )  # fmt: skip
-    _check_weights(weights)
+    weights = None
+    if importance_samples:
+        weights = log_weights(
+            model, data, context, importance_samples=importance_samples, seed=seed,
+            batch_size=batch_size, ids=ids, progress=progress,
+        )  # fmt: skip
+    report = _summary(runs, data if isinstance(data, Dataset) else None)
     return replace(
-        found,
-        importance=Estimate.of(_log_mean(weights)),
-        importance_samples=importance_samples,
-        evidence=evidence(weights, found.measure),
-    )
-
-
-def _scored(model: LatentModel, runs: Sequence[Scores], source: Dataset | None) -> Report:
-    """The report of some replicates, without importance weights."""
-    scores, count = runs[0], len(runs)
-    values = torch.stack([each.value for each in runs])
-    entropy = None if source is None else source.entropy
-    proper = scores.stamp is not Stamp.NONE
-    return Report(
-        name=type(model).__name__,
-        value=Estimate.of(values.mean(0)),
-        stamp=scores.stamp,
-        measure=scores.measure,
+        report if weights is None else _weighted(report, weights),
+        name=name or type(model).__name__,
         dims=model.spec.size,
-        samples=len(scores.value),
-        terms={
-            key: Estimate.of(torch.stack([each.terms[key] for each in runs]).mean(0))
-            for key in scores.terms
-        },
-        noise=float(values.mean(1).std()) / math.sqrt(count) if count > 1 else None,
         parameters=sum(p.numel() for p in model.parameters()),
-        scores=scores,
-        entropy_floor=None if entropy is None else float(entropy.mean()),
-        structural=structural(values.mean(0), entropy) if proper else None,
-        remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
+        seconds=seconds,
     )
 
 
@@ -140,6 +115,43 @@ def _check_counts(replicates: int | None, importance_samples: int) -> None:
         f"importance_samples={importance_samples}",
         "an even number, whose halves give a floor and a ceiling",
         f"pass importance_samples={importance_samples + 1}",
+    )
+
+
+def _summary(runs: Sequence[Scores], source: Dataset | None) -> Report:
+    """The means of the terms over rows and replicates."""
+    scores, count = runs[0], len(runs)
+    terms = {
+        key: Estimate.of(torch.stack([each.terms[key] for each in runs]).mean(0))
+        for key in scores.terms
+    }
+    values = torch.stack([each.value for each in runs])
+    entropy = None if source is None else source.entropy
+    proper = scores.stamp is not Stamp.NONE
+    return Report(
+        name="",
+        value=Estimate.of(values.mean(0)),
+        stamp=scores.stamp,
+        measure=scores.measure,
+        dims=0,
+        samples=len(scores.value),
+        terms=terms,
+        noise=float(values.mean(1).std()) / math.sqrt(count) if count > 1 else None,
+        scores=scores,
+        entropy_floor=None if entropy is None else float(entropy.mean()),
+        structural=structural(values.mean(0), entropy) if proper else None,
+        remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
+    )
+
+
+def _weighted(report: Report, weights: Tensor) -> Report:
+    """The report with what its importance weights ``(N, K)`` add."""
+    _check_weights(weights)
+    return replace(
+        report,
+        importance=Estimate.of(_log_mean(weights)),
+        importance_samples=weights.shape[1],
+        evidence=evidence(weights, report.measure),
     )
 
 
@@ -170,7 +182,7 @@ def _log_mean(weights: Tensor) -> Tensor:
     return weights.logsumexp(1) - math.log(weights.shape[1])
 
 
-def _check_weights(weights: Tensor) -> Tensor:
+def _check_weights(weights: Tensor) -> None:
     """Require importance weights that are finite, or zero."""
     broken = int((weights.isnan() | (weights == math.inf)).any(1).sum())
     require(
@@ -179,7 +191,6 @@ def _check_weights(weights: Tensor) -> Tensor:
         "finite log-weights",
         "look at these rows and at the model's weights",
     )
-    return weights
 
 
 def _beside_a_baseline(values: Tensor, scores: Scores, data: Dataset) -> tuple[str, ...]:

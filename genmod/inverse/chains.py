@@ -29,7 +29,7 @@ class DPS(Sampler):
     .. math:: z_s \leftarrow z_s - \zeta_t\, \nabla_{z_t} \|y - A\hat x(z_t)\|^2, \qquad
         \zeta_t = \frac{\zeta}{\|y - A\hat x(z_t)\|}
 
-    The step has the length that :math:`\zeta` says at any noise level and for any number of steps:
+    The step has the length :math:`\zeta` at any noise level and for any number of steps:
     :math:`\zeta` must be tuned for each of them, and the noise of ``y`` does not enter. The paper's 0.1 to
     1 are for 1000 steps. The authors' code takes the gradient of the norm: half of their formula.
 

@@ -126,7 +126,7 @@ class Explanation:
         )
 
 
-@torch.inference_mode(False)
+@torch.inference_mode(mode=False)
 def explain(
     objective: Objective, schedule: Schedule | LatentModel, points: int = 1001
 ) -> Explanation:
@@ -150,7 +150,7 @@ def explain(
 
     >>> from genmod.objectives import Bound, MinSNR
     >>> from genmod.schedules import LinearLogSNR
-    >>> print(explain(MinSNR(5.0), LinearLogSNR()))
+    >>> print(explain(MinSNR(5.0), LinearLogSNR(13.3)))
     MinSNR(gamma=5.0) under LinearLogSNR(log_snr 13.3 .. -5)
       w(log-SNR)  0.109 at -5.0   0.109 at -0.4   0.00861 at 4.2   8.88e-05 at 8.7   9.15e-07 at 13.3
       w           never rises with the log-SNR

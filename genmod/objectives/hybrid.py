@@ -31,7 +31,7 @@ class Hybrid(MeanObjective):
     >>> import torch
     >>> from genmod.models import Diffusion
     >>> from genmod.objectives import Batch
-    >>> from genmod.samplers import LearnedInterpolation
+    >>> from genmod.diffusion import LearnedInterpolation
     >>> model = Diffusion(2, steps=10, variance=LearnedInterpolation())
     >>> loss, elbo = Hybrid()(model, Batch(torch.zeros(4, 2)))
     >>> bool(loss > 0)

@@ -65,7 +65,6 @@ class Output(NamedTuple):
 
     @property
     def x_hat(self) -> Tensor:
-        """The conversion."""
         return blend(self.z, 0.0, [(1.0, self)])
 
 
@@ -190,7 +189,7 @@ def _ancestral(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
 
 def _dpm(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     assert isinstance(sampler, DPMSolver)
-    orders = sampler.orders(grid.schedule, grid.times)
+    orders = sampler.orders(grid.log_snr)
     half = [grid.half[:-1], *(grid.previous(k) for k in range(1, sampler.order))]
     gaps = [a - b for a, b in pairwise(half)]
     data = [torch.zeros_like(grid.h) for _ in range(sampler.order)]
@@ -218,7 +217,8 @@ def _heun(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
 def _unipc(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     assert isinstance(sampler, UniPC)
     keep = grid.each(grid.sigma_ratio)
-    predict, correct = (_unipc_factors(grid, sampler, corrector) for corrector in (False, True))
+    orders = sampler.orders(grid.log_snr)
+    predict, correct = (_unipc_factors(grid, sampler, orders, last) for last in (False, True))
     memory: deque[Tensor] = deque(maxlen=sampler.order + 1)
     before = z
     for i, level in enumerate(grid.levels[:-1]):
@@ -232,8 +232,9 @@ def _unipc(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
         yield z, output
 
 
-def _unipc_factors(grid: NoiseGrid, sampler: UniPC, corrector: bool) -> list[tuple[Factor, ...]]:
-    orders = sampler.orders(grid.schedule, grid.times)
+def _unipc_factors(
+    grid: NoiseGrid, sampler: UniPC, orders: Tensor, corrector: bool
+) -> list[tuple[Factor, ...]]:
     half = [grid.half[:-1], grid.half[1:], *(grid.previous(k) for k in range(1, sampler.order))]
     columns = [torch.zeros_like(grid.h) for _ in range(sampler.order + corrector)]
     for order in range(1, sampler.order + 1):

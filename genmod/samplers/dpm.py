@@ -93,7 +93,7 @@ class DPMSolver(Sampler):
         """A step from the newest ``x_hat`` and the differences of the last two or three."""
         half: deque[Tensor] = deque(maxlen=self.order)
         x_hats: deque[Tensor] = deque(maxlen=self.order)
-        orders = self.orders(self.schedule, times).tolist()
+        orders = self.orders(log_snrs(self.schedule, times)).tolist()
         for i, (t, s) in enumerate(intervals(times, z)):
             x_hats.appendleft(denoise(z, t).x_hat)
             half.appendleft(0.5 * self.schedule.log_snr(t))
@@ -114,10 +114,10 @@ class DPMSolver(Sampler):
                 z = moved.to(z.dtype)
             yield State(s, z, x_hats[0])
 
-    def orders(self, schedule: Schedule, times: Tensor) -> Tensor:
-        """The order of each step."""
-        orders = orders_of(len(times) - 1, self.order, self.lower_order_final)
-        return orders if self.published else lowered(orders, schedule, times)
+    def orders(self, log_snr: Tensor) -> Tensor:
+        """The order of each step, from the log-SNR at each time of a path."""
+        orders = orders_of(len(log_snr) - 1, self.order, self.lower_order_final)
+        return orders if self.published else lowered(orders, log_snr)
 
     def coefficients(
         self, order: int, h: Tensor, gaps: Sequence[Tensor]
@@ -172,7 +172,7 @@ class DPMSolver(Sampler):
 
 
 def orders_of(steps: int, order: int, lower_order_final: bool) -> Tensor:
-    """The order of each step: as high as its memory reaches, and falling at the end if asked to.
+    """The order of each step: as high as its memory reaches, and falling at the end if wanted.
 
     >>> orders_of(5, 3, True).tolist()
     [1, 2, 3, 2, 1]
@@ -188,21 +188,24 @@ SHORT = 1.0
 """A rise of log-SNR up to which a step is short: any order is safe there."""
 
 
-def lowered(orders: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
+def log_snrs(schedule: Schedule, times: Tensor) -> Tensor:
+    """The log-SNR at each time of a path, of the shape of the times, without a gradient."""
+    with torch.no_grad():
+        return schedule.log_snr(times.reshape(-1)).reshape(times.shape)
+
+
+def lowered(orders: Tensor, log_snr: Tensor) -> Tensor:
     """The orders of a path's steps, lower where a step is too long for what was evaluated before it.
 
     Args:
         orders: of each step, ``(N,)``.
-        schedule: the schedule.
-        times: ``(N + 1,)``, or with more dimensions, whose longest step counts.
+        log_snr: at each time, ``(N + 1,)``, or with more dimensions, whose longest step counts.
     """
-    with torch.no_grad():
-        log_snr = schedule.log_snr(times.reshape(-1)).reshape(len(times), -1)
-    rises = log_snr.diff(dim=0).abs()
+    rises = log_snr.reshape(len(log_snr), -1).diff(dim=0).abs().cpu()
     rise, before = rises[1:], rises[:-1]
-    long = (((rise > LONGEST * before) & (rise > SHORT)) | (rise > 4 * SHORT)).any(1).cpu()
+    long = (((rise > LONGEST * before) & (rise > SHORT)) | (rise > 4 * SHORT)).any(1)
     # A parabola through three values bends too far to be followed over a long step.
-    orders = torch.where((rises > 2 * SHORT).any(1).cpu(), orders.clamp(max=2), orders)
+    orders = torch.where((rises > 2 * SHORT).any(1), orders.clamp(max=2), orders)
     # The first step has none before it, and is of first order already.
     return torch.where(torch.cat([long.new_zeros(1), long]), 1, orders)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
+from genmod.samplers.dpm import log_snrs
 from genmod.schedules import Schedule
 
 ADAMS_BASHFORTH = (
@@ -86,8 +87,7 @@ class IPNDM(Sampler):
 
     def orders(self, times: Tensor) -> list[int]:
         """The order of each step: no more than it remembers slopes for, nor than is stable."""
-        with torch.no_grad():
-            rises = self.schedule.log_snr(times.reshape(-1)).reshape(times.shape).diff(dim=0)
+        rises = log_snrs(self.schedule, times).diff(dim=0)
         longest = rises.flatten(1).amax(1) if rises.ndim > 1 else rises
         found = []
         for step, rise in enumerate(longest.tolist()):

@@ -24,7 +24,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
-from genmod.samplers.dpm import lowered, orders_of, phi
+from genmod.samplers.dpm import log_snrs, lowered, orders_of, phi
 from genmod.schedules import Schedule
 
 
@@ -75,7 +75,7 @@ class UniPC(Sampler):
         """Correct the state by its own ``x_hat``, then predict the next one."""
         x_hats: deque[Tensor] = deque(maxlen=self.order + 1)
         half: deque[Tensor] = deque(maxlen=self.order + 1)
-        orders = self.orders(self.schedule, times).tolist()
+        orders = self.orders(log_snrs(self.schedule, times)).tolist()
         previous: tuple[Tensor, Tensor, Tensor] | None = None
         for i, (t, s) in enumerate(intervals(times, z)):
             x_hats.appendleft(denoise(z, t).x_hat)
@@ -89,10 +89,10 @@ class UniPC(Sampler):
             z = self._moved(*previous, self.weights(orders[i], points, corrector=False), x_hats)
             yield State(s, z, x_hats[0])
 
-    def orders(self, schedule: Schedule, times: Tensor) -> Tensor:
-        """The order of each step."""
-        orders = orders_of(len(times) - 1, self.order, self.lower_order_final)
-        return orders if self.published else lowered(orders, schedule, times)
+    def orders(self, log_snr: Tensor) -> Tensor:
+        """The order of each step, from the log-SNR at each time of a path."""
+        orders = orders_of(len(log_snr) - 1, self.order, self.lower_order_final)
+        return orders if self.published else lowered(orders, log_snr)
 
     def _moved(
         self,

@@ -105,6 +105,9 @@ def copied(model: LatentModel, memo: dict[int, object]) -> LatentModel:
         memo: what objects become in the copy, by the ``id`` of the original.
     """
     modules = list(model.modules())
+    for module in modules:
+        # What a module was built from is a record: it is shared, not copied.
+        memo.setdefault(id(kept := vars(module).get("_arguments")), kept)
     for module in reversed(modules):
         for value in vars(module).values():
             for tensor in _computed(value):

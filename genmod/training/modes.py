@@ -14,8 +14,11 @@ from genmod.random import mix
 _DROPOUT = 0xD50
 """Keeps dropout apart from the noise of the bound, which has the same seed and step."""
 
-_one_run = threading.RLock()
-"""Held by the run whose layers draw: torch's layers know no generator but torch's own."""
+one_run = threading.RLock()
+"""Held by the run whose layers draw, so that runs in several threads take turns.
+
+Layers draw from torch's one generator. Each run sets its state for a step, and puts it back.
+"""
 
 
 def training_mode(model: nn.Module) -> None:
@@ -34,18 +37,16 @@ def training_mode(model: nn.Module) -> None:
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Torch's own generator, from which layers draw, as a function of ``(seed, step)``.
 
-    Afterwards it is where it was: training leaves the user's random numbers alone. Runs in other
-    threads wait, so that each gets the numbers that it would get alone.
+    Afterwards it is where it was: training leaves the user's random numbers alone.
     """
     # Not torch.manual_seed, which seeds every device there is, at a millisecond each time.
     generator = torch.default_generator
     if device.type == "cuda":
         torch.cuda.init()
         generator = torch.cuda.default_generators[device.index or 0]
-    with _one_run:
-        before = generator.get_state()
-        generator.manual_seed(mix(seed, step, _DROPOUT))
-        try:
-            yield
-        finally:
-            generator.set_state(before)
+    before = generator.get_state()
+    generator.manual_seed(mix(seed, step, _DROPOUT))
+    try:
+        yield
+    finally:
+        generator.set_state(before)

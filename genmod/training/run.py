@@ -23,7 +23,7 @@ from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from genmod.training.config import TrainingConfig
 from genmod.training.history import History
 from genmod.training.identity import Identity
-from genmod.training.modes import seeded
+from genmod.training.modes import one_run, seeded
 from genmod.training.parts import TrainingData
 from genmod.training.progress import Bar, OnProgress
 from genmod.training.state import TrainingState
@@ -222,8 +222,13 @@ class Run:
         state, seed = self.state, self.setup.config.seed
         values = trusted() if self.batches.checked else nullcontext()
         # The backward pass inside, too: layers that are computed anew there draw again.
-        with seeded(seed, state.step, self.setup.device):
-            with values, random.keyed(seed, state.step), self.half:
+        with one_run:
+            with (
+                values,
+                random.keyed(seed, state.step),
+                seeded(seed, state.step, self.setup.device),
+                self.half,
+            ):
                 loss, elbo = state.objective(state.model, batch)
             _check_loss(loss, state.objective)
             if state.step == state.leg.first:
@@ -253,7 +258,7 @@ class Run:
         state, data, config = self.state, self.setup.data, self.setup.config
         if data.held_out is None or not config.validates(state.leg, state.step):
             return None
-        with state.average.inside() as model:
+        with one_run, state.average.inside() as model:
             validation = validate(
                 model,
                 data.held_out,

@@ -48,7 +48,9 @@ def fit_scale(
         ValueError: a model with another decoder, or one that gives NaN.
 
     >>> from genmod.models import Diffusion
-    >>> model = Diffusion((1, 8, 8), bins=17, width=8)  # its z_0 is x, but for a noise of 0.001
+    >>> from genmod.schedules import LinearLogSNR
+    >>> clean = LinearLogSNR(13.3)  # z_0 is x, but for a noise of 0.001
+    >>> model = Diffusion((1, 8, 8), bins=17, width=8, schedule=clean)
     >>> round(fit_scale(model, torch.randint(0, 17, (64, 1, 8, 8))), 4)
     0.0078
     """

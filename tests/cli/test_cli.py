@@ -153,7 +153,7 @@ def test_troubles_with_files_are_one_sentence_and_lose_nothing(
     monkeypatch.setattr(comparing, "compare", small)
     file = tmp_path / "file"
     file.touch()
-    assert "expected a folder" in refused(file)
+    assert f"got the file {file}; expected a folder" in refused(file)
     assert "expected a folder" in refused(file / "below")
     kept = tmp_path / "kept"
     assert RUNNER.invoke(app, ["compare", "--out", str(kept)]).exit_code == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from genmod.evaluation.batching import Ids
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import Labels
-from genmod.schedules import LinearLogSNR
+from genmod.objectives import Bound, Objective, Simple, explain
+from genmod.schedules import Cosine, LinearLogSNR
 
 IDS = torch.arange(246, 266)
 """Ids on both sides of the border between two blocks of noise."""
@@ -126,10 +128,9 @@ def test_numbers_do_not_change_with_the_way_of_running(case: str) -> None:
     model, x = built(name)
     whole = numbers(model, x, IDS, None)
     assert whole.isfinite().all()
-    same = {"rtol": 1e-5, "atol": 1e-5}
 
     def close(found: Tensor, expected: Tensor) -> None:
-        torch.testing.assert_close(found, expected, **same)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
     with torch.inference_mode():
         close(numbers(model, x.clone(), IDS, None), whole)
@@ -159,9 +160,8 @@ def test_means_over_rows_do_not_change_with_the_way_of_running() -> None:
         nn.init.normal_(parameter, std=0.3)
     x, order = torch.randint(0, 17, (80, 4)), torch.randperm(80)
 
-    def numbers(**how: object) -> dict[str, Tensor]:
-        rows = x if how.get("ids") is None else x[order]
-        settings: Mapping[str, object] = how
+    def numbers(**settings: Any) -> dict[str, Tensor]:
+        rows = x if settings.get("ids") is None else x[order]
         steps, cells = profile(model, rows, **settings), refinement(model, rows, **settings)
         report = immse(model, rows, timesteps=8, **settings)
         return {
@@ -189,6 +189,15 @@ def test_the_divergence_is_kept_inside_inference_mode(probes: int | None) -> Non
     with torch.inference_mode():
         found = flow_density(model, x, steps=16, probes=probes)
     torch.testing.assert_close(found.nats, truth, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("objective", [Bound(), Simple()])
+def test_an_objective_is_explained_alike_inside_inference_mode(objective: Objective) -> None:
+    outside = explain(objective, Cosine())
+    with torch.inference_mode():
+        inside = explain(objective, Cosine())
+    assert inside.bounded == outside.bounded
+    assert torch.equal(inside.weight, outside.weight)
 
 
 # ---------------------------------------------------------------------- chunks

@@ -400,6 +400,7 @@ def test_the_error_of_the_structural_part_is_that_of_its_rows(logit: float) -> N
         assert found.structural is not None
         hit += abs(found.structural.mean - truth) < 1.96 * found.structural.error
     assert 0.85 <= hit / rounds <= 1.0
+    assert found.structural is not None
     assert found.structural.error > 0.05
 
 

@@ -266,8 +266,8 @@ def test_the_default_number_of_iterations_deblurs() -> None:
     exact = problem.posterior().denoiser()(z, log_snr).x_hat
     args = data.denoiser(), flat, problem.y, std
     off = [
-        float((MMPS(*args, **settings)(z, log_snr).x_hat - exact).square().mean().sqrt())
-        for settings in ({}, {"iterations": 3})
+        float((solver(z, log_snr).x_hat - exact).square().mean().sqrt())
+        for solver in (MMPS(*args), MMPS(*args, iterations=3))
     ]
     assert off[0] < 0.2 * off[1]
     assert off[0] < 0.02

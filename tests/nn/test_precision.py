@@ -14,6 +14,7 @@ from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, DiT, UNet
 from genmod.nn.precision import in_full
+from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
 SHAPE = (1, 4, 4)
@@ -45,7 +46,8 @@ def test_the_bound_in_half_precision_training_is_the_bound_of_evaluation(name: s
     """
     torch.manual_seed(0)
     x = plain()
-    model = Diffusion(SHAPE, 17, denoiser=NETWORKS[name](), steps=16)
+    schedule = LinearLogSNR(13.3, -5.0)
+    model = Diffusion(SHAPE, 17, denoiser=NETWORKS[name](), schedule=schedule, steps=16)
     assert isinstance(model.prior, DiffusionPrior)
     assert model.prior.schedule.log_snr_range()[0] > 13
     fit(

@@ -1,0 +1,59 @@
+"""Evaluation in bounded memory: the growth of a process, measured in one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAD = """
+import resource, torch
+from genmod.evaluation import evaluate
+from genmod.models import VAE, Diffusion
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+class Net(torch.nn.Module):
+    def forward(self, z, log_snr):
+        return 0 * z
+"""
+
+ONE_ROW = """
+model = Diffusion((3, 32, 32), bins=256, denoiser=Net(), steps=1000)
+x = torch.zeros(1, 3, 32, 32).long()
+before = peak()
+evaluate(model, x)
+print(peak() - before)
+"""
+
+RECONSTRUCTIONS = """
+model = VAE((1, 28, 28), bins=256, latents=4, width=16).eval()
+x = torch.zeros({rows}, 1, 28, 28, dtype=torch.uint8)
+before = peak()
+model.reconstruct(x)
+print(peak() - before)
+"""
+
+
+def growth(code: str) -> float:
+    """How many megabytes a piece of code adds to the largest size of its process."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + code], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [
+        (ONE_ROW, 200),
+        (RECONSTRUCTIONS.format(rows=1000), 300),
+        pytest.param(RECONSTRUCTIONS.format(rows=10_000), 1000, marks=pytest.mark.slow),
+    ],
+    ids=["one row of 1000 levels", "1,000 reconstructions", "10,000 reconstructions"],
+)
+def test_memory_grows_with_a_chunk_and_not_with_the_rows(code: str, most: float) -> None:
+    """All levels of 256 rows took 8 GB; all masses of all pixels of 500 rows took 4 GB."""
+    assert growth(code) < most
