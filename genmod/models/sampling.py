@@ -151,13 +151,18 @@ class Sampling:
         Raises:
             ValueError: as by :meth:`states`; a chain of one latent, which no sampler has a step of.
         """
-        last = deque(self.states(prior, n, context), maxlen=1)
-        if not last:
+        times = self._times(prior)
+        if len(times) < 2:
             raise ValueError(
                 "got a chain of one latent; expected steps for a sampler to take; sample it as it is, "
                 "sample(n), or say how many, sample(n, sampler=..., steps=50)"
             )
-        return last[0].z
+        if self.progress:
+            return deque(self.states(prior, n, context), maxlen=1)[0].z
+        # The states alone: an estimate x_hat at each would cost one more pass over memory.
+        sampler = self._sampler(prior)
+        with self.noise, torch.no_grad():
+            return sampler.run(self._start(prior, n, context), times, context)
 
     def states(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Iterator[State]:
         """Where ``n`` draws are after each step.
@@ -166,18 +171,25 @@ class Sampling:
             ValueError: a sampler bound to another schedule; fewer than one sample.
         """
         require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
+        return self._states(prior, self._sampler(prior), n, context)
+
+    def _sampler(self, prior: DiffusionPrior) -> Sampler:
         sampler: Sampler = Ancestral(variance=prior.variance)
         if self.sampler is not None:
             sampler = instance(self.sampler, Sampler, "sampler")
-        return self._states(prior, sampler.bind_missing(prior.denoiser, prior.schedule), n, context)
+        return sampler.bind_missing(prior.denoiser, prior.schedule)
+
+    def _start(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Tensor:
+        """The noisiest state of ``n`` rows."""
+        _, law = next(prior.generate(n, context))
+        return sample_rows(law, n)
 
     def _states(
         self, prior: DiffusionPrior, sampler: Sampler, n: int, context: Tensor | None
     ) -> Iterator[State]:
         times = self._times(prior)
         with self.noise, torch.no_grad():
-            _, law = next(prior.generate(n, context))
-            states = sampler.states(sample_rows(law, n), times, context)
+            states = sampler.states(self._start(prior, n, context), times, context)
         steps: Iterable[int] = range(len(times) - 1)
         if self.progress:
             # Only here: rich takes a while to import.
