@@ -116,11 +116,8 @@ class LatentModel(Settings, nn.Module):
         else:
             state, found = self.prior.rates(posterior, request.timesteps, context)
             rates = dict(found)
-        got, advice = (
-            f"a {type(self.prior).__name__} that prices no latent",
-            "or set proper = False",
-        )
-        require(bool(rates) or not self.prior.proper, got, "a rate for every latent", advice)
+        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
+        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
         require(
             len(state) == len(x),
             f"a prior's state of {len(state)} rows for {len(x)} samples",
