@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from genmod.files import check_folder, read_json, read_tensors, save_tensors, wr
 from genmod.nn.weights import load_weights, weights
 from genmod.version import __version__
 
+Kind = TypeVar("Kind")
 FORMAT = "genmod-model-1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -75,7 +76,7 @@ class Saved:
         return self.save(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
+    def from_pretrained(cls: type[Kind], folder: Path | str) -> Kind:
         """The model of this class that was saved to a folder.
 
         Raises:
