@@ -25,6 +25,27 @@ settings.register_profile("genmod", derandomize=True, deadline=None, max_example
 settings.load_profile("genmod")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--slow-cases N``: of each slow test at most ``N`` of its cases, spread over all of them."""
+    parser.addoption("--slow-cases", type=int, default=None, help="cases of each slow test to run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the cases that ``--slow-cases`` asks for."""
+    most = config.getoption("--slow-cases")
+    if most is None:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    kept: set[str] = set()
+    for found in cases.values():
+        count = min(most, len(found))
+        kept |= {found[i * len(found) // count].nodeid for i in range(count)}
+    items[:] = [i for i in items if not i.get_closest_marker("slow") or i.nodeid in kept]
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Each test draws the same numbers, alone or in the suite."""
