@@ -47,7 +47,15 @@ def as_tensor(x: object, name: str = "x") -> Tensor:
             "convert it first (a data frame of numbers with .to_numpy())"
         )
     require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
-    return _wide(x, name)
+    return for_autograd(_wide(x, name))
+
+
+def for_autograd(x: Tensor) -> Tensor:
+    """The tensor, or a copy of one that was made in ``torch.inference_mode()`` and is used outside of it.
+
+    Autograd keeps the inputs of what it will differentiate, and refuses to keep tensors made there.
+    """
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
 
 
 def as_context(context: object, rows: int) -> Tensor | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import SupportsIndex
 
 import torch
@@ -26,7 +25,7 @@ from genmod.path import Path as LatentPath
 from genmod.prior import AutoTimesteps, Prior, Timesteps
 from genmod.request import Request as Request
 from genmod.request import repeated
-from genmod.saving import save_model
+from genmod.saving import Saved
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec
 from genmod.types import Batch, LatentTensors, Mask, PerSample
@@ -34,7 +33,7 @@ from genmod.types import Batch, LatentTensors, Mask, PerSample
 _PLAIN = Request()
 
 
-class LatentModel(Settings, nn.Module):
+class LatentModel(Saved, Settings, nn.Module):
     """``p(x, z) = p(x | z) p(z)`` with a posterior ``q(z | x)``: every model of this package.
 
     Calling it is the one entry that wrappers (DDP, FSDP, torch.compile) see; :meth:`elbo` is a view of it.
@@ -116,11 +115,8 @@ class LatentModel(Settings, nn.Module):
         else:
             state, found = self.prior.rates(posterior, request.timesteps, context)
             rates = dict(found)
-        got, advice = (
-            f"a {type(self.prior).__name__} that prices no latent",
-            "or set proper = False",
-        )
-        require(bool(rates) or not self.prior.proper, got, "a rate for every latent", advice)
+        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
+        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
         require(
             len(state) == len(x),
             f"a prior's state of {len(state)} rows for {len(x)} samples",
@@ -251,14 +247,6 @@ class LatentModel(Settings, nn.Module):
         x = random.draw(self._likelihood(state, context), gradients=False)
         self.spec.check(x, name="samples")
         return x
-
-    def save(self, folder: Path | str) -> Path:
-        """Write the model to a folder: how it was built, and its weights. ``genmod.load`` reads it.
-
-        Raises:
-            ValueError: a part that no file can name (see :func:`genmod.register`).
-        """
-        return save_model(self, folder)
 
     def formula(self) -> str:
         """The model as it stands on paper."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from genmod.arrays import for_autograd
 from genmod.checks import require
 from genmod.prior import AutoTimesteps, Prior, Timesteps
 from genmod.types import Mask
@@ -32,6 +33,8 @@ class Request:
     def __post_init__(self) -> None:
         got, advice = f"samples={self.samples}", "one draw for each row is the bound as usual"
         require(self.samples >= 1, got, "at least one draw for each row", advice)
+        if self.observed is not None:
+            object.__setattr__(self, "observed", for_autograd(self.observed))
 
     def check(self, rows: int, prior: Prior, model: str) -> None:
         """Require what a model of this prior can be asked for, of a batch of ``rows`` rows.

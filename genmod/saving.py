@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
@@ -17,6 +18,7 @@ from genmod.files import check_folder, read_json, read_tensors, save_tensors, wr
 from genmod.nn.weights import load_weights, weights
 from genmod.version import __version__
 
+Kind = TypeVar("Kind")
 FORMAT = "genmod-model-1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -55,6 +57,38 @@ def load_model(folder: Path | str) -> nn.Module:
         raise ValueError(f"got {place} without a model; expected a saved model; {advice}")
     load_weights(found, read_tensors(place / WEIGHTS, advice)[0])
     return found.eval()
+
+
+class Saved:
+    """Modules that write themselves to a folder, and read themselves from one."""
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model to a folder: how it was built, and its weights. ``genmod.load`` reads it.
+
+        Raises:
+            ValueError: a part that no file can name (see :func:`genmod.register`).
+        """
+        assert isinstance(self, nn.Module)
+        return save_model(self, folder)
+
+    def save_pretrained(self, folder: Path | str) -> Path:
+        """The same as :meth:`save`, under the name that model hubs use."""
+        return self.save(folder)
+
+    @classmethod
+    def from_pretrained(cls: type[Kind], folder: Path | str) -> Kind:
+        """The model of this class that was saved to a folder.
+
+        Raises:
+            ValueError: a model of another class, or what ``genmod.load`` refuses.
+        """
+        found = load_model(folder)
+        if not isinstance(found, cls):
+            raise ValueError(
+                f"got a saved {type(found).__name__}; expected a {cls.__name__}; read it with genmod.load, "
+                "which takes any class"
+            )
+        return found
 
 
 def _check_shared(model: nn.Module) -> None:

@@ -128,6 +128,16 @@ def test_no_two_modules_import_each_other_in_a_circle() -> None:
         visit(name, ())
 
 
+def test_names_of_classes_are_unique() -> None:
+    """A name in a message, a saved model or the glossary means one class; private ones are free."""
+    found: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, set()).add(name)
+    assert {name: where for name, where in found.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda path: name_of(path) or "genmod")
 def test_files_and_functions_stay_small(path: Path) -> None:
     """A function's docstring and signature explain it; they do not count against its length."""

@@ -126,3 +126,11 @@ def test_a_law_of_torch_is_one_event_a_row_again(tmp_path: Path) -> None:
     VAE(3, latents=2, width=8, prior=law).save(tmp_path)
     z = torch.randn(5, 2)
     assert torch.equal(load(tmp_path).prior.law(5).log_prob(z), law.log_prob(z))  # type: ignore[operator]
+
+
+def test_a_class_reads_its_own_models(tmp_path: Path) -> None:
+    """Under the names that model hubs use."""
+    VAE(3, latents=2, width=8).save_pretrained(tmp_path)
+    assert isinstance(VAE.from_pretrained(tmp_path), VAE)
+    with pytest.raises(ValueError, match="got a saved VAE; expected a Diffusion"):
+        Diffusion.from_pretrained(tmp_path)

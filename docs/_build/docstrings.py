@@ -33,16 +33,20 @@ def _visit(obj: Object) -> None:
     if obj.docstring is not None:
         obj.docstring.value = to_markdown(obj.docstring.value, obj)
     if isinstance(obj, Module) and obj.exports is None:
-        # ``from a import b as b`` is how a room says that ``b`` is public.
-        names = [n for n, m in obj.members.items() if isinstance(m, Alias) and _own(m)]
+        # ``from a import b as b`` is how a room says that ``b`` is public; what it defines is, too.
+        names = [n for n, m in obj.members.items() if _offered(n, m)]
         obj.exports = names if obj.is_init_module and names else None
     for member in obj.members.values():
         if not isinstance(member, Alias):
             _visit(member)
 
 
-def _own(alias: Alias) -> bool:
-    return alias.target_path.startswith("genmod.") and not alias.name.startswith("_")
+def _offered(name: str, member: Object | Alias) -> bool:
+    if name.startswith("_"):
+        return False
+    if isinstance(member, Alias):
+        return member.target_path.startswith("genmod.")
+    return member.is_function or member.is_class
 
 
 def to_markdown(text: str, obj: Object) -> str:

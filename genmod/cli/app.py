@@ -97,10 +97,10 @@ def compare(
     Takes some minutes on 2 cores for the digits, within half an hour for MNIST.
     """
     # Not at the top: torch takes a second to import, and --help should not wait for it.
-    from genmod.cli.comparing import Request, run
+    from genmod.cli.comparing import Options, run
 
     run(
-        Request(
+        Options(
             data=data,
             bins=bins,
             root=root,

@@ -18,7 +18,7 @@ _REFUSED, _INTERRUPTED = 2, 130
 
 
 @dataclass(frozen=True)
-class Request:
+class Options:
     """The options of the command; see their help."""
 
     data: str
@@ -36,16 +36,16 @@ class Request:
     progress: bool
 
 
-def run(request: Request) -> None:
+def run(options: Options) -> None:
     """Compare a suite on some data, and print the table."""
     console = Console()
     try:
-        comparison = _compare(request)
+        comparison = _compare(options)
     except (ValueError, OSError) as error:
         Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(_REFUSED) from error
     except KeyboardInterrupt:
-        console.print(f"stopped; the same command continues with what is in {request.out}")
+        console.print(f"stopped; the same command continues with what is in {options.out}")
         raise typer.Exit(_INTERRUPTED) from None
     console.print(comparison.table())
     for note in comparison.notes:
@@ -54,21 +54,21 @@ def run(request: Request) -> None:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _data(request: Request) -> Dataset:
-    return load(request.data, bins=request.bins, root=request.root, seed=request.seed)
+def _data(options: Options) -> Dataset:
+    return load(options.data, bins=options.bins, root=options.root, seed=options.seed)
 
 
-def _compare(request: Request) -> Comparison:
+def _compare(options: Options) -> Comparison:
     return compare(
-        request.out,
-        _data(request),
-        binarize=request.binarize,
-        models=request.models,
-        quick=request.quick,
-        seed=request.seed,
-        effort=request.effort,
-        minutes=request.minutes,
-        jobs=max(2, os.cpu_count() or 1) if request.jobs is None else request.jobs,
-        fresh=request.fresh,
-        progress=request.progress,
+        options.out,
+        _data(options),
+        binarize=options.binarize,
+        models=options.models,
+        quick=options.quick,
+        seed=options.seed,
+        effort=options.effort,
+        minutes=options.minutes,
+        jobs=max(2, os.cpu_count() or 1) if options.jobs is None else options.jobs,
+        fresh=options.fresh,
+        progress=options.progress,
     )

@@ -78,7 +78,7 @@ SILENCE = 20.0
 
 
 @dataclass
-class Row:
+class AtWork:
     """A candidate at work."""
 
     steps: int
@@ -109,7 +109,7 @@ class Progress:
     candidates: Sequence[Candidate]
     done: set[str]
     clock: Callable[[], float] = time.monotonic
-    rows: dict[str, Row] = field(default_factory=dict)
+    rows: dict[str, AtWork] = field(default_factory=dict)
     drawing: Drawing | None = None
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Progress:
         """Take note of an event."""
         match event:
             case Began(name, steps):
-                self.rows[name] = Row(steps, self.clock())
+                self.rows[name] = AtWork(steps, self.clock())
             case Progressed(name, step, text):
                 row = self.rows[name]
                 row.step, row.text = step, _bound(text)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.arrays import as_context
+from genmod.arrays import as_context, for_autograd
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, chunks, rows_per_chunk
 from genmod.data import Dataset, rows_or_dataset
@@ -174,7 +174,7 @@ def in_chunks(
 
     def take(values: Tensor, part: slice) -> Tensor:
         kind = model.dtype if values.is_floating_point() else None
-        return _normal(values[part].to(device, kind or values.dtype))
+        return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
         return run(take(rows.x, part), None if rows.context is None else take(rows.context, part))
@@ -185,11 +185,6 @@ def in_chunks(
     with evaluating(model), trusted():
         pieces = random.by_rows(_shown(chunks(len(rows), size), progress), key, one)
         return list(pieces)
-
-
-def _normal(x: Tensor) -> Tensor:
-    """A tensor that autograd can work with, also where the user made it in inference mode."""
-    return x.clone() if x.is_inference() else x
 
 
 def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:

@@ -23,14 +23,14 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.training import fit
 from genmod.types import Shape
-from tests.everywhere.entries import (
+from tests.everywhere.families import FAMILIES, Case, case
+from tests.everywhere.found import Found
+from tests.everywhere.table import (
     ABSENT,
     ELSEWHERE,
     ENTRIES,
     WITHOUT_A_MODEL,
-    Found,
 )
-from tests.everywhere.families import FAMILIES, Case, case
 
 EQUAL = 1e-6
 """Relative: the same numbers in another order of additions."""
@@ -63,11 +63,8 @@ def _methods(kind: type) -> set[str]:
 
 def test_every_public_entry_point_is_in_the_table() -> None:
     public = set().union(*map(_functions, (editing, evaluation, models)))
-    classes: list[type] = [
-        DiffusionBased,
-        *(kind for _, kind in inspect.getmembers(models, inspect.isclass)),
-    ]
-    for kind in classes:
+    public |= _methods(DiffusionBased)
+    for _, kind in inspect.getmembers(models, inspect.isclass):
         if issubclass(kind, LatentModel):
             public |= _methods(kind)
     inherited = {"arguments", "from_pretrained", "save_pretrained"}
@@ -127,16 +124,11 @@ def compare(found: Found, expected: Found, tolerance: float, whole: bool = True)
         pairs += [(name, found.whole[name], right) for name, right in expected.whole.items()]
     assert pairs or not whole
     for name, value, right in pairs:
-
-        def named(text: str, name: str = name) -> str:
-            return f"{name}: {text}"
-
+        assert value.shape == right.shape, name
         known = right[right.isfinite()].abs()
         largest = max(1.0, float(known.max()) if len(known) else 1.0)
         atol = tolerance * largest
-        torch.testing.assert_close(
-            value, right, rtol=tolerance, atol=atol, equal_nan=True, msg=named
-        )
+        torch.testing.assert_close(value, right, rtol=tolerance, atol=atol, equal_nan=True)
 
 
 # Float32 adds up in another order where rows come in other batches. These modes are tried in float64, where
@@ -204,9 +196,15 @@ def compiling() -> Iterator[None]:
 
 
 MODES = (inference_mode, float64, pieces, one_row, training_mode, aot_eager, inductor)
-COMPILED, USED = ("vae", "conditional diffusion"), ("elbo", "sample", "evaluate", "fit")
+COMPILED, USED = ("vae", "conditional diffusion"), ("elbo", "sample", "fit")
 """Families and entry points that are tried with compiled networks by default."""
-SLOW = ("vae of reals", "conditional hierarchy", "conditional latent diffusion")
+SLOW = (
+    "vae of reals",
+    "conditional vae",
+    "conditional hierarchy",
+    "learned variance",
+    "conditional latent diffusion",
+)
 """Families tried by default in inference mode alone: their parts are in others."""
 
 
@@ -220,6 +218,12 @@ def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
     return mode not in (aot_eager, inductor) or name != "save and load"
 
 
+def _slow(family: str, name: str, mode: Callable[[str, str], None]) -> bool:
+    if mode is aot_eager:
+        return family not in COMPILED or name not in USED
+    return mode is inductor or (family in SLOW and mode is not inference_mode)
+
+
 def _cases() -> Iterator[object]:
     for family in FAMILIES:
         for name, entry in ENTRIES.items():
@@ -228,10 +232,7 @@ def _cases() -> Iterator[object]:
             for mode in MODES:
                 if not _meant(name, mode):
                     continue
-                slow = mode is inductor or mode is aot_eager
-                slow &= family not in COMPILED or name not in USED or mode is inductor
-                slow |= family in SLOW and mode is not inference_mode
-                marks = [pytest.mark.slow] if slow else []
+                marks = [pytest.mark.slow] if _slow(family, name, mode) else []
                 told = f"{family}, {name}, {mode.__name__}"
                 yield pytest.param(family, name, mode, marks=marks, id=told)
 
@@ -266,6 +267,22 @@ def test_a_model_made_in_inference_mode_is_not_trained() -> None:
         model = FAMILIES["vae of reals"]()
         with pytest.raises(ValueError, match=r"made in torch.inference_mode.*expected.*outside"):
             fit(model, case("vae of reals").x, steps=1, progress=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_data_made_in_inference_mode_are_data_like_others(family: str) -> None:
+    """Autograd would refuse them: a bound has its gradient, and a model is trained on them."""
+    given = case(family)
+    with torch.inference_mode():
+        context = None if given.context is None else given.context.clone()
+        x, seen = given.x.clone(), torch.ones_like(given.x, dtype=torch.bool)
+    assert x.is_inference()
+    made = replace(given, model=given.copied(), x=x, context=context)
+    with random.keyed(0, ids=given.ids):
+        made.model.elbo(x, context=context, observed=seen).value.sum().backward()
+    assert any(parameter.grad is not None for parameter in made.model.parameters())
+    with torch.no_grad():
+        compare(ENTRIES["fit"](made), plain(family, "fit"), EQUAL)
 
 
 def test_data_on_a_double_diffusion_are_noised_in_float64() -> None:

@@ -1,24 +1,19 @@
-"""Every public entry point of a model, as a function of a :class:`~tests.everywhere.families.Case`.
-
-An entry gives numbers a row, the rows first, and numbers of all rows together (means, for example).
-"""
+"""Calls of every public entry point, each on one :class:`~tests.everywhere.families.Case`."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from genmod import editing, evaluation, load, objectives, random
+from genmod import editing, evaluation, load, objectives
 from genmod.chunks import COPIES, memory_limit
 from genmod.data import Dataset, conditional, dataset
-from genmod.evaluation import GaussianTail, NoTail, Scores
+from genmod.evaluation import GaussianTail, NoTail
 from genmod.interop.pyro import to_pyro
 from genmod.model import LatentModel, Request
 from genmod.models import (
@@ -33,89 +28,7 @@ from genmod.samplers import DDIM
 from genmod.shapes import size
 from genmod.training import fit
 from tests.everywhere.families import Case
-
-
-@dataclass
-class Found:
-    """What an entry gave.
-
-    Args:
-        rows: numbers of each row, ``(N, ...)``.
-        whole: numbers of all rows together.
-    """
-
-    rows: dict[str, Tensor] = field(default_factory=dict)
-    whole: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A public entry point.
-
-    Args:
-        run: calls it.
-        names: the public names that it calls.
-        wants: the families that have it, and a pattern of the refusal for all others.
-        keyed: whether it takes ids itself; else noise is keyed around it.
-        rowwise: whether its rows have ids and may be computed in pieces.
-        alone: whether the numbers of a row depend on that row alone.
-    """
-
-    run: Callable[[Case], Found]
-    names: tuple[str, ...]
-    wants: Callable[[Case], str | None] = lambda _: None
-    keyed: bool = False
-    rowwise: bool = True
-    alone: bool = True
-
-    def __call__(self, given: Case) -> Found:
-        """Run it on all rows, or on as many at a time as the case says."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            if self.keyed:
-                return self.run(given)
-            count = len(given.x)
-            most = count if given.batch_size is None else given.batch_size
-            found = []
-            for start in range(0, count, most):
-                piece = given.part(slice(start, start + most))
-                with random.keyed(0, ids=piece.ids):
-                    found.append(self.run(piece))
-        rows = {name: torch.cat([each.rows[name] for each in found]) for name in found[0].rows}
-        return Found(rows, found[0].whole)
-
-
-# ------------------------------------------------------------------ numbers in what is returned
-
-
-def tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every number in a result: tensors, floats, and those of dataclasses, mappings and tuples."""
-    if isinstance(value, Tensor):
-        yield name, value.detach().double()
-    elif isinstance(value, float):
-        yield name, torch.tensor(value, dtype=torch.float64)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from tensors(inner, f"{name}.{key}")
-    elif isinstance(value, tuple | list):
-        for number, inner in enumerate(value):
-            yield from tensors(inner, f"{name}.{number}")
-    elif isinstance(value, Scores):
-        yield from tensors((value.per_dim, value.levels), name)
-    elif dataclasses.is_dataclass(value):
-        for each in dataclasses.fields(value):
-            yield from tensors(getattr(value, each.name), f"{name}.{each.name}")
-
-
-def whole(value: object) -> Found:
-    """Numbers of all rows together."""
-    return Found(whole=dict(tensors(value)))
-
-
-def rows(**values: Tensor) -> Found:
-    """Numbers of each row."""
-    return Found(rows={name: value.detach().double() for name, value in values.items()})
-
+from tests.everywhere.found import Found, rows, tensors, whole
 
 # ------------------------------------------------------------------ methods of models
 
@@ -256,7 +169,9 @@ def log_weights(given: Case) -> Found:
 
 
 def evaluate(given: Case) -> Found:
-    draws = 2 if log_weight_refusal(given) is None else 0
+    proper = given.model.prior.proper
+    continuous = given.diffusion is not None and given.diffusion.steps is None
+    draws = 2 if proper and not continuous else 0
     report = evaluation.evaluate(
         given.model, given.x, given.context, importance_samples=draws, **_given(given)
     )
@@ -358,115 +273,3 @@ def pyro_pair(given: Case) -> Found:
         logs.append(sum(s["log_prob"] for s in kinds if "log_prob" in s and s["type"] == "sample"))
     pyro.clear_param_store()
     return rows(weight=logs[0] - logs[1], same=drawn.log_weight()[0])
-
-
-# ------------------------------------------------------------------ who has what, and how others refuse
-
-
-def diffusion_refusal(given: Case) -> str | None:
-    return None if given.diffusion is not None else "expected"
-
-
-def log_weight_refusal(given: Case) -> str | None:
-    if not given.model.prior.proper:
-        return "flat prior"
-    return "continuous time" if _continuous(given) else None
-
-
-def _continuous(given: Case) -> bool:
-    return given.diffusion is not None and given.diffusion.steps is None
-
-
-def _proper(given: Case) -> str | None:
-    return None if given.model.prior.proper else "flat prior"
-
-
-def _timesteps(given: Case) -> str | None:
-    return None if given.diffusion is not None else "without noise levels"
-
-
-def _integers(given: Case) -> str | None:
-    return None if given.model.spec.is_integer else "decoder of real numbers"
-
-
-def _immse(given: Case) -> str | None:
-    nested = given.diffusion is None or isinstance(given.model, LatentDiffusion)
-    return "expected a diffusion of the data" if nested else None
-
-
-def _only(kind: type) -> Callable[[Case], str | None]:
-    return lambda given: None if isinstance(given.model, kind) else ABSENT
-
-
-def _guided(given: Case) -> str | None:
-    if not isinstance(given.model, DiffusionBased):
-        return ABSENT
-    return None if given.context is not None else "condition|context|label"
-
-
-def _pyro(given: Case) -> str | None:
-    if not given.model.prior.proper:
-        return "bounds nothing|flat prior"
-    return log_weight_refusal(given)
-
-
-ABSENT = "absent"
-"""Families whose models have no such method."""
-
-ENTRIES: dict[str, Entry] = {
-    "elbo": Entry(elbo, ("forward", "elbo")),
-    "elbo of observed entries": Entry(observed, ("elbo",)),
-    "elbo at two timesteps": Entry(some_timesteps, ("elbo",), _timesteps),
-    "log_weight": Entry(log_weight, ("log_weight",), log_weight_refusal),
-    "path": Entry(path, ("forward",), log_weight_refusal),
-    "sample": Entry(sample, ("sample",), _proper, keyed=True),
-    "sample in few steps": Entry(
-        few_steps, ("sample", "states", "draw_from"), _only(DiffusionBased)
-    ),
-    "sample with guidance": Entry(guided, ("guided",), _guided),
-    "encode and decode": Entry(codes, ("encode", "decode")),
-    "reconstruct": Entry(reconstruct, ("reconstruct", "restore")),
-    "posterior and draw": Entry(parts, ("posterior", "draw")),
-    "save and load": Entry(saved, ("save", "load")),
-    "freeze": Entry(freeze, ("freeze", "first_stage", "fixed"), _only(LatentDiffusion)),
-    "replace": Entry(
-        replaced,
-        (
-            "find_diffusion",
-            "has_diffusion",
-            "with_denoiser",
-            "with_steps",
-            "with_probability_flow",
-        ),
-        diffusion_refusal,
-    ),
-    "score": Entry(score, ("score", "paired"), keyed=True),
-    "log_weights": Entry(log_weights, ("log_weights",), log_weight_refusal, keyed=True),
-    "evaluate": Entry(evaluate, ("evaluate",), keyed=True),
-    "profile": Entry(profile, ("profile",), diffusion_refusal, keyed=True),
-    "refinement": Entry(refinement, ("refinement",), _integers, keyed=True),
-    # A pilot of the first rows decides which levels all rows visit.
-    "immse": Entry(immse, ("immse",), _immse, keyed=True, alone=False),
-    "flow_density": Entry(flow_density, ("flow_density",), diffusion_refusal, keyed=True),
-    "flow_bound": Entry(flow_bound, ("flow_bound",), diffusion_refusal, keyed=True),
-    "explain": Entry(explain, ("explain",), diffusion_refusal, keyed=True, rowwise=False),
-    "sdedit": Entry(sdedit, ("sdedit",), diffusion_refusal),
-    "interpolate": Entry(interpolate, ("interpolate", "slerp")),
-    "fit": Entry(trained, ("fit",), keyed=True, rowwise=False),
-    "pyro": Entry(pyro_pair, ("to_pyro",), _pyro),
-}
-
-WITHOUT_A_MODEL = {
-    "gaussian",
-    "pixel_histogram",
-    "ppca",
-    "features",
-    "frechet_distance",
-    "quality_of",
-}
-"""Public functions that take no model."""
-ELSEWHERE = {
-    "quality": "draws by sample(seeds=...), and looks at images with a trained network",
-    "formula": "gives words",
-}
-"""Entry points of models that are tested elsewhere, and why."""
