@@ -65,7 +65,8 @@ def build(data: Dataset, inference: Inference | None) -> LatentModel:
 def levels(elbo: ELBO) -> Tensor:
     """Mean nats of a batch for three levels, from the data up; a diffusion's time is cut in three."""
     if "steps" not in elbo.rates:
-        return torch.stack([elbo.rates[name].total.mean() for name in ("z1", "z2", "z3")])
+        nats = {level.name: level.nats.mean() for level in elbo.levels()}
+        return torch.stack([nats[name] for name in ("z1", "z2", "z3")])
     steps = elbo.rates["steps"]
     third, paid = (3 * steps.level).ceil(), steps.weight * steps.nats
     return torch.stack([(paid * (third == k)).sum(1).mean() for k in (1, 2, 3)])

@@ -1,12 +1,10 @@
 """Noise, data or velocity, and in how many steps: what to ask the network for, at few steps and many.
 
-Run ``python examples/predictions.py``, or with ``--data mnist`` (the network is then a U-Net). The
-figures are runs/examples/predictions.png (samples) and runs/examples/predictions_bits.png (the bound
-and the Fréchet distance against the number of steps).
+Run ``python examples/predictions.py``, or with ``--data mnist`` (the network is then a U-Net). Figures:
+runs/examples/predictions.png (samples), predictions_bits.png (bound, Fréchet distance by steps).
 
-The three are linear in each other, and trained on one bound in continuous time. They differ in what
-a network's error does to the image: asked for the noise, it is multiplied by sigma / alpha, which is
-largest where a chain of few steps moves farthest.
+The three are linear in each other, and trained on one bound. They differ in what a network's error does
+to the image: the error of predicted noise is multiplied by sigma / alpha, large where few steps move far.
 """
 
 import argparse
@@ -64,9 +62,8 @@ def main(data: Dataset, steps: int, samples: int) -> None:
         for count in STEPS:
             chain = with_steps(model, count + 1)
             report = evaluate(chain, data.test[:400])
-            price = f"{report.value} nats = {report.bits_per_dim} bits/dim"
             seen = quality(chain, data, samples, name=f"{name:8} {count:3} steps")
-            print(f"{seen.name}, test, {report.stamp.value}: {price}\n  {seen}")
+            print(f"{seen.name}, test, {report.stamp.value}: {report.value} nats\n  {seen}")
             assert report.bits_per_dim is not None
             looks[name].append(seen.frechet)
             bits[name].append(report.bits_per_dim.mean)
@@ -74,9 +71,8 @@ def main(data: Dataset, steps: int, samples: int) -> None:
                 images = chain.sample(16).cpu() / (data.bins - 1)
                 rows.append(plots.Row(f"{name}, {count} steps", images))
 
-    plots.save(plots.strips(rows, side=0.5), FIGURE)
-    curves = plots.save(draw(bits, looks, seen.zero), FIGURE.with_stem("predictions_bits"))
-    print(f"figures: {FIGURE}, {curves}")
+    print("figures:", plots.save(plots.strips(rows, side=0.5), FIGURE))
+    print(plots.save(draw(bits, looks, seen.zero), FIGURE.with_stem("predictions_bits")))
 
 
 def draw(bits: Curves, looks: Curves, zero: float) -> Figure:

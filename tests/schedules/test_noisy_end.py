@@ -115,7 +115,9 @@ def test_float64_bounds_meet_their_closed_form_down_to_the_floor() -> None:
 @pytest.mark.parametrize("target", [NoiseTarget(), ScoreTarget()], ids=repr)
 @every_end
 def test_targets_that_divide_by_alpha_are_refused(schedule: Schedule, target: Target) -> None:
-    with pytest.raises(ValueError, match=r"ends at log-SNR -40; .* predict Velocity\(\) or Data"):
+    with pytest.raises(
+        ValueError, match=r"ends at log-SNR -40; .* predict VelocityTarget\(\) or Data"
+    ):
         model(target, schedule)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,17 @@ def network(norm: Callable[[nn.Module], nn.Module]) -> VAE:
     return VAE(encoder=encoder, decoder=decoders.GaussianDecoder(nn.Linear(2, 3), (3,)), latents=2)
 
 
+@pytest.fixture
+def deep_calls() -> Iterator[None]:
+    """Room for the checks of shapes: in tests only, they put three calls around each call of a level."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(4 * limit)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.usefixtures("deep_calls")
 @pytest.mark.parametrize("name", ["spectral_norm", "weight_norm", "prior", "100 levels"])
 def test_models_that_copy_deepcopy_refuses_train(name: str) -> None:
     """Twice, as a layer's weight is only a computed tensor after it was used; averages included."""
