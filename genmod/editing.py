@@ -26,12 +26,12 @@ def sdedit(
     sampler: Sampler | None = None,
     context: Context = None,
 ) -> Tensor:
-    r"""Noise data to time ``t`` and denoise them again: a stroke becomes a digit.
+    r"""SDEdit: noise data to time ``t`` and denoise them again, so that a stroke becomes a digit.
 
     .. math:: z_t = \alpha_t x + \sigma_t \varepsilon, \qquad z_t \to z_0, \qquad p(x | z_0)
 
-    At ``t = 0`` the data come back as they were, but for the decoder's spread; at ``t = 1`` what comes is
-    a sample that has forgotten them.
+    At ``t = 0`` the data come back unchanged, except for the decoder's noise. At ``t = 1`` the result is
+    a sample that does not depend on them.
 
     Args:
         model: a diffusion; or a latent one, whose latents are then edited.

@@ -193,7 +193,7 @@ def _settings(data: Dataset) -> dict[str, object]:
 
 
 def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
-    """What a model has to beat, computed in the same run; and what cannot be computed of these data."""
+    """Baselines of the same data; and the reasons for those that cannot be computed."""
     if data.bins is None or not len(data.test):
         raise ValueError(
             f"got {data.summary()}; expected integers with a test part; pass bins=..., test=0.2 to "

@@ -1,4 +1,4 @@
-r"""Published tables of betas, entry by entry, and what makes any of them end in pure noise.
+r"""Published tables of betas, entry by entry, and a rescaling to zero terminal SNR.
 
 A table's :math:`\beta_i` and :math:`\bar\alpha_i` are those of its paper, for ``i = 1 .. T``; the
 latent :math:`x_i` lies at ``t = (i - 1) / (T - 1)``.

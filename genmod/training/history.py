@@ -1,4 +1,4 @@
-"""What a run left: its losses and validations, stage by stage."""
+"""The history of a run: its losses and validations, stage by stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a run that run: the values of all its settings, and a digest of its data.
+"""The identity of a run: the values of all its settings, and a digest of its data.
 
 A checkpoint holds the identity of its run. A run that continues it must have the same one; the message
 of a refusal names each setting that changed.

@@ -13,7 +13,7 @@ from genmod.gaussian import wasserstein_squared_full
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    r"""The Fréchet distance of two sets of features, each taken for a Gaussian; squared, as customary.
+    r"""The squared Fréchet distance of two sets of features, each fitted by a Gaussian (as in FID).
 
     .. math:: \|m_a - m_b\|^2
         + \mathrm{tr}\big(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}\big)
