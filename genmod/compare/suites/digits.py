@@ -11,7 +11,7 @@ from genmod.compare.candidate import BuildInputs, Candidate
 from genmod.compare.plan import Plan
 from genmod.decoders import likelihood
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
-from genmod.nn import MLP
+from genmod.nn import MLP, MLPs
 from genmod.schedules import LinearLogSNR
 from genmod.shapes import size
 
@@ -76,7 +76,7 @@ DIGITS = (
 
 def quick_vae(inputs: BuildInputs) -> VAE:
     """The VAE with narrow networks."""
-    return VAE(inputs.data, latents=16, width=128)
+    return VAE(inputs.data, latents=16, networks=MLPs(width=128))
 
 
 def quick_top_down(inputs: BuildInputs) -> HVAE:
@@ -85,7 +85,7 @@ def quick_top_down(inputs: BuildInputs) -> HVAE:
         inputs.data,
         latents=(16, 16),
         inference=Inference.TOP_DOWN,
-        width=96,
+        networks=MLPs(width=96),
     )
 
 
@@ -95,7 +95,9 @@ def quick_diffusion(inputs: BuildInputs) -> Diffusion:
     decoder = likelihood(lambda outputs: MLP(size(shape), outputs, width=128), shape, bins)
     schedule = LinearLogSNR(2.0, -6.0)
     steps = min(100, inputs.latents)
-    return Diffusion(inputs.data, schedule=schedule, steps=steps, decoder=decoder, width=128)
+    return Diffusion(
+        inputs.data, schedule=schedule, steps=steps, decoder=decoder, networks=MLPs(width=128)
+    )
 
 
 QUICK = (
