@@ -124,8 +124,8 @@ def slerp(a: Real, b: Real, weight: float) -> Tensor:
     .. math:: \frac{\sin((1 - w)\theta)}{\sin\theta} a + \frac{\sin(w\theta)}{\sin\theta} b,
         \qquad \cos\theta = \frac{\langle a, b\rangle}{\|a\|\,\|b\|}
 
-    Points of equal norm stay at it, as a straight line's would not: noise lies near a sphere of radius
-    :math:`\sqrt D`, and half-way on a line its norm has fallen by :math:`\sqrt 2`.
+    Between points of equal norm the norm stays the same. Noise lies near a sphere of radius
+    :math:`\sqrt D`; half-way on a straight line the norm would be smaller by :math:`\sqrt 2`.
 
     >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
     tensor([[0.7071, 0.7071]])

@@ -138,7 +138,7 @@ class Rate:
 
 
 def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Rate:
-    """Act on each tensor of several rates together. What one of them lacks, the result lacks."""
+    """Act on each tensor of several rates together. A field that one of them lacks is ``None``."""
 
     def together(parts: Sequence[Tensor | None]) -> Tensor | None:
         present = [part for part in parts if part is not None]

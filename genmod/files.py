@@ -89,7 +89,7 @@ def _check_parents(path: Path) -> None:
 def write_atomically(path: Path | str) -> Iterator[Path]:
     """A path to write to, moved onto ``path`` at the end, so that no reader gets half a file.
 
-    Whatever stood at ``path`` stays until the new file is whole. A failed write leaves nothing behind.
+    An old file at ``path`` stays until the new one is whole. A failed write leaves nothing behind.
 
     Raises:
         ValueError: the file cannot be written.
@@ -110,7 +110,7 @@ def write_atomically(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what the disk refuses in one sentence."""
+    """Turn an error of the disk into a ``ValueError`` of one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:

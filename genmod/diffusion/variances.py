@@ -136,7 +136,7 @@ class Analytic(ReverseVariance):
         unknown = denoised.variance
         if unknown is None:
             raise ValueError(
-                "got a denoiser that does not say the variance of x; expected one that does; measure "
+                "got a denoiser that returns no variance of x; expected one that does; measure "
                 "it on data with denoisers.calibrate(denoiser, schedule, x), and use what that returns"
             )
         relative = (2 * (bridge.coef_x.log() - bridge.log_std)).exp()

@@ -42,9 +42,9 @@ class Report:
         parameters: how many numbers the model learned.
         seconds: how long it trained.
         scores: the numbers of every sample, for figures.
-        entropy_floor: nats a sample that no model can save, where the data are drawn from something
-            known (see :func:`genmod.data.binarized`).
-        structural: what the value costs above that floor, row by row: the part that models compete for.
+        entropy_floor: the entropy of the data in nats a sample, where it is known: no model can cost less
+            (see :func:`genmod.data.binarized`).
+        structural: the cost above that floor, row by row: the part that a better model can reduce.
         remarks: what else a reader should know, in sentences.
     """
 

@@ -199,7 +199,7 @@ def paired(a: Scores, b: Scores) -> Estimate:
 
     A row that costs one model much costs the other much, too, and noise of one seed moves both alike. So
     the standard error of the difference is far smaller than that of either mean: two checkpoints
-    whose means lie within each other's errors often differ significantly.
+    whose means lie within each other's errors can still differ significantly.
 
     Args:
         a: of one model, from :func:`score` (or ``report.scores``).

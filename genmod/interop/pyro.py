@@ -83,7 +83,7 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
     """The model as a Pyro program and its guide, over the model's own parameters.
 
     Sites are named as the prior names its levels (``"prior"``, ``"z3"``, ``"latent"``); the data
-    are the site ``"x"``, every row in the plate ``"data"``. Parameters that want gradients are put
+    are the site ``"x"``, every row in the plate ``"data"``. Parameters with gradients are put
     into Pyro's store, so that ``SVI`` trains the module in place.
 
     Args:

@@ -81,7 +81,7 @@ def quiet(axes: Axes) -> Axes:
 
 
 def named(axes: Axes, x: str, y: str) -> Axes:
-    """Say what the two axes are."""
+    """Label the two axes."""
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
     return axes

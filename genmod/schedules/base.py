@@ -81,7 +81,7 @@ class Schedule(Settings, nn.Module, ABC):
 
     A schedule of your own defines :meth:`log_snr`. If its states are not variance preserving, it also
     defines :meth:`scales`, consistent with it, and sets ``variance_preserving = False``; a closed form
-    of :meth:`slope` is optional. Whatever uses a schedule calls :meth:`check`, which compares the three.
+    of :meth:`slope` is optional. Every user of a schedule calls :meth:`check`, which compares the three.
 
     >>> class Straight(Schedule):
     ...     def log_snr(self, t):

@@ -36,7 +36,7 @@ class TrainingData:
     Args:
         x: the training rows; ``None`` for a loader.
         context: the training rows' context.
-        pixels: gray pixels that training rows are binarized from anew.
+        pixels: gray pixels that training rows are binarized from at every visit.
         held_out: the validation rows, or ``None``.
         held_out_context: their context.
         dropout: the share of training rows whose context is dropped; ``None``: there is no context.

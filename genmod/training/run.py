@@ -221,7 +221,7 @@ class Run:
         """The loss and the bound of a batch, and whether a step down its gradient was made."""
         state, seed = self.state, self.setup.config.seed
         values = trusted() if self.batches.checked else nullcontext()
-        # The backward pass inside, too: layers that are computed anew there draw again.
+        # The backward pass inside, too: layers that are recomputed there draw again.
         with one_run:
             with (
                 values,

@@ -1,8 +1,8 @@
 """The network of perceptual features, with its weights checked by their hash.
 
 Three convolutions and a linear layer, trained once to tell the ten digits and the ten clothes of gray
-images apart (see :mod:`genmod.evaluation.perception.training`), and kept in the package. A distance
-between features means something on one set of weights only, so the hash of the file is checked and
+images apart (see :mod:`genmod.evaluation.perception.training`), and kept in the package. Distances
+between features can be compared on one set of weights only, so the hash of the file is checked and
 printed.
 """
 
@@ -79,7 +79,7 @@ def network() -> Perception:
 
 @torch.no_grad()
 def features(images: Tensor) -> Tensor:
-    r"""What images look like, as 64 numbers each.
+    r"""The perceptual features of images, 64 numbers each.
 
     Images of other sizes are resized to 28 x 28 (bilinear).
 

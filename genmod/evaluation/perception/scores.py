@@ -70,7 +70,7 @@ def extrapolated_distance(a: Tensor, b: Tensor) -> float:
 
 
 def class_score(found: Tensor) -> float:
-    r"""How many classes a set of images shows clearly and evenly: the Inception score's formula.
+    r"""The number of classes that a set of images shows, by the formula of the Inception score.
 
     .. math:: \exp \frac{1}{N} \sum_n \mathrm{KL}(p(y | x_n) \| \tfrac{1}{N} \sum_m p(y | x_m))
 
