@@ -60,7 +60,7 @@ class Prompts:
 
     >>> prompts = Prompts(DIGITS)
     >>> prompts.encode(["a seven", "an image of a 3", ""])
-    tensor([ 7,  3, -1])
+    tensor([   7,    3, -100])
     >>> prompts.name(7)
     'seven'
     """

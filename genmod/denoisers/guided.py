@@ -108,7 +108,7 @@ class Guided(Denoiser):
             return self.denoiser(z, log_snr, context)
         if self.scale == 0 and self.rescale == 0 and self.worse is None and bool(inside.all()):
             without = self.denoiser(z, log_snr, self.null_context(_needed(context)))
-            # With an x_hat alone there is nothing left to ask the conditional denoiser for.
+            # Without a variance, the result of the conditional denoiser is not needed.
             if without.variance is None and without.interpolation is None:
                 return without
         conditional, without = self._both(z, log_snr, context)

@@ -130,7 +130,7 @@ def _usable(sampler: Sampler) -> bool:
         return False  # replaced on this one object
     own = (*denoiser._forward_hooks, *denoiser._forward_pre_hooks)
     all_modules = (*hooks._global_forward_hooks, *hooks._global_forward_pre_hooks)
-    # The grid has no gradients: a schedule that wants some takes the plain route.
+    # The grid has no gradients: a schedule that needs some takes the plain route.
     wanted = torch.is_grad_enabled() and any(p.requires_grad for p in schedule.parameters())
     return not (own or all_modules or wanted)
 

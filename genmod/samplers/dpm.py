@@ -41,8 +41,9 @@ class DPMSolver(Sampler):
     more). ``DPMSolver(order=3)`` does both; ``published=True`` neither.
 
     **Long steps.** Past differences predict little for a step much longer than those before, such as the
-    last one of even times: extrapolated that far, samples become too large. A step is therefore of first order
-    where log-SNR rises by more than 4, or by more than 1 and more than twice its rise in the step before.
+    last one of even times: extrapolated that far, samples become too large. A step is therefore of first
+    order where log-SNR rises by more than 4, or by more than 1 and more than twice its rise in the step
+    before.
     Third order is left to steps with a rise of up to 2. Short steps always have the full order, and all
     have it with ``published=True``.
 

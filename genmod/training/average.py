@@ -23,8 +23,8 @@ class Average:
     The decay is low at first, so that the initial weights do not count (:math:`d_1 = 0`).
     Running statistics of layers are averages already: the model's own are used.
 
-    Only the averaged tensors are kept, not a second model. :meth:`inside` puts them into the model for
-    a while; :attr:`model` is a copy of the model that holds them, made when it is first asked for.
+    Only the averaged tensors are kept, not a second model. :meth:`inside` puts them into the model
+    temporarily; :attr:`model` is a copy of the model that holds them, made when it is first asked for.
 
     Args:
         model: the model in training.

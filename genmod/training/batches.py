@@ -44,8 +44,8 @@ class Batches(ABC):
 class MemoryBatches(Batches):
     """Data in memory, cut into batches by a new permutation in each epoch.
 
-    A batch is a function of the seed and the step, so that a resumed run sees the batches that it would
-    have seen.
+    A batch is a function of the seed and the step, so that a resumed run gets the same batches
+    as one that was not interrupted.
 
     Args:
         x: data, ``(N, *event)``; or gray pixels, binarized again whenever a row is visited.

@@ -87,7 +87,7 @@ def _module(module: nn.Module) -> dict[str, Any]:
     for name, parameter in module.named_parameters(recurse=False):
         found[name] = _shape(parameter)
         if not parameter.requires_grad:
-            # A frozen part is a setting: another one would be continued without a word.
+            # A frozen part is a setting: with another one the run would continue without an error.
             found[f"{name}.frozen"] = digest(parameter)
     fixed = module._non_persistent_buffers_set
     for name, buffer in module.named_buffers(recurse=False):
