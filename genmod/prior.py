@@ -179,15 +179,15 @@ class Prior(Settings, nn.Module, ABC):
                 check_law(latent.q, rows, latent.q.event_shape, f"the posterior of {name}")
                 q[name], z[name] = latent.q, draw_posterior(latent.q)
             if latent.p is not None:
-                _check_new(name, p, "priced")
-                require(name in z, f"a price for {name!r}, which was not drawn", *_EVERY_LATENT)
+                _check_new(name, p, "scored")
+                require(name in z, f"a law p of {name!r}, which was not drawn", *_EVERY_LATENT)
                 check_law(latent.p, rows, z[name].shape[1:], f"the prior of {name}", shared=True)
                 p[name] = latent.p
             return z[name]
 
         state = walk(self.infer(posterior, context), take)
         missing = sorted(z.keys() - p.keys())
-        require(not missing, f"latents that are drawn and never priced: {missing}", *_EVERY_LATENT)
+        require(not missing, f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
         shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
         return state, Path(shaped, q, p)
 
@@ -279,7 +279,7 @@ class DensityPrior(Prior):
 
 
 _EVERY_LATENT = (
-    "a law q to draw each latent from and a law p to price it",
+    "a law q to draw each latent from and a law p to score it",
     "yield Latent(name, q, p), or Latent(name, q, None) first and Latent(name, None, p) later",
 )
 
