@@ -1,4 +1,4 @@
-"""Checks at the public border: a ``ValueError`` says what was got, what was expected, what to do.
+"""Checks of public arguments: a ``ValueError`` names what was got, what was expected, what to do.
 
 Checks of shape and type are free and always made. Checks of values read the whole tensor (and make a
 GPU wait), so a caller that has checked a data set once may run inside :func:`trusted`.

@@ -26,12 +26,12 @@ def sdedit(
     sampler: Sampler | None = None,
     context: Context = None,
 ) -> Tensor:
-    r"""Noise data to time ``t`` and denoise them again: a stroke becomes a digit.
+    r"""SDEdit: noise data to time ``t`` and denoise them again, so that a stroke becomes a digit.
 
     .. math:: z_t = \alpha_t x + \sigma_t \varepsilon, \qquad z_t \to z_0, \qquad p(x | z_0)
 
-    At ``t = 0`` the data come back as they were, but for the decoder's spread; at ``t = 1`` what comes is
-    a sample that has forgotten them.
+    At ``t = 0`` the data come back unchanged, except for the decoder's noise. At ``t = 1`` the result is
+    a sample that does not depend on them.
 
     Args:
         model: a diffusion; or a latent one, whose latents are then edited.
@@ -124,8 +124,8 @@ def slerp(a: Real, b: Real, weight: float) -> Tensor:
     .. math:: \frac{\sin((1 - w)\theta)}{\sin\theta} a + \frac{\sin(w\theta)}{\sin\theta} b,
         \qquad \cos\theta = \frac{\langle a, b\rangle}{\|a\|\,\|b\|}
 
-    Points of equal norm stay at it, as a straight line's would not: noise lies near a sphere of radius
-    :math:`\sqrt D`, and half-way on a line its norm has fallen by :math:`\sqrt 2`.
+    Between points of equal norm the norm stays the same. Noise lies near a sphere of radius
+    :math:`\sqrt D`; half-way on a straight line the norm would be smaller by :math:`\sqrt 2`.
 
     >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
     tensor([[0.7071, 0.7071]])

@@ -1,7 +1,7 @@
 r"""The evidence lower bound (ELBO) of each sample, in nats, term by term.
 
 .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)}[\log p(x|z)]
-    - \sum_{\text{rates}} \mathbb{E}\,[\text{nats paid for } z]
+    - \sum_{\text{rates}} \mathbb{E}\,[\text{rate}]
 
 Nothing here is averaged over the batch, weighted for training, or negated. ``ELBO.value`` is to be
 maximized. Weights live in :mod:`genmod.objectives`, averages in :mod:`genmod.evaluation`.
@@ -52,7 +52,7 @@ class NoiseLevels:
 
 @dataclass(frozen=True, eq=False)
 class Rate:
-    """Nats paid for one group of latents; each tensor is ``(B, L)`` for ``L`` visited levels.
+    """The rate of one group of latents, in nats; each tensor is ``(B, L)`` for ``L`` visited levels.
 
     Args:
         nats: what each visited level costs.
@@ -61,8 +61,8 @@ class Rate:
             all levels.
         level: the place of each level: its time ``t`` in [0, 1] for a diffusion, else its number.
         kind: a KL in closed form, or a log-ratio at a draw.
-        claim: what a bound with this rate in it may be called. ``BOUND`` for a KL or a log-ratio that
-            is paid in full, ``ESTIMATE`` for some of the levels, a numerical solver or a stochastic
+        claim: what a bound with this rate in it may be called. ``BOUND`` for a KL or a log-ratio of
+            all levels, ``ESTIMATE`` for some of the levels, a numerical solver or a stochastic
             trace, ``EXACT`` only where q is known to be the posterior.
         names: of an aligned hierarchy: the names of its ``L`` levels.
         per_dim: the nats of each dimension, ``(B, D_l)`` for each level, where they are known.
@@ -138,7 +138,7 @@ class Rate:
 
 
 def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Rate:
-    """Act on each tensor of several rates together. What one of them lacks, the result lacks."""
+    """Act on each tensor of several rates together. A field that one of them lacks is ``None``."""
 
     def together(parts: Sequence[Tensor | None]) -> Tensor | None:
         present = [part for part in parts if part is not None]
@@ -183,10 +183,10 @@ class ELBO:
 
     Args:
         reconstruction: ``log p(x | z)``, ``(B,)``.
-        rates: the nats paid for the latents, by name. ``"prior"``: prior matching. ``"steps"``: the
+        rates: the cost of the latents in nats, by name. ``"prior"``: prior matching. ``"steps"``: the
             denoising steps of a diffusion. ``"levels"``: an aligned hierarchy. ``"z1"``, ``"z2"``, ...:
             the levels of a nested hierarchy.
-        measure: what ``p(x)`` is; ``NONE`` where the value bounds nothing.
+        measure: whether ``p(x)`` is a mass or a density; ``NONE`` if the value is no bound.
 
     Raises:
         ValueError: a term that does not have one number (or ``L`` of them) for each row.

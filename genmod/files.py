@@ -1,7 +1,7 @@
-"""Files that are whole or not there: written beside their place, then moved there in one move.
+"""Atomic writes: a file is written beside its place, then moved there in one step.
 
 Only text, JSON and safetensors: nothing is unpickled. Every trouble of the disk (a folder in place of a
-file, no permission, no space, a torn file) is a ``ValueError`` that names the path and says what to do.
+file, no permission, no space, a torn file) is a ``ValueError`` that names the path and what to do.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def _check_parents(path: Path) -> None:
 
 @contextmanager
 def write_atomically(path: Path | str) -> Iterator[Path]:
-    """A path to write to, moved onto ``path`` at the end: nobody reads half a file.
+    """A path to write to, moved onto ``path`` at the end, so that no reader gets half a file.
 
-    Whatever stood at ``path`` stays until the new file is whole. A failed write leaves nothing behind.
+    An old file at ``path`` stays until the new one is whole. A failed write leaves nothing behind.
 
     Raises:
         ValueError: the file cannot be written.
@@ -110,7 +110,7 @@ def write_atomically(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what the disk refuses in one sentence."""
+    """Turn an error of the disk into a ``ValueError`` of one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:

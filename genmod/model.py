@@ -36,12 +36,12 @@ _PLAIN = Request()
 class LatentModel(Saved, Settings, nn.Module):
     """``p(x, z) = p(x | z) p(z)`` with a posterior ``q(z | x)``: every model of this package.
 
-    Calling it is the one entry that wrappers (DDP, FSDP, torch.compile) see; :meth:`elbo` is a view of it.
+    Wrappers (DDP, FSDP, torch.compile) need one entry, which is the call; :meth:`elbo` uses it.
 
     Args:
         encoder: ``q(z | x)``.
         decoder: ``p(x | z)``.
-        prior: ``p(z)``; it draws the latents and prices them.
+        prior: ``p(z)``; it draws the latents and computes their rates.
 
     Raises:
         ValueError: parts that were built for different data, or for latents of different shapes.
@@ -260,8 +260,8 @@ class LatentModel(Saved, Settings, nn.Module):
     def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """The data to score and the data to encode, in the model's own type.
 
-        Integers are scored as they are. What was not observed is zero: any posterior gives a bound, so
-        any filling will do.
+        Integers are scored as they are. Entries that were not observed are zero. Any other value
+        would also give a bound, because any posterior does.
         """
         kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
         if kind in (torch.bfloat16, torch.float16):

@@ -17,8 +17,8 @@ from genmod.distributions import Laws
 class Latent(NamedTuple):
     """One latent of a joint path: its name, the posterior's law, the prior's law.
 
-    ``p`` is ``None`` where the prior can price the latent only later, and ``q`` is ``None`` when it
-    then does. (Nesting draws ``z1`` first, and learns ``p(z1 | z2)`` after ``z2``.)
+    ``p`` is ``None`` where the prior's law is not known yet. A later ``Latent`` of the same name then
+    gives ``p``, with ``q`` as ``None``. (Nesting draws ``z1`` first, and ``p(z1 | z2)`` needs ``z2``.)
     """
 
     name: str
@@ -52,7 +52,7 @@ class Path:
         z: the draws, by name, ``(K, B, *event)``.
         q: the posterior's law of each latent, given the draws before it.
         p: the prior's law of each latent.
-        log_likelihood: ``log p(x | z)``, ``(K, B)``; ``None`` until the decoder has seen the draws.
+        log_likelihood: ``log p(x | z)``, ``(K, B)``; ``None`` until the decoder has scored the draws.
     """
 
     z: Mapping[str, Tensor]
@@ -75,7 +75,7 @@ class Path:
         """``log p(x, z) - log q(z | x)`` of each joint draw, ``(K, B)``: the importance weights.
 
         Raises:
-            ValueError: a path that no decoder has seen.
+            ValueError: a path that no decoder has scored.
         """
         if self.log_likelihood is None:
             raise ValueError(

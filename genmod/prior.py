@@ -1,4 +1,4 @@
-r"""A prior: it owns the draw of the latents, because paying for a posterior is what a prior does.
+r"""The prior of a model, ``p(z)``: it draws the latents and computes what a posterior costs.
 
 A prior is two generators over named latents. Both let the caller decide each draw:
 
@@ -53,11 +53,11 @@ class TimestepSampler(Settings, nn.Module, ABC):
         """Places ``u`` in [0, 1) and their weights, ``(rows, n)`` each."""
 
     def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
-        """Learn from the costs of visited levels. Most ways to choose levels ignore them.
+        """Learn from the costs of visited levels. Most samplers ignore them.
 
         Args:
             level: the time ``t`` of each visited level.
-            dt: how much of time a level stands for, ``t`` its upper end; one: continuous time.
+            dt: the length of the time step that ends at ``t``; one: continuous time.
             cost: the cost of each visit, without its weight.
         """
 
@@ -86,13 +86,13 @@ class Prior(Settings, nn.Module, ABC):
     derive from :class:`DensityPrior` and implement ``law`` alone.
 
     Args:
-        shape: the event shape of the latent that a posterior is paid for.
+        shape: the event shape of the latent whose posterior is scored.
     """
 
     proper = True
     """Whether it is a distribution: an improper prior bounds nothing."""
     claim = Stamp.BOUND
-    """What a bound may be called whose latents are paid for by this prior's own laws."""
+    """The stamp of a bound whose rates come from this prior's own laws."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Prior(Settings, nn.Module, ABC):
             samples: ``K``: how many of its rows belong to one row of the data.
 
         Raises:
-            ValueError: two latents of one name, a latent that is never priced or never drawn, or a law
+            ValueError: two latents of one name, a latent without a prior law or never drawn, or a law
                 without one event a row.
         """
         rows = rows_of(posterior)
@@ -179,15 +179,15 @@ class Prior(Settings, nn.Module, ABC):
                 check_law(latent.q, rows, latent.q.event_shape, f"the posterior of {name}")
                 q[name], z[name] = latent.q, draw_posterior(latent.q)
             if latent.p is not None:
-                _check_new(name, p, "priced")
-                require(name in z, f"a price for {name!r}, which was not drawn", *_EVERY_LATENT)
+                _check_new(name, p, "scored")
+                require(name in z, f"a law p of {name!r}, which was not drawn", *_EVERY_LATENT)
                 check_law(latent.p, rows, z[name].shape[1:], f"the prior of {name}", shared=True)
                 p[name] = latent.p
             return z[name]
 
         state = walk(self.infer(posterior, context), take)
         missing = sorted(z.keys() - p.keys())
-        require(not missing, f"latents that are drawn and never priced: {missing}", *_EVERY_LATENT)
+        require(not missing, f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
         shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
         return state, Path(shaped, q, p)
 
@@ -279,7 +279,7 @@ class DensityPrior(Prior):
 
 
 _EVERY_LATENT = (
-    "a law q to draw each latent from and a law p to price it",
+    "a law q to draw each latent from and a law p to score it",
     "yield Latent(name, q, p), or Latent(name, q, None) first and Latent(name, None, p) later",
 )
 

@@ -60,7 +60,7 @@ def load_model(folder: Path | str) -> nn.Module:
 
 
 class Saved:
-    """Modules that write themselves to a folder, and read themselves from one."""
+    """Modules that can be saved to a folder and loaded from it."""
 
     def save(self, folder: Path | str) -> Path:
         """Write the model to a folder: how it was built, and its weights. ``genmod.load`` reads it.
@@ -92,7 +92,7 @@ class Saved:
 
 
 def _check_shared(model: nn.Module) -> None:
-    """Refuse one module in two arguments: read back, it would be two."""
+    """Refuse one module in two arguments: after loading, it would be two."""
     seen: Counter[int] = Counter()
 
     def count(value: object) -> None:

@@ -199,7 +199,7 @@ class DataSpec:
 
 @runtime_checkable
 class HasSpec(Protocol):
-    """Whatever states what its data are: a data set, a model."""
+    """An object with a spec: a data set, a model."""
 
     @property
     def spec(self) -> DataSpec:

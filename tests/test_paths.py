@@ -245,7 +245,7 @@ def test_two_latents_of_ones_own_are_both_paid_for() -> None:
 
 
 class Forgetful(Two):
-    """Draws ``z2`` and never prices it, prices it twice, or prices what it did not draw."""
+    """Draws ``z2`` and never scores it, scores it twice, or scores what it did not draw."""
 
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
@@ -254,8 +254,8 @@ class Forgetful(Two):
         law = Normal(torch.zeros_like(x), torch.zeros_like(x))
         (fault,) = self.names
         if fault != "never drawn":
-            yield Latent("z2", law, law if fault == "priced twice" else None)
-        if fault != "never priced":
+            yield Latent("z2", law, law if fault == "scored twice" else None)
+        if fault != "never scored":
             yield Latent("z2", None, law)
         z1 = yield Latent("z1", law, law)
         return z1
@@ -266,12 +266,12 @@ class Forgetful(Two):
     ("prior", "words"),
     [
         (Two("z", "z"), r"two latents named 'z'.*pass another name="),
-        (Forgetful("priced twice"), "two latents named 'z2'"),
-        (Forgetful("never priced"), r"drawn and never priced: \['z2'\]"),
-        (Forgetful("never drawn"), "a price for 'z2', which was not drawn"),
+        (Forgetful("scored twice"), "two latents named 'z2'"),
+        (Forgetful("never scored"), r"drawn and never scored: \['z2'\]"),
+        (Forgetful("never drawn"), "a law p of 'z2', which was not drawn"),
     ],
 )
-def test_every_latent_is_drawn_once_and_priced_once(prior: Prior, words: str, use: str) -> None:
+def test_every_latent_is_drawn_once_and_scored_once(prior: Prior, words: str, use: str) -> None:
     """A second one of a name would overwrite the first: its nats are lost, and the bound is none."""
     model = around(prior)
     uses: dict[str, Callable[[Tensor], object]] = {

@@ -1,4 +1,4 @@
-"""How a candidate is trained: settings, and how many of its steps a time budget pays for."""
+"""How a candidate is trained: its settings, and how many steps fit a time budget."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Plan:
         return replace(self, steps=max(1, round(self.steps * factor)), warm=warm)
 
     def within_budget(self, seconds: float, timing: Timing) -> Plan:
-        """As many of the steps as a time pays for, at least one.
+        """The number of steps that fit a time, at least one.
 
         >>> plan = Plan(1000, warm=100)
         >>> plan.within_budget(60, Timing(step=0.1, validation=0.5)).steps  # (60 - 20 * 0.5) / 0.1

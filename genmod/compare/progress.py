@@ -51,7 +51,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A candidate cannot be trained; ``message`` says why, in a sentence."""
+    """A candidate cannot be trained; ``message`` gives the reason in a sentence."""
 
     name: str
     message: str

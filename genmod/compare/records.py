@@ -26,7 +26,7 @@ class Record:
 
     Args:
         settings: see :func:`settings_of`.
-        plan: how it is trained: the candidate's plan, or what a time budget pays for.
+        plan: how it is trained: the candidate's plan, or as much of it as fits a time budget.
         seconds: how long it has trained so far.
         report: its report, once it is done.
     """

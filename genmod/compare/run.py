@@ -128,7 +128,7 @@ def compare(
         seed: of the split, the weights, the batches and the noise.
         effort: the fraction of the training steps (and, below 1, of a diffusion's latents).
         minutes: how long each model may train, validations included: it then makes as many of its steps
-            as that is measured to pay for. By default 7 for the convolutional suite, no limit otherwise.
+            as fit, by a measurement. By default 7 for the convolutional suite, no limit otherwise.
         jobs: how many models to train at a time, each in a process of its own; 1 trains them here. A
             script that asks for more needs ``if __name__ == "__main__":`` around the call.
         fresh: whether to throw away what an earlier call left in ``folder``.
@@ -181,7 +181,7 @@ def _check(effort: float, minutes: float | None, jobs: int) -> None:
 
 
 def _settings(data: Dataset) -> dict[str, object]:
-    """What people want to know of the data."""
+    """The properties of the data that the report shows."""
     return {
         "data": data.name,
         "binarized": data.resample is not None,
@@ -193,7 +193,7 @@ def _settings(data: Dataset) -> dict[str, object]:
 
 
 def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
-    """What a model has to beat, computed in the same run; and what cannot be computed of these data."""
+    """Baselines of the same data; and the reasons for those that cannot be computed."""
     if data.bins is None or not len(data.test):
         raise ValueError(
             f"got {data.summary()}; expected integers with a test part; pass bins=..., test=0.2 to "

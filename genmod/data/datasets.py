@@ -149,7 +149,7 @@ class Dataset:
     def identity(self) -> dict[str, object]:
         """The name, the spec, and a digest of the values of each part: equal only for equal data.
 
-        Plain data, for files that must say what a run was trained on.
+        Plain data, for files that record what a run was trained on.
 
         >>> data = Dataset("ones", *3 * (torch.ones(2, 1),))
         >>> sorted(data.identity())

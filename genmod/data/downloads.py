@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: looked for on disk, fetched through torchvision, believed once checked.
+"""MNIST and Fashion-MNIST: found on disk or fetched through torchvision, and checked by digest.
 
 Files lie as torchvision lays them out, ``root/MNIST/raw`` and ``root/FashionMNIST/raw``, so that one
 copy serves both. What is fetched is checked beside its place and moved there file by file, each in
@@ -19,12 +19,12 @@ from torch import Tensor
 from genmod.data.idx import IDXFile
 
 ROOT = "GENMOD_DATA"
-"""The environment variable that says where data lie."""
+"""The environment variable that holds the folder of the data."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Images and labels that everybody has the same copy of.
+    """A published collection of images and labels, known by its digests.
 
     Args:
         name: what reports call it.
@@ -76,7 +76,7 @@ class Collection:
                 for file in self._missing(place):
                     os.replace(fetched / file.name, place / file.name)
         except (OSError, HTTPException, RuntimeError) as error:
-            # torchvision says RuntimeError when every mirror has failed.
+            # torchvision raises RuntimeError when every mirror has failed.
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(self._complaint(place, f"the download failed: {reason}")) from error
 

@@ -1,4 +1,4 @@
-"""Data by name, from a file, or from memory: the one entrance, :func:`load`."""
+"""Loading data by name, from a file, or from memory: :func:`load`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOYS: Mapping[str, Callable[[], toys.Toy]] = {
 """Densities on the plane by name."""
 
 NAMES = ("digits", "mnist", "fashion-mnist", *TOYS)
-"""The data sets that :func:`load` knows by name."""
+"""The names of the data sets that :func:`load` can load."""
 
 _TOY_ROWS = 10_000
 

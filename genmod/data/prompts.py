@@ -14,7 +14,7 @@ from genmod.checks import require
 from genmod.nn import NULL_LABEL
 
 Names: TypeAlias = tuple[tuple[str, ...], ...]
-"""For each label, what it is called: the customary name first."""
+"""For each label, its names; the first is the usual one."""
 
 DIGITS: Names = (
     ("zero", "0", "nought"),
@@ -47,10 +47,10 @@ CLOTHES: Names = (
 
 @dataclass(frozen=True)
 class Prompts:
-    """A tiny reader: it finds the one name in a prompt that it knows, and skips all other words.
+    """A tiny text encoder: it finds the one known name in a prompt, and skips all other words.
 
-    What a text encoder is in a text-to-image model, for models that know a handful of words: the labels
-    that it gives are the context of a network built with ``Labels(len(names))``.
+    It does the work of the text encoder in a text-to-image model, for a handful of words. Its labels
+    are the context of a network built with ``Labels(len(names))``.
 
     Args:
         names: for each label, in order, the words or phrases that mean it; the first is its name.
@@ -60,7 +60,7 @@ class Prompts:
 
     >>> prompts = Prompts(DIGITS)
     >>> prompts.encode(["a seven", "an image of a 3", ""])
-    tensor([ 7,  3, -1])
+    tensor([   7,    3, -100])
     >>> prompts.name(7)
     'seven'
     """
@@ -82,11 +82,11 @@ class Prompts:
         return len(self.names)
 
     def name(self, label: int) -> str:
-        """The customary name of a label; the empty prompt for nothing told."""
+        """The usual name of a label; the empty prompt for ``NULL_LABEL``."""
         return "" if label == NULL_LABEL else self.names[label][0]
 
     def encode(self, texts: Iterable[str]) -> Tensor:
-        """The label of each prompt, ``(B,)``; an empty prompt tells nothing.
+        """The label of each prompt, ``(B,)``; ``NULL_LABEL`` for an empty prompt.
 
         A name inside a longer one does not count: "t-shirt" is no "shirt".
 

@@ -1,4 +1,4 @@
-"""From rows to a data set: which axis holds the channels, and a split that everybody can redo."""
+"""From rows to a data set: which axis holds the channels, and a reproducible split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decoder: from the state that the prior hands down to a distribution over data, ``p(x | z)``."""
+"""A decoder: maps the prior's state to a distribution over data, ``p(x | z)``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genmod.types import Shape
 
 
 class Decoder(Settings, nn.Module, ABC):
-    """``p(x | z)``. It knows the data it scores, so it also checks them.
+    """``p(x | z)``. It holds the spec of the data it scores, and checks data against it.
 
     A decoder of your own implements :meth:`forward` alone.
 

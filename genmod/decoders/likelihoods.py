@@ -18,7 +18,7 @@ from genmod.schedules import Schedule
 from genmod.spec import Bins, DataSpec, SpecLike
 
 _BROAD = 0.1
-"""The narrowest scale a customary decoder starts from, where levels lie in [-1, 1]."""
+"""The narrowest scale that a default decoder starts from, where values lie in [-1, 1]."""
 
 
 class BernoulliDecoder(Decoder):
@@ -91,8 +91,8 @@ class LocationScaleDecoder(Decoder):
             location = outputs(self.network, self.shape, state, context=context)
             return location, self.scale(location)
         shape = (1 + self.scale.outputs, *self.shape)
-        said = outputs(self.network, shape, state, context=context)
-        return said[:, 0], self.scale(said[:, 1:])
+        output = outputs(self.network, shape, state, context=context)
+        return output[:, 0], self.scale(output[:, 1:])
 
     def formula(self) -> str:
         """The decoder as it would stand on paper."""
@@ -159,18 +159,19 @@ class DiscretizedGaussianDecoder(BinnedDecoder):
 class DiscretizedMixtureDecoder(Decoder):
     """Integers: a mixture of logistic distributions on [-1, 1] for each entry, integrated over bins.
 
-    For data with favorite levels, such as a background, that one bump cannot hold beside the rest.
+    For data with several frequent values, such as a background, that one component cannot fit.
 
     Args:
         network: three numbers for each component of each entry of ``x``: the logits of all
             components, then their locations, then their log-scales, each ``(components, *shape)``.
         spec: the event shape of ``x``, or its DataSpec.
         bins: how many values, beside a shape.
-        components: how many bumps a mixture has. They start side by side over [-1, 1], or over what
-            ``around`` leaves open, as wide as the distance between them.
-        around: the schedule of a diffusion whose ``z_0`` the state is: the network then says how far
-            ``x`` is from ``z_0 / alpha_0``, in units of two standard deviations of the noise that is
-            left there, and need not learn to repeat what it is given. For images with texture.
+        components: how many components a mixture has. They start evenly spaced, as wide as the
+            distance between them: over [-1, 1], or with ``around`` over two standard deviations on
+            both sides of ``z_0 / alpha_0``.
+        around: the schedule of the diffusion, if the state is its ``z_0``. The network then predicts
+            how far ``x`` is from ``z_0 / alpha_0``, in units of two standard deviations of the noise
+            in ``z_0``, and need not learn to copy its input. For images with texture.
 
     Raises:
         ValueError: fewer than one component.
@@ -189,7 +190,7 @@ class DiscretizedMixtureDecoder(Decoder):
         around: Schedule | None = None,
     ) -> None:
         super().__init__(_integers(spec, bins))
-        require(components >= 1, f"components={components}", "at least 1", "5 are customary")
+        require(components >= 1, f"components={components}", "at least 1", "5 is the default")
         self.network, self.levels, self.components = network, Bins(self.spec.bins or 0), components
         self.schedule = None if around is None else around.resolve(self.spec)
         self.begin = (1.0, 0.0) if self.schedule is None else self.schedule.scales_at_zero()
@@ -222,7 +223,7 @@ class DiscretizedMixtureDecoder(Decoder):
 
 
 class Identity(Settings, nn.Module):
-    """A network that says what it is given: for a decoder whose state already is the location."""
+    """A network that returns its input: for a decoder whose state already is the location."""
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """The state."""

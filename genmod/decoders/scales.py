@@ -93,7 +93,7 @@ class PerDimensionScale(Scale):
 
 
 class PredictedScale(Scale):
-    """One number for each entry of each sample, said by the network.
+    """One number for each entry of each sample, predicted by the network.
 
     Args:
         initial: the scale that an output of zero stands for.

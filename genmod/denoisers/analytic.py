@@ -33,7 +33,7 @@ class GaussianDenoiser(Denoiser):
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
         values, vectors = torch.linalg.eigh(covariance)
-        # What rounding makes of an eigenvalue of zero.
+        # Rounding can turn an eigenvalue of zero into a small one of either sign.
         rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
         require(
             bool(values[0] >= -rounding),

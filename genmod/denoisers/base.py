@@ -1,7 +1,7 @@
-r"""A denoiser: from :math:`z_t` and its log-SNR, what the clean ``x`` was.
+r"""A denoiser: the estimate of the clean ``x`` from :math:`z_t` and its log-SNR.
 
-Denoisers see variance-preserving states (:math:`\alpha^2 + \sigma^2 = 1`) and log-SNR, never ``t``:
-the same denoiser then serves every schedule and every number of steps.
+Denoisers take variance-preserving states (:math:`\alpha^2 + \sigma^2 = 1`) and log-SNR, never ``t``:
+so the same denoiser works with every schedule and every number of steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""How far from a denoiser's ``x_hat`` the data are, measured once and for all noise levels.
+r"""The error of a denoiser, measured once for all noise levels: it gives the variance of ``x``.
 
 Symbols: :math:`\lambda` the log-SNR, ``D`` the dimensions of ``x``, and the relative error
 
@@ -7,7 +7,7 @@ Symbols: :math:`\lambda` the log-SNR, ``D`` the dimensions of ``x``, and the rel
 
 which is near one where noise hides ``x`` no more, and falls towards zero as ``z`` becomes noise. For
 the optimal denoiser it is :math:`1 - \mathbb{E}\|\hat\varepsilon\|^2 / D`, the moment that the paper
-estimates; for any other the error itself is what the best variance is made of.
+estimates. For any other denoiser the best variance follows from the error itself.
 
 Reference: Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance in
 Diffusion Probabilistic Models" (2022), theorem 1 and eq. 8; Bao, Li, Sun, Zhu, Zhang, "Estimating the

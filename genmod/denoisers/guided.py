@@ -2,8 +2,8 @@ r"""Guidance: extrapolate from the unconditional (or a worse) denoiser's mean to
 
 .. math:: \hat x = \hat x_u + w\,(\hat x_c - \hat x_u)
 
-The weights add up to one and both see the same ``z``, so noise, velocity and score are mixed by the
-same formula. Papers count the scale differently:
+The weights add up to one and both means belong to the same ``z``, so the same formula holds for noise,
+velocity and score. Papers count the scale differently:
 
 ===============================================  ==========================
 paper                                            its scale, in our ``w``
@@ -35,8 +35,8 @@ class Guided(Denoiser):
     the rows (``w = 0``, the unconditional mean, takes one call if the denoiser returns no variance).
     Beyond 1 the result is no posterior mean of any ``x``: guidance trades diversity for typicality.
 
-    The chain that such a denoiser drives has a bound of its own, and it is a bound on *that* chain's
-    likelihood: neither on the trained model's, nor on :math:`p(x|c)^w p(x)^{1-w}`. Where the
+    The reverse chain of a guided denoiser has its own bound. It bounds the likelihood of *that* chain,
+    not of the trained model, nor :math:`p(x|c)^w p(x)^{1-w}`. Where the
     denoisers are optimal, each step's error grows by :math:`(w-1)^2 E\|\hat x_c - \hat x_u\|^2`.
 
     Args:
@@ -47,8 +47,8 @@ class Guided(Denoiser):
         interval: guide where ``low <= log_snr < high`` alone, and be conditional elsewhere. In a paper's
             :math:`\sigma` (variance exploding) the log-SNR is :math:`-2 \log \sigma`.
         rescale: :math:`\phi` in [0, 1]: how far to bring the spread of :math:`\hat x` over each event
-            back to that of :math:`\hat x_c`. The paper rescales whatever the network gives, which makes
-            the result depend on its target; here it is the data, whose overexposure is the complaint.
+            back to that of :math:`\hat x_c`. The paper rescales the network's output, so
+            its result depends on the target. Here ``x_hat`` is rescaled for every target.
         null_context: what stands for no context, made from a context: for a network that was trained with
             another sign for it, or for a negative prompt.
 
@@ -108,7 +108,7 @@ class Guided(Denoiser):
             return self.denoiser(z, log_snr, context)
         if self.scale == 0 and self.rescale == 0 and self.worse is None and bool(inside.all()):
             without = self.denoiser(z, log_snr, self.null_context(_needed(context)))
-            # With an x_hat alone there is nothing left to ask the conditional denoiser for.
+            # Without a variance, the result of the conditional denoiser is not needed.
             if without.variance is None and without.interpolation is None:
                 return without
         conditional, without = self._both(z, log_snr, context)

@@ -84,7 +84,7 @@ class NoiseTarget(Target):
 
 
 class DataTarget(Target):
-    """The network predicts ``x`` (the lecture's data prediction)."""
+    """The network predicts ``x`` (data prediction)."""
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The data that an output stands for: itself."""
@@ -132,7 +132,7 @@ class FlowVelocityTarget(Target):
     from data to noise here as everywhere (in the papers from noise to data: their sign is the other).
     The variance-preserving state of one log-SNR lies on that line at
     :math:`t = \sigma / (\alpha + \sigma)` once it is divided by :math:`\alpha + \sigma`; the network
-    sees it as it is, of variance one.
+    is given the state itself, of variance one.
 
     Reference: Liu, Gong, Liu, "Flow Straight and Fast" (2023), eq. 1; Lipman, Chen, Ben-Hamu, Nickel,
     Le, "Flow Matching for Generative Modeling" (2023), eq. 23.

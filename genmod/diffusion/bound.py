@@ -4,7 +4,7 @@ r"""The bound of a diffusion, from top to bottom.
     - \mathrm{KL}(q(z_1|x) \,\|\, p(z_1))
     - \sum_{s < t} \mathrm{KL}(q(z_s | z_t, x) \,\|\, p(z_s | z_t))\Big]
 
-``q`` is fixed, linear and Gaussian, so each KL is closed. With :math:`v_q` the variance of
+``q`` is fixed, linear and Gaussian, so each KL has a closed form. With :math:`v_q` the variance of
 :math:`q(z_s | z_t, x)`, :math:`v_p` that of the reverse step and :math:`r = v_q / v_p`, a step costs
 
 .. math:: \sum_{\text{entries}} \Big[\tfrac{r}{2}\,\text{gap}\,(\varepsilon-\hat\varepsilon)^2

@@ -1,4 +1,4 @@
-r"""The prior of a diffusion: a chain of latents from noise to almost data, each step a denoising.
+r"""The prior of a diffusion: a chain of latents from noise to almost clean data, by denoising steps.
 
 .. math:: p(z) = p(z_1) \prod_{s < t} p(z_s | z_t)
 
@@ -138,7 +138,7 @@ class DiffusionPrior(Prior):
         """``z_T`` down to ``z_1``, each given the one above.
 
         Raises:
-            ValueError: in continuous time, where a path has no end of levels.
+            ValueError: in continuous time, where a path has infinitely many levels.
         """
         q = self.noising(posterior)
         if self.steps is None:

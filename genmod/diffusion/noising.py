@@ -50,7 +50,7 @@ class NoisingPosterior(Posterior):
 
 
 class NoisingEncoder(Encoder):
-    """Add noise as a schedule says; the data's own shape is the latent's.
+    """Add noise by a schedule; the latent has the shape of the data.
 
     Args:
         schedule: how much noise at each time.

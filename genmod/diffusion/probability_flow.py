@@ -1,4 +1,4 @@
-r"""The prior that a diffusion's probability flow defines: noise, carried to :math:`z_0` by an ODE.
+r"""The prior of a diffusion's probability flow: an ODE that maps noise to :math:`z_0`.
 
 In variance-preserving states :math:`u = z / \sqrt{\alpha^2 + \sigma^2} = a x + s \varepsilon`, with
 :math:`a^2 = \mathrm{sigmoid}(\lambda)`, and with the log-SNR :math:`\lambda` for time, the flow is
@@ -7,8 +7,8 @@ In variance-preserving states :math:`u = z / \sqrt{\alpha^2 + \sigma^2} = a x + 
     \frac{d \log p}{d\lambda} = -\frac{a}{2}\,
     \Big(\mathrm{tr}\,\frac{\partial \hat x}{\partial u} - a D\Big).
 
-Nothing in it grows at either end, so that even steps of log-SNR serve all of it. The schedule enters
-through its two ends alone.
+The right-hand sides stay bounded at both ends, so steps of equal log-SNR suffice. Of the schedule
+only its two ends matter.
 
 Reference: Song et al., "Score-based generative modeling through stochastic differential equations"
 (2021), eqs. 13 and 39; Grathwohl et al., "FFJORD" (2019), section 3.1, for one probe a trajectory.
@@ -36,7 +36,7 @@ from genmod.types import PerSample, Real, Sizes
 
 
 class AugmentedState(NamedTuple):
-    """A state and what its log-density has paid, or the rates of change of both."""
+    """A state and the change of its log-density so far, or the derivatives of both."""
 
     state: Tensor
     """``(B, *event)``."""
@@ -60,10 +60,10 @@ class ProbabilityFlowPrior(Prior):
         + \int_{\lambda_0}^{\lambda_1} \mathrm{div}\,\frac{du}{d\lambda}\, d\lambda
         - \tfrac{D}{2} \log(\alpha_0^2 + \sigma_0^2)
 
-    It is another model than the chain of latents with the same denoiser (for a denoiser that is not
-    optimal the two have different marginals), it prices one latent instead of many, and needs no visit
-    of levels. The density is computed by a solver of fixed steps, so what is computed is an estimate
-    of it, of either sign; without gradients.
+    It is another model than the chain of latents with the same denoiser: unless the denoiser is
+    optimal, the two have different marginals. It has one latent instead of many, so no noise levels
+    are drawn. A solver of fixed steps computes the density, so the result is an estimate whose error
+    may have either sign. It has no gradients.
 
     Args:
         diffusion: its denoiser and its schedule's ends are used.
@@ -91,7 +91,7 @@ class ProbabilityFlowPrior(Prior):
         self, diffusion: DiffusionPrior, steps: int = 128, probes: int | None = None
     ) -> None:
         super().__init__(diffusion.shape)
-        require(steps >= 1, f"steps={steps}", "at least one", "128 are customary")
+        require(steps >= 1, f"steps={steps}", "at least one", "128 is the default")
         require(
             probes is None or probes >= 1,
             f"probes={probes}",
@@ -114,8 +114,8 @@ class ProbabilityFlowPrior(Prior):
         def field(u: Tensor, log_snr: float) -> AugmentedState:
             with torch.inference_mode(False), torch.enable_grad():
                 # Clones: what was made in inference mode carries no gradient, and would drop the trace.
-                u, told = u.detach().clone().requires_grad_(), _usable(context)
-                velocity, x_hat = self._velocity(u, log_snr, told)
+                u, given = u.detach().clone().requires_grad_(), _usable(context)
+                velocity, x_hat = self._velocity(u, log_snr, given)
                 trace = _exact_trace(x_hat, u) if signs is None else _probed_trace(x_hat, u, signs)
             a = _data_scale(log_snr)
             paid = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
@@ -183,7 +183,7 @@ class ProbabilityFlowPrior(Prior):
 
         Args:
             posterior: from :class:`genmod.diffusion.NoisingEncoder`.
-            context: what the denoiser is told beside the state.
+            context: what the denoiser is conditioned on.
         """
         q = self.diffusion.noising(posterior)
         clean = torch.zeros(q.rows, dtype=time_dtype(q.x.device), device=q.x.device)
@@ -207,7 +207,7 @@ class ProbabilityFlowDistribution(Distribution):
     Args:
         flow: the prior.
         rows: how many.
-        context: what the denoiser is told beside each row.
+        context: what the denoiser is conditioned on, a row each.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}

@@ -98,7 +98,7 @@ class LossAwareTimesteps(TimestepSampler):
     uniform until every bin was visited ``least`` times. The weights keep the estimate unbiased for any
     ``q``, and the floor keeps them below ``1 / floor``.
 
-    It learns in training alone. A run starts it anew, and its state is part of a checkpoint. Where
+    It learns only in training. Each run resets it, and its state is part of a checkpoint. Where
     ``torch.distributed`` is initialized, all processes learn from the visits of all of them.
 
     Args:

@@ -10,7 +10,7 @@ variance               :math:`\log (v_p / v_q)`
 =====================  ==========================================================================
 FixedSmall             0
 FixedLarge             :math:`\log (\sigma_t^2 / \sigma_s^2)`
-LearnedInterpolation   :math:`\nu \log (\sigma_t^2 / \sigma_s^2)`, the network says :math:`\nu`
+LearnedInterpolation   :math:`\nu \log (\sigma_t^2 / \sigma_s^2)`, the network gives :math:`\nu`
 Analytic               :math:`\log (1 + \text{gap}\, u)`
 =====================  ==========================================================================
 
@@ -38,9 +38,9 @@ class ReverseVariance(Settings, ABC):
     """The variance of a reverse step, given as its log-std above the posterior's."""
 
     learned: ClassVar[bool] = False
-    """Whether the network says it, in the second half of its output."""
+    """Whether the network predicts it, in the second half of its output."""
     fixed: ClassVar[bool] = False
-    """Whether it depends on the step alone, not on what the denoiser says."""
+    """Whether it depends on the step alone, not on the output of the denoiser."""
 
     @abstractmethod
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
@@ -48,7 +48,7 @@ class ReverseVariance(Settings, ABC):
 
         Args:
             bridge: the step.
-            denoised: what the denoiser says of the state that it starts from.
+            denoised: the output of the denoiser at the state that the step starts from.
         """
 
     def __repr__(self) -> str:
@@ -85,17 +85,17 @@ class FixedLarge(ReverseVariance):
 
 
 class LearnedInterpolation(ReverseVariance):
-    r"""Between the two fixed ones, where the network says, entry by entry:
+    r"""A learned interpolation of the two fixed variances, with a weight for each entry:
 
     .. math:: \log v_p = \nu \log \beta_t + (1 - \nu) \log \tilde\beta_t
 
     The denoiser is a :class:`genmod.denoisers.Learned` with ``interpolation=True``, whose network gives
-    twice as many channels; the one-line models build it so by themselves. As in the paper nothing
+    twice as many channels; the one-line models do that by default. As in the paper nothing
     keeps :math:`\nu` between 0 and 1. :class:`genmod.objectives.Bound` trains it with the mean,
     :class:`genmod.objectives.Hybrid` beside a mean that is trained as by ``Simple``.
 
     Raises:
-        ValueError: the denoiser says nothing of the variance.
+        ValueError: the denoiser does not predict the variance.
 
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 15.
     """
@@ -107,25 +107,25 @@ class LearnedInterpolation(ReverseVariance):
         place = denoised.interpolation
         if place is None:
             raise ValueError(
-                "got a denoiser that says nothing of the reverse variance; expected one with twice "
+                "got a denoiser without a reverse variance; expected one with twice "
                 "the outputs; build it with Learned(network, interpolation=True)"
             )
         return place * expand_like(bridge.log_sigma_ratio, place)
 
 
 class Analytic(ReverseVariance):
-    r"""The best one: what the step has by itself, and what is not known of ``x``.
+    r"""The best variance: that of the step given ``x``, plus that of ``x`` given the state.
 
     .. math:: v_p = v_q + c^2\, \mathrm{Var}[x | z_t]
         = v_q \big(1 + \text{gap}\; \mathrm{SNR}_t\, \mathrm{Var}[x | z_t]\big)
 
-    with ``c`` the factor of ``x`` in the step's mean. It takes the variance that the denoiser says:
+    with ``c`` the factor of ``x`` in the step's mean. The denoiser gives the variance of ``x``:
     the exact one of :class:`genmod.denoisers.GaussianDenoiser` and
     :class:`genmod.denoisers.EmpiricalDenoiser`, or for a network the one that
     :func:`genmod.denoisers.calibrate` has measured.
 
     Raises:
-        ValueError: the denoiser does not say how sure it is.
+        ValueError: the denoiser returns no variance.
 
     Reference: Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance
     in Diffusion Probabilistic Models" (2022), theorem 1.
@@ -136,7 +136,7 @@ class Analytic(ReverseVariance):
         unknown = denoised.variance
         if unknown is None:
             raise ValueError(
-                "got a denoiser that does not say the variance of x; expected one that does; measure "
+                "got a denoiser that returns no variance of x; expected one that does; measure "
                 "it on data with denoisers.calibrate(denoiser, schedule, x), and use what that returns"
             )
         relative = (2 * (bridge.coef_x.log() - bridge.log_std)).exp()

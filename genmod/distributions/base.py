@@ -1,4 +1,4 @@
-"""Distributions over one event a row, and what the bound asks of any distribution."""
+"""Distributions over one event a row, and the functions of them that the bound needs."""
 
 from __future__ import annotations
 

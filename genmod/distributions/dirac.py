@@ -10,7 +10,7 @@ from genmod.types import Sizes
 
 
 class Dirac(Factorized):
-    """All probability at one point a row. It has no density, so nothing can be paid for it.
+    """All probability at one point a row. It has no density, so its rate is not defined.
 
     Args:
         point: ``(B, *event)``.
@@ -44,7 +44,7 @@ class Dirac(Factorized):
             ValueError: always; what it costs under a prior is infinite.
         """
         raise ValueError(
-            "got a Dirac posterior under a prior that prices latents; expected a posterior with a "
+            "got a Dirac posterior under a prior that is a density; expected a posterior with a "
             "density; use priors.FlatPrior() (an autoencoder, which bounds nothing), or "
             "encoders.GaussianEncoder"
         )

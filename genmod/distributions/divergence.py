@@ -1,7 +1,7 @@
 r"""What a posterior costs under a prior: :math:`\mathrm{KL}(q \| p)`, closed or as a log-ratio at a draw.
 
-Both have the same mean. The closed form has no noise from the draw. The log-ratio cancels path by path:
-an exact posterior pays at each draw exactly what the reconstruction gains. ``Rate.kind`` tells them apart.
+Both have the same mean. The closed form has no noise from the draw. With the log-ratio, the noise of rate
+and reconstruction cancels at each draw if the posterior is exact. ``Rate.kind`` distinguishes the two.
 
 A closed form belongs to exactly the two laws it was derived for. ``torch.distributions.kl_divergence``
 also accepts subclasses, whose ``rsample`` and ``log_prob`` may be those of another law: the divergence of a
@@ -92,13 +92,13 @@ def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.
     """
     if is_factorized(q) and is_factorized(p):
         assert isinstance(q, Factorized) and isinstance(p, Factorized)  # noqa: PT018 - for the type checker
-        paid, priced = q.elementwise(z), p.elementwise(z)
-        _check_gradient(p, z, priced)
-        each = paid - priced
+        log_q, log_p = q.elementwise(z), p.elementwise(z)
+        _check_gradient(p, z, log_p)
+        each = log_q - log_p
         return Rate.single(event_sum(each), Kind.MONTE_CARLO, claim, each.flatten(1))
-    priced = p.log_prob(z)
-    _check_gradient(p, z, priced)
-    return Rate.single(q.log_prob(z) - priced, Kind.MONTE_CARLO, claim)
+    log_p = p.log_prob(z)
+    _check_gradient(p, z, log_p)
+    return Rate.single(q.log_prob(z) - log_p, Kind.MONTE_CARLO, claim)
 
 
 def _check_gradient(p: Distribution, z: Tensor, log_prob: Tensor) -> None:

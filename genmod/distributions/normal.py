@@ -113,7 +113,7 @@ def _kl_standard(q: Normal, p: StandardNormal) -> Tensor:
 def _kl_independent(q: Normal, p: Independent) -> Tensor:
     base = p.base_dist
     if not isinstance(base, TorchNormal) or p.event_shape != q.event_shape:
-        raise NotImplementedError  # what torch's registry says where it knows no closed form
+        raise NotImplementedError  # what torch's registry raises without a closed form
     return event_sum(gaussian.kl_log_std(q.loc, q.log_std, base.loc, base.scale.log()))
 
 

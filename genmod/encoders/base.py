@@ -16,7 +16,7 @@ from genmod.types import Batch, Mask, Shape
 
 
 class Posterior(ABC):
-    """``q(z | x)`` that is not one distribution: a prior that knows its kind draws from it."""
+    """``q(z | x)`` that is not one distribution; only a prior made for its kind draws from it."""
 
     @property
     @abstractmethod
@@ -28,7 +28,7 @@ class Encoder(Settings, nn.Module, ABC):
     """``q(z | x)``.
 
     An encoder of your own implements :meth:`forward` alone. It returns a distribution of batch shape
-    ``(B,)`` over one latent, or a :class:`Posterior` that its prior knows.
+    ``(B,)`` over one latent, or a :class:`Posterior` for which the prior is made.
 
     Args:
         spec: the data it reads: a :class:`~genmod.spec.DataSpec`, a shape, or a data set. ``None``

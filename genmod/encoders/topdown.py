@@ -46,7 +46,7 @@ class TopDownPosterior(Posterior):
 
 
 class TopDownEncoder(Encoder):
-    """Features of ``x``, one tensor a level, shared by the heads that meet the generative state.
+    """A top-down encoder: features of ``x`` for each level, which heads combine with the state.
 
     Args:
         stages: the bottom-up networks, from the data upwards: the first takes ``x``, each other the

@@ -1,4 +1,4 @@
-"""Evaluation: the likelihood of a model, the quality of its samples, and what it has to beat.
+"""Evaluation: the likelihood of a model, the quality of its samples, and baselines.
 
 Every function takes ``(model, data, context=None, *, timesteps=..., seed=0, batch_size=None, ids=None)``,
 where these mean something. ``data`` are a data set, whose test part is used, or rows. Noise belongs to

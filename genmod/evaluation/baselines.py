@@ -1,14 +1,14 @@
-r"""Baselines in closed form: what a model has to beat before its bound means anything.
+r"""Baselines in closed form: simple models that a trained model should beat.
 
-Every one is fitted on ``train`` and prices each row of ``test`` in nats, in float64 on the CPU.
+Every one is fitted on ``train`` and scores each row of ``test`` in nats, in float64 on the CPU.
 ``x`` are integers ``0 .. bins - 1`` (or reals, where ``bins=None`` is allowed), flattened to ``d``
-entries. A density ``p`` says something about a mass through uniform dequantization: with
+entries. A density ``p`` bounds a mass through uniform dequantization: with
 ``u ~ U[0, 1)^d``, by Jensen's inequality,
 
     log P(x) = log int p(x + u) du >= E_u log p(x + u).
 
 The bins have width 1 here, so the change from density to mass has Jacobian 1 and no term; a density
-of the rescaled ``(x + u) / c`` would have to pay ``d log c``.
+of the rescaled ``(x + u) / c`` would need the term ``d log c``.
 
 Reference:
     Theis, van den Oord and Bethge 2016, A note on the evaluation of generative models, section 3.1.
@@ -34,7 +34,7 @@ every level keeps a positive mass, so that no test value costs infinity."""
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """What a baseline says of each row of the test part.
+    """The log-likelihoods that a baseline gives the rows of the test part.
 
     Args:
         name: what reports call it.
@@ -52,7 +52,7 @@ def pixel_histogram(train: Tensor, test: Tensor, bins: int) -> Baseline:
 
     Args:
         train: integers ``(N, *event)``, the rows that are counted.
-        test: integers ``(M, *event)``, the rows that are priced.
+        test: integers ``(M, *event)``, the rows that are scored.
         bins: the number of levels.
 
     Returns:
@@ -100,8 +100,8 @@ def gaussian(train: Tensor, test: Tensor, bins: int | None, seed: int = 0) -> Ba
     r"""The full-covariance Gaussian of greatest likelihood, of (dequantized) training rows.
 
     For integers the mean ``m`` and covariance ``S`` are those of ``train + u``, one draw of uniform
-    noise. No ridge is needed: noise gives even a constant pixel variance 1/12. Test rows are priced
-    without noise, because the expectation over theirs is closed, ``Var u = 1/12``:
+    noise. No ridge is needed: noise gives even a constant pixel variance 1/12. Test rows are scored
+    without noise: the expectation over it has a closed form, with ``Var u = 1/12``:
 
         ``E_u log N(x + u; m, S) = log N(x + 1/2; m, S) - tr(S^-1) / 24``.
 

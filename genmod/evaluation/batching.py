@@ -100,15 +100,15 @@ class RowSet:
             )
             x, context = source
         (spec or model.spec).check(x, name=name)
-        told = as_context(context, len(x))
-        if told is not None:
+        c = as_context(context, len(x))
+        if c is not None:
             require(
-                told.ndim >= 1 and len(told) == len(x),
-                f"a context of shape {tuple(told.shape)} for {len(x)} rows",
+                c.ndim >= 1 and len(c) == len(x),
+                f"a context of shape {tuple(c.shape)} for {len(x)} rows",
                 "one row of context for each row of data",
                 "pass the contexts of these rows alone, in their order",
             )
-        check_context(model, told)
+        check_context(model, c)
         numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).cpu().long()
         require(
             numbers.shape == (len(x),),
@@ -118,8 +118,8 @@ class RowSet:
         )
         order = numbers.argsort(stable=True)
         if ids is not None:
-            x, told = x[order.to(x.device)], None if told is None else told[order.to(told.device)]
-        return cls(x, told, numbers[order], order, source if isinstance(source, Dataset) else None)
+            x, c = x[order.to(x.device)], None if c is None else c[order.to(c.device)]
+        return cls(x, c, numbers[order], order, source if isinstance(source, Dataset) else None)
 
     def given(self, values: Tensor) -> Tensor:
         """Values of these rows in the order in which the user gave them."""
@@ -127,9 +127,9 @@ class RowSet:
 
     def first(self, count: int) -> RowSet:
         """The rows of the lowest ids."""
-        told = None if self.context is None else self.context[:count]
+        c = None if self.context is None else self.context[:count]
         order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], told, self.ids[:count], order, self.data)
+        return RowSet(self.x[:count], c, self.ids[:count], order, self.data)
 
     def __len__(self) -> int:
         return len(self.x)

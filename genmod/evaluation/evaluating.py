@@ -1,4 +1,4 @@
-"""One call to evaluate a model: its bound, importance weights, and what it has to beat."""
+"""One call to evaluate a model: its bound, importance weights and baselines."""
 
 from __future__ import annotations
 

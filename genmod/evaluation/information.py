@@ -1,4 +1,4 @@
-r"""Likelihood as an integral over log-SNR of how well ``x`` can be told from its noised self.
+r"""Likelihood as an integral over log-SNR of the error with which ``x`` is predicted from ``z``.
 
 Symbols: :math:`\lambda` the log-SNR, :math:`v = e^\lambda`, ``D`` dimensions, and the error of a denoiser
 :math:`e(\lambda) = v\,\mathbb{E}\|x - \hat x\|^2 = \mathbb{E}\|\varepsilon - \hat\varepsilon\|^2`. Mutual

@@ -1,7 +1,7 @@
-r"""What each noise level of a diffusion costs, and how well ``x`` is known there.
+r"""What each noise level of a diffusion costs, and the error of ``x_hat`` there.
 
 Symbols: :math:`\lambda` the log-SNR, ``t`` in [0, 1] from clean (0) to noise (1), ``L`` intervals of
-``t`` of one length. A reverse chain goes from noise to data, and pays on its way
+``t`` of one length. A reverse chain goes from noise to data, and costs on its way
 
 .. math:: \frac{d\,\text{nats}}{d\lambda}
     = \tfrac{1}{2}\,\mathbb{E}\|\varepsilon - \hat\varepsilon\|^2
@@ -15,8 +15,8 @@ The last step has a decoder, whose masses can be sent from coarse to fine. With 
 
 .. math:: -\log p(x \mid z) = -\log P(C_w(x) \mid z) - \log P(x \mid C_w(x), z).
 
-A receiver of the cells alone has paid the first term and knows ``x`` with the error of the mean of
-:math:`p(x \mid C_w(x), z)`: points of rate and distortion between the state and ``x`` itself.
+A receiver of the cells alone has received the first term, and its error is that of the mean of
+:math:`p(x \mid C_w(x), z)`. This gives points of rate and distortion between the state and ``x`` itself.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 13-18; Ho, Jain,
 Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.3, for rate and distortion.
@@ -54,8 +54,8 @@ class Profile:
         error: its standard error over samples, ``(L,)``.
         rmse: the root mean square of ``x - x_hat(z_t)`` per dimension inside each interval, ``(L,)``,
             in the units of what is noised: [-1, 1] for integer data.
-        prior: what is paid before the first step: the noisiest latent.
-        left: what is paid after the last: minus ``log p(x | z_0)`` (and, where the diffusion is
+        prior: the nats before the first step: the noisiest latent.
+        left: the nats after the last step: minus ``log p(x | z_0)`` (and, where the diffusion is
             nested, the log-ratio of the latent it models).
         dims: how many numbers one sample of the data holds.
         samples: how many samples were averaged.
@@ -93,13 +93,13 @@ class Profile:
 
     @property
     def paid(self) -> Tensor:
-        """Nats paid by a chain that has come from noise to each end, ``(L + 1,)``."""
+        """Nats of a reverse chain from noise down to each end of an interval, ``(L + 1,)``."""
         steps = self.nats.flip(0).cumsum(0).flip(0)
         return self.prior + torch.cat([steps, steps.new_zeros(1)])
 
     @property
     def rest(self) -> Tensor:
-        """Nats still to pay at each end until ``x`` is known exactly, ``(L + 1,)``."""
+        """Nats from each end of an interval until ``x`` is known exactly, ``(L + 1,)``."""
         steps = self.nats.cumsum(0)
         return self.left + torch.cat([steps.new_zeros(1), steps])
 
@@ -178,7 +178,7 @@ def _require_steps(model: LatentModel) -> DiffusionPrior:
 def _visit(
     model: LatentModel, x: Tensor, count: int, context: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each row: nats and squared errors in each of ``count`` strata; what is paid before and after."""
+    """Of each row: nats and squared errors in each of ``count`` strata; nats before and after them."""
     bound = model(x, Request(context, timesteps=count))[0]
     others = dict(bound.rates)
     steps = next(others.pop(name) for name, rate in bound.rates.items() if rate.noise is not None)
@@ -254,7 +254,7 @@ def refinement(
     if spec.bins is None:
         raise ValueError(
             "got a decoder of real numbers; expected one of integers; real numbers have no finest "
-            "value: profile says how well each state knows them"
+            "value; use profile for the error at each noise level"
         )
     rows = RowSet.of(model, data, context, ids=ids)
     widths = [2**power for power in reversed(range((spec.bins - 1).bit_length() + 1))]

@@ -27,9 +27,9 @@ class Report:
 
     Args:
         name: what it is called.
-        value: the log-likelihood, a bound on it or an estimate, as ``stamp`` says; for a model that
-            bounds nothing, the reconstruction.
-        stamp: what ``value`` may be called.
+        value: the log-likelihood, a bound on it or an estimate: see ``stamp``. For a model
+            without a bound, the reconstruction.
+        stamp: exact, a bound, an estimate, or none of them.
         measure: what ``p(x)`` is.
         dims: how many numbers one sample holds.
         samples: how many samples were scored.
@@ -42,9 +42,9 @@ class Report:
         parameters: how many numbers the model learned.
         seconds: how long it trained.
         scores: the numbers of every sample, for figures.
-        entropy_floor: nats a sample that no model can save, where the data are drawn from something
-            known (see :func:`genmod.data.binarized`).
-        structural: what the value costs above that floor, row by row: the part that models compete for.
+        entropy_floor: the entropy of the data in nats a sample, where it is known: no model can cost less
+            (see :func:`genmod.data.binarized`).
+        structural: the cost above that floor, row by row: the part that a better model can reduce.
         remarks: what else a reader should know, in sentences.
     """
 
@@ -75,7 +75,7 @@ class Report:
         Args:
             baseline: what it costs each row.
             dims: how many numbers one sample holds.
-            measure: what it prices.
+            measure: whether it is a density or a mass.
             data: the data set whose test part it was measured on.
         """
         entropy = None if data is None else data.entropy

@@ -198,8 +198,8 @@ def paired(a: Scores, b: Scores) -> Estimate:
         \mathrm{se}^2 = \frac{\mathrm{Var}(a) + \mathrm{Var}(b) - 2\,\mathrm{Cov}(a, b)}{N}
 
     A row that costs one model much costs the other much, too, and noise of one seed moves both alike. So
-    the difference is known far better than either mean: two checkpoints whose means lie within each
-    other's errors can often be told apart.
+    the standard error of the difference is far smaller than that of either mean: two checkpoints
+    whose means lie within each other's errors can still differ significantly.
 
     Args:
         a: of one model, from :func:`score` (or ``report.scores``).

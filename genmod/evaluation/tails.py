@@ -17,7 +17,7 @@ from genmod.elbo import Measure
 
 
 class Tail(ABC):
-    """What ``x`` still costs once it is known up to the noise of the clean end."""
+    """The cost of ``x`` that remains when it is known up to the noise of the clean end."""
 
     measure: Measure
     """What the integral is with this ending."""

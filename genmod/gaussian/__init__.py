@@ -1,6 +1,6 @@
 """Gaussians in closed form: divergences, entropies, products, conditioning, distances.
 
-The suffix of a name says how the Gaussian is given:
+The suffix of a name states how the Gaussian is given:
 
 * none: ``mean`` and ``std``, elementwise, nats per dimension. Stds are checked.
 * ``_log_std``: ``mean`` and ``log_std``, elementwise. Fast, and unchecked because any log-std is

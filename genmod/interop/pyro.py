@@ -15,7 +15,7 @@ only if none of it was drawn, in the guide, from :math:`z_l`.
   :math:`q(z_T|x) \prod q(z_s|z_t, x)`, each level beside :math:`p(z_s|z_t)` given the same
   :math:`z_t`, and the condition holds. A diffusion's guide written as the forward chain,
   :math:`q(z_1|x)\,q(z_2|z_1) \cdots`, is the same joint law, so ``Trace_ELBO`` is the same; but
-  ``TraceMeanField_ELBO`` would price every :math:`z_1` under :math:`p(z_1|z_2)` at a :math:`z_2`
+  ``TraceMeanField_ELBO`` would score every :math:`z_1` under :math:`p(z_1|z_2)` at a :math:`z_2`
   that was drawn from one of them: another number, not the bound.
 * **Nesting** (bottom-up hierarchy, latent diffusion): the guide draws :math:`z_1` first, the
   program last. ``Trace_ELBO`` is right, ``TraceMeanField_ELBO`` is not (Pyro warns of the order).
@@ -83,7 +83,7 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
     """The model as a Pyro program and its guide, over the model's own parameters.
 
     Sites are named as the prior names its levels (``"prior"``, ``"z3"``, ``"latent"``); the data
-    are the site ``"x"``, every row in the plate ``"data"``. Parameters that want gradients are put
+    are the site ``"x"``, every row in the plate ``"data"``. Parameters with gradients are put
     into Pyro's store, so that ``SVI`` trains the module in place.
 
     Args:
@@ -155,7 +155,7 @@ class _Sites:
         return z
 
     def answer(self, level: Latent) -> Tensor:
-        """Draw a level of the posterior; one that is only priced here was drawn before."""
+        """Draw a level of the posterior, unless it was drawn before and only its prior is given here."""
         if level.q is None:
             return self.drawn[level.name]
         return self.latent(level.name, level.q)
@@ -177,7 +177,7 @@ def _rows(model: LatentModel, name: str, x: Tensor) -> Iterator[_Sites]:
 def _register(model: LatentModel, name: str) -> None:
     """Put the trainable parameters into Pyro's store, under the names ``pyro.module`` gives them.
 
-    ``pyro.module`` itself warns of every frozen parameter at each step, and says nothing when the
+    ``pyro.module`` itself warns of every frozen parameter at each step, but does not warn when the
     store holds another model of the same name: ``SVI`` would then train that one.
     """
     for path, value in model.named_parameters():

@@ -1,4 +1,4 @@
-"""The autoencoder: a Dirac posterior and no prior. It reconstructs; it bounds nothing."""
+"""The autoencoder: a Dirac posterior and no prior. It reconstructs; it has no bound."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from genmod.types import Shape
 class Autoencoder(LatentModel):
     """``x' = d(e(x))``: one code a sample, trained on ``log p(x | z)`` at the code.
 
-    Its value is a reconstruction term alone (``Measure.NONE``), and it has no ``sample``: nothing says
-    how codes are distributed. Decode noise of your own with ``decode(z)`` to see why that matters.
+    Its value is a reconstruction term alone (``Measure.NONE``), and it has no ``sample``,
+    because it has no distribution of codes. Decode noise with ``decode(z)`` to see why that matters.
 
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
@@ -31,7 +31,7 @@ class Autoencoder(LatentModel):
         width, depth, dropout: of the default networks: MLPs, or convolutional networks for images of
             at least 16 pixels a side.
         networks: another kind of networks, with settings of their own.
-        encoder, decoder: parts of your own; an encoder of your own needs its code's ``latents`` said.
+        encoder, decoder: parts of your own. Beside an encoder, pass the shape of its code as ``latents``.
 
     Reference: Kramer, "Nonlinear principal component analysis using autoassociative neural networks"
     (1991).

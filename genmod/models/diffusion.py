@@ -40,7 +40,7 @@ class Diffusion(DiffusionBased):
         width, depth, dropout: of the default network: an MLP, or a U-Net for images of at least 16 pixels a
             side.
         networks: another kind of networks, with settings of their own.
-        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` that the network sees beside
+        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` that the network takes beside
             ``z``.
         condition: what the network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
@@ -132,7 +132,7 @@ class Diffusion(DiffusionBased):
         return Heun(self.diffusion.denoiser, self.diffusion.schedule, published=True)
 
     def _flow_times(self) -> Tensor:
-        """Even in log-SNR: where a schedule's ends are steep, Heun's method goes astray in even times."""
+        """Even in log-SNR: with even times Heun's method fails where a schedule's ends are steep."""
         prior = self.diffusion
         return UniformLogSNR().times(prior.schedule, prior.resolution, prior.times().device)
 

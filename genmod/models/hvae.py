@@ -133,10 +133,10 @@ def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Pa
 
 
 class Merge(nn.Module):
-    """The state below a level: the state above, plus the latent, plus what a network makes of both.
+    """The state below a level: the state above, plus the latent, plus the output of a network of both.
 
-    The latent reaches the decoder along a linear path, whatever lies between: through networks
-    alone it arrives too weak at first to be worth its nats, and the hierarchy collapses.
+    The latent reaches the decoder along a linear path. Through networks alone its effect is too weak at
+    first to be worth its rate, and the hierarchy collapses.
 
     Args:
         width: how many numbers the state has.

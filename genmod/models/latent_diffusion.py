@@ -27,11 +27,11 @@ from genmod.types import Shape
 
 
 class LatentDiffusion(DiffusionBased):
-    r"""``p(x, z) = p(x | z) p(z)`` with a diffusion for ``p(z)``, priced as one bound:
+    r"""``p(x, z) = p(x | z) p(z)`` with a diffusion for ``p(z)``, scored by one bound:
 
     .. math:: \log p(x) \ge \mathbb{E}[\log p(x|z) - \log q(z|x) + \mathrm{ELBO}_{\text{diffusion}}(z)]
 
-    The customary recipe has two stages: fit the autoencoding VAE (:meth:`first_stage`), then
+    The usual recipe has two stages: fit the autoencoding VAE (:meth:`first_stage`), then
     :meth:`freeze` it and fit the prior on its latents. Fitting the model as it is trains all parts
     jointly, on the plain bound.
 
@@ -41,8 +41,8 @@ class LatentDiffusion(DiffusionBased):
         latents: how many dimensions ``z`` has, or its shape, ``(channels, *space)``: then the
             diffusion over it is convolutional, too.
         width, depth, dropout, networks: of the VAE, see :class:`~genmod.models.VAE`.
-        condition: what the diffusion is told beside ``z``, ``Labels(10)`` for example; the VAE ignores
-            it, and its first stage needs none. Each method of the whole then wants its ``context``.
+        condition: what the diffusion is conditioned on, ``Labels(10)`` for example. The VAE ignores
+            it, and its first stage needs none. Each method of the whole then needs ``context``.
         vae: an autoencoding VAE of your own, fitted or not. Under a condition it is to take the context,
             too, if only to let it pass: ``VAE(..., condition=Ignored())``.
         diffusion: a diffusion over ``z`` of your own, built with ``bins=None``.
@@ -122,7 +122,7 @@ class LatentDiffusion(DiffusionBased):
     def freeze(self, x: Tensor, context: Tensor | None = None) -> LatentDiffusion:
         """End the first stage: the encoder and decoder stay as they are from now on.
 
-        The diffusion then sees latents with the mean and spread that ``q`` gives them over ``x``, measured
+        The diffusion then gets latents with the mean and spread that ``q`` gives them over ``x``, measured
         in evaluation mode on the model's device.
 
         Args:

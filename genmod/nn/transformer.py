@@ -36,7 +36,7 @@ class DiT(Settings, nn.Module):
         patch: pixels a side of a patch. Attention costs the square of the number of patches.
         dropout: the rate of dropout at the end of attention and of each perceptron.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
-            network see differences far below the data's spread, as likelihood training wants
+            network see differences far below the data's spread, as likelihood training needs
             (Kingma et al. 2021, appendix C).
         outputs: channels it gives; as many as it takes, by default.
         context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.

@@ -51,7 +51,7 @@ class UNet(Settings, nn.Module):
         embedding: the size of the embedding of noise level and context.
         dropout: the rate of dropout inside each block.
         fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
-            network see differences far below the data's spread, as likelihood training wants
+            network see differences far below the data's spread, as likelihood training needs
             (Kingma et al. 2021, appendix C).
         outputs: channels it gives; as many as it takes, by default.
         context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.

@@ -33,7 +33,7 @@ class Batch:
         context: what the model is conditioned on, ``(B, ...)``.
         observed: which entries of ``x`` count; ``None``: all.
         index: the place of each row in the data set, ``(B,)``; of a loader, its number as it came.
-        rows: the number of rows of the data set, for terms that are paid once for all of it.
+        rows: the number of rows of the data set, for terms that are counted once for all of it.
             ``None`` for a stream whose length is not known.
     """
 
@@ -47,7 +47,7 @@ class Batch:
 class Objective(Settings, nn.Module, ABC):
     """A loss to minimize, computed from a model's bound. A subclass implements :meth:`loss`.
 
-    A class attribute says what the loss needs beside the bound: ``samples`` (``K`` joint draws of the
+    Class attributes declare what the loss needs beside the bound: ``samples`` (``K`` joint draws of the
     latents for each row, 1 by default) and ``needs_path`` (the draws and their laws, as a
     :class:`~genmod.prior.Path`). Neither exists for a diffusion in continuous time.
 
@@ -98,7 +98,7 @@ class Objective(Settings, nn.Module, ABC):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Start a run: what an earlier run left in buffers and parameters is put back as it was."""
+        """Start a run: buffers and parameters that an earlier run changed are reset."""
         state = self.state_dict()
         if self._initial is None:
             self._initial = {name: value.clone() for name, value in state.items()}
@@ -210,10 +210,10 @@ def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     reconstruction = -slopes[0][:, None]
     for rate, slope in zip(levels, slopes[1:], strict=True):
         each = slope / rate.weight
-        # Rows that the loss leaves out as a whole say nothing about levels.
+        # Rows without any weight in the loss hold no information about levels.
         used = ((each != 0) | (reconstruction != 0)).expand_as(each)
-        price = (each / reconstruction)[used]
-        if price.numel() and not torch.allclose(price, price.mean(), rtol=1e-3, atol=1e-6):
+        ratio = (each / reconstruction)[used]
+        if ratio.numel() and not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6):
             return True
     return False
 

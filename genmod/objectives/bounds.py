@@ -57,10 +57,10 @@ class Beta(MeanObjective):
 class WarmUp(MeanObjective):
     """The bound with a KL warm-up: the weight of every rate rises from 0 to 1 over the first steps.
 
-    A hierarchy that pays the full rates from the start often never uses its latents. The decoder
+    A hierarchy trained with the full rates from the start often never uses its latents. The decoder
     learns the marginals of the data first, and a posterior equal to the prior costs nothing.
 
-    Each run starts the warm-up anew; a resumed run continues it.
+    Each run restarts the warm-up; a resumed run continues it.
 
     Args:
         steps: the step of training from which on every rate has its full weight.

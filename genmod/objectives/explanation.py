@@ -1,4 +1,4 @@
-r"""What a weighted objective is to the bound: its weight there, and what is bounded under it.
+r"""A weighted objective as a weighted bound: its weight at each log-SNR, and what it bounds.
 
 In continuous time every objective that is linear in the errors of the noise is
 
@@ -100,27 +100,27 @@ class Explanation:
                 f"the likelihood of noised data (half below a log-SNR of {self.median:z.1f}, "
                 f"{100 * self.clean:.2g} % at the clean end)"
             )
-        price = float(self.weight[0])
-        if abs(self.reconstruction - price) <= _ROUNDING * price:
+        level_weight = float(self.weight[0])
+        if abs(self.reconstruction - level_weight) <= _ROUNDING * level_weight:
             return "the likelihood of the data: it is the bound" + (
-                "" if abs(price - 1) <= _ROUNDING else f", times {price:.4g}"
+                "" if abs(level_weight - 1) <= _ROUNDING else f", times {level_weight:.4g}"
             )
         rest = f"counts {self.reconstruction:.4g}" if self.reconstruction else "is left out"
         return (
             f"the likelihood of z_0, the data at the clean end (log-SNR {top:.1f}): every level counts "
-            f"{price:.4g}, the reconstruction {rest}"
+            f"{level_weight:.4g}, the reconstruction {rest}"
         )
 
     def __str__(self) -> str:
         """A few lines: the weight at five log-SNRs, its shape, what is bounded."""
         places = torch.linspace(0, len(self.weight) - 1, 5).round().long()
-        told = "   ".join(
+        weights = "   ".join(
             f"{float(self.weight[i]):.3g} at {float(self.log_snr[i]):z.1f}" for i in places
         )
         shape = "never rises with the log-SNR" if self.rises is None else "is not monotone"
         return (
             f"{self.objective} under {self.schedule}\n"
-            f"  w(log-SNR)  {told}\n"
+            f"  w(log-SNR)  {weights}\n"
             f"  w           {shape}\n"
             f"  bounded     {self.bounded}"
         )
@@ -205,7 +205,7 @@ def _schedule(model: LatentModel) -> Schedule:
 def _slopes(
     objective: Objective, t: Tensor, log_snr: Tensor, gap: Tensor, size: float
 ) -> tuple[Tensor, Tensor]:
-    """How the cost of a row that visits one level changes with its error, and with what it rebuilds."""
+    """The gradient of the cost of a row, at one level, by its error and by its reconstruction."""
     error = torch.full_like(t, size).requires_grad_()
     reconstruction = torch.zeros_like(t).requires_grad_()
     one = torch.ones_like(t)[:, None]
@@ -219,7 +219,7 @@ def _slopes(
         elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
         cost = len(t) * objective.loss(elbo, None, Batch(one))
     objective.train(was)
-    # An objective that no level reaches (a price of zero) has no slope to take.
+    # An objective that weighs every level by zero has no gradient to take.
     if not cost.requires_grad:
         return torch.zeros_like(t), torch.zeros_like(t)
     slopes = torch.autograd.grad(

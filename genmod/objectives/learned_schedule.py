@@ -27,7 +27,7 @@ from genmod.types import PerSample
 
 
 class LearnedSchedule(MeanObjective):
-    r"""The bound for the denoiser; for its schedule, how much the bound varies from draw to draw.
+    r"""The bound for the denoiser; for its schedule, the variance of the bound's estimate.
 
     In continuous time the bound does not depend on the schedule between its ends, but the spread of
     the estimate from a few levels does. So while all other parameters :math:`\theta` follow the inner

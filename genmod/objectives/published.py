@@ -4,7 +4,7 @@ A paper states a weight of the error of ``x``, of the noise or of the velocity, 
 sample times. Here each is turned into one of the error of the noise (:class:`NoiseWeighted`, where the
 paper draws times uniformly and so leaves the rest to the schedule) or of the bound
 (:class:`BoundWeighted`, where the paper also states how often each noise level is visited, or means the
-bound). Networks may predict what they like: the loss is the same.
+bound). The loss does not depend on the target of the network.
 
 Symbols: :math:`\lambda` is the log-SNR, :math:`e^\lambda` the SNR.
 """
@@ -56,7 +56,7 @@ class MinSNR(NoiseWeighted):
 
 
 class TruncatedSNR(NoiseWeighted):
-    r"""The larger of the errors of ``x`` and of the noise, so that neither end is forgotten.
+    r"""The larger of the errors of ``x`` and of the noise, so that neither end has a vanishing weight.
 
     .. math:: \mathbb{E}_t \max(\|x - \hat x\|^2, \|\varepsilon - \hat\varepsilon\|^2)
         = \mathbb{E}_t \max(\mathrm{SNR}, 1) \|x - \hat x\|^2

@@ -1,4 +1,4 @@
-r"""Weights on the levels of a diffusion: every such loss weights the one integrand of the bound.
+r"""Weights on the levels of a diffusion: every such loss is a weighted integral of the bound.
 
 A level costs :math:`\tfrac{1}{2}\,\text{gap}\,\|\varepsilon - \hat\varepsilon\|^2` nats. A weight is
 stated in one of two ways:

@@ -19,7 +19,7 @@ def sharpness(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Detail relative to the data's: in all (bars), and frequency by frequency (curves).
+    """Power relative to the data's: in all (bars), and at each frequency (curves).
 
     Args:
         bars: for each model, a relative detail and its standard error, by the kind of image

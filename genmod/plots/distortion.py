@@ -1,4 +1,4 @@
-"""Rate and distortion: how much of a code length pays for details that nobody sees."""
+"""Rate and distortion: how much of a code length encodes imperceptible details."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ GRAY = 127.5
 
 
 def rate_at(profile: Profile, distortion: float, end: Refinement | None = None) -> float | None:
-    """Bits/dim that a code has paid when its error first falls to a distortion (in gray levels).
+    """The bits/dim of a code at which its error first falls to a distortion (in gray levels).
 
-    ``None`` if it never does, or only inside a decoder whose refinement is not told. Between points,
-    on the straight line.
+    ``None`` if it never does, or only inside a decoder whose refinement is not given. Interpolated
+    linearly between points.
     """
     rate, error = curve(profile)
     if end is not None:
@@ -40,7 +40,7 @@ def rate_at(profile: Profile, distortion: float, end: Refinement | None = None) 
 
 
 def curve(profile: Profile) -> tuple[Tensor, Tensor]:
-    """Bits/dim paid on the way from noise to data, and the error of ``x_hat`` there in gray levels.
+    """The rate from noise to each state in bits/dim, and the error of ``x_hat`` there in gray levels.
 
     One entry an interval, from noise to data; the rate is the one half-way through the interval.
     """
@@ -49,7 +49,7 @@ def curve(profile: Profile) -> tuple[Tensor, Tensor]:
 
 
 def inside(profile: Profile, end: Refinement) -> tuple[Tensor, Tensor]:
-    """The same inside the decoder, told from coarse to fine, until ``x`` is exact."""
+    """The same inside the decoder, refined from coarse to fine, until ``x`` is exact."""
     return profile.bits_per_dim(profile.paid[0] + end.nats), GRAY * end.rmse.double()
 
 
@@ -123,7 +123,7 @@ def _rate_distortion(
     visible: float,
     height: float,
 ) -> None:
-    """One model: its curve, the decoder's last step, and the bits of what lies below the visible."""
+    """One model: its curve, the decoder's last step, and the bits of imperceptible details."""
     found, end = measured
     rate, error = curve(found)
     paid, last = float(found.bits_per_dim(found.paid[:1])[0]), float(error[-1])
@@ -148,10 +148,10 @@ def _rate_distortion(
     if at is not None:
         axes.axvspan(at, whole, color=color, alpha=0.13, linewidth=0)
         share = 100 * (whole - at) / whole
-        says = f"{share:.0f} % of the bits\npay for details\nbelow {grays(visible)}"
+        note = f"{share:.0f} % of the bits\npay for details\nbelow {grays(visible)}"
         wide = whole - at > 0.35 * whole  # else the words stand beside the band
         axes.text(
-            (at + whole) / 2 if wide else at - 0.02 * whole, height, says,
+            (at + whole) / 2 if wide else at - 0.02 * whole, height, note,
             transform=axes.get_xaxis_transform(), ha="center" if wide else "right", va="center",
             fontsize=LABEL, color=INK,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Latent spaces, seen along the two directions in which codes vary most."""
+"""Latent spaces, projected on the two principal directions of the codes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Route:
     Args:
         codes: the codes along it, ``(K, d)``.
         images: what each of them decodes to, ``(K, 1, H, W)``; 0 is drawn white, 1 black.
-        under: words under each image.
-        says: what names the row of images.
+        under: a label under each image.
+        says: the label of the row of images.
     """
 
     codes: Tensor

@@ -1,4 +1,4 @@
-"""Where a model spends its nats: the rate of each level, and of each noise level of a diffusion."""
+"""The rate of each level of a model, and the cost of each noise level of a diffusion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def level_rates(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Nats paid for each level of latents: a row a model, cut into its levels.
+    """The rate of each level of latents in nats: a row a model, cut into its levels.
 
     Args:
         rates: for each model, the mean and standard error of each rate, by name. Means below zero
@@ -61,16 +61,16 @@ def _bar(
     thin = []
     for index, (name, (mean, error)) in enumerate(levels.items()):
         start = right if mean >= 0 else left + mean
-        says = f"{mean:z.1f} ± {error:.1f}"
+        value = f"{mean:z.1f} ± {error:.1f}"
         axes.barh(
             row, abs(mean), left=start, color=_paler(color, index), height=0.66,
             edgecolor="white", linewidth=1.0,
         )  # fmt: skip
         if abs(mean) < 0.11 * widest:  # too thin to be written in
-            thin.append(f"{name} {says}")
+            thin.append(f"{name} {value}")
         else:
             axes.text(
-                start + abs(mean) / 2, row, f"{name}\n{says}",
+                start + abs(mean) / 2, row, f"{name}\n{value}",
                 ha="center", va="center", fontsize=NOTE, linespacing=1.15,
                 color="white" if index == 0 else INK,
             )  # fmt: skip

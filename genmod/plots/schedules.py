@@ -1,6 +1,6 @@
-r"""Noise schedules in the lecture's terms, and what the bound makes each step of one weigh.
+r"""Noise schedules in the terms of DDPM, and the weight that the bound gives each step.
 
-The lecture's :math:`\bar\alpha_t` is :math:`\alpha_t^2` of a variance-preserving schedule, its step
+DDPM's :math:`\bar\alpha_t` is :math:`\alpha_t^2` of a variance-preserving schedule. Its step
 ``i`` of ``T`` lies at ``t = (i - 1) / (T - 1)`` here.
 """
 
@@ -19,7 +19,7 @@ from genmod.plots.style import COLORS, INK, LABEL, NOTE, PALE, figure, named, qu
 from genmod.schedules import Schedule
 
 PLAIN = (INK, "#b08968", PALE)
-"""Colors that no model has: the lecture's schedules belong to none."""
+"""Colors that no model has, for the standard schedules."""
 
 HIGHEST_SNR = 10.0
 """Where the linear axis of the SNR ends: at the clean end it is in the thousands."""
@@ -79,7 +79,7 @@ def _styles(shown: Mapping[str, Schedule]) -> dict[str, str]:
 
 
 def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
-    r"""The lecture's :math:`\lambda_t`: the bound's weight of :math:`\|\varepsilon-\hat\varepsilon\|^2`.
+    r"""DDPM's weight :math:`\lambda_t`: the bound's weight of :math:`\|\varepsilon-\hat\varepsilon\|^2`.
 
     .. math:: \lambda_t = \frac{\beta_t^2}{2 \sigma_t^2 (1 - \beta_t)(1 - \bar\alpha_t)}
         = \tfrac{1}{2}\,\text{gap}_t
@@ -106,7 +106,7 @@ def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
 def loss_weights(
     shown: Mapping[str, Schedule], latents: int = 1000, *, title: str = "", caption: str = ""
 ) -> Figure:
-    r"""The weight of each step in the bound, beside the 1 that :math:`L_{\text{simple}}` gives them all.
+    r"""The weight of each step in the bound; :math:`L_{\text{simple}}` gives all of them weight 1.
 
     Args:
         shown: schedules by name.

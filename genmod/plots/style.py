@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d8f", "#e09f3e", "#7b5ea7", "#5c677d", "#9c6644", "#4f772d")
-"""One color a series, told apart in gray as well."""
+"""One color a series; they differ in gray as well."""
 INK = "#22272e"
 PALE = "#8b949e"
 TITLE, LABEL, NOTE = 14, 11.5, 9.5
@@ -30,7 +30,7 @@ def figure(
     Args:
         width: in inches.
         height: in inches.
-        title: what is seen, above, at the left.
+        title: what is shown, above, at the left.
         caption: what a reader should know, below; it is wrapped to the width.
         free: leave the placing of axes to the caller.
     """
@@ -81,7 +81,7 @@ def quiet(axes: Axes) -> Axes:
 
 
 def named(axes: Axes, x: str, y: str) -> Axes:
-    """Say what the two axes are."""
+    """Label the two axes."""
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
     return axes

@@ -2,9 +2,9 @@ r"""A prior that is itself a model with a bound.
 
 .. math:: \text{rate} = \log q(z|x) - \mathrm{ELBO}_{\text{inner}}(z)
 
-The lecture's hierarchical VAE, :math:`q(z_1|x)\,q(z_2|z_1)\,q(z_3|z_2)`, is nesting twice; a latent
-diffusion is a diffusion nested in a VAE. The log-ratio is the honest estimate: the KL that the
-lecture's slide writes for it has no closed form when the inference runs bottom-up.
+A hierarchical VAE with bottom-up inference, :math:`q(z_1|x)\,q(z_2|z_1)\,q(z_3|z_2)`, is nesting twice.
+A latent diffusion is a diffusion nested in a VAE. The rate is estimated by a log-ratio: its KL has no
+closed form when the inference runs bottom-up.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class NestedPrior(Prior):
     Args:
         model: a model with a bound on the *density* of ``z``; its decoder's shape is the latent's.
         name: what the rate of ``z`` itself is called; the model's own rates keep their names.
-        shift, scale: the model sees ``(z - shift) / scale``; the Jacobian
-            :math:`-\sum \log \text{scale}` is paid. Broadcast to the latent's shape. Needed where the
+        shift, scale: the model is given ``(z - shift) / scale``; the Jacobian
+            :math:`-\sum \log \text{scale}` is counted. Broadcast to the latent's shape. Needed where the
             latents' spread is not near one, as for a diffusion.
 
     Raises:
@@ -76,7 +76,7 @@ class NestedPrior(Prior):
 
     @torch.no_grad()
     def standardize(self, shift: Tensor, scale: Tensor) -> None:
-        """Set the shift and scale that the inner model sees latents through."""
+        """Set the shift and scale of the latents that the inner model is given."""
         require(
             bool((scale > 0).all() & scale.isfinite().all()),
             f"scales from {float(scale.min()):g} to {float(scale.max()):g}",
@@ -106,8 +106,8 @@ class NestedPrior(Prior):
         q = require_distribution(posterior, self.shape)
         z = draw_posterior(q)
         inner = self.model(self.inside(z), Request(context, timesteps=timesteps))[0]
-        paid = inner.reconstruction - event_sum(self.log_scale[None])
-        rates = {self.name: Rate.single(q.log_prob(z) - paid, Kind.MONTE_CARLO, Stamp.BOUND)}
+        log_density = inner.reconstruction - event_sum(self.log_scale[None])
+        rates = {self.name: Rate.single(q.log_prob(z) - log_density, Kind.MONTE_CARLO, Stamp.BOUND)}
         require(
             self.name not in inner.rates,
             f"two rates named {self.name!r}",
@@ -117,7 +117,7 @@ class NestedPrior(Prior):
         return z, rates | dict(inner.rates)
 
     def price(self, path: Path) -> dict[str, Rate]:
-        """The log-ratio of ``z`` itself, and the prices of the inner model's own prior."""
+        """The log-ratio of ``z`` itself, and the rates of the inner model's prior."""
         own = {self.name: path.q[self.name]}, {self.name: path.p[self.name]}
         inner = Path(path.z, Laws(path.q), Laws(path.p))
         for laws in (inner.q, inner.p):
@@ -149,7 +149,7 @@ class NestedPrior(Prior):
     def means(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
-        """The posterior's mean of ``z``; deeper codes are the inner model's to give."""
+        """The posterior's mean of ``z``; the inner model gives the deeper codes."""
         return require_distribution(posterior, self.shape).mean
 
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
@@ -164,7 +164,7 @@ class NestedPrior(Prior):
         return z
 
     def outside(self, seen: Tensor) -> Tensor:
-        """What the inner model sees, in the units of ``z``: ``shift + scale * seen``."""
+        """A latent of the inner model, in the units of ``z``: ``shift + scale * seen``."""
         return self.shift + self.log_scale.exp() * seen
 
     def inside(self, z: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class DistributionPrior(DensityPrior):
 
 
 class FlatPrior(Prior):
-    """No prior: every code is as good as any other. What an autoencoder has.
+    """The flat prior of an autoencoder: all codes have the same (unnormalized) density.
 
     It does not normalize, so a model with it bounds nothing and cannot be sampled.
 
@@ -115,7 +115,7 @@ class FlatPrior(Prior):
         timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
-        """A draw of the posterior, for nothing."""
+        """A draw of the posterior, without a rate."""
         return draw_posterior(require_distribution(posterior, self.shape)), {}
 
     def means(
@@ -136,7 +136,7 @@ class FlatPrior(Prior):
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
-        """Refused: nothing is paid.
+        """Refused: a flat prior has no rate.
 
         Raises:
             ValueError: always.

@@ -3,8 +3,8 @@ r"""A hierarchy drawn from the top: each level's law from the state that the lev
 .. math:: p(z) = p(z_L) \prod_{l < L} p(z_l | z_{>l}), \qquad
     \text{rate}_l = \mathrm{KL}(q(z_l | z_{>l}, x) \,\|\, p(z_l | z_{>l}))
 
-Alignment: ``q`` and ``p`` factorize in the same order, so each level has a KL of its own. (The
-lecture's slide prices a bottom-up ``q`` this way; there, no closed form exists. See
+Alignment: ``q`` and ``p`` factorize in the same order, so each level has a KL of its own. (For a
+bottom-up ``q`` these KLs have no closed form, see
 :class:`genmod.priors.NestedPrior`.)
 
 Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), eqs. 3-5.
@@ -29,7 +29,7 @@ from genmod.prior import GenerativePath, InferencePath, Latent, Path, Prior
 
 
 class TopDownBlock(nn.Module):
-    """One level: the law of its latent, and what the state becomes when it is drawn.
+    """One level: the law of its latent, and the state after its draw.
 
     Args:
         law: from the state, ``p(z_l | state)``: any decoder.
@@ -105,11 +105,11 @@ class TopDownPrior(Prior):
 
     def price(self, path: Path) -> dict[str, Rate]:
         """One rate, ``"levels"``, of all levels from the top down."""
-        priced = super().price(path)
-        joined = Rate.join(list(priced.values()), dim=1)
-        places = torch.arange(len(priced), dtype=joined.level.dtype, device=joined.level.device)
-        level = (len(priced) - places).expand_as(joined.level)
-        return {"levels": replace(joined, level=level, names=tuple(priced))}
+        rates = super().price(path)
+        joined = Rate.join(list(rates.values()), dim=1)
+        places = torch.arange(len(rates), dtype=joined.level.dtype, device=joined.level.device)
+        level = (len(rates) - places).expand_as(joined.level)
+        return {"levels": replace(joined, level=level, names=tuple(rates))}
 
     def formula(self) -> str:
         """The prior as it stands on paper."""

@@ -62,7 +62,7 @@ def uniform(
 
 @lru_cache(maxsize=32)
 def _drawing(kind: Callable[..., Tensor], dtype: torch.dtype | None, device: torch.device) -> Draw:
-    """One function for each kind of noise, so that what is known of it is known by its name."""
+    """A named function for each kind of noise, so that its properties can be looked up by name."""
 
     def drawn(shape: Shape, generator: torch.Generator | None) -> Tensor:
         return kind(shape, generator=generator, dtype=dtype, device=device)
@@ -122,7 +122,7 @@ def replayable(function: Callable[..., T]) -> Callable[..., T]:
     """A function that draws the same keyed noise each time it is called, as activation checkpointing needs.
 
     ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
-    the second call sees the noise that the first one saw. Wrap it anew for each checkpoint.
+    the second call gets the noise of the first. Wrap it again for each checkpoint.
 
     >>> from genmod.random import keyed
     >>> with keyed(0):

@@ -168,7 +168,7 @@ def keyed(
     require(
         start >= 0 and (block is None or block >= 1) and not (block is None and start),
         f"start={start} with block={block}",
-        "start=0, or a block of at least one row that says how rows are drawn together",
+        "start=0, or a block of at least one row, the number of rows drawn together",
         "pass block=the global batch size when the batch is a piece of one",
     )
     rows = None if ids is None else _row_ids(ids, start)

@@ -5,8 +5,9 @@ target gives :math:`\hat x = a z + b o` for the network's output ``o``, and the 
 linear in the state and in the last few :math:`\hat x`. So a step can take ``a`` and ``b`` into its own
 factors, which are found in float64 for all steps at once, and ``x_hat`` is one more pass.
 
-``Sampler.states`` enters here by the exact class of the sampler; :func:`_usable` leaves whatever might make
-``forward`` another function to the plain route. ``tests/samplers/test_fused.py`` compares both routes.
+``Sampler.states`` chooses this route by the exact class of the sampler. If anything might change what
+``forward`` computes, :func:`_usable` leaves it to the plain route.
+``tests/samplers/test_fused.py`` compares both routes.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _usable(sampler: Sampler) -> bool:
         return False  # replaced on this one object
     own = (*denoiser._forward_hooks, *denoiser._forward_pre_hooks)
     all_modules = (*hooks._global_forward_hooks, *hooks._global_forward_pre_hooks)
-    # The grid has no gradients: a schedule that wants some takes the plain route.
+    # The grid has no gradients: a schedule that needs some takes the plain route.
     wanted = torch.is_grad_enabled() and any(p.requires_grad for p in schedule.parameters())
     return not (own or all_modules or wanted)
 

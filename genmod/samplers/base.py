@@ -1,4 +1,4 @@
-r"""A sampler: how to go from noise to data (or back) along given times, asking a denoiser on the way.
+r"""A sampler: goes from noise to data (or back) along given times, with calls of a denoiser.
 
 Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon` the state at time ``t``, ``s`` the next time,
 :math:`\hat x` (``x_hat``) the denoiser's mean of the data, :math:`h` the rise of half the log-SNR,

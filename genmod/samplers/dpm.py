@@ -40,9 +40,10 @@ class DPMSolver(Sampler):
     second. Third order also needs a start that is not first order: one midpoint step (2S, one evaluation
     more). ``DPMSolver(order=3)`` does both; ``published=True`` neither.
 
-    **Long steps.** Past differences say little about a step much longer than those before, such as the last
-    one of even times: extrapolated so far, samples come out too large. A step is therefore of first order
-    where log-SNR rises by more than 4, or by more than 1 and more than twice its rise in the step before.
+    **Long steps.** Past differences predict little for a step much longer than those before, such as the
+    last one of even times: extrapolated that far, samples become too large. A step is therefore of first
+    order where log-SNR rises by more than 4, or by more than 1 and more than twice its rise in the step
+    before.
     Third order is left to steps with a rise of up to 2. Short steps always have the full order, and all
     have it with ``published=True``.
 

@@ -6,8 +6,8 @@ in :math:`\ell = -\log r` it is :math:`d(z/\sigma)/d\ell = (\alpha/\sigma)\, \ha
 
 .. math:: z_s = \frac{\sigma_s}{\sigma_t} z_t + \alpha_s (1 - e^{-h})\, \hat x_t
 
-It divides by no :math:`\alpha`: near pure noise :math:`z / \alpha` may be 1e9, and float32 would lose the
-data in it.
+It does not divide by :math:`\alpha`: near pure noise :math:`z / \alpha` may be 1e9, and float32 would
+round the data away.
 
 Reference: Song et al., "Score-based generative modeling through SDEs" (2021), eq. 13; in these
 variables Karras, Aittala, Aila, Laine, "Elucidating the design space" (2022), eq. 1, algorithms 1, 2.

@@ -1,4 +1,4 @@
-r"""Grids: at which times a sampler stops on its way from noise (t = 1) to data (t = 0).
+r"""Time grids: the times of a sampler's steps from noise (t = 1) to data (t = 0).
 
 ``N`` steps have ``N + 1`` times. All grids end at the schedule's own clean end, t = 0, whose log-SNR is
 finite: the step from there to data is the decoder's, :math:`p(x|z_0)`.
@@ -71,7 +71,7 @@ class UniformTime(TimeGrid):
 
 
 class UniformLogSNR(TimeGrid):
-    """Equal steps of log-SNR: what exponential integrators like best (Lu et al. 2022, appendix D)."""
+    """Equal steps of log-SNR: the best for exponential integrators (Lu et al. 2022, appendix D)."""
 
     def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
         clean, noisy = schedule.log_snr_range()

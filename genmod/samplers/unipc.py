@@ -41,7 +41,7 @@ def bh2(h: Tensor) -> Tensor:
 class UniPC(Sampler):
     """UniPC of order 1, 2 or 3: one evaluation a step, an order more than its predictor's.
 
-    A path yields predicted states, the ones that the network sees. The last is not corrected, since that
+    A path yields predicted states, those that the network is given. The last is not corrected, since that
     would take one more evaluation.
 
     Args:

@@ -1,4 +1,4 @@
-r"""Noise schedules: log-SNR against time, the one thing a diffusion's encoder decides.
+r"""Noise schedules: log-SNR as a function of time.
 
 Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon`, :math:`\lambda_t = \log(\alpha_t^2 / \sigma_t^2)`
 (``log_snr``), ``t`` in [0, 1] from clean (0) to noise (1), ``s < t``. DDPM's :math:`\bar\alpha_t` is
@@ -81,7 +81,7 @@ class Schedule(Settings, nn.Module, ABC):
 
     A schedule of your own defines :meth:`log_snr`. If its states are not variance preserving, it also
     defines :meth:`scales`, consistent with it, and sets ``variance_preserving = False``; a closed form
-    of :meth:`slope` is optional. Whatever uses a schedule calls :meth:`check`, which compares the three.
+    of :meth:`slope` is optional. Every user of a schedule calls :meth:`check`, which compares the three.
 
     >>> class Straight(Schedule):
     ...     def log_snr(self, t):
@@ -245,7 +245,7 @@ class Schedule(Settings, nn.Module, ABC):
             check_slope(self, t)
 
     def _is_differentiable(self, t: Tensor) -> bool:
-        """Whether autograd can differentiate the log-SNR: discrete time never asks for a slope."""
+        """Whether autograd can differentiate the log-SNR: discrete time needs no slope."""
         with torch.inference_mode(False), torch.enable_grad():
             return self._recorded(t.clone().requires_grad_()).requires_grad
 

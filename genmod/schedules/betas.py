@@ -1,4 +1,4 @@
-r"""Published tables of betas, entry by entry, and what makes any of them end in pure noise.
+r"""Published tables of betas, entry by entry, and a rescaling to zero terminal SNR.
 
 A table's :math:`\beta_i` and :math:`\bar\alpha_i` are those of its paper, for ``i = 1 .. T``; the
 latent :math:`x_i` lies at ``t = (i - 1) / (T - 1)``.
@@ -104,12 +104,12 @@ class ZeroTerminalSNR(Table):
         \left(\sqrt{\bar\alpha_i} - \sqrt{\bar\alpha_T}\right)
 
     The paper's last log-SNR is minus infinity. Here it is ``floor``: at -40, :math:`\alpha_T` is
-    2e-9, which float32 cannot add to a :math:`\sigma_T` of one. The data are gone just as well, and no
-    formula divides by zero. Noise and score say nothing about data there: networks must predict
-    velocity or data (a :class:`~genmod.diffusion.DiffusionPrior` refuses others).
+    2e-9, which float32 cannot add to a :math:`\sigma_T` of one. No signal is left there either, and no
+    formula divides by zero. The noise and the score contain no information about ``x`` at that end, so
+    networks must predict velocity or data (a :class:`~genmod.diffusion.DiffusionPrior` refuses others).
 
-    Made for ``steps`` up to the table's own number: its last interval falls further than all others
-    together, so that continuous time would have a level in a thousand pay for all of it.
+    Made for ``steps`` up to the table's own number. Its log-SNR falls further in the last interval than
+    in all others together. In continuous time one level in a thousand would cover all of that fall.
 
     Args:
         table: the table to stretch.

@@ -17,8 +17,8 @@ class Cosine(Curve):
     .. math:: \bar\alpha = \cos^2\theta / \cos^2\theta_0, \qquad
         \theta_0 = \tfrac{\pi}{2} \tfrac{o}{1 + o}
 
-    where :math:`\theta` runs linearly in ``t``. The lecture's has offset :math:`o = 0`; that of
-    Improved DDPM has 0.008. Uncut, their log-SNR is infinite at both ends (at one, with an offset),
+    where :math:`\theta` runs linearly in ``t``. The default offset is :math:`o = 0`; Improved DDPM
+    has 0.008. Uncut, their log-SNR is infinite at both ends (at one, with an offset),
     so ``t`` runs over the part between the ends given here; inside, the curve is unchanged.
 
     Args:

@@ -47,7 +47,7 @@ class Table(Schedule):
 
     @staticmethod
     def from_betas(betas: Tensor) -> Table:
-        r"""The table of the lecture's :math:`\beta_1, \dots, \beta_T`; :math:`x_i` lies at ``(i-1)/(T-1)``.
+        r"""The table of DDPM's :math:`\beta_1, \dots, \beta_T`; :math:`x_i` lies at ``(i-1)/(T-1)``.
 
         Raises:
             ValueError: fewer than two betas, or one outside (0, 1).
@@ -85,7 +85,7 @@ class Table(Schedule):
         return Cut(self, clean, noisy)
 
     def _with_clean(self, clean: float, bins: int | None) -> Schedule:
-        """The table itself; warns where its clean end asks the denoiser for useless detail."""
+        """The table itself; warns if its clean end has less noise than a bin of the data needs."""
         excess = float(self.table[0]) - clean
         if bins is not None and excess > FAR:
             warnings.warn(

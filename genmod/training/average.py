@@ -20,11 +20,11 @@ class Average:
     .. math:: \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n, \qquad
         d_n = \min(\text{ema}, (n - 1) / (n + 8))
 
-    The decay is low at first, so that the average forgets where training began (:math:`d_1 = 0`).
+    The decay is low at first, so that the initial weights do not count (:math:`d_1 = 0`).
     Running statistics of layers are averages already: the model's own are used.
 
-    Only the averaged tensors are kept, not a second model. :meth:`inside` puts them into the model for
-    a while; :attr:`model` is a copy of the model that holds them, made when it is first asked for.
+    Only the averaged tensors are kept, not a second model. :meth:`inside` puts them into the model
+    temporarily; :attr:`model` is a copy of the model that holds them, made when it is first asked for.
 
     Args:
         model: the model in training.

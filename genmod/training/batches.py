@@ -44,11 +44,11 @@ class Batches(ABC):
 class MemoryBatches(Batches):
     """Data in memory, cut into batches by a new permutation in each epoch.
 
-    A batch is a function of the seed and the step, so that a resumed run sees the batches that it would
-    have seen.
+    A batch is a function of the seed and the step, so that a resumed run gets the same batches
+    as one that was not interrupted.
 
     Args:
-        x: data, ``(N, *event)``; or gray pixels, binarized anew whenever a row is visited.
+        x: data, ``(N, *event)``; or gray pixels, binarized again whenever a row is visited.
         context: what the model is conditioned on, ``(N, ...)``.
         size: rows in a batch. The rest of an epoch that fills none is left out of that epoch.
         seed: the run's seed.
@@ -120,7 +120,7 @@ class MemoryBatches(Batches):
 
 @dataclass(eq=False)
 class LoaderBatches(Batches):
-    """The batches of a loader, or of any iterable, as they come; begun anew when it ends.
+    """The batches of a loader, or of any iterable, as they come; restarted when it ends.
 
     Rows are numbered as they come, from 0 in each pass. A resumed run skips the batches that were
     used. It is then the same run, bit for bit, only if the loader gives the same batches again.
@@ -155,8 +155,8 @@ class LoaderBatches(Batches):
         index = torch.arange(self._passed, self._passed + len(x))
         self._passed += len(x)
         self._steps += 1
-        told = None if context is None else context.to(self.device)
-        return index, (x.to(self.device), told)
+        moved = None if context is None else context.to(self.device)
+        return index, (x.to(self.device), moved)
 
     def _anew(self) -> Any:
         """The first batch of another pass."""

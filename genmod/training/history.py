@@ -1,4 +1,4 @@
-"""What a run left: its losses and validations, stage by stage."""
+"""The history of a run: its losses and validations, stage by stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class History:
     """The record of a run. Printed, it is a table.
 
     A model that is trained in stages has one record a stage in :attr:`stages`; the losses and
-    validations are those of the last stage, which trains what the model is in the end.
+    validations are those of the last stage, which trains the final model.
 
     Args:
         name: what was trained.

@@ -1,4 +1,4 @@
-"""What makes a run that run: the values of all its settings, and a digest of its data.
+"""The identity of a run: the values of all its settings, and a digest of its data.
 
 A checkpoint holds the identity of its run. A run that continues it must have the same one; the message
 of a refusal names each setting that changed.
@@ -87,7 +87,7 @@ def _module(module: nn.Module) -> dict[str, Any]:
     for name, parameter in module.named_parameters(recurse=False):
         found[name] = _shape(parameter)
         if not parameter.requires_grad:
-            # A frozen part is a setting: another one would be continued without a word.
+            # A frozen part is a setting: with another one the run would continue without an error.
             found[f"{name}.frozen"] = digest(parameter)
     fixed = module._non_persistent_buffers_set
     for name, buffer in module.named_buffers(recurse=False):

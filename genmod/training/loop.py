@@ -65,13 +65,13 @@ def fit(
     Args:
         model: any model; trained in place, on ``device``.
         data: a :class:`~genmod.data.Dataset`: its training and validation parts. Where it is
-            :func:`~genmod.data.binarized`, bits are drawn anew at every visit; where it is
+            :func:`~genmod.data.binarized`, bits are drawn again at every visit; where it is
             :func:`~genmod.data.conditional`, its labels are the context. Or rows without a validation
             part: a tensor, array or list ``(N, *event)``, or a pair of rows and their context. Or a
             loader: any iterable of batches ``x``, ``(x,)`` or ``(x, context)``, with its own batch
             size; a resumed run is bitwise the same only if the loader gives the same batches again.
         objective: the loss; the bound by default, with one level a sample for a diffusion. Its state
-            (of a warm-up, for example) starts anew in each run.
+            (of a warm-up, for example) restarts in each run.
         steps: how many steps in all. A resumed run makes the rest of them. With more steps than the
             checkpoint's run had, it is extended by another leg, over which the learning rate rises and
             falls again.

@@ -37,7 +37,7 @@ def training_mode(model: nn.Module) -> None:
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Torch's own generator, from which layers draw, as a function of ``(seed, step)``.
 
-    Afterwards it is where it was: training leaves the user's random numbers alone.
+    Afterwards its state is restored, so that training does not change the user's random numbers.
     """
     # Not torch.manual_seed, which seeds every device there is, at a millisecond each time.
     generator = torch.default_generator

@@ -36,7 +36,7 @@ class TrainingData:
     Args:
         x: the training rows; ``None`` for a loader.
         context: the training rows' context.
-        pixels: gray pixels that training rows are binarized from anew.
+        pixels: gray pixels that training rows are binarized from at every visit.
         held_out: the validation rows, or ``None``.
         held_out_context: their context.
         dropout: the share of training rows whose context is dropped; ``None``: there is no context.
@@ -137,11 +137,11 @@ class TrainingData:
             if batch.rows is not None:
                 break
             found.append(batch)
-        told = [batch.context for batch in found if batch.context is not None]
-        return Batch(torch.cat([b.x for b in found]), torch.cat(told) if told else None)
+        contexts = [batch.context for batch in found if batch.context is not None]
+        return Batch(torch.cat([b.x for b in found]), torch.cat(contexts) if contexts else None)
 
     def digest(self) -> dict[str, Any]:
-        """What tells these data from others: the bytes of each part, or the kind of a loader."""
+        """A digest of the data: the bytes of each part, or the kind of a loader."""
         if self.loader is not None:
             return {"loader": type(self.loader).__qualname__}
         parts = {

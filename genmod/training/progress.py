@@ -23,13 +23,13 @@ OnProgress: TypeAlias = Callable[[int, str], None]
 
 
 def columns() -> list[ProgressColumn]:
-    """The columns of a progress display that fits 80; its task needs a field ``said``."""
+    """The columns of a progress display that fits 80; its task needs a field ``status``."""
     return [
         TextColumn("{task.description}"),
         BarColumn(bar_width=8),
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[status]}"),
     ]
 
 
@@ -57,7 +57,7 @@ class Bar:
         self.looked = -math.inf
         self.best: Validation | None = None
         self.progress = Progress(*columns(), console=console, disable=shown is not True)
-        self.task = self.progress.add_task(title, total=total, said="")
+        self.task = self.progress.add_task(title, total=total, status="")
         self.on_progress: OnProgress | None = shown if not isinstance(shown, bool) else None
         if shown is True:
             self.on_progress = self._show
@@ -103,7 +103,7 @@ class Bar:
         return f"{line}, best {self.best}" if self.best is not None and wide else line
 
     def _show(self, step: int, line: str) -> None:
-        self.progress.update(self.task, completed=step, said=line)
+        self.progress.update(self.task, completed=step, status=line)
 
 
 def _short(value: float) -> str:

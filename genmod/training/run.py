@@ -31,7 +31,7 @@ from genmod.training.validation import Validation, validate
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss or gradient that is NaN or infinite: the run stops before it can spoil the weights."""
+    """A loss or gradient that is NaN or infinite: the run stops before this step."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,9 +75,9 @@ class Step:
 
     def __repr__(self) -> str:
         name = "log p(x|z)" if self.elbo.measure is Measure.NONE else "bound"
-        said = f"loss {self.loss:.5g}, {name} {self.bound:.5g} nats"
+        scores = f"loss {self.loss:.5g}, {name} {self.bound:.5g} nats"
         valid = "" if self.validation is None else f", validation {self.validation}"
-        return f"Step({self.stage} {self.number}: {said}{valid})"
+        return f"Step({self.stage} {self.number}: {scores}{valid})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +221,7 @@ class Run:
         """The loss and the bound of a batch, and whether a step down its gradient was made."""
         state, seed = self.state, self.setup.config.seed
         values = trusted() if self.batches.checked else nullcontext()
-        # The backward pass inside, too: layers that are computed anew there draw again.
+        # The backward pass inside, too: layers that are recomputed there draw again.
         with one_run:
             with (
                 values,

@@ -1,4 +1,4 @@
-"""The scale of a diffusion's last step, fitted after training: many losses never touch it."""
+"""The scale of a diffusion's last step, fitted after training, because many losses do not train it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FINEST = 16
 def fit_scale(
     model: LatentModel, x: Tensor, context: Tensor | None = None, *, seed: int = 0
 ) -> float:
-    r"""Set the scale of ``p(x | z_0)`` to the one under which ``x`` is likeliest, given its ``z_0``.
+    r"""Set the scale of ``p(x | z_0)`` to its maximum-likelihood value, given ``z_0``.
 
     Published losses leave the reconstruction out, so the decoder's scale stays where it started and
     the bound is looser for it. Models that were trained by different losses compare when each has the
@@ -38,7 +38,7 @@ def fit_scale(
         model: a diffusion of integers whose decoder is the denoiser's own last step with one learned
             scale, as by default; changed in place.
         x: training data, ``(N, *event)``; some hundreds are enough for one number.
-        context: what the model is told beside each sample.
+        context: what the model is conditioned on, a row each.
         seed: the key of the noise.
 
     Returns:
@@ -74,7 +74,7 @@ def fit_scale(
             all(map(math.isfinite, likely)),
             "log-masses that are NaN or infinite",
             "finite ones",
-            "look at what the denoiser says of z_0: its training may have diverged",
+            "look at x_hat of the denoiser at z_0: its training may have diverged",
         )
         best = tried[max(range(SCALES), key=likely.__getitem__)]
         scale.set(math.exp(best))

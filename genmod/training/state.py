@@ -69,7 +69,7 @@ class TrainingState:
         loss.backward()
         largest = math.inf if self.config.clip is None else self.config.clip
         norm = nn.utils.clip_grad_norm_(self.learned, largest, foreach=True)
-        # One look at both, because a look makes a GPU wait.
+        # Both are read at once, because each read makes a GPU wait.
         value, length = torch.stack([loss.detach(), norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
             self._forget_gradients()

@@ -1,7 +1,7 @@
 """Validation: a bound on held-out data, by which the best weights are chosen.
 
 Every validation uses the same noise (keyed by one seed) and stratified timesteps, so that the difference
-of two is due to what was learned, not to what was drawn.
+of two is due to training, not to the noise.
 """
 
 from __future__ import annotations

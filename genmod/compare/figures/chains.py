@@ -64,7 +64,7 @@ def noising(inputs: FigureData, name: str, schedule: Schedule, color: str = INK)
 
 
 def reverse(inputs: FigureData) -> Figure | None:
-    """One ancestral chain of each diffusion: its states, and what it believes x to be at each."""
+    """One ancestral chain of each diffusion: its states, and x_hat at each."""
     rows = [row for name in inputs.diffusions for row in _reverse_rows(inputs, name)]
     if not rows:
         return None
@@ -78,7 +78,7 @@ def reverse(inputs: FigureData) -> Figure | None:
 
 
 def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
-    """States (where they are images) and beliefs of one diffusion."""
+    """States (where they are images) and decoded ``x_hat`` of one diffusion."""
     times, states, beliefs, end = _chain(inputs.shortened(name))
     prior = find_diffusion(inputs.models[name])
     assert prior is not None
@@ -115,7 +115,7 @@ def draws(inputs: FigureData) -> Figure | None:
     caption = (
         "A row starts from one state $z_t$ of the test image at its left; only the noise of the "
         f"reverse steps differs from draw to draw ({name}, at most {inputs.steps} steps in all). What "
-        "noise has covered, the model fills in anew."
+        "noise has covered, the model samples again."
     )
     return plots.strips(rows, "Different draws of noise, different images", caption, side=SIDE)
 
@@ -207,7 +207,7 @@ def _run(model: LatentModel, prior: DiffusionPrior, z: Tensor, times: Tensor) ->
 
 
 def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Times, states, decoded beliefs about them, and the last image, of one chain."""
+    """Times, states, decoded ``x_hat``, and the last image, of one chain."""
     prior = find_diffusion(model)
     assert prior is not None
     times = prior.times()
@@ -226,7 +226,7 @@ def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _decoded(model: LatentModel, x_hat: Tensor) -> Tensor:
-    """A belief about what the diffusion noises, as an image in levels of gray."""
+    """An ``x_hat`` of the diffusion, decoded to an image in levels of gray."""
     prior = model.prior
     if isinstance(prior, NestedPrior):
         return model.decoder(prior.outside(x_hat)).mean

@@ -1,4 +1,4 @@
-"""A inputs at a trained family: what several figures need, computed once, in few network calls."""
+"""The inputs of the figures of trained models, computed once, in few network calls."""
 
 from __future__ import annotations
 

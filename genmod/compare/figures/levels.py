@@ -55,7 +55,7 @@ def schedules(inputs: FigureData) -> Figure:
     clean, noisy = Cosine().log_snr_range()
     caption = (
         r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
-        "so one looks at its logarithm, which is also what our networks are told in place of t. The "
+        "so its logarithm is plotted too. The networks also take the log-SNR instead of t. The "
         f"cosine schedule, infinite at both ends, is cut at log-SNR {clean:.1f} and {noisy:.1f}."
     )
     return plots.schedules(
@@ -65,7 +65,7 @@ def schedules(inputs: FigureData) -> Figure:
 
 
 def weights(inputs: FigureData) -> Figure:
-    """What the bound makes each step weigh, and what L_simple does."""
+    """The weight of each step in the bound and in L_simple."""
     spans = []
     for name, schedule in standard_schedules().items():
         _, weight = plots.step_weights(schedule, LATENTS)
@@ -112,24 +112,24 @@ def visible(bins: int) -> float:
 
 
 def rate_distortion(inputs: FigureData) -> Figure | None:
-    """What imperceptible details cost."""
+    """How many bits encode imperceptible details."""
     shown = {name: inputs.profiles[name] for name in inputs.pixel_diffusions}
     if not shown:
         return None
-    ends, says = {name: inputs.refinements[name] for name in shown}, []
+    ends, costs = {name: inputs.refinements[name] for name in shown}, []
     for name, found in shown.items():
         whole = float(found.bits_per_dim(found.paid[0] + ends[name].nats[-1]))
         chain = float(found.bits_per_dim(found.paid[:1])[0])
-        says.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
+        costs.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
     bins = inputs.data.bins or 2
     level = plots.grays(visible(bins))
     level = level if bins == 2 else f"one step of the data's {bins} levels ({level})"
     caption = (
-        "Left, solid: a receiver that has paid for the states down to t knows x with the error shown "
+        "Left, solid: a receiver that has the states down to t knows x with the error shown "
         r"(root mean square of $x-\hat x(z_t)$, white 0 to black 255). Dashed: the decoder's last step, "
-        "told from coarse cells of gray to single levels by the decoder's own masses, until x is exact "
-        "(it begins with a leap: a decoder reads $z_0$ in its own way). "
-        f"An error below {level} counts as imperceptible. " + "; ".join(says) + "."
+        "sent from coarse cells of gray to single levels with the decoder's masses, until x is exact "
+        "(it begins with a jump, because a decoder's estimate of x is not the denoiser's). "
+        f"An error below {level} counts as imperceptible. " + "; ".join(costs) + "."
     )
     return plots.rate_distortion(
         shown, visible(bins), ends=ends, colors=inputs.colors,

@@ -37,7 +37,7 @@ def samples(inputs: FigureData) -> Figure:
 
 
 def fed_noise(inputs: FigureData, model: LatentModel) -> Tensor:
-    """What a decoder makes of standard normal codes."""
+    """Standard normal codes, decoded."""
     device = model.device
     with random.keyed(0):
         noise = random.normal((SHOWN, *model.prior.shape), device=device)
@@ -45,21 +45,21 @@ def fed_noise(inputs: FigureData, model: LatentModel) -> Tensor:
 
 
 def why_a_prior(inputs: FigureData) -> Figure | None:
-    """One noise, two decoders: one that never heard of it, and one trained to expect it."""
+    """Gaussian noise through two decoders: an autoencoder's, and a VAE's, which was trained for it."""
     plain = {name: model for name, model in inputs.models.items() if not model.prior.proper}
     vaes = {name: model for name, model in inputs.models.items() if isinstance(model, VAE)}
     if not plain or not vaes:
         return None
     chosen = {**dict([next(iter(plain.items()))]), **dict([next(iter(vaes.items()))])}
     pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
-    said = []
+    ranges = []
     for name, model in chosen.items():
         pictures[f"{name}\nx' = d(noise)"] = fed_noise(inputs, model)
         low, high = spread(inputs, model)
-        said.append(f"{low:.2g} to {high:.2g} in the {name}")
+        ranges.append(f"{low:.2g} to {high:.2g} in the {name}")
     caption = (
         "Both decoders get z ~ N(0, I). Noise has a standard deviation of 1 in every latent dimension; "
-        f"the codes that the decoders learned to read have {' and '.join(said)}. Only the VAE was "
+        f"the codes that the decoders learned to read have {' and '.join(ranges)}. Only the VAE was "
         "trained to make its codes inputs like noise."
     )
     return plots.samples(

@@ -1,7 +1,7 @@
 """The suite for images of 16 pixels a side or more: convolutions next to the pixels.
 
-Gray levels get mixtures of logistics, because a background of one level and the gray of strokes are
-more than one bump can say; bits get Bernoullis.
+Gray levels get mixtures of logistics, because one component cannot fit both a background of one level
+and the gray of strokes. Bits get Bernoullis.
 
 The settings were ranked on a thousand validation images, seed 0, in runs of a few minutes: those for
 texture on Fashion-MNIST, all others on MNIST.

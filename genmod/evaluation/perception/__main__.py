@@ -1,4 +1,4 @@
-"""Train the network of features anew: ``python -m genmod.evaluation.perception [folder of MNIST]``."""
+"""Train the network of features again: ``python -m genmod.evaluation.perception [folder of MNIST]``."""
 
 from __future__ import annotations
 

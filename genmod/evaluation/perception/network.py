@@ -1,8 +1,8 @@
-"""The network whose features stand for what an image looks like, and its weights by their hash.
+"""The network of perceptual features, with its weights checked by their hash.
 
 Three convolutions and a linear layer, trained once to tell the ten digits and the ten clothes of gray
-images apart (see :mod:`genmod.evaluation.perception.training`), and kept in the package. A distance
-between features means something on one set of weights only, so the hash of the file is checked and
+images apart (see :mod:`genmod.evaluation.perception.training`), and kept in the package. Distances
+between features can be compared on one set of weights only, so the hash of the file is checked and
 printed.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from genmod.checks import check_real, is_trusted, require
 
 SIDE = 28
-"""Pixels a side that the network sees."""
+"""Pixels a side of the network's input."""
 CLASSES = 20
 """Digits 0 to 9, then the ten clothes of Fashion-MNIST."""
 DIMS = 64
@@ -79,7 +79,7 @@ def network() -> Perception:
 
 @torch.no_grad()
 def features(images: Tensor) -> Tensor:
-    r"""What images look like, as 64 numbers each.
+    r"""The perceptual features of images, 64 numbers each.
 
     Images of other sizes are resized to 28 x 28 (bilinear).
 
@@ -107,7 +107,7 @@ def class_log_probs(found: Tensor) -> Tensor:
 
 
 def resized(images: Tensor) -> Tensor:
-    """Images as the network sees them: 28 x 28, float32, on the CPU."""
+    """Images as the network takes them: 28 x 28, float32, on the CPU."""
     images = images.detach().to("cpu", torch.float32)
     if images.shape[-2:] == (SIDE, SIDE):
         return images
@@ -119,7 +119,7 @@ def _check(images: Tensor) -> None:
         images.ndim == 4 and images.shape[1] == 1 and len(images) >= 1,
         f"images of shape {tuple(images.shape)}",
         "gray images, (N, 1, H, W)",
-        "the network has seen digits and clothes in gray; it says nothing of other data",
+        "the network was trained on gray digits and clothes only; use it for images like these",
     )
     require(
         images.is_floating_point(),

@@ -1,4 +1,4 @@
-"""How samples of a model look beside real images, with the zero of the scale."""
+"""The quality of a model's samples: distances to real images, and between real images."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def quality(
     check_context(model, given)
 
     def run(rows: slice) -> Tensor:
-        told = None if given is None else given[rows].to(model.device)
-        return model.sample(rows.stop - rows.start, told).cpu()
+        context = None if given is None else given[rows].to(model.device)
+        return model.sample(rows.stop - rows.start, context).cpu()
 
     size = min(random.BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
     with evaluating(model):

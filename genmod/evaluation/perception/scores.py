@@ -13,7 +13,7 @@ from genmod.gaussian import wasserstein_squared_full
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    r"""The Fréchet distance of two sets of features, each taken for a Gaussian; squared, as customary.
+    r"""The squared Fréchet distance of two sets of features, each fitted by a Gaussian (as in FID).
 
     .. math:: \|m_a - m_b\|^2
         + \mathrm{tr}\big(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}\big)
@@ -70,7 +70,7 @@ def extrapolated_distance(a: Tensor, b: Tensor) -> float:
 
 
 def class_score(found: Tensor) -> float:
-    r"""How many classes a set of images shows clearly and evenly: the Inception score's formula.
+    r"""The number of classes that a set of images shows, by the formula of the Inception score.
 
     .. math:: \exp \frac{1}{N} \sum_n \mathrm{KL}(p(y | x_n) \| \tfrac{1}{N} \sum_m p(y | x_m))
 
