@@ -37,11 +37,11 @@ from pathlib import Path
 import torch
 from common import LOADERS, machine, table, write
 from contenders import GRIDS, NAMES, SAME, check_same, differing, samplers, steps_within
-from genmod.compare.member import Setting
-from mnist import member, train
+from mnist import candidate, train
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genmod.compare.candidate import BuildInputs
 from genmod.data import Dataset
 from genmod.evaluation import Quality, quality_of
 from genmod.evaluation.batching import evaluating
@@ -100,11 +100,11 @@ def trained(folder: Path, data: Dataset, minutes: float, seed: int) -> Diffusion
         said = json.loads(about.read_text())
         if said["data"] != data.name:
             raise SystemExit(f"{file} was trained on {said['data']}: name another --model")
-        model = member("diffusion").build(Setting(data, 1.0, {}))
+        model = candidate("diffusion").build(BuildInputs(data, 1.0, {}))
         load_weights(model, load_file(file))
         print(f"{file}: trained for {said['seconds']:.0f} s, {said['steps']:,} steps")
     else:
-        found = train(member("diffusion"), data, minutes, seed)
+        found = train(candidate("diffusion"), data, minutes, seed)
         model, steps = found.model, found.plan.steps
         write(about, {"data": data.name, "seed": seed, "steps": steps, "seconds": found.seconds})
         kept = {name: tensor.contiguous().cpu() for name, tensor in weights(model).items()}

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from common import LOADERS, machine, table, write
 
-from genmod.compare.families.images import IMAGES
-from genmod.compare.member import Member, Setting
+from genmod.compare.candidate import BuildInputs, Candidate
 from genmod.compare.plan import Plan
+from genmod.compare.suites.images import IMAGES
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
 from genmod.model import LatentModel
@@ -49,11 +49,11 @@ class Trained:
     curve: list[dict[str, float]]
 
 
-def member(name: str) -> Member:
-    """A member of the family for images.
+def candidate(name: str) -> Candidate:
+    """A candidate of the suite for images.
 
     Raises:
-        SystemExit: nobody of that name, or one that comes after others.
+        SystemExit: no candidate of that name, or one that comes after others.
     """
     alone = {each.name: each for each in IMAGES if not each.after}
     if name not in alone:
@@ -61,12 +61,12 @@ def member(name: str) -> Member:
     return alone[name]
 
 
-def train(who: Member, data: Dataset, minutes: float, seed: int) -> Trained:
-    """Train for some minutes: the member's own plan, with as many steps as they pay for."""
+def train(who: Candidate, data: Dataset, minutes: float, seed: int) -> Trained:
+    """Train for some minutes: the candidate's own plan, with as many steps as they pay for."""
     torch.manual_seed(seed)
-    model = who.build(Setting(data, 1.0, {}))
-    plan, pace = who.plan.settled(model, data, seed)
-    plan = plan.times(_ENDLESS / plan.steps).within(60 * minutes, pace)
+    model = who.build(BuildInputs(data, 1.0, {}))
+    plan, pace = who.plan.with_precision(model, data, seed)
+    plan = plan.times(_ENDLESS / plan.steps).within_budget(60 * minutes, pace)
     kind = "bfloat16" if plan.autocast else "float32"
     print(
         f"{data.name}: {plan.steps:,} steps of {plan.batch_size}, {1e3 * pace.step:.0f} ms each, {kind}"
@@ -85,7 +85,7 @@ def train(who: Member, data: Dataset, minutes: float, seed: int) -> Trained:
 
 
 def measure(
-    who: Member, data: Dataset, arguments: argparse.Namespace
+    who: Candidate, data: Dataset, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], list[object]]:
     """Train and score on one data set; returns a record for JSON, and a line of the table."""
     trained = train(who, data, arguments.minutes, arguments.seed)
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=LOADERS, default=list(LOADERS))
     parser.add_argument("--root", type=Path, help="the folder that holds MNIST/raw")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each")
-    parser.add_argument("--model", default="diffusion", help="another member of the family")
+    parser.add_argument("--model", default="diffusion", help="another candidate of the suite")
     parser.add_argument("--draws", type=int, default=8, help="levels a test image visits; 0: all")
     parser.add_argument("--replicates", type=int, default=2, help="times that they are scored")
     parser.add_argument("--threads", type=int, default=2)
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in machine().items() if value))
     found, rows = [], []
     for name in arguments.data:
-        record, line = measure(member(arguments.model), LOADERS[name](arguments.root), arguments)
+        record, line = measure(candidate(arguments.model), LOADERS[name](arguments.root), arguments)
         found.append(record)
         rows.append(line)
         write(arguments.out, {"model": arguments.model, "runs": found})

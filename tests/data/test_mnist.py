@@ -63,7 +63,7 @@ def test_parts_levels_and_empty_pixels(data: Dataset, facts: Facts) -> None:
     sizes = [len(part) for part in data.parts().values()]
     assert sizes == [55_000, 5_000, 10_000]
     assert data.shape == (1, 28, 28)
-    assert data.train.dtype is torch.int64
+    assert data.train.dtype is torch.uint8
     assert torch.bincount(data.test.flatten(), minlength=256).count_nonzero() == 256
     assert float((data.test == 0).double().mean()) == pytest.approx(facts.empty, abs=5e-4)
 
