@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 from common import LOADERS, machine, table, write
-
 from genmod.compare.families.images import IMAGES
 from genmod.compare.member import Member, Setting
+
 from genmod.compare.plan import Plan
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
