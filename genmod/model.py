@@ -155,7 +155,8 @@ class LatentModel(Saved, Settings, nn.Module):
                 asked for in continuous time; timesteps for a model without noise levels.
         """
         x = as_tensor(x)
-        return self(x, Request(as_context(context, len(x)), observed, timesteps))[0]
+        elbo: ELBO = self(x, Request(as_context(context, len(x)), observed, timesteps))[0]
+        return elbo
 
     def log_weight(
         self, x: Rows, context: Context = None, observed: Mask | None = None
@@ -170,7 +171,7 @@ class LatentModel(Saved, Settings, nn.Module):
         """
         x = as_tensor(x)
         request = Request(as_context(context, len(x)), observed, needs_path=True)
-        path = self(x, request)[1]
+        path: LatentPath | None = self(x, request)[1]
         assert path is not None
         return path.log_weight()[0]
 
@@ -280,7 +281,8 @@ class LatentModel(Saved, Settings, nn.Module):
     ) -> Posterior | Distribution:
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
-        check_posterior(posterior := self.encoder(*given), len(x), self.prior.shape)
+        posterior: Posterior | Distribution = self.encoder(*given)
+        check_posterior(posterior, len(x), self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:

@@ -38,7 +38,8 @@ def walk(path: Generator[Step, Tensor, Tensor], draw: Callable[[Step], Tensor]) 
         while True:
             step = path.send(draw(step))
     except StopIteration as end:
-        return end.value
+        state: Tensor = end.value
+        return state
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,6 @@ from genmod.diffusion.timesteps import (
     LossAwareTimesteps,
     StratifiedTimesteps,
     TabulatedTimesteps,
-    Timesteps,
-    TimestepSampler,
     UniformTimesteps,
 )
 from genmod.models import Diffusion
@@ -32,6 +30,7 @@ from genmod.objectives import (
     Simple,
     Weighted,
 )
+from genmod.prior import Timesteps, TimestepSampler
 from genmod.schedules import Cosine, LinearLogSNR
 from tests.oracles import bent, constant_noise, exact_diffusion, real, standard
 from tests.statistics import assert_equal_means, assert_mean

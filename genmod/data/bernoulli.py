@@ -79,4 +79,5 @@ class BernoulliPixels:
         """``H(b | x)`` of each row in nats, ``(N,)``, float64, on the CPU (not every device has it)."""
         probability = torch.arange(self.bins, dtype=torch.float64) / (self.bins - 1)
         nats = torch.special.entr(probability) + torch.special.entr(1 - probability)
-        return nats[self.gray.cpu().long()].flatten(1).sum(1)
+        found: Tensor = nats[self.gray.cpu().long()].flatten(1).sum(1)
+        return found

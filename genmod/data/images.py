@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from genmod.data.datasets import Dataset
 from genmod.data.downloads import FASHION_MNIST, MNIST, Collection
-from genmod.data.splits import Dataset, dataset, split_rows
+from genmod.data.splits import dataset, split_rows
 
 _VALIDATION = 1 / 12
 """Of the training images: 5,000 of 60,000."""

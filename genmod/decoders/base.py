@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -57,6 +58,10 @@ class Decoder(Settings, nn.Module, ABC):
     def measure(self) -> Measure:
         """Whether ``p(x | z)`` is a probability mass or a density."""
         return Measure.MASS if self.spec.is_integer else Measure.DENSITY
+
+    if TYPE_CHECKING:  # torch's own call is untyped
+
+        def __call__(self, state: Tensor, context: Tensor | None = None) -> Distribution: ...
 
     @abstractmethod
     def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:

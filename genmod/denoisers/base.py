@@ -7,7 +7,7 @@ so the same denoiser works with every schedule and every number of steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,12 @@ class Denoised(NamedTuple):
 
 class Denoiser(Settings, nn.Module, ABC):
     """The mean of ``x`` given ``z_t``."""
+
+    if TYPE_CHECKING:  # torch's own call is untyped
+
+        def __call__(
+            self, z: Real, log_snr: PerSample, context: Tensor | None = None
+        ) -> Denoised: ...
 
     @abstractmethod
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:

@@ -143,7 +143,8 @@ class DiscretizedNormal(Discretized):
 
     def upper_tail(self, standardized: Tensor) -> Tensor:
         """The complementary error function, scaled."""
-        return 0.5 * torch.special.erfc(standardized * math.sqrt(0.5))
+        tail: Tensor = 0.5 * torch.special.erfc(standardized * math.sqrt(0.5))
+        return tail
 
     def standard_sample(self) -> Tensor:
         """Standard normal noise."""

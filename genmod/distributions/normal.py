@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, constraints, register_kl
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    constraints,
+    register_kl,
+)
 from torch.distributions import Normal as TorchNormal
 
 from genmod import gaussian, random
@@ -109,15 +115,17 @@ def _kl_standard(q: Normal, p: StandardNormal) -> Tensor:
     return gaussian.kl_standard_log_std(q.loc, q.log_std)
 
 
-@register_kl(Normal, Independent)
-def _kl_independent(q: Normal, p: Independent) -> Tensor:
-    base = p.base_dist
+def _kl_independent(q: Normal, p: Distribution) -> Tensor:
+    base = p.base_dist if isinstance(p, Independent) else p
     if not isinstance(base, TorchNormal) or p.event_shape != q.event_shape:
         raise NotImplementedError  # what torch's registry raises without a closed form
     return event_sum(gaussian.kl_log_std(q.loc, q.log_std, base.loc, base.scale.log()))
 
 
-@register_kl(Normal, MultivariateNormal)
 def _kl_full(q: Normal, p: MultivariateNormal) -> Tensor:
     full = MultivariateNormal(q.loc, scale_tril=torch.diag_embed(q.stddev), validate_args=False)
     return torch.distributions.kl_divergence(full, p)
+
+
+register_kl(Normal, Independent)(_kl_independent)
+register_kl(Normal, MultivariateNormal)(_kl_full)

@@ -42,7 +42,8 @@ class TopDownPosterior(Posterior):
     def conditional(self, level: int, state: Tensor) -> Distribution:
         """``q(z_l | z_above, x)``."""
         given = () if self.context is None else (self.context,)
-        return self.heads[level](self.features[level], state, *given)
+        law: Distribution = self.heads[level](self.features[level], state, *given)
+        return law
 
 
 class TopDownEncoder(Encoder):

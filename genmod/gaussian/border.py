@@ -26,7 +26,8 @@ def same_shape(*tensors: Tensor) -> tuple[Tensor, ...]:
     if all(tensor.shape == first for tensor in tensors[1:]):
         return tensors
     common_shape(*(tuple(tensor.shape) for tensor in tensors))
-    return torch.broadcast_tensors(*tensors)
+    expanded: tuple[Tensor, ...] = torch.broadcast_tensors(*tensors)
+    return expanded
 
 
 def common_shape(*shapes: Shape) -> Shape:

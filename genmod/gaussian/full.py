@@ -130,7 +130,7 @@ def log_prob_full(x: Tensor, mean: Tensor, tril: Tensor) -> Tensor:
     check_vector(x, tril.shape[-1], "x")
     common_shape(tuple(x.shape[:-1]), tuple(mean.shape[:-1]), tuple(tril.shape[:-2]))
     with no_autocast(mean):
-        delta = torch.linalg.solve_triangular(tril, (x - mean).unsqueeze(-1), upper=False)
+        delta: Tensor = torch.linalg.solve_triangular(tril, (x - mean).unsqueeze(-1), upper=False)
     volume = torch.log(_diagonal(tril)).sum(-1) + tril.shape[-1] * HALF_LOG_TAU
     return -0.5 * delta.squeeze(-1).square().sum(-1) - volume
 

@@ -163,7 +163,7 @@ def lower_root(root: Tensor) -> Tensor:
     # Large rows first: with noise_tril = 1e-6 and tril = 1e6 in float32, reflecting the small row
     # first rounds the posterior's std of 1e-6 to zero. The order does not change the factor.
     order = rows.abs().amax(-1, keepdim=True).argsort(-2, descending=True)
-    triangle = torch.linalg.qr(torch.take_along_dim(rows, order, -2)).R
+    triangle: Tensor = torch.linalg.qr(torch.take_along_dim(rows, order, -2)).R
     signs = torch.where(triangle.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(root.dtype)
     return (triangle * signs.unsqueeze(-1)).mT.tril()
 

@@ -48,7 +48,8 @@ class _Polar(torch.autograd.Function):
         left, values, right = ctx.saved_tensors
         turn = left.mT @ grads[0] @ right.mT
         turn = (turn - turn.mT) / (values.unsqueeze(-1) + values.unsqueeze(-2))
-        return left @ turn @ right
+        gradient: Tensor = left @ turn @ right
+        return gradient
 
 
 class _SpreadGap(torch.autograd.Function):

@@ -143,7 +143,7 @@ class _Sites:
             f"a name of its own for each latent, none of them {DATA!r} or {PLATE!r}",
             "pass another name to Nested(..., name=...) or to the simple prior",
         )
-        z = pyro.sample(name, as_pyro(law))
+        z: Tensor = pyro.sample(name, as_pyro(law))
         expected = (self.rows, *law.event_shape)
         require(
             tuple(z.shape) == expected,
@@ -162,7 +162,8 @@ class _Sites:
 
     def data(self, law: Distribution, x: Tensor) -> Tensor:
         """Observe the data."""
-        return pyro.sample(DATA, as_pyro(law), obs=x)
+        observed: Tensor = pyro.sample(DATA, as_pyro(law), obs=x)
+        return observed
 
 
 @contextmanager
@@ -218,17 +219,20 @@ def _native(law: Distribution) -> Distribution:
 
 @as_pyro.register
 def _normal(law: distributions.Normal) -> Distribution:
-    return dist.Normal(law.mean, law.stddev).to_event(len(law.event_shape))
+    normal: Distribution = dist.Normal(law.mean, law.stddev).to_event(len(law.event_shape))
+    return normal
 
 
 @as_pyro.register
 def _bernoulli(law: distributions.Bernoulli) -> Distribution:
-    return Bits(logits=law.logits).to_event(len(law.event_shape))
+    bits: Distribution = Bits(logits=law.logits).to_event(len(law.event_shape))
+    return bits
 
 
 @as_pyro.register
 def _categorical(law: distributions.Categorical) -> Distribution:
-    return dist.Categorical(logits=law.logits).to_event(len(law.event_shape))
+    categorical: Distribution = dist.Categorical(logits=law.logits).to_event(len(law.event_shape))
+    return categorical
 
 
 class Bits(dist.Bernoulli):
@@ -236,7 +240,8 @@ class Bits(dist.Bernoulli):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log mass of each bit."""
-        return super().log_prob(value.to(self.logits.dtype))
+        nats: Tensor = super().log_prob(value.to(self.logits.dtype))
+        return nats
 
 
 class Adapted(dist.TorchDistribution):
@@ -271,7 +276,8 @@ class Adapted(dist.TorchDistribution):
         try:
             return Adapted(self.base.expand(torch.Size(batch_shape)))
         except NotImplementedError:
-            return super().expand(torch.Size(batch_shape))
+            rows: Distribution = super().expand(torch.Size(batch_shape))
+            return rows
 
     def sample(self, sample_shape: torch.Size | Shape = ()) -> Tensor:
         """A draw without gradients."""
@@ -286,8 +292,9 @@ class Adapted(dist.TorchDistribution):
         return self.base.log_prob(value)
 
 
-@register_kl(Distribution, Adapted)
-@register_kl(Adapted, Distribution)
-@register_kl(Adapted, Adapted)
 def _kl_adapted(q: Distribution, p: Distribution) -> Tensor:
     return closed_kl(*(law.base if isinstance(law, Adapted) else law for law in (q, p)))
+
+
+for pair in ((Adapted, Adapted), (Adapted, Distribution), (Distribution, Adapted)):
+    register_kl(*pair)(_kl_adapted)

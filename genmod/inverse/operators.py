@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,10 @@ class Operator(nn.Module, ABC):
     def __init__(self, inputs: Shape, outputs: Shape) -> None:
         super().__init__()
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    if TYPE_CHECKING:  # torch's own call is untyped
+
+        def __call__(self, x: Real) -> Tensor: ...
 
     @abstractmethod
     def forward(self, x: Real) -> Tensor:

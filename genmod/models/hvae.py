@@ -153,4 +153,5 @@ class Merge(nn.Module):
     def forward(self, state: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, width)`` and ``(B, latents)`` to ``(B, width)``."""
         h = state + self.project(z)
-        return h + self.add(h)
+        added: Tensor = h + self.add(h)
+        return added

@@ -143,7 +143,9 @@ class Sampling:
     @property
     def plain(self) -> bool:
         """Whether nothing but seeds was asked for: the prior draws its latents itself."""
-        return self.sampler is self.steps is self.grid is None and not self.progress
+        return (
+            self.sampler is None and self.steps is None and self.grid is None and not self.progress
+        )
 
     def draw(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Tensor:
         """The state that ``n`` draws hand to the decoder.

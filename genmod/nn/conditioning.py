@@ -256,7 +256,8 @@ class ContextEmbedding(nn.Module):
             "one row a sample",
             "repeat it, or pass fewer samples",
         )
-        return self.linear(self.condition.features(context, self.linear.weight.dtype))
+        embedding: Tensor = self.linear(self.condition.features(context, self.linear.weight.dtype))
+        return embedding
 
     def check(self, context: Tensor | None) -> None:
         """Require the context that the layer was built for, if it was built for one."""

@@ -147,7 +147,8 @@ class ConvBlock(nn.Module):
         if self.film is not None and embedding is not None:
             shift, scale = self.film(embedding)[(..., *[None] * (h.ndim - 2))].chunk(2, 1)
             g = torch.addcmul(shift, g, 1 + scale)
-        return self.shortcut(h) + self.down(self.drop(F.silu(g)))
+        added: Tensor = self.shortcut(h) + self.down(self.drop(F.silu(g)))
+        return added
 
 
 class Attention(nn.Module):
@@ -182,7 +183,8 @@ class Attention(nn.Module):
         parts = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1))
         query, key, value = (part.transpose(-1, -2) for part in parts.unbind(1))
         attended = attend(query, key, value).transpose(-1, -2).reshape(h.shape)
-        return h + self.project(attended)
+        added: Tensor = h + self.project(attended)
+        return added
 
 
 _SHORT = 64
@@ -197,5 +199,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     if query.shape[-2] > _SHORT:
         return F.scaled_dot_product_attention(query, key, value)
-    scale = query.shape[-1] ** -0.5
+    scale: float = query.shape[-1] ** -0.5
     return (query * scale @ key.transpose(-1, -2)).softmax(-1) @ value

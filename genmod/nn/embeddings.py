@@ -82,4 +82,5 @@ class NoiseLevelEmbedding(nn.Module):
     def forward(self, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B,)`` and the context to ``(B, width)``."""
         level, embedding = self.time(log_snr), self.embed(context, len(log_snr))
-        return self.mix(level if embedding is None else level + embedding)
+        mixed: Tensor = self.mix(level if embedding is None else level + embedding)
+        return mixed

@@ -48,7 +48,8 @@ class MLP(Settings, nn.Module):
         h = h if embedding is None else h + embedding
         for block in self.blocks:
             h = block(h)
-        return self.last(h)
+        output: Tensor = self.last(h)
+        return output
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +71,8 @@ class ResidualBlock(nn.Module):
             shift, scale = shift_scale.chunk(2, -1)
             g = torch.addcmul(shift, g, 1 + scale)
         g = self.up(nn.functional.silu(g))
-        return h + self.down(self.drop(nn.functional.silu(g)))
+        added: Tensor = h + self.down(self.drop(nn.functional.silu(g)))
+        return added
 
 
 class DenoisingMLP(Settings, nn.Module):
@@ -124,4 +126,5 @@ class DenoisingMLP(Settings, nn.Module):
         h = in_full(self.first, self.features(z.flatten(1)))
         for film, block in zip(self.films, self.blocks, strict=True):
             h = block(h, film(level))
-        return self.last(h).reshape(-1, *self.shape)
+        output: Tensor = self.last(h)
+        return output.reshape(-1, *self.shape)

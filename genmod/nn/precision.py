@@ -26,7 +26,8 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
     kind = z.device.type
     # A device without autocast ("meta", of shapes alone) raises if it is asked whether that is on.
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return layer(z)
+        plain: Tensor = layer(z)
+        return plain
     with torch.autocast(kind, enabled=False):
         output: Tensor = layer(z.float() if z.dtype in (torch.bfloat16, torch.float16) else z)
     # Autocast leaves double precision alone, and so does this.

@@ -126,7 +126,8 @@ class DiTBlock(nn.Module):
 
     def _attention(self, h: Tensor) -> Tensor:
         parts = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.project(attend(*parts.unbind(0)).transpose(1, 2).flatten(2))
+        projected: Tensor = self.project(attend(*parts.unbind(0)).transpose(1, 2).flatten(2))
+        return projected
 
 
 def positions(grid: Shape, width: int) -> Tensor:

@@ -164,7 +164,8 @@ class UNetLevel(nn.Module):
         """``(B, inputs, *space)`` to ``(B, outputs, *space)``."""
         for block in self.blocks:
             h = block(h, embedding)
-        return self.attend(h)
+        attended: Tensor = self.attend(h)
+        return attended
 
 
 def _check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import check_shape, require
@@ -89,7 +89,8 @@ class DistributionPrior(DensityPrior):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistributionPrior:
         """Move the distribution's own tensors along with the module's: ``.to()``, ``.double()``."""
-        super()._apply(fn, recurse)
+        whole: Callable[..., nn.Module] = super()._apply  # torch's has no types
+        whole(fn, recurse)
         self.distribution = moved(self.distribution, fn)
         return self
 

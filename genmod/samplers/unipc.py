@@ -147,4 +147,5 @@ def _rhos(points: Sequence[Tensor], h: Tensor, scale: Tensor) -> Sequence[Tensor
         return []
     powers = torch.stack([torch.stack([r**i for r in points], -1) for i in range(len(points))], -2)
     wanted = [-math.factorial(i) * h * phi(i + 1, -h) / scale for i in range(1, len(points) + 1)]
-    return torch.linalg.solve(powers, torch.stack(wanted, -1)).unbind(-1)
+    solved: Tensor = torch.linalg.solve(powers, torch.stack(wanted, -1))
+    return solved.unbind(-1)

@@ -84,7 +84,11 @@ class Cosine(Curve):
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative in closed form."""
         run, left = self._ways(t)
-        return -self.rise * (2 / left.tan() + 1 / run.tan() + 1 / (run + 2 * self.start).tan())
+        slope: Tensor = -self.rise * (
+            2 / left.tan() + 1 / run.tan() + 1 / (run + 2 * self.start).tan()
+        )
+        return slope
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        return (self._run(log_snr) - self.first) / self.rise
+        time: Tensor = (self._run(log_snr) - self.first) / self.rise
+        return time

@@ -98,7 +98,8 @@ class Learnable(Curve, ABC):
             cast = fn(tensor)
             return cast if cast.dtype is tensor.dtype else tensor.to(cast.device)
 
-        super()._apply(moved, recurse)
+        whole: Callable[..., nn.Module] = super()._apply  # torch's has no types
+        whole(moved, recurse)
         return self
 
 

@@ -78,7 +78,8 @@ class Quantiles(Curve, ABC):
 
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative: minus one over the density of the cut law."""
-        return -self.scale * self.inside / self._density(self._standard(t))
+        slope: Tensor = -self.scale * self.inside / self._density(self._standard(t))
+        return slope
 
     def _time(self, log_snr: Tensor) -> Tensor:
         w = (log_snr - self.location) / self.scale
@@ -118,10 +119,12 @@ class LogNormal(Quantiles):
 
     def _tail(self, w: Tensor) -> Tensor:
         # ndtr is one plus an error function: 2 % short at w = 8, zero from 9 on.
-        return 0.5 * torch.special.erfc(w * math.sqrt(0.5))
+        tail: Tensor = 0.5 * torch.special.erfc(w * math.sqrt(0.5))
+        return tail
 
     def _above(self, p: Tensor) -> Tensor:
-        return -torch.special.ndtri(p)
+        above: Tensor = -torch.special.ndtri(p)
+        return above
 
     def _density(self, w: Tensor) -> Tensor:
         return (-0.5 * w.square()).exp() / math.sqrt(2 * math.pi)

@@ -83,10 +83,12 @@ class Sigmoid(Curve):
     def slope(self, t: Tensor) -> Tensor:
         """Its derivative in closed form."""
         run, left = self._ways(t)
-        return -0.5 * self.rise * (1 / (0.5 * left).tanh() + 1 / (0.5 * run).tanh())
+        slope: Tensor = -0.5 * self.rise * (1 / (0.5 * left).tanh() + 1 / (0.5 * run).tanh())
+        return slope
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        return (self._run(log_snr) - self.first) / self.rise
+        time: Tensor = (self._run(log_snr) - self.first) / self.rise
+        return time
 
 
 def _log_sinh(x: Tensor) -> Tensor:

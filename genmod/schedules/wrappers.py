@@ -95,7 +95,8 @@ class Cut(Wrapper):
 
     def _inner(self, t: Tensor) -> Tensor:
         """The whole schedule's time; both ends come out exactly."""
-        return self.start * (1 - t) + self.end * t
+        inner: Tensor = self.start * (1 - t) + self.end * t
+        return inner
 
     def log_snr(self, t: Tensor) -> Tensor:
         """The other schedule's, on the part that is kept."""
@@ -103,7 +104,8 @@ class Cut(Wrapper):
 
     def slope(self, t: Tensor) -> Tensor:
         """The other schedule's, over a shorter time."""
-        return (self.end - self.start) * self.schedule.slope(self._inner(t))
+        slope: Tensor = (self.end - self.start) * self.schedule.slope(self._inner(t))
+        return slope
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The other schedule's."""
@@ -113,7 +115,8 @@ class Cut(Wrapper):
         return self.schedule._scales(log_snr)
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        return (self.schedule.time(log_snr) - self.start) / (self.end - self.start)
+        time: Tensor = (self.schedule.time(log_snr) - self.start) / (self.end - self.start)
+        return time
 
     def _with_clean(self, clean: float, bins: int | None) -> Schedule:
         return self

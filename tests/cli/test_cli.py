@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genmod import files
 from genmod.cli import comparing
 from genmod.cli.app import app
 from genmod.cli.choices import MODELS
@@ -168,7 +168,7 @@ def test_troubles_with_files_are_one_sentence_and_lose_nothing(
     def full(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert "No space left on device" in refused(kept)
     assert (kept / "report.md").read_text() == before
 
@@ -187,6 +187,6 @@ def test_there_is_a_job_for_every_core_and_at_least_two(
     asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for cores in (None, 1, 2, 8):
-        monkeypatch.setattr(comparing.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         RUNNER.invoke(app, ["compare"])
     assert [each["jobs"] for each in asked] == [2, 2, 2, 8]

@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import images, mnist
+from genmod.data import downloads, images, mnist
 from genmod.data.downloads import Collection, default_root
 from genmod.data.idx import IDXFile
 
@@ -277,7 +277,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         MNIST, "resources", [*zip((f"{n}.gz" for n in NAMES), digests, strict=True)]
     )
-    monkeypatch.setattr(images, "MNIST", collection(images.MNIST.fetch))
+    monkeypatch.setattr(images, "MNIST", collection(downloads.MNIST.fetch))
     monkeypatch.setenv("no_proxy", "*")
     yield served
     server.shutdown()

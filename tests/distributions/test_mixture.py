@@ -96,7 +96,9 @@ def test_gradients_reach_every_parameter_and_are_right() -> None:
 def test_a_new_decoder_spreads_its_components_over_the_range() -> None:
     """Outputs of zero: every level of 256 has nearly the same mass."""
     decoder = MixtureDecoder(Identity(), (1, 2, 2), 256, components=5)
-    spread = masses(decoder(torch.zeros(1, 3 * 5 * 4)), 256)
+    law = decoder(torch.zeros(1, 3 * 5 * 4))
+    assert isinstance(law, DiscretizedMixture)
+    spread = masses(law, 256)
     assert spread[..., 1:-1].amin() > 0.4 / 256
     assert spread[..., 1:-1].amax() < 2 / 256
     assert spread.sum(-1).sub(1).abs().max() < 1e-12

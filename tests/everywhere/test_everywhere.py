@@ -23,6 +23,7 @@ from genmod import editing, evaluation, models, random
 from genmod.diffusion import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
+from genmod.random.streams import Draw
 from genmod.training import fit
 from genmod.types import Shape
 from tests.everywhere.families import FAMILIES, Case, case
@@ -82,17 +83,17 @@ def _float32_noise(monkeypatch: pytest.MonkeyPatch, as_users_run: None) -> None:
     """All noise is drawn in float32, and then cast to the type asked for. No checks of shapes: faster."""
     kinds = random._drawing, random._shifting
 
-    def in_type(drawn: random.Draw, dtype: torch.dtype) -> random.Draw:
+    def in_type(drawn: Draw, dtype: torch.dtype) -> Draw:
         def cast(shape: Shape, generator: torch.Generator | None) -> Tensor:
             return drawn(shape, generator).to(dtype)
 
         return cast
 
-    def cast(kind: Callable[..., Tensor], dtype: torch.dtype, device: torch.device) -> random.Draw:
+    def cast(kind: Callable[..., Tensor], dtype: torch.dtype, device: torch.device) -> Draw:
         drawn = kinds[0](kind, torch.float32, device)
         return in_type(drawn, dtype)
 
-    def shifting(dtype: torch.dtype, device: torch.device) -> random.Draw:
+    def shifting(dtype: torch.dtype, device: torch.device) -> Draw:
         drawn = kinds[1](torch.float32, device)
         return in_type(drawn, dtype)
 

@@ -173,8 +173,8 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
     torch.manual_seed(1)
     first = model.decoder(model.prior.sample(2, told[:2]), told[:2]).mean
     torch.manual_seed(1)
-    other = model.decoder(model.prior.sample(2, (told[:2] + 1) % 3), (told[:2] + 1) % 3).mean
-    assert (first - other).abs().max() > 1e-6
+    second = model.decoder(model.prior.sample(2, (told[:2] + 1) % 3), (told[:2] + 1) % 3).mean
+    assert (first - second).abs().max() > 1e-6
     few = 2 if model.prior.has_timesteps else None
     uses: list[Callable[[], object]] = [
         lambda: model.elbo(data.test, few),

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
-from genmod.diffusion.timesteps import TimestepSampler
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Batch, Bound, LearnedSchedule, Objective, Simple, Weighted
+from genmod.prior import TimestepSampler
 from genmod.schedules import (
     Cosine,
     LinearBeta,

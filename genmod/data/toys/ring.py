@@ -56,7 +56,8 @@ class Ring(Toy):
         # i0e(a) = exp(-a) I_0(a): I_0 itself overflows at |x| R = 90 s^2 in float32.
         bessel = torch.special.i0e(r * (self.radius / variance)).log()
         square = ((r - self.radius) / self.std).square()
-        return bessel - 0.5 * square - math.log(2 * math.pi * variance)
+        log_p: Tensor = bessel - 0.5 * square - math.log(2 * math.pi * variance)
+        return log_p
 
     @cached_property
     def _entropy_nats(self) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from genmod.checks import require
-from genmod.data.splits import Dataset, dataset
+from genmod.data.datasets import Dataset
+from genmod.data.splits import dataset
 
 
 class Toy(Distribution, ABC):

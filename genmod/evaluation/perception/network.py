@@ -54,7 +54,8 @@ class Perception(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The features of images in [0, 1]."""
-        return self.layers(2 * images - 1)
+        found: Tensor = self.layers(2 * images - 1)
+        return found
 
 
 @cache
@@ -103,7 +104,8 @@ def features(images: Tensor) -> Tensor:
 @torch.no_grad()
 def class_log_probs(found: Tensor) -> Tensor:
     """The log-probability of each class, from features: ``(N, 64)`` to ``(N, 20)``, float64."""
-    return network().head(found.float()).double().log_softmax(-1)
+    logits: Tensor = network().head(found.float())
+    return logits.double().log_softmax(-1)
 
 
 def resized(images: Tensor) -> Tensor:
