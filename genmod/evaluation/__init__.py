@@ -12,6 +12,9 @@ from genmod.evaluation.baselines import ppca as ppca
 from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
+from genmod.evaluation.information import GaussianTail as GaussianTail
+from genmod.evaluation.information import IntegerTail as IntegerTail
+from genmod.evaluation.information import NoTail as NoTail
 from genmod.evaluation.information import immse as immse
 from genmod.evaluation.perception import Quality as Quality
 from genmod.evaluation.perception import features as features
@@ -28,6 +31,3 @@ from genmod.evaluation.scoring import Scores as Scores
 from genmod.evaluation.scoring import log_weights as log_weights
 from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score
-from genmod.evaluation.tails import GaussianTail as GaussianTail
-from genmod.evaluation.tails import IntegerTail as IntegerTail
-from genmod.evaluation.tails import NoTail as NoTail

@@ -16,7 +16,7 @@ mean than the cost of the best denoiser:
 * noisier, the best denoiser of N(0, I), :math:`\hat x = \alpha z_t`, whose integral is
   :math:`\mathrm{KL}(q(z_1|x) \| N(0, I)) = \tfrac12[S \|x\|^2 - D S + D \log(1 + e^\lambda)]` at that
   end, :math:`S = \mathrm{sigmoid}(\lambda)`: the prior term of the bound;
-* cleaner, a :class:`~genmod.evaluation.tails.Tail`.
+* cleaner, a :class:`Tail`.
 
 The integral is therefore the continuous-time variational bound without a decoder.
 
@@ -26,6 +26,8 @@ Reference: Guo, Shamai, Verdu, "Mutual information and minimum mean-square error
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import check_positive, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
@@ -41,7 +43,6 @@ from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, Scores
-from genmod.evaluation.tails import GaussianTail, IntegerTail, Tail
 from genmod.model import LatentModel
 from genmod.schedules import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
@@ -115,10 +116,8 @@ def immse(
             steps = steps + _standard(real, clean) - at_noise
         return {"prior": at_noise.double().cpu(), "steps": steps.double().cpu()}
 
-    pieces = in_chunks(
-        model, rows, run, seed=seed, batch_size=batch_size,
-        progress="I-MMSE" if progress else None,
-    )  # fmt: skip
+    label = "I-MMSE" if progress else None
+    pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
     nats = {
         term: rows.given(torch.cat([piece[term] for piece in pieces]))
         for term in ("prior", "steps")
@@ -157,10 +156,8 @@ class _Integrand:
         """Nats per unit of log-SNR of each row at each of its levels, ``(B, L)``."""
         x = self.real(x)
         together = max(1, rows_per_chunk(tuple(x.shape[1:]), x.device) // len(x))
-        parts = [
-            self._some(x, log_snr[:, part], context) for part in chunks(log_snr.shape[1], together)
-        ]
-        return torch.cat(parts, 1)
+        parts = chunks(log_snr.shape[1], together)
+        return torch.cat([self._some(x, log_snr[:, part], context) for part in parts], 1)
 
     def _some(self, x: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
         rows, levels = log_snr.shape
@@ -232,3 +229,72 @@ def _require_diffusion(model: LatentModel) -> DiffusionPrior:
             "themselves; pass the nested diffusion and latents, or use evaluation.evaluate"
         )
     return prior
+
+
+class Tail(ABC):
+    """The cost of ``x`` that remains when it is known up to the noise of the clean end."""
+
+    measure: Measure
+    """What the integral is with this ending."""
+
+    @abstractmethod
+    def nats(self, log_snr: float, dims: int) -> float:
+        """Nats a sample beyond a log-SNR."""
+
+
+@dataclass(frozen=True)
+class GaussianTail(Tail):
+    r"""For data with a density: beyond the end, the noised state is taken for ``x``, :math:`e = D`.
+
+    .. math:: \tfrac{D}{2} \log \frac{2 \pi e}{v}
+
+    The true remainder differs from it by about :math:`\tfrac{D}{2 v}` where the density is flat over the
+    noise that is left.
+    """
+
+    measure = Measure.DENSITY
+
+    def nats(self, log_snr: float, dims: int) -> float:
+        return 0.5 * dims * (math.log(2 * math.pi) + 1 - log_snr)
+
+
+@dataclass(frozen=True)
+class NoTail(Tail):
+    """For points that are known without error at the clean end: nothing is left."""
+
+    measure = Measure.MASS
+
+    def nats(self, log_snr: float, dims: int) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class IntegerTail(Tail):
+    r"""For integer entries: beyond the end, each is rounded to the nearest value.
+
+    With ``Q`` the upper tail of N(0, 1), :math:`\phi` its density, and
+    :math:`w_k = (k - \tfrac12) \cdot \text{width} \cdot \sqrt{v}`, rounding costs an entry
+
+    .. math:: \sum_{k \ge 1} \frac{2}{k - 1/2}
+        \left[(1 - w_k^2)\, Q(w_k) + w_k\, \phi(w_k)\right].
+
+    Args:
+        width: the distance of neighboring values, in the units of what is noised.
+    """
+
+    width: float
+    measure = Measure.MASS
+
+    def __post_init__(self) -> None:
+        check_positive(self.width, "width")
+
+    def nats(self, log_snr: float, dims: int) -> float:
+        # Until w passes 40 standard deviations, where the tail is below the smallest number.
+        count = max(1, math.ceil(40 / (self.width * math.exp(log_snr / 2)) + 0.5))
+        middle = torch.arange(1, count + 1, dtype=torch.float64) - 0.5
+        w = middle * self.width * math.exp(log_snr / 2)
+        density = torch.exp(-0.5 * w.square()) / math.sqrt(2 * math.pi)
+        # Not ndtr(-w), which is zero from w = 9 on: the density beside it is not.
+        upper = 0.5 * torch.special.erfc(w * math.sqrt(0.5))
+        left = (1 - w.square()) * upper + w * density
+        return dims * float((2 / middle * left).sum())

@@ -21,8 +21,15 @@ from genmod.evaluation.perception import (
     extrapolated_distance,
     network,
 )
-from genmod.evaluation.perception.network import CLASSES, DIMS, class_log_probs, resized
-from genmod.evaluation.perception.training import place, train, write
+from genmod.evaluation.perception.network import (
+    CLASSES,
+    DIMS,
+    class_log_probs,
+    place,
+    resized,
+    train,
+    write,
+)
 from genmod.models import VAE, Diffusion
 
 
