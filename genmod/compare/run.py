@@ -207,7 +207,7 @@ def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
         ("full-covariance Gaussian", gaussian),
     ):
         try:
-            found = baseline(seen.long(), data.test.long(), data.bins)
+            found = baseline(seen, data.test, data.bins)
         except ValueError as error:
             notes.append(f"{name}: left out: {error}")
         else:
