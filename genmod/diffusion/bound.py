@@ -39,8 +39,7 @@ from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
 from genmod.gaussian import kl_standard_log_std
 from genmod.prior import TimestepSampler
 from genmod.schedules import Point, time_dtype
-from genmod.shapes import event_sum, expand_like, repeat
-from genmod.types import PerLevel
+from genmod.shapes import PerLevel, event_sum, expand_like, repeat
 
 
 def diffusion_rates(

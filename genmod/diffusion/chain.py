@@ -33,7 +33,7 @@ from genmod.prior import (
     Timesteps,
 )
 from genmod.schedules import Schedule, time_dtype
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 class DiffusionPrior(Prior):

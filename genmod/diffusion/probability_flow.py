@@ -31,8 +31,7 @@ from genmod.elbo import Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.prior import GenerativePath, InferencePath, Latent, Prior
 from genmod.schedules import time_dtype
-from genmod.shapes import event_sum, size
-from genmod.types import PerSample, Real, Sizes
+from genmod.shapes import PerSample, Real, Sizes, event_sum, size
 
 
 class AugmentedState(NamedTuple):

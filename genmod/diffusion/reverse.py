@@ -18,8 +18,7 @@ from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.diffusion.variances import ReverseVariance
 from genmod.distributions import Normal, StandardNormal
 from genmod.schedules import Schedule
-from genmod.shapes import expand_like
-from genmod.types import PerSample, Real
+from genmod.shapes import PerSample, Real, expand_like
 
 
 @dataclass(frozen=True, eq=False)

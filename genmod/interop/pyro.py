@@ -54,7 +54,7 @@ from genmod.distributions import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.prior import Latent, walk
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 PLATE = "data"
 """The plate of the rows of a batch."""

@@ -4,7 +4,6 @@ r"""Inverse problems: samples of ``x`` given a linear measurement :math:`y = Ax 
 :class:`RePaint` are samplers.
 """
 
-from genmod.inverse.calculus import conjugate_gradients as conjugate_gradients
 from genmod.inverse.chains import DPS as DPS
 from genmod.inverse.chains import RePaint as RePaint
 from genmod.inverse.operators import AveragePool as AveragePool
@@ -17,3 +16,4 @@ from genmod.inverse.operators import Separable as Separable
 from genmod.inverse.posterior import MMPS as MMPS
 from genmod.inverse.posterior import PiGDM as PiGDM
 from genmod.inverse.posterior import PosteriorDenoiser as PosteriorDenoiser
+from genmod.inverse.posterior import conjugate_gradients as conjugate_gradients

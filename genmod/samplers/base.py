@@ -26,7 +26,7 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.denoisers import Denoised, Denoiser, denoise
 from genmod.schedules import Point, Schedule, time_dtype
-from genmod.types import PerSample, Real
+from genmod.shapes import PerSample, Real
 
 Bound = TypeVar("Bound", Denoiser, Schedule)
 Self = TypeVar("Self", bound="Sampler")

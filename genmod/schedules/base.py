@@ -22,8 +22,7 @@ from torch.func import functional_call
 
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.schedules.consistency import check_schedule, check_slope
-from genmod.schedules.ends import clean_end
+from genmod.schedules.consistency import check_schedule, check_slope, clean_end
 from genmod.spec import DataSpec
 
 

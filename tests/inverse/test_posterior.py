@@ -21,7 +21,7 @@ from genmod.inverse import (
     PosteriorDenoiser,
     conjugate_gradients,
 )
-from genmod.inverse.calculus import Linear
+from genmod.inverse.posterior import Linear
 from genmod.models import Diffusion, with_denoiser
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR

@@ -20,8 +20,7 @@ from genmod.decoders import Decoder, DiscretizedMixtureDecoder, likelihood
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import ConvNets, Networks
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 COMPONENTS = 5
 """Logistics in the mixture of each pixel."""

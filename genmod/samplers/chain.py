@@ -1,15 +1,66 @@
-"""DDIM: from the probability flow (eta = 0) to the ancestral chain (eta = 1), and past it."""
+r"""Samplers of one draw a step: the generative chain itself, and DDIM.
+
+The chain draws :math:`z_s \sim p(z_s | z_t) = q(z_s | z_t, x = \hat x(z_t))`, step by step. DDIM goes from
+the probability flow (:math:`\eta = 0`) to that chain (:math:`\eta = 1`), and past it.
+
+Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 6-7, algorithm 2;
+Song, Meng, Ermon, "Denoising Diffusion Implicit Models" (2021), eqs. 12 and 16.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.denoisers import Denoiser
-from genmod.samplers.base import SingleStep
+from genmod.denoisers import Denoised, Denoiser
+from genmod.diffusion.reverse import ReverseProcess
+from genmod.diffusion.variances import FixedSmall, ReverseVariance
+from genmod.samplers.base import Denoise, Sampler, SingleStep, State, intervals
 from genmod.schedules import Schedule
+
+
+class Ancestral(Sampler):
+    """Draw each state from the reverse step ``p(z_s | z_t)`` (:class:`genmod.diffusion.ReverseProcess`).
+
+    With a model's own variance and times this is the model's generative process.
+
+    Args:
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
+        variance: the variance of a step; the posterior's by default.
+    """
+
+    stochastic = True
+
+    def __init__(
+        self,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        variance: ReverseVariance | None = None,
+    ) -> None:
+        super().__init__(denoiser, schedule)
+        self.variance = variance or FixedSmall()
+
+    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
+        """A draw of the reverse step's law for each step."""
+        for t, s in intervals(times, z):
+            denoised = denoise(z, t)
+            z = self.draw(z, denoised, t, s)
+            yield State(s, z, denoised.x_hat)
+
+    def draw(self, z_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> Tensor:
+        """A draw of ``p(z_s | z_t)``, given what the denoiser returned for ``z_t``."""
+        reverse = ReverseProcess(self.denoiser, self.schedule, self.variance)
+        times = (time.reshape(-1).expand(len(z_t)) for time in (t, s))
+        law = reverse.law_given(denoised, z_t, *times)
+        return (law.mean + law.stddev * random.normal_like(z_t)).to(z_t.dtype)
+
+    def extra_repr(self) -> str:
+        """Its settings."""
+        return f"variance={self.variance}"
 
 
 class DDIM(SingleStep):
