@@ -23,6 +23,18 @@ from genmod.config import Settings
 from genmod.distributions import Laws
 from genmod.shapes import Mask, PerLevel
 
+__all__ = [
+    "AutoTimesteps",
+    "GenerativePath",
+    "InferencePath",
+    "Latent",
+    "Path",
+    "Request",
+    "TimestepSampler",
+    "Timesteps",
+    "walk",
+]
+
 
 class TimestepSampler(Settings, nn.Module, ABC):
     """How to choose the noise levels of a diffusion that each row visits.

@@ -34,6 +34,11 @@ from genmod.path import sample_rows as sample_rows
 from genmod.path import walk as walk
 from genmod.shapes import LatentTensors, Shape
 
+__all__ = [
+    "DensityPrior",
+    "Prior",
+]
+
 
 class Prior(Settings, nn.Module, ABC):
     """``p(z)`` over one latent or many.

@@ -32,7 +32,8 @@ from genmod.prior import (
     Prior,
     Timesteps,
 )
-from genmod.schedules import Schedule, time_dtype
+from genmod.schedules import Schedule
+from genmod.schedules.base import time_dtype
 from genmod.shapes import Shape
 
 

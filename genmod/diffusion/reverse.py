@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers.base import denoise
 from genmod.diffusion.variances import ReverseVariance
 from genmod.distributions import Normal, StandardNormal
 from genmod.schedules import Schedule

@@ -8,7 +8,6 @@ from genmod.inverse.chains import DPS as DPS
 from genmod.inverse.chains import RePaint as RePaint
 from genmod.inverse.operators import AveragePool as AveragePool
 from genmod.inverse.operators import Blur as Blur
-from genmod.inverse.operators import Composition as Composition
 from genmod.inverse.operators import Mask as Mask
 from genmod.inverse.operators import Matrix as Matrix
 from genmod.inverse.operators import Operator as Operator
@@ -16,4 +15,3 @@ from genmod.inverse.operators import Separable as Separable
 from genmod.inverse.posterior import MMPS as MMPS
 from genmod.inverse.posterior import PiGDM as PiGDM
 from genmod.inverse.posterior import PosteriorDenoiser as PosteriorDenoiser
-from genmod.inverse.posterior import conjugate_gradients as conjugate_gradients

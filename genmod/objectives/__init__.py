@@ -1,10 +1,7 @@
 """Objectives: the losses that training minimizes."""
 
 from genmod.objectives.base import Batch as Batch
-from genmod.objectives.base import MeanObjective as MeanObjective
 from genmod.objectives.base import Objective as Objective
-from genmod.objectives.base import broken_terms as broken_terms
-from genmod.objectives.base import require_fixed_encoder as require_fixed_encoder
 from genmod.objectives.explanation import Explanation as Explanation
 from genmod.objectives.explanation import explain as explain
 from genmod.objectives.learned import Hybrid as Hybrid
@@ -17,7 +14,6 @@ from genmod.objectives.published import TruncatedSNR as TruncatedSNR
 from genmod.objectives.weighted import Beta as Beta
 from genmod.objectives.weighted import Bound as Bound
 from genmod.objectives.weighted import BoundWeighted as BoundWeighted
-from genmod.objectives.weighted import DenoisingObjective as DenoisingObjective
 from genmod.objectives.weighted import NoiseWeighted as NoiseWeighted
 from genmod.objectives.weighted import Simple as Simple
 from genmod.objectives.weighted import WarmUp as WarmUp

@@ -22,7 +22,8 @@ from genmod.objectives.base import (
 from genmod.objectives.weighted import Bound, BoundWeighted, Simple, Weighted
 from genmod.path import Path
 from genmod.prior import AutoTimesteps, Timesteps
-from genmod.schedules import GradientScale, Learnable, scale_gradient
+from genmod.schedules import Learnable
+from genmod.schedules.curve import GradientScale, scale_gradient
 from genmod.shapes import PerLevel, PerSample
 
 

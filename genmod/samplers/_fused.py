@@ -35,10 +35,10 @@ from genmod.denoisers import (
     VelocityTarget,
 )
 from genmod.samplers.base import FUSED, Sampler
-from genmod.samplers.chain import DDIM, Ancestral, shares
 from genmod.samplers.dpm import DPMSolver
 from genmod.samplers.flow import Euler, Heun
 from genmod.samplers.multistep import UniPC
+from genmod.samplers.single_step import DDIM, Ancestral, shares
 from genmod.shapes import expand_like
 
 LINEAR = (DataTarget, EDMTarget, FlowVelocityTarget, NoiseTarget, ScoreTarget, VelocityTarget)

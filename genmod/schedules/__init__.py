@@ -1,21 +1,14 @@
 """Noise schedules: log-SNR against time."""
 
-from genmod.schedules.base import Bridge as Bridge
-from genmod.schedules.base import Point as Point
 from genmod.schedules.base import Schedule as Schedule
-from genmod.schedules.base import time_dtype as time_dtype
 from genmod.schedules.betas import CosineBeta as CosineBeta
 from genmod.schedules.betas import LinearBeta as LinearBeta
 from genmod.schedules.betas import ScaledLinearBeta as ScaledLinearBeta
 from genmod.schedules.betas import SigmoidBeta as SigmoidBeta
 from genmod.schedules.betas import Table as Table
 from genmod.schedules.betas import ZeroTerminalSNR as ZeroTerminalSNR
-from genmod.schedules.consistency import clean_end as clean_end
-from genmod.schedules.curve import Curve as Curve
-from genmod.schedules.curve import GradientScale as GradientScale
 from genmod.schedules.curve import Learnable as Learnable
 from genmod.schedules.curve import MonotoneNetwork as MonotoneNetwork
-from genmod.schedules.curve import scale_gradient as scale_gradient
 from genmod.schedules.formulas import Cosine as Cosine
 from genmod.schedules.formulas import LinearLogSNR as LinearLogSNR
 from genmod.schedules.formulas import Polynomial as Polynomial
@@ -24,8 +17,6 @@ from genmod.schedules.quantiles import Laplace as Laplace
 from genmod.schedules.quantiles import Logistic as Logistic
 from genmod.schedules.quantiles import LogNormal as LogNormal
 from genmod.schedules.quantiles import Quantiles as Quantiles
-from genmod.schedules.wrappers import Cut as Cut
 from genmod.schedules.wrappers import RectifiedFlow as RectifiedFlow
 from genmod.schedules.wrappers import Shifted as Shifted
 from genmod.schedules.wrappers import VarianceExploding as VarianceExploding
-from genmod.schedules.wrappers import Wrapper as Wrapper

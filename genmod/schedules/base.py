@@ -216,7 +216,7 @@ class Schedule(Settings, nn.Module, ABC):
             spec: the description of the data; the number of values decides.
 
         Returns:
-            A schedule whose ends are fixed: see :func:`~genmod.schedules.clean_end`.
+            A schedule whose ends are fixed: ``clean_end`` in this package says where.
 
         Raises:
             ValueError: the schedule is inconsistent; see :meth:`check`.

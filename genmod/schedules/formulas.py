@@ -1,6 +1,6 @@
 r"""Schedules with a formula: the straight line, EDM's noise levels, the cosine and the sigmoid.
 
-Each is a :class:`~genmod.schedules.Curve`: it runs from a clean log-SNR at t = 0 to a noisy one at t = 1.
+Each is a ``Curve``: it runs from a clean log-SNR at t = 0 to a noisy one at t = 1.
 """
 
 from __future__ import annotations
