@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genmod import shapes
 from genmod.checks import check_integers, check_mask, check_real, check_shape, require
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from genmod.distributions.base import Factorized
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 
 
 class Dirac(Factorized):

@@ -16,8 +16,8 @@ from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.discretized import DiscretizedLogistic
 from genmod.distributions.logistic import logistic_log_mass
+from genmod.shapes import Sizes
 from genmod.spec import Bins
-from genmod.types import Sizes
 
 
 class DiscretizedMixture(Factorized):

@@ -16,8 +16,7 @@ from torch.distributions import Normal as TorchNormal
 from genmod import gaussian, random
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_kl_per_dim
-from genmod.shapes import event_sum
-from genmod.types import Shape, Sizes
+from genmod.shapes import Shape, Sizes, event_sum
 
 
 class Normal(Factorized):

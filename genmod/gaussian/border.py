@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import can_read, require
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 _HALF = (torch.float16, torch.bfloat16)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.gaussian.border import check_std, common_shape, in_float32, same_shape
 from genmod.gaussian.kernels import HALF_LOG_TAU, kl_standard_log_std
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 def log_ratio(std_q: Tensor, std_p: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:

@@ -9,8 +9,7 @@ from genmod.config import Settings
 from genmod.nn.conditioning import Condition, ContextEmbedding
 from genmod.nn.embeddings import FourierFeatures, Sinusoidal
 from genmod.nn.precision import in_full
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 
 class MLP(Settings, nn.Module):

@@ -24,8 +24,7 @@ from genmod.nn.convolution import (
     space_of,
 )
 from genmod.nn.precision import in_full
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 _FEW = 8
 """Sides of the coarsest resolution above a vector, at most."""

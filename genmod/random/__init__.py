@@ -30,7 +30,7 @@ from genmod.random.streams import mix as mix
 from genmod.random.streams import seeded as seeded
 from genmod.random.torch_draws import TorchDraws as TorchDraws
 from genmod.random.torch_draws import by_rows as by_rows
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 T = TypeVar("T")
 

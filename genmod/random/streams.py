@@ -17,8 +17,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.random.torch_draws import TorchDraws, torch_from
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 BLOCK = 256
 """Rows that are drawn together where ids are given: part of the key of the noise."""

@@ -15,8 +15,13 @@ from genmod.checks import require, trusted
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
-from genmod.objectives import Batch, Objective, broken_terms, require_fixed_encoder
-from genmod.objectives.base import encoder_learns, weights_levels
+from genmod.objectives import Batch, Objective
+from genmod.objectives.base import (
+    broken_terms,
+    encoder_learns,
+    require_fixed_encoder,
+    weights_levels,
+)
 from genmod.training.average import Average
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

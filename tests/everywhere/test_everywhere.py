@@ -24,8 +24,8 @@ from genmod.diffusion import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.random.streams import Draw
+from genmod.shapes import Shape
 from genmod.training import fit
-from genmod.types import Shape
 from tests.everywhere.families import FAMILIES, Case, case
 from tests.everywhere.found import Found
 from tests.everywhere.table import (
