@@ -12,7 +12,7 @@ from genmod.elbo import Measure
 from genmod.evaluation import Report
 from genmod.files import read_tensors, save_tensors
 from genmod.model import LatentModel
-from genmod.nn.weights import load_weights, weights
+from genmod.nn.modules import load_weights, weights
 from genmod.runs import RunFolder, describe
 from genmod.runs.folder import refuse_changes
 from genmod.runs.reports import report_from, scores_from, tensors_of
