@@ -27,7 +27,7 @@ def rate(rows: int, levels: int, *, weight: float = 1.0, per_dim: bool = False) 
 
 
 def test_the_value_is_reconstruction_minus_every_weighted_rate() -> None:
-    """By hand: -2 - (2 * 0.5 + 2 * 1.0) - 0.25 = -5.25. Sign flipped: ``value - rate.total``."""
+    """By hand: -2 - (2 * 0.5 + 2 * 1.0) - 0.25 = -5.25."""
     one, column = torch.ones(1, 1), torch.zeros(1, 2)
     weight = torch.full((1, 2), 2.0)
     steps = Rate(torch.tensor([[0.5, 1.0]]), weight, column, Kind.ANALYTIC, Stamp.BOUND)
@@ -116,20 +116,14 @@ def test_detached_bounds_keep_their_numbers_and_lose_their_gradients() -> None:
 
 
 def test_bits_per_dim_of_a_mass() -> None:
-    """A fair coin for each of 64 pixels costs one bit a pixel; 256 levels cost eight.
-
-    Sign flipped: the minus in front of ``value``.
-    """
+    """A fair coin for each of 64 pixels costs one bit a pixel; 256 levels cost eight."""
     for bins, bits in ((2, 1.0), (256, 8.0)):
         bound = ELBO(torch.tensor([-64 * math.log(bins)]), {}, Measure.MASS)
         assert float(bound.bits_per_dim(64)) == pytest.approx(bits, rel=1e-14)
 
 
 def test_bits_per_dim_of_a_density_count_the_bin_and_not_the_units() -> None:
-    """A uniform density on [0, 1] at bins of 1/256 is 8 bits; measured in other units it still is.
-
-    Sign flipped: ``- math.log2(bin_width)``.
-    """
+    """A uniform density on [0, 1] at bins of 1/256 is 8 bits; measured in other units it still is."""
     for unit in (1.0, 255.0, 1e-3):
         log_p = -10 * math.log(unit)
         bound = ELBO(torch.tensor([log_p]), {}, Measure.DENSITY)

@@ -1,7 +1,4 @@
-r"""``explain``: what a weighted loss bounds, in numbers and in words.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""``explain``: what a weighted loss bounds, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -68,7 +65,7 @@ class VelocityError(NoiseWeighted):
 
 @pytest.mark.parametrize("name", table())
 def test_the_table_of_kingma_and_gao(name: str) -> None:
-    """Each weight up to a constant, and its shape. Flipped: ``cummin`` to ``cummax``."""
+    """Each weight up to a constant, and its shape."""
     objective, schedule, stated, falls = table()[name]
     found = explain(objective, schedule)
     ratio = found.weight / stated(found.log_snr)

@@ -75,11 +75,7 @@ def loss(objective: Objective, model: LatentModel, x: Tensor) -> tuple[Tensor, E
 
 @pytest.mark.parametrize("family", models())
 def test_the_bound_is_minus_the_mean_value_and_so_are_its_limits(family: str) -> None:
-    """Beta(1) and a weight of one are the bound: the weight of one bit for bit.
-
-    Sign flipped: ``-elbo.value`` in ``Bound.cost``; ``- elbo.reconstruction`` in ``Beta.cost``;
-    ``-elbo.reconstruction`` in ``Weighted.cost``.
-    """
+    """Beta(1) and a weight of one are the bound: the weight of one bit for bit."""
     model, x = models()[family](), rows()
     bound, elbo = loss(Bound(), model, x)
     assert torch.equal(bound, -elbo.value.mean())
@@ -133,10 +129,7 @@ def test_weights_reach_the_levels_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("draws", [1, 4])
 def test_simple_is_the_squared_error_of_the_noise_by_hand(draws: int) -> None:
-    """Noise the rows, ask the network what the noise was, and square the difference.
-
-    Sign flipped: ``x_hat = (z - sigma output) / alpha`` of ``NoiseTarget`` (plus).
-    """
+    """Noise the rows, ask the network what the noise was, and square the difference."""
     model, x = noise_diffusion(), rows()
     found, _ = loss(Simple(draws), model, x)
     with random.keyed(3):

@@ -32,8 +32,7 @@ def blind(oracle: PPCA, seen: Tensor) -> LatentModel:
 def test_a_mask_gives_the_bound_of_the_marginal_model(hidden: float) -> None:
     """With some of pPCA's entries hidden the model is the pPCA of the others.
 
-    The columns of W are orthogonal on the seen entries. Sign flipped: ``observed``
-    to ``~observed`` in ``masked_log_prob``, and in ``_filled``.
+    The columns of W are orthogonal on the seen entries.
     """
     oracle = ppca(d=3)
     oracle.W = torch.cat([oracle.W, torch.randn(2, 2)])

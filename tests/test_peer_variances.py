@@ -63,7 +63,6 @@ def test_a_step_is_the_peers_step(variance: str, prediction: str, sampling: int)
     """First, middle and late steps of 10, 50 and 1000: the same state, to rounding.
 
     ``learned_range`` reads the second half of the channels as Improved DDPM does.
-    Flipped: ``(place + 1) / 2`` with a minus in ``Learned``; ``excess`` in ``Ancestral.law``.
     """
     peer, schedule = scheduler(variance, prediction, sampling), LinearBeta(1000)
     learned = VARIANCES[variance].learned

@@ -67,7 +67,7 @@ def ways() -> dict[str, Callable[[int], TimestepSampler]]:
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("draws", [1, 3])
 def test_places_and_weights_integrate_whatever_is_asked(way: str, draws: int) -> None:
-    """Smooth, steep, and a jump inside a bin. Changed: ``1 / draws`` left out of ``_quantiles``."""
+    """Smooth, steep, and a jump inside a bin."""
     visits = ways()[way](draws)
     for f, expected in (
         (lambda u: 1 + u.square(), 4 / 3),
@@ -97,8 +97,7 @@ class Midpoints(TimestepSampler):
 def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None) -> None:
     """With the noise held still: the full sum, and in continuous time an integral by quadrature.
 
-    Fewer steps than bins, and more, that do not align. Changed: ``rate.noise.dt`` left out of
-    ``NoiseWeighted.per_level``; ``weight * count`` in ``Denoising._some``.
+    Fewer steps than bins, and more, that do not align.
     """
     model, visits = bent(steps, Cosine(clean=6.0, noisy=-4.0)), ways()[way](2)
     x = torch.tensor([[0.3, -1.0], [1.5, 0.2], [-0.6, 0.1]])
@@ -121,10 +120,7 @@ def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None
 
 
 def test_the_density_is_the_root_of_the_second_moment() -> None:
-    """Of a cost that is random inside each bin; nine tenths of it, the rest even.
-
-    Changed: ``sqrt`` left out of ``masses``.
-    """
+    """Of a cost that is random inside each bin; nine tenths of it, the rest even."""
     visits = LossAwareTimesteps(bins=3, floor=0.1, memory=1e9)
     u = torch.rand(6000, 2)
     bin_of = (u * 3).long()
@@ -151,10 +147,7 @@ def test_old_costs_are_forgotten() -> None:
 
 @pytest.mark.parametrize("steps", [4, 7, 29])
 def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
-    """Also where there are fewer steps than bins: the density is that of the cost as stairs.
-
-    Changed: ``t - width`` to ``t + width`` in ``_overlaps``.
-    """
+    """Also where there are fewer steps than bins: the density is that of the cost as stairs."""
     visits = LossAwareTimesteps(bins=10, floor=1e-9, memory=1e9, least=1)
     t = (torch.arange(steps) + 1.0)[None] / steps
     for _ in range(10):
@@ -239,10 +232,7 @@ def test_a_model_without_levels_teaches_nothing() -> None:
 
 
 def test_importance_makes_a_steep_cost_less_noisy() -> None:
-    """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not.
-
-    Changed: ``self.timesteps.update`` left out of ``Objective.update``.
-    """
+    """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not."""
     model, visits = (
         exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None),
         LossAwareTimesteps(),
@@ -268,8 +258,6 @@ def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
 
     :math:`\frac{\sigma^2 + \sigma_d^2}{(\sigma \sigma_d)^2} \|x - \hat x\|^2` is
     :math:`(1 + \sigma^2 / \sigma_d^2) \|\varepsilon - \hat\varepsilon\|^2`.
-
-    Changed: the sign of ``mean`` in ``EDM.weight``; the factor 2.
     """
     for schedule in (LinearLogSNR(20.0, -12.0), Cosine(clean=16.0, noisy=-12.0)):
         u, weight = EDMWeight.timestep_sampler(schedule, bins=4096)(20_000, torch.float64)

@@ -220,10 +220,7 @@ class Shaped(Denoiser):
 
 
 def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
-    """And are as like the image they came from as its state still tells.
-
-    Sign flipped: the order of the times in ``futures``.
-    """
+    """And are as like the image they came from as its state still tells."""
     seen = FigureData({"diffusion": gaussian()}, {}, few(), steps=100)
     found = chains.futures(seen, "diffusion")
     spread = torch.tensor([float(future.images.var(0).mean()) for future in found])

@@ -162,10 +162,7 @@ class Clipped(NoiseTarget):
 def test_every_sampler_uses_the_denoiser_that_the_bound_does(
     denoiser: Learned, sampler: Sampler | None
 ) -> None:
-    """The share of the template is 0.7 by all of them (0.115 and 0.60 where ``forward`` was left out).
-
-    Flipped: ``type(denoiser) is not Learned`` to ``not isinstance`` in ``_fused``, and for targets.
-    """
+    """The share of the template is 0.7 by all of them (0.115 and 0.60 where ``forward`` was left out)."""
     torch.manual_seed(1)
     schedule = LinearLogSNR(9.0, -12.0)
     model = Diffusion(16, denoiser=denoiser, schedule=schedule, steps=100).double()

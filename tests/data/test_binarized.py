@@ -29,10 +29,7 @@ BINS = 17
 
 
 def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
-    """Each of 17 levels flipped 40,000 times; the first never shows a one, the last always.
-
-    Sign flipped: ``noise < bias`` to ``noise > bias``.
-    """
+    """Each of 17 levels flipped 40,000 times; the first never shows a one, the last always."""
     gray = torch.arange(BINS).expand(40_000, BINS)
     bits = BernoulliPixels(gray, BINS).sample()
     assert bits.dtype is torch.uint8
@@ -50,10 +47,7 @@ def test_coins_of_one_row_and_of_two_rows_are_independent() -> None:
 
 
 def test_the_entropy_is_scipys_and_the_sum_over_all_outcomes() -> None:
-    """Per row: SciPy's closed form, and - sum_b p(b) log p(b) over the eight outcomes of three coins.
-
-    Sign flipped: ``entr(1 - bias)`` subtracted.
-    """
+    """Per row: SciPy's closed form, and - sum_b p(b) log p(b) over the eight outcomes of three coins."""
     gray = torch.randint(0, BINS, (50, 3))
     entropy = BernoulliPixels(gray, BINS).entropy()
     bias = gray.double().numpy() / (BINS - 1)
@@ -190,7 +184,7 @@ def told(shift: float = 0.0) -> LatentModel:
 def test_a_model_that_knows_the_gray_values_scores_exactly_the_floor() -> None:
     """Over 30 draws of the test bits its mean value is minus the irreducible nats: a z-test.
 
-    Its rate is zero, so nothing but the coins is paid. Sign flipped: ``entr(1 - bias)`` subtracted.
+    Its rate is zero, so nothing but the coins is paid.
     """
     gray = digits()
     values = []

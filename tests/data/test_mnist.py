@@ -90,8 +90,7 @@ def test_the_coins_of_a_test_image_cost_what_is_known(data: Dataset, facts: Fact
 def test_binarized_images_carry_their_floor_into_a_report(data: Dataset, facts: Facts) -> None:
     """Independent pixels cost what is known of them, and all above the floor is structure.
 
-    The known number is an expectation over coins, ours one draw of them: a z-test. Sign flipped:
-    ``noise < bias`` to ``noise > bias``.
+    The known number is an expectation over coins, ours one draw of them: a z-test.
     """
     bits = binarized(replace(data, train=data.train[:15_000], labels=None))
     assert bits.entropy_floor == pytest.approx(facts.irreducible[0], abs=0.005)

@@ -67,10 +67,7 @@ CLOSED = ["normal", "standard", "independent", "full"]
 
 @pytest.mark.parametrize("name", [*CLOSED, "laplace", "mixture"])
 def test_a_rate_says_how_it_was_priced(name: str) -> None:
-    """And both forms agree in the mean, against torch's densities alone.
-
-    Sign flipped: ``q.elementwise(z) - p.elementwise(z)`` and its plain sibling in ``log_ratio``.
-    """
+    """And both forms agree in the mean, against torch's densities alone."""
     q = Normal(torch.randn(3).expand(ROWS, 3), torch.randn(3) * 0.5 - 0.5)
     p, z = target(name), q.rsample()
     priced = rate(q, p, z)
@@ -87,7 +84,6 @@ def test_a_rate_says_how_it_was_priced(name: str) -> None:
 
 
 def test_a_full_covariance_prior_has_torchs_divergence() -> None:
-    """Sign flipped: ``q`` and ``p`` exchanged in ``_kl_full``."""
     q = Normal(torch.randn(4, 3), torch.randn(4, 3))
     p = MultivariateNormal(torch.randn(3), covariance(3))
     full = MultivariateNormal(q.mean, torch.diag_embed(q.variance))
@@ -233,10 +229,7 @@ MOVED: dict[str, Callable[[Tensor, Tensor], Distribution]] = {
 @pytest.mark.parametrize("name", MOVED)
 @pytest.mark.parametrize("side", ["q", "p"])
 def test_a_subclass_with_a_law_of_its_own_is_priced_by_its_own_law(name: str, side: str) -> None:
-    """Never by the closed KL of its parent. The moved law is a Normal, so the KL is known.
-
-    Flipped: ``_law_type`` to ``type(law).__mro__[1]``.
-    """
+    """Never by the closed KL of its parent. The moved law is a Normal, so the KL is known."""
     by, log_std = torch.tensor([[1.5, -2.0]]).expand(ROWS, 2), torch.tensor([-0.3, 0.2])
     moved, plain = MOVED[name](by, log_std.expand(ROWS, 2)), Normal(by, log_std)
     other = Normal(0.2 * by, torch.zeros(2))

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_a_gaussians_mean_comes_first_then_its_log_std() -> None:
-    """Sign flipped: the two halves exchanged."""
     network = affine(torch.randn(6, 4), torch.randn(6))
     x = torch.randn(5, 4)
     q = encoders.GaussianEncoder(network, (3,))(x)
@@ -81,7 +80,7 @@ def test_a_context_reaches_every_network_of_a_hierarchy() -> None:
 
 
 def test_noise_is_added_as_the_schedule_says() -> None:
-    """``N(alpha x, sigma^2)`` at any time; rows repeat together. Sign flipped: ``sigma.log()``."""
+    """``N(alpha x, sigma^2)`` at any time; rows repeat together."""
     schedule = LinearLogSNR()
     x = torch.randn(4, 2)
     noised = diffusion.NoisingEncoder(schedule)(x)

@@ -1,7 +1,4 @@
-r"""The network of features: the file it claims to be, distances with their closed forms, real images.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The network of features: the file it claims to be, distances with their closed forms, real images."""
 
 from __future__ import annotations
 
@@ -105,7 +102,6 @@ def test_training_is_deterministic_and_learns(tmp_path: Path) -> None:
 
 
 def test_the_distance_of_a_set_from_itself_is_zero_and_from_a_shifted_one_the_shift() -> None:
-    """Flipped: the sign of the mean in ``_moments``'s centering."""
     a = torch.randn(300, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-20)
     assert frechet_distance(a, a.flip(0)) == pytest.approx(0, abs=1e-10)
@@ -116,10 +112,7 @@ def test_the_distance_of_a_set_from_itself_is_zero_and_from_a_shifted_one_the_sh
 
 
 def test_the_distance_is_dowson_and_landau_s() -> None:
-    """Against roots of matrices, also where one set does not vary at all.
-
-    Flipped: ``mT`` left out in ``_moments``.
-    """
+    """Against roots of matrices, also where one set does not vary at all."""
     mix = torch.randn(2, 4, 4, dtype=torch.float64)
     a, b = (torch.randn(500, 4, dtype=torch.float64) @ each for each in mix)
 
@@ -138,10 +131,7 @@ def test_the_distance_is_dowson_and_landau_s() -> None:
 
 
 def test_few_rows_make_it_too_large_and_extrapolation_takes_that_off() -> None:
-    """Two sets of one law: the distance is all bias, the extrapolated one near zero in the mean.
-
-    Flipped: the sign of the halves.
-    """
+    """Two sets of one law: the distance is all bias, the extrapolated one near zero in the mean."""
     generator = torch.Generator().manual_seed(1)
     pairs = [torch.randn(2, 200, 10, generator=generator, dtype=torch.float64) for _ in range(100)]
     plain = torch.tensor([frechet_distance(*pair) for pair in pairs])
@@ -170,10 +160,7 @@ def test_noise_and_blur_drive_images_away_the_more_the_more_there_is() -> None:
 
 
 def test_a_class_score_counts_classes() -> None:
-    """One for images all alike; the number of classes for features that are sure of each.
-
-    Flipped: the sign in the exponent.
-    """
+    """One for images all alike; the number of classes for features that are sure of each."""
     assert class_score(torch.randn(1, DIMS).expand(50, DIMS)) == pytest.approx(1.0)
     data = small()
     assert data.labels is not None

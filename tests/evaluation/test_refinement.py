@@ -27,10 +27,7 @@ class Constant(nn.Module):
 
 
 def test_cells_cost_their_mass_and_leave_the_spread_inside_them() -> None:
-    """One entry of five levels with masses known by hand; the levels 0 to 3 and 4 are cells of four.
-
-    Sign flipped: the mass of a cell in ``_cells``.
-    """
+    """One entry of five levels with masses known by hand; the levels 0 to 3 and 4 are cells of four."""
     mass = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25])
     base = VAE((1,), 5, latents=2, width=8)
     decoder = CategoricalDecoder(Constant(mass.log()), (1,), 5)

@@ -41,7 +41,6 @@ def small_vae() -> VAE:
 
 @pytest.mark.parametrize(("draws", "replicates"), [(None, 1), (None, 3), (2, 3)])
 def test_the_value_is_the_sum_of_its_terms(draws: int | None, replicates: int) -> None:
-    """Flipped: the sign of the rates in ``Scores.value``; terms of the first replicate alone."""
     torch.manual_seed(0)
     for model in (
         *([small_vae()] if draws is None else []),
@@ -260,7 +259,7 @@ def test_what_is_not_finite_has_no_stamp() -> None:
 def test_the_interval_holds_the_evidence(samples: int) -> None:
     """p(z) = N(0, 1), p(x | z) = N(z, 1) and a posterior 1.5 times too broad: floor <= log p <= ceiling.
 
-    In the mean; over fixed rows the errors cover it, too. Flipped: the roles of the halves.
+    In the mean; over fixed rows the errors cover it, too.
     """
     generator = torch.Generator().manual_seed(0)
 

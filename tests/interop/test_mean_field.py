@@ -40,11 +40,7 @@ DIMS = 2
 
 @pytest.mark.parametrize("name", ALIGNED)
 def test_it_is_our_closed_form_along_the_same_path(name: str) -> None:
-    """Each level's KL in closed form at the guide's own draws (a log-ratio for the mixture prior).
-
-    Flipped to see it fail: the sign of the mean in ``as_pyro`` of a Normal (not where ``p`` is the
-    standard one); the order of ``q`` and ``p`` in the KL registered for adapted distributions.
-    """
+    """Each level's KL in closed form at the guide's own draws (a log-ratio for the mixture prior)."""
     case = build(name)
     pair = to_pyro(case.model)
     torch.manual_seed(1)
@@ -91,8 +87,6 @@ def test_nesting_misses_the_bound_by_a_known_amount_of_either_sign(gain: float) 
 
     The closed KL of :math:`z_1` then averages :math:`(z'_1 - a z_2)^2 / 2v` over a :math:`z'_1` of
     its own: :math:`a c u^2 / v` more a dimension than the bound pays.
-
-    Flipped to see it fail: the sign of that amount.
     """
     u, a, v = 0.6, 0.8, 0.25
     inner = LatentModel(
@@ -203,10 +197,7 @@ def schedule_times(model: Diffusion) -> Tensor:
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_the_forward_chain_breaks_the_condition(steps: int) -> None:
-    """``Trace_ELBO`` agrees in the mean; ``TraceMeanField_ELBO`` misses it by a known amount.
-
-    Flipped to see it fail: the sign of the known amount; the mean of the forward step.
-    """
+    """``Trace_ELBO`` agrees in the mean; ``TraceMeanField_ELBO`` misses it by a known amount."""
     model = solved(steps)
     pair = to_pyro(model)
     wrong_way = PyroPair(pair.model, forward_chain(model))

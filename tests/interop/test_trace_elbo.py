@@ -14,11 +14,7 @@ from tests.interop.cases import CASES, build, sampled, trace
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_bound_of_each_row_is_ours_at_the_same_latents(name: str) -> None:
-    """The program walks ``descent`` and the guide ``levels``; ours is both terms of ``levels``.
-
-    Flipped to see it fail: the sign of the mean in ``as_pyro`` of a Normal (every case), of the
-    logits of a Bernoulli and of a Categorical (theirs).
-    """
+    """The program walks ``descent`` and the guide ``levels``; ours is both terms of ``levels``."""
     case = build(name)
     latents, value = trace(to_pyro(case.model), case)
     assert_close(value, sampled(case, latents), rtol=1e-10, atol=1e-10)
@@ -26,10 +22,7 @@ def test_the_bound_of_each_row_is_ours_at_the_same_latents(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_loss_is_minus_the_sum_of_ours_from_the_same_seed(name: str) -> None:
-    """Pyro draws the same noise in the same order, so even the draws are the same.
-
-    Flipped to see it fail: the logits of a Bernoulli and of a Categorical (theirs).
-    """
+    """Pyro draws the same noise in the same order, so even the draws are the same."""
     case = build(name)
     pair = to_pyro(case.model)
     torch.manual_seed(1)

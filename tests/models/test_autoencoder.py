@@ -31,7 +31,6 @@ def test_the_linear_one_is_principal_component_analysis() -> None:
     """With ``d(e(x)) = U U' x`` the value is a Gaussian's at the residual: PCA's squared error.
 
     The gradient at PCA's projection is zero within the column space (a stationary point).
-    Sign flipped: the encoder's output.
     """
     oracle = ppca()
     x = oracle.law.sample((500,))

@@ -63,7 +63,7 @@ def test_a_label_is_worth_its_information(steps: int | None) -> None:
     """Exact denoisers, bound with labels minus bound with nothing told, on equal noise: I(x; y).
 
     Row by row the difference has the mean ``log p(x | y) - log p(x)``, up to what the ends of the
-    schedule and the steps leave. Flipped: which of the two denoisers hears nothing.
+    schedule and the steps leave.
     """
     schedule = LinearLogSNR(clean=9.0, noisy=-9.0)
     # x given z_0 has almost exactly this spread, under one component or all of them.

@@ -110,8 +110,7 @@ def test_the_joint_bound_of_a_latent_diffusion_is_the_two_stages_bound() -> None
     """Same parameters, same noise: reconstruction, minus log q, plus the diffusion's bound on the code.
 
     The second stage sees the code through the shift and scale that :meth:`freeze` measured, and by
-    hand pays their Jacobian; the joint model, free, has the same ones. Signs flipped: of ``log q``, of
-    the Jacobian, of the shift.
+    hand pays their Jacobian; the joint model, free, has the same ones.
     """
     torch.manual_seed(0)
     staged, x = LatentDiffusion(SHAPE, 5, latents=(2, 4, 4), networks=SMALL).double(), bars(5)

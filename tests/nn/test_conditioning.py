@@ -145,7 +145,7 @@ def test_nothing_told_leaves_no_nan_in_a_gradient() -> None:
 def test_rows_are_dropped_at_the_rate_asked_for_whole_and_by_the_key(
     context: Tensor, rate: float
 ) -> None:
-    """A z-test of the rate; kept rows are untouched; equal keys, equal rows. Flipped: ``>= rate``."""
+    """A z-test of the rate; kept rows are untouched; equal keys, equal rows."""
     with random.keyed(3):
         dropped = drop_context(context, rate)
     with random.keyed(3):

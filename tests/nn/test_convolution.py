@@ -61,7 +61,6 @@ def test_a_block_starts_as_the_identity(dims: int) -> None:
 
 
 def test_a_block_is_its_formula() -> None:
-    """Sign flipped: ``1 + scale``."""
     block, h, told = ConvBlock(2, 4, 6, embedding=3), torch.randn(2, 4, 5, 5), torch.randn(2, 3)
     opened(block)
     silu = nn.functional.silu

@@ -28,7 +28,7 @@ def test_a_residual_block_starts_as_the_identity() -> None:
 
 
 def test_a_block_is_its_formula() -> None:
-    """``h + W2 silu(W1 silu((1 + scale) norm(h) + shift))``. Sign flipped: ``1 + scale``."""
+    """``h + W2 silu(W1 silu((1 + scale) norm(h) + shift))``."""
     block, h = ResidualBlock(4, 0.0), torch.randn(3, 4)
     nn.init.normal_(block.down.weight)
     shift, scale = torch.randn(3, 4), torch.randn(3, 4)

@@ -75,7 +75,7 @@ def test_a_block_starts_as_the_identity_and_hears_the_level_when_opened() -> Non
 
 
 def test_a_block_is_its_formula() -> None:
-    """Figure 3 of the paper, head by head, with softmax written out. Flipped: ``1 + scale``."""
+    """Figure 3 of the paper, head by head, with softmax written out."""
     block, h, told = DiTBlock(8, 4, 0.0), torch.randn(2, 5, 8), torch.randn(2, 8)
     opened(block)
     film = block.film(told)[:, None].chunk(6, -1)

@@ -261,10 +261,7 @@ def test_a_decoder_from_coarse_to_fine_goes_on_where_the_chain_ends() -> None:
 
 
 def test_the_weight_of_a_step_is_the_lectures() -> None:
-    r""":math:`\beta_t^2 / (2 \tilde\beta_t (1 - \beta_t)(1 - \bar\alpha_t))`, from the betas themselves.
-
-    Sign flipped: the difference of log-SNRs in ``step_weights``.
-    """
+    r""":math:`\beta_t^2 / (2 \tilde\beta_t (1 - \beta_t)(1 - \bar\alpha_t))`, from the betas themselves."""
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = (1 - beta).cumprod(0)
     small = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]

@@ -53,10 +53,7 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
 
 @pytest.mark.parametrize("name", ["full", "independent", "mixture", "laplace"])
 def test_any_distribution_prices_a_posterior(name: str) -> None:
-    """Closed where a form is registered; the path's weight is torch's ``log p - log q``.
-
-    Sign flipped: ``- self._of(name, q[name])`` in ``Path.log_ratio``.
-    """
+    """Closed where a form is registered; the path's weight is torch's ``log p - log q``."""
     law, kind = laws()[name]
     prior = priors.DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))

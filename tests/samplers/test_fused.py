@@ -68,10 +68,7 @@ def stacked(states: list[State]) -> Tensor:
 def test_both_routes_give_the_same_states(
     sampler: Sampler, target: Target, schedule: Schedule
 ) -> None:
-    """Every state and every ``x_hat``, with one time for all rows and with each row's own.
-
-    Flipped: the sign of ``factor * part.level.of_z`` in ``blend``.
-    """
+    """Every state and every ``x_hat``, with one time for all rows and with each row's own."""
     bound = sampler.bind(Learned(Curved(), target), schedule)
     for times in (TIMES, TIMES[:, None] * real(1.0, 0.9, 0.8)):
         with random.keyed(0), torch.no_grad():

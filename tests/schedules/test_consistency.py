@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[Callable[[], Schedule], str]] = {
 def test_a_contradiction_is_refused_at_construction(
     case: str, user: Callable[[Schedule], object]
 ) -> None:
-    """By an encoder, and by schedules made of it. Flipped: the comparison in ``_check_scales``."""
+    """By an encoder, and by schedules made of it."""
     build, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         user(build())
@@ -225,7 +225,7 @@ def test_scales_of_ones_own_reach_the_bound() -> None:
 def test_the_base_slope_is_right_in_every_mode(
     build: Callable[[], Schedule], mode: Callable[[], torch.no_grad], made_inside: bool
 ) -> None:
-    """Also of a schedule built inside. Flipped: without ``inference_mode(False)``."""
+    """Also of a schedule built inside."""
     schedule = build()
     with mode():
         schedule = build() if made_inside else schedule

@@ -1,7 +1,6 @@
 r"""Each schedule against its own paper's formula, in NumPy and SciPy.
 
 Most papers' log-SNR is infinite at an end: theirs runs over the part between ours, re-timed linearly.
-Each docstring names the sign that was flipped in the code to see the test fail.
 """
 
 from __future__ import annotations
@@ -86,11 +85,7 @@ CASES: list[tuple[Schedule, Formula]] = [
 
 @pytest.mark.parametrize(("schedule", "formula"), CASES, ids=[repr(case[0]) for case in CASES])
 def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: Formula) -> None:
-    """Over all of it, at 1e-8.
-
-    Flipped: the sign of ``offset`` in ``Sigmoid.log_snr``; of ``-2 * mean`` in ``LogNormal``; the side
-    in ``Quantiles._standard``.
-    """
+    """Over all of it, at 1e-8."""
     tiny = 1e-15
     clean, noisy = schedule.log_snr_range()
     first, last = (
@@ -104,7 +99,6 @@ def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: For
 
 @pytest.mark.parametrize("schedule", [case[0] for case in CASES], ids=lambda s: repr(s)[:40])
 def test_a_cut_curve_ends_where_it_says(schedule: Schedule) -> None:
-    """Flipped: the sign of ``over`` in ``Quantiles.inside``."""
     assert isinstance(schedule, Sigmoid | Laplace | LogNormal | Logistic)
     assert schedule.log_snr_range() == pytest.approx((schedule.clean, schedule.noisy), rel=1e-9)
 
@@ -113,10 +107,7 @@ def test_a_cut_curve_ends_where_it_says(schedule: Schedule) -> None:
     "schedule", [LogNormal(), Laplace(), Laplace(3.0, 1.5, 2.0, -4.0), Logistic()], ids=repr
 )
 def test_uniform_times_have_the_stated_law(schedule: LogNormal | Laplace | Logistic) -> None:
-    r"""``-1 / slope`` is a density: it is the uncut one over a constant, and adds up to one.
-
-    Flipped: the sign of ``inside`` in ``Quantiles.slope``.
-    """
+    r"""``-1 / slope`` is a density: it is the uncut one over a constant, and adds up to one."""
     clean, noisy = schedule.log_snr_range()
     log_snr = torch.linspace(noisy, clean, 200_001, dtype=F64)
     density = -1 / schedule.slope(schedule.time(log_snr))
@@ -127,7 +118,7 @@ def test_uniform_times_have_the_stated_law(schedule: LogNormal | Laplace | Logis
 
 
 def test_the_polynomial_schedule_is_edms_table() -> None:
-    """EDM eq. 5 at 18 steps, which runs from noise to data. Flipped: the sign of the rise."""
+    """EDM eq. 5 at 18 steps, which runs from noise to data."""
     steps, rho, low, high = 18, 7, 0.002, 80.0
     sigmas = [
         (high ** (1 / rho) + i / (steps - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
@@ -140,7 +131,7 @@ def test_the_polynomial_schedule_is_edms_table() -> None:
 
 
 def test_a_rectified_flow_runs_straight() -> None:
-    """``alpha = 1 - u``, ``sigma = u``, with ``u`` linear in ``t``. Flipped: the sign of its sigma."""
+    """``alpha = 1 - u``, ``sigma = u``, with ``u`` linear in ``t``."""
     alpha, sigma = RectifiedFlow().scales(TIMES)
     torch.testing.assert_close(alpha + sigma, torch.ones_like(alpha), rtol=1e-14, atol=0)
     torch.testing.assert_close(sigma.diff(), sigma.diff()[:1].expand(22), rtol=1e-10, atol=0)
@@ -148,7 +139,7 @@ def test_a_rectified_flow_runs_straight() -> None:
 
 
 def test_scales_are_those_of_their_names() -> None:
-    """Against the oracles that the bound is tested with. Flipped: the sign in ``_scales``."""
+    """Against the oracles that the bound is tested with."""
     for ours, theirs in (
         (VarianceExploding, oracles.VarianceExploding),
         (RectifiedFlow, oracles.RectifiedFlow),
@@ -157,7 +148,7 @@ def test_scales_are_those_of_their_names() -> None:
 
 
 def test_shifted_times_of_a_straight_path_are_a_shifted_log_snr() -> None:
-    r"""Stable Diffusion 3: :math:`u' = s u / (1 + (s - 1) u)`. Flipped: the sign of ``by``."""
+    r"""Stable Diffusion 3: :math:`u' = s u / (1 + (s - 1) u)`."""
     _, u = RectifiedFlow().scales(TIMES)
     for s in (0.5, 3.0):
         _, shifted = RectifiedFlow(Shifted(Logistic(), -2 * math.log(s))).scales(TIMES)
@@ -168,7 +159,7 @@ def test_a_shift_by_resolution_is_undone_by_averaging_pixels() -> None:
     """Pooled to the reference, an image noised at 256 pixels is one noised at 64.
 
     Pooling keeps a flat image and divides the noise's variance by how many pixels are averaged, here
-    read off one white patch. Flipped: the sign of ``by``.
+    read off one white patch.
     """
     signal, noise = torch.ones(1, 1, 4, 4, dtype=F64), torch.zeros(1, 1, 4, 4, dtype=F64)
     noise[0, 0, 1, 2] = 1
@@ -216,7 +207,7 @@ def test_a_curve_ends_where_it_is_told_to(
 
 @pytest.mark.parametrize("schedule", [Cosine(0.008, 40.0, -40.0), Sigmoid(clean=40.0, noisy=-40.0)])
 def test_a_slope_is_the_derivative_near_far_ends(schedule: Schedule) -> None:
-    """In closed form, against automatic differentiation. Flipped: the sign of one tangent."""
+    """In closed form, against automatic differentiation."""
     t = torch.cat([real(0.0, 1.0), 2.0 ** -torch.arange(1, 50), 1 - 2.0 ** -torch.arange(1, 50)])
     slope = schedule.slope(t)
     torch.testing.assert_close(slope, Schedule.slope(schedule, t), rtol=1e-9, atol=0)

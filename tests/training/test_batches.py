@@ -90,8 +90,7 @@ def test_what_cannot_be_cut_is_refused(
 def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None:
     """Noise belongs to the row: gradients of pieces add up to the whole's.
 
-    Also for a diffusion, whose stratified levels are spread over the whole batch. Made to fail by
-    leaving ``start`` out of the second half's key.
+    Also for a diffusion, whose stratified levels are spread over the whole batch.
     """
     model = model.double()
     x = data(16).double()
@@ -134,10 +133,7 @@ def in_order(bits: Tensor) -> Tensor:
 
 
 def test_coins_are_flipped_anew_in_every_epoch() -> None:
-    """Each row once an epoch, and a coin agrees with itself in the next epoch half of the time.
-
-    Made to fail by keying the flips by the place in the epoch alone, without the epoch.
-    """
+    """Each row once an epoch, and a coin agrees with itself in the next epoch half of the time."""
     batches = MemoryBatches(coins(), None, 16, seed=3)
     epochs = [in_order(epoch(batches, number)) for number in range(40)]
     assert all(each.shape == (ROWS, FAIR) for each in epochs)
@@ -159,10 +155,7 @@ def test_flips_depend_on_seed_and_step_alone() -> None:
 
 
 def test_flips_are_not_the_noise_of_the_model() -> None:
-    """The model draws under the key of the same seed and step, but other numbers.
-
-    Made to fail by leaving the flips' own part out of their key.
-    """
+    """The model draws under the key of the same seed and step, but other numbers."""
     flipped = MemoryBatches(coins(), None, ROWS, seed=4)(9).x[:, IDENTITY:]
     with random.keyed(4, step=9):
         noise = random.uniform((ROWS, IDENTITY + FAIR), torch.float32)[:, IDENTITY:]

@@ -88,7 +88,7 @@ class Packed(LatentModel):
 
 
 def test_a_run_with_channels_last_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """A file keeps no strides. Made to fail by loading the optimizer's moments as they lie in it."""
+    """A file keeps no strides."""
     x = torch.randint(0, 5, (16, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     found = []
     for stop in (8, 4):
@@ -117,7 +117,6 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     """Losses, validations, averaged weights, optimizer, best and final weights, dropout or not.
 
     The first run stops between two checkpoints, so the steps after the last one are made again.
-    Made to fail by letting the average begin anew at the resumed model's weights.
     """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run(build(), whole)

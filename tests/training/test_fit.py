@@ -36,10 +36,7 @@ def ppca_optimum(x: Tensor, q: int) -> float:
 
 
 def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca() -> None:
-    """Trained by ``fit``, the marginal of its decoder lies within 0.005 nats of the closed form.
-
-    Sign flipped: the loss in ``Bound.cost`` (``elbo.value``).
-    """
+    """Trained by ``fit``, the marginal of its decoder lies within 0.005 nats of the closed form."""
     x = data(256)
     network, scale = nn.Linear(1, 3), decoders.GlobalScale()
     model = LatentModel(
@@ -212,8 +209,7 @@ def test_validation_noise_is_shared() -> None:
 def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     """``validate`` itself draws one noise: the difference of two is paired, its error far below theirs.
 
-    And the better one by it is the better one over much fresh noise. Flipped: ``seed=SEED`` to
-    ``seed=step``.
+    And the better one by it is the better one over much fresh noise.
     """
     x, (model, near) = data(), close()
     first, second = (validate(m, x, None, step, 2) for step, m in enumerate((model, near)))
