@@ -9,20 +9,16 @@ from __future__ import annotations
 import ast
 import gzip
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from http.client import IncompleteRead
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import socket
 from urllib.error import URLError
 
 import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import downloads, images, mnist
+from genmod.data import images, mnist
 from genmod.data.downloads import Collection, default_root
 from genmod.data.idx import IDXFile
 
@@ -253,73 +249,6 @@ def test_the_root_is_named_by_the_environment(
 
 
 # ---------------------------------------------------------------------- torchvision
-
-
-class Silent(SimpleHTTPRequestHandler):
-    """A server that does not write down what it was asked."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served on this machine in place of torchvision's mirrors."""
-    from torchvision.datasets import MNIST
-
-    folder = tmp_path / "mirror"
-    write(folder, packed=True)
-    served = folder / "MNIST" / "raw"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(served)))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    digests = [hashlib.md5((served / f"{n}.gz").read_bytes()).hexdigest() for n in NAMES]
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"])
-    monkeypatch.setattr(
-        MNIST, "resources", [*zip((f"{n}.gz" for n in NAMES), digests, strict=True)]
-    )
-    monkeypatch.setattr(images, "MNIST", collection(downloads.MNIST.fetch))
-    monkeypatch.setenv("no_proxy", "*")
-    yield served
-    server.shutdown()
-    server.server_close()
-
-
-def test_torchvision_fetches_them(mirror: Path, tmp_path: Path) -> None:
-    """From end to end, and afterwards without a network."""
-    root = tmp_path / "root"
-    data = mnist(root)
-    assert torch.equal(data.test[:, 0].long(), arrays()[2].long())
-    for file in mirror.iterdir():
-        file.unlink()
-    assert torch.equal(mnist(root).train, data.train)
-
-
-def test_a_mirror_with_other_bytes_is_told_of(mirror: Path, tmp_path: Path) -> None:
-    """The third archive is not what torchvision's digest says."""
-    (mirror / f"{NAMES[2]}.gz").write_bytes(b"?")
-    root = tmp_path / "root"
-    with pytest.raises(
-        ValueError, match=rf"the download failed: .*{NAMES[2]}.*corrupted.*; expected"
-    ):
-        mnist(root)
-    assert everything_below(root) == []
-
-
-@pytest.mark.usefixtures("mirror")
-def test_no_network_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody answers at the mirror's address."""
-    from torchvision.datasets import MNIST
-
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
-    root = tmp_path / "root"
-    with pytest.raises(
-        ValueError, match=r"the download failed: .*refused.*; expected the four files"
-    ):
-        mnist(root)
-    assert everything_below(root) == []
 
 
 def test_the_room_is_entered_without_torchvision_and_scikit_learn() -> None:

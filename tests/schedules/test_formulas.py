@@ -226,22 +226,6 @@ def test_a_log_normal_law_keeps_its_tails(ends: tuple[float, float]) -> None:
     torch.testing.assert_close(schedule.time(expected), t, rtol=1e-9, atol=1e-19)
 
 
-class Straight(Schedule):
-    """A schedule without a slope of its own."""
-
-    def log_snr(self, t: torch.Tensor) -> torch.Tensor:
-        """From 4 to -4."""
-        return 4 - 8 * t
-
-
-def test_a_slope_is_found_in_every_mode() -> None:
-    """By automatic differentiation, which inference mode switches off for good."""
-    t = real(0.2, 0.9)
-    with torch.inference_mode():
-        torch.testing.assert_close(Straight().slope(t), real(-8.0, -8.0))
-        torch.testing.assert_close(Straight().slope(t.clone()), real(-8.0, -8.0))
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
