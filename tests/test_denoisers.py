@@ -172,7 +172,7 @@ class Oracle(nn.Module):
 
 @settings(max_examples=60, deadline=None)
 @given(log_snr=log_snrs, x=st.floats(-3, 3), eps=st.floats(-3, 3))
-def test_all_targets_price_the_same_error(log_snr: float, x: float, eps: float) -> None:
+def test_all_targets_have_the_same_error(log_snr: float, x: float, eps: float) -> None:
     r"""One denoiser in four parameterizations: one ``x_hat``, one error, each in its own units.
 
     :math:`|\varepsilon - \hat\varepsilon|^2 = \mathrm{SNR}|x - \hat x|^2 = \alpha^2|v - \hat v|^2
@@ -244,13 +244,13 @@ def test_the_context_reaches_the_network() -> None:
     assert found.variance is None
 
 
-def test_a_learned_denoiser_reads_like_its_target() -> None:
+def test_the_repr_of_a_learned_denoiser_names_its_target() -> None:
     """A velocity by default; the target is printed."""
     assert "target=VelocityTarget()" in repr(Learned(nn.Identity()))
     assert "target=NoiseTarget()" in repr(Learned(nn.Identity(), NoiseTarget()))
 
 
-def test_points_far_from_the_origin_are_told_apart_in_single_precision() -> None:
+def test_points_far_from_the_origin_are_distinguished_in_float32() -> None:
     """Squares of the distance from the origin, 100 here, drowned those between points, of 0.01."""
     points = 10 + 0.1 * torch.randn(500, 3, dtype=F64)
     x, log_snr = points[:100], torch.full((100,), 13.3, dtype=F64)

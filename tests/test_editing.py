@@ -56,7 +56,7 @@ def test_at_full_noise_the_data_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("t", [0.4, 0.6])
-def test_half_way_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
+def test_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
     r"""N(0, I) data: :math:`z_t = \alpha x + \sigma\varepsilon`, then x' given z_t: mean
     :math:`\alpha^2 x`, variance :math:`\alpha^2\sigma^2 + \sigma^2`. The large variance makes the
     chain exact.
@@ -104,7 +104,7 @@ def test_the_path_between_gaussian_data_is_the_circle_between_their_whitened_sel
     torch.testing.assert_close(path[:, 1], data.mean + std * code, rtol=0, atol=0.02)
 
 
-def test_other_models_have_codes_to_walk_between() -> None:
+def test_other_models_interpolate_between_their_codes() -> None:
     """A VAE's ends are its reconstructions."""
     model = VAE((1, 8, 8), bins=17, latents=4, width=8)
     a, b = torch.randint(0, 17, (2, 3, 1, 8, 8))

@@ -45,7 +45,7 @@ def test_a_single_rate_is_one_level_that_is_always_visited() -> None:
     assert (single.level == 0).all()
 
 
-def test_weights_make_a_few_levels_speak_for_all() -> None:
+def test_weights_make_a_few_levels_estimate_the_sum_of_all() -> None:
     """Visiting each of 6 levels alone, with weight 6, gives the full sum in the mean, exactly."""
     full = rate(4, 6)
     six, place = torch.full((4, 1), 6.0), full.level[:, :1]
@@ -148,7 +148,7 @@ def test_bits_per_dim_of_a_density_count_the_bin_and_not_the_units() -> None:
         (Measure.DENSITY, 4, math.nan, r"bin_width=nan"),
     ],
 )
-def test_bits_that_would_mean_nothing_are_refused(
+def test_bits_per_dim_without_a_meaning_are_refused(
     measure: Measure, dims: int, width: float | None, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
@@ -163,7 +163,7 @@ def test_a_bound_cannot_be_changed_by_accident() -> None:
         setattr(rate(1, 1), "kind", Kind.MONTE_CARLO)  # noqa: B010
 
 
-def test_the_words_of_a_report() -> None:
+def test_enum_values_that_reports_print_are_fixed() -> None:
     """What reports and files print must not change by accident."""
     assert [stamp.value for stamp in Stamp] == ["exact", "bound", "estimate", "none"]
     assert [measure.value for measure in Measure] == ["mass", "density", "none"]

@@ -116,7 +116,7 @@ def iwae(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
 
 
-def test_importance_weights_climb_from_the_elbo_to_the_evidence() -> None:
+def test_importance_weighted_bounds_grow_from_the_elbo_to_the_evidence() -> None:
     """``ELBO = L_1 < L_4 < L_16 < log p`` and ``E exp(log-weight) = p(x)`` (Burda et al. 2016)."""
     model, states = tiny("bits")
     gaps = exact_elbo(model, states)[1]
@@ -149,7 +149,7 @@ def test_the_mean_over_all_subsets_grows_with_their_size() -> None:
     assert bool((rises > 0).all())
 
 
-def test_importance_weights_do_nothing_for_an_exact_posterior() -> None:
+def test_importance_weights_of_an_exact_posterior_are_constant() -> None:
     """L_k is ``log p(x)`` for every k, with no variance."""
     oracle = ppca()
     x = oracle.law.sample((1,))

@@ -111,7 +111,7 @@ def test_what_is_bounded_in_words() -> None:
     assert "Simple() under Cosine" in str(bump)
 
 
-def test_a_warm_up_is_explained_at_the_price_it_has_reached() -> None:
+def test_a_warm_up_is_explained_at_its_current_weight() -> None:
     """Half of the way up, each level counts half."""
     warm = WarmUp(4)
     model, batch = bent(None), Batch(torch.randn(2, 2))

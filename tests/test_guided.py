@@ -157,7 +157,7 @@ def test_rescaling_brings_back_the_spread() -> None:
     torch.testing.assert_close(flat, Guided(denoiser, 5.0)(torch.ones_like(z), log_snr, labels)[0])
 
 
-def test_autoguidance_goes_away_from_the_worse() -> None:
+def test_autoguidance_moves_away_from_the_worse_model() -> None:
     """Two Gaussian denoisers: affine in z, so the guided chain's law is exact, and z-tested."""
     good, worse = correlated(0), correlated(1)
     z = torch.randn(6, 3, dtype=F64)
@@ -251,8 +251,8 @@ def test_a_guided_flow_moves_towards_its_class() -> None:
     assert means[1] == pytest.approx(2.0, abs=0.2)
 
 
-def test_the_context_that_says_nothing() -> None:
-    """-1 for labels, NaN for numbers; another habit or a negative prompt can be given."""
+def test_the_null_context_is_minus_100_or_nan_and_can_be_replaced() -> None:
+    """NaN for vectors; a negative prompt can stand in its place."""
     assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([NULL_LABEL, NULL_LABEL]))
     assert bool(null_context(torch.ones(2, 3)).isnan().all())
     for kind in (torch.bool, torch.uint8):

@@ -95,7 +95,7 @@ def test_an_inner_block_leaves_the_outer_one_where_it_was() -> None:
         assert torch.equal(draws("normal", 4), two)
 
 
-def test_outside_a_key_torchs_own_generator_speaks() -> None:
+def test_outside_keyed_torchs_generator_draws() -> None:
     torch.manual_seed(8)
     expected = torch.randn(2, 3)
     torch.manual_seed(8)

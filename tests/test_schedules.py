@@ -184,13 +184,13 @@ class Uncut(LinearLogSNR):
         (lambda: Table(real(math.inf, 0.0)), "finite, strictly decreasing"),
     ],
 )
-def test_a_schedule_that_is_none_is_refused(build: type[Schedule], message: str) -> None:
+def test_an_invalid_schedule_is_refused(build: type[Schedule], message: str) -> None:
     """What was got, what was expected, what to do."""
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_a_schedule_says_its_ends() -> None:
+def test_the_repr_of_a_schedule_shows_its_ends() -> None:
     """The ends at which a schedule is cut are printed."""
     assert repr(Cosine(clean=13.3)) == "Cosine(log_snr 13.3 .. -5)"
     assert repr(Cosine()) == "Cosine(log_snr 13.3 .. -5, clean end free)"

@@ -178,7 +178,7 @@ def test_a_chain_of_one_latent_has_no_step_for_a_sampler() -> None:
 # ------------------------------------------------------------------ objectives and visits
 
 
-def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
+def test_hybrid_teaches_the_timestep_sampler_its_own_cost() -> None:
     """Importance hears ``c`` with ``sum_j w_j c_j`` the cost, as of every objective."""
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
     objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(2))

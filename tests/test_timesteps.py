@@ -66,7 +66,7 @@ def ways() -> dict[str, Callable[[int], TimestepSampler]]:
 
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("draws", [1, 3])
-def test_places_and_weights_integrate_whatever_is_asked(way: str, draws: int) -> None:
+def test_weighted_timesteps_integrate_any_function(way: str, draws: int) -> None:
     """Smooth, steep, and a jump inside a bin."""
     visits = ways()[way](draws)
     for f, expected in (
@@ -94,7 +94,7 @@ class Midpoints(TimestepSampler):
 
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("steps", [6, 11, None])
-def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None) -> None:
+def test_every_timestep_sampler_estimates_the_same_objective(way: str, steps: int | None) -> None:
     """With the noise held still: the full sum, and in continuous time an integral by quadrature.
 
     Fewer steps than bins, and more, that do not align.
@@ -146,7 +146,7 @@ def test_old_costs_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("steps", [4, 7, 29])
-def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
+def test_a_step_updates_every_bin_that_it_covers(steps: int) -> None:
     """Also where there are fewer steps than bins: the density is that of the cost as stairs."""
     visits = LossAwareTimesteps(bins=10, floor=1e-9, memory=1e9, least=1)
     t = (torch.arange(steps) + 1.0)[None] / steps
@@ -173,7 +173,7 @@ def test_visits_are_even_until_every_bin_is_known_and_never_rarer_than_the_floor
     assert float(u.max()) < 1
 
 
-def test_a_cost_that_is_no_number_is_not_remembered() -> None:
+def test_a_cost_that_is_nan_is_ignored() -> None:
     """It stops training; a run that goes on must not draw from it."""
     visits = taught()
     before = visits.masses().clone()
@@ -195,7 +195,7 @@ def test_float32_places_stay_below_one_and_inside_their_bins() -> None:
 # ---------------------------------------------------------------------- in an objective
 
 
-def test_an_objective_teaches_its_sampler_the_costs_of_its_levels() -> None:
+def test_an_objective_updates_its_sampler_with_the_costs_of_its_levels() -> None:
     """In ``update`` alone, and exactly what a level costs in it: the same rows, by hand."""
     model, x = bent(None), torch.randn(64, 2)
     for make in (
@@ -222,7 +222,7 @@ def test_an_objective_teaches_its_sampler_the_costs_of_its_levels() -> None:
         torch.testing.assert_close(visits.moments, other.moments)
 
 
-def test_a_model_without_levels_teaches_nothing() -> None:
+def test_a_model_without_levels_leaves_the_sampler_unchanged() -> None:
     """A diffusion of one latent has no step to choose."""
     visits = LossAwareTimesteps()
     batch, objective = Batch(torch.randn(4, 2)), Bound(visits)
@@ -231,7 +231,7 @@ def test_a_model_without_levels_teaches_nothing() -> None:
     assert float(visits.seen.sum()) == 0
 
 
-def test_importance_makes_a_steep_cost_less_noisy() -> None:
+def test_loss_aware_timesteps_lower_the_variance_of_a_steep_cost() -> None:
     """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not."""
     model, visits = (
         exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None),
@@ -253,7 +253,7 @@ def test_importance_makes_a_steep_cost_less_noisy() -> None:
     assert float(learned.var()) < 0.3 * float(strata.var())
 
 
-def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
+def test_edm_samples_log_normal_noise_and_has_the_papers_weight() -> None:
     r"""``log sigma`` is N(-1.2, 1.2^2), and visit weight times weight is the paper's, at any schedule.
 
     :math:`\frac{\sigma^2 + \sigma_d^2}{(\sigma \sigma_d)^2} \|x - \hat x\|^2` is
@@ -273,7 +273,7 @@ def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
         torch.testing.assert_close(paid[inner], stated[inner], rtol=2e-2, atol=0)
 
 
-def test_settings_that_are_none_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     """Each names what to do instead."""
     with pytest.raises(ValueError, match="small mass instead"):
         TabulatedTimesteps(torch.tensor([1.0, 0.0]))

@@ -211,7 +211,7 @@ def test_the_steps_alone_or_with_the_rest_of_the_bound() -> None:
 # ---------------------------------------------------------------------- refusals
 
 
-def test_settings_that_are_none_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     """At construction, with what to do."""
     for make, match in (
         (lambda: MinSNR(0.0), "gamma=0"),

@@ -192,9 +192,6 @@ def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
     assert found[-1].z is None
 
 
-# ---------------------------------------------------------------------- why a prior
-
-
 # ---------------------------------------------------------------------- latents
 
 
@@ -218,7 +215,7 @@ class Plane(LatentModel):
         return as_tensor(x).flatten(1)[:, :2].float() - 8
 
 
-def test_the_way_leads_across_the_emptiest_middle() -> None:
+def test_the_route_crosses_the_emptiest_midpoint() -> None:
     """Between images of different labels, through their codes, in even steps."""
     images = torch.zeros(4, 1, 8, 8, dtype=torch.int64)
     images[:, 0, 0, 0] = torch.tensor([0, 0, 16, 16])

@@ -44,7 +44,7 @@ def test_a_chain_counts_as_long_as_all_of_it() -> None:
     assert makespan(suite, 2) == 5
 
 
-def test_what_is_done_is_not_done_again() -> None:
+def test_a_finished_candidate_is_not_trained_again() -> None:
     suite = [candidate("a", 1), candidate("b", 1, ("a",))]
     queue = Queue(suite, {"a"})
     assert queue.next() is suite[1]

@@ -97,7 +97,7 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_other_settings_are_refused_and_said(tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:1], progress=False)
     before = sorted(tmp_path.rglob("*"))
 
@@ -118,7 +118,7 @@ def test_other_settings_are_refused_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_fresh_throws_the_run_away_and_nothing_else(tmp_path: Path) -> None:
+def test_fresh_deletes_the_run_alone(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:2], progress=False)
     mine = tmp_path / "models" / "mine.safetensors"
     mine.write_bytes(b"mine")

@@ -183,7 +183,7 @@ def test_both_paths_name_the_same_latents(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
-def test_a_copy_says_the_same(name: str) -> None:
+def test_a_copy_gives_the_same_numbers(name: str) -> None:
     dtype = torch.float32 if name == "Given" else torch.float64
 
     def answer(prior: Prior) -> Iterable[Tensor]:
@@ -196,7 +196,7 @@ def test_a_copy_says_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
-def test_it_reads_as_a_formula(name: str) -> None:
+def test_its_repr_is_a_formula(name: str) -> None:
     prior = PRIORS[name]()
     check_formula(prior.formula(), "p(")
     assert prior.proper

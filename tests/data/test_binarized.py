@@ -1,4 +1,4 @@
-"""Gray pixels as coins: how often they show a one, what they cost, and when they are flipped again."""
+"""Gray pixels as probabilities of a one: how often it is drawn, the entropy, and when it is drawn again."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BINS = 17
 # ---------------------------------------------------------------------- coins
 
 
-def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
-    """Each of 17 levels flipped 40,000 times; the first never shows a one, the last always."""
+def test_a_pixel_is_one_as_often_as_its_gray_value_says() -> None:
+    """Each of 17 gray values, drawn 40,000 times; the first is never one, the last always."""
     gray = torch.arange(BINS).expand(40_000, BINS)
     bits = BernoulliPixels(gray, BINS).sample()
     assert bits.dtype is torch.uint8
@@ -38,7 +38,7 @@ def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
     assert_mean(bits[:, 1:-1].double(), torch.arange(1, BINS - 1).double() / (BINS - 1))
 
 
-def test_coins_of_one_row_and_of_two_rows_are_independent() -> None:
+def test_pixels_of_one_row_and_of_two_rows_are_independent() -> None:
     """Fair coins: every pair of them agrees half of the time."""
     bits = BernoulliPixels(torch.ones(40_000, 3, dtype=torch.int64), 3).sample()
     for one, other in itertools.combinations(bits.T, 2):
@@ -200,7 +200,7 @@ def test_a_model_that_knows_the_gray_values_scores_exactly_the_floor() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_in_expectation_over_the_coins_the_floor_is_exact_and_below_all_others() -> None:
+def test_the_expected_cost_is_the_entropy_for_the_true_model_and_larger_for_others() -> None:
     """All outcomes of an image's live coins, weighted by their masses; by Gibbs, errors only cost.
 
     Twelve coins are alive: 4,096 outcomes instead of a mean over draws.

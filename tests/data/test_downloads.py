@@ -103,7 +103,7 @@ def test_the_test_part_keeps_its_order_and_the_rest_is_split_by_the_seed(
     assert torch.equal(other.test, data.test)
 
 
-def flipped(content: bytes) -> bytes:
+def changed(content: bytes) -> bytes:
     """With the lowest bit of the last byte changed."""
     return content[:-1] + bytes([content[-1] ^ 1])
 
@@ -117,14 +117,14 @@ def other_size(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (flipped, "bytes have the SHA-256 .*; expected .*, as in the original; some bytes were"),
+        (changed, "bytes have the SHA-256 .*; expected .*, as in the original; some bytes were"),
         (lambda content: content[:-2], "bytes after its header; expected .*a copy cut short"),
         (lambda content: content + b"\0", "bytes after its header; expected"),
         (other_size, "beginning with 00 00 08 .*; expected .*in IDX format, which begin with 00"),
         (lambda content: b"<html>not found</html>", "beginning with 3c 68 74 6d 6c .*; expected"),
         (lambda content: b"", "beginning with ; expected .* bytes in IDX format"),
     ],
-    ids=["flipped", "short", "long", "other size", "other file", "empty"],
+    ids=["changed", "short", "long", "other size", "other file", "empty"],
 )
 def test_a_file_that_was_changed_is_refused_and_left_alone(
     tmp_path: Path, name: str, spoil: Callable[[bytes], bytes], said: str
@@ -216,14 +216,14 @@ def test_fetched_files_are_checked_before_they_can_be_found(tmp_path: Path) -> N
     def fetch(beside: Path) -> None:
         write(beside)
         last = beside / "MNIST" / "raw" / NAMES[3]
-        last.write_bytes(flipped(last.read_bytes()))
+        last.write_bytes(changed(last.read_bytes()))
 
     with pytest.raises(ValueError, match="SHA-256"):
         collection(fetch).load(tmp_path)
     assert everything_below(tmp_path) == []
 
 
-def test_a_root_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created_gives_an_error(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises(
@@ -248,10 +248,7 @@ def test_the_root_is_named_by_the_environment(
     assert default_root() == tmp_path / ".cache" / "genmod"
 
 
-# ---------------------------------------------------------------------- torchvision
-
-
-def test_the_room_is_entered_without_torchvision_and_scikit_learn() -> None:
+def test_importing_data_loads_neither_torchvision_nor_scikit_learn() -> None:
     """Each takes a second to import, and most who use the room need neither."""
     for path in Path(images.__file__).parent.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

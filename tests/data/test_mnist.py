@@ -79,7 +79,9 @@ def test_labels_belong_to_their_images(data: Dataset) -> None:
         assert float(right.double().mean()) > 0.6
 
 
-def test_the_coins_of_a_test_image_cost_what_is_known(data: Dataset, facts: Facts) -> None:
+def test_the_entropy_of_a_binarized_test_image_is_the_known_value(
+    data: Dataset, facts: Facts
+) -> None:
     """The floor of every likelihood under dynamic binarization."""
     entropy = BernoulliPixels(data.test, 256).entropy()
     mean, spread = facts.irreducible

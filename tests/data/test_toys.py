@@ -258,7 +258,7 @@ def test_correlated_is_torchs_gaussian_and_a_straight_banana_too() -> None:
 
 
 @pytest.mark.parametrize("toy", ALL, ids=lambda toy: type(toy).__name__)
-def test_torchs_own_way_of_sampling(toy: Toy) -> None:
+def test_toys_sample_as_torch_distributions_do(toy: Toy) -> None:
     """With no generator, torch's global one; shapes as torch has them; a generator of one's own
     leaves the global one alone.
     """

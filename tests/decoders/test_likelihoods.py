@@ -136,7 +136,9 @@ def test_a_gaussians_default_scale_is_one_and_learned() -> None:
         (256, decoders.DiscretizedLogisticDecoder, Measure.MASS),
     ],
 )
-def test_the_customary_likelihood(bins: int | None, kind: type[Decoder], measure: Measure) -> None:
+def test_the_default_likelihood_suits_the_data(
+    bins: int | None, kind: type[Decoder], measure: Measure
+) -> None:
     """Its network has as many outputs as the decoder reads, whatever the scale."""
     for scale in (None, 0.5, decoders.GlobalScale(), decoders.PredictedScale()):
         decoder = decoders.likelihood(network, (2, 2), bins, scale)
@@ -147,7 +149,7 @@ def test_the_customary_likelihood(bins: int | None, kind: type[Decoder], measure
         assert bool(decoder(STATE).log_prob(x).isfinite().all())
 
 
-def test_identity_hands_the_state_on() -> None:
+def test_identity_returns_the_state() -> None:
     assert Identity()(STATE) is STATE
     assert Identity()(STATE, STATE) is STATE
 
@@ -197,7 +199,7 @@ def test_a_network_of_the_wrong_size_is_named() -> None:
             decoder(STATE)
 
 
-def test_one_level_is_no_data() -> None:
+def test_a_single_value_is_refused() -> None:
     for build in (
         lambda: decoders.CategoricalDecoder(network(2), (2,), 1),
         lambda: decoders.DiscretizedLogisticDecoder(network(2), (2,), 1),
@@ -207,7 +209,7 @@ def test_one_level_is_no_data() -> None:
             build()
 
 
-def test_formulas_say_what_is_learned() -> None:
+def test_formulas_show_which_scale_is_learned() -> None:
     said = {
         "s": (0.5, decoders.GlobalScale()),
         "s_i": (decoders.PerDimensionScale((2,)),),

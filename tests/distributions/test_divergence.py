@@ -66,7 +66,7 @@ CLOSED = ["normal", "standard", "independent", "full"]
 
 
 @pytest.mark.parametrize("name", [*CLOSED, "laplace", "mixture"])
-def test_a_rate_says_how_it_was_priced(name: str) -> None:
+def test_a_rate_is_analytic_where_a_closed_form_exists(name: str) -> None:
     """And both forms agree in the mean, against torch's densities alone."""
     q = Normal(torch.randn(3).expand(ROWS, 3), torch.randn(3) * 0.5 - 0.5)
     p, z = target(name), q.rsample()
@@ -131,7 +131,7 @@ def test_a_closed_rate_is_never_negative(
     assert float(rate(q, q, q.rsample()).total.abs().max()) == 0
 
 
-def test_a_form_of_ones_own_is_used_once_it_is_registered() -> None:
+def test_a_registered_closed_form_is_used() -> None:
     """Two shifted exponentials: ``KL = log(r_q / r_p) + r_p / r_q - 1`` per dimension."""
 
     class Exponential(Factorized):
@@ -228,7 +228,7 @@ MOVED: dict[str, Callable[[Tensor, Tensor], Distribution]] = {
 
 @pytest.mark.parametrize("name", MOVED)
 @pytest.mark.parametrize("side", ["q", "p"])
-def test_a_subclass_with_a_law_of_its_own_is_priced_by_its_own_law(name: str, side: str) -> None:
+def test_a_subclass_with_its_own_law_uses_its_own_log_density(name: str, side: str) -> None:
     """Never by the closed KL of its parent. The moved law is a Normal, so the KL is known."""
     by, log_std = torch.tensor([[1.5, -2.0]]).expand(ROWS, 2), torch.tensor([-0.3, 0.2])
     moved, plain = MOVED[name](by, log_std.expand(ROWS, 2)), Normal(by, log_std)

@@ -43,7 +43,7 @@ def test_integers_are_seen_on_minus_one_to_one(dtype: torch.dtype) -> None:
         torch.testing.assert_close(encoders.DiracEncoder(identity, (1,))(x).sample(), x)
 
 
-def test_features_go_up_once_and_come_down_in_the_priors_order() -> None:
+def test_features_are_handed_to_heads_in_the_priors_order() -> None:
     """Two stages of known effect: the top level's head sees the second, the bottom's the first."""
 
     class Scale(nn.Module):

@@ -69,7 +69,7 @@ def test_pixel_histogram_is_the_sequential_kt_code() -> None:
     assert one_by_one == pytest.approx(closed, abs=1e-12)
 
 
-def test_pixels_are_priced_by_their_own_histogram() -> None:
+def test_pixels_are_scored_by_their_own_histogram() -> None:
     """Entry 0 is always 0 and entry 1 always 1; swapping them in the test row must cost."""
     train = torch.tensor([[0, 1]] * 20)
     right, swapped = pixel_histogram(train, torch.tensor([[0, 1], [1, 0]]), 2).log_prob.exp()
@@ -178,7 +178,7 @@ def bits(baseline: Baseline) -> float:
     return float(-baseline.log_prob.mean()) / 64 / LN2
 
 
-def test_digits_cost_what_is_published() -> None:
+def test_baselines_on_the_digits_give_the_published_numbers() -> None:
     """Mean over five 80/20 splits, against reference values that were computed elsewhere.
 
     Reference (bits/dim): per-pixel histogram 2.425 +- 0.011 over splits, global histogram 2.979,

@@ -136,7 +136,7 @@ def test_the_density_of_any_denoiser_integrates_to_one() -> None:
     assert float(mass) == pytest.approx(1.0, abs=2e-3)
 
 
-def test_probes_are_unbiased_and_their_error_is_honest() -> None:
+def test_probes_are_unbiased_and_their_standard_error_is_right() -> None:
     """Against the exact trace of a denoiser with a full Jacobian; z-scores of a unit's size."""
     data = correlated()
     model = exact_diffusion(data, SHORT, None)
@@ -223,7 +223,7 @@ def test_a_decoder_that_is_not_the_posterior_leaves_a_gap_that_draws_close() -> 
     assert_mean(truth - values(report) - gap, 0.0, name="gap")
 
 
-def test_integers_are_priced_as_a_mass_that_sums_to_one() -> None:
+def test_integers_have_masses_that_sum_to_one() -> None:
     """Over all nine data of two entries, at draws of ``z_0``; no dequantization is left to state."""
     points = torch.stack([real(-1.0, 0.0), real(1.0, 1.0), real(0.0, -1.0)])
     denoiser = EmpiricalDenoiser(points, std=0.3)
@@ -237,7 +237,7 @@ def test_integers_are_priced_as_a_mass_that_sums_to_one() -> None:
     assert float(mass.std()) / math.sqrt(draws) < 0.2
 
 
-def test_a_latent_diffusion_is_priced_through_both_its_bounds() -> None:
+def test_the_flow_replaces_the_chain_in_a_latent_diffusion() -> None:
     """The flow stands where the chain stood, and nothing else has moved."""
     model = LatentDiffusion(3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=3))
     x = torch.randn(20, 3)
@@ -247,7 +247,7 @@ def test_a_latent_diffusion_is_priced_through_both_its_bounds() -> None:
 
 
 @pytest.mark.usefixtures("as_users_run")
-def test_what_cannot_be_priced_is_refused() -> None:
+def test_flow_density_refuses_models_without_diffusion_and_bad_settings() -> None:
     model, x = Diffusion(2, width=8), torch.randn(4, 2)
     with pytest.raises(ValueError, match="without a diffusion"):
         flow_density(VAE(2, latents=1, width=8), x)

@@ -176,7 +176,7 @@ def test_what_it_cannot_integrate_is_refused() -> None:
 # ---------------------------------------------------------------------- which of two is better
 
 
-def test_two_checkpoints_are_told_apart_by_common_noise() -> None:
+def test_common_noise_lowers_the_error_of_a_paired_difference() -> None:
     """The difference under one seed is surer than under two, and both are right in the mean."""
     x = torch.randn(400, 2)
     better, worse = bent(None), bent(None)

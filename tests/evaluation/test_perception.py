@@ -173,7 +173,7 @@ def test_a_class_score_counts_classes() -> None:
 # ---------------------------------------------------------------------- one call
 
 
-def test_one_call_says_everything() -> None:
+def test_one_call_gives_every_sample_quality_number() -> None:
     """A model that has learned nothing is far from the digits; real ones are near, and that is told."""
     data = small()
     model = VAE(data.shape, data.bins, latents=2, width=8)
@@ -215,7 +215,7 @@ def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:
 
 
 @pytest.mark.usefixtures("as_users_run")
-def test_what_has_no_look_is_refused() -> None:
+def test_features_and_scores_refuse_bad_images_and_shapes() -> None:
     for images, said in (
         (torch.rand(3, 3, 28, 28), "gray images"),
         (torch.zeros(3, 1, 28, 28, dtype=torch.long), "floating point images in"),

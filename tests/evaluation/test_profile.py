@@ -84,7 +84,7 @@ def test_the_error_of_a_denoiser_is_its_mean_square_over_the_interval() -> None:
     assert found.rmse[0] < float((-0.5 * MILD.log_snr(real(0.125))).exp())
 
 
-def test_all_that_is_paid_is_the_entropy_and_what_the_end_of_noise_loses() -> None:
+def test_all_nats_are_the_entropy_plus_the_mismatch_at_the_noisy_end() -> None:
     """With the exact decoder, in continuous time, nothing else is lost."""
     data = correlated()
     model = exact_diffusion(data, MILD, None)
@@ -133,7 +133,7 @@ def test_with_a_level_for_each_step_it_is_the_score_step_by_step(name: str) -> N
     torch.testing.assert_close(whole, -scores.value.mean().expand_as(whole), rtol=1e-10, atol=0)
 
 
-def test_what_is_paid_grows_by_what_each_step_costs() -> None:
+def test_cumulated_nats_grow_by_each_steps_nats() -> None:
     """From noise to data; what is left at the clean end is the decoder's."""
     found = profile(bent(7), torch.randn(20, 2))
     assert found.paid[-1] == found.prior

@@ -63,7 +63,7 @@ def test_bits_per_dim_are_nats_in_other_units() -> None:
     assert bits.error == pytest.approx(report.value.error / (64 * math.log(2)))
 
 
-def test_stamps_say_what_was_visited() -> None:
+def test_stamps_follow_from_the_visited_levels() -> None:
     """All levels make a bound, a few an estimate, no prior nothing; counts, none is exact."""
     diffusion = Diffusion(SHAPE, BINS, steps=5, width=16, depth=1)
     stamps = [
@@ -351,7 +351,7 @@ def test_a_report_prints_as_a_table_of_80_columns(importance_samples: int) -> No
         assert f"{report.value}" in report._repr_html_()
 
 
-def test_a_report_says_when_counting_is_better() -> None:
+def test_a_report_remarks_when_the_histogram_is_better() -> None:
     """Beside a data set with a training part; not where there is none, nor for real numbers."""
     data = digits()
     report = evaluate(small_vae(), data)

@@ -73,7 +73,7 @@ def test_a_diffusion_s_path_and_its_levels_visited_apart_agree_in_the_mean() -> 
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_nesting_breaks_its_condition_and_pyro_says_so(name: str) -> None:
+def test_nesting_breaks_pyros_condition_and_pyro_warns(name: str) -> None:
     """The guide draws the outer latent first, the program last."""
     case = build(name)
     pair = to_pyro(case.model)

@@ -115,7 +115,7 @@ def test_repaint_is_exact_for_independent_entries(repeats: int) -> None:
     assert_mean(off.square(), sigma**2)
 
 
-def test_a_walk_yields_each_time_once() -> None:
+def test_a_path_yields_each_time_once() -> None:
     """As many states as steps, whatever the repeats; asked as often as the stretches say."""
     calls: list[float] = []
     data = correlated().denoiser()

@@ -80,7 +80,7 @@ def test_pooling_is_torchs() -> None:
     torch.testing.assert_close(AveragePool((3, 6, 12), 3)(x), F.avg_pool2d(x, 3))
 
 
-def test_a_mask_keeps_what_it_saw() -> None:
+def test_a_mask_keeps_the_observed_entries() -> None:
     """``A A' = 1``, and ``A' A`` leaves the observed entries and no other."""
     observed = torch.tensor([[True, False, True], [False, False, True]])
     mask, x = Mask(observed), torch.randn(4, 2, 3)

@@ -177,7 +177,7 @@ def test_each_row_has_its_own_measurement() -> None:
         MMPS(*args, ys[:3], 0.3)(z, log_snr)
 
 
-def test_a_guided_denoiser_can_be_told_a_measurement() -> None:
+def test_a_guided_denoiser_accepts_a_measurement() -> None:
     """The prior of a mixture of contexts' Gaussians, guided: still affine, so still solved exactly."""
     good, bad = correlated(0).denoiser(), correlated(1).denoiser()
     problem = mixing()
@@ -187,7 +187,7 @@ def test_a_guided_denoiser_can_be_told_a_measurement() -> None:
     torch.testing.assert_close(found, told(problem)(z, LOG_SNR[2:6]).x_hat)
 
 
-def test_a_model_told_a_measurement_samples_what_fits_it() -> None:
+def test_samples_given_a_measurement_agree_with_it() -> None:
     """``with_denoiser``: the chain and the decoder's last step both know ``y``."""
     data = standard(3)
     model = Diffusion(3, denoiser=data.denoiser(), steps=40, schedule=SCHEDULE).double()

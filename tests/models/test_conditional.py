@@ -144,7 +144,7 @@ def small(shape: tuple[int, ...]) -> Dataset:
 
 
 @pytest.mark.parametrize("name", ONE_LINERS)
-def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
+def test_every_family_takes_labels_in_every_method(name: str) -> None:
     """Trained, validated, scored, sampled, coded: each with a context, each refused without one."""
     torch.manual_seed(0)
     model = ONE_LINERS[name]()
@@ -190,7 +190,7 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
         uses[4]()
 
 
-def test_importance_weights_and_profiles_are_told() -> None:
+def test_importance_weights_and_profiles_take_a_context() -> None:
     """The estimate of log p(x | y) is no lower than its bound; a profile sees one label's cost."""
     data = small(TABLE)
     told = data.context("test")
@@ -230,7 +230,7 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     assert not torch.equal(with_labels.rates["steps"], without.rates["steps"])
 
 
-def test_numbers_can_be_told_as_well() -> None:
+def test_vectors_can_be_a_context() -> None:
     """A diffusion of ``x`` told ``x`` plus noise: its bound is better with the hint than without."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(600, 2, generator=generator)
@@ -248,7 +248,7 @@ def test_numbers_can_be_told_as_well() -> None:
     assert gained.mean() > 1.0
 
 
-def test_a_condition_that_no_network_would_hear_is_refused() -> None:
+def test_a_condition_that_no_network_takes_is_refused() -> None:
     """Parts of one's own bring their own networks: those are to be told."""
     unet = UNet(IMAGE, width=16, context=Labels(3))
     for build in (

@@ -187,7 +187,7 @@ def test_a_context_reaches_the_denoiser_in_every_use() -> None:
     assert few.rates["steps"].nats.shape == (3, 2)
 
 
-def test_a_diffusion_reads_like_its_math() -> None:
+def test_the_repr_of_a_diffusion_is_its_formula() -> None:
     """Encoder, decoder and prior, as on paper."""
     said = repr(Diffusion((2,), bins=5, steps=3))
     assert "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)" in said

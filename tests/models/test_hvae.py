@@ -141,7 +141,7 @@ def test_the_two_orders_are_built_from_the_two_priors() -> None:
     assert isinstance(aligned.prior, TopDownPrior)
 
 
-def test_a_hierarchy_reads_like_its_math() -> None:
+def test_the_repr_of_a_hierarchy_is_its_formula() -> None:
     aligned = HVAE((4,), latents=(3, 2, 2), width=8, inference=Inference.TOP_DOWN)
     assert "q(z | x) = q(z3 | x) q(z2 | z3.., x) q(z1 | z2.., x)" in repr(aligned)
     assert "p(z) = p(z3) p(z2 | z3..) p(z1 | z2..)" in repr(aligned)

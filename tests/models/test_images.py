@@ -94,7 +94,7 @@ def test_settings_and_networks_are_not_given_twice() -> None:
 
 
 @pytest.mark.slow
-def test_a_convolutional_vae_learns_what_pixels_say_of_each_other() -> None:
+def test_a_convolutional_vae_learns_dependence_between_pixels() -> None:
     """Bars: 16 equally likely images cost ln 16 nats; pixels that ignore each other cost ten times that."""
     torch.manual_seed(0)
     x = bars(512, 2)

@@ -201,7 +201,7 @@ def test_a_vae_with_a_model_for_its_prior_nests_it() -> None:
         torch.testing.assert_close(other.elbo(x).value, a)
 
 
-def test_the_model_reads_like_its_math() -> None:
+def test_the_repr_of_a_latent_diffusion_is_its_formula() -> None:
     """The inner model's formula stands inside the prior's."""
     said = repr(latent_diffusion())
     assert "q(z | x) = N(z; mean(x), diag std(x)^2)" in said

@@ -71,7 +71,7 @@ def test_sample_decodes_the_last_of_its_states(sampler: Sampler) -> None:
     assert not states[0].z.requires_grad
 
 
-def test_the_chain_is_the_customary_way() -> None:
+def test_the_ancestral_chain_is_the_default_sampler() -> None:
     """Without settings, with the chain's own steps, or with the chain named: one thing."""
     model, found = bent(), []
     settings: list[tuple[Sampler | None, int | None]] = [(None, None), (None, 5), (Ancestral(), 5)]
@@ -137,7 +137,7 @@ def test_a_sampler_that_is_bound_keeps_its_denoiser() -> None:
         model.sample(2, sampler=Euler(Bent(), LinearLogSNR(4.0, -4.0)), steps=3)
 
 
-def test_a_latent_diffusion_walks_its_inner_latents() -> None:
+def test_states_of_a_latent_diffusion_are_inner_latents() -> None:
     """The inner path, the inner decoder, the shift and scale, the outer decoder: by hand."""
     inner = Diffusion((3,), denoiser=MLPDenoiser(), schedule=SCHEDULE)
     model = LatentDiffusion(vae=VAE((4,), latents=3, width=8), diffusion=inner).double()

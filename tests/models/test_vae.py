@@ -225,7 +225,7 @@ def test_one_line_builds_a_model_of_any_shape(
     assert model.reconstruct(x).shape == x.shape
 
 
-def test_a_vae_reads_like_its_math() -> None:
+def test_the_repr_of_a_vae_is_its_formula() -> None:
     text = repr(VAE((4,), 5, latents=2, width=8))
     assert "q(z | x) = N(z; mean(x), diag std(x)^2)" in text
     assert "p(z) = N(z; 0, I), z in R^2" in text

@@ -85,7 +85,7 @@ def test_fourier_features_are_sines_and_cosines() -> None:
     torch.testing.assert_close(FourierFeatures(())(z), z)
 
 
-def test_noise_levels_are_told_apart_near_and_far() -> None:
+def test_similarity_of_embeddings_falls_with_the_difference_of_log_snr() -> None:
     """Inner products of embeddings depend on the difference of log-SNR alone, and fall with it."""
     embed = Sinusoidal(64)
     assert embed(torch.zeros(3)).shape == (3, 64)
@@ -124,7 +124,7 @@ def test_the_context_is_the_last_argument_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_ends_at_the_networks_door(dtype: torch.dtype) -> None:
+def test_outputs_of_networks_under_autocast_are_float32(dtype: torch.dtype) -> None:
     said = outputs(Says(torch.ones(2, 6, dtype=dtype)), (2, 3), torch.zeros(2, 1), context=None)
     assert said.dtype is torch.float32
     assert said.shape == (2, 2, 3)
@@ -132,7 +132,7 @@ def test_half_precision_ends_at_the_networks_door(dtype: torch.dtype) -> None:
     assert double.dtype is torch.float64
 
 
-def test_a_wrong_number_of_outputs_is_said_at_once() -> None:
+def test_a_wrong_number_of_outputs_is_refused_at_once() -> None:
     with pytest.raises(
         ValueError, match=r"got 5 outputs a row from Says; expected 6 \(for the shape \(2, 3\)\);"
     ):

@@ -72,7 +72,7 @@ def test_the_bound_in_half_precision_training_is_the_bound_of_evaluation(name: s
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_hears_noise_that_half_precision_rounds_away(name: str) -> None:
+def test_the_first_layer_keeps_differences_that_bfloat16_rounds_away(name: str) -> None:
     """Of states that are one number in bfloat16, the first layer still makes different ones."""
     network = NETWORKS[name]()
     heard: list[Tensor] = []

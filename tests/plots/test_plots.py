@@ -144,7 +144,7 @@ def test_the_rate_at_a_distortion_is_read_off_the_curve() -> None:
     assert plots.rate_at(measured(), 0.01) is None
 
 
-def test_rate_and_distortion_end_with_x_told_exactly() -> None:
+def test_the_rate_distortion_curve_ends_with_x_exact() -> None:
     """The curve goes on to the whole code length at no error; the share below the visible is said."""
     figure = plots.rate_distortion({"model": measured()}, visible=1.0)
     left, upper, lower = figure.axes

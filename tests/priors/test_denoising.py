@@ -38,7 +38,7 @@ VARIANCES: list[ReverseVariance] = [FixedSmall(), FixedLarge()]
 
 @pytest.mark.parametrize("schedule", PRESERVING, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_standard_normal_is_priced_exactly_at_every_number_of_steps(
+def test_the_bound_of_the_standard_normal_is_exact_at_every_number_of_steps(
     schedule: Schedule, steps: int
 ) -> None:
     r"""Data N(0, I), ``x_hat = alpha z``, variance ``beta_t``, decoder N(alpha_0 z_0, sigma_0^2 I).
@@ -56,7 +56,7 @@ def test_the_standard_normal_is_priced_exactly_at_every_number_of_steps(
 
 @pytest.mark.parametrize("schedule", PRESERVING, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 10, 100])
-def test_the_standard_normal_is_weighed_exactly_on_every_path(
+def test_the_importance_weight_of_the_standard_normal_is_exact_on_every_path(
     schedule: Schedule, steps: int
 ) -> None:
     """The same model in the sampled form: an exact posterior leaves no variance. Reached: 2e-11."""
@@ -176,7 +176,7 @@ def test_both_fixed_variances_have_one_limit() -> None:
 # ---------------------------------------------------------------------- fields
 
 
-def test_the_rate_says_what_weightings_need() -> None:
+def test_the_rate_holds_what_weightings_need() -> None:
     """``nats = 1/2 gap error`` where the variance is the posterior's; larger for a larger variance."""
     x = real(0.3, -1.0)[None]
     small = DiffusionPrior(Bent(), MILD, (2,), 5).double()

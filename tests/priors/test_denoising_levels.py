@@ -277,7 +277,7 @@ def test_noise_of_another_schedule_is_refused() -> None:
         prior.rates(NoisingEncoder(Cosine())(X))
 
 
-def test_the_prior_reads_like_its_math() -> None:
+def test_the_repr_of_a_diffusion_prior_is_its_formula() -> None:
     """The chain, and how many latents."""
     assert bent(3).prior.formula().startswith("p(z) = p(z_T) prod_t p(z_s | z_t)")
     assert bent(3).prior.formula().endswith("T = 3")

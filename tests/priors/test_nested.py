@@ -35,7 +35,7 @@ def test_an_exact_inner_model_is_its_density() -> None:
 
 
 @pytest.mark.parametrize("log_unit", [-7.0, 0.0, 4.0])
-def test_a_rescaled_latent_pays_its_jacobian(log_unit: float) -> None:
+def test_a_rescaled_latent_counts_its_jacobian(log_unit: float) -> None:
     """Through shift and scale the prior is ``N(shift + scale mu, scale S scale)``, in any units."""
     oracle = ppca()
     shift, scale = torch.randn(5), (torch.randn(5) + log_unit).exp()

@@ -52,7 +52,7 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
 
 
 @pytest.mark.parametrize("name", ["full", "independent", "mixture", "laplace"])
-def test_any_distribution_prices_a_posterior(name: str) -> None:
+def test_any_distribution_can_be_a_prior(name: str) -> None:
     """Closed where a form is registered; the path's weight is torch's ``log p - log q``."""
     law, kind = laws()[name]
     prior = priors.DistributionPrior(law)
@@ -94,7 +94,7 @@ def test_samples_are_the_distributions_own(name: str) -> None:
     assert_mean(priors.NormalPrior((2,)).sample(20_000).square(), 1.0, name="standard")
 
 
-def test_a_given_prior_makes_the_model_it_says() -> None:
+def test_a_given_prior_makes_the_exact_posterior_tight() -> None:
     """With ``N(m, S)`` in place of pPCA's ``N(0, I)`` the exact posterior is tight as well."""
     oracle = ppca()
     shift, root = torch.randn(2), torch.tensor([[1.3, 0.0], [0.0, 0.4]])
@@ -115,7 +115,7 @@ def test_a_given_prior_makes_the_model_it_says() -> None:
 # ---------------------------------------------------------------------- none at all
 
 
-def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
+def test_a_flat_prior_has_no_rate_and_no_bound() -> None:
     prior = priors.FlatPrior((2,))
     assert not prior.proper
     code = torch.randn(3, 2)

@@ -64,7 +64,7 @@ def test_merge_sees_state_and_latent_in_that_order() -> None:
     assert prior.state_from(torch.full((1, 1), 0.5)).tolist() == [[3.0, 5.0]]
 
 
-def test_each_level_is_priced_given_the_state_above() -> None:
+def test_each_levels_rate_is_conditional_on_the_state_above() -> None:
     """One path with the caller's own draws: q and p at each level see the same state, and the rates
     of those draws are what a walk adds up.
     """

@@ -88,7 +88,7 @@ def test_at_the_same_latents_the_tower_is_the_diffusion() -> None:
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
 
 
-def test_the_prior_weighs_the_path_it_walks() -> None:
+def test_the_log_ratio_of_a_path_is_the_sampled_rate() -> None:
     """``Path.log_ratio`` is the sampled form at its own draws: the drawn latents, weighed again, agree."""
     torch.manual_seed(0)
     diffusion = bent(3)

@@ -127,7 +127,7 @@ def test_ddim_with_all_noise_is_the_chain(sampler: Sampler, steps: int) -> None:
     torch.testing.assert_close(*paths)
 
 
-def test_more_noise_than_a_step_has_room_for_is_refused() -> None:
+def test_a_too_large_eta_is_refused() -> None:
     """``eta`` beyond 1 lives on short steps only, and says up to which it may go there."""
     z, times = real(0.3, -1.0)[None], UniformTime().times(SCHEDULE, 40)
     with random.keyed(0), torch.no_grad():
@@ -140,7 +140,7 @@ def test_more_noise_than_a_step_has_room_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, VarianceExploding(SCHEDULE)], ids=repr)
-def test_edm_is_its_algorithm(schedule: Schedule) -> None:
+def test_stochastic_heun_is_edms_algorithm_2(schedule: Schedule) -> None:
     r"""Karras et al. (2022), algorithm 2, in its own variables :math:`z/\alpha`, :math:`\sigma/\alpha`."""
     settings = {"churn": 8.0, "lowest": 0.05, "highest": 5.0, "noise": 1.02}
     times = PolynomialGrid().times(schedule, 12)

@@ -122,14 +122,16 @@ def test_many_steps_are_no_larger_either(
 
 @pytest.mark.parametrize("variance", [FixedLarge(), LearnedInterpolation()], ids=repr)
 @pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s.variance_preserving], ids=repr)
-def test_other_variances_from_fifty_steps_on(
+def test_other_variances_are_no_larger_from_fifty_steps_on(
     variance: ReverseVariance, schedule: Schedule, trained: Learned
 ) -> None:
     assert size(Ancestral(variance=variance), trained, schedule, 50) < 1.5
 
 
 @pytest.mark.parametrize("sampler", [Heun(), StochasticHeun(churn=0.0)], ids=repr)
-def test_the_published_correction_is_what_grew(sampler: Heun, trained: Learned) -> None:
+def test_the_published_correction_overshoots_at_zero_terminal_snr(
+    sampler: Heun, trained: Learned
+) -> None:
     r"""At zero terminal SNR the first step's weight is :math:`(e^h - 1)/2`: why it is not the default."""
     published = type(sampler)(published=True)
     assert size(published, trained, SCHEDULES[0], 5) > 1e3

@@ -126,7 +126,7 @@ OTHERS: dict[str, Callable[[], Learned]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
-def test_a_forward_of_ones_own_is_what_every_sampler_uses(sampler: Sampler, name: str) -> None:
+def test_every_sampler_uses_an_overridden_forward(sampler: Sampler, name: str) -> None:
     """``x_hat`` of the first step is that of ``forward``, the one that the bound uses."""
     denoiser = OTHERS[name]()
     with random.keyed(0), torch.no_grad():

@@ -32,7 +32,7 @@ def test_a_grid_falls_from_noise_to_data(grid: TimeGrid, schedule: Schedule, ste
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_steps_are_even_in_what_the_grid_says(schedule: Schedule) -> None:
+def test_steps_are_even_in_the_grids_variable(schedule: Schedule) -> None:
     r"""In ``t``; in log-SNR; in :math:`(\sigma/\alpha)^{1/\rho}`."""
 
     def even(values: torch.Tensor) -> None:

@@ -215,7 +215,7 @@ def test_second_order_on_any_schedule_either_way(
     assert errors[-1] < 5e-3
 
 
-def test_modules_may_be_wrapped() -> None:
+def test_samplers_pass_log_snr_and_context_to_the_denoiser() -> None:
     """A denoiser is asked with what it sees in training: variance-preserving states, log-SNR, context."""
 
     class Listening(Denoiser):

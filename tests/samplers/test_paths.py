@@ -244,7 +244,7 @@ def test_settings_that_cannot_be_are_refused(build: object) -> None:
         build()
 
 
-def test_settings_are_read_aloud() -> None:
+def test_the_repr_of_a_sampler_shows_its_settings() -> None:
     """``repr`` is what one would type."""
     assert [repr(s) for s in (Euler(), Heun(), DDIM(eta=0.5))] == [
         "Euler()",

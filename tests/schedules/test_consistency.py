@@ -209,7 +209,7 @@ def test_what_agrees_is_accepted(build: Callable[[], Schedule]) -> None:
     torch.testing.assert_close((point.alpha, point.sigma), scales)
 
 
-def test_scales_of_ones_own_reach_the_bound() -> None:
+def test_overridden_scales_reach_the_bound() -> None:
     """``at`` and ``bridge``, of which the bound is made, read an overridden ``scales``."""
     point = StraightPath().at(TIMES)
     torch.testing.assert_close(point.alpha + point.sigma, torch.ones_like(TIMES))

@@ -98,7 +98,7 @@ def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: For
 
 
 @pytest.mark.parametrize("schedule", [case[0] for case in CASES], ids=lambda s: repr(s)[:40])
-def test_a_cut_curve_ends_where_it_says(schedule: Schedule) -> None:
+def test_a_curve_has_its_stated_ends(schedule: Schedule) -> None:
     assert isinstance(schedule, Sigmoid | Laplace | LogNormal | Logistic)
     assert schedule.log_snr_range() == pytest.approx((schedule.clean, schedule.noisy), rel=1e-9)
 
@@ -192,7 +192,7 @@ def test_a_monotone_network_starts_near_a_straight_line() -> None:
     [Cosine, partial(Cosine, 0.008), Sigmoid, partial(Sigmoid, 0.0, 3.0, 0.1), Logistic],
     ids=["cosine", "offset", "sigmoid", "steep", "logistic"],
 )
-def test_a_curve_ends_where_it_is_told_to(
+def test_a_curve_has_its_stated_ends_however_far_out(
     build: Callable[..., Schedule], clean: float, noisy: float
 ) -> None:
     """However far out: each end is measured from its own side.
@@ -244,6 +244,8 @@ def test_a_log_normal_law_keeps_its_tails(ends: tuple[float, float]) -> None:
         (lambda: Cosine().betas(0), "steps >= 1"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(build: Callable[[], object], message: str) -> None:
+def test_invalid_settings_of_a_schedule_are_refused(
+    build: Callable[[], object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         build()

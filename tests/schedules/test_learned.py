@@ -275,7 +275,7 @@ def test_what_has_no_schedule_to_learn_is_refused(
         build()
 
 
-def test_it_reads_as_what_it_holds() -> None:
+def test_the_repr_of_a_learned_schedule_shows_its_objective() -> None:
     assert "Bound(timesteps=4)" in repr(LearnedSchedule(Bound(4)))
     assert LearnedSchedule(Bound(4)).timesteps == 4
     assert isinstance(LearnedSchedule().inner, nn.Module)

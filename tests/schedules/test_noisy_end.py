@@ -121,7 +121,7 @@ def test_targets_that_divide_by_alpha_are_refused(schedule: Schedule, target: Ta
         model(target, schedule)
 
 
-def test_the_limit_is_where_it_says() -> None:
+def test_the_limit_is_refused_below_and_accepted_at_minus_twenty() -> None:
     """An end of -20 is read, one below is not; a denoiser that is no network reads any."""
     assert model(NoiseTarget(), LinearLogSNR(9.0, -20.0)).prior.steps == 12
     with pytest.raises(ValueError, match="an end of -20 or above"):
@@ -132,7 +132,7 @@ def test_the_limit_is_where_it_says() -> None:
 @pytest.mark.parametrize(
     "target", [NoiseTarget(), ScoreTarget(), VelocityTarget(), DataTarget()], ids=repr
 )
-def test_the_limit_is_where_float32_stops_telling(target: Target) -> None:
+def test_the_limit_is_where_float32_cannot_recover_the_data(target: Target) -> None:
     """Data written as a float32 output and read back: to a hundredth at the limit; at -40 all wrong
 
     for what divides by alpha, and still right for what does not.

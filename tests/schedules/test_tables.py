@@ -95,7 +95,7 @@ def test_zero_terminal_tables_are_those_of_diffusers(
     assert float(ours[0]) == pytest.approx(float(table.alpha_bars(steps)[0]), rel=1e-12)
 
 
-def test_the_floor_of_a_zero_terminal_table_is_nothing_in_float32() -> None:
+def test_the_floor_of_a_zero_terminal_table_has_no_signal_in_float32() -> None:
     """``alpha x + sigma eps`` is ``eps`` to less than half of float32's spacing at one."""
     schedule = ZeroTerminalSNR(LinearBeta(1000))
     assert schedule.log_snr_range()[1] == -40

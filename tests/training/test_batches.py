@@ -112,7 +112,7 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
     )
 
 
-# ---------------------------------------------------------------------- coins, flipped anew
+# ---------------------------------------------------------------------- pixels, drawn again
 
 
 ROWS, IDENTITY, FAIR = 64, 6, 50
@@ -132,8 +132,8 @@ def in_order(bits: Tensor) -> Tensor:
     return bits[who.argsort(), IDENTITY:]
 
 
-def test_coins_are_flipped_anew_in_every_epoch() -> None:
-    """Each row once an epoch, and a coin agrees with itself in the next epoch half of the time."""
+def test_pixels_are_drawn_again_in_every_epoch() -> None:
+    """Each row once an epoch; a fair pixel equals its draw of the epoch before half of the time."""
     batches = MemoryBatches(coins(), None, 16, seed=3)
     epochs = [in_order(epoch(batches, number)) for number in range(40)]
     assert all(each.shape == (ROWS, FAIR) for each in epochs)
@@ -143,7 +143,7 @@ def test_coins_are_flipped_anew_in_every_epoch() -> None:
     assert_mean((bits[:, 1:] == bits[:, :-1]).double().flatten(), 0.5)
 
 
-def test_flips_depend_on_seed_and_step_alone() -> None:
+def test_drawn_pixels_depend_on_seed_and_step_alone() -> None:
     """Not on the batches asked for before, nor on torch's generator."""
     forward = [MemoryBatches(coins(), None, 20, seed=4)(step).x for step in range(7)]
     torch.manual_seed(2)
@@ -154,12 +154,12 @@ def test_flips_depend_on_seed_and_step_alone() -> None:
     assert not torch.equal(other, torch.cat(forward[:3]))
 
 
-def test_flips_are_not_the_noise_of_the_model() -> None:
+def test_drawn_pixels_are_independent_of_the_models_noise() -> None:
     """The model draws under the key of the same seed and step, but other numbers."""
-    flipped = MemoryBatches(coins(), None, ROWS, seed=4)(9).x[:, IDENTITY:]
+    drawn = MemoryBatches(coins(), None, ROWS, seed=4)(9).x[:, IDENTITY:]
     with random.keyed(4, step=9):
         noise = random.uniform((ROWS, IDENTITY + FAIR), torch.float32)[:, IDENTITY:]
-    assert_mean((flipped == (noise < 0.5)).double().flatten(), 0.5)
+    assert_mean((drawn == (noise < 0.5)).double().flatten(), 0.5)
 
 
 class Watching(Bound):
@@ -175,7 +175,7 @@ class Watching(Bound):
         return super().forward(model, batch)
 
 
-def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
+def test_fit_resamples_the_training_pixels_alone() -> None:
     """The user does nothing: training bits change, validation bits are those of the data set.
 
     The first six pixels spell the row, so a batch is compared with the very rows it was cut from.
@@ -204,7 +204,7 @@ def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
     ],
     ids=["vae", "diffusion"],
 )
-def test_a_resumed_run_on_coins_is_the_uninterrupted_one_bit_for_bit(
+def test_a_resumed_run_on_resampled_pixels_equals_the_uninterrupted_one(
     build: Callable[[], LatentModel], tmp_path: Path
 ) -> None:
     """Stopped in the third epoch, between two checkpoints: losses, bits and weights go on alike."""

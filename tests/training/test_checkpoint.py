@@ -155,7 +155,7 @@ def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
     assert torch.equal(found.final, expected.final)
 
 
-def test_the_levels_that_visits_learned_to_look_at_are_kept(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_learned_density_of_timesteps(tmp_path: Path) -> None:
     """Importance resumes with the density it had; that it learned changes the run."""
 
     def objective(least: float) -> Objective:

@@ -70,7 +70,7 @@ def test_batches_drop_labels_at_the_rate_asked_for_and_by_step_alone() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
-def test_training_drops_and_validation_never_does(dropout: float) -> None:
+def test_context_dropout_applies_in_training_alone(dropout: float) -> None:
     """Heard at the network's door, over a whole run with its validations."""
     data, trained = conditional(numbered(), dropout), model()
     ears = Ears(trained)
@@ -109,7 +109,7 @@ def test_a_resumed_conditional_run_is_the_same_run(tmp_path: Path) -> None:
     assert torch.equal(run(8, path), whole)
 
 
-def test_labels_that_no_model_can_hear_stop_a_run_on_the_call() -> None:
+def test_labels_that_the_model_cannot_take_are_refused_on_the_call() -> None:
     """Before a step is made: too many classes, labels that nobody asked for, none where some are."""
     data = conditional(numbered())
     assert data.labels is not None
@@ -131,7 +131,7 @@ def test_a_pair_of_data_and_context_is_never_dropped() -> None:
     assert all(not is_null_context(told).any() for _, _, told in ears)
 
 
-def test_binarized_data_keep_what_they_tell() -> None:
+def test_binarized_data_keep_their_labels() -> None:
     """In either order; the labels are those of the gray images."""
     data = digits()
     told = conditional(data, 0.2)

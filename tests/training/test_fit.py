@@ -153,7 +153,7 @@ def test_a_frozen_part_neither_learns_nor_drops_out() -> None:
 # ---------------------------------------------------------------------- what a step says
 
 
-def test_a_step_says_the_bound_that_was_trained_on() -> None:
+def test_a_step_holds_the_bound_that_was_trained_on() -> None:
     """For the bound itself, the loss is minus the mean bound; nothing said carries gradients."""
     model = vae()
     for number, step in enumerate(
@@ -225,7 +225,7 @@ def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     )
 
 
-def test_a_learning_rate_of_ones_own_optimizer_is_kept() -> None:
+def test_the_learning_rate_of_a_given_optimizer_is_kept() -> None:
     """``fit`` shapes the rate that an optimizer came with: plain descent moves in proportion to it."""
     moves = []
     for rate in (0.02, 0.002):
