@@ -1,4 +1,4 @@
-"""What a bound may be called is stated by the prior that prices its latents, and by nobody else."""
+"""The claim of a bound is stated by the prior of its latents, and never inferred."""
 
 from __future__ import annotations
 

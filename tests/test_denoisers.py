@@ -159,7 +159,7 @@ def test_the_error_of_the_empirical_denoiser_integrates_to_the_entropy(points: T
 
 
 class Oracle(nn.Module):
-    """A network that says, in the units of a target, what ``tanh`` makes of the state."""
+    """A network whose output, in the units of a target, is ``tanh`` of the state."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()

@@ -1,7 +1,4 @@
-r"""Editing: at no noise the data come back, at full noise they are forgotten; paths keep their ends.
-
-Each docstring names the sign or the line that was changed in the code to see the test fail.
-"""
+r"""Editing: without noise the data return, at full noise nothing of them is left; paths keep their ends."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ DATA = correlated()
 
 
 def model_of(data: GaussianData, resolution: int = 60) -> Diffusion:
-    """The optimal denoiser; a decoder that says ``z_0`` with a hair's spread."""
+    """The optimal denoiser; a decoder N(z_0, s^2) with a small s."""
     shape = tuple(data.mean.shape)
     decoder = GaussianDecoder(Identity(), shape, 1e-6)
     model = Diffusion(shape, denoiser=data.denoiser(), schedule=SCHEDULE, decoder=decoder)

@@ -116,7 +116,7 @@ def test_detached_bounds_keep_their_numbers_and_lose_their_gradients() -> None:
 
 
 def test_bits_per_dim_of_a_mass() -> None:
-    """A fair coin for each of 64 pixels costs one bit a pixel; 256 levels cost eight."""
+    """Probability 1/2 for each of 64 pixels costs one bit a pixel; 256 levels cost eight."""
     for bins, bits in ((2, 1.0), (256, 8.0)):
         bound = ELBO(torch.tensor([-64 * math.log(bins)]), {}, Measure.MASS)
         assert float(bound.bits_per_dim(64)) == pytest.approx(bits, rel=1e-14)

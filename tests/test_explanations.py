@@ -135,7 +135,7 @@ def test_an_objective_that_is_no_weighted_sum_is_not_explained() -> None:
 
 
 def test_a_hybrid_is_not_explained_but_its_mean_is() -> None:
-    """Whatever the model: it was said to want a learned variance, which no model here could give."""
+    """Whatever the model, a learned variance or not."""
     with pytest.raises(ValueError, match=r"Hybrid, .* no weight .*explain\(Simple\(\)"):
         explain(Hybrid(), LinearLogSNR())
 

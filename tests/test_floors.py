@@ -1,4 +1,4 @@
-"""The house stands: imports go down the floors, without a circle; files and functions stay small.
+"""The structure: imports go down the layers, without a circle; files and functions stay small.
 
 Read from the source alone (AST), so a broken import cannot hide a broken rule.
 """
@@ -92,7 +92,7 @@ def imports(path: Path, deep: bool) -> set[str]:
 
 
 def floor_of(room: str) -> int:
-    """The floor of a room."""
+    """The layer of a subpackage."""
     return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
 
 
@@ -181,7 +181,7 @@ def test_importing_the_package_does_not_wait_for_torch() -> None:
 
 
 def test_public_names_arrive_when_asked_for_and_change_nothing_global() -> None:
-    """No default type, thread count, seed or warning filter moves when the rooms are imported."""
+    """No default type, thread count, seed or warning filter changes when the subpackages are imported."""
     code = """
 import warnings, torch
 state = lambda: (torch.get_default_dtype(), torch.get_num_threads(), torch.initial_seed(),

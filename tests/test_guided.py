@@ -1,7 +1,4 @@
-r"""Guidance: its ends are the two models, its formula is every paper's, its bound is its own.
-
-Each docstring names the sign or the line that was changed in the code to see the test fail.
-"""
+r"""Guidance: scales 0 and 1 are the two models, the formula is that of every paper, the bound is exact."""
 
 from __future__ import annotations
 
@@ -125,7 +122,7 @@ def test_every_prediction_is_mixed_by_the_same_scale(target: Target) -> None:
 
 
 def test_guidance_in_an_interval() -> None:
-    """Inside, the guided mean; outside, the conditional one, and with no row inside its cost, too."""
+    """Inside, the guided mean; outside, the conditional one, and with no row inside one call as well."""
     denoiser, (z, log_snr, labels) = Classes(), batch()
     told = denoiser(z, log_snr, labels).x_hat
     everywhere = Guided(denoiser, 4.0)(z, log_snr, labels).x_hat

@@ -19,7 +19,7 @@ SHAPE = (2, 3)
 
 
 class Halves(nn.Module):
-    """Two networks side by side: one says the mean, the other the variance."""
+    """Two networks side by side: one predicts the mean, the other the variance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
 
 
 def test_a_model_with_nothing_to_learn_there_is_refused() -> None:
-    """No learned variance, no steps, an encoder that learns; the way out is said."""
+    """No learned variance, no steps, an encoder that learns; the error names the alternative."""
     x = torch.zeros(2, *SHAPE)
     for variance in (None, FixedLarge()):
         model = Diffusion(SHAPE, steps=5, variance=variance, width=8)

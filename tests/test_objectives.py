@@ -39,7 +39,7 @@ def rows(count: int = 32) -> Tensor:
 
 
 def network() -> DenoisingMLP:
-    """A denoiser's network that says something (a new one says zero)."""
+    """A denoiser's network whose output is not zero (a new one's is)."""
     net = DenoisingMLP(SHAPE, width=16, depth=1)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -97,7 +97,7 @@ def test_beta_weighs_every_rate(family: str, beta: float) -> None:
 
 
 def test_a_warm_up_is_a_beta_that_rises_in_training_alone() -> None:
-    """After n of N batches the rates cost n / N, and from N on their full price."""
+    """After n of N batches the rates cost n / N, and from N on they have weight 1."""
     model, x = models()["hvae"](), rows()
     warm = WarmUp(4)
     for n in range(1, 7):

@@ -34,7 +34,7 @@ TARGETS: dict[str, Target] = {
 
 
 class Says(nn.Module):
-    """A network that says one thing."""
+    """A network with one output for every input."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()

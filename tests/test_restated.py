@@ -1,4 +1,4 @@
-r"""Networks restated in the terms of each target: objectives and samplers cannot tell them apart."""
+r"""One network in the terms of each target: objectives and samplers give the same numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Restated(nn.Module):
 
 
 def trained(target: Target, shape: tuple[int, ...], seed: int = 0) -> Learned:
-    """A network whose every weight says something."""
+    """A network without zero weights."""
     torch.manual_seed(seed)
     network = DenoisingMLP(shape, width=8, depth=1).double()
     for parameter in network.parameters():

@@ -179,7 +179,7 @@ def test_a_chain_of_one_latent_has_no_step_for_a_sampler() -> None:
 
 
 def test_hybrid_teaches_the_timestep_sampler_its_own_cost() -> None:
-    """Importance hears ``c`` with ``sum_j w_j c_j`` the cost, as of every objective."""
+    """The sampler receives ``c`` with ``sum_j w_j c_j`` the cost, as from every objective."""
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
     objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(2))
     elbo = model.elbo(torch.randn(6, 2), timesteps=objective.timesteps)

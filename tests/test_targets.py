@@ -1,4 +1,4 @@
-r"""Targets: what a network says under one is what it would say under any other."""
+r"""Targets: an output under one converts to the output under any other."""
 
 from __future__ import annotations
 

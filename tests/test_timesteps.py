@@ -1,7 +1,4 @@
-r"""Ways to choose levels: each is unbiased for whatever is asked, in steps and in continuous time.
-
-Each docstring names what was changed in the code to see the test fail.
-"""
+r"""Ways to choose levels: each is unbiased for whatever is asked, in steps and in continuous time."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_mmps_refuses_schedules_that_end_in_pure_noise() -> None:
 
 @pytest.mark.parametrize("name", [n for n in WRAPPERS if n != "worse"])
 def test_a_wrapper_keeps_the_learned_reverse_variance(name: str) -> None:
-    """The chain of a learned variance can be told a measurement, or guided."""
+    """The chain of a learned variance takes a measurement, or guidance."""
 
     class Twice(Denoiser):
         def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:

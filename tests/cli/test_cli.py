@@ -1,4 +1,4 @@
-"""The command: answers at once, says what it did, fails with a sentence."""
+"""The command line: a fast start, output files, errors of one line."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Made = tuple[Comparison, Path, list[Report]]
 
 
 def totals(content: dict[str, Any]) -> None:
-    """Each value is its reconstruction minus its costs, as far as it has terms."""
+    """Each value is its reconstruction minus its rates, where it has terms."""
     for written in content["models"]:
         if written["terms"]:
             reconstruction, *costs = (term["mean"] for term in written["terms"].values())

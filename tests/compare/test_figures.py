@@ -177,7 +177,7 @@ class Shaped(Denoiser):
 
 
 def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
-    """And are as like the image they came from as its state still tells."""
+    """The distance from the original image grows with the noise as well."""
     seen = FigureData({"diffusion": gaussian()}, {}, few(), steps=100)
     found = chains.futures(seen, "diffusion")
     spread = torch.tensor([float(future.images.var(0).mean()) for future in found])

@@ -27,7 +27,7 @@ from tests.compare.cases import PLAN, TINY, few, job
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that is moved by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0

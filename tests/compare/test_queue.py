@@ -74,7 +74,7 @@ def test_who_comes_after_a_failure_fails_with_it_and_the_others_go_on() -> None:
     st.integers(1, 4),
 )
 def test_a_list_schedule_is_within_its_bound(drawn: list[tuple[int, set[int]]], jobs: int) -> None:
-    """Graham 1966: never longer than ``work / m + (1 - 1 / m) chain``: so nobody idles without need."""
+    """Graham 1966: never longer than ``work / m + (1 - 1 / m) chain``: so no worker idles without need."""
     suite = [
         candidate(f"m{i}", cost, tuple(f"m{j}" for j in sorted(after) if j < i))
         for i, (cost, after) in enumerate(drawn)

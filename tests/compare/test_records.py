@@ -38,7 +38,7 @@ def same(one: Path, other: Path) -> bool:
 def test_an_interrupted_candidate_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after."""
+    """Weights, scores and report are those of an uninterrupted run, before a checkpoint or after."""
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
     events: list[Event] = []
 

@@ -49,7 +49,7 @@ ENCODERS: dict[str, tuple[Callable[[DataSpec], Encoder], tuple[int, ...]]] = {
 
 
 def laws(encoder: Encoder, x: Tensor) -> list[Distribution]:
-    """Every distribution that a posterior can say."""
+    """Every distribution of a posterior."""
     posterior = encoder(x)
     if isinstance(posterior, Distribution):
         return [posterior]

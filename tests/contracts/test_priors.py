@@ -40,7 +40,7 @@ def denoising(steps: int | None) -> diffusion.DiffusionPrior:
 
 
 def learned_variance() -> diffusion.DiffusionPrior:
-    """A chain whose network says its reverse variance too."""
+    """A chain whose network predicts the reverse variance as well."""
     denoiser = Learned(DenoisingMLP(EVENT, width=8, outputs=6), interpolation=True)
     return diffusion.DiffusionPrior(denoiser, LinearLogSNR(), EVENT, 4, LearnedInterpolation())
 
@@ -81,7 +81,7 @@ PRIORS: dict[str, Callable[[], Prior]] = {
 def posterior_for(
     prior: Prior, dtype: torch.dtype, device: torch.device
 ) -> Posterior | Distribution:
-    """A posterior of the kind that the prior is paid for."""
+    """A posterior of the kind that the prior takes."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
     if isinstance(prior, priors.TopDownPrior):
         torch.manual_seed(3)

@@ -129,7 +129,7 @@ def other_size(content: bytes) -> bytes:
 def test_a_file_that_was_changed_is_refused_and_left_alone(
     tmp_path: Path, name: str, spoil: Callable[[bytes], bytes], said: str
 ) -> None:
-    """Also where a download is allowed: what somebody put there is not replaced unasked."""
+    """Also where a download is allowed: the user's file is not replaced."""
     write(tmp_path)
     path = tmp_path / "MNIST" / "raw" / name
     path.write_bytes(spoil(path.read_bytes()))
@@ -211,7 +211,7 @@ def test_a_download_that_fails_half_way_leaves_nothing(tmp_path: Path, error: Ex
 
 
 def test_fetched_files_are_checked_before_they_can_be_found(tmp_path: Path) -> None:
-    """A mirror with other bytes is not believed."""
+    """Other bytes from a mirror are refused."""
 
     def fetch(beside: Path) -> None:
         write(beside)
@@ -249,7 +249,7 @@ def test_the_root_is_named_by_the_environment(
 
 
 def test_importing_data_loads_neither_torchvision_nor_scikit_learn() -> None:
-    """Each takes a second to import, and most who use the room need neither."""
+    """Each takes a second to import, and most users of the data need neither."""
     for path in Path(images.__file__).parent.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

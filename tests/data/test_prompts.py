@@ -1,4 +1,4 @@
-"""Prompts: words find the label that they mean, or say that they mean none."""
+"""Prompts: words are mapped to the label that they name, or to the null label."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_names_of_more_than_one_label_are_refused(names: tuple[tuple[str, ...], 
 
 
 def test_conditional_refuses_data_without_labels_and_bad_rates() -> None:
-    """Nor can a share be told nothing that is no share."""
+    """A dropout rate outside [0, 1] is refused as well."""
     with pytest.raises(ValueError, match="without labels"):
         conditional(dataset(torch.randn(20, 2)))
     with pytest.raises(ValueError, match="a rate in"):

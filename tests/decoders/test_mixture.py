@@ -22,7 +22,7 @@ CLEAN = 3.0
 
 
 class Numbers(nn.Module):
-    """A network that says the same numbers whatever it is given: logits, locations, log-scales."""
+    """A network that returns the same numbers whatever its input: logits, locations, log-scales."""
 
     def __init__(self, numbers: Tensor) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_a_mixture_is_placed_where_its_docstring_says(around: LinearLogSNR | Non
 
 
 def test_a_mixture_around_z_is_likelier_without_training() -> None:
-    """With nothing said, data are likelier around ``z_0`` than over all levels, the more the cleaner."""
+    """At zero outputs, data are likelier around ``z_0`` than over all values, more so at a cleaner end."""
     x = torch.randint(0, LEVELS, (500, *EVENT))
     nothing = Numbers(torch.zeros(3 * COMPONENTS * 2))
     found = []

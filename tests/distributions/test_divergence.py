@@ -1,4 +1,4 @@
-"""What a posterior costs: closed where a form is registered, sampled otherwise."""
+"""Rates of a posterior: closed where a form is registered, sampled otherwise."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_nats_per_dimension_are_the_same_nats(name: str) -> None:
 def test_a_closed_rate_is_never_negative(
     mean: float, log_std: float, p_mean: float, p_log_std: float
 ) -> None:
-    """In each dimension; and zero for a posterior that says nothing new."""
+    """In each dimension; and zero for a posterior equal to the prior."""
     q = Normal(torch.full((1, 2), mean), torch.tensor(log_std))
     p = Normal(torch.full((1, 2), p_mean), torch.tensor(p_log_std))
     for prior in (p, StandardNormal((1, 2))):

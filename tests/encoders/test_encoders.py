@@ -1,4 +1,4 @@
-"""Encoders: which of the network's numbers is which, and what integer data look like to it."""
+"""Encoders: which output of the network is which parameter, and how integers are scaled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_point_is_the_networks_output() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.long, torch.float64])
 def test_integers_are_seen_on_minus_one_to_one(dtype: torch.dtype) -> None:
-    """Whatever their type; real data are seen as they are."""
+    """Whatever their type; real data are not changed."""
     x = torch.arange(5)[:, None].to(dtype)
     identity = affine(torch.eye(1), torch.zeros(1))
     seen = encoders.DiracEncoder(identity, (1,), DataSpec((1,), 5))(x).sample()

@@ -56,8 +56,6 @@ def test_histogram_masses_of_all_images_sum_to_one(histogram: type) -> None:
 def test_pixel_histogram_is_the_sequential_kt_code() -> None:
     """Coding rows one by one, each under a histogram of those before it, costs what the closed
     form of Krichevsky and Trofimov says: Gamma(n_k + 1/2) over Gamma(1/2), over Gamma(N + K/2).
-
-    Changed to see it fail: the added 1/2 to 1.
     """
     x, bins = levels(12, 1, 3), 3
     one_by_one = math.log(1 / bins)  # before anything was seen

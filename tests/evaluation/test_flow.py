@@ -101,7 +101,7 @@ def test_with_a_noisy_end_of_pure_noise_it_is_the_density_of_z_0() -> None:
 
 
 def test_the_error_falls_with_the_fourth_power_of_the_step() -> None:
-    """Sixteen times as steps double; the drift says the error of half as many steps."""
+    """Sixteen times as steps double; ``drift`` is the error of half as many steps."""
     data = correlated()
     z = rings(data)
     exact, model = carried(data, SHORT, z), exact_diffusion(data, SHORT, None)

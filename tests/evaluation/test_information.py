@@ -68,7 +68,7 @@ def test_gaussian_data_cost_their_log_density(schedule: Schedule) -> None:
 
 def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
     """For any denoiser: the prior term is the same, the steps have one mean, and the rest is what a
-    decoder that takes the noised state for ``x`` pays.
+    decoder that takes the noised state for ``x`` costs.
     """
     schedule = LinearLogSNR(4.0, 1.0)  # at its noisy end much of x is left, so that it costs
     model = bent(7, schedule)
@@ -146,7 +146,7 @@ def test_rows_keep_their_context_in_chunks() -> None:
 
 
 def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> None:
-    """Equal seeds, equal numbers; and N(0, I) itself is priced without chance."""
+    """Equal seeds, equal numbers; and the bound of N(0, I) has no variance."""
     x = torch.randn(20, 2)
     values = [immse(bent(None), x, timesteps=4, seed=seed).value for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]

@@ -238,7 +238,7 @@ def test_chunks_follow_the_bytes_of_a_row() -> None:
 
 
 def conditional() -> tuple[LatentModel, Tensor]:
-    """A diffusion told one of three labels."""
+    """A diffusion conditioned on one of three labels."""
     return Diffusion((4,), bins=17, steps=5, width=8, condition=Labels(3)), torch.randint(
         0, 17, (256, 4)
     )

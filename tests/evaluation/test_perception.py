@@ -174,7 +174,7 @@ def test_a_class_score_counts_classes() -> None:
 
 
 def test_one_call_gives_every_sample_quality_number() -> None:
-    """A model that has learned nothing is far from the digits; real ones are near, and that is told."""
+    """An untrained model is far from the digits; real ones are near, and the report holds both."""
     data = small()
     model = VAE(data.shape, data.bins, latents=2, width=8)
     found = quality(model, data, n=300, seed=3)

@@ -1,4 +1,4 @@
-r"""Profiles: each noise level costs what the closed form says, and all of them what the bound says."""
+r"""Profiles: nats of each noise level are the closed form, and their sum is the bound."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def gaussian_square(data: GaussianData, log_snr: Tensor) -> Tensor:
 def test_in_continuous_time_an_interval_costs_the_closed_form_whatever_the_schedule(
     name: str,
 ) -> None:
-    """Gaussian data under the optimal denoiser; the standard error is honest, too."""
+    """Gaussian data under the optimal denoiser; the standard error is right, too."""
     data = correlated()
     x = data.law.sample((4000,))
     found = profile(exact_diffusion(data, SCHEDULES[name], None), x, timesteps=10, seed=3)
@@ -101,7 +101,7 @@ def test_all_nats_are_the_entropy_plus_the_mismatch_at_the_noisy_end() -> None:
 
 
 def latent_model() -> LatentModel:
-    """A diffusion of five latents over the code of a VAE, with weights that say something."""
+    """A diffusion of five latents over the code of a VAE, with weights that are not zero."""
     model = LatentDiffusion(3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=5))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -158,7 +158,7 @@ def test_fewer_levels_than_steps_add_up_to_the_same_mean() -> None:
 
 
 def test_a_nested_diffusion_is_profiled_inside_its_model() -> None:
-    """Its latents are noised; what is left also holds the price of the latent itself."""
+    """Its latents are noised; ``left`` also holds the rate of the latent itself."""
     model, x = latent_model(), torch.randn(20, 3)
     with constant_noise(real(0.4)):
         found, scores = profile(model, x), score(model, x)

@@ -1,4 +1,4 @@
-"""Reports: totals are sums of terms, stamps say what a number is, errors are honest."""
+"""Reports: totals are sums of terms, stamps are right, errors cover the truth."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("logit", [0.0, 1.0])
 def test_the_error_of_the_structural_part_is_that_of_its_rows(logit: float) -> None:
-    """Rows are coins of their own bias: cost minus entropy varies from row to row, also where the cost
+    """Each row has a probability of its own: cost minus entropy varies from row to row, also where the cost
     does not. 95 % intervals cover the truth: 0.00 of them did, and 0.89.
     """
     cost = 8 * (math.log1p(math.exp(logit)) - 0.5 * logit)

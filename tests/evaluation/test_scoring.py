@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def network() -> DenoisingMLP:
-    """A denoiser's network that says something (a new one says zero)."""
+    """A denoiser's network whose output is not zero (a new one's is)."""
     net = DenoisingMLP((3,), width=8, depth=1)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -163,7 +163,7 @@ def test_every_part_keeps_its_mode_and_nothing_drops_out() -> None:
 
 
 def test_an_error_inside_puts_the_modes_back() -> None:
-    """A continuous-time diffusion has no sum over all levels: it says so, in training mode as before."""
+    """A continuous-time diffusion refuses ``timesteps=None``, and stays in training mode."""
     model = Diffusion(3, width=8)
     model.train()
     with pytest.raises(ValueError, match="continuous time"):
@@ -172,7 +172,7 @@ def test_an_error_inside_puts_the_modes_back() -> None:
 
 
 def test_the_context_goes_with_its_rows() -> None:
-    """A model told which of two means each row has pays less than one told the opposite."""
+    """The right one of two means as a context costs fewer nats than the wrong one."""
     told = (torch.arange(BLOCK + 60) % 2).to(torch.get_default_dtype())[:, None]
     model = VAE(
         3,

@@ -63,7 +63,7 @@ def test_it_is_the_model_s_own_bound_from_the_same_seed(name: str) -> None:
 
 
 def test_a_diffusion_s_path_and_its_levels_visited_apart_agree_in_the_mean() -> None:
-    """Pyro walks the chain; ``elbo`` draws each level from its marginal."""
+    """Pyro draws the chain step by step; ``elbo`` draws each level from its marginal."""
     case = build("diffusion")
     many = case._replace(x=case.x[:1].expand(200, -1, -1, -1))
     torch.manual_seed(2)
@@ -86,7 +86,7 @@ def test_nesting_misses_the_bound_by_a_known_amount_of_either_sign(gain: float) 
     r"""Bottom-up, linear: :math:`z_2 \sim N(c z_1, s^2)` is drawn from :math:`z_1 \sim N(m, u^2)`.
 
     The closed KL of :math:`z_1` then averages :math:`(z'_1 - a z_2)^2 / 2v` over a :math:`z'_1` of
-    its own: :math:`a c u^2 / v` more a dimension than the bound pays.
+    its own: :math:`a c u^2 / v` more a dimension than in the bound.
     """
     u, a, v = 0.6, 0.8, 0.25
     inner = LatentModel(
@@ -149,9 +149,9 @@ def forward_chain(model: Diffusion) -> Program:
 
 
 def excess(model: Diffusion) -> float:
-    r"""What ``TraceMeanField_ELBO`` asks too much when the guide is the forward chain.
+    r"""What ``TraceMeanField_ELBO`` adds too much when the guide is the forward chain.
 
-    With :math:`p(z_s | z_t) = N(a z_t, v)` it pays :math:`(z'_s - a z_t)^2 / 2v` for a :math:`z'_s`
+    With :math:`p(z_s | z_t) = N(a z_t, v)` it adds :math:`(z'_s - a z_t)^2 / 2v` for a :math:`z'_s`
     drawn apart from :math:`z_t`, both given the latent below: :math:`a\,\mathrm{Cov}(z_s, z_t) / v`
     more a dimension, where Cov is :math:`\alpha_t / \alpha_s` times the variance of :math:`z_s`.
     """
@@ -170,7 +170,7 @@ def excess(model: Diffusion) -> float:
 
 
 def test_the_forward_chain_is_the_same_joint_law() -> None:
-    """At one path the two guides say the same density: ``Trace_ELBO`` cannot tell them apart."""
+    """At one path the two guides have the same density, and so the same ``Trace_ELBO``."""
     model = solved(4)
     pair = to_pyro(model)
     case = Case(model, torch.randn(5, DIMS, generator=torch.Generator().manual_seed(0)))

@@ -89,7 +89,7 @@ def test_two_models_need_two_names() -> None:
 
 
 class Bare(Distribution):
-    """A user's distribution that says no more than it must: no ``expand``."""
+    """A user's distribution with the required methods alone: no ``expand``."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector

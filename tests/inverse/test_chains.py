@@ -1,4 +1,4 @@
-r"""DPS and RePaint: each step is what its paper says, and how far from the posterior they end."""
+r"""DPS and RePaint: each step is the paper's, and the bias of each is measured."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_repaint_is_exact_for_independent_entries(repeats: int) -> None:
 
 
 def test_a_path_yields_each_time_once() -> None:
-    """As many states as steps, whatever the repeats; asked as often as the stretches say."""
+    """As many states as steps, whatever the repeats; ``evaluations`` counts the calls."""
     calls: list[float] = []
     data = correlated().denoiser()
 
@@ -150,7 +150,7 @@ def test_a_path_without_a_repeat_is_refused() -> None:
 
 
 def test_noising_again_is_the_forward_process() -> None:
-    """A walk that went back from data at ``s`` has the marginal ``q(z_t | x)``."""
+    """Noised again from ``s`` to ``t``, a state has the marginal ``q(z_t | x)``."""
     sampler, x = repaint(correlated(), 2), real(0.5, -1.0, 2.0)
     near, far = SCHEDULE.at(S), SCHEDULE.at(T)
     z_s = near.alpha * x + near.sigma * torch.randn(20_000, 3, dtype=F64)

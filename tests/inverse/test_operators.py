@@ -1,7 +1,4 @@
-r"""Operators: linear, with their true adjoint; each does what its name says.
-
-Each docstring names the sign or the line that was changed in the code to see the test fail.
-"""
+r"""Operators: linear, with their true adjoint; each is what its name states."""
 
 from __future__ import annotations
 

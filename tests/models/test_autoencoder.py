@@ -1,4 +1,4 @@
-"""The autoencoder: the limit of a VAE, honest about what it is not."""
+"""The autoencoder: a VAE with a point for its posterior, which has no bound."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_reconstruct_encode_and_decode() -> None:
 
 
 def test_a_context_reaches_the_denoiser_in_every_use() -> None:
-    """A network that says its context: the decoder's mean, samples and codes follow it."""
+    """A network that returns its context: the decoder's mean, samples and codes follow it."""
 
     class Told(nn.Module):
         def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:

@@ -32,7 +32,7 @@ def test_both_orders_of_inference_weigh_every_draw_the_same(levels: int) -> None
 
 @pytest.mark.parametrize("levels", [2, 3])
 def test_nesting_is_tight_in_expectation_with_the_top_level_closed(levels: int) -> None:
-    """Levels below the top are priced by log-ratios, the top by its KL; the mean is ``log p(x)``."""
+    """Levels below the top cost log-ratios, the top by its KL; the mean is ``log p(x)``."""
     oracle = tower(levels)
     law = oracle.joint().law("x")
     x = law.sample((1,)).expand(20_000, -1)

@@ -188,7 +188,7 @@ def test_the_joint_recipe_reaches_every_part() -> None:
 
 
 def test_a_vae_with_a_model_for_its_prior_nests_it() -> None:
-    """``VAE(prior=Diffusion(...))`` is the same model by another door."""
+    """``VAE(prior=Diffusion(...))`` builds the same model."""
     torch.manual_seed(0)
     plain = VAE((3,), latents=2, width=8, depth=1, prior=inner()).double()
     other = LatentDiffusion(

@@ -114,7 +114,7 @@ def test_samples_of_a_solver_follow_the_data() -> None:
 
 
 class Shifted(Denoiser):
-    """Another denoiser around one: guidance, say."""
+    """A denoiser around another one, as guidance is."""
 
     def __init__(self, inner: Denoiser) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def test_the_exact_posterior_weighs_every_draw_the_same() -> None:
 
 
 def test_a_full_covariance_posterior_of_a_users_own_is_tight_too() -> None:
-    """An encoder that gives a torch distribution is paid for by its sampled log-ratio."""
+    """The rate of an encoder that returns a torch distribution is a sampled log-ratio."""
     oracle = ppca(orthogonal=False)
     model = oracle.model(FullGaussian(oracle.posterior))
     x = oracle.law.sample((200,))
@@ -214,7 +214,7 @@ def test_perceptrons_carry_a_context_through_every_method() -> None:
 def test_one_line_builds_a_model_of_any_shape(
     shape: tuple[int, ...] | int, bins: int | None, measure: Measure
 ) -> None:
-    """Samples look like data, and their bound is what it says it is."""
+    """Samples have the shape and type of the data, and their bound has the right measure."""
     model = VAE(shape, bins, latents=2, width=8)
     x = model.sample(5)
     bound, path = model(x)

@@ -1,4 +1,4 @@
-"""What networks are told: one convention for nothing, heard by every network, in every row apart."""
+"""Contexts of networks: one null context for all, and each row's output depends on its own context."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ EVERY = [*ENCODERS, *(f"denoising {name}" for name in DENOISERS)]
 
 @pytest.mark.parametrize("context", [LABELS, null_context(NUMBERS), NUMBERS], ids=str)
 def test_a_null_context_is_recognized(context: Tensor) -> None:
-    """The convention: what says nothing is recognized, whatever it says it instead of."""
+    """Whatever the kind of context it replaces."""
     blank = null_context(context)
     assert blank.shape == context.shape
     assert blank.dtype == context.dtype
@@ -105,7 +105,7 @@ def test_vectors_are_features_and_a_null_context_has_a_flag() -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_network_uses_each_row_of_its_context(name: str) -> None:
-    """Same input: rows told alike answer alike, all others differ, and nothing is one of the others."""
+    """Same input: rows of one context have one output, all others differ, the null context included."""
     say = answering(name, Labels(3))
     said = say(torch.tensor([0, 1, 0]))
     torch.testing.assert_close(said[0], said[2])

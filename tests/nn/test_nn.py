@@ -58,7 +58,7 @@ def test_a_perceptron_flattens_any_event_and_reads_its_context() -> None:
 
 
 def test_a_denoising_perceptron_starts_at_zero_and_learns_from_every_input() -> None:
-    """It says its target's mean at first; opened, it reads z, the noise level and the context."""
+    """Its first output is zero; after a step it depends on z, the noise level and the context."""
     network = DenoisingMLP((2, 3), width=8, fourier=(1, 2), context=2)
     z, log_snr, context = torch.randn(4, 2, 3), torch.randn(4), torch.randn(4, 2)
     assert network(z, log_snr, context).abs().max() == 0

@@ -1,4 +1,4 @@
-"""The diffusion transformer: any event, closed at first, words that see each other and their places."""
+"""The diffusion transformer: any event, zero output at first, attention between tokens."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_half_precision_gives_the_same_answer() -> None:
 
 
 def test_the_default_patch_gives_at_most_256_tokens() -> None:
-    """At most 256 words; other networks are customary ones."""
+    """Other networks are the defaults."""
     kind = DiTs(width=32)
     for shape, patch in (((1, 8, 8), 1), ((1, 28, 28), 2), ((3, 64, 64), 4), ((1, 8, 12, 12), 2)):
         net = kind.denoiser(shape)

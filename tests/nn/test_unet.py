@@ -1,4 +1,4 @@
-"""The U-Net: any event, every noise level told apart, one answer however it is computed."""
+"""The U-Net: any event, an output for every noise level, the same however it is computed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_parameter_learns_and_every_place_sees_every_other() -> None:
 @pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine()], ids=["linear", "cosine"])
 @pytest.mark.parametrize("count", [1000, 10_000, 100_000])
 def test_the_embedding_differs_between_any_two_times(schedule: Schedule, count: int) -> None:
-    """What the network's blocks are told, float32: neighbors of a chain, and a thousand of all its times.
+    """The embedding that the blocks take, float32: neighbors of a chain, and a thousand of all its times.
 
     In bfloat16, neighbors of up to 10,000.
     """

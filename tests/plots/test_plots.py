@@ -145,7 +145,7 @@ def test_the_rate_at_a_distortion_is_read_off_the_curve() -> None:
 
 
 def test_the_rate_distortion_curve_ends_with_x_exact() -> None:
-    """The curve goes on to the whole code length at no error; the share below the visible is said."""
+    """The curve goes on to the whole code length at no error; the share below the visible is written."""
     figure = plots.rate_distortion({"model": measured()}, visible=1.0)
     left, upper, lower = figure.axes
     whole = line(left, 2)

@@ -147,7 +147,7 @@ def test_keyed_bounds_do_not_depend_on_how_the_batch_is_cut(draws: int | None) -
 def test_the_bound_knows_log_snr_alone(kind: type[VarianceExploding], steps: int | None) -> None:
     r"""Variance exploding, rectified flow and variance preserving: one log-SNR, one bound.
 
-    Term by term under the same noise: the states differ by a factor that denoisers do not see, and
+    Term by term under the same noise: the states differ by a factor that denoisers divide out, and
     ``p(z_1) = N(0, alpha_1^2 + sigma_1^2)`` follows it.
     """
     draws = 3 if steps is None else None
@@ -233,7 +233,7 @@ class Late(Schedule):
 
 
 def test_a_prior_that_cannot_be_is_refused() -> None:
-    """At construction: no latents, no schedule, a variance of infinite price in continuous time."""
+    """At construction: no latents, no schedule, a variance of infinite cost in continuous time."""
     with pytest.raises(ValueError, match="steps=0; expected steps >= 1"):
         DiffusionPrior(Bent(), MILD, (2,), 0)
     with pytest.raises(ValueError, match=r"FixedLarge\(\) in continuous time; expected FixedSmall"):
@@ -243,7 +243,7 @@ def test_a_prior_that_cannot_be_is_refused() -> None:
 
 
 def test_what_continuous_time_has_not_is_refused() -> None:
-    """No sum over all levels, no joint path; the way out is said."""
+    """No sum over all levels, no joint path; the error names the alternative."""
     with pytest.raises(ValueError, match="pass timesteps=n"):
         bent(None).elbo(X, timesteps=None)
     with pytest.raises(ValueError, match="build the model with steps=T"):
@@ -255,7 +255,7 @@ def test_what_continuous_time_has_not_is_refused() -> None:
 
 
 def test_another_posterior_is_refused() -> None:
-    """Each prior says with which encoder it goes."""
+    """The error names the encoder that fits."""
     noised, plain = NoisingEncoder(MILD), NormalPrior((2,))
     with pytest.raises(
         ValueError, match=r"diffusion\.NoisingEncoder with diffusion\.DiffusionPrior"

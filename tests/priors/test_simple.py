@@ -38,7 +38,7 @@ def mixture() -> MixtureSameFamily:
 
 
 def laws() -> dict[str, tuple[Distribution, Kind]]:
-    """Distributions on R^2 and how a Gaussian posterior is priced under each."""
+    """Distributions on R^2, and the kind of a Gaussian posterior's rate under each."""
     root = torch.tensor([[1.0, 0.0], [0.8, 0.4]])
     return {
         "full": (MultivariateNormal(torch.ones(2), scale_tril=root), Kind.ANALYTIC),

@@ -66,7 +66,7 @@ def test_merge_sees_state_and_latent_in_that_order() -> None:
 
 def test_each_levels_rate_is_conditional_on_the_state_above() -> None:
     """One path with the caller's own draws: q and p at each level see the same state, and the rates
-    of those draws are what a walk adds up.
+    of those draws are those of ``rates``.
     """
     model = tower(3).top_down()
     x = tower(3).joint().law("x").sample((7,))

@@ -1,7 +1,7 @@
 r"""A diffusion is a hierarchical VAE: ``T = 3`` latents against a tower of one-latent models.
 
 The tower is the lecture's: :math:`q(z_1|x)\,q(z_2|z_1)\,q(z_3|z_2)` bottom-up, by nesting; the
-diffusion prices the same joint top-down.
+diffusion scores the same joint top-down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""Reverse variances: each step's price, and the limits of the learned one."""
+r"""Reverse variances: the nats of each step, and the limits of the learned one."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_every_step_costs_the_gaussian_kl_of_its_law(
 def test_the_ends_of_the_interpolation_are_the_fixed_variances(
     place: float, fixed: ReverseVariance
 ) -> None:
-    """In price and in law (Improved DDPM, eq. 15)."""
+    """In the nats of a step and in its law (Improved DDPM, eq. 15)."""
     x, eps = real(0.3, -1.0)[None], real(0.4, -0.7)
     priors = [
         DiffusionPrior(Opinionated(place), MILD, (2,), 6, variance).double()
@@ -247,7 +247,7 @@ class Same(nn.Module):
 
 
 def test_what_cannot_be_is_refused() -> None:
-    """A variance nobody says, a network of the wrong size, continuous time, a broken table."""
+    """A variance that no network predicts, a network of the wrong size, continuous time, a broken table."""
     x = real(0.3, -1.0)[None]
     for variance, way_out in (
         (LearnedInterpolation(), "interpolation=True"),

@@ -128,7 +128,7 @@ def test_ddim_with_all_noise_is_the_chain(sampler: Sampler, steps: int) -> None:
 
 
 def test_a_too_large_eta_is_refused() -> None:
-    """``eta`` beyond 1 lives on short steps only, and says up to which it may go there."""
+    """``eta`` beyond 1 needs short steps; the error states the largest ``eta`` for these."""
     z, times = real(0.3, -1.0)[None], UniformTime().times(SCHEDULE, 40)
     with random.keyed(0), torch.no_grad():
         assert bool(DDIM(Bent(), SCHEDULE, eta=1.9).run(z, times).isfinite().all())

@@ -193,7 +193,7 @@ def test_ddim(count: int, eta: float, prediction: str) -> None:
 
 
 def timesteps_of(scheduler: Any, count: int) -> Tensor:
-    """Their timesteps and the table's cleanest entry, at which they are told to end; sigmas in float64."""
+    """Their timesteps and the table's cleanest entry, at which they end; sigmas in float64."""
     scheduler.set_timesteps(count)
     timesteps = torch.cat([scheduler.timesteps, scheduler.timesteps.new_zeros(1)])
     scheduler.sigmas = torch.exp(-0.5 * log_snr(timesteps))

@@ -1,4 +1,4 @@
-"""Grids: even in what they say, on every schedule, and never at an infinite end."""
+"""Grids of times: even in their variable, on every schedule, with finite ends."""
 
 from __future__ import annotations
 

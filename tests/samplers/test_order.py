@@ -80,7 +80,7 @@ def order(sampler: Sampler, problem: str, fine: int = 1, counts: tuple[int, ...]
     ids=repr,
 )
 def test_order(sampler: Sampler, expected: int, problem: str) -> None:
-    """As the papers say."""
+    """The order that the paper states."""
     assert order(sampler, problem) == pytest.approx(expected, abs=0.15)
 
 
@@ -216,7 +216,7 @@ def test_second_order_on_any_schedule_either_way(
 
 
 def test_samplers_pass_log_snr_and_context_to_the_denoiser() -> None:
-    """A denoiser is asked with what it sees in training: variance-preserving states, log-SNR, context."""
+    """As in training: variance-preserving states, log-SNR, context."""
 
     class Listening(Denoiser):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What every sampler owes: one path however it is asked for, on any schedule, at any end of it."""
+"""Every sampler: one path however it is asked for, on any schedule, up to its ends."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_float32_keeps_its_digits_from_almost_no_signal(sampler: Sampler) -> Non
 
 
 class Counting(Denoiser):
-    """Says how often it was asked."""
+    """Counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Counting(Denoiser):
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 @pytest.mark.parametrize("schedule", [LinearBeta(1000), Cosine()], ids=repr)
 def test_evaluations_are_counted(sampler: Sampler, schedule: Schedule) -> None:
-    """What a sampler says it asks is what it asks."""
+    """``evaluations`` is the number of calls of the denoiser."""
     for steps in (1, 2, 7):
         denoiser = Counting()
         z = sampler.bind(denoiser, schedule).run(Z, UniformLogSNR().times(schedule, steps))

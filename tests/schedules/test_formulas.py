@@ -177,7 +177,7 @@ def test_a_shift_keeps_the_scales_of_what_it_moves() -> None:
 
 
 def test_a_monotone_network_starts_near_a_straight_line() -> None:
-    """Within a tenth of the way; its ends are where they were said to be."""
+    """Within a tenth of the way; its ends are the stated ones."""
     schedule = MonotoneNetwork(9.0, -4.0)
     with torch.no_grad():
         part = (9.0 - schedule.log_snr(TIMES)) / 13.0
@@ -215,7 +215,7 @@ def test_a_slope_is_the_derivative_near_far_ends(schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("ends", [(13.3, -5.0), (22.0, -18.0), (60.0, -60.0)])
 def test_a_log_normal_law_keeps_its_tails(ends: tuple[float, float]) -> None:
-    """Down to what is smaller than rounding: there ``ndtr`` says 0 (beyond -8.5), and 2 % less at -8."""
+    """Down to what is smaller than rounding: there ``ndtr`` gives 0 (beyond -8.5), and 2 % less at -8."""
     schedule = LogNormal(clean=ends[0], noisy=ends[1])
     assert schedule.log_snr_range() == pytest.approx(ends, rel=1e-12)
     over, under = norm.sf(ends[0], 2.4, 2.4), norm.cdf(ends[1], 2.4, 2.4)

@@ -46,7 +46,7 @@ safe = pytest.mark.parametrize("target", [VelocityTarget(), DataTarget()], ids=r
 
 
 def model(target: Target, schedule: Schedule, variance: ReverseVariance | None = None) -> Diffusion:
-    """A network of two dimensions whose every weight says something."""
+    """A network of two dimensions without zero weights."""
     torch.manual_seed(3)
     network = DenoisingMLP((2,), width=16)
     for parameter in network.parameters():
@@ -101,7 +101,7 @@ def test_every_reverse_step_is_finite(schedule: Schedule, target: Target) -> Non
 def test_float64_bounds_meet_their_closed_form_down_to_the_floor() -> None:
     """For the optimal denoiser of N(0, I) with the forward variance, the bound is ``log p`` exactly.
 
-    The steps into and out of the floor are priced like any other.
+    The steps into and out of the floor have the closed form, too.
     """
     x = torch.linspace(-3, 3, 7, dtype=F64)[:, None] + real(0.0, 0.3)
     diffusion = standard_diffusion(2, ZeroTerminalSNR(LinearBeta(1000)), 1000)

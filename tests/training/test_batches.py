@@ -119,7 +119,7 @@ ROWS, IDENTITY, FAIR = 64, 6, 50
 
 
 def coins() -> BernoulliPixels:
-    """Rows that tell who they are: six pixels, empty or full, spell the row; fifty are fair coins."""
+    """Six pixels, empty or full, spell the number of the row; fifty have probability 1/2."""
     digit = (torch.arange(ROWS)[:, None] >> torch.arange(IDENTITY)) & 1
     return BernoulliPixels(
         torch.cat([2 * digit, torch.ones(ROWS, FAIR, dtype=torch.int64)], 1), bins=3
@@ -127,7 +127,7 @@ def coins() -> BernoulliPixels:
 
 
 def in_order(bits: Tensor) -> Tensor:
-    """The fair coins of each row, rows in the order that their first six bits spell."""
+    """The random pixels of each row, rows in the order that their first six bits spell."""
     who = (bits[:, :IDENTITY] << torch.arange(IDENTITY)).sum(1)
     return bits[who.argsort(), IDENTITY:]
 

@@ -105,7 +105,7 @@ def test_a_run_with_channels_last_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a checkpoint says and holds."""
+    """The header and the tensors of a checkpoint."""
     with safe_open(path, "pt") as file:
         return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -147,7 +147,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
 
 
 def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
-    """A warm-up resumes at the price it had reached, not at nothing."""
+    """A warm-up resumes at the weight it had reached, not at zero."""
     expected = run(vae(), None, objective=WarmUp(20))
     run(vae(), tmp_path / "run", stop=7, objective=WarmUp(20))
     found = run(vae(), tmp_path / "run", objective=WarmUp(20))
@@ -209,7 +209,7 @@ def test_another_optimizers_moments_are_kept_too(tmp_path: Path) -> None:
 def test_a_checkpoint_of_something_else_is_refused(
     resume: Callable[[Path], Trace], said: str, tmp_path: Path
 ) -> None:
-    """Other settings, another model, other frozen parts: said at once, and the file is left alone."""
+    """Other settings, another model, other frozen parts: refused at once, and the file is not changed."""
     path = tmp_path / "run"
     run(vae(), path, stop=5)
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What training tells a model: each row its own label, and nothing in the share asked for."""
+"""Contexts in training: each row has its own label, dropped at the rate asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.training.cases import flat
 
 
 def numbered(count: int = 40) -> Dataset:
-    """Rows that say their own label: what arrives beside a row can be compared with it."""
+    """Rows that hold their own label: what arrives beside a row can be compared with it."""
     labels = torch.arange(count) % 4
     return dataset(labels[:, None] + torch.zeros(count, 3), labels=labels)
 
@@ -32,7 +32,7 @@ def model() -> Diffusion:
 
 
 class Ears:
-    """What a network is told, call by call, and whether it was training."""
+    """Records the context of each call, and whether the network was in training mode."""
 
     def __init__(self, model: Diffusion) -> None:
         self.heard: list[tuple[bool, Tensor, Tensor]] = []
@@ -71,7 +71,7 @@ def test_batches_drop_labels_at_the_rate_asked_for_and_by_step_alone() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
 def test_context_dropout_applies_in_training_alone(dropout: float) -> None:
-    """Heard at the network's door, over a whole run with its validations."""
+    """Recorded at the network, over a whole run with its validations."""
     data, trained = conditional(numbered(), dropout), model()
     ears = Ears(trained)
     steps = training_loop(trained, data, steps=6, batch_size=24, validate_every=2, progress=False)
@@ -110,7 +110,7 @@ def test_a_resumed_conditional_run_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_labels_that_the_model_cannot_take_are_refused_on_the_call() -> None:
-    """Before a step is made: too many classes, labels that nobody asked for, none where some are."""
+    """Too many classes, labels for an unconditional model, none for a conditional one."""
     data = conditional(numbered())
     assert data.labels is not None
     more = replace(data, labels={split: marks + 1 for split, marks in data.labels.items()})

@@ -154,7 +154,7 @@ def test_a_frozen_part_neither_learns_nor_drops_out() -> None:
 
 
 def test_a_step_holds_the_bound_that_was_trained_on() -> None:
-    """For the bound itself, the loss is minus the mean bound; nothing said carries gradients."""
+    """For the bound itself, the loss is minus the mean bound; nothing in it carries gradients."""
     model = vae()
     for number, step in enumerate(
         training_loop(model, data(), Bound(), steps=3, batch_size=16, progress=False), start=1

@@ -167,7 +167,7 @@ def test_an_inner_objective_counts(tmp_path: Path) -> None:
 
 
 def test_a_function_without_a_name_trains_but_not_with_a_checkpoint(tmp_path: Path) -> None:
-    """Two lambdas cannot be told apart in a file; one of a registered name can."""
+    """A file cannot distinguish two lambdas; one of a registered name can."""
     objective = Weighted(lambda log_snr: log_snr.sigmoid())
     fit(diffusion(), X, objective, steps=1, progress=False)
     with pytest.raises(ValueError, match=r"genmod\.register"):

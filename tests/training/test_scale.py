@@ -19,7 +19,7 @@ from genmod.training.scale import FINEST, SCALES
 
 
 class Middle(nn.Module):
-    """A network that always says zero, the middle of [-1, 1]."""
+    """A network whose output is zero, the middle of [-1, 1]."""
 
     def forward(self, z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
         """As many zeros as there are entries."""

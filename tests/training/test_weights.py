@@ -110,7 +110,7 @@ def test_each_tensor_has_one_name() -> None:
 
 
 def test_weights_of_another_model_are_refused_and_nothing_is_changed() -> None:
-    """Other names, other shapes: said, before anything is copied."""
+    """Other names or shapes are refused before anything is copied."""
     model = vae()
     before, saved = flat(model), copy_weights(model)
     name = next(iter(saved))
