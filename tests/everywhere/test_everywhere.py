@@ -216,7 +216,7 @@ SLOW = (
 
 
 def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
-    """Whether the mode says anything of the entry."""
+    """Whether the mode applies to the entry."""
     entry = ENTRIES[name]
     if mode is pieces:
         return entry.rowwise
