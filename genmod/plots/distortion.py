@@ -44,13 +44,13 @@ def curve(profile: Profile) -> tuple[Tensor, Tensor]:
 
     One entry an interval, from noise to data; the rate is the one half-way through the interval.
     """
-    paid = profile.bits_per_dim(profile.paid)
+    paid = profile.bits_per_dim(profile.rate)
     return ((paid[1:] + paid[:-1]) / 2).flip(0), (GRAY * profile.rmse).flip(0)
 
 
 def inside(profile: Profile, end: Refinement) -> tuple[Tensor, Tensor]:
     """The same inside the decoder, refined from coarse to fine, until ``x`` is exact."""
-    return profile.bits_per_dim(profile.paid[0] + end.nats), GRAY * end.rmse.double()
+    return profile.bits_per_dim(profile.rate[0] + end.nats), GRAY * end.rmse.double()
 
 
 def rate_distortion(
@@ -85,7 +85,7 @@ def rate_distortion(
         end = (ends or {}).get(name)
         _rate_distortion(left, name, (found, end), colors[name], visible, 0.6 - 0.2 * place)
         upper.plot(found.middle, GRAY * found.rmse, color=colors[name], lw=2.2)
-        lower.plot(found.log_snr, found.bits_per_dim(found.paid), color=colors[name], lw=2.2)
+        lower.plot(found.log_snr, found.bits_per_dim(found.rate), color=colors[name], lw=2.2)
     upper.axhline(visible, color=INK, lw=1.0, ls=":")
     upper.annotate(
         grays(visible), (0.01, visible), xycoords=upper.get_yaxis_transform(),
@@ -126,10 +126,10 @@ def _rate_distortion(
     """One model: its curve, the decoder's last step, and the bits of imperceptible details."""
     found, end = measured
     rate, error = curve(found)
-    paid, last = float(found.bits_per_dim(found.paid[:1])[0]), float(error[-1])
+    paid, last = float(found.bits_per_dim(found.rate[:1])[0]), float(error[-1])
     axes.plot([*rate.tolist(), paid], [*error.tolist(), last], color=color, lw=2.4, label=name)
     if end is None:
-        whole = float(found.bits_per_dim(found.paid[0] + found.rest[0]))
+        whole = float(found.bits_per_dim(found.rate[0] + found.remaining[0]))
         rates, errors = [paid, whole], [last, 0.0]
     else:
         rates, errors = (part.tolist() for part in inside(found, end))

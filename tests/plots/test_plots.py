@@ -208,7 +208,7 @@ def measured() -> Profile:
         error=torch.full((4,), 0.1, dtype=torch.float64),
         rmse=gray / GRAY,
         prior=4 * math.log(2),
-        left=24 * math.log(2),
+        decoder=24 * math.log(2),
         dims=2,
         samples=10,
     )

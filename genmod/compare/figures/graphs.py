@@ -229,8 +229,8 @@ def rate_distortion(inputs: FigureData) -> Figure | None:
         return None
     ends, costs = {name: inputs.refinements[name] for name in shown}, []
     for name, found in shown.items():
-        whole = float(found.bits_per_dim(found.paid[0] + ends[name].nats[-1]))
-        chain = float(found.bits_per_dim(found.paid[:1])[0])
+        whole = float(found.bits_per_dim(found.rate[0] + ends[name].nats[-1]))
+        chain = float(found.bits_per_dim(found.rate[:1])[0])
         costs.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
     bins = inputs.data.bins or 2
     level = plots.grays(visible(bins))
