@@ -29,9 +29,9 @@ from genmod.data.values import check_values
 from genmod.elbo import Stamp
 
 KT = 0.5
-"""Added to every count. With Krichevsky and Trofimov's 1/2 the code length of a sequence exceeds that of the
-histogram fitted to the sequence itself by at most ``(bins - 1)/2 log N + O(1)`` nats, for every sequence.
-No value has mass zero, so no test row costs infinitely many nats."""
+"""Added to every count. With Krichevsky and Trofimov's 1/2 the code length of a sequence exceeds that of
+the histogram fitted to the sequence itself by at most ``(bins - 1)/2 log N + O(1)`` nats, for every
+sequence. No value has mass zero, so no test row costs infinitely many nats."""
 
 BLOCK = 1 << 16
 """Entries that are counted together: their 64-bit indices take 0.5 MB, whatever the size of the data."""
@@ -116,11 +116,13 @@ def _histogram(name: str, train: Tensor, test: Tensor, bins: int, first: Tensor)
 def gaussian(train: Tensor, test: Tensor, bins: int | None, seed: int = 0) -> Baseline:
     r"""The full-covariance Gaussian of maximum likelihood, on dequantized rows if they are integers.
 
-    For integers the mean ``m`` and the covariance ``S`` are those of ``train + u`` for one draw of the uniform
-    noise ``u``. The noise gives even a constant pixel the variance 1/12, so ``S`` can be inverted. Test rows
-    need no draws, because the expectation over ``u`` has a closed form (each entry has variance 1/12):
+    For integers the mean ``m`` and the covariance ``S`` are those of ``train + u`` for one draw of the
+    uniform noise ``u``. The noise gives even a constant pixel the variance 1/12, so ``S`` can be
+    inverted. Test rows need no draws, because the expectation over ``u`` has a closed form (each entry
+    has variance 1/12):
 
-    .. math:: \mathbb{E}_u \log N(x + u; m, S) = \log N(x + \tfrac12; m, S) - \tfrac{1}{24} \mathrm{tr}(S^{-1}).
+    .. math:: \mathbb{E}_u \log N(x + u; m, S)
+        = \log N(x + \tfrac12; m, S) - \tfrac{1}{24} \mathrm{tr}(S^{-1}).
 
     Args:
         train: ``(N, *event)``, more rows than entries.
@@ -129,7 +131,8 @@ def gaussian(train: Tensor, test: Tensor, bins: int | None, seed: int = 0) -> Ba
         seed: the seed of the noise added to ``train``; unused if ``bins`` is ``None``.
 
     Returns:
-        A bound on the log-mass, ``(M,)`` nats; for ``bins=None`` the exact log-density of the fitted Gaussian.
+        A bound on the log-mass, ``(M,)`` nats; for ``bins=None`` the exact log-density of the fitted
+        Gaussian.
 
     Raises:
         ValueError: a singular covariance, or data that do not fit ``bins``.
@@ -144,10 +147,10 @@ def gaussian(train: Tensor, test: Tensor, bins: int | None, seed: int = 0) -> Ba
 def ppca(train: Tensor, test: Tensor, bins: int | None, rank: int, seed: int = 0) -> Baseline:
     r"""Probabilistic PCA of maximum likelihood: :math:`x \sim N(m, W W^\top + s^2 I)`.
 
-    The covariance has eigenvalues :math:`l_1 \ge \dots \ge l_d`. The noise variance :math:`s^2` is the mean of
-    the last ``d - rank``; :math:`W W^\top` adds what the first ``rank`` need to keep their own. No VAE with a
-    linear decoder and a Gaussian likelihood of one variance has a higher marginal likelihood. Noise and bound
-    are those of :func:`gaussian`.
+    The covariance has eigenvalues :math:`l_1 \ge \dots \ge l_d`. The noise variance :math:`s^2` is the
+    mean of the last ``d - rank``; :math:`W W^\top` adds what the first ``rank`` need to keep their own.
+    No VAE with a linear decoder and a Gaussian likelihood of one variance has a higher marginal
+    likelihood. Noise and bound are those of :func:`gaussian`.
 
     Args:
         train: ``(N, *event)``.

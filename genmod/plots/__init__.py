@@ -1,7 +1,5 @@
-"""Figures: functions from numbers to matplotlib figures, without global state."""
+"""Plots: functions from numbers to matplotlib figures, without global state."""
 
-from genmod.plots.distortion import grays as grays
-from genmod.plots.distortion import rate_at as rate_at
 from genmod.plots.distortion import rate_distortion as rate_distortion
 from genmod.plots.images import Row as Row
 from genmod.plots.images import reconstructions as reconstructions
@@ -15,6 +13,5 @@ from genmod.plots.rates import step_profile as step_profile
 from genmod.plots.schedules import level_weights as level_weights
 from genmod.plots.schedules import loss_weights as loss_weights
 from genmod.plots.schedules import schedules as schedules
-from genmod.plots.schedules import step_weights as step_weights
 from genmod.plots.style import palette as palette
 from genmod.plots.style import save as save

@@ -247,12 +247,8 @@ class Run:
     def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
         """Refuse an objective of the user's that would train an encoder by weighted levels."""
         model, objective = self.state.model, self.state.objective
-        schedules = [
-            parameter
-            for part in model.modules()
-            if isinstance(part, DiffusionPrior)
-            for parameter in part.schedule.parameters()
-        ]
+        priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
+        schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
         if objective.needs_path or not encoder_learns(model, schedules):
             return
         if weights_levels(loss, elbo):

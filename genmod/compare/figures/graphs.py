@@ -11,7 +11,9 @@ from genmod.compare.figures.figure_data import FigureData, on
 from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
 from genmod.models import VAE, find_diffusion, has_diffusion
+from genmod.plots.distortion import grays
 from genmod.plots.latents import distances, principal
+from genmod.plots.schedules import step_weights
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 CODES = 3000
@@ -179,7 +181,7 @@ def weights(inputs: FigureData) -> Figure:
     """The weight of each step in the bound and in L_simple."""
     spans = []
     for name, schedule in standard_schedules().items():
-        _, weight = plots.step_weights(schedule, LATENTS)
+        _, weight = step_weights(schedule, LATENTS)
         spans.append(
             f"{float(weight.max() / weight.min()):,.0f} times the smallest for {name.split(',')[0]}"
         )
@@ -229,11 +231,11 @@ def rate_distortion(inputs: FigureData) -> Figure | None:
         return None
     ends, costs = {name: inputs.refinements[name] for name in shown}, []
     for name, found in shown.items():
-        whole = float(found.bits_per_dim(found.paid[0] + ends[name].nats[-1]))
-        chain = float(found.bits_per_dim(found.paid[:1])[0])
+        whole = float(found.bits_per_dim(found.rate[0] + ends[name].nats[-1]))
+        chain = float(found.bits_per_dim(found.rate[:1])[0])
         costs.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
     bins = inputs.data.bins or 2
-    level = plots.grays(visible(bins))
+    level = grays(visible(bins))
     level = level if bins == 2 else f"one step of the data's {bins} levels ({level})"
     caption = (
         "Left, solid: a receiver that has the states down to t knows x with the error shown "

@@ -1,4 +1,4 @@
-"""How images look: features of a fixed network that the package has trained itself, and distances."""
+"""Sample quality of gray images: features of the package's own network, and distances between them."""
 
 from genmod.evaluation.perception.network import SHA256 as SHA256
 from genmod.evaluation.perception.network import features as features

@@ -1,4 +1,4 @@
-"""The network of perceptual features: its weights, checked by their hash, and its training.
+"""The network of perceptual features, its weights (checked by their hash), and its training.
 
 Three convolutions and a linear layer, trained once by :func:`retrain` to tell the ten digits and the ten
 clothes of gray images apart. The weights are kept in the package. Distances can be compared only between
@@ -33,14 +33,14 @@ DIMS = 64
 """How many features an image has."""
 FILE = "weights.safetensors"
 SHA256 = "3e985d1074e15a6ad254a4b9ec3de866a871410f94586b085e3ef09ac4355e14"
-"""Of the file of weights."""
+"""The hash of the file of weights."""
 
 _BLOCK = 500
-"""Images that go through the network together: part of what makes its numbers the same everywhere."""
+"""Images per forward pass. It is fixed, because the last bits of a result depend on it."""
 
 
 class Perception(nn.Module):
-    """Gray images of 28 x 28 pixels to 64 features, and features to the logits of 20 classes."""
+    """Maps gray images of 28 x 28 pixels to 64 features; ``head`` maps these to logits of 20 classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,17 +59,17 @@ class Perception(nn.Module):
         self.head = nn.Linear(DIMS, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The features of images in [0, 1]."""
+        """The features of images in [0, 1], ``(N, 64)``."""
         found: Tensor = self.layers(2 * images - 1)
         return found
 
 
 @cache
 def network() -> Perception:
-    """The network with the package's own weights, their hash checked.
+    """The network with the package's weights.
 
     Raises:
-        ValueError: the file of weights is another one.
+        ValueError: a file of weights with a different hash.
     """
     saved = resources.files(__package__).joinpath(FILE).read_bytes()
     found = hashlib.sha256(saved).hexdigest()
@@ -77,7 +77,7 @@ def network() -> Perception:
         found == SHA256,
         f"weights with SHA-256 {found[:12]}...",
         f"those of {SHA256[:12]}...",
-        "reinstall the package: distances on other weights cannot be compared",
+        "reinstall the package: distances of different weights cannot be compared",
     )
     net = Perception()
     net.load_state_dict({name: tensor.float() for name, tensor in load(saved).items()})
@@ -127,13 +127,13 @@ def _check(images: Tensor) -> None:
         images.ndim == 4 and images.shape[1] == 1 and len(images) >= 1,
         f"images of shape {tuple(images.shape)}",
         "gray images, (N, 1, H, W)",
-        "the network was trained on gray digits and clothes only; use it for images like these",
+        "use it for gray images: the network was trained on digits and clothes only",
     )
     require(
         images.is_floating_point(),
         f"images of type {images.dtype}",
         "floating point images in [0, 1]",
-        "divide integers by the largest level, x / (bins - 1)",
+        "divide integers by the largest value, x / (bins - 1)",
     )
     check_real(images, name="images")
     if not is_trusted():
@@ -141,15 +141,15 @@ def _check(images: Tensor) -> None:
         require(
             low >= 0 and high <= 1,
             f"images from {low:g} to {high:g}",
-            "gray levels in [0, 1]",
-            "divide integers by the largest level, x / (bins - 1); clamp real-valued samples yourself",
+            "gray values in [0, 1]",
+            "divide integers by the largest value, x / (bins - 1); clamp samples of a real-valued model",
         )
 
 
 SEED = 20
 STEPS, BATCH, RATE = 2500, 128, 5e-3
 REPEATS = 8
-"""How often the few small digits are seen for each time that the large ones are."""
+"""Copies of the small digits in the training set: there are few of them."""
 
 
 def retrain(root: str | None = None) -> str:
@@ -172,7 +172,7 @@ def images(root: Path | str | None = None) -> tuple[Tensor, Tensor]:
     """Training images of digits, of clothes and of small digits, ``(N, 1, 28, 28)``, and their classes.
 
     Args:
-        root: where MNIST and Fashion-MNIST lie; see :func:`genmod.data.mnist`.
+        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.mnist`.
     """
     small = digits()
     parts = [(mnist(root, download=False), 0), (fashion_mnist(root, download=False), 10)]
@@ -182,13 +182,13 @@ def images(root: Path | str | None = None) -> tuple[Tensor, Tensor]:
 
 
 def train(x: Tensor, classes: Tensor, steps: int = STEPS, seed: int = SEED) -> Perception:
-    """A network that tells the classes apart.
+    """Train a network to classify images.
 
     Args:
         x: images in [0, 1], ``(N, 1, 28, 28)``.
         classes: the class of each, ``(N,)``.
-        steps: of training.
-        seed: of the first weights and of the order of images.
+        steps: the number of training steps.
+        seed: the seed of the initial weights and of the order of the images.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -215,7 +215,7 @@ def write(net: nn.Module, place: Path) -> str:
 
 
 def place() -> Path:
-    """Where the package keeps its weights."""
+    """The path of the package's file of weights."""
     return Path(__file__).parent / FILE
 
 
