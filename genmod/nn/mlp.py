@@ -86,13 +86,11 @@ class ContextEmbedding(nn.Module):
         Raises:
             ValueError: a context where none is expected, none where one is, or one of another kind.
         """
-        if self.condition is None:
-            require(
-                context is None,
-                "a context",
-                "none",
-                "build the network with context=Labels(n) or Vectors(n) to condition it, or with "
-                "context=Ignored() if only other parts of its model are conditional",
+        if self.condition is None and context is not None:
+            raise ValueError(
+                "got a context; expected none; build the network with context=Labels(n) or Vectors(n) "
+                "to condition it, or with context=Ignored() if only other parts of its model are "
+                "conditional"
             )
         if self.condition is None or self.linear is None:
             return None

@@ -23,10 +23,10 @@ from typing import SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.random.streams import TORCH, SeededRows, Stream, current
+from genmod.random.streams import draw as draw
 from genmod.random.streams import mix as mix
 from genmod.random.streams import normal as normal
 from genmod.random.streams import normal_like as normal_like
@@ -237,8 +237,3 @@ def by_rows(
             with key(one):
                 found = run(one)
             yield found
-
-
-def draw(law: Distribution, gradients: bool = True) -> Tensor:
-    """A draw of any distribution: with a gradient (``rsample``) where one is wanted and there is one."""
-    return law.rsample() if gradients and law.has_rsample else law.sample()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.shapes import Shape, size
@@ -283,3 +284,8 @@ def replayable(function: Callable[..., T]) -> Callable[..., T]:
             current.reset(token)
 
     return call
+
+
+def draw(law: Distribution, gradients: bool = True) -> Tensor:
+    """A draw of any distribution: with a gradient (``rsample``) where one is wanted and there is one."""
+    return law.rsample() if gradients and law.has_rsample else law.sample()

@@ -221,7 +221,8 @@ class Run:
                 self.stage,
                 self.earlier,
             )
-        self.bar.show(state.step, state.losses[-1], elbo, validation)
+        if self.bar.on_progress is not None:
+            self.bar.show(state.step, state.losses[-1], elbo, validation)
         return Step(
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
