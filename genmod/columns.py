@@ -18,6 +18,8 @@ from torch import Tensor
 
 from genmod.checks import can_read, check_real, choice, require
 
+__all__ = ["Column", "ColumnKind"]
+
 Value: TypeAlias = str | int | float | bool
 """What a code of a category stands for."""
 
