@@ -29,8 +29,8 @@ LEFT_OUT = {"instability", "video"}
 """Without MNIST."""
 JUDGED = ("samplers", "objectives", "schedules", "predictions")
 """By how many samples their looks are judged is an option."""
-SLOW = {*JUDGED, "inverse", "prompted"}
-"""Of half a minute and more on MNIST."""
+SLOW = {*JUDGED, "compare", "inverse", "prompted", "tsweep"}
+"""Of several seconds and more on MNIST."""
 ON_MNIST = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
     for path in EXAMPLES

@@ -49,7 +49,7 @@ def growth(code: str) -> float:
     ("code", "most"),
     [
         (ONE_ROW, 200),
-        (RECONSTRUCTIONS.format(rows=1000), 300),
+        pytest.param(RECONSTRUCTIONS.format(rows=1000), 300, marks=pytest.mark.slow),
         pytest.param(RECONSTRUCTIONS.format(rows=10_000), 1000, marks=pytest.mark.slow),
     ],
     ids=["one row of 1000 levels", "1,000 reconstructions", "10,000 reconstructions"],
