@@ -20,8 +20,8 @@ from genmod.denoisers import (
     ScoreTarget,
     Target,
     VelocityTarget,
-    denoise,
 )
+from genmod.denoisers.base import denoise
 from genmod.diffusion import FixedSmall, NoisingEncoder
 from genmod.diffusion.reverse import ReverseProcess
 from genmod.schedules import LinearLogSNR

@@ -152,5 +152,5 @@ def test_weights_are_drawn_of_one_area_dashed_where_they_rise() -> None:
     )
     with pytest.raises(ValueError, match="no objectives"):
         plots.level_weights({})
-    with pytest.raises(ValueError, match="new without weights"):
+    with pytest.raises(ValueError, match="new with weight 0"):
         plots.level_weights({"new": explain(WarmUp(3), MIDDLE)})

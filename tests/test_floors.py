@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
-    {"types", "shapes", "checks", "errors", "version"}  # ground
-    | {"random", "chunks", "files", "nn", "config", "spec", "arrays", "saving"},
+    {"shapes", "checks", "errors", "version"}  # ground
+    | {"random", "chunks", "files", "nn", "config", "bins", "columns", "spec", "arrays", "saving"},
     {"stamps", "elbo", "gaussian"},  # the words of the bound need no density
     {"distributions"},  # rates of pairs of densities
     {"schedules", "denoisers", "encoders", "decoders"}  # parts
-    | {"path", "prior", "priors", "request", "model"},
+    | {"path", "prior", "priors", "model"},
     {"diffusion"},
     {"samplers", "inverse", "editing"},  # users of diffusion, never used by it
     {"models"},

@@ -15,16 +15,8 @@ from genmod.elbo import Kind, Rate
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
-from genmod.objectives import (
-    Batch,
-    Beta,
-    Bound,
-    Objective,
-    Simple,
-    WarmUp,
-    Weighted,
-    broken_terms,
-)
+from genmod.objectives import Batch, Beta, Bound, Objective, Simple, WarmUp, Weighted
+from genmod.objectives.base import broken_terms
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.statistics import assert_equal_means
 

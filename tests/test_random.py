@@ -16,7 +16,7 @@ from scipy import stats
 from torch.utils.checkpoint import checkpoint
 
 from genmod import random
-from genmod.random.streams import whole_number
+from genmod.random import _whole_number
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -318,7 +318,7 @@ def test_keys_that_mean_nothing_are_refused(settings: dict[str, object], said: s
 @pytest.mark.parametrize("value", [0.5, "one", None, np.float64(2)])
 def test_a_seed_is_a_whole_number(value: object) -> None:
     with pytest.raises(ValueError, match=r"got seed=.*expected a whole number"):
-        whole_number(value, "seed")
+        _whole_number(value, "seed")
 
 
 def test_several_draws_of_each_row() -> None:

@@ -21,7 +21,7 @@ from genmod.denoisers import (
     VelocityTarget,
     convert,
 )
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.models import Diffusion
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.oracles import F64, real

@@ -12,7 +12,7 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, Rows, as_tensor
 from genmod.compare import figures
-from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, latent, pictures
+from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, graphs, pictures
 from genmod.compare.progress import Drawing, Event
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
@@ -199,7 +199,7 @@ def test_emptiness_is_one_between_neighbors_and_more_in_a_gap() -> None:
     """On a line of points one apart, with a hole of ten."""
     cloud = torch.cat([torch.arange(20.0), torch.arange(30.0, 50.0)])[:, None]
     z = torch.tensor([[3.0], [4.0 + 0.25], [24.5], [49.0 + 6]])
-    found = latent.emptiness(z, cloud)
+    found = graphs.emptiness(z, cloud)
     torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 5.5, 6.0]).to(found))
 
 
@@ -224,13 +224,13 @@ def test_the_route_crosses_the_emptiest_midpoint() -> None:
     seen = FigureData({}, {}, Dataset("corners", images, images, images, BINS, labels))
     # Ways of different labels are the four sides; three of their middles are codes of the cloud.
     cloud = torch.tensor([[-8.0, 0.0], [0.0, 8.0], [0.0, -8.0], [8.0, 5.0]])
-    ends = latent.emptiest(seen, Plane(), cloud)
+    ends = graphs.emptiest(seen, Plane(), cloud)
     assert ends == (2, 3)
-    way = latent.between(seen, Plane(), ends)
-    torch.testing.assert_close(way[:, 0], torch.full((latent.STOPS,), 8.0))
-    torch.testing.assert_close(way[:, 1], torch.linspace(-8, 8, latent.STOPS))
+    way = graphs.between(seen, Plane(), ends)
+    torch.testing.assert_close(way[:, 0], torch.full((graphs.STOPS,), 8.0))
+    torch.testing.assert_close(way[:, 1], torch.linspace(-8, 8, graphs.STOPS))
     same = Dataset("same", images, images, images, BINS, {k: v * 0 for k, v in labels.items()})
-    assert latent.emptiest(FigureData({}, {}, same), Plane(), cloud) is None
+    assert graphs.emptiest(FigureData({}, {}, same), Plane(), cloud) is None
 
 
 # ---------------------------------------------------------------------- blur

@@ -12,7 +12,7 @@ from genmod.compare import BuildInputs, Candidate, compare
 from genmod.compare.workers import Queue, side_by_side
 from genmod.models import VAE
 from tests.compare.cases import DEADLY, IMPOSSIBLE, PLAN, TINY, few, ignore, job, numbers
-from tests.compare.test_records import same
+from tests.compare.test_job import same
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from genmod import Kind, decoders, diffusion, encoders, priors
 from genmod.denoisers import Learned
 from genmod.diffusion import LearnedInterpolation
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
 from genmod.model import LatentModel
@@ -73,8 +74,8 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
     "Denoising, learned variance": learned_variance,
-    "Flow": lambda: diffusion.ProbabilityFlowPrior(denoising(None), steps=4),
-    "Flow, 2 probes": lambda: diffusion.ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
+    "Flow": lambda: ProbabilityFlowPrior(denoising(None), steps=4),
+    "Flow, 2 probes": lambda: ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
 }
 
 
@@ -88,7 +89,7 @@ def posterior_for(
         heads = [encoders.TopDownHead(MLP(6, 6, width=8), EVENT) for _ in range(2)]
         stages = [MLP(3, 3, width=8), MLP(3, 3, width=8)]
         return encoders.TopDownEncoder(stages, heads).to(device=device, dtype=dtype)(x)
-    if isinstance(prior, diffusion.ProbabilityFlowPrior):
+    if isinstance(prior, ProbabilityFlowPrior):
         prior = prior.diffusion
     if isinstance(prior, diffusion.DiffusionPrior):
         return diffusion.NoisingEncoder(prior.schedule)(x)

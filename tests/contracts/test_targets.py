@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genmod import denoisers
 from genmod.denoisers import Denoiser, Target
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.nn import DenoisingMLP
 from tests.contracts.common import (
     DEVICES,

@@ -21,7 +21,7 @@ from genmod.data.toys import (
     Spiral,
     Toy,
 )
-from genmod.data.toys.quadrature import plane_entropy
+from genmod.data.toys.toy import plane_entropy
 from tests.statistics import assert_mean
 
 F64 = torch.float64

@@ -30,7 +30,7 @@ from genmod.distributions import (
     rate,
     register_kl_per_dim,
 )
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")

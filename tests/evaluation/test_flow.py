@@ -12,7 +12,8 @@ from torch.distributions import MultivariateNormal
 from genmod import random
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
-from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
+from genmod.diffusion import DiffusionPrior
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import Report, evaluate, flow_bound, flow_density
 from genmod.evaluation.flow import FlowDensity

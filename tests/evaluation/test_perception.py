@@ -18,8 +18,15 @@ from genmod.evaluation.perception import (
     extrapolated_distance,
     network,
 )
-from genmod.evaluation.perception.network import CLASSES, DIMS, class_log_probs, resized
-from genmod.evaluation.perception.training import place, train, write
+from genmod.evaluation.perception.network import (
+    CLASSES,
+    DIMS,
+    class_log_probs,
+    place,
+    resized,
+    train,
+    write,
+)
 from genmod.models import VAE, Diffusion
 
 
@@ -219,7 +226,7 @@ def test_features_and_scores_refuse_bad_images_and_shapes() -> None:
     for images, said in (
         (torch.rand(3, 3, 28, 28), "gray images"),
         (torch.zeros(3, 1, 28, 28, dtype=torch.long), "floating point images in"),
-        (2 * torch.rand(3, 1, 28, 28), "gray levels in"),
+        (2 * torch.rand(3, 1, 28, 28), "gray values in"),
         (torch.full((1, 1, 28, 28), torch.nan), "NaN"),
     ):
         with pytest.raises(ValueError, match=said):

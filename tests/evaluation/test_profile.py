@@ -91,7 +91,7 @@ def test_all_nats_are_the_entropy_plus_the_mismatch_at_the_noisy_end() -> None:
     totals = []
     for seed in range(30):
         found = profile(model, data.law.sample((64,)), timesteps=8, seed=seed)
-        totals.append(found.paid[0] + found.rest[0])
+        totals.append(found.rate[0] + found.remaining[0])
     mean, error = torch.stack(totals).mean(), torch.stack(totals).std() / math.sqrt(30)
     expected = float(data.law.entropy()) + data.mismatch(MILD)
     assert abs(float(mean) - expected) < MAX_Z * float(error)
@@ -128,18 +128,18 @@ def test_with_a_level_for_each_step_it_is_the_score_step_by_step(name: str) -> N
     torch.testing.assert_close(found.log_snr[1:], log_snr)
     torch.testing.assert_close(found.nats, nats, rtol=1e-10, atol=1e-12)
     assert found.prior == pytest.approx(float(scores.rates["prior"].mean()), rel=1e-10)
-    assert found.left == pytest.approx(-float(scores.reconstruction.mean()), rel=1e-10)
-    whole = found.paid + found.rest
+    assert found.decoder == pytest.approx(-float(scores.reconstruction.mean()), rel=1e-10)
+    whole = found.rate + found.remaining
     torch.testing.assert_close(whole, -scores.value.mean().expand_as(whole), rtol=1e-10, atol=0)
 
 
 def test_cumulated_nats_grow_by_each_steps_nats() -> None:
     """From noise to data; what is left at the clean end is the decoder's."""
     found = profile(bent(7), torch.randn(20, 2))
-    assert found.paid[-1] == found.prior
-    assert found.rest[0] == found.left
-    torch.testing.assert_close(-found.paid.diff(), found.nats)
-    torch.testing.assert_close(found.rest.diff(), found.nats)
+    assert found.rate[-1] == found.prior
+    assert found.remaining[0] == found.decoder
+    torch.testing.assert_close(-found.rate.diff(), found.nats)
+    torch.testing.assert_close(found.remaining.diff(), found.nats)
     bits = found.bits_per_dim(torch.tensor(2 * math.log(2)))
     assert float(bits) == pytest.approx(1.0)
 
@@ -165,7 +165,7 @@ def test_a_nested_diffusion_is_profiled_inside_its_model() -> None:
     assert len(found.nats) == 4
     assert found.dims == 3
     left = scores.rates["latent"] - scores.reconstruction
-    assert found.left == pytest.approx(float(left.mean()), rel=1e-10)
+    assert found.decoder == pytest.approx(float(left.mean()), rel=1e-10)
     torch.testing.assert_close(found.nats.sum(), scores.rates["steps"].mean(), rtol=1e-10, atol=0)
     prior = find_diffusion(model)
     assert prior is not None

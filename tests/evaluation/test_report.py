@@ -118,7 +118,7 @@ def test_an_estimate_is_a_mean_and_its_error() -> None:
     estimate = Estimate.of(values)
     assert estimate.mean == 2.5
     assert estimate.error == pytest.approx(float(values.std()) / 2)
-    assert str(estimate.times(-2)) == "-5.00 ± 1.29"
+    assert str(estimate.scaled(-2)) == "-5.00 ± 1.29"
 
 
 def test_a_data_set_is_scored_on_its_test_part() -> None:

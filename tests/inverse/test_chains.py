@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers.base import denoise
 from genmod.diffusion import FixedLarge, FixedSmall
 from genmod.inverse import DPS, Mask, Matrix, RePaint
 from genmod.samplers import Ancestral, Sampler

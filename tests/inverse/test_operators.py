@@ -10,7 +10,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from genmod.inverse import AveragePool, Blur, Composition, Mask, Matrix, Operator, Separable
+from genmod.inverse import AveragePool, Blur, Mask, Matrix, Operator, Separable
+from genmod.inverse.operators import Composition
 from tests.oracles import F64, real
 
 pytestmark = pytest.mark.usefixtures("float64")

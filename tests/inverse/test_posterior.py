@@ -9,16 +9,8 @@ from torch import Tensor
 from genmod import random
 from genmod.denoisers import Guided
 from genmod.diffusion import FixedSmall
-from genmod.inverse import (
-    MMPS,
-    Blur,
-    Mask,
-    Matrix,
-    PiGDM,
-    PosteriorDenoiser,
-    conjugate_gradients,
-)
-from genmod.inverse.calculus import Linear
+from genmod.inverse import MMPS, Blur, Mask, Matrix, PiGDM, PosteriorDenoiser
+from genmod.inverse.posterior import Linear, conjugate_gradients
 from genmod.models import Diffusion, with_denoiser
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from genmod import plots
 from genmod.evaluation import Profile, Refinement
-from genmod.plots.distortion import GRAY, curve
+from genmod.plots.distortion import GRAY, curve, rate_at
 from genmod.plots.images import grid
 from genmod.plots.latents import distances, principal
+from genmod.plots.schedules import step_weights
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR
 
 
@@ -127,7 +128,7 @@ def measured() -> Profile:
         error=torch.full((4,), 0.1, dtype=torch.float64),
         rmse=gray / GRAY,
         prior=4 * math.log(2),
-        left=24 * math.log(2),
+        decoder=24 * math.log(2),
         dims=2,
         samples=10,
     )
@@ -138,15 +139,15 @@ def test_the_rate_at_a_distortion_is_read_off_the_curve() -> None:
     rate, error = curve(measured())
     torch.testing.assert_close(rate, torch.tensor([5, 11, 26, 56], dtype=torch.float64) / 2)
     torch.testing.assert_close(error, torch.tensor([100, 10, 1, 0.1], dtype=torch.float64))
-    assert plots.rate_at(measured(), 1.0) == pytest.approx(13.0)
-    assert plots.rate_at(measured(), 5.5) == pytest.approx((11 + 26) / 4)
-    assert plots.rate_at(measured(), 200.0) == pytest.approx(2.5)
-    assert plots.rate_at(measured(), 0.01) is None
+    assert rate_at(measured(), 1.0) == pytest.approx(13.0)
+    assert rate_at(measured(), 5.5) == pytest.approx((11 + 26) / 4)
+    assert rate_at(measured(), 200.0) == pytest.approx(2.5)
+    assert rate_at(measured(), 0.01) is None
 
 
 def test_the_rate_distortion_curve_ends_with_x_exact() -> None:
-    """The curve goes on to the whole code length at no error; the share below the visible is written."""
-    figure = plots.rate_distortion({"model": measured()}, visible=1.0)
+    """The curve goes on to the whole code length at no error; the share below the threshold is written."""
+    figure = plots.rate_distortion({"model": measured()}, threshold=1.0)
     left, upper, lower = figure.axes
     whole = line(left, 2)
     assert (float(whole[0]), float(whole[1])) == (pytest.approx(50.0), 0.0)
@@ -155,7 +156,7 @@ def test_the_rate_distortion_curve_ends_with_x_exact() -> None:
     assert "12.00 bits/dim" in said  # the decoder's
     torch.testing.assert_close(line(upper)[1], GRAY * measured().rmse)
     assert float(line(lower)[1][0]) == pytest.approx(38.0)
-    never = plots.rate_distortion({"model": measured()}, visible=0.01)
+    never = plots.rate_distortion({"model": measured()}, threshold=0.01)
     assert "of the bits" not in " ".join(text.get_text() for text in never.axes[0].texts)
 
 
@@ -166,9 +167,9 @@ def test_a_decoder_from_coarse_to_fine_goes_on_where_the_chain_ends() -> None:
         nats=torch.tensor([0.0, 8.0, 24.0], dtype=torch.float64) * math.log(2),
         rmse=torch.tensor([0.08, 0.04, 0.0], dtype=torch.float64) / GRAY,
     )
-    assert plots.rate_at(measured(), 0.06, end) == pytest.approx(38 + 2.0)
-    assert plots.rate_at(measured(), 0.02, end) == pytest.approx(42 + 4.0)
-    assert plots.rate_at(measured(), 1.0, end) == pytest.approx(13.0)
+    assert rate_at(measured(), 0.06, end) == pytest.approx(38 + 2.0)
+    assert rate_at(measured(), 0.02, end) == pytest.approx(42 + 4.0)
+    assert rate_at(measured(), 1.0, end) == pytest.approx(13.0)
     left = plots.rate_distortion({"model": measured()}, 0.02, ends={"model": end}).axes[0]
     rate, error = line(left, 1)
     torch.testing.assert_close(rate, torch.tensor([38.0, 38, 42, 50], dtype=torch.float64))
@@ -185,12 +186,12 @@ def test_the_weight_of_a_step_is_the_lectures() -> None:
     alpha_bar = (1 - beta).cumprod(0)
     small = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]
     expected = beta[1:].square() / (2 * small * (1 - beta[1:]) * (1 - alpha_bar[1:]))
-    t, weight = plots.step_weights(LinearBeta(1000), 1000)
+    t, weight = step_weights(LinearBeta(1000), 1000)
     torch.testing.assert_close(weight, expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(t, torch.arange(1, 1000, dtype=torch.float64) / 999)
     # A finer chain weighs its steps as continuous time does: minus half the slope, per step.
     schedule = Cosine()
-    t, weight = plots.step_weights(schedule, 100_001)
+    t, weight = step_weights(schedule, 100_001)
     middle = slice(1000, -1000)
     slope = -0.5 * schedule.slope(t - 0.5e-5)
     torch.testing.assert_close(1e5 * weight[middle], slope[middle], rtol=1e-3, atol=0)
@@ -205,7 +206,7 @@ def test_schedules_and_weights_are_drawn_as_they_are() -> None:
     torch.testing.assert_close(line(figure.axes[2], 0)[1], LinearBeta(1000).log_snr(t))
     figure = plots.loss_weights(shown, latents=50)
     torch.testing.assert_close(
-        torch.stack(line(figure.axes[0], 1)), torch.stack(plots.step_weights(Cosine(), 50))
+        torch.stack(line(figure.axes[0], 1)), torch.stack(step_weights(Cosine(), 50))
     )
     assert figure.axes[0].lines[-1].get_ydata() == [1, 1]
 
@@ -227,6 +228,6 @@ def test_nothing_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="no schedules"):
         plots.loss_weights({})
     with pytest.raises(ValueError, match="latents=1"):
-        plots.step_weights(Cosine(), 1)
+        step_weights(Cosine(), 1)
     with pytest.raises(ValueError, match="no rows"):
         plots.strips([])

@@ -19,12 +19,13 @@ from genmod.diffusion import (
     FixedLarge,
     FixedSmall,
     NoisingEncoder,
-    ReverseProcess,
     ReverseVariance,
 )
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.model import LatentModel
 from genmod.models import Diffusion
-from genmod.schedules import Bridge, LinearBeta, LinearLogSNR
+from genmod.schedules import LinearBeta, LinearLogSNR
+from genmod.schedules.base import Bridge
 from tests.oracles import (
     F64,
     MILD,

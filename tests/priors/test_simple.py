@@ -23,7 +23,7 @@ from genmod import Kind, encoders, priors
 from genmod.decoders import Identity
 from genmod.distributions import Dirac, Normal
 from genmod.models import VAE
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 from tests.oracles_vae import affine, ppca
 from tests.statistics import assert_mean
 

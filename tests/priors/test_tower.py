@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from genmod.decoders import Decoder
-from genmod.diffusion import DiffusionPrior, ReverseProcess
+from genmod.diffusion import DiffusionPrior
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.distributions import Normal
 from genmod.elbo import Kind
 from genmod.encoders import Encoder

@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
-from genmod.denoisers import (
-    Calibrated,
-    Denoised,
-    Denoiser,
-    EmpiricalDenoiser,
-    Learned,
-    calibrate,
-    denoise,
-)
+from genmod.denoisers import Calibrated, Denoised, Denoiser, EmpiricalDenoiser, Learned, calibrate
+from genmod.denoisers.base import denoise
 from genmod.diffusion import (
     Analytic,
     DiffusionPrior,

@@ -29,7 +29,7 @@ from genmod.samplers import (
     bh2,
 )
 from genmod.samplers.dpm import phi
-from genmod.samplers.ipndm import ADAMS_BASHFORTH
+from genmod.samplers.multistep import ADAMS_BASHFORTH
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from genmod.shapes import expand_like
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, correlated, real

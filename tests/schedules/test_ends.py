@@ -11,7 +11,8 @@ import torch
 
 from genmod import schedules
 from genmod.config import from_plain, to_plain
-from genmod.schedules import Schedule, clean_end
+from genmod.schedules import Schedule
+from genmod.schedules.consistency import clean_end
 from genmod.spec import DataSpec
 
 F64 = torch.float64

@@ -17,7 +17,7 @@ from genmod.denoisers import (
     Target,
     VelocityTarget,
 )
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from genmod.elbo import Measure
-from genmod.nn.weights import copy_weights
+from genmod.nn.modules import copy_weights
 from genmod.objectives import Bound
 from genmod.training import Validation, load_weights, training_loop, weights
 from genmod.training.config import TrainingConfig

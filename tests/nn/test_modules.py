@@ -13,7 +13,7 @@ from genmod.diffusion import DiffusionPrior
 from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, DiT, UNet
-from genmod.nn.precision import in_full
+from genmod.nn.modules import in_full
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 

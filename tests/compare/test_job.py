@@ -11,15 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from genmod.compare import BuildInputs, Candidate, compare
-from genmod.compare.job import build, run
+from genmod.compare.job import build, read_record, run
 from genmod.compare.progress import Began, Event, Progressed
-from genmod.compare.records import read_record
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
 from genmod.prior import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
-from genmod.training import progress
+from genmod.training import history
 from tests.compare.cases import PLAN, TINY, few, ignore, job, numbers, vae
 
 
@@ -38,8 +37,12 @@ def same(one: Path, other: Path) -> bool:
 def test_an_interrupted_candidate_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    """Weights, scores and report are those of an uninterrupted run, before a checkpoint or after."""
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after.
+
+    Seen to fail without the seeding of dropout by the step, and with the checkpoint removed before
+    the second call.
+    """
+    monkeypatch.setattr(history, "INTERVAL", 0.0)
     events: list[Event] = []
 
     def interrupting(event: Event) -> None:
@@ -97,7 +100,7 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_said(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:1], progress=False)
     before = sorted(tmp_path.rglob("*"))
 
@@ -118,7 +121,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_fresh_deletes_the_run_alone(tmp_path: Path) -> None:
+def test_fresh_throws_the_run_away_and_nothing_else(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:2], progress=False)
     mine = tmp_path / "models" / "mine.safetensors"
     mine.write_bytes(b"mine")
