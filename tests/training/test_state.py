@@ -145,7 +145,10 @@ def deep_calls() -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.usefixtures("deep_calls")
-@pytest.mark.parametrize("name", ["spectral_norm", "weight_norm", "prior", "100 levels"])
+@pytest.mark.parametrize(
+    "name",
+    ["spectral_norm", "weight_norm", "prior", pytest.param("100 levels", marks=pytest.mark.slow)],
+)
 def test_models_that_copy_deepcopy_refuses_train(name: str) -> None:
     """Twice, as a layer's weight is only a computed tensor after it was used; averages included."""
     torch.manual_seed(0)
