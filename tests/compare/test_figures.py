@@ -54,7 +54,7 @@ def family(bins: int = BINS) -> dict[str, LatentModel]:
 
 MEMBERS = ("autoencoder", "VAE", "HVAE", "diffusion", "latent diffusion")
 ALWAYS = {"Samples", "Noise schedules", "Loss weights"}
-PICTURED = ALWAYS | {"Reconstructions", "Blur, measured"}
+PICTURED = ALWAYS | {"Reconstructions", "Blur"}
 STEPPED = {"Nats per noise level", "Reverse process"}
 PIXELS = {"Forward process", "Different draws of noise", "Rate and distortion"}
 SUBSETS: dict[str, tuple[list[str], set[str]]] = {
@@ -102,13 +102,13 @@ def test_figures_are_written_and_every_part_keeps_its_mode(
 def test_a_figure_that_cannot_be_made_is_named_and_the_others_are_drawn(tmp_path: Path) -> None:
     """Blank images have no detail to compare blur with."""
     blank = Dataset("blank", *3 * (torch.zeros(8, 1, 8, 8),), bins=BINS)
-    wanted = ("Blur, measured", "Reconstructions")
+    wanted = ("Blur", "Reconstructions")
     files, left_out = figures.draw_all(
         {"VAE": family(2)["VAE"]}, {}, blank, tmp_path, wanted, lambda event: None
     )
     assert list(files) == ["Reconstructions"]
     assert len(left_out) == 1
-    assert left_out[0].startswith("Blur, measured: left out: got images without detail")
+    assert left_out[0].startswith("Blur: left out: got real images without high")
 
 
 def test_samples_are_ink_and_the_same_every_time() -> None:
@@ -272,7 +272,7 @@ def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> 
         drawn = pictures.codes(seen, model, 40)[1]
         low, high = drawn.std(0).min(), drawn.std(0).max()
         said = " ".join(figure.get_supxlabel().split())
-        assert f"{float(low):.2g} to {float(high):.2g} in the {name}" in said
+        assert f"{float(low):.2g} to {float(high):.2g} ({name})" in said
 
 
 # ---------------------------------------------------------------------- latents
