@@ -107,7 +107,7 @@ def test_suites_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="'big vae' beside 'Big VAE'"):
         check_suite([Candidate("Big VAE", vae, PLAN), Candidate("big vae", vae, PLAN)])
     with pytest.raises(
-        ValueError, match="'latent diffusion' after 'VAE'; expected a candidate before it: none"
+        ValueError, match="'latent diffusion' with after='VAE'; expected the name of a candidate"
     ):
         check_suite(TINY[::-1][:1])
     with pytest.raises(ValueError, match="without candidates"):
