@@ -26,7 +26,7 @@ from genmod.data import Dataset
 from genmod.evaluation import evaluate
 from genmod.files import remove
 from genmod.model import LatentModel
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder
 
 _MINUTE = 60.0

@@ -16,7 +16,7 @@ from genmod.compare.progress import Began, Event, Progressed
 from genmod.compare.records import read_record
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
 from genmod.training import progress

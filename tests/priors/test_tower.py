@@ -103,7 +103,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
     for model in (diffusion, tower(diffusion)):
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            state, walked = model.prior.walk(model.encoder(x))
+            state, walked = model.prior.draw_path(model.encoder(x))
         torch.manual_seed(5)
         latents = {}
         path = model.prior.infer(model.encoder(x))
