@@ -21,10 +21,10 @@ from genmod.distributions import masked_log_prob
 from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder, Posterior, check_posterior
 from genmod.nn import float_dtype, tensors_of
+from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.path import repeated
-from genmod.prior import AutoTimesteps, Prior, Timesteps
+from genmod.prior import Prior
 from genmod.saving import Saved
 from genmod.schedules import Schedule
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample
@@ -110,8 +110,8 @@ class LatentModel(Saved, Settings, nn.Module):
         posterior = self._posterior(seen, context, observed)
         path = None
         if request.needs_path or samples > 1:
-            state, path = self.prior.walk(posterior, context, samples)
-            rates = self.prior.price(path)
+            state, path = self.prior.draw_path(posterior, context, samples)
+            rates = self.prior.rates_of_path(path)
         else:
             state, found = self.prior.rates(posterior, request.timesteps, context)
             rates = dict(found)

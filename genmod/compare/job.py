@@ -19,7 +19,7 @@ from genmod.evaluation import Report, evaluate
 from genmod.files import read_tensors, remove, save_tensors
 from genmod.model import LatentModel
 from genmod.nn.modules import load_weights, weights
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder, describe
 from genmod.runs.folder import refuse_changes
 from genmod.runs.reports import report_from, scores_from, tensors_of

@@ -14,7 +14,7 @@ from torch import Tensor
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS
 
 SEED = 0x5EED

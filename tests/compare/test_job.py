@@ -15,7 +15,7 @@ from genmod.compare.job import build, read_record, run
 from genmod.compare.progress import Began, Event, Progressed
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
 from genmod.training import history

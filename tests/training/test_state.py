@@ -107,7 +107,7 @@ def test_a_sampler_starts_anew_in_each_run() -> None:
         model = diffusion()
         losses = fit(model, data(), objective, steps=20, batch_size=48, progress=False).losses
         assert isinstance(objective.timesteps, LossAwareTimesteps)
-        assert float(objective.timesteps.seen.sum()) == pytest.approx(20 * 48)
+        assert float(objective.timesteps.visits.sum()) == pytest.approx(20 * 48)
         runs.append((losses, flat(model)))
     assert runs[0][0] == runs[1][0]
     assert torch.equal(runs[0][1], runs[1][1])
@@ -121,7 +121,7 @@ def test_a_sampler_learns_from_the_visits_of_all_processes(monkeypatch: pytest.M
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "all_reduce", lambda values: values.mul_(2))
     together.update(t, torch.ones_like(t), cost)
-    torch.testing.assert_close(together.seen, 2 * alone.seen)
+    torch.testing.assert_close(together.visits, 2 * alone.visits)
     torch.testing.assert_close(together.moments, alone.moments)
 
 

@@ -14,9 +14,9 @@ from genmod.denoisers.base import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models import find_diffusion
+from genmod.path import sample_rows
 from genmod.plots import Row
 from genmod.plots.style import INK
-from genmod.prior import sample_rows
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral
 from genmod.schedules import Cosine, Schedule
