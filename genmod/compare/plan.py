@@ -18,7 +18,7 @@ from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
 from genmod.training import Step, training_loop
 from genmod.training.progress import OnProgress
-from genmod.training.validation import validate
+from genmod.training.validation import HeldOut, validate
 
 _SKIPPED, _TIMED = 3, 12
 """Steps that warm up, and steps that are timed: the first ones allocate memory and choose kernels."""
@@ -125,9 +125,10 @@ class Plan:
             on_progress: called with the number of steps made, and a line of text.
         """
         # Few rows make one small batch: no batch is larger than the training part.
+        scored = self.validated(data)
         return training_loop(
             model,
-            self.validated(data),
+            scored,
             self.objective,
             steps=self.steps,
             batch_size=min(self.batch_size, len(data.train)),
@@ -137,6 +138,7 @@ class Plan:
             seed=seed,
             autocast=torch.bfloat16 if self.autocast else None,
             validate_every=self.every,
+            validation_rows=max(1, len(scored.validation)),
             validation_timesteps=self.validation_timesteps,
             checkpoint=checkpoint,
             checkpoint_every=self.every,
@@ -169,6 +171,6 @@ class Timing:
         scored = plan.validated(data)
         began = time.perf_counter()
         if len(scored.validation):
-            context = scored.context("validation")
-            validate(copied, scored.validation, context, 0, plan.validation_timesteps)
+            x, context = scored.validation, scored.context("validation")
+            validate(copied, HeldOut.sample(x, context, len(x)), 0, plan.validation_timesteps)
         return cls(statistics.median(lengths), time.perf_counter() - began)

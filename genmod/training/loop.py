@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -51,6 +50,7 @@ def fit(
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
+    validation_rows: int | None = None,
     validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
@@ -90,6 +90,8 @@ def fit(
         optimizer: your own in place of fused AdamW, over the model's parameters. Its current learning
             rates are the peaks, and its own weight decay is used.
         validate_every: steps between two validations; a twentieth of the run by default.
+        validation_rows: how many rows of the validation part, drawn once, each validation scores. By
+            default as many as keep validation below about 15 % of the training, at least 150.
         validation_timesteps: how many levels of a diffusion a validation visits.
         checkpoint: a file (safetensors) to write to, and to continue from if it exists. Other settings
             or other data than its own are refused.
@@ -130,6 +132,7 @@ def fit(
         autocast=autocast,
         optimizer=optimizer,
         validate_every=validate_every,
+        validation_rows=validation_rows,
         validation_timesteps=validation_timesteps,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
@@ -160,6 +163,7 @@ def training_loop(
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
+    validation_rows: int | None = None,
     validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
@@ -190,6 +194,7 @@ def training_loop(
         seed=seed,
         autocast=autocast,
         validate_every=validate_every,
+        validation_rows=validation_rows,
         validation_timesteps=validation_timesteps,
         checkpoint_every=checkpoint_every,
     )
@@ -256,12 +261,7 @@ class TrainingLoop:
     def __enter__(self) -> TrainingLoop:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __del__(self) -> None:

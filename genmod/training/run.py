@@ -20,14 +20,14 @@ from genmod.objectives.base import encoder_learns, weights_levels
 from genmod.training.average import Average
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from genmod.training.config import TrainingConfig
+from genmod.training.config import VALIDATION_TIMESTEPS, TrainingConfig
 from genmod.training.history import History
 from genmod.training.identity import Identity
 from genmod.training.modes import one_run, seeded
 from genmod.training.parts import TrainingData
 from genmod.training.progress import Bar, OnProgress
 from genmod.training.state import TrainingState
-from genmod.training.validation import Validation, validate
+from genmod.training.validation import HeldOut, Validation, validate
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -151,6 +151,7 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
+        self.held_out = self._held_out()
         self.half = setup.half
         dims = state.model.spec.size
         self.bar = Bar(state.leg.last, dims, name, setup.progress)
@@ -254,18 +255,24 @@ class Run:
         state = self.state
         return state.step % self.setup.config.checkpoint_every == 0 or state.finished
 
+    def _held_out(self) -> HeldOut | None:
+        """The rows that validations score: of a resumed run, and of later legs, the first leg's."""
+        data, config, state = self.setup.data, self.setup.config, self.state
+        size = data.size(config)
+        if data.held_out is None or size is None:
+            return None
+        levels = VALIDATION_TIMESTEPS if state.model.prior.has_timesteps else 1
+        rows = config.scored_rows(
+            len(data.held_out), state.legs[0], size, config.validation_timesteps or levels
+        )
+        return HeldOut.sample(data.held_out, data.held_out_context, rows)
+
     def _validate(self) -> Validation | None:
-        state, data, config = self.state, self.setup.data, self.setup.config
-        if data.held_out is None or not config.validates(state.leg, state.step):
+        state, config = self.state, self.setup.config
+        if self.held_out is None or not config.validates(state.leg, state.step):
             return None
         with one_run, state.average.inside() as model:
-            validation = validate(
-                model,
-                data.held_out,
-                data.held_out_context,
-                state.step,
-                config.validation_timesteps,
-            )
+            validation = validate(model, self.held_out, state.step, config.validation_timesteps)
         state.record(validation)
         return validation
 
