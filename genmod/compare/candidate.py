@@ -19,7 +19,7 @@ from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
 from genmod.training import Step, training_loop
 from genmod.training.history import OnProgress
-from genmod.training.validation import validate
+from genmod.training.validation import HeldOut, validate
 
 LATENTS = 1000
 """The number of latents of a diffusion at full effort."""
@@ -235,10 +235,11 @@ class Plan:
             checkpoint: the file to write to, and to continue from.
             on_progress: called with the number of steps so far, and a line of text.
         """
+        scored = self.validated(data)
         # A batch cannot be larger than the training part.
         return training_loop(
             model,
-            self.validated(data),
+            scored,
             self.objective,
             steps=self.steps,
             batch_size=min(self.batch_size, len(data.train)),
@@ -249,6 +250,7 @@ class Plan:
             autocast=torch.bfloat16 if self.autocast else None,
             validate_every=self.every,
             validation_timesteps=self.validation_timesteps,
+            validation_rows=max(1, len(scored.validation)),
             checkpoint=checkpoint,
             checkpoint_every=self.every,
             progress=on_progress or False,
@@ -280,6 +282,6 @@ class Timing:
         scored = plan.validated(data)
         began = time.perf_counter()
         if len(scored.validation):
-            context = scored.context("validation")
-            validate(copied, scored.validation, context, 0, plan.validation_timesteps)
+            x, context = scored.validation, scored.context("validation")
+            validate(copied, HeldOut.sample(x, context, len(x)), 0, plan.validation_timesteps)
         return cls(statistics.median(lengths), time.perf_counter() - began)
