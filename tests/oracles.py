@@ -52,7 +52,7 @@ def constant_noise(event: Tensor) -> Iterator[None]:
     ) -> Tensor:
         return event.to(dtype=dtype, device=device).expand(shape)
 
-    with patch.object(random, "normal", normal):
+    with patch.object(random, "normal", normal), patch.object(random.streams, "normal", normal):
         yield
 
 

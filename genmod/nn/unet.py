@@ -27,8 +27,8 @@ from genmod.nn.convolution import (
     space_of,
     zero,
 )
-from genmod.nn.embeddings import FourierFeatures, NoiseLevelEmbedding
-from genmod.nn.precision import in_full
+from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
+from genmod.nn.modules import in_full
 from genmod.shapes import Shape
 
 

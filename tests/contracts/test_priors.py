@@ -42,7 +42,7 @@ def denoising(steps: int | None) -> diffusion.DiffusionPrior:
 
 
 def learned_variance() -> diffusion.DiffusionPrior:
-    """A chain whose network says its reverse variance too."""
+    """A chain whose network predicts the reverse variance as well."""
     denoiser = Learned(DenoisingMLP(EVENT, width=8, outputs=6), interpolation=True)
     return diffusion.DiffusionPrior(denoiser, LinearLogSNR(), EVENT, 4, LearnedInterpolation())
 
@@ -83,7 +83,7 @@ PRIORS: dict[str, Callable[[], Prior]] = {
 def posterior_for(
     prior: Prior, dtype: torch.dtype, device: torch.device
 ) -> Posterior | Distribution:
-    """A posterior of the kind that the prior is paid for."""
+    """A posterior of the kind that the prior takes."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
     if isinstance(prior, priors.TopDownPrior):
         torch.manual_seed(3)
@@ -185,7 +185,7 @@ def test_both_paths_name_the_same_latents(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
-def test_a_copy_says_the_same(name: str) -> None:
+def test_a_copy_gives_the_same_numbers(name: str) -> None:
     dtype = torch.float32 if name == "Given" else torch.float64
 
     def answer(prior: Prior) -> Iterable[Tensor]:
@@ -198,7 +198,7 @@ def test_a_copy_says_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
-def test_it_reads_as_a_formula(name: str) -> None:
+def test_its_repr_is_a_formula(name: str) -> None:
     prior = PRIORS[name]()
     check_formula(prior.formula(), "p(")
     assert prior.proper

@@ -91,7 +91,7 @@ def with_chain(model: Model, chain: int | None) -> Any:
 
 def profile_of(model: Model, x: Tensor, intervals: int) -> list[Tensor]:
     found = evaluation.profile(model, x, timesteps=intervals, seed=6)
-    return [found.nats, found.rmse, torch.tensor([found.prior, found.left])]
+    return [found.nats, found.rmse, torch.tensor([found.prior, found.decoder])]
 
 
 def refinement_of(model: Model, x: Tensor) -> list[Tensor]:
