@@ -7,6 +7,9 @@ from genmod.distributions.base import detached as detached
 from genmod.distributions.base import elementwise as elementwise
 from genmod.distributions.base import masked_log_prob as masked_log_prob
 from genmod.distributions.base import moved as moved
+from genmod.distributions.counts import NegativeBinomial as NegativeBinomial
+from genmod.distributions.counts import Poisson as Poisson
+from genmod.distributions.counts import ZeroInflated as ZeroInflated
 from genmod.distributions.dirac import Dirac as Dirac
 from genmod.distributions.discrete import Bernoulli as Bernoulli
 from genmod.distributions.discrete import Categorical as Categorical
@@ -17,6 +20,12 @@ from genmod.distributions.divergence import closed_kl as closed_kl
 from genmod.distributions.divergence import log_ratio as log_ratio
 from genmod.distributions.divergence import rate as rate
 from genmod.distributions.divergence import register_kl_per_dim as register_kl_per_dim
+from genmod.distributions.joined import Joined as Joined
+from genmod.distributions.joined import Rescaled as Rescaled
 from genmod.distributions.mixture import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.normal import Normal as Normal
 from genmod.distributions.normal import StandardNormal as StandardNormal
+from genmod.distributions.ordered import IntegerLogistic as IntegerLogistic
+from genmod.distributions.ordered import OrderedCategorical as OrderedCategorical
+from genmod.distributions.tails import Laplace as Laplace
+from genmod.distributions.tails import StudentT as StudentT
