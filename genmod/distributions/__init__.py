@@ -27,5 +27,5 @@ from genmod.distributions.normal import Normal as Normal
 from genmod.distributions.normal import StandardNormal as StandardNormal
 from genmod.distributions.ordered import IntegerLogistic as IntegerLogistic
 from genmod.distributions.ordered import OrderedCategorical as OrderedCategorical
-from genmod.distributions.tails import Laplace as Laplace
+from genmod.distributions.tails import LaplaceDensity as LaplaceDensity
 from genmod.distributions.tails import StudentT as StudentT

@@ -14,7 +14,7 @@ from genmod.distributions.counts import log_gamma_draw
 from genmod.types import Sizes
 
 
-class Laplace(Factorized):
+class LaplaceDensity(Factorized):
     r"""A Laplace density for each entry: :math:`\log p(x) = -|x - \mu| / s - \log 2s`.
 
     Args:

@@ -19,7 +19,7 @@ from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import Batch, LatentTensors
+from genmod.types import Batch, LatentTensors, Mask
 
 
 class Diffusion(DiffusionBased):
@@ -105,10 +105,13 @@ class Diffusion(DiffusionBased):
         return self.draw(state, context)
 
     @torch.no_grad()
-    def encode(self, x: Rows, context: Context = None) -> LatentTensors:
+    def encode(
+        self, x: Rows, context: Context = None, observed: Mask | None = None
+    ) -> LatentTensors:
         """The noise that the probability flow maps ``x`` to (from the mean of ``z_0``)."""
         context = as_context(context, len(x))
-        q, times = self.diffusion.noising(self.posterior(x, context)), self._flow_times().flip(0)
+        q = self.diffusion.noising(self.posterior(x, context, observed))
+        times = self._flow_times().flip(0)
         return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
     @torch.no_grad()
@@ -116,16 +119,16 @@ class Diffusion(DiffusionBased):
         """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)
         context = as_context(context, len(z))
-        return self._likelihood(self._flow().run(z, self._flow_times(), context), context)
+        return self.law(self._flow().run(z, self._flow_times(), context), context)
 
-    def restore(self, x: Batch, context: Tensor | None) -> Tensor:
+    def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
         """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
         prior = self.diffusion
-        q, times = prior.noising(self.posterior(x, context)), prior.times()
+        q, times = prior.noising(self.posterior(x, context, observed)), prior.times()
         below = times[: max(1, (len(times) + 1) // 2)].flip(0)
         z = q.at(below[0].expand(q.rows)).sample()
         chain = Ancestral(prior.denoiser, prior.schedule, prior.variance)
-        return self._likelihood(chain.run(z, below, context), context).mean
+        return self.law(chain.run(z, below, context), context).mean
 
     def _flow(self) -> Heun:
         # The steps of codes are short: there the published weight is the more accurate one.

@@ -20,7 +20,7 @@ from genmod.distributions import (
     Factorized,
     IntegerLogistic,
     Joined,
-    Laplace,
+    LaplaceDensity,
     NegativeBinomial,
     Normal,
     OrderedCategorical,
@@ -161,7 +161,7 @@ def test_large_integers_keep_their_digits_in_float32() -> None:
 @given(x=st.floats(-50, 50), location=st.floats(-5, 5), log_scale=st.floats(-3, 3))
 def test_heavy_tails_have_scipys_densities(x: float, location: float, log_scale: float) -> None:
     place, scale = row(location), torch.tensor(log_scale)
-    found = Laplace(place, scale).elementwise(row(x))
+    found = LaplaceDensity(place, scale).elementwise(row(x))
     same(found[0], np.atleast_1d(stats.laplace.logpdf(x, location, math.exp(log_scale))))
     for df in (0.7, 3.0, 1e6):
         law = StudentT(place, scale, torch.tensor(math.log(df)))
@@ -183,7 +183,7 @@ DRAWN: dict[str, tuple[Callable[[], Factorized], float]] = {
     "negative binomial": (lambda: NegativeBinomial(many(2.0), torch.tensor(0.4)), math.exp(2)),
     "a small concentration": (lambda: NegativeBinomial(many(0.5), torch.tensor(-1.2)), math.exp(0.5)),
     "zero-inflated": (lambda: ZeroInflated(Poisson(many(1.0)), many(0.3)), math.e / (1 + math.exp(0.3))),
-    "Laplace": (lambda: Laplace(many(0.4), torch.tensor(0.2)), 0.4),
+    "Laplace": (lambda: LaplaceDensity(many(0.4), torch.tensor(0.2)), 0.4),
     "Student's t": (lambda: StudentT(many(0.4), torch.tensor(0.2), torch.tensor(2.0)), 0.4),
 }  # fmt: skip
 
@@ -235,8 +235,8 @@ def _rows_of(law: Factorized, rows: Tensor) -> Factorized:
         inner = _rows_of(law.counts, rows)
         assert isinstance(inner, Poisson | NegativeBinomial)
         return ZeroInflated(inner, law.logits[rows])
-    if isinstance(law, Laplace):
-        return Laplace(law.location[rows], law.log_scale[rows])
+    if isinstance(law, LaplaceDensity):
+        return LaplaceDensity(law.location[rows], law.log_scale[rows])
     assert isinstance(law, StudentT)
     return StudentT(law.location[rows], law.log_scale[rows], law.log_df[rows])
 
