@@ -100,6 +100,20 @@ class ModelParts(Saved, Settings, nn.Module):
         mean, std = state.new_tensor(self.spec.units).unbind(-1)
         return Rescaled(law, mean, std)
 
+    def check_missing(self) -> None:
+        """Require an encoder that can be trained on missing entries.
+
+        Raises:
+            ValueError: a diffusion's, which is fixed.
+        """
+        require(
+            self.encoder.leaves_out,
+            f"missing entries for a {type(self).__name__}, whose encoder is fixed and would noise "
+            "the zeros in their place",
+            "complete data",
+            "use VAE, HVAE or LatentDiffusion, whose encoders get the mask, or leave out incomplete rows",
+        )
+
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """A draw of ``x`` for each state.
 

@@ -114,7 +114,7 @@ class OrderedCategories(Decoder):
 
     def formula(self) -> str:
         """The decoder as it stands on paper."""
-        return "P(x <= k | z) = sigmoid(c_k - d(z))"
+        return "p(x | z) = Ordered(x; sigmoid(c_k - d(z)))"
 
 
 class IntegerLogisticDecoder(LocationScaleDecoder):

@@ -37,6 +37,8 @@ class Encoder(Settings, nn.Module, ABC):
 
     latent_shape: Shape | None = None
     """The event shape of the latent, where it is known at construction."""
+    leaves_out = True
+    """Whether it can be trained on missing entries: a diffusion's would noise the zeros in their place."""
 
     def __init__(self, spec: SpecLike | None = None) -> None:
         super().__init__()

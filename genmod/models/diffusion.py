@@ -13,6 +13,7 @@ from genmod.checks import instance, require
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
+from genmod.model import LatentModel
 from genmod.models.build import data_spec, resolve_networks, stated_spec, unconditional
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
@@ -78,6 +79,7 @@ class Diffusion(DiffusionBased):
         condition: Condition | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
+        require(not data.is_mixed, f"data of {data} for a Diffusion", *_REALS_ALONE)
         schedule = LinearLogSNR() if schedule is None else instance(schedule, Schedule, "schedule")
         schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned
@@ -121,6 +123,18 @@ class Diffusion(DiffusionBased):
         context = as_context(context, len(z))
         return self.law(self._flow().run(z, self._flow_times(), context), context)
 
+    def weighable(self) -> LatentModel:
+        """Refused: the encoder of a diffusion is fixed and noises whatever stands in a missing entry.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "got a Diffusion to impute with; expected a model whose encoder can leave entries out; use "
+            "VAE, HVAE or LatentDiffusion, or draw from p(x | y) by genmod.inverse with the observed "
+            "entries as the measurement y"
+        )
+
     def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
         """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
         prior = self.diffusion
@@ -138,6 +152,12 @@ class Diffusion(DiffusionBased):
         """Even in log-SNR: with even times Heun's method fails where a schedule's ends are steep."""
         prior = self.diffusion
         return UniformLogSNR().times(prior.schedule, prior.resolution, prior.times().device)
+
+
+_REALS_ALONE = (
+    "real columns alone: noise is added to numbers on a scale, not to codes and counts",
+    "use VAE, HVAE or LatentDiffusion, whose decoders give each column its own law",
+)
 
 
 def _check_start(decoder: Decoder, schedule: Schedule) -> None:
