@@ -23,7 +23,7 @@ from genmod.columns import CODED
 from genmod.distributions import elementwise, masked_log_prob
 from genmod.shapes import expand_like
 from genmod.spec import DataSpec
-from genmod.types import Mask, PerSample
+from genmod.types import PerSample
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution
@@ -80,7 +80,7 @@ class Imputation:
 def impute_rows(
     model: LatentModel,
     x: Tensor,
-    observed: Mask,
+    observed: Tensor,
     n: int,
     importance_samples: int,
     context: Tensor | None,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.arrays import Context, Rows, as_context, as_tensor
+from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import is_trusted, require
 from genmod.chunks import run_in_chunks
 from genmod.distributions import masked_log_prob
@@ -90,7 +90,7 @@ class LatentModel(ModelParts):
         x: Rows,
         timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Context = None,
-        observed: Mask | None = None,
+        observed: Rows | None = None,
     ) -> ELBO:
         """The evidence lower bound of each sample, in nats, with one draw of the latents.
 
@@ -110,11 +110,11 @@ class LatentModel(ModelParts):
                 asked for in continuous time; timesteps for a model without noise levels.
         """
         x = as_tensor(x)
-        elbo: ELBO = self(x, Request(as_context(context, len(x)), observed, timesteps))[0]
+        elbo: ELBO = self(x, Request(as_context(context, len(x)), as_mask(observed), timesteps))[0]
         return elbo
 
     def log_weight(
-        self, x: Rows, context: Context = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> PerSample:
         """``log p(x, z) - log q(z | x)`` at one joint draw: the bound with every KL sampled.
 
@@ -125,7 +125,7 @@ class LatentModel(ModelParts):
                 whose density is a random estimate.
         """
         x = as_tensor(x)
-        request = Request(as_context(context, len(x)), observed, needs_path=True)
+        request = Request(as_context(context, len(x)), as_mask(observed), needs_path=True)
         path: LatentPath | None = self(x, request)[1]
         assert path is not None
         return path.log_weight()[0]
@@ -155,7 +155,7 @@ class LatentModel(ModelParts):
 
     @torch.no_grad()
     def encode(
-        self, x: Rows, context: Context = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
         """A code of each sample, without randomness: what :meth:`decode` takes.
 
@@ -171,18 +171,18 @@ class LatentModel(ModelParts):
         return self.law(self.prior.state_from(z, context), context)
 
     @torch.no_grad()
-    def reconstruct(self, x: Rows, context: Context = None, observed: Mask | None = None) -> Tensor:
+    def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises.
 
         Of a category or an ordinal column it is the most probable code. With ``observed`` the code is
         that of the observed entries.
         """
-        x = as_tensor(x)
+        x, seen = as_tensor(x), as_mask(observed)
         context = as_context(context, len(x))
 
         def some(rows: slice) -> Tensor:
             given = None if context is None else context[rows]
-            return self.restore(x[rows], given, None if observed is None else observed[rows])
+            return self.restore(x[rows], given, None if seen is None else seen[rows])
 
         return run_in_chunks(len(x), self._most_rows, some)
 
@@ -195,7 +195,7 @@ class LatentModel(ModelParts):
     def impute(
         self,
         x: Rows,
-        observed: Mask,
+        observed: Rows,
         n: int = 1,
         importance_samples: int = 64,
         *,
@@ -232,7 +232,8 @@ class LatentModel(ModelParts):
         """
         x = as_tensor(x)
         given = as_context(context, len(x))
-        return impute_rows(self, x, observed, n, importance_samples, given, seeds)
+        seen = as_tensor(observed, "observed")
+        return impute_rows(self, x, seen, n, importance_samples, given, seeds)
 
     def weighable(self) -> LatentModel:
         """A model of the same data whose latents have importance weights: itself, if it has them."""

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod import random
-from genmod.arrays import Context, Rows, as_context, as_tensor
+from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import check_law, require
 from genmod.chunks import rows_per_chunk
 from genmod.config import Settings
 from genmod.decoders import Decoder
-from genmod.distributions import Rescaled
+from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
 from genmod.encoders import Encoder, Posterior, check_posterior
 from genmod.nn import float_dtype, tensors_of
@@ -27,7 +27,6 @@ from genmod.request import Request
 from genmod.saving import Saved
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec
-from genmod.types import Mask
 
 
 class ModelParts(Saved, Settings, nn.Module):
@@ -83,14 +82,14 @@ class ModelParts(Saved, Settings, nn.Module):
         return rows_per_chunk(self.spec.shape, self.device)
 
     def posterior(
-        self, x: Rows, context: Context = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> Posterior | Distribution:
         """``q(z | x)`` of checked data, ``(B, *event)``: what :meth:`Prior.infer` takes."""
-        x = as_tensor(x)
+        x, seen = as_tensor(x), as_mask(observed)
         context = as_context(context, len(x))
-        self.decoder.check(x, observed)
-        Request(context, observed).check(len(x), self.prior, type(self).__name__)
-        return self._posterior(self._real(x, observed)[1], context, observed)
+        self.decoder.check(x, seen)
+        Request(context, seen).check(len(x), self.prior, type(self).__name__)
+        return self._posterior(self._real(x, seen)[1], context, seen)
 
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
         """``p(x | state)`` in the data's own units, one event a row."""

@@ -4,11 +4,7 @@ from genmod.decoders.base import Decoder as Decoder
 from genmod.decoders.codes import Categories as Categories
 from genmod.decoders.codes import IntegerLogisticDecoder as IntegerLogisticDecoder
 from genmod.decoders.codes import OrderedCategories as OrderedCategories
-from genmod.decoders.columns import COLUMN_LAWS as COLUMN_LAWS
-from genmod.decoders.columns import ColumnLaw as ColumnLaw
 from genmod.decoders.columns import Columns as Columns
-from genmod.decoders.columns import gaussian_columns as gaussian_columns
-from genmod.decoders.counts import CountDecoder as CountDecoder
 from genmod.decoders.counts import NegativeBinomialDecoder as NegativeBinomialDecoder
 from genmod.decoders.counts import PoissonDecoder as PoissonDecoder
 from genmod.decoders.counts import (

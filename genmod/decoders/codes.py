@@ -13,6 +13,7 @@ from genmod.decoders.base import Decoder
 from genmod.decoders.counts import require_kind
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import PerDimensionScale, Scale
+from genmod.distributions.ordered import IntegerLogistic
 from genmod.nn import outputs
 from genmod.spec import DataSpec, SpecLike
 
@@ -149,12 +150,10 @@ class IntegerLogisticDecoder(LocationScaleDecoder):
         self.register_buffer("unit", torch.tensor([c.std for c in columns]), persistent=False)
         self.register_buffer("limits", torch.tensor([c.limits for c in columns]), persistent=False)
 
-    def forward(
-        self, state: Tensor, context: Tensor | None = None
-    ) -> distributions.IntegerLogistic:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> IntegerLogistic:
         """The distribution of each row."""
         location, log_scale = self.both(state, context)
         low, high = self.limits.unbind(-1)
-        return distributions.IntegerLogistic(
+        return IntegerLogistic(
             self.unit * location, log_scale + self.unit.log(), self.origin, low, high
         )

@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from genmod import distributions
 from genmod.checks import require
 from genmod.columns import Column, ColumnKind
 from genmod.decoders.base import Decoder
@@ -15,7 +14,8 @@ from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCat
 from genmod.decoders.counts import NegativeBinomialDecoder
 from genmod.decoders.likelihoods import GaussianDecoder, Identity
 from genmod.decoders.scales import PerDimensionScale
-from genmod.distributions import Factorized, Joined
+from genmod.distributions import Factorized
+from genmod.distributions.joined import Joined
 from genmod.nn import outputs
 from genmod.spec import DataSpec, SpecLike
 
@@ -134,7 +134,7 @@ class Columns(Decoder):
         ]
         return cls(network(sum(part.outputs or 0 for part in parts)), data, parts)
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Joined:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Joined:
         """The distribution of each row."""
         numbers = outputs(self.network, (self.outputs or 0,), state, context=context)
         pieces = numbers.split(self.sizes, 1)

@@ -11,6 +11,7 @@ from genmod import distributions
 from genmod.checks import check_positive
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import GlobalScale, Scale
+from genmod.distributions.tails import LaplaceDensity
 from genmod.spec import SpecLike
 
 
@@ -32,9 +33,9 @@ class LaplaceDecoder(LocationScaleDecoder):
     ) -> None:
         super().__init__(network, spec, GlobalScale() if scale is None else scale)
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.LaplaceDensity:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> LaplaceDensity:
         """The distribution of each row."""
-        return distributions.LaplaceDensity(*self.both(state, context))
+        return LaplaceDensity(*self.both(state, context))
 
 
 class StudentTDecoder(LocationScaleDecoder):

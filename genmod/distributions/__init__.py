@@ -20,12 +20,8 @@ from genmod.distributions.divergence import closed_kl as closed_kl
 from genmod.distributions.divergence import log_ratio as log_ratio
 from genmod.distributions.divergence import rate as rate
 from genmod.distributions.divergence import register_kl_per_dim as register_kl_per_dim
-from genmod.distributions.joined import Joined as Joined
-from genmod.distributions.joined import Rescaled as Rescaled
 from genmod.distributions.mixture import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.normal import Normal as Normal
 from genmod.distributions.normal import StandardNormal as StandardNormal
-from genmod.distributions.ordered import IntegerLogistic as IntegerLogistic
 from genmod.distributions.ordered import OrderedCategorical as OrderedCategorical
-from genmod.distributions.tails import LaplaceDensity as LaplaceDensity
 from genmod.distributions.tails import StudentT as StudentT

@@ -108,7 +108,7 @@ class Diffusion(DiffusionBased):
 
     @torch.no_grad()
     def encode(
-        self, x: Rows, context: Context = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
         """The noise that the probability flow maps ``x`` to (from the mean of ``z_0``)."""
         context = as_context(context, len(x))

@@ -18,18 +18,17 @@ from genmod import random
 from genmod.distributions import (
     Categorical,
     Factorized,
-    IntegerLogistic,
-    Joined,
-    LaplaceDensity,
     NegativeBinomial,
     Normal,
     OrderedCategorical,
     Poisson,
-    Rescaled,
     StudentT,
     ZeroInflated,
     masked_log_prob,
 )
+from genmod.distributions.joined import Joined, Rescaled
+from genmod.distributions.ordered import IntegerLogistic
+from genmod.distributions.tails import LaplaceDensity
 
 pytestmark = pytest.mark.usefixtures("float64")
 
