@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from genmod.checks import can_read, check_real, choice, require
-from genmod.types import Shape
+from genmod.shapes import Shape
+
+__all__ = ["Column", "ColumnKind"]
 
 Value: TypeAlias = str | int | float | bool
 """What a code of a category stands for."""

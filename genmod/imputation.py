@@ -21,9 +21,8 @@ from genmod.checks import require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.columns import CODED
 from genmod.distributions import elementwise, masked_log_prob
-from genmod.shapes import expand_like
+from genmod.shapes import PerSample, expand_like
 from genmod.spec import DataSpec
-from genmod.types import PerSample
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution

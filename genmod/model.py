@@ -19,10 +19,10 @@ from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows
 from genmod.parts import ModelParts
 from genmod.path import Path as LatentPath
+from genmod.path import Request as Request
+from genmod.path import repeated
 from genmod.prior import AutoTimesteps, Timesteps
-from genmod.request import Request as Request
-from genmod.request import repeated
-from genmod.types import Batch, LatentTensors, Mask, PerSample
+from genmod.shapes import Batch, LatentTensors, Mask, PerSample
 
 _PLAIN = Request()
 
@@ -55,7 +55,7 @@ class LatentModel(ModelParts):
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
-        request.check(len(x), self.prior, type(self).__name__)
+        self.prior.check_request(request, len(x), type(self).__name__)
         rows, samples = len(x), request.samples
         if samples > 1:
             x, request = repeated(x, request)

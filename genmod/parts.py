@@ -22,8 +22,8 @@ from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
 from genmod.encoders import Encoder, Posterior, check_posterior
 from genmod.nn import float_dtype, tensors_of
+from genmod.path import Request
 from genmod.prior import Prior
-from genmod.request import Request
 from genmod.saving import Saved
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec
@@ -88,7 +88,7 @@ class ModelParts(Saved, Settings, nn.Module):
         x, seen = as_tensor(x), as_mask(observed)
         context = as_context(context, len(x))
         self.decoder.check(x, seen)
-        Request(context, seen).check(len(x), self.prior, type(self).__name__)
+        self.prior.check_request(Request(context, seen), len(x), type(self).__name__)
         return self._posterior(self._real(x, seen)[1], context, seen)
 
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:

@@ -25,7 +25,7 @@ from genmod.checks import check_integers, check_mask, check_real, check_shape, r
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
 from genmod.columns import as_columns, check_columns, count_features, features
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 @dataclass(frozen=True, repr=False)

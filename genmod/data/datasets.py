@@ -28,8 +28,8 @@ from genmod.data.values import (
     check_values,
     storage,
 )
+from genmod.shapes import Shape
 from genmod.spec import Column, DataSpec
-from genmod.types import Shape
 
 SPLITS = ("train", "validation", "test")
 

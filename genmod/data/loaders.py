@@ -96,8 +96,8 @@ def _length(x: object) -> int:
     if isinstance(x, Sized):
         return len(x)
     raise ValueError(
-        f"got a {type(x).__name__} without a length; expected a torch data set with __len__, or an iterable "
-        "one; define __len__, or derive it from IterableDataset"
+        f"got a {type(x).__name__} without a length; expected a torch data set with __len__, or one to "
+        "iterate over; define __len__, or derive it from IterableDataset"
     )
 
 

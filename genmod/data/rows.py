@@ -13,7 +13,7 @@ from genmod.checks import choice, require
 from genmod.data.datasets import Dataset
 from genmod.data.splits import Split, divide
 from genmod.data.values import BYTE, as_labels, checked_rows
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 class Layout(StrEnum):

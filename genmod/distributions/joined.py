@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 from genmod.distributions.base import Factorized, elementwise, is_factorized
 from genmod.distributions.discrete import Categorical
 from genmod.distributions.ordered import OrderedCategorical
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 
 
 class Joined(Factorized):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 
 _FAR = 1e4
 """A point beyond which a logistic has no mass in any floating point type."""

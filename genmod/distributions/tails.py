@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from genmod import random
 from genmod.distributions.base import Factorized
 from genmod.distributions.counts import log_gamma_draw
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 
 
 class LaplaceDensity(Factorized):

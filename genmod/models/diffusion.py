@@ -19,8 +19,8 @@ from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
+from genmod.shapes import Batch, LatentTensors, Mask
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import Batch, LatentTensors, Mask
 
 
 class Diffusion(DiffusionBased):

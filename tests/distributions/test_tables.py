@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -249,7 +250,9 @@ def test_gradients_are_right_to_second_order_differences(name: str) -> None:
     def nats(*numbers: Tensor) -> Tensor:
         if isinstance(part, ZeroInflated):
             return ZeroInflated(Poisson(numbers[0]), numbers[1]).elementwise(x)
-        return type(part)(*numbers).elementwise(x)
+        kind: Any = type(part)
+        nats: Tensor = kind(*numbers).elementwise(x)
+        return nats
 
     inputs = (
         (part.counts.log_mean, part.logits)
