@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,6 @@ from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scal
 from genmod.nn import outputs
 from genmod.schedules import Schedule
 from genmod.spec import Bins, DataSpec, SpecLike
-
-_BROAD = 0.1
-"""The narrowest scale that a default decoder starts from, where values lie in [-1, 1]."""
 
 
 class BernoulliDecoder(Decoder):
@@ -84,6 +80,7 @@ class LocationScaleDecoder(Decoder):
         super().__init__(DataSpec.of(spec, bins))
         self.network = network
         self.scale = scale if isinstance(scale, Scale) else FixedScale(scale)
+        self.outputs = self.spec.size * (1 + self.scale.outputs)
 
     def both(self, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The location and the log-scale of each entry."""
@@ -228,37 +225,6 @@ class Identity(Settings, nn.Module):
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """The state."""
         return state
-
-
-def likelihood(
-    network: Callable[[int], nn.Module],
-    spec: SpecLike,
-    bins: int | None = None,
-    scale: Scale | float | None = None,
-) -> Decoder:
-    """The default decoder for data of a kind.
-
-    Real data get a Gaussian with one learned std, bits a Bernoulli, other integers a discretized
-    logistic whose scale is predicted by the network.
-
-    Args:
-        network: builds a network with a given number of outputs a row.
-        spec: the data, or an event shape.
-        bins: beside a shape, how many values integer data have.
-        scale: another scale than the default.
-    """
-    spec = DataSpec.of(spec, bins)
-    if spec.bins == 2 and scale is None:
-        return BernoulliDecoder(network(spec.size), spec)
-    if spec.bins is None:
-        chosen: Scale | float = GlobalScale() if scale is None else scale
-    else:
-        # As narrow as a bin of 256, it would begin with 80 bits a pixel and steps to match.
-        chosen = PredictedScale(max(spec.width, _BROAD)) if scale is None else scale
-    count = spec.size * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
-    if spec.bins is None:
-        return GaussianDecoder(network(count), spec, chosen)
-    return DiscretizedLogisticDecoder(network(count), spec, scale=chosen)
 
 
 def _integers(spec: SpecLike, bins: int | None) -> DataSpec:

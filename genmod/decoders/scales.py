@@ -80,16 +80,19 @@ class PerDimensionScale(Scale):
     Args:
         shape: the event shape of ``x``.
         initial: the scale they start from.
+        gain: how fast they are learned, as in :class:`GlobalScale`.
     """
 
-    def __init__(self, shape: Shape, initial: float = 1.0) -> None:
+    def __init__(self, shape: Shape, initial: float = 1.0, gain: float = 1.0) -> None:
         super().__init__()
         check_positive(initial, "initial")
-        self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial)))
+        check_positive(gain, "gain")
+        self.gain = gain
+        self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial) / gain))
 
     def forward(self, said: Tensor) -> Tensor:
         """The log-scale."""
-        return self.log_scale[None]
+        return (self.gain * self.log_scale)[None]
 
 
 class PredictedScale(Scale):

@@ -37,6 +37,8 @@ class Encoder(Settings, nn.Module, ABC):
 
     latent_shape: Shape | None = None
     """The event shape of the latent, where it is known at construction."""
+    leaves_out = True
+    """Whether it can be trained on missing entries: a diffusion's would noise the zeros in their place."""
 
     def __init__(self, spec: SpecLike | None = None) -> None:
         super().__init__()
@@ -49,8 +51,8 @@ class Encoder(Settings, nn.Module, ABC):
         """The posterior of a batch ``(B, *event)``.
 
         Args:
-            x: the data. A model hands integers over in the floating type of its parameters, with 0
-                where an entry was not observed.
+            x: the data, in the floating type of the model's parameters: integers as they are, real columns
+                of a table standardized, and 0 where an entry was not observed.
             context: what the model is conditioned on, ``(B, ...)``.
             observed: which entries were observed, like ``x``; ``None``: all.
         """
@@ -61,9 +63,23 @@ class Encoder(Settings, nn.Module, ABC):
 
     def real(self, x: Tensor) -> Tensor:
         """The data as real numbers: integers of ``n`` values lie on [-1, 1]."""
-        if not x.is_floating_point():
-            x = x.to(float_dtype(self) or torch.get_default_dtype())
-        return x if self.spec is None or not self.spec.is_integer else self.spec.center(x)
+        x = self._floating(x)
+        return x if self.spec is None else self.spec.center(x)
+
+    def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """What a network gets of the data: see :meth:`genmod.spec.DataSpec.features`.
+
+        Args:
+            x: a batch, as :meth:`forward` gets it.
+            observed: which entries were observed.
+        """
+        x = self._floating(x)
+        return x if self.spec is None else self.spec.features(x, observed)
+
+    def _floating(self, x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            return x
+        return x.to(float_dtype(self) or torch.get_default_dtype())
 
 
 def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape) -> None:

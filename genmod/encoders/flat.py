@@ -15,7 +15,9 @@ class DiracEncoder(Encoder):
     """An autoencoder's encoder: one point, no uncertainty.
 
     Args:
-        network: gives the latent's numbers.
+        network: gives the latent's numbers; it takes the features of the data, of the shape
+            ``spec.feature_shape``: the data themselves, one-hot categories of a table, and the mask where
+            entries can be missing.
         shape: the latent's event shape.
         spec: the data it reads.
     """
@@ -30,7 +32,9 @@ class DiracEncoder(Encoder):
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Dirac:
         """The point of each row."""
-        return Dirac(outputs(self.network, self.latent_shape, self.real(x), context=context))
+        return Dirac(
+            outputs(self.network, self.latent_shape, self.features(x, observed), context=context)
+        )
 
     def formula(self) -> str:
         """The encoder as it stands on paper."""
@@ -41,7 +45,8 @@ class GaussianEncoder(Encoder):
     """``N(mean(x), std(x)^2)``, drawn by reparameterization.
 
     Args:
-        network: gives two numbers for each of the latent's: its mean, then its log-std.
+        network: gives two numbers for each of the latent's: its mean, then its log-std. It takes the
+            features of the data, as for :class:`DiracEncoder`.
         shape: the latent's event shape.
         spec: the data it reads.
     """
@@ -56,7 +61,8 @@ class GaussianEncoder(Encoder):
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Normal:
         """The Gaussian of each row."""
-        both = outputs(self.network, (2, *self.latent_shape), self.real(x), context=context)
+        seen = self.features(x, observed)
+        both = outputs(self.network, (2, *self.latent_shape), seen, context=context)
         return Normal(both[:, 0], both[:, 1])
 
     def formula(self) -> str:

@@ -83,7 +83,7 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     _check_counts(replicates, importance_samples)
-    data = rows_or_dataset(data, model.spec.bins)
+    data = rows_or_dataset(data, model.spec)
 
     def run(replicate: int) -> Scores:
         found = score(

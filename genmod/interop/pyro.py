@@ -116,7 +116,7 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
             state = run_path(
                 model.prior.generate(len(x), context), lambda step: sites.latent(*step)
             )
-            return sites.data(model.decoder(state, context), x)
+            return sites.data(model.law(state, context), x)
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:

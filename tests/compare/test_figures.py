@@ -210,7 +210,7 @@ class Plane(LatentModel):
         base = Autoencoder(SHAPE, BINS, latents=2, width=8)
         super().__init__(base.encoder, base.decoder, base.prior)
 
-    def encode(self, x: Rows, context: Context = None) -> Tensor:
+    def encode(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
         """``(B, 2)``."""
         return as_tensor(x).flatten(1)[:, :2].float() - 8
 
