@@ -18,10 +18,9 @@ from genmod.elbo import ELBO
 from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows
 from genmod.parts import ModelParts
+from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.path import repeated
-from genmod.prior import AutoTimesteps, Timesteps
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample
 
 _PLAIN = Request()
@@ -64,8 +63,8 @@ class LatentModel(ModelParts):
         posterior = self._posterior(seen, context, observed)
         path = None
         if request.needs_path or samples > 1:
-            state, path = self.prior.walk(posterior, context, samples)
-            rates = self.prior.price(path)
+            state, path = self.prior.draw_path(posterior, context, samples)
+            rates = self.prior.rates_of_path(path)
         else:
             state, found = self.prior.rates(posterior, request.timesteps, context)
             rates = dict(found)

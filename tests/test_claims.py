@@ -29,7 +29,8 @@ from genmod.models import (
     with_steps,
 )
 from genmod.nn import MLP
-from genmod.prior import AutoTimesteps, DensityPrior, Timesteps
+from genmod.path import AutoTimesteps, Timesteps
+from genmod.prior import DensityPrior
 from genmod.priors import NestedPrior, TopDownPrior
 from genmod.samplers import DDIM
 from genmod.schedules import LinearLogSNR

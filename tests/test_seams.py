@@ -235,7 +235,7 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
     assert isinstance(learned.timesteps, LossAwareTimesteps)
     assert isinstance(again.timesteps, LossAwareTimesteps)
-    assert float(learned.timesteps.seen.sum()) > 0
+    assert float(learned.timesteps.visits.sum()) > 0
     torch.testing.assert_close(again.timesteps.moments, learned.timesteps.moments, rtol=0, atol=0)
     assert all(
         "schedule" not in n

@@ -20,7 +20,7 @@ from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
 from genmod.models.replace import with_denoiser, with_probability_flow
-from genmod.prior import sample_rows
+from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, TimeGrid, UniformTime
 
 Self = TypeVar("Self", bound="DiffusionBased")

@@ -19,8 +19,7 @@ from genmod.config import Settings
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel, Request
-from genmod.path import Path
-from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
+from genmod.path import AutoTimesteps, Path, Timesteps, TimestepSampler
 from genmod.shapes import PerLevel, PerSample
 
 

@@ -20,8 +20,7 @@ from genmod.objectives.base import (
     require_fixed_encoder,
 )
 from genmod.objectives.weighted import Bound, BoundWeighted, Simple, Weighted
-from genmod.path import Path
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.path import AutoTimesteps, Path, Timesteps
 from genmod.schedules import Learnable
 from genmod.schedules.curve import GradientScale, scale_gradient
 from genmod.shapes import PerLevel, PerSample

@@ -19,7 +19,7 @@ from torch import Tensor
 from genmod.checks import check_positive, require
 from genmod.diffusion.timesteps import TabulatedTimesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.path import AutoTimesteps, Timesteps
 from genmod.schedules import Schedule
 
 

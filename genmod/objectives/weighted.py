@@ -29,7 +29,7 @@ from genmod.checks import require
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Batch, MeanObjective, require_fixed_encoder
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.path import AutoTimesteps, Timesteps
 from genmod.shapes import PerLevel, PerSample
 
 

@@ -34,7 +34,7 @@ from genmod.denoisers import (
     Target,
     VelocityTarget,
 )
-from genmod.samplers.base import FUSED, Sampler
+from genmod.samplers.base import FUSED, HasXHat, Sampler, State
 from genmod.samplers.dpm import DPMSolver
 from genmod.samplers.flow import Euler, Heun
 from genmod.samplers.multistep import UniPC
@@ -134,8 +134,8 @@ def _usable(sampler: Sampler) -> bool:
     return not (own or all_modules or wanted)
 
 
-Steps: TypeAlias = Iterator[tuple[Tensor, Output]]
-"""After each step, the state, and the network's output that the step used."""
+Steps: TypeAlias = Iterator[tuple[Tensor, HasXHat]]
+"""After each step, the state, and what has the ``x_hat`` that the step used."""
 
 
 def _own_scale(grid: NoiseGrid, steps: Steps) -> Steps:
@@ -222,14 +222,14 @@ def _unipc(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     memory: deque[Tensor] = deque(maxlen=sampler.order + 1)
     before = z
     for i, level in enumerate(grid.levels[:-1]):
-        output = grid.output(z, level)
-        # As a tensor: it serves in up to four blends, each of which would convert it.
-        memory.appendleft(output.x_hat)
+        # As a tensor: it serves in up to four blends, each of which would convert it. The output is
+        # not kept: one more state in memory falls out of the processor's cache.
+        memory.appendleft(grid.output(z, level).x_hat)
         if i > 0:
             z = blend(before, keep[i - 1], zip(correct[i - 1], memory, strict=False))
         before = z
         z = blend(z, keep[i], zip(predict[i], memory, strict=False))
-        yield z, output
+        yield z, State(grid.times[i + 1], z, memory[0])
 
 
 def _unipc_factors(

@@ -15,6 +15,12 @@ BATCH_SIZE = 128
 """Rows in a batch, where the caller leaves it open."""
 VALIDATION_TIMESTEPS = 8
 """Levels of a diffusion that a validation visits, where the caller leaves it open."""
+VALIDATION_SHARE = 0.15
+"""What validation may cost, as a share of training, where the caller leaves it open."""
+VALIDATION_ROWS = 150
+"""Rows that a validation scores all the same, where there are so many."""
+_PASSES = 3
+"""Forward passes that a training step costs a row: the backward pass costs about two."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class TrainingConfig:
     seed: int = 0
     autocast: torch.dtype | None = None
     validate_every: int | None = None
+    validation_rows: int | None = None
     validation_timesteps: int | None = None
     checkpoint_every: int = 1000
 
@@ -48,6 +55,7 @@ class TrainingConfig:
             "steps",
             "batch_size",
             "validate_every",
+            "validation_rows",
             "validation_timesteps",
             "checkpoint_every",
         ):
@@ -81,8 +89,30 @@ class TrainingConfig:
 
     def validates(self, leg: Leg, step: int) -> bool:
         """Whether the run is validated after a step: every twentieth part of the leg by default."""
-        every = self.validate_every or max(1, (leg.last - leg.first) // 20)
-        return step % every == 0 or step == leg.last
+        return step % self._every(leg) == 0 or step == leg.last
+
+    def scored_rows(self, total: int, leg: Leg, batch_size: int, timesteps: int) -> int:
+        """How many validation rows each validation scores.
+
+        Left open, so many that a validation costs at most ``VALIDATION_SHARE`` of the training
+        between two of them, and at least ``VALIDATION_ROWS``.
+
+        Args:
+            total: how many there are.
+            leg: the first leg of the run: later ones score the same rows.
+            batch_size: rows in a training batch.
+            timesteps: how many levels of a diffusion each row visits; 1 for another model.
+
+        >>> config = TrainingConfig(steps=2000)
+        >>> config.scored_rows(5000, Leg(0, 2000), 128, 8), config.scored_rows(5000, Leg(0, 2000), 128, 1)
+        (720, 5000)
+        """
+        cost = _PASSES * batch_size * self._every(leg)
+        cheap = max(VALIDATION_ROWS, int(VALIDATION_SHARE * cost / timesteps))
+        return min(total, self.validation_rows or cheap)
+
+    def _every(self, leg: Leg) -> int:
+        return self.validate_every or max(1, (leg.last - leg.first) // 20)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -50,6 +49,7 @@ def fit(
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
+    validation_rows: int | None = None,
     validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
@@ -89,6 +89,8 @@ def fit(
         optimizer: your own in place of fused AdamW, over the model's parameters. Its current learning
             rates are the peaks, and its own weight decay is used.
         validate_every: steps between two validations; a twentieth of the run by default.
+        validation_rows: how many rows of the validation part, drawn once, each validation scores. By
+            default as many as keep validation below about 15 % of the training, at least 150.
         validation_timesteps: how many levels of a diffusion a validation visits.
         checkpoint: a file (safetensors) to write to, and to continue from if it exists. Other settings
             or other data than its own are refused.
@@ -129,6 +131,7 @@ def fit(
         autocast=autocast,
         optimizer=optimizer,
         validate_every=validate_every,
+        validation_rows=validation_rows,
         validation_timesteps=validation_timesteps,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
@@ -159,6 +162,7 @@ def training_loop(
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
+    validation_rows: int | None = None,
     validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
@@ -189,6 +193,7 @@ def training_loop(
         seed=seed,
         autocast=autocast,
         validate_every=validate_every,
+        validation_rows=validation_rows,
         validation_timesteps=validation_timesteps,
         checkpoint_every=checkpoint_every,
     )
@@ -255,12 +260,7 @@ class TrainingLoop:
     def __enter__(self) -> TrainingLoop:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __del__(self) -> None:

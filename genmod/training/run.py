@@ -30,7 +30,7 @@ from genmod.training.history import Bar, History, OnProgress
 from genmod.training.identity import Identity
 from genmod.training.parts import TrainingData
 from genmod.training.state import Average, TrainingState
-from genmod.training.validation import Validation, validate
+from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
 """Held by the run that makes a step, so that runs in several threads take turns.
@@ -160,6 +160,9 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
+        self.held_out = held_out_rows(
+            self.setup.data, self.setup.config, self.state.legs[0], self.state.model
+        )
         self.half = setup.half
         dims = state.model.spec.size
         self.bar = Bar(state.leg.last, dims, name, setup.progress)
@@ -260,17 +263,11 @@ class Run:
         return state.step % self.setup.config.checkpoint_every == 0 or state.finished
 
     def _validate(self) -> Validation | None:
-        state, data, config = self.state, self.setup.data, self.setup.config
-        if data.held_out is None or not config.validates(state.leg, state.step):
+        state, config = self.state, self.setup.config
+        if self.held_out is None or not config.validates(state.leg, state.step):
             return None
         with _one_run, state.average.inside() as model:
-            validation = validate(
-                model,
-                data.held_out,
-                data.held_out_context,
-                state.step,
-                config.validation_timesteps,
-            )
+            validation = validate(model, self.held_out, state.step, config.validation_timesteps)
         state.record(validation)
         return validation
 

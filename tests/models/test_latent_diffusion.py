@@ -80,7 +80,7 @@ def test_a_rescaled_prior_is_the_analytic_rescaled_density() -> None:
     torch.manual_seed(0)
     prior = NestedPrior(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE)
     q = Normal(3 * torch.randn(50, 2, dtype=F64), torch.randn(50, 2, dtype=F64))
-    z, path = prior.walk(q)
+    z, path = prior.draw_path(q)
     log_weight = path.log_ratio()[0]
     law = MultivariateNormal(SHIFT, torch.diag(SCALE.square()))
     torch.testing.assert_close(log_weight, law.log_prob(z) - q.log_prob(z), rtol=0, atol=1e-10)
@@ -244,4 +244,4 @@ def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
     nested = NestedPrior(exact_diffusion(full, MILD, 3))
     q = Normal(torch.zeros(2, 2, dtype=F64), torch.zeros(2, 2, dtype=F64))
     with pytest.raises(ValueError, match=r"expected a Gaussian; use decoders\.GaussianDecoder"):
-        nested.walk(q)
+        nested.draw_path(q)

@@ -113,7 +113,7 @@ def shared_noise(seed: int = 3, dtype: torch.dtype = F64) -> Iterator[torch.Gene
     def normal(shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
         return torch.randn(shape, generator=ours, dtype=dtype).to(kind)
 
-    with patch.object(random, "normal", normal):
+    with patch.object(random.streams, "normal", normal):
         yield its
 
 

@@ -16,7 +16,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Batch, Bound, LearnedSchedule, Objective, Simple, Weighted
-from genmod.prior import TimestepSampler
+from genmod.path import TimestepSampler
 from genmod.schedules import (
     Cosine,
     LinearBeta,

@@ -152,10 +152,7 @@ class Middle(nn.Module):
 
 
 def test_around_a_fixed_mean_it_is_the_spread_of_the_data() -> None:
-    """The likeliest scale of a normal law is the standard deviation, to half a step of the grid.
-
-    Sign flipped: the likelihood.
-    """
+    """The likeliest scale of a normal law is the standard deviation, to half a step of the grid."""
     levels, schedule = Bins(256), LinearLogSNR(13.3)
     denoiser = Learned(Middle(), DataTarget())
     decoder = DiscretizedGaussianDecoder(Identity(), (4,), 256, GlobalScale())
