@@ -108,7 +108,7 @@ def draws(inputs: FigureData) -> Figure | None:
     rows: list[Row] = []
     blank = torch.full((2, *inputs.data.shape), torch.nan)
     for future in futures(inputs, name):
-        words, before = ["pure noise,", "a new one each"], blank
+        words, before = ["pure noise,", "one per sample"], blank
         if future.z is not None:
             kept = float(future.schedule.scales(future.t)[0][0]) ** 2
             words = [f"t = {float(future.t[0]):.2f}", rf"$\bar\alpha_t$ = {kept:.2f}"]

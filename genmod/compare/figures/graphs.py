@@ -59,7 +59,7 @@ def _caption(count: int) -> str:
     return (
         "Codes z ~ q(z | x) of training images, projected on the two principal "
         "directions of their means; "
-        "the dotted circle marks two standard deviations of N(0, I). Under "
+        "the dotted circle marks two standard deviations of the standard normal. Under "
         "each image: the distance of its "
         "code to the nearest code of a training image, in units of the median "
         "distance between nearest "
