@@ -18,7 +18,7 @@ from genmod.elbo import Measure
 from genmod.evaluation import Report, evaluate
 from genmod.files import read_tensors, remove, save_tensors
 from genmod.model import LatentModel
-from genmod.nn.weights import load_weights, weights
+from genmod.nn.modules import load_weights, weights
 from genmod.prior import AutoTimesteps
 from genmod.runs import RunFolder, describe
 from genmod.runs.folder import refuse_changes

@@ -25,8 +25,7 @@ from genmod.decoders import Decoder, DiscretizedMixtureDecoder, likelihood
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import MLP, ConvNets, MLPs, Networks
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 
 def small_autoencoder(inputs: BuildInputs) -> Autoencoder:

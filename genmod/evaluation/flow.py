@@ -26,7 +26,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.chunks import COPIES
-from genmod.diffusion import ProbabilityFlowPrior
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.evaluating import evaluate

@@ -44,7 +44,7 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, Scores
 from genmod.model import LatentModel
-from genmod.schedules import time_dtype
+from genmod.schedules.base import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
 
 PILOT = 64

@@ -17,7 +17,7 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.prior import AutoTimesteps, Timesteps
-from genmod.types import PerSample
+from genmod.shapes import PerSample
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from genmod.models import (
     with_probability_flow,
     with_steps,
 )
+from genmod.shapes import Shape
 from genmod.training import training_loop
-from genmod.types import Shape
 from tests.unmoved.calls import fitting
 
 Model: TypeAlias = Any
