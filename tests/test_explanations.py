@@ -136,7 +136,9 @@ def test_an_objective_that_is_no_weighted_sum_is_not_explained() -> None:
 
 def test_a_hybrid_is_not_explained_but_its_mean_is() -> None:
     """Whatever the model, a learned variance or not."""
-    with pytest.raises(ValueError, match=r"Hybrid, .*mean is trained as by Simple.*explain\(Simple\(\)"):
+    with pytest.raises(
+        ValueError, match=r"Hybrid, .*mean is trained as by Simple.*explain\(Simple\(\)"
+    ):
         explain(Hybrid(), LinearLogSNR())
 
 
