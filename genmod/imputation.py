@@ -133,7 +133,7 @@ def _impute(
     filled = torch.where(observed, x, torch.zeros_like(x))
     wide, seen = copies(filled, count), copies(observed, count)
     given = None if context is None else copies(context, count)
-    state, path = model.prior.walk(model.posterior(wide, given, seen), given, count)
+    state, path = model.prior.draw_path(model.posterior(wide, given, seen), given, count)
     law = model.law(state, given)
     log_w = masked_log_prob(law, wide, seen).reshape(count, -1) + path.log_ratio()
     empty = ~observed.flatten(1).any(1)

@@ -80,8 +80,8 @@ class RowSet:
             masked: whether the caller can leave missing entries out.
 
         Raises:
-            ValueError: no rows; missing entries where they cannot be left out; rows that the model cannot score; contexts or ids that are not one per row;
-                a context that the model does not take.
+            ValueError: no rows; missing entries where they cannot be left out; rows that the model cannot
+                score; contexts or ids that are not one per row; a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec)
         if isinstance(source, Dataset):
