@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.nn.conditioning import Condition, ContextEmbedding
 
 
-class Sinusoidal(nn.Module):
+class Sinusoidal(Settings, nn.Module):
     r"""Log-SNR as ``width`` features: sines and cosines of geometrically spaced frequencies.
 
     DDPM embeds the step. The log-SNR means the same noise for every schedule and number of steps.
@@ -38,7 +39,7 @@ class Sinusoidal(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class FourierFeatures(nn.Module):
+class FourierFeatures(Settings, nn.Module):
     r"""``z`` beside :math:`\sin(2^n \pi z)` and :math:`\cos(2^n \pi z)`, stacked along dimension 1.
 
     Args:
@@ -62,7 +63,7 @@ class FourierFeatures(nn.Module):
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
 
 
-class NoiseLevelEmbedding(nn.Module):
+class NoiseLevelEmbedding(Settings, nn.Module):
     """The embedding of noise level and context that every block of a denoiser's network gets.
 
     In float32 it differs between all neighbors of a chain of 100,000 latents. Under autocast in bfloat16

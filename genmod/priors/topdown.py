@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
@@ -28,7 +29,7 @@ from genmod.nn import call
 from genmod.prior import GenerativePath, InferencePath, Latent, Path, Prior
 
 
-class TopDownBlock(nn.Module):
+class TopDownBlock(Settings, nn.Module):
     """One level: the law of its latent, and the state after its draw.
 
     Args:
