@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,6 +21,7 @@ from torch import Tensor
 from genmod.checks import require
 
 _SUFFIX = ".writing"
+_LOCK = ".lock"
 _LARGEST = 1 << 28
 """Bytes of a text file that is read, at most."""
 
@@ -85,6 +87,47 @@ def _check_parents(path: Path) -> None:
         "a folder there",
         "choose another path, or move that file away",
     )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A folder for one process alone: another one that asks for it is refused.
+
+    The operating system ends the lock with the process, also with one that is killed.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    path = check_folder(folder) / _LOCK
+    with _explained(path):
+        file = path.open("a+")
+    with file:
+        try:
+            _lock(file)
+        except OSError as error:
+            file.seek(0)
+            raise ValueError(
+                f"got {folder}, which is in use by process {file.read(20).strip()}; expected a folder of "
+                "its own for each process; wait until that process is done, or choose another folder"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: TextIO) -> None:
+        file.seek(_LARGEST)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: TextIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from genmod.config.names import public_names as public_names
 from genmod.config.names import register as register
 from genmod.config.plain import Plain as Plain
 from genmod.config.plain import from_plain as from_plain
+from genmod.config.plain import read_arguments as read_arguments
 from genmod.config.plain import to_plain as to_plain
 from genmod.config.settings import Settings as Settings
 from genmod.config.settings import arguments as arguments

@@ -7,6 +7,7 @@ reached from a file, so that reading one never runs code that the file brings.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from enum import Enum
@@ -131,25 +132,19 @@ def public_names(wanted: Iterable[type] = ()) -> list[str]:
     return sorted(found)
 
 
-def law_class(name: str) -> type[Distribution]:
-    """The distribution of torch's of a name.
+def dtype_named(name: object) -> torch.dtype:
+    """The type of torch's of a name.
 
     Raises:
-        ValueError: no distribution of torch's.
+        ValueError: no type of torch's.
     """
-    found = torch_law(name)
-    if found is None:
+    found = vars(torch).get(str(name))
+    if not isinstance(found, torch.dtype):
         raise ValueError(
-            f"got settings that name the law {name!r}; expected a class of torch.distributions; the file "
-            "was written by something else, or is damaged"
+            f"got settings with dtype {name!r}; expected a type of torch; the file was written by "
+            "something else, or is damaged"
         )
     return found
-
-
-def torch_law(name: str) -> type[Distribution] | None:
-    """The class of :mod:`torch.distributions` of a name, or ``None``."""
-    found = vars(torch.distributions).get(name)
-    return found if isinstance(found, type) and issubclass(found, Distribution) else None
 
 
 def _spelling(name: str) -> str:
@@ -175,3 +170,49 @@ def _public(name: str) -> type | None:
         if isinstance(found, type) and found.__module__.startswith("genmod."):
             return found if issubclass(found, Settings | Enum) or is_dataclass(found) else None
     return None
+
+
+# ---------------------------------------------------------------------- distributions of torch's
+
+
+def law_class(name: str) -> type[Distribution]:
+    """The distribution of torch's of a name.
+
+    Raises:
+        ValueError: no distribution of torch's.
+    """
+    found = torch_law(name)
+    if found is None:
+        raise ValueError(
+            f"got settings that name the law {name!r}; expected a class of torch.distributions; the file "
+            "was written by something else, or is damaged"
+        )
+    return found
+
+
+def torch_law(name: str) -> type[Distribution] | None:
+    """The class of :mod:`torch.distributions` of a name, or ``None``."""
+    found = vars(torch.distributions).get(name)
+    return found if isinstance(found, type) and issubclass(found, Distribution) else None
+
+
+_KEPT_AS = {"base_distribution": "base_dist"}
+"""Parameters that torch keeps under another name."""
+_ONE_OF = (("logits", "probs"), ("scale_tril", "covariance_matrix", "precision_matrix"))
+"""Parameters of which a constructor takes one; the others may be cached beside it."""
+
+
+def law_parameters(law: Distribution) -> dict[str, object]:
+    """The arguments that build a distribution of torch's again."""
+    names = [name for name in inspect.signature(type(law).__init__).parameters if name != "self"]
+    held = {name: getattr(law, _KEPT_AS.get(name, name)) for name in names if _is_held(law, name)}
+    for group in _ONE_OF:
+        for extra in [name for name in group if name in held][1:]:
+            del held[extra]
+    return held
+
+
+def _is_held(law: Distribution, name: str) -> bool:
+    """Whether a parameter is an attribute, or a plain property of one; lazy properties are computed."""
+    name = _KEPT_AS.get(name, name)
+    return name in vars(law) or isinstance(inspect.getattr_static(law, name, None), property)

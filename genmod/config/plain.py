@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
 from types import UnionType
@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.config.names import law_class, name_of, named, torch_law
+from genmod.config.names import (
+    dtype_named,
+    law_class,
+    law_parameters,
+    name_of,
+    named,
+    torch_law,
+)
 from genmod.config.settings import arguments
 from genmod.config.text import read_call
 
@@ -28,15 +35,9 @@ _TENSOR, _DTYPE, _LAW = "tensor", "dtype", "law"
 _SMALL = 16
 """Numbers of a tensor that is written beside its setting; larger ones go to ``tensors``, if given."""
 _BROKEN = (
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
+    TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
     MemoryError,
-)
+)  # fmt: skip
 """What a constructor raises for arguments of a kind that it does not expect."""
 
 
@@ -82,6 +83,22 @@ def from_plain(
     return _Reader(tensors or {}).read(data, "", wanted)
 
 
+def read_arguments(
+    function: Callable[..., object], given: Mapping[str, Plain], leave_out: Iterable[str] = ()
+) -> dict[str, object]:
+    """The arguments of a function or class, from plain data by name: what is given, and nothing else.
+
+    Args:
+        function: what will be called.
+        given: its arguments as plain data.
+        leave_out: arguments that plain data cannot give.
+
+    Raises:
+        ValueError: an argument that the function does not have; it suggests the nearest.
+    """
+    return _Reader({}).arguments(function, given, "", leave_out)
+
+
 class _Writer:
     """Writes settings; a module that stands in two places is written once."""
 
@@ -107,7 +124,7 @@ class _Writer:
         if isinstance(value, dict):
             return self._all({str(key): item for key, item in value.items()}, place)
         if isinstance(value, Distribution) and torch_law(type(value).__name__) is type(value):
-            return {_LAW: type(value).__name__, **self._all(_law_parameters(value), place)}
+            return {_LAW: type(value).__name__, **self._all(law_parameters(value), place)}
         if isinstance(value, type) or arguments(value) is None:
             return {_FUNCTION: _name(value)}
         if isinstance(value, nn.Module):
@@ -154,7 +171,7 @@ class _Reader:
         if _TENSOR in data:
             return self._tensor(data)
         if _DTYPE in data:
-            return _dtype(data[_DTYPE])
+            return dtype_named(data[_DTYPE])
         if _FUNCTION in data:
             return named(str(data[_FUNCTION]))
         if _ENUM in data:
@@ -167,7 +184,7 @@ class _Reader:
     def _text(self, text: str, place: str, wanted: object) -> object:
         """A string; the name of a class, where one is expected and no string is."""
         if wanted is torch.dtype or torch.dtype in typing.get_args(wanted):
-            return _dtype(text)
+            return dtype_named(text)
         kinds = classes_in(wanted)
         if not kinds or str in _members(wanted):
             return text
@@ -185,16 +202,8 @@ class _Reader:
     def _called(self, built: object, given: Mapping[str, Plain], place: str) -> object:
         """An object of a class, from its arguments by name."""
         assert callable(built)
-        name, known = getattr(built, "__name__", str(built)), _parameters(built)
-        for key in given:
-            near = difflib.get_close_matches(key, known, 1)
-            require(
-                key in known,
-                f"the setting {key!r} of {name}",
-                f"one of {', '.join(known)}",
-                f"did you mean {near[0]!r}?" if near else "leave it out",
-            )
-        values = {k: self.read(v, _join(place, k), known[k]) for k, v in given.items()}
+        name = getattr(built, "__name__", str(built))
+        values = self.arguments(built, given, place)
         try:
             found: object = built(**values)
         except _BROKEN as error:
@@ -208,12 +217,31 @@ class _Reader:
         self.built[place] = found
         return found
 
+    def arguments(
+        self,
+        built: Callable[..., object],
+        given: Mapping[str, Plain],
+        place: str,
+        leave_out: Iterable[str] = (),
+    ) -> dict[str, object]:
+        """The arguments of a call by name."""
+        known = {k: v for k, v in _parameters(built).items() if k not in set(leave_out)}
+        for key in given:
+            near = difflib.get_close_matches(key, known, 1)
+            require(
+                key in known,
+                f"the setting {key!r} of {getattr(built, '__name__', built)}",
+                f"one of {', '.join(known)}",
+                f"did you mean {near[0]!r}?" if near else "leave it out",
+            )
+        return {k: self.read(v, _join(place, k), known[k]) for k, v in given.items()}
+
     def _tensor(self, data: Mapping[str, Any]) -> Tensor:
         held = data[_TENSOR]
         try:
             if isinstance(held, str):
                 return self.tensors[held]
-            return torch.tensor(held, dtype=_dtype(data.get(_DTYPE)))
+            return torch.tensor(held, dtype=dtype_named(data.get(_DTYPE)))
         except (TypeError, RuntimeError, LookupError) as error:
             raise ValueError(
                 f"got settings with a tensor that cannot be read ({error!r}); expected numbers and their "
@@ -255,16 +283,6 @@ def _join(place: str, name: object) -> str:
     return f"{place}.{name}" if place else str(name)
 
 
-def _dtype(name: Plain) -> torch.dtype:
-    found = vars(torch).get(str(name))
-    if not isinstance(found, torch.dtype):
-        raise ValueError(
-            f"got settings with dtype {name!r}; expected a type of torch; the file was written by "
-            "something else, or is damaged"
-        )
-    return found
-
-
 def _name(value: object) -> str:
     found = name_of(value)
     if found is None:
@@ -275,25 +293,3 @@ def _name(value: object) -> str:
             "lambda needs to become a function with a name)"
         )
     return found
-
-
-_KEPT_AS = {"base_distribution": "base_dist"}
-"""Parameters that torch keeps under another name."""
-_ONE_OF = (("logits", "probs"), ("scale_tril", "covariance_matrix", "precision_matrix"))
-"""Parameters of which a constructor takes one; the others may be cached beside it."""
-
-
-def _law_parameters(law: Distribution) -> dict[str, object]:
-    """The arguments that build a distribution of torch's again."""
-    names = [name for name in inspect.signature(type(law).__init__).parameters if name != "self"]
-    held = {name: getattr(law, _KEPT_AS.get(name, name)) for name in names if _is_held(law, name)}
-    for group in _ONE_OF:
-        for extra in [name for name in group if name in held][1:]:
-            del held[extra]
-    return held
-
-
-def _is_held(law: Distribution, name: str) -> bool:
-    """Whether a parameter is an attribute, or a plain property of one; lazy properties are computed."""
-    name = _KEPT_AS.get(name, name)
-    return name in vars(law) or isinstance(inspect.getattr_static(law, name, None), property)

@@ -5,4 +5,5 @@ from genmod.saving.folder import WEIGHTS as WEIGHTS
 from genmod.saving.folder import load_model as load_model
 from genmod.saving.folder import read_config as read_config
 from genmod.saving.folder import save_model as save_model
+from genmod.saving.folder import write_config as write_config
 from genmod.saving.hub import Saved as Saved

@@ -65,14 +65,16 @@ def save_model(
     place = check_folder(folder)
     metadata = {"format": FORMAT, "frozen": json.dumps(frozen), "settings": _digest(plain)}
     save_tensors(place / WEIGHTS, tensors, metadata)
-    stated = {
-        "format": FORMAT,
-        "version": __version__,
-        "device": next((each.device.type for each in tensors.values()), "cpu"),
-        "dtype": str(_main_type(tensors)).removeprefix("torch."),
-    }
-    write_text(place / CONFIG, to_yaml({**stated, "model": plain, **(beside or {})}))
+    device = next((each.device.type for each in tensors.values()), "cpu")
+    stated = {"device": device, "dtype": str(_main_type(tensors)).removeprefix("torch.")}
+    write_config(place, {**stated, "model": plain, **(beside or {})})
     return place
+
+
+def write_config(folder: Path, sections: Mapping[str, object]) -> None:
+    """Write ``config.yaml``: the format, the version, and sections of plain data."""
+    head = {"format": FORMAT, "version": __version__}
+    write_text(folder / CONFIG, to_yaml({**head, **sections}))
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
