@@ -258,7 +258,9 @@ def classes_in(annotation: object) -> tuple[type, ...]:
     """
     plain = (type(None), bool, int, float, str, Enum, torch.dtype, Tensor)
     found = [each for each in _members(annotation) if isinstance(each, type)]
-    return tuple(k for k in found if k is not object and not issubclass(k, plain))
+    # A protocol is no base class: what follows it may have any.
+    kinds = [k for k in found if k is not object and not vars(k).get("_is_protocol")]
+    return tuple(k for k in kinds if not issubclass(k, plain))
 
 
 def _members(annotation: object) -> tuple[object, ...]:
