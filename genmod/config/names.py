@@ -39,6 +39,8 @@ ROOMS = (
 )
 """Packages whose public classes of settings may be named."""
 
+_LISTED = 24
+"""Names that a message lists."""
 _named: dict[str, object] = {}
 _names: dict[int, str] = {}
 
@@ -112,11 +114,12 @@ def named(name: str, wanted: Iterable[type] = ()) -> object:
         found = _public(spelled.get(_spelling(name), ""))
     if found is not None and (not kinds or not isinstance(found, type) or issubclass(found, kinds)):
         return found
-    base = " or ".join(kind.__name__ for kind in kinds)
+    known, near = public_names(kinds), _nearest(name, kinds)
+    listed = f"one of {', '.join(known)}" if len(known) <= _LISTED else "a public class of genmod"
     raise ValueError(
-        f"got settings that name {name!r}; expected a public class of genmod"
-        f"{f', derived from {base},' if base else ''} or one that was registered; "
-        f"{_suggestion(name, kinds)}call genmod.register on a class of your own before you read the file"
+        f"got settings that name {name!r}; expected {listed}, or one that was registered; "
+        f"{f'did you mean {near!r}? ' if near else ''}call genmod.register on a class of your own before "
+        "you read the file"
     )
 
 
@@ -151,9 +154,10 @@ def _spelling(name: str) -> str:
     return name.replace("-", "").replace("_", "").replace(" ", "").lower()
 
 
-def _suggestion(name: str, kinds: tuple[type, ...]) -> str:
-    near = difflib.get_close_matches(name, public_names(kinds), 1, 0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
+def _nearest(name: str, kinds: tuple[type, ...]) -> str | None:
+    spelled = {_spelling(each): each for each in public_names(kinds)}
+    near = difflib.get_close_matches(_spelling(name), spelled, 1, 0.5)
+    return spelled[near[0]] if near else None
 
 
 def _members(room: str) -> dict[str, object]:

@@ -80,7 +80,8 @@ class RunConfig:
         require(
             "class" in model, "a model without its class", "a class", "add class: vae, for example"
         )
-        return cls(dict(data), dict(model), dict(training))
+        rest = {name: value for name, value in model.items() if name != "class"}
+        return cls(dict(data), {**_one_word(str(model["class"])), **rest}, dict(training))
 
     @classmethod
     def read(cls, path: Path | str) -> RunConfig:
