@@ -96,8 +96,6 @@ def train(
         data = config.load_data()
         model, given = config.build(data), config.arguments()
         recorded = {**config.sections(), "model": to_plain(model), "trained_on": data.identity()}
-        if not (place / CONFIG).exists():
-            write_config(place, recorded)
         loop = training_loop(model, data, **given, checkpoint=place / CHECKPOINT, progress=progress)
         write_config(place, {**_stated(place), **recorded})
         write_environment(place / "environment.json", str(model.device), sys.argv)
@@ -120,7 +118,7 @@ def train(
 
 def _stated(place: Path) -> dict[str, Any]:
     """What a finished run that is extended has recorded of its weights."""
-    found = read_config(place)
+    found = read_config(place) if (place / CONFIG).exists() else {}
     return {name: found[name] for name in ("device", "dtype") if name in found}
 
 

@@ -62,7 +62,9 @@ def test_the_folder_explains_itself(whole: Path) -> None:
     assert f"{report['nats']['mean']:.2f}" in (whole / "report.md").read_text()
     assert report["samples"] == 359
     sessions = json.loads((whole / "environment.json").read_text())["sessions"]
-    assert [session["packages"]["torch"] for session in sessions] == [torch.__version__.split("+")[0]]
+    assert [session["packages"]["torch"] for session in sessions] == [
+        torch.__version__.split("+")[0]
+    ]
 
 
 def test_a_run_is_loaded_as_the_model_that_was_scored(whole: Path) -> None:
@@ -88,7 +90,7 @@ def test_stopped_and_resumed_is_uninterrupted(steps: int, whole: Path, tmp_path:
     assert not first.finished
     assert not (tmp_path / "model.safetensors").exists()
     assert len(first.history.losses) == steps
-    with pytest.raises(ValueError, match="training is not done.*--resume"):
+    with pytest.raises(ValueError, match=r"training is not done.*--resume"):
         open_model(tmp_path)
     again = train(settings(), tmp_path, progress=False, resume=True)
     assert again.finished
@@ -101,7 +103,10 @@ def same_run(one: Path, other: Path) -> None:
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
     lines = [
-        [{k: v for k, v in line.items() if k != "seconds"} for line in read_metrics(p / "metrics.jsonl")]
+        [
+            {k: v for k, v in line.items() if k != "seconds"}
+            for line in read_metrics(p / "metrics.jsonl")
+        ]
         for p in (one, other)
     ]
     assert lines[0] == lines[1]
@@ -129,7 +134,7 @@ def test_a_finished_run_is_extended(whole: Path, tmp_path: Path) -> None:
 def test_a_run_is_not_overwritten_and_other_settings_are_refused(
     whole: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="which holds a run.*--resume"):
+    with pytest.raises(ValueError, match=r"which holds a run.*--resume"):
         train(settings(), whole, progress=False)
     train(settings(), tmp_path, progress=False, stop=after(5))
     before = (tmp_path / "config.yaml").read_text()
@@ -253,7 +258,7 @@ def test_data_that_have_changed_are_named(tmp_path: Path) -> None:
     given = {**settings(steps=2), "data": str(tmp_path / "x.npy")}
     train(given, tmp_path / "run", progress=False)
     np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(size=(60, 3)))
-    with pytest.raises(ValueError, match="changed since .* was trained.*test"):
+    with pytest.raises(ValueError, match=r"changed since .* was trained.*test"):
         open_data(tmp_path / "run")
 
 
