@@ -93,10 +93,12 @@ def train(
 
     genmod train digits --model diffusion --schedule cosine --steps 5000 --out runs/digits
     """
-    from genmod.cli.training import Options, run
+    from genmod.cli.training import TrainOptions, run
 
     run(
-        Options(data, model, out, config, changes or [], resume, dry_run, evaluate, progress, given)
+        TrainOptions(
+            data, model, out, config, changes or [], resume, dry_run, evaluate, progress, given
+        )
     )
 
 

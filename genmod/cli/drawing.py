@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -23,7 +24,7 @@ from genmod.runs.opening import open_data, open_model, open_rows
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Canvas:
     """What is drawn, and where it goes.
 
     Args:
@@ -64,7 +65,7 @@ class Drawing:
         wrote(console, path)
 
 
-def sample_run(drawing: Drawing, label: str | None, options: Mapping[str, object]) -> None:
+def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
     """Samples, each with a seed of its own: a longer list begins with the shorter one."""
     with sentences() as console:
         require(drawing.n >= 1, f"-n {drawing.n}", "at least 1", "64 is common")
@@ -77,8 +78,8 @@ def sample_run(drawing: Drawing, label: str | None, options: Mapping[str, object
             "a diffusion",
             "leave it out",
         )
-        kind = DiffusionBased.sample if given else LatentModel.sample
-        arguments = read_arguments(kind, given, ("self",))  # type: ignore[arg-type]
+        kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
+        arguments: dict[str, Any] = read_arguments(kind, given, ("self",))
         seeds = range(drawing.seed, drawing.seed + drawing.n)
         made = model.sample(drawing.n, _context(label, drawing.n), seeds=seeds, **arguments).cpu()
         across = 12
@@ -100,7 +101,7 @@ def _context(label: str | None, n: int) -> Tensor | None:
     return torch.tensor([values[place % len(values)] for place in range(n)])
 
 
-def reconstruct_run(drawing: Drawing, name: str | None) -> None:
+def reconstruct_run(drawing: Canvas, name: str | None) -> None:
     """Rows, and what the model makes of their codes."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
@@ -112,7 +113,7 @@ def reconstruct_run(drawing: Drawing, name: str | None) -> None:
         drawing.write(console, path, {"data": rows.cpu(), "reconstructed": made.cpu()}, data)
 
 
-def interpolate_run(drawing: Drawing, name: str | None, count: int) -> None:
+def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
     """Ways between pairs of rows: the first with the second, the third with the fourth."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
@@ -124,7 +125,7 @@ def interpolate_run(drawing: Drawing, name: str | None, count: int) -> None:
 
 
 def _some(
-    drawing: Drawing, name: str | None, count: int, model: LatentModel
+    drawing: Canvas, name: str | None, count: int, model: LatentModel
 ) -> tuple[Dataset, Tensor, Tensor | None]:
     """The first rows of some data, on the model's device."""
     data, rows, context = open_rows(drawing.run, name)

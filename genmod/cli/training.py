@@ -23,7 +23,7 @@ from genmod.saving import CONFIG
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """The options of ``genmod train``; see their help."""
 
     data: str | None
@@ -38,7 +38,7 @@ class Options:
     given: dict[str, Any]
 
 
-def settings_of(options: Options) -> dict[str, Any]:
+def settings_of(options: TrainOptions) -> dict[str, Any]:
     """The settings: of the run that goes on, or of a file; then of flags; then of ``--set``."""
     found: dict[str, Any] = {}
     goes_on = options.resume and options.out is not None and (options.out / CONFIG).exists()
@@ -61,7 +61,7 @@ def _instead(before: Any, word: str, value: str, keep: bool = False) -> Any:
     return value
 
 
-def run(options: Options) -> None:
+def run(options: TrainOptions) -> None:
     """Train, and say where everything is."""
     goes_on = f"genmod train --resume --out {options.out}"
     with sentences(f"stopped before the first step; nothing is lost: {goes_on}") as console:

@@ -81,10 +81,10 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw samples: a picture, or rows as .npy or .csv, by the ending of --out."""
-    from genmod.cli.drawing import Drawing, sample_run
+    from genmod.cli.drawing import Canvas, sample_run
 
     options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
-    sample_run(Drawing(run, n, out, seed, device), label, options)
+    sample_run(Canvas(run, n, out, seed, device), label, options)
 
 
 def reconstruct(
@@ -96,9 +96,9 @@ def reconstruct(
     device: Device = None,
 ) -> None:
     """Encode rows and decode them again: rows beside their reconstructions."""
-    from genmod.cli.drawing import Drawing, reconstruct_run
+    from genmod.cli.drawing import Canvas, reconstruct_run
 
-    reconstruct_run(Drawing(run, n, out, seed, device), data)
+    reconstruct_run(Canvas(run, n, out, seed, device), data)
 
 
 def interpolate(
@@ -111,9 +111,9 @@ def interpolate(
     device: Device = None,
 ) -> None:
     """Go from one row to another through the codes of the model."""
-    from genmod.cli.drawing import Drawing, interpolate_run
+    from genmod.cli.drawing import Canvas, interpolate_run
 
-    interpolate_run(Drawing(run, n, out, seed, device), data, count)
+    interpolate_run(Canvas(run, n, out, seed, device), data, count)
 
 
 def info(run: RunPath) -> None:

@@ -26,18 +26,20 @@ ROOMS = (
     "spec",
     "nn",
     "schedules",
+    "schedules.wrappers",
     "denoisers",
     "encoders",
     "decoders",
     "priors",
     "diffusion",
+    "diffusion.probability_flow",
     "prior",
     "samplers",
     "models",
     "objectives",
     "training",
 )
-"""Packages whose public classes of settings may be named."""
+"""Where the classes that may be named are: packages, and modules whose classes a method builds."""
 
 _LISTED = 24
 """Names that a message lists."""

@@ -107,7 +107,9 @@ class _Writer:
         self.places: dict[int, str] = {}
 
     def plain(self, value: object, place: str) -> Plain:
-        if value is None or isinstance(value, bool | str):
+        if isinstance(value, str):
+            return str(value)  # a member of a StrEnum as the string that it is
+        if value is None or isinstance(value, bool):
             return value
         if isinstance(value, Enum):
             return {_ENUM: _name(type(value)), "value": self.plain(value.value, place)}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.checks import can_read, require
-from genmod.config import Settings, register
+from genmod.config import register
 
 NULL_LABEL = -100
 """The label of an unconditional row. Not -1, which binary data use for a class of its own; -100 is the
@@ -215,76 +215,3 @@ class Ignored(Condition):
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """No features."""
         return torch.zeros(len(context), 0, dtype=dtype, device=context.device)
-
-
-class ContextEmbedding(Settings, nn.Module):
-    """The layer that embeds a context: linear, on its features.
-
-    Args:
-        context: the kind of context; ``n`` is short for ``Vectors(n)``, and 0 is none.
-        outputs: the size of the embedding.
-    """
-
-    def __init__(self, context: Condition | int, outputs: int) -> None:
-        super().__init__()
-        self.condition = _kind(context)
-        features = 0 if self.condition is None else self.condition.width
-        self.linear = nn.Linear(features, outputs) if features else None
-        self.width = outputs if features else 0
-
-    def forward(self, context: Tensor | None, rows: int) -> Tensor | None:
-        """``(rows, outputs)``, or ``None`` if the network takes no context or ignores it.
-
-        Raises:
-            ValueError: a context where none is expected, none where one is, or one of another kind.
-        """
-        if self.condition is None:
-            require(
-                context is None,
-                "a context",
-                "none",
-                "build the network with context=Labels(n) or Vectors(n) to condition it, or with "
-                "context=Ignored() if only other parts of its model are conditional",
-            )
-        if self.condition is None or self.linear is None:
-            return None
-        # On a GPU, reading values makes it wait at each step: there check_context does it once a run.
-        if context is None or context.device.type == "cpu":
-            self.check(context)
-        assert context is not None
-        require(
-            len(context) == rows,
-            f"a context of {len(context)} rows for {rows} samples",
-            "one row a sample",
-            "repeat it, or pass fewer samples",
-        )
-        embedding: Tensor = self.linear(self.condition.features(context, self.linear.weight.dtype))
-        return embedding
-
-    def check(self, context: Tensor | None) -> None:
-        """Require the context that the layer was built for, if it was built for one."""
-        if self.linear is None or self.condition is None:
-            return
-        if context is None:
-            raise ValueError(
-                f"got no context; expected one for {self.condition}; pass context=..., or "
-                "null_context(labels) for the unconditional law"
-            )
-        self.condition.check(context)
-
-
-def _kind(context: Condition | int) -> Condition | None:
-    if isinstance(context, Condition):
-        return context
-    return Vectors(context) if context else None
-
-
-def check_context(network: nn.Module, context: Tensor | None) -> None:
-    """Require a context that fits every part of a network or model.
-
-    Raises:
-        ValueError: none where one is expected, or one of another kind or with other values.
-    """
-    for module in network.modules():
-        if isinstance(module, ContextEmbedding):
-            module.check(context)

@@ -31,7 +31,7 @@ from genmod.runs.metrics import Metrics, read_metrics, write_environment
 from genmod.runs.reports import write_markdown
 from genmod.saving import CONFIG, WEIGHTS, read_config, save_model, write_config
 from genmod.training import History, Step, training_loop
-from genmod.training.progress import OnProgress
+from genmod.training.history import OnProgress
 
 CHECKPOINT = "checkpoints/last.safetensors"
 _LOOKS = 4

@@ -244,7 +244,7 @@ def test_bad_input_is_one_sentence(
     [
         (["trian"], "Did you mean 'train'"),
         (["train", "digits", "--step", "3"], "--steps"),
-        (["train", "digits", "--steps", "many"], "many"),
+        (["train", "digits", "--steps", "many"], "'--steps'"),
         (["sample"], "Missing argument"),
     ],
 )

@@ -17,7 +17,7 @@ from genmod.model import LatentModel
 from genmod.nn import MLP
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
-from genmod.spec import Bins, DataSpec
+from genmod.spec import Bins, Column, DataSpec
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
 from tests.contracts.test_priors import PRIORS
@@ -27,6 +27,14 @@ from tests.saving.test_folder import MODELS
 
 OTHERS: dict[str, Callable[[], object]] = {
     "DataSpec": lambda: DataSpec((1, 4, 4), 17),
+    "DataSpec of a table": lambda: DataSpec(
+        (3,),
+        columns=[
+            Column("age", "count"),
+            Column("height", mean=170.0, std=8.5),
+            Column("size", "ordinal", ("small", "no", "1e-3")),
+        ],
+    ),
     "Stamp": lambda: Stamp.BOUND,
     "LatentModel": lambda: LatentModel(
         encoders.GaussianEncoder(MLP(3, 4, width=8), (2,)),
@@ -101,12 +109,13 @@ OTHERS: dict[str, Callable[[], object]] = {
 
 NO_SETTINGS = {
     "Batch": "a batch of data",
+    "ColumnKind": "written as the word that it is",
     "Explanation": "a result",
     "History": "a result",
     "Path": "draws",
     "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
-    "ReverseProcess": "parts of one prior",
+    "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
     "TopDownPosterior": "a distribution of some rows",
