@@ -199,7 +199,8 @@ def law_class(name: str) -> type[Distribution]:
 def torch_law(name: str) -> type[Distribution] | None:
     """The class of :mod:`torch.distributions` of a name, or ``None``."""
     found = vars(torch.distributions).get(name)
-    return found if isinstance(found, type) and issubclass(found, Distribution) else None
+    law = isinstance(found, type) and issubclass(found, Distribution) and found is not Distribution
+    return found if law else None
 
 
 _KEPT_AS = {"base_distribution": "base_dist"}

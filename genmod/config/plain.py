@@ -244,7 +244,7 @@ class _Reader:
             if isinstance(held, str):
                 return self.tensors[held]
             return torch.tensor(held, dtype=dtype_named(data.get(_DTYPE)))
-        except (TypeError, RuntimeError, LookupError) as error:
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
             raise ValueError(
                 f"got settings with a tensor that cannot be read ({error!r}); expected numbers and their "
                 "type; the file was written by something else, or is damaged"

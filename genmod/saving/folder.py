@@ -32,7 +32,7 @@ CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 _SETTING, _FIXED = "setting:", "fixed:"
 """Prefixes of tensors that are settings, and of buffers that a state dict leaves out."""
 _ADVICE = "pass the folder of a run, or one that model.save wrote"
-_SPARE = 1_000_000
+_SPARE = 100_000
 """Numbers that a constructor may allocate beyond four times what the file holds."""
 
 
