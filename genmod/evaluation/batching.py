@@ -44,6 +44,7 @@ class RowSet:
         ids: the id of each row, ``(N,)``, ascending.
         order: the position of each row in the user's input, ``(N,)``.
         data: the data set whose test part the rows are, if any.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor
@@ -51,6 +52,7 @@ class RowSet:
     ids: Tensor
     order: Tensor
     data: Dataset | None
+    observed: Tensor | None = None
 
     @classmethod
     def of(
@@ -62,6 +64,7 @@ class RowSet:
         ids: Ids = None,
         spec: DataSpec | None = None,
         name: str = "x",
+        masked: bool = False,
     ) -> RowSet:
         """Check data, context and ids, once for all chunks.
 
@@ -74,15 +77,16 @@ class RowSet:
             ids: the id of each row; by default 0, 1, 2, ...
             spec: the data specification of the rows; the model's own by default.
             name: the name of the rows in error messages.
+            masked: whether the caller can leave missing entries out.
 
         Raises:
-            ValueError: no rows; rows that the model cannot score; contexts or ids that are not one per row;
-                a context that the model does not take.
+            ValueError: no rows; missing entries where they cannot be left out; rows that the model cannot
+                score; contexts or ids that are not one per row; a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec)
         if isinstance(source, Dataset):
             context = source.context("test") if context is None else context
-            x = source.test
+            x, observed = source.test, source.mask("test")
             require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
         else:
             require(
@@ -91,8 +95,15 @@ class RowSet:
                 "one of the two",
                 "drop one of them",
             )
-            x, context = source.x, source.context if context is None else context
-        (spec or model.spec).check(x, name=name)
+            x, observed = source.x, source.observed
+            context = source.context if context is None else context
+        require(
+            observed is None or masked,
+            f"{name} with missing entries",
+            "complete rows, because this measure is of whole rows",
+            "leave incomplete rows out, or use evaluate or impute",
+        )
+        (spec or model.spec).check(x, observed, name)
         c = as_context(context, len(x))
         if c is not None:
             require(
@@ -110,9 +121,13 @@ class RowSet:
             "pass the index of each row in its data set",
         )
         order = numbers.argsort(stable=True)
-        if ids is not None:
-            x, c = x[order.to(x.device)], None if c is None else c[order.to(c.device)]
-        return cls(x, c, numbers[order], order, source if isinstance(source, Dataset) else None)
+
+        def sort(each: Tensor) -> Tensor:
+            return each if ids is None else each[order.to(each.device)]
+
+        c, seen = (None if each is None else sort(each) for each in (c, observed))
+        given = source if isinstance(source, Dataset) else None
+        return cls(sort(x), c, numbers[order], order, given, seen)
 
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
@@ -120,9 +135,9 @@ class RowSet:
 
     def first(self, count: int) -> RowSet:
         """The ``count`` rows with the lowest ids."""
-        c = None if self.context is None else self.context[:count]
+        c, seen = (None if e is None else e[:count] for e in (self.context, self.observed))
         order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], c, self.ids[:count], order, self.data)
+        return RowSet(self.x[:count], c, self.ids[:count], order, self.data, seen)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -134,7 +149,7 @@ _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.v
 def in_chunks(
     model: LatentModel,
     rows: RowSet,
-    run: Callable[[Tensor, Tensor | None], T],
+    run: Callable[..., T],
     *,
     seed: int,
     step: int = 0,
@@ -150,7 +165,8 @@ def in_chunks(
     Args:
         model: the model.
         rows: the rows.
-        run: called as ``run(x, context)`` with the rows of a chunk.
+        run: called as ``run(x, context)`` with the rows of a chunk; as ``run(x, context, observed)`` where
+            entries are missing.
         seed: the seed of the noise.
         step: a second number beside the seed, for independent noise on the same rows.
         batch_size: rows in a chunk; by default as many as fit (:func:`genmod.chunks.rows_per_chunk`).
@@ -170,7 +186,8 @@ def in_chunks(
         return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
-        return run(take(rows.x, part), None if rows.context is None else take(rows.context, part))
+        given = take(rows.x, part), None if rows.context is None else take(rows.context, part)
+        return run(*given) if rows.observed is None else run(*given, take(rows.observed, part))
 
     def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])

@@ -133,10 +133,10 @@ def score(
     >>> score(VAE(2, latents=1, width=8), torch.randn(5, 2)).value.shape
     torch.Size([5])
     """
-    rows = RowSet.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids, masked=True)
 
-    def run(x: Tensor, context: Tensor | None) -> _Piece:
-        return _Piece.of(model(x, Request(context, timesteps=timesteps))[0])
+    def run(x: Tensor, context: Tensor | None, observed: Tensor | None = None) -> _Piece:
+        return _Piece.of(model(x, Request(context, observed, timesteps))[0])
 
     label = "bound" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
@@ -200,7 +200,7 @@ def log_weights(
         "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = RowSet.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids, masked=True)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):

@@ -54,6 +54,7 @@ class MemoryBatches(Batches):
         seed: the run's seed.
         dropout: the share of rows whose context is dropped, for classifier-free guidance.
         device: where batches are used. The data stay where they are.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor | BernoulliPixels
@@ -62,6 +63,7 @@ class MemoryBatches(Batches):
     seed: int
     dropout: float = 0.0
     device: torch.device | None = None
+    observed: Tensor | None = None
 
     checked = True
 
@@ -93,6 +95,7 @@ class MemoryBatches(Batches):
         return Batch(
             self._place(self._rows(index, step)),
             self._place(self._context(index, step)),
+            None if self.observed is None else self._place(self.observed[index.to("cpu")]),
             index=index,
             rows=len(self.x),
         )
