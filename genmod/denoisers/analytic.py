@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser, scales_of
+from genmod.schedules import time_dtype
 from genmod.types import PerSample, Real
 
 
@@ -75,17 +76,20 @@ class EmpiricalDenoiser(Denoiser):
         require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
         if log_weights is None:
             log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)
-        # Around their mean: squares of large numbers would drown the distances between them.
         self.register_buffer("center", points.mean(0))
-        self.register_buffer("points", points - self.center)
+        self.register_buffer("points", points)
         self.register_buffer("log_weights", log_weights)
         self.std = std
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """The posterior mean of each row, and its variance per entry."""
-        points = self.points.flatten(1)
-        alpha, sigma = scales_of(log_snr, points)
-        flat = z.flatten(1) - alpha * self.center.flatten()
+        # Around their mean, and in float64 where there is one: squares of large numbers drown the
+        # distances between them.
+        wide = time_dtype(z.device)
+        center = self.center.flatten().to(wide)
+        points = self.points.flatten(1).to(wide) - center
+        alpha, sigma = scales_of(log_snr.to(wide), points)
+        flat = z.flatten(1).to(wide) - alpha * center
         spread = (alpha * self.std).square() + sigma.square()
         # |z - alpha x|^2 without |z|^2, which is the same for every point.
         explains = alpha * (flat @ points.T) - 0.5 * alpha.square() * points.square().sum(1)
@@ -97,4 +101,5 @@ class EmpiricalDenoiser(Denoiser):
         # A difference of squares rounds below zero where one point explains everything.
         second = keep.square() * among.clamp(min=0)
         within = self.std**2 * sigma.square() / spread
-        return Denoised(self.center + mean.reshape(z.shape), (second + within).reshape(z.shape))
+        x_hat = center + mean
+        return Denoised(x_hat.reshape(z.shape).to(z), (second + within).reshape(z.shape).to(z))

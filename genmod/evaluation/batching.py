@@ -125,11 +125,13 @@ class RowSet:
         """Values of these rows in the order in which the user gave them."""
         return values[self.order.argsort()]
 
-    def first(self, count: int) -> RowSet:
-        """The rows of the lowest ids."""
-        c = None if self.context is None else self.context[:count]
-        order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], c, self.ids[:count], order, self.data)
+    def sample(self, count: int, seed: int) -> RowSet:
+        """Some of the rows, drawn among all of them in the order of their ids; all if there are no more."""
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        index = drawn[:count].sort().values
+        x, c = self.x[index.to(self.x.device)], self.context
+        c = None if c is None else c[index.to(c.device)]
+        return RowSet(x, c, self.ids[index], torch.arange(len(index)), self.data)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -47,7 +47,7 @@ from genmod.schedules import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
 
 PILOT = 64
-"""RowSet, and levels, of the pilot that finds out where the integrand is large."""
+"""Rows, and levels, of the pilot that finds out where the integrand is large."""
 EVEN = 0.2
 """The share of visits that is spread evenly, in case the pilot missed something."""
 
@@ -67,7 +67,7 @@ def immse(
 ) -> Report:
     r"""Estimate ``log p(x)`` by the I-MMSE integral of a diffusion's denoiser.
 
-    Each row visits log-SNRs in strata, where a pilot (the first rows, under other noise) found the
+    Each row visits log-SNRs in strata, where a pilot (some rows, under other noise) found the
     integrand large. A density's integrand is taken relative to that of the best denoiser of N(0, I)
     under the same noise, whose integral is known: the difference is small wherever the two agree.
 
@@ -209,7 +209,9 @@ def _pilot(
         return integrand(x, edges[:-1] + u * edges.diff(), given).square().double()
 
     seed = random.mix(seed, PILOT)
-    pieces = in_chunks(integrand.model, rows.first(PILOT), run, seed=seed, batch_size=batch_size)
+    # Drawn, because the first rows may all be of one kind.
+    some = rows.sample(PILOT, seed)
+    pieces = in_chunks(integrand.model, some, run, seed=seed, batch_size=batch_size)
     size = torch.cat(pieces).mean(0).sqrt().to(edges.dtype)
     even = torch.full_like(size, 1 / PILOT)
     total = float(size.sum())

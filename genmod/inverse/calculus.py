@@ -1,42 +1,17 @@
-"""What posterior denoisers compute with: products with a denoiser's Jacobian, and linear equations."""
+"""Linear equations, which posterior denoisers solve."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoised
+from genmod.nn.jacobian import Linear
 from genmod.shapes import event_sum, expand_like
 
-Linear = Callable[[Tensor], Tensor]
 _TINY = 1e-30
 """A length that no residual has: rows that are solved have one of zero."""
-
-
-def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised, Linear]:
-    r"""The denoiser's result for ``z``, and the product :math:`u \mapsto J^T u`, :math:`J = d\hat x / dz`.
-
-    Gradients are taken whatever mode the caller is in (``no_grad``, ``inference_mode``), and none flow
-    out: the network runs once, and each product costs one backward pass through it.
-
-    Args:
-        denoise: the denoiser as a function of the state alone, without tensors made in inference mode.
-        z: the state, ``(B, *event)``.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        # A clone: a tensor made in inference mode cannot be saved for a backward pass.
-        leaf = z.detach().clone().requires_grad_()
-        denoised = denoise(leaf)
-
-    def pull(u: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(denoised.x_hat, leaf, u, retain_graph=True)
-        return product
-
-    x_hat, *others = denoised
-    kept = (None if part is None else part.detach() for part in others)
-    return Denoised(x_hat.detach(), *kept), pull
 
 
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:

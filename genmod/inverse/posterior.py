@@ -20,8 +20,9 @@ from genmod.checks import check_positive, check_real, require
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.base import scales_of
 from genmod.denoisers.targets import NOISIEST
-from genmod.inverse.calculus import Linear, conjugate_gradients, pullback
+from genmod.inverse.calculus import conjugate_gradients
 from genmod.inverse.operators import Operator
+from genmod.nn.jacobian import Linear, pullback
 from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 
@@ -34,7 +35,8 @@ class PosteriorDenoiser(Denoiser):
         operator: ``A``.
         y: the measurement, ``(B, *outputs)``, one a row, or one row for all. On the scale of the
             diffusion's real data: integers lie on [-1, 1] (:meth:`genmod.spec.DataSpec.center`). A bound
-            that visits several levels of a row repeats its measurement, as do several joint draws.
+            that visits several levels of a row repeats its measurement. Several joint draws of a batch need
+            ``y`` repeated as they are.
         std: ``s``, of the measurement's noise; zero where it has none.
         iterations: products with the covariance that conjugate gradients may take, a backward pass of
             the network each. As many as ``y`` has entries solve exactly, up to rounding, if the Jacobian is
@@ -77,8 +79,7 @@ class PosteriorDenoiser(Denoiser):
         variance once ``y`` is known.
         """
         y = rows_of(self.operator, self.y, z, log_snr).to(z)
-        denoised, pull = pullback(self._function(log_snr, context), z)
-        x_hat = denoised.x_hat
+        x_hat, others, pull = pullback(self._function(log_snr, context), z)
         alpha, sigma = scales_of(log_snr, z)
         variance = sigma.square()
 
@@ -91,7 +92,7 @@ class PosteriorDenoiser(Denoiser):
 
         residual = y - self.operator(x_hat)
         solved = conjugate_gradients(expected, residual, self.iterations, self.std**2)
-        return denoised._replace(x_hat=x_hat + covariance(self.operator.adjoint(solved)))
+        return Denoised(x_hat + covariance(self.operator.adjoint(solved)), *others)
 
     def _function(self, log_snr: Tensor, context: Tensor | None) -> Callable[[Tensor], Denoised]:
         """The denoiser as a function of the state, free of tensors made in inference mode."""
@@ -194,16 +195,24 @@ def check_measurement(operator: Operator, y: Tensor) -> None:
 def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor:
     """The measurement of each row of ``z``: one for all as it is, one a row, or one a row of the data.
 
-    A bound visits several levels of each row, one after another, so that the noise level changes from row
-    to row of ``z``: each measurement is then repeated in place. Several joint draws of a batch are at one
-    noise level, batch after batch: the measurements are then repeated as a whole.
+    A bound visits several levels of each row, one after another: each measurement is then repeated in
+    place. Joint draws of a batch lie batch after batch. Rows of one noise level may be either, and are
+    refused.
+
+    Raises:
+        ValueError: more rows than measurements at one noise level, or other numbers of them.
     """
     check_rows(operator, y, z, repeated=True)
     if len(y) in (1, len(z)):
         return y
     count = len(z) // len(y)
-    if bool((log_snr == log_snr[0]).all()):
-        return y.repeat(count, *[1] * (y.ndim - 1))
+    require(
+        not bool((log_snr == log_snr[0]).all()),
+        f"{len(z)} rows at one noise level for {len(y)} measurements",
+        "one measurement for each row, or one for all",
+        f"repeat them in the order of the rows: y.repeat({count}, ...) for joint draws, batch after batch; "
+        f"y.repeat_interleave({count}, 0) for several visits to one level of each row",
+    )
     return y.repeat_interleave(count, 0)
 
 
