@@ -15,8 +15,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 COPIES = 200
 """How many tensors of an event's size a network holds at once, as a rule (a U-Net of width 32)."""

@@ -15,7 +15,7 @@ from torch import nn
 from genmod.checks import require
 from genmod.config import arguments, from_plain, to_plain
 from genmod.files import check_folder, read_json, read_tensors, save_tensors, write_json
-from genmod.nn.weights import load_weights, weights
+from genmod.nn.modules import load_weights, weights
 from genmod.version import __version__
 
 Kind = TypeVar("Kind")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.denoisers.base import Denoised, Denoiser, scales_of
-from genmod.schedules import time_dtype
-from genmod.types import PerSample, Real
+from genmod.denoisers.base import Denoised, Denoiser
+from genmod.denoisers.targets import scales_of
+from genmod.schedules.base import time_dtype
+from genmod.shapes import PerSample, Real
 
 
 class GaussianDenoiser(Denoiser):

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
 from genmod.checks import can_read, require
-from genmod.shapes import event_sum
-from genmod.types import PerSample, Sizes
+from genmod.shapes import PerSample, Sizes, event_sum
 
 
 class Factorized(Distribution, ABC):

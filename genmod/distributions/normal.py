@@ -1,4 +1,4 @@
-r"""Normal distributions with independent dimensions, :math:`\mathcal{N}(\mu, \mathrm{diag}\,\sigma^2)`."""
+r"""Normal distributions with independent dimensions, and a single point, the limit of a std of zero."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from torch.distributions import Normal as TorchNormal
 from genmod import gaussian, random
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_kl_per_dim
-from genmod.shapes import event_sum
-from genmod.types import Shape, Sizes
+from genmod.shapes import Shape, Sizes, event_sum
 
 
 class Normal(Factorized):
@@ -129,3 +128,44 @@ def _kl_full(q: Normal, p: MultivariateNormal) -> Tensor:
 
 register_kl(Normal, Independent)(_kl_independent)
 register_kl(Normal, MultivariateNormal)(_kl_full)
+
+
+class Dirac(Factorized):
+    """All probability at one point a row. It has no density, so its rate is not defined.
+
+    Args:
+        point: ``(B, *event)``.
+    """
+
+    has_rsample = True
+    support = constraints.real
+
+    def __init__(self, point: Tensor) -> None:
+        self.point = point
+        super().__init__(point.shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """The point."""
+        return self.point
+
+    def rsample(self, sample_shape: Sizes = ()) -> Tensor:
+        """The point."""
+        self.refuse_extra(sample_shape)
+        return self.point
+
+    def sample(self, sample_shape: Sizes = ()) -> Tensor:
+        """The point, without gradients."""
+        return self.rsample(sample_shape).detach()
+
+    def elementwise(self, x: Tensor) -> Tensor:
+        """Refused: a point has no density.
+
+        Raises:
+            ValueError: always; what it costs under a prior is infinite.
+        """
+        raise ValueError(
+            "got a Dirac posterior under a prior that is a density; expected a posterior with a "
+            "density; use priors.FlatPrior() (an autoencoder, which bounds nothing), or "
+            "encoders.GaussianEncoder"
+        )

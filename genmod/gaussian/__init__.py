@@ -24,18 +24,24 @@ from genmod.gaussian.diagonal import (
     log_prob,
     product,
     product_log_normalizer,
+    product_log_std,
+    wasserstein_squared,
 )
-from genmod.gaussian.full import entropy_full, kl_full, kl_standard_full, log_prob_full
+from genmod.gaussian.full import (
+    entropy_full,
+    kl_full,
+    kl_standard_full,
+    log_prob_full,
+    wasserstein_squared_full,
+)
 from genmod.gaussian.kernels import (
     entropy_log_std,
     kl_log_std,
     kl_standard_log_std,
     log_prob_log_std,
     log_prob_standard,
-    product_log_std,
 )
 from genmod.gaussian.linear import LinearGaussian
-from genmod.gaussian.transport import wasserstein_squared, wasserstein_squared_full
 
 __all__ = [
     "LinearGaussian",

@@ -16,10 +16,15 @@ import math
 import torch
 from torch import Tensor
 
-from genmod.checks import require
-from genmod.gaussian.border import check_std, common_shape, in_float32, same_shape
-from genmod.gaussian.kernels import HALF_LOG_TAU, kl_standard_log_std
-from genmod.types import Shape
+from genmod.checks import can_read, require
+from genmod.gaussian.kernels import (
+    HALF_LOG_TAU,
+    common_shape,
+    in_float32,
+    kl_standard_log_std,
+    same_shape,
+)
+from genmod.shapes import Shape
 
 
 def log_ratio(std_q: Tensor, std_p: Tensor) -> Tensor:
@@ -177,6 +182,43 @@ def product(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> tup
     return share_1.square() * mean_1 + share_2.square() * mean_2, std_1 * share_1
 
 
+def product_log_std(
+    mean_1: Tensor, log_std_1: Tensor, mean_2: Tensor, log_std_2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The normalized product of two Gaussians: precisions add, means average by precision.
+
+        1 / std^2 = 1 / std_1^2 + 1 / std_2^2,    mean = w mean_1 + (1 - w) mean_2,
+        w = std^2 / std_1^2 = sigmoid(2 (log_std_2 - log_std_1))
+
+    Args:
+        mean_1: mean of the first factor, any shape; the other three broadcast with it.
+        log_std_1: log standard deviation of the first factor.
+        mean_2: mean of the second.
+        log_std_2: log standard deviation of the second.
+
+    Returns:
+        Mean and log-std of the product. Unchecked.
+
+    Raises:
+        ValueError: the shapes do not broadcast.
+
+    Reference:
+        Sonderby, Raiko, Maaloe, Sonderby, Winther (2016), Ladder variational autoencoders.
+
+    >>> one = torch.ones(1)
+    >>> mean, log_std = product_log_std(0 * one, 0 * one, one, 0 * one)
+    >>> mean, (2 * log_std).exp()
+    (tensor([0.5000]), tensor([0.5000]))
+    """
+    given = (mean_1, log_std_1, mean_2, log_std_2)
+    mean_1, log_std_1, mean_2, log_std_2 = same_shape(*map(in_float32, given))
+    twice = 2 * (log_std_2 - log_std_1)
+    # Two sigmoids, not w and 1 - w: at log_std_2 - log_std_1 = 14 in float32, 1 - w is zero, and a
+    # mean_2 of 1e12 would be lost.
+    mean = torch.sigmoid(twice) * mean_1 + torch.sigmoid(-twice) * mean_2
+    return mean, -0.5 * torch.logaddexp(-2 * log_std_1, -2 * log_std_2)
+
+
 def product_log_normalizer(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> Tensor:
     """Log of the integral of the product of two densities, elementwise.
 
@@ -191,6 +233,43 @@ def product_log_normalizer(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2:
     """
     mean_1, std_1, mean_2, std_2 = checked_pair(mean_1, std_1, mean_2, std_2)
     return log_prob(mean_1, mean_2, torch.hypot(std_1, std_2))
+
+
+def wasserstein_squared(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
+    """The squared 2-Wasserstein (Frechet) distance of diagonal Gaussians, elementwise.
+
+        (mean_q - mean_p)^2 + (std_q - std_p)^2;    it adds over dimensions
+
+    Args:
+        mean_q: mean of q, any shape; the other three broadcast with it.
+        std_q: standard deviation of q, above 0.
+        mean_p: mean of p.
+        std_p: standard deviation of p, above 0.
+
+    Returns:
+        Squared distance per dimension, of the broadcast shape.
+
+    Raises:
+        ValueError: a std is not positive and finite, or the shapes do not broadcast.
+
+    >>> wasserstein_squared(torch.ones(1), torch.ones(1), torch.zeros(1), 3 * torch.ones(1))
+    tensor([5.])
+    """
+    mean_q, std_q, mean_p, std_p = checked_pair(mean_q, std_q, mean_p, std_p)
+    return (mean_q - mean_p).square() + (std_q - std_p).square()
+
+
+def check_std(std: Tensor, name: str) -> None:
+    """Require every standard deviation to be positive and finite."""
+    if not can_read(std):
+        return
+    broken = int((~((std > 0) & (std < torch.inf))).sum())
+    require(
+        broken == 0,
+        f"{broken} values of {name} that are not positive and finite",
+        "standard deviations above 0",
+        "let the network give log_std and call the *_log_std form, which needs no check",
+    )
 
 
 def checked_pair(

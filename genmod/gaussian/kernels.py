@@ -24,9 +24,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.gaussian.border import in_float32, same_shape
+from genmod.shapes import Shape
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def in_float32(values: Tensor) -> Tensor:
+    """``values`` in float32 if they came in half precision (under autocast, say), else as is."""
+    return values.float() if values.dtype in _HALF else values
+
+
+def same_shape(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors expanded to one shape, as torch broadcasts; else a ``ValueError``."""
+    first = tensors[0].shape
+    if all(tensor.shape == first for tensor in tensors[1:]):
+        return tensors
+    common_shape(*(tuple(tensor.shape) for tensor in tensors))
+    expanded: tuple[Tensor, ...] = torch.broadcast_tensors(*tensors)
+    return expanded
+
+
+def common_shape(*shapes: Shape) -> Shape:
+    """The shape that all ``shapes`` broadcast to; a ``ValueError`` if there is none."""
+    try:
+        return tuple(torch.broadcast_shapes(*shapes))
+    except RuntimeError as error:
+        raise ValueError(
+            f"got shapes {', '.join(map(str, shapes))}; expected shapes that broadcast to one; "
+            "give the means and the stds the same shape, or size 1 where they are shared"
+        ) from error
 
 
 def _rows_first(
@@ -197,43 +224,6 @@ def kl_log_std(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Ten
     given = (mean_q, log_std_q, mean_p, log_std_p)
     nats: Tensor = _DiagonalKL.apply(*same_shape(*map(in_float32, given)))[0]
     return nats
-
-
-def product_log_std(
-    mean_1: Tensor, log_std_1: Tensor, mean_2: Tensor, log_std_2: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The normalized product of two Gaussians: precisions add, means average by precision.
-
-        1 / std^2 = 1 / std_1^2 + 1 / std_2^2,    mean = w mean_1 + (1 - w) mean_2,
-        w = std^2 / std_1^2 = sigmoid(2 (log_std_2 - log_std_1))
-
-    Args:
-        mean_1: mean of the first factor, any shape; the other three broadcast with it.
-        log_std_1: log standard deviation of the first factor.
-        mean_2: mean of the second.
-        log_std_2: log standard deviation of the second.
-
-    Returns:
-        Mean and log-std of the product. Unchecked.
-
-    Raises:
-        ValueError: the shapes do not broadcast.
-
-    Reference:
-        Sonderby, Raiko, Maaloe, Sonderby, Winther (2016), Ladder variational autoencoders.
-
-    >>> one = torch.ones(1)
-    >>> mean, log_std = product_log_std(0 * one, 0 * one, one, 0 * one)
-    >>> mean, (2 * log_std).exp()
-    (tensor([0.5000]), tensor([0.5000]))
-    """
-    given = (mean_1, log_std_1, mean_2, log_std_2)
-    mean_1, log_std_1, mean_2, log_std_2 = same_shape(*map(in_float32, given))
-    twice = 2 * (log_std_2 - log_std_1)
-    # Two sigmoids, not w and 1 - w: at log_std_2 - log_std_1 = 14 in float32, 1 - w is zero, and a
-    # mean_2 of 1e12 would be lost.
-    mean = torch.sigmoid(twice) * mean_1 + torch.sigmoid(-twice) * mean_2
-    return mean, -0.5 * torch.logaddexp(-2 * log_std_1, -2 * log_std_2)
 
 
 def entropy_log_std(log_std: Tensor) -> Tensor:

@@ -19,14 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.gaussian.border import (
-    check_matrix,
-    check_tril,
-    check_vector,
-    common_shape,
-    in_float32,
-    no_autocast,
-)
+from genmod.gaussian.full import check_matrix, check_tril, check_vector, no_autocast
+from genmod.gaussian.kernels import common_shape, in_float32
 
 
 @dataclass(frozen=True, eq=False)

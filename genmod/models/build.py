@@ -10,8 +10,8 @@ from torch import nn
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
 from genmod.nn import Condition, Conditional, ConvNets, MLPs, Networks, default_networks
+from genmod.shapes import Shape
 from genmod.spec import DataSpec, HasSpec, SpecLike
-from genmod.types import Shape
 
 
 def stated_spec(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.nn.conditioning import Condition, ContextEmbedding
+from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import (
     ConvBlock,
     channels_last,
@@ -23,9 +23,9 @@ from genmod.nn.convolution import (
     pixels,
     space_of,
 )
-from genmod.nn.precision import in_full
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.nn.mlp import ContextEmbedding
+from genmod.nn.modules import in_full
+from genmod.shapes import Shape, size
 
 _FEW = 8
 """Sides of the coarsest resolution above a vector, at most."""

@@ -16,9 +16,9 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of, zero
-from genmod.nn.embeddings import FourierFeatures, NoiseLevelEmbedding
-from genmod.nn.precision import in_full
-from genmod.types import Shape
+from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
+from genmod.nn.modules import in_full
+from genmod.shapes import Shape
 
 
 class DiT(Settings, nn.Module):

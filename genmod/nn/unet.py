@@ -27,9 +27,9 @@ from genmod.nn.convolution import (
     space_of,
     zero,
 )
-from genmod.nn.embeddings import FourierFeatures, NoiseLevelEmbedding
-from genmod.nn.precision import in_full
-from genmod.types import Shape
+from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
+from genmod.nn.modules import in_full
+from genmod.shapes import Shape
 
 
 class UNet(Settings, nn.Module):

@@ -14,142 +14,226 @@ no rows: :func:`by_rows` runs the rows one at a time where it meets one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache, wraps
-from typing import TypeVar
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import Token
+from types import TracebackType
+from typing import SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from genmod.random.streams import BLOCK as BLOCK
-from genmod.random.streams import Draw, SeededRows, Stream, current
-from genmod.random.streams import keyed as keyed
+from genmod.checks import require
+from genmod.random.streams import TORCH, SeededRows, Stream, current
+from genmod.random.streams import draw as draw
 from genmod.random.streams import mix as mix
-from genmod.random.streams import seeded as seeded
-from genmod.random.torch_draws import TorchDraws as TorchDraws
-from genmod.random.torch_draws import by_rows as by_rows
-from genmod.types import Shape
+from genmod.random.streams import normal as normal
+from genmod.random.streams import normal_like as normal_like
+from genmod.random.streams import replayable as replayable
+from genmod.random.streams import stratified as stratified
+from genmod.random.streams import uniform as uniform
 
 T = TypeVar("T")
 
-
-def _rows(shape: Shape, device: torch.device, draw: Draw) -> Tensor:
-    stream = current.get()
-    return draw(shape, None) if stream is None else stream.rows(shape, device, draw)
+BLOCK = 256
+"""Rows that are drawn together where ids are given: part of the key of the noise."""
 
 
-def normal(
-    shape: Shape,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Standard normal noise; the first dimension counts the rows of the batch."""
-    place = torch.device(device or "cpu")
-    return _rows(shape, place, _drawing(torch.randn, dtype, place))
+@contextmanager
+def keyed(
+    seed: SupportsIndex,
+    step: SupportsIndex = 0,
+    *,
+    ids: Tensor | Sequence[int] | None = None,
+    start: int = 0,
+    block: int | None = None,
+) -> Iterator[TorchDraws]:
+    """Inside this block, the noise of a row depends on ``(seed, step, call, row id)`` alone.
 
+    Args:
+        seed: any whole number.
+        step: the step of training or of evaluation.
+        ids: the id of each row, ``(B,)``, its index in the data set for example. Left out, they are
+            ``start, start + 1, ...``.
+        start: the id of the first row of the batch.
+        block: how many rows are drawn together: the global batch size in training. Left out, it is 256
+            with ``ids``, and the batch itself without.
 
-def uniform(
-    shape: Shape,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Uniform noise in [0, 1); the first dimension counts the rows of the batch."""
-    place = torch.device(device or "cpu")
-    return _rows(shape, place, _drawing(torch.rand, dtype, place))
+    Yields:
+        Whether torch's own generators were used, for :func:`by_rows`.
 
+    Raises:
+        ValueError: a piece that starts later without a block; ids beside ``start``; negative ids; a
+            seed that is no whole number.
 
-@lru_cache(maxsize=32)
-def _drawing(kind: Callable[..., Tensor], dtype: torch.dtype | None, device: torch.device) -> Draw:
-    """A named function for each kind of noise, so that its properties can be looked up by name."""
+    >>> from genmod.random import normal
+    >>> with keyed(0, step=3):
+    ...     whole = normal((4, 2))
+    >>> with keyed(0, step=3, start=2, block=4):
+    ...     part = normal((2, 2))
+    >>> bool((whole[2:] == part).all())
+    True
 
-    def drawn(shape: Shape, generator: torch.Generator | None) -> Tensor:
-        return kind(shape, generator=generator, dtype=dtype, device=device)
-
-    return drawn
-
-
-def normal_like(batch: Tensor) -> Tensor:
-    """Standard normal noise of the batch's shape, type and device."""
-    return normal(tuple(batch.shape), batch.dtype, batch.device)
-
-
-def stratified(
-    rows: int, draws: int, dtype: torch.dtype, device: torch.device | str | None = None
-) -> Tensor:
-    r"""``(rows, draws)`` numbers, each row an even cover of [0, 1) and the batch an even one too.
-
-    Row ``i`` has the offset :math:`o_i = (u + r_i / B) \bmod 1` with one uniform ``u`` for the batch, and
-    draws :math:`(j + o_i) / n`: uniform for each row, low in discrepancy across the batch. The ranks
-    :math:`r_i` are those of van der Corput's sequence: the first rows of a batch are a cover too. In
-    the order of the rows, the 103 that a test set left for its last block of 256 covered 40 %.
-
-    Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
-    """
-    place = torch.device(device or "cpu")
-    offset = _rows((rows,), place, _shifting(dtype, place))
-    comb = torch.arange(draws, dtype=dtype, device=place)
-    # In float32, (j + o) / n can round up to 1, which is outside the cover.
-    below_one = 1 - torch.finfo(dtype).eps
-    return ((comb + offset[:, None]) / draws).clamp(max=below_one)
-
-
-@lru_cache(maxsize=32)
-def _shifting(dtype: torch.dtype, device: torch.device) -> Draw:
-    def shifted_comb(shape: Shape, generator: torch.Generator | None) -> Tensor:
-        """``(u + r_i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
-        start = torch.rand(1, generator=generator, dtype=dtype, device=device)
-        comb = _ranks(shape[0], device).to(dtype) / shape[0]
-        return (start + comb).remainder(1.0)
-
-    return shifted_comb
-
-
-@lru_cache(maxsize=16)
-def _ranks(rows: int, device: torch.device) -> Tensor:
-    """The places of van der Corput's first numbers, ``0.b1 b2 b3`` of ``... b3 b2 b1``, among themselves.
-
-    >>> _ranks(6, torch.device("cpu"))
-    tensor([0, 3, 2, 5, 1, 4])
-    """
-    bits, index = max(1, (rows - 1).bit_length()), torch.arange(rows)
-    mirrored = sum((index >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
-    return torch.as_tensor(mirrored).argsort().argsort().to(device)
-
-
-def replayable(function: Callable[..., T]) -> Callable[..., T]:
-    """A function that draws the same keyed noise each time it is called, as activation checkpointing needs.
-
-    ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
-    the second call gets the noise of the first. Wrap it again for each checkpoint.
-
-    >>> from genmod.random import keyed
-    >>> with keyed(0):
-    ...     noise = replayable(normal)
-    ...     first = noise((2, 3))
-    >>> bool((noise((2, 3)) == first).all())
+    >>> with keyed(0, ids=range(300)):
+    ...     whole = normal((300, 2))
+    >>> with keyed(0, ids=[299, 7]):
+    ...     part = normal((2, 2))
+    >>> bool((whole[[299, 7]] == part).all())
     True
     """
-    memory: list[Stream | SeededRows | None] = []
+    require(
+        start >= 0 and (block is None or block >= 1) and not (block is None and start),
+        f"start={start} with block={block}",
+        "start=0, or a block of at least one row, the number of rows drawn together",
+        "pass block=the global batch size when the batch is a piece of one",
+    )
+    rows = None if ids is None else _row_ids(ids, start)
+    key = _whole_number(seed, "seed"), _whole_number(step, "step")
+    if rows is not None:
+        block = block or BLOCK
+        start = int(rows[0]) if len(rows) else 0
+    drawn = TorchDraws()
+    token = current.set(Stream(key, start, block, rows))
+    try:
+        with _torch_from(mix(*key, TORCH, start), drawn):
+            yield drawn
+    finally:
+        current.reset(token)
 
-    @wraps(function)
-    def call(*args: object) -> T:
-        if not memory:
-            now = current.get()
-            # Its own generators: the stream's may be in use in another thread.
-            memory.append(None if now is None else replace(now, generators={}))
-            return function(*args)
-        past = memory[0]
-        token = current.set(None if past is None else replace(past))
-        try:
-            return function(*args)
-        finally:
-            current.reset(token)
 
-    return call
+def _whole_number(value: object, name: str) -> int:
+    """A Python int; numpy's and torch's whole numbers are taken, fractions are refused."""
+    if not isinstance(value, SupportsIndex):
+        raise ValueError(
+            f"got {name}={value!r}; expected a whole number; pass {name}=0, or another integer"
+        )
+    return operator.index(value)
 
 
-def draw(law: Distribution, gradients: bool = True) -> Tensor:
-    """A draw of any distribution: with a gradient (``rsample``) where one is wanted and there is one."""
-    return law.rsample() if gradients and law.has_rsample else law.sample()
+def _row_ids(ids: Tensor | Sequence[int], start: int) -> Tensor:
+    found = torch.as_tensor(ids if isinstance(ids, Tensor) else list(ids)).cpu()
+    if found.numel() == 0:
+        found = found.long()
+    require(
+        found.ndim == 1 and not found.is_floating_point() and found.dtype is not torch.bool,
+        f"ids of type {found.dtype} and shape {tuple(found.shape)}",
+        "one whole number a row, (B,)",
+        "pass the index of each row in its data set",
+    )
+    require(start == 0, f"ids beside start={start}", "one of them", "leave start out")
+    found = found.long()
+    lowest = int(found.min()) if len(found) else 0
+    require(lowest >= 0, f"an id of {lowest}", "ids from 0 on", "number the rows from 0")
+    return found
+
+
+class seeded:  # noqa: N801  a context manager, like keyed
+    """Inside this block, the noise of row ``i`` depends on ``seeds[i]`` alone.
+
+    It does not depend on the number of rows, their order or the other seeds. Entered again, the noise
+    continues where it stopped, so that a path may be walked in pieces. Each row and draw restarts a
+    generator, which is slow: use it for samples, not for training.
+
+    Args:
+        seeds: one whole number for each row of the batch.
+
+    >>> from genmod.random import normal
+    >>> with seeded([3, 1, 4]):
+    ...     whole = normal((3, 2))
+    >>> with seeded([4]):
+    ...     alone = normal((1, 2))
+    >>> bool((whole[2:] == alone).all())
+    True
+    """
+
+    def __init__(self, seeds: Iterable[SupportsIndex]) -> None:
+        self._rows = SeededRows(tuple(_whole_number(seed, "seed") for seed in seeds))
+        self._torch: list[tuple[torch.Generator, Tensor]] = []
+        self._drawn = TorchDraws()
+        self._entered: list[
+            tuple[Token[Stream | SeededRows | None], AbstractContextManager[object]]
+        ] = []
+
+    def __enter__(self) -> TorchDraws:
+        first = self._rows.seeds[0] if self._rows.seeds else 0
+        own = _torch_from(mix(first, TORCH), self._drawn, self._torch)
+        own.__enter__()
+        self._entered.append((current.set(self._rows), own))
+        return self._drawn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        token, own = self._entered.pop()
+        current.reset(token)
+        own.__exit__(None, None, None)
+
+
+class TorchDraws:
+    """Whether torch's own generators were used inside a block; known when the block has ended."""
+
+    used = False
+
+
+@contextmanager
+def _torch_from(
+    seed: int, drawn: TorchDraws, resumed: list[tuple[torch.Generator, Tensor]] | None = None
+) -> Iterator[None]:
+    """Torch's own generators, started at a seed (or where they stopped), and put back afterwards."""
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    for generator, state in resumed or []:
+        generator.set_state(state)
+    started = [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        ended = [generator.get_state() for generator in generators]
+        if any(not torch.equal(a, b) for a, b in zip(started, ended, strict=True)):
+            drawn.used = True
+        if resumed is not None:
+            resumed[:] = zip(generators, ended, strict=True)
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+
+
+def by_rows(
+    pieces: Iterable[slice],
+    key: Callable[[slice], AbstractContextManager[TorchDraws]],
+    run: Callable[[slice], T],
+) -> Iterator[T]:
+    """Run pieces of a batch under their keys; row by row once one of them used torch's own generators.
+
+    A distribution of torch's gives all rows from one generator, so that a row's number depends on the
+    rows beside it. Alone under its key, it depends on the key only.
+
+    Args:
+        pieces: slices of the rows, in order.
+        key: the noise of some rows: ``lambda rows: keyed(seed, ids=ids[rows])``.
+        run: what to do with some rows; its result for a piece may be thrown away and computed again.
+
+    Yields:
+        The result of each piece, or of each of its rows.
+    """
+    alone = False
+    for piece in pieces:
+        if not alone:
+            with key(piece) as drawn:
+                found = run(piece)
+            alone = drawn.used and piece.stop - piece.start > 1
+            if not alone:
+                yield found
+                continue
+        for row in range(piece.start, piece.stop):
+            one = slice(row, row + 1)
+            with key(one):
+                found = run(one)
+            yield found

@@ -1,7 +1,7 @@
 """Training: ``fit``, and the loop of steps that it runs; resumable, with the best by validation kept."""
 
-from genmod.nn.weights import load_weights as load_weights
-from genmod.nn.weights import weights as weights
+from genmod.nn.modules import load_weights as load_weights
+from genmod.nn.modules import weights as weights
 from genmod.training.config import Leg as Leg
 from genmod.training.config import TrainingConfig as TrainingConfig
 from genmod.training.history import History as History
@@ -10,5 +10,5 @@ from genmod.training.loop import fit as fit
 from genmod.training.loop import training_loop as training_loop
 from genmod.training.run import NonFiniteLoss as NonFiniteLoss
 from genmod.training.run import Step as Step
-from genmod.training.scale import fit_scale as fit_scale
+from genmod.training.stages import fit_scale as fit_scale
 from genmod.training.validation import Validation as Validation

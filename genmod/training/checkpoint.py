@@ -20,7 +20,7 @@ from genmod.checks import require
 from genmod.elbo import Measure
 from genmod.files import read_tensors, save_tensors
 from genmod.model import LatentModel
-from genmod.nn.weights import copy_weights, load_weights, weights
+from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.training.config import Leg
 from genmod.training.history import History
 from genmod.training.identity import Identity, changes

@@ -20,14 +20,13 @@ import torch
 from genmod.checks import require
 from genmod.files import check_file
 from genmod.model import LatentModel
-from genmod.nn.weights import load_weights
+from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
 from genmod.training.checkpoint import Checkpoint
 from genmod.training.config import TrainingConfig
-from genmod.training.history import History
+from genmod.training.history import History, OnProgress
 from genmod.training.identity import identity
 from genmod.training.parts import Data, TrainingData
-from genmod.training.progress import OnProgress
 from genmod.training.run import Run, Setup, Step
 from genmod.training.stages import Stage, Stages, as_if_frozen, stages_of
 

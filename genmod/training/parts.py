@@ -18,7 +18,8 @@ from genmod.model import LatentModel
 from genmod.nn import check_context
 from genmod.objectives import Batch
 from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
-from genmod.training.config import BATCH_SIZE, TrainingConfig
+from genmod.training.config import BATCH_SIZE, VALIDATION_TIMESTEPS, Leg, TrainingConfig
+from genmod.training.validation import HeldOut
 
 Data: TypeAlias = Dataset | Path | Iterable[Any]
 """A :class:`~genmod.data.Dataset`, or a name or file of one (:func:`genmod.data.load`); a tensor, array or
@@ -124,6 +125,21 @@ class TrainingData:
             rows = rows.to(device)
             context = None if context is None else context.to(device)
         return MemoryBatches(rows, context, size, config.seed, self.dropout or 0.0, device)
+
+    def scored(self, config: TrainingConfig, leg: Leg, has_timesteps: bool) -> HeldOut | None:
+        """The rows that every validation of a run scores; ``None`` without a validation part.
+
+        Args:
+            config: the settings.
+            leg: the first leg of the run.
+            has_timesteps: whether the model visits the levels of a diffusion.
+        """
+        size = self.size(config)
+        if self.held_out is None or size is None:
+            return None
+        levels = config.validation_timesteps or (VALIDATION_TIMESTEPS if has_timesteps else 1)
+        rows = config.scored_rows(len(self.held_out), leg, size, levels)
+        return HeldOut.sample(self.held_out, self.held_out_context, rows)
 
     def some(self) -> Batch:
         """Rows to measure something on: all that are in memory, or one pass of a loader."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -10,24 +11,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genmod import random
 from genmod.checks import require, trusted
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
-from genmod.objectives import Batch, Objective, broken_terms, require_fixed_encoder
-from genmod.objectives.base import encoder_learns, weights_levels
-from genmod.training.average import Average
+from genmod.objectives import Batch, Objective
+from genmod.objectives.base import (
+    broken_terms,
+    encoder_learns,
+    require_fixed_encoder,
+    weights_levels,
+)
+from genmod.random.streams import keyed_step
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from genmod.training.config import VALIDATION_TIMESTEPS, TrainingConfig
-from genmod.training.history import History
+from genmod.training.config import TrainingConfig
+from genmod.training.history import Bar, History, OnProgress
 from genmod.training.identity import Identity
-from genmod.training.modes import one_run, seeded
 from genmod.training.parts import TrainingData
-from genmod.training.progress import Bar, OnProgress
-from genmod.training.state import TrainingState
-from genmod.training.validation import HeldOut, Validation, validate
+from genmod.training.state import Average, TrainingState
+from genmod.training.validation import Validation, validate
+
+_one_run = threading.RLock()
+"""Held by the run that makes a step, so that runs in several threads take turns.
+
+Layers draw from torch's one generator. Each run sets its state for a step, and puts it back.
+"""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -151,7 +160,8 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
-        self.held_out = self._held_out()
+        levels = state.model.prior.has_timesteps
+        self.held_out = setup.data.scored(setup.config, state.legs[0], levels)
         self.half = setup.half
         dims = state.model.spec.size
         self.bar = Bar(state.leg.last, dims, name, setup.progress)
@@ -213,7 +223,8 @@ class Run:
                 self.stage,
                 self.earlier,
             )
-        self.bar.show(state.step, state.losses[-1], elbo, validation)
+        if self.bar.on_progress is not None:
+            self.bar.show(state.step, state.losses[-1], elbo, validation)
         return Step(
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
@@ -223,11 +234,10 @@ class Run:
         state, seed = self.state, self.setup.config.seed
         values = trusted() if self.batches.checked else nullcontext()
         # The backward pass inside, too: layers that are recomputed there draw again.
-        with one_run:
+        with _one_run:
             with (
                 values,
-                random.keyed(seed, state.step),
-                seeded(seed, state.step, self.setup.device),
+                keyed_step(seed, state.step, self.setup.device),
                 self.half,
             ):
                 loss, elbo = state.objective(state.model, batch)
@@ -240,12 +250,8 @@ class Run:
     def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
         """Refuse an objective of the user's that would train an encoder by weighted levels."""
         model, objective = self.state.model, self.state.objective
-        schedules = [
-            parameter
-            for part in model.modules()
-            if isinstance(part, DiffusionPrior)
-            for parameter in part.schedule.parameters()
-        ]
+        priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
+        schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
         if objective.needs_path or not encoder_learns(model, schedules):
             return
         if weights_levels(loss, elbo):
@@ -255,23 +261,11 @@ class Run:
         state = self.state
         return state.step % self.setup.config.checkpoint_every == 0 or state.finished
 
-    def _held_out(self) -> HeldOut | None:
-        """The rows that validations score: of a resumed run, and of later legs, the first leg's."""
-        data, config, state = self.setup.data, self.setup.config, self.state
-        size = data.size(config)
-        if data.held_out is None or size is None:
-            return None
-        levels = VALIDATION_TIMESTEPS if state.model.prior.has_timesteps else 1
-        rows = config.scored_rows(
-            len(data.held_out), state.legs[0], size, config.validation_timesteps or levels
-        )
-        return HeldOut.sample(data.held_out, data.held_out_context, rows)
-
     def _validate(self) -> Validation | None:
         state, config = self.state, self.setup.config
         if self.held_out is None or not config.validates(state.leg, state.step):
             return None
-        with one_run, state.average.inside() as model:
+        with _one_run, state.average.inside() as model:
             validation = validate(model, self.held_out, state.step, config.validation_timesteps)
         state.record(validation)
         return validation

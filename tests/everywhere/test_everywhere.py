@@ -23,9 +23,10 @@ from genmod import editing, evaluation, models, random
 from genmod.diffusion import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
+from genmod.random import streams
 from genmod.random.streams import Draw
+from genmod.shapes import Shape
 from genmod.training import fit
-from genmod.types import Shape
 from tests.everywhere.families import FAMILIES, Case, case
 from tests.everywhere.found import Found
 from tests.everywhere.table import (
@@ -81,7 +82,7 @@ def test_every_public_entry_point_is_in_the_table() -> None:
 @pytest.fixture(autouse=True)
 def _float32_noise(monkeypatch: pytest.MonkeyPatch, as_users_run: None) -> None:
     """All noise is drawn in float32, and then cast to the type asked for. No checks of shapes: faster."""
-    kinds = random._drawing, random._shifting
+    kinds = streams._drawing, streams._shifting
 
     def in_type(drawn: Draw, dtype: torch.dtype) -> Draw:
         def cast(shape: Shape, generator: torch.Generator | None) -> Tensor:
@@ -97,8 +98,8 @@ def _float32_noise(monkeypatch: pytest.MonkeyPatch, as_users_run: None) -> None:
         drawn = kinds[1](torch.float32, device)
         return in_type(drawn, dtype)
 
-    monkeypatch.setattr(random, "_drawing", cast)
-    monkeypatch.setattr(random, "_shifting", shifting)
+    monkeypatch.setattr(streams, "_drawing", cast)
+    monkeypatch.setattr(streams, "_shifting", shifting)
 
 
 @cache
@@ -215,7 +216,7 @@ SLOW = (
 
 
 def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
-    """Whether the mode says anything of the entry."""
+    """Whether the mode applies to the entry."""
     entry = ENTRIES[name]
     if mode is pieces:
         return entry.rowwise

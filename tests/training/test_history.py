@@ -1,4 +1,4 @@
-"""The bar: it shows the loss beside the true bound, and nothing when it is told to be silent."""
+"""The bar: it shows the loss beside the true bound, and nothing with ``progress=False``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.console import Console
 
 from genmod import ELBO, Measure, Stamp
 from genmod.elbo import Kind, Rate
-from genmod.training import Validation, fit, progress
-from genmod.training.progress import Bar
+from genmod.training import Validation, fit, history
+from genmod.training.history import Bar
 from tests.training.cases import data, vae
 
 
@@ -85,7 +85,7 @@ def test_the_last_step_is_always_shown() -> None:
 
 def test_the_best_validation_is_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the last."""
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(history, "INTERVAL", 0.0)
     lines: list[str] = []
     bar = Bar(2, 4, "Model", lambda step, line: lines.append(line))
     for step, nats in ((1, -5.0), (2, -9.0)):

@@ -11,15 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from genmod.compare import BuildInputs, Candidate, compare
-from genmod.compare.job import build, run
+from genmod.compare.job import build, read_record, run
 from genmod.compare.progress import Began, Event, Progressed
-from genmod.compare.records import read_record
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
 from genmod.prior import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
-from genmod.training import progress
+from genmod.training import history
 from tests.compare.cases import PLAN, TINY, few, ignore, job, numbers, vae
 
 
@@ -43,7 +42,7 @@ def test_an_interrupted_candidate_goes_on_to_the_same_end(
     Seen to fail without the seeding of dropout by the step, and with the checkpoint removed before
     the second call.
     """
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(history, "INTERVAL", 0.0)
     events: list[Event] = []
 
     def interrupting(event: Event) -> None:
