@@ -1,7 +1,7 @@
-r"""Denoisers known in closed form: the optimum a network is trained towards.
+r"""Optimal denoisers in closed form: what a network is trained to approximate.
 
-The optimal denoiser is :math:`\mathbb{E}[x | z_t]`, an average over *all* data weighted by how well
-each point explains :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` needs the entire data set, while
+The optimal denoiser is :math:`\mathbb{E}[x | z_t]`, an average over *all* data, each weighted by its
+probability given :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` depends on the entire data set, while
 :math:`q(x_{t-1} | x_t, x_0)` does not.
 """
 
@@ -35,7 +35,7 @@ class GaussianDenoiser(Denoiser):
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
         values, vectors = torch.linalg.eigh(covariance)
-        # Rounding can turn an eigenvalue of zero into a small one of either sign.
+        # An eigenvalue of zero is computed as about +-1e-7 of the largest one in float32.
         rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
         require(
             bool(values[0] >= -rounding),
@@ -64,8 +64,9 @@ class EmpiricalDenoiser(Denoiser):
 
     Args:
         points: ``(N, *event)``: the entire data set.
-        log_weights: ``(N,)``, up to a constant; equal weights by default.
-        std: spread of each point, to make a mixture of isotropic Gaussians; none by default.
+        log_weights: the logarithms of the points' probabilities, ``(N,)``, up to a constant; equal by
+            default.
+        std: the standard deviation around each point, for a mixture of isotropic Gaussians; 0 by default.
     """
 
     center: Tensor
@@ -99,7 +100,7 @@ class EmpiricalDenoiser(Denoiser):
         keep = 1 - alpha * shrink
         mean = keep * (weights @ points) + shrink * flat
         among = weights @ points.square() - (weights @ points).square()
-        # A difference of squares rounds below zero where one point explains everything.
+        # The difference of squares can round below zero where one point has all the weight.
         second = keep.square() * among.clamp(min=0)
         within = self.std**2 * sigma.square() / spread
         x_hat = center + mean

@@ -7,6 +7,9 @@ from genmod.distributions.base import detached as detached
 from genmod.distributions.base import elementwise as elementwise
 from genmod.distributions.base import masked_log_prob as masked_log_prob
 from genmod.distributions.base import moved as moved
+from genmod.distributions.counts import NegativeBinomial as NegativeBinomial
+from genmod.distributions.counts import Poisson as Poisson
+from genmod.distributions.counts import ZeroInflated as ZeroInflated
 from genmod.distributions.discrete import Bernoulli as Bernoulli
 from genmod.distributions.discrete import Categorical as Categorical
 from genmod.distributions.discretized import Discretized as Discretized
@@ -20,3 +23,5 @@ from genmod.distributions.divergence import register_kl_per_dim as register_kl_p
 from genmod.distributions.normal import Dirac as Dirac
 from genmod.distributions.normal import Normal as Normal
 from genmod.distributions.normal import StandardNormal as StandardNormal
+from genmod.distributions.ordered import OrderedCategorical as OrderedCategorical
+from genmod.distributions.tails import StudentT as StudentT

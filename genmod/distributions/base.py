@@ -29,6 +29,11 @@ class Factorized(Distribution, ABC):
     def __init__(self, shape: torch.Size) -> None:
         super().__init__(shape[:1], shape[1:], validate_args=False)
 
+    @property
+    def factorizes(self) -> bool:
+        """Whether ``log_prob`` is the sum of ``elementwise``."""
+        return type(self).log_prob is Factorized.log_prob
+
     @abstractmethod
     def elementwise(self, x: Tensor) -> Tensor:
         """``log p`` of each entry, ``(B, *event)``."""
@@ -71,8 +76,7 @@ def check_parameters(law: Distribution, *parameters: Tensor) -> None:
 
 def is_factorized(distribution: Distribution) -> bool:
     """Whether ``log_prob`` is the sum of ``elementwise``: a subclass may have redefined the former."""
-    own = type(distribution).log_prob
-    return isinstance(distribution, Factorized) and own is Factorized.log_prob
+    return isinstance(distribution, Factorized) and distribution.factorizes
 
 
 def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
@@ -86,7 +90,8 @@ def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
         not base.event_shape,
         f"{distribution}",
         "a distribution that factorizes over the entries of x",
-        "observed=... leaves single entries out of the bound, which needs a factorized decoder",
+        "observed=... leaves single entries out of the bound: use a decoder whose entries are independent "
+        "given z, such as decoders.GaussianDecoder",
     )
     return base.log_prob(x)
 
@@ -123,6 +128,8 @@ def _acted(value: object, act: Callable[[Tensor], Tensor]) -> object:
         return act(value)
     if isinstance(value, Distribution):
         return moved(value, act)
+    if isinstance(value, tuple) and all(isinstance(each, Distribution) for each in value):
+        return tuple(_acted(each, act) for each in value)
     if isinstance(value, list) and all(
         isinstance(each, torch.distributions.Transform) for each in value
     ):

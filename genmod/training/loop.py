@@ -197,7 +197,7 @@ def training_loop(
         validation_timesteps=validation_timesteps,
         checkpoint_every=checkpoint_every,
     )
-    found, objective = TrainingData.of(data), objective or Bound()
+    found, objective = TrainingData.of(data, model.spec), objective or Bound()
     plan = stages_of(model, stages)
     with as_if_frozen(plan) as last:
         objective.check(last)

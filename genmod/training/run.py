@@ -30,7 +30,7 @@ from genmod.training.history import Bar, History, OnProgress
 from genmod.training.identity import Identity
 from genmod.training.parts import TrainingData
 from genmod.training.state import Average, TrainingState
-from genmod.training.validation import Validation, validate
+from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
 """Held by the run that makes a step, so that runs in several threads take turns.
@@ -160,8 +160,7 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
-        levels = state.model.prior.has_timesteps
-        self.held_out = setup.data.scored(setup.config, state.legs[0], levels)
+        self.held_out = held_out_rows(setup.data, setup.config, state.legs[0], state.model)
         self.half = setup.half
         dims = state.model.spec.size
         self.bar = Bar(state.leg.last, dims, name, setup.progress)

@@ -16,8 +16,9 @@ from torch import Tensor
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
-from genmod.prior import AutoTimesteps
-from genmod.training.config import VALIDATION_TIMESTEPS
+from genmod.path import AutoTimesteps
+from genmod.training.config import VALIDATION_TIMESTEPS, Leg, TrainingConfig
+from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
 """The noise that every validation shares."""
@@ -98,6 +99,26 @@ class HeldOut:
         ids = order[:rows].sort().values
         given = None if context is None else context[ids.to(context.device)]
         return cls(x[ids.to(x.device)], given, ids, len(x))
+
+
+def held_out_rows(
+    data: TrainingData, config: TrainingConfig, first: Leg, model: LatentModel
+) -> HeldOut | None:
+    """The rows that the validations of a run score; ``None`` without a validation part.
+
+    Args:
+        data: what the run is trained on.
+        config: its settings.
+        first: its first leg. Later legs, and a resumed run, score the same rows.
+        model: what is trained.
+    """
+    size = data.size(config)
+    if data.held_out is None or size is None:
+        return None
+    levels = VALIDATION_TIMESTEPS if model.prior.has_timesteps else 1
+    timesteps = config.validation_timesteps or levels
+    rows = config.scored_rows(len(data.held_out), first, size, timesteps)
+    return HeldOut.sample(data.held_out, data.held_out_context, rows)
 
 
 def validate(
