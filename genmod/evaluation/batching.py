@@ -113,13 +113,7 @@ class RowSet:
                 "pass the contexts of these rows alone, in their order",
             )
         check_context(model, c)
-        numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).cpu().long()
-        require(
-            numbers.shape == (len(x),),
-            f"ids of shape {tuple(numbers.shape)} for {len(x)} rows",
-            "one id for each row",
-            "pass the index of each row in its data set",
-        )
+        numbers = _numbers(ids, len(x))
         order = numbers.argsort(stable=True)
 
         def sort(each: Tensor) -> Tensor:
@@ -133,11 +127,16 @@ class RowSet:
         """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]
 
-    def first(self, count: int) -> RowSet:
-        """The ``count`` rows with the lowest ids."""
-        c, seen = (None if e is None else e[:count] for e in (self.context, self.observed))
-        order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], c, self.ids[:count], order, self.data, seen)
+    def sample(self, count: int, seed: int) -> RowSet:
+        """Some of the rows, drawn among all of them in the order of their ids; all if there are no more."""
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        index = drawn[:count].sort().values
+        x, c, seen = (
+            None if each is None else each[index.to(each.device)]
+            for each in (self.x, self.context, self.observed)
+        )
+        assert x is not None
+        return RowSet(x, c, self.ids[index], torch.arange(len(index)), self.data, seen)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -204,3 +203,15 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
     from rich.progress import track
 
     return iter(track(pieces, description=label))
+
+
+def _numbers(ids: Ids, rows: int) -> Tensor:
+    """The id of each row: its place, by default."""
+    found = torch.arange(rows) if ids is None else torch.as_tensor(ids).cpu().long()
+    require(
+        found.shape == (rows,),
+        f"ids of shape {tuple(found.shape)} for {rows} rows",
+        "one id for each row",
+        "pass the index of each row in its data set",
+    )
+    return found
