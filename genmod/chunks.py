@@ -5,18 +5,21 @@ Results do not depend on it: noise belongs to a row's id (see :mod:`genmod.rando
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
+from genmod.random.streams import TorchDraws
 from genmod.shapes import size
 from genmod.types import Shape
+
+T = TypeVar("T")
 
 COPIES = 200
 """How many tensors of an event's size a network holds at once, as a rule (a U-Net of width 32)."""
@@ -105,4 +108,38 @@ def run_in_chunks(
     keys = list(seeds)
     got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
     require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
-    return torch.cat(list(random.by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+    return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+
+
+def by_rows(
+    pieces: Iterable[slice],
+    key: Callable[[slice], AbstractContextManager[TorchDraws]],
+    run: Callable[[slice], T],
+) -> Iterator[T]:
+    """Run pieces of a batch under their keys; row by row once one of them used torch's own generators.
+
+    A distribution of torch's gives all rows from one generator, so that a row's number depends on the
+    rows beside it. Alone under its key, it depends on the key only.
+
+    Args:
+        pieces: slices of the rows, in order.
+        key: the noise of some rows: ``lambda rows: keyed(seed, ids=ids[rows])``.
+        run: what to do with some rows; its result for a piece may be thrown away and computed again.
+
+    Yields:
+        The result of each piece, or of each of its rows.
+    """
+    alone = False
+    for piece in pieces:
+        if not alone:
+            with key(piece) as drawn:
+                found = run(piece)
+            alone = drawn.used and piece.stop - piece.start > 1
+            if not alone:
+                yield found
+                continue
+        for row in range(piece.start, piece.stop):
+            one = slice(row, row + 1)
+            with key(one):
+                found = run(one)
+            yield found

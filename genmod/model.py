@@ -17,10 +17,10 @@ from genmod.checks import check_law, is_trusted, require
 from genmod.chunks import rows_per_chunk, run_in_chunks
 from genmod.config import Settings
 from genmod.decoders import Decoder
-from genmod.distributions import masked_log_prob
+from genmod.distributions.base import masked_log_prob
 from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder, Posterior, check_posterior
-from genmod.nn import float_dtype, tensors_of
+from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Path as LatentPath
 from genmod.prior import AutoTimesteps, Prior, Timesteps
 from genmod.request import Request as Request

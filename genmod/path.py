@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import random
-from genmod.distributions import Laws
+from genmod.distributions.base import Laws
 
 
 class Latent(NamedTuple):

@@ -9,6 +9,7 @@ from genmod import random
 from genmod.checks import require
 from genmod.data.bernoulli import BernoulliPixels
 from genmod.data.datasets import Dataset
+from genmod.random.streams import mix
 
 _BITS = 0xF11B
 """Part of the key of the bits, so that no other noise of the same seed resembles them."""
@@ -70,6 +71,6 @@ def _draw(pixels: BernoulliPixels, seed: int, place: int) -> Tensor:
     bits = torch.empty_like(pixels.gray, dtype=torch.uint8)
     for start in range(0, len(pixels), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        with random.keyed(random.mix(seed, _BITS), place, start=start, block=_BLOCK):
+        with random.keyed(mix(seed, _BITS), place, start=start, block=_BLOCK):
             bits[rows] = pixels.sample(rows)
     return bits

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser, scales_of
 from genmod.denoisers.targets import Target, VelocityTarget
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.schedules import Schedule
 from genmod.types import PerSample, Real
 

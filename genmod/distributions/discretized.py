@@ -21,7 +21,7 @@ from torch.distributions import constraints
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.logistic import logistic_log_mass
-from genmod.gaussian import log_prob_standard
+from genmod.gaussian.kernels import log_prob_standard
 from genmod.spec import Bins
 from genmod.types import Sizes
 

@@ -13,9 +13,10 @@ from torch.distributions import (
 )
 from torch.distributions import Normal as TorchNormal
 
-from genmod import gaussian, random
+from genmod import random
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_kl_per_dim
+from genmod.gaussian import kernels
 from genmod.shapes import event_sum
 from genmod.types import Shape, Sizes
 
@@ -78,11 +79,11 @@ class Normal(Factorized):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log density of each entry."""
-        return gaussian.log_prob_log_std(x, self.loc, self.log_std)
+        return kernels.log_prob_log_std(x, self.loc, self.log_std)
 
     def entropy(self) -> Tensor:
         """The entropy of each row, nats."""
-        return event_sum(gaussian.entropy_log_std(self.log_std))
+        return event_sum(kernels.entropy_log_std(self.log_std))
 
 
 class StandardNormal(Normal):
@@ -102,24 +103,24 @@ class StandardNormal(Normal):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log density of each entry."""
-        return gaussian.log_prob_standard(x)
+        return kernels.log_prob_standard(x)
 
 
 @register_kl_per_dim(Normal, Normal)
 def _kl_normal(q: Normal, p: Normal) -> Tensor:
-    return gaussian.kl_log_std(q.loc, q.log_std, p.loc, p.log_std)
+    return kernels.kl_log_std(q.loc, q.log_std, p.loc, p.log_std)
 
 
 @register_kl_per_dim(Normal, StandardNormal)
 def _kl_standard(q: Normal, p: StandardNormal) -> Tensor:
-    return gaussian.kl_standard_log_std(q.loc, q.log_std)
+    return kernels.kl_standard_log_std(q.loc, q.log_std)
 
 
 def _kl_independent(q: Normal, p: Distribution) -> Tensor:
     base = p.base_dist if isinstance(p, Independent) else p
     if not isinstance(base, TorchNormal) or p.event_shape != q.event_shape:
         raise NotImplementedError  # what torch's registry raises without a closed form
-    return event_sum(gaussian.kl_log_std(q.loc, q.log_std, base.loc, base.scale.log()))
+    return event_sum(kernels.kl_log_std(q.loc, q.log_std, base.loc, base.scale.log()))
 
 
 def _kl_full(q: Normal, p: MultivariateNormal) -> Tensor:

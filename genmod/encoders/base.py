@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from genmod.checks import check_law, require
 from genmod.config import Settings
-from genmod.nn import float_dtype
+from genmod.nn.modules import float_dtype
 from genmod.spec import DataSpec, SpecLike
 from genmod.types import Batch, Mask, Shape
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from genmod.distributions import Dirac, Normal
 from genmod.encoders.base import Encoder
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.spec import SpecLike
 from genmod.types import Batch, Mask, Shape
 

@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
-from genmod.nn import call, outputs
+from genmod.nn.modules import call, outputs
 from genmod.spec import SpecLike
 from genmod.types import Batch, Mask, Shape
 

@@ -43,6 +43,7 @@ from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, Scores
 from genmod.evaluation.tails import GaussianTail, IntegerTail, Tail
 from genmod.model import LatentModel
+from genmod.random.streams import mix
 from genmod.schedules import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
 
@@ -208,7 +209,7 @@ def _pilot(
         u = random.uniform((len(x), PILOT), edges.dtype, x.device)
         return integrand(x, edges[:-1] + u * edges.diff(), given).square().double()
 
-    seed = random.mix(seed, PILOT)
+    seed = mix(seed, PILOT)
     pieces = in_chunks(integrand.model, rows.first(PILOT), run, seed=seed, batch_size=batch_size)
     size = torch.cat(pieces).mean(0).sqrt().to(edges.dtype)
     even = torch.full_like(size, 1 / PILOT)

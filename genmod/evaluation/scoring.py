@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod import random
 from genmod.checks import require
 from genmod.chunks import COPIES
 from genmod.elbo import ELBO, Measure, Stamp
@@ -17,6 +16,7 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.prior import AutoTimesteps, Timesteps
+from genmod.random.streams import mix
 from genmod.types import PerSample
 
 
@@ -182,7 +182,7 @@ def log_weights(
             model,
             rows,
             model.log_weight,
-            seed=random.mix(seed, sample),
+            seed=mix(seed, sample),
             batch_size=batch_size,
             copies=COPIES + 8 * latents,  # a path keeps every latent and both of its laws
             progress=_label(progress, f"draw {sample + 1} of {importance_samples}"),

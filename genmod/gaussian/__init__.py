@@ -35,11 +35,9 @@ from genmod.gaussian.full import (
     wasserstein_squared_full,
 )
 from genmod.gaussian.kernels import (
-    entropy_log_std,
     kl_log_std,
     kl_standard_log_std,
     log_prob_log_std,
-    log_prob_standard,
 )
 from genmod.gaussian.linear import LinearGaussian
 
@@ -47,7 +45,6 @@ __all__ = [
     "LinearGaussian",
     "entropy",
     "entropy_full",
-    "entropy_log_std",
     "kl",
     "kl_full",
     "kl_isotropic",
@@ -58,7 +55,6 @@ __all__ = [
     "log_prob",
     "log_prob_full",
     "log_prob_log_std",
-    "log_prob_standard",
     "product",
     "product_log_normalizer",
     "product_log_std",

@@ -24,7 +24,7 @@ from genmod.checks import require
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
-from genmod.nn import call
+from genmod.nn.modules import call
 from genmod.prior import GenerativePath, InferencePath, Latent, Path, Prior
 
 

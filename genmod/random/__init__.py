@@ -9,7 +9,7 @@ Inside :func:`seeded` each row has its own seed, and its noise depends on that s
 
 Both also restart torch's own generators from the key, and put them back afterwards, so that a
 distribution of torch's (drawn by :func:`draw`) gives the same number for the same seed. Such a draw knows
-no rows: :func:`by_rows` runs the rows one at a time where it meets one.
+no rows: :func:`genmod.chunks.by_rows` runs the rows one at a time where it meets one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
+from dataclasses import replace
+from functools import wraps
 from types import TracebackType
 from typing import SupportsIndex, TypeVar
 
@@ -25,12 +27,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.random.streams import TORCH, SeededRows, Stream, current
+from genmod.random.streams import TORCH, SeededRows, Stream, TorchDraws, current, mix
 from genmod.random.streams import draw as draw
-from genmod.random.streams import mix as mix
 from genmod.random.streams import normal as normal
 from genmod.random.streams import normal_like as normal_like
-from genmod.random.streams import replayable as replayable
 from genmod.random.streams import stratified as stratified
 from genmod.random.streams import uniform as uniform
 
@@ -61,7 +61,7 @@ def keyed(
             with ``ids``, and the batch itself without.
 
     Yields:
-        Whether torch's own generators were used, for :func:`by_rows`.
+        Whether torch's own generators were used, for :func:`genmod.chunks.by_rows`.
 
     Raises:
         ValueError: a piece that starts later without a block; ids beside ``start``; negative ids; a
@@ -173,12 +173,6 @@ class seeded:  # noqa: N801  a context manager, like keyed
         own.__exit__(None, None, None)
 
 
-class TorchDraws:
-    """Whether torch's own generators were used inside a block; known when the block has ended."""
-
-    used = False
-
-
 @contextmanager
 def _torch_from(
     seed: int, drawn: TorchDraws, resumed: list[tuple[torch.Generator, Tensor]] | None = None
@@ -205,35 +199,32 @@ def _torch_from(
             generator.set_state(state)
 
 
-def by_rows(
-    pieces: Iterable[slice],
-    key: Callable[[slice], AbstractContextManager[TorchDraws]],
-    run: Callable[[slice], T],
-) -> Iterator[T]:
-    """Run pieces of a batch under their keys; row by row once one of them used torch's own generators.
+def replayable(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that draws the same keyed noise each time it is called, as activation checkpointing needs.
 
-    A distribution of torch's gives all rows from one generator, so that a row's number depends on the
-    rows beside it. Alone under its key, it depends on the key only.
+    ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
+    the second call gets the noise of the first. Wrap it again for each checkpoint.
 
-    Args:
-        pieces: slices of the rows, in order.
-        key: the noise of some rows: ``lambda rows: keyed(seed, ids=ids[rows])``.
-        run: what to do with some rows; its result for a piece may be thrown away and computed again.
-
-    Yields:
-        The result of each piece, or of each of its rows.
+    >>> with keyed(0):
+    ...     noise = replayable(normal)
+    ...     first = noise((2, 3))
+    >>> bool((noise((2, 3)) == first).all())
+    True
     """
-    alone = False
-    for piece in pieces:
-        if not alone:
-            with key(piece) as drawn:
-                found = run(piece)
-            alone = drawn.used and piece.stop - piece.start > 1
-            if not alone:
-                yield found
-                continue
-        for row in range(piece.start, piece.stop):
-            one = slice(row, row + 1)
-            with key(one):
-                found = run(one)
-            yield found
+    memory: list[Stream | SeededRows | None] = []
+
+    @wraps(function)
+    def call(*args: object) -> T:
+        if not memory:
+            now = current.get()
+            # Its own generators: the stream's may be in use in another thread.
+            memory.append(None if now is None else replace(now, generators={}))
+            return function(*args)
+        past = memory[0]
+        token = current.set(None if past is None else replace(past))
+        try:
+            return function(*args)
+        finally:
+            current.reset(token)
+
+    return call

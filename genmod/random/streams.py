@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, wraps
-from typing import TypeVar
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,8 +16,6 @@ from torch.distributions import Distribution
 from genmod.checks import require
 from genmod.shapes import size
 from genmod.types import Shape
-
-T = TypeVar("T")
 
 _MASK = (1 << 64) - 1
 TORCH = 0x70CC
@@ -106,6 +103,12 @@ class SeededRows:
 
 Draw = Callable[[Shape, torch.Generator | None], Tensor]
 current: ContextVar[Stream | SeededRows | None] = ContextVar("stream", default=None)
+
+
+class TorchDraws:
+    """Whether torch's own generators were used inside a block; known when the block has ended."""
+
+    used = False
 
 
 def mix(*words: int) -> int:
@@ -253,38 +256,6 @@ def _ranks(rows: int, device: torch.device) -> Tensor:
     bits, index = max(1, (rows - 1).bit_length()), torch.arange(rows)
     mirrored = sum((index >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
     return torch.as_tensor(mirrored).argsort().argsort().to(device)
-
-
-def replayable(function: Callable[..., T]) -> Callable[..., T]:
-    """A function that draws the same keyed noise each time it is called, as activation checkpointing needs.
-
-    ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
-    the second call gets the noise of the first. Wrap it again for each checkpoint.
-
-    >>> from genmod.random import keyed
-    >>> with keyed(0):
-    ...     noise = replayable(normal)
-    ...     first = noise((2, 3))
-    >>> bool((noise((2, 3)) == first).all())
-    True
-    """
-    memory: list[Stream | SeededRows | None] = []
-
-    @wraps(function)
-    def call(*args: object) -> T:
-        if not memory:
-            now = current.get()
-            # Its own generators: the stream's may be in use in another thread.
-            memory.append(None if now is None else replace(now, generators={}))
-            return function(*args)
-        past = memory[0]
-        token = current.set(None if past is None else replace(past))
-        try:
-            return function(*args)
-        finally:
-            current.reset(token)
-
-    return call
 
 
 def draw(law: Distribution, gradients: bool = True) -> Tensor:

@@ -17,7 +17,7 @@ from genmod.checks import require
 from genmod.data import BernoulliPixels
 from genmod.nn import drop_context
 from genmod.objectives import Batch
-from genmod.random import mix
+from genmod.random.streams import mix
 
 _FLIPS = 0xC01
 """Part of the key of binarization's noise: the model's, of the same seed and step, must differ."""

@@ -15,7 +15,7 @@ from genmod.arrays import as_tensor
 from genmod.checks import require
 from genmod.data import BernoulliPixels, Dataset, load
 from genmod.model import LatentModel
-from genmod.nn import check_context
+from genmod.nn.mlp import check_context
 from genmod.objectives import Batch
 from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
 from genmod.training.config import BATCH_SIZE, TrainingConfig

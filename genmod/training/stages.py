@@ -19,7 +19,7 @@ from genmod.denoisers import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
-from genmod.nn import evaluation_mode
+from genmod.nn.modules import evaluation_mode
 from genmod.schedules import time_dtype
 from genmod.spec import Bins
 
