@@ -116,15 +116,15 @@ def by_rows(
     key: Callable[[slice], AbstractContextManager[TorchDraws]],
     run: Callable[[slice], T],
 ) -> Iterator[T]:
-    """Run pieces of a batch under their keys; row by row once one of them used torch's own generators.
+    """Run pieces of a batch, each inside its own key; row by row once one used torch's own generators.
 
-    A distribution of torch's gives all rows from one generator, so that a row's number depends on the
-    rows beside it. Alone under its key, it depends on the key only.
+    A distribution of torch's own draws all rows from one generator, so that the number of a row depends
+    on the rows before it. If the row is computed alone, its number depends only on its key.
 
     Args:
         pieces: slices of the rows, in order.
-        key: the noise of some rows: ``lambda rows: keyed(seed, ids=ids[rows])``.
-        run: what to do with some rows; its result for a piece may be thrown away and computed again.
+        key: the noise of some rows, for example ``lambda rows: keyed(seed, ids=ids[rows])``.
+        run: the computation on some rows. The result of a piece may be discarded and computed again.
 
     Yields:
         The result of each piece, or of each of its rows.

@@ -22,21 +22,24 @@ from genmod.types import Shape, Sizes
 
 
 class Normal(Factorized):
-    r"""``N(mean, std^2)`` for each entry; the event is everything after the first dimension.
+    r"""A normal distribution with diagonal covariance, ``N(mean, std^2)`` for each entry.
 
-    Draws are reparameterized, :math:`z = \mu + \sigma \varepsilon`, so gradients reach both parameters.
-    Densities, entropy and KL are those of :mod:`genmod.gaussian`.
+    The first dimension of the parameters is the batch, all others form one event. Draws are
+    reparameterized, :math:`z = \mu + \sigma \varepsilon`, so that gradients reach both parameters.
+    Density, entropy and KL are the closed forms of :mod:`genmod.gaussian`.
 
     Args:
         mean: ``(B, *event)``.
-        log_std: the logarithm of the standard deviation, broadcast to the mean's shape. Every real
-            number is valid.
+        log_std: the logarithm of the standard deviation, broadcast to the shape of the mean. Every
+            real number is valid.
 
-    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 and eq. 9.
 
     >>> q = Normal(torch.zeros(2, 3), torch.zeros(2, 3))
     >>> q.batch_shape, q.event_shape, q.rsample().shape
     (torch.Size([2]), torch.Size([3]), torch.Size([2, 3]))
+    >>> q.log_prob(torch.zeros(2, 3))  # one number a row, in nats
+    tensor([-2.7568, -2.7568])
     """
 
     has_rsample = True
@@ -87,12 +90,14 @@ class Normal(Factorized):
 
 
 class StandardNormal(Normal):
-    """``N(0, I)``, one row a sample: its density and the KL from it need no parameters.
+    """The standard normal distribution ``N(0, I)``, one row a sample.
+
+    Its density, and the KL of a :class:`Normal` from it, are cheaper than with general parameters.
 
     Args:
         shape: ``(B, *event)``.
         dtype: the type of its draws.
-        device: where they lie.
+        device: the device of its draws.
     """
 
     def __init__(
@@ -133,7 +138,9 @@ register_kl(Normal, MultivariateNormal)(_kl_full)
 
 
 class Dirac(Factorized):
-    """All probability at one point a row. It has no density, so its rate is not defined.
+    """A point mass (Dirac): all probability at one point a row, the posterior of an autoencoder.
+
+    It has no density, so its rate is undefined.
 
     Args:
         point: ``(B, *event)``.
@@ -164,7 +171,7 @@ class Dirac(Factorized):
         """Refused: a point has no density.
 
         Raises:
-            ValueError: always; what it costs under a prior is infinite.
+            ValueError: always, because its rate under a density is infinite.
         """
         raise ValueError(
             "got a Dirac posterior under a prior that is a density; expected a posterior with a "

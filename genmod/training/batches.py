@@ -1,4 +1,4 @@
-"""Batches: of data in memory, as a function of (seed, step), or of any loader, as they come."""
+"""Batches of data in memory, as a function of (seed, step), and batches of any loader, in its order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genmod.objectives import Batch
 from genmod.random.streams import mix
 
 _FLIPS = 0xC01
-"""Part of the key of binarization's noise: the model's, of the same seed and step, must differ."""
+"""Part of the key of the noise of binarization, which must differ from the model's noise."""
 
 _DROPS = 0xD07
 """Part of the key of the rows whose context is dropped."""
@@ -30,7 +30,7 @@ class Batches(ABC):
     """What :func:`~genmod.training.fit` trains on: the batch of each step.
 
     Args:
-        checked: whether all values have been checked, so that a step need not read them again.
+        checked: whether all values were checked when the run began. If so, a step does not check them.
     """
 
     checked = False
@@ -48,12 +48,12 @@ class MemoryBatches(Batches):
     as one that was not interrupted.
 
     Args:
-        x: data, ``(N, *event)``; or gray pixels, binarized again whenever a row is visited.
+        x: data, ``(N, *event)``; or gray pixels, whose bits are drawn again in every epoch.
         context: what the model is conditioned on, ``(N, ...)``.
-        size: rows in a batch. The rest of an epoch that fills none is left out of that epoch.
+        size: rows in a batch. Rows that are left over at the end of an epoch are skipped in it.
         seed: the run's seed.
-        dropout: the share of rows whose context is dropped, for classifier-free guidance.
-        device: where batches are used. The data stay where they are.
+        dropout: the fraction of rows whose context is dropped, for classifier-free guidance.
+        device: the device that batches are moved to. The data set is not moved.
     """
 
     x: Tensor | BernoulliPixels
@@ -91,8 +91,8 @@ class MemoryBatches(Batches):
         order = _order(mix(self.seed, epoch), len(self.x), self.x.device)
         index = order[place * self.size : (place + 1) * self.size]
         return Batch(
-            self._place(self._rows(index, step)),
-            self._place(self._context(index, step)),
+            self._to_device(self._rows(index, step)),
+            self._to_device(self._context(index, step)),
             index=index,
             rows=len(self.x),
         )
@@ -114,20 +114,20 @@ class MemoryBatches(Batches):
         # Data may lie in memory in one byte, whose arithmetic wraps.
         return x if x.is_floating_point() else x.long()
 
-    def _place(self, rows: Any) -> Any:
+    def _to_device(self, rows: Any) -> Any:
         return rows if rows is None or self.device is None else rows.to(self.device)
 
 
 @dataclass(eq=False)
 class LoaderBatches(Batches):
-    """The batches of a loader, or of any iterable, as they come; restarted when it ends.
+    """The batches of a loader, or of any iterable, in its order. It is iterated again when it ends.
 
-    Rows are numbered as they come, from 0 in each pass. A resumed run skips the batches that were
-    used. It is then the same run, bit for bit, only if the loader gives the same batches again.
+    The row ids are 0, 1, 2, ... in each pass. A resumed run skips the batches that it has already
+    used. It equals the uninterrupted run bit for bit only if the loader repeats the same batches.
 
     Args:
         loader: yields ``x``, ``(x,)`` or ``(x, context)``: tensors or arrays.
-        device: where they are used.
+        device: the device that batches are moved to.
     """
 
     loader: Iterable[Any]
@@ -150,7 +150,7 @@ class LoaderBatches(Batches):
         try:
             item = next(self._stream)
         except StopIteration:
-            item = self._anew()
+            item = self._restart()
         x, context = _pair(item)
         index = torch.arange(self._passed, self._passed + len(x))
         self._passed += len(x)
@@ -158,8 +158,8 @@ class LoaderBatches(Batches):
         moved = None if context is None else context.to(self.device)
         return index, (x.to(self.device), moved)
 
-    def _anew(self) -> Any:
-        """The first batch of another pass."""
+    def _restart(self) -> Any:
+        """The first batch of the next pass."""
         if self._steps:
             self._rows = self._passed
         self._passed, self._stream = 0, iter(self.loader)

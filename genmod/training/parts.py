@@ -1,4 +1,4 @@
-"""The parts of the user's data that a run uses: what is trained on, and what is validated on."""
+"""The parts of the user's data that a run uses: training rows and validation rows."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ list of rows; a pair of such, rows and context; or a loader: an iterable of batc
 ``(x, context)``."""
 
 _SHARE = 0.5
-"""The part of a device's free memory that the data may take."""
+"""The largest fraction of a device's free memory that the data set may take."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a run uses of the data.
+    """The training rows and validation rows of a run, or a loader.
 
     Args:
-        x: the training rows; ``None`` for a loader.
-        context: the training rows' context.
-        pixels: gray pixels that training rows are binarized from at every visit.
+        x: the training rows, ``(N, *event)``; ``None`` for a loader.
+        context: the context of the training rows, ``(N, ...)``, or ``None``.
+        pixels: gray pixels, from which the bits of the training rows are drawn again in every epoch.
         held_out: the validation rows, or ``None``.
-        held_out_context: their context.
-        dropout: the share of training rows whose context is dropped; ``None``: there is no context.
-        loader: the loader.
+        held_out_context: the context of the validation rows.
+        dropout: the fraction of training rows whose context is dropped; ``None``: there is no context.
+        loader: the loader, where there is one.
     """
 
     x: Tensor | None
@@ -53,7 +53,7 @@ class TrainingData:
 
     @classmethod
     def of(cls, data: Data) -> TrainingData:
-        """What a run uses of the user's data.
+        """The training and validation rows of whatever ``fit`` takes as data.
 
         Raises:
             ValueError: data of another kind.
@@ -89,7 +89,7 @@ class TrainingData:
         )
 
     def check(self, model: LatentModel) -> None:
-        """Require data that the model can score, and contexts that it can take, once for a whole run."""
+        """Require rows that the model can score and contexts that it can take. Called once a run."""
         require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
         for part, context in (
             (self.x, self.context),
@@ -100,13 +100,13 @@ class TrainingData:
                 check_context(model, context)
 
     def size(self, config: TrainingConfig) -> int | None:
-        """Rows in a batch: all rows, where there are fewer than asked for. A loader has its own size."""
+        """Rows in a batch: at most all rows; ``None`` for a loader, which has its own batch size."""
         if self.x is not None:
             return min(config.batch_size or BATCH_SIZE, len(self.x))
         require(
             config.batch_size is None,
             f"batch_size={config.batch_size} beside a loader",
-            "none: a loader cuts its own batches",
+            "no batch_size: a loader has its own",
             "leave it out, or pass it to the loader",
         )
         return None
@@ -125,8 +125,8 @@ class TrainingData:
             context = None if context is None else context.to(device)
         return MemoryBatches(rows, context, size, config.seed, self.dropout or 0.0, device)
 
-    def some(self) -> Batch:
-        """Rows to measure something on: all that are in memory, or one pass of a loader."""
+    def all_rows(self) -> Batch:
+        """All training rows: those in memory, or one pass of a loader."""
         if self.x is not None:
             return Batch(self.x, self.context)
         assert self.loader is not None
@@ -141,7 +141,7 @@ class TrainingData:
         return Batch(torch.cat([b.x for b in found]), torch.cat(contexts) if contexts else None)
 
     def digest(self) -> dict[str, Any]:
-        """A digest of the data: the bytes of each part, or the kind of a loader."""
+        """A digest of the data: a hash of the bytes of each part, or the class of a loader."""
         if self.loader is not None:
             return {"loader": type(self.loader).__qualname__}
         parts = {
@@ -161,7 +161,7 @@ def digest(values: Tensor) -> str:
     >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest(torch.zeros(2)) == digest(torch.ones(2))
     (True, False)
     """
-    # Integers count by value: they may lie in memory in one byte or in eight.
+    # Integers are hashed by value: the same ones may be stored in one byte or in eight.
     whole = not values.is_floating_point() and not values.is_complex()
     kind = "int" if whole else str(values.dtype)
     found = hashlib.blake2b(f"{kind} {tuple(values.shape)}".encode(), digest_size=16)
@@ -172,9 +172,8 @@ def digest(values: Tensor) -> str:
 
 
 def _fits(x: Tensor, device: torch.device) -> bool:
-    """Whether the data may lie on the device whole."""
+    """Whether the whole data set may be moved to the device."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    # As integers that were widened, at most: a byte becomes eight.
     return x.numel() * x.element_size() < _SHARE * free

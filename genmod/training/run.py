@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genmod.checks import require, trusted
 from genmod.diffusion import DiffusionPrior
-from genmod.elbo import ELBO, Measure
+from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives import Batch, Objective, broken_terms, require_fixed_encoder
 from genmod.objectives.base import encoder_learns, weights_levels
@@ -21,16 +21,16 @@ from genmod.random.streams import keyed_step
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from genmod.training.config import TrainingConfig
-from genmod.training.history import Bar, History, OnProgress
+from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
 from genmod.training.parts import TrainingData
-from genmod.training.state import Average, TrainingState
+from genmod.training.state import TrainingState
 from genmod.training.validation import Validation, validate
 
 _one_run = threading.RLock()
-"""Held by the run that makes a step, so that runs in several threads take turns.
+"""Held during a step, so that runs in several threads take turns.
 
-Layers draw from torch's one generator. Each run sets its state for a step, and puts it back.
+Layers draw from torch's global generator. Each run sets its state for a step, and restores it.
 """
 
 
@@ -38,65 +38,19 @@ class NonFiniteLoss(ArithmeticError):
     """A loss or gradient that is NaN or infinite: the run stops before this step."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Step:
-    """What one step of training did.
-
-    Args:
-        number: how many steps were made, this one included.
-        loss: the loss that was minimized.
-        elbo: the bound of each sample of the batch, before the step, detached.
-        validation: the bound on the validation data, at the steps that measure it.
-        stage: what is being trained, for a model that is trained in stages.
-    """
-
-    number: int
-    loss: float
-    elbo: ELBO
-    validation: Validation | None
-    stage: str
-    _average: Average = field(kw_only=True)
-
-    @property
-    def bound(self) -> float:
-        """The batch's mean bound, in nats (reading it makes a GPU wait)."""
-        return float(self.elbo.value.mean())
-
-    @property
-    def averaged(self) -> LatentModel:
-        """A model with the averaged weights, in evaluation mode.
-
-        Raises:
-            ValueError: parts that cannot be copied.
-        """
-        try:
-            return self._average.model
-        except RuntimeError as error:
-            raise ValueError(
-                f"got a model that cannot be copied ({error}); expected parts that copy.deepcopy copies; "
-                "look at the model after the loop, which leaves it with the averaged weights"
-            ) from error
-
-    def __repr__(self) -> str:
-        name = "log p(x|z)" if self.elbo.measure is Measure.NONE else "bound"
-        scores = f"loss {self.loss:.5g}, {name} {self.bound:.5g} nats"
-        valid = "" if self.validation is None else f", validation {self.validation}"
-        return f"Step({self.stage} {self.number}: {scores}{valid})"
-
-
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What the stages of a run share.
+    """What all stages of a run share.
 
     Args:
         model: the whole model.
         config: the settings.
-        data: what is trained and validated on.
-        device: where.
-        optimizer: the user's, or ``None``.
+        data: the training and validation rows.
+        device: the device to train on.
+        optimizer: the user's own, or ``None``.
         checkpoint: the file, or ``None``.
-        identity: of the run; empty without a file.
-        progress: whether a bar is shown, or what is called instead.
+        identity: the identity of the run; empty without a file.
+        progress: whether a bar is shown, or the function that is called instead.
     """
 
     model: LatentModel
@@ -124,7 +78,7 @@ class Setup:
 
     @property
     def half(self) -> AbstractContextManager[object]:
-        """Half precision for the networks, if it is asked for."""
+        """A block in which networks run in half precision, if the settings say so."""
         kind = self.config.autocast
         return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
 
@@ -133,12 +87,12 @@ class Run:
     """One stage of a run.
 
     Args:
-        setup: what it shares with the other stages.
-        state: the model and all that training changes.
-        name: what is trained.
+        setup: what all stages share.
+        state: the model and everything that training changes.
+        name: the name of the stage.
         stage: the number of the stage.
-        earlier: the records of the stages before.
-        saved: the checkpoint to continue from, if it is of this stage.
+        earlier: the histories of the stages before it.
+        saved: the checkpoint to continue from, if it was written in this stage.
     """
 
     def __init__(
@@ -157,35 +111,35 @@ class Run:
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         self.half = setup.half
         dims = state.model.spec.size
-        self.bar = Bar(state.leg.last, dims, name, setup.progress)
+        self.bar = Bar(state.cycle.last, dims, name, setup.progress)
         self.running = False
 
     @property
     def history(self) -> History:
-        """The record so far."""
+        """The history so far."""
         state = self.state
         return History(
             self.name,
-            tuple(state.legs),
+            tuple(state.cycles),
             tuple(state.losses),
             tuple(state.validations),
             self.earlier,
         )
 
     def next(self) -> Step | None:
-        """Make a step; ``None`` when all are made."""
+        """Make a step and return it; ``None`` after the last one."""
         if self.state.finished:
             return None
         if not self.running:
-            self.state.go_on()
+            self.state.resume()
             self.bar.start()
             self.running = True
-            if self.state.step == self.state.leg.first and len(self.state.legs) > 1:
-                self.bar.note(self.state.step, self.state.leg.describe(self.setup.config))
+            if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
+                self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
         return self._step()
 
     def pause(self) -> None:
-        """Leave the model with its best averaged weights, in evaluation mode."""
+        """Give the model its best averaged weights, in evaluation mode."""
         if self.running or not self.state.step or self.state.finished:
             self.bar.stop()
             self.state.pause()
@@ -194,9 +148,9 @@ class Run:
     def _step(self) -> Step:
         state = self.state
         if not state.model.training:
-            state.go_on()
+            state.resume()
         batch = self.batches(state.step)
-        loss, elbo, made = self._descend(batch)
+        loss, elbo, made = self._gradient_step(batch)
         if not made:
             broken = broken_terms(elbo)
             raise NonFiniteLoss(
@@ -222,11 +176,11 @@ class Run:
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
 
-    def _descend(self, batch: Batch) -> tuple[Tensor, ELBO, bool]:
-        """The loss and the bound of a batch, and whether a step down its gradient was made."""
+    def _gradient_step(self, batch: Batch) -> tuple[Tensor, ELBO, bool]:
+        """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
         state, seed = self.state, self.setup.config.seed
         values = trusted() if self.batches.checked else nullcontext()
-        # The backward pass inside, too: layers that are recomputed there draw again.
+        # The backward pass is inside the lock, too: layers that are recomputed there draw again.
         with _one_run:
             with (
                 values,
@@ -235,13 +189,13 @@ class Run:
             ):
                 loss, elbo = state.objective(state.model, batch)
             _check_loss(loss, state.objective)
-            if state.step == state.leg.first:
+            if state.step == state.cycle.first:
                 self._check_weights(loss, elbo)
             elbo = elbo.detach()
             return loss.detach(), elbo, state.update(loss)
 
     def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
-        """Refuse an objective of the user's that would train an encoder by weighted levels."""
+        """Refuse an objective of the user's own that would train an encoder by weighted timesteps."""
         model, objective = self.state.model, self.state.objective
         schedules = [
             parameter
@@ -260,7 +214,7 @@ class Run:
 
     def _validate(self) -> Validation | None:
         state, data, config = self.state, self.setup.data, self.setup.config
-        if data.held_out is None or not config.validates(state.leg, state.step):
+        if data.held_out is None or not config.validates(state.cycle, state.step):
             return None
         with _one_run, state.average.inside() as model:
             validation = validate(
@@ -284,14 +238,19 @@ def _check_loss(loss: Tensor, objective: Objective) -> None:
     require(
         loss.requires_grad,
         f"a loss of {type(objective).__name__} that depends on no parameter",
-        "one with a gradient",
+        "a loss with a gradient",
         "unfreeze a part, or look for a detach() in the objective",
     )
 
 
 def _adam(model: LatentModel, config: TrainingConfig) -> torch.optim.Optimizer:
     learned = [p for p in model.parameters() if p.requires_grad]
-    require(len(learned) > 0, "a model without parameters to learn", "some", "unfreeze a part")
+    require(
+        len(learned) > 0,
+        "a model without parameters that learn",
+        "at least one",
+        "unfreeze a part: parameter.requires_grad_(True)",
+    )
     return torch.optim.AdamW(
         learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
