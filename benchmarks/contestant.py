@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.decoders import DiscretizedLogisticDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.diffusion import LastStepDecoder
 from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion

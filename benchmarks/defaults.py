@@ -44,8 +44,8 @@ from genmod.schedules import (
     Table,
     VarianceExploding,
     ZeroTerminalSNR,
-    clean_end,
 )
+from genmod.schedules.consistency import clean_end
 
 WANTED = 3.0
 """Paired standard errors by which a model has to beat the histogram."""

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.plots.style import LABEL, PALE, figure, named, quiet
+from genmod.plots.style import LABEL, PALE, figure, label_axes, plain
 
 Found = Mapping[str, Any]
 """What a benchmark wrote."""
@@ -32,7 +32,7 @@ def few_steps(found: Found) -> Figure:
         f"features {chain['sha256'][:12]}. Each sampler on the grid that suits it best."
     )
     made = figure(9.0, 5.4, "Few steps, by sampler", caption)
-    axes = quiet(made.add_subplot())
+    axes = plain(made.add_subplot())
     colors = plots.palette(curves)
     for i, (name, curve) in enumerate(curves.items()):
         # More samplers than colors: the second round of them is dashed.
@@ -49,7 +49,7 @@ def few_steps(found: Found) -> Figure:
     ticks = sorted({budget for curve in curves.values() for budget in curve})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
-    named(axes, "evaluations of the denoiser", "Fréchet distance from test images")
+    label_axes(axes, "evaluations of the denoiser", "Fréchet distance from test images")
     axes.legend(
         frameon=False,
         fontsize=LABEL - 2,
@@ -76,12 +76,12 @@ def diffusion(found: Found) -> Figure:
     for number, (key, label) in enumerate(
         (("mse", "mean squared error of the noise"), ("bits", "bits/dim (estimate of the bound)"))
     ):
-        axes = quiet(made.add_subplot(1, 2, number + 1))
+        axes = plain(made.add_subplot(1, 2, number + 1))
         for (library, curve), color in zip(best.items(), plots.palette(best).values(), strict=True):
             seconds, height = [row["seconds"] for row in curve], [row[key] for row in curve]
             axes.plot(seconds, height, color=color, lw=2.0, marker=".", label=library)
         axes.set_yscale("log")
-        named(axes, "seconds of training, one thread", label)
+        label_axes(axes, "seconds of training, one thread", label)
         if number == 0:
             axes.legend(frameon=False, fontsize=LABEL - 2)
     return made

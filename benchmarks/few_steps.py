@@ -43,14 +43,15 @@ from torch import Tensor
 
 from genmod.compare.candidate import BuildInputs
 from genmod.data import Dataset
-from genmod.evaluation import Quality, quality_of
+from genmod.evaluation import quality_of
 from genmod.evaluation.batching import evaluating
+from genmod.evaluation.perception import Quality
 from genmod.models import Diffusion
 from genmod.nn.modules import load_weights, weights
 from genmod.random import BLOCK, seeded
 from genmod.random.streams import mix
 from genmod.samplers import Sampler, TimeGrid, UniformTime
-from genmod.schedules import time_dtype
+from genmod.schedules.base import time_dtype
 
 WANTED = 1.10
 """The most that the best may have of the chain's Fréchet distance."""

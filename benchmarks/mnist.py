@@ -19,9 +19,8 @@ from pathlib import Path
 import torch
 from common import LOADERS, machine, table, write
 
-from genmod.compare.candidate import BuildInputs, Candidate
-from genmod.compare.plan import Plan
-from genmod.compare.suites.images import IMAGES
+from genmod.compare.candidate import BuildInputs, Candidate, Plan
+from genmod.compare.suites import IMAGES
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
 from genmod.model import LatentModel

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, UNet
+from genmod.shapes import Shape
 from genmod.training import training_loop
-from genmod.types import Shape
 
 LATENTS: dict[str, int | None] = {
     "T = 10": 10,

@@ -29,7 +29,7 @@ from genmod.evaluation import evaluate
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion, Inference
 from genmod.nn import MLPs
-from genmod.plots.style import COLORS, INK, LABEL, figure, named, quiet
+from genmod.plots.style import COLORS, INK, LABEL, figure, label_axes, plain
 from genmod.schedules import LinearLogSNR
 from genmod.training import training_loop
 
@@ -107,16 +107,16 @@ def draw(curves: Mapping[str, list[Tensor]], steps: int) -> Figure:
     for row, (name, seeds) in zip(panels, curves.items(), strict=True):
         highest, fixed = torch.stack(seeds).amax((0, 2)), MODELS[name] is None
         for level, axes in enumerate(row):
-            quiet(axes).set_title((THIRDS if fixed else LEVELS)[level], fontsize=LABEL, color=INK)
+            plain(axes).set_title((THIRDS if fixed else LEVELS)[level], fontsize=LABEL, color=INK)
             for seed, (curve, color) in enumerate(zip(seeds, COLORS, strict=False)):
                 places = torch.linspace(0, steps, len(curve[level]) + 1)[1:]
                 axes.plot(places, curve[level], color=color, lw=1.8, label=f"seed {seed}")
             # Levels of a hierarchy on one scale, so that a dead one is seen to be dead.
             top = float(highest[level] if fixed else highest.max())
             axes.set_ylim(-0.03 * top, 1.05 * top)
-        named(row[0], "", f"{name}\nnats")
+        label_axes(row[0], "", f"{name}\nnats")
     for axes in panels[-1]:
-        named(axes, "step of training", "")
+        label_axes(axes, "step of training", "")
     panels[0][1].legend(frameon=False)
     return made
 

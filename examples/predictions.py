@@ -22,7 +22,7 @@ from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityT
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion, with_steps
 from genmod.nn import ConvNets, MLPs, Networks
-from genmod.plots.style import LABEL, figure, named, quiet
+from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
@@ -80,12 +80,12 @@ def draw(bits: Curves, looks: Curves, zero: float) -> Figure:
     made, colors = figure(11.0, 4.4, "What the network predicts, in few steps"), plots.palette(bits)
     says = "bits/dim of the chain (test, bound)", "Fréchet distance of samples"
     for place, (curves, said) in enumerate(zip((bits, looks), says, strict=True)):
-        axes = quiet(made.add_subplot(1, 2, place + 1))
+        axes = plain(made.add_subplot(1, 2, place + 1))
         for name, found in curves.items():
             axes.plot(STEPS, found, color=colors[name], lw=2.2, marker="o", label=name)
         axes.set_xscale("log", base=2)
         axes.set_xticks(STEPS, [str(count) for count in STEPS])
-        named(axes, "denoising steps", said)
+        label_axes(axes, "denoising steps", said)
     axes.axhline(zero, color="black", lw=1, ls=":", label="real against real")
     axes.legend(frameon=False, fontsize=LABEL)
     return made

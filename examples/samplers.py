@@ -19,7 +19,7 @@ from genmod.data import Dataset, digits, mnist
 from genmod.evaluation import evaluate, quality_of
 from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
-from genmod.plots.style import LABEL, figure, named, quiet
+from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.samplers import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniformLogSNR, UniPC
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
@@ -79,14 +79,14 @@ def main(data: Dataset, steps: int, count: int) -> None:
 def draw(curves: Mapping[str, Sequence[float]], zero: float) -> Figure:
     """Fréchet distance against evaluations; real images among themselves as a line."""
     made = figure(7.0, 4.4)
-    axes = quiet(made.add_subplot())
+    axes = plain(made.add_subplot())
     for (name, found), color in zip(curves.items(), plots.palette(curves).values(), strict=True):
         axes.plot(EVALUATIONS, found, color=color, lw=2.0, marker="o", label=name)
     axes.axhline(zero, color="0.6", lw=1.2, ls="--", label="other real images")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(EVALUATIONS, [str(count) for count in EVALUATIONS])
-    named(axes, "evaluations of the denoiser", "Fréchet distance from test images")
+    label_axes(axes, "evaluations of the denoiser", "Fréchet distance from test images")
     axes.legend(frameon=False, fontsize=LABEL)
     return made
 

@@ -24,7 +24,7 @@ from genmod.denoisers import Learned
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
-from genmod.plots.style import LABEL, figure, named, quiet
+from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
@@ -80,11 +80,11 @@ def main(data: Dataset, steps: int) -> None:
 def draw(bits: Mapping[str, Sequence[float]]) -> Figure:
     """Bits/dim against the number of latents, a line for each training; infinity is the last place."""
     made = figure(7.4, 4.6)
-    axes = quiet(made.add_subplot())
+    axes = plain(made.add_subplot())
     for (name, found), color in zip(bits.items(), plots.palette(bits).values(), strict=True):
         axes.plot(range(len(found)), found, color=color, lw=2.0, marker="o", label=name)
     axes.set_xticks(range(len(LATENTS)), list(LATENTS))
-    named(axes, "evaluated with", "bits/dim (test)")
+    label_axes(axes, "evaluated with", "bits/dim (test)")
     axes.legend(frameon=False, fontsize=LABEL, title="trained with", title_fontsize=LABEL)
     return made
 

@@ -61,7 +61,7 @@ def main(data: Dataset, steps: int) -> None:
     way = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, 9)[:, None])
     images = model.decode(way).mean / (data.bins - 1)
     title = f"VAE, {codes.shape[1]} latent dimensions"
-    routes = {title: plots.Route(way, images, says="decoded along the way from A to B")}
+    routes = {title: plots.Route(way, images, label="decoded along the way from A to B")}
     latents = FIGURE.with_name("vae_latents.png")
     plots.save(plots.latent_spaces({title: codes}, labels, routes), latents)
     print(f"figures: {FIGURE}, {latents}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")

@@ -16,8 +16,7 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import require
 from genmod.random.streams import TorchDraws
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 T = TypeVar("T")
 

@@ -12,8 +12,7 @@ from genmod.encoders import require_distribution
 from genmod.model import LatentModel
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler
-from genmod.shapes import event_sum, expand_like
-from genmod.types import LatentTensors, Real
+from genmod.shapes import LatentTensors, Real, event_sum, expand_like
 
 
 @torch.no_grad()

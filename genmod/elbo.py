@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
 from genmod.stamps import Measure as Measure
 from genmod.stamps import Stamp as Stamp
-from genmod.types import PerLevel, PerSample
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,13 +22,13 @@ from genmod.elbo import ELBO, Measure
 from genmod.encoders import Encoder, Posterior, check_posterior
 from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Path as LatentPath
+from genmod.path import Request as Request
+from genmod.path import repeated
 from genmod.prior import AutoTimesteps, Prior, Timesteps
-from genmod.request import Request as Request
-from genmod.request import repeated
 from genmod.saving import Saved
 from genmod.schedules import Schedule
+from genmod.shapes import Batch, LatentTensors, Mask, PerSample
 from genmod.spec import DataSpec
-from genmod.types import Batch, LatentTensors, Mask, PerSample
 
 _PLAIN = Request()
 
@@ -101,7 +101,7 @@ class LatentModel(Saved, Settings, nn.Module):
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
-        request.check(len(x), self.prior, type(self).__name__)
+        self.prior.check_request(request, len(x), type(self).__name__)
         rows, samples = len(x), request.samples
         if samples > 1:
             x, request = repeated(x, request)
@@ -236,7 +236,7 @@ class LatentModel(Saved, Settings, nn.Module):
         x = as_tensor(x)
         context = as_context(context, len(x))
         self.decoder.check(x, observed)
-        Request(context, observed).check(len(x), self.prior, type(self).__name__)
+        self.prior.check_request(Request(context, observed), len(x), type(self).__name__)
         return self._posterior(self._real(x, observed)[1], context, observed)
 
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:

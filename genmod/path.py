@@ -1,17 +1,121 @@
-"""Joint draws of every latent of a model, with the posterior's and the prior's law of each."""
+"""What is asked of a model's latents, and what comes back: a request, and the joint draws of its latents.
+
+:class:`Request` says what is asked beside the data: a context, which levels to visit, how many draws.
+:class:`Path` holds joint draws of every latent, with the posterior's and the prior's law of each.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod import random
+from genmod.arrays import for_autograd
+from genmod.checks import require
+from genmod.config import Settings
 from genmod.distributions.base import Laws
+from genmod.shapes import Mask, PerLevel
+
+__all__ = [
+    "AutoTimesteps",
+    "GenerativePath",
+    "InferencePath",
+    "Latent",
+    "Path",
+    "Request",
+    "TimestepSampler",
+    "Timesteps",
+    "walk",
+]
+
+
+class TimestepSampler(Settings, nn.Module, ABC):
+    """How to choose the noise levels of a diffusion that each row visits.
+
+    Args:
+        n: how many levels a row visits.
+    """
+
+    def __init__(self, n: int = 1) -> None:
+        super().__init__()
+        require(n >= 1, f"n={n}", "n >= 1", "timesteps=None visits every level")
+        self.n = n
+
+    @abstractmethod
+    def forward(
+        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[PerLevel, PerLevel]:
+        """Places ``u`` in [0, 1) and their weights, ``(rows, n)`` each."""
+
+    def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
+        """Learn from the costs of visited levels. Most samplers ignore them.
+
+        Args:
+            level: the time ``t`` of each visited level.
+            dt: the length of the time step that ends at ``t``; one: continuous time.
+            cost: the cost of each visit, without its weight.
+        """
+
+    def extra_repr(self) -> str:
+        """How many."""
+        return f"n={self.n}"
+
+
+class AutoTimesteps(Enum):
+    """How many levels to visit where the caller leaves it open."""
+
+    EVALUATION = "evaluation"
+    """All levels up to T = 1000; beyond, and in continuous time, 16 a row."""
+    TRAINING = "training"
+    """One level a row."""
+
+
+Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
+"""Which levels of a diffusion to visit: ``n`` stratified ones, those of a sampler, or ``None``: all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of a model beside the data.
+
+    Args:
+        context: what the model is conditioned on, ``(B, ...)``.
+        observed: which entries of the data count, like the data; ``None``: all.
+        timesteps: which levels of a diffusion to visit.
+        samples: ``K``, joint draws of the latents for each row, at least 1. The bound is their mean.
+        needs_path: whether the draws and their laws are returned, too: :class:`~genmod.prior.Path`.
+    """
+
+    context: Tensor | None = None
+    observed: Mask | None = None
+    timesteps: Timesteps = AutoTimesteps.EVALUATION
+    samples: int = 1
+    needs_path: bool = False
+
+    def __post_init__(self) -> None:
+        got, advice = f"samples={self.samples}", "one draw for each row is the bound as usual"
+        require(self.samples >= 1, got, "at least one draw for each row", advice)
+        if self.observed is not None:
+            object.__setattr__(self, "observed", for_autograd(self.observed))
+
+
+def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
+    """``K`` copies of the batch one after another, with all that belongs to its rows."""
+
+    def copies(rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else rows.repeat(request.samples, *[1] * (rows.ndim - 1))
+
+    context, observed = copies(request.context), copies(request.observed)
+    repeated = copies(x)
+    assert repeated is not None
+    return repeated, replace(request, context=context, observed=observed)
 
 
 class Latent(NamedTuple):

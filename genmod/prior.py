@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from enum import Enum
-from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -25,59 +22,23 @@ from genmod.distributions import rate
 from genmod.distributions.base import Laws
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
+from genmod.path import AutoTimesteps as AutoTimesteps
 from genmod.path import GenerativePath as GenerativePath
 from genmod.path import InferencePath as InferencePath
 from genmod.path import Latent as Latent
 from genmod.path import Path as Path
+from genmod.path import Request as Request
+from genmod.path import Timesteps as Timesteps
+from genmod.path import TimestepSampler as TimestepSampler
 from genmod.path import draw_posterior as draw_posterior
 from genmod.path import sample_rows as sample_rows
 from genmod.path import walk as walk
-from genmod.types import LatentTensors, PerLevel, Shape
+from genmod.shapes import LatentTensors, Shape
 
-
-class TimestepSampler(Settings, nn.Module, ABC):
-    """How to choose the noise levels of a diffusion that each row visits.
-
-    Args:
-        n: how many levels a row visits.
-    """
-
-    def __init__(self, n: int = 1) -> None:
-        super().__init__()
-        require(n >= 1, f"n={n}", "n >= 1", "timesteps=None visits every level")
-        self.n = n
-
-    @abstractmethod
-    def forward(
-        self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
-    ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1) and their weights, ``(rows, n)`` each."""
-
-    def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
-        """Learn from the costs of visited levels. Most samplers ignore them.
-
-        Args:
-            level: the time ``t`` of each visited level.
-            dt: the length of the time step that ends at ``t``; one: continuous time.
-            cost: the cost of each visit, without its weight.
-        """
-
-    def extra_repr(self) -> str:
-        """How many."""
-        return f"n={self.n}"
-
-
-class AutoTimesteps(Enum):
-    """How many levels to visit where the caller leaves it open."""
-
-    EVALUATION = "evaluation"
-    """All levels up to T = 1000; beyond, and in continuous time, 16 a row."""
-    TRAINING = "training"
-    """One level a row."""
-
-
-Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
-"""Which levels of a diffusion to visit: ``n`` stratified ones, those of a sampler, or ``None``: all."""
+__all__ = [
+    "DensityPrior",
+    "Prior",
+]
 
 
 class Prior(Settings, nn.Module, ABC):
@@ -135,6 +96,40 @@ class Prior(Settings, nn.Module, ABC):
             f"the prior's shape {self.shape}",
             "build the encoder and the prior with the same latent shape",
         )
+
+    def check_request(self, request: Request, rows: int, model: str) -> None:
+        """Require what a model of this prior can be asked for, of a batch of ``rows`` rows.
+
+        Args:
+            request: what is asked.
+            rows: how many rows of data it is asked of.
+            model: what errors call the model.
+
+        Raises:
+            ValueError: a context of other rows, weights of a random density, timesteps for no levels.
+        """
+        context, timesteps = request.context, request.timesteps
+        if context is not None and len(context) != rows:
+            raise ValueError(
+                f"got {len(context)} rows of context for {rows} samples; expected one row a sample; "
+                "repeat the context, or pass fewer samples"
+            )
+        if request.needs_path and self.stochastic_density:
+            raise ValueError(
+                f"got a request for importance weights of a {model} whose prior density is a random "
+                "estimate; expected a density without noise; use the exact trace (probes=None)"
+            )
+        if isinstance(timesteps, int) and (request.needs_path or request.samples > 1):
+            raise ValueError(
+                f"got timesteps={timesteps} beside whole paths of latents; expected one or the other; "
+                "leave timesteps out: a path visits every level"
+            )
+        stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
+        if stated and not self.has_timesteps:
+            raise ValueError(
+                f"got timesteps={timesteps} for a {model} without noise levels; expected none; "
+                "leave timesteps out: every latent is visited"
+            )
 
     def rates(
         self,

@@ -1,12 +1,14 @@
-"""What the data are: the shape of one event, and whether its entries are reals or integers.
+"""What the data are: the shape of one event, and whether its entries are reals, integers or columns.
 
 A :class:`DataSpec` is the one description of data that data sets, encoders, decoders and models share.
-:class:`Bins` places integers on the real line.
+:class:`~genmod.bins.Bins` places integers on the real line, and a :class:`~genmod.columns.Column` describes
+one column of a table.
 """
 
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, SupportsIndex, TypeAlias, runtime_checkable
@@ -16,82 +18,49 @@ import torch
 from torch import Tensor
 
 from genmod import shapes
+from genmod.bins import Bins as Bins
 from genmod.checks import check_integers, check_mask, check_real, check_shape, require
-from genmod.types import Shape
+from genmod.columns import Column as Column
+from genmod.columns import ColumnKind as ColumnKind
+from genmod.columns import check_columns, count_features, features
+from genmod.shapes import Shape
 
 
-@dataclass(frozen=True)
-class Bins:
-    """The integers ``0 .. count - 1`` as evenly spaced centers on [-1, 1].
-
-    Value ``k`` has the center ``2 k / (count - 1) - 1``, and owns the interval of :attr:`width` around it.
-    The first and the last interval are infinite, so that the masses of any density sum to one.
-
-    >>> Bins(17).center(torch.tensor([0, 8, 16]))
-    tensor([-1.,  0.,  1.])
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        require(
-            self.count >= 2,
-            f"bins={self.count}",
-            "at least 2 values",
-            "pass the number of distinct integers the data can hold (17 for the digits, 256 for "
-            "8-bit images)",
-        )
-
-    @property
-    def width(self) -> float:
-        """The distance between neighboring centers."""
-        return 2.0 / (self.count - 1)
-
-    def center(self, x: Tensor) -> Tensor:
-        """The center of each integer; floating point tensors keep their type."""
-        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-        return real * self.width - 1.0
-
-    def value(self, real: Tensor) -> Tensor:
-        """The integer whose interval holds each real number: the inverse of :meth:`center`."""
-        return ((real + 1.0) / self.width).round().clamp(0, self.count - 1).long()
-
-    def edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The lower and upper end of each integer's interval; infinite for the first and the last."""
-        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-        # In half-widths centers are whole numbers, so neighbors share their edge to the last bit:
-        # else a scale of 1e-5 in float32 loses or doubles 1e-3 of the mass between them.
-        halves = 2 * real - (self.count - 1)
-        lower = torch.where(x <= 0, -torch.inf, (halves - 1) * (self.width / 2))
-        upper = torch.where(x >= self.count - 1, torch.inf, (halves + 1) * (self.width / 2))
-        return lower, upper
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSpec:
-    """The shape of one event and the kind of its entries: reals, or integers ``0 .. bins - 1``.
+    """The shape of one event and the kind of its entries: reals, integers ``0 .. bins - 1``, or columns.
 
     Args:
         shape: of one event, without the batch axis: ``(1, 28, 28)`` for gray images, ``(d,)`` for vectors.
         bins: how many values an integer entry can take; ``None`` for real data. It decides what a
             likelihood is: a probability mass for integers, a density otherwise.
+        columns: of a table: one :class:`~genmod.columns.Column` for each of the ``d`` entries, each of a
+            kind of its own. Data are then ``(B, d)`` floating point numbers in their own units.
+        missing: whether entries can be missing. Default networks then get the mask as further inputs.
 
     Raises:
-        ValueError: an empty shape, a side below 1, fewer than 2 values.
+        ValueError: an empty shape, a side below 1, fewer than 2 values, columns of another number or
+            with equal names.
 
     >>> spec = DataSpec((1, 28, 28), bins=256)
     >>> spec.size, spec.is_integer, str(spec)
     (784, True, '(1, 28, 28), integers 0..255')
+    >>> print(DataSpec((2,), columns=[Column("age", "count"), Column("height")]))
+    (2,), columns: 1 count, 1 real
     """
 
     shape: Shape
     bins: int | None = None
+    columns: Sequence[Column] | None = None
+    missing: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _as_shape(self.shape))
         if self.bins is not None:
             object.__setattr__(self, "bins", _as_index(self.bins, "bins"))
             Bins(self.bins)
+        if self.columns is not None:
+            object.__setattr__(self, "columns", _as_columns(self.columns, self.shape, self.bins))
 
     @classmethod
     def of(cls, data: SpecLike, bins: SupportsIndex | None = None) -> DataSpec:
@@ -129,6 +98,18 @@ class DataSpec:
     def is_integer(self) -> bool:
         """Whether entries are integers, so that a likelihood is a probability mass."""
         return self.bins is not None
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether every entry has a probability mass: integers, or columns without a real one."""
+        if self.columns is None:
+            return self.is_integer
+        return not any(column.is_real for column in self.columns)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it has columns of another kind than real."""
+        return self.columns is not None and not all(column.is_real for column in self.columns)
 
     @property
     def width(self) -> float:
@@ -172,6 +153,9 @@ class DataSpec:
         )
         if observed is not None:
             check_mask(observed, x)
+        if self.columns is not None:
+            check_columns(x, self.columns, observed, name)
+            return
         if self.bins is not None:
             check_integers(x, self.bins, observed, name)
             return
@@ -183,6 +167,45 @@ class DataSpec:
         )
         check_real(x, observed, name)
 
+    @property
+    def units(self) -> tuple[tuple[float, float], ...] | None:
+        """The mean and std of each column, by which models standardize; ``None``: nothing to standardize.
+
+        Columns that are not real have 0 and 1: their values are never rescaled.
+        """
+        pairs = tuple((c.mean, c.std) if c.is_real else (0.0, 1.0) for c in self.columns or ())
+        return None if all(pair == (0.0, 1.0) for pair in pairs) else pairs
+
+    @property
+    def feature_shape(self) -> Shape:
+        """The shape of :meth:`features`: what a network that reads the data takes."""
+        shape = self.shape if self.columns is None else (count_features(self.columns),)
+        if not self.missing:
+            return shape
+        added = self.shape[0] if self.columns is None else self.size
+        return (shape[0] + added, *shape[1:])
+
+    def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """What networks get of the data: real numbers of spread near one, and the mask.
+
+        Integers lie on [-1, 1]; columns give :func:`genmod.columns.features`. Where entries can be
+        missing, the mask follows as further channels (1: observed), and missing entries give 0.
+
+        Args:
+            x: a batch, floating point; real columns are standardized.
+            observed: which entries were observed, like ``x``; ``None``: all.
+        """
+        if self.columns is not None:
+            found = features(x, self.columns, observed)
+        else:
+            found = self.center(x)
+            if self.missing and observed is not None:
+                found = torch.where(observed, found, 0.0)
+        if not self.missing:
+            return found
+        mask = torch.ones_like(x) if observed is None else observed.to(x.dtype)
+        return torch.cat([found, mask.to(found.dtype)], 1)
+
     def _bins(self) -> Bins:
         require(
             self.bins is not None,
@@ -192,9 +215,17 @@ class DataSpec:
         )
         return Bins(self.bins or 0)
 
+    def __repr__(self) -> str:
+        columns = "" if self.columns is None else f", columns={self.columns!r}"
+        missing = ", missing=True" if self.missing else ""
+        return f"DataSpec(shape={self.shape}, bins={self.bins}{columns}{missing})"
+
     def __str__(self) -> str:
         kind = "real numbers" if self.bins is None else f"integers 0..{self.bins - 1}"
-        return f"{self.shape}, {kind}"
+        if self.columns is not None:
+            kinds = Counter(str(column.kind) for column in self.columns)
+            kind = "columns: " + ", ".join(f"{count} {name}" for name, count in kinds.items())
+        return f"{self.shape}, {kind}{', some missing' if self.missing else ''}"
 
 
 @runtime_checkable
@@ -215,6 +246,22 @@ def _as_index(value: object, name: str) -> int:
     if isinstance(value, SupportsIndex):
         return operator.index(value)
     raise ValueError(f"got {name}={value!r}; expected a whole number; convert it with int()")
+
+
+def _as_columns(columns: Sequence[Column], shape: Shape, bins: int | None) -> tuple[Column, ...]:
+    """The columns of a table as a tuple, one for each entry of an event."""
+    found = tuple(columns)
+    require(
+        all(isinstance(column, Column) for column in found) and shape == (len(found),),
+        f"{len(found)} columns for events of shape {shape}",
+        "one Column for each entry of a vector",
+        "pass the number of columns as the shape",
+    )
+    require(bins is None, f"bins={bins} beside columns", "one of them", "leave bins out")
+    twice = [name for name, count in Counter(c.name for c in found).items() if count > 1]
+    got, advice = f"two columns named {twice[:1]}", "rename one of them"
+    require(not twice, got, "a name for each column", advice)
+    return found
 
 
 def _as_shape(shape: object) -> Shape:

@@ -20,7 +20,8 @@ from torch.distributions import MultivariateNormal
 
 from genmod import random
 from genmod.decoders import Decoder, GaussianDecoder, Identity
-from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser, denoise
+from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
+from genmod.denoisers.base import denoise
 from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, ReverseVariance
 from genmod.diffusion import LastStepDecoder as DenoisedDecoder
 from genmod.elbo import Rate
@@ -51,7 +52,7 @@ def constant_noise(event: Tensor) -> Iterator[None]:
     ) -> Tensor:
         return event.to(dtype=dtype, device=device).expand(shape)
 
-    with patch.object(random, "normal", normal):
+    with patch.object(random, "normal", normal), patch.object(random.streams, "normal", normal):
         yield
 
 

@@ -31,7 +31,7 @@ def affine(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def gaussian_head(weight: Tensor, bias: Tensor, std: Tensor) -> nn.Linear:
-    """The network that says the mean ``weight h + bias`` and the log of a constant std."""
+    """The network that returns the mean ``weight h + bias`` and the log of a constant std."""
     return affine(
         torch.cat([weight, torch.zeros_like(weight)]), torch.cat([bias, std.log().expand_as(bias)])
     )
@@ -47,7 +47,7 @@ class Conditional:
 
     @property
     def std(self) -> Tensor:
-        """The standard deviations, required to say all: the covariance must be diagonal."""
+        """The standard deviations; the covariance must be diagonal."""
         diagonal = self.covariance.diagonal()
         assert torch.allclose(self.covariance, diagonal.diag(), atol=1e-12), "not diagonal"
         return diagonal.sqrt()

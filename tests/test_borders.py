@@ -170,7 +170,7 @@ def test_a_posterior_is_one_event_a_row(kind: str, law: str, rows: int, masked: 
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
-def test_a_posterior_of_ones_own_is_paid_for(rows: int) -> None:
+def test_a_custom_posterior_enters_the_rates(rows: int) -> None:
     """``log q(z) - log p(z)`` at the draw, summed over the latent's four numbers."""
     encoder = OwnEncoder()
     model, x = with_encoder("VAE", encoder), torch.randn(rows, 4)
@@ -235,7 +235,7 @@ def test_samples_need_one_event_a_row_of_the_prior(law: str, nested: bool) -> No
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
 @pytest.mark.parametrize("shared", [False, True], ids=["one law a row", "one law for all"])
-def test_a_prior_of_ones_own_needs_its_law_alone(rows: int, shared: bool) -> None:
+def test_a_custom_prior_needs_law_alone(rows: int, shared: bool) -> None:
     """Scored, weighed and sampled; one law for all rows is the same prior."""
     model, x = with_prior(OwnPrior(shared=shared), nested=False), torch.randn(rows, 4)
     torch.manual_seed(0)
@@ -335,7 +335,7 @@ def test_parts_of_other_data_are_refused() -> None:
         LatentModel(encoder, decoder, NormalPrior((2,)))
 
 
-def test_an_encoder_of_ones_own_need_not_take_masks() -> None:
+def test_a_custom_encoder_need_not_take_masks() -> None:
     """What was not observed is zero; the bound is on the observed entries alone."""
 
     class Plain(Encoder):

@@ -16,7 +16,7 @@ from genmod.shapes import event_sum, expand_like, repeat, size
 NAN = torch.tensor([[1.0, math.nan], [math.inf, 2.0]])
 
 
-def test_a_complaint_says_got_expected_and_what_to_do() -> None:
+def test_an_error_states_got_expected_and_what_to_do() -> None:
     checks.require(True, "a", "b", "c")
     with pytest.raises(ValueError, match=r"^got a; expected b; c$"):
         checks.require(False, "a", "b", "c")

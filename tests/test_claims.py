@@ -1,4 +1,4 @@
-"""What a bound may be called is stated by the prior that prices its latents, and by nobody else."""
+"""The claim of a bound is stated by the prior of its latents, and never inferred."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ CLAIMS: dict[str, tuple[Callable[[], LatentModel], Timesteps, Stamp]] = {
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_bound_is_called_what_its_weakest_rate_may_be(name: str) -> None:
+def test_the_stamp_is_the_weakest_claim_of_the_rates(name: str) -> None:
     """As it is, without gradients, and joined with another."""
     make, timesteps, stamp = CLAIMS[name]
     # A flow has no gradient to the latents, so that an encoder cannot be trained under it.
@@ -136,7 +136,7 @@ def test_a_report_calls_its_value_the_same(name: str) -> None:
     assert evaluate(make(), torch.randn(4, 2)).stamp is stamp
 
 
-def test_a_rate_says_its_claim() -> None:
+def test_a_rate_needs_a_claim() -> None:
     """It has no default: what is left unsaid would be inferred."""
     zero = torch.zeros(2, 1)
     with pytest.raises(TypeError, match="claim"):
@@ -175,7 +175,7 @@ def test_terms_of_a_bound_have_one_number_a_row() -> None:
 POINTS, SPREAD = torch.tensor([[-0.9, 0.3], [0.9, -0.3]], dtype=torch.float64), 0.3
 
 
-def test_a_solver_of_few_steps_lies_above_the_truth_and_says_estimate() -> None:
+def test_a_flow_of_few_steps_exceeds_the_likelihood_and_is_an_estimate() -> None:
     """Two Gaussians under their own optimal denoiser: the exact density is known.
 
     Four steps of the solver end far above it, so no claim of a bound would be true.

@@ -30,7 +30,6 @@ def defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def test_a_model_that_has_not_learned_fails_by_name(
     defaults: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Flipped: the sign of the gain."""
     out = tmp_path / "defaults.json"
     with pytest.raises(SystemExit, match=r"not above the histogram by 3.0 errors: VAE on digits"):
         defaults.main(["--only", "VAE", "--steps", "1", "--rows", "20", "--out", str(out)])

@@ -1,7 +1,4 @@
-r"""Denoisers: posterior means in closed form, and networks read through their target.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Denoisers: posterior means in closed form, and networks read through their target."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ from genmod.denoisers import (
     ScoreTarget,
     Target,
     VelocityTarget,
-    denoise,
 )
+from genmod.denoisers.base import denoise
 from genmod.diffusion import FixedSmall, NoisingEncoder
 from genmod.diffusion.reverse import ReverseProcess
 from genmod.schedules import LinearLogSNR
@@ -44,10 +41,7 @@ def scales(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_the_gaussian_denoiser_conditions_the_joint_gaussian() -> None:
-    """``E[x | z]`` from the joint covariance of ``(x, z)``, solved in NumPy.
-
-    Flipped: the sign of ``alpha * mean`` in ``GaussianDenoiser``.
-    """
+    """``E[x | z]`` from the joint covariance of ``(x, z)``, solved in NumPy."""
     data, z = correlated(), real(0.7, -1.1, 2.0)
     for log_snr in (-6.0, -1.0, 0.5, 9.0):
         alpha, sigma = (float(v) for v in scales(real(log_snr)))
@@ -61,7 +55,7 @@ def test_the_gaussian_denoiser_conditions_the_joint_gaussian() -> None:
 
 
 def test_the_gaussian_denoiser_has_the_closed_error() -> None:
-    """``E|x - x_hat|^2 = sum l / (1 + v l)``, over draws. Flipped: ``sigma`` in ``gain``."""
+    """``E|x - x_hat|^2 = sum l / (1 + v l)``, over draws."""
     torch.manual_seed(0)
     data = correlated()
     log_snr = torch.full((20_000,), 0.3, dtype=F64)
@@ -76,10 +70,7 @@ def test_the_gaussian_denoiser_has_the_closed_error() -> None:
 def test_the_empirical_denoiser_is_the_brute_force_mean(
     log_snr: float, z: float, std: float
 ) -> None:
-    """The mean and variance of ``x`` given ``z``: component by component, one point after another.
-
-    Flipped: the sign of ``points.square()``; of ``log_weights``; of ``within``.
-    """
+    """The mean and variance of ``x`` given ``z``: component by component, one point after another."""
     log_weights = real(0.0, -1.0, 0.4, -0.3)
     alpha, sigma = (float(v) for v in scales(real(log_snr)))
     spread = alpha**2 * std**2 + sigma**2
@@ -99,7 +90,7 @@ def test_the_empirical_denoiser_is_the_brute_force_mean(
 
 
 def test_one_point_and_a_spread_is_a_gaussian() -> None:
-    """``N(mean, s^2 I)`` two ways. Flipped: the sign of ``shrink * flat``."""
+    """``N(mean, s^2 I)`` two ways."""
     mean, z, log_snr = real(0.5, -2.0), real(1.0, 1.0, 0.3, -2.0).reshape(2, 2), real(-1.0, 3.0)
     one = EmpiricalDenoiser(mean[None], std=0.7)(z, log_snr)
     other = GaussianDenoiser(mean, 0.49 * torch.eye(2, dtype=F64))(z, log_snr)
@@ -112,7 +103,6 @@ def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
     :math:`\sum_n q(x_n | z_t)\, q(z_s | z_t, x_n)`: the lecture's ``q(x_{t-1} | x_t)``, for which
     "you need to use the entire dataset". Its mean is the step towards the empirical ``x_hat``, and
     its variance is the posterior's plus what the data leave open.
-    Flipped: the sign of ``data`` in ``Noised.given``; of ``points.square()`` in ``explains``.
     """
     s, t, z_t = real(0.4), real(0.6), real(0.35)
     near, far = SCHEDULE.at(s), SCHEDULE.at(t)
@@ -151,7 +141,7 @@ def test_the_error_of_the_empirical_denoiser_integrates_to_the_entropy(points: T
     r""":math:`\tfrac12 \int_0^\infty \mathrm{mmse}(v)\, dv = \ln N` for ``N`` points (I-MMSE).
 
     The error is averaged over noise by Gauss-Hermite quadrature, the integral taken over log v.
-    Flipped: the sign of ``points.square()`` in ``explains``. Reference: Guo, Shamai, Verdu (2005).
+    Reference: Guo, Shamai, Verdu (2005).
     """
     nodes, masses = np.polynomial.hermite_e.hermegauss(101)
     eps, mass = torch.from_numpy(nodes), torch.from_numpy(masses / masses.sum())
@@ -169,7 +159,7 @@ def test_the_error_of_the_empirical_denoiser_integrates_to_the_entropy(points: T
 
 
 class Oracle(nn.Module):
-    """A network that says, in the units of a target, what ``tanh`` makes of the state."""
+    """A network whose output, in the units of a target, is ``tanh`` of the state."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()
@@ -182,12 +172,11 @@ class Oracle(nn.Module):
 
 @settings(max_examples=60, deadline=None)
 @given(log_snr=log_snrs, x=st.floats(-3, 3), eps=st.floats(-3, 3))
-def test_all_targets_price_the_same_error(log_snr: float, x: float, eps: float) -> None:
+def test_all_targets_have_the_same_error(log_snr: float, x: float, eps: float) -> None:
     r"""One denoiser in four parameterizations: one ``x_hat``, one error, each in its own units.
 
     :math:`|\varepsilon - \hat\varepsilon|^2 = \mathrm{SNR}|x - \hat x|^2 = \alpha^2|v - \hat v|^2
     = \sigma^2|s - \hat s|^2` with :math:`s = -\varepsilon/\sigma`.
-    Flipped: the sign in each of the six formulas of ``targets`` that have one.
     """
     level = real(log_snr)
     alpha, sigma = scales(level)
@@ -217,10 +206,7 @@ def test_all_targets_price_the_same_error(log_snr: float, x: float, eps: float) 
 
 
 def test_the_score_target_is_the_gradient_of_the_log_density() -> None:
-    """``grad log q(z)`` of a noised mixture, by automatic differentiation.
-
-    Flipped: the sign of ``Score.output``.
-    """
+    """``grad log q(z)`` of a noised mixture, by automatic differentiation."""
     level = real(0.4).expand(7)
     alpha, sigma = scales(level)
     z = torch.linspace(-2, 2, 7, dtype=F64)[:, None].requires_grad_()
@@ -231,10 +217,7 @@ def test_the_score_target_is_the_gradient_of_the_log_density() -> None:
 
 
 def test_denoisers_see_states_of_variance_one() -> None:
-    """A state of any scale is denoised as its variance-preserving image.
-
-    Flipped: ``rsqrt`` against ``sqrt`` in ``denoise``.
-    """
+    """A state of any scale is denoised as its variance-preserving image."""
     inner, t = LinearLogSNR(), real(0.3)
     z, denoiser = real(0.4, -1.0, 0.2)[None], correlated().denoiser()
     alpha, _ = inner.scales(t)
@@ -261,13 +244,13 @@ def test_the_context_reaches_the_network() -> None:
     assert found.variance is None
 
 
-def test_a_learned_denoiser_reads_like_its_target() -> None:
+def test_the_repr_of_a_learned_denoiser_names_its_target() -> None:
     """A velocity by default; the target is printed."""
     assert "target=VelocityTarget()" in repr(Learned(nn.Identity()))
     assert "target=NoiseTarget()" in repr(Learned(nn.Identity(), NoiseTarget()))
 
 
-def test_points_far_from_the_origin_are_told_apart_in_single_precision() -> None:
+def test_points_far_from_the_origin_are_distinguished_in_float32() -> None:
     """Squares of the distance from the origin, 100 here, drowned those between points, of 0.01."""
     points = 10 + 0.1 * torch.randn(500, 3, dtype=F64)
     x, log_snr = points[:100], torch.full((100,), 13.3, dtype=F64)

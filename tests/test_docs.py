@@ -64,7 +64,7 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
 
 
-def test_every_room_has_a_reference() -> None:
+def test_every_subpackage_has_a_reference_page() -> None:
     """Each package, and each module with a name of its own for users, is on a page."""
     rooms = {path.parent.name for path in (ROOT / "genmod").glob("*/__init__.py")}
     rooms = (rooms - {"cli"}) | {"elbo", "objectives", "random", "schedules"}

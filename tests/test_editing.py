@@ -1,7 +1,4 @@
-r"""Editing: at no noise the data come back, at full noise they are forgotten; paths keep their ends.
-
-Each docstring names the sign or the line that was changed in the code to see the test fail.
-"""
+r"""Editing: without noise the data return, at full noise nothing of them is left; paths keep their ends."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ DATA = correlated()
 
 
 def model_of(data: GaussianData, resolution: int = 60) -> Diffusion:
-    """The optimal denoiser; a decoder that says ``z_0`` with a hair's spread."""
+    """The optimal denoiser; a decoder N(z_0, s^2) with a small s."""
     shape = tuple(data.mean.shape)
     decoder = GaussianDecoder(Identity(), shape, 1e-6)
     model = Diffusion(shape, denoiser=data.denoiser(), schedule=SCHEDULE, decoder=decoder)
@@ -33,10 +30,7 @@ def model_of(data: GaussianData, resolution: int = 60) -> Diffusion:
 
 
 def test_without_noise_the_data_come_back() -> None:
-    """At t = 0 an edit is ``alpha_0 x + sigma_0 eps``, whatever the denoiser.
-
-    Changed: ``t > 0`` to ``t >= 0`` (a chain of steps of no length gives NaN).
-    """
+    """At t = 0 an edit is ``alpha_0 x + sigma_0 eps``, whatever the denoiser."""
     x = DATA.law.sample((4_000,))
     alpha, sigma = (float(v) for v in SCHEDULE.scales(real(0.0)))
     off = sdedit(model_of(DATA), x, 0.0) - alpha * x
@@ -50,10 +44,7 @@ def test_without_noise_the_data_come_back() -> None:
 
 
 def test_at_full_noise_the_data_are_forgotten() -> None:
-    """Edits of one point are samples: the data's mean and covariance, whatever the point.
-
-    Changed: ``t * times`` to ``0.5 * t * times``.
-    """
+    """Edits of one point are samples: the data's mean and covariance, whatever the point."""
     x = torch.full((4_000, 3), 5.0, dtype=F64)
     found = sdedit(model_of(DATA), x, 1.0, steps=80, sampler=Heun())
     assert_mean(found, DATA.mean)
@@ -62,12 +53,10 @@ def test_at_full_noise_the_data_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("t", [0.4, 0.6])
-def test_half_way_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
+def test_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
     r"""N(0, I) data: :math:`z_t = \alpha x + \sigma\varepsilon`, then x' given z_t: mean
     :math:`\alpha^2 x`, variance :math:`\alpha^2\sigma^2 + \sigma^2`. The large variance makes the
     chain exact.
-
-    Changed: the sign of the flip of times.
     """
     x = torch.full((20_000, 1), 2.0, dtype=F64)
     found = sdedit(model_of(standard(1)), x, t, steps=50, sampler=Ancestral(variance=FixedLarge()))
@@ -77,10 +66,7 @@ def test_half_way_an_edit_is_a_draw_given_the_noised_data(t: float) -> None:
 
 
 def test_an_edit_of_latents_goes_through_their_scale() -> None:
-    """A latent diffusion: at t = 0 its own reconstruction, with the latents' shift and scale.
-
-    Changed: the scale left out of ``state``.
-    """
+    """A latent diffusion: at t = 0 its own reconstruction, with the latents' shift and scale."""
     model = LatentDiffusion((1, 8, 8), bins=17, latents=4, width=8).double()
     model.nested.standardize(torch.full((4,), 3.0), torch.full((4,), 0.2))
     x, seen = torch.randint(0, 17, (8, 1, 8, 8)), []
@@ -92,10 +78,7 @@ def test_an_edit_of_latents_goes_through_their_scale() -> None:
 
 
 def test_the_ends_of_a_path_are_the_data() -> None:
-    """To the solver's error, which falls with its order; the middle of equal ends is the ends.
-
-    Changed: ``weight`` and ``1 - weight`` exchanged in ``slerp``.
-    """
+    """To the solver's error, which falls with its order; the middle of equal ends is the ends."""
     a, b = DATA.law.sample((5,)), DATA.law.sample((5,))
     errors = []
     for resolution in (20, 40):
@@ -109,10 +92,7 @@ def test_the_ends_of_a_path_are_the_data() -> None:
 
 
 def test_the_path_between_gaussian_data_is_the_circle_between_their_whitened_selves() -> None:
-    """The flow of N(m, C) is affine: codes are whitened data, so the path is known.
-
-    Changed: ``sine`` to ``angle`` in ``slerp``.
-    """
+    """The flow of N(m, C) is affine: codes are whitened data, so the path is known."""
     data = GaussianData(real(1.0, -2.0), real(0.5, 2.0).diag())
     a, b = data.law.sample((4,)), data.law.sample((4,))
     path = interpolate(model_of(data), a, b, 5)
@@ -121,7 +101,7 @@ def test_the_path_between_gaussian_data_is_the_circle_between_their_whitened_sel
     torch.testing.assert_close(path[:, 1], data.mean + std * code, rtol=0, atol=0.02)
 
 
-def test_other_models_have_codes_to_walk_between() -> None:
+def test_other_models_interpolate_between_their_codes() -> None:
     """A VAE's ends are its reconstructions."""
     model = VAE((1, 8, 8), bins=17, latents=4, width=8)
     a, b = torch.randint(0, 17, (2, 3, 1, 8, 8))
@@ -132,10 +112,7 @@ def test_other_models_have_codes_to_walk_between() -> None:
 
 
 def test_slerp_stays_on_the_sphere_and_turns_at_one_speed() -> None:
-    """Norms and angles; nearly equal and opposite directions give no NaN.
-
-    Changed: ``u + v`` and ``u - v`` exchanged in the angle.
-    """
+    """Norms and angles; nearly equal and opposite directions give no NaN."""
     a, b = torch.randn(2, 6, 2, 3, dtype=F64)
     b = b * (a.flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1))[:, None, None]
     norm = a.flatten(1).norm(dim=1)

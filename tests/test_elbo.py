@@ -27,7 +27,7 @@ def rate(rows: int, levels: int, *, weight: float = 1.0, per_dim: bool = False) 
 
 
 def test_the_value_is_reconstruction_minus_every_weighted_rate() -> None:
-    """By hand: -2 - (2 * 0.5 + 2 * 1.0) - 0.25 = -5.25. Sign flipped: ``value - rate.total``."""
+    """By hand: -2 - (2 * 0.5 + 2 * 1.0) - 0.25 = -5.25."""
     one, column = torch.ones(1, 1), torch.zeros(1, 2)
     weight = torch.full((1, 2), 2.0)
     steps = Rate(torch.tensor([[0.5, 1.0]]), weight, column, Kind.ANALYTIC, Stamp.BOUND)
@@ -45,7 +45,7 @@ def test_a_single_rate_is_one_level_that_is_always_visited() -> None:
     assert (single.level == 0).all()
 
 
-def test_weights_make_a_few_levels_speak_for_all() -> None:
+def test_weights_make_a_few_levels_estimate_the_sum_of_all() -> None:
     """Visiting each of 6 levels alone, with weight 6, gives the full sum in the mean, exactly."""
     full = rate(4, 6)
     six, place = torch.full((4, 1), 6.0), full.level[:, :1]
@@ -116,20 +116,14 @@ def test_detached_bounds_keep_their_numbers_and_lose_their_gradients() -> None:
 
 
 def test_bits_per_dim_of_a_mass() -> None:
-    """A fair coin for each of 64 pixels costs one bit a pixel; 256 levels cost eight.
-
-    Sign flipped: the minus in front of ``value``.
-    """
+    """Probability 1/2 for each of 64 pixels costs one bit a pixel; 256 levels cost eight."""
     for bins, bits in ((2, 1.0), (256, 8.0)):
         bound = ELBO(torch.tensor([-64 * math.log(bins)]), {}, Measure.MASS)
         assert float(bound.bits_per_dim(64)) == pytest.approx(bits, rel=1e-14)
 
 
 def test_bits_per_dim_of_a_density_count_the_bin_and_not_the_units() -> None:
-    """A uniform density on [0, 1] at bins of 1/256 is 8 bits; measured in other units it still is.
-
-    Sign flipped: ``- math.log2(bin_width)``.
-    """
+    """A uniform density on [0, 1] at bins of 1/256 is 8 bits; measured in other units it still is."""
     for unit in (1.0, 255.0, 1e-3):
         log_p = -10 * math.log(unit)
         bound = ELBO(torch.tensor([log_p]), {}, Measure.DENSITY)
@@ -154,7 +148,7 @@ def test_bits_per_dim_of_a_density_count_the_bin_and_not_the_units() -> None:
         (Measure.DENSITY, 4, math.nan, r"bin_width=nan"),
     ],
 )
-def test_bits_that_would_mean_nothing_are_refused(
+def test_bits_per_dim_without_a_meaning_are_refused(
     measure: Measure, dims: int, width: float | None, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
@@ -169,7 +163,7 @@ def test_a_bound_cannot_be_changed_by_accident() -> None:
         setattr(rate(1, 1), "kind", Kind.MONTE_CARLO)  # noqa: B010
 
 
-def test_the_words_of_a_report() -> None:
+def test_enum_values_that_reports_print_are_fixed() -> None:
     """What reports and files print must not change by accident."""
     assert [stamp.value for stamp in Stamp] == ["exact", "bound", "estimate", "none"]
     assert [measure.value for measure in Measure] == ["mass", "density", "none"]

@@ -85,17 +85,13 @@ def exact_elbo(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", list(TINY))
 def test_the_probabilities_of_all_states_sum_to_one(name: str) -> None:
-    """Sign flipped: ``-lower`` in ``logistic_log_mass``."""
     model, states = tiny(name)
     assert log_evidence(model, states).exp().sum() == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", list(TINY))
 def test_no_state_has_a_bound_above_its_probability(name: str) -> None:
-    """For every state ``log p = ELBO + KL(q || p(z | x))``; and the ELBO's draws have that mean.
-
-    Sign flipped: ``value - rate.total`` in ``ELBO.value``; the log-std in a closed KL.
-    """
+    """For every state ``log p = ELBO + KL(q || p(z | x))``; and the ELBO's draws have that mean."""
     model, states = tiny(name)
     with torch.no_grad():
         log_p = log_evidence(model, states)
@@ -120,11 +116,8 @@ def iwae(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
 
 
-def test_importance_weights_climb_from_the_elbo_to_the_evidence() -> None:
-    """``ELBO = L_1 < L_4 < L_16 < log p`` and ``E exp(log-weight) = p(x)`` (Burda et al. 2016).
-
-    Sign flipped: that of ``log q`` in ``Path.log_ratio``.
-    """
+def test_importance_weighted_bounds_grow_from_the_elbo_to_the_evidence() -> None:
+    """``ELBO = L_1 < L_4 < L_16 < log p`` and ``E exp(log-weight) = p(x)`` (Burda et al. 2016)."""
     model, states = tiny("bits")
     gaps = exact_elbo(model, states)[1]
     worst = int(gaps.argmax())
@@ -156,7 +149,7 @@ def test_the_mean_over_all_subsets_grows_with_their_size() -> None:
     assert bool((rises > 0).all())
 
 
-def test_importance_weights_do_nothing_for_an_exact_posterior() -> None:
+def test_importance_weights_of_an_exact_posterior_are_constant() -> None:
     """L_k is ``log p(x)`` for every k, with no variance."""
     oracle = ppca()
     x = oracle.law.sample((1,))

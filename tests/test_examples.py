@@ -1,4 +1,4 @@
-"""Every example runs to its end, says what its numbers are, and leaves the figures it names."""
+"""Every example runs to its end, stamps its numbers, and writes the figures it names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-r"""``explain``: what a weighted loss bounds, in numbers and in words.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""``explain``: what a weighted loss bounds, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -68,7 +65,7 @@ class VelocityError(NoiseWeighted):
 
 @pytest.mark.parametrize("name", table())
 def test_the_table_of_kingma_and_gao(name: str) -> None:
-    """Each weight up to a constant, and its shape. Flipped: ``cummin`` to ``cummax``."""
+    """Each weight up to a constant, and its shape."""
     objective, schedule, stated, falls = table()[name]
     found = explain(objective, schedule)
     ratio = found.weight / stated(found.log_snr)
@@ -114,7 +111,7 @@ def test_what_is_bounded_in_words() -> None:
     assert "Simple() under Cosine" in str(bump)
 
 
-def test_a_warm_up_is_explained_at_the_price_it_has_reached() -> None:
+def test_a_warm_up_is_explained_at_its_current_weight() -> None:
     """Half of the way up, each level counts half."""
     warm = WarmUp(4)
     model, batch = bent(None), Batch(torch.randn(2, 2))
@@ -138,7 +135,7 @@ def test_an_objective_that_is_no_weighted_sum_is_not_explained() -> None:
 
 
 def test_a_hybrid_is_not_explained_but_its_mean_is() -> None:
-    """Whatever the model: it was said to want a learned variance, which no model here could give."""
+    """Whatever the model, a learned variance or not."""
     with pytest.raises(ValueError, match=r"Hybrid, .* no weight .*explain\(Simple\(\)"):
         explain(Hybrid(), LinearLogSNR())
 
@@ -155,5 +152,5 @@ def test_weights_are_drawn_of_one_area_dashed_where_they_rise() -> None:
     )
     with pytest.raises(ValueError, match="no objectives"):
         plots.level_weights({})
-    with pytest.raises(ValueError, match="new without weights"):
+    with pytest.raises(ValueError, match="new with weight 0"):
         plots.level_weights({"new": explain(WarmUp(3), MIDDLE)})

@@ -30,7 +30,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["b.txt"]
 
 
-def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.write_text("~/run/x.txt", "x") == tmp_path / "run" / "x.txt"
     assert files.check_folder("~/run") == tmp_path / "run"
@@ -68,7 +68,7 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder_are_refused(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_disk_that_refuses_is_said_and_nothing_is_lost(tmp_path: Path, number: int) -> None:
+def test_a_full_disk_gives_an_error_and_keeps_the_old_file(tmp_path: Path, number: int) -> None:
     path = files.write_text(tmp_path / "x.txt", "first")
     with pytest.raises(
         ValueError, match=rf"x.txt, which cannot be written \({os.strerror(number)}"

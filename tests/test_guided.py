@@ -1,7 +1,4 @@
-r"""Guidance: its ends are the two models, its formula is every paper's, its bound is its own.
-
-Each docstring names the sign or the line that was changed in the code to see the test fail.
-"""
+r"""Guidance: scales 0 and 1 are the two models, the formula is that of every paper, the bound is exact."""
 
 from __future__ import annotations
 
@@ -64,10 +61,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_one_is_the_conditional_and_zero_the_unconditional_model() -> None:
-    """Exactly; any scale but 1 has one call with twice as many rows, and the conditional variance.
-
-    Changed: the two shortcuts exchanged; ``told`` and ``untold`` exchanged in ``_both``.
-    """
+    """Exactly; any scale but 1 has one call with twice as many rows, and the conditional variance."""
     denoiser, (z, log_snr, labels) = Classes(), batch()
     told = denoiser(z, log_snr, labels).x_hat
     untold = denoiser(z, log_snr, -torch.ones_like(labels)).x_hat
@@ -96,10 +90,7 @@ class Bare(Classes):
 @pytest.mark.parametrize("scale", [0.0, 1e-9, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("settings", [{}, {"rescale": 0.3}, {"interval": (-3.0, 1.0)}], ids=repr)
 def test_the_variance_is_the_conditional_denoisers(scale: float, settings: dict[str, Any]) -> None:
-    """At every scale, 0 included, with any other setting, and beside a worse denoiser without one.
-
-    Changed: the shortcut at scale 0 taken whatever the denoiser returns.
-    """
+    """At every scale, 0 included, with any other setting, and beside a worse denoiser without one."""
     z, log_snr, labels = batch()
     for worse in (None, Bare()):
         guided = Guided(Classes(), scale, worse=worse, **settings)
@@ -118,10 +109,7 @@ def test_without_a_variance_the_unconditional_mean_is_one_call() -> None:
     "target", [NoiseTarget(), DataTarget(), VelocityTarget(), ScoreTarget()], ids=repr
 )
 def test_every_prediction_is_mixed_by_the_same_scale(target: Target) -> None:
-    """Mixing noise as papers do is mixing data: Ho and Salimans' ``(1 + w') c - w' u`` is w = 1 + w'.
-
-    Changed: ``self.scale`` to ``self.scale - 1``.
-    """
+    """Mixing noise as papers do is mixing data: Ho and Salimans' ``(1 + w') c - w' u`` is w = 1 + w'."""
     denoiser, (z, log_snr, labels) = Classes(), batch()
     alpha, sigma = log_snr.sigmoid().sqrt()[:, None], (-log_snr).sigmoid().sqrt()[:, None]
 
@@ -134,10 +122,7 @@ def test_every_prediction_is_mixed_by_the_same_scale(target: Target) -> None:
 
 
 def test_guidance_in_an_interval() -> None:
-    """Inside, the guided mean; outside, the conditional one, and with no row inside its cost, too.
-
-    Changed: ``>= low`` to ``<= low``; ``x_hat`` and ``told.x_hat`` exchanged in ``where``.
-    """
+    """Inside, the guided mean; outside, the conditional one, and with no row inside one call as well."""
     denoiser, (z, log_snr, labels) = Classes(), batch()
     told = denoiser(z, log_snr, labels).x_hat
     everywhere = Guided(denoiser, 4.0)(z, log_snr, labels).x_hat
@@ -156,10 +141,7 @@ def test_guidance_in_an_interval() -> None:
 
 
 def test_rescaling_brings_back_the_spread() -> None:
-    r"""With :math:`\phi = 1` each event spreads as the conditional mean's does; half-way, by half.
-
-    Changed: ``wanted / found`` upside down.
-    """
+    r"""With :math:`\phi = 1` each event spreads as the conditional mean's does; half-way, by half."""
     denoiser, (z, log_snr, labels) = Classes(), batch()
     told = denoiser(z, log_snr, labels).x_hat
     off, half, full = (
@@ -172,11 +154,8 @@ def test_rescaling_brings_back_the_spread() -> None:
     torch.testing.assert_close(flat, Guided(denoiser, 5.0)(torch.ones_like(z), log_snr, labels)[0])
 
 
-def test_autoguidance_goes_away_from_the_worse() -> None:
-    """Two Gaussian denoisers: affine in z, so the guided chain's law is exact, and z-tested.
-
-    Changed: ``told`` and ``untold`` exchanged for a worse denoiser.
-    """
+def test_autoguidance_moves_away_from_the_worse_model() -> None:
+    """Two Gaussian denoisers: affine in z, so the guided chain's law is exact, and z-tested."""
     good, worse = correlated(0), correlated(1)
     z = torch.randn(6, 3, dtype=F64)
     guided = Guided(good.denoiser(), 2.0, worse=worse.denoiser())
@@ -196,8 +175,6 @@ def test_the_bound_of_a_guided_chain_is_its_own() -> None:
 
     The conditional Gaussian against the unconditional one, both affine in ``z``; the levels' nats at
     w = 3 less those at w = 1 are 4 times those of the difference, in the mean over ``x`` given ``c``.
-
-    Changed: the sign of ``scale`` (then 16 times).
     """
     data = GaussianData(real(0.4, -0.3), real(0.5, 0.2).diag())
     wide = GaussianDenoiser(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
@@ -224,8 +201,6 @@ def test_the_bound_of_a_guided_chain_is_its_own() -> None:
 def test_a_wrapped_model_shares_everything_else() -> None:
     """Chain and last step ask the wrapped denoiser; schedule, scale and parameters are the same objects,
     and the model it was made of is as it was.
-
-    Changed: the modules left out of what is kept.
     """
     model = Diffusion((1, 8, 8), bins=17, width=8, steps=4)
     guided = with_denoiser(model, lambda d: Guided(d, 2.0, worse=d))
@@ -250,10 +225,7 @@ def test_a_wrapped_model_shares_everything_else() -> None:
 
 
 def test_a_latent_diffusion_is_guided_inside() -> None:
-    """The nested diffusion's denoiser, found and wrapped, and the latents' scale shared; a VAE has none.
-
-    Changed: the parameters and buffers left out of what is kept.
-    """
+    """The nested diffusion's denoiser, found and wrapped, and the latents' scale shared; a VAE has none."""
     model = LatentDiffusion((1, 8, 8), bins=17, latents=4, width=8)
     guided = with_denoiser(model, lambda d: Guided(d, 2.0, worse=d))
     assert type(guided) is LatentDiffusion
@@ -276,8 +248,8 @@ def test_a_guided_flow_moves_towards_its_class() -> None:
     assert means[1] == pytest.approx(2.0, abs=0.2)
 
 
-def test_the_context_that_says_nothing() -> None:
-    """-1 for labels, NaN for numbers; another habit or a negative prompt can be given."""
+def test_the_null_context_is_minus_100_or_nan_and_can_be_replaced() -> None:
+    """NaN for vectors; a negative prompt can stand in its place."""
     assert torch.equal(null_context(torch.tensor([3, 0])), torch.tensor([NULL_LABEL, NULL_LABEL]))
     assert bool(null_context(torch.ones(2, 3)).isnan().all())
     for kind in (torch.bool, torch.uint8):

@@ -1,7 +1,4 @@
-r"""The hybrid objective: two gradients that do not meet.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The hybrid objective: two gradients that do not meet."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ SHAPE = (2, 3)
 
 
 class Halves(nn.Module):
-    """Two networks side by side: one says the mean, the other the variance."""
+    """Two networks side by side: one predicts the mean, the other the variance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,10 +53,7 @@ def gradients(
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_the_mean_learns_as_by_simple_and_the_variance_as_by_the_bound(draws: int) -> None:
-    """Parameter by parameter: the mean's gradient is ``Simple``'s, the variance's 0.001 ``Bound``'s.
-
-    Flipped: ``squares.detach()`` in ``step_rate`` (left out); the sign of ``self.weight``.
-    """
+    """Parameter by parameter: the mean's gradient is ``Simple``'s, the variance's 0.001 ``Bound``'s."""
     net = Halves()
     mean, spread = gradients(Hybrid(timesteps=draws), net)
     mean_alone, nothing = gradients(Simple(draws), net)
@@ -73,10 +67,7 @@ def test_the_mean_learns_as_by_simple_and_the_variance_as_by_the_bound(draws: in
 
 
 def test_the_hybrid_is_the_sum_of_its_parts() -> None:
-    """In value: ``Simple`` plus ``w`` times the nats of the steps; they are the bound's own nats.
-
-    Flipped: the sign of ``self.weight``.
-    """
+    """In value: ``Simple`` plus ``w`` times the nats of the steps; they are the bound's own nats."""
     net, x = Halves(), torch.linspace(-1, 1, 48).view(8, *SHAPE)
     model = Diffusion(SHAPE, denoiser=net, steps=9, variance=LearnedInterpolation())
     with random.keyed(3):
@@ -89,10 +80,7 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
 
 
 def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
-    """Steps whose activations are recomputed, as when every level is visited, or kept.
-
-    Flipped: ``denoised`` of another noise in the lean branch of ``_squares``.
-    """
+    """Steps whose activations are recomputed, as when every level is visited, or kept."""
     net = Halves()
     model = Diffusion(SHAPE, denoiser=net, steps=5, variance=LearnedInterpolation())
     assert isinstance(model.prior, DiffusionPrior)
@@ -114,7 +102,7 @@ def test_recomputed_activations_leave_both_gradients_as_they_are() -> None:
 
 
 def test_a_model_with_nothing_to_learn_there_is_refused() -> None:
-    """No learned variance, no steps, an encoder that learns; the way out is said."""
+    """No learned variance, no steps, an encoder that learns; the error names the alternative."""
     x = torch.zeros(2, *SHAPE)
     for variance in (None, FixedLarge()):
         model = Diffusion(SHAPE, steps=5, variance=variance, width=8)

@@ -15,16 +15,8 @@ from genmod.elbo import Kind, Rate
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
-from genmod.objectives import (
-    Batch,
-    Beta,
-    Bound,
-    Objective,
-    Simple,
-    WarmUp,
-    Weighted,
-    broken_terms,
-)
+from genmod.objectives import Batch, Beta, Bound, Objective, Simple, WarmUp, Weighted
+from genmod.objectives.base import broken_terms
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.statistics import assert_equal_means
 
@@ -39,7 +31,7 @@ def rows(count: int = 32) -> Tensor:
 
 
 def network() -> DenoisingMLP:
-    """A denoiser's network that says something (a new one says zero)."""
+    """A denoiser's network whose output is not zero (a new one's is)."""
     net = DenoisingMLP(SHAPE, width=16, depth=1)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -75,11 +67,7 @@ def loss(objective: Objective, model: LatentModel, x: Tensor) -> tuple[Tensor, E
 
 @pytest.mark.parametrize("family", models())
 def test_the_bound_is_minus_the_mean_value_and_so_are_its_limits(family: str) -> None:
-    """Beta(1) and a weight of one are the bound: the weight of one bit for bit.
-
-    Sign flipped: ``-elbo.value`` in ``Bound.cost``; ``- elbo.reconstruction`` in ``Beta.cost``;
-    ``-elbo.reconstruction`` in ``Weighted.cost``.
-    """
+    """Beta(1) and a weight of one are the bound: the weight of one bit for bit."""
     model, x = models()[family](), rows()
     bound, elbo = loss(Bound(), model, x)
     assert torch.equal(bound, -elbo.value.mean())
@@ -101,7 +89,7 @@ def test_beta_weighs_every_rate(family: str, beta: float) -> None:
 
 
 def test_a_warm_up_is_a_beta_that_rises_in_training_alone() -> None:
-    """After n of N batches the rates cost n / N, and from N on their full price."""
+    """After n of N batches the rates cost n / N, and from N on they have weight 1."""
     model, x = models()["hvae"](), rows()
     warm = WarmUp(4)
     for n in range(1, 7):
@@ -133,10 +121,7 @@ def test_weights_reach_the_levels_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("draws", [1, 4])
 def test_simple_is_the_squared_error_of_the_noise_by_hand(draws: int) -> None:
-    """Noise the rows, ask the network what the noise was, and square the difference.
-
-    Sign flipped: ``x_hat = (z - sigma output) / alpha`` of ``NoiseTarget`` (plus).
-    """
+    """Noise the rows, ask the network what the noise was, and square the difference."""
     model, x = noise_diffusion(), rows()
     found, _ = loss(Simple(draws), model, x)
     with random.keyed(3):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def blind(oracle: PPCA, seen: Tensor) -> LatentModel:
-    """The pPCA model whose encoder is exact for the seen entries and ignores the others."""
+    """The pPCA model whose encoder is exact for the observed entries and ignores the others."""
     part = PPCA(oracle.W[seen], oracle.mu[seen], oracle.s2).posterior
     weight = torch.zeros(2, len(seen))
     weight[:, seen] = part.weight
@@ -32,8 +32,7 @@ def blind(oracle: PPCA, seen: Tensor) -> LatentModel:
 def test_a_mask_gives_the_bound_of_the_marginal_model(hidden: float) -> None:
     """With some of pPCA's entries hidden the model is the pPCA of the others.
 
-    The columns of W are orthogonal on the seen entries. Sign flipped: ``observed``
-    to ``~observed`` in ``masked_log_prob``, and in ``_filled``.
+    The columns of W are orthogonal on the observed entries.
     """
     oracle = ppca(d=3)
     oracle.W = torch.cat([oracle.W, torch.randn(2, 2)])

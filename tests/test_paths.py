@@ -86,7 +86,7 @@ def test_a_log_ratio_is_the_sum_of_its_laws(name: str, samples: int) -> None:
 
 
 @every
-def test_a_path_is_the_walk_that_the_rates_are_of(name: str) -> None:
+def test_rates_are_computed_from_the_draws_of_the_path(name: str) -> None:
     """The same draws, the same numbers: what is closed is closed in both, what is sampled agrees."""
     model = MODELS[name]()
     x = data(model)
@@ -233,7 +233,7 @@ def around(prior: Prior) -> LatentModel:
     return LatentModel(encoder, decoders.GaussianDecoder(Identity(), (1,), 1.0), prior)
 
 
-def test_two_latents_of_ones_own_are_both_paid_for() -> None:
+def test_both_latents_of_a_custom_prior_enter_the_bound() -> None:
     """Exactly ``log p(x)`` on every path, and in the mean from the rates."""
     model, x = around(Two("z2", "z1")), math.sqrt(3) * torch.randn(20_000, 1)
     truth = torch.distributions.Normal(0.0, math.sqrt(3)).log_prob(x)[:, 0]

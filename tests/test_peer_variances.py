@@ -34,7 +34,7 @@ TARGETS: dict[str, Target] = {
 
 
 class Says(nn.Module):
-    """A network that says one thing."""
+    """A network with one output for every input."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -59,11 +59,12 @@ def scheduler(variance: str, prediction: str, sampling: int) -> Any:
 @pytest.mark.parametrize("variance", VARIANCES)
 @pytest.mark.parametrize("prediction", TARGETS)
 @pytest.mark.parametrize("sampling", [10, 50, 1000])
-def test_a_step_is_the_peers_step(variance: str, prediction: str, sampling: int) -> None:
+def test_a_learned_variance_step_equals_diffusers(
+    variance: str, prediction: str, sampling: int
+) -> None:
     """First, middle and late steps of 10, 50 and 1000: the same state, to rounding.
 
     ``learned_range`` reads the second half of the channels as Improved DDPM does.
-    Flipped: ``(place + 1) / 2`` with a minus in ``Learned``; ``excess`` in ``Ancestral.law``.
     """
     peer, schedule = scheduler(variance, prediction, sampling), LinearBeta(1000)
     learned = VARIANCES[variance].learned

@@ -97,7 +97,7 @@ def test_an_inner_block_leaves_the_outer_one_where_it_was() -> None:
         assert torch.equal(draws("normal", 4), two)
 
 
-def test_outside_a_key_torchs_own_generator_speaks() -> None:
+def test_outside_keyed_torchs_generator_draws() -> None:
     torch.manual_seed(8)
     expected = torch.randn(2, 3)
     torch.manual_seed(8)
@@ -161,10 +161,7 @@ def test_uniform_noise_is_uniform(kind: str) -> None:
 
 @given(rows=st.integers(1, 40), count=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_stratified_numbers_hit_each_cell_once(rows: int, count: int, seed: int) -> None:
-    """Each row has one number in each ``1/count``, and the batch is a comb of ``rows * count``.
-
-    Sign flipped: ``comb + offset``; and one offset for all rows.
-    """
+    """Each row has one number in each ``1/count``, and the batch is a comb of ``rows * count``."""
     with random.keyed(seed):
         u = random.stratified(rows, count, torch.float64)
     cells = (u * count).long()
@@ -236,10 +233,7 @@ def test_a_piece_of_an_unknown_block_is_refused(start: int, block: int | None) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_seeded_row_is_its_seeds_alone(kind: str) -> None:
-    """Bit for bit: alone, in another order, beside other rows; the second draw too.
-
-    Flipped: the seed mixed with the row's place.
-    """
+    """Bit for bit: alone, in another order, beside other rows; the second draw too."""
     with random.seeded([5, 7, 2]):
         whole = [draws(kind, 3), draws(kind, 3)]
     with random.seeded([2, 9, 9, 5]):
@@ -255,7 +249,7 @@ def test_a_seeded_row_is_its_seeds_alone(kind: str) -> None:
 
 
 def test_seeds_entered_again_go_on() -> None:
-    """In pieces or at once, and what is drawn between them is another's. Flipped: ``calls += 1``."""
+    """In pieces or at once, and what is drawn between them is another's."""
     with random.seeded([1, 2]):
         whole = [draws("normal", 2), draws("normal", 2)]
     seeds = random.seeded([1, 2])

@@ -52,10 +52,7 @@ def both_gradients(dims: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_both_gradients_have_one_mean_and_the_path_a_tenth_of_the_variance_or_less(
     dims: int, record_property: Callable[[str, object], None]
 ) -> None:
-    """The variances are recorded, and printed with ``-s``; their ratio grows with the dimensions.
-
-    Sign flipped: the mean in ``Normal.rsample``; ``- self.log_std`` in ``elementwise``.
-    """
+    """The variances are recorded, and printed with ``-s``; their ratio grows with the dimensions."""
     score, path, exact = both_gradients(dims)
     assert_mean(score, exact, name="score function")
     assert_mean(path, exact, name="reparameterized")

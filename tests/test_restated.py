@@ -1,7 +1,4 @@
-r"""Networks restated in the terms of each target: objectives and samplers cannot tell them apart.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""One network in the terms of each target: objectives and samplers give the same numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class Restated(nn.Module):
 
 
 def trained(target: Target, shape: tuple[int, ...], seed: int = 0) -> Learned:
-    """A network whose every weight says something."""
+    """A network without zero weights."""
     torch.manual_seed(seed)
     network = DenoisingMLP(shape, width=8, depth=1).double()
     for parameter in network.parameters():
@@ -70,8 +67,7 @@ def test_objectives_agree_whatever_the_target(
 ) -> None:
     """One network, restated in the terms of every target: one loss, and one gradient for its weights.
 
-    In steps and in continuous time. Flipped: the sign of ``skip`` in ``EDM.x_hat``; of ``z`` in
-    ``Score.x_hat``.
+    In steps and in continuous time.
     """
     noisy = schedule.log_snr_range()[1]
     if noisy < given_.noisiest:
@@ -97,10 +93,7 @@ def test_objectives_agree_whatever_the_target(
 
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 def test_any_sampler_takes_a_network_of_any_target(sampler: Sampler) -> None:
-    """One result for a network and for its conversion to each other target.
-
-    Flipped: the sign of ``skip`` in ``EDM.output``.
-    """
+    """One result for a network and for its conversion to each other target."""
     schedule, times = LinearLogSNR(6.0, -6.0), torch.linspace(1, 0, 6, dtype=F64)
     original = trained(VelocityTarget(), (3,))
     z = torch.randn(4, 3, dtype=F64)

@@ -84,10 +84,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_float32_is_enough_from_pure_noise_on(name: str) -> None:
-    """From a log-SNR of -40: half precision of double costs less than a thousandth, noise and all.
-
-    Flipped: the state kept as ``z / alpha`` (euler is then 1e-2 off, heun 1e3).
-    """
+    """From a log-SNR of -40: half precision of double costs less than a thousandth, noise and all."""
     sampler, times = SAMPLERS[name], UniformLogSNR().times(ZERO, 60)
     start = torch.randn(64, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
     ends = []
@@ -112,7 +109,6 @@ def test_codes_come_back_under_schedules_with_steep_ends(schedule: Schedule) -> 
     """Encoding and decoding solve one ODE both ways, and data N(0, S) become N(0, I) codes.
 
     In even times the first step falls so far that the state comes back up to 0.2 off.
-    Flipped: times that are even in ``t``.
     """
     x = (
         torch.randn(200, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
@@ -182,11 +178,8 @@ def test_a_chain_of_one_latent_has_no_step_for_a_sampler() -> None:
 # ------------------------------------------------------------------ objectives and visits
 
 
-def test_hybrid_learns_where_to_look_from_its_own_cost() -> None:
-    """Importance hears ``c`` with ``sum_j w_j c_j`` the cost, as of every objective.
-
-    Flipped: the bound's nats, which :class:`Hybrid` does not train the mean by.
-    """
+def test_hybrid_teaches_the_timestep_sampler_its_own_cost() -> None:
+    """The sampler receives ``c`` with ``sum_j w_j c_j`` the cost, as from every objective."""
     model = Diffusion(2, width=8, variance=LearnedInterpolation(), steps=9)
     objective = Hybrid(weight=0.3, timesteps=LossAwareTimesteps(2))
     elbo = model.elbo(torch.randn(6, 2), timesteps=objective.timesteps)

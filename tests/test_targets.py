@@ -1,7 +1,4 @@
-r"""Targets: what a network says under one is what it would say under any other.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Targets: an output under one converts to the output under any other."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from genmod.denoisers import (
     VelocityTarget,
     convert,
 )
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.models import Diffusion
 from genmod.schedules import LinearLogSNR, Schedule
 from tests.oracles import F64, real
@@ -81,7 +78,6 @@ def test_all_losses_agree_under_conversion(
     """One output, read as each target: each squared error is the noise's times its exact factor;
 
     and back again it is the output it was. At every level that both targets can be read at.
-    Flipped: the sign of ``skip * z`` in ``EDM.output``; of ``sigma * output`` in ``FlowVelocityTarget``.
     """
     generator = torch.Generator().manual_seed(seed)
     x, eps, said = torch.randn(3, 4, *shape, dtype=F64, generator=generator)
@@ -115,7 +111,6 @@ def test_edm_is_the_papers_preconditioning(
     """Table 1 in the variance-exploding state ``y = x + s n``, ours in ``z = alpha y``.
 
     Also what the paper's c's are chosen for: inputs and training targets of variance one.
-    Flipped: the sign of ``skip`` in ``EDM.x_hat``.
     """
     s, d = math.exp(log_sigma), sigma_data
     y = x + s * noise
@@ -136,7 +131,7 @@ def test_edm_is_the_papers_preconditioning(
 
 
 def test_edm_on_data_of_variance_one_is_the_velocity_with_the_other_sign() -> None:
-    """Variance preserving, so nothing is left to scale. Flipped: ``skip`` in ``EDM.output``."""
+    """Variance preserving, so nothing is left to scale."""
     z, x = torch.randn(2, 5, 3, dtype=F64)
     log_snr = torch.linspace(-5, 9, 5, dtype=F64)
     alpha, sigma = scales_of(log_snr, z)
@@ -156,7 +151,7 @@ def test_the_flow_velocity_is_the_derivative_of_the_straight_line(
     """``d/dt [(1 - t) x + t eps]``, read from the variance-preserving state of one log-SNR.
 
     Also as an ordinary differential equation: from any point of the line, ``t u`` leads back to
-    ``x``. Flipped: the sign of ``(alpha + sigma) * x_hat``.
+    ``x``.
     """
     on_line = (1 - t) * x + t * eps
     z = real(on_line / math.hypot(1 - t, t))[None]
@@ -169,10 +164,7 @@ def test_the_flow_velocity_is_the_derivative_of_the_straight_line(
 
 
 def test_a_target_scales_what_the_network_sees() -> None:
-    """A network behind EDM is shown a state of variance one whatever the data's spread.
-
-    Flipped: ``z / std`` in ``EDM.inputs``.
-    """
+    """A network behind EDM is shown a state of variance one whatever the data's spread."""
 
     class Recorder(nn.Module):
         seen: Tensor

@@ -1,7 +1,4 @@
-r"""Ways to choose levels: each is unbiased for whatever is asked, in steps and in continuous time.
-
-Each docstring names what was changed in the code to see the test fail.
-"""
+r"""Ways to choose levels: each is unbiased for whatever is asked, in steps and in continuous time."""
 
 from __future__ import annotations
 
@@ -66,8 +63,8 @@ def ways() -> dict[str, Callable[[int], TimestepSampler]]:
 
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("draws", [1, 3])
-def test_places_and_weights_integrate_whatever_is_asked(way: str, draws: int) -> None:
-    """Smooth, steep, and a jump inside a bin. Changed: ``1 / draws`` left out of ``_quantiles``."""
+def test_weighted_timesteps_integrate_any_function(way: str, draws: int) -> None:
+    """Smooth, steep, and a jump inside a bin."""
     visits = ways()[way](draws)
     for f, expected in (
         (lambda u: 1 + u.square(), 4 / 3),
@@ -94,11 +91,10 @@ class Midpoints(TimestepSampler):
 
 @pytest.mark.parametrize("way", ways())
 @pytest.mark.parametrize("steps", [6, 11, None])
-def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None) -> None:
+def test_every_timestep_sampler_estimates_the_same_objective(way: str, steps: int | None) -> None:
     """With the noise held still: the full sum, and in continuous time an integral by quadrature.
 
-    Fewer steps than bins, and more, that do not align. Changed: ``rate.noise.dt`` left out of
-    ``NoiseWeighted.per_level``; ``weight * count`` in ``Denoising._some``.
+    Fewer steps than bins, and more, that do not align.
     """
     model, visits = bent(steps, Cosine(clean=6.0, noisy=-4.0)), ways()[way](2)
     x = torch.tensor([[0.3, -1.0], [1.5, 0.2], [-0.6, 0.1]])
@@ -121,10 +117,7 @@ def test_an_estimate_is_that_of_the_stated_objective(way: str, steps: int | None
 
 
 def test_the_density_is_the_root_of_the_second_moment() -> None:
-    """Of a cost that is random inside each bin; nine tenths of it, the rest even.
-
-    Changed: ``sqrt`` left out of ``masses``.
-    """
+    """Of a cost that is random inside each bin; nine tenths of it, the rest even."""
     visits = LossAwareTimesteps(bins=3, floor=0.1, memory=1e9)
     u = torch.rand(6000, 2)
     bin_of = (u * 3).long()
@@ -150,11 +143,8 @@ def test_old_costs_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("steps", [4, 7, 29])
-def test_steps_tell_every_bin_that_they_cover(steps: int) -> None:
-    """Also where there are fewer steps than bins: the density is that of the cost as stairs.
-
-    Changed: ``t - width`` to ``t + width`` in ``_overlaps``.
-    """
+def test_a_step_updates_every_bin_that_it_covers(steps: int) -> None:
+    """Also where there are fewer steps than bins: the density is that of the cost as stairs."""
     visits = LossAwareTimesteps(bins=10, floor=1e-9, memory=1e9, least=1)
     t = (torch.arange(steps) + 1.0)[None] / steps
     for _ in range(10):
@@ -180,7 +170,7 @@ def test_visits_are_even_until_every_bin_is_known_and_never_rarer_than_the_floor
     assert float(u.max()) < 1
 
 
-def test_a_cost_that_is_no_number_is_not_remembered() -> None:
+def test_a_cost_that_is_nan_is_ignored() -> None:
     """It stops training; a run that goes on must not draw from it."""
     visits = taught()
     before = visits.masses().clone()
@@ -202,7 +192,7 @@ def test_float32_places_stay_below_one_and_inside_their_bins() -> None:
 # ---------------------------------------------------------------------- in an objective
 
 
-def test_an_objective_teaches_its_sampler_the_costs_of_its_levels() -> None:
+def test_an_objective_updates_its_sampler_with_the_costs_of_its_levels() -> None:
     """In ``update`` alone, and exactly what a level costs in it: the same rows, by hand."""
     model, x = bent(None), torch.randn(64, 2)
     for make in (
@@ -229,7 +219,7 @@ def test_an_objective_teaches_its_sampler_the_costs_of_its_levels() -> None:
         torch.testing.assert_close(visits.moments, other.moments)
 
 
-def test_a_model_without_levels_teaches_nothing() -> None:
+def test_a_model_without_levels_leaves_the_sampler_unchanged() -> None:
     """A diffusion of one latent has no step to choose."""
     visits = LossAwareTimesteps()
     batch, objective = Batch(torch.randn(4, 2)), Bound(visits)
@@ -238,11 +228,8 @@ def test_a_model_without_levels_teaches_nothing() -> None:
     assert float(visits.seen.sum()) == 0
 
 
-def test_importance_makes_a_steep_cost_less_noisy() -> None:
-    """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not.
-
-    Changed: ``self.timesteps.update`` left out of ``Objective.update``.
-    """
+def test_loss_aware_timesteps_lower_the_variance_of_a_steep_cost() -> None:
+    """Of the bound under the cosine, whose gap grows towards both ends: the mean stays, noise does not."""
     model, visits = (
         exact_diffusion(standard(2), Cosine(clean=9.0, noisy=-9.0), None),
         LossAwareTimesteps(),
@@ -263,13 +250,11 @@ def test_importance_makes_a_steep_cost_less_noisy() -> None:
     assert float(learned.var()) < 0.3 * float(strata.var())
 
 
-def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
+def test_edm_samples_log_normal_noise_and_has_the_papers_weight() -> None:
     r"""``log sigma`` is N(-1.2, 1.2^2), and visit weight times weight is the paper's, at any schedule.
 
     :math:`\frac{\sigma^2 + \sigma_d^2}{(\sigma \sigma_d)^2} \|x - \hat x\|^2` is
     :math:`(1 + \sigma^2 / \sigma_d^2) \|\varepsilon - \hat\varepsilon\|^2`.
-
-    Changed: the sign of ``mean`` in ``EDM.weight``; the factor 2.
     """
     for schedule in (LinearLogSNR(20.0, -12.0), Cosine(clean=16.0, noisy=-12.0)):
         u, weight = EDMWeight.timestep_sampler(schedule, bins=4096)(20_000, torch.float64)
@@ -285,7 +270,7 @@ def test_edm_visits_log_normal_noise_and_pays_the_papers_weight() -> None:
         torch.testing.assert_close(paid[inner], stated[inner], rtol=2e-2, atol=0)
 
 
-def test_settings_that_are_none_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     """Each names what to do instead."""
     with pytest.raises(ValueError, match="small mass instead"):
         TabulatedTimesteps(torch.tensor([1.0, 0.0]))

@@ -1,7 +1,4 @@
-r"""Published weights are their papers', in the papers' own predictions.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Published weights are their papers', in the papers' own predictions."""
 
 from __future__ import annotations
 
@@ -72,8 +69,7 @@ def test_min_snr_is_a_minimum_for_every_prediction(gamma: float) -> None:
     :math:`\mathrm{SNR}(\mathrm{SNR} + 1)` of the score, over :math:`(\sqrt{\mathrm{SNR}} + 1)^2` of the
     flow's velocity, over :math:`\mathrm{SNR} + d^{-2}` of EDM's output.
 
-    A maximum, or a velocity without its + 1, is what others have. Flipped: ``clamp(max=1)`` to ``min``;
-    the sign of ``log_snr``.
+    A maximum, or a velocity without its + 1, is what others have.
     """
     found = MinSNR(gamma).weight(LOG_SNR)
     smaller = torch.minimum(SNR, torch.full_like(SNR, gamma))
@@ -93,7 +89,7 @@ def test_min_snr_is_a_minimum_for_every_prediction(gamma: float) -> None:
 
 
 def test_the_truncated_snr_is_the_larger_of_two_errors() -> None:
-    """max(|x - x_hat|^2, |eps - eps_hat|^2) itself. Flipped: ``clamp(min=1)`` to ``max``."""
+    """max(|x - x_hat|^2, |eps - eps_hat|^2) itself."""
     found = TruncatedSNR().weight(LOG_SNR)
     torch.testing.assert_close(
         found, torch.maximum(squared_errors(DataTarget()), torch.ones(43)), rtol=1e-6, atol=0
@@ -104,7 +100,7 @@ def test_the_truncated_snr_is_the_larger_of_two_errors() -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_p2_divides_the_noise_error_by_a_power(gamma: float) -> None:
-    """1 / (k + SNR)^gamma, with SNR = alpha_bar / (1 - alpha_bar). Flipped: the sign of ``gamma``."""
+    """1 / (k + SNR)^gamma, with SNR = alpha_bar / (1 - alpha_bar)."""
     alpha_bar = LOG_SNR.sigmoid()
     stated = 1 / (2.0 + alpha_bar / (1 - alpha_bar)) ** gamma
     torch.testing.assert_close(P2(gamma, k=2.0).weight(LOG_SNR), stated, rtol=1e-9, atol=0)
@@ -112,10 +108,7 @@ def test_p2_divides_the_noise_error_by_a_power(gamma: float) -> None:
 
 @pytest.mark.parametrize("bias", [-3.0, 0.0, 2.0])
 def test_sigmoid_in_the_bound_is_the_papers_of_the_data(bias: float) -> None:
-    r"""SiD2's :math:`-\lambda'_t\, e^b\, \mathrm{sigmoid}(\lambda - b) \|x - \hat x\|^2`, halved.
-
-    Flipped: ``bias - log_snr``.
-    """
+    r"""SiD2's :math:`-\lambda'_t\, e^b\, \mathrm{sigmoid}(\lambda - b) \|x - \hat x\|^2`, halved."""
     t = MIDDLE.time(LOG_SNR.clamp(-5.9, 7.9))
     log_snr, gap = MIDDLE.log_snr(t), -MIDDLE.slope(t)
     error = 1 + t
@@ -131,7 +124,7 @@ def test_edm_is_an_expectation_over_log_normal_noise(schedule: Schedule) -> None
     r"""Quadrature over :math:`\log\sigma` of the paper's loss, beside ours over time.
 
     For the optimal denoiser of data of variance 0.3: :math:`\|x - \hat x\|^2 = 0.3 \sigma^2 / (0.3 +
-    \sigma^2)`. Flipped: the sign of ``mean``; of ``log_snr`` in the weight; the factor 2 left out.
+    \sigma^2)`.
     """
 
     def square(sigma: Tensor) -> Tensor:
@@ -150,10 +143,7 @@ def test_edm_is_an_expectation_over_log_normal_noise(schedule: Schedule) -> None
 
 @pytest.mark.parametrize("ends", [(13.3, -40.0), (22.0, -18.0)])
 def test_edm_visits_far_ends_as_often_as_its_law_says(ends: tuple[float, float]) -> None:
-    """Against SciPy's tails: ``ndtr`` is zero nine deviations out, and masses of zero are refused.
-
-    Flipped: the sign of ``mean``.
-    """
+    """Against SciPy's tails: ``ndtr`` is zero nine deviations out, and masses of zero are refused."""
     found = EDMWeight.timestep_sampler(LinearLogSNR(*ends), bins=64).masses
     z = (-0.5 * torch.linspace(*ends, 65).numpy() + 1.2) / 1.2
     # A bin beyond the middle by the upper tails, one before it by the lower: no digits are lost.
@@ -182,10 +172,7 @@ def steps(schedule: Schedule, t: Tensor, error: Tensor) -> Rate:
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 def test_a_weight_of_the_noise_is_one_of_the_bound(schedule: Schedule) -> None:
-    r"""``w = 2 omega p(lambda)``, path by path; and what ``explain`` finds is that weight.
-
-    Flipped: ``-schedule.slope`` in ``explain``; ``0.5 * gap`` to ``2 * gap``.
-    """
+    r"""``w = 2 omega p(lambda)``, path by path; and what ``explain`` finds is that weight."""
     model, x = bent(None, schedule), torch.randn(8, 2)
     elbo = model.elbo(x, 16)
     for objective in (Simple(), MinSNR(2.0), P2(), TruncatedSNR()):
@@ -224,7 +211,7 @@ def test_the_steps_alone_or_with_the_rest_of_the_bound() -> None:
 # ---------------------------------------------------------------------- refusals
 
 
-def test_settings_that_are_none_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     """At construction, with what to do."""
     for make, match in (
         (lambda: MinSNR(0.0), "gamma=0"),

@@ -59,10 +59,7 @@ WRAPPERS: dict[str, Callable[[Denoiser], Denoiser]] = {
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_refuses_what_its_denoiser_refuses(name: str) -> None:
-    """A network that predicts noise under zero terminal SNR, however wrapped, wherever it is bound.
-
-    Flipped: each ``check`` left out.
-    """
+    """A network that predicts noise under zero terminal SNR, however wrapped, wherever it is bound."""
     refused = WRAPPERS[name](network(NoiseTarget()))
     with pytest.raises(ValueError, match="divides by alpha"):
         DiffusionPrior(refused, ZERO, (2,))
@@ -71,7 +68,7 @@ def test_a_wrapper_refuses_what_its_denoiser_refuses(name: str) -> None:
     DiffusionPrior(refused, LinearLogSNR(), (2,))
 
 
-def test_a_posterior_needs_an_end_at_which_a_jacobian_says_something() -> None:
+def test_mmps_refuses_schedules_that_end_in_pure_noise() -> None:
     """The measurement's correction divides by alpha, whatever the network predicts."""
     model = Diffusion(2, denoiser=network(VelocityTarget()), schedule=ZERO, steps=5)
     with pytest.raises(ValueError, match="MMPS under a schedule that ends at log-SNR -40"):
@@ -81,11 +78,8 @@ def test_a_posterior_needs_an_end_at_which_a_jacobian_says_something() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in WRAPPERS if n != "worse"])
-def test_a_wrapper_passes_on_what_is_said_of_the_reverse_variance(name: str) -> None:
-    """The chain of a learned variance can be told a measurement, or guided.
-
-    Flipped: a new ``Denoised`` for the one replaced.
-    """
+def test_a_wrapper_keeps_the_learned_reverse_variance(name: str) -> None:
+    """The chain of a learned variance takes a measurement, or guidance."""
 
     class Twice(Denoiser):
         def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Denoised:

@@ -2,7 +2,7 @@
 
 from genmod.compare.candidate import BuildInputs as BuildInputs
 from genmod.compare.candidate import Candidate as Candidate
-from genmod.compare.plan import Plan as Plan
+from genmod.compare.candidate import Plan as Plan
 from genmod.compare.run import Comparison as Comparison
 from genmod.compare.run import compare as compare
 from genmod.compare.suites import DIGITS as DIGITS

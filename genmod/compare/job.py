@@ -1,33 +1,28 @@
-"""One candidate's work, from its settings to its files, in whatever process it runs."""
+"""A job: the training and scoring of one candidate, and its record in the run folder."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from genmod.compare.candidate import BuildInputs, Candidate, select
-from genmod.compare.plan import Plan
+from genmod.compare.candidate import BuildInputs, Candidate, Plan, select
 from genmod.compare.progress import Began, Ended, Failed, OnEvent, Progressed, Scoring
-from genmod.compare.records import (
-    Record,
-    check_record,
-    read_record,
-    restore_model,
-    save_model,
-    settings_of,
-    write_record,
-)
 from genmod.data import Dataset
-from genmod.evaluation import evaluate
-from genmod.files import remove
+from genmod.elbo import Measure
+from genmod.evaluation import Report, evaluate
+from genmod.files import read_tensors, remove, save_tensors
 from genmod.model import LatentModel
+from genmod.nn.modules import load_weights, weights
 from genmod.prior import AutoTimesteps
-from genmod.runs import RunFolder
+from genmod.runs import RunFolder, describe
+from genmod.runs.folder import refuse_changes
+from genmod.runs.reports import report_from, scores_from, tensors_of
 
 _MINUTE = 60.0
 
@@ -95,6 +90,37 @@ def restore(job: Job, data: Dataset, names: Sequence[str]) -> dict[str, LatentMo
             check_record(job.folder, candidate, record, settings_of(candidate, job.effort, model))
         models[candidate.name] = restore_model(job.folder, candidate, model)
     return models
+
+
+def finished(job: Job, data: Dataset) -> dict[str, Report]:
+    """The reports of an earlier run. Every record is checked before anything is trained.
+
+    Raises:
+        ValueError: a candidate was begun with other settings, or a file is torn.
+    """
+    needed = {name for candidate in job.candidates for name in candidate.after}
+    trained: dict[str, LatentModel] = {}
+    found: dict[str, Report] = {}
+    with one_thread():
+        for candidate in job.candidates:
+            record = read_record(job.folder, candidate)
+            if record is None or not trained.keys() >= set(candidate.after):
+                continue
+            model = build(job, candidate, data, trained)
+            check_record(job.folder, candidate, record, settings_of(candidate, job.effort, model))
+            if record.report is not None:
+                found[candidate.name] = record.report
+                if candidate.name in needed:
+                    trained[candidate.name] = restore_model(job.folder, candidate, model)
+    return found
+
+
+def report_of(job: Job, candidate: Candidate) -> Report:
+    """The report of a candidate that is done."""
+    record = read_record(job.folder, candidate)
+    assert record is not None
+    assert record.report is not None
+    return record.report
 
 
 def run(job: Job, name: str, data: Dataset, on_event: OnEvent) -> None:
@@ -168,3 +194,106 @@ def _train(
             now = replace(record, seconds=time.monotonic() - began)
             write_record(job.folder, candidate, now)
     return replace(record, seconds=time.monotonic() - began)
+
+
+_DAMAGED = "delete it to train that model again, or throw the run away (--fresh, or fresh=True)"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a candidate.
+
+    Args:
+        settings: see :func:`settings_of`.
+        plan: how it is trained: the candidate's plan, or as much of it as fits a time budget.
+        seconds: how long it has trained so far.
+        report: its report, once it is done.
+    """
+
+    settings: Mapping[str, object]
+    plan: Plan
+    seconds: float = 0.0
+    report: Report | None = None
+
+
+def settings_of(candidate: Candidate, effort: float, model: LatentModel) -> dict[str, object]:
+    """The value of every setting that decides a candidate's numbers, as plain data.
+
+    Args:
+        candidate: its plan, and how it is scored.
+        effort: the fraction of the full number of steps.
+        model: as it was built, untrained: every setting of its parts counts, with or without a shape.
+    """
+    return {
+        **asdict(candidate.plan.times(effort)),
+        "importance_samples": candidate.importance_samples,
+        "timesteps": candidate.timesteps,
+        "after": list(candidate.after),
+        "model": describe(model),
+    }
+
+
+def read_record(folder: RunFolder, candidate: Candidate) -> Record | None:
+    """What is known of a candidate; ``None`` if it was never begun.
+
+    Raises:
+        ValueError: a torn file.
+    """
+    content = folder.read(candidate.slug)
+    if content is None:
+        return None
+    plan = Plan(**content["plan"])
+    return Record(
+        content["settings"], plan, content["seconds"], _report(folder, candidate, content)
+    )
+
+
+def _report(folder: RunFolder, candidate: Candidate, content: Mapping[str, Any]) -> Report | None:
+    found = content["report"]
+    if found is None:
+        return None
+    tensors, _ = read_tensors(folder.scores(candidate.slug), _DAMAGED)
+    return report_from(found, scores_from(tensors, Measure(found["measure"])))
+
+
+def check_record(
+    folder: RunFolder, candidate: Candidate, record: Record, settings: Mapping[str, object]
+) -> None:
+    """Require that a candidate was begun with the settings that it has now.
+
+    Raises:
+        ValueError: with every setting that changed.
+    """
+    refuse_changes(record.settings, settings, f"{candidate.name} in {folder.folder}")
+
+
+def write_record(folder: RunFolder, candidate: Candidate, record: Record) -> None:
+    """Write what is known of a candidate. The report is last: a record that has one is done."""
+    report = record.report
+    if report is not None and report.scores is not None:
+        save_tensors(folder.scores(candidate.slug), tensors_of(report.scores))
+    content = {
+        "name": candidate.name,
+        "settings": dict(record.settings),
+        "plan": asdict(record.plan),
+        "seconds": record.seconds,
+        "report": None if report is None else report.to_dict(),
+    }
+    folder.write(candidate.slug, content)
+
+
+def save_model(folder: RunFolder, candidate: Candidate, model: LatentModel) -> None:
+    """Write the weights of a trained model."""
+    metadata = {"name": candidate.name, "model": repr(model)}
+    save_tensors(folder.weights(candidate.slug), weights(model), metadata)
+
+
+def restore_model(folder: RunFolder, candidate: Candidate, model: LatentModel) -> LatentModel:
+    """Put the weights of a trained model into one that was built alike, ready for use.
+
+    Raises:
+        ValueError: a file that is missing or torn.
+    """
+    tensors, _ = read_tensors(folder.weights(candidate.slug), _DAMAGED)
+    load_weights(model, tensors)
+    return model.eval()

@@ -14,9 +14,8 @@ from rich.table import Table
 
 from genmod.checks import check_positive, require
 from genmod.compare.candidate import Candidate, check_suite, select
-from genmod.compare.job import Job, build, one_thread, restore
+from genmod.compare.job import Job, finished, one_thread, report_of, restore
 from genmod.compare.progress import Display, Drawing, Ended, Event, Progress
-from genmod.compare.records import check_record, read_record, restore_model, settings_of
 from genmod.compare.suites import default_minutes, suite_for
 from genmod.compare.workers import Queue, one_by_one, side_by_side
 from genmod.data import Dataset, binarized, load
@@ -153,14 +152,14 @@ def compare(
     baselines, notes = _baselines(found)
     shared = {"seed": seed, "effort": effort, "minutes": limit, "genmod": __version__}
     job.folder.open({**found.identity(), **shared}, fresh)
-    done = _done(job, found)
+    done = finished(job, found)
     display = Display(Progress(chosen, set(done)), progress)
     run = _Run(job, found, jobs, display, on_report, notes)
     with display:
         for report in (*baselines, *done.values()):
             run.announce(report)
         _train(run, set(done))
-        reports = [*baselines, *(_report(job, candidate) for candidate in chosen)]
+        reports = [*baselines, *(report_of(job, candidate) for candidate in chosen)]
         run.notes.extend(_unused(reports))
         settings = {
             **_settings(found),
@@ -208,35 +207,12 @@ def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
         ("full-covariance Gaussian", gaussian),
     ):
         try:
-            found = baseline(seen.long(), data.test.long(), data.bins)
+            found = baseline(seen, data.test, data.bins)
         except ValueError as error:
             notes.append(f"{name}: left out: {error}")
         else:
             reports.append(Report.of_baseline(found, dims, Measure.MASS, data))
     return reports, notes
-
-
-def _done(job: Job, data: Dataset) -> dict[str, Report]:
-    """The reports of an earlier run. Every record is checked before anything is trained.
-
-    Raises:
-        ValueError: a candidate was begun with other settings, or a file is torn.
-    """
-    needed = {name for candidate in job.candidates for name in candidate.after}
-    trained: dict[str, LatentModel] = {}
-    found: dict[str, Report] = {}
-    with one_thread():
-        for candidate in job.candidates:
-            record = read_record(job.folder, candidate)
-            if record is None or not trained.keys() >= set(candidate.after):
-                continue
-            model = build(job, candidate, data, trained)
-            check_record(job.folder, candidate, record, settings_of(candidate, job.effort, model))
-            if record.report is not None:
-                found[candidate.name] = record.report
-                if candidate.name in needed:
-                    trained[candidate.name] = restore_model(job.folder, candidate, model)
-    return found
 
 
 def _train(run: _Run, done: set[str]) -> None:
@@ -246,7 +222,7 @@ def _train(run: _Run, done: set[str]) -> None:
     def on_event(event: Event) -> None:
         run.display.on_event(event)
         if isinstance(event, Ended):
-            run.announce(_report(run.job, run.job.candidate(event.name)))
+            run.announce(report_of(run.job, run.job.candidate(event.name)))
 
     if min(run.jobs, len(queue.waiting)) > 1:
         side_by_side(queue, run.job, run.data, run.jobs, on_event)
@@ -256,13 +232,6 @@ def _train(run: _Run, done: set[str]) -> None:
         complaints = [f"{name}: {message}" for name, message in queue.failed.items()]
         kept = f"what the others did is kept in {run.job.path}: run again to continue from there"
         raise ValueError("\n".join([*complaints, kept]))
-
-
-def _report(job: Job, candidate: Candidate) -> Report:
-    record = read_record(job.folder, candidate)
-    assert record is not None
-    assert record.report is not None
-    return record.report
 
 
 def _unused(reports: Sequence[Report]) -> list[str]:

@@ -36,7 +36,9 @@ def to_plain(value: object) -> Plain:
     >>> to_plain(MLPs(width=64))
     {'class': 'MLPs', 'width': 64, 'depth': None, 'dropout': 0.0}
     """
-    if value is None or isinstance(value, bool | str):
+    if isinstance(value, str):
+        return str(value)  # a member of a StrEnum as the string that it is
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
         return {_ENUM: _name(type(value)), "value": to_plain(value.value)}

@@ -14,18 +14,20 @@ ROOMS = (
     "spec",
     "nn",
     "schedules",
+    "schedules.wrappers",
     "denoisers",
     "encoders",
     "decoders",
     "priors",
     "diffusion",
+    "diffusion.probability_flow",
     "prior",
     "samplers",
     "models",
     "objectives",
     "training",
 )
-"""Packages whose public classes may be named."""
+"""Where the classes that may be named are: packages, and modules whose classes a method builds."""
 
 _named: dict[str, object] = {}
 _names: dict[int, str] = {}

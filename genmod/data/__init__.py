@@ -5,7 +5,7 @@ validation, test) and a :class:`~genmod.spec.DataSpec`. :func:`binarized` makes 
 :func:`conditional` makes labels the context of a conditional model; :class:`Prompts` finds labels in words.
 """
 
-from genmod.data.bernoulli import BernoulliPixels as BernoulliPixels
+from genmod.data.binarized import BernoulliPixels as BernoulliPixels
 from genmod.data.binarized import binarized as binarized
 from genmod.data.datasets import Dataset as Dataset
 from genmod.data.datasets import conditional as conditional

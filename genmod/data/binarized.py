@@ -1,20 +1,96 @@
-"""Dynamic binarization of a data set of gray images."""
+r"""Dynamic binarization: gray pixels as Bernoulli variables, and the entropy of their noise.
+
+A pixel of value ``g`` in ``0 .. K - 1`` is a Bernoulli variable with probability
+:math:`\pi = g / (K - 1)`; the pixels of an image are independent. Given the image, its bits have entropy
+
+    ``H(b | x) = sum_j h(pi_j)``,  ``h(pi) = - pi log pi - (1 - pi) log(1 - pi)``.
+
+No model of bits has a smaller expected cost, image by image (Gibbs' inequality):
+
+    ``E_b|x [- log p(b)] = H(b | x) + KL(Bernoulli(pi(x)) || p) >= H(b | x)``.
+
+Reference:
+    Salakhutdinov and Murray 2008, On the quantitative analysis of deep belief networks (pixels as
+    probabilities); Burda, Grosse and Salakhutdinov 2016, Importance weighted autoencoders, section 5
+    (bits drawn again at every visit, so that a model cannot memorize their noise).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
-from genmod.data.bernoulli import BernoulliPixels
-from genmod.data.datasets import Dataset
+from genmod.checks import check_integers, require
 from genmod.random.streams import mix
+from genmod.spec import Bins
+
+if TYPE_CHECKING:
+    from genmod.data.datasets import Dataset
 
 _BITS = 0xF11B
 """Part of the key of the bits, so that no other noise of the same seed resembles them."""
 _BLOCK = 1024
 """Rows drawn together: part of the key of the noise, and few enough to spare the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class BernoulliPixels:
+    """Rows of independent Bernoulli variables, and how to sample them.
+
+    Args:
+        gray: integers ``(N, *event)`` in ``0 .. bins - 1``; entry ``g`` has probability ``g / (bins - 1)``.
+        bins: how many values an entry can take.
+
+    Raises:
+        ValueError: values outside ``0 .. bins - 1``.
+
+    >>> pixels = BernoulliPixels(torch.tensor([[0, 1, 2]]), bins=3)
+    >>> pixels.entropy()  # only the middle pixel is random: log 2
+    tensor([0.6931], dtype=torch.float64)
+    """
+
+    gray: Tensor
+    bins: int
+
+    def __post_init__(self) -> None:
+        check_integers(self.gray, Bins(self.bins).count, name="gray")
+
+    def __len__(self) -> int:
+        return len(self.gray)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the gray values."""
+        return self.gray.device
+
+    def to(self, device: torch.device) -> BernoulliPixels:
+        """The same variables on another device."""
+        return BernoulliPixels(self.gray.to(device), self.bins)
+
+    def sample(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """One draw of each variable: bits, ``torch.uint8``.
+
+        The noise comes through :mod:`genmod.random`: inside :func:`genmod.random.keyed` equal keys
+        give equal bits.
+
+        Args:
+            rows: which rows; all of them by default.
+        """
+        gray = self.gray[rows]
+        # Always float32: data must not depend on torch's default type.
+        noise = random.uniform(tuple(gray.shape), torch.float32, gray.device)
+        return (noise < gray.to(torch.float32) / (self.bins - 1)).to(torch.uint8)
+
+    def entropy(self) -> Tensor:
+        """``H(b | x)`` of each row in nats, ``(N,)``, float64, on the CPU (not every device has it)."""
+        probability = torch.arange(self.bins, dtype=torch.float64) / (self.bins - 1)
+        nats = torch.special.entr(probability) + torch.special.entr(1 - probability)
+        found: Tensor = nats[self.gray.cpu().long()].flatten(1).sum(1)
+        return found
 
 
 def binarized(data: Dataset, seed: int = 0) -> Dataset:
@@ -53,16 +129,15 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
     )
     pixels = [BernoulliPixels(part, data.bins or 0) for part in data.parts().values()]
     train, validation, test = (_draw(each, seed, place) for place, each in enumerate(pixels))
-    return Dataset(
+    return replace(
+        data,
         name=f"binarized {data.name}",
         train=train,
         validation=validation,
         test=test,
         bins=2,
-        labels=data.labels,
         resample=pixels[0],
         entropy=pixels[-1].entropy(),
-        context_dropout=data.context_dropout,
     )
 
 

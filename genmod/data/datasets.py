@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from genmod.checks import one_of, require
-from genmod.data.bernoulli import BernoulliPixels
+from genmod.data.binarized import BernoulliPixels
 from genmod.data.values import check_values, storage
+from genmod.shapes import Shape
 from genmod.spec import DataSpec
-from genmod.types import Shape
 
 SPLITS = ("train", "validation", "test")
 

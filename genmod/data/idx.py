@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 _UNSIGNED_BYTE = 8
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from genmod.checks import choice, require
 from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.values import BYTE, as_labels, checked_rows
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 class Layout(StrEnum):

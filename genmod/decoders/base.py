@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 from genmod.config import Settings
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
+from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import Shape
 
 
 class Decoder(Settings, nn.Module, ABC):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genmod.checks import check_positive
 from genmod.config import Settings
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 class Scale(Settings, nn.Module, ABC):

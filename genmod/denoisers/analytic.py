@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.denoisers.base import Denoised, Denoiser, scales_of
-from genmod.types import PerSample, Real
+from genmod.denoisers.base import Denoised, Denoiser
+from genmod.denoisers.targets import scales_of
+from genmod.shapes import PerSample, Real
 
 
 class GaussianDenoiser(Denoiser):

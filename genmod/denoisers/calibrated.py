@@ -22,10 +22,10 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.denoisers.base import Denoised, Denoiser, scales_of
+from genmod.denoisers.base import Denoised, Denoiser
+from genmod.denoisers.targets import scales_of
 from genmod.schedules import Schedule
-from genmod.shapes import expand_like
-from genmod.types import PerSample, Real
+from genmod.shapes import PerSample, Real, expand_like
 
 _ROWS = 1024
 """Rows that go through the network together."""

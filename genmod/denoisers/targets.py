@@ -36,8 +36,7 @@ from torch import Tensor
 
 from genmod.checks import check_positive
 from genmod.config import Settings
-from genmod.denoisers.base import scales_of
-from genmod.types import PerSample, Real
+from genmod.shapes import PerSample, Real, expand_like
 
 NOISIEST = -20.0
 """The lowest log-SNR at which noise still determines the data.
@@ -45,6 +44,12 @@ NOISIEST = -20.0
 Reading data from it divides by alpha, here 4.5e-5: float32's rounding of ``z``, 6e-8, becomes 1.3e-3 of
 the data's spread. At -40 it would be 29 times that spread: noise, whatever the network predicts.
 """
+
+
+def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The variance-preserving alpha and sigma of a log-SNR, to broadcast against ``z``."""
+    level = expand_like(log_snr, z)
+    return level.sigmoid().sqrt(), (-level).sigmoid().sqrt()
 
 
 class Target(Settings, ABC):

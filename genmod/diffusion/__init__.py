@@ -1,12 +1,9 @@
 """Diffusion: the noising posterior, the reverse chain, its bound, its last step, its probability flow."""
 
-from genmod.diffusion.bound import diffusion_rates as diffusion_rates
 from genmod.diffusion.chain import DiffusionPrior as DiffusionPrior
 from genmod.diffusion.last_step import LastStepDecoder as LastStepDecoder
 from genmod.diffusion.noising import NoisingEncoder as NoisingEncoder
 from genmod.diffusion.noising import NoisingPosterior as NoisingPosterior
-from genmod.diffusion.probability_flow import ProbabilityFlowPrior as ProbabilityFlowPrior
-from genmod.diffusion.reverse import ReverseProcess as ReverseProcess
 from genmod.diffusion.timesteps import LossAwareTimesteps as LossAwareTimesteps
 from genmod.diffusion.timesteps import StratifiedTimesteps as StratifiedTimesteps
 from genmod.diffusion.timesteps import TabulatedTimesteps as TabulatedTimesteps

@@ -29,7 +29,8 @@ from torch.utils.checkpoint import checkpoint
 
 from genmod import random
 from genmod.chunks import rows_per_chunk
-from genmod.denoisers import Denoised, denoise
+from genmod.denoisers import Denoised
+from genmod.denoisers.base import denoise
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.diffusion.reverse import ReverseProcess
 from genmod.diffusion.timesteps import bin_index
@@ -38,9 +39,8 @@ from genmod.distributions import rate
 from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
 from genmod.gaussian import kl_standard_log_std
 from genmod.prior import TimestepSampler
-from genmod.schedules import Point, time_dtype
-from genmod.shapes import event_sum, expand_like, repeat
-from genmod.types import PerLevel
+from genmod.schedules.base import Point, time_dtype
+from genmod.shapes import PerLevel, event_sum, expand_like, repeat
 
 
 def diffusion_rates(

@@ -32,8 +32,9 @@ from genmod.prior import (
     Prior,
     Timesteps,
 )
-from genmod.schedules import Schedule, time_dtype
-from genmod.types import Shape
+from genmod.schedules import Schedule
+from genmod.schedules.base import time_dtype
+from genmod.shapes import Shape
 
 
 class DiffusionPrior(Prior):

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.decoders import Decoder
-from genmod.denoisers import Denoiser, denoise
-from genmod.schedules import Schedule, time_dtype
+from genmod.denoisers import Denoiser
+from genmod.denoisers.base import denoise
+from genmod.schedules import Schedule
+from genmod.schedules.base import time_dtype
 
 
 class LastStepDecoder(Decoder):

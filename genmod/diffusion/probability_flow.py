@@ -30,9 +30,8 @@ from genmod.diffusion.chain import DiffusionPrior
 from genmod.elbo import Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.prior import GenerativePath, InferencePath, Latent, Prior
-from genmod.schedules import time_dtype
-from genmod.shapes import event_sum, size
-from genmod.types import PerSample, Real, Sizes
+from genmod.schedules.base import time_dtype
+from genmod.shapes import PerSample, Real, Sizes, event_sum, size
 
 
 class AugmentedState(NamedTuple):

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers.base import denoise
 from genmod.diffusion.variances import ReverseVariance
 from genmod.distributions import Normal, StandardNormal
 from genmod.schedules import Schedule
-from genmod.shapes import expand_like
-from genmod.types import PerSample, Real
+from genmod.shapes import PerSample, Real, expand_like
 
 
 @dataclass(frozen=True, eq=False)

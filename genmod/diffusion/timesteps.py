@@ -19,7 +19,7 @@ from torch import Tensor, distributed
 from genmod import random
 from genmod.checks import require
 from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
-from genmod.types import PerLevel
+from genmod.shapes import PerLevel
 
 
 class UniformTimesteps(TimestepSampler):

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from genmod.config import Settings
 from genmod.denoisers import Denoised
-from genmod.schedules import Bridge
+from genmod.schedules.base import Bridge
 from genmod.shapes import expand_like
 
 

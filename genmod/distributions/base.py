@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
 from genmod.checks import can_read, require
-from genmod.shapes import event_sum
-from genmod.types import PerSample, Sizes
+from genmod.shapes import PerSample, Sizes, event_sum
 
 
 class Factorized(Distribution, ABC):
@@ -67,7 +66,7 @@ def check_parameters(law: Distribution, *parameters: Tensor) -> None:
         require(
             broken == 0,
             f"{broken} parameters of {type(law).__name__} that are NaN",
-            "finite or infinite numbers",
+            "parameters without NaN",
             "the network that gives them has diverged: load earlier weights, or train with a lower "
             "learning rate",
         )

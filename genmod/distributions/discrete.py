@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 
 
 class Bernoulli(Factorized):

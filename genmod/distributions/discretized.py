@@ -22,8 +22,8 @@ from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.logistic import logistic_log_mass
 from genmod.gaussian.kernels import log_prob_standard
+from genmod.shapes import Sizes
 from genmod.spec import Bins
-from genmod.types import Sizes
 
 
 def log1m_exp(negative: Tensor) -> Tensor:

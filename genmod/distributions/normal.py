@@ -17,8 +17,7 @@ from genmod import random
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_kl_per_dim
 from genmod.gaussian import kernels
-from genmod.shapes import event_sum
-from genmod.types import Shape, Sizes
+from genmod.shapes import Shape, Sizes, event_sum
 
 
 class Normal(Factorized):

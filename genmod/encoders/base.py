@@ -11,8 +11,8 @@ from torch.distributions import Distribution
 from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.nn.modules import float_dtype
+from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import Batch, Mask, Shape
 
 
 class Posterior(ABC):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from genmod.distributions import Dirac, Normal
 from genmod.encoders.base import Encoder
 from genmod.nn.modules import outputs
+from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import SpecLike
-from genmod.types import Batch, Mask, Shape
 
 
 class DiracEncoder(Encoder):

@@ -16,8 +16,8 @@ from torch.distributions import Distribution
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
 from genmod.nn.modules import call, outputs
+from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import SpecLike
-from genmod.types import Batch, Mask, Shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,14 @@ where these mean something. ``data`` are a data set, whose test part is used, or
 the id of a row, so results depend neither on ``batch_size`` nor on the order of the rows.
 """
 
-from genmod.evaluation.baselines import Baseline as Baseline
 from genmod.evaluation.baselines import gaussian as gaussian
 from genmod.evaluation.baselines import pixel_histogram as pixel_histogram
 from genmod.evaluation.baselines import ppca as ppca
 from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
+from genmod.evaluation.information import NoTail as NoTail
 from genmod.evaluation.information import immse as immse
-from genmod.evaluation.perception import Quality as Quality
 from genmod.evaluation.perception import features as features
 from genmod.evaluation.perception import frechet_distance as frechet_distance
 from genmod.evaluation.perception import quality as quality
@@ -28,6 +27,3 @@ from genmod.evaluation.scoring import Scores as Scores
 from genmod.evaluation.scoring import log_weights as log_weights
 from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score
-from genmod.evaluation.tails import GaussianTail as GaussianTail
-from genmod.evaluation.tails import IntegerTail as IntegerTail
-from genmod.evaluation.tails import NoTail as NoTail

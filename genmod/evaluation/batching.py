@@ -17,6 +17,7 @@ from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset, rows_or_dataset
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
+from genmod.nn.modules import evaluation_mode
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
@@ -26,30 +27,25 @@ Ids = Tensor | Sequence[int] | None
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; each part's own mode is put back afterwards.
+    """Evaluation mode without gradients; afterwards every module has its own mode again.
 
-    Inference mode is left, because parts of a model may need autograd (a divergence, a slope).
+    It also leaves :func:`torch.inference_mode`, in which autograd cannot be turned on again. Some parts
+    differentiate during evaluation: the divergence of a flow, the slope of a learned schedule.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with torch.inference_mode(False), evaluation_mode(model):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
 class RowSet:
-    """Checked rows to evaluate, in the order of their ids.
+    """Checked rows to evaluate, sorted by id.
 
     Args:
         x: ``(N, *event)``.
         context: what the model is conditioned on, ``(N, ...)``.
-        ids: the id of each row, ``(N,)``, in ascending order.
-        order: where each row stood in what the user gave.
-        data: the data set that they are the test part of, if any.
+        ids: the id of each row, ``(N,)``, ascending.
+        order: the position of each row in the user's input, ``(N,)``.
+        data: the data set whose test part the rows are, if any.
     """
 
     x: Tensor
@@ -72,18 +68,18 @@ class RowSet:
         """Check data, context and ids, once for all chunks.
 
         Args:
-            model: what will evaluate them.
-            data: a data set (its test part), a name or file of one; or rows: a tensor, an array, a list,
-                alone or in a tuple with their context.
-            context: one row a sample, or one label for all; by default the test labels of data that are
+            model: the model that will evaluate the rows.
+            data: a data set, of which the test part is used; the name or file of one; or rows, as a
+                tensor, an array or a list, alone or in a tuple ``(rows, context)``.
+            context: one row per sample, or one label for all; by default the test labels, if the data are
                 conditional.
-            ids: the id of each row; left out, 0, 1, 2, ...
-            spec: what the rows must be; the model's own data by default.
-            name: what messages call them.
+            ids: the id of each row; by default 0, 1, 2, ...
+            spec: the data specification of the rows; the model's own by default.
+            name: the name of the rows in error messages.
 
         Raises:
-            ValueError: no rows, rows that the model cannot score, other numbers of rows, a context that
-                the model does not know.
+            ValueError: no rows; rows that the model cannot score; contexts or ids that are not one per row;
+                a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec.bins)
         if isinstance(source, Dataset):
@@ -95,9 +91,9 @@ class RowSet:
         else:
             require(
                 context is None,
-                "a context beside rows with their own",
+                "rows in a tuple with their context, and context=... beside it",
                 "one of the two",
-                "drop one",
+                "drop one of them",
             )
             x, context = source
         (spec or model.spec).check(x, name=name)
@@ -122,12 +118,12 @@ class RowSet:
             x, c = x[order.to(x.device)], None if c is None else c[order.to(c.device)]
         return cls(x, c, numbers[order], order, source if isinstance(source, Dataset) else None)
 
-    def given(self, values: Tensor) -> Tensor:
-        """Values of these rows in the order in which the user gave them."""
+    def restore_order(self, values: Tensor) -> Tensor:
+        """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]
 
     def first(self, count: int) -> RowSet:
-        """The rows of the lowest ids."""
+        """The ``count`` rows with the lowest ids."""
         c = None if self.context is None else self.context[:count]
         order = torch.arange(min(count, len(self)))
         return RowSet(self.x[:count], c, self.ids[:count], order, self.data)
@@ -150,23 +146,23 @@ def in_chunks(
     copies: int = COPIES,
     progress: str | None = None,
 ) -> list[T]:
-    """Run a function on chunks of rows: on the model's device, without gradients, under keyed noise.
+    """Run a function on chunks of rows, on the model's device, in evaluation mode and without gradients.
 
-    The noise of a row depends on ``(seed, step, id)`` alone, so that the results depend neither on the
-    chunks nor on the order of the rows.
+    The noise of a row depends only on ``(seed, step, id)``. So the results depend neither on the chunks nor
+    on the order of the rows.
 
     Args:
-        model: the model, which is in evaluation mode meanwhile.
+        model: the model.
         rows: the rows.
-        run: ``run(x, context)`` of some of them.
-        seed: the key of the noise.
-        step: its second part.
-        batch_size: rows of a chunk; by default as many as fit (:func:`genmod.chunks.rows_per_chunk`).
-        copies: numbers that ``run`` holds for each entry of a row.
-        progress: the label of a progress bar, if one is to be shown.
+        run: called as ``run(x, context)`` with the rows of a chunk.
+        seed: the seed of the noise.
+        step: a second number beside the seed, for independent noise on the same rows.
+        batch_size: rows in a chunk; by default as many as fit (:func:`genmod.chunks.rows_per_chunk`).
+        copies: how many tensors of the size of ``x`` the function ``run`` holds at once.
+        progress: the label of a progress bar; ``None``: no bar.
 
     Returns:
-        What ``run`` returned, in the order of the ids: chunk after chunk.
+        The results of ``run``, one per chunk, by ascending ids.
     """
     device, shape = model.device, tuple(rows.x.shape[1:])
     size = rows_per_chunk(shape, device, copies=copies, batch_size=batch_size)

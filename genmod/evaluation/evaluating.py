@@ -1,4 +1,4 @@
-"""One call to evaluate a model: its bound, importance weights and baselines."""
+"""``evaluate``: the bound of a model, its importance weights, and a baseline beside it."""
 
 from __future__ import annotations
 
@@ -35,35 +35,46 @@ def evaluate(
     seconds: float | None = None,
     progress: bool = False,
 ) -> Report:
-    """Score a model on held-out data.
+    r"""Evaluate a model on held-out data: its evidence lower bound (ELBO), term by term, in nats per
+    sample.
+
+    .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)}\Big[\log p(x|z) - \log \frac{q(z|x)}{p(z)}\Big]
+        = \text{reconstruction} - \sum \text{rates}
+
+    The report holds the mean over samples with its standard error. Its stamp is *bound* if every term is
+    computed in full, and *estimate* if a diffusion visits only some of its noise levels. With importance
+    samples it also holds the tighter bound of :func:`log_weights`.
 
     Args:
         model: any model.
-        data: a :class:`~genmod.data.Dataset`, whose test part is scored (and whose training part gives a
-            baseline to beat); or rows ``(N, *event)``.
-        context: what the model is conditioned on, one row a sample; by default the labels of data
-            that are :func:`~genmod.data.conditional`.
-        timesteps: how many levels of a diffusion each row visits. By default all up to ``T = 1000`` (a
-            bound); beyond, and in continuous time, 16 (an estimate). ``None``: all.
-        importance_samples: an even number of draws a row for an importance-weighted bound and an
+        data: a :class:`~genmod.data.Dataset`, of which the test part is scored (the training part gives a
+            baseline that the model should beat); or rows ``(N, *event)``.
+        context: what the model is conditioned on, one row per sample; by default the labels, if the data
+            are :func:`~genmod.data.conditional`.
+        timesteps: the number of noise levels of a diffusion that each row visits. By default all up to
+            ``T = 1000`` (a bound); for larger ``T`` and in continuous time 16 (an estimate). ``None``: all.
+        importance_samples: ``K``, an even number of draws per row, for an importance-weighted bound and an
             evidence interval (:attr:`Report.interval`); 0: neither.
-        replicates: how often to score with fresh noise; by default 2 where levels are chosen at random,
-            else 1. Levels are stratified over rows, so only replicates show how noisy their mean is.
-        seed: the key of the noise.
+        replicates: how many times to score with fresh noise. By default 2 if noise levels are drawn at
+            random, else 1. The levels are stratified over the rows, which are therefore not independent:
+            only replicates show how noisy the mean is.
+        seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit. Results do not depend on it.
         ids: the id of each row, on which its noise depends; 0, 1, 2, ... by default.
-        name: what the report calls the model; its class by default.
-        seconds: how long the model trained, for the report.
-        progress: whether a bar is shown.
+        name: the name of the model in the report; by default its class.
+        seconds: the training time, for the report.
+        progress: whether to show a progress bar.
 
     Returns:
-        Each term in nats, with a standard error over samples.
+        A :class:`Report`: ``.value`` and ``.terms`` in nats, ``.bits_per_dim`` for integer data,
+        ``.stamp``, ``.interval``. It prints as a table.
 
     Raises:
-        ValueError: data that the model cannot score; a term that is not finite; an odd number of
-            importance samples, or importance samples of a model without importance weights.
+        ValueError: data that the model cannot score; an odd number of importance samples; ``timesteps`` for
+            a model without noise levels; a term that is not finite.
 
-    Reference: Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders" (2016), eq. 8.
+    Reference: Kingma, Welling, "Auto-encoding variational Bayes" (2014), eq. 3; Burda, Grosse,
+    Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
 
     >>> from genmod.models import VAE
     >>> x = torch.randint(0, 17, (32, 1, 8, 8))
@@ -108,12 +119,12 @@ def _check_counts(replicates: int | None, importance_samples: int) -> None:
         replicates is None or replicates >= 1,
         f"replicates={replicates}",
         "at least 1",
-        "2 give a noise",
+        "pass 2 or more to measure the noise of the draws",
     )
     require(
         importance_samples >= 0 and importance_samples % 2 == 0,
         f"importance_samples={importance_samples}",
-        "an even number, whose halves give a floor and a ceiling",
+        "an even number, because one half gives the floor and the other the ceiling",
         f"pass importance_samples={importance_samples + 1}",
     )
 
@@ -145,7 +156,7 @@ def _summary(runs: Sequence[Scores], source: Dataset | None) -> Report:
 
 
 def _weighted(report: Report, weights: Tensor) -> Report:
-    """The report with what its importance weights ``(N, K)`` add."""
+    """The report, with the bound and the interval of the importance log-weights ``(N, K)``."""
     _check_weights(weights)
     return replace(
         report,
@@ -158,8 +169,8 @@ def _weighted(report: Report, weights: Tensor) -> Report:
 def evidence(weights: Tensor, measure: Measure) -> tuple[Estimate, Estimate]:
     """The floor and the ceiling of :attr:`Report.interval`, from importance log-weights ``(N, K)``.
 
-    Where a single draw makes up most of the ceiling its mean cannot be estimated: it is vacuous then, 0 for
-    a mass and infinite for a density.
+    If one draw makes up more than half of the ceiling, the mean of such draws cannot be estimated. The
+    ceiling is then vacuous: 0 for a mass, infinity for a density.
     """
     halves = weights.chunk(2, 1)
     floors = [_log_mean(half) for half in halves]
@@ -173,7 +184,7 @@ def evidence(weights: Tensor, measure: Measure) -> tuple[Estimate, Estimate]:
     draws = torch.cat(ratios)
     heavy = not float(draws.max()) <= float(draws.sum()) / 2
     if measure is Measure.MASS:
-        # The mean alone: cutting each row at 0 would leave only the rows that err to one side.
+        # Only the mean is cut at 0. Cutting each row would remove errors of one sign alone: a bias.
         return low, Estimate(0.0, 0.0) if heavy or high.mean > 0 else high
     return low, Estimate(math.inf, math.inf) if heavy else high
 
@@ -183,18 +194,18 @@ def _log_mean(weights: Tensor) -> Tensor:
 
 
 def _check_weights(weights: Tensor) -> None:
-    """Require importance weights that are finite, or zero."""
+    """Require log-weights that are finite or minus infinity (a weight of zero)."""
     broken = int((weights.isnan() | (weights == math.inf)).any(1).sum())
     require(
         broken == 0,
         f"importance weights that are NaN or infinite in {broken} of {len(weights)} rows",
         "finite log-weights",
-        "look at these rows and at the model's weights",
+        "check these rows, and the model's parameters (a diverged training)",
     )
 
 
 def _beside_a_baseline(values: Tensor, scores: Scores, data: Dataset) -> tuple[str, ...]:
-    """A sentence, if histograms of single entries are better: they cost nothing to fit."""
+    """A remark, if the per-pixel histogram has a higher log-likelihood than the model."""
     if data.bins is None or scores.measure is not Measure.MASS:
         return ()
     baseline = pixel_histogram(data.train, data.test, data.bins)
@@ -202,6 +213,6 @@ def _beside_a_baseline(values: Tensor, scores: Scores, data: Dataset) -> tuple[s
     if behind.mean <= 0:
         return ()
     return (
-        f"Worse than the {baseline.name} by {behind} nats a sample: a histogram of each entry by "
-        "itself predicts these data better. Train longer, or change the settings.",
+        f"Worse than the {baseline.name} by {behind} nats per sample: independent histograms of the "
+        "entries predict these data better. Train longer, or change the settings.",
     )

@@ -1,15 +1,19 @@
-r"""Likelihood by the probability flow: of :math:`z_0` as a density, of ``x`` as a bound through it.
+r"""The probability flow: its density at :math:`z_0`, and the bound on ``log p(x)`` that follows from it.
 
-``log p_flow(z_0)`` is a *density of* :math:`z_0`, not of ``x``. For the data it gives
+The probability flow is an ODE with the marginals of the diffusion. It carries :math:`z_0` to noise, and
+the change of variables gives ``log p_flow(z_0)``: a density of :math:`z_0`, the noised data, and *not* of
+``x``. For the data it gives the bound of a VAE whose encoder is the diffusion's own Gaussian
+:math:`q(z_0|x)`,
 
-.. math:: \log p(x) \ge \mathbb{E}_{q(z_0|x)}[\log p(x|z_0) + \log p_\text{flow}(z_0) - \log q(z_0|x)],
+.. math:: \log p(x) \ge \mathbb{E}_{q(z_0|x)}[\log p(x|z_0) + \log p_\text{flow}(z_0) - \log q(z_0|x)].
 
-the bound of a VAE with the diffusion's own Gaussian :math:`q(z_0|x)`. It holds for real data and for
-integers: this dequantized bound can be compared with a diffusion's variational bound.
+It holds for real data and for integers. This bound (the literature's "dequantized" likelihood) can be
+compared with the variational bound of a diffusion.
 
 Reference: Song et al., "Score-based generative modeling through stochastic differential equations"
 (2021), eq. 39; Song, Durkan, Murray, Ermon, "Maximum likelihood training of score-based diffusion
-models" (2021), section 5.3, and Vahdat, Kreis, Kautz (2021), appendix G, for the dequantized bounds.
+models" (2021), section 5.3, and Vahdat, Kreis, Kautz, "Score-based generative modeling in latent space"
+(2021), appendix G, for the dequantized bounds.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.chunks import COPIES
-from genmod.diffusion import ProbabilityFlowPrior
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.evaluating import evaluate
@@ -33,23 +37,23 @@ from genmod.models import find_diffusion, with_probability_flow
 from genmod.spec import DataSpec
 
 STAGES = 4
-"""Evaluations of the denoiser in one step of the solver."""
+"""Evaluations of the denoiser in one step of the solver (Runge-Kutta of fourth order)."""
 
 
 @dataclass(frozen=True, eq=False)
 class FlowDensity:
-    """The log-density of states under the probability flow: an estimate, exact in the limit of steps.
+    """The log-density of states under the probability flow: an estimate, exact for infinitely many steps.
 
     Args:
-        nats: ``log p_flow(z_0)`` of each row, ``(N,)``: the mean over probes.
+        nats: ``log p_flow(z_0)`` of each row, ``(N,)``, a mean over probes.
         error: its standard error over probes, ``(N,)``; zero for the exact trace.
-        drift: its change since half as many steps with the same probes, ``(N,)``. A method of
-            fourth order that has converged leaves about a fifteenth of it.
-        noise: the variance-preserving noise that the flow carries each row to, ``(N, *event)``.
-        steps: of the solver.
-        probes: how many; ``None`` for the exact trace.
-        evaluations: of the denoiser for each row, with the check by half as many steps. Each takes
-            one backward pass a probe, or a dimension for the exact trace.
+        drift: the difference to a solution with half as many steps and the same probes, ``(N,)``. The
+            solver has order four: once it converges, its remaining error is about ``drift / 15``.
+        noise: where the flow ends: the noise of each row, variance preserving, ``(N, *event)``.
+        steps: the number of solver steps.
+        probes: the number of probes; ``None`` for the exact trace.
+        evaluations: how often the denoiser was evaluated for each row, both solutions included. Each
+            evaluation has one backward pass per probe, or per dimension for the exact trace.
     """
 
     nats: Tensor
@@ -62,7 +66,7 @@ class FlowDensity:
 
     @property
     def mean(self) -> Estimate:
-        """The mean over rows; its error is that of drawing other rows and probes."""
+        """The mean over rows with its standard error (over rows and probes)."""
         return Estimate.of(self.nats)
 
     def __str__(self) -> str:
@@ -70,7 +74,7 @@ class FlowDensity:
         worst = float(self.drift.abs().max())
         return (
             f"log p_flow(z_0) = {self.mean} nats ({Stamp.ESTIMATE.value}; {self.steps} steps, "
-            f"{trace}, largest change since {self.steps // 2} steps {worst:.1e})"
+            f"{trace}, largest difference to {self.steps // 2} steps {worst:.1e})"
         )
 
 
@@ -86,25 +90,35 @@ def flow_density(
     ids: Ids = None,
     progress: bool = False,
 ) -> FlowDensity:
-    """The density of :math:`z_0` under the probability flow of a model's diffusion.
+    r"""The log-density of :math:`z_0` under the probability flow, by the instantaneous change of variables.
+
+    Along the ODE :math:`dz/dt = f(z, t)` from :math:`z_0` to noise :math:`z_1`,
+
+    .. math:: \log p_\text{flow}(z_0)
+        = \log p(z_1) + \int_0^1 \mathrm{tr}\,\frac{\partial f}{\partial z}\, dt.
+
+    The trace is exact, or estimated without bias from random probes (Hutchinson).
 
     Args:
-        model: a diffusion, or a model with one nested as its prior (then ``z`` are noised latents as
-            the diffusion gets them).
+        model: a diffusion; or a model with a diffusion as its prior, where ``z`` are noised latents.
         z: states at t = 0, ``(N, *event)``: noised data, not data.
-        context: what the denoiser is conditioned on, one row a state.
-        steps: of the solver, even.
-        probes: Hutchinson probes, at least two; ``None`` computes the exact trace.
-        seed: the key of the probes.
+        context: what the denoiser is conditioned on, one row per state.
+        steps: the number of solver steps, even.
+        probes: the number of Hutchinson probes, at least two; ``None`` computes the exact trace.
+        seed: the seed of the probes.
         batch_size: rows computed together; by default as many as fit.
         ids: the id of each row, on which its probes depend.
-        progress: whether a bar is shown.
+        progress: whether to show a progress bar.
 
     Returns:
-        Nats of each row, their standard errors over probes, and how far the solver has converged.
+        A :class:`~genmod.evaluation.flow.FlowDensity`: ``.nats`` of each row, ``.error`` over probes, and
+        ``.drift``, the difference to a solution with half as many steps.
 
     Raises:
-        ValueError: no diffusion; an odd number of steps, or none; one probe, which has no error.
+        ValueError: no diffusion; an odd number of steps, or none; one probe, which has no standard error.
+
+    Reference: Song et al., "Score-based generative modeling through stochastic differential equations"
+    (2021), eq. 39, and eq. 40 for the probes.
 
     >>> from genmod.models import Diffusion
     >>> found = flow_density(Diffusion(2, width=8), torch.randn(5, 2), steps=8)
@@ -115,8 +129,8 @@ def flow_density(
     rows = RowSet.of(model, z, context, ids=ids, spec=DataSpec(fine.shape), name="z")
 
     def density(flow: ProbabilityFlowPrior) -> tuple[Tensor, Tensor]:
-        def run(part: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-            noise, nats = flow.log_density(part, given)
+        def run(part: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+            noise, nats = flow.log_density(part, context)
             return noise.cpu(), nats.cpu().double()
 
         pieces = in_chunks(
@@ -124,7 +138,7 @@ def flow_density(
             progress=f"flow in {flow.steps} steps" if progress else None,
         )  # fmt: skip
         noise, nats = (torch.cat(each) for each in zip(*pieces, strict=True))
-        return rows.given(noise), rows.given(nats)
+        return rows.restore_order(noise), rows.restore_order(nats)
 
     noise, nats = density(fine)
     drift = (nats - density(coarse)[1]).mean(1)
@@ -135,16 +149,16 @@ def flow_density(
 
 @dataclass(frozen=True, eq=False)
 class FlowBound:
-    """The probability flow's bound on the likelihood of data.
+    """The bound on ``log p(x)`` by the probability flow.
 
     Args:
-        report: ``reconstruction`` and the rate of ``z0``, in nats; its value estimates a bound. The
-            standard error includes the draws of ``z_0`` and of the probes, which differ for each row.
-        drift: the mean change of the value since half as many steps with the same draws, and its
-            standard error over rows.
-        steps: of the solver.
-        probes: how many a row; ``None`` for the exact trace.
-        evaluations: of the denoiser for each draw of each row, with the check.
+        report: ``reconstruction`` and the rate of ``z0``, in nats. Its standard error includes the draws of
+            ``z_0`` and of the probes, because every row has its own.
+        drift: the mean difference to the bound with half as many solver steps and the same draws.
+        steps: the number of solver steps.
+        probes: the number of probes per row; ``None`` for the exact trace.
+        evaluations: how often the denoiser was evaluated for each draw of each row, both solutions
+            included.
     """
 
     report: Report
@@ -169,29 +183,42 @@ def flow_bound(
     name: str | None = None,
     progress: bool = False,
 ) -> FlowBound:
-    """The bound on ``log p(x)`` through the density of the probability flow at :math:`z_0`.
+    r"""The bound on ``log p(x)`` by the density of the probability flow at :math:`z_0`.
 
-    It is stamped an estimate. The mean of its draws (of :math:`z_0` and of the probes) is a bound in the
-    limit of steps; a solver of finitely many steps errs to either side, by about ``drift``.
+    .. math:: \mathbb{E}_{q(z_0|x)}[\log p(x|z_0) + \log p_\text{flow}(z_0) - \log q(z_0|x)]
+
+    Its stamp is *estimate*: the mean over draws is a bound only for infinitely many solver steps. Finitely
+    many err to either side, by about ``drift / 15``.
 
     Args:
-        model: a diffusion of real or integer data, or a model with one nested as its prior.
+        model: a diffusion of real or integer data; or a model with a diffusion as its prior.
         data: a data set, whose test part is scored, or rows ``(N, *event)``.
-        context: what the model is conditioned on, one row a sample.
-        steps: of the solver, even.
-        probes: Hutchinson probes a row, at least two; ``None`` computes the exact trace.
-        importance_samples: draws of :math:`z_0` for the importance-weighted estimate; 0 is none.
-        replicates: how often to score with fresh noise.
-        seed: the key of the noise.
+        context: what the model is conditioned on, one row per sample.
+        steps: the number of solver steps, even.
+        probes: the number of Hutchinson probes per row, at least two; ``None`` computes the exact trace.
+        importance_samples: draws of :math:`z_0` per row for the importance-weighted bound; 0: none.
+        replicates: how many times to score with fresh noise.
+        seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit.
         ids: the id of each row, on which its noise depends.
-        name: what the report calls it.
-        progress: whether a bar is shown.
+        name: the name in the report.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A :class:`~genmod.evaluation.flow.FlowBound`: ``.report``, and ``.drift``, the difference to half as
+        many steps.
 
     Raises:
-        ValueError: no diffusion, or data it cannot score; an odd number of steps; one probe;
-            importance weights from probes, which are too large in the mean: ``exp`` of an unbiased
-            log-density is not unbiased.
+        ValueError: no diffusion, or data that the model cannot score; an odd number of steps; one probe;
+            importance samples together with probes, because ``exp`` of an unbiased log-density is too large
+            in the mean.
+
+    Reference: Vahdat, Kreis, Kautz, "Score-based generative modeling in latent space" (2021), appendix G.
+
+    >>> from genmod.models import Diffusion
+    >>> found = flow_bound(Diffusion(2, width=8), torch.randn(5, 2), steps=4)
+    >>> found.report.stamp.value, list(found.report.terms)
+    ('estimate', ['reconstruction', 'z0'])
     """
     _flows(model, steps, probes)
     report = evaluate(
@@ -207,11 +234,11 @@ def flow_bound(
         progress=progress,
     )
     coarse = with_probability_flow(model, steps // 2, probes)
-    less = score(
+    half = score(
         coarse, data, context, seed=seed, batch_size=batch_size, ids=ids, progress=progress
     )
     assert report.scores is not None
-    drift = paired(report.scores, less)
+    drift = paired(report.scores, half)
     return FlowBound(report, drift, steps, probes, STAGES * (steps + steps // 2))
 
 
@@ -223,7 +250,7 @@ def _flows(
     require(
         steps >= 2 and steps % 2 == 0,
         f"steps={steps}",
-        "an even number, so that half of them can check it",
+        "an even number, because half as many steps check the result",
         "64 to 256 are common",
     )
     require(

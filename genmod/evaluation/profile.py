@@ -1,22 +1,24 @@
-r"""What each noise level of a diffusion costs, and the error of ``x_hat`` there.
+r"""The bound of a diffusion by noise level: nats, and the error of ``x_hat``, at each log-SNR.
 
 Symbols: :math:`\lambda` the log-SNR, ``t`` in [0, 1] from clean (0) to noise (1), ``L`` intervals of
-``t`` of one length. A reverse chain goes from noise to data, and costs on its way
+``t`` of equal length. The denoising steps of a reverse chain add to the bound, in continuous time,
 
 .. math:: \frac{d\,\text{nats}}{d\lambda}
     = \tfrac{1}{2}\,\mathbb{E}\|\varepsilon - \hat\varepsilon\|^2
-    = \tfrac{1}{2}\,e^{\lambda}\,\mathbb{E}\|x - \hat x(z_t)\|^2
+    = \tfrac{1}{2}\,e^{\lambda}\,\mathbb{E}\|x - \hat x(z_t)\|^2,
 
-in continuous time, and its Riemann sum in ``T`` steps. The numbers are those of the bound: a sample visits
-one level in each stratum of ``t``, so the nats of an interval are unbiased for the bound's own there.
+and in ``T`` steps the Riemann sum of this. Each row visits one noise level in each interval, drawn at
+random, so the nats of an interval are an unbiased estimate of its part of the bound.
 
-The last step has a decoder, whose masses can be sent from coarse to fine. With :math:`C_w(x)` the cell of
-``w`` neighboring values that holds ``x``, entry by entry,
+**Rate and distortion.** Read the chain as a code that is sent from noise to data. After the states down
+to :math:`z_t` the receiver has got the *rate* (nats so far), and knows ``x`` up to the *distortion*, the
+error of :math:`\hat x(z_t)`. The decoder's masses can be sent from coarse to fine as well. Let
+:math:`C_w(x)` be the cell of ``w`` neighboring values that holds ``x``, entry by entry. Then
 
 .. math:: -\log p(x \mid z) = -\log P(C_w(x) \mid z) - \log P(x \mid C_w(x), z).
 
-A receiver of the cells alone has received the first term, and its error is that of the mean of
-:math:`p(x \mid C_w(x), z)`. This gives points of rate and distortion between the state and ``x`` itself.
+After the first term the receiver knows the cell, and its best guess is the mean of :math:`p(x \mid
+C_w(x), z)`. This gives points of rate and distortion between :math:`z_0` and ``x`` itself.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 13-18; Ho, Jain,
 Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.3, for rate and distortion.
@@ -45,19 +47,19 @@ from genmod.spec import DataSpec
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """A diffusion's bound, spread over its noise levels; means over samples, in nats.
+    """A diffusion's bound by noise level; means over samples, in nats.
 
     Args:
         t: the ends of the intervals, from clean (0) to noise (1), ``(L + 1,)``.
-        log_snr: the log-SNR at each of them, decreasing, ``(L + 1,)``.
-        nats: what the denoising steps inside each interval cost, ``(L,)``.
-        error: its standard error over samples, ``(L,)``.
-        rmse: the root mean square of ``x - x_hat(z_t)`` per dimension inside each interval, ``(L,)``,
-            in the units of what is noised: [-1, 1] for integer data.
-        prior: the nats before the first step: the noisiest latent.
-        left: the nats after the last step: minus ``log p(x | z_0)`` (and, where the diffusion is
-            nested, the log-ratio of the latent it models).
-        dims: how many numbers one sample of the data holds.
+        log_snr: the log-SNR at each end, decreasing, ``(L + 1,)``.
+        nats: the nats of the denoising steps inside each interval, ``(L,)``.
+        error: their standard error over samples, ``(L,)``.
+        rmse: the root mean square error of ``x_hat(z_t)`` per dimension in each interval, ``(L,)``, on the
+            scale of the noised data: [-1, 1] for integers.
+        prior: the nats of the noisiest latent, before the first denoising step.
+        decoder: the nats after the last step, ``-log p(x | z_0)``. A nested diffusion adds the log-ratio of
+            the latent that it models.
+        dims: the number of entries of one sample.
         samples: how many samples were averaged.
     """
 
@@ -67,18 +69,18 @@ class Profile:
     error: Tensor
     rmse: Tensor
     prior: float
-    left: float
+    decoder: float
     dims: int
     samples: int
 
     @property
     def middle(self) -> Tensor:
-        """The log-SNR half-way through each interval, ``(L,)``."""
+        """The log-SNR at the middle of each interval, ``(L,)``."""
         return (self.log_snr[1:] + self.log_snr[:-1]) / 2
 
     @property
     def width(self) -> Tensor:
-        """How much log-SNR each interval spans, positive, ``(L,)``."""
+        """The length of each interval in log-SNR, positive, ``(L,)``."""
         return self.log_snr[:-1] - self.log_snr[1:]
 
     @property
@@ -92,19 +94,19 @@ class Profile:
         return self.error / self.width
 
     @property
-    def paid(self) -> Tensor:
-        """Nats of a reverse chain from noise down to each end of an interval, ``(L + 1,)``."""
+    def rate(self) -> Tensor:
+        """The nats of the chain from noise down to each end of an interval, ``(L + 1,)``."""
         steps = self.nats.flip(0).cumsum(0).flip(0)
         return self.prior + torch.cat([steps, steps.new_zeros(1)])
 
     @property
-    def rest(self) -> Tensor:
-        """Nats from each end of an interval until ``x`` is known exactly, ``(L + 1,)``."""
+    def remaining(self) -> Tensor:
+        """The nats from each end of an interval on, until ``x`` is known exactly, ``(L + 1,)``."""
         steps = self.nats.cumsum(0)
-        return self.left + torch.cat([steps.new_zeros(1), steps])
+        return self.decoder + torch.cat([steps.new_zeros(1), steps])
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
-        """Nats per sample as bits per dimension of the data: a code length, for integer data."""
+        """Convert nats per sample to bits per dimension of the data (a code length, for integers)."""
         return nats / (self.dims * math.log(2))
 
 
@@ -119,38 +121,42 @@ def profile(
     ids: Ids = None,
     progress: bool = False,
 ) -> Profile:
-    """Measure what each noise level of a diffusion costs.
+    """Measure a diffusion's bound by noise level: nats and the error of ``x_hat`` at each log-SNR.
 
     Args:
-        model: a diffusion, in ``T`` steps or in continuous time, or a model with one for a prior.
+        model: a diffusion, in ``T`` steps or in continuous time; or a model with a diffusion as its prior.
         data: a data set, whose test part is used, or rows ``(N, *event)``.
-        context: what the model is conditioned on, one row a sample.
-        timesteps: how many intervals ``t`` is cut into; each row visits one level in each. With at
-            most as many steps in the chain, each step is an interval of its own.
-        seed: the key of the noise.
+        context: what the model is conditioned on, one row per sample.
+        timesteps: the number of intervals of ``t``; each row visits one level in each. A chain of fewer
+            steps has one interval per step.
+        seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit.
         ids: the id of each row, on which its noise depends.
-        progress: whether a bar is shown.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A :class:`Profile`: ``.nats``, ``.density`` and ``.rmse`` of each interval, ``.rate`` at its ends.
 
     Raises:
-        ValueError: a model without denoising steps; fewer than one level; data that the model cannot
+        ValueError: a model without denoising steps; fewer than one interval; data that the model cannot
             score.
 
     >>> from genmod.models import Diffusion
     >>> found = profile(Diffusion(2, steps=9), torch.randn(32, 2))
-    >>> found.nats.shape, bool(torch.isclose(found.paid[0] + found.rest[0], found.paid[4] + found.rest[4]))
+    >>> whole = found.rate + found.remaining  # the negative bound, wherever the chain is cut
+    >>> found.nats.shape, bool(torch.allclose(whole, whole[0]))
     (torch.Size([8]), True)
     """
-    require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "64 draw a smooth curve")
+    require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "64 give a smooth curve")
     prior = _require_steps(model)
     count = timesteps if prior.steps is None else min(timesteps, prior.steps - 1)
     rows = RowSet.of(model, data, context, ids=ids)
     together = max(1, rows_per_chunk(prior.shape, model.device) // count)
     pieces = in_chunks(
-        model, rows, lambda x, given: _visit(model, x, count, given), seed=seed,
+        model, rows, lambda x, context: _visit(model, x, count, context), seed=seed,
         batch_size=together if batch_size is None else batch_size, progress="profile" if progress else None,
     )  # fmt: skip
-    nats, square, first, left = (torch.cat(each) for each in zip(*pieces, strict=True))
+    nats, square, first, last = (torch.cat(each) for each in zip(*pieces, strict=True))
     t = torch.linspace(0, 1, count + 1, dtype=torch.float64)
     spread = nats.std(0) if len(rows) > 1 else torch.full_like(nats[0], torch.nan)
     return Profile(
@@ -160,7 +166,7 @@ def profile(
         error=spread / math.sqrt(len(rows)),
         rmse=(square.mean(0) / size(prior.shape)).sqrt(),
         prior=float(first.mean()),
-        left=float(left.mean()),
+        decoder=float(last.mean()),
         dims=model.spec.size,
         samples=len(rows),
     )
@@ -178,21 +184,21 @@ def _require_steps(model: LatentModel) -> DiffusionPrior:
 def _visit(
     model: LatentModel, x: Tensor, count: int, context: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each row: nats and squared errors in each of ``count`` strata; nats before and after them."""
+    """For each row: nats and squared errors in each interval; nats before the steps and after them."""
     bound = model(x, Request(context, timesteps=count))[0]
     others = dict(bound.rates)
     steps = next(others.pop(name) for name, rate in bound.rates.items() if rate.noise is not None)
     assert steps.noise is not None
     first = others.pop("prior").total
-    left = sum((rate.total for rate in others.values()), -bound.reconstruction)
+    last = sum((rate.total for rate in others.values()), -bound.reconstruction)
     square = steps.noise.error.double() * (-steps.noise.log_snr.double()).exp()
-    found = steps.weight * steps.nats, square, first, left
-    nats, square, first, left = (each.double().cpu() for each in found)
-    return nats, square, first, left
+    found = steps.weight * steps.nats, square, first, last
+    nats, square, first, last = (each.double().cpu() for each in found)
+    return nats, square, first, last
 
 
 def _log_snr(prior: DiffusionPrior, t: Tensor, device: torch.device) -> Tensor:
-    """The log-SNR at each time; between two latents of a chain on the straight line."""
+    """The log-SNR at each time, linearly interpolated between the latents of a chain."""
     if prior.steps is None:
         return prior.schedule.log_snr(t.to(device)).detach().cpu()
     nodes = prior.schedule.log_snr(prior.times()).detach().cpu()
@@ -202,18 +208,15 @@ def _log_snr(prior: DiffusionPrior, t: Tensor, device: torch.device) -> Tensor:
     return torch.lerp(nodes[index], nodes[index + 1], (place - left).to(nodes.dtype))
 
 
-# ---------------------------------------------------------------------- inside the decoder
-
-
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """Rate and distortion inside a decoder; means over samples.
+    """Rate and distortion inside a decoder, whose values are sent from coarse to fine; means over samples.
 
     Args:
-        width: values in a cell, from all of them to 1, ``(C,)``.
-        nats: what it costs to send the cell, ``(C,)``: from 0 to ``-log p(x | z)``.
-        rmse: the root mean square error per dimension of what is then known, ``(C,)``, in the units
-            of what is noised, [-1, 1].
+        width: the number of values in a cell, from all of them down to 1, ``(C,)``.
+        nats: the nats of sending the cell, ``(C,)``: from 0 to ``-log p(x | z)``.
+        rmse: the root mean square error per dimension of the best guess given the cell, ``(C,)``, on the
+            scale [-1, 1].
     """
 
     width: Tensor
@@ -231,19 +234,22 @@ def refinement(
     ids: Ids = None,
     progress: bool = False,
 ) -> Refinement:
-    """Measure what a decoder's coarse and fine values cost.
+    """Measure the rate and the distortion of a decoder's values, sent from coarse to fine.
 
     Args:
-        model: any model of integers whose decoder factorizes over their entries.
+        model: any model of integers whose decoder factorizes over the entries.
         data: a data set, whose test part is used, or rows ``(N, *event)``.
-        context: what the model is conditioned on, one row a sample.
-        seed: the key of the noise.
+        context: what the model is conditioned on, one row per sample.
+        seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit.
         ids: the id of each row, on which its noise depends.
-        progress: whether a bar is shown.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A :class:`Refinement`: ``.width`` of the cells, ``.nats`` and ``.rmse``, one entry per width.
 
     Raises:
-        ValueError: real data.
+        ValueError: a model of real data.
 
     >>> from genmod.models import Diffusion
     >>> found = refinement(Diffusion((4,), bins=17, width=8), torch.randint(0, 17, (32, 4)))
@@ -253,16 +259,16 @@ def refinement(
     spec = model.spec
     if spec.bins is None:
         raise ValueError(
-            "got a decoder of real numbers; expected one of integers; real numbers have no finest "
-            "value; use profile for the error at each noise level"
+            "got a decoder of real numbers; expected a decoder of integers, whose values can be sent "
+            "exactly; use evaluation.profile for the error at each noise level"
         )
     rows = RowSet.of(model, data, context, ids=ids)
     widths = [2**power for power in reversed(range((spec.bins - 1).bit_length() + 1))]
 
-    def run(x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        posterior = model.posterior(x, given)
-        state, _ = model.prior.rates(posterior, AutoTimesteps.TRAINING, given)
-        return _cells(model.decoder(state, given), x, spec, widths)
+    def run(x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        posterior = model.posterior(x, context)
+        state, _ = model.prior.rates(posterior, AutoTimesteps.TRAINING, context)
+        return _cells(model.decoder(state, context), x, spec, widths)
 
     pieces = in_chunks(
         model, rows, run, seed=seed, batch_size=batch_size, copies=4 * spec.bins,
@@ -275,9 +281,9 @@ def refinement(
 def _cells(
     law: Distribution, x: Tensor, spec: DataSpec, widths: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """For cells of each width: nats and squared errors of each row, ``(C, B)``, on the CPU."""
+    """Nats and squared errors of each row, for cells of each width, ``(C, B)``, on the CPU."""
     count = spec.bins or 0
-    # Bytes wrap without a word: 256 is 0 among them.
+    # To int64 first: uint8 would wrap 256 to 0 without an error.
     x, values = x.long(), torch.arange(count, device=x.device)
     masses = torch.stack([elementwise(law, torch.full_like(x, k)) for k in range(count)])
     masses, real = masses.flatten(2), spec.center(x).flatten(1)
@@ -285,8 +291,10 @@ def _cells(
     for width in widths:
         inside = (values // width)[:, None, None] == (x // width).flatten(1)
         kept = masses.masked_fill(~inside, -torch.inf)
-        paid = kept.logsumexp(0)
-        mean = torch.einsum("kbd,k->bd", (kept - paid).exp(), spec.center(values).to(paid.dtype))
-        nats.append(-paid.double().sum(1).cpu())
+        log_mass = kept.logsumexp(0)
+        mean = torch.einsum(
+            "kbd,k->bd", (kept - log_mass).exp(), spec.center(values).to(log_mass.dtype)
+        )
+        nats.append(-log_mass.double().sum(1).cpu())
         square.append((mean - real).double().square().sum(1).cpu())
     return torch.stack(nats), torch.stack(square)

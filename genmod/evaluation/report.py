@@ -1,4 +1,4 @@
-"""The report of a model: each term of its bound, with a stamp and a standard error."""
+"""The evaluation report: each term of the bound in nats, with a standard error and a stamp."""
 
 from __future__ import annotations
 
@@ -16,36 +16,46 @@ from genmod.evaluation.baselines import Baseline
 from genmod.evaluation.scoring import Estimate, Scores
 
 SHOWN = 12
-"""Terms that a printed report lists; the others are counted."""
+"""How many terms a printed report lists at most."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    r"""A model (or a baseline) on held-out data, in nats per sample.
+    r"""The evaluation of a model (or a baseline) on held-out data, in nats per sample.
 
-    It prints as a table; :meth:`to_dict` gives plain data.
+    ``print(report)`` shows a table; :meth:`to_dict` gives plain data for JSON.
+
+    .. math:: \text{value} = \text{reconstruction} - \sum_{\text{rates}} \text{rate}
 
     Args:
-        name: what it is called.
-        value: the log-likelihood, a bound on it or an estimate: see ``stamp``. For a model
-            without a bound, the reconstruction.
-        stamp: exact, a bound, an estimate, or none of them.
-        measure: what ``p(x)`` is.
-        dims: how many numbers one sample holds.
+        name: the name of the model.
+        value: the mean log-likelihood, or a bound on it, or an estimate, as ``stamp`` says. For a model
+            without a bound (an autoencoder) it is the reconstruction.
+        stamp: what ``value`` is: exact, a bound, an estimate, or none of these.
+        measure: whether ``p(x)`` is a mass or a density.
+        dims: the number of entries of one sample.
         samples: how many samples were scored.
-        terms: ``"reconstruction"`` and each rate (a cost). ``value`` is the first minus the others.
-        importance: the importance-weighted bound of all draws, stamped ESTIMATE.
-        importance_samples: its number of draws.
-        evidence: floor and ceiling from the two halves of these draws, see :attr:`interval`.
-        noise: the part of the value's standard error that comes from drawn latents and levels, from
-            independent replicates; ``None`` for one.
-        parameters: how many numbers the model learned.
-        seconds: how long it trained.
-        scores: the numbers of every sample, for figures.
-        entropy_floor: the entropy of the data in nats a sample, where it is known: no model can cost less
-            (see :func:`genmod.data.binarized`).
-        structural: the cost above that floor, row by row: the part that a better model can reduce.
-        remarks: what else a reader should know, in sentences.
+        terms: ``"reconstruction"`` and each rate, by name.
+        importance: the importance-weighted bound from all draws; its stamp is always "estimate".
+        importance_samples: the number of draws.
+        evidence: the floor and the ceiling from the two halves of the draws; see :attr:`interval`.
+        noise: the part of the error of ``value`` that comes from the draws of latents and levels. It is
+            measured between replicates, and ``None`` if there is one alone.
+        parameters: the number of parameters of the model.
+        seconds: the training time.
+        scores: the terms of every sample, for figures and paired differences.
+        entropy_floor: the entropy of the data in nats per sample, where it is known: no model can need
+            fewer nats on average (see :func:`genmod.data.binarized`).
+        structural: the nats above that floor, which a better model could save.
+        remarks: warnings and notes, in sentences.
+
+    >>> import torch
+    >>> from genmod import evaluate
+    >>> from genmod.models import VAE
+    >>> report = evaluate(VAE(2, latents=1, width=8), torch.randn(64, 2))
+    >>> rebuilt = report.terms["reconstruction"].mean - report.terms["prior"].mean
+    >>> report.stamp.value, abs(report.value.mean - rebuilt) < 1e-5, report.bits_per_dim
+    ('bound', True, None)
     """
 
     name: str
@@ -70,13 +80,13 @@ class Report:
     def of_baseline(
         cls, baseline: Baseline, dims: int, measure: Measure, data: Dataset | None = None
     ) -> Report:
-        """The report of a baseline: one number a sample, no terms.
+        """The report of a baseline, which has one number per sample and no terms.
 
         Args:
-            baseline: what it costs each row.
-            dims: how many numbers one sample holds.
+            baseline: the log-likelihood of each row.
+            dims: the number of entries of one sample.
             measure: whether it is a density or a mass.
-            data: the data set whose test part it was measured on.
+            data: the data set whose test part was scored.
         """
         entropy = None if data is None else data.entropy
         return cls(
@@ -93,19 +103,21 @@ class Report:
 
     @property
     def interval(self) -> tuple[Estimate, Estimate] | None:
-        r"""The evidence interval: a floor and a ceiling of the mean ``log p(x)``; ``None``: no claim.
+        r"""The evidence interval: a floor and a ceiling of the mean ``log p(x)``.
 
-        With importance samples, the draws of each row are cut into halves. The floor of one is its
-        importance-weighted bound ``c``; the other half's unbiased average ``w`` of ``p(x)`` gives
-        the ceiling, since for any ``c``
+        With importance samples, the draws of each row are split into two halves. The first half gives the
+        floor, its importance-weighted bound ``c``. The mean ``w`` of the weights in the second half is an
+        unbiased estimate of ``p(x)`` and gives the ceiling, because for any ``c``
 
         .. math:: \log p(x) \le c + p(x) e^{-c} - 1 = \mathbb{E}[c + w e^{-c} - 1].
 
-        The halves swap roles and both are averaged. In the mean the floor lies below and the ceiling
-        above, whatever the posterior; a posterior that misses a part of the latents is not noticed.
-        Without importance samples the floor is the value, and the ceiling is what is always true:
-        0 for a mass, infinity for a density. An exact value is both. Where the value is an estimate,
-        so are the ends.
+        Then the halves swap roles, and the results are averaged. On average the floor lies below
+        ``log p(x)`` and the ceiling above it, for every posterior. But from finitely many draws one cannot
+        see that a posterior misses a part of the latents: then the measured ceiling is too low.
+
+        Without importance samples the floor is ``value``, and the ceiling is the trivial one: 0 for a
+        mass, infinity for a density (a *vacuous* ceiling). If ``value`` is exact, it is both ends. If it
+        is an estimate, so are the ends. A model that bounds nothing has ``None``.
 
         Reference: Struski et al., "Bounding evidence and estimating log-likelihood in VAE" (2022).
         """
@@ -120,21 +132,21 @@ class Report:
 
     @property
     def bits_per_dim(self) -> Estimate | None:
-        """The value as a code length, for a mass; ``None`` otherwise."""
+        r"""The code length ``-value / (dims log 2)`` of a mass; ``None`` for a density."""
         return self._bits(self.value)
 
     @property
     def importance_bits_per_dim(self) -> Estimate | None:
-        """The importance-weighted bound as a code length, for a mass."""
+        """The same of the importance-weighted bound."""
         return None if self.importance is None else self._bits(self.importance)
 
     def _bits(self, nats: Estimate) -> Estimate | None:
         if self.measure is not Measure.MASS:
             return None
-        return nats.times(-1 / (self.dims * math.log(2)))
+        return nats.scaled(-1 / (self.dims * math.log(2)))
 
     def to_dict(self) -> dict[str, object]:
-        """Everything but the single samples, as plain data for JSON."""
+        """Plain data for JSON: everything except the scores of single samples."""
         ends = self.interval
         weighted = None
         if self.importance is not None:
@@ -203,7 +215,7 @@ class Report:
         what = "reconstruction" if self.stamp is Stamp.NONE else f"log p(x), {self.stamp.value}"
         lines.append((what, str(self.value), "" if bits is None else _in_bits(bits)))
         if self.noise is not None:
-            lines.append(("  its noise of draws alone", f"± {self.noise:.2f}", ""))
+            lines.append(("  error from latents and levels", f"± {self.noise:.2f}", ""))
         if self.importance is not None:
             weighted = self.importance_bits_per_dim
             lines.append((
@@ -226,7 +238,7 @@ class Report:
 
 
 def structural(log_prob: Tensor, entropy: Tensor | None) -> Estimate | None:
-    """What values cost above the entropy of each row's noise; the error is that of the differences."""
+    """Nats above the entropy of each row's noise; the error is that of the row-wise differences."""
     return None if entropy is None else Estimate.of(-log_prob - entropy.to(log_prob))
 
 

@@ -1,4 +1,4 @@
-"""The bound of every row of a data set, and its importance weights."""
+"""The bound of every row, its importance weights, and the difference of two models."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.prior import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
-from genmod.types import PerSample
+from genmod.shapes import PerSample
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over samples and its standard error.
+    r"""A mean over samples with its standard error.
 
-    >>> print(Estimate(-91.234, 0.56))
-    -91.23 ± 0.56
+    .. math:: \bar v = \frac{1}{N} \sum_{n=1}^{N} v_n, \qquad
+        \mathrm{se} = \sqrt{\frac{1}{N (N - 1)} \sum_n (v_n - \bar v)^2}
+
+    The interval of 95 % is about ``mean ± 1.96 error``.
+
+    Args:
+        mean: the mean.
+        error: its standard error, in the same units; NaN for a single sample.
+
+    >>> print(Estimate.of(torch.tensor([-90.0, -92.0, -91.0, -93.0])))
+    -91.50 ± 0.65
     """
 
     mean: float
@@ -33,12 +42,15 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
-        """The mean of one number a sample; its error is that of drawing other samples (and noise)."""
+        """The mean of one number per sample, ``(N,)``.
+
+        The error measures how the mean would change with other samples (and other noise).
+        """
         spread = float(values.std()) if len(values) > 1 else math.nan
         return cls(float(values.mean()), spread / math.sqrt(len(values)))
 
-    def times(self, factor: float) -> Estimate:
-        """The same in other units."""
+    def scaled(self, factor: float) -> Estimate:
+        """The same estimate in other units."""
         return Estimate(self.mean * factor, self.error * abs(factor))
 
     def __str__(self) -> str:
@@ -47,15 +59,16 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The terms of the bound of ``N`` rows.
+    """The terms of the bound for each of ``N`` rows.
 
     Args:
         reconstruction: ``log p(x | z)``, ``(N,)`` nats.
-        rates: what each latent (or group of them) costs, ``(N,)`` nats, by name.
-        per_dim: the mean cost of each dimension of a latent, ``(D,)`` nats, where it is known.
-        levels: of a diffusion that visits every level: ``(t, log_snr, mean nats)``, each ``(L,)``.
-        stamp: what :attr:`value` may be called.
-        measure: what ``p(x)`` is.
+        rates: the rate of each latent (or group of latents), ``(N,)`` nats, by name.
+        per_dim: the rate of each dimension of a latent, a mean over rows, ``(D,)`` nats, where it is known.
+        levels: ``(t, log_snr, mean nats)``, each ``(L,)``, for a diffusion that visits every level; else
+            ``None``.
+        stamp: what :attr:`value` is: exact, a bound or an estimate.
+        measure: whether ``p(x)`` is a mass or a density.
     """
 
     reconstruction: PerSample
@@ -76,18 +89,14 @@ class Scores:
         return {"reconstruction": self.reconstruction, **self.rates}
 
     def check_finite(self) -> None:
-        """Require every term of every row to be finite.
-
-        Raises:
-            ValueError: it names the terms, and how many rows.
-        """
+        """Require every term of every row to be finite; else a ``ValueError`` names the term."""
         for name, values in self.terms.items():
             broken = int((~values.isfinite()).sum())
             if broken:
                 raise ValueError(
                     f"got a {name} term that is NaN or infinite in {broken} of {len(values)} rows; "
-                    "expected finite nats; look at these rows and at the model's weights (a diverged "
-                    "training, data far outside the training data, a law without support there)"
+                    "expected finite nats; check the model's parameters (a diverged training) and these "
+                    "rows (far outside the training data, or where the decoder has no support)"
                 )
 
 
@@ -102,17 +111,17 @@ def score(
     ids: Ids = None,
     progress: bool = False,
 ) -> Scores:
-    """The bound of each row, with one draw of the latents.
+    """The evidence lower bound of each row, from one draw of the latents.
 
     Args:
         model: any model.
         data: a :class:`~genmod.data.Dataset`, whose test part is scored, or rows ``(N, *event)``.
-        context: what the model is conditioned on, one row a sample.
-        timesteps: how many levels of a diffusion each row visits; see :meth:`LatentModel.elbo`.
-        seed: the key of the noise. Equal seeds compare models on equal noise.
+        context: what the model is conditioned on, one row per sample.
+        timesteps: the number of levels of a diffusion that each row visits; see :meth:`LatentModel.elbo`.
+        seed: the seed of the noise. Two models scored with one seed see the same noise.
         batch_size: rows computed together; by default as many as fit. Results do not depend on it.
         ids: the id of each row, on which its noise depends; 0, 1, 2, ... by default.
-        progress: whether a bar is shown.
+        progress: whether to show a progress bar.
 
     Returns:
         The terms of the bound, on the CPU, in float64.
@@ -126,12 +135,11 @@ def score(
     """
     rows = RowSet.of(model, data, context, ids=ids)
 
-    def run(x: Tensor, given: Tensor | None) -> _Piece:
-        return _Piece.of(model(x, Request(given, timesteps=timesteps))[0])
+    def run(x: Tensor, context: Tensor | None) -> _Piece:
+        return _Piece.of(model(x, Request(context, timesteps=timesteps))[0])
 
-    pieces = in_chunks(
-        model, rows, run, seed=seed, batch_size=batch_size, progress=_label(progress, "bound")
-    )
+    label = "bound" if progress else None
+    pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
     return _gather(pieces, rows)
 
 
@@ -146,21 +154,39 @@ def log_weights(
     ids: Ids = None,
     progress: bool = False,
 ) -> Tensor:
-    """Importance log-weights ``log p(x, z) - log q(z | x)`` of each row, ``(N, K)``, float64.
+    r"""The importance log-weights of each row, ``(N, K)``, from ``K`` draws of the latents.
+
+    .. math:: \log w_k = \log p(x, z_k) - \log q(z_k | x), \qquad z_k \sim q(z | x)
+
+    The mean of the weights :math:`w_k` is an unbiased estimate of ``p(x)``. Its logarithm is the
+    importance-weighted bound, which rises with ``K`` to ``log p(x)``:
+
+    .. math:: \mathbb{E} \log \frac{1}{K} \sum_{k=1}^{K} w_k \le \log p(x).
 
     Args:
         model: a model with finitely many latents.
-        data: a data set, whose test part is scored, or rows.
-        context: what the model is conditioned on, one row a sample.
-        importance_samples: ``K``, how many draws of the latents each row gets.
-        seed: the key of the noise.
+        data: a data set, whose test part is scored, or rows ``(N, *event)``.
+        context: what the model is conditioned on, one row per sample.
+        importance_samples: ``K``, the number of draws for each row.
+        seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit.
         ids: the id of each row, on which its noise depends.
-        progress: whether a bar is shown.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Log-weights in nats, float64, on the CPU.
 
     Raises:
-        ValueError: continuous time, no prior, or a density that is a random estimate: ``exp`` of an
-            unbiased log-density is too large in the mean.
+        ValueError: continuous time, no prior, or a prior whose log-density is a random estimate: ``exp`` of
+            an unbiased log-density is too large in the mean.
+
+    Reference: Burda, Grosse, Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
+
+    >>> from genmod.models import VAE
+    >>> log_w = log_weights(VAE(2, latents=1, width=8), torch.randn(5, 2), importance_samples=8)
+    >>> bound = log_w.logsumexp(1) - math.log(8)  # the importance-weighted bound of each row
+    >>> log_w.shape, bool((bound >= log_w.mean(1)).all())
+    (torch.Size([5, 8]), True)
     """
     require(
         importance_samples >= 1,
@@ -170,44 +196,42 @@ def log_weights(
     )
     require(
         not model.prior.stochastic_density,
-        "importance weights from a log-density that is a random estimate",
-        "one that is computed exactly: weights of an estimate are too large in the mean",
+        "importance weights of a prior whose log-density is a random estimate",
+        "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
     rows = RowSet.of(model, data, context, ids=ids)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
+        label = f"draw {sample + 1} of {importance_samples}" if progress else None
+        # A path keeps every latent and both of its distributions: hence more copies.
         pieces = in_chunks(
-            model,
-            rows,
-            model.log_weight,
-            seed=mix(seed, sample),
-            batch_size=batch_size,
-            copies=COPIES + 8 * latents,  # a path keeps every latent and both of its laws
-            progress=_label(progress, f"draw {sample + 1} of {importance_samples}"),
-        )
+            model, rows, model.log_weight, seed=mix(seed, sample), batch_size=batch_size,
+            copies=COPIES + 8 * latents, progress=label,
+        )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())
-    return rows.given(torch.stack(columns, 1))
+    return rows.restore_order(torch.stack(columns, 1))
 
 
 def paired(a: Scores, b: Scores) -> Estimate:
-    r"""The mean difference of two models' scores of the same rows, with its standard error.
+    r"""The paired difference of two models: the mean of ``a - b`` over the same rows, with its error.
 
     .. math:: \frac{1}{N} \sum_n (a_n - b_n), \qquad
         \mathrm{se}^2 = \frac{\mathrm{Var}(a) + \mathrm{Var}(b) - 2\,\mathrm{Cov}(a, b)}{N}
 
-    A row that costs one model much costs the other much, too, and noise of one seed moves both alike. So
-    the standard error of the difference is far smaller than that of either mean: two checkpoints
-    whose means lie within each other's errors can still differ significantly.
+    The scores of two models are correlated: a row that is unlikely under one is usually unlikely under
+    the other, and noise of the same seed moves both alike. The covariance makes the error of the
+    difference far smaller than that of either mean. Two checkpoints whose intervals overlap can still
+    differ significantly.
 
     Args:
-        a: of one model, from :func:`score` (or ``report.scores``).
-        b: of another, for the same rows in the same order. With another ``seed`` or other ``timesteps``
-            the difference is right but noisier.
+        a: the scores of one model, from :func:`score` (or ``report.scores``).
+        b: those of another, for the same rows in the same order. With another ``seed`` or other
+            ``timesteps`` the difference is still unbiased, but noisier.
 
     Raises:
-        ValueError: other numbers of rows, or a mass beside a density.
+        ValueError: different numbers of rows, or a mass and a density.
 
     >>> from genmod.models import VAE
     >>> x = torch.randn(50, 2)
@@ -224,19 +248,15 @@ def paired(a: Scores, b: Scores) -> Estimate:
     require(
         a.measure is b.measure,
         f"a {a.measure.value} and a {b.measure.value}",
-        "values of one kind",
-        "a mass of integers and a density of reals have no common zero",
+        "two masses or two densities",
+        "compare models of integers with each other, and models of reals with each other",
     )
     return Estimate.of(a.value - b.value)
 
 
-def _label(progress: bool, label: str) -> str | None:
-    return label if progress else None
-
-
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """What is kept of the bound of a chunk, on the CPU: columns of its rows, and sums over them."""
+    """The bound of a chunk on the CPU: one column per term, and sums over its rows."""
 
     columns: Mapping[str, Tensor]
     per_dim: Mapping[str, Tensor]
@@ -246,7 +266,7 @@ class _Piece:
 
     @classmethod
     def of(cls, elbo: ELBO) -> _Piece:
-        """A chunk's part of :class:`Scores`."""
+        """The piece of one chunk's bound."""
         columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
         per_dim, levels = {}, None
         for name, rate in elbo.rates.items():
@@ -260,24 +280,18 @@ class _Piece:
 
 
 def _gather(pieces: Sequence[_Piece], rows: RowSet) -> Scores:
-    """The rows of every chunk together, in the user's order, and means over rows."""
+    """Join the chunks: rows in the user's order, and means over rows."""
     first = pieces[0]
     columns = {
-        name: rows.given(torch.cat([piece.columns[name] for piece in pieces]))
+        name: rows.restore_order(torch.cat([piece.columns[name] for piece in pieces]))
         for name in first.columns
     }
     levels = None
     if first.levels is not None:
         sums = torch.stack([piece.levels[2] for piece in pieces if piece.levels is not None])
         levels = *first.levels[:2], sums.sum(0) / len(rows)
-    return Scores(
-        columns.pop(""),
-        columns,
-        {
-            name: torch.stack([piece.per_dim[name] for piece in pieces]).sum(0) / len(rows)
-            for name in first.per_dim
-        },
-        levels,
-        first.stamp,
-        first.measure,
-    )
+    per_dim = {
+        name: torch.stack([piece.per_dim[name] for piece in pieces]).sum(0) / len(rows)
+        for name in first.per_dim
+    }
+    return Scores(columns.pop(""), columns, per_dim, levels, first.stamp, first.measure)

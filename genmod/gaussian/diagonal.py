@@ -24,7 +24,7 @@ from genmod.gaussian.kernels import (
     kl_standard_log_std,
     same_shape,
 )
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 def log_ratio(std_q: Tensor, std_p: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 _HALF = (torch.float16, torch.bfloat16)

@@ -1,7 +1,7 @@
 r"""A model as a Pyro pair: the program ``p(x, z)`` and its guide ``q(z | x)``.
 
-The program walks :meth:`genmod.prior.Prior.generate`, the guide :meth:`genmod.prior.Prior.infer`:
-the same paths that the bound and importance weights walk. So path by path
+The program runs the generator :meth:`genmod.prior.Prior.generate`, the guide
+:meth:`genmod.prior.Prior.infer`, as the bound and the importance weights do. So path by path
 
 .. math:: \log p(x, z) - \log q(z | x) = \text{our sampled bound at the same } z
 
@@ -11,12 +11,12 @@ and Pyro's ``Trace_ELBO`` of the pair is :meth:`genmod.model.LatentModel.log_wei
 The KL averages over :math:`z_l` while everything ``p_l`` is conditioned on stays at its draw: right
 only if none of it was drawn, in the guide, from :math:`z_l`.
 
-* **Alignment** (VAE, top-down hierarchy, diffusion): the guide is in the generative order,
-  :math:`q(z_T|x) \prod q(z_s|z_t, x)`, each level beside :math:`p(z_s|z_t)` given the same
-  :math:`z_t`, and the condition holds. A diffusion's guide written as the forward chain,
-  :math:`q(z_1|x)\,q(z_2|z_1) \cdots`, is the same joint law, so ``Trace_ELBO`` is the same; but
-  ``TraceMeanField_ELBO`` would score every :math:`z_1` under :math:`p(z_1|z_2)` at a :math:`z_2`
-  that was drawn from one of them: another number, not the bound.
+* **Alignment** (VAE, top-down hierarchy, diffusion): the condition holds. The guide is in the
+  generative order, :math:`q(z_T|x) \prod q(z_s|z_t, x)`, and each level stands beside
+  :math:`p(z_s|z_t)` given the same :math:`z_t`. (Written as the forward chain,
+  :math:`q(z_1|x)\,q(z_2|z_1) \cdots`, a diffusion's guide is the same joint law, and ``Trace_ELBO`` is
+  the same. ``TraceMeanField_ELBO`` would then not be the bound: it would average over :math:`z_1` under
+  :math:`p(z_1|z_2)` at a :math:`z_2` that was drawn from :math:`z_1`.)
 * **Nesting** (bottom-up hierarchy, latent diffusion): the guide draws :math:`z_1` first, the
   program last. ``Trace_ELBO`` is right, ``TraceMeanField_ELBO`` is not (Pyro warns of the order).
 
@@ -54,12 +54,12 @@ from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.prior import Latent, walk
-from genmod.types import Shape
+from genmod.shapes import Shape
 
-PLATE = "data"
-"""The plate of the rows of a batch."""
-DATA = "x"
-"""The site of the data."""
+__all__ = ["PyroPair", "as_pyro", "to_pyro"]
+
+PLATE, DATA = "data", "x"
+"""The names of the plate of a batch's rows, and of the site of the data."""
 
 
 class Program(Protocol):

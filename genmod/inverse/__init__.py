@@ -4,12 +4,10 @@ r"""Inverse problems: samples of ``x`` given a linear measurement :math:`y = Ax 
 :class:`RePaint` are samplers.
 """
 
-from genmod.inverse.calculus import conjugate_gradients as conjugate_gradients
 from genmod.inverse.chains import DPS as DPS
 from genmod.inverse.chains import RePaint as RePaint
 from genmod.inverse.operators import AveragePool as AveragePool
 from genmod.inverse.operators import Blur as Blur
-from genmod.inverse.operators import Composition as Composition
 from genmod.inverse.operators import Mask as Mask
 from genmod.inverse.operators import Matrix as Matrix
 from genmod.inverse.operators import Operator as Operator

@@ -15,9 +15,8 @@ from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
-from genmod.inverse.calculus import pullback
-from genmod.inverse.operators import Mask, Operator
-from genmod.inverse.posterior import check_measurement, check_rows
+from genmod.inverse.operators import Mask, Operator, check_measurement, check_rows
+from genmod.inverse.posterior import pullback
 from genmod.samplers import Ancestral, Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
 from genmod.shapes import event_sum, expand_like

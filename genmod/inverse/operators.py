@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import check_positive, require
-from genmod.shapes import size
-from genmod.types import Real, Shape
+from genmod.checks import check_positive, check_real, require
+from genmod.shapes import Real, Shape, size
 
 
 class Operator(nn.Module, ABC):
@@ -259,3 +258,30 @@ def _blurring(side: int, std: float, circular: bool) -> Tensor:
     matrix = torch.zeros(side, side, dtype=torch.float64)
     matrix.scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
     return matrix
+
+
+def check_measurement(operator: Operator, y: Tensor) -> None:
+    """Require a measurement to be what an operator gives, in real numbers."""
+    require(
+        y.is_floating_point() and tuple(y.shape[1:]) == operator.outputs,
+        f"y of type {y.dtype} and shape {tuple(y.shape)}",
+        f"real numbers, (B, {', '.join(map(str, operator.outputs))})",
+        "measure data on the diffusion's own real scale: operator(model.encoder.real(x))",
+    )
+    check_real(y, name="y")
+
+
+def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> None:
+    """Require states that an operator takes, and one measurement for each of them, or one for all."""
+    require(
+        tuple(z.shape[1:]) == operator.inputs,
+        f"states of shape {tuple(z.shape[1:])} for {operator}",
+        f"the operator's inputs, {operator.inputs}",
+        "build the operator for the shape of the diffusion's data",
+    )
+    require(
+        len(y) in (1, len(z)) or (repeated and len(z) % len(y) == 0),
+        f"{len(y)} measurements for {len(z)} rows",
+        "one for each row, or one for all",
+        "repeat each measurement as often as it is sampled: y.repeat_interleave(n, 0)",
+    )

@@ -12,18 +12,17 @@ they assume of ``x`` given ``z`` when they judge how much of the residual the be
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, check_real, require
+from genmod.checks import check_positive, require
 from genmod.denoisers import Denoised, Denoiser
-from genmod.denoisers.base import scales_of
-from genmod.denoisers.targets import NOISIEST
-from genmod.inverse.calculus import Linear, conjugate_gradients, pullback
-from genmod.inverse.operators import Operator
+from genmod.denoisers.targets import NOISIEST, scales_of
+from genmod.inverse.operators import Operator, check_measurement, check_rows
 from genmod.schedules import Schedule
-from genmod.types import PerSample, Real
+from genmod.shapes import PerSample, Real, event_sum, expand_like
 
 
 class PosteriorDenoiser(Denoiser):
@@ -180,17 +179,6 @@ class PiGDM(PosteriorDenoiser):
         return spread * variance / (spread * (1 - variance) + variance) * u
 
 
-def check_measurement(operator: Operator, y: Tensor) -> None:
-    """Require a measurement to be what an operator gives, in real numbers."""
-    require(
-        y.is_floating_point() and tuple(y.shape[1:]) == operator.outputs,
-        f"y of type {y.dtype} and shape {tuple(y.shape)}",
-        f"real numbers, (B, {', '.join(map(str, operator.outputs))})",
-        "measure data on the diffusion's own real scale: operator(model.encoder.real(x))",
-    )
-    check_real(y, name="y")
-
-
 def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor:
     """The measurement of each row of ``z``: one for all as it is, one a row, or one a row of the data.
 
@@ -207,17 +195,82 @@ def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor
     return y.repeat_interleave(count, 0)
 
 
-def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> None:
-    """Require states that an operator takes, and one measurement for each of them, or one for all."""
-    require(
-        tuple(z.shape[1:]) == operator.inputs,
-        f"states of shape {tuple(z.shape[1:])} for {operator}",
-        f"the operator's inputs, {operator.inputs}",
-        "build the operator for the shape of the diffusion's data",
-    )
-    require(
-        len(y) in (1, len(z)) or (repeated and len(z) % len(y) == 0),
-        f"{len(y)} measurements for {len(z)} rows",
-        "one for each row, or one for all",
-        "repeat each measurement as often as it is sampled: y.repeat_interleave(n, 0)",
-    )
+Linear = Callable[[Tensor], Tensor]
+_TINY = 1e-30
+"""A length that no residual has: rows that are solved have one of zero."""
+
+
+def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised, Linear]:
+    r"""The denoiser's result for ``z``, and the product :math:`u \mapsto J^T u`, :math:`J = d\hat x / dz`.
+
+    Gradients are taken whatever mode the caller is in (``no_grad``, ``inference_mode``), and none flow
+    out: the network runs once, and each product costs one backward pass through it.
+
+    Args:
+        denoise: the denoiser as a function of the state alone, without tensors made in inference mode.
+        z: the state, ``(B, *event)``.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        # A clone: a tensor made in inference mode cannot be saved for a backward pass.
+        leaf = z.detach().clone().requires_grad_()
+        denoised = denoise(leaf)
+
+    def pull(u: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(denoised.x_hat, leaf, u, retain_graph=True)
+        return product
+
+    x_hat, *others = denoised
+    kept = (None if part is None else part.detach() for part in others)
+    return Denoised(x_hat.detach(), *kept), pull
+
+
+def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:
+    """The solution of ``matrix(v) = b``, row by row, for a symmetric positive definite matrix.
+
+    Each residual is made orthogonal to all earlier ones. In exact arithmetic it is so by itself, and as
+    many iterations as ``b`` has entries solve exactly; in floating point it is not, and without this step
+    ill-conditioned equations need several times as many.
+
+    A row stops at its type's precision, and takes no step along a direction whose curvature is less than
+    half of what the matrix is known to have. A network's Jacobian is neither symmetric nor positive, and
+    one such direction makes a step that no later one takes back.
+
+    Args:
+        matrix: the product with a batch of vectors.
+        b: ``(B, *event)``.
+        iterations: at most so many products; as many as ``b`` has entries solve up to rounding.
+        least: a bound from below on the matrix's eigenvalues.
+
+    Returns:
+        The solution, ``(B, *event)``.
+
+    Reference: Hestenes, Stiefel, "Methods of conjugate gradients for solving linear systems" (1952).
+
+    >>> conjugate_gradients(lambda v: 2 * v, torch.tensor([[1.0, 4.0]]), iterations=1)
+    tensor([[0.5000, 2.0000]])
+    """
+    v, rest, direction = torch.zeros_like(b), b, b
+    square = event_sum(b * b)
+    enough = (10 * torch.finfo(b.dtype).eps) ** 2 * square
+    earlier: list[Tensor] = []
+    for _ in range(iterations):
+        active = square > enough
+        if not bool(active.any()):
+            break
+        image = matrix(direction)
+        curvature = event_sum(direction * image)
+        # Half: where the noise of y is all there is, curvature is its bound up to rounding.
+        active = active & (curvature > 0.5 * least * event_sum(direction * direction))
+        step = expand_like(torch.where(active, square / curvature, 0.0), b)
+        earlier.append(rest / expand_like(square.sqrt().clamp(min=_TINY), b))
+        v, rest = v + step * direction, _orthogonal(rest - step * image, earlier)
+        before, square = square, event_sum(rest * rest)
+        direction = rest + expand_like(torch.where(active, square / before, 0.0), b) * direction
+    return v
+
+
+def _orthogonal(rest: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    """What is left of a residual without its components along earlier ones, each of length one."""
+    for unit in earlier:
+        rest = rest - expand_like(event_sum(rest * unit), rest) * unit
+    return rest

@@ -11,8 +11,8 @@ from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
 from genmod.nn import Condition, ConvNets, MLPs, Networks, default_networks
 from genmod.nn.networks import Conditional
+from genmod.shapes import Shape
 from genmod.spec import DataSpec, HasSpec, SpecLike
-from genmod.types import Shape
 
 
 def stated_spec(

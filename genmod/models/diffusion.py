@@ -18,8 +18,8 @@ from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
+from genmod.shapes import Batch, LatentTensors
 from genmod.spec import DataSpec, SpecLike
-from genmod.types import Batch, LatentTensors
 
 
 class Diffusion(DiffusionBased):

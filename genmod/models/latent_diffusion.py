@@ -23,8 +23,8 @@ from genmod.models.vae import VAE
 from genmod.nn import Condition, ConvNets, Ignored, Networks
 from genmod.nn.modules import evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
+from genmod.shapes import Shape
 from genmod.spec import SpecLike
-from genmod.types import Shape
 
 
 class LatentDiffusion(DiffusionBased):

@@ -14,7 +14,8 @@ from torch import nn
 from genmod.checks import require
 from genmod.config import forget_arguments
 from genmod.denoisers import Denoiser
-from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
+from genmod.diffusion import DiffusionPrior
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.model import LatentModel
 from genmod.prior import Prior
 from genmod.priors import NestedPrior
@@ -126,7 +127,7 @@ def with_probability_flow(
 
     Args:
         model: a diffusion, or a model with one nested as its prior.
-        steps: of the solver, see :class:`genmod.diffusion.ProbabilityFlowPrior`.
+        steps: of the solver of the probability flow.
         probes: Hutchinson probes a trajectory; ``None`` computes the exact trace.
 
     Returns:

@@ -19,8 +19,8 @@ from genmod.models.build import (
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import DistributionPrior, NestedPrior, NormalPrior
+from genmod.shapes import Shape
 from genmod.spec import SpecLike
-from genmod.types import Shape
 
 
 class VAE(LatentModel):

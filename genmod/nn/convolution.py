@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 _KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

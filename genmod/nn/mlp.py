@@ -11,8 +11,7 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition, Vectors
 from genmod.nn.modules import in_full
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 
 class Sinusoidal(nn.Module):

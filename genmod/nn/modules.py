@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:

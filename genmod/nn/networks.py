@@ -13,8 +13,7 @@ from genmod.nn.mlp import MLP, DenoisingMLP
 from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
 from genmod.nn.transformer import DiT
 from genmod.nn.unet import UNet
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 _LARGE = 16
 """If every side has at least so many pixels, convolutional networks are the default."""

@@ -18,7 +18,7 @@ from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of, zero
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.modules import in_full
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 class DiT(Settings, nn.Module):

@@ -29,7 +29,7 @@ from genmod.nn.convolution import (
 )
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.modules import in_full
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 
 class UNet(Settings, nn.Module):

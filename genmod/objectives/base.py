@@ -21,7 +21,7 @@ from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel, Request
 from genmod.path import Path
 from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
-from genmod.types import PerLevel, PerSample
+from genmod.shapes import PerLevel, PerSample
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Kind, Measure, NoiseLevels, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Batch, Objective
-from genmod.objectives.hybrid import Hybrid
+from genmod.objectives.learned import Hybrid
 from genmod.schedules import Schedule
 from genmod.stamps import Stamp
 

@@ -1,4 +1,4 @@
-"""Pictures: grids of samples, rows of images, inputs above their reconstructions."""
+"""Images: grids of samples, rows of images, reconstructions, and how blurred images are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.plots.style import INK, LABEL, NOTE, figure, letters, wrap
+from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, letters, palette, plain, wrap
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """Images ``(N, 1, H, W)`` as one picture, row by row, with a pixel between them.
+    """Images ``(N, 1, H, W)`` in one large image, row by row, with one pixel between them.
 
     >>> grid(torch.ones(4, 1, 8, 8), columns=2).shape
     torch.Size([19, 19])
@@ -44,15 +44,20 @@ def samples(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """A grid of images for each name, side by side.
+    """Grids of images side by side, such as data and the samples of each model.
 
     Args:
-        pictures: images ``(N, 1, H, W)`` by title; a title may have several lines.
+        pictures: images ``(N, 1, H, W)`` by the title of their grid, which may have several lines.
         highest: the value drawn black; 0 is drawn white.
-        columns: images a row of each grid.
-        colors: the color of each title, by its first line; ink for the others.
-        title: of the figure, above.
-        caption: of the figure, below.
+        columns: the number of images in a row of a grid.
+        colors: colors of the titles, by their first line; by default black.
+        title: the title of the figure.
+        caption: the text below the figure.
+
+    >>> from genmod import plots
+    >>> pictures = {"data": torch.rand(12, 1, 8, 8), "VAE": torch.rand(12, 1, 8, 8)}
+    >>> [axes.get_title() for axes in plots.samples(pictures, highest=1.0).axes]
+    ['data', 'VAE']
     """
     across = min(4, len(pictures))
     down = -(-len(pictures) // across)
@@ -75,15 +80,15 @@ def reconstructions(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """A row of inputs, and under it a row for each model.
+    """A row of inputs, and below it a row of reconstructions for each model.
 
     Args:
         originals: images ``(N, 1, H, W)``.
-        pictures: what each model makes of them, by name.
-        highest: the value drawn black.
-        colors: the color of each name; ink for the others.
-        title: of the figure, above.
-        caption: of the figure, below.
+        pictures: the reconstructions ``(N, 1, H, W)`` by model.
+        highest: the value drawn black; 0 is drawn white.
+        colors: colors of the models; by default black.
+        title: the title of the figure.
+        caption: the text below the figure.
     """
     rows = {"input": originals, **pictures}
     made = [
@@ -95,13 +100,13 @@ def reconstructions(
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A row of images with a name, and words above or under each image.
+    """A row of images for :func:`strips`: a name at the left, and a label above or under each image.
 
     Args:
-        name: what stands to the left.
-        images: ``(N, 1, H, W)``; 0 is drawn white and 1 black, NaN is left empty.
-        above, under: for each image, words of one or more lines.
-        color: of the name.
+        name: the text at the left.
+        images: ``(N, 1, H, W)``; 0 is drawn white, 1 black, and NaN is left empty.
+        above, under: a label for each image, of one or more lines.
+        color: the color of the name.
     """
 
     name: str
@@ -112,17 +117,17 @@ class Row:
 
 
 LINE = 0.175
-"""Inches that a line of the smallest words takes."""
+"""Inches per line of the smallest text."""
 
 
 def strips(rows: Sequence[Row], title: str = "", caption: str = "", side: float = 0.72) -> Figure:
-    """Rows of images, one below the other, in columns.
+    """Rows of images, such as the states of a diffusion at several times.
 
     Args:
-        rows: at least one, of images of one size.
-        title: of the figure, above.
-        caption: of the figure, below.
-        side: how many inches an image is wide.
+        rows: at least one; all images have the same size.
+        title: the title of the figure.
+        caption: the text below the figure.
+        side: the width of an image in inches.
     """
     require(len(rows) > 0, "no rows", "at least one row of images", "check the models")
     margin = 0.25 + 0.088 * max(letters(line) for row in rows for line in row.name.split("\n"))
@@ -153,13 +158,13 @@ def strips(rows: Sequence[Row], title: str = "", caption: str = "", side: float 
 
 
 def _space(words: Sequence[str]) -> float:
-    """Inches that words above or under a row take."""
+    """The height in inches of the labels above or under a row."""
     lines = max((word.count("\n") + 1 for word in words), default=0)
     return LINE * lines + 0.09 if lines else 0.0
 
 
 def _words(axes: Axes, row: Row) -> None:
-    """Words at the middle of each image, as ticks without marks."""
+    """Write the labels at the middle of each image, as ticks without marks."""
     step = row.images.shape[-1] + 1
     places = [step * (index + 0.5) for index in range(len(row.images))]
     if row.under:
@@ -173,9 +178,58 @@ def _words(axes: Axes, row: Row) -> None:
 
 
 def draw(axes: Axes, picture: Tensor, highest: float) -> None:
-    """A picture without axes, ink on white."""
+    """Show an image without axes, black on white."""
     axes.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=highest, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def sharpness(
+    bars: Mapping[str, Mapping[str, tuple[float, float]]],
+    spectra: Mapping[str, tuple[Tensor, Tensor]],
+    *,
+    colors: Mapping[str, str] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    """Blur: the power of images at high spatial frequencies, relative to that of the data.
+
+    Args:
+        bars: for each model, the relative power at high frequencies and its standard error, by the kind of
+            image ("samples", "reconstructions"); the first kind is drawn in the full color.
+        spectra: for each model, spatial frequencies ``(F,)`` and the relative power at each, ``(F,)``.
+        colors: the color of each model.
+        title: the title of the figure.
+        caption: the text below the figure.
+    """
+    require(len(bars) > 0, "no models", "at least one", "measure the samples of a model first")
+    colors = palette(bars) | dict(colors or {})
+    made = figure(11.2, 1.9 + max(2.4, 0.62 * len(bars)) + 0.5 * bool(caption), title, caption)
+    left, right = (plain(made.add_subplot(1, 2, index + 1)) for index in range(2))
+    for row, (name, kinds) in enumerate(bars.items()):
+        high = 0.76 / len(kinds)
+        for index, (kind, (mean, error)) in enumerate(kinds.items()):
+            place = row + (index - (len(kinds) - 1) / 2) * high
+            left.barh(
+                place, mean, height=high, xerr=error, color=colors[name],
+                alpha=(1.0, 0.45)[min(index, 1)], ecolor=INK, error_kw={"lw": 1.2},
+            )  # fmt: skip
+            left.annotate(
+                f"{mean:.2f}  {kind}", (mean + error, place), (4, 0), textcoords="offset points",
+                va="center", fontsize=NOTE, color=INK,
+                bbox={"fc": "white", "ec": "none", "pad": 1.5},
+            )  # fmt: skip
+    left.set_yticks(range(len(bars)), list(bars), fontsize=LABEL)
+    left.invert_yaxis()
+    left.axvline(1, color=INK, lw=1.4, ls="--")
+    left.set_xlim(right=1.45 * left.get_xlim()[1])
+    label_axes(left, "power at high frequencies, data = 1", "")
+    for name, (frequency, power) in spectra.items():
+        right.plot(frequency, power, color=colors[name], lw=2.0, label=name)
+    right.axhline(1, color=INK, lw=1.4, ls="--", label="data")
+    right.set_ylim(0, 1.4 * right.get_ylim()[1])  # room for the legend
+    label_axes(right, "spatial frequency, cycles per pixel", "power of samples, data = 1")
+    right.legend(frameon=False, fontsize=NOTE, ncols=2, loc="upper right")
+    return made

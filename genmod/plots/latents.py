@@ -13,34 +13,34 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.plots.images import draw, grid
-from genmod.plots.style import INK, LABEL, NOTE, figure, quiet
+from genmod.plots.style import INK, LABEL, NOTE, figure, plain
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A way through a latent space.
+    """A path through a latent space from A to B, with the decoded image of each code on it.
 
     Args:
-        codes: the codes along it, ``(K, d)``.
-        images: what each of them decodes to, ``(K, 1, H, W)``; 0 is drawn white, 1 black.
+        codes: the codes along the path, ``(K, d)``.
+        images: the decoded images, ``(K, 1, H, W)``; 0 is drawn white, 1 black.
         under: a label under each image.
-        says: the label of the row of images.
+        label: a label under the row of images.
     """
 
     codes: Tensor
     images: Tensor
     under: Sequence[str] = ()
-    says: str = ""
+    label: str = ""
 
 
 def principal(codes: Tensor, others: Tensor | None = None) -> Tensor:
-    """Codes projected on the two directions in which they vary most, ``(N, 2)``, in their own units.
+    """Codes projected on their two principal directions, ``(N, 2)``, without a change of scale.
 
-    The origin stays the origin of the latent space, where N(0, I) is centered.
+    The origin of the plane is the origin of the latent space, where N(0, I) is centered.
 
     Args:
-        codes: ``(N, d)``, whose directions they are.
-        others: codes ``(M, d)`` to project instead, on the same plane.
+        codes: ``(N, d)``; they define the principal directions.
+        others: codes ``(M, d)`` to project on these directions instead.
     """
     flat = codes.flatten(1).double()
     _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
@@ -50,10 +50,10 @@ def principal(codes: Tensor, others: Tensor | None = None) -> Tensor:
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances between the rows of two sets, ``(N, M)``, in float64, from differences.
+    """Euclidean distances between the rows of two sets, ``(N, M)``, in float64.
 
-    ``|a|^2 - 2 a b + |b|^2``, the faster formula of ``torch.cdist``, loses all digits of the distance
-    between neighbors that lie far from zero.
+    They are computed from differences. The faster formula ``|a|^2 - 2 a b + |b|^2`` of ``torch.cdist``
+    loses all digits if two neighbors lie far from zero.
 
     >>> distances(torch.tensor([[1e4, 1.0]]), torch.tensor([[1e4, 1.5]])).item()
     0.5
@@ -71,18 +71,23 @@ def latent_spaces(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """A scatter of codes for each model, colored by label.
+    """Latent spaces: a scatter plot of codes for each model, colored by label.
 
     The dotted circle marks two standard deviations of N(0, I), around the origin of the latent space.
 
     Args:
         codes: codes ``(N, d)`` by title.
-        labels: one whole number a row, ``(N,)``.
-        routes: a way through each of the spaces, by the same titles: it is drawn in, and what lies
-            along it is shown below.
-        colors: the color of each title; ink for the others.
-        title: of the figure, above.
-        caption: of the figure, below.
+        labels: an integer per row, ``(N,)``.
+        routes: a path through each space, by the same titles. It is drawn over the codes, and its decoded
+            images are shown below.
+        colors: the color of each title; by default black.
+        title: the title of the figure.
+        caption: the text below the figure.
+
+    >>> from genmod import plots
+    >>> figure = plots.latent_spaces({"VAE": torch.randn(50, 3)}, torch.arange(50) % 10)
+    >>> figure.axes[0].get_title()
+    'VAE'
     """
     routes = routes or {}
     wide, count = 5.2, len(codes)
@@ -92,7 +97,7 @@ def latent_spaces(
     spec = made.add_gridspec(len(ratios), count, height_ratios=ratios)
     above, last = [], None
     for index, (name, points) in enumerate(codes.items()):
-        axes = quiet(made.add_subplot(spec[0, index]))
+        axes = plain(made.add_subplot(spec[0, index]))
         last = _scatter(axes, points, labels)
         axes.set_title(name, fontsize=LABEL, color=(colors or {}).get(name, INK))
         above.append(axes)
@@ -121,7 +126,7 @@ def _scatter(axes: Axes, codes: Tensor, labels: Tensor) -> PathCollection:
 
 
 def _route(axes: Axes, seen: Tensor) -> None:
-    """Where the way leads, over the points."""
+    """Draw the path over the points."""
     axes.plot(seen[:, 0], seen[:, 1], color="white", lw=4.0, zorder=4)
     axes.plot(
         seen[:, 0],
@@ -145,12 +150,12 @@ def _route(axes: Axes, seen: Tensor) -> None:
 
 
 def _along(axes: Axes, route: Route) -> None:
-    """The images along the way, with words under each."""
+    """Show the images along the path, with a label under each."""
     draw(axes, grid(route.images, len(route.images)), 1.0)
     step = route.images.shape[-1] + 1
     count = len(route.images)
     under = list(route.under) or ["A", *[""] * (count - 2), "B"]
     axes.set_xticks([step * (index + 0.5) for index in range(count)], under)
     axes.tick_params(axis="x", length=0, labelsize=NOTE, labelcolor=INK)
-    if route.says:
-        axes.set_xlabel(route.says, fontsize=NOTE, color=INK)
+    if route.label:
+        axes.set_xlabel(route.label, fontsize=NOTE, color=INK)

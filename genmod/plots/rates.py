@@ -1,4 +1,4 @@
-"""The rate of each level of a model, and the cost of each noise level of a diffusion."""
+"""Rates in nats: of each level of a hierarchy, and of each noise level of a diffusion."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.evaluation import Profile
-from genmod.plots.style import INK, LABEL, NOTE, figure, named, palette, quiet
+from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, palette, plain
 
 Levels: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""``(t, log_snr, mean nats)`` of every step of a chain, each ``(L,)``: what ``Scores`` keeps."""
+"""``(t, log_snr, mean nats)`` of every step of a chain, each ``(L,)``, as in ``Scores.levels``."""
 
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Times that are marked above a profile."""
+"""Times that are marked on the axis above a profile."""
 
 
 def level_rates(
@@ -29,34 +29,39 @@ def level_rates(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """The rate of each level of latents in nats: a row a model, cut into its levels.
+    """The rate of each level of latents, in nats: one stacked bar per model.
 
     Args:
-        rates: for each model, the mean and standard error of each rate, by name. Means below zero
-            (a sampled log-ratio may have one) are drawn to the left of zero.
+        rates: for each model, the mean and the standard error of each rate, by name. A sampled log-ratio
+            can have a negative mean; it is drawn to the left of zero.
         colors: the color of each model.
-        title: of the figure, above.
-        caption: of the figure, below.
+        title: the title of the figure.
+        caption: the text below the figure.
+
+    >>> from genmod import plots
+    >>> rates = {"VAE": {"prior": (17.2, 0.1)}, "HVAE": {"z1": (14.0, 0.1), "z2": (4.1, 0.1)}}
+    >>> plots.level_rates(rates).axes[0].get_xlabel()
+    'rate of the latents, nats per sample'
     """
     require(len(rates) > 0, "no models", "at least one", "pass the rates of a report")
     colors = palette(rates) | dict(colors or {})
     made = figure(9.6, 1.3 + 0.75 * len(rates) + 0.5 * bool(caption), title, caption)
-    axes = quiet(made.add_subplot())
+    axes = plain(made.add_subplot())
     widest = max(sum(abs(mean) for mean, _ in levels.values()) for levels in rates.values())
     for row, (model, levels) in enumerate(rates.items()):
         _bar(axes, row, dict(sorted(levels.items())), colors[model], widest)
     axes.set_yticks(range(len(rates)), list(rates), fontsize=LABEL)
     axes.set_ylim(len(rates) - 0.35, -0.65)
     axes.axvline(0, color=INK, lw=0.8)
-    axes.set_xlim(right=1.12 * axes.get_xlim()[1])  # room for what did not fit into a bar
-    named(axes, "nats per sample paid for the latents", "")
+    axes.set_xlim(right=1.12 * axes.get_xlim()[1])  # room for labels that do not fit into a bar
+    label_axes(axes, "rate of the latents, nats per sample", "")
     return made
 
 
 def _bar(
     axes: Axes, row: int, levels: Mapping[str, tuple[float, float]], color: str, widest: float
 ) -> None:
-    """One model: a piece a level, paler from level to level."""
+    """The bar of a model: a piece for each level, each paler than the one before."""
     right = left = 0.0
     thin = []
     for index, (name, (mean, error)) in enumerate(levels.items()):
@@ -66,7 +71,7 @@ def _bar(
             row, abs(mean), left=start, color=_paler(color, index), height=0.66,
             edgecolor="white", linewidth=1.0,
         )  # fmt: skip
-        if abs(mean) < 0.11 * widest:  # too thin to be written in
+        if abs(mean) < 0.11 * widest:  # too thin for a label inside
             thin.append(f"{name} {value}")
         else:
             axes.text(
@@ -82,7 +87,7 @@ def _bar(
 
 
 def _paler(color: str, index: int) -> tuple[float, float, float]:
-    """A color on its way to white: a shade for each level."""
+    """A lighter shade of a color for each level."""
     kept = (1.0, 0.6, 0.38, 0.24)[min(index, 3)]
     red, green, blue = to_rgb(color)
     return 1 - kept * (1 - red), 1 - kept * (1 - green), 1 - kept * (1 - blue)
@@ -95,22 +100,29 @@ def step_profile(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Nats per unit of log-SNR against log-SNR: what each noise level of a diffusion costs.
+    """The bound of a diffusion by noise level: nats per unit of log-SNR, against log-SNR.
 
-    Above, the time at which each schedule passes a log-SNR: one axis a schedule.
+    The area under a curve is the nats of all denoising steps. An axis above shows, for each schedule, the
+    time at which it passes a log-SNR.
 
     Args:
-        profiles: by model, a measured profile, whose band is two standard errors to either side; or
-            ``(t, log_snr, mean nats)`` of every step, each ``(L,)``, as ``Scores.levels`` has it.
+        profiles: for each model, the result of :func:`genmod.evaluation.profile`, drawn with a band of two
+            standard errors; or ``(t, log_snr, mean nats)`` of every step, each ``(L,)``, as in
+            ``report.scores.levels``.
         colors: the color of each model.
-        title: of the figure, above.
-        caption: of the figure, below.
+        title: the title of the figure.
+        caption: the text below the figure.
     """
-    require(len(profiles) > 0, "no profiles", "at least one model", "score with draws=None")
+    require(
+        len(profiles) > 0,
+        "no profiles",
+        "at least one model",
+        "pass evaluation.profile(model, data)",
+    )
     colors = palette(profiles) | dict(colors or {})
     clocks = _clocks(profiles)
     made = figure(8.6, 4.4 + 0.45 * len(clocks) + 0.5 * bool(caption), title, caption)
-    axes = quiet(made.add_subplot())
+    axes = plain(made.add_subplot())
     for name, found in profiles.items():
         if isinstance(found, Profile):
             middle, density = found.middle, found.density
@@ -123,7 +135,7 @@ def step_profile(
             middle = (log_snr[1:] + log_snr[:-1]) / 2
             density = nats[1:] / (log_snr[:-1] - log_snr[1:])
         axes.plot(middle, density, color=colors[name], lw=2.0, label=name)
-    named(axes, "log-SNR  (noise on the left, data on the right)", "nats per unit of log-SNR")
+    label_axes(axes, "log-SNR  (noise on the left, data on the right)", "nats per unit of log-SNR")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=LABEL)
     for place, names in enumerate(clocks):
@@ -141,7 +153,7 @@ def _timed(found: Profile | Levels) -> tuple[Tensor, Tensor]:
 
 
 def _clocks(profiles: Mapping[str, Profile | Levels]) -> list[list[str]]:
-    """Names in groups of one schedule."""
+    """The names, grouped by schedule."""
     groups: list[list[str]] = []
     for name, found in profiles.items():
         for group in groups:
@@ -157,10 +169,10 @@ def _clocks(profiles: Mapping[str, Profile | Levels]) -> list[list[str]]:
 def _clock(
     axes: Axes, found: Profile | Levels, height: float, names: list[str], color: str
 ) -> None:
-    """An axis of times above the others, each where the schedule has its log-SNR."""
+    """An axis above with times, each at the log-SNR that the schedule has there."""
     t, log_snr = (part.numpy() for part in _timed(found))
     above = axes.secondary_xaxis(height)
-    # Levels begin at the first step, not at 0: beyond what was measured the curve is not known.
+    # Measured levels begin at the first step, not at t = 0; the log-SNR at other times is not known.
     known = [time for time in TIMES if t[0] <= time <= t[-1]]
     above.set_xticks(np.interp(known, t, log_snr).tolist(), [f"{time:g}" for time in known])
     above.tick_params(labelsize=NOTE, colors=color)

@@ -1,4 +1,4 @@
-r"""Noise schedules in the terms of DDPM, and the weight that the bound gives each step.
+r"""Noise schedules in the terms of DDPM, and the weights that the bound and objectives give.
 
 DDPM's :math:`\bar\alpha_t` is :math:`\alpha_t^2` of a variance-preserving schedule. Its step
 ``i`` of ``T`` lies at ``t = (i - 1) / (T - 1)`` here.
@@ -15,14 +15,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.plots.style import COLORS, INK, LABEL, NOTE, PALE, figure, named, quiet
+from genmod.objectives import Explanation
+from genmod.plots.style import COLORS, INK, LABEL, NOTE, PALE, figure, label_axes, palette, plain
 from genmod.schedules import Schedule
 
 PLAIN = (INK, "#b08968", PALE)
-"""Colors that no model has, for the standard schedules."""
+"""Colors of the standard schedules; no model has them."""
 
 HIGHEST_SNR = 10.0
-"""Where the linear axis of the SNR ends: at the clean end it is in the thousands."""
+"""The end of the linear axis of the SNR, which reaches thousands at the clean end."""
 
 
 def schedules(
@@ -32,20 +33,25 @@ def schedules(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    r""":math:`\bar\alpha_t`, the SNR and the log-SNR of each schedule against time.
+    r"""Noise schedules: :math:`\bar\alpha_t`, the SNR and the log-SNR against time, a panel each.
 
     Args:
         shown: schedules by name.
-        colors: the color of each name; those named here are drawn dashed, over the others.
-        title: of the figure, above.
-        caption: of the figure, below.
+        colors: colors by name; a schedule with a color of its own is drawn dashed.
+        title: the title of the figure.
+        caption: the text below the figure.
+
+    >>> from genmod import plots
+    >>> from genmod.schedules import Cosine
+    >>> [axes.get_xlabel() for axes in plots.schedules({"cosine": Cosine()}).axes][0]
+    't  (0 clean, 1 noise)'
     """
     require(len(shown) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
     own = colors or {}
-    colors, styles = _plain(shown) | dict(own), _styles(shown) | dict.fromkeys(own, "--")
+    colors, styles = _default_colors(shown) | dict(own), _styles(shown) | dict.fromkeys(own, "--")
     made = figure(11.2, 3.9 + 0.6 * bool(caption), title, caption)
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    panels = [quiet(made.add_subplot(1, 3, index + 1)) for index in range(3)]
+    panels = [plain(made.add_subplot(1, 3, index + 1)) for index in range(3)]
     for name, schedule in shown.items():
         with torch.no_grad():
             log_snr = schedule.log_snr(t)
@@ -60,36 +66,36 @@ def schedules(
         r"$\log\,\mathrm{SNR}(t)$",
     )
     for axes, name in zip(panels, names, strict=True):
-        named(axes, "t  (0 clean, 1 noise)", "")
+        label_axes(axes, "t  (0 clean, 1 noise)", "")
         axes.set_title(name, fontsize=LABEL + 1, color=INK)
         axes.set_xlim(0, 1)
     panels[2].legend(frameon=False, fontsize=NOTE)
     return made
 
 
-def _plain(shown: Mapping[str, Schedule]) -> dict[str, str]:
-    """A plain color each."""
+def _default_colors(shown: Mapping[str, Schedule]) -> dict[str, str]:
+    """A default color for each schedule."""
     return dict(zip(shown, cycle(PLAIN), strict=False))
 
 
 def _styles(shown: Mapping[str, Schedule]) -> dict[str, str]:
-    """Another kind of line each time that the colors begin again; dashes are for named colors."""
+    """A different line style each time the default colors repeat; dashes are for colors of one's own."""
     lines = (style for style in cycle(("-", ":", "-.")) for _ in PLAIN)
     return dict(zip(shown, lines, strict=False))
 
 
 def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
-    r"""DDPM's weight :math:`\lambda_t`: the bound's weight of :math:`\|\varepsilon-\hat\varepsilon\|^2`.
+    r"""The weight :math:`\lambda_t` of :math:`\|\varepsilon-\hat\varepsilon\|^2` in DDPM's bound.
 
     .. math:: \lambda_t = \frac{\beta_t^2}{2 \sigma_t^2 (1 - \beta_t)(1 - \bar\alpha_t)}
         = \tfrac{1}{2}\,\text{gap}_t
         = \tfrac{1}{2} \left(\frac{\mathrm{SNR}_s}{\mathrm{SNR}_t} - 1\right)
 
-    for the step from ``t`` down to ``s``, with the posterior's variance for :math:`\sigma_t^2`.
+    for the step from ``t`` to ``s < t``. The reverse variance :math:`\sigma_t^2` is that of the posterior.
 
     Args:
         schedule: the schedule.
-        latents: ``T``; there is one step fewer.
+        latents: ``T``, the number of latents; there are ``T - 1`` steps.
 
     Returns:
         The time of each step, and its weight, ``(T - 1,)`` each.
@@ -106,25 +112,29 @@ def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
 def loss_weights(
     shown: Mapping[str, Schedule], latents: int = 1000, *, title: str = "", caption: str = ""
 ) -> Figure:
-    r"""The weight of each step in the bound; :math:`L_{\text{simple}}` gives all of them weight 1.
+    r"""The weight :math:`\lambda_t` of each step in the bound, beside :math:`L_{\text{simple}}`'s weight 1.
 
     Args:
         shown: schedules by name.
-        latents: ``T``, the same for each.
-        title: of the figure, above.
-        caption: of the figure, below.
+        latents: ``T``, the number of latents of each.
+        title: the title of the figure.
+        caption: the text below the figure.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 12 and 14.
     """
     require(len(shown) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
     made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
-    axes = quiet(made.add_subplot())
-    colors = _plain(shown)
+    axes = plain(made.add_subplot())
+    colors = _default_colors(shown)
     for name, schedule in shown.items():
         t, weight = step_weights(schedule, latents)
         axes.plot(t, weight, color=colors[name], lw=2.2, label=f"$L$, {name}")
     axes.axhline(1, color=COLORS[0], lw=2.4, ls="--", label=r"$L_\mathrm{simple}$: 1 at every t")
     axes.set_yscale("log")
     axes.set_xlim(0, 1)
-    named(axes, "t  (0 clean, 1 noise)", r"weight $\lambda_t$ of $\|\epsilon-\hat\epsilon\|^2$")
+    label_axes(
+        axes, "t  (0 clean, 1 noise)", r"weight $\lambda_t$ of $\|\epsilon-\hat\epsilon\|^2$"
+    )
     axes.legend(frameon=False, fontsize=NOTE + 0.5, loc="center", bbox_to_anchor=(0.5, 0.42))
     _formula(axes)
     return made
@@ -137,3 +147,52 @@ def _formula(axes: Axes) -> None:
         r"=\frac{1}{2}\left(\frac{\mathrm{SNR}_{t-1}}{\mathrm{SNR}_t}-1\right)$",
         transform=axes.transAxes, ha="center", va="top", fontsize=15, color=INK,
     )  # fmt: skip
+
+
+def level_weights(
+    explained: Mapping[str, Explanation],
+    *,
+    colors: Mapping[str, str] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> Figure:
+    r"""The weight :math:`w(\lambda)` that an objective gives each log-SNR, scaled to an area of one.
+
+    A solid line is a weight that never rises with the log-SNR: its objective is a bound on the likelihood
+    of noised data. Other weights are dashed. For weights against time see
+    :func:`~genmod.plots.loss_weights`.
+
+    Args:
+        explained: results of :func:`genmod.objectives.explain` by name.
+        colors: the color of each name.
+        title: the title of the figure.
+        caption: the text below the figure.
+
+    Reference: Kingma, Gao, "Understanding diffusion objectives as the ELBO with simple data augmentation"
+    (2023), theorem 1.
+    """
+    require(len(explained) > 0, "no objectives", "at least one", "pass {'bound': explain(...)}")
+    colors = palette(explained) | dict(colors or {})
+    made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
+    axes = plain(made.add_subplot())
+    for name, found in explained.items():
+        axes.plot(
+            found.log_snr, _of_one_area(name, found), color=colors[name], lw=2.2,
+            ls="-" if found.monotone else (0, (4, 2)), label=name,
+        )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.axvline(0, color=INK, lw=0.8, ls=":")
+    label_axes(axes, "log-SNR  (noise on the left, data on the right)", "weight (area one)")
+    axes.legend(frameon=False, fontsize=NOTE + 0.5)
+    return made
+
+
+def _of_one_area(name: str, found: Explanation) -> Tensor:
+    area = float(torch.trapezoid(found.weight, found.log_snr))
+    require(
+        area > 0,
+        f"{name} with weight 0 at every log-SNR",
+        "a positive weight at some",
+        "explain a warm-up after its first step",
+    )
+    return found.weight / area

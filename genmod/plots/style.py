@@ -1,6 +1,6 @@
-"""What all figures share: one quiet style, no global state, files written at once.
+"""The style of all figures: colors, sizes, plain axes; no global state.
 
-Sizes are for a lecture hall: a figure is about 10 inches wide, and no word is smaller than 9 points.
+Sizes are for a lecture hall: a figure is about 10 inches wide, and no text is smaller than 9 points.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d8f", "#e09f3e", "#7b5ea7", "#5c677d", "#9c6644", "#4f772d")
-"""One color a series; they differ in gray as well."""
+"""One color per series; they can be told apart in gray as well."""
 INK = "#22272e"
 PALE = "#8b949e"
 TITLE, LABEL, NOTE = 14, 11.5, 9.5
-"""Points of a figure's title, of what names an axis or a picture, and of the smallest words."""
+"""Font sizes in points: of a title, of the labels of axes and images, and of the smallest text."""
 
 
 def figure(
     width: float, height: float, title: str = "", caption: str = "", *, free: bool = False
 ) -> Figure:
-    """An empty figure, inches; constrained, so that labels never overlap.
+    """An empty figure with a title above and a caption below.
 
     Args:
-        width: in inches.
-        height: in inches.
-        title: what is shown, above, at the left.
-        caption: what a reader should know, below; it is wrapped to the width.
-        free: leave the placing of axes to the caller.
+        width: inches.
+        height: inches.
+        title: bold text at the upper left.
+        caption: small text below, wrapped to the width.
+        free: whether the caller places the axes. By default matplotlib's constrained layout does, so that
+            labels do not overlap.
     """
     made = Figure(figsize=(width, height), layout=None if free else "constrained", dpi=150)
     FigureCanvasAgg(made)
     left = 0.1 / width
-    # The layout makes room for a title and a caption only where it may choose their height.
+    # The constrained layout makes room for a title or a caption only if their height is left to it.
     if title:
         place = {"y": 1 - 0.08 / height, "va": "top"} if free else {}
         made.suptitle(title, x=left, ha="left", fontsize=TITLE, color=INK, weight="bold", **place)
@@ -49,7 +50,9 @@ def figure(
 
 
 def wrap(text: str, width: float) -> list[str]:
-    """Lines of the smallest words that fit a width in inches; a formula counts as it is read.
+    """Break text in the smallest font into lines that fit a width in inches.
+
+    A formula counts by the letters that it shows.
 
     >>> wrap("one two", 0.5)
     ['one', 'two']
@@ -65,7 +68,7 @@ def wrap(text: str, width: float) -> list[str]:
 
 
 def letters(text: str) -> int:
-    r"""How many letters a line shows: a command of a formula is one, its braces are none.
+    r"""The number of letters that a line shows: a TeX command is one letter, braces are none.
 
     >>> letters(r"$\hat x_{t}$")
     3
@@ -73,14 +76,14 @@ def letters(text: str) -> int:
     return len(re.sub(r"[{}$_^]|\\mathrm|\\,", "", re.sub(r"\\(?!mathrm)[A-Za-z]+ ?", "x", text)))
 
 
-def quiet(axes: Axes) -> Axes:
-    """Only the two axes that carry numbers."""
+def plain(axes: Axes) -> Axes:
+    """Remove the upper and the right border, and set the font of the ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=NOTE, colors=INK)
     return axes
 
 
-def named(axes: Axes, x: str, y: str) -> Axes:
+def label_axes(axes: Axes, x: str, y: str) -> Axes:
     """Label the two axes."""
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
@@ -88,7 +91,7 @@ def named(axes: Axes, x: str, y: str) -> Axes:
 
 
 def palette(names: Iterable[str]) -> dict[str, str]:
-    """A color for each name, so that a model keeps its own in every figure.
+    """A color for each name, to give a model the same color in every figure.
 
     >>> palette(["a", "b"])["b"] == COLORS[1]
     True
@@ -97,7 +100,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
 
 
 def save(made: Figure, path: Path) -> Path:
-    """Write a figure; its folder is made."""
+    """Write a figure to a file; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made.savefig(path)
     return path

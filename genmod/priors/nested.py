@@ -32,8 +32,7 @@ from genmod.prior import (
     Timesteps,
     draw_posterior,
 )
-from genmod.shapes import event_sum, size
-from genmod.types import LatentTensors
+from genmod.shapes import LatentTensors, event_sum, size
 
 
 class NestedPrior(Prior):

@@ -22,7 +22,7 @@ from genmod.prior import (
     Timesteps,
     draw_posterior,
 )
-from genmod.types import LatentTensors, Shape
+from genmod.shapes import LatentTensors, Shape
 
 
 class NormalPrior(DensityPrior):

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.shapes import size
-from genmod.types import Shape
+from genmod.shapes import Shape, size
 
 _MASK = (1 << 64) - 1
 TORCH = 0x70CC

@@ -34,12 +34,11 @@ from genmod.denoisers import (
     Target,
     VelocityTarget,
 )
-from genmod.samplers.ancestral import Ancestral
 from genmod.samplers.base import FUSED, Sampler
-from genmod.samplers.ddim import DDIM, shares
 from genmod.samplers.dpm import DPMSolver
 from genmod.samplers.flow import Euler, Heun
-from genmod.samplers.unipc import UniPC
+from genmod.samplers.multistep import UniPC
+from genmod.samplers.single_step import DDIM, Ancestral, shares
 from genmod.shapes import expand_like
 
 LINEAR = (DataTarget, EDMTarget, FlowVelocityTarget, NoiseTarget, ScoreTarget, VelocityTarget)

@@ -1,11 +1,11 @@
-r"""A sampler: goes from noise to data (or back) along given times, with calls of a denoiser.
+r"""Samplers: they turn noise into data (or data into noise) along given times, by calls of a denoiser.
 
-Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon` the state at time ``t``, ``s`` the next time,
-:math:`\hat x` (``x_hat``) the denoiser's mean of the data, :math:`h` the rise of half the log-SNR,
-:math:`\ell = \log(\alpha / \sigma)`, in a step.
+Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon` is the state at time ``t``; ``s`` is the next time;
+:math:`\hat x` (``x_hat``) is the denoiser's mean of the data. Half the log-SNR is
+:math:`\ell = \log(\alpha / \sigma)`, and :math:`h = \ell_s - \ell_t` is how much it rises in a step.
 
-A sampler holds settings and never changes; its memory lives in the generator that walks a path.
-Bound to a denoiser and a schedule it runs:
+A sampler holds settings and never changes. What a multistep method remembers are local variables of its
+generator. A sampler runs once it is bound to a denoiser and a schedule:
 
 * ``model.sample(16, sampler=DPMSolver(order=2), steps=20)`` binds it to the model's;
 * ``DPMSolver(denoiser, schedule, order=2)``, or ``.bind(denoiser, schedule)``, binds it to yours.
@@ -24,9 +24,11 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.denoisers import Denoised, Denoiser, denoise
-from genmod.schedules import Point, Schedule, time_dtype
-from genmod.types import PerSample, Real
+from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers.base import denoise
+from genmod.schedules import Schedule
+from genmod.schedules.base import Point, time_dtype
+from genmod.shapes import PerSample, Real
 
 Bound = TypeVar("Bound", Denoiser, Schedule)
 Self = TypeVar("Self", bound="Sampler")
@@ -39,7 +41,7 @@ class State(NamedTuple):
     """One state of a path."""
 
     t: Tensor
-    """Its time: one number, or one a row."""
+    """The time: one number, or one a row."""
     z: Tensor
     """The state there, ``(B, *event)``, in the schedule's own scale."""
     x_hat: Tensor
@@ -47,7 +49,7 @@ class State(NamedTuple):
 
 
 class HasXHat(Protocol):
-    """A step's ``x_hat``, perhaps made only when it is read."""
+    """Anything with an ``x_hat``; the faster route computes it only when it is read."""
 
     @property
     def x_hat(self) -> Tensor:
@@ -55,14 +57,14 @@ class HasXHat(Protocol):
 
 
 class Sampler(Settings, ABC):
-    """A way from noise to data, given a denoiser and a schedule.
+    """The base class of samplers: a numerical method from noise to data.
 
-    A sampler of your own whose steps need the current state only is a :class:`SingleStep`. Any other is one
-    generator, :meth:`trajectory`.
+    A sampler of your own whose steps need only the current state is a :class:`~genmod.samplers.SingleStep`.
+    Any other one implements one generator, :meth:`trajectory`.
 
     Args:
-        denoiser: the denoiser; ``None`` leaves it to be bound by :meth:`bind`, or by a model.
-        schedule: the schedule; likewise.
+        denoiser: the denoiser; ``None``: :meth:`bind` or a model sets it later.
+        schedule: the schedule; ``None``: likewise.
     """
 
     stochastic = False
@@ -93,7 +95,7 @@ class Sampler(Settings, ABC):
         """The same settings, bound to a model's schedule, and to its denoiser unless it has one.
 
         Raises:
-            ValueError: it is bound to another schedule, which would denoise what was not noised by it.
+            ValueError: it is bound to another schedule than the one that noised the model's data.
         """
         require(
             self._schedule is None or self._schedule is schedule,
@@ -109,10 +111,10 @@ class Sampler(Settings, ABC):
 
         Args:
             z: the first state, ``(B, *event)``, in the schedule's own scale (``self.schedule``).
-            times: ``(N + 1,)``; or ``(N + 1, B)``, a column a row, also shaped to broadcast against ``z``.
-                :func:`intervals` gives the pairs ``t, s`` of successive times, shaped to broadcast.
-            denoise: ``denoise(z, t)``; call it as often as the method needs. ``x_hat``, and what more
-                the denoiser knows, are fields of its result.
+            times: ``(N + 1,)``, the same for all rows; or ``(N + 1, B, 1, ..., 1)``, a column for each.
+                ``intervals(times, z)`` gives the pairs ``t, s`` of successive times.
+            denoise: ``denoise(z, t)`` returns a :class:`~genmod.denoisers.Denoised` with ``x_hat``. Call it
+                as often as the method needs.
         """
 
     def evaluations(self, steps: int) -> int:
@@ -120,33 +122,34 @@ class Sampler(Settings, ABC):
         return steps
 
     def states(self, z: Real, times: Tensor, context: Tensor | None = None) -> Iterator[State]:
-        """Every state of a path: :meth:`trajectory` with the bound denoiser, once the times are checked.
+        """Every state of a path: checks the times, then runs :meth:`trajectory` with the bound denoiser.
 
         Args:
             z: the first state, ``(B, *event)``.
-            times: ``(N + 1,)``, falling from noise to data (see :mod:`genmod.samplers.grids`); or rising
-                from data to noise, where the sampler draws no noise. ``(N + 1, B)``, a column a row, gives
-                each row its own times.
+            times: ``(N + 1,)``, falling from noise to data (see :class:`~genmod.samplers.TimeGrid`). Rising
+                times go from data to noise; only a sampler without noise can. ``(N + 1, B)`` gives each row
+                times of its own, one column for each row.
             context: what the denoiser is conditioned on, ``(B, ...)``.
 
         Raises:
-            ValueError: a state that is not real; times outside [0, 1]; times that repeat, turn, or rise
-                under a stochastic sampler; a sampler without a denoiser and a schedule, or whose denoiser
-                refuses the schedule.
+            ValueError: a state that is not real; times outside [0, 1]; times that repeat or change
+                direction, or that rise under a stochastic sampler; a sampler without a denoiser or a
+                schedule, or whose denoiser refuses the schedule.
         """
         times = self._checked(z, times)
         steps = self._steps(z, times, context)
         return (State(t, z, step.x_hat) for t, (z, step) in zip(times[1:], steps, strict=True))
 
     def _checked(self, z: Tensor, times: Tensor) -> Tensor:
-        """The times in float64, if there is a way along them."""
+        """The times in float64, or an error if no path follows them."""
         require(
             1 <= times.ndim <= 2 and len(times) >= 1 and z.is_floating_point(),
             f"times of shape {tuple(times.shape)}, a state of type {z.dtype}",
             "at least one time, as a vector, and real numbers",
-            "take times from genmod.samplers.grids; integers become real by model.encoder.real(x)",
+            "take times from UniformTime().times(schedule, steps); integers become real by "
+            "model.encoder.real(x)",
         )
-        # Not by `require`: words that read tensors cost more than the check.
+        # Not by `require`: its message would read tensors (wait for the device) also when all is well.
         if not bool((times.clamp(0, 1) == times).all()):
             raise ValueError(
                 f"got times from {float(times.min()):g} to {float(times.max()):g}; expected times in "
@@ -162,7 +165,7 @@ class Sampler(Settings, ABC):
             raise ValueError(
                 f"got times {times[0].flatten()[0]:.4g} .. {times[-1].flatten()[0]:.4g} for {self}; "
                 f"expected times that fall at every step{either}; "
-                "sort them and leave none out twice; the way to noise needs a sampler without noise"
+                "sort them and repeat none; from data to noise, use a sampler without noise, as DDIM()"
             )
         return times
 
@@ -190,9 +193,8 @@ class Sampler(Settings, ABC):
         def denoise_at(z: Tensor, t: Tensor) -> Denoised:
             given = context
             if given is not None and given.is_inference() and not torch.is_inference_mode_enabled():
-                given = (
-                    given.clone()
-                )  # a tensor made in inference mode cannot be saved for gradients
+                # A tensor made in inference mode cannot be saved for gradients.
+                given = given.clone()
             with torch.no_grad():
                 point = schedule.at(t.reshape(-1))
             at, log_snr, alpha, sigma = (part.to(z.device).expand(len(z)) for part in point[:4])
@@ -226,54 +228,12 @@ class Sampler(Settings, ABC):
         return f"{type(self).__name__}({self.extra_repr()})"
 
 
-class SingleStep(Sampler):
-    r"""A sampler whose step needs nothing but the state and ``x_hat``: one method, :meth:`update`.
-
-    >>> from genmod.denoisers import GaussianDenoiser
-    >>> from genmod.schedules import Cosine
-    >>> class MyDDIM(SingleStep):
-    ...     def update(self, z_t, x_hat, t, s):
-    ...         (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
-    ...         eps_hat = (z_t - alpha_t * x_hat) / sigma_t
-    ...         return alpha_s * x_hat + sigma_s * eps_hat
-    >>> normal = GaussianDenoiser(torch.zeros(2), torch.eye(2))
-    >>> MyDDIM(normal, Cosine()).run(torch.ones(1, 2), torch.linspace(1, 0, 101)).shape
-    torch.Size([1, 2])
-    """
-
-    @abstractmethod
-    def update(self, z_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The state at ``s`` from the state at ``t``.
-
-        Args:
-            z_t: the state, ``(B, *event)``, in the schedule's own scale.
-            x_hat: the denoiser's mean of the data there, ``(B, *event)``.
-            t: the time of ``z_t``, shaped to broadcast against it, so that
-                ``alpha, sigma = self.schedule.scales(t)`` can be multiplied with it for any event shape.
-                In float64: the result may be too, and is cast to the type of ``z_t``.
-            s: the time to go to, likewise.
-        """
-
-    def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """One call of the denoiser and one :meth:`update` a step."""
-        for t, s in intervals(times, z):
-            x_hat = denoise(z, t).x_hat
-            moved = self.update(z, x_hat, t, s).to(z.dtype)
-            if moved.shape != z.shape:
-                raise ValueError(
-                    f"got a state of shape {tuple(moved.shape)} from {self}.update; expected the shape of "
-                    f"z_t, {tuple(z.shape)}; use factors that broadcast against z_t, as schedule.scales(t)"
-                )
-            z = moved
-            yield State(s, z, x_hat)
-
-
 Fused: TypeAlias = Callable[
     [Sampler, Tensor, Tensor, Tensor | None], "Iterator[tuple[Tensor, HasXHat]] | None"
 ]
 FUSED: dict[type[Sampler], Fused] = {}
-"""Faster routes by the exact class of a sampler: private, equal to :meth:`Sampler.trajectory`, and ``None``
-where they would not be. Filled by ``genmod.samplers._fused``, which explains them."""
+"""Private: a faster route for each class of sampler, equal to :meth:`Sampler.trajectory`. A route returns
+``None`` where it would not be equal. ``genmod.samplers._fused`` fills the table and explains them."""
 
 
 def spread(times: Tensor, z: Tensor) -> Tensor:
@@ -294,7 +254,7 @@ def intervals(times: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _bound(sampler: Sampler, part: Bound | None) -> Bound:
     if part is None:
         raise ValueError(
-            f"got {sampler} without a denoiser and a schedule; expected a sampler bound to both; hand "
-            "it to model.sample(n, sampler=...), or bind it with .bind(denoiser, schedule)"
+            f"got {sampler} without a denoiser and a schedule; expected a sampler bound to both; pass it "
+            "to model.sample(n, sampler=...), or bind it with .bind(denoiser, schedule)"
         )
     return part

@@ -24,7 +24,8 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import require
 from genmod.denoisers import Denoiser
-from genmod.samplers.base import Denoise, Sampler, SingleStep, State, intervals, spread
+from genmod.samplers.base import Denoise, Sampler, State, intervals, spread
+from genmod.samplers.single_step import SingleStep
 from genmod.schedules import Schedule
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from genmod.checks import check_positive, require
 from genmod.config import Settings
-from genmod.schedules import Schedule, time_dtype
+from genmod.schedules import Schedule
+from genmod.schedules.base import time_dtype
 
 
 class TimeGrid(Settings, ABC):

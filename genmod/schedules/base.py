@@ -22,8 +22,7 @@ from torch.func import functional_call
 
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.schedules.consistency import check_schedule, check_slope
-from genmod.schedules.ends import clean_end
+from genmod.schedules.consistency import check_schedule, check_slope, clean_end
 from genmod.spec import DataSpec
 
 
@@ -217,7 +216,7 @@ class Schedule(Settings, nn.Module, ABC):
             spec: the description of the data; the number of values decides.
 
         Returns:
-            A schedule whose ends are fixed: see :func:`~genmod.schedules.clean_end`.
+            A schedule whose ends are fixed: ``clean_end`` in this package says where.
 
         Raises:
             ValueError: the schedule is inconsistent; see :meth:`check`.

@@ -1,18 +1,30 @@
-"""Curves between two log-SNRs, whose clean end may be left free; the straight line, and that of EDM."""
+r"""Curves between two log-SNRs: the base class, and curves that are learned.
+
+In continuous time the bound does not depend on a schedule between its ends; the variance of its
+one-draw estimate does. So the denoiser follows the gradient of the estimate :math:`L`, and the
+schedule that of :math:`L^2`, which is :math:`2 L` times the same gradient for each sample. The outputs of
+a learned schedule pass through a :class:`GradientScale`, so that one backward pass serves both.
+
+Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), section 5.1 and
+appendices H and I.2.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.config import arguments
 from genmod.schedules.base import Schedule
-from genmod.schedules.ends import NOMINAL, checked_ends
+from genmod.schedules.consistency import NOMINAL, checked_ends
 
 
 class Curve(Schedule, ABC):
@@ -69,86 +81,127 @@ class Curve(Schedule, ABC):
         return super().extra_repr() + (", clean end free" if self.has_free_end else "")
 
 
-class LinearLogSNR(Curve):
-    r""":math:`\lambda_t` falls linearly in ``t``.
+class GradientScale:
+    """The identity, whose gradient is multiplied by :attr:`rows`, ``(B,)``.
+
+    The factors are set after the forward pass and before the backward pass: they depend on the loss.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The same values; their gradient is scaled on its way to the schedule."""
+        if not values.requires_grad:
+            return values
+        scaled = values.clone()
+        scaled.register_hook(self._scale)
+        return scaled
+
+    def _scale(self, gradient: Tensor) -> Tensor:
+        assert self.rows is not None, "a backward pass before the factors were set"
+        levels, rest = divmod(len(gradient), len(self.rows))
+        # Only an end is computed once for all rows, and ends have no gradient.
+        if rest:
+            return torch.zeros_like(gradient)
+        return gradient * self.rows.to(gradient.dtype).repeat_interleave(levels)
+
+
+_active: ContextVar[GradientScale | None] = ContextVar("gradient_scale", default=None)
+
+
+@contextmanager
+def scale_gradient() -> Iterator[GradientScale]:
+    """Inside this block, the outputs of every :class:`Learnable` schedule pass one GradientScale."""
+    scale = GradientScale()
+    token = _active.set(scale)
+    try:
+        yield scale
+    finally:
+        _active.reset(token)
+
+
+class Learnable(Curve, ABC):
+    r"""A schedule with parameters, whose ends are fixed.
+
+    .. math:: \lambda_t = \lambda_0 + (\lambda_1 - \lambda_0)\, u(t), \qquad u(0) = 0,\ u(1) = 1
+
+    A subclass defines :meth:`path`. Parameters keep their type when the model is cast: half precision
+    does not resolve neighboring levels.
 
     Args:
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
-
-    Reference: Kingma et al. (2021), appendix I.2.
-
-    >>> LinearLogSNR().log_snr(torch.tensor([0.0, 1.0]))
-    tensor([13.3000, -5.0000])
     """
 
-    def __init__(self, clean: float | None = None, noisy: float = -5.0) -> None:
-        super().__init__(clean, noisy)
-        self.check()
+    @abstractmethod
+    def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``u(t)``, strictly increasing from 0 to 1 whatever the parameters are, and its derivative."""
 
     def log_snr(self, t: Tensor) -> Tensor:
         """The log signal-to-noise ratio at each time."""
-        return self.clean + (self.noisy - self.clean) * t
+        return self._scaled(self.clean + (self.noisy - self.clean) * self.path(t)[0])
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative: a constant."""
-        return torch.full_like(t, self.noisy - self.clean)
+        """Its derivative, with a gradient of its own."""
+        return self._scaled((self.noisy - self.clean) * self.path(t)[1])
 
-    def _time(self, log_snr: Tensor) -> Tensor:
-        return (self.clean - log_snr) / (self.clean - self.noisy)
+    def _scaled(self, values: Tensor) -> Tensor:
+        scale = _active.get()
+        return values if scale is None else scale(values)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learnable:
+        def moved(tensor: Tensor) -> Tensor:
+            cast = fn(tensor)
+            return cast if cast.dtype is tensor.dtype else tensor.to(cast.device)
+
+        whole: Callable[..., nn.Module] = super()._apply  # torch's has no types
+        whole(moved, recurse)
+        return self
 
 
-class Polynomial(Curve):
-    r"""The noise levels at which EDM samples, :math:`r = \sigma / \alpha`, on a line after a root.
+class MonotoneNetwork(Learnable):
+    r"""A learned schedule: a monotone network of one hidden layer.
 
-    .. math:: r_t = \left(r_0^{1/\rho} + t\, (r_1^{1/\rho} - r_0^{1/\rho})\right)^\rho, \qquad
-        \lambda_t = -2 \log r_t
+    .. math:: u(t) = \frac{g(t) - g(0)}{g(1) - g(0)}, \qquad
+        g(t) = t + \sum_k w_k\, \mathrm{sigmoid}(b_k t + c_k), \qquad w_k, b_k > 0
 
-    Its states have variance one here; EDM's own are ``VarianceExploding(Polynomial())``.
+    It starts close to a straight line. Train it with :class:`~genmod.objectives.LearnedSchedule`. Weights
+    are exponentials here and absolute values in the paper: no weight can stay at zero. The paper has
+    1024 features.
 
     Args:
-        smallest: :math:`r_0`, above 0 (EDM: 0.002); ``None`` leaves it free: a model sets it for its data.
-        largest: :math:`r_1` (EDM: 80).
-        rho: the root :math:`\rho`; 7 by EDM, 1 is a line; as it grows, the log-SNR tends to a line.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
+        noisy: log-SNR at t = 1.
+        features: how many sigmoids.
 
-    Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
-    Models" (2022), eq. 5.
+    Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendices H and I.2.
 
-    >>> Polynomial()
-    Polynomial(log_snr 12.43 .. -8.764, clean end free)
+    >>> MonotoneNetwork()
+    MonotoneNetwork(log_snr 13.3 .. -5, clean end free)
     """
 
-    def __init__(
-        self, smallest: float | None = None, largest: float = 80.0, rho: float = 7.0
-    ) -> None:
-        require(
-            0 < (0.002 if smallest is None else smallest) < largest,
-            f"noise from {smallest} to {largest}",
-            "0 < smallest < largest",
-            "EDM has 0.002 to 80",
-        )
-        require(rho > 0, f"rho={rho}", "rho > 0", "EDM has 7")
-        self.rho = rho
-        clean = None if smallest is None else -2 * math.log(smallest)
-        super().__init__(clean, -2 * math.log(largest), nominal=-2 * math.log(0.002))
+    def __init__(self, clean: float | None = None, noisy: float = -5.0, features: int = 64) -> None:
+        super().__init__(clean, noisy)
+        require(features >= 1, f"features={features}", "features >= 1", "64 bend a curve well")
+        # Sigmoids side by side: each rises where its neighbor has risen half-way.
+        steep = max(1.0, 2.0 * features)
+        centers = (torch.arange(features) + 0.5) / features
+        self.log_weight = nn.Parameter(torch.full((features,), -math.log(features)))
+        self.log_steepness = nn.Parameter(torch.full((features,), math.log(steep)))
+        self.shift = nn.Parameter(-steep * centers)
         self.check()
 
-    def _set_ends(self, clean: float, noisy: float) -> None:
-        super()._set_ends(clean, noisy)
-        self.first, self.last = (math.exp(-0.5 * end / self.rho) for end in (clean, noisy))
-
-    def _end_argument(self, clean: float) -> tuple[str, float]:
-        return "smallest", math.exp(-0.5 * clean)
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio at each time."""
-        return -2 * self.rho * (self.first + (self.last - self.first) * t).log()
-
-    def slope(self, t: Tensor) -> Tensor:
-        """Its derivative in closed form."""
-        rise = self.last - self.first
-        return -2 * self.rho * rise / (self.first + rise * t)
-
-    def _time(self, log_snr: Tensor) -> Tensor:
-        root = torch.exp(-0.5 * log_snr / self.rho)
-        return (root - self.first) / (self.last - self.first)
+    def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``u(t)``, and its derivative."""
+        weight, steepness, shift = (
+            parameter.to(dtype=t.dtype, device=t.device)
+            for parameter in (self.log_weight, self.log_steepness, self.shift)
+        )
+        weight, steepness = weight.exp(), steepness.exp()
+        risen = (steepness * t[..., None] + shift).sigmoid()
+        start, end = shift.sigmoid(), (steepness + shift).sigmoid()
+        # Sums and no products of matrices: autocast would make those in half precision.
+        width = 1 + ((end - start) * weight).sum()
+        slope = 1 + (risen * (1 - risen) * weight * steepness).sum(-1)
+        return (t + ((risen - start) * weight).sum(-1)) / width, slope / width

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.schedules.consistency import NOMINAL
 from genmod.schedules.curve import Curve
-from genmod.schedules.ends import NOMINAL
 
 
 class Quantiles(Curve, ABC):

@@ -15,8 +15,13 @@ from genmod.checks import require, trusted
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
-from genmod.objectives import Batch, Objective, broken_terms, require_fixed_encoder
-from genmod.objectives.base import encoder_learns, weights_levels
+from genmod.objectives import Batch, Objective
+from genmod.objectives.base import (
+    broken_terms,
+    encoder_learns,
+    require_fixed_encoder,
+    weights_levels,
+)
 from genmod.random.streams import keyed_step
 from genmod.training.batches import Batches
 from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -197,12 +202,8 @@ class Run:
     def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
         """Refuse an objective of the user's own that would train an encoder by weighted timesteps."""
         model, objective = self.state.model, self.state.objective
-        schedules = [
-            parameter
-            for part in model.modules()
-            if isinstance(part, DiffusionPrior)
-            for parameter in part.schedule.parameters()
-        ]
+        priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
+        schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
         if objective.needs_path or not encoder_learns(model, schedules):
             return
         if weights_levels(loss, elbo):

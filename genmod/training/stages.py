@@ -15,12 +15,12 @@ from genmod import random
 from genmod.checks import require
 from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
-from genmod.denoisers import denoise
+from genmod.denoisers.base import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.nn.modules import evaluation_mode
-from genmod.schedules import time_dtype
+from genmod.schedules.base import time_dtype
 from genmod.spec import Bins
 
 

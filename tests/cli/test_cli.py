@@ -1,4 +1,4 @@
-"""The command: answers at once, says what it did, fails with a sentence."""
+"""The command line: a fast start, output files, errors of one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_version() -> None:
     assert RUNNER.invoke(app, ["--version"]).output.strip() == __version__
 
 
-def test_a_bad_setting_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_bad_setting_gives_a_one_line_error(tmp_path: Path) -> None:
     for option, value in (("--effort", "0"), ("--minutes", "0"), ("--jobs", "0")):
         result = RUNNER.invoke(app, ["compare", "--out", str(tmp_path), option, value])
         assert result.exit_code == 2
@@ -54,9 +54,7 @@ def test_a_bad_setting_is_said_in_a_sentence(tmp_path: Path) -> None:
     ("name", "why"),
     [("digit", "did you mean 'digits'"), ("nowhere.npy", "does not exist")],
 )
-def test_data_that_are_not_there_are_said_in_a_sentence(
-    name: str, why: str, tmp_path: Path
-) -> None:
+def test_missing_data_give_a_one_line_error(name: str, why: str, tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["compare", "--data", name, "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert why in result.stderr
@@ -134,7 +132,7 @@ def test_compare_prints_a_table_and_the_files(
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_troubles_with_files_are_one_sentence_and_lose_nothing(
+def test_file_errors_are_one_line_and_keep_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file in place of the folder or above it, torn files, a full disk."""
@@ -173,7 +171,7 @@ def test_troubles_with_files_are_one_sentence_and_lose_nothing(
     assert (kept / "report.md").read_text() == before
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_prints_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(folder: Path, data: Dataset, **settings: object) -> Comparison:
         raise KeyboardInterrupt
 

@@ -1,19 +1,27 @@
-"""Suites: which models belong to one, and which of them are trained."""
+"""Candidates and suites: which models are trained, and the plan of each training."""
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genmod.compare import DIGITS, IMAGES, QUICK, BuildInputs, Candidate, suite_for
-from genmod.compare.candidate import check_suite, select
-from genmod.data import Dataset, dataset, digits
+from genmod.compare.candidate import Plan, Timing, check_suite, select
+from genmod.compare.job import read_record, run
+from genmod.data import Dataset, conditional, dataset, digits
 from genmod.diffusion import NoisingEncoder
-from genmod.models import Diffusion, LatentDiffusion
-from tests.compare.cases import PLAN, TINY, vae
+from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.nn import Labels
+from genmod.objectives import Bound, WarmUp
+from tests.compare.cases import PLAN, TINY, few, ignore, job, vae
+from tests.compare.test_job import inputs
 
 
 def images(side: int, bins: int) -> Dataset:
@@ -104,3 +112,123 @@ def test_suites_that_cannot_be_are_refused() -> None:
         check_suite(TINY[::-1][:1])
     with pytest.raises(ValueError, match="without candidates"):
         check_suite([])
+
+
+@given(
+    steps=st.integers(1, 100_000),
+    seconds=st.floats(0.01, 10_000),
+    step=st.floats(1e-4, 10),
+    validation=st.floats(0, 30),
+)
+def test_a_budget_is_used_and_kept(
+    steps: int, seconds: float, step: float, validation: float
+) -> None:
+    """Either the plan is made whole, or its time is within one step of the budget (one step at least)."""
+    plan = Plan(steps, warm=steps // 10)
+    timing = Timing(step, validation)
+    fitted = plan.within_budget(seconds, timing)
+    assert 1 <= fitted.steps <= steps
+    took = fitted.steps * step + plan.validations * validation
+    if fitted.steps > 1:
+        assert took <= seconds * (1 + 1e-9)
+    if fitted.steps < steps:
+        assert took + step >= min(seconds, plan.validations * validation + step) * (1 - 1e-9)
+        assert abs(fitted.warm - plan.warm * fitted.steps / steps) <= 1
+    else:
+        assert fitted == plan
+    assert asdict(fitted) | {"steps": 0, "warm": 0} == asdict(plan) | {"steps": 0, "warm": 0}
+
+
+def test_effort_scales_the_steps_and_their_warm_up_alone() -> None:
+    plan = Plan(1000, warm=100, learning_rate=3e-3)
+    assert plan.times(0.25) == Plan(250, warm=25, learning_rate=3e-3)
+    assert plan.times(1e-6) == Plan(1, warm=1, learning_rate=3e-3)
+    assert Plan(1000).times(0.5).warm == 0
+    assert isinstance(Plan(10).objective, Bound)
+    objective = plan.objective
+    assert isinstance(objective, WarmUp)
+    assert objective.steps == 100
+
+
+def test_measuring_a_timing_changes_neither_the_model_nor_the_noise() -> None:
+    model = vae(inputs())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    noise, training = torch.get_rng_state(), model.training
+    began = time.perf_counter()
+    timing = Timing.measure(model, PLAN, few(), seed=0)
+    took = time.perf_counter() - began
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(noise, torch.get_rng_state())
+    assert model.training == training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert 0 < timing.step < took
+    assert 0 < timing.validation < took
+
+
+@pytest.mark.parametrize(("half", "chosen"), [(0.05, True), (0.095, False), (0.2, False)])
+def test_half_precision_is_chosen_where_it_pays(
+    half: float, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a twentieth: the clock is no surer than that."""
+
+    def measure(model: object, plan: Plan, data: object, seed: int) -> Timing:
+        return Timing(half if plan.autocast else 0.1, 1.0)
+
+    monkeypatch.setattr(Timing, "measure", measure)
+    plan, timing = Plan(10, autocast=None).with_precision(vae(inputs()), few(), 0)
+    assert plan == Plan(10, autocast=chosen)
+    assert timing == Timing(half if chosen else 0.1, 1.0)
+    for fixed in (False, True):
+        assert Plan(10, autocast=fixed).with_precision(vae(inputs()), few(), 0)[0].autocast is fixed
+
+
+def test_only_some_of_the_validation_rows_are_validated_if_the_plan_says_so() -> None:
+    data = few()
+    assert Plan(1).validated(data) is data
+    assert len(Plan(1, validation_rows=5).validated(data).validation) == 5
+    assert Plan(1, validation_rows=500).validated(data) is data
+
+
+def test_labels_of_conditional_models_are_cut_with_their_rows() -> None:
+    """The part that is looked at, and the timing: a conditional model trains on conditional data."""
+    data = conditional(few(), dropout=0.25)
+    plan = replace(PLAN, validation_rows=5)
+    seen = plan.validated(data)
+    assert seen.labels is not None
+    assert data.labels is not None
+    assert seen.context_dropout == 0.25
+    assert torch.equal(seen.labels["validation"], data.labels["validation"][:5])
+    assert torch.equal(seen.labels["train"], data.labels["train"])
+    model = VAE((1, 8, 8), 17, latents=2, width=16, condition=Labels(10))
+    timing = Timing.measure(model, plan, data, seed=0)
+    assert timing.step > 0
+    assert timing.validation > 0
+    steps = list(plan.fit(model, data, seed=0))
+    assert len(steps) == plan.steps
+
+
+def test_a_plan_without_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match="steps >= 1"):
+        Plan(0)
+
+
+def test_a_budget_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on keeps the steps it began with, however fast the machine is by then."""
+    monkeypatch.setattr(Timing, "measure", lambda model, plan, data, seed: Timing(0.5, 0.01))
+    work = job(tmp_path, TINY[:1], minutes=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        run(work, "autoencoder", few(), interrupt)
+    record = read_record(work.folder, TINY[0])
+    assert record is not None
+    assert record.plan == PLAN.times(11 / 40)  # (6 - 4 * 0.01) / 0.5
+    monkeypatch.setattr(Timing, "measure", lambda model, plan, data, seed: Timing(1e-9, 0))
+    run(work, "autoencoder", few(), ignore)
+    again = read_record(work.folder, TINY[0])
+    assert again is not None
+    assert again.plan == record.plan
+    assert again.report is not None
+
+
+def interrupt(event: object) -> None:
+    """Ctrl-C at once."""
+    raise KeyboardInterrupt

@@ -36,7 +36,7 @@ Made = tuple[Comparison, Path, list[Report]]
 
 
 def totals(content: dict[str, Any]) -> None:
-    """Each value is its reconstruction minus its costs, as far as it has terms."""
+    """Each value is its reconstruction minus its rates, where it has terms."""
     for written in content["models"]:
         if written["terms"]:
             reconstruction, *costs = (term["mean"] for term in written["terms"].values())
@@ -111,7 +111,7 @@ def test_the_latent_diffusion_keeps_the_vae_it_was_given(made: Made) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_what_no_model_of_bits_can_save_stands_beside_every_number(tmp_path: Path) -> None:
+def test_the_entropy_of_binarization_is_reported_beside_every_number(tmp_path: Path) -> None:
     """Beside the baselines as well; and no bound gets below it (Gibbs: the bits have their entropy)."""
     data = binarized(few())
     assert data.entropy_floor is not None

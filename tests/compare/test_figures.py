@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,16 +12,15 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, Rows, as_tensor
 from genmod.compare import figures
-from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, latent, pictures
+from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, graphs, pictures
 from genmod.compare.progress import Drawing, Event
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
 from genmod.evaluation import evaluate, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, find_diffusion
-from genmod.plots.images import grid
 from genmod.priors import NestedPrior
-from genmod.schedules import Cosine, LinearLogSNR
+from genmod.schedules import LinearLogSNR
 from tests.oracles import bent
 
 SHAPE, BINS = (1, 8, 8), 17
@@ -111,18 +109,6 @@ def test_a_figure_that_cannot_be_made_is_named_and_the_others_are_drawn(tmp_path
     assert left_out[0].startswith("Blur, measured: left out: got images without detail")
 
 
-def test_samples_are_ink_and_the_same_every_time() -> None:
-    """Noise is keyed; white is 0, black is 1."""
-    models = family()
-    torch.rand(7)
-    again = FigureData(models, {}, few(), steps=4)
-    for name, images in FigureData(models, {}, few(), steps=4).samples.items():
-        assert torch.equal(images, again.samples[name])
-        assert images.min() >= 0
-        assert images.max() <= 1
-        assert images.std() > 0
-
-
 # ---------------------------------------------------------------------- chains
 
 
@@ -171,35 +157,6 @@ def test_the_strip_of_a_chain_ends_in_a_sample_of_the_model(name: str) -> None:
     assert len(states) == len(beliefs) == len(times) <= chains.COLUMNS
 
 
-def test_shown_times_turn_data_into_noise_evenly() -> None:
-    """From the clean end to the noisy one, whatever the schedule; sigma grows at once from there."""
-    t = torch.linspace(0, 1, 20001, dtype=torch.float64)
-    for schedule in (Cosine(), LinearLogSNR()):
-        alpha, sigma = schedule.scales(chains._times(schedule, t))
-        steps = torch.atan2(sigma, alpha).diff()
-        torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=0.02, atol=0)
-        assert len(alpha) == chains.COLUMNS
-        assert 0.1 < sigma[1] < 0.2
-
-
-def test_noising_starts_from_the_image_and_adds_one_noise() -> None:
-    """Each state is the image, shrunk, and the same noise, grown; before shading, in closed form."""
-    data, schedule = few(), Cosine()
-    row = chains.noising(FigureData({}, {}, data), "cosine", schedule)
-    x = data.test[:1] / 16
-    torch.testing.assert_close(row.images[:1], x)
-    torch.testing.assert_close(row.images[1:2], x, rtol=0, atol=0.01)
-    t = chains._times(schedule, torch.linspace(0, 1, 1001, dtype=torch.float64))
-    alpha, sigma = (each.float().reshape(-1, 1, 1, 1) for each in schedule.scales(t))
-    inside = (row.images[1:] > 0) & (row.images[1:] < 1)
-    z = (2 * row.images[1:] - 1) * (alpha + 1.5 * sigma)
-    eps = (z - alpha * (2 * x - 1)) / sigma
-    both = inside[4:] & inside[-1:]  # what was cut to white or black says less
-    torch.testing.assert_close(eps[4:][both], eps[-1:].expand_as(eps[4:])[both], rtol=0, atol=1e-4)
-    assert both.float().mean() > 0.5
-    assert row.under[1].startswith(r"$\bar\alpha_t$ = 1.00")
-
-
 def gaussian() -> Diffusion:
     """The optimal diffusion of a Gaussian with the moments of the digits."""
     x = digits().train.flatten(1).float() / 8 - 1
@@ -220,10 +177,7 @@ class Shaped(Denoiser):
 
 
 def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
-    """And are as like the image they came from as its state still tells.
-
-    Sign flipped: the order of the times in ``futures``.
-    """
+    """The distance from the original image grows with the noise as well."""
     seen = FigureData({"diffusion": gaussian()}, {}, few(), steps=100)
     found = chains.futures(seen, "diffusion")
     spread = torch.tensor([float(future.images.var(0).mean()) for future in found])
@@ -238,43 +192,6 @@ def test_draws_differ_more_the_noisier_the_state_they_start_from() -> None:
     assert found[-1].z is None
 
 
-def test_states_are_shaded_within_a_range_that_widens_with_the_noise() -> None:
-    """Clean data from white to black; noise of one and a half standard deviations to either side."""
-    schedule = LinearLogSNR(30.0, -30.0)
-    z = torch.tensor([-1.0, 0.0, 1.0, 1.5], dtype=torch.float64).reshape(1, 1, 1, 4)
-    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    clean, noisy = chains._shade(z.expand(2, 1, 1, 4), schedule, t)[:, 0, 0]
-    torch.testing.assert_close(clean, torch.tensor([0.0, 0.5, 1.0, 1.0]), rtol=0, atol=1e-5)
-    torch.testing.assert_close(noisy, torch.tensor([1 / 6, 0.5, 5 / 6, 1.0]), rtol=0, atol=1e-5)
-
-
-# ---------------------------------------------------------------------- why a prior
-
-
-def test_both_decoders_get_the_same_noise_and_their_codes_spreads_are_said() -> None:
-    """The pictures are decoded standard normal noise; the caption has the spreads of drawn codes."""
-    models = {
-        "autoencoder": Autoencoder(SHAPE, BINS, latents=3, width=8),
-        "VAE": VAE(SHAPE, BINS, latents=3, width=8),
-    }
-    seen = FigureData(models, {}, few())
-    figure = pictures.why_a_prior(seen)
-    assert figure is not None
-    with random.keyed(0):
-        noise = random.normal((figure_data.SHOWN, 3))
-    for axes, (name, model) in zip(figure.axes[1:], models.items(), strict=True):
-        pixels = axes.images[0].get_array()
-        assert pixels is not None
-        shown = torch.as_tensor(np.ma.filled(pixels, np.nan))
-        expected = grid(seen.ink(model.decode(noise).mean), 6)
-        torch.testing.assert_close(shown.float(), expected.float(), equal_nan=True)
-        assert axes.get_title().startswith(name)
-        drawn = pictures.codes(seen, model, 40)[1]
-        low, high = drawn.std(0).min(), drawn.std(0).max()
-        said = " ".join(figure.get_supxlabel().split())
-        assert f"{float(low):.2g} to {float(high):.2g} in the {name}" in said
-
-
 # ---------------------------------------------------------------------- latents
 
 
@@ -282,7 +199,7 @@ def test_emptiness_is_one_between_neighbors_and_more_in_a_gap() -> None:
     """On a line of points one apart, with a hole of ten."""
     cloud = torch.cat([torch.arange(20.0), torch.arange(30.0, 50.0)])[:, None]
     z = torch.tensor([[3.0], [4.0 + 0.25], [24.5], [49.0 + 6]])
-    found = latent.emptiness(z, cloud)
+    found = graphs.emptiness(z, cloud)
     torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 5.5, 6.0]).to(found))
 
 
@@ -298,7 +215,7 @@ class Plane(LatentModel):
         return as_tensor(x).flatten(1)[:, :2].float() - 8
 
 
-def test_the_way_leads_across_the_emptiest_middle() -> None:
+def test_the_route_crosses_the_emptiest_midpoint() -> None:
     """Between images of different labels, through their codes, in even steps."""
     images = torch.zeros(4, 1, 8, 8, dtype=torch.int64)
     images[:, 0, 0, 0] = torch.tensor([0, 0, 16, 16])
@@ -307,13 +224,13 @@ def test_the_way_leads_across_the_emptiest_middle() -> None:
     seen = FigureData({}, {}, Dataset("corners", images, images, images, BINS, labels))
     # Ways of different labels are the four sides; three of their middles are codes of the cloud.
     cloud = torch.tensor([[-8.0, 0.0], [0.0, 8.0], [0.0, -8.0], [8.0, 5.0]])
-    ends = latent.emptiest(seen, Plane(), cloud)
+    ends = graphs.emptiest(seen, Plane(), cloud)
     assert ends == (2, 3)
-    way = latent.between(seen, Plane(), ends)
-    torch.testing.assert_close(way[:, 0], torch.full((latent.STOPS,), 8.0))
-    torch.testing.assert_close(way[:, 1], torch.linspace(-8, 8, latent.STOPS))
+    way = graphs.between(seen, Plane(), ends)
+    torch.testing.assert_close(way[:, 0], torch.full((graphs.STOPS,), 8.0))
+    torch.testing.assert_close(way[:, 1], torch.linspace(-8, 8, graphs.STOPS))
     same = Dataset("same", images, images, images, BINS, {k: v * 0 for k, v in labels.items()})
-    assert latent.emptiest(FigureData({}, {}, same), Plane(), cloud) is None
+    assert graphs.emptiest(FigureData({}, {}, same), Plane(), cloud) is None
 
 
 # ---------------------------------------------------------------------- blur

@@ -27,7 +27,7 @@ from tests.compare.cases import PLAN, TINY, few, job
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that is moved by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -81,7 +81,7 @@ def test_stages_are_training_scoring_and_drawing() -> None:
     assert found.headline() == "1 of 3 models done · drawing 3 of 13"
 
 
-def test_the_part_done_grows_from_nothing_to_all() -> None:
+def test_the_fraction_done_grows_from_zero_to_one() -> None:
     found = after()
     parts = [found.fraction]
     for candidate in TINY:
@@ -129,7 +129,7 @@ def test_what_an_earlier_run_has_done_took_no_time() -> None:
     assert found.seconds_left == pytest.approx(10 * left / made)
 
 
-def test_a_failure_is_said_in_its_own_words() -> None:
+def test_a_failure_is_reported_with_its_own_message() -> None:
     """Also of a candidate that has no row yet; brackets are not taken for markup."""
     text = shown(Failed("VAE", "got 2; expected a fraction in [red] and [0, 1)"))
     assert "VAE failed: got 2; expected a fraction in [red] and [0, 1)" in text

@@ -44,7 +44,7 @@ def test_a_chain_counts_as_long_as_all_of_it() -> None:
     assert makespan(suite, 2) == 5
 
 
-def test_what_is_done_is_not_done_again() -> None:
+def test_a_finished_candidate_is_not_trained_again() -> None:
     suite = [candidate("a", 1), candidate("b", 1, ("a",))]
     queue = Queue(suite, {"a"})
     assert queue.next() is suite[1]
@@ -74,7 +74,7 @@ def test_who_comes_after_a_failure_fails_with_it_and_the_others_go_on() -> None:
     st.integers(1, 4),
 )
 def test_a_list_schedule_is_within_its_bound(drawn: list[tuple[int, set[int]]], jobs: int) -> None:
-    """Graham 1966: never longer than ``work / m + (1 - 1 / m) chain``: so nobody idles without need."""
+    """Graham 1966: never longer than ``work / m + (1 - 1 / m) chain``: so no worker idles without need."""
     suite = [
         candidate(f"m{i}", cost, tuple(f"m{j}" for j in sorted(after) if j < i))
         for i, (cost, after) in enumerate(drawn)

@@ -12,7 +12,7 @@ from genmod.compare import BuildInputs, Candidate, compare
 from genmod.compare.workers import Queue, side_by_side
 from genmod.models import VAE
 from tests.compare.cases import DEADLY, IMPOSSIBLE, PLAN, TINY, few, ignore, job, numbers
-from tests.compare.test_records import same
+from tests.compare.test_job import same
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -20,8 +20,7 @@ def test_side_by_side_is_one_by_one_bit_for_bit(tmp_path: Path) -> None:
     """Two workers, one of which dies; two candidates that fail do not stop the others.
 
     What they leave behind is what one process makes of the suite, to the last bit; the first call's
-    complaint holds the failing candidate's own words, and the second call finds the others done. Seen to
-    fail with weights drawn from a generator that nobody seeded.
+    error holds the message of the failing candidate, and the second call finds the others done.
     """
     suite = (*TINY, IMPOSSIBLE, DEADLY)
     one, two = tmp_path / "one", tmp_path / "two"

@@ -73,7 +73,7 @@ def test_arguments_are_those_of_the_outermost_constructor() -> None:
         Built()  # type: ignore[call-arg]
 
 
-def test_what_is_registered_can_be_named_and_nothing_else_can() -> None:
+def test_only_registered_objects_can_be_written() -> None:
     for value in (Mine(3), weight):
         with pytest.raises(ValueError, match=r"genmod\.register"):
             to_plain(value)

@@ -1,4 +1,4 @@
-"""What every part owes: it can be copied, saved and moved, and it reads as a formula."""
+"""What every part can do: be copied, saved and moved, and print as a formula."""
 
 from __future__ import annotations
 

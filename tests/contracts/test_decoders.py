@@ -114,7 +114,7 @@ def test_gradients_reach_state_and_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(DECODERS))
-def test_a_copy_says_the_same(name: str) -> None:
+def test_a_copy_gives_the_same_numbers(name: str) -> None:
     def answer(decoder: Decoder) -> Iterable[Tensor]:
         law = decoder(state(decoder, torch.float64, DEVICES[0]))
         x = law.sample()
@@ -124,7 +124,7 @@ def test_a_copy_says_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(DECODERS))
-def test_it_reads_as_a_formula(name: str) -> None:
+def test_its_repr_is_a_formula(name: str) -> None:
     check_formula(DECODERS[name]().formula(), "p(x | z", "(x;")
 
 

@@ -49,7 +49,7 @@ ENCODERS: dict[str, tuple[Callable[[DataSpec], Encoder], tuple[int, ...]]] = {
 
 
 def laws(encoder: Encoder, x: Tensor) -> list[Distribution]:
-    """Every distribution that a posterior can say."""
+    """Every distribution of a posterior."""
     posterior = encoder(x)
     if isinstance(posterior, Distribution):
         return [posterior]
@@ -103,7 +103,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
-def test_a_copy_says_the_same(name: str) -> None:
+def test_a_copy_gives_the_same_numbers(name: str) -> None:
     x = data(None, torch.float64, DEVICES[0])
 
     def answer(encoder: Encoder) -> Iterable[Tensor]:
@@ -113,5 +113,5 @@ def test_a_copy_says_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
-def test_it_reads_as_a_formula(name: str) -> None:
+def test_its_repr_is_a_formula(name: str) -> None:
     check_formula(ENCODERS[name][0](DataSpec(EVENT)).formula(), "q(z", "| x) =")

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from genmod import Kind, decoders, diffusion, encoders, priors
 from genmod.denoisers import Learned
 from genmod.diffusion import LearnedInterpolation
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
 from genmod.model import LatentModel
@@ -40,7 +41,7 @@ def denoising(steps: int | None) -> diffusion.DiffusionPrior:
 
 
 def learned_variance() -> diffusion.DiffusionPrior:
-    """A chain whose network says its reverse variance too."""
+    """A chain whose network predicts the reverse variance as well."""
     denoiser = Learned(DenoisingMLP(EVENT, width=8, outputs=6), interpolation=True)
     return diffusion.DiffusionPrior(denoiser, LinearLogSNR(), EVENT, 4, LearnedInterpolation())
 
@@ -73,22 +74,22 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
     "Denoising, learned variance": learned_variance,
-    "Flow": lambda: diffusion.ProbabilityFlowPrior(denoising(None), steps=4),
-    "Flow, 2 probes": lambda: diffusion.ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
+    "Flow": lambda: ProbabilityFlowPrior(denoising(None), steps=4),
+    "Flow, 2 probes": lambda: ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
 }
 
 
 def posterior_for(
     prior: Prior, dtype: torch.dtype, device: torch.device
 ) -> Posterior | Distribution:
-    """A posterior of the kind that the prior is paid for."""
+    """A posterior of the kind that the prior takes."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
     if isinstance(prior, priors.TopDownPrior):
         torch.manual_seed(3)
         heads = [encoders.TopDownHead(MLP(6, 6, width=8), EVENT) for _ in range(2)]
         stages = [MLP(3, 3, width=8), MLP(3, 3, width=8)]
         return encoders.TopDownEncoder(stages, heads).to(device=device, dtype=dtype)(x)
-    if isinstance(prior, diffusion.ProbabilityFlowPrior):
+    if isinstance(prior, ProbabilityFlowPrior):
         prior = prior.diffusion
     if isinstance(prior, diffusion.DiffusionPrior):
         return diffusion.NoisingEncoder(prior.schedule)(x)
@@ -183,7 +184,7 @@ def test_both_paths_name_the_same_latents(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
-def test_a_copy_says_the_same(name: str) -> None:
+def test_a_copy_gives_the_same_numbers(name: str) -> None:
     dtype = torch.float32 if name == "Given" else torch.float64
 
     def answer(prior: Prior) -> Iterable[Tensor]:
@@ -196,7 +197,7 @@ def test_a_copy_says_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
-def test_it_reads_as_a_formula(name: str) -> None:
+def test_its_repr_is_a_formula(name: str) -> None:
     prior = PRIORS[name]()
     check_formula(prior.formula(), "p(")
     assert prior.proper

@@ -62,7 +62,7 @@ PAIRS = [(OwnDDIM(), DDIM()), (OwnHeun(), Heun(published=True))]
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 @pytest.mark.parametrize(("own", "shipped"), PAIRS, ids=lambda s: repr(s))
 @pytest.mark.parametrize("event", [(2,), (3, 4), (1, 3, 4), (2, 2, 2, 2)], ids=str)
-def test_a_sampler_of_ones_own_is_the_shipped_one(
+def test_a_custom_sampler_equals_the_shipped_one(
     own: Sampler, shipped: Sampler, schedule: Schedule, event: tuple[int, ...]
 ) -> None:
     """Any event shape, any schedule, one time for all rows or each row's own, either direction."""
@@ -162,10 +162,7 @@ class Clipped(NoiseTarget):
 def test_every_sampler_uses_the_denoiser_that_the_bound_does(
     denoiser: Learned, sampler: Sampler | None
 ) -> None:
-    """The share of the template is 0.7 by all of them (0.115 and 0.60 where ``forward`` was left out).
-
-    Flipped: ``type(denoiser) is not Learned`` to ``not isinstance`` in ``_fused``, and for targets.
-    """
+    """The share of the template is 0.7 by all of them (0.115 and 0.60 where ``forward`` was left out)."""
     torch.manual_seed(1)
     schedule = LinearLogSNR(9.0, -12.0)
     model = Diffusion(16, denoiser=denoiser, schedule=schedule, steps=100).double()
@@ -259,7 +256,7 @@ class OwnDenoiser(Denoiser):
         return Denoised(alpha * z)
 
 
-def test_a_denoiser_of_ones_own_samples_what_its_chain_does() -> None:
+def test_a_custom_denoiser_gives_the_same_samples_by_model_and_by_sampler() -> None:
     """The chain by ``sample`` and by the same steps of ``Ancestral``, under the same seeds."""
     model = Diffusion(2, denoiser=OwnDenoiser(), steps=6)
     with random.keyed(3):

@@ -73,7 +73,7 @@ def test_log_snr_decreases_from_its_clean_end_to_its_noisy_one(name: str) -> Non
 
 
 @every
-def test_alpha_and_sigma_say_the_log_snr(name: str) -> None:
+def test_the_ratio_of_alpha_and_sigma_is_the_log_snr(name: str) -> None:
     schedule = SCHEDULES[name]()
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     point = schedule.at(t)
@@ -104,7 +104,7 @@ def test_time_is_the_inverse(name: str) -> None:
 
 
 @every
-def test_scales_keep_the_variance_where_they_say_so(name: str) -> None:
+def test_variance_preserving_is_true_exactly_where_the_variance_is_one(name: str) -> None:
     schedule = SCHEDULES[name]()
     alpha, sigma = schedule.scales(torch.linspace(0, 1, 101, dtype=torch.float64))
     unit = torch.allclose(alpha.square() + sigma.square(), torch.ones_like(alpha))
@@ -112,7 +112,7 @@ def test_scales_keep_the_variance_where_they_say_so(name: str) -> None:
 
 
 @every
-def test_a_copy_says_the_same(name: str) -> None:
+def test_a_copy_gives_the_same_numbers(name: str) -> None:
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
 
     def answer(schedule: Schedule) -> Iterable[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genmod import denoisers
 from genmod.denoisers import Denoiser, Target
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.nn import DenoisingMLP
 from tests.contracts.common import (
     DEVICES,
@@ -63,7 +63,7 @@ def noisy(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-def test_reading_and_writing_are_inverse(name: str) -> None:
+def test_x_hat_and_output_are_inverse(name: str) -> None:
     """``x_hat`` of ``output(x)`` is ``x``, at every noise level, in any event shape."""
     target = TARGETS[name]()
     for event in ((3,), (2, 2, 2)):
@@ -75,7 +75,7 @@ def test_reading_and_writing_are_inverse(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-def test_a_target_is_read_linearly(name: str) -> None:
+def test_x_hat_is_affine_in_the_output(name: str) -> None:
     """``x_hat`` is affine in the output: the mean of outputs is read as the mean of readings."""
     target = TARGETS[name]()
     z, a, b = torch.randn(3, ROWS, 3, dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_a_target_is_read_linearly(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-def test_a_target_says_its_name_and_can_be_copied(name: str) -> None:
+def test_a_target_has_a_repr_and_can_be_copied(name: str) -> None:
     target = TARGETS[name]()
     assert repr(target) == repr(copy.deepcopy(target))
     assert repr(target).startswith(f"{name}(")
@@ -95,7 +95,7 @@ def test_a_target_says_its_name_and_can_be_copied(name: str) -> None:
 @pytest.mark.parametrize("name", list(DENOISERS))
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_a_denoiser_says_one_event_a_row(
+def test_a_denoiser_returns_one_event_a_row(
     name: str, dtype: torch.dtype, device: torch.device
 ) -> None:
     z, log_snr = noisy(dtype, device)
@@ -109,7 +109,7 @@ def test_a_denoiser_says_one_event_a_row(
 
 
 @pytest.mark.parametrize("name", list(DENOISERS))
-def test_a_copied_denoiser_says_the_same(name: str) -> None:
+def test_a_copied_denoiser_gives_the_same_numbers(name: str) -> None:
     def answer(denoiser: Denoiser) -> Iterable[Tensor]:
         return [denoiser(*noisy(torch.float64, DEVICES[0])).x_hat]
 

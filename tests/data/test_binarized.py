@@ -1,4 +1,4 @@
-"""Gray pixels as coins: how often they show a one, what they cost, and when they are flipped again."""
+"""Gray pixels as probabilities of a one: how often it is drawn, the entropy, and when it is drawn again."""
 
 from __future__ import annotations
 
@@ -28,11 +28,8 @@ BINS = 17
 # ---------------------------------------------------------------------- coins
 
 
-def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
-    """Each of 17 levels flipped 40,000 times; the first never shows a one, the last always.
-
-    Sign flipped: ``noise < bias`` to ``noise > bias``.
-    """
+def test_a_pixel_is_one_as_often_as_its_gray_value_says() -> None:
+    """Each of 17 gray values, drawn 40,000 times; the first is never one, the last always."""
     gray = torch.arange(BINS).expand(40_000, BINS)
     bits = BernoulliPixels(gray, BINS).sample()
     assert bits.dtype is torch.uint8
@@ -41,8 +38,8 @@ def test_a_coin_shows_a_one_as_often_as_it_is_gray() -> None:
     assert_mean(bits[:, 1:-1].double(), torch.arange(1, BINS - 1).double() / (BINS - 1))
 
 
-def test_coins_of_one_row_and_of_two_rows_are_independent() -> None:
-    """Fair coins: every pair of them agrees half of the time."""
+def test_pixels_of_one_row_and_of_two_rows_are_independent() -> None:
+    """Pixels of probability 1/2: every pair of them agrees half of the time."""
     bits = BernoulliPixels(torch.ones(40_000, 3, dtype=torch.int64), 3).sample()
     for one, other in itertools.combinations(bits.T, 2):
         assert_mean((one == other).double(), 0.5)
@@ -50,10 +47,7 @@ def test_coins_of_one_row_and_of_two_rows_are_independent() -> None:
 
 
 def test_the_entropy_is_scipys_and_the_sum_over_all_outcomes() -> None:
-    """Per row: SciPy's closed form, and - sum_b p(b) log p(b) over the eight outcomes of three coins.
-
-    Sign flipped: ``entr(1 - bias)`` subtracted.
-    """
+    """Per row: SciPy's closed form, and - sum_b p(b) log p(b) over the eight outcomes of three pixels."""
     gray = torch.randint(0, BINS, (50, 3))
     entropy = BernoulliPixels(gray, BINS).entropy()
     bias = gray.double().numpy() / (BINS - 1)
@@ -118,7 +112,7 @@ def test_bits_that_are_drawn_once_depend_on_the_seed_and_the_row_alone() -> None
 
 
 def test_no_part_repeats_the_noise_of_another() -> None:
-    """Fair coins in every part: two parts agree half of the time."""
+    """Pixels of probability 1/2 in every part: two parts agree half of the time."""
     coins = torch.ones(4000, 5, dtype=torch.int64)
     bits = binarized(Dataset("coins", coins, coins, coins, bins=3))
     for one, other in itertools.combinations(bits.parts().values(), 2):
@@ -126,7 +120,7 @@ def test_no_part_repeats_the_noise_of_another() -> None:
 
 
 def test_the_irreducible_nats_are_those_of_the_test_part() -> None:
-    """By SciPy; without a test part there are none to tell."""
+    """By SciPy; without a test part there are none."""
     gray = digits()
     expected = stats.bernoulli.entropy(gray.test.numpy() / 16).sum((1, 2, 3)).mean()
     assert binarized(gray).entropy_floor == pytest.approx(expected, rel=1e-12)
@@ -156,7 +150,7 @@ def test_the_floor_of_fewer_rows_is_their_own() -> None:
 
 
 class Nothing(nn.Module):
-    """A posterior network that says nothing: the prior's own mean and log-std."""
+    """A posterior network that returns the prior's mean and log-std."""
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Zeros for a latent of one number."""
@@ -164,20 +158,20 @@ class Nothing(nn.Module):
 
 
 class Gray(nn.Module):
-    """A decoder network that has been told how gray each pixel is; ``shift`` spoils its log-odds."""
+    """A decoder network whose context is the gray value of each pixel; ``shift`` changes its log-odds."""
 
     def __init__(self, shift: float = 0.0) -> None:
         super().__init__()
         self.shift = shift
 
     def forward(self, state: Tensor, context: Tensor) -> Tensor:
-        """The log-odds of each coin; 800 stands for certainty, as exp(-800) is 0."""
+        """The log-odds of each pixel; 800 stands for certainty, as exp(-800) is 0."""
         odds = context.double().log() - (BINS - 1 - context.double()).log()
         return odds.clamp(-800, 800) + self.shift
 
 
 def told(shift: float = 0.0) -> LatentModel:
-    """A model whose context is the gray image: its coins are the true ones if nothing is shifted."""
+    """A model whose context is the gray image: its probabilities are the true ones at a shift of zero."""
     shape = (1, 8, 8)
     return LatentModel(
         GaussianEncoder(Nothing(), (1,), DataSpec(shape, 2)),
@@ -190,7 +184,7 @@ def told(shift: float = 0.0) -> LatentModel:
 def test_a_model_that_knows_the_gray_values_scores_exactly_the_floor() -> None:
     """Over 30 draws of the test bits its mean value is minus the irreducible nats: a z-test.
 
-    Its rate is zero, so nothing but the coins is paid. Sign flipped: ``entr(1 - bias)`` subtracted.
+    Its rate is zero, so the bound is the log-probability of the bits alone.
     """
     gray = digits()
     values = []
@@ -206,10 +200,10 @@ def test_a_model_that_knows_the_gray_values_scores_exactly_the_floor() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_in_expectation_over_the_coins_the_floor_is_exact_and_below_all_others() -> None:
-    """All outcomes of an image's live coins, weighted by their masses; by Gibbs, errors only cost.
+def test_the_expected_cost_is_the_entropy_for_the_true_model_and_larger_for_others() -> None:
+    """All outcomes of an image's random pixels, weighted by their masses (Gibbs' inequality).
 
-    Twelve coins are alive: 4,096 outcomes instead of a mean over draws.
+    Twelve pixels are random: 4,096 outcomes instead of a mean over draws.
     """
     gray = torch.zeros(1, 1, 8, 8, dtype=torch.int64)
     gray.flatten()[20:32] = torch.tensor([1, 3, 5, 7, 8, 9, 11, 12, 13, 14, 15, 16])
@@ -233,7 +227,7 @@ def test_in_expectation_over_the_coins_the_floor_is_exact_and_below_all_others()
 
 
 def test_what_is_no_gray_image_is_refused() -> None:
-    """Reals, bits, and coins that do not fit the bits."""
+    """Reals, bits, and probabilities that do not fit the bits."""
     with pytest.raises(ValueError, match="expected gray values"):
         binarized(dataset(torch.randn(20, 2)))
     with pytest.raises(ValueError, match="bits need no binarization"):

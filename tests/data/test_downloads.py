@@ -9,20 +9,16 @@ from __future__ import annotations
 import ast
 import gzip
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from http.client import IncompleteRead
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import socket
 from urllib.error import URLError
 
 import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import downloads, images, mnist
+from genmod.data import images, mnist
 from genmod.data.downloads import Collection, default_root
 from genmod.data.idx import IDXFile
 
@@ -107,7 +103,7 @@ def test_the_test_part_keeps_its_order_and_the_rest_is_split_by_the_seed(
     assert torch.equal(other.test, data.test)
 
 
-def flipped(content: bytes) -> bytes:
+def changed(content: bytes) -> bytes:
     """With the lowest bit of the last byte changed."""
     return content[:-1] + bytes([content[-1] ^ 1])
 
@@ -121,19 +117,19 @@ def other_size(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (flipped, "bytes have the SHA-256 .*; expected .*, as in the original; some bytes were"),
+        (changed, "bytes have the SHA-256 .*; expected .*, as in the original; some bytes were"),
         (lambda content: content[:-2], "bytes after its header; expected .*a copy cut short"),
         (lambda content: content + b"\0", "bytes after its header; expected"),
         (other_size, "beginning with 00 00 08 .*; expected .*in IDX format, which begin with 00"),
         (lambda content: b"<html>not found</html>", "beginning with 3c 68 74 6d 6c .*; expected"),
         (lambda content: b"", "beginning with ; expected .* bytes in IDX format"),
     ],
-    ids=["flipped", "short", "long", "other size", "other file", "empty"],
+    ids=["changed", "short", "long", "other size", "other file", "empty"],
 )
 def test_a_file_that_was_changed_is_refused_and_left_alone(
     tmp_path: Path, name: str, spoil: Callable[[bytes], bytes], said: str
 ) -> None:
-    """Also where a download is allowed: what somebody put there is not replaced unasked."""
+    """Also where a download is allowed: the user's file is not replaced."""
     write(tmp_path)
     path = tmp_path / "MNIST" / "raw" / name
     path.write_bytes(spoil(path.read_bytes()))
@@ -215,19 +211,19 @@ def test_a_download_that_fails_half_way_leaves_nothing(tmp_path: Path, error: Ex
 
 
 def test_fetched_files_are_checked_before_they_can_be_found(tmp_path: Path) -> None:
-    """A mirror with other bytes is not believed."""
+    """Other bytes from a mirror are refused."""
 
     def fetch(beside: Path) -> None:
         write(beside)
         last = beside / "MNIST" / "raw" / NAMES[3]
-        last.write_bytes(flipped(last.read_bytes()))
+        last.write_bytes(changed(last.read_bytes()))
 
     with pytest.raises(ValueError, match="SHA-256"):
         collection(fetch).load(tmp_path)
     assert everything_below(tmp_path) == []
 
 
-def test_a_root_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created_gives_an_error(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises(
@@ -252,78 +248,8 @@ def test_the_root_is_named_by_the_environment(
     assert default_root() == tmp_path / ".cache" / "genmod"
 
 
-# ---------------------------------------------------------------------- torchvision
-
-
-class Silent(SimpleHTTPRequestHandler):
-    """A server that does not write down what it was asked."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served on this machine in place of torchvision's mirrors."""
-    from torchvision.datasets import MNIST
-
-    folder = tmp_path / "mirror"
-    write(folder, packed=True)
-    served = folder / "MNIST" / "raw"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(served)))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    digests = [hashlib.md5((served / f"{n}.gz").read_bytes()).hexdigest() for n in NAMES]
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"])
-    monkeypatch.setattr(
-        MNIST, "resources", [*zip((f"{n}.gz" for n in NAMES), digests, strict=True)]
-    )
-    monkeypatch.setattr(images, "MNIST", collection(downloads.MNIST.fetch))
-    monkeypatch.setenv("no_proxy", "*")
-    yield served
-    server.shutdown()
-    server.server_close()
-
-
-def test_torchvision_fetches_them(mirror: Path, tmp_path: Path) -> None:
-    """From end to end, and afterwards without a network."""
-    root = tmp_path / "root"
-    data = mnist(root)
-    assert torch.equal(data.test[:, 0].long(), arrays()[2].long())
-    for file in mirror.iterdir():
-        file.unlink()
-    assert torch.equal(mnist(root).train, data.train)
-
-
-def test_a_mirror_with_other_bytes_is_told_of(mirror: Path, tmp_path: Path) -> None:
-    """The third archive is not what torchvision's digest says."""
-    (mirror / f"{NAMES[2]}.gz").write_bytes(b"?")
-    root = tmp_path / "root"
-    with pytest.raises(
-        ValueError, match=rf"the download failed: .*{NAMES[2]}.*corrupted.*; expected"
-    ):
-        mnist(root)
-    assert everything_below(root) == []
-
-
-@pytest.mark.usefixtures("mirror")
-def test_no_network_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody answers at the mirror's address."""
-    from torchvision.datasets import MNIST
-
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
-    root = tmp_path / "root"
-    with pytest.raises(
-        ValueError, match=r"the download failed: .*refused.*; expected the four files"
-    ):
-        mnist(root)
-    assert everything_below(root) == []
-
-
-def test_the_room_is_entered_without_torchvision_and_scikit_learn() -> None:
-    """Each takes a second to import, and most who use the room need neither."""
+def test_importing_data_loads_neither_torchvision_nor_scikit_learn() -> None:
+    """Each takes a second to import, and most users of the data need neither."""
     for path in Path(images.__file__).parent.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

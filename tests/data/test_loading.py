@@ -70,7 +70,7 @@ def test_files_of_arrays(tmp_path: Path) -> None:
         load(tmp_path / "two.npz", labels=MARKS)
 
 
-def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     np.save(tmp_path / "rows.npy", BYTES)
     assert load("~/rows.npy").bins == 256

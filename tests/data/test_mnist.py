@@ -1,7 +1,8 @@
-"""The real MNIST and Fashion-MNIST: facts that identify them, and what their coins cost.
+"""The real MNIST and Fashion-MNIST: facts that identify them, and the entropy of their binarization.
 
-The numbers were computed once by other code from the same files (fractions of empty pixels, nats of
-the coins and of independent pixels), so they check the reading, the order of axes and the formulas.
+The numbers were computed once by other code from the same files (fractions of empty pixels, entropy of
+the binarization, nats under independent pixels), so they check the reading, the order of axes and the
+formulas.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Facts:
     Args:
         load: reads it.
         empty: the fraction of pixels that are 0.
-        irreducible: mean nats of an image's coins, and their standard deviation over images.
+        irreducible: mean entropy of an image's binarization, in nats, and its standard deviation.
         pixelwise: nats of binarized images under independent pixels.
     """
 
@@ -79,7 +80,9 @@ def test_labels_belong_to_their_images(data: Dataset) -> None:
         assert float(right.double().mean()) > 0.6
 
 
-def test_the_coins_of_a_test_image_cost_what_is_known(data: Dataset, facts: Facts) -> None:
+def test_the_entropy_of_a_binarized_test_image_is_the_known_value(
+    data: Dataset, facts: Facts
+) -> None:
     """The floor of every likelihood under dynamic binarization."""
     entropy = BernoulliPixels(data.test, 256).entropy()
     mean, spread = facts.irreducible
@@ -88,10 +91,9 @@ def test_the_coins_of_a_test_image_cost_what_is_known(data: Dataset, facts: Fact
 
 
 def test_binarized_images_carry_their_floor_into_a_report(data: Dataset, facts: Facts) -> None:
-    """Independent pixels cost what is known of them, and all above the floor is structure.
+    """Independent pixels cost the known number of nats; what exceeds the entropy is ``structural``.
 
-    The known number is an expectation over coins, ours one draw of them: a z-test. Sign flipped:
-    ``noise < bias`` to ``noise > bias``.
+    The known number is an expectation over binarizations, ours one draw: a z-test.
     """
     bits = binarized(replace(data, train=data.train[:15_000], labels=None))
     assert bits.entropy_floor == pytest.approx(facts.irreducible[0], abs=0.005)

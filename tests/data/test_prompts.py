@@ -1,4 +1,4 @@
-"""Prompts: words find the label that they mean, or say that they mean none."""
+"""Prompts: words are mapped to the label that they name, or to the null label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_name_finds_its_label_in_any_prompt(names: tuple[tuple[str, ...], 
             assert torch.equal(prompts.encode(texts), torch.full((4,), label))
 
 
-def test_an_empty_prompt_tells_nothing() -> None:
+def test_an_empty_prompt_is_the_null_context() -> None:
     assert Prompts(DIGITS).encode(["", " ", "nine"]).tolist() == [NULL_LABEL, NULL_LABEL, 9]
     assert Prompts(DIGITS).name(NULL_LABEL) == ""
     assert Prompts(DIGITS).encode([]).shape == (0,)
@@ -48,13 +48,13 @@ def test_a_prompt_of_no_or_of_several_labels_is_refused(text: str, message: str)
 
 
 @pytest.mark.parametrize("names", [(("a",), ()), (("a",), ("b", "a")), (("a",), ("!",))])
-def test_names_that_name_nothing_apart_are_refused(names: tuple[tuple[str, ...], ...]) -> None:
+def test_names_of_more_than_one_label_are_refused(names: tuple[tuple[str, ...], ...]) -> None:
     with pytest.raises(ValueError, match="each of one label alone"):
         Prompts(names)
 
 
-def test_data_without_labels_cannot_tell_them() -> None:
-    """Nor can a share be told nothing that is no share."""
+def test_conditional_refuses_data_without_labels_and_bad_rates() -> None:
+    """A dropout rate outside [0, 1] is refused as well."""
     with pytest.raises(ValueError, match="without labels"):
         conditional(dataset(torch.randn(20, 2)))
     with pytest.raises(ValueError, match="a rate in"):

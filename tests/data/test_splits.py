@@ -98,7 +98,7 @@ def test_shape_is_the_event_shape() -> None:
 
 
 def test_a_part_is_cut_with_all_that_goes_with_it() -> None:
-    """Labels, coins and floors of that part; the other parts stay as they are."""
+    """Labels, gray values and entropies of that part; the other parts stay as they are."""
     gray = conditional(
         dataset(torch.arange(60).reshape(20, 3) % 9, bins=9, labels=torch.arange(20))
     )

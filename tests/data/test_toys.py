@@ -21,7 +21,7 @@ from genmod.data.toys import (
     Spiral,
     Toy,
 )
-from genmod.data.toys.quadrature import plane_entropy
+from genmod.data.toys.toy import plane_entropy
 from tests.statistics import assert_mean
 
 F64 = torch.float64
@@ -77,12 +77,7 @@ def cell_masses(toy: Toy) -> Tensor:
 
 @pytest.mark.parametrize("toy", ALL, ids=lambda toy: type(toy).__name__)
 def test_mass_is_one_and_samples_fall_into_cells_as_the_density_says(toy: Toy) -> None:
-    """Pearson's chi-square over cells that expect ten samples or more, the rest in one.
-
-    Flipped: the signs of the bend in ``Banana._draw``, of the correlation in
-    ``Correlated._draw``, of the normalizer in ``smoothed_log_density``; and ``u`` instead of its
-    root as a spiral's place. Each failed here.
-    """
+    """Pearson's chi-square over cells that expect ten samples or more, the rest in one."""
     masses = cell_masses(toy)
     assert float(masses.sum()) == pytest.approx(1.0, abs=1e-9)
     low, high = ends(toy)
@@ -101,9 +96,6 @@ def test_mass_is_one_and_samples_fall_into_cells_as_the_density_says(toy: Toy) -
 
 @pytest.mark.parametrize("toy", SMOOTH, ids=lambda toy: type(toy).__name__)
 def test_mean_of_minus_log_prob_is_the_entropy(toy: Toy) -> None:
-    """Flipped: the signs of ``bessel`` and of ``square`` in ``Ring._radial``, of the sums in
-    ``plane_entropy`` and in ``GaussianMixture``.
-    """
     assert_mean(-toy.log_prob(toy.sample((COUNT,), seeded(3))), toy.entropy(), name="entropy")
 
 
@@ -216,7 +208,6 @@ def spiral_density(x: list[float], toy: Spiral) -> float:
 
 
 def test_arcs_equal_adaptive_quadrature_of_their_definition() -> None:
-    """Flipped: the sign of ``upper`` in the lower moon, which changes samples and density alike."""
     moons, spiral = Moons(dtype=F64), Spiral(dtype=F64)
     for toy, density in (
         (moons, lambda x: moon_density(x, moons.std)),
@@ -228,10 +219,7 @@ def test_arcs_equal_adaptive_quadrature_of_their_definition() -> None:
 
 
 def test_arcs_have_the_symmetries_of_their_curves() -> None:
-    """Three arms, as a third is no float32 number: arms were once turned by a rounded one.
-
-    Flipped: the sign of ``upper`` in the lower moon.
-    """
+    """Three arms, as a third is no float32 number: arms were once turned by a rounded one."""
     x = torch.randn(100, 2, generator=seeded(6), dtype=F64)
     moons, spiral = Moons(dtype=F64), Spiral(arms=3, dtype=F64)
     opposite = torch.tensor([1.0, 0.5], dtype=F64) - x
@@ -258,7 +246,6 @@ def test_arcs_log_density_far_away_is_finite_and_falls() -> None:
 
 
 def test_correlated_is_torchs_gaussian_and_a_straight_banana_too() -> None:
-    """Flipped: the sign of ``log(rest)`` in ``Correlated._nats``."""
     covariance = torch.tensor([[0.25, -0.35], [-0.35, 1.0]], dtype=F64)
     reference = MultivariateNormal(torch.tensor([0.3, -0.2], dtype=F64), covariance)
     toy = Correlated(-0.7, (0.5, 1.0), (0.3, -0.2), dtype=F64)
@@ -271,7 +258,7 @@ def test_correlated_is_torchs_gaussian_and_a_straight_banana_too() -> None:
 
 
 @pytest.mark.parametrize("toy", ALL, ids=lambda toy: type(toy).__name__)
-def test_torchs_own_way_of_sampling(toy: Toy) -> None:
+def test_toys_sample_as_torch_distributions_do(toy: Toy) -> None:
     """With no generator, torch's global one; shapes as torch has them; a generator of one's own
     leaves the global one alone.
     """

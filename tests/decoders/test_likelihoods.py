@@ -59,7 +59,6 @@ def scales() -> dict[str, tuple[decoders.Scale | float, Tensor]]:
 
 @pytest.mark.parametrize("name", list(scales()))
 def test_a_gaussian_has_the_scale_it_was_given(name: str) -> None:
-    """Sign flipped: ``math.log(initial)`` in each scale."""
     torch.manual_seed(1)
     scale, std = scales()[name]
     mean = network(2)
@@ -80,10 +79,7 @@ def test_a_predicted_scale_comes_after_the_locations() -> None:
 
 
 def test_learned_scales_learn_the_spread_of_the_data() -> None:
-    """The gradient vanishes where the scale is the root mean square of the residuals.
-
-    Sign flipped: ``- self.log_std`` in the normal's log density.
-    """
+    """The gradient vanishes where the scale is the root mean square of the residuals."""
     x = torch.randn(500, 2) * torch.tensor([0.5, 3.0])
     spread = x.square().mean(0).sqrt()
     for scale, best in (
@@ -140,7 +136,9 @@ def test_a_gaussians_default_scale_is_one_and_learned() -> None:
         (256, decoders.DiscretizedLogisticDecoder, Measure.MASS),
     ],
 )
-def test_the_customary_likelihood(bins: int | None, kind: type[Decoder], measure: Measure) -> None:
+def test_the_default_likelihood_suits_the_data(
+    bins: int | None, kind: type[Decoder], measure: Measure
+) -> None:
     """Its network has as many outputs as the decoder reads, whatever the scale."""
     for scale in (None, 0.5, decoders.GlobalScale(), decoders.PredictedScale()):
         decoder = decoders.likelihood(network, (2, 2), bins, scale)
@@ -151,7 +149,7 @@ def test_the_customary_likelihood(bins: int | None, kind: type[Decoder], measure
         assert bool(decoder(STATE).log_prob(x).isfinite().all())
 
 
-def test_identity_hands_the_state_on() -> None:
+def test_identity_returns_the_state() -> None:
     assert Identity()(STATE) is STATE
     assert Identity()(STATE, STATE) is STATE
 
@@ -160,7 +158,6 @@ def test_a_diffusions_last_step_is_its_denoisers() -> None:
     """``p(x | z_0) = N(x_hat(z_0), s^2)``: for Gaussian data, the mean of ``x`` given ``z_0``.
 
     ``x ~ N(m, v)``, ``z_0 = a x + s eps``: ``E[x | z_0] = m + a v / (a^2 v + s^2) (z_0 - a m)``.
-    Sign flipped: ``- alpha * self.mean`` in the denoiser; the scale's logarithm.
     """
     m, v, schedule = 0.7, 2.0, LinearLogSNR(1.0, -3.0)
     denoiser = GaussianDenoiser(torch.full((2,), m), v * torch.eye(2))
@@ -202,7 +199,7 @@ def test_a_network_of_the_wrong_size_is_named() -> None:
             decoder(STATE)
 
 
-def test_one_level_is_no_data() -> None:
+def test_a_single_value_is_refused() -> None:
     for build in (
         lambda: decoders.CategoricalDecoder(network(2), (2,), 1),
         lambda: decoders.DiscretizedLogisticDecoder(network(2), (2,), 1),
@@ -212,7 +209,7 @@ def test_one_level_is_no_data() -> None:
             build()
 
 
-def test_formulas_say_what_is_learned() -> None:
+def test_formulas_show_which_scale_is_learned() -> None:
     said = {
         "s": (0.5, decoders.GlobalScale()),
         "s_i": (decoders.PerDimensionScale((2,)),),

@@ -22,7 +22,7 @@ CLEAN = 3.0
 
 
 class Numbers(nn.Module):
-    """A network that says the same numbers whatever it is given: logits, locations, log-scales."""
+    """A network that returns the same numbers whatever its input: logits, locations, log-scales."""
 
     def __init__(self, numbers: Tensor) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ def test_a_mixture_is_placed_where_its_docstring_says(around: LinearLogSNR | Non
         torch.testing.assert_close(law.log_prob(x), expected[..., level].sum(1))
 
 
-def test_around_z_a_network_need_not_repeat_what_it_is_given() -> None:
-    """With nothing said, data are likelier around ``z_0`` than over all levels, the more the cleaner."""
+def test_a_mixture_around_z_is_likelier_without_training() -> None:
+    """At zero outputs, data are likelier around ``z_0`` than over all values, more so at a cleaner end."""
     x = torch.randint(0, LEVELS, (500, *EVENT))
     nothing = Numbers(torch.zeros(3 * COMPONENTS * 2))
     found = []
@@ -83,7 +83,7 @@ def test_around_z_a_network_need_not_repeat_what_it_is_given() -> None:
     assert found[1] > float(plain.log_prob(x).mean())
 
 
-def test_a_learned_schedule_may_be_one_to_be_around() -> None:
+def test_a_mixture_can_be_placed_around_a_learned_schedules_state() -> None:
     """Its ends are fixed; where they are found, nothing is learned."""
     nothing, x = Numbers(torch.zeros(18)), torch.randint(0, LEVELS, (4, *EVENT))
     learned, fixed = (

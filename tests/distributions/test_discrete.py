@@ -12,7 +12,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_bits_are_scipys_bernoulli() -> None:
-    """Sign flipped: the minus before the cross entropy."""
     logits = torch.randn(4, 3)
     law = Bernoulli(logits)
     x = torch.randint(0, 2, (4, 3))
@@ -33,7 +32,7 @@ def test_a_bits_mass_never_saturates(dtype: torch.dtype) -> None:
 
 
 def test_levels_are_torchs_categorical() -> None:
-    """Any event shape; the masses of all levels sum to one. Sign flipped: ``log_softmax``'s."""
+    """Any event shape; the masses of all levels sum to one."""
     logits = torch.randn(4, 2, 3, 5) * 3
     law = Categorical(logits)
     assert law.event_shape == (2, 3)
@@ -48,7 +47,7 @@ def test_levels_are_torchs_categorical() -> None:
 
 
 def test_draws_follow_the_masses() -> None:
-    """Chi-square at a false alarm of 1e-6. Sign flipped: ``noise < self.mean``; Gumbel's sign."""
+    """Chi-square at a false alarm of 1e-6."""
     rows = 20_000
     logits = torch.tensor([[0.0, 1.0, -3.0, 2.0]])
     x = Categorical(logits[:, None].expand(rows, 1, 4)).sample()[:, 0]

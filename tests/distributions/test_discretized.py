@@ -57,10 +57,7 @@ def exact_log_mass(
 def test_the_masses_sum_to_one(
     family: type[Discretized], bins: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Locations far outside [-1, 1], scales from a thousandth of a bin to a thousand bins.
-
-    Sign flipped: ``-lower`` (logistic), ``-upper`` and order four of ``bend`` (normal).
-    """
+    """Locations far outside [-1, 1], scales from a thousandth of a bin to a thousand bins."""
     location, log_scale = grid(dtype)
     masses = family(location, log_scale, Bins(bins)).masses()
     assert masses.dtype is dtype
@@ -70,7 +67,7 @@ def test_the_masses_sum_to_one(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_masses_are_differences_of_the_distribution_function(family: type[Discretized]) -> None:
-    """SciPy's, where float64 holds the difference. Sign flipped: ``- self.location``."""
+    """SciPy's, where float64 holds the difference."""
     law = stats.logistic if family is DiscretizedLogistic else stats.norm
     for location, log_scale in ((0.1, -1.0), (-0.7, 0.3), (1.4, -0.5)):
         bins = Bins(17)
@@ -92,10 +89,7 @@ def test_the_masses_are_differences_of_the_distribution_function(family: type[Di
 def test_the_log_masses_are_right_to_the_last_tail(
     family: type[Discretized], location: float, log_scale: float, bins: int, where: float
 ) -> None:
-    """Against 60 digits, where a plain difference is 0 and its log minus infinity.
-
-    Sign flipped: ``bend``, ``0.5 * square``, ``0.5 * far.square()``, ``log1m_exp(-width)``.
-    """
+    """Against 60 digits, where a plain difference is 0 and its log minus infinity."""
     x = min(int(where * bins), bins - 1)
     law = family(torch.tensor([[location]]), torch.tensor([[log_scale]]), Bins(bins))
     found = float(law.elementwise(torch.tensor([[x]])))
@@ -129,7 +123,6 @@ def test_gradients_are_right_in_every_branch(family: type[Discretized], log_scal
     """Open ends, near and far tails, bins narrow against the scale: finite and as differences say.
 
     At an open end the gradient in ``log_scale`` was NaN while infinity went through a product.
-    Sign flipped: ``0.5 * far.square()`` in ``log_ndtr``.
     """
     x = torch.tensor([[0, 1, 8, 15, 16]])
     for location in (-0.9, 0.0, 1.3):
@@ -158,10 +151,7 @@ def test_no_gradient_is_ever_nan(family: type[Discretized], dtype: torch.dtype) 
 
 
 def test_the_narrow_branch_of_the_normal_meets_the_other() -> None:
-    """Across the border ``width (1 + |end|) = 0.01`` values and slopes agree with 60 digits.
-
-    Sign flipped: ``bend``.
-    """
+    """Across the border ``width (1 + |end|) = 0.01`` values and slopes agree with 60 digits."""
     width = Bins(256).width
     for end in (0.1, 3.0, 20.0):
         border = math.log(width * (1 + end) / 1e-2)
@@ -180,7 +170,7 @@ def test_the_narrow_branch_of_the_normal_meets_the_other() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_draws_follow_the_masses(family: type[Discretized]) -> None:
-    """Chi-square at a false alarm of 1e-6. Sign flipped: ``self.location +`` in ``sample``."""
+    """Chi-square at a false alarm of 1e-6."""
     location, log_scale = torch.tensor([[0.3, -2.0, 0.9]]), torch.tensor([[-1.5, 0.5, -0.2]])
     law = family(location.expand(20_000, -1), log_scale.expand(20_000, -1), Bins(9))
     x, masses = law.sample(), family(location, log_scale, Bins(9)).masses()[0]

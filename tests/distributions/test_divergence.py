@@ -1,4 +1,4 @@
-"""What a posterior costs: closed where a form is registered, sampled otherwise."""
+"""Rates of a posterior: closed where a form is registered, sampled otherwise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genmod import Kind
 from genmod.distributions import Factorized, Normal, StandardNormal, rate, register_kl_per_dim
 from genmod.distributions.base import masked_log_prob
 from genmod.distributions.divergence import closed_kl, log_ratio
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -59,11 +59,8 @@ CLOSED = ["normal", "standard", "independent", "full"]
 
 
 @pytest.mark.parametrize("name", [*CLOSED, "laplace", "mixture"])
-def test_a_rate_says_how_it_was_priced(name: str) -> None:
-    """And both forms agree in the mean, against torch's densities alone.
-
-    Sign flipped: ``q.elementwise(z) - p.elementwise(z)`` and its plain sibling in ``log_ratio``.
-    """
+def test_a_rate_is_analytic_where_a_closed_form_exists(name: str) -> None:
+    """And both forms agree in the mean, against torch's densities alone."""
     q = Normal(torch.randn(3).expand(ROWS, 3), torch.randn(3) * 0.5 - 0.5)
     p, z = target(name), q.rsample()
     priced = rate(q, p, z)
@@ -80,7 +77,6 @@ def test_a_rate_says_how_it_was_priced(name: str) -> None:
 
 
 def test_a_full_covariance_prior_has_torchs_divergence() -> None:
-    """Sign flipped: ``q`` and ``p`` exchanged in ``_kl_full``."""
     q = Normal(torch.randn(4, 3), torch.randn(4, 3))
     p = MultivariateNormal(torch.randn(3), covariance(3))
     full = MultivariateNormal(q.mean, torch.diag_embed(q.variance))
@@ -117,7 +113,7 @@ def test_nats_per_dimension_are_the_same_nats(name: str) -> None:
 def test_a_closed_rate_is_never_negative(
     mean: float, log_std: float, p_mean: float, p_log_std: float
 ) -> None:
-    """In each dimension; and zero for a posterior that says nothing new."""
+    """In each dimension; and zero for a posterior equal to the prior."""
     q = Normal(torch.full((1, 2), mean), torch.tensor(log_std))
     p = Normal(torch.full((1, 2), p_mean), torch.tensor(p_log_std))
     for prior in (p, StandardNormal((1, 2))):
@@ -128,7 +124,7 @@ def test_a_closed_rate_is_never_negative(
     assert float(rate(q, q, q.rsample()).total.abs().max()) == 0
 
 
-def test_a_form_of_ones_own_is_used_once_it_is_registered() -> None:
+def test_a_registered_closed_form_is_used() -> None:
     """Two shifted exponentials: ``KL = log(r_q / r_p) + r_p / r_q - 1`` per dimension."""
 
     class Exponential(Factorized):
@@ -225,11 +221,8 @@ MOVED: dict[str, Callable[[Tensor, Tensor], Distribution]] = {
 
 @pytest.mark.parametrize("name", MOVED)
 @pytest.mark.parametrize("side", ["q", "p"])
-def test_a_subclass_with_a_law_of_its_own_is_priced_by_its_own_law(name: str, side: str) -> None:
-    """Never by the closed KL of its parent. The moved law is a Normal, so the KL is known.
-
-    Flipped: ``_law_type`` to ``type(law).__mro__[1]``.
-    """
+def test_a_subclass_with_its_own_law_uses_its_own_log_density(name: str, side: str) -> None:
+    """Never by the closed KL of its parent. The moved law is a Normal, so the KL is known."""
     by, log_std = torch.tensor([[1.5, -2.0]]).expand(ROWS, 2), torch.tensor([-0.3, 0.2])
     moved, plain = MOVED[name](by, log_std.expand(ROWS, 2)), Normal(by, log_std)
     other = Normal(0.2 * by, torch.zeros(2))

@@ -26,7 +26,6 @@ def log_mass(location: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def test_the_mass_is_the_difference_of_two_sigmoids() -> None:
-    """Flipped: the sign of ``location`` in the lower end."""
     location, log_scale = case()
     lower, upper = BINS.edges(X.double())
     scale = log_scale.exp()
@@ -35,7 +34,6 @@ def test_the_mass_is_the_difference_of_two_sigmoids() -> None:
 
 
 def test_slopes_are_those_of_finite_differences() -> None:
-    """Flipped: ``- between`` in the slope by the log-scale."""
     assert gradcheck(log_mass, case())
 
 
@@ -45,7 +43,7 @@ def test_slopes_of_slopes_too() -> None:
 
 
 def test_slopes_that_can_be_differentiated_again_are_the_kept_ones() -> None:
-    """Two routes to one gradient. Flipped: ``- between`` in ``_slopes``, which gradgradcheck misses."""
+    """Two routes to one gradient."""
     location, log_scale = case()
     total = log_mass(location, log_scale).sum()
     kept = torch.autograd.grad(total, (location, log_scale), retain_graph=True)

@@ -45,7 +45,6 @@ def test_the_masses_sum_to_one(bins: int, components: int, spread: float, seed: 
 
 
 def test_it_is_the_weighted_sum_of_its_components() -> None:
-    """Sign flipped: the logits."""
     torch.manual_seed(0)
     law = mixture(17, 4)
     x = torch.randint(0, 17, (2, 3))

@@ -23,7 +23,6 @@ def pair(*shape: int) -> tuple[Normal, TorchNormal]:
 
 
 def test_it_is_torchs_normal_over_one_event() -> None:
-    """Sign flipped: ``- self.log_std`` in ``elementwise``; ``+ 0.5`` in ``entropy``."""
     ours, theirs = pair(4, 2, 3)
     event = Independent(theirs, 2)
     x = torch.randn(4, 2, 3) * 5
@@ -49,10 +48,7 @@ def test_the_standard_one_is_a_normal_of_zeros() -> None:
 
 
 def test_a_draw_is_mean_plus_std_times_noise() -> None:
-    """sigma, not sigma^2 (a slide's slip), so that the draw's gradients are 1 and ``std eps``.
-
-    Sign flipped: ``torch.addcmul`` to a difference; ``log_std.exp()`` to ``(2 log_std).exp()``.
-    """
+    """sigma, not sigma^2 (a slide's slip), so that the draw's gradients are 1 and ``std eps``."""
     mean, log_std = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
     q = Normal(mean, log_std)
     with random.keyed(4):
@@ -74,7 +70,7 @@ def test_draws_have_its_law() -> None:
 
 
 def test_closed_divergences_are_torchs() -> None:
-    """From every form of a normal that torch knows. Sign flipped: ``q`` and ``p`` exchanged."""
+    """From every form of a normal that torch knows."""
     q, q_torch = pair(4, 3)
     p, p_torch = pair(4, 3)
     expected = kl_divergence(q_torch, p_torch).sum(-1)
@@ -105,7 +101,7 @@ def test_several_draws_at_once_are_refused() -> None:
 
 
 def test_entries_apart_sum_to_the_row() -> None:
-    """For ours and for torch's; a mask leaves entries out. Sign flipped: the mask."""
+    """For ours and for torch's; a mask leaves entries out."""
     ours, theirs = pair(4, 3)
     x, observed = torch.randn(4, 3), torch.rand(4, 3) < 0.5
     for law in (ours, Independent(theirs, 1)):

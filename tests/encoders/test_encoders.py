@@ -1,4 +1,4 @@
-"""Encoders: which of the network's numbers is which, and what integer data look like to it."""
+"""Encoders: which output of the network is which parameter, and how integers are scaled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_a_gaussians_mean_comes_first_then_its_log_std() -> None:
-    """Sign flipped: the two halves exchanged."""
     network = affine(torch.randn(6, 4), torch.randn(6))
     x = torch.randn(5, 4)
     q = encoders.GaussianEncoder(network, (3,))(x)
@@ -34,7 +33,7 @@ def test_a_point_is_the_networks_output() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.long, torch.float64])
 def test_integers_are_seen_on_minus_one_to_one(dtype: torch.dtype) -> None:
-    """Whatever their type; real data are seen as they are."""
+    """Whatever their type; real data are not changed."""
     x = torch.arange(5)[:, None].to(dtype)
     identity = affine(torch.eye(1), torch.zeros(1))
     seen = encoders.DiracEncoder(identity, (1,), DataSpec((1,), 5))(x).sample()
@@ -44,7 +43,7 @@ def test_integers_are_seen_on_minus_one_to_one(dtype: torch.dtype) -> None:
         torch.testing.assert_close(encoders.DiracEncoder(identity, (1,))(x).sample(), x)
 
 
-def test_features_go_up_once_and_come_down_in_the_priors_order() -> None:
+def test_features_are_handed_to_heads_in_the_priors_order() -> None:
     """Two stages of known effect: the top level's head sees the second, the bottom's the first."""
 
     class Scale(nn.Module):
@@ -81,7 +80,7 @@ def test_a_context_reaches_every_network_of_a_hierarchy() -> None:
 
 
 def test_noise_is_added_as_the_schedule_says() -> None:
-    """``N(alpha x, sigma^2)`` at any time; rows repeat together. Sign flipped: ``sigma.log()``."""
+    """``N(alpha x, sigma^2)`` at any time; rows repeat together."""
     schedule = LinearLogSNR()
     x = torch.randn(4, 2)
     noised = diffusion.NoisingEncoder(schedule)(x)

@@ -56,8 +56,6 @@ def test_histogram_masses_of_all_images_sum_to_one(histogram: type) -> None:
 def test_pixel_histogram_is_the_sequential_kt_code() -> None:
     """Coding rows one by one, each under a histogram of those before it, costs what the closed
     form of Krichevsky and Trofimov says: Gamma(n_k + 1/2) over Gamma(1/2), over Gamma(N + K/2).
-
-    Changed to see it fail: the added 1/2 to 1.
     """
     x, bins = levels(12, 1, 3), 3
     one_by_one = math.log(1 / bins)  # before anything was seen
@@ -69,7 +67,7 @@ def test_pixel_histogram_is_the_sequential_kt_code() -> None:
     assert one_by_one == pytest.approx(closed, abs=1e-12)
 
 
-def test_pixels_are_priced_by_their_own_histogram() -> None:
+def test_pixels_are_scored_by_their_own_histogram() -> None:
     """Entry 0 is always 0 and entry 1 always 1; swapping them in the test row must cost."""
     train = torch.tensor([[0, 1]] * 20)
     right, swapped = pixel_histogram(train, torch.tensor([[0, 1], [1, 0]]), 2).log_prob.exp()
@@ -78,7 +76,6 @@ def test_pixels_are_priced_by_their_own_histogram() -> None:
 
 
 def test_gaussian_of_continuous_data_is_scipys() -> None:
-    """Flipped: the sign of ``eigenvalues.log().sum()``."""
     train, test = cloud(200, 4), cloud(50, 4, seed=7)
     baseline = gaussian(train, test, bins=None)
     covariance = np.cov(train.numpy().T, bias=True)
@@ -95,10 +92,7 @@ def test_gaussian_of_gaussian_data_reaches_the_entropy() -> None:
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
 def test_ppca_likelihood_on_training_rows_is_tipping_and_bishops_formula(rank: int) -> None:
-    """-1/2 [d ln 2 pi + sum_{j <= q} ln l_j + (d - q) ln s^2 + d], which needs no density at all.
-
-    Flipped: the sign of ``square``.
-    """
+    """-1/2 [d ln 2 pi + sum_{j <= q} ln l_j + (d - q) ln s^2 + d], which needs no density at all."""
     train = cloud(100, 4)
     spectrum = torch.linalg.eigvalsh(torch.cov(train.T, correction=0)).flip(0)
     noise = float(spectrum[rank:].mean())
@@ -139,7 +133,6 @@ def dequantized(train: Tensor, test: Tensor, seed: int) -> stats.multivariate_no
 
 
 def test_closed_expectation_over_the_noise_is_the_mean_of_draws() -> None:
-    """Flipped: the sign of the trace term; it failed."""
     train, test = levels(300, 3, 9), levels(20, 3, 9, seed=5)
     fitted = dequantized(train, test, seed=4)
     draws = torch.rand(4000, *test.shape, generator=seeded(6), dtype=torch.float64)
@@ -152,8 +145,6 @@ def test_closed_expectation_over_the_noise_is_the_mean_of_draws() -> None:
 def test_bound_is_below_the_mass_that_the_density_gives_each_bin() -> None:
     """One entry, so that the mass of a bin is a difference of distribution functions. By
     Hoeffding's lemma the gap is at most 1/8 of the squared range of the log-density over the bin.
-
-    Flipped: the sign of 1/2 that centers the noise, and of the trace term.
     """
     train, bins = levels(300, 1, 9), 9
     noisy = train + torch.rand(train.shape, generator=seeded(0), dtype=torch.float64)
@@ -185,7 +176,7 @@ def bits(baseline: Baseline) -> float:
     return float(-baseline.log_prob.mean()) / 64 / LN2
 
 
-def test_digits_cost_what_is_published() -> None:
+def test_baselines_on_the_digits_give_the_published_numbers() -> None:
     """Mean over five 80/20 splits, against reference values that were computed elsewhere.
 
     Reference (bits/dim): per-pixel histogram 2.425 +- 0.011 over splits, global histogram 2.979,

@@ -1,7 +1,4 @@
-r"""The probability flow's density: exact on Gaussians and mixtures, unbiased by probes, a bound on data.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The probability flow's density: exact on Gaussians and mixtures, unbiased by probes, a bound on data."""
 
 from __future__ import annotations
 
@@ -15,7 +12,8 @@ from torch.distributions import MultivariateNormal
 from genmod import random
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
-from genmod.diffusion import DiffusionPrior, ProbabilityFlowPrior
+from genmod.diffusion import DiffusionPrior
+from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation import Report, evaluate, flow_bound, flow_density
 from genmod.evaluation.flow import FlowDensity
@@ -85,11 +83,7 @@ def rings(data: GaussianData) -> Tensor:
     ids=repr,
 )
 def test_gaussian_data_have_the_density_of_the_affine_flow(schedule: Schedule) -> None:
-    """The noisy end's own mismatch included, whatever scales the schedule has.
-
-    Flipped: the sign of the trace in ``Flow.log_density``; of ``log_scale`` there; of ``a u`` in
-    ``_velocity``.
-    """
+    """The noisy end's own mismatch included, whatever scales the schedule has."""
     data = correlated()
     z = rings(data)
     found = flow_density(exact_diffusion(data, schedule, None), z, steps=128)
@@ -99,7 +93,7 @@ def test_gaussian_data_have_the_density_of_the_affine_flow(schedule: Schedule) -
 
 
 def test_with_a_noisy_end_of_pure_noise_it_is_the_density_of_z_0() -> None:
-    """Gaussian data against the marginal itself. Flipped: the sign of the trace."""
+    """Gaussian data against the marginal itself."""
     data = correlated()
     z = rings(data)
     found = flow_density(exact_diffusion(data, WIDE, None), z, steps=128)
@@ -108,10 +102,7 @@ def test_with_a_noisy_end_of_pure_noise_it_is_the_density_of_z_0() -> None:
 
 
 def test_the_error_falls_with_the_fourth_power_of_the_step() -> None:
-    """Sixteen times as steps double; the drift says the error of half as many steps.
-
-    Flipped: the sign of ``width`` in the last stage of ``_run``.
-    """
+    """Sixteen times as steps double; ``drift`` is the error of half as many steps."""
     data = correlated()
     z = rings(data)
     exact, model = carried(data, SHORT, z), exact_diffusion(data, SHORT, None)
@@ -124,10 +115,7 @@ def test_the_error_falls_with_the_fourth_power_of_the_step() -> None:
 
 @pytest.mark.parametrize("dims", [1, 2])
 def test_a_mixture_has_its_density(dims: int) -> None:
-    """Modes that the denoiser must choose between, in one dimension and in two.
-
-    Flipped: the sign of the trace; of ``alpha * shrink`` in ``EmpiricalDenoiser``.
-    """
+    """Modes that the denoiser must choose between, in one dimension and in two."""
     points = torch.stack([real(-1.0, 1.0), real(1.5, 0.2), real(0.0, -1.2)])[:, :dims]
     points, std = points - points.mean(0), 0.3
     model = Diffusion(dims, denoiser=EmpiricalDenoiser(points, std=std), schedule=WIDE).double()
@@ -141,7 +129,7 @@ def test_a_mixture_has_its_density(dims: int) -> None:
 
 
 def test_the_density_of_any_denoiser_integrates_to_one() -> None:
-    """One that is neither linear nor optimal, on a grid. Flipped: the sign of the trace."""
+    """One that is neither linear nor optimal, on a grid."""
     side = torch.linspace(-6, 6, 49)
     z = torch.cartesian_prod(side, side)
     nats = flow_density(bent(None), z, steps=24).nats
@@ -149,11 +137,8 @@ def test_the_density_of_any_denoiser_integrates_to_one() -> None:
     assert float(mass) == pytest.approx(1.0, abs=2e-3)
 
 
-def test_probes_are_unbiased_and_their_error_is_honest() -> None:
-    """Against the exact trace of a denoiser with a full Jacobian; z-scores of a unit's size.
-
-    Flipped: a sign in ``_probed_trace``; ``probes`` in the error instead of its root.
-    """
+def test_probes_are_unbiased_and_their_standard_error_is_right() -> None:
+    """Against the exact trace of a denoiser with a full Jacobian; z-scores of a unit's size."""
     data = correlated()
     model = exact_diffusion(data, SHORT, None)
     z = data.law.sample((300,))
@@ -182,7 +167,7 @@ def test_a_density_does_not_depend_on_how_rows_are_cut_and_repeats_itself() -> N
 def test_samples_of_the_flow_follow_its_own_density() -> None:
     """A draw is the noise carried forward, so that its density is the noise's times the stretch.
 
-    The way back finds the noise again. Flipped: the order of the ends in ``push``.
+    The way back finds the noise again.
     """
     flow = ProbabilityFlowPrior(inner(exact_diffusion(correlated(), SHORT, None)), steps=128)
     with random.keyed(4):
@@ -197,10 +182,7 @@ def test_samples_of_the_flow_follow_its_own_density() -> None:
 
 
 def test_the_bound_of_gaussian_data_is_tight_draw_by_draw() -> None:
-    """With the true ``p(x | z_0)`` the log-ratio at every draw of ``z_0`` is ``log p(x)`` itself.
-
-    Flipped: the sign of the trace (in the density), of ``q`` in ``log_ratio``.
-    """
+    """With the true ``p(x | z_0)`` the log-ratio at every draw of ``z_0`` is ``log p(x)`` itself."""
     data = correlated()
     model, x = exact_diffusion(data, WIDE, None), data.law.sample((40,))
     found = flow_bound(model, x, steps=64, importance_samples=2, seed=2)
@@ -242,11 +224,8 @@ def test_a_decoder_that_is_not_the_posterior_leaves_a_gap_that_draws_close() -> 
     assert_mean(truth - values(report) - gap, 0.0, name="gap")
 
 
-def test_integers_are_priced_as_a_mass_that_sums_to_one() -> None:
-    """Over all nine data of two entries, at draws of ``z_0``; no dequantization is left to state.
-
-    Flipped: the sign of the trace.
-    """
+def test_integers_have_masses_that_sum_to_one() -> None:
+    """Over all nine data of two entries, at draws of ``z_0``; no dequantization is left to state."""
     points = torch.stack([real(-1.0, 0.0), real(1.0, 1.0), real(0.0, -1.0)])
     denoiser = EmpiricalDenoiser(points, std=0.3)
     model = Diffusion(2, bins=3, denoiser=denoiser, schedule=LinearLogSNR(3.0, -6.0)).double()
@@ -259,7 +238,7 @@ def test_integers_are_priced_as_a_mass_that_sums_to_one() -> None:
     assert float(mass.std()) / math.sqrt(draws) < 0.2
 
 
-def test_a_latent_diffusion_is_priced_through_both_its_bounds() -> None:
+def test_the_flow_replaces_the_chain_in_a_latent_diffusion() -> None:
     """The flow stands where the chain stood, and nothing else has moved."""
     model = LatentDiffusion(3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=3))
     x = torch.randn(20, 3)
@@ -269,7 +248,7 @@ def test_a_latent_diffusion_is_priced_through_both_its_bounds() -> None:
 
 
 @pytest.mark.usefixtures("as_users_run")
-def test_what_cannot_be_priced_is_refused() -> None:
+def test_flow_density_refuses_models_without_diffusion_and_bad_settings() -> None:
     model, x = Diffusion(2, width=8), torch.randn(4, 2)
     with pytest.raises(ValueError, match="without a diffusion"):
         flow_density(VAE(2, latents=1, width=8), x)

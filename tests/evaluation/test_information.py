@@ -1,7 +1,4 @@
-r"""The I-MMSE integral: N points cost ln N, Gaussians their log-density, and the bound says the same.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The I-MMSE integral: N points cost ln N, Gaussians their log-density, and the bound says the same."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import GaussianTail, IntegerTail, NoTail, evaluate, immse, paired, score
-from genmod.evaluation.information import PILOT
+from genmod.evaluation import NoTail, evaluate, immse, paired, score
+from genmod.evaluation.information import PILOT, GaussianTail, IntegerTail
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from genmod.spec import Bins
@@ -28,10 +25,7 @@ WIDE = LinearLogSNR(10.0, -12.0)
 
 
 def test_n_distinct_points_cost_ln_n_each() -> None:
-    """Under the entire data set's own denoiser, each point of it, z-tested.
-
-    Flipped: the sign of ``flat`` in the weight ``flat.exp()``; the mean over draws a sum.
-    """
+    """Under the entire data set's own denoiser, each point of it, z-tested."""
     points = 2 * torch.randn(200, 4)
     model = Diffusion(4, denoiser=EmpiricalDenoiser(points), schedule=LinearLogSNR(14.0, -12.0))
     report = immse(model.double(), points, timesteps=64, tail=NoTail())
@@ -43,7 +37,7 @@ def test_n_distinct_points_cost_ln_n_each() -> None:
 
 
 def test_points_of_unequal_weight_cost_their_own_logarithm() -> None:
-    """The integral is the point's own, not the mean's. Flipped: as above."""
+    """The integral is the point's own, not the mean's."""
     log_p = real(0.5, 0.3, 0.15, 0.05).log()
     points = torch.tensor([[0.0], [1.0], [2.5], [-1.0]])
     denoiser = EmpiricalDenoiser(points, log_p)
@@ -61,8 +55,6 @@ def test_gaussian_data_cost_their_log_density(schedule: Schedule) -> None:
     """Of each row, whatever the schedule: its ends are all that is used.
 
     The rest beyond the clean end is known to about ``1 / (2 v)`` of the inverse covariance, 1e-4 here.
-    Flipped: the sign of the baseline in ``_Integrand``; of the clean ``_standard``; of ``log_snr`` in
-    ``GaussianTail``.
     """
     data = correlated()
     x = data.law.sample((1000,))
@@ -76,9 +68,7 @@ def test_gaussian_data_cost_their_log_density(schedule: Schedule) -> None:
 
 def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
     """For any denoiser: the prior term is the same, the steps have one mean, and the rest is what a
-    decoder that takes the noised state for ``x`` pays.
-
-    Flipped: the sign of the noisy ``_standard``; ``log_snr`` in ``GaussianTail``.
+    decoder that takes the noised state for ``x`` costs.
     """
     schedule = LinearLogSNR(4.0, 1.0)  # at its noisy end much of x is left, so that it costs
     model = bent(7, schedule)
@@ -100,10 +90,7 @@ def test_it_is_the_continuous_bound_read_without_a_decoder() -> None:
 
 
 def test_rounding_to_a_grid_costs_the_integral_of_its_error() -> None:
-    """The closed tail against quadrature of half the mean square rounding error over SNR.
-
-    Flipped: the sign of ``1 - w^2``.
-    """
+    """The closed tail against quadrature of half the mean square rounding error over SNR."""
     width = 2 / 16
 
     def error(log_snr: torch.Tensor) -> torch.Tensor:
@@ -128,7 +115,7 @@ def test_rounding_counts_the_far_tail(w: float) -> None:
 
 def test_integers_cost_no_less_than_their_entropy_and_little_more() -> None:
     """A fair die of five faces, twice, under its own denoiser: rounding takes over at a clean end
-    where it errs seldom. Flipped: the sign of ``left.nats``.
+    where it errs seldom.
     """
     faces = torch.cartesian_prod(torch.arange(5), torch.arange(5))
     denoiser = EmpiricalDenoiser(Bins(5).center(faces.double()))
@@ -159,10 +146,7 @@ def test_rows_keep_their_context_in_chunks() -> None:
 
 
 def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> None:
-    """Equal seeds, equal numbers; and N(0, I) itself is priced without chance.
-
-    Flipped: the sign of the baseline in ``_Integrand``.
-    """
+    """Equal seeds, equal numbers; and the bound of N(0, I) has no variance."""
     x = torch.randn(20, 2)
     values = [immse(bent(None), x, timesteps=4, seed=seed).value for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
@@ -179,7 +163,7 @@ def test_the_noise_is_keyed_and_the_best_denoiser_of_pure_noise_needs_none() -> 
 def test_what_it_cannot_integrate_is_refused() -> None:
     model, x = Diffusion(2, width=8), torch.randn(4, 2)
     for other in (VAE(2, latents=1, width=8), LatentDiffusion(2, latents=2, width=8)):
-        with pytest.raises(ValueError, match="a diffusion of the data themselves"):
+        with pytest.raises(ValueError, match="a diffusion of the data"):
             immse(other, x)
     with pytest.raises(ValueError, match="timesteps=0"):
         immse(model, x, timesteps=0)
@@ -192,11 +176,8 @@ def test_what_it_cannot_integrate_is_refused() -> None:
 # ---------------------------------------------------------------------- which of two is better
 
 
-def test_two_checkpoints_are_told_apart_by_common_noise() -> None:
-    """The difference under one seed is surer than under two, and both are right in the mean.
-
-    Flipped: ``a - b`` in ``paired``.
-    """
+def test_common_noise_lowers_the_error_of_a_paired_difference() -> None:
+    """The difference under one seed is surer than under two, and both are right in the mean."""
     x = torch.randn(400, 2)
     better, worse = bent(None), bent(None)
     changed = worse.prior.denoiser

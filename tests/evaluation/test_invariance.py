@@ -238,7 +238,7 @@ def test_chunks_follow_the_bytes_of_a_row() -> None:
 
 
 def conditional() -> tuple[LatentModel, Tensor]:
-    """A diffusion told one of three labels."""
+    """A diffusion conditioned on one of three labels."""
     return Diffusion((4,), bins=17, steps=5, width=8, condition=Labels(3)), torch.randint(
         0, 17, (256, 4)
     )
@@ -285,7 +285,7 @@ def test_ids_are_one_a_row(name: str) -> None:
 
 
 @pytest.mark.parametrize("bins", [2, 129, 256])
-def test_integers_of_one_byte_cost_what_they_cost(bins: int) -> None:
+def test_bytes_are_scored_as_wider_integers_are(bins: int) -> None:
     """``x // 256`` of bytes wraps to a division by zero."""
     torch.manual_seed(0)
     model, x = Diffusion((4,), bins, steps=3, width=8), torch.randint(0, bins, (9, 4))

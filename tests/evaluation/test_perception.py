@@ -1,7 +1,4 @@
-r"""The network of features: the file it claims to be, distances with their closed forms, real images.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The network of features: the file it claims to be, distances with their closed forms, real images."""
 
 from __future__ import annotations
 
@@ -21,8 +18,15 @@ from genmod.evaluation.perception import (
     extrapolated_distance,
     network,
 )
-from genmod.evaluation.perception.network import CLASSES, DIMS, class_log_probs, resized
-from genmod.evaluation.perception.training import place, train, write
+from genmod.evaluation.perception.network import (
+    CLASSES,
+    DIMS,
+    class_log_probs,
+    place,
+    resized,
+    train,
+    write,
+)
 from genmod.models import VAE, Diffusion
 
 
@@ -105,7 +109,6 @@ def test_training_is_deterministic_and_learns(tmp_path: Path) -> None:
 
 
 def test_the_distance_of_a_set_from_itself_is_zero_and_from_a_shifted_one_the_shift() -> None:
-    """Flipped: the sign of the mean in ``_moments``'s centering."""
     a = torch.randn(300, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-20)
     assert frechet_distance(a, a.flip(0)) == pytest.approx(0, abs=1e-10)
@@ -116,10 +119,7 @@ def test_the_distance_of_a_set_from_itself_is_zero_and_from_a_shifted_one_the_sh
 
 
 def test_the_distance_is_dowson_and_landau_s() -> None:
-    """Against roots of matrices, also where one set does not vary at all.
-
-    Flipped: ``mT`` left out in ``_moments``.
-    """
+    """Against roots of matrices, also where one set does not vary at all."""
     mix = torch.randn(2, 4, 4, dtype=torch.float64)
     a, b = (torch.randn(500, 4, dtype=torch.float64) @ each for each in mix)
 
@@ -138,10 +138,7 @@ def test_the_distance_is_dowson_and_landau_s() -> None:
 
 
 def test_few_rows_make_it_too_large_and_extrapolation_takes_that_off() -> None:
-    """Two sets of one law: the distance is all bias, the extrapolated one near zero in the mean.
-
-    Flipped: the sign of the halves.
-    """
+    """Two sets of one law: the distance is all bias, the extrapolated one near zero in the mean."""
     generator = torch.Generator().manual_seed(1)
     pairs = [torch.randn(2, 200, 10, generator=generator, dtype=torch.float64) for _ in range(100)]
     plain = torch.tensor([frechet_distance(*pair) for pair in pairs])
@@ -170,10 +167,7 @@ def test_noise_and_blur_drive_images_away_the_more_the_more_there_is() -> None:
 
 
 def test_a_class_score_counts_classes() -> None:
-    """One for images all alike; the number of classes for features that are sure of each.
-
-    Flipped: the sign in the exponent.
-    """
+    """One for images all alike; the number of classes for features that are sure of each."""
     assert class_score(torch.randn(1, DIMS).expand(50, DIMS)) == pytest.approx(1.0)
     data = small()
     assert data.labels is not None
@@ -186,8 +180,8 @@ def test_a_class_score_counts_classes() -> None:
 # ---------------------------------------------------------------------- one call
 
 
-def test_one_call_says_everything() -> None:
-    """A model that has learned nothing is far from the digits; real ones are near, and that is told."""
+def test_one_call_gives_every_sample_quality_number() -> None:
+    """An untrained model is far from the digits; real ones are near, and the report holds both."""
     data = small()
     model = VAE(data.shape, data.bins, latents=2, width=8)
     found = quality(model, data, n=300, seed=3)
@@ -228,11 +222,11 @@ def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:
 
 
 @pytest.mark.usefixtures("as_users_run")
-def test_what_has_no_look_is_refused() -> None:
+def test_features_and_scores_refuse_bad_images_and_shapes() -> None:
     for images, said in (
         (torch.rand(3, 3, 28, 28), "gray images"),
         (torch.zeros(3, 1, 28, 28, dtype=torch.long), "floating point images in"),
-        (2 * torch.rand(3, 1, 28, 28), "gray levels in"),
+        (2 * torch.rand(3, 1, 28, 28), "gray values in"),
         (torch.full((1, 1, 28, 28), torch.nan), "NaN"),
     ):
         with pytest.raises(ValueError, match=said):

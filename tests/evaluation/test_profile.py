@@ -1,7 +1,4 @@
-r"""Profiles: each noise level costs what the closed form says, and all of them what the bound says.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Profiles: nats of each noise level are the closed form, and their sum is the bound."""
 
 from __future__ import annotations
 
@@ -61,10 +58,7 @@ def gaussian_square(data: GaussianData, log_snr: Tensor) -> Tensor:
 def test_in_continuous_time_an_interval_costs_the_closed_form_whatever_the_schedule(
     name: str,
 ) -> None:
-    """Gaussian data under the optimal denoiser; the standard error is honest, too.
-
-    Flipped: the sign of ``Profile.width``; the weight left out of ``nats``.
-    """
+    """Gaussian data under the optimal denoiser; the standard error is right, too."""
     data = correlated()
     x = data.law.sample((4000,))
     found = profile(exact_diffusion(data, SCHEDULES[name], None), x, timesteps=10, seed=3)
@@ -78,10 +72,7 @@ def test_in_continuous_time_an_interval_costs_the_closed_form_whatever_the_sched
 
 
 def test_the_error_of_a_denoiser_is_its_mean_square_over_the_interval() -> None:
-    """Its closed form where log-SNR is linear in time, so that levels are visited evenly in it.
-
-    Flipped: the sign of the log-SNR in ``square``.
-    """
+    """Its closed form where log-SNR is linear in time, so that levels are visited evenly in it."""
     data = correlated()
     x = data.law.sample((4000,))
     found = profile(exact_diffusion(data, MILD, None), x, timesteps=8)
@@ -93,17 +84,14 @@ def test_the_error_of_a_denoiser_is_its_mean_square_over_the_interval() -> None:
     assert found.rmse[0] < float((-0.5 * MILD.log_snr(real(0.125))).exp())
 
 
-def test_all_that_is_paid_is_the_entropy_and_what_the_end_of_noise_loses() -> None:
-    """With the exact decoder, in continuous time, nothing else is lost.
-
-    Flipped: the sign of the reconstruction in ``left``.
-    """
+def test_all_nats_are_the_entropy_plus_the_mismatch_at_the_noisy_end() -> None:
+    """With the exact decoder, in continuous time, nothing else is lost."""
     data = correlated()
     model = exact_diffusion(data, MILD, None)
     totals = []
     for seed in range(30):
         found = profile(model, data.law.sample((64,)), timesteps=8, seed=seed)
-        totals.append(found.paid[0] + found.rest[0])
+        totals.append(found.rate[0] + found.remaining[0])
     mean, error = torch.stack(totals).mean(), torch.stack(totals).std() / math.sqrt(30)
     expected = float(data.law.entropy()) + data.mismatch(MILD)
     assert abs(float(mean) - expected) < MAX_Z * float(error)
@@ -113,7 +101,7 @@ def test_all_that_is_paid_is_the_entropy_and_what_the_end_of_noise_loses() -> No
 
 
 def latent_model() -> LatentModel:
-    """A diffusion of five latents over the code of a VAE, with weights that say something."""
+    """A diffusion of five latents over the code of a VAE, with weights that are not zero."""
     model = LatentDiffusion(3, latents=2, width=8, diffusion=Diffusion(2, width=8, steps=5))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -129,11 +117,7 @@ MODELS: dict[str, tuple[Callable[[], LatentModel], Tensor]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_with_a_level_for_each_step_it_is_the_score_step_by_step(name: str) -> None:
-    """On one noise for all: each step once, in the order of time, whole and unweighted.
-
-    Flipped: ``max`` for ``min``; the sign of the reconstruction in ``left``; ``t`` in ``_log_snr``
-    (reversed).
-    """
+    """On one noise for all: each step once, in the order of time, whole and unweighted."""
     build, noise = MODELS[name]
     model, x = build(), torch.randn(53, 2)
     with constant_noise(noise):
@@ -144,30 +128,24 @@ def test_with_a_level_for_each_step_it_is_the_score_step_by_step(name: str) -> N
     torch.testing.assert_close(found.log_snr[1:], log_snr)
     torch.testing.assert_close(found.nats, nats, rtol=1e-10, atol=1e-12)
     assert found.prior == pytest.approx(float(scores.rates["prior"].mean()), rel=1e-10)
-    assert found.left == pytest.approx(-float(scores.reconstruction.mean()), rel=1e-10)
-    whole = found.paid + found.rest
+    assert found.decoder == pytest.approx(-float(scores.reconstruction.mean()), rel=1e-10)
+    whole = found.rate + found.remaining
     torch.testing.assert_close(whole, -scores.value.mean().expand_as(whole), rtol=1e-10, atol=0)
 
 
-def test_what_is_paid_grows_by_what_each_step_costs() -> None:
-    """From noise to data; what is left at the clean end is the decoder's.
-
-    Flipped: the direction of the sums in ``paid`` and in ``rest``.
-    """
+def test_cumulated_nats_grow_by_each_steps_nats() -> None:
+    """From noise to data; what is left at the clean end is the decoder's."""
     found = profile(bent(7), torch.randn(20, 2))
-    assert found.paid[-1] == found.prior
-    assert found.rest[0] == found.left
-    torch.testing.assert_close(-found.paid.diff(), found.nats)
-    torch.testing.assert_close(found.rest.diff(), found.nats)
+    assert found.rate[-1] == found.prior
+    assert found.remaining[0] == found.decoder
+    torch.testing.assert_close(-found.rate.diff(), found.nats)
+    torch.testing.assert_close(found.remaining.diff(), found.nats)
     bits = found.bits_per_dim(torch.tensor(2 * math.log(2)))
     assert float(bits) == pytest.approx(1.0)
 
 
 def test_fewer_levels_than_steps_add_up_to_the_same_mean() -> None:
-    """Forty-one latents in seven intervals that cut steps in two.
-
-    Flipped: the weight left out of ``nats``.
-    """
+    """Forty-one latents in seven intervals that cut steps in two."""
     model, x = bent(41), torch.randn(24, 2)
     few = [profile(model, x, timesteps=7, seed=seed) for seed in range(24)]
     totals = torch.stack([found.nats.sum() for found in few])
@@ -180,17 +158,14 @@ def test_fewer_levels_than_steps_add_up_to_the_same_mean() -> None:
 
 
 def test_a_nested_diffusion_is_profiled_inside_its_model() -> None:
-    """Its latents are noised; what is left also holds the price of the latent itself.
-
-    Flipped: the sign of the other rates in ``left``.
-    """
+    """Its latents are noised; ``left`` also holds the rate of the latent itself."""
     model, x = latent_model(), torch.randn(20, 3)
     with constant_noise(real(0.4)):
         found, scores = profile(model, x), score(model, x)
     assert len(found.nats) == 4
     assert found.dims == 3
     left = scores.rates["latent"] - scores.reconstruction
-    assert found.left == pytest.approx(float(left.mean()), rel=1e-10)
+    assert found.decoder == pytest.approx(float(left.mean()), rel=1e-10)
     torch.testing.assert_close(found.nats.sum(), scores.rates["steps"].mean(), rtol=1e-10, atol=0)
     prior = find_diffusion(model)
     assert prior is not None

@@ -1,4 +1,4 @@
-"""Telling ``x`` from coarse to fine costs what telling it at once does."""
+"""Coding ``x`` from coarse to fine costs as many nats as coding it at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genmod.spec import Bins
 
 
 class Constant(nn.Module):
-    """Says the same numbers of every state."""
+    """Returns the same numbers for every state."""
 
     def __init__(self, said: Tensor) -> None:
         super().__init__()
@@ -27,10 +27,7 @@ class Constant(nn.Module):
 
 
 def test_cells_cost_their_mass_and_leave_the_spread_inside_them() -> None:
-    """One entry of five levels with masses known by hand; the levels 0 to 3 and 4 are cells of four.
-
-    Sign flipped: the mass of a cell in ``_cells``.
-    """
+    """One entry of five levels with masses known by hand; the levels 0 to 3 and 4 are cells of four."""
     mass = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25])
     base = VAE((1,), 5, latents=2, width=8)
     decoder = CategoricalDecoder(Constant(mass.log()), (1,), 5)
@@ -47,7 +44,7 @@ def test_cells_cost_their_mass_and_leave_the_spread_inside_them() -> None:
 
 @pytest.mark.parametrize("bins", [2, 17, 256])
 def test_it_ends_with_the_reconstruction_of_the_bound(bins: int) -> None:
-    """Nothing is told for nothing, and ``x`` for ``-log p(x | z)`` at the same state."""
+    """The coarsest cell costs zero nats, and ``x`` costs ``-log p(x | z)`` at the same state."""
     torch.manual_seed(0)
     model = Diffusion((6,), bins, width=8)
     x = torch.randint(0, bins, (32, 6))

@@ -1,4 +1,4 @@
-"""Reports: totals are sums of terms, stamps say what a number is, errors are honest."""
+"""Reports: totals are sums of terms, stamps are right, errors cover the truth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ def small_vae() -> VAE:
 
 @pytest.mark.parametrize(("draws", "replicates"), [(None, 1), (None, 3), (2, 3)])
 def test_the_value_is_the_sum_of_its_terms(draws: int | None, replicates: int) -> None:
-    """Flipped: the sign of the rates in ``Scores.value``; terms of the first replicate alone."""
     torch.manual_seed(0)
     for model in (
         *([small_vae()] if draws is None else []),
@@ -64,7 +63,7 @@ def test_bits_per_dim_are_nats_in_other_units() -> None:
     assert bits.error == pytest.approx(report.value.error / (64 * math.log(2)))
 
 
-def test_stamps_say_what_was_visited() -> None:
+def test_stamps_follow_from_the_visited_levels() -> None:
     """All levels make a bound, a few an estimate, no prior nothing; counts, none is exact."""
     diffusion = Diffusion(SHAPE, BINS, steps=5, width=16, depth=1)
     stamps = [
@@ -119,7 +118,7 @@ def test_an_estimate_is_a_mean_and_its_error() -> None:
     estimate = Estimate.of(values)
     assert estimate.mean == 2.5
     assert estimate.error == pytest.approx(float(values.std()) / 2)
-    assert str(estimate.times(-2)) == "-5.00 ± 1.29"
+    assert str(estimate.scaled(-2)) == "-5.00 ± 1.29"
 
 
 def test_a_data_set_is_scored_on_its_test_part() -> None:
@@ -260,7 +259,7 @@ def test_what_is_not_finite_has_no_stamp() -> None:
 def test_the_interval_holds_the_evidence(samples: int) -> None:
     """p(z) = N(0, 1), p(x | z) = N(z, 1) and a posterior 1.5 times too broad: floor <= log p <= ceiling.
 
-    In the mean; over fixed rows the errors cover it, too. Flipped: the roles of the halves.
+    In the mean; over fixed rows the errors cover it, too.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -352,7 +351,7 @@ def test_a_report_prints_as_a_table_of_80_columns(importance_samples: int) -> No
         assert f"{report.value}" in report._repr_html_()
 
 
-def test_a_report_says_when_counting_is_better() -> None:
+def test_a_report_remarks_when_the_histogram_is_better() -> None:
     """Beside a data set with a training part; not where there is none, nor for real numbers."""
     data = digits()
     report = evaluate(small_vae(), data)
@@ -379,7 +378,7 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("logit", [0.0, 1.0])
 def test_the_error_of_the_structural_part_is_that_of_its_rows(logit: float) -> None:
-    """Rows are coins of their own bias: cost minus entropy varies from row to row, also where the cost
+    """Each row has a probability of its own: cost minus entropy varies from row to row, also where the cost
     does not. 95 % intervals cover the truth: 0.00 of them did, and 0.89.
     """
     cost = 8 * (math.log1p(math.exp(logit)) - 0.5 * logit)

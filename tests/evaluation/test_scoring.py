@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def network() -> DenoisingMLP:
-    """A denoiser's network that says something (a new one says zero)."""
+    """A denoiser's network whose output is not zero (a new one's is)."""
     net = DenoisingMLP((3,), width=8, depth=1)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -44,8 +44,7 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
 def test_a_score_does_not_depend_on_the_rows_behind_it(family: str) -> None:
     """Blocks of noise are drawn whole: the first rows score alike alone and in a larger set.
 
-    Also with stratified levels, which are spread over a block. Made to fail by drawing blocks of
-    the length of the batch (``block=None``).
+    Also with stratified levels, which are spread over a block.
     """
     model, x = MODELS[family](), torch.randn(2 * BLOCK + 50, 3)
     for draws in (None, 2) if model.prior.has_timesteps else (None,):
@@ -74,10 +73,7 @@ def test_rows_and_seeds_draw_noise_of_their_own(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["diffusion", "latent diffusion"])
 def test_a_few_levels_or_all_of_them_have_one_mean(family: str) -> None:
-    """``timesteps=n`` estimates the full sum.
-
-    Sign flipped: the weight ``count / draws`` in ``Denoising._some`` (``1 / draws``).
-    """
+    """``timesteps=n`` estimates the full sum."""
     model, x = MODELS[family](), torch.randn(20, 3)
 
     def means(draws: int | None) -> Tensor:
@@ -92,10 +88,7 @@ def test_a_few_levels_or_all_of_them_have_one_mean(family: str) -> None:
 
 @pytest.mark.parametrize("family", MODELS)
 def test_the_mean_log_weight_is_the_bound(family: str) -> None:
-    """Every KL sampled along one joint path, against closed forms where there are some.
-
-    Sign flipped: ``-level.q.log_prob`` in ``Prior.log_weight``.
-    """
+    """Every KL sampled along one joint path, against closed forms where there are some."""
     model, x = MODELS[family](), torch.randn(1, 3).expand(200, 3)
     weights = log_weights(model, x, importance_samples=10, seed=1).flatten()
     bounds = torch.stack([score(model, x, seed=s).value for s in range(10)]).flatten()
@@ -170,7 +163,7 @@ def test_every_part_keeps_its_mode_and_nothing_drops_out() -> None:
 
 
 def test_an_error_inside_puts_the_modes_back() -> None:
-    """A continuous-time diffusion has no sum over all levels: it says so, in training mode as before."""
+    """A continuous-time diffusion refuses ``timesteps=None``, and stays in training mode."""
     model = Diffusion(3, width=8)
     model.train()
     with pytest.raises(ValueError, match="continuous time"):
@@ -179,7 +172,7 @@ def test_an_error_inside_puts_the_modes_back() -> None:
 
 
 def test_the_context_goes_with_its_rows() -> None:
-    """A model told which of two means each row has pays less than one told the opposite."""
+    """The right one of two means as a context costs fewer nats than the wrong one."""
     told = (torch.arange(BLOCK + 60) % 2).to(torch.get_default_dtype())[:, None]
     model = VAE(
         3,

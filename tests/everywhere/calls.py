@@ -13,7 +13,8 @@ from torch import Tensor
 from genmod import editing, evaluation, load, objectives
 from genmod.chunks import COPIES, memory_limit
 from genmod.data import Dataset, conditional, dataset
-from genmod.evaluation import GaussianTail, NoTail
+from genmod.evaluation import NoTail
+from genmod.evaluation.information import GaussianTail
 from genmod.interop.pyro import to_pyro
 from genmod.model import LatentModel, Request
 from genmod.models import (

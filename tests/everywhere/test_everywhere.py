@@ -25,8 +25,8 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.random import streams
 from genmod.random.streams import Draw
+from genmod.shapes import Shape
 from genmod.training import fit
-from genmod.types import Shape
 from tests.everywhere.families import FAMILIES, Case, case
 from tests.everywhere.found import Found
 from tests.everywhere.table import (
@@ -216,7 +216,7 @@ SLOW = (
 
 
 def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
-    """Whether the mode says anything of the entry."""
+    """Whether the mode applies to the entry."""
     entry = ENTRIES[name]
     if mode is pieces:
         return entry.rowwise

@@ -1,7 +1,4 @@
-"""Diagonal Gaussians: KL, entropy and density against four other routes, and the laws they obey.
-
-Each oracle was seen to fail with a sign flipped in the code; its docstring names the sign.
-"""
+"""Diagonal Gaussians: KL, entropy and density against four other routes, and the laws they obey."""
 
 from __future__ import annotations
 
@@ -47,7 +44,6 @@ def both_forms(
 @FEW
 @given(*two_gaussians)
 def test_kl_equals_the_integral_that_defines_it(a: float, b: float, c: float, d: float) -> None:
-    """Fails with the sign of d flipped outside expm1, in either kernel, and with - log1p."""
     q, p = stats.norm(a, math.exp(b)), stats.norm(c, math.exp(d))
 
     def integrand(z: float) -> float:
@@ -62,7 +58,6 @@ def test_kl_equals_the_integral_that_defines_it(a: float, b: float, c: float, d:
 @PROFILE
 @given(*two_gaussians)
 def test_kl_equals_torch_and_pyro(a: float, b: float, c: float, d: float) -> None:
-    """Fails with mean_q + mean_p for mean_q - mean_p; this route of Pyro's goes by a density."""
     mean_q, log_std_q, mean_p, log_std_p = values = double(a, b, c, d)
     torchs = kl_divergence(Normal(mean_q, log_std_q.exp()), Normal(mean_p, log_std_p.exp()))
     q = pyro.Normal(mean_q, log_std_q.exp()).expand((1,)).to_event(1)
@@ -76,7 +71,6 @@ def test_kl_equals_torch_and_pyro(a: float, b: float, c: float, d: float) -> Non
 @PROFILE
 @given(moderate_means, moderate_log_stds)
 def test_the_standard_forms_are_the_general_ones_at_zero_and_one(a: float, b: float) -> None:
-    """Fails with - mean^2 for + mean^2 in the standard kernel."""
     mean, log_std, zero = double(a, b, 0.0)
     expected = kl_divergence(Normal(mean, log_std.exp()), Normal(zero, zero.exp()))
     assert_same(gaussian.kl_standard_log_std(mean, log_std), expected)
@@ -126,7 +120,6 @@ def test_kl_adds_over_dimensions(seed: int) -> None:
 @PROFILE
 @given(moderate_means, moderate_means, moderate_log_stds)
 def test_entropy_and_density_equal_scipys(x: float, a: float, b: float) -> None:
-    """Fails with - log std in the entropies, with + log std in the densities."""
     law = stats.norm(a, math.exp(b))
     point, mean, log_std = double(x, a, b)
     for entropy in (gaussian.entropy(log_std.exp()), kernels.entropy_log_std(log_std)):
@@ -151,7 +144,6 @@ def test_kl_is_the_mean_log_ratio_over_draws() -> None:
 @PROFILE
 @given(seeds, st.integers(1, 3))
 def test_isotropic_kl_is_the_sum_of_the_elementwise_one(seed: int, event_dims: int) -> None:
-    """Fails with - for + between the spread and the distance of the means."""
     draw = generator(seed)
     event = (2, 3, 4)[:event_dims]
     mean_q, mean_p = vector(draw, 5, *event), vector(draw, *event)

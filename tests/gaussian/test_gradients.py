@@ -80,7 +80,6 @@ def leaves(draw: torch.Generator, *shapes: tuple[int, ...]) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_first_and_second_derivatives_elementwise(name: str) -> None:
-    """Fails with + delta^2 for - delta^2 in the gradient of log_std_p, in the backward pass."""
     form, count = ELEMENTWISE[name]
     inputs = leaves(generator(0), *[(2, 3), (3,), (2, 1), (1, 3)][:count])
     if name == "kl_isotropic":
@@ -91,7 +90,6 @@ def test_first_and_second_derivatives_elementwise(name: str) -> None:
 
 @pytest.mark.parametrize("name", FULL)
 def test_first_and_second_derivatives_full(name: str) -> None:
-    """Fails with turn + turn^T for turn - turn^T in the polar factor: second derivatives only."""
     form, count = FULL[name]
     inputs = leaves(generator(1), *[(2, 3), (2, 3, 3), (3,), (3, 3)][:count])
     assert gradcheck(form, inputs)
@@ -212,7 +210,6 @@ def test_vmap_maps_any_dimension_and_shares_the_rest(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit:")  # torch's own, at its first forward derivative
 @pytest.mark.parametrize("name", ["kl_log_std", "kl_standard_log_std"])
 def test_function_transforms_agree_with_autograd(name: str) -> None:
-    """Fails with + growth for - growth in the forward derivative of log_std_p."""
     form, count = ELEMENTWISE[name]
     inputs = tuple(vector(generator(i), 3) for i in range(count))
     moves = tuple(vector(generator(9 + i), 3) for i in range(count))

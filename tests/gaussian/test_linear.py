@@ -43,7 +43,7 @@ def fields(model: LinearGaussian) -> list[Tensor]:
 def test_conditioning_equals_conditioning_the_joint_covariance(
     seed: int, inputs: int, outputs: int
 ) -> None:
-    """By scipy's solve on the blocks of the joint; fails with x + A mean + b in the posterior."""
+    """By scipy's solve on the blocks of the joint."""
     draw = generator(seed)
     model = random_model(draw, inputs, outputs)
     mean, tril = (value.numpy() for value in model.joint())

@@ -28,7 +28,6 @@ two_gaussians = (moderate_means, moderate_log_stds, moderate_means, moderate_log
 def test_log_densities_add_up_to_the_product_and_its_normalizer(
     a: float, b: float, c: float, d: float, x: float
 ) -> None:
-    """Fails with log_std_1 - log_std_2 in the weight, in either form: at every point x."""
     mean_1, log_std_1, mean_2, log_std_2 = double(a, b, c, d)
     (point,) = double(x)
     checked = (mean_1, log_std_1.exp(), mean_2, log_std_2.exp())
@@ -47,7 +46,7 @@ def test_log_densities_add_up_to_the_product_and_its_normalizer(
 def test_moments_of_the_normalized_pointwise_product(
     a: float, b: float, c: float, d: float
 ) -> None:
-    """By quadrature of f(z) g(z); fails with the log normalizer negated."""
+    """By quadrature of f(z) g(z)."""
     f, g = stats.norm(a, math.exp(b)), stats.norm(c, math.exp(d))
     inputs = [x.exp() if i % 2 else x for i, x in enumerate(double(a, b, c, d))]
     mean, std = map(float, gaussian.product(*inputs))

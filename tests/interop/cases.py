@@ -1,4 +1,4 @@
-"""Small models of every kind, and two ways to price one path of their latents."""
+"""Small models of every kind, and two ways to score one path of their latents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS = 6
 
 
 class Case(NamedTuple):
-    """A model, data for it, and the context it is told."""
+    """A model, data for it, and its context."""
 
     model: LatentModel
     x: Tensor
@@ -58,7 +58,7 @@ def whole(bins: int) -> Tensor:
 
 
 def vae(bins: int | None = None) -> Case:
-    """A VAE with the customary decoder for its kind of data."""
+    """A VAE with the default decoder for its kind of data."""
     if bins is None:
         return Case(VAE(3, latents=2, width=8, depth=1), real())
     return Case(VAE((1, 2, 2), bins, latents=2, width=8, depth=1), whole(bins))
@@ -113,7 +113,7 @@ def latent_diffusion() -> Case:
 
 
 def told() -> Case:
-    """A diffusion nested in a hierarchy, each part told a context of two numbers."""
+    """A diffusion nested in a hierarchy, each part with a context of two numbers."""
 
     def mlp(inputs: int, outputs: int) -> MLP:
         return MLP(inputs, outputs, width=8, depth=1, context=2)

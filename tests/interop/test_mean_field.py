@@ -40,11 +40,7 @@ DIMS = 2
 
 @pytest.mark.parametrize("name", ALIGNED)
 def test_it_is_our_closed_form_along_the_same_path(name: str) -> None:
-    """Each level's KL in closed form at the guide's own draws (a log-ratio for the mixture prior).
-
-    Flipped to see it fail: the sign of the mean in ``as_pyro`` of a Normal (not where ``p`` is the
-    standard one); the order of ``q`` and ``p`` in the KL registered for adapted distributions.
-    """
+    """Each level's KL in closed form at the guide's own draws (a log-ratio for the mixture prior)."""
     case = build(name)
     pair = to_pyro(case.model)
     torch.manual_seed(1)
@@ -67,7 +63,7 @@ def test_it_is_the_model_s_own_bound_from_the_same_seed(name: str) -> None:
 
 
 def test_a_diffusion_s_path_and_its_levels_visited_apart_agree_in_the_mean() -> None:
-    """Pyro walks the chain; ``elbo`` draws each level from its marginal."""
+    """Pyro draws the chain step by step; ``elbo`` draws each level from its marginal."""
     case = build("diffusion")
     many = case._replace(x=case.x[:1].expand(200, -1, -1, -1))
     torch.manual_seed(2)
@@ -77,7 +73,7 @@ def test_a_diffusion_s_path_and_its_levels_visited_apart_agree_in_the_mean() -> 
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_nesting_breaks_its_condition_and_pyro_says_so(name: str) -> None:
+def test_nesting_breaks_pyros_condition_and_pyro_warns(name: str) -> None:
     """The guide draws the outer latent first, the program last."""
     case = build(name)
     pair = to_pyro(case.model)
@@ -90,9 +86,7 @@ def test_nesting_misses_the_bound_by_a_known_amount_of_either_sign(gain: float) 
     r"""Bottom-up, linear: :math:`z_2 \sim N(c z_1, s^2)` is drawn from :math:`z_1 \sim N(m, u^2)`.
 
     The closed KL of :math:`z_1` then averages :math:`(z'_1 - a z_2)^2 / 2v` over a :math:`z'_1` of
-    its own: :math:`a c u^2 / v` more a dimension than the bound pays.
-
-    Flipped to see it fail: the sign of that amount.
+    its own: :math:`a c u^2 / v` more a dimension than in the bound.
     """
     u, a, v = 0.6, 0.8, 0.25
     inner = LatentModel(
@@ -155,9 +149,9 @@ def forward_chain(model: Diffusion) -> Program:
 
 
 def excess(model: Diffusion) -> float:
-    r"""What ``TraceMeanField_ELBO`` asks too much when the guide is the forward chain.
+    r"""What ``TraceMeanField_ELBO`` adds too much when the guide is the forward chain.
 
-    With :math:`p(z_s | z_t) = N(a z_t, v)` it pays :math:`(z'_s - a z_t)^2 / 2v` for a :math:`z'_s`
+    With :math:`p(z_s | z_t) = N(a z_t, v)` it adds :math:`(z'_s - a z_t)^2 / 2v` for a :math:`z'_s`
     drawn apart from :math:`z_t`, both given the latent below: :math:`a\,\mathrm{Cov}(z_s, z_t) / v`
     more a dimension, where Cov is :math:`\alpha_t / \alpha_s` times the variance of :math:`z_s`.
     """
@@ -176,7 +170,7 @@ def excess(model: Diffusion) -> float:
 
 
 def test_the_forward_chain_is_the_same_joint_law() -> None:
-    """At one path the two guides say the same density: ``Trace_ELBO`` cannot tell them apart."""
+    """At one path the two guides have the same density, and so the same ``Trace_ELBO``."""
     model = solved(4)
     pair = to_pyro(model)
     case = Case(model, torch.randn(5, DIMS, generator=torch.Generator().manual_seed(0)))
@@ -203,10 +197,7 @@ def schedule_times(model: Diffusion) -> Tensor:
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_the_forward_chain_breaks_the_condition(steps: int) -> None:
-    """``Trace_ELBO`` agrees in the mean; ``TraceMeanField_ELBO`` misses it by a known amount.
-
-    Flipped to see it fail: the sign of the known amount; the mean of the forward step.
-    """
+    """``Trace_ELBO`` agrees in the mean; ``TraceMeanField_ELBO`` misses it by a known amount."""
     model = solved(steps)
     pair = to_pyro(model)
     wrong_way = PyroPair(pair.model, forward_chain(model))

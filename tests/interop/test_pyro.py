@@ -89,7 +89,7 @@ def test_two_models_need_two_names() -> None:
 
 
 class Bare(Distribution):
-    """A user's distribution that says no more than it must: no ``expand``."""
+    """A user's distribution with the required methods alone: no ``expand``."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
@@ -120,7 +120,7 @@ def _ours() -> list[tuple[Distribution, type]]:
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_a_distribution_says_the_same_in_pyro(index: int) -> None:
+def test_a_distribution_has_the_same_numbers_in_pyro(index: int) -> None:
     """Log-probabilities of its own draws, shapes and (by one seed) draws of the normal ones."""
     ours, kind = _ours()[index]
     theirs = as_pyro(ours)
@@ -203,7 +203,9 @@ def test_vectorized_particles_are_refused() -> None:
     assert looped.loss(pair.model, pair.guide, case.x) > 0
 
 
-def test_without_pyro_the_import_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importing_interop_without_pyro_names_the_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Only this module needs Pyro: its package, and the core, import without."""
     monkeypatch.setitem(sys.modules, "pyro", None)
     monkeypatch.delitem(sys.modules, "genmod.interop.pyro")

@@ -14,11 +14,7 @@ from tests.interop.cases import CASES, build, sampled, trace
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_bound_of_each_row_is_ours_at_the_same_latents(name: str) -> None:
-    """The program walks ``descent`` and the guide ``levels``; ours is both terms of ``levels``.
-
-    Flipped to see it fail: the sign of the mean in ``as_pyro`` of a Normal (every case), of the
-    logits of a Bernoulli and of a Categorical (theirs).
-    """
+    """The program runs ``generate`` and the guide ``infer``; ours is both terms of ``infer``."""
     case = build(name)
     latents, value = trace(to_pyro(case.model), case)
     assert_close(value, sampled(case, latents), rtol=1e-10, atol=1e-10)
@@ -26,10 +22,7 @@ def test_the_bound_of_each_row_is_ours_at_the_same_latents(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_loss_is_minus_the_sum_of_ours_from_the_same_seed(name: str) -> None:
-    """Pyro draws the same noise in the same order, so even the draws are the same.
-
-    Flipped to see it fail: the logits of a Bernoulli and of a Categorical (theirs).
-    """
+    """Pyro draws the same noise in the same order, so even the draws are the same."""
     case = build(name)
     pair = to_pyro(case.model)
     torch.manual_seed(1)
@@ -62,7 +55,7 @@ def test_gradients_are_ours_too(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["vae-bins", "hvae-bottom-up", "latent-diffusion"])
 def test_without_data_the_program_samples_as_the_model_does(name: str) -> None:
-    """The program, no longer told ``x``, is the generative path: ``model.sample`` from one seed."""
+    """The program without ``x`` is the generative path: ``model.sample`` from one seed."""
     case = build(name)
     free = poutine.uncondition(to_pyro(case.model).model)
     torch.manual_seed(2)
@@ -73,10 +66,7 @@ def test_without_data_the_program_samples_as_the_model_does(name: str) -> None:
 
 
 def test_the_context_of_a_row_moves_that_row_alone() -> None:
-    """Rows share nothing but parameters, and every part is told its row's own context.
-
-    Broken to see it fail: no context for the guide's levels (an inner encoder misses it).
-    """
+    """Rows share nothing but parameters, and every part takes its row's own context."""
     case = build("told")
     assert case.context is not None
     pair = to_pyro(case.model)

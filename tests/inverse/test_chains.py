@@ -1,7 +1,4 @@
-r"""DPS and RePaint: each step is what its paper says, and how far from the posterior they end.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""DPS and RePaint: each step is the paper's, and the bias of each is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.denoisers import Denoised, Denoiser, denoise
+from genmod.denoisers import Denoised, Denoiser
+from genmod.denoisers.base import denoise
 from genmod.diffusion import FixedLarge, FixedSmall
 from genmod.inverse import DPS, Mask, Matrix, RePaint
 from genmod.samplers import Ancestral, Sampler
@@ -39,10 +37,7 @@ def ends(sampler: Sampler, steps: int, count: int = 2000) -> Tensor:
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, VarianceExploding(SCHEDULE)], ids=repr)
 def test_a_step_of_dps_is_an_ancestral_one_and_one_down_the_slope(schedule: Schedule) -> None:
-    r"""``z_s - zeta / |r| grad |r|^2``, the gradient by autograd through the whole formula.
-
-    Flipped: the sign of ``slope``; the 2; ``/ size`` left out (variance exploding).
-    """
+    r"""``z_s - zeta / |r| grad |r|^2``, the gradient by autograd through the whole formula."""
     operator, y = Matrix(real(1.0, -0.5)[None]), real(0.3, 2.0)[:, None]
     denoiser, z = Bent().double(), torch.randn(2, 2, dtype=F64)
     t, s = T.expand(2), S.expand(2)
@@ -62,7 +57,6 @@ def test_a_step_of_dps_is_an_ancestral_one_and_one_down_the_slope(schedule: Sche
 
 
 def test_dps_without_a_step_is_the_chain() -> None:
-    """Flipped: the sign of the draw."""
     problem = mixing()
     sampler = DPS(
         problem.data.denoiser(), SCHEDULE, operator=problem.operator, y=problem.y, zeta=0.0
@@ -102,7 +96,6 @@ def test_repaint_is_exact_for_independent_entries(repeats: int) -> None:
     """Hidden entries follow their own chain, observed ones are the measurement, noised to ``t = 0``.
 
     For N(0, 1) entries and the large variance every chain is exact, noised again or not.
-    Flipped: ``known`` and ``drawn`` exchanged; the sign of ``expm1`` in ``_back``.
     """
     data = GaussianData(torch.zeros(3, dtype=F64), torch.eye(3, dtype=F64))
     sampler = RePaint(
@@ -123,8 +116,8 @@ def test_repaint_is_exact_for_independent_entries(repeats: int) -> None:
     assert_mean(off.square(), sigma**2)
 
 
-def test_a_walk_yields_each_time_once() -> None:
-    """As many states as steps, whatever the repeats; asked as often as the stretches say."""
+def test_a_path_yields_each_time_once() -> None:
+    """As many states as steps, whatever the repeats; ``evaluations`` counts the calls."""
     calls: list[float] = []
     data = correlated().denoiser()
 
@@ -158,10 +151,7 @@ def test_a_path_without_a_repeat_is_refused() -> None:
 
 
 def test_noising_again_is_the_forward_process() -> None:
-    """A walk that went back from data at ``s`` has the marginal ``q(z_t | x)``.
-
-    Flipped: ``far.alpha / near.alpha`` upside down.
-    """
+    """Noised again from ``s`` to ``t``, a state has the marginal ``q(z_t | x)``."""
     sampler, x = repaint(correlated(), 2), real(0.5, -1.0, 2.0)
     near, far = SCHEDULE.at(S), SCHEDULE.at(T)
     z_s = near.alpha * x + near.sigma * torch.randn(20_000, 3, dtype=F64)
@@ -171,10 +161,7 @@ def test_noising_again_is_the_forward_process() -> None:
 
 
 def test_the_bias_of_repaint_falls_with_repeats() -> None:
-    """Correlated data, the hidden entry's law against the exact posterior, in nats.
-
-    Flipped: the sign of the noise's share in ``_back``.
-    """
+    """Correlated data, the hidden entry's law against the exact posterior, in nats."""
     exact = INPAINTING.posterior()
     hidden = GaussianData(exact.mean[1:2], exact.covariance[1:2, 1:2])
     found = []
@@ -186,10 +173,7 @@ def test_the_bias_of_repaint_falls_with_repeats() -> None:
 
 
 def test_the_bias_of_dps_depends_on_its_step() -> None:
-    """A step too small stays at the prior, one too large at the measurement: nats from the posterior.
-
-    Flipped: the sign of ``slope``.
-    """
+    """A step too small stays at the prior, one too large at the measurement: nats from the posterior."""
     problem = mixing()
     found = {}
     for zeta in (0.0, 0.05, 1.0):

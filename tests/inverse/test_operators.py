@@ -1,7 +1,4 @@
-r"""Operators: linear, with their true adjoint; each does what its name says.
-
-Each docstring names the sign or the line that was changed in the code to see the test fail.
-"""
+r"""Operators: linear, with their true adjoint; each is what its name states."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from genmod.inverse import AveragePool, Blur, Composition, Mask, Matrix, Operator, Separable
+from genmod.inverse import AveragePool, Blur, Mask, Matrix, Operator, Separable
+from genmod.inverse.operators import Composition
 from tests.oracles import F64, real
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -40,11 +38,7 @@ def operators() -> list[Operator]:
 
 @pytest.mark.parametrize("index", range(11))
 def test_the_adjoint_is_the_transpose(index: int) -> None:
-    """``<A x, u> = <x, A' u>``, and ``A' u`` is what autograd gives for it.
-
-    Changed: ``matrix.T`` to ``matrix`` (square blur of a wide kernel, mirrored); the order of the two
-    adjoints in ``Composition``.
-    """
+    """``<A x, u> = <x, A' u>``, and ``A' u`` is what autograd gives for it."""
     operator = operators()[index]
     x, u = torch.randn(3, *operator.inputs), torch.randn(3, *operator.outputs)
     y, back = operator(x), operator.adjoint(u)
@@ -61,10 +55,7 @@ def test_the_adjoint_is_the_transpose(index: int) -> None:
 @pytest.mark.parametrize("std", [0.4, 1.0, 6.0])
 @pytest.mark.parametrize("circular", [False, True])
 def test_a_blur_is_scipys(std: float, circular: bool) -> None:
-    """Mirrored or on a ring, kernels narrower and wider than the image.
-
-    Changed: ``2 * side - 1`` to ``2 * side - 2`` (the other kind of mirror).
-    """
+    """Mirrored or on a ring, kernels narrower and wider than the image."""
     x = torch.randn(1, 2, 8, 5)
     found = Blur((2, 8, 5), std, circular)(x)
     reach = max(1, -int(-4 * std // 1))
@@ -74,7 +65,7 @@ def test_a_blur_is_scipys(std: float, circular: bool) -> None:
 
 
 def test_a_blur_keeps_the_mean_and_a_constant() -> None:
-    """Its columns add up to one, and its rows. Changed: the weights' sum left out."""
+    """Its columns add up to one, and its rows."""
     x = torch.randn(2, 1, 6, 7)
     for circular in (False, True):
         blur = Blur((1, 6, 7), 1.3, circular)
@@ -83,16 +74,12 @@ def test_a_blur_keeps_the_mean_and_a_constant() -> None:
 
 
 def test_pooling_is_torchs() -> None:
-    """Changed: ``1 / factor`` to ``1``."""
     x = torch.randn(2, 3, 6, 12)
     torch.testing.assert_close(AveragePool((3, 6, 12), 3)(x), F.avg_pool2d(x, 3))
 
 
-def test_a_mask_keeps_what_it_saw() -> None:
-    """``A A' = 1``, and ``A' A`` leaves the observed entries and no other.
-
-    Changed: ``observed`` to ``~observed`` in the adjoint.
-    """
+def test_a_mask_keeps_the_observed_entries() -> None:
+    """``A A' = 1``, and ``A' A`` leaves the observed entries and no other."""
     observed = torch.tensor([[True, False, True], [False, False, True]])
     mask, x = Mask(observed), torch.randn(4, 2, 3)
     torch.testing.assert_close(mask(mask.adjoint(mask(x))), mask(x))
@@ -100,7 +87,6 @@ def test_a_mask_keeps_what_it_saw() -> None:
 
 
 def test_the_inner_operator_comes_first() -> None:
-    """Changed: the order in ``Composition.forward``."""
     first, then = torch.randn(4, 3), torch.randn(2, 4)
     x = torch.randn(5, 3)
     both = Matrix(then) @ Matrix(first)
@@ -138,7 +124,7 @@ def test_operators_keep_the_type_of_the_data() -> None:
 def test_operators_work_in_the_type_of_the_data(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """A constant keeps its value to the data's own precision, whatever the default type was when built.
 
-    And whatever the model around it was cast to since. Changed: ``dtype=torch.float64`` left out.
+    And whatever the model around it was cast to since.
     """
     torch.set_default_dtype(torch.float32)
     pool, blur = AveragePool(shape, 3), Blur(shape, 1.7)

@@ -1,7 +1,4 @@
-r"""Posterior denoisers against Gaussian posteriors that are known exactly.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Posterior denoisers against Gaussian posteriors that are known exactly."""
 
 from __future__ import annotations
 
@@ -12,16 +9,8 @@ from torch import Tensor
 from genmod import random
 from genmod.denoisers import Guided
 from genmod.diffusion import FixedSmall
-from genmod.inverse import (
-    MMPS,
-    Blur,
-    Mask,
-    Matrix,
-    PiGDM,
-    PosteriorDenoiser,
-    conjugate_gradients,
-)
-from genmod.inverse.calculus import Linear
+from genmod.inverse import MMPS, Blur, Mask, Matrix, PiGDM, PosteriorDenoiser
+from genmod.inverse.posterior import Linear, conjugate_gradients
 from genmod.models import Diffusion, with_denoiser
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
@@ -64,10 +53,7 @@ def problems() -> list[Problem]:
 
 @pytest.mark.parametrize("index", range(5))
 def test_mmps_is_exact_for_gaussian_data(index: int) -> None:
-    """``E[x | z, y]`` is the Gaussian denoiser of ``p(x | y)``, at every noise level, to 1e-8.
-
-    Flipped: the sign of the residual; of ``std**2 * v``; ``variance / alpha`` to ``variance``.
-    """
+    """``E[x | z, y]`` is the Gaussian denoiser of ``p(x | y)``, at every noise level, to 1e-8."""
     problem = problems()[index]
     z = torch.randn(len(LOG_SNR), 3, dtype=F64)
     exact = problem.posterior().denoiser()(z, LOG_SNR).x_hat
@@ -75,10 +61,7 @@ def test_mmps_is_exact_for_gaussian_data(index: int) -> None:
 
 
 def test_few_iterations_come_close() -> None:
-    """One product is not exact for two measurements, two are: the dimension of ``y``.
-
-    Flipped: the sign of ``step * image`` in ``conjugate_gradients``.
-    """
+    """One product is not exact for two measurements, two are: the dimension of ``y``."""
     problem, z = mixing(), torch.randn(len(LOG_SNR), 3, dtype=F64)
     exact = problem.posterior().denoiser()(z, LOG_SNR).x_hat
     errors = [
@@ -89,10 +72,7 @@ def test_few_iterations_come_close() -> None:
 
 
 def test_ancestral_samples_follow_the_exact_posteriors_own_chain() -> None:
-    """Mean and second moments, at few steps, where the chain's own law is far from its limit.
-
-    Flipped: the sign of the correction in ``PosteriorDenoiser.forward``.
-    """
+    """Mean and second moments, at few steps, where the chain's own law is far from its limit."""
     problem, steps = mixing(), 6
     times = torch.linspace(1, 0, steps, dtype=F64)
     with torch.no_grad():
@@ -104,10 +84,7 @@ def test_ancestral_samples_follow_the_exact_posteriors_own_chain() -> None:
 
 
 def test_the_probability_flow_ends_in_the_posterior() -> None:
-    """With Heun's method from noise to the clean end: the posterior's mean and covariance.
-
-    Flipped: the sign of the residual.
-    """
+    """With Heun's method from noise to the clean end: the posterior's mean and covariance."""
     problem, schedule = mixing(), LinearLogSNR(10.0, -10.0)
     posterior = problem.posterior()
     times = torch.linspace(1, 0, 61, dtype=F64)
@@ -118,10 +95,7 @@ def test_the_probability_flow_ends_in_the_posterior() -> None:
 
 
 def test_pigdm_is_exact_where_it_assumes_the_truth() -> None:
-    """``N(m, d^2 I)`` with ``data_std = d``: exact; so is any data whose measured entries are such.
-
-    Flipped: ``1 - variance`` to ``variance`` in ``PiGDM.assumed``.
-    """
+    """``N(m, d^2 I)`` with ``data_std = d``: exact; so is any data whose measured entries are such."""
     z = torch.randn(len(LOG_SNR), 3, dtype=F64)
     for d in (1.0, 0.4):
         data = GaussianData(real(0.3, -1.0, 0.5), d**2 * torch.eye(3, dtype=F64))
@@ -148,8 +122,6 @@ class NoCovariance(PosteriorDenoiser):
 def test_the_bias_of_the_assumed_covariances() -> None:
     """Correlated data: nats between the chain's law and the exact posterior's own chain, both exact,
     because the denoisers are affine. MMPS loses nothing, Pi-GDM some, a point estimate more.
-
-    Flipped: the sign of the residual.
     """
     problem, schedule, steps = mixing(std=0.5), LinearLogSNR(6.0, -6.0), 50
     args = problem.data.denoiser(), problem.operator, problem.y, problem.std
@@ -163,10 +135,7 @@ def test_the_bias_of_the_assumed_covariances() -> None:
 
 
 def test_the_measurement_is_met_where_it_has_no_noise() -> None:
-    """``A x_hat = y``, even for a denoiser that is no posterior mean, once the equations are solved.
-
-    Flipped: the sign of the correction.
-    """
+    """``A x_hat = y``, even for a denoiser that is no posterior mean, once the equations are solved."""
     mask = Mask(torch.tensor([True, False]))
     denoiser = MMPS(Bent().double(), mask, real(0.4)[None], 0.0)
     z = torch.randn(5, 2, dtype=F64)
@@ -187,7 +156,7 @@ def test_gradients_are_taken_in_any_mode_and_none_flows_out() -> None:
 
 
 def test_each_row_has_its_own_measurement() -> None:
-    """One for each row, or one for all. Flipped: nothing; a permutation of rows."""
+    """One for each row, or one for all."""
     problem, z = mixing(), torch.randn(4, 3, dtype=F64)
     ys, log_snr = torch.randn(4, 2, dtype=F64), LOG_SNR[2:6]
     args = problem.data.denoiser(), problem.operator
@@ -200,7 +169,7 @@ def test_each_row_has_its_own_measurement() -> None:
         MMPS(*args, ys[:3], 0.3)(z, log_snr)
 
 
-def test_a_guided_denoiser_can_be_told_a_measurement() -> None:
+def test_a_guided_denoiser_accepts_a_measurement() -> None:
     """The prior of a mixture of contexts' Gaussians, guided: still affine, so still solved exactly."""
     good, bad = correlated(0).denoiser(), correlated(1).denoiser()
     problem = mixing()
@@ -210,7 +179,7 @@ def test_a_guided_denoiser_can_be_told_a_measurement() -> None:
     torch.testing.assert_close(found, told(problem)(z, LOG_SNR[2:6]).x_hat)
 
 
-def test_a_model_told_a_measurement_samples_what_fits_it() -> None:
+def test_samples_given_a_measurement_agree_with_it() -> None:
     """``with_denoiser``: the chain and the decoder's last step both know ``y``."""
     data = standard(3)
     model = Diffusion(3, denoiser=data.denoiser(), steps=40, schedule=SCHEDULE).double()
@@ -222,10 +191,7 @@ def test_a_model_told_a_measurement_samples_what_fits_it() -> None:
 
 
 def test_conjugate_gradients_solve_row_by_row() -> None:
-    """Against a direct solution; rows that are done, or have a zero right side, stay as they are.
-
-    Flipped: the sign of ``square / before``.
-    """
+    """Against a direct solution; rows that are done, or have a zero right side, stay as they are."""
     root = torch.randn(5, 4, 4, dtype=F64)
     matrices, b = root @ root.mT + 0.5 * torch.eye(4, dtype=F64), torch.randn(5, 4, dtype=F64)
     b[2] = 0
@@ -236,10 +202,7 @@ def test_conjugate_gradients_solve_row_by_row() -> None:
 
 @pytest.mark.parametrize("log_condition", [2, 4, 6])
 def test_as_many_iterations_as_entries_solve(log_condition: int) -> None:
-    """Ill-conditioned equations, too, up to the rounding that their condition allows.
-
-    Changed: ``_orthogonal`` left out (an error of 0.1 to 1 at a condition of 1e6).
-    """
+    """Ill-conditioned equations, too, up to the rounding that their condition allows."""
     count = 40
     basis = torch.linalg.qr(torch.randn(3, count, count, dtype=F64)).Q
     values = torch.logspace(-log_condition, 0, count, dtype=F64)
@@ -275,10 +238,7 @@ def test_the_default_number_of_iterations_deblurs() -> None:
 
 @pytest.mark.parametrize("timesteps", [None, 1, 3])
 def test_one_measurement_a_row_has_a_bound(timesteps: int | None) -> None:
-    """The bound of each row is the one that the row has alone, whatever levels it visits.
-
-    Changed: ``repeat_interleave`` to ``repeat`` in ``rows_of``.
-    """
+    """The bound of each row is the one that the row has alone, whatever levels it visits."""
     problem = mixing()
     model = Diffusion(3, denoiser=problem.data.denoiser(), steps=6, schedule=SCHEDULE).double()
     ys, x = torch.randn(4, 2, dtype=F64), torch.randn(4, 3, dtype=F64)
@@ -319,8 +279,6 @@ def test_a_direction_without_curvature_ends_a_row() -> None:
 def test_a_direction_of_less_curvature_than_there_can_be_is_left_out() -> None:
     """``s^2 I + C`` with a ``C`` that is no covariance: nearly singular, and the step is not taken; the
     bound itself is enough curvature, down to rounding.
-
-    Changed: ``0.5 * least`` to 0; to 1.
     """
     b, s = real(1.0, 0.0)[None], 0.3
     wrong = torch.tensor([-(s**2) + 1e-6, 0.0], dtype=F64)

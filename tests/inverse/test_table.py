@@ -27,7 +27,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def test_the_reference_is_the_posterior(script: ModuleType) -> None:
-    """Two routes to the hidden numbers' law. Flipped: the sign of ``gain @ across.T``."""
+    """Two routes to the hidden numbers' law."""
     data = GaussianData(torch.zeros(16, dtype=F64), script.COVARIANCE)
     operator = script.Mask(script.SEEN)
     exact = Problem(data, operator, script.Y, 0.0).posterior()

@@ -1,4 +1,4 @@
-"""The autoencoder: the limit of a VAE, honest about what it is not."""
+"""The autoencoder: a VAE with a point for its posterior, which has no bound."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def test_the_linear_one_is_principal_component_analysis() -> None:
     """With ``d(e(x)) = U U' x`` the value is a Gaussian's at the residual: PCA's squared error.
 
     The gradient at PCA's projection is zero within the column space (a stationary point).
-    Sign flipped: the encoder's output.
     """
     oracle = ppca()
     x = oracle.law.sample((500,))
@@ -53,7 +52,7 @@ def test_the_linear_one_is_principal_component_analysis() -> None:
     assert all(float(p.grad.abs().max()) < 1e-10 for p in model.parameters() if p.grad is not None)
 
 
-def test_it_cannot_be_sampled_or_weighed_and_says_why() -> None:
+def test_sampling_and_importance_weights_are_refused() -> None:
     model = Autoencoder((4,), latents=2, width=8)
     for ask in (lambda: model.sample(3), lambda: model.log_weight(torch.zeros(3, 4))):
         with pytest.raises(ValueError, match=r"flat prior.*proper prior.*decode\(z\)"):
@@ -83,7 +82,7 @@ def test_parts_of_ones_own() -> None:
         Autoencoder(encoder=encoder, decoder=decoder, latents=2).elbo(x)
 
 
-def test_it_reads_like_its_math() -> None:
+def test_its_repr_is_its_formula() -> None:
     text = repr(Autoencoder((4,), latents=2, width=8))
     assert "q(z | x) = delta(z - e(x))" in text
     assert "p(z) = 1 (improper)" in text

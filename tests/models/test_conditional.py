@@ -1,4 +1,4 @@
-"""Conditional models: what a label tells is worth its mutual information with the data, in nats."""
+"""Conditional models: a label improves the bound by its mutual information with the data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def information(x: Tensor, labels: Tensor) -> Tensor:
 
 
 class Exact(Denoiser):
-    """The posterior mean under the mixture, or under the component that it is told."""
+    """The posterior mean under the mixture, or under the component in the context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ class Exact(Denoiser):
 
 @pytest.mark.parametrize("steps", [None, 400], ids=["continuous", "T = 400"])
 def test_a_label_is_worth_its_information(steps: int | None) -> None:
-    """Exact denoisers, bound with labels minus bound with nothing told, on equal noise: I(x; y).
+    """Exact denoisers, bound with labels minus bound without, on equal noise: I(x; y).
 
     Row by row the difference has the mean ``log p(x | y) - log p(x)``, up to what the ends of the
-    schedule and the steps leave. Flipped: which of the two denoisers hears nothing.
+    schedule and the steps leave.
     """
     schedule = LinearLogSNR(clean=9.0, noisy=-9.0)
     # x given z_0 has almost exactly this spread, under one component or all of them.
@@ -80,7 +80,7 @@ def test_a_label_is_worth_its_information(steps: int | None) -> None:
 
 @pytest.mark.usefixtures("float64")
 def test_a_network_learns_both_the_conditional_and_the_unconditional_law() -> None:
-    """One model, trained with a tenth of its rows untold: with labels better by I(x; y), to 0.1 nats."""
+    """A tenth of the labels is dropped in training: with labels better by I(x; y), to 0.1 nats."""
     x, labels = rows(4000, seed=2)
     data = conditional(dataset(x, labels=labels, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
@@ -136,7 +136,7 @@ ONE_LINERS: dict[str, Callable[[], LatentModel]] = {
 
 
 def small(shape: tuple[int, ...]) -> Dataset:
-    """Labels that say how bright an image is."""
+    """Labels of an image's brightness."""
     torch.manual_seed(0)
     labels = torch.arange(48) % 3
     x = (2 * labels.reshape(-1, *[1] * len(shape)) - torch.randint(0, 2, (48, *shape))).clamp(0, 4)
@@ -144,7 +144,7 @@ def small(shape: tuple[int, ...]) -> Dataset:
 
 
 @pytest.mark.parametrize("name", ONE_LINERS)
-def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
+def test_every_family_takes_labels_in_every_method(name: str) -> None:
     """Trained, validated, scored, sampled, coded: each with a context, each refused without one."""
     torch.manual_seed(0)
     model = ONE_LINERS[name]()
@@ -190,8 +190,8 @@ def test_every_family_is_told_its_labels_in_every_use(name: str) -> None:
         uses[4]()
 
 
-def test_importance_weights_and_profiles_are_told() -> None:
-    """The estimate of log p(x | y) is no lower than its bound; a profile sees one label's cost."""
+def test_importance_weights_and_profiles_take_a_context() -> None:
+    """The estimate of log p(x | y) is no lower than its bound; a profile of one label is that label's."""
     data = small(TABLE)
     told = data.context("test")
     model = ONE_LINERS["vae"]()
@@ -208,7 +208,7 @@ def test_importance_weights_and_profiles_are_told() -> None:
 
 
 def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
-    """First stage without labels, then a prior with them; rows told nothing cost as the network says."""
+    """First stage without labels, then a prior with them; no label is the null context."""
     torch.manual_seed(0)
     data = small(TABLE)
     model = LatentDiffusion(TABLE, 5, latents=2, width=8, condition=Labels(3))
@@ -230,8 +230,8 @@ def test_the_autoencoder_below_a_conditional_diffusion_needs_no_label() -> None:
     assert not torch.equal(with_labels.rates["steps"], without.rates["steps"])
 
 
-def test_numbers_can_be_told_as_well() -> None:
-    """A diffusion of ``x`` told ``x`` plus noise: its bound is better with the hint than without."""
+def test_vectors_can_be_a_context() -> None:
+    """A diffusion of ``x`` given ``x`` plus noise has a better bound than without it."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(600, 2, generator=generator)
     hint = x + 0.3 * torch.randn(600, 2, generator=generator)
@@ -248,8 +248,8 @@ def test_numbers_can_be_told_as_well() -> None:
     assert gained.mean() > 1.0
 
 
-def test_a_condition_that_no_network_would_hear_is_refused() -> None:
-    """Parts of one's own bring their own networks: those are to be told."""
+def test_a_condition_that_no_network_takes_is_refused() -> None:
+    """Given parts bring their own networks, which must take the condition."""
     unet = UNet(IMAGE, width=16, context=Labels(3))
     for build in (
         lambda: Diffusion(IMAGE, 5, denoiser=unet, condition=Labels(3)),

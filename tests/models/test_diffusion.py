@@ -1,7 +1,4 @@
-r"""The diffusion as a model: built in one line or from parts, its terms the lecture's.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The diffusion as a model: built in one line or from parts, its terms the lecture's."""
 
 from __future__ import annotations
 
@@ -40,10 +37,7 @@ def prior_of(model: LatentModel) -> DiffusionPrior:
 
 
 def test_one_line_with_the_optimal_parts_is_exact() -> None:
-    """N(0, I) through the constructor: the lecture's table of betas, its variance, its decoder.
-
-    Flipped: the sign of ``excess`` in ``_nats``.
-    """
+    """N(0, I) through the constructor: the lecture's table of betas, its variance, its decoder."""
     schedule = LinearBeta(1000)
     denoiser = standard(2).denoiser()
     sigma = float(schedule.scales(real(0.0))[1])
@@ -60,7 +54,6 @@ def test_the_default_decoder_is_the_denoisers_last_step() -> None:
     r"""``p(x | z_0) = N(x_hat(z_0), s^2)`` with the clean end's noise to begin with: its mean bound
 
     on Gaussian data is ``-d/2 log(2 pi s^2) - mmse / (2 s^2)``, exactly.
-    Flipped: the sign in the exponent of ``_last_step``.
     """
     data, schedule = correlated(), LinearLogSNR(5.0, -5.0)
     model = Diffusion((3,), denoiser=data.denoiser(), schedule=schedule, steps=4).double()
@@ -72,10 +65,7 @@ def test_the_default_decoder_is_the_denoisers_last_step() -> None:
 
 
 def test_integer_data_are_scored_by_masses_that_sum_to_one() -> None:
-    """Given ``z_0``, the decoder's masses over all 5 levels sum to one, entry by entry.
-
-    Flipped: the sign of the lower edge's half-width in ``Bins.edges``.
-    """
+    """Given ``z_0``, the decoder's masses over all 5 levels sum to one, entry by entry."""
     torch.manual_seed(0)
     model = Diffusion((1,), bins=5, steps=3, width=16, depth=1).double()
     assert model.measure is Measure.MASS
@@ -90,10 +80,7 @@ def test_integer_data_are_scored_by_masses_that_sum_to_one() -> None:
 
 
 def test_the_bound_of_an_untrained_model_in_both_forms() -> None:
-    """Closed terms and one sampled path have one mean, with integer data as well.
-
-    Flipped: the sign of ``log q`` in ``Path.log_ratio``.
-    """
+    """Closed terms and one sampled path have one mean, with integer data as well."""
     torch.manual_seed(0)
     model = Diffusion((2,), bins=5, steps=4, schedule=MILD, width=16, depth=1).double()
     x = real(1.0, 4.0).expand(4000, 2)
@@ -104,7 +91,7 @@ def test_the_bound_of_an_untrained_model_in_both_forms() -> None:
 
 
 def test_one_latent_is_a_vae_with_a_fixed_encoder() -> None:
-    """``T = 1``: a prior term and a reconstruction, no steps. Flipped: ``!=`` in ``rates``."""
+    """``T = 1``: a prior term and a reconstruction, no steps."""
     model = Diffusion((2,), denoiser=Bent(), schedule=MILD, steps=1, decoder=LAST).double()
     x = real(0.4, -1.0)[None]
     with random.keyed(0):
@@ -157,7 +144,6 @@ def test_reconstruct_encode_and_decode() -> None:
     """The code of Gaussian data is the exact flow's; decoding it gives the data back.
 
     At each time an axis has variance ``alpha^2 l + sigma^2``; the flow keeps standard scores.
-    Flipped: the sign of ``there`` in ``flow._pairs``.
     """
     data, schedule = correlated(), LinearLogSNR(9.0, -5.0)
     model = Diffusion((3,), denoiser=data.denoiser(), schedule=schedule).double()
@@ -177,7 +163,7 @@ def test_reconstruct_encode_and_decode() -> None:
 
 
 def test_a_context_reaches_the_denoiser_in_every_use() -> None:
-    """A network that says its context: the decoder's mean, samples and codes follow it."""
+    """A network that returns its context: the decoder's mean, samples and codes follow it."""
 
     class Told(nn.Module):
         def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
@@ -201,7 +187,7 @@ def test_a_context_reaches_the_denoiser_in_every_use() -> None:
     assert few.rates["steps"].nats.shape == (3, 2)
 
 
-def test_a_diffusion_reads_like_its_math() -> None:
+def test_the_repr_of_a_diffusion_is_its_formula() -> None:
     """Encoder, decoder and prior, as on paper."""
     said = repr(Diffusion((2,), bins=5, steps=3))
     assert "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)" in said

@@ -22,11 +22,7 @@ def both(oracle: Tower) -> list[LatentModel]:
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
 def test_both_orders_of_inference_weigh_every_draw_the_same(levels: int) -> None:
-    """The exact posterior gives ``log p(x)`` for each draw of all levels, bottom-up and top-down.
-
-    Sign flipped: the sign of ``log q`` in ``Path.log_ratio`` (kills both); the mean of
-    ``Head`` (kills top-down alone); ``Nested.levels`` without its last level (kills bottom-up alone).
-    """
+    """The exact posterior gives ``log p(x)`` for each draw of all levels, bottom-up and top-down."""
     oracle = tower(levels)
     law = oracle.joint().law("x")
     x = law.sample((100,)) * 2
@@ -36,10 +32,7 @@ def test_both_orders_of_inference_weigh_every_draw_the_same(levels: int) -> None
 
 @pytest.mark.parametrize("levels", [2, 3])
 def test_nesting_is_tight_in_expectation_with_the_top_level_closed(levels: int) -> None:
-    """Levels below the top are priced by log-ratios, the top by its KL; the mean is ``log p(x)``.
-
-    Sign flipped: ``q.log_prob(z) - (inner.reconstruction ...)`` in ``Nested.rates``.
-    """
+    """Levels below the top cost log-ratios, the top by its KL; the mean is ``log p(x)``."""
     oracle = tower(levels)
     law = oracle.joint().law("x")
     x = law.sample((1,)).expand(20_000, -1)
@@ -53,7 +46,6 @@ def test_nesting_is_tight_in_expectation_with_the_top_level_closed(levels: int) 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_alignment_is_tight_in_expectation_with_every_level_closed(levels: int) -> None:
-    """Sign flipped: ``q`` and ``p`` exchanged in the registered KL of two normals."""
     oracle = tower(levels)
     law = oracle.joint().law("x")
     x = law.sample((1,)).expand(20_000, -1)
@@ -69,8 +61,6 @@ def test_alignment_is_tight_in_expectation_with_every_level_closed(levels: int) 
 def test_each_level_costs_the_information_that_x_gives_about_it() -> None:
     """``E KL_l = I(x; z_l | above) = 1/2 log det Cov(z_l | above) / det Cov(z_l | above, x)``;
     the levels add up to ``I(x; z_1)``, per dimension as well.
-
-    Sign flipped: ``q`` and ``p`` exchanged in the KL; the mean of ``Head``; the levels' names.
     """
     oracle = tower(3)
     joint = oracle.joint()
@@ -93,10 +83,7 @@ def test_each_level_costs_the_information_that_x_gives_about_it() -> None:
 
 
 def test_samples_of_a_tower_have_its_moments() -> None:
-    """Ancestral sampling from the top gives the marginal of ``x``, in both forms.
-
-    Sign flipped: the draw's ``loc`` in ``rsample``.
-    """
+    """Ancestral sampling from the top gives the marginal of ``x``, in both forms."""
     oracle = tower(3)
     law = oracle.joint().law("x")
     for model in both(oracle):
@@ -154,7 +141,7 @@ def test_the_two_orders_are_built_from_the_two_priors() -> None:
     assert isinstance(aligned.prior, TopDownPrior)
 
 
-def test_a_hierarchy_reads_like_its_math() -> None:
+def test_the_repr_of_a_hierarchy_is_its_formula() -> None:
     aligned = HVAE((4,), latents=(3, 2, 2), width=8, inference=Inference.TOP_DOWN)
     assert "q(z | x) = q(z3 | x) q(z2 | z3.., x) q(z1 | z2.., x)" in repr(aligned)
     assert "p(z) = p(z3) p(z2 | z3..) p(z1 | z2..)" in repr(aligned)

@@ -38,7 +38,7 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
 
 
 def bars(count: int, bins: int = 5, shape: tuple[int, ...] = SHAPE) -> Tensor:
-    """A bright column on a dark ground, anywhere: pixels that say much of each other."""
+    """A bright column on a dark ground, anywhere: pixels that depend on each other."""
     x = torch.zeros(count, *shape, dtype=torch.long)
     columns = torch.randint(0, shape[-1], (count,), generator=torch.Generator().manual_seed(0))
     x[torch.arange(count), ..., columns] = bins - 1
@@ -94,7 +94,7 @@ def test_settings_and_networks_are_not_given_twice() -> None:
 
 
 @pytest.mark.slow
-def test_a_convolutional_vae_learns_what_pixels_say_of_each_other() -> None:
+def test_a_convolutional_vae_learns_dependence_between_pixels() -> None:
     """Bars: 16 equally likely images cost ln 16 nats; pixels that ignore each other cost ten times that."""
     torch.manual_seed(0)
     x = bars(512, 2)
@@ -109,9 +109,8 @@ def test_a_convolutional_vae_learns_what_pixels_say_of_each_other() -> None:
 def test_the_joint_bound_of_a_latent_diffusion_is_the_two_stages_bound() -> None:
     """Same parameters, same noise: reconstruction, minus log q, plus the diffusion's bound on the code.
 
-    The second stage sees the code through the shift and scale that :meth:`freeze` measured, and by
-    hand pays their Jacobian; the joint model, free, has the same ones. Signs flipped: of ``log q``, of
-    the Jacobian, of the shift.
+    The second stage standardizes the code by the shift and scale that :meth:`freeze` measured, and by
+    hand subtracts their Jacobian; the joint model, free, has the same ones.
     """
     torch.manual_seed(0)
     staged, x = LatentDiffusion(SHAPE, 5, latents=(2, 4, 4), networks=SMALL).double(), bars(5)

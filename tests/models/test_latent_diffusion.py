@@ -1,7 +1,4 @@
-r"""Latent diffusion: one bound over two stages, and the Jacobian of a rescaled latent.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Latent diffusion: one bound over two stages, and the Jacobian of a rescaled latent."""
 
 from __future__ import annotations
 
@@ -56,10 +53,7 @@ def data(rows: int) -> Tensor:
 
 @pytest.mark.parametrize("steps", [4, None])
 def test_the_bound_is_the_vaes_with_the_prior_replaced(steps: int | None) -> None:
-    r""":math:`\log p(x|z) - \log q(z|x) + \mathrm{ELBO}((z - m) / s) - \sum \log s`, same noise.
-
-    Flipped: the sign of the Jacobian in ``Nested.rates``; of ``shift`` in ``_inside``.
-    """
+    r""":math:`\log p(x|z) - \log q(z|x) + \mathrm{ELBO}((z - m) / s) - \sum \log s`, same noise."""
     model, x = latent_diffusion(steps), data(6)
     model.nested.standardize(SHIFT, SCALE)
     with random.keyed(0):
@@ -82,7 +76,6 @@ def test_a_rescaled_prior_is_the_analytic_rescaled_density() -> None:
     r"""A prior exact on N(0, I), seen through shift and scale, is ``N(m, s^2)`` on every path.
 
     Its sampled form has no variance, so the Jacobian stands alone.
-    Flipped: the sign of ``log_scale`` in ``_outside``; of ``shift`` there.
     """
     torch.manual_seed(0)
     prior = NestedPrior(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE)
@@ -94,7 +87,7 @@ def test_a_rescaled_prior_is_the_analytic_rescaled_density() -> None:
 
 
 def test_samples_come_back_in_the_latents_own_units() -> None:
-    """Mean and variance of what a rescaled prior samples. Flipped: the sign of ``shift``."""
+    """Mean and variance of what a rescaled prior samples."""
     torch.manual_seed(0)
     prior = NestedPrior(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE).double()
     z = prior.sample(20_000)
@@ -103,10 +96,7 @@ def test_samples_come_back_in_the_latents_own_units() -> None:
 
 
 def test_a_sample_is_the_last_of_its_states_decoded() -> None:
-    """By the inner decoder, out of the inner units, by the outer decoder; under the same noise.
-
-    Flipped: the sign of ``shift`` in ``Nested.outside``.
-    """
+    """By the inner decoder, out of the inner units, by the outer decoder; under the same noise."""
     model = latent_diffusion(steps=6)
     model.nested.standardize(SHIFT, SCALE)
     sampler, grid = DDIM(eta=1.0), UniformLogSNR()
@@ -125,10 +115,7 @@ def test_a_sample_is_the_last_of_its_states_decoded() -> None:
 
 
 def test_closed_and_sampled_forms_of_the_joint_bound_agree_in_the_mean() -> None:
-    """``elbo`` against ``log_weight`` at one ``x``: two orders of one path, z-tested.
-
-    Flipped: the sign of ``log q`` in ``Nested.rates``; of its Jacobian.
-    """
+    """``elbo`` against ``log_weight`` at one ``x``: two orders of one path, z-tested."""
     model, x = latent_diffusion(), data(1)
     # Latents seen near zero keep the variance of both forms small enough to tell a sign.
     model.nested.standardize(real(0.1, -0.2), real(1.5, 2.0))
@@ -139,10 +126,7 @@ def test_closed_and_sampled_forms_of_the_joint_bound_agree_in_the_mean() -> None
 
 
 def test_freezing_shows_the_diffusion_standard_latents() -> None:
-    """Seen through shift and scale, draws of ``q`` over the data have mean 0 and variance 1.
-
-    Flipped: the sign of ``q.variance`` in ``freeze``.
-    """
+    """Seen through shift and scale, draws of ``q`` over the data have mean 0 and variance 1."""
     model, x = latent_diffusion(), data(200)
     assert model.freeze(x) is model
     torch.manual_seed(3)
@@ -171,10 +155,7 @@ def test_freezing_leaves_only_the_prior_to_train() -> None:
 
 
 def test_the_first_stage_is_the_same_vae_under_a_standard_prior() -> None:
-    """One encoder, one decoder, a closed KL: the terms of the VAE it was built from.
-
-    Flipped: the sign of the closed KL in ``distributions.normal``.
-    """
+    """One encoder, one decoder, a closed KL: the terms of the VAE it was built from."""
     model, x = latent_diffusion(), data(6)
     stage = model.first_stage()
     assert stage.encoder is model.encoder
@@ -207,7 +188,7 @@ def test_the_joint_recipe_reaches_every_part() -> None:
 
 
 def test_a_vae_with_a_model_for_its_prior_nests_it() -> None:
-    """``VAE(prior=Diffusion(...))`` is the same model by another door."""
+    """``VAE(prior=Diffusion(...))`` builds the same model."""
     torch.manual_seed(0)
     plain = VAE((3,), latents=2, width=8, depth=1, prior=inner()).double()
     other = LatentDiffusion(
@@ -220,7 +201,7 @@ def test_a_vae_with_a_model_for_its_prior_nests_it() -> None:
         torch.testing.assert_close(other.elbo(x).value, a)
 
 
-def test_the_model_reads_like_its_math() -> None:
+def test_the_repr_of_a_latent_diffusion_is_its_formula() -> None:
     """The inner model's formula stands inside the prior's."""
     said = repr(latent_diffusion())
     assert "q(z | x) = N(z; mean(x), diag std(x)^2)" in said

@@ -33,10 +33,7 @@ def steps_nats(model: LatentModel, x: Tensor) -> Tensor:
 
 
 def test_a_chain_of_other_steps_is_the_same_network_at_other_levels() -> None:
-    """Its full sum is the closed form at that T; in continuous time, the limit.
-
-    Flipped: nothing of its own; the closed forms are those of the chain's own tests.
-    """
+    """Its full sum is the closed form at that T; in continuous time, the limit."""
     data, schedule = correlated(), LinearLogSNR(4.0, -4.0)
     model = exact_diffusion(data, schedule, 6)
     for steps in (2, 17):

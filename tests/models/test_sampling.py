@@ -44,10 +44,7 @@ def prior(model: LatentModel) -> DiffusionPrior:
 
 @pytest.mark.parametrize("sampler", [None, *EVERY], ids=repr)
 def test_a_sample_can_be_drawn_again_alone(sampler: Sampler | None) -> None:
-    """Bit for bit, noise of the steps and of the decoder included; and another seed is another.
-
-    Flipped: ``self.noise`` around the start left out.
-    """
+    """Bit for bit, noise of the steps and of the decoder included; and another seed is another."""
     model, steps = bent(), None if sampler is None else 5
     whole = model.sample(4, sampler=sampler, steps=steps, seeds=[3, 1, 4, 1])
     alone = model.sample(1, sampler=sampler, steps=steps, seeds=[4])
@@ -58,10 +55,7 @@ def test_a_sample_can_be_drawn_again_alone(sampler: Sampler | None) -> None:
 
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 def test_sample_decodes_the_last_of_its_states(sampler: Sampler) -> None:
-    """Noise, the sampler's own path, the decoder's draw; under the same noise, by hand.
-
-    Flipped: the flip of ``times`` in ``Sampling._times``.
-    """
+    """Noise, the sampler's own path, the decoder's draw; under the same noise, by hand."""
     model = bent()
     times = UniformLogSNR().times(SCHEDULE, 4)
     with random.keyed(0), torch.no_grad():
@@ -77,11 +71,8 @@ def test_sample_decodes_the_last_of_its_states(sampler: Sampler) -> None:
     assert not states[0].z.requires_grad
 
 
-def test_the_chain_is_the_customary_way() -> None:
-    """Without settings, with the chain's own steps, or with the chain named: one thing.
-
-    Flipped: ``len(own) - 1`` for ``len(own)``.
-    """
+def test_the_ancestral_chain_is_the_default_sampler() -> None:
+    """Without settings, with the chain's own steps, or with the chain named: one thing."""
     model, found = bent(), []
     settings: list[tuple[Sampler | None, int | None]] = [(None, None), (None, 5), (Ancestral(), 5)]
     for sampler, steps in settings:
@@ -94,7 +85,7 @@ def test_the_chain_is_the_customary_way() -> None:
 
 
 def test_the_callers_noise_is_left_alone_between_states() -> None:
-    """What is drawn inside the loop is the caller's. Flipped: ``with self.noise`` around the yield."""
+    """What is drawn inside the loop is the caller's."""
     model = bent()
     quiet = [s.z for s in model.states(2, sampler=DDIM(eta=1), steps=4, seeds=[0, 1])]
     loud, drawn = [], []
@@ -108,10 +99,7 @@ def test_the_callers_noise_is_left_alone_between_states() -> None:
 
 
 def test_samples_of_a_solver_follow_the_data() -> None:
-    """Gaussian data, exact denoiser, 60 steps of 2M: mean and covariance of ``z_0``.
-
-    Flipped: the sign of ``slope`` in ``DPMSolver._second``.
-    """
+    """Gaussian data, exact denoiser, 60 steps of 2M: mean and covariance of ``z_0``."""
     data = correlated()
     schedule = LinearLogSNR(8.0, -10.0)
     model = Diffusion((3,), denoiser=data.denoiser(), schedule=schedule).double()
@@ -126,7 +114,7 @@ def test_samples_of_a_solver_follow_the_data() -> None:
 
 
 class Shifted(Denoiser):
-    """Another denoiser around one: guidance, say."""
+    """A denoiser around another one, as guidance is."""
 
     def __init__(self, inner: Denoiser) -> None:
         super().__init__()
@@ -138,7 +126,7 @@ class Shifted(Denoiser):
 
 
 def test_a_sampler_that_is_bound_keeps_its_denoiser() -> None:
-    """The model completes what is missing only. Flipped: ``of`` for ``complete``."""
+    """The model completes what is missing only."""
     model = bent()
     plain = model.sample(2, sampler=Euler(), steps=3, seeds=[0, 1])
     wrapped = Euler(Shifted(prior(model).denoiser))
@@ -149,11 +137,8 @@ def test_a_sampler_that_is_bound_keeps_its_denoiser() -> None:
         model.sample(2, sampler=Euler(Bent(), LinearLogSNR(4.0, -4.0)), steps=3)
 
 
-def test_a_latent_diffusion_walks_its_inner_latents() -> None:
-    """The inner path, the inner decoder, the shift and scale, the outer decoder: by hand.
-
-    Flipped: the sign of ``log_scale`` in ``Nested._outside``.
-    """
+def test_states_of_a_latent_diffusion_are_inner_latents() -> None:
+    """The inner path, the inner decoder, the shift and scale, the outer decoder: by hand."""
     inner = Diffusion((3,), denoiser=MLPDenoiser(), schedule=SCHEDULE)
     model = LatentDiffusion(vae=VAE((4,), latents=3, width=8), diffusion=inner).double()
     model.nested.standardize(torch.ones(3, dtype=F64), torch.full((3,), 2.0, dtype=F64))

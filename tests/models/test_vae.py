@@ -20,10 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_the_exact_posterior_weighs_every_draw_the_same() -> None:
-    """``log p(x, z) - log q(z | x)`` is ``log p(x)`` whatever ``z`` was drawn.
-
-    Sign flipped: ``- self.log_std`` in ``Normal.elementwise``; and ``-q.log_prob`` in ``log_weight``.
-    """
+    """``log p(x, z) - log q(z | x)`` is ``log p(x)`` whatever ``z`` was drawn."""
     oracle = ppca()
     model = oracle.model(oracle.diagonal())
     x = oracle.law.sample((200,)) * 3  # far from the data too
@@ -33,10 +30,7 @@ def test_the_exact_posterior_weighs_every_draw_the_same() -> None:
 
 
 def test_a_full_covariance_posterior_of_a_users_own_is_tight_too() -> None:
-    """An encoder that gives a torch distribution is paid for by its sampled log-ratio.
-
-    Sign flipped: ``q.log_prob(z) - p.log_prob(z)`` in ``log_ratio``.
-    """
+    """The rate of an encoder that returns a torch distribution is a sampled log-ratio."""
     oracle = ppca(orthogonal=False)
     model = oracle.model(FullGaussian(oracle.posterior))
     x = oracle.law.sample((200,))
@@ -46,10 +40,7 @@ def test_a_full_covariance_posterior_of_a_users_own_is_tight_too() -> None:
 
 
 def test_the_closed_kl_is_tight_in_expectation() -> None:
-    """With a closed KL only the reconstruction is random: its mean is what the bound lacks.
-
-    Sign flipped: the KL's own sign in ``ELBO.value`` (``value + rate.total``).
-    """
+    """With a closed KL only the reconstruction is random: its mean is what the bound lacks."""
     oracle = ppca()
     model = oracle.model(oracle.diagonal())
     x = oracle.law.sample((1,)).expand(20_000, -1)
@@ -63,8 +54,6 @@ def test_log_p_is_the_elbo_plus_the_divergence_from_the_true_posterior(orthogona
     """``log p(x) = ELBO + KL(q || p(z | x))`` for a wrong q: in closed form, then by draws.
 
     ``E_q log p(x | z) = -1/2s2 (|x - mu - W m|^2 + tr W S W') - d/2 log 2 pi s2``.
-
-    Sign flipped: the log-std in the closed KL, and the mean of a draw.
     """
     oracle = ppca(orthogonal=orthogonal)
     x = oracle.law.sample((1,))
@@ -89,10 +78,7 @@ def test_log_p_is_the_elbo_plus_the_divergence_from_the_true_posterior(orthogona
 
 
 def test_the_best_diagonal_posterior_of_a_skewed_model_leaves_hadamards_gap() -> None:
-    """``1/2 [sum log M_ii - log det M]``, with std^2 = s2 / M_ii; any other diagonal q leaves more.
-
-    Sign flipped: the log-std in the closed KL.
-    """
+    """``1/2 [sum log M_ii - log det M]``, with std^2 = s2 / M_ii; any other diagonal q leaves more."""
     oracle = ppca(orthogonal=False)
     best = (oracle.s2 / oracle.M.diagonal()).sqrt()
     gap = 0.5 * (oracle.M.diagonal().log().sum() - oracle.M.logdet())
@@ -108,10 +94,7 @@ def test_the_best_diagonal_posterior_of_a_skewed_model_leaves_hadamards_gap() ->
 
 
 def test_at_the_exact_posterior_the_gradient_is_that_of_the_likelihood() -> None:
-    """Fisher's identity: ``d log p(x) / d mu = E_{z | x} [d log p(x | z) / d mu]``.
-
-    Sign flipped: the mean of a draw, in ``rsample``.
-    """
+    """Fisher's identity: ``d log p(x) / d mu = E_{z | x} [d log p(x | z) / d mu]``."""
     oracle = ppca()
     model = oracle.model(oracle.diagonal())
     x = oracle.law.sample((1,))
@@ -131,10 +114,7 @@ def test_at_the_exact_posterior_the_gradient_is_that_of_the_likelihood() -> None
 
 
 def test_a_nested_gaussian_equals_the_closed_form() -> None:
-    """A linear-Gaussian model as the prior is the Gaussian ``N(mu, W W' + s2 I)`` as a prior.
-
-    Sign flipped: ``q.log_prob(z) - (inner...)`` in ``Nested.rates`` (to a plus).
-    """
+    """A linear-Gaussian model as the prior is the Gaussian ``N(mu, W W' + s2 I)`` as a prior."""
     inner = ppca(d=3, q=2)
     outer = ppca(d=5, q=3)
     encoder = outer.diagonal()
@@ -172,8 +152,6 @@ def test_a_vae_takes_any_model_of_its_latents_as_a_prior() -> None:
 def test_a_conditional_vae_is_tight_for_each_context() -> None:
     """``x = W z + C c + noise``: with the context, the bound is ``log p(x | c)``; without it the
     networks have too few inputs.
-
-    Sign flipped: the sign of ``log q`` in ``Path.log_ratio``.
     """
     oracle, C = ppca(), torch.randn(5, 3)
     exact = oracle.posterior
@@ -236,7 +214,7 @@ def test_perceptrons_carry_a_context_through_every_method() -> None:
 def test_one_line_builds_a_model_of_any_shape(
     shape: tuple[int, ...] | int, bins: int | None, measure: Measure
 ) -> None:
-    """Samples look like data, and their bound is what it says it is."""
+    """Samples have the shape and type of the data, and their bound has the right measure."""
     model = VAE(shape, bins, latents=2, width=8)
     x = model.sample(5)
     bound, path = model(x)
@@ -247,7 +225,7 @@ def test_one_line_builds_a_model_of_any_shape(
     assert model.reconstruct(x).shape == x.shape
 
 
-def test_a_vae_reads_like_its_math() -> None:
+def test_the_repr_of_a_vae_is_its_formula() -> None:
     text = repr(VAE((4,), 5, latents=2, width=8))
     assert "q(z | x) = N(z; mean(x), diag std(x)^2)" in text
     assert "p(z) = N(z; 0, I), z in R^2" in text

@@ -1,4 +1,4 @@
-"""What networks are told: one convention for nothing, heard by every network, in every row apart."""
+"""Contexts of networks: one null context for all, and each row's output depends on its own context."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ EVERY = [*ENCODERS, *(f"denoising {name}" for name in DENOISERS)]
 
 
 @pytest.mark.parametrize("context", [LABELS, null_context(NUMBERS), NUMBERS], ids=str)
-def test_nothing_is_the_null_label_or_a_row_of_nan(context: Tensor) -> None:
-    """The convention: what says nothing is recognized, whatever it says it instead of."""
+def test_a_null_context_is_recognized(context: Tensor) -> None:
+    """Whatever the kind of context it replaces."""
     blank = null_context(context)
     assert blank.shape == context.shape
     assert blank.dtype == context.dtype
@@ -96,7 +96,7 @@ def test_a_linear_layer_on_labels_is_an_embedding() -> None:
     torch.testing.assert_close(features.square().mean(1), torch.ones(3, dtype=torch.float64))
 
 
-def test_numbers_are_heard_as_they_are_and_nothing_apart_from_zero() -> None:
+def test_vectors_are_features_and_a_null_context_has_a_flag() -> None:
     features = Vectors(2).features(torch.cat([NUMBERS, torch.zeros(1, 2)]), torch.float64)
     torch.testing.assert_close(features[:3], nn.functional.pad(NUMBERS.double(), (0, 1)))
     blank = Vectors(2).features(null_context(NUMBERS), torch.float64)
@@ -104,8 +104,8 @@ def test_numbers_are_heard_as_they_are_and_nothing_apart_from_zero() -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_network_hears_each_row_of_its_context(name: str) -> None:
-    """Same input: rows told alike answer alike, all others differ, and nothing is one of the others."""
+def test_every_network_uses_each_row_of_its_context(name: str) -> None:
+    """Same input: rows of one context have one output, all others differ, the null context included."""
     say = answering(name, Labels(3))
     said = say(torch.tensor([0, 1, 0]))
     torch.testing.assert_close(said[0], said[2])
@@ -126,7 +126,7 @@ def test_who_ignores_a_context_answers_the_same_with_any(name: str) -> None:
         torch.testing.assert_close(say(context), say(None))
 
 
-def test_nothing_told_leaves_no_nan_in_a_gradient() -> None:
+def test_the_null_context_leaves_no_nan_in_a_gradient() -> None:
     """Where the numbers are NaN the layer's weights still get a finite slope."""
     layer = ContextEmbedding(Vectors(2), 4)
     told = layer(torch.cat([NUMBERS, null_context(NUMBERS)]), 6)
@@ -145,7 +145,7 @@ def test_nothing_told_leaves_no_nan_in_a_gradient() -> None:
 def test_rows_are_dropped_at_the_rate_asked_for_whole_and_by_the_key(
     context: Tensor, rate: float
 ) -> None:
-    """A z-test of the rate; kept rows are untouched; equal keys, equal rows. Flipped: ``>= rate``."""
+    """A z-test of the rate; kept rows are untouched; equal keys, equal rows."""
     with random.keyed(3):
         dropped = drop_context(context, rate)
     with random.keyed(3):
@@ -159,7 +159,7 @@ def test_rows_are_dropped_at_the_rate_asked_for_whole_and_by_the_key(
     assert torch.equal(drop_context(context, 0.0), context)
 
 
-def test_a_kind_of_networks_can_be_told_something() -> None:
+def test_a_family_of_networks_takes_a_condition() -> None:
     """Every network of it listens, and the kind itself is as before."""
     kind = Conditional(MLPs(width=8, depth=1), Labels(3))
     assert kind.features == 8
@@ -202,7 +202,7 @@ def test_a_kind_of_networks_can_be_told_something() -> None:
     ],
     ids=str,
 )
-def test_what_a_network_cannot_hear_is_refused(
+def test_contexts_that_do_not_fit_the_condition_are_refused(
     condition: Condition | int, context: Tensor | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -61,7 +61,6 @@ def test_a_block_starts_as_the_identity(dims: int) -> None:
 
 
 def test_a_block_is_its_formula() -> None:
-    """Sign flipped: ``1 + scale``."""
     block, h, told = ConvBlock(2, 4, 6, embedding=3), torch.randn(2, 4, 5, 5), torch.randn(2, 3)
     opened(block)
     silu = nn.functional.silu
@@ -81,7 +80,7 @@ def test_attention_is_its_formula(places: int) -> None:
     torch.testing.assert_close(attend(query, key, value), expected)
 
 
-def test_heads_share_channels_evenly_or_it_is_said() -> None:
+def test_heads_must_divide_the_channels() -> None:
     with pytest.raises(ValueError, match="a multiple of the number of heads"):
         Attention(2, 208)
 
@@ -146,7 +145,7 @@ def test_resolutions_halve_upwards_to_one_place(space: list[int], patch: int) ->
 
 
 @pytest.mark.parametrize("network", [ConvEncoder, ConvDecoder])
-def test_a_context_is_heard(network: type[ConvEncoder | ConvDecoder]) -> None:
+def test_a_context_changes_the_output(network: type[ConvEncoder | ConvDecoder]) -> None:
     shapes = ((1, 8, 8), (4,)) if network is ConvEncoder else ((4,), (1, 8, 8))
     net = opened(network(*shapes, width=16, context=2))
     x = torch.randn(3, *shapes[0])

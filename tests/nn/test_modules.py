@@ -41,7 +41,7 @@ def plain(gray: int = 256) -> Tensor:
 def test_the_bound_in_half_precision_training_is_the_bound_of_evaluation(name: str) -> None:
     """bfloat16 networks under autocast against float32, same weights and noise: within 1 %.
 
-    Trained in bfloat16 until the network hears the noise at the clean end, where it is 0.0013 beside
+    Trained in bfloat16 until the network uses the noise at the clean end, where it is 0.0013 beside
     data near one. With a first layer in bfloat16 the two are 2 to 10 % apart.
     """
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_the_bound_in_half_precision_training_is_the_bound_of_evaluation(name: s
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_hears_noise_that_half_precision_rounds_away(name: str) -> None:
+def test_the_first_layer_keeps_differences_that_bfloat16_rounds_away(name: str) -> None:
     """Of states that are one number in bfloat16, the first layer still makes different ones."""
     network = NETWORKS[name]()
     heard: list[Tensor] = []

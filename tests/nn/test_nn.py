@@ -29,7 +29,7 @@ def test_a_residual_block_starts_as_the_identity() -> None:
 
 
 def test_a_block_is_its_formula() -> None:
-    """``h + W2 silu(W1 silu((1 + scale) norm(h) + shift))``. Sign flipped: ``1 + scale``."""
+    """``h + W2 silu(W1 silu((1 + scale) norm(h) + shift))``."""
     block, h = ResidualBlock(4, 0.0), torch.randn(3, 4)
     nn.init.normal_(block.down.weight)
     shift, scale = torch.randn(3, 4), torch.randn(3, 4)
@@ -59,7 +59,7 @@ def test_a_perceptron_flattens_any_event_and_reads_its_context() -> None:
 
 
 def test_a_denoising_perceptron_starts_at_zero_and_learns_from_every_input() -> None:
-    """It says its target's mean at first; opened, it reads z, the noise level and the context."""
+    """Its first output is zero; after a step it depends on z, the noise level and the context."""
     network = DenoisingMLP((2, 3), width=8, fourier=(1, 2), context=2)
     z, log_snr, context = torch.randn(4, 2, 3), torch.randn(4), torch.randn(4, 2)
     assert network(z, log_snr, context).abs().max() == 0
@@ -86,7 +86,7 @@ def test_fourier_features_are_sines_and_cosines() -> None:
     torch.testing.assert_close(FourierFeatures(())(z), z)
 
 
-def test_noise_levels_are_told_apart_near_and_far() -> None:
+def test_similarity_of_embeddings_falls_with_the_difference_of_log_snr() -> None:
     """Inner products of embeddings depend on the difference of log-SNR alone, and fall with it."""
     embed = Sinusoidal(64)
     assert embed(torch.zeros(3)).shape == (3, 64)
@@ -125,7 +125,7 @@ def test_the_context_is_the_last_argument_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_ends_at_the_networks_door(dtype: torch.dtype) -> None:
+def test_outputs_of_networks_under_autocast_are_float32(dtype: torch.dtype) -> None:
     said = outputs(Says(torch.ones(2, 6, dtype=dtype)), (2, 3), torch.zeros(2, 1), context=None)
     assert said.dtype is torch.float32
     assert said.shape == (2, 2, 3)
@@ -133,7 +133,7 @@ def test_half_precision_ends_at_the_networks_door(dtype: torch.dtype) -> None:
     assert double.dtype is torch.float64
 
 
-def test_a_wrong_number_of_outputs_is_said_at_once() -> None:
+def test_a_wrong_number_of_outputs_is_refused_at_once() -> None:
     with pytest.raises(
         ValueError, match=r"got 5 outputs a row from Says; expected 6 \(for the shape \(2, 3\)\);"
     ):

@@ -1,4 +1,4 @@
-"""The diffusion transformer: any event, closed at first, words that see each other and their places."""
+"""The diffusion transformer: any event, zero output at first, attention between tokens."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_parameter_learns_and_every_place_sees_every_other() -> None:
         assert parameter.grad.any(), name
 
 
-def test_a_block_starts_as_the_identity_and_hears_the_level_when_opened() -> None:
+def test_a_block_starts_as_the_identity_and_depends_on_the_level_once_trained() -> None:
     """adaLN-zero: both gates are closed at first."""
     block, h, told = DiTBlock(16, 8, 0.0), torch.randn(2, 5, 16), torch.randn(2, 16)
     assert torch.equal(block(h, told), h)
@@ -75,7 +75,7 @@ def test_a_block_starts_as_the_identity_and_hears_the_level_when_opened() -> Non
 
 
 def test_a_block_is_its_formula() -> None:
-    """Figure 3 of the paper, head by head, with softmax written out. Flipped: ``1 + scale``."""
+    """Figure 3 of the paper, head by head, with softmax written out."""
     block, h, told = DiTBlock(8, 4, 0.0), torch.randn(2, 5, 8), torch.randn(2, 8)
     opened(block)
     film = block.film(told)[:, None].chunk(6, -1)
@@ -121,7 +121,7 @@ def test_words_have_no_order_but_their_positions() -> None:
     assert (net(moved, log_snr) - net(z, log_snr).roll((2, -2), (2, 3))).abs().amax() > 1e-3
 
 
-def test_positions_tell_places_apart_by_their_distance_alone() -> None:
+def test_inner_products_of_position_embeddings_depend_on_distance_alone() -> None:
     """Inner products depend on the offset along each side; no two places are alike."""
     there = positions((5, 7), 32)
     products = (there @ there.T).reshape(5, 7, 5, 7)
@@ -143,8 +143,8 @@ def test_half_precision_gives_the_same_answer() -> None:
     assert (half - exact).square().mean().sqrt() < 2e-2 * exact.square().mean().sqrt()
 
 
-def test_the_kind_chooses_patches_that_attention_can_pay_for() -> None:
-    """At most 256 words; other networks are customary ones."""
+def test_the_default_patch_gives_at_most_256_tokens() -> None:
+    """Other networks are the defaults."""
     kind = DiTs(width=32)
     for shape, patch in (((1, 8, 8), 1), ((1, 28, 28), 2), ((3, 64, 64), 4), ((1, 8, 12, 12), 2)):
         net = kind.denoiser(shape)
@@ -158,7 +158,7 @@ def test_the_kind_chooses_patches_that_attention_can_pay_for() -> None:
     assert isinstance(ConvNets().build((6,), (4,)), type(MLPs().build((6,), (4,))))
 
 
-def test_bad_settings_are_said_at_once() -> None:
+def test_bad_settings_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="an MLP for vectors"):
         DiT((5,))
     with pytest.raises(ValueError, match="width=48 for heads of 32"):

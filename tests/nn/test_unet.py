@@ -1,4 +1,4 @@
-"""The U-Net: any event, every noise level told apart, one answer however it is computed."""
+"""The U-Net: any event, an output for every noise level, the same however it is computed."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_every_parameter_learns_and_every_place_sees_every_other() -> None:
 
 @pytest.mark.parametrize("schedule", [LinearLogSNR(), Cosine()], ids=["linear", "cosine"])
 @pytest.mark.parametrize("count", [1000, 10_000, 100_000])
-def test_the_embedding_tells_every_time_from_every_other(schedule: Schedule, count: int) -> None:
-    """What the network's blocks are told, float32: neighbors of a chain, and a thousand of all its times.
+def test_the_embedding_differs_between_any_two_times(schedule: Schedule, count: int) -> None:
+    """The embedding that the blocks take, float32: neighbors of a chain, and a thousand of all its times.
 
     In bfloat16, neighbors of up to 10,000.
     """
@@ -82,7 +82,7 @@ def test_the_embedding_tells_every_time_from_every_other(schedule: Schedule, cou
         assert (half[1:] != half[:-1]).any(1).all()
 
 
-def test_the_network_hears_the_noise_level_in_every_block() -> None:
+def test_every_block_depends_on_the_noise_level() -> None:
     """With all other blocks deaf, one block alone still changes the answer."""
     films = [name for name, _ in UNet((1, 8, 8), width=16).named_modules() if "film" in name]
     assert len(films) == 4
@@ -198,7 +198,7 @@ def test_every_path_of_the_forward_process_moves_with_its_image(
 
 
 def moving(x: Tensor, move: tuple[str, int]) -> Tensor:
-    """Images flipped along an axis, or turned by so many quarters."""
+    """Images mirrored along an axis, or turned by so many quarters."""
     kind, count = move
     return x.flip(count) if kind == "flip" else x.rot90(count, (2, 3))
 
@@ -208,7 +208,7 @@ def path(law: Normal, eps: Tensor) -> Tensor:
     return law.mean + law.stddev * eps
 
 
-def test_bad_settings_are_said_at_once() -> None:
+def test_bad_settings_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="an MLP for vectors"):
         UNet((5,))
     with pytest.raises(ValueError, match="attention for 1 of 2"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from genmod import plots
 from genmod.evaluation import Profile, Refinement
-from genmod.plots.distortion import GRAY, curve
+from genmod.plots.distortion import GRAY, curve, rate_at
 from genmod.plots.images import grid
 from genmod.plots.latents import distances, principal
-from genmod.plots.style import letters, wrap
+from genmod.plots.schedules import step_weights
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR
 
 
@@ -48,52 +47,6 @@ def test_a_grid_holds_every_image_in_reading_order() -> None:
     assert picture[0].isnan().all()
 
 
-def test_samples_and_reconstructions(tmp_path: Path) -> None:
-    images = torch.rand(12, 1, 8, 8)
-    figure = plots.samples({"data": images, "model\nof noise": images}, 1.0, title="t", caption="c")
-    assert [axes.get_title() for axes in figure.axes] == ["data", "model\nof noise"]
-    drawn(figure, tmp_path)
-    rows = plots.reconstructions(images, {"a": images, "b": images}, 1.0)
-    assert [axes.get_ylabel() for axes in rows.axes] == ["input", "a", "b"]
-    drawn(rows, tmp_path)
-
-
-def test_only_gray_images_make_a_grid() -> None:
-    with pytest.raises(ValueError, match="expected"):
-        grid(torch.rand(4, 3, 8, 8), 2)
-
-
-def test_the_columns_of_strips_stand_below_each_other_and_nothing_overlaps() -> None:
-    """Rows of different lengths, with words of several lines above and under them."""
-    images = torch.rand(5, 1, 8, 8)
-    rows = [
-        plots.Row("first\nrow", images, above=["above"] * 5, under=["one\ntwo"] * 5),
-        plots.Row(r"$\hat x$", images[:3]),
-    ]
-    figure = plots.strips(rows, "A title", "A caption of some words. " * 20, side=0.5)
-    figure.draw_without_rendering()
-    first, second = (axes.get_window_extent() for axes in figure.axes[:2])
-    assert first.width / 5 == pytest.approx(second.width / 3, rel=0.02)
-    assert first.x0 == pytest.approx(second.x0, abs=1)
-    found = [axes.get_tightbbox() for axes in figure.axes[:2]]
-    boxes = [box for box in found if box is not None]
-    boxes += [text.get_window_extent() for text in figure.texts]
-    spans = sorted((box.y0, box.y1) for box in boxes)
-    assert len(spans) == 4
-    assert all(low[1] <= high[0] for low, high in pairwise(spans))
-    page = figure.bbox
-    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes)
-
-
-def test_words_are_wrapped_as_they_are_read() -> None:
-    r"""A formula is as long as what it shows, not as its source."""
-    assert letters(r"$\bar\alpha_t$ is") == letters("aat is")
-    text = r"$\bar\alpha_t$ and $\mathrm{SNR}$ " * 20
-    lines = wrap(text, 3.0)
-    assert " ".join(lines) == text.strip()
-    assert max(map(letters, lines)) <= 2.8 * 72 / (0.53 * 9.5)
-
-
 # ---------------------------------------------------------------------- latents
 
 
@@ -110,28 +63,12 @@ def test_others_are_seen_in_the_same_plane() -> None:
     torch.testing.assert_close(principal(codes, codes[7:9]), principal(codes)[7:9])
 
 
-@pytest.mark.parametrize("mean", [0.0, 10.0])
-def test_the_circle_lies_where_the_prior_is(mean: float) -> None:
-    """Around the origin of the latent space, wherever the codes are."""
-    codes = 0.2 * torch.randn(500, 2) + torch.tensor([mean, 0.0])
-    axes = plots.latent_spaces({"far": codes}, torch.zeros(500)).axes[0]
-    circle = torch.stack(line(axes), 1)
-    center = (circle.max(0).values + circle.min(0).values) / 2
-    dots = torch.as_tensor(np.asarray(axes.collections[0].get_offsets())).mean(0)
-    assert float((center - dots).norm()) == pytest.approx(mean, abs=0.1)
-    assert axes.get_xlim()[0] < -2 < 2 < axes.get_xlim()[1]
-
-
 @pytest.mark.parametrize("far", [0.0, 1e3, 1e6])
 def test_distances_keep_their_digits_far_from_zero(far: float) -> None:
     """Between neighbors of 30 rows; torch's own formula expands squares from 25 on."""
     near = torch.randn(30, 3, dtype=torch.float64).round(decimals=2) + far
     expected = (near[:, None] - near).square().sum(-1).sqrt()
     torch.testing.assert_close(distances(near, near), expected, rtol=1e-9, atol=1e-9)
-
-
-def test_one_dimensional_codes_can_be_drawn() -> None:
-    assert principal(torch.randn(5, 1)).shape == (5, 2)
 
 
 def test_a_latent_space_has_a_point_a_code_and_its_route(tmp_path: Path) -> None:
@@ -178,23 +115,6 @@ def test_a_profile_integrates_to_the_nats_it_shows(tmp_path: Path) -> None:
     drawn(figure, tmp_path)
 
 
-def test_a_profile_says_when_each_schedule_passes_a_log_snr() -> None:
-    """One axis of times a schedule, however many models share it; ticks by hand."""
-    found, nats = measured(), torch.rand(50)
-    linear = torch.linspace(0, 1, 50), torch.linspace(4, -6, 50), nats
-    figure = plots.step_profile({"measured": found, "a": linear, "b": linear})
-    # Of other types, and beginning at the first step: no time before it is marked.
-    halves = (torch.tensor([0.5, 1.0]), torch.tensor([1.0, -5.0]), torch.ones(2))
-    clock = plots.step_profile({"steps": halves}).axes[0].child_axes[0]
-    assert [tick.get_text() for tick in clock.get_xticklabels()] == ["0.5", "0.75", "1"]
-    clocks = list(figure.axes[0].child_axes)
-    assert [clock.get_xlabel() for clock in clocks] == ["t, measured", "t, a, b"]
-    assert clocks[0].get_xticks().tolist() == pytest.approx(found.log_snr.tolist())
-    assert clocks[1].get_xticks().tolist() == pytest.approx([4, 1.5, -1, -3.5, -6])
-    said = [label.get_text() for label in clocks[1].get_xticklabels()]
-    assert said == ["0", "0.25", "0.5", "0.75", "1"]
-
-
 # ---------------------------------------------------------------------- rate and distortion
 
 
@@ -208,7 +128,7 @@ def measured() -> Profile:
         error=torch.full((4,), 0.1, dtype=torch.float64),
         rmse=gray / GRAY,
         prior=4 * math.log(2),
-        left=24 * math.log(2),
+        decoder=24 * math.log(2),
         dims=2,
         samples=10,
     )
@@ -219,15 +139,15 @@ def test_the_rate_at_a_distortion_is_read_off_the_curve() -> None:
     rate, error = curve(measured())
     torch.testing.assert_close(rate, torch.tensor([5, 11, 26, 56], dtype=torch.float64) / 2)
     torch.testing.assert_close(error, torch.tensor([100, 10, 1, 0.1], dtype=torch.float64))
-    assert plots.rate_at(measured(), 1.0) == pytest.approx(13.0)
-    assert plots.rate_at(measured(), 5.5) == pytest.approx((11 + 26) / 4)
-    assert plots.rate_at(measured(), 200.0) == pytest.approx(2.5)
-    assert plots.rate_at(measured(), 0.01) is None
+    assert rate_at(measured(), 1.0) == pytest.approx(13.0)
+    assert rate_at(measured(), 5.5) == pytest.approx((11 + 26) / 4)
+    assert rate_at(measured(), 200.0) == pytest.approx(2.5)
+    assert rate_at(measured(), 0.01) is None
 
 
-def test_rate_and_distortion_end_with_x_told_exactly() -> None:
-    """The curve goes on to the whole code length at no error; the share below the visible is said."""
-    figure = plots.rate_distortion({"model": measured()}, visible=1.0)
+def test_the_rate_distortion_curve_ends_with_x_exact() -> None:
+    """The curve goes on to the whole code length at no error; the share below the threshold is written."""
+    figure = plots.rate_distortion({"model": measured()}, threshold=1.0)
     left, upper, lower = figure.axes
     whole = line(left, 2)
     assert (float(whole[0]), float(whole[1])) == (pytest.approx(50.0), 0.0)
@@ -236,7 +156,7 @@ def test_rate_and_distortion_end_with_x_told_exactly() -> None:
     assert "12.00 bits/dim" in said  # the decoder's
     torch.testing.assert_close(line(upper)[1], GRAY * measured().rmse)
     assert float(line(lower)[1][0]) == pytest.approx(38.0)
-    never = plots.rate_distortion({"model": measured()}, visible=0.01)
+    never = plots.rate_distortion({"model": measured()}, threshold=0.01)
     assert "of the bits" not in " ".join(text.get_text() for text in never.axes[0].texts)
 
 
@@ -247,9 +167,9 @@ def test_a_decoder_from_coarse_to_fine_goes_on_where_the_chain_ends() -> None:
         nats=torch.tensor([0.0, 8.0, 24.0], dtype=torch.float64) * math.log(2),
         rmse=torch.tensor([0.08, 0.04, 0.0], dtype=torch.float64) / GRAY,
     )
-    assert plots.rate_at(measured(), 0.06, end) == pytest.approx(38 + 2.0)
-    assert plots.rate_at(measured(), 0.02, end) == pytest.approx(42 + 4.0)
-    assert plots.rate_at(measured(), 1.0, end) == pytest.approx(13.0)
+    assert rate_at(measured(), 0.06, end) == pytest.approx(38 + 2.0)
+    assert rate_at(measured(), 0.02, end) == pytest.approx(42 + 4.0)
+    assert rate_at(measured(), 1.0, end) == pytest.approx(13.0)
     left = plots.rate_distortion({"model": measured()}, 0.02, ends={"model": end}).axes[0]
     rate, error = line(left, 1)
     torch.testing.assert_close(rate, torch.tensor([38.0, 38, 42, 50], dtype=torch.float64))
@@ -261,20 +181,17 @@ def test_a_decoder_from_coarse_to_fine_goes_on_where_the_chain_ends() -> None:
 
 
 def test_the_weight_of_a_step_is_the_lectures() -> None:
-    r""":math:`\beta_t^2 / (2 \tilde\beta_t (1 - \beta_t)(1 - \bar\alpha_t))`, from the betas themselves.
-
-    Sign flipped: the difference of log-SNRs in ``step_weights``.
-    """
+    r""":math:`\beta_t^2 / (2 \tilde\beta_t (1 - \beta_t)(1 - \bar\alpha_t))`, from the betas themselves."""
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = (1 - beta).cumprod(0)
     small = (1 - alpha_bar[:-1]) / (1 - alpha_bar[1:]) * beta[1:]
     expected = beta[1:].square() / (2 * small * (1 - beta[1:]) * (1 - alpha_bar[1:]))
-    t, weight = plots.step_weights(LinearBeta(1000), 1000)
+    t, weight = step_weights(LinearBeta(1000), 1000)
     torch.testing.assert_close(weight, expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(t, torch.arange(1, 1000, dtype=torch.float64) / 999)
     # A finer chain weighs its steps as continuous time does: minus half the slope, per step.
     schedule = Cosine()
-    t, weight = plots.step_weights(schedule, 100_001)
+    t, weight = step_weights(schedule, 100_001)
     middle = slice(1000, -1000)
     slope = -0.5 * schedule.slope(t - 0.5e-5)
     torch.testing.assert_close(1e5 * weight[middle], slope[middle], rtol=1e-3, atol=0)
@@ -289,28 +206,12 @@ def test_schedules_and_weights_are_drawn_as_they_are() -> None:
     torch.testing.assert_close(line(figure.axes[2], 0)[1], LinearBeta(1000).log_snr(t))
     figure = plots.loss_weights(shown, latents=50)
     torch.testing.assert_close(
-        torch.stack(line(figure.axes[0], 1)), torch.stack(plots.step_weights(Cosine(), 50))
+        torch.stack(line(figure.axes[0], 1)), torch.stack(step_weights(Cosine(), 50))
     )
     assert figure.axes[0].lines[-1].get_ydata() == [1, 1]
 
 
 # ---------------------------------------------------------------------- blur, refusals
-
-
-def test_sharpness_has_a_bar_a_kind_and_a_curve_a_model() -> None:
-    bars = {
-        "a": {"samples": (0.8, 0.1), "reconstructions": (0.5, 0.1)},
-        "b": {"samples": (1.2, 0.1)},
-    }
-    figure = plots.sharpness(bars, {"a": (torch.rand(4), torch.rand(4))})
-    widths = [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
-    assert widths == [0.8, 0.5, 1.2]
-
-
-def test_a_model_keeps_its_color_and_no_number_of_models_is_too_many() -> None:
-    many = plots.palette([f"model {index}" for index in range(20)])
-    assert len(many) == 20
-    assert len(set(list(many.values())[:8])) == 8
 
 
 def test_nothing_to_draw_is_refused() -> None:
@@ -327,6 +228,6 @@ def test_nothing_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="no schedules"):
         plots.loss_weights({})
     with pytest.raises(ValueError, match="latents=1"):
-        plots.step_weights(Cosine(), 1)
+        step_weights(Cosine(), 1)
     with pytest.raises(ValueError, match="no rows"):
         plots.strips([])

@@ -1,7 +1,4 @@
-r"""The best reverse variance, in closed form and measured: exact chains, calibrated denoisers.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The best reverse variance, in closed form and measured: exact chains, calibrated denoisers."""
 
 from __future__ import annotations
 
@@ -22,12 +19,13 @@ from genmod.diffusion import (
     FixedLarge,
     FixedSmall,
     NoisingEncoder,
-    ReverseProcess,
     ReverseVariance,
 )
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.model import LatentModel
 from genmod.models import Diffusion
-from genmod.schedules import Bridge, LinearBeta, LinearLogSNR
+from genmod.schedules import LinearBeta, LinearLogSNR
+from genmod.schedules.base import Bridge
 from tests.oracles import (
     F64,
     MILD,
@@ -57,7 +55,6 @@ def test_the_exact_variance_makes_the_chain_exact_at_every_number_of_steps(steps
 
     so in the mean over data and noise (exact) only ``KL(q(z_1) || N(0, I))`` is lost, and from the true
     ``q(z_1)`` the last state has the true law.
-    Flipped: the sign in ``Analytic``; ``sigma.square() * share`` in ``GaussianDenoiser``.
     """
     model = analytic_model(AXES, AXES.denoiser(), steps, Analytic())
     lost = -float(AXES.law.entropy()) - AXES.mean_over_all(lambda x: model.elbo(x).value)
@@ -85,7 +82,6 @@ def test_calibration_measures_the_closed_error() -> None:
     r""":math:`u = e^\lambda\,\mathrm{mmse}(\lambda) / D`, at its nodes exactly and between them closely;
 
     and for the optimal denoiser it is the paper's :math:`1 - E\|\hat\varepsilon\|^2 / D`.
-    Flipped: the sign of ``level`` in ``calibrate``'s scales.
     """
     data = correlated()
     table = measured(data, 33)
@@ -104,7 +100,7 @@ def test_calibration_measures_the_closed_error() -> None:
 
 
 def test_calibration_has_the_mean_error_of_draws() -> None:
-    """Real data and noise, z-tested through independent replicates. Flipped: ``off`` with a plus."""
+    """Real data and noise, z-tested through independent replicates."""
     torch.manual_seed(1)
     data = correlated()
     found = [
@@ -120,7 +116,6 @@ def test_the_measured_variance_is_the_best_shared_one(steps: int) -> None:
     r"""Each step costs :math:`\tfrac D2 \log(1 + \text{gap}\,u)`, less than under either fixed variance
 
     and less than under a variance a little larger or smaller (correlated data; exact means).
-    Flipped: ``gap * u`` with a minus in ``Analytic``.
     """
     data = correlated()
     table = measured(data, steps)
@@ -153,7 +148,6 @@ def test_the_optimum_is_the_papers_formula() -> None:
 
     :math:`\sigma_n^{*2} = \lambda_n^2 + \Big(\sqrt{\bar\beta_n / \alpha_n} -
     \sqrt{\bar\beta_{n-1} - \lambda_n^2}\Big)^2 (1 - \bar\beta_n E\|\nabla\log q_n\|^2 / D)`.
-    Flipped: the sign in ``Analytic``.
     """
     data, schedule = GaussianData(real(0.0, 0.0), 0.3 * torch.eye(2, dtype=F64)), LinearBeta(1000)
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)

@@ -1,7 +1,4 @@
-r"""The prior of a diffusion: each invariant of the bound, against closed forms.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""The prior of a diffusion: each invariant of the bound, against closed forms."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ VARIANCES: list[ReverseVariance] = [FixedSmall(), FixedLarge()]
 
 @pytest.mark.parametrize("schedule", PRESERVING, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_standard_normal_is_priced_exactly_at_every_number_of_steps(
+def test_the_bound_of_the_standard_normal_is_exact_at_every_number_of_steps(
     schedule: Schedule, steps: int
 ) -> None:
     r"""Data N(0, I), ``x_hat = alpha z``, variance ``beta_t``, decoder N(alpha_0 z_0, sigma_0^2 I).
@@ -49,7 +46,6 @@ def test_the_standard_normal_is_priced_exactly_at_every_number_of_steps(
     The chain is then the true reverse process at any ``T``, so with the expectation over ``q``
     taken exactly the ELBO is ``log p(x)`` for each ``x``. Reached: 5e-13 (a weight of 6e5 at the
     clean end multiplies the rounding).
-    Flipped: the sign of ``excess`` in ``_nats``; of ``spread``.
     """
     x = torch.linspace(-4, 4, 9, dtype=F64)[:, None] + real(0.0, 0.3)
     log_p = standard(2).law.log_prob(x)
@@ -60,13 +56,10 @@ def test_the_standard_normal_is_priced_exactly_at_every_number_of_steps(
 
 @pytest.mark.parametrize("schedule", PRESERVING, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 10, 100])
-def test_the_standard_normal_is_weighed_exactly_on_every_path(
+def test_the_importance_weight_of_the_standard_normal_is_exact_on_every_path(
     schedule: Schedule, steps: int
 ) -> None:
-    """The same model in the sampled form: an exact posterior leaves no variance. Reached: 2e-11.
-
-    Flipped: the sign of ``excess`` in ``Ancestral.law``.
-    """
+    """The same model in the sampled form: an exact posterior leaves no variance. Reached: 2e-11."""
     torch.manual_seed(0)
     x = torch.linspace(-4, 4, 9, dtype=F64)[:, None] + real(0.0, 0.3)
     log_weight = standard_diffusion(2, schedule, steps).log_weight(x)
@@ -84,7 +77,6 @@ def test_gaussian_data_fall_to_the_exact_value(schedule: Schedule) -> None:
     r"""Optimal denoiser, full covariance, exact last step: in the mean over data and noise (exact),
 
     ``log p - ELBO = L_T - L_inf + KL(q(z_1) || N(0, I))``, and on nested grids it falls.
-    Flipped: the sign of ``gap`` in ``visit``; of ``0.5 * gap * error``.
     """
     data = correlated()
     log_p = -float(data.law.entropy())
@@ -98,10 +90,7 @@ def test_gaussian_data_fall_to_the_exact_value(schedule: Schedule) -> None:
 
 
 def test_each_term_of_gaussian_data_is_its_closed_form() -> None:
-    """Prior term, each step's mean and reconstruction, one by one.
-
-    Flipped: the sign of ``gap``; of ``log_snr`` in ``_squares``.
-    """
+    """Prior term, each step's mean and reconstruction, one by one."""
     data, schedule, count = correlated(), LinearLogSNR(), 6
     model = exact_diffusion(data, schedule, count)
     prior = data.mean_over_all(lambda x: model.elbo(x).rates["prior"].total)
@@ -122,7 +111,7 @@ def test_each_term_of_gaussian_data_is_its_closed_form() -> None:
 
 
 def test_the_sampled_bound_has_the_exact_mean() -> None:
-    """The same with real noise and real data, z-tested. Flipped: the sign of ``gap``."""
+    """The same with real noise and real data, z-tested."""
     torch.manual_seed(1)
     data, schedule = correlated(), LinearLogSNR()
     model = exact_diffusion(data, schedule, 32)
@@ -147,7 +136,6 @@ def test_continuous_time_depends_on_the_ends_alone(schedule: Schedule) -> None:
     r"""``L_inf = 1/2 sum log[(1 + v_0 l) / (1 + v_1 l)]``: linear, cosine, a table, one answer.
 
     Noise and data are averaged exactly, so only the times vary; replicates are independent.
-    Flipped: the sign of ``schedule.slope`` in ``visit``.
     """
     torch.manual_seed(2)
     data = correlated()
@@ -157,10 +145,7 @@ def test_continuous_time_depends_on_the_ends_alone(schedule: Schedule) -> None:
 
 
 def test_continuous_time_is_the_limit_of_many_steps() -> None:
-    """The gap of a million steps is ``-slope`` times their length, and the error is the same.
-
-    Flipped: the sign of ``gap`` where ``s`` is given.
-    """
+    """The gap of a million steps is ``-slope`` times their length, and the error is the same."""
     many, model = bent(1_000_001), bent(None)
     x = real(0.3, -1.0)[None]
     with constant_noise(real(0.4, -0.7)):
@@ -175,7 +160,6 @@ def test_both_fixed_variances_have_one_limit() -> None:
     """What ``beta_t`` and the posterior's variance cost differs by ``O(1/T)``: ten times the steps,
 
     a tenth of the difference. So in continuous time nothing is lost by having one of them.
-    Flipped: the sign of ``excess`` in ``spread``.
     """
     q = NoisingEncoder(MILD)(real(0.7, -1.2)[None])
     differences = []
@@ -192,11 +176,8 @@ def test_both_fixed_variances_have_one_limit() -> None:
 # ---------------------------------------------------------------------- fields
 
 
-def test_the_rate_says_what_weightings_need() -> None:
-    """``nats = 1/2 gap error`` where the variance is the posterior's; larger for a larger variance.
-
-    Flipped: the sign of ``0.5 * gap * error``.
-    """
+def test_the_rate_holds_what_weightings_need() -> None:
+    """``nats = 1/2 gap error`` where the variance is the posterior's; larger for a larger variance."""
     x = real(0.3, -1.0)[None]
     small = DiffusionPrior(Bent(), MILD, (2,), 5).double()
     large = DiffusionPrior(Bent(), MILD, (2,), 5, FixedLarge()).double()

@@ -1,7 +1,4 @@
-r"""Which levels a diffusion's prior visits, with which noise, in which pieces; refusals.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Which levels a diffusion's prior visits, with which noise, in which pieces; refusals."""
 
 from __future__ import annotations
 
@@ -44,10 +41,7 @@ X = torch.tensor([[0.3, -1.0], [1.5, 0.2], [-0.6, 0.1], [0.0, 2.0]], dtype=F64)
 
 @pytest.mark.parametrize("draws", [1, 2, 7])
 def test_a_few_levels_estimate_the_full_sum(draws: int) -> None:
-    """With the noise held still, only the visited levels vary: their weighted mean is the full sum.
-
-    Flipped: ``index + 1`` against ``index - 1`` in ``_some``; ``weight`` inverted.
-    """
+    """With the noise held still, only the visited levels vary: their weighted mean is the full sum."""
     torch.manual_seed(0)
     model = bent(12)
     with torch.no_grad(), constant_noise(real(0.4, -0.7)):
@@ -57,7 +51,7 @@ def test_a_few_levels_estimate_the_full_sum(draws: int) -> None:
 
 
 def test_a_few_levels_estimate_the_full_sum_under_real_noise() -> None:
-    """Both ways of visiting have one mean. Flipped: ``weight`` inverted."""
+    """Both ways of visiting have one mean."""
     torch.manual_seed(0)
     model, rows = bent(6), X.repeat(25, 1)
 
@@ -70,7 +64,7 @@ def test_a_few_levels_estimate_the_full_sum_under_real_noise() -> None:
 
 
 def test_weights_are_inverse_visiting_rates_and_nothing_else() -> None:
-    """They sum to the number of steps, or to the length of time. Flipped: ``count / draws``."""
+    """They sum to the number of steps, or to the length of time."""
     for draws in (1, 2, 7, 40):
         weight = steps_of(bent(12), X, draws).weight
         torch.testing.assert_close(weight.sum(-1), torch.full((4,), 11.0, dtype=F64))
@@ -80,10 +74,7 @@ def test_weights_are_inverse_visiting_rates_and_nothing_else() -> None:
 
 
 def test_stratified_levels_cover() -> None:
-    """As many draws as steps visit each step once, for every row; so do as many rows of one draw.
-
-    Flipped: the rows' offsets left out of ``random.stratified``.
-    """
+    """As many draws as steps visit each step once, for every row; so do as many rows of one draw."""
     torch.manual_seed(0)
     model = bent(5)
     with constant_noise(real(0.4, -0.7)):
@@ -95,10 +86,7 @@ def test_stratified_levels_cover() -> None:
 
 
 def test_levels_sit_at_the_lectures_times() -> None:
-    """Latent ``i`` at ``(i - 1) / (T - 1)``: each step is named by its noisier end.
-
-    Flipped: ``steps - 1`` against ``steps + 1`` in ``_some``.
-    """
+    """Latent ``i`` at ``(i - 1) / (T - 1)``: each step is named by its noisier end."""
     prior = bent(5).prior
     assert isinstance(prior, DiffusionPrior)
     assert prior.times().tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -127,10 +115,7 @@ def gradient(model: LatentModel, x: Tensor, draws: int | None = None) -> tuple[T
 
 @pytest.mark.parametrize("chunk", [1, 4, 12, 30])
 def test_chunks_change_neither_the_bound_nor_its_gradient(chunk: int) -> None:
-    """Levels visited a few at a time, activations recomputed: the numbers of one pass.
-
-    Flipped: the sign of ``z`` in the checkpointed branch of ``_error``.
-    """
+    """Levels visited a few at a time, activations recomputed: the numbers of one pass."""
     model = bent(12)
     value, slope = gradient(model, X)
     with chunks_of(chunk):
@@ -143,10 +128,7 @@ def test_chunks_change_neither_the_bound_nor_its_gradient(chunk: int) -> None:
 
 @pytest.mark.parametrize("draws", [None, 1, 3])
 def test_keyed_bounds_do_not_depend_on_how_the_batch_is_cut(draws: int | None) -> None:
-    """Row by row the same bound, from one batch of four or from pieces; chunks of levels or none.
-
-    Flipped: the offset of a piece left out of ``random.keyed``'s rows; noise drawn by the chunk.
-    """
+    """Row by row the same bound, from one batch of four or from pieces; chunks of levels or none."""
     model = bent(12)
     with random.keyed(7, start=0, block=4):
         whole = model.elbo(X, draws).value
@@ -165,9 +147,8 @@ def test_keyed_bounds_do_not_depend_on_how_the_batch_is_cut(draws: int | None) -
 def test_the_bound_knows_log_snr_alone(kind: type[VarianceExploding], steps: int | None) -> None:
     r"""Variance exploding, rectified flow and variance preserving: one log-SNR, one bound.
 
-    Term by term under the same noise: the states differ by a factor that denoisers do not see, and
+    Term by term under the same noise: the states differ by a factor that denoisers divide out, and
     ``p(z_1) = N(0, alpha_1^2 + sigma_1^2)`` follows it.
-    Flipped: the sign of the log-scale in ``_top``.
     """
     draws = 3 if steps is None else None
     bounds = []
@@ -185,10 +166,7 @@ def test_the_bound_knows_log_snr_alone(kind: type[VarianceExploding], steps: int
 
 @pytest.mark.parametrize("kind", [VarianceExploding, RectifiedFlow])
 def test_samples_and_codes_know_log_snr_alone(kind: type[VarianceExploding]) -> None:
-    """The same draws and the same probability flow, up to the scale of the state.
-
-    Flipped: ``state * length`` for ``state / length`` in ``Sampler._states``.
-    """
+    """The same draws and the same probability flow, up to the scale of the state."""
     data = correlated()
     a, b = (exact_diffusion(data, schedule, 6, resolution=16) for schedule in (MILD, kind(MILD)))
     with random.keyed(1):
@@ -210,10 +188,7 @@ def test_samples_and_codes_know_log_snr_alone(kind: type[VarianceExploding]) -> 
 
 
 def test_encode_and_decode_are_inverse() -> None:
-    """The probability flow there and back: the clean mean ``alpha_0 x``, up to Heun's error.
-
-    Flipped: the flip of ``times`` in ``encode``.
-    """
+    """The probability flow there and back: the clean mean ``alpha_0 x``, up to Heun's error."""
     data = correlated()
     model = exact_diffusion(data, LinearLogSNR(), None, resolution=100)
     x = data.mean + torch.linspace(-2, 2, 7, dtype=F64)[:, None]
@@ -228,8 +203,6 @@ def test_encode_and_decode_are_inverse() -> None:
 def test_reconstructing_noises_half_of_the_way_and_denoises() -> None:
     r"""For N(0, I) and the true reverse chain, with ``m`` half-way, ``z_0`` given ``x`` has mean
     :math:`(\alpha_m^2 / \alpha_0)\, x` and variance :math:`1 - \alpha_m^4 / \alpha_0^2`.
-
-    Flipped: the flip of ``below`` in ``reconstruct``.
     """
     torch.manual_seed(0)
     data = standard(1)
@@ -260,7 +233,7 @@ class Late(Schedule):
 
 
 def test_a_prior_that_cannot_be_is_refused() -> None:
-    """At construction: no latents, no schedule, a variance of infinite price in continuous time."""
+    """At construction: no latents, no schedule, a variance of infinite cost in continuous time."""
     with pytest.raises(ValueError, match="steps=0; expected steps >= 1"):
         DiffusionPrior(Bent(), MILD, (2,), 0)
     with pytest.raises(ValueError, match=r"FixedLarge\(\) in continuous time; expected FixedSmall"):
@@ -270,7 +243,7 @@ def test_a_prior_that_cannot_be_is_refused() -> None:
 
 
 def test_what_continuous_time_has_not_is_refused() -> None:
-    """No sum over all levels, no joint path; the way out is said."""
+    """No sum over all levels, no joint path; the error names the alternative."""
     with pytest.raises(ValueError, match="pass timesteps=n"):
         bent(None).elbo(X, timesteps=None)
     with pytest.raises(ValueError, match="build the model with steps=T"):
@@ -282,7 +255,7 @@ def test_what_continuous_time_has_not_is_refused() -> None:
 
 
 def test_another_posterior_is_refused() -> None:
-    """Each prior says with which encoder it goes."""
+    """The error names the encoder that fits."""
     noised, plain = NoisingEncoder(MILD), NormalPrior((2,))
     with pytest.raises(
         ValueError, match=r"diffusion\.NoisingEncoder with diffusion\.DiffusionPrior"
@@ -304,7 +277,7 @@ def test_noise_of_another_schedule_is_refused() -> None:
         prior.rates(NoisingEncoder(Cosine())(X))
 
 
-def test_the_prior_reads_like_its_math() -> None:
+def test_the_repr_of_a_diffusion_prior_is_its_formula() -> None:
     """The chain, and how many latents."""
     assert bent(3).prior.formula().startswith("p(z) = p(z_T) prod_t p(z_s | z_t)")
     assert bent(3).prior.formula().endswith("T = 3")

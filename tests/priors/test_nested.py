@@ -1,4 +1,4 @@
-"""A prior that is a model: its bound in place of a density, and what a rescaling costs."""
+"""A prior that is a model: its bound in place of a density, and the Jacobian of a rescaling."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ def nested(oracle: PPCA) -> priors.NestedPrior:
 
 
 def test_an_exact_inner_model_is_its_density() -> None:
-    """Path by path: ``log p(z) - log q(z | x)`` with ``p = N(mu, W W' + s2 I)``.
-
-    Left out to see it fail: the last level of ``NestedPrior.infer``.
-    """
+    """Path by path: ``log p(z) - log q(z | x)`` with ``p = N(mu, W W' + s2 I)``."""
     oracle = ppca()
     q = Normal(torch.randn(40, 5), torch.randn(40, 5))
     z, path = nested(oracle).walk(q)
@@ -35,11 +32,8 @@ def test_an_exact_inner_model_is_its_density() -> None:
 
 
 @pytest.mark.parametrize("log_unit", [-7.0, 0.0, 4.0])
-def test_a_rescaled_latent_pays_its_jacobian(log_unit: float) -> None:
-    """Through shift and scale the prior is ``N(shift + scale mu, scale S scale)``, in any units.
-
-    Sign flipped: ``event_sum(self.log_scale)`` in ``rates``, ``self.log_scale`` in ``_outside``.
-    """
+def test_a_rescaled_latent_counts_its_jacobian(log_unit: float) -> None:
+    """Through shift and scale the prior is ``N(shift + scale mu, scale S scale)``, in any units."""
     oracle = ppca()
     shift, scale = torch.randn(5), (torch.randn(5) + log_unit).exp()
     inner = oracle.model(oracle.diagonal())
@@ -105,7 +99,7 @@ def test_the_rate_is_the_log_density_less_the_inner_bound() -> None:
     ],
 )
 def test_any_model_of_real_vectors_can_be_nested(inner: type[VAE]) -> None:
-    """The two forms of the price have one mean."""
+    """The closed and the sampled form have one mean."""
     prior = priors.NestedPrior(inner())
     q = Normal(torch.randn(1, 3).expand(20_000, 3), torch.tensor(-1.0))
     with torch.no_grad():
@@ -134,7 +128,7 @@ def test_scales_are_positive() -> None:
 
 
 def test_two_latents_of_one_name_are_refused() -> None:
-    """By the rates, and by the path, which would price one latent with the other's draw."""
+    """By the rates, and by the path, which would score one latent at the other's draw."""
     same = VAE((3,), latents=3, width=8, prior=VAE((3,), latents=3, width=8, prior=ppca_of_3()))
     x = torch.randn(2, 3)
     with pytest.raises(ValueError, match=r"two rates named 'latent'"):

@@ -23,7 +23,7 @@ from genmod import Kind, encoders, priors
 from genmod.decoders import Identity
 from genmod.distributions import Dirac, Normal
 from genmod.models import VAE
-from genmod.types import Sizes
+from genmod.shapes import Sizes
 from tests.oracles_vae import affine, ppca
 from tests.statistics import assert_mean
 
@@ -38,7 +38,7 @@ def mixture() -> MixtureSameFamily:
 
 
 def laws() -> dict[str, tuple[Distribution, Kind]]:
-    """Distributions on R^2 and how a Gaussian posterior is priced under each."""
+    """Distributions on R^2, and the kind of a Gaussian posterior's rate under each."""
     root = torch.tensor([[1.0, 0.0], [0.8, 0.4]])
     return {
         "full": (MultivariateNormal(torch.ones(2), scale_tril=root), Kind.ANALYTIC),
@@ -52,11 +52,8 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
 
 
 @pytest.mark.parametrize("name", ["full", "independent", "mixture", "laplace"])
-def test_any_distribution_prices_a_posterior(name: str) -> None:
-    """Closed where a form is registered; the path's weight is torch's ``log p - log q``.
-
-    Sign flipped: ``- self._of(name, q[name])`` in ``Path.log_ratio``.
-    """
+def test_any_distribution_can_be_a_prior(name: str) -> None:
+    """Closed where a form is registered; the path's weight is torch's ``log p - log q``."""
     law, kind = laws()[name]
     prior = priors.DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))
@@ -97,7 +94,7 @@ def test_samples_are_the_distributions_own(name: str) -> None:
     assert_mean(priors.NormalPrior((2,)).sample(20_000).square(), 1.0, name="standard")
 
 
-def test_a_given_prior_makes_the_model_it_says() -> None:
+def test_a_given_prior_makes_the_exact_posterior_tight() -> None:
     """With ``N(m, S)`` in place of pPCA's ``N(0, I)`` the exact posterior is tight as well."""
     oracle = ppca()
     shift, root = torch.randn(2), torch.tensor([[1.3, 0.0], [0.0, 0.4]])
@@ -118,7 +115,7 @@ def test_a_given_prior_makes_the_model_it_says() -> None:
 # ---------------------------------------------------------------------- none at all
 
 
-def test_a_flat_prior_charges_nothing_and_bounds_nothing() -> None:
+def test_a_flat_prior_has_no_rate_and_no_bound() -> None:
     prior = priors.FlatPrior((2,))
     assert not prior.proper
     code = torch.randn(3, 2)

@@ -48,7 +48,6 @@ def test_samples_follow_the_chain() -> None:
     """``z_l ~ N(state, 1)`` is added to the state: mean 8 c, variance 1 + 4 + 16.
 
     state_3 = c + z3, z3 ~ N(c, 1): mean 2c, var 1; state_2 = 2 state_3 + e: var 4 + 1; and so on.
-    Sign flipped: the draw's mean, in ``rsample``.
     """
     x = random_walk(3).sample(40_000)
     assert_mean(x, torch.tensor([8.0, -16.0]), name="mean")
@@ -65,9 +64,9 @@ def test_merge_sees_state_and_latent_in_that_order() -> None:
     assert prior.state_from(torch.full((1, 1), 0.5)).tolist() == [[3.0, 5.0]]
 
 
-def test_each_level_is_priced_given_the_state_above() -> None:
+def test_each_levels_rate_is_conditional_on_the_state_above() -> None:
     """One path with the caller's own draws: q and p at each level see the same state, and the rates
-    of those draws are what a walk adds up. Flipped: the order of ``index`` in ``infer``.
+    of those draws are those of ``rates``.
     """
     model = tower(3).top_down()
     x = tower(3).joint().law("x").sample((7,))

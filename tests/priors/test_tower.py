@@ -1,7 +1,7 @@
 r"""A diffusion is a hierarchical VAE: ``T = 3`` latents against a tower of one-latent models.
 
 The tower is the lecture's: :math:`q(z_1|x)\,q(z_2|z_1)\,q(z_3|z_2)` bottom-up, by nesting; the
-diffusion prices the same joint top-down. Each docstring names the sign flipped to see it fail.
+diffusion scores the same joint top-down.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from genmod.decoders import Decoder
-from genmod.diffusion import DiffusionPrior, ReverseProcess
+from genmod.diffusion import DiffusionPrior
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.distributions import Normal
 from genmod.elbo import Kind
 from genmod.encoders import Encoder
@@ -78,10 +79,7 @@ def tower(diffusion: LatentModel) -> LatentModel:
 
 
 def test_at_the_same_latents_the_tower_is_the_diffusion() -> None:
-    """``log p(x, z) - log q(z | x)`` at latents that both are given, far from likely ones too.
-
-    Flipped: the sign of ``data`` in ``Schedule.bridge``.
-    """
+    """``log p(x, z) - log q(z | x)`` at latents that both are given, far from likely ones too."""
     torch.manual_seed(0)
     x = 2 * torch.randn(50, 2, dtype=torch.float64)
     latents = {f"z{i}": 1.5 * torch.randn_like(x) for i in (1, 2, 3)}
@@ -91,11 +89,8 @@ def test_at_the_same_latents_the_tower_is_the_diffusion() -> None:
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
 
 
-def test_the_prior_weighs_the_path_it_walks() -> None:
-    """``Path.log_ratio`` is the sampled form at its own draws: the drawn latents, weighed again, agree.
-
-    Flipped: the sign of ``log q`` in ``Path.log_ratio``.
-    """
+def test_the_log_ratio_of_a_path_is_the_sampled_rate() -> None:
+    """``Path.log_ratio`` is the sampled form at its own draws: the drawn latents, weighed again, agree."""
     torch.manual_seed(0)
     diffusion = bent(3)
     x = torch.randn(20, 2, dtype=torch.float64)
@@ -119,10 +114,7 @@ def test_the_prior_weighs_the_path_it_walks() -> None:
 
 
 def test_in_the_mean_the_tower_is_the_diffusion() -> None:
-    """Closed KLs against log-ratios along another order of the same path, at one ``x``, z-tested.
-
-    Flipped: the sign of ``log q`` in ``NestedPrior.rates``; in ``Path.log_ratio``.
-    """
+    """Closed KLs against log-ratios along another order of the same path, at one ``x``, z-tested."""
     torch.manual_seed(0)
     diffusion, x = bent(3), real(0.7, -1.2).expand(40_000, 2)
     a, b = diffusion.elbo(x), tower(diffusion).elbo(x)
@@ -134,10 +126,7 @@ def test_in_the_mean_the_tower_is_the_diffusion() -> None:
 
 
 def test_the_mean_of_the_sampled_form_is_the_closed_one_exactly() -> None:
-    """With a linear denoiser the closed form's expectation has no noise left to test against.
-
-    Flipped: the sign of ``0.5 * gap * error``.
-    """
+    """With a linear denoiser the closed form's expectation has no noise left to test against."""
     torch.manual_seed(0)
     diffusion, x = exact_diffusion(standard(2), MILD, 3), real(0.7, -1.2)[None]
     exact = over_signs(real(1.0, 1.0), lambda: diffusion.elbo(x).value)
@@ -148,10 +137,7 @@ def test_the_mean_of_the_sampled_form_is_the_closed_one_exactly() -> None:
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_samples_of_the_tower_follow_the_same_descent(rows: int) -> None:
-    """One key, one order (top down): sample for sample the same draws.
-
-    Flipped: the order of ``steps`` in ``DiffusionPrior.generate``.
-    """
+    """One key, one order (top down): sample for sample the same draws."""
     diffusion = bent(3)
     torch.manual_seed(3)
     a = diffusion.sample(rows)

@@ -1,7 +1,4 @@
-r"""Reverse variances: each step's price, and the limits of the learned one.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Reverse variances: the nats of each step, and the limits of the learned one."""
 
 from __future__ import annotations
 
@@ -13,15 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
-from genmod.denoisers import (
-    Calibrated,
-    Denoised,
-    Denoiser,
-    EmpiricalDenoiser,
-    Learned,
-    calibrate,
-    denoise,
-)
+from genmod.denoisers import Calibrated, Denoised, Denoiser, EmpiricalDenoiser, Learned, calibrate
+from genmod.denoisers.base import denoise
 from genmod.diffusion import (
     Analytic,
     DiffusionPrior,
@@ -103,10 +93,7 @@ def test_every_step_costs_the_gaussian_kl_of_its_law(
     variance: ReverseVariance,
     kind: type[VarianceExploding],
 ) -> None:
-    """Entry by entry, against torch's KL of ``q(z_s | z_t, x)`` and the law that samples are drawn from.
-
-    Flipped: the sign of ``excess`` in ``spread``; in ``apart``.
-    """
+    """Entry by entry, against torch's KL of ``q(z_s | z_t, x)`` and the law that samples are drawn from."""
     schedule = kind(LinearLogSNR(clean, noisy))
     prior = DiffusionPrior(Opinionated(), schedule, (2,), steps, variance).double()
     data, eps = real(x, 0.5)[None], real(noise, -0.2)
@@ -127,7 +114,7 @@ def test_every_step_costs_the_gaussian_kl_of_its_law(
 def test_the_ends_of_the_interpolation_are_the_fixed_variances(
     place: float, fixed: ReverseVariance
 ) -> None:
-    """In price and in law (Improved DDPM, eq. 15). Flipped: the sign of ``place * ratio``."""
+    """In the nats of a step and in its law (Improved DDPM, eq. 15)."""
     x, eps = real(0.3, -1.0)[None], real(0.4, -0.7)
     priors = [
         DiffusionPrior(Opinionated(place), MILD, (2,), 6, variance).double()
@@ -143,7 +130,7 @@ def test_the_ends_of_the_interpolation_are_the_fixed_variances(
 
 @pytest.mark.parametrize("variance", VARIANCES[2:], ids=repr)
 def test_the_closed_bound_has_the_mean_of_the_sampled_one(variance: ReverseVariance) -> None:
-    """Both routes to the bound know the variance. Flipped: the sign of ``excess`` in ``law``."""
+    """Both routes to the bound know the variance."""
     torch.manual_seed(0)
     prior = DiffusionPrior(Opinionated(), MILD, (2,), 4, variance)
     model = LatentModel(
@@ -203,10 +190,7 @@ class Constant(Denoiser):
 
 
 def test_the_bound_teaches_the_variance_the_optimum() -> None:
-    """One step: the gradient of the (exact) mean bound vanishes at the analytic place, and only there.
-
-    Flipped: the sign of ``place * ratio``.
-    """
+    """One step: the gradient of the (exact) mean bound vanishes at the analytic place, and only there."""
     denoiser = Constant()
     prior = DiffusionPrior(denoiser, SCHEDULE, (3,), 2, LearnedInterpolation())
     bridge = SCHEDULE.bridge(real(0.0), real(1.0))
@@ -256,7 +240,7 @@ class Same(nn.Module):
 
 
 def test_what_cannot_be_is_refused() -> None:
-    """A variance nobody says, a network of the wrong size, continuous time, a broken table."""
+    """A variance that no network predicts, a network of the wrong size, continuous time, a broken table."""
     x = real(0.3, -1.0)[None]
     for variance, way_out in (
         (LearnedInterpolation(), "interpolation=True"),

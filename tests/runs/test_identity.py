@@ -123,6 +123,6 @@ def test_circles_and_shared_parts_end() -> None:
     assert describe(shared) != describe(apart)
 
 
-def test_what_one_side_lacks_is_said() -> None:
+def test_a_missing_setting_is_named() -> None:
     assert changes({"a": 1}, {"b": 2}) == ["b 2 (there absent)", "a absent (there 1)"]
     assert changes({"a": math.nan}, {"a": math.nan}) == []

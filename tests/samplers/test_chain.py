@@ -1,7 +1,4 @@
-r"""Chains: their own law at finite ``T``, and the same chain written in several ways.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Chains: their own law at finite ``T``, and the same chain written in several ways."""
 
 from __future__ import annotations
 
@@ -55,10 +52,7 @@ SCHEDULE = LinearLogSNR(6.0, -6.0)
 @pytest.mark.parametrize("variance", [FixedSmall(), FixedLarge()], ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_ancestral_samples_follow_the_finite_chain(steps: int, variance: ReverseVariance) -> None:
-    """Mean and second moments of the last state against the recursion over steps, z-tested.
-
-    Flipped: the sign of ``bridge.coef_x`` in ``Ancestral.law``; of ``excess``.
-    """
+    """Mean and second moments of the last state against the recursion over steps, z-tested."""
     torch.manual_seed(0)
     prior = DiffusionPrior(DATA.denoiser(), SCHEDULE, (3,), steps, variance).double()
     z = prior.sample(20_000)
@@ -69,10 +63,7 @@ def test_ancestral_samples_follow_the_finite_chain(steps: int, variance: Reverse
 
 
 def test_samples_of_many_steps_follow_the_data() -> None:
-    """With 1000 steps the chain's law is that of the data, but for its ends; no draws needed.
-
-    Flipped: the sign of ``log_std`` in ``Schedule.bridge``.
-    """
+    """With 1000 steps the chain's law is that of the data, but for its ends; no draws needed."""
     schedule = LinearLogSNR(12.0, -12.0)
     mean, covariance = ancestral_law(DATA, schedule, 1000, FixedSmall())
     torch.testing.assert_close(mean, DATA.mean, rtol=0, atol=0.02)
@@ -81,20 +72,14 @@ def test_samples_of_many_steps_follow_the_data() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_true_reverse_chain_of_the_standard_normal_stays_there(steps: int) -> None:
-    """Variance ``beta_t`` and ``x_hat = alpha z`` leave N(0, I) as it is at any ``T``, exactly.
-
-    Flipped: ``FixedLarge``'s sign.
-    """
+    """Variance ``beta_t`` and ``x_hat = alpha z`` leave N(0, I) as it is at any ``T``, exactly."""
     mean, covariance = ancestral_law(standard(2), LinearBeta(1000), steps, FixedLarge())
     torch.testing.assert_close(mean, torch.zeros(2, dtype=F64))
     torch.testing.assert_close(covariance, torch.eye(2, dtype=F64))
 
 
 def test_continuous_time_is_sampled_at_its_resolution() -> None:
-    """A continuum is cut into ``resolution`` latents: the law is that of so many steps.
-
-    Flipped: the sign of ``bridge.coef_x`` in ``Ancestral.law``.
-    """
+    """A continuum is cut into ``resolution`` latents: the law is that of so many steps."""
     torch.manual_seed(1)
     prior = exact_diffusion(DATA, SCHEDULE, None, resolution=5).prior
     z = prior.sample(20_000)
@@ -104,7 +89,7 @@ def test_continuous_time_is_sampled_at_its_resolution() -> None:
 
 
 def test_a_step_is_a_draw_of_its_law() -> None:
-    """Mean and variance of ``step`` are those of the reverse law. Flipped: the sign of the draw."""
+    """Mean and variance of ``step`` are those of the reverse law."""
     torch.manual_seed(2)
     chain = Ancestral(Bent(), SCHEDULE, FixedLarge())
     z, t, s = real(0.3, -1.0)[None], real(0.7), real(0.4)
@@ -117,10 +102,7 @@ def test_a_step_is_a_draw_of_its_law() -> None:
 
 @pytest.mark.parametrize("variance", [FixedSmall(), FixedLarge()], ids=repr)
 def test_a_path_draws_from_the_law_of_each_step(variance: ReverseVariance) -> None:
-    """The grid's factors and ``law``, under the same noise, on any kind of schedule.
-
-    Flipped: the sign of ``excess`` in ``Ancestral.rule``.
-    """
+    """The grid's factors and ``law``, under the same noise, on any kind of schedule."""
     times, z = torch.linspace(1, 0, 6, dtype=F64), real(0.3, -1.0)[None].repeat(3, 1)
     for schedule in (SCHEDULE, VarianceExploding(SCHEDULE), RectifiedFlow(SCHEDULE)):
         chain = Ancestral(Bent(), schedule, variance)
@@ -136,10 +118,7 @@ def test_a_path_draws_from_the_law_of_each_step(variance: ReverseVariance) -> No
 @pytest.mark.parametrize("sampler", [DDIM(eta=1), DPMSolver(order=1, sde=True)], ids=repr)
 @pytest.mark.parametrize("steps", [1, 5, 100])
 def test_ddim_with_all_noise_is_the_chain(sampler: Sampler, steps: int) -> None:
-    """``eta = 1`` and the first-order SDE solver: ancestral with the posterior's variance, draw by draw.
-
-    Flipped: the sign of ``damped`` in ``DDIM.rule``; of ``rise`` in ``keep`` of ``DPMSolver.rule``.
-    """
+    """``eta = 1`` and the first-order SDE solver: ancestral with the posterior's variance, draw by draw."""
     times, z = UniformTime().times(LinearBeta(1000), steps), real(0.3, -1.0)[None].repeat(3, 1)
     paths = []
     for each in (sampler, Ancestral()):
@@ -148,11 +127,8 @@ def test_ddim_with_all_noise_is_the_chain(sampler: Sampler, steps: int) -> None:
     torch.testing.assert_close(*paths)
 
 
-def test_more_noise_than_a_step_has_room_for_is_refused() -> None:
-    """``eta`` beyond 1 lives on short steps only, and says up to which it may go there.
-
-    Flipped: the sign of ``kept``'s second term.
-    """
+def test_a_too_large_eta_is_refused() -> None:
+    """``eta`` beyond 1 needs short steps; the error states the largest ``eta`` for these."""
     z, times = real(0.3, -1.0)[None], UniformTime().times(SCHEDULE, 40)
     with random.keyed(0), torch.no_grad():
         assert bool(DDIM(Bent(), SCHEDULE, eta=1.9).run(z, times).isfinite().all())
@@ -164,11 +140,8 @@ def test_more_noise_than_a_step_has_room_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, VarianceExploding(SCHEDULE)], ids=repr)
-def test_edm_is_its_algorithm(schedule: Schedule) -> None:
-    r"""Karras et al. (2022), algorithm 2, in its own variables :math:`z/\alpha`, :math:`\sigma/\alpha`.
-
-    Flipped: the sign of ``log1p(lift)``; ``2 - lift`` in ``added``.
-    """
+def test_stochastic_heun_is_edms_algorithm_2(schedule: Schedule) -> None:
+    r"""Karras et al. (2022), algorithm 2, in its own variables :math:`z/\alpha`, :math:`\sigma/\alpha`."""
     settings = {"churn": 8.0, "lowest": 0.05, "highest": 5.0, "noise": 1.02}
     times = PolynomialGrid().times(schedule, 12)
     alpha, sigma = schedule.scales(times)
@@ -199,7 +172,6 @@ def test_the_sde_solver_of_second_order_beats_the_first_in_law() -> None:
     """Mean and covariance at 20 steps of Gaussian data, against the exact marginal; no draws needed.
 
     Its step is affine, so its law follows from where it sends a basis, and from its noise alone.
-    Flipped: the sign of ``slope`` in ``DPMSolver._second``.
     """
     times = UniformTime().times(SCHEDULE, 20)
     alpha, sigma = SCHEDULE.scales(real(0.0))
@@ -228,7 +200,7 @@ def test_the_sde_solver_of_second_order_beats_the_first_in_law() -> None:
 def test_ancestral_samples_of_a_mixture_follow_the_finite_chain() -> None:
     """Ten thousand: the weight of each mode, mean and second moment, against the chain's own density.
 
-    That is carried from step to step on 2001 points of the line. Flipped: the sign of ``bridge.coef_x``.
+    That is carried from step to step on 2001 points of the line.
     """
     torch.manual_seed(3)
     steps, width = 8, 12 / 2000

@@ -5,8 +5,6 @@ latent to "data" (a log-SNR of infinity) have no counterpart: here that step is 
 
 Their tables are rounded to float32, so they are given the float64 ones, once both have been compared.
 Some of their schedulers cast the state to float32 at each step; only there is the comparison as coarse.
-Flipped, one at a time: the sign of ``rise`` in each ``rule`` and in ``phi``'s argument; of ``slope`` and of
-``curve`` in ``DPMSolver``; of ``rho`` in ``UniPC``; of ``here`` in Heun's pairs; ``FixedLarge``'s.
 """
 
 from __future__ import annotations
@@ -115,7 +113,7 @@ def shared_noise(seed: int = 3, dtype: torch.dtype = F64) -> Iterator[torch.Gene
     def normal(shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
         return torch.randn(shape, generator=ours, dtype=dtype).to(kind)
 
-    with patch.object(random, "normal", normal):
+    with patch.object(random.streams, "normal", normal):
         yield its
 
 
@@ -195,7 +193,7 @@ def test_ddim(count: int, eta: float, prediction: str) -> None:
 
 
 def timesteps_of(scheduler: Any, count: int) -> Tensor:
-    """Their timesteps and the table's cleanest entry, at which they are told to end; sigmas in float64."""
+    """Their timesteps and the table's cleanest entry, at which they end; sigmas in float64."""
     scheduler.set_timesteps(count)
     timesteps = torch.cat([scheduler.timesteps, scheduler.timesteps.new_zeros(1)])
     scheduler.sigmas = torch.exp(-0.5 * log_snr(timesteps))

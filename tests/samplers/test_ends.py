@@ -2,7 +2,7 @@
 
 One small network is trained for all: denoisers see log-SNR, so it serves every schedule. Its results at two
 noise levels differ by its errors, as a trained network's do: whatever multiplies such differences shows
-here, and not under an optimal denoiser. Changed: ``published=True`` as the default of Heun, IPNDM, UniPC.
+here, and not under an optimal denoiser.
 """
 
 from __future__ import annotations
@@ -122,14 +122,16 @@ def test_many_steps_are_no_larger_either(
 
 @pytest.mark.parametrize("variance", [FixedLarge(), LearnedInterpolation()], ids=repr)
 @pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s.variance_preserving], ids=repr)
-def test_other_variances_from_fifty_steps_on(
+def test_other_variances_are_no_larger_from_fifty_steps_on(
     variance: ReverseVariance, schedule: Schedule, trained: Learned
 ) -> None:
     assert size(Ancestral(variance=variance), trained, schedule, 50) < 1.5
 
 
 @pytest.mark.parametrize("sampler", [Heun(), StochasticHeun(churn=0.0)], ids=repr)
-def test_the_published_correction_is_what_grew(sampler: Heun, trained: Learned) -> None:
+def test_the_published_correction_overshoots_at_zero_terminal_snr(
+    sampler: Heun, trained: Learned
+) -> None:
     r"""At zero terminal SNR the first step's weight is :math:`(e^h - 1)/2`: why it is not the default."""
     published = type(sampler)(published=True)
     assert size(published, trained, SCHEDULES[0], 5) > 1e3
@@ -138,7 +140,7 @@ def test_the_published_correction_is_what_grew(sampler: Heun, trained: Learned) 
 def test_heuns_weight_is_bounded_odd_and_half_of_a_short_step() -> None:
     r"""Below 1, the same both ways, and the harmonic mean of the trapezoidal rules in ``r`` and ``1/r``.
 
-    So what is left of the first ``x_hat`` in a step is never negative. Changed: ``0.5 * h`` to ``h``.
+    So what is left of the first ``x_hat`` in a step is never negative.
     """
     h = torch.tensor([1e-9, 1e-4, 0.1, 2.0, 10.0], dtype=torch.float64)
     weight, published = Heun().weight(h), Heun(published=True).weight(h)

@@ -68,10 +68,7 @@ def stacked(states: list[State]) -> Tensor:
 def test_both_routes_give_the_same_states(
     sampler: Sampler, target: Target, schedule: Schedule
 ) -> None:
-    """Every state and every ``x_hat``, with one time for all rows and with each row's own.
-
-    Flipped: the sign of ``factor * part.level.of_z`` in ``blend``.
-    """
+    """Every state and every ``x_hat``, with one time for all rows and with each row's own."""
     bound = sampler.bind(Learned(Curved(), target), schedule)
     for times in (TIMES, TIMES[:, None] * real(1.0, 0.9, 0.8)):
         with random.keyed(0), torch.no_grad():
@@ -129,7 +126,7 @@ OTHERS: dict[str, Callable[[], Learned]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
-def test_a_forward_of_ones_own_is_what_every_sampler_uses(sampler: Sampler, name: str) -> None:
+def test_every_sampler_uses_an_overridden_forward(sampler: Sampler, name: str) -> None:
     """``x_hat`` of the first step is that of ``forward``, the one that the bound uses."""
     denoiser = OTHERS[name]()
     with random.keyed(0), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Grids: even in what they say, on every schedule, and never at an infinite end."""
+"""Grids of times: even in their variable, on every schedule, with finite ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRIDS = [
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 37])
 def test_a_grid_falls_from_noise_to_data(grid: TimeGrid, schedule: Schedule, steps: int) -> None:
-    """Strictly, and from end to end exactly. Flipped: ``noisy`` for ``clean``."""
+    """Strictly, and from end to end exactly."""
     times = grid.times(schedule, steps)
     assert len(times) == steps + 1
     assert (float(times[0]), float(times[-1])) == (1, 0)
@@ -32,8 +32,8 @@ def test_a_grid_falls_from_noise_to_data(grid: TimeGrid, schedule: Schedule, ste
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_steps_are_even_in_what_the_grid_says(schedule: Schedule) -> None:
-    r"""In ``t``; in log-SNR; in :math:`(\sigma/\alpha)^{1/\rho}`. Flipped: the sign of ``-2 * rho``."""
+def test_steps_are_even_in_the_grids_variable(schedule: Schedule) -> None:
+    r"""In ``t``; in log-SNR; in :math:`(\sigma/\alpha)^{1/\rho}`."""
 
     def even(values: torch.Tensor) -> None:
         steps = values.diff()
@@ -47,7 +47,7 @@ def test_steps_are_even_in_what_the_grid_says(schedule: Schedule) -> None:
 
 
 def test_the_polynomial_grid_tends_to_the_even_one() -> None:
-    """As ``rho`` grows, to equal steps of log-SNR. Flipped: as above."""
+    """As ``rho`` grows, to equal steps of log-SNR."""
     far, even = PolynomialGrid(1e6).times(Cosine(), 20), UniformLogSNR().times(Cosine(), 20)
     torch.testing.assert_close(far, even, rtol=0, atol=1e-4)
 

@@ -2,7 +2,7 @@ r"""The order of every solver, measured against the exact probability flow.
 
 The denoiser is the optimal one, the grid even in log-SNR (so in :math:`\log(\alpha/\sigma)`) with finite
 ends, no step of lower order at the end; the order is the slope of log error against log steps over
-several numbers of steps. Each docstring names the sign that was flipped in the code to see it fail.
+several numbers of steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from genmod.samplers import (
     bh2,
 )
 from genmod.samplers.dpm import phi
-from genmod.samplers.ipndm import ADAMS_BASHFORTH
+from genmod.samplers.multistep import ADAMS_BASHFORTH
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from genmod.shapes import expand_like
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, correlated, real
@@ -80,26 +80,19 @@ def order(sampler: Sampler, problem: str, fine: int = 1, counts: tuple[int, ...]
     ids=repr,
 )
 def test_order(sampler: Sampler, expected: int, problem: str) -> None:
-    """As the papers say.
-
-    Flipped: the sign of ``slope`` in ``DPMSolver._second`` (order 1), of ``rho`` in ``UniPC`` (1), of
-    ``here`` in ``flow._pairs`` (0), of ``per_noise`` in ``IPNDM`` (1).
-    """
+    """The order that the paper states."""
     assert order(sampler, problem) == pytest.approx(expected, abs=0.15)
 
 
 def test_order_of_heun() -> None:
-    """Second; for Gaussian data third, since its weight is odd. Changed: ``0.5 * h`` to ``h`` (order 1)."""
+    """Second; for Gaussian data third, since its weight is odd."""
     assert order(Heun(), "mixture") == pytest.approx(2, abs=0.15)
     assert order(Heun(), "Gaussian") == pytest.approx(3, abs=0.15)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_order_of_ipndm_off_its_grid(problem: str) -> None:
-    """Second where steps of ``r`` are not equal, whatever it remembers; it takes more steps to show.
-
-    Flipped: the sign of ``per_noise``.
-    """
+    """Second where steps of ``r`` are not equal, whatever it remembers; it takes more steps to show."""
     for count in (2, 4):
         found = order(IPNDM(order=count), problem, counts=(192, 256, 384))
         assert found == pytest.approx(2, abs=0.15)
@@ -107,10 +100,7 @@ def test_order_of_ipndm_off_its_grid(problem: str) -> None:
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_third_order_lacks_a_factor_two_as_published(problem: str) -> None:
-    """3M as published is of second order, whatever its start; with twice its second difference, third.
-
-    Flipped: ``curve`` in ``DPMSolver._third``; a ``2`` in place of ``published``'s 1.
-    """
+    """3M as published is of second order, whatever its start; with twice its second difference, third."""
     published, corrected = (DPMSolver(order=3, published=flag) for flag in (True, False))
     for fine in (1, 8):
         assert order(published, problem, fine) == pytest.approx(2, abs=0.3)
@@ -122,7 +112,7 @@ def test_third_order_lacks_a_factor_two_as_published(problem: str) -> None:
 @pytest.mark.parametrize("scale", [bh1, bh2])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_unipc_of_order_three_is_better_than_third(problem: str, scale: object) -> None:
-    """Its corrector gains an order where the start lets it. Flipped: the sign of ``rise`` in ``_rhos``."""
+    """Its corrector gains an order where the start lets it."""
     assert callable(scale)
     assert order(UniPC(order=3, scale=scale), problem, fine=8) > 3
 
@@ -142,10 +132,7 @@ class Polynomials(Denoiser):
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_ipndm_is_exact_for_polynomials_once_it_remembers_enough(count: int) -> None:
-    r"""In :math:`y = z/\alpha`, with equal steps of ``r``: :math:`\int r^k dr` for ``k`` below the order.
-
-    Flipped: a sign in ``ADAMS_BASHFORTH``; of ``of_x``.
-    """
+    r"""In :math:`y = z/\alpha`, equal steps of ``r``: :math:`\int r^k dr` for ``k`` below the order."""
     schedule = LinearLogSNR(4.0, -1.0)
     times = PolynomialGrid(rho=1).times(schedule, 12)
     r = (-0.5 * schedule.log_snr(times)).exp()
@@ -179,8 +166,6 @@ def test_ipndm_is_stable_up_to_a_rise_of_log_snr(count: int, limit: float) -> No
     """An error grows beyond it, and not below; the flow itself is a straight line here, at any step.
 
     By default a longer step has a lower order, and no error grows.
-
-    Flipped: a sign in ``ADAMS_BASHFORTH``.
     """
     errors = []
     for rise in (0.95 * limit, 1.1 * limit):
@@ -197,7 +182,7 @@ def test_ipndm_is_stable_up_to_a_rise_of_log_snr(count: int, limit: float) -> No
 
 
 def test_phi_near_zero_and_far_from_it() -> None:
-    r"""The recursion where it keeps its digits, and :math:`1/k!` at zero. Flipped: ``series``'s sign."""
+    r"""The recursion where it keeps its digits, and :math:`1/k!` at zero."""
     x = real(-3.0, -0.51, -0.49, -1e-3, 0.0, 1e-9, 0.49, 0.51, 2.0)
     nodes = torch.linspace(0, 1, 4001, dtype=F64)
     for k in (1, 2, 3, 4):
@@ -218,10 +203,7 @@ def test_phi_near_zero_and_far_from_it() -> None:
 def test_second_order_on_any_schedule_either_way(
     sampler: Sampler, schedule: Schedule, t: float, s: float
 ) -> None:
-    """The error against the exact map falls four times as steps double, in either direction.
-
-    Flipped: ``lengths`` in ``Sampler._states``; ``there`` in ``flow._pairs``.
-    """
+    """The error against the exact map falls four times as steps double, in either direction."""
     exact = flowed(DATA, GAUSSIAN, schedule, t, s)
     flow = sampler.bind(DATA.denoiser(), schedule)
     errors = []
@@ -233,8 +215,8 @@ def test_second_order_on_any_schedule_either_way(
     assert errors[-1] < 5e-3
 
 
-def test_modules_may_be_wrapped() -> None:
-    """A denoiser is asked with what it sees in training: variance-preserving states, log-SNR, context."""
+def test_samplers_pass_log_snr_and_context_to_the_denoiser() -> None:
+    """As in training: variance-preserving states, log-SNR, context."""
 
     class Listening(Denoiser):
         def __init__(self) -> None:

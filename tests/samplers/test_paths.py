@@ -1,7 +1,4 @@
-"""What every sampler owes: one path however it is asked for, on any schedule, at any end of it.
-
-Each docstring names the sign (or line) that was flipped in the code to see the test fail.
-"""
+"""Every sampler: one path however it is asked for, on any schedule, up to its ends."""
 
 from __future__ import annotations
 
@@ -44,10 +41,7 @@ def states(sampler: Sampler, z: Tensor, times: Tensor, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 def test_a_path_yields_every_state_and_run_the_last(sampler: Sampler) -> None:
-    """One state for each time after the first; none for a single time; a second path is no different.
-
-    Flipped: ``times[1:]`` for ``times[:-1]`` in ``Sampler._states``.
-    """
+    """One state for each time after the first; none for a single time; a second path is no different."""
     bound, times = sampler.bind(Bent(), SCHEDULE), UniformTime().times(SCHEDULE, 5)
     found = states(bound, Z, times)
     assert len(found) == 5
@@ -66,10 +60,7 @@ def test_a_path_yields_every_state_and_run_the_last(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 def test_a_step_is_a_path_of_one(sampler: Sampler) -> None:
-    """And where a row stands does not matter to the others: rows may go their own ways.
-
-    Flipped: the sign of ``rise`` where a factor is one a row (``Walk.each``).
-    """
+    """And where a row stands does not matter to the others: rows may go their own ways."""
     bound = sampler.bind(Bent(), SCHEDULE)
     t, s = real(0.9, 0.5, 0.3), real(0.6, 0.45, 0.0)
     with random.seeded([1, 2, 3]), torch.no_grad():
@@ -90,10 +81,7 @@ def test_a_step_is_a_path_of_one(sampler: Sampler) -> None:
 def test_states_of_any_schedule_differ_by_their_length_alone(
     sampler: Sampler, kind: type[VarianceExploding]
 ) -> None:
-    """Denoisers see log-SNR: the same draws give the same path, up to the scale of the state.
-
-    Flipped: ``state * length`` for ``state / length`` in ``Sampler._states``.
-    """
+    """Denoisers see log-SNR: the same draws give the same path, up to the scale of the state."""
     if isinstance(sampler, Ancestral) and isinstance(sampler.variance, FixedLarge):
         pytest.skip("the forward step's own variance is not one of log-SNR alone")
     times = UniformTime().times(SCHEDULE, 4)
@@ -106,10 +94,7 @@ def test_states_of_any_schedule_differ_by_their_length_alone(
 
 @pytest.mark.parametrize("sampler", FLOWS, ids=repr)
 def test_the_flow_there_and_back(sampler: Sampler) -> None:
-    """Samplers without noise of their own also go from data to noise, and return.
-
-    Flipped: ``up or down`` in ``Sampler.states``.
-    """
+    """Samplers without noise of their own also go from data to noise, and return."""
     flow = sampler.bind(DATA.denoiser(), SCHEDULE)
     z, times = DATA.mean + torch.linspace(-1, 1, 4, dtype=F64)[:, None], real(*range(401)) / 400
     noise = flow.run(z, times)
@@ -123,10 +108,7 @@ def test_the_flow_there_and_back(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 def test_float32_keeps_its_digits_from_almost_no_signal(sampler: Sampler) -> None:
-    """From a log-SNR of -40, where ``z / alpha`` is 1e9, to 12: float32 against float64.
-
-    Flipped: written in ``z / alpha``, a step of Euler's lost all digits of the image here.
-    """
+    """From a log-SNR of -40, where ``z / alpha`` is 1e9, to 12: float32 against float64."""
     schedule = LinearLogSNR(12.0, -40.0)
     # Adams-Bashforth's steps are stable up to a rise of 0.6 only.
     times = UniformTime().times(schedule, 100 if isinstance(sampler, IPNDM) else 40)
@@ -148,7 +130,7 @@ def test_float32_keeps_its_digits_from_almost_no_signal(sampler: Sampler) -> Non
 
 
 class Counting(Denoiser):
-    """Says how often it was asked."""
+    """Counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +145,7 @@ class Counting(Denoiser):
 @pytest.mark.parametrize("sampler", EVERY, ids=repr)
 @pytest.mark.parametrize("schedule", [LinearBeta(1000), Cosine()], ids=repr)
 def test_evaluations_are_counted(sampler: Sampler, schedule: Schedule) -> None:
-    """What a sampler says it asks is what it asks. Flipped: the sign in ``DPMSolver.evaluations``."""
+    """``evaluations`` is the number of calls of the denoiser."""
     for steps in (1, 2, 7):
         denoiser = Counting()
         z = sampler.bind(denoiser, schedule).run(Z, UniformLogSNR().times(schedule, steps))
@@ -176,7 +158,7 @@ def test_evaluations_are_counted(sampler: Sampler, schedule: Schedule) -> None:
 
 
 def test_a_sampler_is_settings_until_it_is_bound() -> None:
-    """Binding makes another; completing leaves what is bound. Flipped: ``or`` in ``complete``."""
+    """Binding makes another; completing leaves what is bound."""
     sampler, denoiser, other = DPMSolver(order=3), Bent(), Bent()
     bound = sampler.bind(denoiser, SCHEDULE)
     assert (bound.denoiser, bound.schedule, bound.order) == (denoiser, SCHEDULE, 3)
@@ -188,7 +170,7 @@ def test_a_sampler_is_settings_until_it_is_bound() -> None:
 
 
 def test_two_paths_of_one_sampler_do_not_meet() -> None:
-    """A memory belongs to a path. Flipped: a memory kept on the sampler."""
+    """A memory belongs to a path."""
     flow, times = UniPC(Bent(), SCHEDULE, order=3), UniformTime().times(SCHEDULE, 6)
     alone = states(flow, Z, times), states(flow, 2 * Z, times)
     with torch.no_grad():
@@ -198,7 +180,7 @@ def test_two_paths_of_one_sampler_do_not_meet() -> None:
 
 
 def test_gradients_pass_through_a_path() -> None:
-    """Through every step, to the first state: against differences. Flipped: ``blend``'s scale."""
+    """Through every step, to the first state: against differences."""
     times = UniformTime().times(SCHEDULE, 3)
     for sampler in FLOWS:
         bound = sampler.bind(Bent(), SCHEDULE)
@@ -262,7 +244,7 @@ def test_settings_that_cannot_be_are_refused(build: object) -> None:
         build()
 
 
-def test_settings_are_read_aloud() -> None:
+def test_the_repr_of_a_sampler_shows_its_settings() -> None:
     """``repr`` is what one would type."""
     assert [repr(s) for s in (Euler(), Heun(), DDIM(eta=0.5))] == [
         "Euler()",

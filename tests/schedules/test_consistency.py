@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[Callable[[], Schedule], str]] = {
 def test_a_contradiction_is_refused_at_construction(
     case: str, user: Callable[[Schedule], object]
 ) -> None:
-    """By an encoder, and by schedules made of it. Flipped: the comparison in ``_check_scales``."""
+    """By an encoder, and by schedules made of it."""
     build, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         user(build())
@@ -209,7 +209,7 @@ def test_what_agrees_is_accepted(build: Callable[[], Schedule]) -> None:
     torch.testing.assert_close((point.alpha, point.sigma), scales)
 
 
-def test_scales_of_ones_own_reach_the_bound() -> None:
+def test_overridden_scales_reach_the_bound() -> None:
     """``at`` and ``bridge``, of which the bound is made, read an overridden ``scales``."""
     point = StraightPath().at(TIMES)
     torch.testing.assert_close(point.alpha + point.sigma, torch.ones_like(TIMES))
@@ -225,7 +225,7 @@ def test_scales_of_ones_own_reach_the_bound() -> None:
 def test_the_base_slope_is_right_in_every_mode(
     build: Callable[[], Schedule], mode: Callable[[], torch.no_grad], made_inside: bool
 ) -> None:
-    """Also of a schedule built inside. Flipped: without ``inference_mode(False)``."""
+    """Also of a schedule built inside."""
     schedule = build()
     with mode():
         schedule = build() if made_inside else schedule

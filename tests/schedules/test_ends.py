@@ -11,7 +11,8 @@ import torch
 
 from genmod import schedules
 from genmod.config import from_plain, to_plain
-from genmod.schedules import Schedule, clean_end
+from genmod.schedules import Schedule
+from genmod.schedules.consistency import clean_end
 from genmod.spec import DataSpec
 
 F64 = torch.float64
@@ -49,7 +50,7 @@ STATED: dict[str, Callable[[], Schedule]] = {
 @pytest.mark.parametrize("name", FREE)
 @pytest.mark.parametrize("bins", [2, 8, 17, 64, 256, None])
 def test_a_free_end_follows_from_the_number_of_values(name: str, bins: int | None) -> None:
-    """In a copy: the schedule that was handed over stays free. Flipped: the sign in ``Shifted``."""
+    """In a copy: the schedule that was handed over stays free."""
     schedule = FREE[name]()
     before = schedule.log_snr_range()
     bound = schedule.resolve(described(bins))
@@ -65,7 +66,7 @@ def test_a_free_end_follows_from_the_number_of_values(name: str, bins: int | Non
 
 @pytest.mark.parametrize("name", FREE)
 def test_a_resolved_schedule_is_written_and_read_with_its_end(name: str) -> None:
-    """As plain data; the free one stays free. Flipped: the settings of the copy left as they were."""
+    """As plain data; the free one stays free."""
     schedule = FREE[name]()
     bound = schedule.resolve(described(17))
     read, free = from_plain(to_plain(bound)), from_plain(to_plain(schedule))
@@ -111,7 +112,7 @@ def test_more_values_need_a_cleaner_end() -> None:
     ids=repr,
 )
 def test_a_cut_table_is_its_own_curve_between_other_ends(table: schedules.Table) -> None:
-    """Its log-SNRs are the table's at the times the table has them. Flipped: ``1 - t`` in ``_inner``."""
+    """Its log-SNRs are the table's at the times the table has them."""
     cut = table.cut(clean=2.0, noisy=-4.0)
     assert cut.log_snr_range() == pytest.approx((2.0, -4.0), abs=1e-9)
     log_snr = cut.log_snr(TIMES)

@@ -1,7 +1,4 @@
-"""Learned schedules: one bound whatever they are, and the variance of its estimate as what they learn.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+"""Learned schedules: one bound whatever they are, and the variance of its estimate as what they learn."""
 
 from __future__ import annotations
 
@@ -31,8 +28,8 @@ from genmod.schedules import (
     Sigmoid,
     Table,
 )
+from genmod.shapes import PerLevel
 from genmod.training import training_loop
-from genmod.types import PerLevel
 from tests.oracles import F64, bent, steps_of
 from tests.statistics import assert_equal_means
 
@@ -128,7 +125,6 @@ def test_the_bound_knows_the_ends_alone_and_its_variance_the_rest() -> None:
 
     learned below linear log-SNR, and that below the cosine's and linear beta's (0.53, 6.35, 31.1,
     31.6 in its figure 4, bits per dimension squared). The learned schedule's ends have not moved.
-    Flipped: the sign of the slope in ``Learnable.slope`` and in ``Quantiles.slope``.
     """
     learned = trained()
     assert learned.log_snr_range() == pytest.approx((CLEAN, NOISY), rel=1e-14)
@@ -179,7 +175,7 @@ def gradients(model: LatentModel, loss: Tensor) -> dict[str, Tensor]:
 def test_one_backward_pass_serves_two_losses(build: Callable[[int], Objective], draws: int) -> None:
     """The denoiser's gradient is the inner objective's, bit for bit; the schedule's is that of the
 
-    mean square of what the steps cost, by automatic differentiation. Flipped: the sign of ``rows``.
+    mean square of what the steps cost, by automatic differentiation.
     """
     model, x = learnable(), torch.randn(6, 2, dtype=F64)
     inner = build(draws)
@@ -209,10 +205,7 @@ def test_one_backward_pass_serves_two_losses(build: Callable[[int], Objective], 
 
 
 def test_a_plain_bound_leaves_a_learnable_schedule_as_it_is() -> None:
-    """In discrete time the bound itself depends on the schedule, and trains it without a gate.
-
-    Flipped: the sign of ``log_snr`` in ``Learnable``.
-    """
+    """In discrete time the bound itself depends on the schedule, and trains it without a gate."""
     model, x = learnable(4), torch.randn(6, 2, dtype=F64)
     weight = model.get_parameter("encoder.schedule.log_weight")
 
@@ -231,10 +224,7 @@ def test_a_plain_bound_leaves_a_learnable_schedule_as_it_is() -> None:
 
 
 def test_a_learned_slope_has_a_gradient() -> None:
-    """That of the log-SNR's central differences, in every parameter.
-
-    Flipped: the sign inside ``1 - risen`` in ``Monotone.path``.
-    """
+    """That of the log-SNR's central differences, in every parameter."""
     schedule = learnable().get_submodule("prior.schedule")
     assert isinstance(schedule, MonotoneNetwork)
     t, h = torch.linspace(0.05, 0.95, 7, dtype=F64), 1e-5
@@ -285,7 +275,7 @@ def test_what_has_no_schedule_to_learn_is_refused(
         build()
 
 
-def test_it_reads_as_what_it_holds() -> None:
+def test_the_repr_of_a_learned_schedule_shows_its_objective() -> None:
     assert "Bound(timesteps=4)" in repr(LearnedSchedule(Bound(4)))
     assert LearnedSchedule(Bound(4)).timesteps == 4
     assert isinstance(LearnedSchedule().inner, nn.Module)

@@ -17,7 +17,7 @@ from genmod.denoisers import (
     Target,
     VelocityTarget,
 )
-from genmod.denoisers.base import scales_of
+from genmod.denoisers.targets import scales_of
 from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
@@ -46,7 +46,7 @@ safe = pytest.mark.parametrize("target", [VelocityTarget(), DataTarget()], ids=r
 
 
 def model(target: Target, schedule: Schedule, variance: ReverseVariance | None = None) -> Diffusion:
-    """A network of two dimensions whose every weight says something."""
+    """A network of two dimensions without zero weights."""
     torch.manual_seed(3)
     network = DenoisingMLP((2,), width=16)
     for parameter in network.parameters():
@@ -101,7 +101,7 @@ def test_every_reverse_step_is_finite(schedule: Schedule, target: Target) -> Non
 def test_float64_bounds_meet_their_closed_form_down_to_the_floor() -> None:
     """For the optimal denoiser of N(0, I) with the forward variance, the bound is ``log p`` exactly.
 
-    The steps into and out of the floor are priced like any other. Flipped: the sign of ``log_r``.
+    The steps into and out of the floor have the closed form, too.
     """
     x = torch.linspace(-3, 3, 7, dtype=F64)[:, None] + real(0.0, 0.3)
     diffusion = standard_diffusion(2, ZeroTerminalSNR(LinearBeta(1000)), 1000)
@@ -121,7 +121,7 @@ def test_targets_that_divide_by_alpha_are_refused(schedule: Schedule, target: Ta
         model(target, schedule)
 
 
-def test_the_limit_is_where_it_says() -> None:
+def test_the_limit_is_refused_below_and_accepted_at_minus_twenty() -> None:
     """An end of -20 is read, one below is not; a denoiser that is no network reads any."""
     assert model(NoiseTarget(), LinearLogSNR(9.0, -20.0)).prior.steps == 12
     with pytest.raises(ValueError, match="an end of -20 or above"):
@@ -132,7 +132,7 @@ def test_the_limit_is_where_it_says() -> None:
 @pytest.mark.parametrize(
     "target", [NoiseTarget(), ScoreTarget(), VelocityTarget(), DataTarget()], ids=repr
 )
-def test_the_limit_is_where_float32_stops_telling(target: Target) -> None:
+def test_the_limit_is_where_float32_cannot_recover_the_data(target: Target) -> None:
     """Data written as a float32 output and read back: to a hundredth at the limit; at -40 all wrong
 
     for what divides by alpha, and still right for what does not.

@@ -1,7 +1,4 @@
-r"""Tables of betas against the library they are best known from, and every schedule re-spaced.
-
-Each docstring names the sign that was flipped in the code to see the test fail.
-"""
+r"""Tables of betas against the library they are best known from, and every schedule re-spaced."""
 
 from __future__ import annotations
 
@@ -75,10 +72,7 @@ def theirs(
 
 @pytest.mark.parametrize(("table", "name", "first", "last"), TABLES, ids=lambda case: str(case))
 def test_tables_are_those_of_diffusers(table: Table, name: str, first: float, last: float) -> None:
-    """Alpha bars to 1e-6, and all betas to float32's rounding, one clipped to 0.999 included.
-
-    Flipped: the sign of ``rise`` in ``SigmoidBeta``; of ``u`` in ``CosineBeta``.
-    """
+    """Alpha bars to 1e-6, and all betas to float32's rounding, one clipped to 0.999 included."""
     steps = len(table.table)
     betas, alpha_bars = theirs(name, first, last, steps)
     torch.testing.assert_close(table.alpha_bars(steps), alpha_bars, rtol=0, atol=1e-6)
@@ -93,7 +87,7 @@ def test_tables_are_those_of_diffusers(table: Table, name: str, first: float, la
 def test_zero_terminal_tables_are_those_of_diffusers(
     table: Table, name: str, first: float, last: float
 ) -> None:
-    """Lin et al. (2024), algorithm 1. Flipped: the sign of the last root in ``ZeroTerminalSNR``."""
+    """Lin et al. (2024), algorithm 1."""
     steps = len(table.table)
     ours = ZeroTerminalSNR(table).alpha_bars(steps)
     _, alpha_bars = theirs(name, first, last, steps, zero=True)
@@ -101,7 +95,7 @@ def test_zero_terminal_tables_are_those_of_diffusers(
     assert float(ours[0]) == pytest.approx(float(table.alpha_bars(steps)[0]), rel=1e-12)
 
 
-def test_the_floor_of_a_zero_terminal_table_is_nothing_in_float32() -> None:
+def test_the_floor_of_a_zero_terminal_table_has_no_signal_in_float32() -> None:
     """``alpha x + sigma eps`` is ``eps`` to less than half of float32's spacing at one."""
     schedule = ZeroTerminalSNR(LinearBeta(1000))
     assert schedule.log_snr_range()[1] == -40
@@ -133,10 +127,7 @@ def test_a_table_that_cannot_be_is_refused(build: Callable[[], object], message:
 @every_curve
 @pytest.mark.parametrize("steps", [1, 2, 50])
 def test_betas_rebuild_the_curve(schedule: Schedule, steps: int) -> None:
-    """The lecture's product of ``1 - beta`` is the curve's alpha bar at each node.
-
-    Flipped: the sign of ``diff`` in ``Schedule.betas``.
-    """
+    """The lecture's product of ``1 - beta`` is the curve's alpha bar at each node."""
     betas, alpha_bars = schedule.betas(steps), schedule.alpha_bars(steps)
     assert bool(((betas > 0) & (betas <= 1)).all())
     product = torch.from_numpy(np.cumprod(1 - betas.numpy()))
@@ -149,7 +140,6 @@ def test_betas_rebuild_the_curve(schedule: Schedule, steps: int) -> None:
 
 
 def test_a_table_gives_its_own_betas_back() -> None:
-    """Flipped: the sign of ``expm1`` in ``Schedule.betas``."""
     expected = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
     torch.testing.assert_close(LinearBeta(1000).betas(1000), expected, rtol=1e-11, atol=0)
 
@@ -159,7 +149,6 @@ def test_a_divisor_of_a_table_visits_its_own_nodes(steps: int) -> None:
     r"""``steps - 1`` divides 999: each latent is one of the thousand, and the new betas are
 
     :math:`1 - \bar\alpha_i / \bar\alpha_{i-1}` of those (Nichol, Dhariwal 2021, eq. 19).
-    Flipped: the sign of ``diff`` in ``Schedule.betas``.
     """
     table = LinearBeta(1000)
     own = table.alpha_bars(1000)[:: 999 // (steps - 1)]
@@ -185,8 +174,7 @@ def test_fewer_steps_are_the_same_process(schedule: Schedule) -> None:
     r"""Leaving a latent out integrates it out, both ways:
 
     the forward step ``s -> t`` is ``s -> m -> t``, and :math:`q(z_s | z_t, x)` is
-    :math:`\int q(z_s | z_m, x)\, q(z_m | z_t, x)\, dz_m`. Flipped: the sign of ``kept`` in
-    ``Schedule.bridge``; the exponent of its ``coef_z``.
+    :math:`\int q(z_s | z_m, x)\, q(z_m | z_t, x)\, dz_m`.
     """
     grid = torch.linspace(0, 1, 13, dtype=F64)
     s, m, t = grid[:-2], grid[1:-1], grid[2:]

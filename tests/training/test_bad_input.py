@@ -24,10 +24,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @pytest.mark.parametrize(("at", "value"), [(1, math.nan), (5, math.nan), (5, math.inf)])
 def test_a_broken_term_stops_the_run_and_keeps_the_last_good_weights(at: int, value: float) -> None:
-    """The weights are those of the run that was stopped one step before, bit for bit.
-
-    Made to fail by letting ``State.update`` step on whatever it gets.
-    """
+    """The weights are those of the run that was stopped one step before, bit for bit."""
     broken = breaking(at, value)
     with pytest.raises(NonFiniteLoss, match=rf"step {at} \(in reconstruction\)"):
         fit(broken, data(), steps=20, batch_size=16, progress=False)

@@ -90,8 +90,7 @@ def test_what_cannot_be_cut_is_refused(
 def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None:
     """Noise belongs to the row: gradients of pieces add up to the whole's.
 
-    Also for a diffusion, whose stratified levels are spread over the whole batch. Made to fail by
-    leaving ``start`` out of the second half's key.
+    Also for a diffusion, whose stratified levels are spread over the whole batch.
     """
     model = model.double()
     x = data(16).double()
@@ -113,14 +112,14 @@ def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None
     )
 
 
-# ---------------------------------------------------------------------- coins, flipped anew
+# ---------------------------------------------------------------------- pixels, drawn again
 
 
 ROWS, IDENTITY, FAIR = 64, 6, 50
 
 
 def coins() -> BernoulliPixels:
-    """Rows that tell who they are: six pixels, empty or full, spell the row; fifty are fair coins."""
+    """Six pixels, empty or full, spell the number of the row; fifty have probability 1/2."""
     digit = (torch.arange(ROWS)[:, None] >> torch.arange(IDENTITY)) & 1
     return BernoulliPixels(
         torch.cat([2 * digit, torch.ones(ROWS, FAIR, dtype=torch.int64)], 1), bins=3
@@ -128,16 +127,13 @@ def coins() -> BernoulliPixels:
 
 
 def in_order(bits: Tensor) -> Tensor:
-    """The fair coins of each row, rows in the order that their first six bits spell."""
+    """The random pixels of each row, rows in the order that their first six bits spell."""
     who = (bits[:, :IDENTITY] << torch.arange(IDENTITY)).sum(1)
     return bits[who.argsort(), IDENTITY:]
 
 
-def test_coins_are_flipped_anew_in_every_epoch() -> None:
-    """Each row once an epoch, and a coin agrees with itself in the next epoch half of the time.
-
-    Made to fail by keying the flips by the place in the epoch alone, without the epoch.
-    """
+def test_pixels_are_drawn_again_in_every_epoch() -> None:
+    """Each row once an epoch; a fair pixel equals its draw of the epoch before half of the time."""
     batches = MemoryBatches(coins(), None, 16, seed=3)
     epochs = [in_order(epoch(batches, number)) for number in range(40)]
     assert all(each.shape == (ROWS, FAIR) for each in epochs)
@@ -147,7 +143,7 @@ def test_coins_are_flipped_anew_in_every_epoch() -> None:
     assert_mean((bits[:, 1:] == bits[:, :-1]).double().flatten(), 0.5)
 
 
-def test_flips_depend_on_seed_and_step_alone() -> None:
+def test_drawn_pixels_depend_on_seed_and_step_alone() -> None:
     """Not on the batches asked for before, nor on torch's generator."""
     forward = [MemoryBatches(coins(), None, 20, seed=4)(step).x for step in range(7)]
     torch.manual_seed(2)
@@ -158,15 +154,12 @@ def test_flips_depend_on_seed_and_step_alone() -> None:
     assert not torch.equal(other, torch.cat(forward[:3]))
 
 
-def test_flips_are_not_the_noise_of_the_model() -> None:
-    """The model draws under the key of the same seed and step, but other numbers.
-
-    Made to fail by leaving the flips' own part out of their key.
-    """
-    flipped = MemoryBatches(coins(), None, ROWS, seed=4)(9).x[:, IDENTITY:]
+def test_drawn_pixels_are_independent_of_the_models_noise() -> None:
+    """The model draws under the key of the same seed and step, but other numbers."""
+    drawn = MemoryBatches(coins(), None, ROWS, seed=4)(9).x[:, IDENTITY:]
     with random.keyed(4, step=9):
         noise = random.uniform((ROWS, IDENTITY + FAIR), torch.float32)[:, IDENTITY:]
-    assert_mean((flipped == (noise < 0.5)).double().flatten(), 0.5)
+    assert_mean((drawn == (noise < 0.5)).double().flatten(), 0.5)
 
 
 class Watching(Bound):
@@ -182,7 +175,7 @@ class Watching(Bound):
         return super().forward(model, batch)
 
 
-def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
+def test_fit_resamples_the_training_pixels_alone() -> None:
     """The user does nothing: training bits change, validation bits are those of the data set.
 
     The first six pixels spell the row, so a batch is compared with the very rows it was cut from.
@@ -211,7 +204,7 @@ def test_fit_flips_the_coins_of_a_binarized_data_set_and_no_others() -> None:
     ],
     ids=["vae", "diffusion"],
 )
-def test_a_resumed_run_on_coins_is_the_uninterrupted_one_bit_for_bit(
+def test_a_resumed_run_on_resampled_pixels_equals_the_uninterrupted_one(
     build: Callable[[], LatentModel], tmp_path: Path
 ) -> None:
     """Stopped in the third epoch, between two checkpoints: losses, bits and weights go on alike."""

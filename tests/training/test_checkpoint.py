@@ -88,7 +88,7 @@ class Packed(LatentModel):
 
 
 def test_a_run_with_channels_last_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """A file keeps no strides. Made to fail by loading the optimizer's moments as they lie in it."""
+    """A file keeps no strides."""
     x = torch.randint(0, 5, (16, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     found = []
     for stop in (8, 4):
@@ -105,7 +105,7 @@ def test_a_run_with_channels_last_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a checkpoint says and holds."""
+    """The header and the tensors of a checkpoint."""
     with safe_open(path, "pt") as file:
         return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -117,7 +117,6 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     """Losses, validations, averaged weights, optimizer, best and final weights, dropout or not.
 
     The first run stops between two checkpoints, so the steps after the last one are made again.
-    Made to fail by letting the average begin anew at the resumed model's weights.
     """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run(build(), whole)
@@ -148,7 +147,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
 
 
 def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
-    """A warm-up resumes at the price it had reached, not at nothing."""
+    """A warm-up resumes at the weight it had reached, not at zero."""
     expected = run(vae(), None, objective=WarmUp(20))
     run(vae(), tmp_path / "run", stop=7, objective=WarmUp(20))
     found = run(vae(), tmp_path / "run", objective=WarmUp(20))
@@ -156,7 +155,7 @@ def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
     assert torch.equal(found.final, expected.final)
 
 
-def test_the_levels_that_visits_learned_to_look_at_are_kept(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_learned_density_of_timesteps(tmp_path: Path) -> None:
     """Importance resumes with the density it had; that it learned changes the run."""
 
     def objective(least: float) -> Objective:
@@ -210,7 +209,7 @@ def test_another_optimizers_moments_are_kept_too(tmp_path: Path) -> None:
 def test_a_checkpoint_of_something_else_is_refused(
     resume: Callable[[Path], Trace], said: str, tmp_path: Path
 ) -> None:
-    """Other settings, another model, other frozen parts: said at once, and the file is left alone."""
+    """Other settings, another model, other frozen parts: refused at once, and the file is not changed."""
     path = tmp_path / "run"
     run(vae(), path, stop=5)
     before = path.read_bytes()

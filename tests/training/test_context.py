@@ -1,4 +1,4 @@
-"""What training tells a model: each row its own label, and nothing in the share asked for."""
+"""Contexts in training: each row has its own label, dropped at the rate asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.training.cases import flat
 
 
 def numbered(count: int = 40) -> Dataset:
-    """Rows that say their own label: what arrives beside a row can be compared with it."""
+    """Rows that hold their own label: what arrives beside a row can be compared with it."""
     labels = torch.arange(count) % 4
     return dataset(labels[:, None] + torch.zeros(count, 3), labels=labels)
 
@@ -32,7 +32,7 @@ def model() -> Diffusion:
 
 
 class Ears:
-    """What a network is told, call by call, and whether it was training."""
+    """Records the context of each call, and whether the network was in training mode."""
 
     def __init__(self, model: Diffusion) -> None:
         self.heard: list[tuple[bool, Tensor, Tensor]] = []
@@ -70,8 +70,8 @@ def test_batches_drop_labels_at_the_rate_asked_for_and_by_step_alone() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
-def test_training_drops_and_validation_never_does(dropout: float) -> None:
-    """Heard at the network's door, over a whole run with its validations."""
+def test_context_dropout_applies_in_training_alone(dropout: float) -> None:
+    """Recorded at the network, over a whole run with its validations."""
     data, trained = conditional(numbered(), dropout), model()
     ears = Ears(trained)
     steps = training_loop(trained, data, steps=6, batch_size=24, validate_every=2, progress=False)
@@ -109,8 +109,8 @@ def test_a_resumed_conditional_run_is_the_same_run(tmp_path: Path) -> None:
     assert torch.equal(run(8, path), whole)
 
 
-def test_labels_that_no_model_can_hear_stop_a_run_on_the_call() -> None:
-    """Before a step is made: too many classes, labels that nobody asked for, none where some are."""
+def test_labels_that_the_model_cannot_take_are_refused_on_the_call() -> None:
+    """Too many classes, labels for an unconditional model, none for a conditional one."""
     data = conditional(numbered())
     assert data.labels is not None
     more = replace(data, labels={split: marks + 1 for split, marks in data.labels.items()})
@@ -131,7 +131,7 @@ def test_a_pair_of_data_and_context_is_never_dropped() -> None:
     assert all(not is_null_context(told).any() for _, _, told in ears)
 
 
-def test_binarized_data_keep_what_they_tell() -> None:
+def test_binarized_data_keep_their_labels() -> None:
     """In either order; the labels are those of the gray images."""
     data = digits()
     told = conditional(data, 0.2)

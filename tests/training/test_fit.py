@@ -36,10 +36,7 @@ def ppca_optimum(x: Tensor, q: int) -> float:
 
 
 def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca() -> None:
-    """Trained by ``fit``, the marginal of its decoder lies within 0.005 nats of the closed form.
-
-    Sign flipped: the loss in ``Bound.cost`` (``elbo.value``).
-    """
+    """Trained by ``fit``, the marginal of its decoder lies within 0.005 nats of the closed form."""
     x = data(256)
     network, scale = nn.Linear(1, 3), decoders.GlobalScale()
     model = LatentModel(
@@ -156,8 +153,8 @@ def test_a_frozen_part_neither_learns_nor_drops_out() -> None:
 # ---------------------------------------------------------------------- what a step says
 
 
-def test_a_step_says_the_bound_that_was_trained_on() -> None:
-    """For the bound itself, the loss is minus the mean bound; nothing said carries gradients."""
+def test_a_step_holds_the_bound_that_was_trained_on() -> None:
+    """For the bound itself, the loss is minus the mean bound; nothing in it carries gradients."""
     model = vae()
     for number, step in enumerate(
         training_loop(model, data(), Bound(), steps=3, batch_size=16, progress=False), start=1
@@ -212,8 +209,7 @@ def test_validation_noise_is_shared() -> None:
 def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     """``validate`` itself draws one noise: the difference of two is paired, its error far below theirs.
 
-    And the better one by it is the better one over much fresh noise. Flipped: ``seed=SEED`` to
-    ``seed=step``.
+    And the better one by it is the better one over much fresh noise.
     """
     x, (model, near) = data(), close()
     first, second = (validate(m, x, None, step, 2) for step, m in enumerate((model, near)))
@@ -229,7 +225,7 @@ def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     )
 
 
-def test_a_learning_rate_of_ones_own_optimizer_is_kept() -> None:
+def test_the_learning_rate_of_a_given_optimizer_is_kept() -> None:
     """``fit`` shapes the rate that an optimizer came with: plain descent moves in proportion to it."""
     moves = []
     for rate in (0.02, 0.002):

@@ -1,4 +1,4 @@
-"""The bar: it shows the loss beside the true bound, and nothing when it is told to be silent."""
+"""The bar: it shows the loss beside the true bound, and nothing with ``progress=False``."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_an_inner_objective_counts(tmp_path: Path) -> None:
 
 
 def test_a_function_without_a_name_trains_but_not_with_a_checkpoint(tmp_path: Path) -> None:
-    """Two lambdas cannot be told apart in a file; one of a registered name can."""
+    """A file cannot distinguish two lambdas; one of a registered name can."""
     objective = Weighted(lambda log_snr: log_snr.sigmoid())
     fit(diffusion(), X, objective, steps=1, progress=False)
     with pytest.raises(ValueError, match=r"genmod\.register"):
@@ -243,7 +243,7 @@ def test_a_finished_run_never_hands_back_old_weights_for_new_data(tmp_path: Path
     assert finished.losses == history.losses
 
 
-def test_networks_of_ones_own_go_by_class_and_shapes(tmp_path: Path) -> None:
+def test_unregistered_networks_are_identified_by_class_and_shapes(tmp_path: Path) -> None:
     """Nothing has to be registered; another class or shape is another run."""
 
     def model(network: nn.Module) -> LatentModel:
@@ -304,7 +304,7 @@ def test_more_steps_are_another_leg_with_a_rate_of_its_own(tmp_path: Path) -> No
         run(11)
 
 
-def test_an_extended_history_says_so(tmp_path: Path) -> None:
+def test_a_history_shows_that_it_was_extended(tmp_path: Path) -> None:
     fit(vae(), X, steps=4, checkpoint=tmp_path / "run", progress=False)
     history = fit(vae(), X, steps=9, checkpoint=tmp_path / "run", progress=False)
     assert [(cycle.first, cycle.last) for cycle in history.cycles] == [(0, 4), (4, 9)]

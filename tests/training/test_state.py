@@ -169,7 +169,7 @@ def test_models_that_copy_deepcopy_refuses_train(name: str) -> None:
         assert torch.equal(flat(model), kept)
 
 
-def test_looking_at_the_averaged_model_changes_nothing() -> None:
+def test_reading_the_averaged_model_changes_nothing() -> None:
     """It is a copy with the averaged weights; validation uses the model itself, and puts all back."""
     losses = []
     for look in (False, True):
@@ -307,7 +307,7 @@ class HalfPrice(Objective):
 
 
 @pytest.mark.parametrize("objective", [OwnWeight(), WithoutReconstruction()], ids=repr)
-def test_weights_of_ones_own_reach_no_encoder_either(objective: Objective) -> None:
+def test_custom_weights_of_levels_reach_no_encoder(objective: Objective) -> None:
     """Measured at the first step, by the slopes of the loss; the weights are those before it."""
     model = middle(False)
     before = flat(model)

@@ -25,10 +25,7 @@ def config(clip: float | None = None) -> TrainingConfig:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ema", [0.0, 0.3, 0.9])
 def test_the_average_is_the_recursion_written_by_hand(ema: float) -> None:
-    """``m_n = d m_{n-1} + (1 - d) w_n`` with ``d = min(ema, (n - 1) / (n + 8))``.
-
-    Sign flipped: ``1 - decay`` in ``Average.update`` (``decay``).
-    """
+    """``m_n = d m_{n-1} + (1 - d) w_n`` with ``d = min(ema, (n - 1) / (n + 8))``."""
     model, expected = vae(), torch.zeros(())
     for n, step in enumerate(
         training_loop(model, data(), steps=15, batch_size=16, ema=ema, progress=False), start=1
@@ -113,7 +110,7 @@ def test_each_tensor_has_one_name() -> None:
 
 
 def test_weights_of_another_model_are_refused_and_nothing_is_changed() -> None:
-    """Other names, other shapes: said, before anything is copied."""
+    """Other names or shapes are refused before anything is copied."""
     model = vae()
     before, saved = flat(model), copy_weights(model)
     name = next(iter(saved))

@@ -16,8 +16,8 @@ from genmod.models import (
     with_probability_flow,
     with_steps,
 )
+from genmod.shapes import Shape
 from genmod.training import training_loop
-from genmod.types import Shape
 from tests.unmoved.calls import fitting
 
 Model: TypeAlias = Any
@@ -91,7 +91,7 @@ def with_chain(model: Model, chain: int | None) -> Any:
 
 def profile_of(model: Model, x: Tensor, intervals: int) -> list[Tensor]:
     found = evaluation.profile(model, x, timesteps=intervals, seed=6)
-    return [found.nats, found.rmse, torch.tensor([found.prior, found.left])]
+    return [found.nats, found.rmse, torch.tensor([found.prior, found.decoder])]
 
 
 def refinement_of(model: Model, x: Tensor) -> list[Tensor]:

@@ -66,7 +66,7 @@ from genmod.schedules import (
     VarianceExploding,
     ZeroTerminalSNR,
 )
-from genmod.types import Shape
+from genmod.shapes import Shape
 
 Model: TypeAlias = Any
 

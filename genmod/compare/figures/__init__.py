@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from genmod.compare.figures import chains, latent, levels, pictures
+from genmod.compare.figures import chains, graphs, pictures
 from genmod.compare.figures.figure_data import FigureData as FigureData
 from genmod.compare.progress import Drawing, OnEvent
 from genmod.data import Dataset
@@ -20,17 +20,17 @@ from genmod.model import LatentModel
 FIGURES: Mapping[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
     "Samples": ("samples", pictures.samples),
     "Why a prior": ("why_a_prior", pictures.why_a_prior),
-    "Latent spaces": ("latent_spaces", latent.latent_spaces),
+    "Latent spaces": ("latent_spaces", graphs.latent_spaces),
     "Reconstructions": ("reconstructions", pictures.reconstructions),
     "Blur, measured": ("sharpness", pictures.sharpness),
-    "Nats per level": ("rates", levels.rates),
+    "Nats per level": ("rates", graphs.rates),
     "Forward process": ("forward", chains.forward),
     "Reverse process": ("reverse", chains.reverse),
     "Different draws of noise": ("draws", chains.draws),
-    "Noise schedules": ("schedules", levels.schedules),
-    "Loss weights": ("weights", levels.weights),
-    "Nats per noise level": ("steps", levels.step_profile),
-    "Rate and distortion": ("rate_distortion", levels.rate_distortion),
+    "Noise schedules": ("schedules", graphs.schedules),
+    "Loss weights": ("weights", graphs.weights),
+    "Nats per noise level": ("steps", graphs.step_profile),
+    "Rate and distortion": ("rate_distortion", graphs.rate_distortion),
 }
 """By title: the file's name, and what makes the figure, or ``None`` where no model has what it shows."""
 

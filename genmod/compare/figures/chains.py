@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmod import plots, random
 from genmod.compare.figures.figure_data import FigureData, on
-from genmod.denoisers import denoise
+from genmod.denoisers.base import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models import find_diffusion

@@ -6,13 +6,13 @@ there is one, else deterministic quadrature. The mean of ``-log_prob`` over fres
 entropy, so no model of these data can have an expected log-density above minus that.
 """
 
-from genmod.data.toys.arcs import Moons as Moons
-from genmod.data.toys.arcs import Spiral as Spiral
-from genmod.data.toys.mixture import GaussianMixture as GaussianMixture
+from genmod.data.toys.curves import Moons as Moons
+from genmod.data.toys.curves import Ring as Ring
+from genmod.data.toys.curves import Spiral as Spiral
 from genmod.data.toys.plain import Banana as Banana
 from genmod.data.toys.plain import Checkerboard as Checkerboard
 from genmod.data.toys.plain import Correlated as Correlated
-from genmod.data.toys.ring import Ring as Ring
+from genmod.data.toys.plain import GaussianMixture as GaussianMixture
 from genmod.data.toys.toy import Toy as Toy
 from genmod.data.toys.toy import toy_dataset as toy_dataset
 

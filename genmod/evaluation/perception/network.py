@@ -1,23 +1,29 @@
-"""The network of perceptual features, with its weights checked by their hash.
+"""The network of perceptual features, its weights (checked by their hash), and its training.
 
-Three convolutions and a linear layer, trained once to tell the ten digits and the ten clothes of gray
-images apart (see :mod:`genmod.evaluation.perception.training`), and kept in the package. Distances
-between features can be compared on one set of weights only, so the hash of the file is checked and
-printed.
+Three convolutions and a linear layer, trained once by :func:`retrain` to tell the ten digits and the ten
+clothes of gray images apart. The weights are kept in the package. Distances can be compared only between
+features of the same weights, so the hash of the file is checked and printed.
+
+The training is seeded, and takes two to three minutes on one core. Two runs on one machine give the same
+file, bit for bit. Another kind of processor rounds differently and gives a network that is as good and
+has another hash. This is why the file itself is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import check_real, is_trusted, require
+from genmod.data import Dataset, digits, fashion_mnist, mnist
 
 SIDE = 28
 """Pixels a side of the network's input."""
@@ -27,14 +33,14 @@ DIMS = 64
 """How many features an image has."""
 FILE = "weights.safetensors"
 SHA256 = "3e985d1074e15a6ad254a4b9ec3de866a871410f94586b085e3ef09ac4355e14"
-"""Of the file of weights."""
+"""The hash of the file of weights."""
 
 _BLOCK = 500
-"""Images that go through the network together: part of what makes its numbers the same everywhere."""
+"""Images per forward pass. It is fixed, because the last bits of a result depend on it."""
 
 
 class Perception(nn.Module):
-    """Gray images of 28 x 28 pixels to 64 features, and features to the logits of 20 classes."""
+    """Maps gray images of 28 x 28 pixels to 64 features; ``head`` maps these to logits of 20 classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,17 +59,17 @@ class Perception(nn.Module):
         self.head = nn.Linear(DIMS, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The features of images in [0, 1]."""
+        """The features of images in [0, 1], ``(N, 64)``."""
         found: Tensor = self.layers(2 * images - 1)
         return found
 
 
 @cache
 def network() -> Perception:
-    """The network with the package's own weights, their hash checked.
+    """The network with the package's weights.
 
     Raises:
-        ValueError: the file of weights is another one.
+        ValueError: a file of weights with a different hash.
     """
     saved = resources.files(__package__).joinpath(FILE).read_bytes()
     found = hashlib.sha256(saved).hexdigest()
@@ -71,7 +77,7 @@ def network() -> Perception:
         found == SHA256,
         f"weights with SHA-256 {found[:12]}...",
         f"those of {SHA256[:12]}...",
-        "reinstall the package: distances on other weights cannot be compared",
+        "reinstall the package: distances of different weights cannot be compared",
     )
     net = Perception()
     net.load_state_dict({name: tensor.float() for name, tensor in load(saved).items()})
@@ -121,13 +127,13 @@ def _check(images: Tensor) -> None:
         images.ndim == 4 and images.shape[1] == 1 and len(images) >= 1,
         f"images of shape {tuple(images.shape)}",
         "gray images, (N, 1, H, W)",
-        "the network was trained on gray digits and clothes only; use it for images like these",
+        "use it for gray images: the network was trained on digits and clothes only",
     )
     require(
         images.is_floating_point(),
         f"images of type {images.dtype}",
         "floating point images in [0, 1]",
-        "divide integers by the largest level, x / (bins - 1)",
+        "divide integers by the largest value, x / (bins - 1)",
     )
     check_real(images, name="images")
     if not is_trusted():
@@ -135,6 +141,95 @@ def _check(images: Tensor) -> None:
         require(
             low >= 0 and high <= 1,
             f"images from {low:g} to {high:g}",
-            "gray levels in [0, 1]",
-            "divide integers by the largest level, x / (bins - 1); clamp real-valued samples yourself",
+            "gray values in [0, 1]",
+            "divide integers by the largest value, x / (bins - 1); clamp samples of a real-valued model",
         )
+
+
+SEED = 20
+STEPS, BATCH, RATE = 2500, 128, 5e-3
+REPEATS = 8
+"""Copies of the small digits in the training set: there are few of them."""
+
+
+def retrain(root: str | None = None) -> str:
+    """Train the network again, write its weights into the package, and return their SHA-256.
+
+    Args:
+        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.mnist`.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        return write(train(*images(root)), place())
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+
+
+def images(root: Path | str | None = None) -> tuple[Tensor, Tensor]:
+    """Training images of digits, of clothes and of small digits, ``(N, 1, 28, 28)``, and their classes.
+
+    Args:
+        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.mnist`.
+    """
+    small = digits()
+    parts = [(mnist(root, download=False), 0), (fashion_mnist(root, download=False), 10)]
+    parts += [(small, 0)] * REPEATS
+    seen, marks = zip(*(_training(data, first) for data, first in parts), strict=True)
+    return torch.cat(seen), torch.cat(marks)
+
+
+def train(x: Tensor, classes: Tensor, steps: int = STEPS, seed: int = SEED) -> Perception:
+    """Train a network to classify images.
+
+    Args:
+        x: images in [0, 1], ``(N, 1, 28, 28)``.
+        classes: the class of each, ``(N,)``.
+        steps: the number of training steps.
+        seed: the seed of the initial weights and of the order of the images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Perception()
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    order = _order(len(x), seed)
+    for _ in range(steps):
+        rows = next(order)
+        loss = F.cross_entropy(net.head(net(x[rows])), classes[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rates.step()
+    return net
+
+
+def write(net: nn.Module, place: Path) -> str:
+    """Write the weights, rounded to half precision, and return the file's SHA-256."""
+    halves = {name: tensor.detach().half() for name, tensor in net.state_dict().items()}
+    content = save(halves)
+    place.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def place() -> Path:
+    """The path of the package's file of weights."""
+    return Path(__file__).parent / FILE
+
+
+def _order(count: int, seed: int) -> Iterator[Tensor]:
+    """Batches of row numbers, one permutation after another."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).split(BATCH)
+
+
+def _training(data: Dataset, first: int) -> tuple[Tensor, Tensor]:
+    """The training part in [0, 1] at the network's size, and its labels counted from ``first``."""
+    assert data.bins is not None
+    assert data.labels is not None
+    x = resized(data.train.float() / (data.bins - 1))
+    assert x.shape[1:] == (1, SIDE, SIDE)
+    return x, data.labels["train"] + first

@@ -1,7 +1,8 @@
-"""The quality of a model's samples: distances to real images, and between real images."""
+"""Sample quality: Fréchet distance and class score, in the features of a fixed network."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -9,38 +10,34 @@ from torch import Tensor
 
 from genmod import random
 from genmod.arrays import as_context
-from genmod.checks import check_integers, check_shape, require
+from genmod.checks import check_integers, check_real, check_shape, require, trusted
 from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
-from genmod.evaluation.perception.network import DIMS, SHA256, features
-from genmod.evaluation.perception.scores import (
-    class_score,
-    extrapolated_distance,
-    frechet_distance,
-)
+from genmod.evaluation.perception.network import DIMS, SHA256, class_log_probs, features
+from genmod.gaussian import wasserstein_squared_full
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How samples look beside the real images of a data set's test part.
+    """Sample quality: a Fréchet distance and a class score, beside those of real images.
 
     Args:
-        name: whose samples.
-        frechet: the Fréchet distance of ``samples`` of them from test images.
-        zero: the distance of the same number of other real images from the same test images: what a
-            perfect model has, the zero of the scale. They are validation images, and training images
-            where these do not suffice. (The network of features was trained on the latter.)
-        extrapolated: the samples' distance with the ``1 / N`` bias taken off.
-        classes: the samples' class score.
-        real_classes: that of the test images.
-        samples: ``N``, how many samples were compared: no more than there are other real images, because
-            a distance falls with ``N`` and both are measured at the same one.
+        name: the name of the samples.
+        frechet: the Fréchet distance between ``N`` samples and the test images.
+        zero: the same distance for ``N`` other real images, which is what a perfect model would have. They
+            are validation images, and training images if these are too few. (The network of features was
+            trained on the training images.)
+        extrapolated: the distance of the samples, with its bias of order ``1 / N`` removed.
+        classes: the class score of the samples.
+        real_classes: the class score of the test images.
+        samples: ``N``, how many samples were compared. There are at most as many as other real images,
+            because the bias depends on ``N``.
         drawn: how many samples were given.
-        real: how many test images.
-        sha256: of the network's weights; numbers of other weights do not compare.
+        real: how many test images were used.
+        sha256: the hash of the network's weights. Numbers of different weights cannot be compared.
     """
 
     name: str
@@ -55,7 +52,7 @@ class Quality:
     sha256: str
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON has it."""
+        """Plain data for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -81,33 +78,46 @@ def quality(
     batch_size: int | None = None,
     name: str | None = None,
 ) -> Quality:
-    """Draw samples and compare how they look with a data set's test images.
+    """Draw samples of a model and measure their quality against the test images of a data set.
 
     Args:
-        model: any model of gray images, one that can sample.
+        model: a model of gray images that can sample.
         data: integer images ``(1, H, W)``.
-        n: how many samples; at most as many test images stand beside them.
+        n: the number of samples, and of test images at most.
         context: what the model is conditioned on, ``(n, ...)``.
-        seed: the key of the noise.
+        seed: the seed of the noise.
         batch_size: samples drawn together; by default as many as fit.
-        name: what the result calls them; the model's class by default.
+        name: the name in the result; by default the model's class.
+
+    Returns:
+        A :class:`~genmod.evaluation.perception.Quality`: ``.frechet`` of the samples, ``.zero`` of real
+        images, ``.classes``, and the hash of the weights.
 
     Raises:
-        ValueError: a model that cannot sample; data that are no gray images of integers; too few
-            images for a covariance of 64 features.
+        ValueError: a model that cannot sample; data that are not gray images of integers; too few images
+            for a covariance of 64 features.
+
+    Reference: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
+
+    >>> from genmod.data import digits
+    >>> from genmod.models import VAE
+    >>> data = digits()
+    >>> found = quality(VAE(data, latents=2, width=16), data, n=100)  # an untrained model
+    >>> found.frechet > found.zero
+    True
     """
     _require_images(data, n)
-    given = as_context(context, n)
+    contexts = as_context(context, n)
     require(
-        given is None or len(given) == n,
-        f"{0 if given is None else len(given)} rows of context for n={n}",
-        "one row a sample",
+        contexts is None or len(contexts) == n,
+        f"{0 if contexts is None else len(contexts)} rows of context for n={n}",
+        "one row per sample",
         "repeat the classes until there are n",
     )
-    check_context(model, given)
+    check_context(model, contexts)
 
     def run(rows: slice) -> Tensor:
-        context = None if given is None else given[rows].to(model.device)
+        context = None if contexts is None else contexts[rows].to(model.device)
         return model.sample(rows.stop - rows.start, context).cpu()
 
     size = min(random.BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
@@ -118,15 +128,18 @@ def quality(
 
 
 def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Quality:
-    """Compare how images look with a data set's test images.
+    """Measure the quality of given samples against the test images of a data set.
 
     Args:
-        samples: integers of the data's levels, ``(N, 1, H, W)``.
+        samples: integers ``0 .. bins - 1`` as in the data, ``(N, 1, H, W)``.
         data: integer images ``(1, H, W)``.
-        name: what the result calls them.
+        name: the name in the result.
+
+    Returns:
+        The same as :func:`quality`.
 
     Raises:
-        ValueError: data that are no gray images of integers; fewer than 65 images on a side.
+        ValueError: data that are not gray images of integers; fewer than 65 samples or real images.
     """
     bins = _require_images(data, len(samples))
     check_shape(samples, data.shape, "samples")
@@ -151,18 +164,18 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
 
 
 def _require_images(data: Dataset, count: int) -> int:
-    """Require enough images of integers to compare; how many levels they have."""
+    """Require enough images of integers to compare; returns their number of values."""
     if data.bins is None:
         raise ValueError(
-            f"got {data.name} with bins=None; expected integer images; the network of features sees "
-            "gray levels in [0, 1] and needs to know which level is white"
+            f"got {data.name} with bins=None; expected integer images, which can be scaled to [0, 1]; "
+            "load the data with bins=..."
         )
     others = len(data.validation) + len(data.train)
     require(
         min(count, len(data.test), others) > DIMS,
         f"{count} samples and {len(data.test)} test images (and {others} other ones)",
         f"at least {DIMS + 1} of each, and better ten times as many",
-        "draw more samples: the covariance of few rows is singular, and its distance idle",
+        "draw more samples: the covariance of few rows is singular, and its distance means nothing",
     )
     return data.bins
 
@@ -172,11 +185,113 @@ def _range(rows: slice) -> Tensor:
 
 
 def _some(images: Tensor, count: int) -> Tensor:
-    """At most so many images, in a fixed random order: MNIST's test part begins with the easy half."""
+    """At most ``count`` images in a fixed random order: the first half of MNIST's test part is easier."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images[order[:count]]
 
 
 def _halves(*sets: Tensor) -> bool:
-    """Whether halves of every set have a covariance."""
+    """Whether half of every set is enough for a covariance."""
     return all(len(each) // 2 > DIMS for each in sets)
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    r"""The Fréchet distance of two sets of features, as in FID: that of two fitted Gaussians, squared.
+
+    .. math:: \|m_a - m_b\|^2
+        + \mathrm{tr}\big(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}\big)
+
+    ``m`` are means and ``S`` covariances. From ``N`` rows the estimate is too large by about ``c / N``.
+    So compare only distances of the same ``N``, and put the distance between two sets of real images
+    beside it.
+
+    Args:
+        a: features ``(N, d)``, more rows than dimensions.
+        b: features ``(M, d)``, likewise.
+
+    Raises:
+        ValueError: too few rows for a covariance, different ``d``, or values that are not finite.
+
+    Reference: Dowson, Landau (1982), "The Fréchet distance between multivariate normal distributions",
+    eq. 4; Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
+
+    >>> a = torch.randn(200, 3, dtype=torch.float64)
+    >>> round(frechet_distance(a, a + 2.0), 6)  # means apart by 2 in each of 3 dimensions
+    12.0
+    """
+    require(
+        a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[1],
+        f"features of shapes {tuple(a.shape)} and {tuple(b.shape)}",
+        "(N, d) and (M, d)",
+        "pass what evaluation.features gives for both sets",
+    )
+    (mean_a, tril_a), (mean_b, tril_b) = _moments(a), _moments(b)
+    # Trusted: features that do not vary give a zero on the diagonal, which the distance allows.
+    with trusted():
+        return float(wasserstein_squared_full(mean_a, tril_a, mean_b, tril_b))
+
+
+def extrapolated_distance(a: Tensor, b: Tensor) -> float:
+    r"""The Fréchet distance with its bias of order ``1 / N`` removed, by extrapolation to infinite ``N``.
+
+    .. math:: 2 \hat F_N - \tfrac12 (\hat F_{N/2}^{(1)} + \hat F_{N/2}^{(2)})
+
+    It can be negative if the two sets have nearly the same distribution.
+
+    Args:
+        a: features ``(N, d)`` in random order, at least ``2 d + 2`` rows.
+        b: features ``(M, d)``, likewise.
+
+    Raises:
+        ValueError: halves too small for a covariance.
+
+    Reference: Chong, Forsyth, "Effectively unbiased FID and Inception Score and where to find them"
+    (2020), section 3. They fit a line in ``1 / N`` to many points; here it goes through two.
+    """
+    halves = zip(a.chunk(2), b.chunk(2), strict=True)
+    half = [frechet_distance(*pair) for pair in halves]
+    return 2 * frechet_distance(a, b) - sum(half) / len(half)
+
+
+def class_score(found: Tensor) -> float:
+    r"""The class score of a set of images: the formula of the Inception score, on this network's classes.
+
+    .. math:: \exp \frac{1}{N} \sum_n \mathrm{KL}(p(y | x_n) \| \tfrac{1}{N} \sum_m p(y | x_m))
+
+    It is 1 if all images are alike or none is clear, and at most the number of classes that the set shows.
+    The classes are the ten digits and the ten clothes, so it cannot be compared with scores of Inception.
+
+    Args:
+        found: features ``(N, 64)`` from :func:`features`.
+
+    Raises:
+        ValueError: no rows, or values that are not finite.
+
+    Reference: Salimans et al., "Improved techniques for training GANs" (2016), section 4.
+    """
+    require(
+        found.ndim == 2 and len(found) >= 1 and found.shape[1] == DIMS,
+        f"features of shape {tuple(found.shape)}",
+        f"(N, {DIMS})",
+        "pass what evaluation.features gives",
+    )
+    check_real(found, name="features")
+    log_p = class_log_probs(found)
+    log_mean = log_p.logsumexp(0) - math.log(len(log_p))
+    return float((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
+
+
+def _moments(found: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean, and a lower-triangular factor of the unbiased covariance."""
+    rows, dims = found.shape
+    require(
+        rows > dims,
+        f"{rows} rows of {dims} features",
+        f"at least {dims + 1} rows, and better ten times as many",
+        "draw more samples: the covariance of few rows is singular, and its distance means nothing",
+    )
+    check_real(found, name="features")
+    found = found.double()
+    mean = found.mean(0)
+    upper = torch.linalg.qr((found - mean) / (rows - 1) ** 0.5, mode="r").R
+    return mean, upper.mT.contiguous()

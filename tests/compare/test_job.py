@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from genmod.compare import BuildInputs, Candidate, compare
-from genmod.compare.job import build, run
+from genmod.compare.job import build, read_record, run
 from genmod.compare.progress import Began, Event, Progressed
-from genmod.compare.records import read_record
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
 from genmod.prior import AutoTimesteps

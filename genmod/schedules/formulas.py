@@ -1,0 +1,267 @@
+r"""Schedules with a formula: the straight line, EDM's noise levels, the cosine and the sigmoid.
+
+Each is a ``Curve``: it runs from a clean log-SNR at t = 0 to a noisy one at t = 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.schedules.curve import Curve
+
+
+class LinearLogSNR(Curve):
+    r""":math:`\lambda_t` falls linearly in ``t``.
+
+    Args:
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
+        noisy: log-SNR at t = 1.
+
+    Reference: Kingma et al. (2021), appendix I.2.
+
+    >>> LinearLogSNR().log_snr(torch.tensor([0.0, 1.0]))
+    tensor([13.3000, -5.0000])
+    """
+
+    def __init__(self, clean: float | None = None, noisy: float = -5.0) -> None:
+        super().__init__(clean, noisy)
+        self.check()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The log signal-to-noise ratio at each time."""
+        return self.clean + (self.noisy - self.clean) * t
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative: a constant."""
+        return torch.full_like(t, self.noisy - self.clean)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return (self.clean - log_snr) / (self.clean - self.noisy)
+
+
+class Polynomial(Curve):
+    r"""The noise levels at which EDM samples, :math:`r = \sigma / \alpha`, on a line after a root.
+
+    .. math:: r_t = \left(r_0^{1/\rho} + t\, (r_1^{1/\rho} - r_0^{1/\rho})\right)^\rho, \qquad
+        \lambda_t = -2 \log r_t
+
+    Its states have variance one here; EDM's own are ``VarianceExploding(Polynomial())``.
+
+    Args:
+        smallest: :math:`r_0`, above 0 (EDM: 0.002); ``None`` leaves it free: a model sets it for its data.
+        largest: :math:`r_1` (EDM: 80).
+        rho: the root :math:`\rho`; 7 by EDM, 1 is a line; as it grows, the log-SNR tends to a line.
+
+    Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
+    Models" (2022), eq. 5.
+
+    >>> Polynomial()
+    Polynomial(log_snr 12.43 .. -8.764, clean end free)
+    """
+
+    def __init__(
+        self, smallest: float | None = None, largest: float = 80.0, rho: float = 7.0
+    ) -> None:
+        require(
+            0 < (0.002 if smallest is None else smallest) < largest,
+            f"noise from {smallest} to {largest}",
+            "0 < smallest < largest",
+            "EDM has 0.002 to 80",
+        )
+        require(rho > 0, f"rho={rho}", "rho > 0", "EDM has 7")
+        self.rho = rho
+        clean = None if smallest is None else -2 * math.log(smallest)
+        super().__init__(clean, -2 * math.log(largest), nominal=-2 * math.log(0.002))
+        self.check()
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
+        self.first, self.last = (math.exp(-0.5 * end / self.rho) for end in (clean, noisy))
+
+    def _end_argument(self, clean: float) -> tuple[str, float]:
+        return "smallest", math.exp(-0.5 * clean)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The log signal-to-noise ratio at each time."""
+        return -2 * self.rho * (self.first + (self.last - self.first) * t).log()
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative in closed form."""
+        rise = self.last - self.first
+        return -2 * self.rho * rise / (self.first + rise * t)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        root = torch.exp(-0.5 * log_snr / self.rho)
+        return (root - self.first) / (self.last - self.first)
+
+
+class Cosine(Curve):
+    r"""The cosine schedule, cut at stated log-SNR ends.
+
+    .. math:: \bar\alpha = \cos^2\theta / \cos^2\theta_0, \qquad
+        \theta_0 = \tfrac{\pi}{2} \tfrac{o}{1 + o}
+
+    where :math:`\theta` runs linearly in ``t``. The default offset is :math:`o = 0`; Improved DDPM
+    has 0.008. Uncut, their log-SNR is infinite at both ends (at one, with an offset),
+    so ``t`` runs over the part between the ends given here; inside, the curve is unchanged.
+
+    Args:
+        offset: the offset, at least 0.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
+        noisy: log-SNR at t = 1.
+
+    Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 17;
+    cut as in Hoogeboom, Heek, Salimans, "Simple diffusion" (2023), appendix A.
+
+    >>> Cosine().scales(torch.tensor([0.5], dtype=torch.float64))[0].square()
+    tensor([0.5403], dtype=torch.float64)
+    """
+
+    def __init__(
+        self, offset: float = 0.0, clean: float | None = None, noisy: float = -5.0
+    ) -> None:
+        require(offset >= 0, f"offset={offset}", "offset >= 0", "the paper's is 0.008")
+        self.offset = offset
+        self.start = 0.5 * math.pi * offset / (1 + offset)
+        super().__init__(clean, noisy)
+        self.check()
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
+        ends = torch.tensor([clean, noisy], dtype=torch.float64)
+        self.first, last = self._run(ends).tolist()
+        self.rest = float(self._left(ends[1]))
+        self.rise = last - self.first
+
+    def _run(self, log_snr: Tensor) -> Tensor:
+        r"""How far from its start :math:`\theta` is: :math:`\cos^2\theta = \cos^2\theta_0\, \bar\alpha`.
+
+        .. math:: \tan(\theta - \theta_0) = \frac{2 \sin(\theta - \theta_0) \sin(\theta + \theta_0)}
+            {\sin 2\theta + \sin 2\theta_0}
+
+        The difference of the two angles keeps no digits: at a log-SNR of 40 it is below the rounding of
+        an offset of 0.008.
+        """
+        sine, signal, noise = self._sine(log_snr), log_snr.sigmoid(), (-log_snr).sigmoid()
+        return torch.atan2(
+            noise * math.cos(self.start), math.sin(self.start) + sine * signal.sqrt()
+        )
+
+    def _left(self, log_snr: Tensor) -> Tensor:
+        r""":math:`\tfrac{\pi}{2} - \theta` there: the difference itself is lost at -60."""
+        return torch.atan2(math.cos(self.start) * log_snr.sigmoid().sqrt(), self._sine(log_snr))
+
+    def _sine(self, log_snr: Tensor) -> Tensor:
+        noise = (-log_snr).sigmoid()
+        return (noise + math.sin(self.start) ** 2 * (1 - noise)).sqrt()
+
+    def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """From the start and to the end of the whole curve, each precise where it is short."""
+        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r""":math:`2 \log\cos\theta - \log\sin(\theta - \theta_0) - \log\sin(\theta + \theta_0)`."""
+        run, left = self._ways(t)
+        apart = run.sin().log() + (run + 2 * self.start).sin().log()
+        return 2 * left.sin().log() - apart
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative in closed form."""
+        run, left = self._ways(t)
+        slope: Tensor = -self.rise * (
+            2 / left.tan() + 1 / run.tan() + 1 / (run + 2 * self.start).tan()
+        )
+        return slope
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        time: Tensor = (self._run(log_snr) - self.first) / self.rise
+        return time
+
+
+class Sigmoid(Curve):
+    r"""Signal that falls along a sigmoid, cut at stated log-SNR ends.
+
+    .. math:: \bar\alpha = \frac{S(e) - S(v)}{S(e) - S(b)}, \qquad S = \mathrm{sigmoid}
+
+    where ``v`` runs linearly in ``t`` from :math:`b` (``start / temperature``) towards :math:`e`
+    (``end / temperature``). Uncut, its log-SNR is infinite at both ends, so ``t`` runs over the part
+    between the ends given here; inside, the curve is unchanged.
+
+    Args:
+        start: where the sigmoid starts.
+        end: where it ends.
+        temperature: divides both: lower is steeper in the middle.
+        clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
+        noisy: log-SNR at t = 1.
+
+    Reference: Jabri, Fleet, Chen, "Scalable Adaptive Computation for Iterative Generation" (2023); as
+    written in Chen, "On the Importance of Noise Scheduling for Diffusion Models" (2023), algorithm 1.
+
+    >>> Sigmoid().alpha_bars(3)
+    tensor([1.0000, 0.5175, 0.0067], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        start: float = -3.0,
+        end: float = 3.0,
+        temperature: float = 1.0,
+        clean: float | None = None,
+        noisy: float = -5.0,
+    ) -> None:
+        require(end > start, f"start={start}, end={end}", "start < end", "swap them")
+        require(temperature > 0, f"temperature={temperature}", "above 0", "the paper's is 1")
+        self.width = (end - start) / temperature
+        # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)): no difference is lost.
+        half = 0.5 / temperature
+        self.offset = math.log(math.cosh(start * half)) - math.log(math.cosh(end * half))
+        super().__init__(clean, noisy)
+        self.check()
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
+        ends = torch.tensor([clean, noisy], dtype=torch.float64)
+        self.first, last = self._run(ends).tolist()
+        self.rest = float(self._left(ends[1]))
+        self.rise = last - self.first
+
+    def _run(self, log_snr: Tensor) -> Tensor:
+        r"""How far ``v`` has run where the log-SNR is :math:`\lambda`: the inverse of the curve."""
+        ratio, half = (log_snr - self.offset).exp(), 0.5 * self.width
+        return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
+
+    def _left(self, log_snr: Tensor) -> Tensor:
+        r"""How far ``v`` has still to run there.
+
+        The width less what has run, which at a log-SNR of -36 rounds to the width itself.
+        """
+        ratio, half = (self.offset - log_snr).exp(), 0.5 * self.width
+        return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
+
+    def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """How far ``v`` has run and has still to run, each precise where it is short."""
+        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r""":math:`\log\frac{\sinh((e - v) / 2)\, \cosh(b / 2)}{\sinh((v - b) / 2)\, \cosh(e / 2)}`."""
+        run, left = self._ways(t)
+        return _log_sinh(0.5 * left) - _log_sinh(0.5 * run) + self.offset
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Its derivative in closed form."""
+        run, left = self._ways(t)
+        slope: Tensor = -0.5 * self.rise * (1 / (0.5 * left).tanh() + 1 / (0.5 * run).tanh())
+        return slope
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        time: Tensor = (self._run(log_snr) - self.first) / self.rise
+        return time
+
+
+def _log_sinh(x: Tensor) -> Tensor:
+    """For ``x > 0``: neither a small nor a large ``x`` leaves the range of numbers."""
+    return x + (-torch.expm1(-2 * x)).log() - math.log(2)
