@@ -33,16 +33,30 @@ class Stream:
     ids: Tensor | None = None
     calls: int = 0
     generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+    part: tuple[int, int, int] | None = None
+    """The first row, the number of rows and the rows of the whole batch that they are a part of."""
 
     def rows(self, shape: Shape, device: torch.device, draw: Draw) -> Tensor:
         """The noise of each row of the batch, taken out of whole blocks."""
         self.calls += 1
+        if self.part is not None:
+            return self._of_part(shape, device, draw, *self.part)
         if self.block is None:
             return draw(shape, self._generator(device, 0))
         ids = self.ids
         if ids is None:
             ids = torch.arange(self.start, self.start + shape[0])
         return self._of_ids(shape, device, draw, self.block, ids)
+
+    def _of_part(
+        self, shape: Shape, device: torch.device, draw: Draw, first: int, rows: int, total: int
+    ) -> Tensor:
+        """The rows of a part of a batch, out of the noise that the whole batch would get."""
+        # K draws of each row follow each other batch by batch, in the part as in the whole.
+        copies = shape[0] // rows
+        whole = draw((copies * total, *shape[1:]), self._generator(device, 0))
+        wanted = [whole[k * total + first : k * total + first + rows] for k in range(copies)]
+        return torch.cat(wanted)
 
     def _of_ids(
         self, shape: Shape, device: torch.device, draw: Draw, together: int, ids: Tensor
@@ -148,24 +162,34 @@ def _from_the_beginning(draw: Draw) -> bool:
 
 
 @contextmanager
-def keyed_step(seed: int, step: int, device: torch.device) -> Iterator[None]:
+def keyed_step(
+    seed: int, step: int, device: torch.device, part: tuple[int, int, int] | None = None
+) -> Iterator[None]:
     """A block with the noise of a training step: that of ``keyed(seed, step)``, and that of dropout.
 
     Layers such as dropout draw from torch's own generator. It is restarted for the step and restored
     afterwards, so that training does not change the user's random numbers.
+
+    Args:
+        seed: the seed of the run.
+        step: the number of the step.
+        device: the device of the model.
+        part: where the batch is a part of a larger one: its first row, its rows, and the rows of the
+            whole. Each row then gets the noise that it has in the whole batch.
     """
     # Not torch.manual_seed, which restarts the generator of every device, a millisecond each.
-    restarted = [(torch.default_generator, mix(seed, step, _LAYERS))]
+    layers = (seed, step, _LAYERS) if part is None else (seed, step, _LAYERS, part[0])
+    restarted = [(torch.default_generator, mix(*layers))]
     if device.type == "cuda":
         torch.cuda.init()
         restarted = [
             (torch.default_generator, mix(seed, step, TORCH, 0)),
-            (torch.cuda.default_generators[device.index or 0], mix(seed, step, _LAYERS)),
+            (torch.cuda.default_generators[device.index or 0], mix(*layers)),
         ]
     before = [generator.get_state() for generator, _ in restarted]
     for generator, key in restarted:
         generator.manual_seed(key)
-    token = current.set(Stream((seed, step), 0, None))
+    token = current.set(Stream((seed, step), 0, None, part=part))
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from genmod import random
 from genmod.arrays import as_tensor
 from genmod.checks import require
 from genmod.data import BernoulliPixels
+from genmod.elbo import ELBO, Rate
 from genmod.nn import drop_context
 from genmod.objectives import Batch
 from genmod.random.streams import mix
@@ -38,6 +39,10 @@ class Batches(ABC):
     @abstractmethod
     def __call__(self, step: int) -> Batch:
         """The batch of a step, counted from 0, on the training device."""
+
+    def parts(self, step: int, count: int) -> list[Batch]:
+        """The batches of a step whose gradients are added up: ``count`` at most."""
+        return [self(step * count + number) for number in range(count)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +101,11 @@ class MemoryBatches(Batches):
             index=index,
             rows=len(self.x),
         )
+
+    def parts(self, step: int, count: int) -> list[Batch]:
+        """The batch of a step, cut into pieces: it was made ``count`` times as large for that."""
+        whole = self(step)
+        return [whole] if count == 1 else split(whole, -(-self.size // count))
 
     def _context(self, index: Tensor, step: int) -> Tensor | None:
         if self.context is None:
@@ -171,6 +181,44 @@ class LoaderBatches(Batches):
                 "expected one that can be iterated again, or has as many batches as there are steps; "
                 "pass a DataLoader or a list of batches, not a generator"
             ) from None
+
+
+def split(batch: Batch, rows: int) -> list[Batch]:
+    """A batch in pieces of at most so many rows."""
+    columns = (batch.x, batch.context, batch.observed, batch.index)
+    cut = [[None] * -(-len(batch.x) // rows) if c is None else c.split(rows) for c in columns]
+    return [
+        Batch(x, context, observed, index, batch.rows)
+        for x, context, observed, index in zip(*cut, strict=True)
+        if x is not None
+    ]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches as one, row after row."""
+    if len(batches) == 1:
+        return batches[0]
+
+    def together(columns: Sequence[Tensor | None]) -> Tensor | None:
+        found = [column for column in columns if column is not None]
+        return torch.cat(found) if found else None
+
+    return Batch(
+        torch.cat([batch.x for batch in batches]),
+        together([batch.context for batch in batches]),
+        together([batch.observed for batch in batches]),
+        together([batch.index for batch in batches]),
+        batches[0].rows,
+    )
+
+
+def joined_elbo(elbos: Sequence[ELBO]) -> ELBO:
+    """The bounds of several batches as one, row after row."""
+    first = elbos[0]
+    if len(elbos) == 1:
+        return first
+    rates = {n: Rate.join([elbo.rates[n] for elbo in elbos], dim=0) for n in first.rates}
+    return ELBO(torch.cat([elbo.reconstruction for elbo in elbos]), rates, first.measure)
 
 
 def _pair(item: Any) -> tuple[Tensor, Tensor | None]:

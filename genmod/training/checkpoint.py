@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.elbo import Measure
-from genmod.files import read_tensors, save_tensors
+from genmod.files import check_file, check_folder, read_tensors, remove, save_tensors
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.training.config import Cycle
@@ -65,6 +65,11 @@ class Checkpoint:
         earlier = [_history(row) for row in json.loads(metadata["earlier"])]
         identity, stage = json.loads(metadata["identity"]), int(metadata["stage"])
         return cls(identity, stage, earlier, metadata, tensors)
+
+    @property
+    def step(self) -> int:
+        """The number of steps of its stage."""
+        return int(self.metadata["step"])
 
     def whole(self) -> dict[str, Tensor]:
         """The weights of the whole model, also of parts that an early stage does not train."""
@@ -128,6 +133,55 @@ def save_checkpoint(
         "validations": json.dumps([_plain(v) for v in state.validations]),
     }
     save_tensors(path, tensors, metadata)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run writes its checkpoints: one file, or a folder of the last ones and the best.
+
+    Args:
+        path: the file; or the folder, for ``stage-0-step-000001000.safetensors`` and ``best.safetensors``.
+        keep: how many of the last ones a folder keeps; ``None``: ``path`` is a file.
+    """
+
+    path: Path
+    keep: int | None = None
+
+    @classmethod
+    def at(cls, path: Path | str, keep: int | None) -> Checkpoints:
+        """A place that can be written to.
+
+        Raises:
+            ValueError: a folder in place of a file or the other way round, ``keep`` below 1.
+        """
+        require(keep is None or keep >= 1, f"keep={keep}", "keep >= 1", "leave it out for one file")
+        return cls(check_file(path) if keep is None else check_folder(path), keep)
+
+    def latest(self) -> Checkpoint | None:
+        """The last checkpoint; ``None`` if there is none."""
+        if self.keep is None:
+            return Checkpoint.read(self.path) if self.path.exists() else None
+        steps = self._steps()
+        return Checkpoint.read(steps[-1]) if steps else None
+
+    def file(self, state: TrainingState, stage: int) -> Path:
+        """The file of the present step."""
+        if self.keep is None:
+            return self.path
+        return self.path / f"stage-{stage}-step-{state.step:09d}.safetensors"
+
+    def best(self) -> Path | None:
+        """The file of the best validation so far, in a folder."""
+        return None if self.keep is None else self.path / "best.safetensors"
+
+    def remove_old(self) -> None:
+        """Remove all but the last files of steps."""
+        if self.keep is not None:
+            for path in self._steps()[: -self.keep]:
+                remove(path)
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.path.glob("stage-*-step-*.safetensors"))
 
 
 def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
@@ -218,10 +272,12 @@ def _row(history: History) -> dict[str, object]:
         "cycles": [[cycle.first, cycle.last] for cycle in history.cycles],
         "losses": list(history.losses),
         "validations": [_plain(v) for v in history.validations],
+        "stopped": history.stopped,
     }
 
 
 def _history(row: dict[str, Any]) -> History:
     cycles = tuple(Cycle(*each) for each in row["cycles"])
     validations = tuple(_validation(each) for each in row["validations"])
-    return History(str(row["name"]), cycles, tuple(row["losses"]), validations)
+    stopped = bool(row.get("stopped", False))
+    return History(str(row["name"]), cycles, tuple(row["losses"]), validations, stopped=stopped)

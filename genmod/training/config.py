@@ -42,6 +42,10 @@ class TrainingConfig:
         validate_every: steps between two validations; ``None``: a twentieth of the run.
         validation_timesteps: timesteps of a diffusion that a validation visits for each row.
         checkpoint_every: steps between two checkpoints.
+        accumulate: batches whose gradients are added up for one step.
+        patience: validations without a better one after which the run stops; ``None``: never.
+        compile: whether networks run under ``torch.compile``.
+        log_every: steps between two lines of metrics.
 
     Raises:
         ValueError: a setting out of its range.
@@ -65,6 +69,10 @@ class TrainingConfig:
     validate_every: int | None = None
     validation_timesteps: int | None = None
     checkpoint_every: int = 1000
+    accumulate: int = 1
+    patience: int | None = None
+    compile: bool = False
+    log_every: int = 10
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -77,6 +85,9 @@ class TrainingConfig:
             "validate_every",
             "validation_timesteps",
             "checkpoint_every",
+            "accumulate",
+            "patience",
+            "log_every",
         ):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out")

@@ -12,27 +12,36 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 
 from genmod.checks import require
-from genmod.files import check_file
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective
+from genmod.training.augment import Transform
+from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
 from genmod.training.history import History, OnProgress
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop
+from genmod.training.metrics import Metrics
+from genmod.training.pairs import ObjectivePairs, Pairs
 from genmod.training.parts import Data, TrainingData
 from genmod.training.run import Setup
 from genmod.training.stages import Stages, as_if_frozen, stages_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def fit(
     model: LatentModel,
     data: Data,
-    objective: Objective | None = None,
+    objective: Objective | Pairs | None = None,
     *,
     steps: int = 2000,
     batch_size: int | None = None,
@@ -50,6 +59,14 @@ def fit(
     validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
+    keep: int | None = None,
+    accumulate: int = 1,
+    patience: int | None = None,
+    augment: Sequence[Transform] = (),
+    compile: bool = False,
+    metrics: Path | str | None = None,
+    trackers: Sequence[str] | str = (),
+    log_every: int = 10,
     stages: Stages | str | None = None,
     progress: bool | OnProgress = True,
 ) -> History:
@@ -71,7 +88,8 @@ def fit(
             loader: any iterable of batches ``x``, ``(x,)`` or ``(x, context)``, with its own batch
             size. A resumed run is bitwise the same only if the loader repeats the same batches.
         objective: the loss. By default minus the bound, with one timestep a sample for a diffusion.
-            Its state (of a warm-up, for example) restarts in each run.
+            Its state (of a warm-up, for example) restarts in each run. Or pairs of an objective and what
+            it trains: ``[(Bound(), [model.encoder, model.decoder]), (Simple(), model.prior)]``.
         steps: the number of optimizer steps. A resumed run makes those that are left. If it is larger
             than in the checkpoint, the learning rate rises and falls once more over the new steps.
         batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
@@ -93,6 +111,20 @@ def fit(
         checkpoint: a safetensors file to write to, and to continue from if it exists. A run with
             other settings or other data than those of the file is refused.
         checkpoint_every: steps between two checkpoints.
+        keep: makes ``checkpoint`` a folder, with the last ``keep`` checkpoints, and the one of the best
+            validation in ``best.safetensors``.
+        accumulate: batches whose gradients are added up for one step. A step then equals one with a batch
+            ``accumulate`` times as large, up to rounding, where the loss is a mean over rows and no
+            layer looks at the whole batch.
+        patience: early stopping: the run stops after so many validations in a row that were no better
+            than one before. Validations during the warm-up of the objective do not count.
+        augment: random transforms of every training batch, such as ``[Flip(), Shift(2)]``.
+        compile: whether to run the networks under ``torch.compile``, which pays in long runs.
+        metrics: a folder, for ``metrics.jsonl``, or a file of that kind: a line every ``log_every`` steps
+            and at every validation.
+        trackers: experiment trackers, by name: ``"tensorboard"``, ``"wandb"``, ``"trackio"`` and others of
+            accelerate (``pip install genmod-torch[trackers]``).
+        log_every: steps between two lines of metrics.
         stages: ``None``: the model's own recipe, each stage of ``steps`` steps; a latent diffusion
             trains its VAE first, on the bound, then the diffusion with ``objective``. ``"joint"``:
             all parts together.
@@ -118,58 +150,41 @@ def fit(
     >>> len(history.losses), history.best is None  # rows without a validation part
     (20, True)
     """
-    loop = training_loop(
-        model,
-        data,
-        objective,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        decay=decay,
-        ema=ema,
-        clip=clip,
-        seed=seed,
-        device=device,
-        autocast=autocast,
-        optimizer=optimizer,
-        validate_every=validate_every,
-        validation_timesteps=validation_timesteps,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        stages=stages,
-        progress=progress,
-    )
+    loop = training_loop(**locals())
     for _ in loop:
         pass
     return loop.history
 
 
+def _with_arguments_of(source: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Give a function that takes ``**settings`` the signature of another one."""
+
+    def same(function: Callable[..., R]) -> Callable[P, R]:
+        returns = inspect.signature(function).return_annotation
+        found = inspect.signature(source).replace(return_annotation=returns)
+        setattr(function, "__signature__", found)  # noqa: B010 - a plain assignment fails the type check
+        return cast(Callable[P, R], function)
+
+    return same
+
+
+@_with_arguments_of(fit)
 @torch.inference_mode(False)
 def training_loop(
     model: LatentModel,
     data: Data,
-    objective: Objective | None = None,
+    objective: Objective | Pairs | None = None,
     *,
-    steps: int = 2000,
-    batch_size: int | None = None,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    warmup: int = 100,
-    decay: bool = True,
-    ema: float = 0.999,
-    clip: float | None = 1.0,
-    seed: int = 0,
     device: torch.device | str | None = None,
-    autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    validate_every: int | None = None,
-    validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
-    checkpoint_every: int = 1000,
+    keep: int | None = None,
+    augment: Sequence[Transform] = (),
+    metrics: Path | str | None = None,
+    trackers: Sequence[str] | str = (),
     stages: Stages | str | None = None,
     progress: bool | OnProgress = True,
+    **settings: Any,
 ) -> TrainingLoop:
     """Train a model as an iterator of steps: your ``for`` loop is the callback, and ``break`` stops.
 
@@ -191,41 +206,61 @@ def training_loop(
     >>> step.loss > 0, model.training
     (True, False)
     """
-    config = TrainingConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        decay=decay,
-        ema=ema,
-        clip=clip,
-        seed=seed,
-        autocast=autocast,
-        validate_every=validate_every,
-        validation_timesteps=validation_timesteps,
-        checkpoint_every=checkpoint_every,
-    )
-    found, objective = TrainingData.of(data), objective or Bound()
-    plan = stages_of(model, stages)
+    config = TrainingConfig(**settings)
+    found, plan = TrainingData.of(data), stages_of(model, stages)
     with as_if_frozen(plan) as last:
-        objective.check(last)
+        loss = _objective(objective, last)
+        loss.check(last)
     found.check(model)
+    _check(model, config, found, optimizer, len(plan))
     require(
-        validation_timesteps is None or model.prior.has_timesteps,
-        f"validation_timesteps={validation_timesteps} for a {type(model).__name__} without noise levels",
+        keep is None or checkpoint is not None,
+        f"keep={keep} without a checkpoint",
+        "a folder of checkpoints",
+        "pass checkpoint=FOLDER, or leave keep out",
+    )
+    places, known = None, {}
+    if checkpoint is not None:
+        places = Checkpoints.at(checkpoint, keep)
+        known = dict(identity(model, loss, optimizer, config, found, augment))
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    written = Metrics(metrics, trackers, type(model).__name__, vars(config))
+    setup = Setup(
+        model, config, found, place, optimizer, places, known, progress, tuple(augment), written
+    )
+    return TrainingLoop(setup, plan, loss)
+
+
+def _objective(given: Objective | Pairs | None, model: LatentModel) -> Objective:
+    if given is None:
+        return Bound()
+    return given if isinstance(given, Objective) else ObjectivePairs(given, model)
+
+
+def _check(
+    model: LatentModel,
+    config: TrainingConfig,
+    data: TrainingData,
+    optimizer: torch.optim.Optimizer | None,
+    stages: int,
+) -> None:
+    """Refuse settings that mean nothing for the model or the data."""
+    kind, timesteps = type(model).__name__, config.validation_timesteps
+    require(
+        timesteps is None or model.prior.has_timesteps,
+        f"validation_timesteps={timesteps} for a {kind} without noise levels",
         "none",
         "leave it out: every latent is visited",
     )
     require(
-        optimizer is None or len(plan) == 1,
-        f"an optimizer for a {type(model).__name__}, which is trained in {len(plan)} stages",
+        optimizer is None or stages == 1,
+        f"an optimizer for a {kind}, which is trained in {stages} stages",
         "none: each stage has its own",
         'leave it out, or pass stages="joint"',
     )
-    path, known = None if checkpoint is None else check_file(checkpoint), {}
-    if path is not None:
-        known = dict(identity(model, objective, optimizer, config, found))
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    setup = Setup(model, config, found, place, optimizer, path, known, progress)
-    return TrainingLoop(setup, plan, objective)
+    require(
+        config.patience is None or data.held_out is not None,
+        f"patience={config.patience} for data without a validation part",
+        "validation data, by which the run stops",
+        "pass a Dataset with a validation part, or leave patience out",
+    )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -16,6 +16,9 @@ from genmod.model import LatentModel
 from genmod.training.config import Cycle
 from genmod.training.state import Average
 from genmod.training.validation import Validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LINES = 12
 """The most lines of a printed table, not counting the best one."""
@@ -80,6 +83,7 @@ class History:
         losses: the minimized loss of each step (nats a sample, for the bound).
         validations: the bounds on the validation data, in order of their steps.
         earlier: the histories of the stages before the last one.
+        stopped: whether early stopping has ended the run.
 
     >>> history = History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0))
     >>> history
@@ -97,6 +101,7 @@ class History:
     losses: Sequence[float]
     validations: Sequence[Validation] = ()
     earlier: tuple[History, ...] = field(default=())
+    stopped: bool = False
 
     @property
     def stages(self) -> tuple[History, ...]:
@@ -110,8 +115,20 @@ class History:
         # The last of equal ones, as in TrainingState.record.
         return max(reversed(known), key=lambda v: v.nats, default=None)
 
+    def plot(self, title: str = "", caption: str = "") -> Figure:
+        """The training curve, a matplotlib figure: losses and validations, a row a stage.
+
+        The loss is a mean over runs of steps, at most 400 of them.
+
+        >>> History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0)).plot().axes[0].get_ylabel()
+        'loss'
+        """
+        from genmod.training.curve import training_curve
+
+        return training_curve(self, title, caption)
+
     def __repr__(self) -> str:
-        made = f"{len(self.losses)} of {self.cycles[-1].last} steps"
+        made = self._made()
         if self.best is not None:
             return f"History({self.name}: {made}, best {self.best} at step {self.best.step})"
         last = f", last loss {self.losses[-1]:.4g}" if self.losses else ""
@@ -123,9 +140,13 @@ class History:
     def _repr_html_(self) -> str:
         return f"<pre>{self}</pre>"
 
+    def _made(self) -> str:
+        early = ", stopped early" if self.stopped else ""
+        return f"{len(self.losses)} of {self.cycles[-1].last} steps{early}"
+
     def _lines(self) -> Iterator[str]:
         """The lines of the table of one stage."""
-        yield f"{self.name}: {len(self.losses)} of {self.cycles[-1].last} steps"[:80]
+        yield f"{self.name}: {self._made()}"[:80]
         if len(self.cycles) > 1:
             for cycle in self.cycles[1:]:
                 yield f"  extended at step {cycle.first} to {cycle.last} steps: another learning-rate cycle"

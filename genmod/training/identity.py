@@ -7,7 +7,7 @@ of a refusal names each setting that changed.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
@@ -22,10 +22,11 @@ from genmod.config.registry import name_of
 from genmod.model import LatentModel
 from genmod.objectives import Objective
 from genmod.schedules import Schedule
+from genmod.training.augment import Transform
 from genmod.training.config import TrainingConfig
 from genmod.training.parts import TrainingData, digest
 
-_NOT_COMPARED = ("steps", "batch_size", "checkpoint_every")
+_NOT_COMPARED = ("steps", "batch_size", "checkpoint_every", "patience", "log_every")
 """Settings that may differ when a run continues; the size of a batch is compared in another place."""
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, partial)
 
@@ -39,6 +40,7 @@ def identity(
     optimizer: torch.optim.Optimizer | None,
     config: TrainingConfig,
     data: TrainingData,
+    augment: Sequence[Transform] = (),
 ) -> Identity:
     """The identity of a run.
 
@@ -52,6 +54,7 @@ def identity(
         "objective": _value(objective),
         "optimizer": None if optimizer is None else _optimizer(optimizer),
         "data": data.digest(),
+        "augment": [_value(transform) for transform in augment],
     }
     for name, module in model.named_modules():
         found[f"model.{name}" if name else "model"] = _module(module)

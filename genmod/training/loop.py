@@ -24,10 +24,11 @@ class TrainingLoop:
 
     def __init__(self, setup: Setup, stages: Sequence[Stage], objective: Objective) -> None:
         self._setup, self._stages, self._objective = setup, stages, objective
-        saved = None
-        if setup.checkpoint is not None and setup.checkpoint.exists():
-            saved = Checkpoint.read(setup.checkpoint)
+        saved = None if setup.checkpoints is None else setup.checkpoints.latest()
+        if saved is not None:
             saved.check(setup.identity)
+        stage, step = (0, 0) if saved is None else (saved.stage, saved.step)
+        setup.metrics.restart(stage, step)
         self._run = self._begin(0 if saved is None else saved.stage, saved=saved)
 
     @property
@@ -67,8 +68,9 @@ class TrainingLoop:
 
     @torch.inference_mode(False)
     def close(self) -> None:
-        """Give the model its best averaged weights, in evaluation mode."""
+        """Give the model its best averaged weights, in evaluation mode; close files of metrics."""
         self._run.pause()
+        self._setup.metrics.close()
 
     @torch.inference_mode(False)
     @torch.enable_grad()

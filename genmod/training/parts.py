@@ -100,9 +100,10 @@ class TrainingData:
                 check_context(model, context)
 
     def size(self, config: TrainingConfig) -> int | None:
-        """Rows in a batch: at most all rows; ``None`` for a loader, which has its own batch size."""
+        """Rows of one step: at most all rows; ``None`` for a loader, which has its own batch size."""
         if self.x is not None:
-            return min(config.batch_size or BATCH_SIZE, len(self.x))
+            rows = (config.batch_size or BATCH_SIZE) * config.accumulate
+            return min(rows, len(self.x))
         require(
             config.batch_size is None,
             f"batch_size={config.batch_size} beside a loader",

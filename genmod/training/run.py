@@ -6,28 +6,28 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from genmod.checks import require, trusted
-from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
+from genmod.nn.mlp import check_context
 from genmod.objectives import Batch, Objective
 from genmod.objectives.base import (
     broken_terms,
-    encoder_learns,
-    require_fixed_encoder,
-    weights_levels,
 )
 from genmod.random.streams import keyed_step
-from genmod.training.batches import Batches
-from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from genmod.training.augment import Augmentation, Transform, augmented
+from genmod.training.batches import Batches, joined, joined_elbo, split
+from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
+from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
 from genmod.training.config import TrainingConfig
 from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
+from genmod.training.metrics import Metrics
+from genmod.training.pairs import refuse_weighted_levels
 from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation, validate
@@ -53,9 +53,11 @@ class Setup:
         data: the training and validation rows.
         device: the device to train on.
         optimizer: the user's own, or ``None``.
-        checkpoint: the file, or ``None``.
-        identity: the identity of the run; empty without a file.
+        checkpoints: where checkpoints are written, or ``None``.
+        identity: the identity of the run; empty without checkpoints.
         progress: whether a bar is shown, or the function that is called instead.
+        augment: transforms of every batch.
+        metrics: what the numbers of a step are written to.
     """
 
     model: LatentModel
@@ -63,9 +65,11 @@ class Setup:
     data: TrainingData
     device: torch.device
     optimizer: torch.optim.Optimizer | None
-    checkpoint: Path | None
+    checkpoints: Checkpoints | None
     identity: Identity
     progress: bool | OnProgress
+    augment: Sequence[Transform]
+    metrics: Metrics
 
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""
@@ -129,6 +133,7 @@ class Run:
             tuple(state.losses),
             tuple(state.validations),
             self.earlier,
+            state.stopped,
         )
 
     def next(self) -> Step | None:
@@ -139,6 +144,8 @@ class Run:
             self.state.resume()
             self.bar.start()
             self.running = True
+            if self.setup.config.compile:
+                compile_networks(self.state.model)
             if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
                 self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
         return self._step()
@@ -149,13 +156,15 @@ class Run:
             self.bar.stop()
             self.state.pause()
             self.running = False
+            if self.setup.config.compile:
+                plain_networks(self.state.model)
 
     def _step(self) -> Step:
         state = self.state
         if not state.model.training:
             state.resume()
-        batch = self.batches(state.step)
-        loss, elbo, made = self._gradient_step(batch)
+        parts = self._parts()
+        loss, elbo, made = self._gradient_step(parts)
         if not made:
             broken = broken_terms(elbo)
             raise NonFiniteLoss(
@@ -164,60 +173,92 @@ class Run:
                 "a finite one; the model holds the last good weights: lower the learning rate, clip "
                 "gradients harder, or look at the data of that batch"
             )
-        state.objective.update(elbo, batch)
+        state.objective.update(elbo, joined(parts))
         validation = self._validate()
-        if self.setup.checkpoint is not None and self._saves():
-            save_checkpoint(
-                state,
-                self.setup.checkpoint,
-                self.setup.identity,
-                self.setup.model,
-                self.stage,
-                self.earlier,
-            )
-        if self.bar.on_progress is not None:
-            self.bar.show(state.step, state.losses[-1], elbo, validation)
-        return Step(
+        if self.setup.checkpoints is not None:
+            self._save(self.setup.checkpoints, validation)
+        step = Step(
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
+        if self.bar.on_progress is not None:
+            self.bar.show(step.number, step.loss, elbo, validation)
+        if self.setup.metrics.active:
+            self._log(step)
+        return step
 
-    def _gradient_step(self, batch: Batch) -> tuple[Tensor, ELBO, bool]:
+    def _parts(self) -> list[Batch]:
+        """The batches of this step, whose gradients are added up. Most often it is one."""
+        setup, step = self.setup, self.state.step
+        parts = self.batches.parts(step, setup.config.accumulate)
+        if not setup.augment:
+            return parts
+        whole = augmented(joined(parts), setup.augment, setup.config.seed, step)
+        return split(whole, len(parts[0].x))
+
+    def _gradient_step(self, parts: Sequence[Batch]) -> tuple[Tensor, ELBO, bool]:
         """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
-        state, seed = self.state, self.setup.config.seed
-        values = trusted() if self.batches.checked else nullcontext()
+        state, config = self.state, self.setup.config
+        total = sum(len(part.x) for part in parts)
+        losses, elbos, first = [], [], 0
         # The backward pass is inside the lock, too: layers that are recomputed there draw again.
-        with _one_run:
-            with (
-                values,
-                keyed_step(seed, state.step, self.setup.device),
-                self.half,
-            ):
-                loss, elbo = state.objective(state.model, batch)
-            _check_loss(loss, state.objective)
-            if state.step == state.cycle.first:
-                self._check_weights(loss, elbo)
-            elbo = elbo.detach()
-            return loss.detach(), elbo, state.update(loss)
+        with _one_run, explained() if config.compile else nullcontext():
+            state.forget_gradients()
+            for part in parts:
+                rows = len(part.x)
+                place = None if len(parts) == 1 else (first, rows, total)
+                noise = keyed_step(config.seed, state.step, self.setup.device, place)
+                with self._values(part), noise, self.half:
+                    loss, elbo = state.objective(state.model, part)
+                _check_loss(loss, state.objective)
+                if state.step == state.cycle.first and first == 0:
+                    refuse_weighted_levels(state.model, state.objective, loss, elbo)
+                loss = loss if place is None else loss * (rows / total)
+                loss.backward()
+                losses.append(loss.detach())
+                elbos.append(elbo.detach())
+                first += rows
+            whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            return whole, joined_elbo(elbos), state.apply(whole)
 
-    def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
-        """Refuse an objective of the user's own that would train an encoder by weighted timesteps."""
-        model, objective = self.state.model, self.state.objective
-        priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
-        schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
-        if objective.needs_path or not encoder_learns(model, schedules):
+    def _values(self, batch: Batch) -> AbstractContextManager[object]:
+        """A block in which values are not checked, if they were checked when the run began."""
+        own = all(isinstance(transform, Augmentation) for transform in self.setup.augment)
+        if self.batches.checked and own:
+            return trusted()
+        if self.setup.config.compile:
+            # Compiled networks do not read values.
+            check_context(self.state.model, batch.context)
+        return nullcontext()
+
+    def _save(self, places: Checkpoints, validation: Validation | None) -> None:
+        state, setup = self.state, self.setup
+        paths = []
+        if state.step % setup.config.checkpoint_every == 0 or state.finished:
+            paths.append(places.file(state, self.stage))
+        best = places.best()
+        if best is not None and validation is not None and validation == self.history.best:
+            paths.append(best)
+        for path in paths:
+            save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
+        places.remove_old()
+
+    def _log(self, step: Step) -> None:
+        """Write the numbers of a step, if it is one of those that are written."""
+        state, config, valid = self.state, self.setup.config, step.validation
+        if step.number % config.log_every and valid is None and not state.finished:
             return
-        if weights_levels(loss, elbo):
-            require_fixed_encoder(model, type(objective).__name__, schedules)
-
-    def _saves(self) -> bool:
-        state = self.state
-        return state.step % self.setup.config.checkpoint_every == 0 or state.finished
+        rate = max(group["lr"] for group in state.optimizer.param_groups)
+        values = {"loss": step.loss, "bound": step.bound, "learning_rate": float(rate)}
+        if valid is not None:
+            values |= {"validation": valid.nats, "validation_error": valid.error}
+        self.setup.metrics.log(self.stage, step.number, values)
 
     def _validate(self) -> Validation | None:
         state, data, config = self.state, self.setup.data, self.setup.config
         if data.held_out is None or not config.validates(state.cycle, state.step):
             return None
-        with _one_run, state.average.inside() as model:
+        eager = uncompiled() if config.compile else nullcontext()
+        with _one_run, eager, state.average.inside() as model:
             validation = validate(
                 model,
                 data.held_out,

@@ -188,22 +188,40 @@ class TrainingState:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self.cycle.last
+        """Whether all steps are done, or the run has stopped early."""
+        return self.step >= self.cycle.last or self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``patience`` validations in a row were no better than one before them.
+
+        Validations during the warm-up of the objective do not count: the bound often falls at its end,
+        when the rates get their full weight.
+        """
+        if self.config.patience is None:
+            return False
+        start = max(self.cycle.first, self.objective.warmup_steps)
+        nats = [v.nats for v in self.validations if v.step > start and not math.isnan(v.nats)]
+        best = max(range(len(nats)), key=lambda i: (nats[i], i), default=0)
+        return len(nats) - 1 - best >= self.config.patience
 
     def update(self, loss: Tensor) -> bool:
         """Make an optimizer step; ``False``, and nothing is changed, if loss or gradient is not finite."""
+        self.forget_gradients()
+        loss.backward()
+        return self.apply(loss.detach())
+
+    def apply(self, loss: Tensor) -> bool:
+        """As :meth:`update`, with the gradients that backward passes have added up."""
         fraction = self.config.fraction(self.cycle, self.step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
-        self._forget_gradients()
-        loss.backward()
         largest = math.inf if self.config.clip is None else self.config.clip
         norm = nn.utils.clip_grad_norm_(self.learned, largest, foreach=True)
         # Both numbers are read at once, because each read makes a GPU wait.
-        value, length = torch.stack([loss.detach(), norm.to(loss)]).tolist()
+        value, length = torch.stack([loss, norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
-            self._forget_gradients()
+            self.forget_gradients()
             return False
         self.optimizer.step()
         self.losses.append(value)
@@ -211,7 +229,8 @@ class TrainingState:
         self.average.update(self.step)
         return True
 
-    def _forget_gradients(self) -> None:
+    def forget_gradients(self) -> None:
+        """Set all gradients to none."""
         for parameter in self.learned:
             parameter.grad = None
 
@@ -225,7 +244,7 @@ class TrainingState:
 
     def pause(self) -> None:
         """Give the model the best averaged weights (the last ones, without validation data)."""
-        self._forget_gradients()
+        self.forget_gradients()
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak
         if self.step and self._own is None:
