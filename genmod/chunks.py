@@ -1,6 +1,6 @@
-"""How many rows are computed together: one rule, in bytes, for evaluation, validation and sampling.
+"""Chunks: how many rows are computed together, by one rule for evaluation, validation and sampling.
 
-Results do not depend on it: noise belongs to a row's id (see :mod:`genmod.random`), not to a chunk.
+Results do not depend on the chunks: noise belongs to a row's id (see :mod:`genmod.random`), not to a chunk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genmod.shapes import Shape, size
 T = TypeVar("T")
 
 COPIES = 200
-"""How many tensors of an event's size a network holds at once, as a rule (a U-Net of width 32)."""
+"""How many tensors of an event's size a network holds at once, about (from a U-Net of width 32)."""
 LARGEST = 8192
 """Rows at most, however small an event is."""
 
@@ -92,15 +92,15 @@ def run_in_chunks(
     run: Callable[[slice], Tensor],
     seeds: Sequence[SupportsIndex] | None = None,
 ) -> Tensor:
-    """``run`` on slices of the rows, at most so many at a time, and its results as one tensor.
+    """Call ``run`` on slices of the rows, and return its results as one tensor.
 
     Args:
-        rows: how many.
-        most: how many at a time.
-        run: computes some of them, ``(rows, *event)``.
-        seeds: one a row. The noise of a row then depends on its seed alone.
+        rows: the number of rows.
+        most: the largest number of rows in a slice.
+        run: from a slice to its results, ``(rows of the slice, *event)``.
+        seeds: one for each row. The noise of a row then depends on its seed only.
     """
-    require(rows >= 1, f"n={rows}", "n >= 1", "ask for at least one row")
+    require(rows >= 1, f"n={rows}", "n >= 1", "pass n=1 or more")
     pieces = chunks(rows, most)
     if seeds is None:
         return torch.cat([run(piece) for piece in pieces])

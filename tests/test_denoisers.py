@@ -97,7 +97,7 @@ def test_one_point_and_a_spread_is_a_gaussian() -> None:
     torch.testing.assert_close(one.x_hat, other.x_hat)
 
 
-def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
+def test_the_true_reverse_step_is_a_mixture_over_the_data_set() -> None:
     r"""``q(z_s | z_t)`` from ``q(z_t | z_s)`` and ``q(z_s)`` by Bayes, a sum over all data, is
 
     :math:`\sum_n q(x_n | z_t)\, q(z_s | z_t, x_n)`: the lecture's ``q(x_{t-1} | x_t)``, for which
@@ -156,53 +156,6 @@ def test_the_error_of_the_empirical_denoiser_integrates_to_the_entropy(points: T
     integrand = log_snr.exp() * torch.stack(errors).mean(0)
     nats = 0.5 * float(torch.trapezoid(integrand, log_snr))
     assert nats == pytest.approx(math.log(len(points)), abs=1e-5)
-
-
-class Oracle(nn.Module):
-    """A network whose output, in the units of a target, is ``tanh`` of the state."""
-
-    def __init__(self, target: Target) -> None:
-        super().__init__()
-        self.target = target
-
-    def forward(self, z: Tensor, log_snr: Tensor) -> Tensor:
-        """The output that stands for ``tanh(z)``."""
-        return self.target.output(torch.tanh(z), z, *scales(log_snr))
-
-
-@settings(max_examples=60, deadline=None)
-@given(log_snr=log_snrs, x=st.floats(-3, 3), eps=st.floats(-3, 3))
-def test_all_targets_have_the_same_error(log_snr: float, x: float, eps: float) -> None:
-    r"""One denoiser in four parameterizations: one ``x_hat``, one error, each in its own units.
-
-    :math:`|\varepsilon - \hat\varepsilon|^2 = \mathrm{SNR}|x - \hat x|^2 = \alpha^2|v - \hat v|^2
-    = \sigma^2|s - \hat s|^2` with :math:`s = -\varepsilon/\sigma`.
-    """
-    level = real(log_snr)
-    alpha, sigma = scales(level)
-    data, noise = real(x)[None], real(eps)[None]
-    z = alpha * data + sigma * noise
-    truth = {
-        NoiseTarget: noise,
-        DataTarget: data,
-        VelocityTarget: alpha * noise - sigma * data,
-        ScoreTarget: -noise / sigma,
-    }
-    factor = {
-        NoiseTarget: 1.0,
-        DataTarget: math.exp(log_snr),
-        VelocityTarget: alpha**2,
-        ScoreTarget: sigma**2,
-    }
-    error = math.exp(log_snr) * (data - torch.tanh(z)).square()
-    for target in TARGETS:
-        network = Oracle(target)
-        x_hat = Learned(network, target)(z, level).x_hat
-        torch.testing.assert_close(x_hat, torch.tanh(z), rtol=1e-6, atol=1e-10)
-        exact = truth[type(target)]
-        torch.testing.assert_close(target.x_hat(exact, z, alpha, sigma), data, rtol=1e-6, atol=1e-9)
-        own = factor[type(target)] * (network(z, level) - exact).square()
-        torch.testing.assert_close(own, error, rtol=1e-6, atol=1e-9)
 
 
 def test_the_score_target_is_the_gradient_of_the_log_density() -> None:

@@ -32,6 +32,11 @@ class Factorized(Distribution, ABC):
     def __init__(self, shape: torch.Size) -> None:
         super().__init__(shape[:1], shape[1:], validate_args=False)
 
+    @property
+    def factorizes(self) -> bool:
+        """Whether ``log_prob`` is the sum of ``elementwise``."""
+        return type(self).log_prob is Factorized.log_prob
+
     @abstractmethod
     def elementwise(self, x: Tensor) -> Tensor:
         """``log p`` of each entry, ``(B, *event)``, in nats."""
@@ -74,8 +79,7 @@ def check_parameters(law: Distribution, *parameters: Tensor) -> None:
 
 def is_factorized(distribution: Distribution) -> bool:
     """Whether ``log_prob`` is the sum of ``elementwise``. A subclass may have redefined ``log_prob``."""
-    own = type(distribution).log_prob
-    return isinstance(distribution, Factorized) and own is Factorized.log_prob
+    return isinstance(distribution, Factorized) and distribution.factorizes
 
 
 def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
@@ -89,7 +93,8 @@ def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
         not base.event_shape,
         f"{distribution}",
         "a distribution that factorizes over the entries of x",
-        "leave observed=... out, or use a decoder whose entries are independent given z",
+        "observed=... leaves single entries out of the bound: use a decoder whose entries are independent "
+        "given z, such as decoders.GaussianDecoder",
     )
     return base.log_prob(x)
 
@@ -126,6 +131,8 @@ def _map(value: object, function: Callable[[Tensor], Tensor]) -> object:
         return function(value)
     if isinstance(value, Distribution):
         return moved(value, function)
+    if isinstance(value, tuple) and all(isinstance(each, Distribution) for each in value):
+        return tuple(_map(each, function) for each in value)
     if isinstance(value, list) and all(
         isinstance(each, torch.distributions.Transform) for each in value
     ):

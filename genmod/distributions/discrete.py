@@ -62,6 +62,11 @@ class Categorical(Factorized):
         values = torch.arange(self.logits.shape[-1], device=self.logits.device)
         return (self.logits.softmax(-1) * values).sum(-1)
 
+    @property
+    def mode(self) -> Tensor:
+        """The most probable value."""
+        return self.logits.argmax(-1)
+
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """A value for each entry, ``(B, *event)``, by the Gumbel-max trick with keyed noise."""
         self.refuse_extra(sample_shape)

@@ -81,21 +81,19 @@ class RowSet:
             ValueError: no rows; rows that the model cannot score; contexts or ids that are not one per row;
                 a context that the model does not take.
         """
-        source = rows_or_dataset(data, model.spec.bins)
+        source = rows_or_dataset(data, model.spec)
         if isinstance(source, Dataset):
             context = source.context("test") if context is None else context
             x = source.test
             require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
-        elif isinstance(source, Tensor):
-            x = source
         else:
             require(
-                context is None,
+                context is None or source.context is None,
                 "rows in a tuple with their context, and context=... beside it",
                 "one of the two",
                 "drop one of them",
             )
-            x, context = source
+            x, context = source.x, source.context if context is None else context
         (spec or model.spec).check(x, name=name)
         c = as_context(context, len(x))
         if c is not None:

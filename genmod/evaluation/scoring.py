@@ -15,7 +15,7 @@ from genmod.elbo import ELBO, Measure, Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.path import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
 from genmod.shapes import PerSample
 

@@ -122,6 +122,8 @@ def default_decoder(networks: Networks, code: Shape, spec: DataSpec) -> Decoder:
     """The default likelihood for this kind of data, on these networks."""
 
     def network(outputs: int) -> nn.Module:
+        if spec.columns is not None:
+            return networks.build(code, (outputs,))
         return networks.build(code, multiply_channels(spec.shape, outputs // spec.size))
 
     return likelihood(network, spec)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.arrays import as_tensor
 from genmod.checks import require
 from genmod.data import BernoulliPixels
+from genmod.data.loaders import batch_parts
 from genmod.elbo import ELBO, Rate
 from genmod.nn import drop_context
 from genmod.objectives import Batch
@@ -161,7 +161,7 @@ class LoaderBatches(Batches):
             item = next(self._stream)
         except StopIteration:
             item = self._restart()
-        x, context = _pair(item)
+        x, context = batch_parts(item)
         index = torch.arange(self._passed, self._passed + len(x))
         self._passed += len(x)
         self._steps += 1
@@ -219,19 +219,6 @@ def joined_elbo(elbos: Sequence[ELBO]) -> ELBO:
         return first
     rates = {n: Rate.join([elbo.rates[n] for elbo in elbos], dim=0) for n in first.rates}
     return ELBO(torch.cat([elbo.reconstruction for elbo in elbos]), rates, first.measure)
-
-
-def _pair(item: Any) -> tuple[Tensor, Tensor | None]:
-    parts = item if isinstance(item, tuple | list) else (item,)
-    require(
-        1 <= len(parts) <= 2,
-        f"a loader's batch of {len(parts)} parts",
-        "x, (x,) or (x, context)",
-        "let the loader leave the others out",
-    )
-    x = as_tensor(parts[0])
-    x = x if x.is_floating_point() else x.long()
-    return x, as_tensor(parts[1], "context") if len(parts) == 2 else None
 
 
 @lru_cache(maxsize=2)

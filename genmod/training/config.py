@@ -15,6 +15,12 @@ BATCH_SIZE = 128
 """Rows in a batch, by default."""
 VALIDATION_TIMESTEPS = 8
 """Timesteps of a diffusion that a validation visits for each row, by default."""
+VALIDATION_SHARE = 0.15
+"""The largest cost of validation, as a fraction of the cost of training, by default."""
+VALIDATION_ROWS = 150
+"""The least rows that a validation scores, if there are so many."""
+_PASSES = 3
+"""The cost of a training step for each row, in forward passes: the backward pass costs about two."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class TrainingConfig:
         seed: the key of batches, noise and dropout.
         autocast: the half-precision type of the networks; ``None``: full precision.
         validate_every: steps between two validations; ``None``: a twentieth of the run.
+        validation_rows: validation rows that each validation scores; ``None``: so many that validation
+            costs at most about 15 % of training, at least 150.
         validation_timesteps: timesteps of a diffusion that a validation visits for each row.
         checkpoint_every: steps between two checkpoints.
         accumulate: batches whose gradients are added up for one step.
@@ -67,6 +75,7 @@ class TrainingConfig:
     seed: int = 0
     autocast: torch.dtype | None = None
     validate_every: int | None = None
+    validation_rows: int | None = None
     validation_timesteps: int | None = None
     checkpoint_every: int = 1000
     accumulate: int = 1
@@ -83,6 +92,7 @@ class TrainingConfig:
             "steps",
             "batch_size",
             "validate_every",
+            "validation_rows",
             "validation_timesteps",
             "checkpoint_every",
             "accumulate",
@@ -122,8 +132,31 @@ class TrainingConfig:
 
     def validates(self, cycle: Cycle, step: int) -> bool:
         """Whether the model is validated after a step."""
-        every = self.validate_every or max(1, (cycle.last - cycle.first) // 20)
-        return step % every == 0 or step == cycle.last
+        return step % self._every(cycle) == 0 or step == cycle.last
+
+    def scored_rows(self, total: int, cycle: Cycle, batch_size: int, timesteps: int) -> int:
+        """How many validation rows each validation scores.
+
+        By default as many that a validation costs at most ``VALIDATION_SHARE`` of the training between
+        two of them, and at least ``VALIDATION_ROWS``.
+
+        Args:
+            total: the number of validation rows.
+            cycle: the first cycle of the run: later ones score the same rows.
+            batch_size: rows of a training step.
+            timesteps: how many timesteps of a diffusion each row visits; 1 for another model.
+
+        >>> config = TrainingConfig(steps=2000)
+        >>> first = Cycle(0, 2000)
+        >>> config.scored_rows(5000, first, 128, 8), config.scored_rows(5000, first, 128, 1)
+        (720, 5000)
+        """
+        cost = _PASSES * batch_size * self._every(cycle)
+        cheap = max(VALIDATION_ROWS, int(VALIDATION_SHARE * cost / timesteps))
+        return min(total, self.validation_rows or cheap)
+
+    def _every(self, cycle: Cycle) -> int:
+        return self.validate_every or max(1, (cycle.last - cycle.first) // 20)
 
 
 @dataclass(frozen=True)

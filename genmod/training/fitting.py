@@ -12,10 +12,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 
@@ -33,9 +32,6 @@ from genmod.training.pairs import ObjectivePairs, Pairs
 from genmod.training.parts import Data, TrainingData
 from genmod.training.run import Setup
 from genmod.training.stages import Stages, as_if_frozen, stages_of
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def fit(
@@ -56,6 +52,7 @@ def fit(
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
+    validation_rows: int | None = None,
     validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1000,
@@ -107,6 +104,8 @@ def fit(
         optimizer: your own optimizer over the model's parameters, in place of fused AdamW. Its
             current learning rates are the peaks, and its own weight decay is used.
         validate_every: steps between two validations; a twentieth of the run by default.
+        validation_rows: how many rows of the validation part, drawn once, each validation scores. By
+            default as many as keep validation below about 15 % of the training, at least 150.
         validation_timesteps: the timesteps of a diffusion that a validation visits for each row.
         checkpoint: a safetensors file to write to, and to continue from if it exists. A run with
             other settings or other data than those of the file is refused.
@@ -156,35 +155,39 @@ def fit(
     return loop.history
 
 
-def _with_arguments_of(source: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Give a function that takes ``**settings`` the signature of another one."""
-
-    def same(function: Callable[..., R]) -> Callable[P, R]:
-        returns = inspect.signature(function).return_annotation
-        found = inspect.signature(source).replace(return_annotation=returns)
-        setattr(function, "__signature__", found)  # noqa: B010 - a plain assignment fails the type check
-        return cast(Callable[P, R], function)
-
-    return same
-
-
-@_with_arguments_of(fit)
 @torch.inference_mode(False)
 def training_loop(
     model: LatentModel,
     data: Data,
     objective: Objective | Pairs | None = None,
     *,
+    steps: int = 2000,
+    batch_size: int | None = None,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    warmup: int = 100,
+    decay: bool = True,
+    ema: float = 0.999,
+    clip: float | None = 1.0,
+    seed: int = 0,
     device: torch.device | str | None = None,
+    autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    validate_every: int | None = None,
+    validation_rows: int | None = None,
+    validation_timesteps: int | None = None,
     checkpoint: Path | str | None = None,
+    checkpoint_every: int = 1000,
     keep: int | None = None,
+    accumulate: int = 1,
+    patience: int | None = None,
     augment: Sequence[Transform] = (),
+    compile: bool = False,
     metrics: Path | str | None = None,
     trackers: Sequence[str] | str = (),
+    log_every: int = 10,
     stages: Stages | str | None = None,
     progress: bool | OnProgress = True,
-    **settings: Any,
 ) -> TrainingLoop:
     """Train a model as an iterator of steps: your ``for`` loop is the callback, and ``break`` stops.
 
@@ -206,8 +209,9 @@ def training_loop(
     >>> step.loss > 0, model.training
     (True, False)
     """
-    config = TrainingConfig(**settings)
-    found, plan = TrainingData.of(data), stages_of(model, stages)
+    given = dict(locals())
+    config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
+    found, plan = TrainingData.of(data, model.spec), stages_of(model, stages)
     with as_if_frozen(plan) as last:
         loss = _objective(objective, last)
         loss.check(last)

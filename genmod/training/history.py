@@ -150,8 +150,8 @@ class History:
         if len(self.cycles) > 1:
             for cycle in self.cycles[1:]:
                 yield f"  extended at step {cycle.first} to {cycle.last} steps: another learning-rate cycle"
-        yield f"  {'step':>9}  {'loss':>12}  validation".rstrip()
         shown = {v.step: v for v in self.validations}
+        yield f"  {'step':>9}  {'loss':>12}  validation{self._scored()}".rstrip()
         steps = _spread(sorted(shown)) if shown else _spread(_even(len(self.losses)))
         best = self.best
         if best is not None:
@@ -163,6 +163,13 @@ class History:
             mark = "  best" if best is not None and step == best.step else ""
             loss = sum(recent) / len(recent)
             yield f"  {step:>9}  {loss:>12.5g}  {shown.get(step, '')}{mark}".rstrip()
+
+    def _scored(self) -> str:
+        """How many rows the validations scored, where these are not all."""
+        last = self.validations[-1] if self.validations else None
+        if last is None or last.rows is None or last.total in (None, last.rows):
+            return ""
+        return f" ({last.rows:,} of {last.total:,} rows)"
 
 
 def _even(count: int) -> list[int]:

@@ -136,8 +136,7 @@ class Metrics:
         kind = import_module("accelerate.tracking").LOGGER_TYPE_TO_CLASS[name]
         folder = {} if not kind.requires_logging_directory else {"logging_dir": str(self._folder())}
         tracker = kind(self.name, **folder)
-        if hasattr(tracker, "start"):
-            tracker.start()
+        tracker.start()
         plain = {k: v for k, v in self.settings.items() if isinstance(v, bool | int | float | str)}
         tracker.store_init_configuration(plain)
         return tracker

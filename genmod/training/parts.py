@@ -5,25 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from genmod.arrays import as_tensor
 from genmod.checks import require
-from genmod.data import BernoulliPixels, Dataset, load
+from genmod.data import BernoulliPixels, GivenRows, rows_or_dataset
+from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
+from genmod.data.readers import is_frame
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch
+from genmod.spec import DataSpec
 from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
 from genmod.training.config import BATCH_SIZE, TrainingConfig
 
-Data: TypeAlias = Dataset | Path | Iterable[Any]
-"""A :class:`~genmod.data.Dataset`, or a name or file of one (:func:`genmod.data.load`); a tensor, array or
-list of rows; a pair of such, rows and context; or a loader: an iterable of batches ``x``, ``(x,)`` or
-``(x, context)``."""
+Data: TypeAlias = object
+"""A :class:`~genmod.data.Dataset`, or a name, file or folder of one (:func:`genmod.data.load`); a frame, a
+tensor, an array or a list of rows; a pair of such, rows and context; a torch data set; or a loader: an
+iterable of batches ``x``, ``(x,)`` or ``(x, context)``."""
 
 _SHARE = 0.5
 """The largest fraction of a device's free memory that the data set may take."""
@@ -40,7 +43,7 @@ class TrainingData:
         held_out: the validation rows, or ``None``.
         held_out_context: the context of the validation rows.
         dropout: the fraction of training rows whose context is dropped; ``None``: there is no context.
-        loader: the loader, where there is one.
+        loader: the loader, or a torch data set, which is cut into batches here.
     """
 
     x: Tensor | None
@@ -49,26 +52,23 @@ class TrainingData:
     held_out: Tensor | None = None
     held_out_context: Tensor | None = None
     dropout: float | None = None
-    loader: Iterable[Any] | None = None
+    loader: Iterable[Any] | TorchDataset[Any] | None = None
 
     @classmethod
-    def of(cls, data: Data) -> TrainingData:
+    def of(cls, data: Data, spec: DataSpec | None = None) -> TrainingData:
         """The training and validation rows of whatever ``fit`` takes as data.
+
+        Args:
+            data: a data set, or whatever :func:`genmod.data.load` takes. Names, files and folders are
+                split; a frame, an array or a tensor is used whole; loaders give batch after batch.
+            spec: the spec of the model: a table is read by its columns.
 
         Raises:
             ValueError: data of another kind.
         """
-        data = load(data) if isinstance(data, str | Path) else data
-        if isinstance(data, Dataset):
-            held_out = data.validation if len(data.validation) else None
-            return cls(
-                data.train,
-                data.context("train"),
-                data.resample,
-                held_out,
-                data.context("validation"),
-                data.context_dropout,
-            )
+        if is_torch_dataset(data) or (gives_batches(data) and not is_frame(data)):
+            return cls(None, loader=data)
+        context = None
         if isinstance(data, tuple):
             require(
                 len(data) == 2,
@@ -76,16 +76,19 @@ class TrainingData:
                 "a pair (x, context)",
                 "pass a Dataset for validation data",
             )
-            x, context = data
-            return cls(as_tensor(x), None if context is None else as_tensor(context, "context"))
-        array = isinstance(data, Tensor | list) or getattr(data, "__array__", None) is not None
-        if array and not (isinstance(data, list) and data and isinstance(data[0], Tensor | tuple)):
-            return cls(as_tensor(data))
-        if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
-            return cls(None, loader=data)
-        raise ValueError(
-            f"got data of type {type(data).__name__}; expected a Dataset, a tensor, an array, a pair "
-            "(x, context), or a loader of batches; see genmod.data"
+            data, context = data
+        found = rows_or_dataset(data, spec)
+        if isinstance(found, GivenRows):
+            context = None if context is None else as_tensor(context, "context")
+            return cls(found.x, found.context if context is None else context)
+        require(context is None, "a context beside a data set", "its labels", "use conditional")
+        return cls(
+            found.train,
+            found.context("train"),
+            found.resample,
+            found.validation if len(found.validation) else None,
+            found.context("validation"),
+            found.context_dropout,
         )
 
     def check(self, model: LatentModel) -> None:
@@ -101,9 +104,11 @@ class TrainingData:
 
     def size(self, config: TrainingConfig) -> int | None:
         """Rows of one step: at most all rows; ``None`` for a loader, which has its own batch size."""
+        size = (config.batch_size or BATCH_SIZE) * config.accumulate
         if self.x is not None:
-            rows = (config.batch_size or BATCH_SIZE) * config.accumulate
-            return min(rows, len(self.x))
+            return min(size, len(self.x))
+        if is_torch_dataset(self.loader):
+            return size
         require(
             config.batch_size is None,
             f"batch_size={config.batch_size} beside a loader",
@@ -116,7 +121,8 @@ class TrainingData:
         """The batch of each step."""
         size = self.size(config)
         if self.loader is not None:
-            return LoaderBatches(self.loader, device)
+            each = None if size is None else size // config.accumulate
+            return LoaderBatches(self._loader(each, config.seed), device)
         assert size is not None
         assert self.x is not None
         rows: Tensor | BernoulliPixels = self.pixels or self.x
@@ -130,8 +136,7 @@ class TrainingData:
         """All training rows: those in memory, or one pass of a loader."""
         if self.x is not None:
             return Batch(self.x, self.context)
-        assert self.loader is not None
-        batches = LoaderBatches(self.loader, torch.device("cpu"))
+        batches = LoaderBatches(self._loader(), torch.device("cpu"))
         found = [batches(0)]
         while True:
             batch = batches(len(found))
@@ -140,6 +145,13 @@ class TrainingData:
             found.append(batch)
         contexts = [batch.context for batch in found if batch.context is not None]
         return Batch(torch.cat([b.x for b in found]), torch.cat(contexts) if contexts else None)
+
+    def _loader(self, size: int | None = None, seed: int = 0) -> Iterable[Any]:
+        """The loader, or a torch data set as a loader."""
+        assert self.loader is not None
+        if isinstance(self.loader, TorchDataset):
+            return as_loader(self.loader, size or BATCH_SIZE, seed)
+        return self.loader
 
     def digest(self) -> dict[str, Any]:
         """A digest of the data: a hash of the bytes of each part, or the class of a loader."""

@@ -30,7 +30,7 @@ from genmod.training.metrics import Metrics
 from genmod.training.pairs import refuse_weighted_levels
 from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState
-from genmod.training.validation import Validation, validate
+from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
 """Held during a step, so that runs in several threads take turns.
@@ -118,6 +118,7 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
+        self.held_out = held_out_rows(setup.data, setup.config, state.cycles[0], state.model)
         self.half = setup.half
         dims = state.model.spec.size
         self.bar = Bar(state.cycle.last, dims, name, setup.progress)
@@ -254,18 +255,12 @@ class Run:
         self.setup.metrics.log(self.stage, step.number, values)
 
     def _validate(self) -> Validation | None:
-        state, data, config = self.state, self.setup.data, self.setup.config
-        if data.held_out is None or not config.validates(state.cycle, state.step):
+        state, config = self.state, self.setup.config
+        if self.held_out is None or not config.validates(state.cycle, state.step):
             return None
         eager = uncompiled() if config.compile else nullcontext()
         with _one_run, eager, state.average.inside() as model:
-            validation = validate(
-                model,
-                data.held_out,
-                data.held_out_context,
-                state.step,
-                config.validation_timesteps,
-            )
+            validation = validate(model, self.held_out, state.step, config.validation_timesteps)
         state.record(validation)
         return validation
 

@@ -110,6 +110,7 @@ class _Root(nn.Module):
         (lambda x: fit(vae(), x, ema=1.0), "ema=1"),
         (lambda x: fit(vae(), x, clip=0.0), "clip=0"),
         (lambda x: fit(vae(), x, validate_every=0), "validate_every=0"),
+        (lambda x: fit(vae(), x, validation_rows=0), "validation_rows=0"),
         (lambda x: fit(vae(), x, validation_timesteps=0), "validation_timesteps=0"),
         (lambda x: fit(vae(), x, checkpoint_every=0), "checkpoint_every=0"),
         (lambda x: fit(vae(), x[:0]), "no data"),

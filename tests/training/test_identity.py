@@ -177,7 +177,8 @@ def test_a_function_without_a_name_trains_but_not_with_a_checkpoint(tmp_path: Pa
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-4, "weight_decay": 0.1, "warmup": 3, "decay": False, "ema": 0.5,
-    "clip": None, "seed": 1, "validate_every": 3, "autocast": torch.bfloat16,
+    "clip": None, "seed": 1, "validate_every": 3, "validation_rows": 2,
+    "autocast": torch.bfloat16,
 }  # fmt: skip
 
 
