@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
-from genmod.nn import call, outputs
+from genmod.nn.modules import call, outputs
 from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import SpecLike
 

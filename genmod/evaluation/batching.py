@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.arrays import as_context, for_autograd
 from genmod.checks import require, trusted
-from genmod.chunks import COPIES, chunks, rows_per_chunk
+from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset, rows_or_dataset
 from genmod.model import LatentModel
-from genmod.nn import check_context, evaluation_mode
+from genmod.nn.mlp import check_context
+from genmod.nn.modules import evaluation_mode
+from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
 T = TypeVar("T")
@@ -188,11 +190,11 @@ def in_chunks(
         given = take(rows.x, part), None if rows.context is None else take(rows.context, part)
         return run(*given) if rows.observed is None else run(*given, take(rows.observed, part))
 
-    def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
+    def key(part: slice) -> AbstractContextManager[TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])
 
     with evaluating(model), trusted():
-        pieces = random.by_rows(_shown(chunks(len(rows), size), progress), key, one)
+        pieces = by_rows(_shown(chunks(len(rows), size), progress), key, one)
         return list(pieces)
 
 

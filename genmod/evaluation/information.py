@@ -205,7 +205,7 @@ def _pilot(
         u = random.uniform((len(x), PILOT), edges.dtype, x.device)
         return integrand(x, edges[:-1] + u * edges.diff(), context).square().double()
 
-    seed = random.mix(seed, PILOT)
+    seed = random.streams.mix(seed, PILOT)
     some = rows.sample(PILOT, seed)
     pieces = in_chunks(integrand.model, some, run, seed=seed, batch_size=batch_size)
     size = torch.cat(pieces).mean(0).sqrt().to(edges.dtype)

@@ -25,7 +25,7 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
-from genmod.nn import call
+from genmod.nn.modules import call
 from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior
 
