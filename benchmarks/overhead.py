@@ -30,7 +30,7 @@ from genmod.data import digits
 from genmod.model import LatentModel, Request
 from genmod.models import VAE, Diffusion
 from genmod.nn import MLP, DenoisingMLP
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.spec import DataSpec
 from genmod.training import training_loop
 

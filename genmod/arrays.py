@@ -74,6 +74,15 @@ def as_context(context: object, rows: int) -> Tensor | None:
     return as_tensor(context, "context")
 
 
+def as_mask(observed: Rows | None) -> Tensor | None:
+    """Which entries were observed, as a tensor of booleans; other types are refused where it is checked.
+
+    >>> as_mask([[True, False]])
+    tensor([[ True, False]])
+    """
+    return None if observed is None else as_tensor(observed, "observed")
+
+
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
 _WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with."""

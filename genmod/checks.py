@@ -1,7 +1,7 @@
-"""Checks of public arguments: a ``ValueError`` names what was got, what was expected, what to do.
+"""Checks of public arguments: a ``ValueError`` states what was got, what was expected, what to do.
 
-Checks of shape and type are free and always made. Checks of values read the whole tensor (and make a
-GPU wait), so a caller that has checked a data set once may run inside :func:`trusted`.
+Checks of shape and type take no time and are always made. Checks of values read the whole tensor (and wait
+for a GPU). So a caller that has checked a data set once may run inside :func:`trusted`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def trusted() -> Iterator[None]:
 
 
 def is_trusted() -> bool:
-    """Whether the caller has checked values already: then they are not read again."""
+    """Whether the code runs inside :func:`trusted`: values were checked before."""
     return _trusted.get()
 
 
 def can_read(x: Tensor) -> bool:
     """Whether a check may read the values of ``x``: not inside :func:`trusted`, nor while x is traced.
 
-    Inside ``torch.compile`` and ``torch.func.vmap`` a tensor stands for many values, and reading one is
-    an error: checks of values pass there.
+    Inside ``torch.compile`` and ``torch.func.vmap`` a tensor has no values of its own, and reading them is
+    an error: checks of values are skipped there.
     """
-    # Compiling first: a compiler that must break no graph cannot look at a context variable.
+    # is_compiling() comes first: torch.compile(fullgraph=True) fails on a context variable.
     return not torch.compiler.is_compiling() and not is_trusted() and not _is_batched(x)
 
 
@@ -64,7 +64,7 @@ def _is_batched(x: Tensor) -> bool:
 
 
 def require(condition: bool, got: str, expected: str, advice: str) -> None:
-    """Raise the project's one kind of complaint unless ``condition`` holds."""
+    """Raise a ``ValueError`` "got ...; expected ...; advice" unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"got {got}; expected {expected}; {advice}")
 
@@ -107,17 +107,17 @@ def check_integers(x: Tensor, bins: int, observed: Tensor | None = None, name: s
     if not can_read(x):
         return
     wide = x.to(torch.int64) if x.dtype in _NARROWLY_SUPPORTED else x
-    seen = wide if observed is None else wide[observed]
-    if seen.is_floating_point():
-        fractions = int((seen != seen.round()).sum())
+    values = wide if observed is None else wide[observed]
+    if values.is_floating_point():
+        fractions = int((values != values.round()).sum())
         require(
             fractions == 0,
             f"{fractions} values of {name} that are not whole numbers",
             f"integers in 0..{bins - 1}, because this decoder gives a probability mass",
             "keep integer data integer (do not scale to [0, 1]), or use a decoder with a density",
         )
-    if seen.numel():
-        low, high = int(seen.min()), int(seen.max())
+    if values.numel():
+        low, high = int(values.min()), int(values.max())
         require(
             low >= 0 and high < bins,
             f"{name} from {low} to {high}",
@@ -146,14 +146,14 @@ def check_positive(value: float, name: str) -> None:
 def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
     """Require a law of batch shape ``(rows,)`` and event shape ``shape``, so that log p is ``(rows,)``.
 
-    Without it, a law that lacks ``Independent`` gives one number an entry, and torch broadcasts
-    ``(rows,)`` against ``(rows, D)`` without an error where the sizes happen to fit.
+    A law that lacks ``Independent`` gives one number for each entry. Torch then broadcasts ``(rows,)``
+    against ``(rows, D)``, without an error if ``rows == D``.
 
     Args:
         law: the distribution that a part returned.
         rows: how many samples the batch has.
         shape: the event shape of one sample.
-        name: the law's name in the message, such as ``"the decoder's law"``.
+        name: what the message calls the law, such as ``"the decoder's law"``.
         shared: whether one law for all rows, of batch shape ``()``, is accepted too: for priors.
 
     Raises:
@@ -181,11 +181,11 @@ def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = Fa
 
 
 def _law_advice(law: Distribution, rows: int, shape: Shape, shared: bool) -> str:
-    """What makes the law one of ``rows`` events of shape ``shape``."""
+    """The advice that makes the law one of ``rows`` events of shape ``shape``."""
     missing = len(shape) - len(law.event_shape)
     whole = tuple(law.batch_shape) + tuple(law.event_shape)
-    wanted = {(rows, *shape)} | ({tuple(shape)} if shared else set())
-    if missing > 0 and whole in wanted:
+    right = {(rows, *shape)} | ({tuple(shape)} if shared else set())
+    if missing > 0 and whole in right:
         return f"wrap it: torch.distributions.Independent(law, {missing})"
     return (
         "give its parameters one row a sample, and wrap the event's dimensions in "
@@ -217,7 +217,7 @@ def choice(kind: type[E], value: object, name: str | None = None) -> E:
 
 
 def one_of(names: Iterable[str], value: str, name: str) -> str:
-    """A string from a list of names; anything else is refused, suggesting the nearest."""
+    """A string from a list of names. Any other is refused, and the message suggests the nearest name."""
     known = list(names)
     if value in known:
         return value
@@ -228,15 +228,15 @@ def one_of(names: Iterable[str], value: str, name: str) -> str:
 
 
 def instance(value: object, kind: type[T], name: str) -> T:
-    """An object of a class; refuses the class itself, a name, and anything else.
+    """An instance of a class. The class itself, its name, and anything else are refused.
 
     Args:
         value: what was given.
-        kind: the class that its class must be derived from.
+        kind: the class.
         name: what messages call the setting.
 
     Raises:
-        ValueError: with the class to build, where a class or its name was given.
+        ValueError: anything else. For a class or its name, the message shows how to build an instance.
     """
     if isinstance(value, kind):
         return value
@@ -251,14 +251,14 @@ def instance(value: object, kind: type[T], name: str) -> T:
     )
     advice = f"pass {expected}"
     if isinstance(value, str):
-        found = {each.__name__.lower(): each.__name__ for each in _subclasses(kind)}
-        near = difflib.get_close_matches(value.lower(), found, 1)
-        advice = f"did you mean {found[near[0]]}()?" if near else advice
+        names = {each.__name__.lower(): each.__name__ for each in _subclasses(kind)}
+        near = difflib.get_close_matches(value.lower(), names, 1)
+        advice = f"did you mean {names[near[0]]}()?" if near else advice
     raise ValueError(f"got {got}; expected {expected}; {advice}")
 
 
 def _suggestion(value: object, names: list[str]) -> str:
-    """The nearest of some names, or how to spell one."""
+    """An advice: the nearest of some names, if one is near."""
     text = str(value).lower().replace("_", "-").replace(" ", "-")
     near = difflib.get_close_matches(text, names, 1)
     return f"did you mean {near[0]!r}?" if near else "choose one of these"

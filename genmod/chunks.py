@@ -1,24 +1,27 @@
-"""How many rows are computed together: one rule, in bytes, for evaluation, validation and sampling.
+"""Chunks: how many rows are computed together, by one rule for evaluation, validation and sampling.
 
-Results do not depend on it: noise belongs to a row's id (see :mod:`genmod.random`), not to a chunk.
+Results do not depend on the chunks: noise belongs to a row's id (see :mod:`genmod.random`), not to a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
+from genmod.random.streams import TorchDraws
 from genmod.shapes import Shape, size
 
+T = TypeVar("T")
+
 COPIES = 200
-"""How many tensors of an event's size a network holds at once, as a rule (a U-Net of width 32)."""
+"""How many tensors of an event's size a network holds at once, about (from a U-Net of width 32)."""
 LARGEST = 8192
 """Rows at most, however small an event is."""
 
@@ -89,19 +92,53 @@ def run_in_chunks(
     run: Callable[[slice], Tensor],
     seeds: Sequence[SupportsIndex] | None = None,
 ) -> Tensor:
-    """``run`` on slices of the rows, at most so many at a time, and its results as one tensor.
+    """Call ``run`` on slices of the rows, and return its results as one tensor.
 
     Args:
-        rows: how many.
-        most: how many at a time.
-        run: computes some of them, ``(rows, *event)``.
-        seeds: one a row. The noise of a row then depends on its seed alone.
+        rows: the number of rows.
+        most: the largest number of rows in a slice.
+        run: from a slice to its results, ``(rows of the slice, *event)``.
+        seeds: one for each row. The noise of a row then depends on its seed only.
     """
-    require(rows >= 1, f"n={rows}", "n >= 1", "ask for at least one row")
+    require(rows >= 1, f"n={rows}", "n >= 1", "pass n=1 or more")
     pieces = chunks(rows, most)
     if seeds is None:
         return torch.cat([run(piece) for piece in pieces])
     keys = list(seeds)
     got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
     require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
-    return torch.cat(list(random.by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+    return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+
+
+def by_rows(
+    pieces: Iterable[slice],
+    key: Callable[[slice], AbstractContextManager[TorchDraws]],
+    run: Callable[[slice], T],
+) -> Iterator[T]:
+    """Run pieces of a batch, each inside its own key; row by row once one used torch's own generators.
+
+    A distribution of torch's own draws all rows from one generator, so that the number of a row depends
+    on the rows before it. If the row is computed alone, its number depends only on its key.
+
+    Args:
+        pieces: slices of the rows, in order.
+        key: the noise of some rows, for example ``lambda rows: keyed(seed, ids=ids[rows])``.
+        run: the computation on some rows. The result of a piece may be discarded and computed again.
+
+    Yields:
+        The result of each piece, or of each of its rows.
+    """
+    alone = False
+    for piece in pieces:
+        if not alone:
+            with key(piece) as drawn:
+                found = run(piece)
+            alone = drawn.used and piece.stop - piece.start > 1
+            if not alone:
+                yield found
+                continue
+        for row in range(piece.start, piece.stop):
+            one = slice(row, row + 1)
+            with key(one):
+                found = run(one)
+            yield found

@@ -7,6 +7,7 @@ Categories and ordinals are codes ``0 .. n - 1``. Missing entries are 0 and not 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import can_read, check_real, choice, require
+from genmod.shapes import Shape
 
 __all__ = ["Column", "ColumnKind"]
 
@@ -125,6 +127,22 @@ class Column:
         return f"{self.name}: {self.kind}{shown}"
 
 
+def as_columns(columns: Sequence[Column], shape: Shape, bins: int | None) -> tuple[Column, ...]:
+    """The columns of a table as a tuple, one for each entry of an event."""
+    found = tuple(columns)
+    require(
+        all(isinstance(column, Column) for column in found) and shape == (len(found),),
+        f"{len(found)} columns for events of shape {shape}",
+        "one Column for each entry of a vector",
+        "pass the number of columns as the shape",
+    )
+    require(bins is None, f"bins={bins} beside columns", "one of them", "leave bins out")
+    twice = [name for name, count in Counter(c.name for c in found).items() if count > 1]
+    got, advice = f"two columns named {twice[:1]}", "rename one of them"
+    require(not twice, got, "a name for each column", advice)
+    return found
+
+
 def check_columns(
     x: Tensor, columns: Sequence[Column], observed: Tensor | None = None, name: str = "x"
 ) -> None:
@@ -208,6 +226,8 @@ def features(x: Tensor, columns: Sequence[Column], observed: Tensor | None = Non
 
 def _scalars(x: Tensor, columns: Sequence[Column]) -> Tensor:
     """One feature for each column that is no category: ``(f(x) - shift) / scale``."""
+    if all(column.is_real for column in columns):
+        return x
     shift, scale = x.new_tensor([_affine(column) for column in columns]).unbind(-1)
     counts = [column.kind is ColumnKind.COUNT for column in columns]
     if any(counts):

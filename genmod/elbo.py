@@ -23,53 +23,44 @@ from genmod.checks import require
 from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
 from genmod.stamps import Measure as Measure
+from genmod.stamps import NoiseLevels as NoiseLevels
 from genmod.stamps import Stamp as Stamp
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseLevels:
-    r"""What weightings need to know of the visited levels of a diffusion; each field is ``(B, L)``.
-
-    ``nats = 1/2 gap error`` where the reverse variance is the posterior's.
-
-    Args:
-        log_snr: the log signal-to-noise ratio of each level.
-        gap: :math:`\mathrm{SNR}_s / \mathrm{SNR}_t - 1` of each step; in continuous time
-            :math:`-d\lambda / dt`.
-        error: :math:`\|\varepsilon - \hat\varepsilon\|^2`, summed over the event.
-        dt: the time that a step covers, one in continuous time, so that
-            ``(weight * dt * f).sum(-1)`` is unbiased for the mean of ``f`` over time.
-        variance_nats: where a reverse variance is learned, the nats with the mean held fixed: their
-            gradient reaches the variance alone.
-    """
-
-    log_snr: PerLevel
-    gap: PerLevel
-    error: PerLevel
-    dt: PerLevel
-    variance_nats: PerLevel | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class Rate:
-    """The rate of one group of latents, in nats; each tensor is ``(B, L)`` for ``L`` visited levels.
+    r"""The rate of one group of latents: the KL divergence from the prior to the posterior, in nats.
+
+    .. math:: \mathrm{KL}(q(z|x) \,\|\, p(z)) \quad\text{or, at a draw,}\quad \log q(z|x) - \log p(z)
+
+    Each tensor is ``(B, L)``: ``B`` rows, and the ``L`` levels that were visited. A VAE has one level; a
+    hierarchy or a diffusion has several, and a diffusion may visit some of them only.
 
     Args:
-        nats: what each visited level costs.
+        nats: the rate of each visited level.
         weight: one over the expected number of visits to the level (in continuous time: per unit of
-            time), and nothing else, so that ``(weight * nats).sum(-1)`` is unbiased for the sum over
-            all levels.
-        level: the place of each level: its time ``t`` in [0, 1] for a diffusion, else its number.
+            time), and nothing else. So ``(weight * nats).sum(-1)`` is unbiased for the sum over all
+            levels.
+        level: which level it is: its time ``t`` in [0, 1] for a diffusion, else its number.
         kind: a KL in closed form, or a log-ratio at a draw.
-        claim: what a bound with this rate in it may be called. ``BOUND`` for a KL or a log-ratio of
-            all levels, ``ESTIMATE`` for some of the levels, a numerical solver or a stochastic
-            trace, ``EXACT`` only where q is known to be the posterior.
-        names: of an aligned hierarchy: the names of its ``L`` levels.
+        claim: what a bound that contains this rate may be called. ``BOUND`` for a KL or a log-ratio of
+            all levels; ``ESTIMATE`` for some of the levels, a numerical solver or a stochastic
+            trace; ``EXACT`` only where q is known to be the posterior.
+        names: the names of the ``L`` levels of an aligned hierarchy.
         per_dim: the nats of each dimension, ``(B, D_l)`` for each level, where they are known.
-        noise: of the levels of a diffusion.
+        noise: the noise levels, where the latents are those of a diffusion.
 
     Raises:
         ValueError: tensors of different shapes, or not ``(B, L)``.
+
+    Reference: Alemi et al., "Fixing a Broken ELBO" (2018), eq. 5, for the word.
+
+    >>> two_of_ten = torch.tensor([[0.3, 0.1]])
+    >>> weight = torch.full((1, 2), 10 / 2)
+    >>> level = torch.tensor([[0.2, 0.7]])
+    >>> rate = Rate(two_of_ten, weight, level, Kind.ANALYTIC, Stamp.ESTIMATE)
+    >>> rate.total
+    tensor([2.])
     """
 
     nats: PerLevel
@@ -94,18 +85,11 @@ class Rate:
     def single(
         cls, nats: PerSample, kind: Kind, claim: Stamp, per_dim: Tensor | None = None
     ) -> Rate:
-        """The rate of one level that is always visited.
-
-        Args:
-            nats: ``(B,)``.
-            kind: a KL in closed form, or a log-ratio at a draw.
-            claim: what a bound with this rate in it may be called.
-            per_dim: ``(B, D)``.
-        """
+        """The rate of one level that every row visits; ``nats`` is ``(B,)``, ``per_dim`` is ``(B, D)``."""
         if nats.ndim != 1:
             raise ValueError(
                 f"got nats of shape {tuple(nats.shape)}; expected (B,), one number a row; sum over the "
-                "event, or wrap the law in torch.distributions.Independent"
+                "event, or wrap the distribution in torch.distributions.Independent"
             )
         column = nats[:, None]
         each = None if per_dim is None else (per_dim,)
@@ -138,7 +122,7 @@ class Rate:
 
 
 def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Rate:
-    """Act on each tensor of several rates together. A field that one of them lacks is ``None``."""
+    """Apply ``act`` to each tensor of several rates together. A field that one rate lacks is ``None``."""
 
     def together(parts: Sequence[Tensor | None]) -> Tensor | None:
         present = [part for part in parts if part is not None]
@@ -170,7 +154,7 @@ def _combine(rates: Sequence[Rate], act: Callable[[list[Tensor]], Tensor]) -> Ra
 
 
 class Level(NamedTuple):
-    """One line of :meth:`ELBO.levels`."""
+    """One line of :meth:`ELBO.levels`: a name, its nats, ``(B,)``, and how they were computed."""
 
     name: str
     nats: PerSample
@@ -179,17 +163,22 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ELBO:
-    """The evidence lower bound of each sample, split into its terms, in nats, to be maximized.
+    r"""The evidence lower bound of each sample, split into its terms, in nats, to be maximized.
+
+    .. math:: \text{value} = \log p(x|z) - \sum_\text{name} \text{rates[name].total},
+        \qquad \mathbb{E}_q[\text{value}] \le \log p(x)
 
     Args:
         reconstruction: ``log p(x | z)``, ``(B,)``.
-        rates: the cost of the latents in nats, by name. ``"prior"``: prior matching. ``"steps"``: the
+        rates: the rates of the latents, by name. ``"prior"``: prior matching. ``"steps"``: the
             denoising steps of a diffusion. ``"levels"``: an aligned hierarchy. ``"z1"``, ``"z2"``, ...:
             the levels of a nested hierarchy.
         measure: whether ``p(x)`` is a mass or a density; ``NONE`` if the value is no bound.
 
     Raises:
         ValueError: a term that does not have one number (or ``L`` of them) for each row.
+
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3.
 
     >>> import torch
     >>> rate = Rate.single(torch.tensor([1.5]), Kind.ANALYTIC, Stamp.BOUND)
@@ -208,7 +197,7 @@ class ELBO:
         if len(shape) != 1 or any(count != shape[0] for count in rows.values()):
             raise ValueError(
                 f"got a reconstruction of shape {tuple(shape)} beside rates of {rows} rows; expected "
-                "(B,) and B rows: one number a sample in every term; give laws one event a row "
+                "(B,) and B rows: one number a sample in every term; give distributions one event a row "
                 "(torch.distributions.Independent), and networks one output a row"
             )
 
@@ -234,18 +223,18 @@ class ELBO:
             if rate.names is None:
                 found.append(Level(name, rate.total, rate.kind))
                 continue
-            paid = (rate.weight * rate.nats).unbind(1)
-            pairs = zip(rate.names, paid, strict=True)
+            totals = (rate.weight * rate.nats).unbind(1)
+            pairs = zip(rate.names, totals, strict=True)
             found.extend(Level(level, nats, rate.kind) for level, nats in pairs)
         return found
 
     def bits_per_dim(self, dims: int, bin_width: float | None = None) -> PerSample:
-        r"""Bits per dimension, ``-value / (dims ln 2)``, and for a density its bin width counted in.
+        r"""Bits per dimension: ``-value / (dims ln 2)``, and for a density minus the log of a bin's width.
 
         Args:
             dims: how many numbers one sample holds (784 for 28x28, never a padded size).
-            bin_width: the width of a bin in the units of ``x``: needed to turn a density into the
-                mass of a bin, :math:`-\log_2 p(x) - \log_2 w` per dimension.
+            bin_width: ``w``, the width of a bin in the units of ``x``. It turns a density into the
+                mass of a bin: :math:`-\log_2 p(x) - \log_2 w` per dimension.
 
         Raises:
             ValueError: the value bounds nothing, or is a density whose bin width is not stated.
@@ -270,7 +259,7 @@ class ELBO:
         return ELBO(self.reconstruction.detach(), rates, self.measure)
 
     def mean_over(self, samples: int) -> ELBO:
-        """The mean over draws: of ``K B`` rows, draw after draw, to ``B`` rows."""
+        """The mean over ``K`` draws: from ``K B`` rows, all rows of a draw together, to ``B`` rows."""
 
         def mean(values: Tensor) -> Tensor:
             return values.reshape(samples, -1, *values.shape[1:]).mean(0)

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import SupportsIndex
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod import random
-from genmod.arrays import Context, Rows, as_context, as_tensor
-from genmod.checks import check_law, is_trusted, require
-from genmod.chunks import rows_per_chunk, run_in_chunks
-from genmod.config import Settings
-from genmod.decoders import Decoder
-from genmod.distributions import masked_log_prob
-from genmod.elbo import ELBO, Measure
-from genmod.encoders import Encoder, Posterior, check_posterior
-from genmod.nn import float_dtype, tensors_of
+from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
+from genmod.checks import is_trusted, require
+from genmod.chunks import run_in_chunks
+from genmod.distributions.base import masked_log_prob
+from genmod.elbo import ELBO
+from genmod.imputation import Imputation as Imputation
+from genmod.imputation import impute_rows
+from genmod.parts import ModelParts
+from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.path import repeated
-from genmod.prior import AutoTimesteps, Prior, Timesteps
-from genmod.saving import Saved
-from genmod.schedules import Schedule
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample
-from genmod.spec import DataSpec
 
 _PLAIN = Request()
 
 
-class LatentModel(Saved, Settings, nn.Module):
+class LatentModel(ModelParts):
     """``p(x, z) = p(x | z) p(z)`` with a posterior ``q(z | x)``: every model of this package.
 
     Wrappers (DDP, FSDP, torch.compile) need one entry, which is the call; :meth:`elbo` uses it.
@@ -46,46 +39,6 @@ class LatentModel(Saved, Settings, nn.Module):
     Raises:
         ValueError: parts that were built for different data, or for latents of different shapes.
     """
-
-    measure: Measure
-    """What ``p(x)`` is; ``NONE`` if the prior does not normalize."""
-
-    def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
-        super().__init__()
-        require(
-            encoder.spec is None or encoder.spec == decoder.spec,
-            f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
-            "one description of the data",
-            "build both with the same DataSpec",
-        )
-        prior.check_encoder(encoder)
-        self.encoder, self.decoder, self.prior = encoder, decoder, prior
-        self._masked = "observed" in inspect.signature(encoder.forward).parameters
-        self.measure = decoder.measure if prior.proper else Measure.NONE
-
-    @property
-    def spec(self) -> DataSpec:
-        """The data it is a model of."""
-        return self.decoder.spec
-
-    @property
-    def device(self) -> torch.device:
-        """Where its first parameter or buffer lies; the CPU if it has none."""
-        found = next(tensors_of(self), None)
-        return torch.device("cpu") if found is None else found.device
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The type of its first floating point tensor, schedules left out: they are never cast."""
-        for name, parameter in self.decoder.named_parameters():
-            if parameter.is_floating_point() and not name.startswith("schedule."):
-                return parameter.dtype
-        return float_dtype(self, skip=(Schedule,))
-
-    @property
-    def _most_rows(self) -> int:
-        """How many rows go through it together."""
-        return rows_per_chunk(self.spec.shape, self.device)
 
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, LatentPath | None]:
         """The bound of each sample, and the drawn path where it is asked for.
@@ -110,8 +63,8 @@ class LatentModel(Saved, Settings, nn.Module):
         posterior = self._posterior(seen, context, observed)
         path = None
         if request.needs_path or samples > 1:
-            state, path = self.prior.walk(posterior, context, samples)
-            rates = self.prior.price(path)
+            state, path = self.prior.draw_path(posterior, context, samples)
+            rates = self.prior.rates_of_path(path)
         else:
             state, found = self.prior.rates(posterior, request.timesteps, context)
             rates = dict(found)
@@ -124,6 +77,7 @@ class LatentModel(Saved, Settings, nn.Module):
             "return one state a row",
         )
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
+        reconstruction = reconstruction + self.spec.change_of_units(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None
@@ -135,7 +89,7 @@ class LatentModel(Saved, Settings, nn.Module):
         x: Rows,
         timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Context = None,
-        observed: Mask | None = None,
+        observed: Rows | None = None,
     ) -> ELBO:
         """The evidence lower bound of each sample, in nats, with one draw of the latents.
 
@@ -155,11 +109,11 @@ class LatentModel(Saved, Settings, nn.Module):
                 asked for in continuous time; timesteps for a model without noise levels.
         """
         x = as_tensor(x)
-        elbo: ELBO = self(x, Request(as_context(context, len(x)), observed, timesteps))[0]
+        elbo: ELBO = self(x, Request(as_context(context, len(x)), as_mask(observed), timesteps))[0]
         return elbo
 
     def log_weight(
-        self, x: Rows, context: Context = None, observed: Mask | None = None
+        self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> PerSample:
         """``log p(x, z) - log q(z | x)`` at one joint draw: the bound with every KL sampled.
 
@@ -170,7 +124,7 @@ class LatentModel(Saved, Settings, nn.Module):
                 whose density is a random estimate.
         """
         x = as_tensor(x)
-        request = Request(as_context(context, len(x)), observed, needs_path=True)
+        request = Request(as_context(context, len(x)), as_mask(observed), needs_path=True)
         path: LatentPath | None = self(x, request)[1]
         assert path is not None
         return path.log_weight()[0]
@@ -199,93 +153,87 @@ class LatentModel(Saved, Settings, nn.Module):
         return run_in_chunks(n, self._most_rows, some, seeds)
 
     @torch.no_grad()
-    def encode(self, x: Rows, context: Context = None) -> LatentTensors:
+    def encode(
+        self, x: Rows, context: Context = None, observed: Rows | None = None
+    ) -> LatentTensors:
         """A code of each sample, without randomness: what :meth:`decode` takes.
 
         The posterior's mean; a tuple of means, top level first, for a top-down hierarchy; for a
         diffusion the noise that the probability flow maps it to.
         """
-        return self.prior.means(self.posterior(x, context), as_context(context, len(x)))
+        return self.prior.means(self.posterior(x, context, observed), as_context(context, len(x)))
 
     @torch.no_grad()
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
-        """The distribution of ``x`` given a code."""
+        """The distribution of ``x`` given a code, in the data's own units."""
         context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
-        return self._likelihood(self.prior.state_from(z, context), context)
+        return self.law(self.prior.state_from(z, context), context)
 
     @torch.no_grad()
-    def reconstruct(self, x: Rows, context: Context = None) -> Tensor:
-        """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises."""
-        x = as_tensor(x)
+    def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
+        """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises.
+
+        Of a category or an ordinal column it is the most probable code. With ``observed`` the code is
+        that of the observed entries.
+        """
+        x, seen = as_tensor(x), as_mask(observed)
         context = as_context(context, len(x))
 
         def some(rows: slice) -> Tensor:
-            return self.restore(x[rows], None if context is None else context[rows])
+            given = None if context is None else context[rows]
+            return self.restore(x[rows], given, None if seen is None else seen[rows])
 
         return run_in_chunks(len(x), self._most_rows, some)
 
-    def restore(self, x: Batch, context: Tensor | None) -> Tensor:
+    def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
         """What :meth:`reconstruct` returns of rows that fit in memory."""
-        means = self.prior.means(self.posterior(x, context), context)
-        return self._likelihood(self.prior.state_from(means, context), context).mean
+        means = self.prior.means(self.posterior(x, context, observed), context)
+        return self.law(self.prior.state_from(means, context), context).mean
 
-    def posterior(
-        self, x: Rows, context: Context = None, observed: Mask | None = None
-    ) -> Posterior | Distribution:
-        """``q(z | x)`` of checked data, ``(B, *event)``: what :meth:`Prior.infer` takes."""
-        x = as_tensor(x)
-        context = as_context(context, len(x))
-        self.decoder.check(x, observed)
-        self.prior.check_request(Request(context, observed), len(x), type(self).__name__)
-        return self._posterior(self._real(x, observed)[1], context, observed)
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Rows,
+        observed: Rows,
+        n: int = 1,
+        importance_samples: int = 64,
+        *,
+        context: Context = None,
+        seeds: Sequence[SupportsIndex] | None = None,
+    ) -> Imputation:
+        r"""Fill missing entries: ``n`` draws of them given the observed ones (multiple imputation).
 
-    def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
-        """A draw of ``x`` for each state.
+        Latents are drawn from the posterior of the observed entries, and resampled by their weights
+
+        .. math:: w_k \propto \frac{p(x_{\text{obs}} | z_k)\, p(z_k)}{q(z_k | x_{\text{obs}})}
+
+        (sampling importance resampling); then the entries are drawn from the decoder. A row without an
+        observed entry gets draws of the model.
+
+        Args:
+            x: data, ``(B, *event)``; entries that were not observed may hold anything.
+            observed: which entries were observed, like ``x``. To sample some columns given others, mark
+                those others as observed.
+            n: how many completed copies.
+            importance_samples: ``K``, draws of the latents for each row; exact as ``K`` grows.
+            context: what the model is conditioned on, ``(B, ...)``.
+            seeds: one a row, from 0 on; the noise of a row then depends on its seed alone.
+
+        Returns:
+            The completed copies, their weighted mean, and the effective sample size of each row.
 
         Raises:
-            ValueError: values that are not finite, or integers outside their range.
+            ValueError: a model without importance weights (an autoencoder, a diffusion of the data); a
+                decoder whose entries are coupled given the latents.
+
+        Reference: Mattei, Frellsen, "MIWAE: Deep Generative Modelling and Imputation of Incomplete Data
+        Sets" (2019), section 3 on single and multiple imputation.
         """
-        x = random.draw(self._likelihood(state, context), gradients=False)
-        self.spec.check(x, name="samples")
-        return x
+        x = as_tensor(x)
+        given = as_context(context, len(x))
+        seen = as_tensor(observed, "observed")
+        return impute_rows(self, x, seen, n, importance_samples, given, seeds)
 
-    def formula(self) -> str:
-        """The model as it stands on paper."""
-        return "\n".join(part.formula() for part in (self.encoder, self.decoder, self.prior))
-
-    def __repr__(self) -> str:
-        count = sum(p.numel() for p in self.parameters())
-        lines = self.formula().replace("\n", "\n  ")
-        return f"{type(self).__name__}(\n  {lines}\n  {count:,} parameters\n)"
-
-    def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The data to score and the data to encode, in the model's own type.
-
-        Integers are scored as they are. Entries that were not observed are zero. Any other value
-        would also give a bound, because any posterior does.
-        """
-        kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
-        if kind in (torch.bfloat16, torch.float16):
-            raise ValueError(
-                f"got a model in {kind}; expected float32 or float64: a bound in half precision is wrong; "
-                "keep the parameters in float32 and use fit(..., autocast=torch.bfloat16)"
-            )
-        seen = x.to(kind)
-        if observed is not None:
-            seen = torch.where(observed, seen, torch.zeros_like(seen))
-            x = torch.where(observed, x, torch.zeros_like(x))
-        return (seen if self.decoder.spec.bins is None else x), seen
-
-    def _posterior(
-        self, x: Tensor, context: Tensor | None, observed: Tensor | None
-    ) -> Posterior | Distribution:
-        # An encoder of one's own need not take masks: what was not observed is zero in any case.
-        given = (x, context, observed) if observed is not None and self._masked else (x, context)
-        posterior: Posterior | Distribution = self.encoder(*given)
-        check_posterior(posterior, len(x), self.prior.shape)
-        return posterior
-
-    def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
-        law = self.decoder(state, context)
-        check_law(law, len(state), self.decoder.spec.shape, "the decoder's law")
-        return law
+    def weighable(self) -> LatentModel:
+        """A model of the same data whose latents have importance weights: itself, if it has them."""
+        return self

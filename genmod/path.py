@@ -1,6 +1,6 @@
-"""What is asked of a model's latents, and what comes back: a request, and the joint draws of its latents.
+"""Joint draws of a model's latents: the request for them, the generators of a prior, and the result.
 
-:class:`Request` says what is asked beside the data: a context, which levels to visit, how many draws.
+:class:`Request` holds the arguments of a model beside the data: context, timesteps, number of draws.
 :class:`Path` holds joint draws of every latent, with the posterior's and the prior's law of each.
 """
 
@@ -20,7 +20,7 @@ from genmod import random
 from genmod.arrays import for_autograd
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.distributions import Laws
+from genmod.distributions.base import Laws
 from genmod.shapes import Mask, PerLevel
 
 __all__ = [
@@ -32,12 +32,15 @@ __all__ = [
     "Request",
     "TimestepSampler",
     "Timesteps",
-    "walk",
+    "run_path",
 ]
 
 
 class TimestepSampler(Settings, nn.Module, ABC):
-    """How to choose the noise levels of a diffusion that each row visits.
+    """The base class of timestep samplers: which noise levels of a diffusion each row visits.
+
+    A sampler gives each row places ``u`` in [0, 1) and weights, so that ``(weight * f(u)).sum(-1)`` is
+    unbiased for the integral of ``f`` over [0, 1].
 
     Args:
         n: how many levels a row visits.
@@ -55,21 +58,21 @@ class TimestepSampler(Settings, nn.Module, ABC):
         """Places ``u`` in [0, 1) and their weights, ``(rows, n)`` each."""
 
     def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:
-        """Learn from the costs of visited levels. Most samplers ignore them.
+        """Adapt to the losses of the visited levels. Most samplers ignore them.
 
         Args:
             level: the time ``t`` of each visited level.
-            dt: the length of the time step that ends at ``t``; one: continuous time.
-            cost: the cost of each visit, without its weight.
+            dt: the length of the time step that ends at ``t``; one in continuous time.
+            cost: the loss of each visited level, without its weight.
         """
 
     def extra_repr(self) -> str:
-        """How many."""
+        """The settings."""
         return f"n={self.n}"
 
 
 class AutoTimesteps(Enum):
-    """How many levels to visit where the caller leaves it open."""
+    """How many levels to visit where ``timesteps`` is left out."""
 
     EVALUATION = "evaluation"
     """All levels up to T = 1000; beyond, and in continuous time, 16 a row."""
@@ -83,14 +86,21 @@ Timesteps: TypeAlias = int | TimestepSampler | AutoTimesteps | None
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What is asked of a model beside the data.
+    """The arguments of a model's forward pass beside the data: ``elbo, path = model(x, request)``.
 
     Args:
         context: what the model is conditioned on, ``(B, ...)``.
-        observed: which entries of the data count, like the data; ``None``: all.
+        observed: a mask like the data: which entries count; ``None``: all.
         timesteps: which levels of a diffusion to visit.
-        samples: ``K``, joint draws of the latents for each row, at least 1. The bound is their mean.
-        needs_path: whether the draws and their laws are returned, too: :class:`~genmod.prior.Path`.
+        samples: ``K``, the number of joint draws of the latents for each row, at least 1. The bound is
+            their mean.
+        needs_path: whether the draws and their laws are returned, too, as a :class:`Path`.
+
+    >>> from genmod.models import VAE
+    >>> request = Request(samples=3, needs_path=True)
+    >>> elbo, path = VAE(2, latents=1, width=8)(torch.zeros(5, 2), request)
+    >>> elbo.value.shape, path.log_weight().shape
+    (torch.Size([5]), torch.Size([3, 5]))
     """
 
     context: Tensor | None = None
@@ -105,9 +115,26 @@ class Request:
         if self.observed is not None:
             object.__setattr__(self, "observed", for_autograd(self.observed))
 
+    def check(self, rows: int) -> None:
+        """Require one row of context for each row of data, and timesteps only without whole paths.
+
+        Raises:
+            ValueError: otherwise.
+        """
+        if self.context is not None and len(self.context) != rows:
+            raise ValueError(
+                f"got {len(self.context)} rows of context for {rows} samples; expected one row a sample; "
+                "repeat the context, or pass fewer samples"
+            )
+        if isinstance(self.timesteps, int) and (self.needs_path or self.samples > 1):
+            raise ValueError(
+                f"got timesteps={self.timesteps} beside whole paths of latents; expected one or the other; "
+                "leave timesteps out: a path visits every level"
+            )
+
 
 def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
-    """``K`` copies of the batch one after another, with all that belongs to its rows."""
+    """``K`` copies of the batch, one after another, and of the context and the mask of its rows."""
 
     def copies(rows: Tensor | None) -> Tensor | None:
         return None if rows is None else rows.repeat(request.samples, *[1] * (rows.ndim - 1))
@@ -119,7 +146,7 @@ def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
 
 
 class Latent(NamedTuple):
-    """One latent of a joint path: its name, the posterior's law, the prior's law.
+    """One latent of a joint path: its name, the posterior's law ``q``, the prior's law ``p``.
 
     ``p`` is ``None`` where the prior's law is not known yet. A later ``Latent`` of the same name then
     gives ``p``, with ``q`` as ``None``. (Nesting draws ``z1`` first, and ``p(z1 | z2)`` needs ``z2``.)
@@ -135,8 +162,13 @@ GenerativePath: TypeAlias = Generator[tuple[str, Distribution], Tensor, Tensor]
 Step = TypeVar("Step")
 
 
-def walk(path: Generator[Step, Tensor, Tensor], draw: Callable[[Step], Tensor]) -> Tensor:
-    """Walk a generator to its end, sending a draw for each step; returns its state for the decoder."""
+def run_path(path: Generator[Step, Tensor, Tensor], draw: Callable[[Step], Tensor]) -> Tensor:
+    """Run a generator of a prior to its end: send a draw for each step, return the decoder's state.
+
+    Args:
+        path: ``prior.infer(...)`` or ``prior.generate(...)``.
+        draw: from what the generator yields to the value of that latent, ``(B, *event)``.
+    """
     try:
         step = next(path)
         while True:
@@ -150,8 +182,7 @@ def walk(path: Generator[Step, Tensor, Tensor], draw: Callable[[Step], Tensor]) 
 class Path:
     """``K`` joint draws of every latent for each of ``B`` rows, with both laws of each.
 
-    Draws of one row lie ``B`` apart: the laws have ``K B`` rows, the k-th draw of row ``b`` is row
-    ``k B + b``.
+    The laws have ``K B`` rows: the k-th draw of row ``b`` is row ``k B + b``.
 
     Args:
         z: the draws, by name, ``(K, B, *event)``.
@@ -169,8 +200,8 @@ class Path:
         """``log p(z) - log q(z | x)`` of each joint draw, ``(K, B)``.
 
         Args:
-            detached: whether gradients leave the parameters of q out. They then reach q through the
-                draws alone. (Roeder, Wu, Duvenaud, "Sticking the landing", 2017, eq. 6.)
+            detached: whether the parameters of q are constants in ``log q``. Gradients then reach them
+                through the draws alone. (Roeder, Wu, Duvenaud, "Sticking the landing", 2017, eq. 6.)
         """
         q = self.q.detached() if detached else self.q
         terms = [self._of(name, p) - self._of(name, q[name]) for name, p in self.p.items()]

@@ -1,11 +1,11 @@
-r"""The prior of a model, ``p(z)``: it draws the latents and computes what a posterior costs.
+r"""The prior of a model, ``p(z)``: it draws the latents and computes their rates.
 
-A prior is two generators over named latents. Both let the caller decide each draw:
+A prior is two generators over named latents. The caller sends the value of each latent back:
 
 * :meth:`Prior.infer` follows the posterior. It yields ``Latent(name, q, p)``: both laws of one latent,
-  given the draws before it. Rates, importance weights and the Pyro guide walk it.
+  given the draws before it. Rates, importance weights and the Pyro guide run it.
 * :meth:`Prior.generate` follows the generative order. It yields ``(name, p)``. Samples and the Pyro
-  model walk it.
+  model run it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from torch.distributions import Distribution
 
 from genmod.checks import check_law, check_shape, require
 from genmod.config import Settings
-from genmod.distributions import Laws, rate
+from genmod.distributions import rate
+from genmod.distributions.base import Laws
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
-from genmod.path import AutoTimesteps as AutoTimesteps
-from genmod.path import GenerativePath as GenerativePath
-from genmod.path import InferencePath as InferencePath
-from genmod.path import Latent as Latent
-from genmod.path import Path as Path
-from genmod.path import Request as Request
-from genmod.path import Timesteps as Timesteps
-from genmod.path import TimestepSampler as TimestepSampler
-from genmod.path import draw_posterior as draw_posterior
-from genmod.path import sample_rows as sample_rows
-from genmod.path import walk as walk
+from genmod.path import (
+    AutoTimesteps,
+    GenerativePath,
+    InferencePath,
+    Latent,
+    Path,
+    Request,
+    Timesteps,
+    draw_posterior,
+    run_path,
+    sample_rows,
+)
 from genmod.shapes import LatentTensors, Shape
 
 __all__ = [
@@ -41,19 +43,22 @@ __all__ = [
 
 
 class Prior(Settings, nn.Module, ABC):
-    """``p(z)`` over one latent or many.
+    r"""The base class of priors, ``p(z)`` over one latent or many.
+
+    .. math:: p(z) = \prod_l p(z_l | z_{<l}), \qquad
+        \text{rate} = \mathbb{E}_q \sum_l \left(\log q(z_l | z_{<l}, x) - \log p(z_l | z_{<l})\right)
 
     A prior of your own implements :meth:`infer` and :meth:`generate`. If it is one distribution,
     derive from :class:`DensityPrior` and implement ``law`` alone.
 
     Args:
-        shape: the event shape of the latent whose posterior is scored.
+        shape: the event shape of the latent that the encoder's posterior is over.
     """
 
     proper = True
-    """Whether it is a distribution: an improper prior bounds nothing."""
+    """Whether it is a distribution. A model with an improper prior bounds nothing."""
     claim = Stamp.BOUND
-    """The stamp of a bound whose rates come from this prior's own laws."""
+    """What a bound may be called whose rates come from this prior's own laws."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -66,18 +71,22 @@ class Prior(Settings, nn.Module, ABC):
 
     @property
     def stochastic_density(self) -> bool:
-        """Whether its log-density is a random estimate, of which no importance weight can be made."""
+        """Whether its log-density is a random estimate. Importance weights then cannot be computed."""
         return False
 
     @abstractmethod
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
-        """One joint path: yields each :class:`Latent`, takes its draw, returns the decoder's state."""
+        """One joint draw: yields each :class:`~genmod.path.Latent`, is sent its value ``(B, *event)``,
+        and returns the decoder's state.
+        """
 
     @abstractmethod
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
-        """The generative path of ``n`` rows: yields ``(name, p)``, takes the draw, returns the state."""
+        """The generative path of ``n`` rows: yields ``(name, p)``, is sent the value of that latent,
+        and returns the decoder's state.
+        """
 
     def formula(self) -> str:
         """The prior as it stands on paper."""
@@ -97,31 +106,23 @@ class Prior(Settings, nn.Module, ABC):
         )
 
     def check_request(self, request: Request, rows: int, model: str) -> None:
-        """Require what a model of this prior can be asked for, of a batch of ``rows`` rows.
+        """Require a request that a model with this prior can answer for ``rows`` rows of data.
 
         Args:
-            request: what is asked.
-            rows: how many rows of data it is asked of.
+            request: the request.
+            rows: the number of rows of data.
             model: what errors call the model.
 
         Raises:
-            ValueError: a context of other rows, weights of a random density, timesteps for no levels.
+            ValueError: a context with another number of rows; importance weights of a random density;
+                timesteps where there are no noise levels.
         """
-        context, timesteps = request.context, request.timesteps
-        if context is not None and len(context) != rows:
-            raise ValueError(
-                f"got {len(context)} rows of context for {rows} samples; expected one row a sample; "
-                "repeat the context, or pass fewer samples"
-            )
+        request.check(rows)
+        timesteps = request.timesteps
         if request.needs_path and self.stochastic_density:
             raise ValueError(
                 f"got a request for importance weights of a {model} whose prior density is a random "
                 "estimate; expected a density without noise; use the exact trace (probes=None)"
-            )
-        if isinstance(timesteps, int) and (request.needs_path or request.samples > 1):
-            raise ValueError(
-                f"got timesteps={timesteps} beside whole paths of latents; expected one or the other; "
-                "leave timesteps out: a path visits every level"
             )
         stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
         if stated and not self.has_timesteps:
@@ -136,20 +137,20 @@ class Prior(Settings, nn.Module, ABC):
         timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
-        """Draw the latents and compute what each group costs.
+        """Draw the latents and compute the rate of each group.
 
         Args:
             posterior: what the encoder returned.
-            timesteps: which levels to visit, for priors that can leave some out.
+            timesteps: which levels to visit, for priors that need not visit all.
             context: what the model is conditioned on, ``(B, ...)``.
 
         Returns:
             The state for the decoder, and the rates by name.
         """
-        state, path = self.walk(posterior, context)
-        return state, self.price(path)
+        state, path = self.draw_path(posterior, context)
+        return state, self.rates_of_path(path)
 
-    def walk(
+    def draw_path(
         self, posterior: Posterior | Distribution, context: Tensor | None = None, samples: int = 1
     ) -> tuple[Tensor, Path]:
         """One joint draw of every latent for each row of the posterior.
@@ -160,8 +161,8 @@ class Prior(Settings, nn.Module, ABC):
             samples: ``K``: how many of its rows belong to one row of the data.
 
         Raises:
-            ValueError: two latents of one name, a latent without a prior law or never drawn, or a law
-                without one event a row.
+            ValueError: two latents of one name; a latent without a law q or without a law p; a law that
+                does not give one event a row.
         """
         rows = rows_of(posterior)
         z: dict[str, Tensor] = {}
@@ -180,34 +181,34 @@ class Prior(Settings, nn.Module, ABC):
                 p[name] = latent.p
             return z[name]
 
-        state = walk(self.infer(posterior, context), take)
+        state = run_path(self.infer(posterior, context), take)
         missing = sorted(z.keys() - p.keys())
         require(not missing, f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
         shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
         return state, Path(shaped, q, p)
 
-    def price(self, path: Path) -> dict[str, Rate]:
-        """What each latent of a walk costs: a closed KL where there is one, else the log-ratio."""
+    def rates_of_path(self, path: Path) -> dict[str, Rate]:
+        """The rate of each latent of a joint draw: a closed KL where there is one, else the log-ratio."""
         return {
             name: rate(path.q[name], p, path.z[name].flatten(0, 1), self.claim)
             for name, p in path.p.items()
         }
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
-        """The decoder's states of ``n`` draws from the prior."""
-        require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
+        """``n`` draws of the latents from the prior, as states for the decoder."""
+        require(n >= 1, f"n={n}", "n >= 1", "pass n=1 or more")
 
         def take(step: tuple[str, Distribution]) -> Tensor:
             name, p = step
             check_law(p, n, p.event_shape, f"the prior of {name}", shared=True)
             return sample_rows(p, n)
 
-        return walk(self.generate(n, context), take)
+        return run_path(self.generate(n, context), take)
 
     def means(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
-        """The posterior's mean, level by level: what :meth:`state_from` takes."""
+        """The mean of each latent's posterior, given the means before it: what :meth:`state_from` takes."""
         means: dict[str, Tensor] = {}
 
         def keep(latent: Latent) -> Tensor:
@@ -215,12 +216,12 @@ class Prior(Settings, nn.Module, ABC):
                 means[latent.name] = latent.q.mean
             return means[latent.name]
 
-        walk(self.infer(posterior, context), keep)
+        run_path(self.infer(posterior, context), keep)
         first, *others = means.values()
         return (first, *others) if others else first
 
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
-        """The state that given latents hand to the decoder.
+        """The decoder's state for given latents.
 
         Raises:
             ValueError: more or fewer latents than the prior has, or one of another shape.
@@ -236,17 +237,28 @@ class Prior(Settings, nn.Module, ABC):
             check_shape(latents[0], tuple(p.event_shape), name)
             return latents.pop(0)
 
-        state = walk(self.generate(len(latents[0]), context), take)
+        state = run_path(self.generate(len(latents[0]), context), take)
         require(not latents, f"{count} latents, {len(latents)} too many", expected, advice)
         return state
 
 
 class DensityPrior(Prior):
-    """A prior of one latent that is one distribution: a subclass implements :meth:`law` alone.
+    r"""The base class of priors that are one distribution: a subclass implements :meth:`law` alone.
+
+    The rate is :math:`\mathrm{KL}(q(z|x) \,\|\, p(z))` where a closed form is registered for the pair of
+    laws, else the log-ratio at a draw.
 
     Args:
         shape: the latent's event shape.
         name: the name of its rate.
+
+    >>> import torch
+    >>> class Wide(DensityPrior):
+    ...     def law(self, n, context=None):
+    ...         normal = torch.distributions.Normal(torch.zeros(self.shape), 10.0)
+    ...         return torch.distributions.Independent(normal, len(self.shape))
+    >>> Wide((3,)).sample(5).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, shape: Shape, name: str = "prior") -> None:
@@ -255,7 +267,7 @@ class DensityPrior(Prior):
 
     @abstractmethod
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
-        """``p(z)`` of ``n`` rows: batch shape ``(n,)``, or ``()`` if it is the same for each."""
+        """``p(z)`` of ``n`` rows: batch shape ``(n,)``, or ``()`` if all rows have the same."""
 
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
@@ -283,5 +295,5 @@ def _check_new(name: str, laws: Laws, what: str) -> None:
     if name in laws:
         raise ValueError(
             f"got two latents named {name!r} (the second would be {what} in place of the first); "
-            "expected a name for each latent; pass another name= to one of the priors"
+            "expected a different name for each latent; pass another name= to one of the priors"
         )

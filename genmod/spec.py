@@ -7,10 +7,12 @@ one column of a table.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -22,7 +24,7 @@ from genmod.bins import Bins as Bins
 from genmod.checks import check_integers, check_mask, check_real, check_shape, require
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
-from genmod.columns import check_columns, count_features, features
+from genmod.columns import as_columns, check_columns, count_features, features
 from genmod.shapes import Shape
 
 
@@ -60,7 +62,7 @@ class DataSpec:
             object.__setattr__(self, "bins", _as_index(self.bins, "bins"))
             Bins(self.bins)
         if self.columns is not None:
-            object.__setattr__(self, "columns", _as_columns(self.columns, self.shape, self.bins))
+            object.__setattr__(self, "columns", as_columns(self.columns, self.shape, self.bins))
 
     @classmethod
     def of(cls, data: SpecLike, bins: SupportsIndex | None = None) -> DataSpec:
@@ -167,7 +169,7 @@ class DataSpec:
         )
         check_real(x, observed, name)
 
-    @property
+    @cached_property
     def units(self) -> tuple[tuple[float, float], ...] | None:
         """The mean and std of each column, by which models standardize; ``None``: nothing to standardize.
 
@@ -175,6 +177,33 @@ class DataSpec:
         """
         pairs = tuple((c.mean, c.std) if c.is_real else (0.0, 1.0) for c in self.columns or ())
         return None if all(pair == (0.0, 1.0) for pair in pairs) else pairs
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """Data in the units that a model computes in: real columns of mean 0 and std 1."""
+        if self.units is None:
+            return x
+        mean, std = x.new_tensor(self.units).unbind(-1)
+        return (x - mean) / std
+
+    def unstandardize(self, x: Tensor) -> Tensor:
+        """Data in their own units: the inverse of :meth:`standardize`."""
+        if self.units is None:
+            return x
+        mean, std = x.new_tensor(self.units).unbind(-1)
+        return mean + std * x
+
+    def change_of_units(self, observed: Tensor | None = None) -> Tensor | float:
+        """The log-determinant of :meth:`standardize` over the observed entries: minus their ``log std``.
+
+        A log-density in the data's own units is that of standardized data, plus this. It is one number for
+        all rows, or ``(B,)`` with a mask, nats.
+        """
+        if self.units is None:
+            return 0.0
+        logs = [math.log(std) for _, std in self.units]
+        if observed is None:
+            return -sum(logs)
+        return -(observed * torch.tensor(logs, device=observed.device)).sum(1)
 
     @property
     def feature_shape(self) -> Shape:
@@ -246,22 +275,6 @@ def _as_index(value: object, name: str) -> int:
     if isinstance(value, SupportsIndex):
         return operator.index(value)
     raise ValueError(f"got {name}={value!r}; expected a whole number; convert it with int()")
-
-
-def _as_columns(columns: Sequence[Column], shape: Shape, bins: int | None) -> tuple[Column, ...]:
-    """The columns of a table as a tuple, one for each entry of an event."""
-    found = tuple(columns)
-    require(
-        all(isinstance(column, Column) for column in found) and shape == (len(found),),
-        f"{len(found)} columns for events of shape {shape}",
-        "one Column for each entry of a vector",
-        "pass the number of columns as the shape",
-    )
-    require(bins is None, f"bins={bins} beside columns", "one of them", "leave bins out")
-    twice = [name for name, count in Counter(c.name for c in found).items() if count > 1]
-    got, advice = f"two columns named {twice[:1]}", "rename one of them"
-    require(not twice, got, "a name for each column", advice)
-    return found
 
 
 def _as_shape(shape: object) -> Shape:

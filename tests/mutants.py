@@ -7,6 +7,7 @@ test alone. It prints the survivors, and exits with 1 if there is one.
     python -m tests.mutants                        all of them
     python -m tests.mutants --sample 5 --seed 3    five, drawn at random
     python -m tests.mutants --match elbo           those whose file or test has "elbo" in its name
+    python -m tests.mutants --mend                 code or tests were moved: write their new places
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LIST = ROOT / "tests" / "mutants.toml"
 NEEDED = ("genmod", "tests", "docs", "pyproject.toml")
 OUTCOMES = {0: "SURVIVED", 1: "killed", 2: "killed", 4: "killed"}
 """By what pytest exits with. 2 and 4: the test file cannot be imported, because the package refuses the
@@ -52,12 +55,13 @@ class Mutant:
         Raises:
             ValueError: the text to find does not stand there exactly once.
         """
-        source = (root / self.file).read_text(encoding="utf-8")
+        path = root / self.file
+        source = path.read_text(encoding="utf-8") if path.exists() else ""
         count = source.count(self.find)
         if count != 1:
             raise ValueError(
-                f"got {count} places with {self.find!r} in {self.file}; expected one; mend "
-                "tests/mutants.toml"
+                f"got {count} places with {self.find!r} in {self.file}; expected one; run python -m "
+                "tests.mutants --mend if the text was moved, else change tests/mutants.toml"
             )
         return source.replace(self.find, self.replace)
 
@@ -67,7 +71,7 @@ class Mutant:
 
 def load() -> list[Mutant]:
     """All mutants, in the order of the file."""
-    listed = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text(encoding="utf-8"))
+    listed = tomllib.loads(LIST.read_text(encoding="utf-8"))
     return [Mutant(**entry) for entry in listed["mutant"]]
 
 
@@ -94,6 +98,32 @@ def outcome(mutant: Mutant, root: Path) -> str:
     return OUTCOMES.get(code, f"NOT RUN (pytest exits with {code})")
 
 
+def moved(file: str, text: str, below: str) -> str:
+    """The one file below a folder that holds the text, if ``file`` does not; else ``file``."""
+    path = ROOT / file
+    if path.exists() and text in path.read_text(encoding="utf-8"):
+        return file
+    found = [
+        each.relative_to(ROOT).as_posix()
+        for each in sorted((ROOT / below).rglob("*.py"))
+        if text in each.read_text(encoding="utf-8")
+    ]
+    return found[0] if len(found) == 1 else file
+
+
+def mend() -> None:
+    """Rewrite the list with the files that hold the texts and the tests now."""
+    head, *entries = re.split(r"(?m)^(?=\[\[mutant\]\])", LIST.read_text(encoding="utf-8"))
+    for place, (entry, mutant) in enumerate(zip(entries, load(), strict=True)):
+        file, _, name = mutant.test.partition("::")
+        test = moved(file, f"def {name.split('[')[0]}(", "tests")
+        entry = entry.replace(
+            f'file = "{mutant.file}"', f'file = "{moved(mutant.file, mutant.find, "genmod")}"'
+        )
+        entries[place] = entry.replace(f'test = "{mutant.test}"', f'test = "{test}::{name}"')
+    LIST.write_text(head + "".join(entries), encoding="utf-8")
+
+
 def main() -> int:
     """Run the mutants asked for, and print what became of each."""
     parser = argparse.ArgumentParser(
@@ -102,7 +132,11 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="how many, drawn at random; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--match", default="", help="a part of the name of a file or test")
+    parser.add_argument("--mend", action="store_true", help="write the new places of moved code")
     options = parser.parse_args()
+    if options.mend:
+        mend()
+        return 0
     mutants = [each for each in load() if options.match in f"{each.file} {each.test}"]
     if options.sample is not None and options.sample < len(mutants):
         mutants = random.Random(options.seed).sample(mutants, options.sample)

@@ -247,7 +247,7 @@ def test_a_custom_prior_needs_law_alone(rows: int, shared: bool) -> None:
     expected = q.log_prob(z) - Laplace(0.0, SCALE).log_prob(z).sum(1)
     torch.testing.assert_close(rate.total, expected)
     torch.manual_seed(0)
-    state, path = model.prior.walk(model.posterior(x))
+    state, path = model.prior.draw_path(model.posterior(x))
     torch.testing.assert_close(path.log_ratio()[0], -expected)
     assert torch.equal(state, z)
     assert model.sample(rows).shape == (rows, 4)

@@ -14,14 +14,14 @@ import matplotlib.image
 import pytest
 
 import genmod.data
-from genmod.data import Dataset, mnist
+from genmod.data import Dataset, digits, mnist
 from genmod.data.downloads import ROOT
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 """Beside the repository: where its developers keep MNIST."""
 ROWS = {"train": 800, "validation": 8, "test": 8}
-"""Images of MNIST that an example is run on: more to train on than pixels, for the Gaussian baseline."""
+"""Images that an example is run on: more to train on than pixels, for the Gaussian baseline."""
 LOOKED_AT = ROWS | {"test": 65}
 """The fewest that a Fréchet distance takes."""
 
@@ -29,8 +29,8 @@ LEFT_OUT = {"instability", "video"}
 """Without MNIST."""
 JUDGED = ("samplers", "objectives", "schedules", "predictions")
 """By how many samples their looks are judged is an option."""
-SLOW = {*JUDGED, "inverse", "prompted"}
-"""Of half a minute and more on MNIST."""
+SLOW = {*JUDGED, "compare", "inverse", "prompted", "tsweep"}
+"""Of several seconds and more on MNIST."""
 ON_MNIST = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
     for path in EXAMPLES
@@ -83,7 +83,9 @@ def test_an_example_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two steps of training, on the digits."""
+    """Two steps of training, on some of the digits."""
+    data = few(digits(), LOOKED_AT)
+    monkeypatch.setattr(genmod.data, "digits", lambda: data)
     run(path, tmp_path, ["--steps", "2", *FEWER.get(path.stem, [])], monkeypatch, capsys)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from tests.mutants import ROOT, Mutant, load
+from tests.mutants import ROOT, Mutant, load, moved
 
 MUTANTS = load()
 
@@ -29,3 +29,14 @@ def test_a_mutant_is_still_there_to_be_made(mutant: Mutant) -> None:
 
 def test_no_mutant_is_listed_twice() -> None:
     assert len({(mutant.file, mutant.find, mutant.replace) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_mend_finds_the_file_that_a_text_was_moved_to() -> None:
+    """Code of the package, and a test of the suite; a text that stands nowhere keeps its file."""
+    text = MUTANTS[0].find
+    assert moved("genmod/gone.py", text, "genmod") == MUTANTS[0].file
+    assert (
+        moved("tests/gone.py", "def test_mend_finds_the_file_that", "tests")
+        == "tests/test_mutants.py"
+    )
+    assert moved("genmod/gone.py", "a text that no file has", "genmod") == "genmod/gone.py"

@@ -19,7 +19,8 @@ from genmod.encoders import Posterior, require_distribution
 from genmod.model import LatentModel, Request
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.objectives import Batch, Bound
-from genmod.prior import GenerativePath, InferencePath, Latent, Path, Prior
+from genmod.path import GenerativePath, InferencePath, Latent, Path
+from genmod.prior import Prior
 from genmod.priors import DistributionPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles_vae import ppca
@@ -114,7 +115,7 @@ def test_weights_have_the_bounds_mean(name: str) -> None:
 
 def test_a_path_without_a_decoder_has_no_weight() -> None:
     model = MODELS["VAE"]()
-    path = model.prior.walk(model.posterior(data(model)))[1]
+    path = model.prior.draw_path(model.posterior(data(model)))[1]
     with pytest.raises(ValueError, match=r"without log p\(x \| z\).*Request\(needs_path=True\)"):
         path.log_weight()
 

@@ -46,7 +46,7 @@ def trained(target: Target, shape: tuple[int, ...], seed: int = 0) -> Learned:
     return Learned(network, target)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     schedule=drawn.EVERY,
     steps=st.none() | st.integers(2, 20),

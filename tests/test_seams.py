@@ -168,7 +168,7 @@ def test_a_latent_diffusion_with_all_of_it() -> None:
         torch.testing.assert_close(drawn[1:], alone)
 
 
-def test_a_chain_of_one_latent_has_no_step_for_a_sampler() -> None:
+def test_a_sampler_on_a_chain_of_one_latent_is_refused() -> None:
     model = Diffusion(2, width=8, steps=1)
     assert model.sample(3).shape == (3, 2)
     with pytest.raises(ValueError, match="one latent"):
@@ -235,7 +235,7 @@ def test_a_run_with_a_learned_schedule_and_importance_visits_resumes(tmp_path: P
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
     assert isinstance(learned.timesteps, LossAwareTimesteps)
     assert isinstance(again.timesteps, LossAwareTimesteps)
-    assert float(learned.timesteps.seen.sum()) > 0
+    assert float(learned.timesteps.visits.sum()) > 0
     torch.testing.assert_close(again.timesteps.moments, learned.timesteps.moments, rtol=0, atol=0)
     assert all(
         "schedule" not in n

@@ -27,7 +27,7 @@ from genmod.objectives import (
     Simple,
     Weighted,
 )
-from genmod.prior import Timesteps, TimestepSampler
+from genmod.path import Timesteps, TimestepSampler
 from genmod.schedules import Cosine, LinearLogSNR
 from tests.oracles import bent, constant_noise, exact_diffusion, real, standard
 from tests.statistics import assert_equal_means, assert_mean
@@ -128,10 +128,10 @@ def test_the_density_is_the_root_of_the_second_moment() -> None:
         visits.update(level, torch.ones_like(level), cost[rows : rows + 50])
     expected = 0.9 * second.sqrt() / second.sqrt().sum() + 0.1 / 3
     torch.testing.assert_close(visits.masses(), expected, rtol=1e-9, atol=0)
-    assert float(visits.seen.sum()) == 12000
+    assert float(visits.visits.sum()) == 12000
 
 
-def test_old_costs_are_forgotten() -> None:
+def test_old_costs_decay() -> None:
     """After many visits at another cost, the first one counts ``exp(-visits / memory)``."""
     visits = LossAwareTimesteps(bins=2, memory=50.0)
     for cost in [1.0] * 500 + [3.0] * 100:
@@ -205,9 +205,9 @@ def test_an_objective_updates_its_sampler_with_the_costs_of_its_levels() -> None
         batch = Batch(x)
         with random.keyed(1):
             _, elbo = objective(model, batch)
-        assert float(visits.seen.sum()) == 0
+        assert float(visits.visits.sum()) == 0
         objective.update(elbo.detach(), batch)
-        assert float(visits.seen.sum()) == 64
+        assert float(visits.visits.sum()) == 64
         rate = elbo.rates["steps"]
         assert rate.noise is not None
         cost = {
@@ -225,7 +225,7 @@ def test_a_model_without_levels_leaves_the_sampler_unchanged() -> None:
     batch, objective = Batch(torch.randn(4, 2)), Bound(visits)
     _, elbo = objective(Diffusion(2, steps=1, width=8), batch)
     objective.update(elbo.detach(), batch)
-    assert float(visits.seen.sum()) == 0
+    assert float(visits.visits.sum()) == 0
 
 
 def test_loss_aware_timesteps_lower_the_variance_of_a_steep_cost() -> None:

@@ -14,7 +14,7 @@ from genmod.data import Dataset
 from genmod.elbo import Measure
 from genmod.evaluation import evaluate, score
 from genmod.files import as_path, read_json, write_text
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig, read_metrics
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.runs.reports import report_from

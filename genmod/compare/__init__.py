@@ -1,4 +1,4 @@
-"""The main job: a suite of models trained, scored and drawn on one data set."""
+"""The comparison: a suite of models, trained and evaluated on one data set, with figures."""
 
 from genmod.compare.candidate import BuildInputs as BuildInputs
 from genmod.compare.candidate import Candidate as Candidate

@@ -19,20 +19,20 @@ from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
 from genmod.training import Step, training_loop
 from genmod.training.history import OnProgress
-from genmod.training.validation import validate
+from genmod.training.validation import HeldOut, validate
 
 LATENTS = 1000
-"""Latents of the diffusions, at full effort."""
+"""The number of latents of a diffusion at full effort."""
 
 
 @dataclass(frozen=True, eq=False)
 class BuildInputs:
-    """What a candidate's ``build`` receives.
+    """The input of a candidate's ``build`` function.
 
     Args:
         data: the data set.
         effort: the fraction of the full number of training steps.
-        trained: the candidates that this one comes ``after``, trained.
+        trained: the trained models of the candidates in ``after``, by name.
     """
 
     data: Dataset
@@ -41,25 +41,25 @@ class BuildInputs:
 
     @property
     def latents(self) -> int:
-        """How many latents a diffusion has: fewer at a fraction of the effort, so that a trial is quick."""
+        """The number of latents of a diffusion: 1000 at full effort, fewer in a quick trial."""
         return max(10, min(LATENTS, round(LATENTS * self.effort)))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model of a comparison.
+    """A model of a comparison: how it is built, trained and evaluated.
 
     Args:
-        name: what reports call it.
-        build: builds it, untrained. A function at the top level of a module, so that another
-            process can find it by its name.
-        plan: how it is trained at full effort.
-        after: the candidates that have to be trained before; they come earlier in the suite.
-        importance_samples: how many importance samples its report gets; 0 for none.
-        timesteps: how many levels of a diffusion each test sample visits; ``None``: the default of
-            :func:`~genmod.evaluation.evaluate`.
-        cost: about how long training and scoring take, relative to the other candidates. It decides the
-            order in which they are started, and the time left that is shown; no number depends on it.
+        name: the name in reports.
+        build: builds the untrained model. It must be a function at the top level of a module, so that
+            another process can import it.
+        plan: how the model is trained at full effort.
+        after: the names of candidates that must be trained before this one; they come earlier in the suite.
+        importance_samples: the number of importance samples per test sample; 0: none.
+        timesteps: the number of noise levels of a diffusion that each test sample visits; ``None``: the
+            default of :func:`~genmod.evaluation.evaluate`.
+        cost: the rough time of training and evaluation, relative to the other candidates. It decides the
+            order of the training runs and the displayed time left. No result depends on it.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Candidate:
 
     @property
     def slug(self) -> str:
-        """The name as the command and files have it.
+        """The name in the command line and in file names.
 
         >>> from genmod.models import VAE
         >>> Candidate("VAE, wide", lambda inputs: VAE(inputs.data.shape), Plan(10)).slug
@@ -82,15 +82,15 @@ class Candidate:
 
 
 def slug(name: str) -> str:
-    """A name in small letters, digits and hyphens."""
+    """A name in lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def check_suite(suite: Sequence[Candidate]) -> None:
-    """Require names that differ as files, and candidates that come after earlier ones.
+    """Require different names, and an order in which each candidate follows those in its ``after``.
 
     Raises:
-        ValueError: two candidates of one name; one after another that is not before it in the suite.
+        ValueError: two candidates with one name; a candidate before one of its ``after``.
     """
     require(len(suite) >= 1, "a suite without candidates", "at least one", "pass suite=None")
     seen: dict[str, str] = {}
@@ -98,28 +98,28 @@ def check_suite(suite: Sequence[Candidate]) -> None:
         require(
             candidate.slug != "" and candidate.slug not in seen,
             f"a candidate named {candidate.name!r} beside {seen.get(candidate.slug, 'others')!r}",
-            "names that differ in letters or digits, because each names files",
+            "names that differ in letters or digits, because they are used as file names",
             "rename one of them",
         )
         for name in candidate.after:
             require(
                 name in seen.values(),
-                f"{candidate.name!r} after {name!r}",
-                f"a candidate before it: {', '.join(seen) or 'none'}",
-                "put that candidate into the suite, earlier",
+                f"{candidate.name!r} with after={name!r}",
+                f"the name of a candidate before it: {', '.join(seen) or 'none'}",
+                "put that candidate earlier into the suite",
             )
         seen[candidate.slug] = candidate.name
 
 
 def select(suite: Sequence[Candidate], names: Sequence[str] | None) -> list[Candidate]:
-    """The candidates of these names, in the suite's order, and those that they come after.
+    """The candidates with these names, and those in their ``after``, in the order of the suite.
 
     Args:
         suite: all candidates.
-        names: as reports or as the command has them; ``None`` for all.
+        names: names as in reports or as in the command line; ``None``: all.
 
     Raises:
-        ValueError: an unknown name; the message suggests the nearest.
+        ValueError: an unknown name; the message suggests the most similar one.
     """
     if not names:
         return list(suite)
@@ -132,27 +132,27 @@ def select(suite: Sequence[Candidate], names: Sequence[str] | None) -> list[Cand
 
 
 _SKIPPED, _TIMED = 3, 12
-"""Steps that warm up, and steps that are timed: the first ones allocate memory and choose kernels."""
+"""Steps that are skipped, and steps that are timed: the first ones allocate memory and choose kernels."""
 
 _MARGIN = 1.1
-"""How much faster half precision has to be: the clock is not more precise than that."""
+"""How many times faster bfloat16 must be: smaller differences are within the noise of the clock."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model is trained: see :func:`genmod.training.fit`.
+    """The training settings of a candidate; see :func:`genmod.training.fit`.
 
     Args:
-        steps: how many.
+        steps: the number of training steps.
         batch_size: rows in a batch.
-        learning_rate: of the optimizer, at its peak.
-        weight_decay: of the optimizer.
-        warm: over how many of the steps the rates rise to their full weight; 0 for none.
+        learning_rate: the peak learning rate.
+        weight_decay: the weight decay of the optimizer.
+        warm: KL warm-up: the number of steps in which the weight of the rates rises from 0 to 1; 0: none.
         ema: the decay of the moving average of the weights.
-        autocast: whether the networks compute in bfloat16; ``None`` where that is measured to be faster.
-        validations: how often the run is validated, and saved, on its way.
-        validation_rows: how many rows of the validation part are scored; ``None`` for all.
-        validation_timesteps: how many levels of a diffusion each of them visits.
+        autocast: whether the networks compute in bfloat16; ``None``: if a measurement shows it is faster.
+        validations: how many times the model is validated, and a checkpoint saved, during training.
+        validation_rows: the number of validation rows that are scored; ``None``: all.
+        validation_timesteps: the number of noise levels of a diffusion that each of these rows visits.
     """
 
     steps: int
@@ -167,8 +167,8 @@ class Plan:
     validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "ask for at least one")
-        require(self.warm >= 0, f"warm={self.warm}", "warm >= 0", "0 is none")
+        require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "pass at least one step")
+        require(self.warm >= 0, f"warm={self.warm}", "warm >= 0", "pass 0 for no warm-up")
         require(
             self.validations >= 1,
             f"validations={self.validations}",
@@ -183,11 +183,11 @@ class Plan:
 
     @property
     def objective(self) -> Objective:
-        """What is minimized: the bound, with a warm-up of the rates if the plan has one."""
+        """The training objective: the bound, with a KL warm-up if ``warm`` is positive."""
         return WarmUp(self.warm) if self.warm else Bound()
 
     def times(self, factor: float) -> Plan:
-        """The same with a multiple of the steps and of the warm-up.
+        """The plan with the number of steps, and the warm-up, multiplied by a factor.
 
         >>> Plan(1000, warm=100).times(0.5)  # doctest: +ELLIPSIS
         Plan(steps=500, batch_size=64, ..., warm=50, ...)
@@ -196,7 +196,7 @@ class Plan:
         return replace(self, steps=max(1, round(self.steps * factor)), warm=warm)
 
     def within_budget(self, seconds: float, timing: Timing) -> Plan:
-        """The number of steps that fit a time, at least one.
+        """The plan with as many of its steps as fit a time budget, at least one.
 
         >>> plan = Plan(1000, warm=100)
         >>> plan.within_budget(60, Timing(step=0.1, validation=0.5)).steps  # (60 - 20 * 0.5) / 0.1
@@ -206,14 +206,14 @@ class Plan:
         return self if fits >= self.steps else self.times(max(1, fits) / self.steps)
 
     def with_precision(self, model: LatentModel, data: Dataset, seed: int) -> tuple[Plan, Timing]:
-        """The plan with its precision chosen, and its timing here: half precision has to be faster."""
+        """The plan with its precision chosen by measurement, and the measured timing."""
         kinds = (False, True) if self.autocast is None else (self.autocast,)
         plans = [replace(self, autocast=kind) for kind in kinds]
         timings = [(plan, Timing.measure(model, plan, data, seed)) for plan in plans]
         return min(timings, key=lambda found: found[1].step * (_MARGIN if found[0].autocast else 1))
 
     def validated(self, data: Dataset) -> Dataset:
-        """The data with only those validation rows that the plan scores."""
+        """The data with only as many validation rows as the plan scores."""
         if self.validation_rows is None or len(data.validation) <= self.validation_rows:
             return data
         return data.cut("validation", self.validation_rows)
@@ -226,19 +226,20 @@ class Plan:
         checkpoint: Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> Iterator[Step]:
-        """Train a model; a generator of steps that continues from the checkpoint, if there is one.
+        """Train a model, as a generator of steps. It continues from the checkpoint, if the file exists.
 
         Args:
-            model: trained in place.
-            data: all of it.
-            seed: of batches and noise.
-            checkpoint: a file to write to and to continue from.
-            on_progress: called with the number of steps made, and a line of text.
+            model: the model, which is changed in place.
+            data: the data set.
+            seed: the seed of batches and noise.
+            checkpoint: the file to write to, and to continue from.
+            on_progress: called with the number of steps so far, and a line of text.
         """
-        # Few rows make one small batch: no batch is larger than the training part.
+        scored = self.validated(data)
+        # A batch cannot be larger than the training part.
         return training_loop(
             model,
-            self.validated(data),
+            scored,
             self.objective,
             steps=self.steps,
             batch_size=min(self.batch_size, len(data.train)),
@@ -249,6 +250,7 @@ class Plan:
             autocast=torch.bfloat16 if self.autocast else None,
             validate_every=self.every,
             validation_timesteps=self.validation_timesteps,
+            validation_rows=max(1, len(scored.validation)),
             checkpoint=checkpoint,
             checkpoint_every=self.every,
             progress=on_progress or False,
@@ -257,11 +259,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a run takes on this machine, as busy as it is now.
+    """The measured speed of training on this machine.
 
     Args:
-        step: seconds of a training step.
-        validation: seconds of a validation.
+        step: seconds per training step.
+        validation: seconds per validation.
     """
 
     step: float
@@ -269,7 +271,7 @@ class Timing:
 
     @classmethod
     def measure(cls, model: LatentModel, plan: Plan, data: Dataset, seed: int) -> Timing:
-        """Train a copy for some steps and discard it: the model and its noise stay as they are."""
+        """Train a copy of the model for some steps. The model and its random state do not change."""
         copied = copy.deepcopy(model)
         unseen = data.cut("validation", 0)
         marks = []
@@ -280,6 +282,6 @@ class Timing:
         scored = plan.validated(data)
         began = time.perf_counter()
         if len(scored.validation):
-            context = scored.context("validation")
-            validate(copied, scored.validation, context, 0, plan.validation_timesteps)
+            x, context = scored.validation, scored.context("validation")
+            validate(copied, HeldOut.sample(x, context, len(x)), 0, plan.validation_timesteps)
         return cls(statistics.median(lengths), time.perf_counter() - began)

@@ -19,7 +19,7 @@ from genmod.evaluation import Report, evaluate
 from genmod.files import read_tensors, remove, save_tensors
 from genmod.model import LatentModel
 from genmod.nn.modules import load_weights, weights
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder, describe
 from genmod.runs.folder import refuse_changes
 from genmod.runs.reports import report_from, scores_from, tensors_of
@@ -29,14 +29,14 @@ _MINUTE = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """What the candidates of a comparison share, except for the data.
+    """The settings that all candidates of a comparison share.
 
     Args:
         path: the run folder.
-        candidates: all of them, each after earlier ones only.
-        seed: of weights, batches and noise.
+        candidates: all candidates, in an order that respects their ``after``.
+        seed: the seed of weights, batches and noise.
         effort: the fraction of the full number of steps.
-        minutes: how long each may train; ``None`` for as long as it takes.
+        minutes: the time budget of each training; ``None``: no limit.
     """
 
     path: Path
@@ -47,17 +47,17 @@ class Job:
 
     @property
     def folder(self) -> RunFolder:
-        """Where the files are."""
+        """The run folder."""
         return RunFolder(self.path)
 
     def candidate(self, name: str) -> Candidate:
-        """The candidate of a name."""
+        """The candidate with this name."""
         return next(candidate for candidate in self.candidates if candidate.name == name)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch: the last bits of a sum depend on how many threads share it."""
+    """Let torch use one thread: the last bits of a sum depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -69,7 +69,7 @@ def one_thread() -> Iterator[None]:
 def build(
     job: Job, candidate: Candidate, data: Dataset, trained: Mapping[str, LatentModel]
 ) -> LatentModel:
-    """A candidate untrained, with weights that depend on the seed alone."""
+    """Build an untrained candidate, whose weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(job.seed)
         before = {name: trained[name] for name in candidate.after}
@@ -77,10 +77,10 @@ def build(
 
 
 def restore(job: Job, data: Dataset, names: Sequence[str]) -> dict[str, LatentModel]:
-    """Trained candidates from their files, and those that they come after.
+    """Load trained candidates, and those in their ``after``, from their files.
 
     Raises:
-        ValueError: one was trained with other settings, or its file is torn.
+        ValueError: a candidate that was trained with different settings, or a damaged file.
     """
     models: dict[str, LatentModel] = {}
     for candidate in select(job.candidates, names) if names else []:
@@ -93,10 +93,10 @@ def restore(job: Job, data: Dataset, names: Sequence[str]) -> dict[str, LatentMo
 
 
 def finished(job: Job, data: Dataset) -> dict[str, Report]:
-    """The reports of an earlier run. Every record is checked before anything is trained.
+    """The reports of an earlier run, by name. All records are checked before any training.
 
     Raises:
-        ValueError: a candidate was begun with other settings, or a file is torn.
+        ValueError: a candidate that was begun with different settings, or a damaged file.
     """
     needed = {name for candidate in job.candidates for name in candidate.after}
     trained: dict[str, LatentModel] = {}
@@ -124,9 +124,9 @@ def report_of(job: Job, candidate: Candidate) -> Report:
 
 
 def run(job: Job, name: str, data: Dataset, on_event: OnEvent) -> None:
-    """Train, score and save a candidate, continuing where an earlier run stopped.
+    """Train, evaluate and save a candidate; continue where an earlier run stopped.
 
-    Settings, data and mathematics that fail become an event; the other candidates go on.
+    An error of settings, data or arithmetic becomes a ``Failed`` event, so that the other candidates go on.
     """
     try:
         _run(job, job.candidate(name), data, on_event)
@@ -161,7 +161,7 @@ def _run(job: Job, candidate: Candidate, data: Dataset, on_event: OnEvent) -> No
 
 
 def _plan(job: Job, candidate: Candidate, model: LatentModel, data: Dataset) -> Plan:
-    """The plan, chosen once: a run that is continued keeps it, however fast the machine is by then."""
+    """Choose the plan. A continued run keeps its plan, even if the machine is now faster or slower."""
     plan = candidate.plan.times(job.effort)
     if job.minutes is None and plan.autocast is not None:
         return plan
@@ -177,7 +177,7 @@ def _train(
     record: Record,
     on_event: OnEvent,
 ) -> Record:
-    """Train to the end of the plan; returns the record with the time it took."""
+    """Train to the end of the plan; returns the record with the training time."""
     plan, name = record.plan, candidate.name
     on_event(Began(name, plan.steps))
     began = time.monotonic() - record.seconds
@@ -190,7 +190,7 @@ def _train(
     )
     for step in steps:
         if step.number % plan.every == 0:
-            # Beside each checkpoint: a run that is continued from it counts on from its time.
+            # Written with each checkpoint, so that a continued run adds to the right time.
             now = replace(record, seconds=time.monotonic() - began)
             write_record(job.folder, candidate, now)
     return replace(record, seconds=time.monotonic() - began)
@@ -201,13 +201,13 @@ _DAMAGED = "delete it to train that model again, or throw the run away (--fresh,
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a candidate.
+    """The record of a candidate in the run folder.
 
     Args:
         settings: see :func:`settings_of`.
-        plan: how it is trained: the candidate's plan, or as much of it as fits a time budget.
-        seconds: how long it has trained so far.
-        report: its report, once it is done.
+        plan: the plan of its training, cut to the time budget.
+        seconds: the training time so far.
+        report: the evaluation report; ``None`` until the candidate is done.
     """
 
     settings: Mapping[str, object]
@@ -217,12 +217,12 @@ class Record:
 
 
 def settings_of(candidate: Candidate, effort: float, model: LatentModel) -> dict[str, object]:
-    """The value of every setting that decides a candidate's numbers, as plain data.
+    """Every setting on which a candidate's results depend, as plain data.
 
     Args:
-        candidate: its plan, and how it is scored.
+        candidate: the candidate.
         effort: the fraction of the full number of steps.
-        model: as it was built, untrained: every setting of its parts counts, with or without a shape.
+        model: the untrained model; all settings of its parts are included.
     """
     return {
         **asdict(candidate.plan.times(effort)),
@@ -234,10 +234,10 @@ def settings_of(candidate: Candidate, effort: float, model: LatentModel) -> dict
 
 
 def read_record(folder: RunFolder, candidate: Candidate) -> Record | None:
-    """What is known of a candidate; ``None`` if it was never begun.
+    """Read the record of a candidate; ``None`` if its training was never begun.
 
     Raises:
-        ValueError: a torn file.
+        ValueError: a damaged file.
     """
     content = folder.read(candidate.slug)
     if content is None:
@@ -259,16 +259,16 @@ def _report(folder: RunFolder, candidate: Candidate, content: Mapping[str, Any])
 def check_record(
     folder: RunFolder, candidate: Candidate, record: Record, settings: Mapping[str, object]
 ) -> None:
-    """Require that a candidate was begun with the settings that it has now.
+    """Require that a candidate has the settings with which its training began.
 
     Raises:
-        ValueError: with every setting that changed.
+        ValueError: it lists every setting that changed.
     """
     refuse_changes(record.settings, settings, f"{candidate.name} in {folder.folder}")
 
 
 def write_record(folder: RunFolder, candidate: Candidate, record: Record) -> None:
-    """Write what is known of a candidate. The report is last: a record that has one is done."""
+    """Write the record of a candidate. A record with a report means that the candidate is done."""
     report = record.report
     if report is not None and report.scores is not None:
         save_tensors(folder.scores(candidate.slug), tensors_of(report.scores))
@@ -289,10 +289,10 @@ def save_model(folder: RunFolder, candidate: Candidate, model: LatentModel) -> N
 
 
 def restore_model(folder: RunFolder, candidate: Candidate, model: LatentModel) -> LatentModel:
-    """Put the weights of a trained model into one that was built alike, ready for use.
+    """Load the weights of a trained model into an untrained one, and set evaluation mode.
 
     Raises:
-        ValueError: a file that is missing or torn.
+        ValueError: a missing or damaged file.
     """
     tensors, _ = read_tensors(folder.weights(candidate.slug), _DAMAGED)
     load_weights(model, tensors)

@@ -1,4 +1,4 @@
-"""What candidates report while they are trained, and one display for all of them."""
+"""Progress: the events that candidates send during training, and the display of all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genmod.compare.candidate import Candidate
 
 @dataclass(frozen=True)
 class Began:
-    """A candidate begins (or continues) to train, for ``steps`` steps in all."""
+    """A candidate begins or continues its training of ``steps`` steps."""
 
     name: str
     steps: int
@@ -28,7 +28,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A candidate has made ``step`` steps; ``text`` holds its bound."""
+    """A candidate has made ``step`` steps; ``text`` shows its bound."""
 
     name: str
     step: int
@@ -37,7 +37,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Scoring:
-    """A candidate is trained, and is being scored."""
+    """A candidate is trained, and its evaluation begins."""
 
     name: str
 
@@ -51,7 +51,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A candidate cannot be trained; ``message`` gives the reason in a sentence."""
+    """A candidate failed; ``message`` gives the reason."""
 
     name: str
     message: str
@@ -59,7 +59,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything is scored, and figure ``done + 1`` of ``total`` is being drawn."""
+    """All candidates are done, and figure ``done + 1`` of ``total`` is being drawn."""
 
     title: str
     done: int
@@ -70,16 +70,16 @@ Event: TypeAlias = Began | Progressed | Scoring | Ended | Failed | Drawing
 OnEvent: TypeAlias = Callable[[Event], None]
 
 SCORING = 0.2
-"""The part of a candidate's time that scoring takes, for the time left."""
+"""The share of evaluation in the time of a candidate, to estimate the time left."""
 FIGURES = 0.08
-"""The part of the whole time that figures take."""
+"""The share of figures in the whole time."""
 SILENCE = 20.0
-"""Seconds between two lines where there is no terminal to keep a display on."""
+"""Seconds between two lines of progress, where there is no terminal."""
 
 
 @dataclass
 class AtWork:
-    """A candidate at work."""
+    """The progress of a candidate that is being trained or evaluated."""
 
     steps: int
     began: float
@@ -90,7 +90,7 @@ class AtWork:
 
     @property
     def fraction(self) -> float:
-        """The part of the candidate's work that is done."""
+        """The share of the candidate's work that is done."""
         if self.scoring:
             return 1 - SCORING
         return (1 - SCORING) * self.step / self.steps
@@ -98,12 +98,12 @@ class AtWork:
 
 @dataclass
 class Progress:
-    """How far a comparison is: which candidates are done, at work, and the time left.
+    """The progress of a comparison: candidates that are done or at work, and the time left.
 
     Args:
-        candidates: all of them.
-        done: the names of those that an earlier run has done.
-        clock: seconds, increasing.
+        candidates: all candidates.
+        done: the names of those that are done.
+        clock: returns the time in seconds.
     """
 
     candidates: Sequence[Candidate]
@@ -118,7 +118,7 @@ class Progress:
         self.before = self.fraction
 
     def update(self, event: Event) -> None:
-        """Take note of an event."""
+        """Record an event."""
         match event:
             case Began(name, steps):
                 self.rows[name] = AtWork(steps, self.clock())
@@ -126,7 +126,7 @@ class Progress:
                 row = self.rows[name]
                 row.step, row.text = step, _bound(text)
                 if row.first is None:
-                    # A continued training has most of its steps behind it: they took no time here.
+                    # The steps of an earlier run took no time in this one.
                     row.first = step
                     skipped = (1 - SCORING) * (step - 1) / row.steps
                     self.before += self._share(name) * skipped
@@ -142,12 +142,12 @@ class Progress:
                 self.drawing = event
 
     def _share(self, name: str) -> float:
-        """The part of the whole time that a candidate takes."""
+        """The share of a candidate in the whole time."""
         return (1 - FIGURES) * self.costs.get(name, 1.0) / sum(self.costs.values())
 
     @property
     def fraction(self) -> float:
-        """The part of the whole work that is done."""
+        """The share of the whole work that is done."""
         if self.drawing is not None:
             return 1 - FIGURES * (1 - self.drawing.done / self.drawing.total)
         found = sum(self._share(name) for name in self.done if name in self.costs)
@@ -155,7 +155,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """The time left for everything, from the pace so far; ``None`` while there is none."""
+        """The estimated time left; ``None`` at the beginning, when it is not known."""
         made = self.fraction - self.before
         passed = self.clock() - self.began
         if made < 0.01 or passed < 1:
@@ -163,7 +163,7 @@ class Progress:
         return passed * (1 - self.fraction) / made
 
     def headline(self) -> str:
-        """Which of how many, and the whole time left."""
+        """The number of models done, and the time left."""
         number = len(self.done)
         left = self.seconds_left
         found = f"{number} of {len(self.candidates)} models done"
@@ -172,7 +172,7 @@ class Progress:
         return found + ("" if left is None else f" · about {minutes(left)} left")
 
     def lines(self) -> list[tuple[str, str, float, str]]:
-        """For each candidate at work: its name, the stage, the part done of that, and its bound."""
+        """For each candidate at work: its name, its stage, the share of the stage done, its bound."""
         found = []
         for name, row in self.rows.items():
             if row.scoring:
@@ -188,13 +188,13 @@ class Progress:
 
 
 def _bound(text: str) -> str:
-    """The bound in a line of training, which begins with the loss and may end with the best bound."""
+    """The bound in a line of training, which may hold the loss before it and the best bound after it."""
     parts = [part for part in text.split(", ") if not part.startswith("loss ")]
     return parts[0] if parts else text
 
 
 def minutes(seconds: float) -> str:
-    """A time as a clock shows it.
+    """Format a time as minutes and seconds.
 
     >>> minutes(75.4)
     '1:15'
@@ -204,25 +204,25 @@ def minutes(seconds: float) -> str:
 
 
 class Display:
-    """The display of a comparison; a context manager.
+    """The display of a comparison's progress; a context manager.
 
-    On a terminal it stays below what is printed. Elsewhere it is a line at least every 20 seconds.
+    On a terminal it stays below the printed lines. Elsewhere a line is printed every 20 seconds.
 
     Args:
-        progress: how far the comparison is.
-        shown: whether anything is printed.
-        console: where; a console of its own by default.
+        progress: the progress of the comparison.
+        enabled: whether anything is printed.
+        console: where to print; by default the standard output.
     """
 
-    def __init__(self, progress: Progress, shown: bool, console: Console | None = None) -> None:
-        self.progress, self.shown = progress, shown
+    def __init__(self, progress: Progress, enabled: bool, console: Console | None = None) -> None:
+        self.progress, self.enabled = progress, enabled
         self.console = Console() if console is None else console
         self.live: Live | None = None
         self.ended = threading.Event()
         self.lock = threading.Lock()
 
     def __enter__(self) -> Display:
-        if self.shown and self.console.is_terminal:
+        if self.enabled and self.console.is_terminal:
             self.live = Live(
                 console=self.console,
                 get_renderable=self.render,
@@ -230,7 +230,7 @@ class Display:
                 transient=True,
             )
             self.live.start()
-        elif self.shown:
+        elif self.enabled:
             threading.Thread(target=self._repeat, daemon=True).start()
         return self
 
@@ -245,19 +245,19 @@ class Display:
             self.live.stop()
 
     def on_event(self, event: Event) -> None:
-        """Show an event."""
+        """Record and show an event."""
         with self.lock:
             self.progress.update(event)
         if isinstance(event, Failed):
             self.print(Text(f"{event.name} failed: {event.message}", style="red"))
 
     def print(self, text: str | Text) -> None:
-        """Print a line above the display; without markup, because text may hold brackets."""
-        if self.shown:
+        """Print a line above the display, without markup, because text can contain brackets."""
+        if self.enabled:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> Group:
-        """The display now."""
+        """The current display."""
         with self.lock:
             lines, headline = self.progress.lines(), self.progress.headline()
         table = Table.grid(padding=(0, 1), expand=True)
@@ -270,7 +270,7 @@ class Display:
         return Group(Text(headline, overflow="ellipsis", no_wrap=True), table)
 
     def plain(self) -> str:
-        """The display now in one line, for a log."""
+        """The current display in one line, for a log."""
         with self.lock:
             lines, headline = self.progress.lines(), self.progress.headline()
         return " · ".join([headline, *(f"{name} {stage}" for name, stage, _, _ in lines)])

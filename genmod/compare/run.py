@@ -1,4 +1,4 @@
-"""The main job: train a suite on one data set, score it, write it down, draw it."""
+"""``compare``: train a suite on one data set, evaluate it, write the report, draw the figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OnReport = Callable[[Report], None]
 QUICK_ROWS = 500
 """Validation and test rows of a quick comparison, at most."""
 COLUMNS = ("model", "bits/dim", "nats", "stamp", "seconds")
-"""The columns that fit 80 letters; the report has the others."""
+"""The columns that fit 80 characters; ``report.md`` has all of them."""
 COLUMNS_OF_BITS = ("model", "nats", "entropy, nats", "stamp", "seconds")
 """The same for binarized data, which the literature reports in nats."""
 
@@ -42,10 +42,10 @@ class Comparison:
     """The result of a comparison; it prints as a table.
 
     Args:
-        reports: of the baselines and of every model, in the order of the table.
+        reports: the reports of the baselines and of every model, in the order of the table.
         models: the trained models, by name, on the CPU.
-        files: what was written: ``report.md``, ``report.json`` and the figures.
-        notes: what was left out and why, and which levels are unused.
+        files: the written files: ``report.md``, ``report.json`` and the figures.
+        notes: what was left out and why, and which latents are unused.
     """
 
     reports: Sequence[Report]
@@ -54,7 +54,7 @@ class Comparison:
     notes: Sequence[str] = ()
 
     def table(self) -> Table:
-        """The numbers of the test part, per sample."""
+        """The results on the test part, per sample."""
         rows = table(self.reports)
         columns = COLUMNS_OF_BITS if rows[0].keys() >= set(COLUMNS_OF_BITS) else COLUMNS
         printed = Table(*columns, title="Test data, per sample")
@@ -75,7 +75,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What the steps of one call of :func:`compare` share."""
+    """The state of one call of :func:`compare`."""
 
     job: Job
     data: Dataset
@@ -85,7 +85,7 @@ class _Run:
     notes: list[str] = field(default_factory=list)
 
     def announce(self, report: Report) -> None:
-        """Print a report as soon as there is one, and pass it on."""
+        """Print the result of a report, and pass it to ``on_report``."""
         bits = report.bits_per_dim
         value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
         if report.entropy_floor is not None:
@@ -111,32 +111,38 @@ def compare(
     progress: bool = True,
     on_report: OnReport | None = None,
 ) -> Comparison:
-    """Train, score and draw a suite; or continue where an earlier call stopped.
+    """Train a suite of models on one data set, evaluate all of them, and write a report with figures.
 
-    Each model is trained on one thread, so that its numbers depend neither on the machine's threads nor
-    on ``jobs``. What is done is kept in ``folder``: a call with the same settings and data trains only
-    what is left; other settings or data are refused.
+    Every model is scored by the same :func:`~genmod.evaluation.evaluate`, beside closed-form baselines. A
+    call with the same settings and data continues where an earlier one stopped; different settings or data
+    in the same folder are refused. Each model trains on one thread, so the results depend neither on the
+    number of threads nor on ``jobs``.
 
     Args:
-        folder: where ``report.md``, ``report.json``, ``figures/`` and the trained models go.
-        data: integers with a test part, as :func:`genmod.data.load` takes them.
-        binarize: whether gray images become bits, see :func:`genmod.data.binarized`.
-        suite: what to train; by default what suits the data (:func:`~genmod.compare.suite_for`).
-        quick: whether to train a small suite in half a minute: 500 test rows at most, few figures.
-        models: the names of those to train, with those they come after; all by default.
-        seed: of the split, the weights, the batches and the noise.
-        effort: the fraction of the training steps (and, below 1, of a diffusion's latents).
-        minutes: how long each model may train, validations included: it then makes as many of its steps
-            as fit, by a measurement. By default 7 for the convolutional suite, no limit otherwise.
-        jobs: how many models to train at a time, each in a process of its own; 1 trains them here. A
-            script that asks for more needs ``if __name__ == "__main__":`` around the call.
-        fresh: whether to throw away what an earlier call left in ``folder``.
-        progress: whether to show progress and each report.
-        on_report: called with each report as soon as there is one.
+        folder: the run folder, for ``report.md``, ``report.json``, ``figures/`` and the trained models.
+        data: integers with a test part, in any form that :func:`genmod.data.load` takes.
+        binarize: whether gray values become probabilities of bits; see :func:`genmod.data.binarized`.
+        suite: the models; by default the suite for the data (:func:`~genmod.compare.suite_for`).
+        quick: whether to train three small models in half a minute, with at most 500 test rows and two
+            figures.
+        models: the names of the models to train, beside those in their ``after``; by default all.
+        seed: the seed of the split, the weights, the batches and the noise.
+        effort: the fraction of the training steps; below 1 also of a diffusion's latents.
+        minutes: the time budget of each model, validations included. It then trains for as many of its
+            steps as fit, by a measurement. By default 7 for the convolutional suite, and unlimited
+            otherwise.
+        jobs: the number of models that train at the same time, each in its own process. A script that asks
+            for more than 1 needs ``if __name__ == "__main__":`` around the call.
+        fresh: whether to delete the results of an earlier call in ``folder``.
+        progress: whether to show the progress and each report.
+        on_report: called with each report as soon as it is there.
+
+    Returns:
+        A :class:`Comparison`: ``.reports``, ``.models``, ``.files``, ``.notes``. It prints as a table.
 
     Raises:
-        ValueError: settings out of range; data without bins or without a test part; an earlier call had
-            other settings or data; a model could not be trained (the others then are, and are kept).
+        ValueError: settings out of range; data without ``bins`` or without a test part; a folder with other
+            settings or data; a model that could not be trained (the results of the others are kept).
     """
     _check(effort, minutes, jobs)
     found = load(data) if isinstance(data, Dataset) else load(data, seed=seed)
@@ -176,11 +182,11 @@ def _check(effort: float, minutes: float | None, jobs: int) -> None:
     check_positive(effort, "effort")
     if minutes is not None and minutes != math.inf:
         check_positive(minutes, "minutes")
-    require(jobs >= 1, f"jobs={jobs}", "at least one", "1 trains one model after another")
+    require(jobs >= 1, f"jobs={jobs}", "at least one", "pass 1 to train one model after another")
 
 
 def _settings(data: Dataset) -> dict[str, object]:
-    """The properties of the data that the report shows."""
+    """The properties of the data, for the report."""
     return {
         "data": data.name,
         "binarized": data.resample is not None,
@@ -192,14 +198,14 @@ def _settings(data: Dataset) -> dict[str, object]:
 
 
 def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
-    """Baselines of the same data; and the reasons for those that cannot be computed."""
+    """The reports of the baselines; and a note for each that cannot be computed."""
     if data.bins is None or not len(data.test):
         raise ValueError(
             f"got {data.summary()}; expected integers with a test part; pass bins=..., test=0.2 to "
             "genmod.data.load"
         )
     dims = size(data.shape)
-    # Baselines choose nothing on the validation part, so they may learn from it.
+    # Baselines have no settings to choose on the validation part, so it joins their training data.
     seen = torch.cat([data.train, data.validation])
     reports, notes = [], []
     for name, baseline in (
@@ -216,7 +222,7 @@ def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
 
 
 def _train(run: _Run, done: set[str]) -> None:
-    """Train and score the candidates that are not done."""
+    """Train and evaluate the candidates that are not done."""
     queue = Queue(run.job.candidates, done)
 
     def on_event(event: Event) -> None:
@@ -230,14 +236,14 @@ def _train(run: _Run, done: set[str]) -> None:
         one_by_one(queue, run.job, run.data, on_event)
     if queue.failed:
         complaints = [f"{name}: {message}" for name, message in queue.failed.items()]
-        kept = f"what the others did is kept in {run.job.path}: run again to continue from there"
+        kept = f"the results of the others are kept in {run.job.path}; run again to continue"
         raise ValueError("\n".join([*complaints, kept]))
 
 
 def _unused(reports: Sequence[Report]) -> list[str]:
     return [
-        f"{report.name}: unused: {', '.join(found)} (below {UNUSED} nats a sample: posterior and prior "
-        "agree, so that such a level carries no information)"
+        f"{report.name}: unused: {', '.join(found)} (below {UNUSED} nats per sample: posterior and prior "
+        "agree, so the latent carries no information)"
         for report in reports
         if (found := unused(report))
     ]
@@ -246,12 +252,12 @@ def _unused(reports: Sequence[Report]) -> list[str]:
 def _write(
     run: _Run, reports: Sequence[Report], settings: Mapping[str, object], quick: bool
 ) -> tuple[dict[str, LatentModel], list[Path]]:
-    """Write the report, draw the figures, and write the report with them."""
+    """Write the report, draw the figures, then write the report again with the figures."""
     folder = run.job.path
     page, numbers = folder / "report.md", folder / "report.json"
     write_markdown(page, reports, settings, run.notes, {})
     write_report(numbers, reports, settings, run.notes)
-    # Not at the top: workers import this module, and need no matplotlib.
+    # Imported here, because worker processes import this module and need no matplotlib.
     from genmod.compare.figures import draw_all, titles
 
     wanted = titles(quick)

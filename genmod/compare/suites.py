@@ -29,7 +29,7 @@ from genmod.shapes import Shape, size
 
 
 def small_autoencoder(inputs: BuildInputs) -> Autoencoder:
-    """A narrow code, because nothing else keeps it from copying."""
+    """An autoencoder; the small number of latents is all that keeps it from copying its input."""
     return Autoencoder(inputs.data, latents=16, dropout=0.1)
 
 
@@ -39,17 +39,17 @@ def small_vae(inputs: BuildInputs) -> VAE:
 
 
 def small_bottom_up(inputs: BuildInputs) -> HVAE:
-    """Three layers of latents, inferred from the data upward."""
+    """Three layers of latents, with bottom-up inference."""
     return HVAE(inputs.data, latents=(32, 16, 8), dropout=0.2)
 
 
 def small_top_down(inputs: BuildInputs) -> HVAE:
-    """Three layers, inferred in the order they are generated."""
+    """Three layers of latents, with top-down inference."""
     return HVAE(inputs.data, latents=(16, 16, 16), inference=Inference.TOP_DOWN, dropout=0.2)
 
 
 def small_diffusion(inputs: BuildInputs) -> Diffusion:
-    """A diffusion with a noisy clean end: its decoder models the finest detail, at a lower cost in nats."""
+    """A diffusion whose clean end is noisy: the decoder models the finest detail in fewer nats."""
     shape, bins = inputs.data.shape, inputs.data.bins
     entries = size(shape)
     decoder = likelihood(lambda outputs: MLP(entries, outputs, dropout=0.4), shape, bins)
@@ -58,7 +58,7 @@ def small_diffusion(inputs: BuildInputs) -> Diffusion:
 
 
 def latent_diffusion(inputs: BuildInputs) -> LatentDiffusion:
-    """The VAE as it was trained, and a diffusion over its latents."""
+    """The trained VAE, and a diffusion of its latents."""
     vae = inputs.trained["VAE"]
     schedule = LinearLogSNR(5.0, -6.0)
     diffusion = Diffusion(vae.prior.shape, schedule=schedule, steps=inputs.latents)
@@ -110,7 +110,7 @@ QUICK = (
     Candidate("HVAE, top-down", quick_top_down, Plan(600, warm=200, validations=4), cost=4),
     Candidate("diffusion", quick_diffusion, Plan(800, learning_rate=3e-3, validations=4), cost=4),
 )
-"""A first look in half a minute."""
+"""Three small models, for half a minute."""
 
 # ---------------------------------------------------------------------- images
 
@@ -121,8 +121,8 @@ CODING = ConvNets(width=16)
 """The networks of the autoencoder, the VAE and the bottom-up hierarchy."""
 
 LADDER = ConvNets(width=32)
-"""The networks of the top-down hierarchy. After five minutes on one thread its bound is -88.5 nats a
-binarized image (validation); that of a VAE of this width and length is -93.4. Narrower: not tried."""
+"""The networks of the top-down hierarchy. After five minutes on one thread its bound is -88.5 nats per
+binarized image (validation); that of a VAE of this width is -93.4. Narrower networks were not tried."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ class DiffusionSettings:
     """The settings of a diffusion and of its decoder p(x | z_0).
 
     Args:
-        clean: the log-SNR of z_0.
+        clean: the log-SNR of z_0, the clean end.
         denoising: the networks of the denoiser.
-        detail: the network of the decoder.
+        detail: the networks of the decoder.
         around: whether the decoder's logistics are centered on z_0.
     """
 
@@ -143,10 +143,10 @@ class DiffusionSettings:
 
 
 STROKES = DiffusionSettings(2.5, ConvNets(width=32), ConvNets(width=32, depth=3), around=False)
-"""For strokes on an empty ground, on patches. After two minutes on one thread: MNIST 1.21 bits/dim
-(validation); 1.27 with logistics centered on z_0, because most pixels are exactly empty whatever z_0 is;
-1.24 to 1.29 at full resolution, which makes half as many steps in the time. One run each, the last ones
-at other clean ends and a learning rate of 4e-3 instead of 6e-3."""
+"""For strokes on an empty background, with networks on patches. After two minutes on one thread MNIST has
+1.21 bits/dim (validation). Logistics centered on z_0 give 1.27, because most pixels are exactly empty for
+every z_0. Networks at full resolution give 1.24 to 1.29, with half as many steps in the same time. One run
+each; the last ones had other clean ends and a learning rate of 4e-3 instead of 6e-3."""
 
 TEXTURE = DiffusionSettings(
     6.0,
@@ -154,10 +154,10 @@ TEXTURE = DiffusionSettings(
     ConvNets(width=16, depth=3, patch=1),
     around=True,
 )
-"""For all other images. After two minutes on one thread: Fashion-MNIST 3.08 bits/dim (validation); 3.16
-with a denoiser on patches; 3.15 and 3.16 if the decoder is on patches too, at a clean end of 6 and 4.5;
-3.21 for the latter without logistics centered on z_0. One run each; the last three at a learning rate of
-6e-3 instead of 4e-3, so that only results of one rate can be compared."""
+"""For all other images. After two minutes on one thread Fashion-MNIST has 3.08 bits/dim (validation), and
+3.16 with a denoiser on patches. With the decoder on patches too it has 3.15 and 3.16 (clean end 6 and 4.5);
+the latter without logistics centered on z_0 has 3.21. One run each. The last three had a learning rate of
+6e-3 instead of 4e-3, so they can be compared with each other only."""
 
 _LATENTS = 40
 
@@ -165,7 +165,7 @@ _LATENTS = 40
 def pixels(
     networks: Networks, code: Shape, inputs: BuildInputs, around: Schedule | None = None
 ) -> Decoder:
-    """The distribution of pixels given a code, on a network from one to the other."""
+    """The decoder: the distribution of pixels given a code."""
     shape, bins = inputs.data.shape, inputs.data.bins
 
     def network(outputs: int) -> nn.Module:
@@ -178,7 +178,7 @@ def pixels(
 
 
 def image_autoencoder(inputs: BuildInputs) -> Autoencoder:
-    """As many numbers a code as the VAE has."""
+    """An autoencoder with as many latents as the VAE."""
     decoder = pixels(CODING, (_LATENTS,), inputs)
     return Autoencoder(inputs.data, latents=_LATENTS, networks=CODING, decoder=decoder)
 
@@ -207,12 +207,12 @@ def image_top_down(inputs: BuildInputs) -> HVAE:
 
 
 def settings_for(data: Dataset) -> DiffusionSettings:
-    """The settings that suit some data: MNIST and bits are strokes."""
+    """The diffusion settings for some data: MNIST and binary images are strokes."""
     return STROKES if data.name == "mnist" or data.bins == 2 else TEXTURE
 
 
 def image_diffusion(inputs: BuildInputs) -> Diffusion:
-    """A short diffusion for the shapes; its decoder models the gray of each pixel."""
+    """A diffusion for the shapes, with a decoder that models the gray value of each pixel."""
     data, chosen = inputs.data, settings_for(inputs.data)
     schedule = LinearLogSNR(chosen.clean, -6.0)
     return Diffusion(
@@ -241,8 +241,8 @@ IMAGES = (
     Candidate(
         "HVAE, bottom-up", image_bottom_up, _plan(14000, warm=1400), importance_samples=32, cost=9
     ),
-    # At a rate of 4e-3 most of its latents collapse for good: after some three minutes on one
-    # thread its bound is -106 nats a binarized image, and -96 at this rate.
+    # With a learning rate of 4e-3 most of its latents collapse and do not recover: after about three
+    # minutes on one thread its bound is -106 nats per binarized image, and -96 with this rate.
     Candidate(
         "HVAE, top-down",
         image_top_down,
@@ -265,20 +265,20 @@ IMAGES = (
 # ---------------------------------------------------------------------- the suite for some data
 
 SIDE = 16
-"""From how many pixels a side on images are worth convolutions."""
+"""Images with at least so many pixels a side get convolutional networks."""
 MINUTES = 7.0
-"""Minutes that each convolutional model may train by default: it would take hours on a slow machine."""
+"""The default time budget of a convolutional model in minutes: its steps take hours on a slow machine."""
 
 
 def suite_for(data: Dataset, quick: bool = False) -> Sequence[Candidate]:
-    """The default suite for some data: convolutional for images of some size, else perceptrons.
+    """The default suite for a data set: convolutional for images of 16 pixels a side, else MLPs.
 
     Args:
-        data: any data set; images are channels first, ``(C, H, W)``.
-        quick: whether half a minute has to be enough; not for images of some size.
+        data: any data set; images have their channels first, ``(C, H, W)``.
+        quick: whether to return the suite that trains in half a minute; there is none for large images.
 
     Raises:
-        ValueError: a quick suite for images of 16 pixels a side or more.
+        ValueError: ``quick`` for images of 16 pixels a side or more.
     """
     shape = data.shape
     large = len(shape) == 3 and min(shape[1:]) >= SIDE
@@ -295,5 +295,5 @@ def suite_for(data: Dataset, quick: bool = False) -> Sequence[Candidate]:
 
 
 def default_minutes(suite: Sequence[Candidate]) -> float | None:
-    """How long each model of a suite may train by default; ``None`` for as long as it takes."""
+    """The default time budget of each model of a suite; ``None``: unlimited."""
     return MINUTES if suite is IMAGES else None

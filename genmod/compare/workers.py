@@ -1,8 +1,8 @@
-"""Candidates one by one, or side by side in processes of one torch thread each.
+"""Training of the candidates: one after another, or in parallel processes with one torch thread each.
 
-Processes are spawned, not forked: threads and a GPU do not survive a fork. A worker keeps the data
-and takes one candidate after another. Everything that it makes goes through files, so that no number
-depends on which worker made it, or whether there is one.
+Processes are spawned, not forked, because threads and a GPU do not survive a fork. A worker process keeps
+the data and trains one candidate after another. All results go through files, so no number depends on which
+process computed it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from genmod.data import Dataset
 
 
 class Queue:
-    """The candidates that are not done; the next one is that with the longest chain behind it.
+    """The candidates that are not done, in the order in which they should start.
 
-    A candidate's length is its cost and that of the longest chain that waits for it: a chain begun
-    late would be what everything waits for at the end.
+    A candidate's length is its cost, plus the length of the longest chain of candidates that wait for it.
+    The longest starts first, so that no long chain is left alone at the end (critical-path scheduling).
 
     Args:
-        candidates: all of them; each comes after earlier ones only.
-        done: the names of those that need nothing more.
+        candidates: all candidates, in an order that respects their ``after``.
+        done: the names of those that are done.
     """
 
     def __init__(self, candidates: Sequence[Candidate], done: set[str]) -> None:
@@ -39,7 +39,7 @@ class Queue:
         self.waiting = [candidate for candidate in candidates if candidate.name not in done]
 
     def next(self) -> Candidate | None:
-        """Take the next candidate; ``None`` if none can be started now."""
+        """Remove and return the next candidate; ``None`` if none can start now."""
         ready = [each for each in self.waiting if self.done.issuperset(each.after)]
         if not ready:
             return None
@@ -48,7 +48,7 @@ class Queue:
         return chosen
 
     def update(self, event: Event) -> None:
-        """Take note of a candidate that ended or failed."""
+        """Record that a candidate ended or failed."""
         match event:
             case Ended(name):
                 self.done.add(name)
@@ -58,7 +58,7 @@ class Queue:
                 pass
 
     def fail(self, name: str, message: str) -> None:
-        """A candidate cannot be done, nor can those that come after it; the others go on."""
+        """Record that a candidate failed, and with it all candidates that wait for it."""
         self.failed[name] = message
         behind = [candidate for candidate in self.waiting if name in candidate.after]
         self.waiting = [candidate for candidate in self.waiting if candidate not in behind]
@@ -67,7 +67,7 @@ class Queue:
 
 
 def lengths(candidates: Sequence[Candidate]) -> Mapping[str, float]:
-    """How long each candidate takes together with the longest chain that waits for it."""
+    """The cost of each candidate plus that of the longest chain that waits for it."""
     found: dict[str, float] = {}
     for candidate in reversed(candidates):
         behind = [found[other.name] for other in candidates if candidate.name in other.after]
@@ -88,20 +88,20 @@ def one_by_one(queue: Queue, job: Job, data: Dataset, on_event: OnEvent) -> None
 
 
 def side_by_side(queue: Queue, job: Job, data: Dataset, processes: int, on_event: OnEvent) -> None:
-    """Train the candidates of a queue in processes.
+    """Train the candidates of a queue in parallel processes.
 
     Args:
         queue: the candidates.
-        job: what they share.
-        data: the data.
-        processes: how many.
-        on_event: receives every event, in this process.
+        job: the shared settings.
+        data: the data set.
+        processes: the number of processes.
+        on_event: called with every event, in this process.
 
     Raises:
-        ValueError: a candidate whose ``build`` another process cannot find.
+        ValueError: a candidate whose ``build`` cannot be imported by another process.
     """
     parcel = _pickled(job, data)
-    # All at once, because a process takes seconds to import torch.
+    # All start at once, because importing torch takes seconds.
     idle = [Worker(parcel) for _ in range(min(processes, len(queue.waiting)))]
     busy: list[Worker] = []
     try:
@@ -130,7 +130,7 @@ class Worker:
     """A process that trains candidates.
 
     Args:
-        parcel: the job and the data, pickled.
+        parcel: the job and the data, in bytes.
     """
 
     def __init__(self, parcel: bytes) -> None:
@@ -143,7 +143,7 @@ class Worker:
         self._parcel: bytes | None = parcel
 
     def give(self, name: str) -> None:
-        """Let it train a candidate."""
+        """Send the name of a candidate to train."""
         self.name = name
         try:
             if self._parcel is not None:
@@ -151,11 +151,11 @@ class Worker:
                 self._parcel = None
             self.pipe.send(name)
         except BrokenPipeError:
-            # It is dead: its end of the pipe is closed, which the next `receive` finds out.
+            # The process has died. The next `receive` reports it.
             return
 
     def receive(self) -> Event:
-        """Its next event; waits for it."""
+        """Wait for the next event of the process."""
         try:
             event: Event = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -164,25 +164,25 @@ class Worker:
             return Failed(
                 self.name,
                 f"got a worker process that ended with exit code {self.process.exitcode}; expected it "
-                "to finish its work; its own message is above (none, if the system ended it for lack of "
-                "memory: use fewer jobs; a script of your own needs `if __name__ == '__main__':`)",
+                "to finish; see its message above. Without one, the system probably ended it for lack of "
+                "memory: use fewer jobs. A script of your own needs `if __name__ == '__main__':`",
             )
         return event
 
     def stop(self) -> None:
-        """End it at any moment: files are written in one move, so that none is left half."""
+        """End the process. This is safe at any moment, because files are written atomically."""
         self.process.terminate()
         self.process.join()
         self.pipe.close()
 
 
 def serve(pipe: Connection) -> None:
-    """The loop of a worker process: candidates by name, until it is ended.
+    """The loop of a worker process: train candidates by name until the process is ended.
 
     Args:
-        pipe: names come in, events go out.
+        pipe: receives names, sends events.
     """
-    # Ctrl-C reaches every process of a terminal; the parent handles it, and ends its workers.
+    # Ctrl-C reaches every process of a terminal. The parent handles it and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,17 @@
-"""Decoders: ``p(x | z)`` for bits, levels, integers and real numbers."""
+"""Decoders: ``p(x | z)`` for bits, integers, real numbers, counts, and tables of columns of any kind."""
 
 from genmod.decoders.base import Decoder as Decoder
+from genmod.decoders.codes import Categories as Categories
+from genmod.decoders.codes import IntegerLogisticDecoder as IntegerLogisticDecoder
+from genmod.decoders.codes import OrderedCategories as OrderedCategories
+from genmod.decoders.columns import Columns as Columns
+from genmod.decoders.counts import NegativeBinomialDecoder as NegativeBinomialDecoder
+from genmod.decoders.counts import PoissonDecoder as PoissonDecoder
+from genmod.decoders.counts import (
+    ZeroInflatedNegativeBinomialDecoder as ZeroInflatedNegativeBinomialDecoder,
+)
+from genmod.decoders.counts import ZeroInflatedPoissonDecoder as ZeroInflatedPoissonDecoder
+from genmod.decoders.defaults import likelihood as likelihood
 from genmod.decoders.likelihoods import BernoulliDecoder as BernoulliDecoder
 from genmod.decoders.likelihoods import CategoricalDecoder as CategoricalDecoder
 from genmod.decoders.likelihoods import DiscretizedGaussianDecoder as DiscretizedGaussianDecoder
@@ -9,9 +20,10 @@ from genmod.decoders.likelihoods import DiscretizedMixtureDecoder as Discretized
 from genmod.decoders.likelihoods import GaussianDecoder as GaussianDecoder
 from genmod.decoders.likelihoods import Identity as Identity
 from genmod.decoders.likelihoods import LocationScaleDecoder as LocationScaleDecoder
-from genmod.decoders.likelihoods import likelihood as likelihood
 from genmod.decoders.scales import FixedScale as FixedScale
 from genmod.decoders.scales import GlobalScale as GlobalScale
 from genmod.decoders.scales import PerDimensionScale as PerDimensionScale
 from genmod.decoders.scales import PredictedScale as PredictedScale
 from genmod.decoders.scales import Scale as Scale
+from genmod.decoders.tails import LaplaceDecoder as LaplaceDecoder
+from genmod.decoders.tails import StudentTDecoder as StudentTDecoder

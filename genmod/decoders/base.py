@@ -39,6 +39,9 @@ class Decoder(Settings, nn.Module, ABC):
     schedule: Schedule | None
     """The schedule of the diffusion whose first state it decodes, where it is made for one."""
 
+    outputs: int | None = None
+    """How many numbers a row it takes from its network; ``None`` where a decoder does not state it."""
+
     def __init__(self, spec: SpecLike) -> None:
         super().__init__()
         self.schedule = None
@@ -56,8 +59,8 @@ class Decoder(Settings, nn.Module, ABC):
 
     @property
     def measure(self) -> Measure:
-        """Whether ``p(x | z)`` is a probability mass or a density."""
-        return Measure.MASS if self.spec.is_integer else Measure.DENSITY
+        """Whether ``p(x | z)`` is a probability mass or, with a single real entry, a density."""
+        return Measure.MASS if self.spec.is_discrete else Measure.DENSITY
 
     if TYPE_CHECKING:  # torch's own call is untyped
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,10 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
-from genmod.nn import outputs
+from genmod.distributions.discretized import Discretized
+from genmod.nn.modules import outputs
 from genmod.schedules import Schedule
 from genmod.spec import Bins, DataSpec, SpecLike
-
-_BROAD = 0.1
-"""The narrowest scale that a default decoder starts from, where values lie in [-1, 1]."""
 
 
 class BernoulliDecoder(Decoder):
@@ -38,15 +35,15 @@ class BernoulliDecoder(Decoder):
         return distributions.Bernoulli(outputs(self.network, self.shape, state, context=context))
 
     def formula(self) -> str:
-        """The decoder as it would stand on paper."""
+        """The decoder as it stands on paper."""
         return "p(x | z) = Bernoulli(x; sigmoid(d(z)))"
 
 
 class CategoricalDecoder(Decoder):
-    """Levels without an order: the network gives the logits of each entry's levels.
+    """Integers without an order: the network gives the logits of each entry's values.
 
     Args:
-        network: ``bins`` outputs for each entry of ``x``, the level changing fastest.
+        network: ``bins`` outputs for each entry of ``x``; those of one entry lie side by side.
         spec: the event shape of ``x``, or its DataSpec.
         bins: how many values, beside a shape.
     """
@@ -61,7 +58,7 @@ class CategoricalDecoder(Decoder):
         return distributions.Categorical(outputs(self.network, shape, state, context=context))
 
     def formula(self) -> str:
-        """The decoder as it would stand on paper."""
+        """The decoder as it stands on paper."""
         return "p(x | z) = Categorical(x; softmax(d(z)))"
 
 
@@ -73,7 +70,7 @@ class LocationScaleDecoder(Decoder):
             :class:`~genmod.decoders.PredictedScale`.
         spec: the event shape of ``x``.
         scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned.
-        bins: how many levels, for integer data.
+        bins: how many values, for integer data.
     """
 
     name = ""
@@ -84,6 +81,7 @@ class LocationScaleDecoder(Decoder):
         super().__init__(DataSpec.of(spec, bins))
         self.network = network
         self.scale = scale if isinstance(scale, Scale) else FixedScale(scale)
+        self.outputs = self.spec.size * (1 + self.scale.outputs)
 
     def both(self, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The location and the log-scale of each entry."""
@@ -95,7 +93,7 @@ class LocationScaleDecoder(Decoder):
         return output[:, 0], self.scale(output[:, 1:])
 
     def formula(self) -> str:
-        """The decoder as it would stand on paper."""
+        """The decoder as it stands on paper."""
         spread = {FixedScale: "s", GlobalScale: "s"}.get(type(self.scale), "s_i")
         spread = "s_i(z)" if isinstance(self.scale, PredictedScale) else spread
         return f"p(x | z) = {self.name}(x; d(z), {spread})"
@@ -126,7 +124,7 @@ class BinnedDecoder(LocationScaleDecoder):
         scale: one learned number that starts at the width of a bin, by default.
     """
 
-    law: type[distributions.Discretized]
+    law: type[Discretized]
 
     def __init__(
         self,
@@ -137,11 +135,11 @@ class BinnedDecoder(LocationScaleDecoder):
     ) -> None:
         data = _integers(spec, bins)
         super().__init__(network, data, GlobalScale(data.width) if scale is None else scale)
-        self.levels = Bins(data.bins or 0)
+        self.values = Bins(data.bins or 0)
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Discretized:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Discretized:
         """The distribution of each row."""
-        return self.law(*self.both(state, context), self.levels)
+        return self.law(*self.both(state, context), self.values)
 
 
 class DiscretizedLogisticDecoder(BinnedDecoder):
@@ -191,7 +189,7 @@ class DiscretizedMixtureDecoder(Decoder):
     ) -> None:
         super().__init__(_integers(spec, bins))
         require(components >= 1, f"components={components}", "at least 1", "5 is the default")
-        self.network, self.levels, self.components = network, Bins(self.spec.bins or 0), components
+        self.network, self.values, self.components = network, Bins(self.spec.bins or 0), components
         self.schedule = None if around is None else around.resolve(self.spec)
         self.begin = (1.0, 0.0) if self.schedule is None else self.schedule.scales_at_zero()
         centers = (2 * torch.arange(components) + 1) / components - 1
@@ -211,10 +209,10 @@ class DiscretizedMixtureDecoder(Decoder):
             reach = 2 * sigma / alpha
             location = torch.add((state / alpha)[:, None], location, alpha=reach)
         wide = math.log(2 * reach / self.components)
-        return distributions.DiscretizedMixture(logits, location, log_scale + wide, self.levels)
+        return distributions.DiscretizedMixture(logits, location, log_scale + wide, self.values)
 
     def formula(self) -> str:
-        """The decoder as it would stand on paper."""
+        """The decoder as it stands on paper."""
         where, given = (
             ("d_c(z)", "z") if self.schedule is None else ("z_0 / alpha_0 + d_c(z_0)", "z_0")
         )
@@ -228,37 +226,6 @@ class Identity(Settings, nn.Module):
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """The state."""
         return state
-
-
-def likelihood(
-    network: Callable[[int], nn.Module],
-    spec: SpecLike,
-    bins: int | None = None,
-    scale: Scale | float | None = None,
-) -> Decoder:
-    """The default decoder for data of a kind.
-
-    Real data get a Gaussian with one learned std, bits a Bernoulli, other integers a discretized
-    logistic whose scale is predicted by the network.
-
-    Args:
-        network: builds a network with a given number of outputs a row.
-        spec: the data, or an event shape.
-        bins: beside a shape, how many values integer data have.
-        scale: another scale than the default.
-    """
-    spec = DataSpec.of(spec, bins)
-    if spec.bins == 2 and scale is None:
-        return BernoulliDecoder(network(spec.size), spec)
-    if spec.bins is None:
-        chosen: Scale | float = GlobalScale() if scale is None else scale
-    else:
-        # As narrow as a bin of 256, it would begin with 80 bits a pixel and steps to match.
-        chosen = PredictedScale(max(spec.width, _BROAD)) if scale is None else scale
-    count = spec.size * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
-    if spec.bins is None:
-        return GaussianDecoder(network(count), spec, chosen)
-    return DiscretizedLogisticDecoder(network(count), spec, scale=chosen)
 
 
 def _integers(spec: SpecLike, bins: int | None) -> DataSpec:

@@ -20,8 +20,8 @@ class Scale(Settings, nn.Module, ABC):
     """How many numbers an entry it takes from the network."""
 
     @abstractmethod
-    def forward(self, said: Tensor) -> Tensor:
-        """The log-scale, to broadcast against ``(B, *event)``; ``said`` is ``(B, outputs, *event)``."""
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The log-scale, to broadcast against ``(B, *event)``; ``numbers`` is ``(B, outputs, *event)``."""
 
 
 class FixedScale(Scale):
@@ -36,9 +36,9 @@ class FixedScale(Scale):
         check_positive(value, "scale")
         self.value = value
 
-    def forward(self, said: Tensor) -> Tensor:
+    def forward(self, numbers: Tensor) -> Tensor:
         """The log-scale."""
-        return torch.full((), math.log(self.value), dtype=said.dtype, device=said.device)
+        return torch.full((), math.log(self.value), dtype=numbers.dtype, device=numbers.device)
 
     def extra_repr(self) -> str:
         """The number."""
@@ -63,7 +63,7 @@ class GlobalScale(Scale):
         self.gain = gain
         self.log_scale = nn.Parameter(torch.tensor(math.log(initial) / gain))
 
-    def forward(self, said: Tensor) -> Tensor:
+    def forward(self, numbers: Tensor) -> Tensor:
         """The log-scale."""
         return self.gain * self.log_scale
 
@@ -80,16 +80,19 @@ class PerDimensionScale(Scale):
     Args:
         shape: the event shape of ``x``.
         initial: the scale they start from.
+        gain: how fast they are learned, as in :class:`GlobalScale`.
     """
 
-    def __init__(self, shape: Shape, initial: float = 1.0) -> None:
+    def __init__(self, shape: Shape, initial: float = 1.0, gain: float = 1.0) -> None:
         super().__init__()
         check_positive(initial, "initial")
-        self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial)))
+        check_positive(gain, "gain")
+        self.gain = gain
+        self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial) / gain))
 
-    def forward(self, said: Tensor) -> Tensor:
+    def forward(self, numbers: Tensor) -> Tensor:
         """The log-scale."""
-        return self.log_scale[None]
+        return (self.gain * self.log_scale)[None]
 
 
 class PredictedScale(Scale):
@@ -106,6 +109,6 @@ class PredictedScale(Scale):
         check_positive(initial, "initial")
         self.log_initial = math.log(initial)
 
-    def forward(self, said: Tensor) -> Tensor:
+    def forward(self, numbers: Tensor) -> Tensor:
         """The log-scale."""
-        return said[:, 0] + self.log_initial
+        return numbers[:, 0] + self.log_initial

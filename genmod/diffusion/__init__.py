@@ -13,5 +13,5 @@ from genmod.diffusion.variances import FixedLarge as FixedLarge
 from genmod.diffusion.variances import FixedSmall as FixedSmall
 from genmod.diffusion.variances import LearnedInterpolation as LearnedInterpolation
 from genmod.diffusion.variances import ReverseVariance as ReverseVariance
-from genmod.prior import Timesteps as Timesteps
-from genmod.prior import TimestepSampler as TimestepSampler
+from genmod.path import Timesteps as Timesteps
+from genmod.path import TimestepSampler as TimestepSampler

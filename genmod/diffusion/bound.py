@@ -5,7 +5,7 @@ r"""The bound of a diffusion, from top to bottom.
     - \sum_{s < t} \mathrm{KL}(q(z_s | z_t, x) \,\|\, p(z_s | z_t))\Big]
 
 ``q`` is fixed, linear and Gaussian, so each KL has a closed form. With :math:`v_q` the variance of
-:math:`q(z_s | z_t, x)`, :math:`v_p` that of the reverse step and :math:`r = v_q / v_p`, a step costs
+:math:`q(z_s | z_t, x)`, :math:`v_p` that of the reverse step and :math:`r = v_q / v_p`, the KL of a step is
 
 .. math:: \sum_{\text{entries}} \Big[\tfrac{r}{2}\,\text{gap}\,(\varepsilon-\hat\varepsilon)^2
     + \tfrac{1}{2}(r - 1 - \log r)\Big],
@@ -38,7 +38,7 @@ from genmod.diffusion.variances import FixedSmall
 from genmod.distributions import rate
 from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
 from genmod.gaussian import kl_standard_log_std
-from genmod.prior import TimestepSampler
+from genmod.path import TimestepSampler
 from genmod.schedules.base import Point, time_dtype
 from genmod.shapes import PerLevel, event_sum, expand_like, repeat
 
@@ -50,7 +50,7 @@ def diffusion_rates(
     timesteps: TimestepSampler | None,
     context: Tensor | None = None,
 ) -> tuple[Tensor, Mapping[str, Rate]]:
-    """The state ``z_0``, and what all latents cost.
+    """The bound of a diffusion: a draw of ``z_0``, and the rates of all latents.
 
     Args:
         q: the data, noised to any time.
@@ -60,14 +60,14 @@ def diffusion_rates(
         context: what the denoiser is conditioned on, ``(B, ...)``.
 
     Returns:
-        ``z_0`` for the decoder; ``"prior"``, the cost of the noisiest latent, and ``"steps"``, the cost
-        of the denoising steps.
+        ``z_0`` for the decoder, and the rates ``"prior"`` (the noisiest latent) and ``"steps"`` (the
+        denoising steps).
     """
     t_0 = torch.zeros(q.rows, dtype=time_dtype(q.x.device), device=q.x.device)
     t_1 = t_0 if steps == 1 else torch.ones_like(t_0)
     # Prior matching. All rows end at one time: one number, broadcast.
     rates = {"prior": rate(q.at(t_1[:1]), p.top(q.x, t_1[:1]), q.x)}
-    # Denoising matching: every visited step, those that fit in memory at a time.
+    # Denoising matching: all visited steps, as many at a time as fit in memory.
     if steps != 1:
         visits = visited_steps(q, steps, timesteps)
         rates["steps"] = Rate.join([step_rate(q, p, visit, context) for visit in visits], dim=1)
@@ -89,7 +89,7 @@ class Steps(NamedTuple):
 def visited_steps(
     q: NoisingPosterior, steps: int | None, timesteps: TimestepSampler | None
 ) -> Iterator[Steps]:
-    """The steps that each row visits: all in chunks, or the ones that are drawn."""
+    """The steps that each row visits: all of them in chunks, or those that ``timesteps`` draws."""
     rows, device, kind = q.rows, q.x.device, time_dtype(q.x.device)
     if timesteps is None:
         assert steps is not None
@@ -110,7 +110,7 @@ def visited_steps(
 def step_rate(
     q: NoisingPosterior, p: ReverseProcess, steps: Steps, context: Tensor | None = None
 ) -> Rate:
-    """What the visited steps cost: the closed KL of each, under any reverse variance."""
+    """The rate of the visited steps: the closed KL of each, for any reverse variance."""
     t, s, weight, complete = steps
     point = p.schedule.at(t.reshape(-1))
     denoised, squares = _squared_errors(q, p, point, t.shape[1], complete, context)
@@ -155,15 +155,15 @@ def _squared_errors(
     context: Tensor | None,
 ) -> tuple[Denoised, Tensor]:
     r"""The denoiser's output at each visited level, and :math:`(\varepsilon - \hat\varepsilon)^2`."""
-    # Level by level: keyed noise must not change with how many levels go through at once.
+    # Level by level: the keyed noise of a level must not depend on how many levels share a chunk.
     eps = torch.stack([random.normal_like(q.x) for _ in range(levels)], 1).flatten(0, 1)
     x = repeat(q.x, levels)
     z = expand_like(point.alpha, x) * x + expand_like(point.sigma, x) * eps
     if context is not None:
         context = repeat(context, levels)
     if recompute and torch.is_grad_enabled():
-        # All levels of all rows would not fit in memory: activations are computed again, with the
-        # same noise, in the backward pass.
+        # The activations of all levels would not fit in memory. They are computed again, with the same
+        # noise, in the backward pass.
         call = random.replayable(denoise)
         denoised = checkpoint(call, p.denoiser, z, point, context, use_reentrant=False)
     else:

@@ -22,36 +22,48 @@ from genmod.diffusion.timesteps import resolve_timesteps
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.elbo import Rate
 from genmod.encoders import Encoder, Posterior
-from genmod.nn import tensors_of
-from genmod.prior import (
-    AutoTimesteps,
-    GenerativePath,
-    InferencePath,
-    Latent,
-    Path,
-    Prior,
-    Timesteps,
-)
+from genmod.nn.modules import tensors_of
+from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Latent, Path, Timesteps
+from genmod.prior import Prior
 from genmod.schedules import Schedule
 from genmod.schedules.base import time_dtype
 from genmod.shapes import Shape
 
 
 class DiffusionPrior(Prior):
-    """``T`` latents, or a continuum of them.
+    r"""The prior of a diffusion: a chain of ``T`` latents, or in continuous time infinitely many.
+
+    .. math:: p(z) = p(z_1) \prod_{s < t} p(z_s | z_t), \qquad
+        p(z_s | z_t) = \mathcal{N}(\text{mean of } q(z_s | z_t, x = \hat x(z_t)),\ v_p I)
+
+    Its rates are ``"prior"``, :math:`\mathrm{KL}(q(z_1|x) \,\|\, p(z_1))`, and ``"steps"``, the sum of
+    :math:`\mathrm{KL}(q(z_s|z_t,x) \,\|\, p(z_s|z_t))`. Every latent has the event shape of the data.
 
     Args:
         denoiser: estimates ``x`` from ``z_t`` and its log-SNR.
-        schedule: the noise at each time; the encoder's own object.
+        schedule: the noise at each time; the same object as the encoder's.
         shape: the event shape of ``x`` and of every latent.
-        steps: ``T``, the number of latents (level ``i`` lies at ``t = (i - 1) / (T - 1)``, so there
-            are ``T - 1`` denoising steps); ``None`` is continuous time.
-        variance: the variance of a reverse step; the posterior's by default.
-        resolution: how many latents the chain is cut into when it is sampled in continuous time.
+        steps: ``T``, the number of latents. Latent ``i`` lies at ``t = (i - 1) / (T - 1)``, so there
+            are ``T - 1`` denoising steps. ``None`` is continuous time.
+        variance: :math:`v_p`, the variance of a reverse step; the posterior's by default.
+        resolution: the number of latents that a sample in continuous time uses.
 
     Raises:
-        ValueError: fewer than one step; a schedule that is not one, or that ends noisier than the
+        ValueError: fewer than one step; an inconsistent schedule, or one that ends noisier than the
             denoiser's target allows; in continuous time, a reverse variance that is not the posterior's.
+
+    Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), sections 3.3
+    and 3.5.
+
+    >>> from genmod.denoisers import GaussianDenoiser
+    >>> from genmod.diffusion import NoisingEncoder
+    >>> from genmod.schedules import Cosine
+    >>> schedule = Cosine()
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> prior = DiffusionPrior(denoiser, schedule, (2,), steps=10)
+    >>> z_0, rates = prior.rates(NoisingEncoder(schedule)(torch.zeros(5, 2)))
+    >>> z_0.shape, {name: rate.nats.shape for name, rate in rates.items()}
+    (torch.Size([5, 2]), {'prior': torch.Size([5, 1]), 'steps': torch.Size([5, 9])})
     """
 
     def __init__(
@@ -78,13 +90,13 @@ class DiffusionPrior(Prior):
             steps is not None or isinstance(self.variance, FixedSmall),
             f"{self.variance} in continuous time",
             "FixedSmall(), the posterior's own",
-            "FixedLarge() tends to it as steps grow, and a variance at a fixed ratio to it costs "
-            "infinitely many nats; set steps=T",
+            "any other ratio of variances gives an infinite KL in infinitely many steps; set steps=T, or "
+            "leave variance out",
         )
 
     @property
     def has_timesteps(self) -> bool:
-        """It has noise levels to choose from."""
+        """True: a diffusion has noise levels to choose from."""
         return True
 
     @property
@@ -118,16 +130,16 @@ class DiffusionPrior(Prior):
         timesteps: Timesteps = AutoTimesteps.EVALUATION,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, Rate]]:
-        """``"prior"``: the cost of the noisiest latent; ``"steps"``: the cost of the denoising steps.
+        """The rates ``"prior"`` (the noisiest latent) and ``"steps"`` (the denoising steps).
 
         Args:
             posterior: from :class:`~genmod.diffusion.NoisingEncoder`.
-            timesteps: how many stratified levels a row visits, or which; ``None`` visits all of them, in
-                chunks whose activations are recomputed when gradients are wanted.
+            timesteps: how many stratified levels a row visits, or a sampler of them. ``None`` visits all,
+                in chunks; where gradients are enabled, their activations are recomputed.
             context: what the denoiser is conditioned on.
 
         Raises:
-            ValueError: every level asked for in continuous time.
+            ValueError: ``timesteps=None`` in continuous time.
         """
         q = self.noising(posterior)
         visits = resolve_timesteps(timesteps, self.steps)
@@ -165,9 +177,9 @@ class DiffusionPrior(Prior):
             z = yield f"z{i}", law
         return z
 
-    def price(self, path: Path) -> dict[str, Rate]:
-        """``"prior"`` and ``"steps"``, from the laws of a walk."""
-        top, *steps = super().price(path).values()
+    def rates_of_path(self, path: Path) -> dict[str, Rate]:
+        """``"prior"`` and ``"steps"``, from the laws of a joint draw."""
+        top, *steps = super().rates_of_path(path).values()
         return {"prior": top} | ({"steps": Rate.join(steps, dim=1)} if steps else {})
 
     def noising(self, posterior: Posterior | Distribution) -> NoisingPosterior:
@@ -192,7 +204,7 @@ class DiffusionPrior(Prior):
             x.dtype in (torch.float32, torch.float64),
             f"data of type {x.dtype}",
             "float32 or float64: a rate in half precision overflows",
-            "let networks alone run in half precision, fit(..., autocast=torch.bfloat16)",
+            "keep the data in float32; fit(..., autocast=torch.bfloat16) runs only the networks in half",
         )
         self._check_schedule(posterior.schedule)
         return posterior
@@ -206,7 +218,7 @@ class DiffusionPrior(Prior):
         )
 
     def empty_states(self, n: int) -> Tensor:
-        """``n`` empty states, in the type and on the device of the parameters."""
+        """``n`` states of zeros, in the type and on the device of the parameters."""
         tensors = tensors_of(self, skip=(Schedule,))
         found = next((t for t in tensors if t.is_floating_point()), None)
         zero = torch.zeros(()) if found is None else found.new_zeros(())

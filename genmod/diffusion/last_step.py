@@ -1,4 +1,4 @@
-r"""A diffusion's last step: :math:`p(x | z_0)`, from its denoiser's estimate at :math:`z_0`."""
+r"""The decoder of a diffusion, its last step: :math:`p(x | z_0)`, around its estimate of ``x``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from genmod.schedules.base import time_dtype
 
 
 class LastStepDecoder(Decoder):
-    r"""Denoise :math:`z_0`, then let another decoder spread probability around the result.
+    r"""The decoder of a diffusion: denoise :math:`z_0`, then decode :math:`\hat x` by another decoder.
 
-    The denoiser is the prior's own: one module in two parts, saved once.
+    .. math:: p(x | z_0) = p_\text{decoder}(x \,|\, \hat x(z_0))
+
+    The denoiser is the same module as the prior's. It is saved once.
 
     Args:
         denoiser: the denoiser.
         schedule: the diffusion's schedule; a free clean end is set for the decoder's data.
-        decoder: takes :math:`\hat x` for its state: ``Gaussian(Identity(), shape)`` for real data,
-            ``DiscretizedLogistic(Identity(), shape, bins)`` for integers.
+        decoder: takes :math:`\hat x` for its state, for example
+            ``GaussianDecoder(Identity(), shape)`` for real data, and
+            ``DiscretizedLogisticDecoder(Identity(), DataSpec(shape, bins))`` for integers.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
     """

@@ -1,4 +1,4 @@
-"""A diffusion's encoder: fixed, linear, Gaussian, without a parameter."""
+r"""The encoder of a diffusion and its posterior: :math:`q(z_t | x)`, fixed, linear and Gaussian."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from genmod.spec import SpecLike
 
 @dataclass(frozen=True, eq=False)
 class NoisingPosterior(Posterior):
-    r"""A diffusion's fixed posterior, ``x`` noised: :math:`q(z_t|x) = N(\alpha_t x, \sigma_t^2 I)`.
+    r"""The noising posterior of a diffusion: :math:`q(z_t|x) = N(\alpha_t x, \sigma_t^2 I)`.
 
     Args:
         x: the data as real numbers, ``(B, *event)``.
-        schedule: how much noise at each time.
+        schedule: the noise at each time.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 4, 6 and 7.
     """
 
     x: Real
@@ -31,14 +33,14 @@ class NoisingPosterior(Posterior):
         return len(self.x)
 
     def at(self, t: PerSample) -> Normal:
-        """``q(z_t | x)``: any time at once, without the steps between."""
+        """``q(z_t | x)`` at times ``(B,)`` or ``(1,)``, in one step from ``x``."""
         point = self.schedule.at(t)
         return Normal(
             expand_like(point.alpha, self.x) * self.x, expand_like(point.sigma.log(), self.x)
         )
 
     def given(self, s: PerSample, t: PerSample, z_t: Real) -> Normal:
-        """``q(z_s | z_t, x)`` for ``s < t``: the forward process reversed, knowing ``x``."""
+        """``q(z_s | z_t, x)`` for ``s < t``: a step of the forward process reversed, given ``x``."""
         bridge = self.schedule.bridge(s, t)
         mean = expand_like(bridge.coef_z, z_t) * z_t + expand_like(bridge.coef_x, z_t) * self.x
         return Normal(mean, expand_like(bridge.log_std, z_t))
@@ -49,15 +51,19 @@ class NoisingPosterior(Posterior):
 
 
 class NoisingEncoder(Encoder):
-    """Add noise by a schedule; the latent has the shape of the data.
+    """The encoder of a diffusion: it adds noise, and has no parameters of its own.
+
+    The latent has the shape of the data.
 
     Args:
-        schedule: how much noise at each time.
+        schedule: the noise at each time.
         spec: the data it reads.
 
     Raises:
         ValueError: the schedule's log-SNR does not decrease, or is infinite at an end.
     """
+
+    leaves_out = False
 
     def __init__(self, schedule: Schedule, spec: SpecLike | None = None) -> None:
         super().__init__(spec)

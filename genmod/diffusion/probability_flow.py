@@ -7,8 +7,8 @@ In variance-preserving states :math:`u = z / \sqrt{\alpha^2 + \sigma^2} = a x + 
     \frac{d \log p}{d\lambda} = -\frac{a}{2}\,
     \Big(\mathrm{tr}\,\frac{\partial \hat x}{\partial u} - a D\Big).
 
-The right-hand sides stay bounded at both ends, so steps of equal log-SNR suffice. Of the schedule
-only its two ends matter.
+The right-hand sides stay bounded at both ends, so equal steps of log-SNR are accurate enough. The result
+depends on the two ends of the schedule only.
 
 Reference: Song et al., "Score-based generative modeling through stochastic differential equations"
 (2021), eqs. 13 and 39; Grathwohl et al., "FFJORD" (2019), section 3.1, for one probe a trajectory.
@@ -29,7 +29,9 @@ from genmod.checks import require
 from genmod.diffusion.chain import DiffusionPrior
 from genmod.elbo import Stamp
 from genmod.encoders import Encoder, Posterior
-from genmod.prior import GenerativePath, InferencePath, Latent, Prior
+from genmod.nn.jacobian import Linear, pullback
+from genmod.path import GenerativePath, InferencePath, Latent
+from genmod.prior import Prior
 from genmod.schedules.base import time_dtype
 from genmod.shapes import PerSample, Real, Sizes, event_sum, size
 
@@ -39,21 +41,21 @@ class AugmentedState(NamedTuple):
 
     state: Tensor
     """``(B, *event)``."""
-    paid: Tensor
+    log_density: Tensor
     """``(B, K)``, one for each probe."""
 
 
 class FlowedToNoise(NamedTuple):
-    """Where the flow takes states."""
+    """The result of the flow from data to noise."""
 
     noise: Tensor
     """The variance-preserving state at the noisy end, ``(B, *event)``."""
     nats: Tensor
-    """The log-density of each state as each probe has it, ``(B, K)``, float64 where there is such."""
+    """The log-density of each state by each probe, ``(B, K)``; float64 unless the device has none."""
 
 
 class ProbabilityFlowPrior(Prior):
-    r"""``p(z_0)``: the density of noise carried to data by a diffusion's probability flow.
+    r"""The density of a diffusion's probability flow as a prior: noise that the ODE maps to ``z_0``.
 
     .. math:: \log p(z_0) = \log N(u_1; 0, I)
         + \int_{\lambda_0}^{\lambda_1} \mathrm{div}\,\frac{du}{d\lambda}\, d\lambda
@@ -61,8 +63,8 @@ class ProbabilityFlowPrior(Prior):
 
     It is another model than the chain of latents with the same denoiser: unless the denoiser is
     optimal, the two have different marginals. It has one latent instead of many, so no noise levels
-    are drawn. A solver of fixed steps computes the density, so the result is an estimate whose error
-    may have either sign. It has no gradients.
+    are drawn. A solver of fixed steps computes the density, so the value is an estimate, too high or too
+    low. It has no gradients.
 
     Args:
         diffusion: its denoiser and its schedule's ends are used.
@@ -111,22 +113,24 @@ class ProbabilityFlowPrior(Prior):
         log_scale, clean, noisy = self._ends()
 
         def field(u: Tensor, log_snr: float) -> AugmentedState:
-            with torch.inference_mode(False), torch.enable_grad():
-                # Clones: what was made in inference mode carries no gradient, and would drop the trace.
-                u, given = u.detach().clone().requires_grad_(), _usable(context)
-                velocity, x_hat = self._velocity(u, log_snr, given)
-                trace = _exact_trace(x_hat, u) if signs is None else _probed_trace(x_hat, u, signs)
-            a = _data_scale(log_snr)
-            paid = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
-            return AugmentedState(velocity.detach(), paid)
+            def moved(u: Tensor) -> tuple[Tensor, Tensor]:
+                velocity, x_hat = self._velocity(u, log_snr, _usable(context))
+                return x_hat, velocity
 
-        u, paid = self._run(field, z * math.exp(-log_scale), clean, noisy)
-        top = -0.5 * event_sum(u.to(paid.dtype).square() + math.log(2 * math.pi))
-        return FlowedToNoise(u, top[:, None] + paid - size(self.shape) * log_scale)
+            _, (velocity,), pull = pullback(moved, u)
+            assert velocity is not None
+            trace = _exact_trace(pull, u) if signs is None else _probed_trace(pull, signs)
+            a = _data_scale(log_snr)
+            rate = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
+            return AugmentedState(velocity, rate)
+
+        u, change = self._run(field, z * math.exp(-log_scale), clean, noisy)
+        top = -0.5 * event_sum(u.to(change.dtype).square() + math.log(2 * math.pi))
+        return FlowedToNoise(u, top[:, None] + change - size(self.shape) * log_scale)
 
     @torch.no_grad()
     def push(self, noise: Real, context: Tensor | None = None) -> Tensor:
-        """The state at t = 0 that each noise is carried to."""
+        """The state at t = 0 that the flow maps each noise to."""
         log_scale, clean, noisy = self._ends()
         nothing = noise.new_zeros(len(noise), 1)
 
@@ -147,11 +151,11 @@ class ProbabilityFlowPrior(Prior):
             k2 = field(u + width / 2 * k1.state, middle)
             k3 = field(u + width / 2 * k2.state, middle)
             k4 = field(u + width * k3.state, after)
-            state, paid = (
+            state, change = (
                 width / 6 * (a + 2 * b + 2 * c + d)
                 for a, b, c, d in zip(k1, k2, k3, k4, strict=True)
             )
-            u, total = u + state, total + paid
+            u, total = u + state, total + change
         assert isinstance(total, Tensor)
         return AugmentedState(u, total)
 
@@ -178,7 +182,7 @@ class ProbabilityFlowPrior(Prior):
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
-        """``z_0`` alone.
+        """One latent, ``z_0``.
 
         Args:
             posterior: from :class:`genmod.diffusion.NoisingEncoder`.
@@ -190,7 +194,7 @@ class ProbabilityFlowPrior(Prior):
         return z
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
-        """One draw: noise, carried to data."""
+        """One latent, ``z_0``: the flow maps noise to it."""
         z = yield "z0", ProbabilityFlowDistribution(self, n, context)
         return z
 
@@ -201,12 +205,12 @@ class ProbabilityFlowPrior(Prior):
 
 
 class ProbabilityFlowDistribution(Distribution):
-    """``p(z_0)`` of a flow, as a distribution over a batch of rows.
+    """``p(z_0)`` of a probability flow as a torch distribution over a batch of rows.
 
     Args:
         flow: the prior.
-        rows: how many.
-        context: what the denoiser is conditioned on, a row each.
+        rows: the number of rows.
+        context: what the denoiser is conditioned on, one row each.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -250,21 +254,16 @@ def _signs(z: Tensor, probes: int) -> Tensor:
     return torch.where(drawn < 0.5, -1.0, 1.0).to(z.dtype).transpose(0, 1)
 
 
-def _exact_trace(x_hat: Tensor, u: Tensor) -> Tensor:
-    """The trace of the Jacobian of each row, ``(B, 1)``: rows do not see each other."""
-    outputs = x_hat.flatten(1).sum(0)
-    diagonal = [_gradient(output, u).flatten(1)[:, i] for i, output in enumerate(outputs)]
+def _exact_trace(pull: Linear, u: Tensor) -> Tensor:
+    """The trace of the Jacobian of each row, ``(B, 1)``. (No row's output depends on another row.)"""
+    diagonal = []
+    for i in range(u[0].numel()):
+        unit = torch.zeros(u.shape, dtype=u.dtype, device=u.device)
+        unit.flatten(1)[:, i] = 1
+        diagonal.append(pull(unit).flatten(1)[:, i])
     return torch.stack(diagonal).sum(0)[:, None]
 
 
-def _probed_trace(x_hat: Tensor, u: Tensor, signs: Tensor) -> Tensor:
-    """An unbiased estimate of it by each probe, ``(B, K)``."""
-    return torch.stack([event_sum(sign * _gradient((sign * x_hat).sum(), u)) for sign in signs], 1)
-
-
-def _gradient(output: Tensor, u: Tensor) -> Tensor:
-    """The gradient, which is zero where the output does not depend on the state."""
-    if not output.requires_grad:
-        return torch.zeros_like(u)
-    (found,) = torch.autograd.grad(output, u, retain_graph=True, materialize_grads=True)
-    return found
+def _probed_trace(pull: Linear, signs: Tensor) -> Tensor:
+    """An unbiased estimate of the trace by each probe, ``(B, K)``."""
+    return torch.stack([event_sum(sign * pull(sign)) for sign in signs], 1)

@@ -24,7 +24,7 @@ from genmod.shapes import PerSample, Real, expand_like
 
 @dataclass(frozen=True, eq=False)
 class ReverseProcess:
-    """The generative chain of a diffusion.
+    """The reverse process of a diffusion: the law of each step of its generative chain.
 
     Args:
         denoiser: estimates ``x`` from ``z_t`` and its log-SNR.
@@ -50,7 +50,9 @@ class ReverseProcess:
         return Normal(mean, expand_like(bridge.log_std, z_t) + extra)
 
     def top(self, like: Real, t: Tensor) -> Normal:
-        r""":math:`p(z_1) = N(0, (\alpha_1^2 + \sigma_1^2) I)`: the noisiest state of data of unit variance.
+        r"""The law of the noisiest latent, :math:`p(z_1) = N(0, (\alpha_1^2 + \sigma_1^2) I)`.
+
+        It is the marginal of :math:`z_1` where the data have mean zero and variance one.
 
         Args:
             like: a batch of states, for its shape, type and device.

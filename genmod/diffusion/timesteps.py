@@ -1,12 +1,12 @@
-r"""Which noise levels of a diffusion a row visits, when it does not visit all of them.
+r"""Timestep samplers: which noise levels of a diffusion a row visits, if not all of them.
 
 A timestep sampler gives each row places ``u`` in [0, 1) and weights. For every function ``f`` of the
 level, and for each row,
 
 .. math:: \mathbb{E}\Big[\sum_j w_j f(u_j)\Big] = \int_0^1 f(u)\, du
 
-The choice of places changes the variance of an estimate, never its mean. The quantity that is
-estimated is chosen by the objective (:mod:`genmod.objectives`).
+The choice of places changes the variance of an estimate, never its mean. What is estimated is the
+objective's matter (:mod:`genmod.objectives`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, distributed
 
 from genmod import random
 from genmod.checks import require
-from genmod.prior import AutoTimesteps, Timesteps, TimestepSampler
+from genmod.path import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.shapes import PerLevel
 
 
 class UniformTimesteps(TimestepSampler):
-    """Independent uniform places: the textbook's choice, with the largest variance.
+    """Independent uniform timesteps: the choice of DDPM, with the largest variance.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), algorithm 1.
     """
@@ -37,7 +37,7 @@ class UniformTimesteps(TimestepSampler):
 
 
 class StratifiedTimesteps(TimestepSampler):
-    """Low-discrepancy places: each row covers all levels evenly, and so does the batch. The default.
+    """Stratified timesteps (low-discrepancy): each row, and the batch, cover [0, 1) evenly. The default.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
@@ -51,7 +51,7 @@ class StratifiedTimesteps(TimestepSampler):
 
 
 class TabulatedTimesteps(TimestepSampler):
-    r"""Places of a given density, constant on each of ``K`` equal bins of [0, 1).
+    r"""Timesteps from a table of probabilities, one for each of ``K`` equal bins of [0, 1).
 
     A place in bin ``k`` has density :math:`q = K p_k` and weight :math:`1 / (n q)`. Places are the
     quantiles of stratified numbers, so that batches cover the density evenly.
@@ -88,25 +88,25 @@ class TabulatedTimesteps(TimestepSampler):
 
 
 class LossAwareTimesteps(TimestepSampler):
-    r"""Importance sampling of the levels whose costs are large, learned during training.
+    r"""Loss-aware timesteps: importance sampling of the levels with large losses, learned in training.
 
     .. math:: q(u) = \text{floor} + (1 - \text{floor})\, \frac{\sqrt{\mathbb{E}[c^2 | u]}}
         {\int \sqrt{\mathbb{E}[c^2 | u]}\, du}
 
-    ``q`` is constant on each of ``K`` bins of [0, 1). ``c`` is the cost of a level in the objective that
+    ``q`` is constant on each of ``K`` bins of [0, 1). ``c`` is the loss of a level in the objective that
     holds this sampler; its second moment in each bin is an average over the last visits. ``q`` is
     uniform until every bin was visited ``least`` times. The weights keep the estimate unbiased for any
     ``q``, and the floor keeps them below ``1 / floor``.
 
     It learns only in training. Each run resets it, and its state is part of a checkpoint. Where
-    ``torch.distributed`` is initialized, all processes learn from the visits of all of them.
+    ``torch.distributed`` is initialized, each process learns from the visits of all processes.
 
     Args:
         n: how many levels a row visits.
         bins: ``K``.
-        floor: the share of visits that fall anywhere, above 0 and at most 1.
-        memory: over how many visits of a bin its second moment is averaged.
-        least: how many visits a bin needs before its moment is used.
+        floor: the fraction of visits that are uniform, above 0 and at most 1.
+        memory: the number of visits of a bin over which its second moment is averaged.
+        least: the number of visits that a bin needs before its moment is used.
 
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 18:
     one bin a step, the last ten costs of each, no floor. Here any objective, and continuous time.
@@ -114,7 +114,7 @@ class LossAwareTimesteps(TimestepSampler):
 
     moments: Tensor
     """The second moment of the cost in each bin."""
-    seen: Tensor
+    visits: Tensor
     """The number of visits of each bin."""
 
     def __init__(
@@ -132,15 +132,15 @@ class LossAwareTimesteps(TimestepSampler):
         require(memory >= least, f"memory={memory}", f"at least {least:g} visits", "raise it")
         self.bins, self.floor, self.memory, self.least = bins, floor, memory, least
         self.register_buffer("moments", torch.zeros(bins))
-        self.register_buffer("seen", torch.zeros(bins))
+        self.register_buffer("visits", torch.zeros(bins))
 
     def masses(self) -> Tensor:
         """The probability of each bin, ``(K,)``."""
         even = torch.full_like(self.moments, 1 / self.bins)
         root = self.moments.sqrt()
         total = root.sum()
-        # Chosen on the device: reading it would make a GPU wait at each step.
-        known = (self.seen >= self.least).all() & (total > 0)
+        # torch.where, not an if: reading a tensor would make the host wait for a GPU at each step.
+        known = (self.visits >= self.least).all() & (total > 0)
         learned = self.floor * even + (1 - self.floor) * root / total
         return torch.where(known, learned, even)
 
@@ -155,20 +155,20 @@ class LossAwareTimesteps(TimestepSampler):
         """Update the second moments of the bins that were visited."""
         inside = _overlaps(level.reshape(-1), dt.reshape(-1), self.bins).to(self.moments)
         square = cost.detach().reshape(-1).to(self.moments).square()
-        # A batch that overflows stops training; it must not stay in the memory of what follows.
-        fine = square.isfinite()
-        inside = inside * fine[:, None]
-        visits, sums = inside.sum(0), inside.T @ torch.where(fine, square, 0)
+        # Infinite losses are left out: one of them would make the moments infinite for good.
+        finite = square.isfinite()
+        inside = inside * finite[:, None]
+        visits, sums = inside.sum(0), inside.T @ torch.where(finite, square, 0)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(visits)
             distributed.all_reduce(sums)
         mean = sums / visits.clamp(min=1e-12)
-        self.seen += visits
-        # The mean of all visits at first, then of about the last ones.
-        rate = torch.maximum(
-            visits / self.seen.clamp(min=1e-12), -torch.expm1(-visits / self.memory)
+        self.visits += visits
+        # At first the mean of all visits, later an exponential mean of about the last `memory` visits.
+        share = torch.maximum(
+            visits / self.visits.clamp(min=1e-12), -torch.expm1(-visits / self.memory)
         )
-        self.moments.lerp_(mean, rate)
+        self.moments.lerp_(mean, share)
 
     def extra_repr(self) -> str:
         """All settings."""
@@ -182,13 +182,14 @@ def _quantiles(v: PerLevel, masses: Tensor) -> tuple[PerLevel, PerLevel]:
     """Where uniform numbers fall under a density of constant bins, and the weight of each place."""
     masses = masses.to(v)
     ends = masses.cumsum(0)
-    # In the precision of the places: what does not add up to one would be a bias.
+    # Normalized again in the precision of the places: float32 masses add up to one to 1e-7 only, and
+    # the rest would be a bias.
     masses, ends = masses / ends[-1], ends / ends[-1]
     bins, n = len(masses), v.shape[1]
     index = torch.searchsorted(ends[:-1].contiguous(), v.contiguous(), right=True)
     start = torch.cat([ends.new_zeros(1), ends[:-1]])[index]
     density = bins * masses[index]
-    # Rounding must not carry a place over the end of its bin.
+    # The clamp: a place such as 1 - 1e-17 rounds to the end of its bin, which belongs to the next one.
     below_one = 1 - torch.finfo(v.dtype).eps
     inside = (bins * (v - start) / density).clamp(0, below_one)
     return ((index + inside) / bins).clamp(max=below_one), 1 / (n * density)
@@ -198,7 +199,7 @@ def _overlaps(level: Tensor, dt: Tensor, bins: int) -> Tensor:
     """The part of each visited level that lies in each bin, ``(visits, bins)``; rows sum to one.
 
     A step of a chain covers the time from ``level - dt`` to ``level``. In continuous time (``dt`` of
-    one) a level is a point. A chain of one step is treated alike: it has nothing to choose.
+    one) a level is a point. So is the level of a chain with one step, where there is nothing to choose.
     """
     index = torch.arange(bins, dtype=level.dtype, device=level.device)
     low = index / bins
@@ -222,7 +223,7 @@ def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSample
     """Which levels to visit in a chain of ``steps`` latents (``None``: continuous time); ``None``: all.
 
     Raises:
-        ValueError: every level asked for in continuous time.
+        ValueError: ``timesteps=None`` in continuous time.
     """
     if timesteps is AutoTimesteps.TRAINING:
         timesteps = 1
@@ -240,9 +241,9 @@ def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSample
 
 
 MOST_LEVELS = 1000
-"""The largest T whose levels are all visited where the caller leaves it open."""
+"""The largest T whose levels are all visited in evaluation where ``timesteps`` is left out."""
 FEW_LEVELS = 16
-"""How many levels a row visits beyond that, and in continuous time."""
+"""The number of levels that a row visits beyond that T, and in continuous time."""
 
 
 def bin_index(u: Tensor, count: int) -> Tensor:

@@ -14,10 +14,10 @@ LearnedInterpolation   :math:`\nu \log (\sigma_t^2 / \sigma_s^2)`, the network g
 Analytic               :math:`\log (1 + \text{gap}\, u)`
 =====================  ==========================================================================
 
-The fixed ones are the optima for a point and, where states keep their variance, for
-:math:`\mathcal{N}(0, I)`. A step that costs
-:math:`\tfrac{D}{2}\,\text{gap}\, u` with the first costs :math:`\tfrac{D}{2} \log(1 + \text{gap}\, u)`
-with the last.
+FixedSmall is optimal where the data are one point. FixedLarge, under a variance-preserving schedule, is
+optimal where they are :math:`\mathcal{N}(0, I)`. The KL of a step is
+:math:`\tfrac{D}{2}\,\text{gap}\, u` with FixedSmall and :math:`\tfrac{D}{2} \log(1 + \text{gap}\, u)`,
+which is less, with Analytic.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from genmod.shapes import expand_like
 
 
 class ReverseVariance(Settings, ABC):
-    """The variance of a reverse step, given as its log-std above the posterior's."""
+    """The base class of reverse variances, each given as its log-std minus the posterior's."""
 
     learned: ClassVar[bool] = False
     """Whether the network predicts it, in the second half of its output."""
     fixed: ClassVar[bool] = False
-    """Whether it depends on the step alone, not on the output of the denoiser."""
+    """Whether it depends on the step only, not on the output of the denoiser."""
 
     @abstractmethod
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
@@ -48,7 +48,7 @@ class ReverseVariance(Settings, ABC):
 
         Args:
             bridge: the step.
-            denoised: the output of the denoiser at the state that the step starts from.
+            denoised: what the denoiser returned for the state at the start of the step.
         """
 
     def __repr__(self) -> str:
@@ -56,10 +56,10 @@ class ReverseVariance(Settings, ABC):
 
 
 class FixedSmall(ReverseVariance):
-    r"""The posterior's own, :math:`\tilde\beta_t`: the only one that continuous time allows.
+    r"""The posterior's variance, :math:`\tilde\beta_t`: the default, and the only one in continuous time.
 
-    It is the optimum for a point. As steps grow :class:`FixedLarge` tends to it, and a variance at
-    a fixed ratio to it costs infinitely many nats.
+    It is optimal where the data are one point. As the number of steps grows, :class:`FixedLarge` tends to
+    it, and the KL of any variance at a fixed other ratio to it tends to infinity.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 3.2.
     """
@@ -67,12 +67,12 @@ class FixedSmall(ReverseVariance):
     fixed = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        """Nothing."""
+        """Zero."""
         return torch.zeros_like(expand_like(bridge.log_sigma_ratio, denoised.x_hat))
 
 
 class FixedLarge(ReverseVariance):
-    r"""The forward step's, :math:`\beta_t`: the optimum for :math:`x \sim \mathcal{N}(0, I)`.
+    r"""The forward step's variance, :math:`\beta_t`: optimal for :math:`x \sim \mathcal{N}(0, I)`.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 3.2.
     """
@@ -85,14 +85,14 @@ class FixedLarge(ReverseVariance):
 
 
 class LearnedInterpolation(ReverseVariance):
-    r"""A learned interpolation of the two fixed variances, with a weight for each entry:
+    r"""A learned reverse variance: an interpolation of the two fixed ones, with a weight for each entry.
 
     .. math:: \log v_p = \nu \log \beta_t + (1 - \nu) \log \tilde\beta_t
 
     The denoiser is a :class:`genmod.denoisers.Learned` with ``interpolation=True``, whose network gives
-    twice as many channels; the one-line models do that by default. As in the paper nothing
-    keeps :math:`\nu` between 0 and 1. :class:`genmod.objectives.Bound` trains it with the mean,
-    :class:`genmod.objectives.Hybrid` beside a mean that is trained as by ``Simple``.
+    twice as many channels; the one-line models do that by default. As in the paper, nothing
+    keeps :math:`\nu` between 0 and 1. :class:`genmod.objectives.Bound` trains mean and variance by the
+    bound; :class:`genmod.objectives.Hybrid` trains the mean by ``Simple`` and the variance by the bound.
 
     Raises:
         ValueError: the denoiser does not predict the variance.
@@ -114,7 +114,7 @@ class LearnedInterpolation(ReverseVariance):
 
 
 class Analytic(ReverseVariance):
-    r"""The best variance: that of the step given ``x``, plus that of ``x`` given the state.
+    r"""The optimal reverse variance: that of the step given ``x``, plus that of ``x`` given the state.
 
     .. math:: v_p = v_q + c^2\, \mathrm{Var}[x | z_t]
         = v_q \big(1 + \text{gap}\; \mathrm{SNR}_t\, \mathrm{Var}[x | z_t]\big)

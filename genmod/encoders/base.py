@@ -1,4 +1,4 @@
-"""An encoder: from data to a posterior over latents, ``q(z | x)``."""
+"""Encoders: from data to a posterior over latents, ``q(z | x)``; a point, or a Gaussian around one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 
 from genmod.checks import check_law, require
 from genmod.config import Settings
-from genmod.nn import float_dtype
+from genmod.distributions import Dirac, Normal
+from genmod.nn.modules import float_dtype, outputs
 from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import DataSpec, SpecLike
 
@@ -37,6 +38,8 @@ class Encoder(Settings, nn.Module, ABC):
 
     latent_shape: Shape | None = None
     """The event shape of the latent, where it is known at construction."""
+    leaves_out = True
+    """Whether it can be trained on missing entries: a diffusion's would noise the zeros in their place."""
 
     def __init__(self, spec: SpecLike | None = None) -> None:
         super().__init__()
@@ -49,8 +52,8 @@ class Encoder(Settings, nn.Module, ABC):
         """The posterior of a batch ``(B, *event)``.
 
         Args:
-            x: the data. A model hands integers over in the floating type of its parameters, with 0
-                where an entry was not observed.
+            x: the data, in the floating type of the model's parameters: integers as they are, real columns
+                of a table standardized, and 0 where an entry was not observed.
             context: what the model is conditioned on, ``(B, ...)``.
             observed: which entries were observed, like ``x``; ``None``: all.
         """
@@ -61,9 +64,82 @@ class Encoder(Settings, nn.Module, ABC):
 
     def real(self, x: Tensor) -> Tensor:
         """The data as real numbers: integers of ``n`` values lie on [-1, 1]."""
-        if not x.is_floating_point():
-            x = x.to(float_dtype(self) or torch.get_default_dtype())
-        return x if self.spec is None or not self.spec.is_integer else self.spec.center(x)
+        x = self._floating(x)
+        return x if self.spec is None else self.spec.center(x)
+
+    def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """What a network gets of the data: see :meth:`genmod.spec.DataSpec.features`.
+
+        Args:
+            x: a batch, as :meth:`forward` gets it.
+            observed: which entries were observed.
+        """
+        x = self._floating(x)
+        return x if self.spec is None else self.spec.features(x, observed)
+
+    def _floating(self, x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            return x
+        return x.to(float_dtype(self) or torch.get_default_dtype())
+
+
+class DiracEncoder(Encoder):
+    """An autoencoder's encoder: one point, no uncertainty.
+
+    Args:
+        network: gives the latent's numbers; it takes the features of the data, of the shape
+            ``spec.feature_shape``: the data themselves, one-hot categories of a table, and the mask where
+            entries can be missing.
+        shape: the latent's event shape.
+        spec: the data it reads.
+    """
+
+    latent_shape: Shape
+
+    def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
+        super().__init__(spec)
+        self.network, self.latent_shape = network, tuple(shape)
+
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Dirac:
+        """The point of each row."""
+        return Dirac(
+            outputs(self.network, self.latent_shape, self.features(x, observed), context=context)
+        )
+
+    def formula(self) -> str:
+        """The encoder as it stands on paper."""
+        return "q(z | x) = delta(z - e(x))"
+
+
+class GaussianEncoder(Encoder):
+    """``N(mean(x), std(x)^2)``, drawn by reparameterization.
+
+    Args:
+        network: gives two numbers for each of the latent's: its mean, then its log-std. It takes the
+            features of the data, as for :class:`DiracEncoder`.
+        shape: the latent's event shape.
+        spec: the data it reads.
+    """
+
+    latent_shape: Shape
+
+    def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
+        super().__init__(spec)
+        self.network, self.latent_shape = network, tuple(shape)
+
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Normal:
+        """The Gaussian of each row."""
+        seen = self.features(x, observed)
+        both = outputs(self.network, (2, *self.latent_shape), seen, context=context)
+        return Normal(both[:, 0], both[:, 1])
+
+    def formula(self) -> str:
+        """The encoder as it stands on paper."""
+        return "q(z | x) = N(z; mean(x), diag std(x)^2)"
 
 
 def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape) -> None:

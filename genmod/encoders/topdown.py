@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
-from genmod.nn import call, outputs
+from genmod.nn.modules import call, outputs
 from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import SpecLike
 
@@ -51,8 +51,8 @@ class TopDownEncoder(Encoder):
     """A top-down encoder: features of ``x`` for each level, which heads combine with the state.
 
     Args:
-        stages: the bottom-up networks, from the data upwards: the first takes ``x``, each other the
-            features below it. Stage ``l`` feeds latent ``z_l``.
+        stages: the bottom-up networks, from the data upwards: the first takes the features of ``x``
+            (``spec.feature_shape``), each other the features below it. Stage ``l`` feeds latent ``z_l``.
         heads: for each latent from the *top* down (the prior's order), ``head(features, state)``
             gives its distribution: a :class:`TopDownHead`, or any module like it.
         spec: the data it reads.
@@ -68,7 +68,7 @@ class TopDownEncoder(Encoder):
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> TopDownPosterior:
         """Read the data once; the latents come later, level by level."""
-        h, features = self.real(x), []
+        h, features = self.features(x, observed), []
         for stage in self.stages:
             h = call(stage, h, context=context)
             features.append(h)

@@ -17,7 +17,7 @@ from genmod.evaluation.batching import Ids
 from genmod.evaluation.report import Report, structural
 from genmod.evaluation.scoring import Estimate, Scores, log_weights, score
 from genmod.model import LatentModel
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.path import AutoTimesteps, Timesteps
 
 
 def evaluate(
@@ -83,7 +83,7 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     _check_counts(replicates, importance_samples)
-    data = rows_or_dataset(data, model.spec.bins)
+    data = rows_or_dataset(data, model.spec)
 
     def run(replicate: int) -> Scores:
         found = score(

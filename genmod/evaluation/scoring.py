@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod import random
 from genmod.checks import require
 from genmod.chunks import COPIES
 from genmod.elbo import ELBO, Measure, Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
-from genmod.prior import AutoTimesteps, Timesteps
+from genmod.path import AutoTimesteps, Timesteps
+from genmod.random.streams import mix
 from genmod.shapes import PerSample
 
 
@@ -133,10 +133,10 @@ def score(
     >>> score(VAE(2, latents=1, width=8), torch.randn(5, 2)).value.shape
     torch.Size([5])
     """
-    rows = RowSet.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids, masked=True)
 
-    def run(x: Tensor, context: Tensor | None) -> _Piece:
-        return _Piece.of(model(x, Request(context, timesteps=timesteps))[0])
+    def run(x: Tensor, context: Tensor | None, observed: Tensor | None = None) -> _Piece:
+        return _Piece.of(model(x, Request(context, observed, timesteps))[0])
 
     label = "bound" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
@@ -200,14 +200,14 @@ def log_weights(
         "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = RowSet.of(model, data, context, ids=ids)
+    rows = RowSet.of(model, data, context, ids=ids, masked=True)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
         label = f"draw {sample + 1} of {importance_samples}" if progress else None
         # A path keeps every latent and both of its distributions: hence more copies.
         pieces = in_chunks(
-            model, rows, model.log_weight, seed=random.mix(seed, sample), batch_size=batch_size,
+            model, rows, model.log_weight, seed=mix(seed, sample), batch_size=batch_size,
             copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())

@@ -7,23 +7,22 @@ The program runs the generator :meth:`genmod.prior.Prior.generate`, the guide
 
 and Pyro's ``Trace_ELBO`` of the pair is :meth:`genmod.model.LatentModel.log_weight`.
 
-``TraceMeanField_ELBO`` puts a closed :math:`\mathrm{KL}(q_l \| p_l)` in place of each log-ratio.
-The KL averages over :math:`z_l` while everything ``p_l`` is conditioned on stays at its draw: right
-only if none of it was drawn, in the guide, from :math:`z_l`.
+``TraceMeanField_ELBO`` puts a closed :math:`\mathrm{KL}(q_l \| p_l)` in place of each log-ratio. The KL
+averages over :math:`z_l` and holds fixed what ``p_l`` is conditioned on. That is right only if the guide
+drew none of it from :math:`z_l`.
 
 * **Alignment** (VAE, top-down hierarchy, diffusion): the condition holds. The guide is in the
   generative order, :math:`q(z_T|x) \prod q(z_s|z_t, x)`, and each level stands beside
-  :math:`p(z_s|z_t)` given the same :math:`z_t`. (Written as the forward chain,
-  :math:`q(z_1|x)\,q(z_2|z_1) \cdots`, a diffusion's guide is the same joint law, and ``Trace_ELBO`` is
-  the same. ``TraceMeanField_ELBO`` would then not be the bound: it would average over :math:`z_1` under
-  :math:`p(z_1|z_2)` at a :math:`z_2` that was drawn from :math:`z_1`.)
+  :math:`p(z_s|z_t)` given the same :math:`z_t`. (A diffusion's guide written as the forward chain,
+  :math:`q(z_1|x)\,q(z_2|z_1) \cdots`, would be the same joint law. ``TraceMeanField_ELBO`` would then
+  average over :math:`z_1` at a :math:`z_2` that was drawn from :math:`z_1`: not the bound.)
 * **Nesting** (bottom-up hierarchy, latent diffusion): the guide draws :math:`z_1` first, the
   program last. ``Trace_ELBO`` is right, ``TraceMeanField_ELBO`` is not (Pyro warns of the order).
 
 Draws inside Pyro follow torch's generator, not :func:`genmod.random.keyed`.
 
-Reference: Bingham et al., "Pyro: Deep Universal Probabilistic Programming" (2019). The condition is
-stated in the documentation of ``pyro.infer.TraceMeanField_ELBO``.
+Reference: Bingham et al., "Pyro: Deep Universal Probabilistic Programming" (2019). The
+documentation of ``pyro.infer.TraceMeanField_ELBO`` states the condition.
 """
 
 from __future__ import annotations
@@ -50,16 +49,15 @@ except ImportError as missing:
 
 from genmod import distributions
 from genmod.checks import require
-from genmod.distributions import closed_kl
+from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
-from genmod.prior import Latent, walk
+from genmod.path import Latent, run_path
 from genmod.shapes import Shape
 
 __all__ = ["PyroPair", "as_pyro", "to_pyro"]
 
-PLATE, DATA = "data", "x"
-"""The names of the plate of a batch's rows, and of the site of the data."""
+PLATE, DATA = "data", "x"  # the plate of the rows of a batch, and the site of the data
 
 
 class Program(Protocol):
@@ -115,12 +113,14 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     def generate(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            state = walk(model.prior.generate(len(x), context), lambda step: sites.latent(*step))
-            return sites.data(model.decoder(state, context), x)
+            state = run_path(
+                model.prior.generate(len(x), context), lambda step: sites.latent(*step)
+            )
+            return sites.data(model.law(state, context), x)
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            return walk(model.prior.infer(model.posterior(x, context), context), sites.answer)
+            return run_path(model.prior.infer(model.posterior(x, context), context), sites.answer)
 
     return PyroPair(generate, infer)
 
@@ -264,7 +264,7 @@ class Adapted(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint | None:
-        """Where it lives."""
+        """The support of the base."""
         return self.base.support
 
     def expand(

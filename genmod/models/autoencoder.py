@@ -60,7 +60,7 @@ class Autoencoder(LatentModel):
         if encoder is None:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout)
-            encoder = DiracEncoder(kind.build(data.shape, code), code, data)
+            encoder = DiracEncoder(kind.build(data.feature_shape, code), code, data)
         if decoder is None:
             data = data_spec(data, "decoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout)

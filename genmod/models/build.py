@@ -9,7 +9,8 @@ from torch import nn
 
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import Condition, Conditional, ConvNets, MLPs, Networks, default_networks
+from genmod.nn import Condition, ConvNets, MLPs, Networks, default_networks
+from genmod.nn.networks import Conditional
 from genmod.shapes import Shape
 from genmod.spec import DataSpec, HasSpec, SpecLike
 
@@ -121,6 +122,8 @@ def default_decoder(networks: Networks, code: Shape, spec: DataSpec) -> Decoder:
     """The default likelihood for this kind of data, on these networks."""
 
     def network(outputs: int) -> nn.Module:
+        if spec.columns is not None:
+            return networks.build(code, (outputs,))
         return networks.build(code, multiply_channels(spec.shape, outputs // spec.size))
 
     return likelihood(network, spec)

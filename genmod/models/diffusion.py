@@ -13,12 +13,13 @@ from genmod.checks import instance, require
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
+from genmod.model import LatentModel
 from genmod.models.build import data_spec, resolve_networks, stated_spec, unconditional
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import Batch, LatentTensors
+from genmod.shapes import Batch, LatentTensors, Mask
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -78,6 +79,7 @@ class Diffusion(DiffusionBased):
         condition: Condition | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
+        require(not data.is_mixed, f"data of {data} for a Diffusion", *_REALS_ALONE)
         schedule = LinearLogSNR() if schedule is None else instance(schedule, Schedule, "schedule")
         schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned
@@ -105,10 +107,13 @@ class Diffusion(DiffusionBased):
         return self.draw(state, context)
 
     @torch.no_grad()
-    def encode(self, x: Rows, context: Context = None) -> LatentTensors:
+    def encode(
+        self, x: Rows, context: Context = None, observed: Rows | None = None
+    ) -> LatentTensors:
         """The noise that the probability flow maps ``x`` to (from the mean of ``z_0``)."""
         context = as_context(context, len(x))
-        q, times = self.diffusion.noising(self.posterior(x, context)), self._flow_times().flip(0)
+        q = self.diffusion.noising(self.posterior(x, context, observed))
+        times = self._flow_times().flip(0)
         return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
     @torch.no_grad()
@@ -116,16 +121,28 @@ class Diffusion(DiffusionBased):
         """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)
         context = as_context(context, len(z))
-        return self._likelihood(self._flow().run(z, self._flow_times(), context), context)
+        return self.law(self._flow().run(z, self._flow_times(), context), context)
 
-    def restore(self, x: Batch, context: Tensor | None) -> Tensor:
+    def weighable(self) -> LatentModel:
+        """Refused: the encoder of a diffusion is fixed and noises whatever stands in a missing entry.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "got a Diffusion to impute with; expected a model whose encoder can leave entries out; use "
+            "VAE, HVAE or LatentDiffusion, or draw from p(x | y) by genmod.inverse with the observed "
+            "entries as the measurement y"
+        )
+
+    def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
         """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
         prior = self.diffusion
-        q, times = prior.noising(self.posterior(x, context)), prior.times()
+        q, times = prior.noising(self.posterior(x, context, observed)), prior.times()
         below = times[: max(1, (len(times) + 1) // 2)].flip(0)
         z = q.at(below[0].expand(q.rows)).sample()
         chain = Ancestral(prior.denoiser, prior.schedule, prior.variance)
-        return self._likelihood(chain.run(z, below, context), context).mean
+        return self.law(chain.run(z, below, context), context).mean
 
     def _flow(self) -> Heun:
         # The steps of codes are short: there the published weight is the more accurate one.
@@ -135,6 +152,12 @@ class Diffusion(DiffusionBased):
         """Even in log-SNR: with even times Heun's method fails where a schedule's ends are steep."""
         prior = self.diffusion
         return UniformLogSNR().times(prior.schedule, prior.resolution, prior.times().device)
+
+
+_REALS_ALONE = (
+    "real columns alone: noise is added to numbers on a scale, not to codes and counts",
+    "use VAE, HVAE or LatentDiffusion, whose decoders give each column its own law",
+)
 
 
 def _check_start(decoder: Decoder, schedule: Schedule) -> None:

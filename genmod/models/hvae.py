@@ -104,7 +104,7 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
         )
         prior = NestedPrior(inner, name=f"z{number}")
     encoder = encoders.GaussianEncoder(
-        networks.build(data.shape, (2 * sizes[0],)), (sizes[0],), data
+        networks.build(data.feature_shape, (2 * sizes[0],)), (sizes[0],), data
     )
     return encoder, prior, sizes[0]
 
@@ -113,7 +113,7 @@ def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Pa
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
     width, down = networks.features, sizes[::-1]
     stages = [
-        networks.build(data.shape if number == 0 else (width,), (width,))
+        networks.build(data.feature_shape if number == 0 else (width,), (width,))
         for number in range(len(sizes))
     ]
     heads = [

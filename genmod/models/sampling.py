@@ -19,11 +19,14 @@ from genmod.chunks import run_in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
-from genmod.models.replace import with_denoiser
-from genmod.prior import sample_rows
+from genmod.models.replace import with_denoiser, with_probability_flow
+from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, TimeGrid, UniformTime
 
 Self = TypeVar("Self", bound="DiffusionBased")
+
+_FLOW_STEPS = 16
+"""Steps of the probability flow that importance weights of a latent diffusion take."""
 
 
 class DiffusionBased(LatentModel, ABC):
@@ -106,6 +109,12 @@ class DiffusionBased(LatentModel, ABC):
         model, context = self.guided(guidance_scale), as_context(context, n)
         way = Sampling(sampler, steps, grid, seeds, progress)
         return way.states(model.diffusion, n, context)
+
+    def weighable(self) -> LatentModel:
+        """Itself with finitely many latents; in continuous time, with the probability flow's density."""
+        if self.diffusion.steps is not None:
+            return self
+        return with_probability_flow(self, _FLOW_STEPS)
 
     def guided(self: Self, scale: float) -> Self:
         """The same model under classifier-free guidance; itself at a scale of 1."""

@@ -69,7 +69,7 @@ class VAE(LatentModel):
         if encoder is None:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
-            network = kind.build(data.shape, multiply_channels(code, 2))
+            network = kind.build(data.feature_shape, multiply_channels(code, 2))
             encoder = GaussianEncoder(network, code, data)
         if decoder is None:
             data = data_spec(data, "decoder")

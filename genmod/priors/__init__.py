@@ -1,10 +1,10 @@
 """Priors: ``p(z)`` that own the draw, one latent or many."""
 
+from genmod.path import Latent as Latent
+from genmod.path import Path as Path
+from genmod.path import run_path as run_path
 from genmod.prior import DensityPrior as DensityPrior
-from genmod.prior import Latent as Latent
-from genmod.prior import Path as Path
 from genmod.prior import Prior as Prior
-from genmod.prior import walk as walk
 from genmod.priors.nested import NestedPrior as NestedPrior
 from genmod.priors.simple import DistributionPrior as DistributionPrior
 from genmod.priors.simple import FlatPrior as FlatPrior

@@ -16,32 +16,36 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.distributions import Laws, Normal, log_ratio
+from genmod.distributions import Normal
+from genmod.distributions.base import Laws
+from genmod.distributions.divergence import log_ratio
 from genmod.elbo import Kind, Measure, Rate, Stamp
 from genmod.encoders import Posterior, require_distribution
 from genmod.model import LatentModel, Request
-from genmod.prior import (
+from genmod.path import (
     AutoTimesteps,
     GenerativePath,
     InferencePath,
     Latent,
     Path,
-    Prior,
     Timesteps,
     draw_posterior,
 )
+from genmod.prior import Prior
 from genmod.shapes import LatentTensors, event_sum, size
 
 
 class NestedPrior(Prior):
-    r"""A model of the latent ``z`` in place of a distribution over it.
+    r"""A prior that is a model: ``p(z)`` is scored by the bound of another model, the inner one.
+
+    .. math:: \text{rate} = \log q(z|x) - \mathrm{ELBO}_\text{inner}(z)
 
     Args:
         model: a model with a bound on the *density* of ``z``; its decoder's shape is the latent's.
         name: what the rate of ``z`` itself is called; the model's own rates keep their names.
-        shift, scale: the model is given ``(z - shift) / scale``; the Jacobian
-            :math:`-\sum \log \text{scale}` is counted. Broadcast to the latent's shape. Needed where the
-            latents' spread is not near one, as for a diffusion.
+        shift, scale: the inner model gets ``(z - shift) / scale``, and the Jacobian
+            :math:`-\sum \log \text{scale}` is added. Both broadcast to the latent's shape. A diffusion
+            needs them where the standard deviation of the latents is not near one.
 
     Raises:
         ValueError: the model gives a probability mass, or bounds nothing; a scale is not positive;
@@ -75,7 +79,7 @@ class NestedPrior(Prior):
 
     @torch.no_grad()
     def standardize(self, shift: Tensor, scale: Tensor) -> None:
-        """Set the shift and scale of the latents that the inner model is given."""
+        """Set the shift and the scale of the latents before they enter the inner model."""
         require(
             bool((scale > 0).all() & scale.isfinite().all()),
             f"scales from {float(scale.min()):g} to {float(scale.max()):g}",
@@ -115,14 +119,14 @@ class NestedPrior(Prior):
         )
         return z, rates | dict(inner.rates)
 
-    def price(self, path: Path) -> dict[str, Rate]:
+    def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """The log-ratio of ``z`` itself, and the rates of the inner model's prior."""
         own = {self.name: path.q[self.name]}, {self.name: path.p[self.name]}
         inner = Path(path.z, Laws(path.q), Laws(path.p))
         for laws in (inner.q, inner.p):
             del laws[self.name]
         z, q, p = path.z[self.name].flatten(0, 1), own[0][self.name], own[1][self.name]
-        return {self.name: log_ratio(q, p, z)} | self.model.prior.price(inner)
+        return {self.name: log_ratio(q, p, z)} | self.model.prior.rates_of_path(inner)
 
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
@@ -142,7 +146,7 @@ class NestedPrior(Prior):
         return z
 
     def law(self, state: Tensor, context: Tensor | None = None) -> Normal:
-        """``z`` given the state that the inner latents hand to the inner decoder."""
+        """``p(z | state)``, by the inner decoder, in the units of ``z``."""
         return self._outside(self.model.decoder(state, context))
 
     def means(
@@ -157,17 +161,17 @@ class NestedPrior(Prior):
             isinstance(z, Tensor) and tuple(z.shape[1:]) == self.shape,
             "latents that are not one batch of the outer latent",
             f"(B, {', '.join(map(str, self.shape))})",
-            "the decoder takes z1 alone; deeper latents only shape its prior",
+            "pass z1 alone: the decoder takes no deeper latents",
         )
         assert isinstance(z, Tensor)
         return z
 
-    def outside(self, seen: Tensor) -> Tensor:
-        """A latent of the inner model, in the units of ``z``: ``shift + scale * seen``."""
-        return self.shift + self.log_scale.exp() * seen
+    def outside(self, inner: Tensor) -> Tensor:
+        """From the units of the inner model to those of ``z``: ``shift + scale * inner``."""
+        return self.shift + self.log_scale.exp() * inner
 
     def inside(self, z: Tensor) -> Tensor:
-        """``z`` in the units of the inner model: ``(z - shift) / scale``."""
+        """From the units of ``z`` to those of the inner model: ``(z - shift) / scale``."""
         return (z - self.shift) * (-self.log_scale).exp()
 
     def _outside(self, law: torch.distributions.Distribution) -> Normal:

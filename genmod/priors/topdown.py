@@ -1,4 +1,4 @@
-r"""A hierarchy drawn from the top: each level's law from the state that the levels above left.
+r"""The prior of a top-down hierarchy: the law of each level depends on the draws of the levels above.
 
 .. math:: p(z) = p(z_L) \prod_{l < L} p(z_l | z_{>l}), \qquad
     \text{rate}_l = \mathrm{KL}(q(z_l | z_{>l}, x) \,\|\, p(z_l | z_{>l}))
@@ -25,16 +25,17 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
-from genmod.nn import call
-from genmod.prior import GenerativePath, InferencePath, Latent, Path, Prior
+from genmod.nn.modules import call
+from genmod.path import GenerativePath, InferencePath, Latent, Path
+from genmod.prior import Prior
 
 
 class TopDownBlock(Settings, nn.Module):
-    """One level: the law of its latent, and the state after its draw.
+    """One level of a top-down hierarchy: the law of its latent, and the state for the level below.
 
     Args:
-        law: from the state, ``p(z_l | state)``: any decoder.
-        merge: ``merge(state, z)`` gives the state for the level below; ``None`` hands down ``z``.
+        law: any decoder: from the state to ``p(z_l | state)``.
+        merge: ``merge(state, z)`` gives the state for the level below; ``None``: ``z`` itself.
     """
 
     def __init__(self, law: Decoder, merge: nn.Module | None = None) -> None:
@@ -47,11 +48,11 @@ class TopDownBlock(Settings, nn.Module):
 
 
 class TopDownPrior(Prior):
-    """Levels ``z_L`` down to ``z_1``.
+    """The prior of a top-down hierarchical VAE: latents ``z_L`` down to ``z_1``, one after another.
 
     Args:
-        blocks: one a level, from the top down.
-        initial: the state above the top, one event, ``(*event,)``; a parameter is learned.
+        blocks: one for each level, from the top down.
+        initial: the state above the top level, ``(*event,)``; learned if it is a parameter.
     """
 
     initial: Tensor
@@ -104,9 +105,9 @@ class TopDownPrior(Prior):
             state = block.below(state, z, context)
         return state
 
-    def price(self, path: Path) -> dict[str, Rate]:
+    def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """One rate, ``"levels"``, of all levels from the top down."""
-        rates = super().price(path)
+        rates = super().rates_of_path(path)
         joined = Rate.join(list(rates.values()), dim=1)
         places = torch.arange(len(rates), dtype=joined.level.dtype, device=joined.level.device)
         level = (len(rates) - places).expand_as(joined.level)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.data import Dataset
-from genmod.data.splits import split_rows
+from genmod.data.splits import Split
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
@@ -83,7 +83,7 @@ def open_rows(folder: Path | str, data: str | None) -> tuple[Dataset, Tensor, Te
         return found, found.test, found.context("test")
     whole = {**settings, "validation": 0.0, "test": 0.0}
     found = RunConfig.of({**config.sections(), "data": whole}).load_data()
-    order = split_rows(len(found.train), 0.0, 0.0, int(settings.get("seed") or 0))[0]
+    order = Split(0.0, 0.0, int(settings.get("seed") or 0)).indices(len(found.train))[0]
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
     context = found.context("train")
     return found, found.train[place], None if context is None else context[place]

@@ -1,7 +1,8 @@
 """Validation: a bound on held-out data, by which the best weights are chosen.
 
 Every validation uses the same noise (keyed by one seed) and stratified timesteps, so that the difference
-of two is due to training, not to the noise.
+of two is due to training, not to the noise. All validations of a run score the same rows: the whole
+validation part where it is small, else a sample of it, so that validation costs little beside training.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from genmod.data import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
-from genmod.prior import AutoTimesteps
-from genmod.training.config import VALIDATION_TIMESTEPS
+from genmod.path import AutoTimesteps
+from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
+from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
 """The noise that every validation shares."""
@@ -34,6 +38,8 @@ class Validation:
         error: the standard error of ``nats``, that of other samples and other noise. Two validations of
             one run share both, so the error of their difference is often far smaller (see
             :func:`genmod.evaluation.paired`). NaN for one sample.
+        rows: how many rows were scored.
+        total: how many rows the validation part has.
 
     >>> print(Validation(100, -16.0, 4, Measure.MASS, error=0.5))
     5.771 ± 0.180 bits/dim
@@ -44,6 +50,8 @@ class Validation:
     dims: int
     measure: Measure
     error: float = math.nan
+    rows: int | None = None
+    total: int | None = None
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -61,23 +69,87 @@ class Validation:
         return f"{value:.{digits}f}{known} {unit}"
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The rows that every validation of a run scores.
+
+    Args:
+        x: ``(N, *event)``.
+        context: their context, ``(N, ...)``.
+        ids: where each stands in the validation part, ``(N,)``. Its noise depends on it.
+        total: how many rows the validation part has.
+        observed: which entries of ``x`` count; ``None``: all.
+    """
+
+    x: Tensor
+    context: Tensor | None
+    ids: Tensor
+    total: int
+    observed: Tensor | None = None
+
+    @classmethod
+    def sample(
+        cls, x: Tensor, context: Tensor | None, rows: int, observed: Tensor | None = None
+    ) -> HeldOut:
+        """Some rows of a validation part, always the same, in their order; all of them if it has no more.
+
+        They are drawn, because the rows of a file may lie in an order of their own.
+
+        >>> HeldOut.sample(torch.arange(8.0)[:, None], None, 3).ids.tolist()
+        [0, 1, 7]
+        """
+        if rows >= len(x):
+            return cls(x, context, torch.arange(len(x)), len(x), observed)
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SEED))
+        ids = order[:rows].sort().values
+
+        def some(each: Tensor | None) -> Tensor | None:
+            return None if each is None else each[ids.to(each.device)]
+
+        return cls(x[ids.to(x.device)], some(context), ids, len(x), some(observed))
+
+
+def held_out_rows(
+    data: TrainingData, config: TrainingConfig, first: Cycle, model: LatentModel
+) -> HeldOut | None:
+    """The rows that the validations of a run score; ``None`` without a validation part.
+
+    Args:
+        data: what the run is trained on.
+        config: its settings.
+        first: its first cycle. Later cycles, and a resumed run, score the same rows.
+        model: what is trained.
+    """
+    size = data.size(config)
+    if data.held_out is None or size is None:
+        return None
+    levels = VALIDATION_TIMESTEPS if model.prior.has_timesteps else 1
+    timesteps = config.validation_timesteps or levels
+    rows = config.scored_rows(len(data.held_out), first, size, timesteps)
+    return HeldOut.sample(data.held_out, data.held_out_context, rows, data.held_out_observed)
+
+
 def validate(
-    model: LatentModel,
-    x: Tensor,
-    context: Tensor | None,
-    step: int,
-    timesteps: int | None = None,
+    model: LatentModel, held_out: HeldOut, step: int, timesteps: int | None = None
 ) -> Validation:
     """The mean bound on held-out data and its standard error over rows, with shared noise.
 
     Args:
         model: any model.
-        x: the held-out rows.
-        context: their context.
+        held_out: the rows.
         step: how many steps of training the model has had.
         timesteps: how many levels of a diffusion each row visits; 8 by default.
     """
     default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
-    scores = score(model, x, context, timesteps=timesteps or default, seed=SEED)
+    scores = score(
+        model,
+        GivenRows(held_out.x, held_out.context, held_out.observed),
+        timesteps=timesteps or default,
+        seed=SEED,
+        ids=held_out.ids,
+    )
     mean = Estimate.of(scores.value)
-    return Validation(step, mean.mean, model.spec.size, scores.measure, mean.error)
+    size, rows = model.spec.size, len(held_out.x)
+    return Validation(
+        step, mean.mean, size, scores.measure, mean.error, rows=rows, total=held_out.total
+    )

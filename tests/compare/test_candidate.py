@@ -107,7 +107,7 @@ def test_suites_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="'big vae' beside 'Big VAE'"):
         check_suite([Candidate("Big VAE", vae, PLAN), Candidate("big vae", vae, PLAN)])
     with pytest.raises(
-        ValueError, match="'latent diffusion' after 'VAE'; expected a candidate before it: none"
+        ValueError, match="'latent diffusion' with after='VAE'; expected the name of a candidate"
     ):
         check_suite(TINY[::-1][:1])
     with pytest.raises(ValueError, match="without candidates"):
@@ -166,7 +166,7 @@ def test_measuring_a_timing_changes_neither_the_model_nor_the_noise() -> None:
 
 
 @pytest.mark.parametrize(("half", "chosen"), [(0.05, True), (0.095, False), (0.2, False)])
-def test_half_precision_is_chosen_where_it_pays(
+def test_half_precision_is_the_default_where_it_is_faster(
     half: float, chosen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for a twentieth: the clock is no surer than that."""
@@ -182,7 +182,7 @@ def test_half_precision_is_chosen_where_it_pays(
         assert Plan(10, autocast=fixed).with_precision(vae(inputs()), few(), 0)[0].autocast is fixed
 
 
-def test_only_some_of_the_validation_rows_are_validated_if_the_plan_says_so() -> None:
+def test_the_plan_limits_the_validation_rows() -> None:
     data = few()
     assert Plan(1).validated(data) is data
     assert len(Plan(1, validation_rows=5).validated(data).validation) == 5

@@ -15,7 +15,7 @@ from genmod.compare.job import build, read_record, run
 from genmod.compare.progress import Began, Event, Progressed
 from genmod.data import binarized
 from genmod.evaluation import Report, Scores, evaluate
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
 from genmod.training import history
@@ -37,11 +37,7 @@ def same(one: Path, other: Path) -> bool:
 def test_an_interrupted_candidate_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after.
-
-    Seen to fail without the seeding of dropout by the step, and with the checkpoint removed before
-    the second call.
-    """
+    """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after."""
     monkeypatch.setattr(history, "INTERVAL", 0.0)
     events: list[Event] = []
 
@@ -100,7 +96,7 @@ def test_what_is_done_is_loaded_and_more_models_can_be_asked_for(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_other_settings_are_refused_and_said(tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:1], progress=False)
     before = sorted(tmp_path.rglob("*"))
 
@@ -121,7 +117,7 @@ def test_other_settings_are_refused_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_fresh_throws_the_run_away_and_nothing_else(tmp_path: Path) -> None:
+def test_fresh_deletes_the_run_alone(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:2], progress=False)
     mine = tmp_path / "models" / "mine.safetensors"
     mine.write_bytes(b"mine")

@@ -15,9 +15,12 @@ from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
 from genmod.nn import MLP
+from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
+from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
 from genmod.spec import Bins, Column, DataSpec
+from genmod.training.config import Cycle
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
 from tests.contracts.test_priors import PRIORS
@@ -51,11 +54,11 @@ OTHERS: dict[str, Callable[[], object]] = {
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,
-    "Conditional": lambda: nn.Conditional(nn.MLPs(width=8), nn.Labels(3)),
+    "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
     "ContextEmbedding": lambda: nn.ContextEmbedding(nn.Labels(3), 8),
-    "Sinusoidal": lambda: nn.Sinusoidal(8),
-    "NoiseLevelEmbedding": lambda: nn.NoiseLevelEmbedding(8),
-    "FourierFeatures": lambda: nn.FourierFeatures((1, 2)),
+    "Sinusoidal": lambda: Sinusoidal(8),
+    "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
+    "FourierFeatures": lambda: FourierFeatures((1, 2)),
     "MLP": lambda: MLP(3, 4, width=8),
     "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
     "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),
@@ -104,7 +107,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "EDMWeight": objectives.EDMWeight,
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
     "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
-    "Leg": lambda: training.Leg(0, 3),
+    "Cycle": lambda: Cycle(0, 3),
 }
 
 NO_SETTINGS = {

@@ -18,7 +18,8 @@ from genmod.encoders import Posterior
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.nn import MLP, DenoisingMLP
-from genmod.prior import AutoTimesteps, Prior, Timesteps, walk
+from genmod.path import AutoTimesteps, Timesteps, run_path
+from genmod.prior import Prior
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -148,7 +149,7 @@ def test_samples_states_and_weights(name: str, dtype: torch.dtype, device: torch
         assert z.device.type == device.type
         posterior = posterior_for(prior, dtype, device)
         if name != "Denoising, continuous":
-            state, path = prior.walk(posterior)
+            state, path = prior.draw_path(posterior)
             check_tensor(path.log_ratio(), (1, ROWS), state)
             restored = prior.state_from(prior.means(posterior))
             check_tensor(restored, (ROWS, *EVENT), restored)
@@ -178,8 +179,8 @@ def test_both_paths_name_the_same_latents(name: str) -> None:
         generated.append(step[0])
         return step[1].sample((3,)) if not step[1].batch_shape else step[1].sample()
 
-    walk(prior.infer(posterior), draw)
-    walk(prior.generate(3), generate)
+    run_path(prior.infer(posterior), draw)
+    run_path(prior.generate(3), generate)
     assert sorted(drawn) == sorted(priced) == sorted(generated)
 
 

@@ -57,7 +57,7 @@ def growth(code: str) -> float:
     ("code", "most"),
     [
         (ONE_ROW, 200),
-        (RECONSTRUCTIONS.format(rows=1000), 300),
+        pytest.param(RECONSTRUCTIONS.format(rows=1000), 300, marks=pytest.mark.slow),
         (HISTOGRAM, 60),
         pytest.param(RECONSTRUCTIONS.format(rows=10_000), 1000, marks=pytest.mark.slow),
     ],

@@ -46,6 +46,14 @@ def observed(given: Case) -> Found:
     return rows(value=given.model.elbo(given.x, context=given.context, observed=seen).value)
 
 
+def imputed(given: Case) -> Found:
+    seen = torch.ones_like(given.x, dtype=torch.bool)
+    seen[..., 0] = False
+    found = given.model.impute(given.x, seen, 2, 4, context=given.context)
+    size = found.effective_sample_size
+    return rows(first=found[0], second=found[1], mean=found.mean, size=size)
+
+
 def some_timesteps(given: Case) -> Found:
     return rows(value=given.model.elbo(given.x, timesteps=2, context=given.context).value)
 
@@ -240,6 +248,9 @@ def sdedit(given: Case) -> Found:
 
 def interpolate(given: Case) -> Found:
     other = given.x.flip(-1)
+    if given.model.spec.columns is not None:
+        other = given.x.clone()
+        other[:, 0] += 5
     return rows(x=editing.interpolate(given.model, given.x, other, 3, given.context))
 
 

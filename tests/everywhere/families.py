@@ -16,9 +16,21 @@ from genmod.diffusion import DiffusionPrior, LearnedInterpolation
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import MLP, DenoisingMLP, Ignored, Labels
+from genmod.spec import Column, DataSpec
 
 ROWS, BINS, CLASSES = 5, 5, 3
 INTEGERS, REALS = (1, 2, 2), (3,)
+TABLE = DataSpec(
+    (5,),
+    columns=[
+        Column("height", mean=170.0, std=10.0),
+        Column("color", "category", ("red", "green", "blue")),
+        Column("year", "integer", mean=2000.0, std=5.0),
+        Column("visits", "count", mean=2.0),
+        Column("grade", "ordinal", (1, 2, 3)),
+    ],
+    missing=True,
+)
 TINY: dict[str, Any] = {"width": 8, "depth": 1, "dropout": 0.3}
 """With dropout, so that a model left in training mode gives other numbers."""
 
@@ -57,6 +69,7 @@ FAMILIES: dict[str, Callable[[], LatentModel]] = {
     "conditional diffusion": lambda: Diffusion(INTEGERS, BINS, condition=_label(), **TINY),
     "latent diffusion": _latent,
     "conditional latent diffusion": lambda: _latent(_label()),
+    "vae of a table": lambda: VAE(TABLE, latents=2, **TINY),
 }
 
 
@@ -103,6 +116,14 @@ class Case:
         return next(found, None)
 
 
+def _table() -> Tensor:
+    """Rows of :data:`TABLE`."""
+    heights, years = 170 + 10 * torch.randn(ROWS), (2000 + 5 * torch.randn(ROWS)).round()
+    codes = torch.randint(3, (2, ROWS)).float()
+    counts = torch.randint(5, (ROWS,)).float()
+    return torch.stack([heights, codes[0], years, counts, codes[1]], 1)
+
+
 @cache
 def case(name: str) -> Case:
     """The smallest model of a family, with no weight left at zero, and rows with ids."""
@@ -112,7 +133,9 @@ def case(name: str) -> Case:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.3)
-        if model.spec.is_integer:
+        if model.spec.columns is not None:
+            x = _table()
+        elif model.spec.is_integer:
             x = torch.randint(BINS, (ROWS, *model.spec.shape))
         else:
             x = torch.randn(ROWS, *model.spec.shape)

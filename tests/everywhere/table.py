@@ -79,6 +79,13 @@ def _timesteps(given: Case) -> str | None:
     return None if given.diffusion is not None else "without noise levels"
 
 
+def _imputed(given: Case) -> str | None:
+    if not given.model.prior.proper:
+        return "flat prior"
+    own = given.diffusion is not None and not isinstance(given.model, LatentDiffusion)
+    return "Diffusion to impute with" if own else None
+
+
 def _integers(given: Case) -> str | None:
     return None if given.model.spec.is_integer else "decoder of real numbers"
 
@@ -120,6 +127,7 @@ ENTRIES: dict[str, Entry] = {
     "sample with guidance": Entry(calls.guided, ("guided",), _guided),
     "encode and decode": Entry(calls.codes, ("encode", "decode")),
     "reconstruct": Entry(calls.reconstruct, ("reconstruct", "restore")),
+    "impute": Entry(calls.imputed, ("impute", "law", "weighable", "check_missing"), _imputed),
     "posterior and draw": Entry(calls.parts, ("posterior", "draw")),
     "save and load": Entry(calls.saved, ("save", "load")),
     "freeze": Entry(calls.freeze, ("freeze", "first_stage", "fixed"), _only(LatentDiffusion)),

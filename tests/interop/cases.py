@@ -19,7 +19,7 @@ from genmod.interop.pyro import PyroPair
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference
 from genmod.nn import MLP, DenoisingMLP
-from genmod.prior import Latent, walk
+from genmod.path import Latent, run_path
 from genmod.priors import DistributionPrior, NestedPrior
 from genmod.schedules import LinearLogSNR, Schedule
 
@@ -194,16 +194,16 @@ def closed(case: Case, latents: Mapping[str, Tensor]) -> Tensor:
     """Our bound of each row along given latents, each level's KL closed where there is a form."""
     nats: list[Tensor] = []
 
-    def price(level: Latent) -> Tensor:
+    def add_rate(level: Latent) -> Tensor:
         assert level.q is not None
         assert level.p is not None
         nats.append(rate(level.q, level.p, latents[level.name]).total)
         return latents[level.name]
 
-    return _path(case, price) - torch.stack(nats).sum(0)
+    return _path(case, add_rate) - torch.stack(nats).sum(0)
 
 
 def _path(case: Case, draw: Callable[[Latent], Tensor]) -> Tensor:
     model, (_, x, context) = case.model, case
-    state = walk(model.prior.infer(model.encoder(x, context), context), draw)
+    state = run_path(model.prior.infer(model.encoder(x, context), context), draw)
     return model.decoder(state, context).log_prob(x)

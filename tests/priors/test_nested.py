@@ -26,7 +26,7 @@ def test_an_exact_inner_model_is_its_density() -> None:
     """Path by path: ``log p(z) - log q(z | x)`` with ``p = N(mu, W W' + s2 I)``."""
     oracle = ppca()
     q = Normal(torch.randn(40, 5), torch.randn(40, 5))
-    z, path = nested(oracle).walk(q)
+    z, path = nested(oracle).draw_path(q)
     weight = path.log_ratio()[0]
     torch.testing.assert_close(weight, oracle.law.log_prob(z) - q.log_prob(z))
 
@@ -42,7 +42,7 @@ def test_a_rescaled_latent_counts_its_jacobian(log_unit: float) -> None:
     law = MultivariateNormal(shift + scale * oracle.mu, covariance)
     q = Normal(shift + scale * torch.randn(1, 5), scale.log() - 1.0)
     many = Normal(q.mean.expand(20_000, -1), q.log_std.expand(20_000, -1))
-    z, path = prior.walk(many)
+    z, path = prior.draw_path(many)
     weight = path.log_ratio()[0]
     torch.testing.assert_close(weight, law.log_prob(z) - many.log_prob(z), rtol=1e-9, atol=1e-9)
     _, rates = prior.rates(many)
@@ -67,7 +67,7 @@ def test_standardizing_later_is_building_with_it() -> None:
     weights = []
     for prior in (later, built):
         torch.manual_seed(0)
-        weights.append(prior.walk(q)[1].log_ratio()[0])
+        weights.append(prior.draw_path(q)[1].log_ratio()[0])
     torch.testing.assert_close(weights[0], weights[1])
 
 
@@ -83,7 +83,7 @@ def test_the_rate_is_the_log_density_less_the_inner_bound() -> None:
     torch.manual_seed(3)
     _, rates = model.prior.rates(q)
     torch.manual_seed(3)
-    _, path = model.prior.walk(q)
+    _, path = model.prior.draw_path(q)
     weight = path.log_ratio()[0]
     sampled = -(rates["z1"].total + rates["z2"].total)
     top = weight - sampled
@@ -105,7 +105,7 @@ def test_any_model_of_real_vectors_can_be_nested(inner: type[VAE]) -> None:
     with torch.no_grad():
         _, rates = prior.rates(q)
         total = torch.stack([rate.total for rate in rates.values()]).sum(0)
-        _, path = prior.walk(q)
+        _, path = prior.draw_path(q)
         weight = path.log_ratio()[0]
     assert_mean(total + weight, 0.0, name="two forms")
     assert prior.sample(4).shape == (4, 3)

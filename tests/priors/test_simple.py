@@ -58,7 +58,7 @@ def test_any_distribution_can_be_a_prior(name: str) -> None:
     prior = priors.DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))
     torch.manual_seed(1)
-    z, path = prior.walk(q)
+    z, path = prior.draw_path(q)
     weight = path.log_ratio()[0]
     plain = law.log_prob(z) - TorchNormal(q.mean, q.stddev).log_prob(z).sum(1)
     torch.testing.assert_close(weight, plain)
@@ -124,7 +124,7 @@ def test_a_flat_prior_has_no_rate_and_no_bound() -> None:
     assert rates == {}
     for ask in (
         lambda: prior.sample(2),
-        lambda: prior.walk(Dirac(code)),
+        lambda: prior.draw_path(Dirac(code)),
         lambda: prior.generate(2),
     ):
         with pytest.raises(ValueError, match=r"got a request.*flat prior.*use a VAE"):

@@ -85,7 +85,7 @@ def test_each_levels_rate_is_conditional_on_the_state_above() -> None:
         state = end.value
     assert names == ["z3", "z2", "z1"]
     torch.manual_seed(5)
-    again, walked = model.prior.walk(model.encoder(x))
+    again, walked = model.prior.draw_path(model.encoder(x))
     torch.testing.assert_close(walked.log_ratio()[0], total)
     torch.testing.assert_close(again, state)
 
@@ -95,7 +95,7 @@ def test_closed_and_sampled_levels_agree_in_the_mean() -> None:
     x = torch.randn(1, 3).expand(30_000, 3)
     with torch.no_grad():
         _, rates = model.prior.rates(model.encoder(x))
-        _, path = model.prior.walk(model.encoder(x))
+        _, path = model.prior.draw_path(model.encoder(x))
         weight = path.log_ratio()[0]
     assert {rate.kind for rate in rates.values()} == {Kind.ANALYTIC}
     total = torch.stack([rate.total for rate in rates.values()]).sum(0)

@@ -97,7 +97,7 @@ def test_the_log_ratio_of_a_path_is_the_sampled_rate() -> None:
     for model in (diffusion, tower(diffusion)):
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            state, walked = model.prior.walk(model.encoder(x))
+            state, walked = model.prior.draw_path(model.encoder(x))
         torch.manual_seed(5)
         latents = {}
         path = model.prior.infer(model.encoder(x))

@@ -110,6 +110,7 @@ class _Root(nn.Module):
         (lambda x: fit(vae(), x, ema=1.0), "ema=1"),
         (lambda x: fit(vae(), x, clip=0.0), "clip=0"),
         (lambda x: fit(vae(), x, validate_every=0), "validate_every=0"),
+        (lambda x: fit(vae(), x, validation_rows=0), "validation_rows=0"),
         (lambda x: fit(vae(), x, validation_timesteps=0), "validation_timesteps=0"),
         (lambda x: fit(vae(), x, checkpoint_every=0), "checkpoint_every=0"),
         (lambda x: fit(vae(), x[:0]), "no data"),
@@ -120,7 +121,7 @@ class _Root(nn.Module):
         (lambda x: fit(VAE(3, bins=3), (x * 0 + 3).long()), "x from 3 to 3"),
         (lambda x: fit(vae(), x, Simple()), "Simple on a model whose encoder learns"),
         (lambda x: fit(vae(), x, Weighted(torch.ones_like)), "Weighted on a model whose"),
-        (lambda x: fit(vae().requires_grad_(False), x), "without parameters to learn"),
+        (lambda x: fit(vae().requires_grad_(False), x), "without parameters that learn"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")

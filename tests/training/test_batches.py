@@ -15,7 +15,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Batch, Bound
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.training import training_loop
 from genmod.training.batches import MemoryBatches
 from tests.statistics import assert_mean

@@ -16,7 +16,7 @@ from genmod.model import LatentModel
 from genmod.models import Autoencoder, Diffusion, LatentDiffusion
 from genmod.objectives import Bound, Simple
 from genmod.training import fit, training_loop
-from genmod.training.validation import SEED, validate
+from genmod.training.validation import SEED, HeldOut, validate
 from tests.oracles_vae import PPCA
 from tests.statistics import assert_mean
 from tests.training.cases import data, diffusion, flat, vae
@@ -212,13 +212,16 @@ def test_validations_rank_two_checkpoints_closer_than_their_errors() -> None:
     And the better one by it is the better one over much fresh noise.
     """
     x, (model, near) = data(), close()
-    first, second = (validate(m, x, None, step, 2) for step, m in enumerate((model, near)))
+    first, second = (
+        validate(m, HeldOut.sample(x, None, len(x)), step, 2)
+        for step, m in enumerate((model, near))
+    )
     difference = paired(*(score(m, x, timesteps=2, seed=SEED) for m in (model, near)))
     assert first.nats - second.nats == pytest.approx(difference.mean, rel=1e-9)
     assert difference.error < min(first.error, second.error) / 50
     assert abs(difference.mean) < min(first.error, second.error) / 50
-    rows = x.repeat(100, 1)
-    fresh = paired(*(score(m, rows, timesteps=64, seed=1) for m in (model, near)))
+    many = x.repeat(100, 1)
+    fresh = paired(*(score(m, many, timesteps=64, seed=1) for m in (model, near)))
     assert fresh.mean * difference.mean > 0
     assert first.error == pytest.approx(
         float(score(model, x, timesteps=2, seed=SEED).value.std()) / len(x) ** 0.5

@@ -1,4 +1,4 @@
-"""A checkpoint continues the run that it was made by, and no other; more steps are another leg."""
+"""A checkpoint continues the run that it was made by, and no other; more steps are another cycle."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ def test_a_function_without_a_name_trains_but_not_with_a_checkpoint(tmp_path: Pa
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-4, "weight_decay": 0.1, "warmup": 3, "decay": False, "ema": 0.5,
-    "clip": None, "seed": 1, "validate_every": 3, "autocast": torch.bfloat16,
+    "clip": None, "seed": 1, "validate_every": 3, "validation_rows": 2,
+    "autocast": torch.bfloat16,
 }  # fmt: skip
 
 
@@ -307,7 +308,7 @@ def test_more_steps_are_another_leg_with_a_rate_of_its_own(tmp_path: Path) -> No
 def test_a_history_shows_that_it_was_extended(tmp_path: Path) -> None:
     fit(vae(), X, steps=4, checkpoint=tmp_path / "run", progress=False)
     history = fit(vae(), X, steps=9, checkpoint=tmp_path / "run", progress=False)
-    assert [(leg.first, leg.last) for leg in history.legs] == [(0, 4), (4, 9)]
+    assert [(cycle.first, cycle.last) for cycle in history.cycles] == [(0, 4), (4, 9)]
     assert "extended at step 4 to 9 steps" in str(history)
     assert len(history.losses) == 9
 
@@ -318,4 +319,4 @@ def test_an_unfinished_run_is_extended_from_where_it_was(tmp_path: Path) -> None
         vae(), rows(), steps=20, batch_size=8, checkpoint=tmp_path / "run", progress=False
     )
     assert next(loop).number == 5
-    assert [(leg.first, leg.last) for leg in loop.history.legs] == [(0, 4), (4, 20)]
+    assert [(cycle.first, cycle.last) for cycle in loop.history.cycles] == [(0, 4), (4, 20)]

@@ -121,7 +121,7 @@ def test_a_history_without_validations_shows_losses() -> None:
     assert history.validations == ()
     assert len(str(history).splitlines()) == 2 + 5
     assert repr(history) == f"History(VAE: 5 of 5 steps, last loss {history.losses[-1]:.4g})"
-    broken = History("VAE", history.legs, (math.nan,))
+    broken = History("VAE", history.cycles, (math.nan,))
     assert "nan" in str(broken)
 
 
@@ -215,7 +215,7 @@ def test_data_of_another_kind_are_refused() -> None:
     x = data(8)
     wrong: Any
     for wrong, said in (
-        (3, "data of type int"),
+        (3, "x of type int"),
         ("digits.csv", "digits.csv, which does not exist"),
         ((x, x, x), "data of 3 parts"),
         (np.array(["a", "b"]), "array x of type"),

@@ -107,7 +107,7 @@ def test_a_sampler_starts_anew_in_each_run() -> None:
         model = diffusion()
         losses = fit(model, data(), objective, steps=20, batch_size=48, progress=False).losses
         assert isinstance(objective.timesteps, LossAwareTimesteps)
-        assert float(objective.timesteps.seen.sum()) == pytest.approx(20 * 48)
+        assert float(objective.timesteps.visits.sum()) == pytest.approx(20 * 48)
         runs.append((losses, flat(model)))
     assert runs[0][0] == runs[1][0]
     assert torch.equal(runs[0][1], runs[1][1])
@@ -121,7 +121,7 @@ def test_a_sampler_learns_from_the_visits_of_all_processes(monkeypatch: pytest.M
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "all_reduce", lambda values: values.mul_(2))
     together.update(t, torch.ones_like(t), cost)
-    torch.testing.assert_close(together.seen, 2 * alone.seen)
+    torch.testing.assert_close(together.visits, 2 * alone.visits)
     torch.testing.assert_close(together.moments, alone.moments)
 
 
@@ -145,7 +145,10 @@ def deep_calls() -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.usefixtures("deep_calls")
-@pytest.mark.parametrize("name", ["spectral_norm", "weight_norm", "prior", "100 levels"])
+@pytest.mark.parametrize(
+    "name",
+    ["spectral_norm", "weight_norm", "prior", pytest.param("100 levels", marks=pytest.mark.slow)],
+)
 def test_models_that_copy_deepcopy_refuses_train(name: str) -> None:
     """Twice, as a layer's weight is only a computed tensor after it was used; averages included."""
     torch.manual_seed(0)

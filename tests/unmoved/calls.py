@@ -37,7 +37,7 @@ from genmod.objectives import (
     Weighted,
     explain,
 )
-from genmod.prior import AutoTimesteps
+from genmod.path import AutoTimesteps
 from genmod.samplers import (
     DDIM,
     IPNDM,

@@ -1,4 +1,4 @@
-"""The figures of a comparison: those that the trained models and the data allow."""
+"""The figures of a comparison, as far as its models and data allow them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
     "Why a prior": ("why_a_prior", pictures.why_a_prior),
     "Latent spaces": ("latent_spaces", graphs.latent_spaces),
     "Reconstructions": ("reconstructions", pictures.reconstructions),
-    "Blur, measured": ("sharpness", pictures.sharpness),
+    "Blur": ("sharpness", pictures.sharpness),
     "Nats per level": ("rates", graphs.rates),
     "Forward process": ("forward", chains.forward),
     "Reverse process": ("reverse", chains.reverse),
@@ -32,24 +32,24 @@ FIGURES: Mapping[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
     "Nats per noise level": ("steps", graphs.step_profile),
     "Rate and distortion": ("rate_distortion", graphs.rate_distortion),
 }
-"""By title: the file's name, and what makes the figure, or ``None`` where no model has what it shows."""
+"""By title: the name of the file, and the function that draws it (``None``: no model to draw)."""
 
 PICTURES = frozenset(
     {
         "Samples",
         "Why a prior",
         "Reconstructions",
-        "Blur, measured",
+        "Blur",
         "Forward process",
         "Reverse process",
         "Different draws of noise",
     }
 )
-"""Titles of the figures that show images, and need gray ones."""
+"""Titles of the figures that need gray images."""
 
 _QUICK = ("Samples", "Nats per level")
 _FAILURES = (ValueError, ArithmeticError, RuntimeError, IndexError)
-"""What a figure of degenerate data (constant, of one class, too few rows) may end in."""
+"""Errors that a figure of degenerate data can raise: constant data, one class, too few rows."""
 
 
 def titles(quick: bool) -> Sequence[str]:
@@ -65,20 +65,20 @@ def draw_all(
     wanted: Sequence[str],
     on_event: OnEvent,
 ) -> tuple[dict[str, Path], list[str]]:
-    """Draw the figures of a comparison: of data that are no gray images, those that show none.
+    """Draw the figures of a comparison; figures with images only if the data are gray images.
 
-    Figures call models without a context: a conditional suite is not drawn.
+    Figures call the models without a context, so there are none of a conditional suite.
 
     Args:
         models: the trained models, by name.
         reports: their reports, by name.
-        data: integers, with labels or without.
-        folder: where the figures go.
+        data: integers, with or without labels.
+        folder: the folder of the figures.
         wanted: the titles of the figures to draw.
-        on_event: receives how far the drawing is.
+        on_event: called with a :class:`Drawing` event before each figure.
 
     Returns:
-        The files, by title; and a line for each figure that could not be made.
+        The files by title, and a note for each figure that could not be drawn.
     """
     found, files, left_out = FigureData(models, reports, data), dict[str, Path](), list[str]()
     if data.context_dropout is not None:
@@ -101,6 +101,6 @@ def draw_all(
 
 def _save(figure: Figure, path: Path) -> Path:
     with write_atomically(path) as beside:
-        # The file's name ends in ".writing": the kind has to be named.
+        # The format is named here, because the temporary file ends in ".writing".
         figure.savefig(beside, format="png")
     return path

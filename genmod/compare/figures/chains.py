@@ -1,4 +1,4 @@
-"""Strips of images: the forward process, the reverse process, and several samples from one state."""
+"""Figures of diffusion chains: the forward process, the reverse process, several samples from one state."""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ from genmod.denoisers.base import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models import find_diffusion
+from genmod.path import sample_rows
 from genmod.plots import Row
 from genmod.plots.style import INK
-from genmod.prior import sample_rows
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral
 from genmod.schedules import Cosine, Schedule
 from genmod.shapes import expand_like
 
 SIDE = 1.0
-"""Inches of an image."""
+"""The width of an image in inches."""
 COLUMNS = 10
-"""Times shown of a chain."""
+"""The number of times at which a chain is shown."""
 DRAWS = 7
-"""Images drawn from one state."""
+"""The number of images sampled from one state."""
 KEPT = (0.9, 0.7, 0.45)
-"""How much of the data's amplitude the states keep from which images are drawn, beside pure noise."""
+"""``alpha_t`` of the states from which images are sampled, beside pure noise."""
 
 
 def forward(inputs: FigureData) -> Figure | None:
-    """One test image and what becomes of it: all the way from clean, and as the models have it."""
+    """A test image noised by a cosine schedule, and by the schedule of each model."""
     if not inputs.pixel_diffusions:
         return None
     rows = [noising(inputs, "cosine", Cosine())]
     for name, prior in inputs.pixel_diffusions.items():
         rows.append(noising(inputs, name, prior.schedule, inputs.colors[name]))
     caption = (
-        r"$z_t=\alpha_t x+\sigma_t\epsilon$ with one $\epsilon$ for all t, at even steps of the angle "
-        r"whose cosine is $\alpha_t$ and whose sine is $\sigma_t$; the usual $\bar\alpha_t$ is "
-        r"$\alpha_t^2$. Nothing is learned here. The cosine starts from clean data; a"
-        " model whose own schedule starts later leaves the finest details to its decoder. "
-        "The gray scale widens with the noise."
+        r"$z_t=\alpha_t x+\sigma_t\epsilon$ with the same $\epsilon$ for all t. "
+        r"The times are evenly spaced in "
+        r"the angle $\arctan(\sigma_t/\alpha_t)$; DDPM's $\bar\alpha_t$ is "
+        r"$\alpha_t^2$. Nothing is learned here. "
+        "The cosine schedule starts from clean data. A schedule that starts "
+        "from noisier data leaves the "
+        "finest details to the decoder. The gray scale widens with the noise."
     )
-    return plots.strips(rows, "Forward process: gradually adding noise", caption, side=SIDE)
+    return plots.strips(rows, "Forward process: adding noise step by step", caption, side=SIDE)
 
 
 def noising(inputs: FigureData, name: str, schedule: Schedule, color: str = INK) -> Row:
-    """The first test image, and its states at times of a schedule."""
+    """The first test image, and its noised states at several times of a schedule."""
     x = inputs.data.test[:1]
     q = NoisingEncoder(schedule, inputs.data)(x)
     t = _times(schedule, torch.linspace(0, 1, 1001, dtype=torch.float64))
@@ -58,7 +60,7 @@ def noising(inputs: FigureData, name: str, schedule: Schedule, color: str = INK)
     for time in t:
         with torch.no_grad(), random.keyed(0):  # one eps for all times
             z.append(q.at(time.expand(1)).sample())
-    images = torch.cat([inputs.ink(x), _shade(torch.cat(z), schedule, t)])
+    images = torch.cat([inputs.as_images(x), _shade(torch.cat(z), schedule, t)])
     above, under = ["x", *_time_words(t)], ["", *_noise_words(schedule, t)]
     return Row(f"{name}\n$z_t$", images, above, under, color)
 
@@ -69,22 +71,24 @@ def reverse(inputs: FigureData) -> Figure | None:
     if not rows:
         return None
     caption = (
-        f"One ancestral chain of at most {inputs.steps} steps, from noise (left) to data (right). Under "
-        "each state stands the denoiser's mean of x given that state (a latent diffusion's mean of the "
-        "latent, decoded): first the average of all that is possible, then a choice. Last: the "
-        "decoder's mean."
+        f"One ancestral chain of at most {inputs.steps} steps, from noise "
+        f"(left) to data (right). Under each "
+        r"state: the denoiser's estimate $\hat x$ of the data (for a latent "
+        r"diffusion: of the latent, "
+        "decoded). It begins as the average of all images, and becomes one of "
+        "them. Last: the decoder's mean."
     )
     return plots.strips(rows, "Reverse process: denoising step by step", caption, side=SIDE)
 
 
 def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
-    """States (where they are images) and decoded ``x_hat`` of one diffusion."""
+    """The states of one diffusion (if they are images), and its decoded ``x_hat``."""
     times, states, beliefs, end = _chain(inputs.shortened(name))
     prior = find_diffusion(inputs.models[name])
     assert prior is not None
     above, under = [*_time_words(times), ""], [*_noise_words(prior.schedule, times), "sample"]
     images, color = (
-        torch.cat([inputs.ink(beliefs), inputs.ink(end)]).clamp(0, 1),
+        torch.cat([inputs.as_images(beliefs), inputs.as_images(end)]).clamp(0, 1),
         inputs.colors[name],
     )
     if name not in inputs.pixel_diffusions:
@@ -97,32 +101,36 @@ def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
 
 
 def draws(inputs: FigureData) -> Figure | None:
-    """Several images from one state: the noisier the state, the more they differ."""
+    """Several samples from one state: the noisier the state, the more they differ."""
     if not inputs.pixel_diffusions:
         return None
     name = next(iter(inputs.pixel_diffusions))
     rows: list[Row] = []
     blank = torch.full((2, *inputs.data.shape), torch.nan)
     for future in futures(inputs, name):
-        words, before = ["pure noise,", "each its own"], blank
+        words, before = ["pure noise,", "one per sample"], blank
         if future.z is not None:
             kept = float(future.schedule.scales(future.t)[0][0]) ** 2
             words = [f"t = {float(future.t[0]):.2f}", rf"$\bar\alpha_t$ = {kept:.2f}"]
             state = _shade(future.z, future.schedule, future.t)
-            before = torch.cat([inputs.ink(inputs.data.test[:1]), state])
-        above = [] if rows else ["x", "$z_t$", *[f"draw {n + 1}" for n in range(DRAWS)]]
-        rows.append(Row("\n".join(words), torch.cat([before, inputs.ink(future.images)]), above))
+            before = torch.cat([inputs.as_images(inputs.data.test[:1]), state])
+        above = [] if rows else ["x", "$z_t$", *[f"sample {n + 1}" for n in range(DRAWS)]]
+        rows.append(
+            Row("\n".join(words), torch.cat([before, inputs.as_images(future.images)]), above)
+        )
     caption = (
-        "A row starts from one state $z_t$ of the test image at its left; only the noise of the "
-        f"reverse steps differs from draw to draw ({name}, at most {inputs.steps} steps in all). What "
-        "noise has covered, the model samples again."
+        "Each row starts from one state $z_t$ of the test image at the left; "
+        "only the noise of the reverse "
+        f"steps differs from sample to sample ({name}, at most {inputs.steps} "
+        f"steps). The model samples anew "
+        "the details that the noise has hidden."
     )
-    return plots.strips(rows, "Different draws of noise, different images", caption, side=SIDE)
+    return plots.strips(rows, "Different noise, different images", caption, side=SIDE)
 
 
 @dataclass(frozen=True, eq=False)
 class Future:
-    """What several reverse chains make of one state at a time, or (``z`` is none) of noise each."""
+    """The images of several reverse chains from one state; with ``z=None`` each from its own noise."""
 
     t: Tensor
     z: Tensor | None
@@ -131,7 +139,7 @@ class Future:
 
 
 def futures(inputs: FigureData, name: str) -> list[Future]:
-    """Draws from states of the first test image, the clean ones first, and from noise."""
+    """Samples from states of the first test image, the cleanest first, and from noise."""
     short = inputs.shortened(name)
     prior = find_diffusion(short)
     assert prior is not None
@@ -154,7 +162,7 @@ def futures(inputs: FigureData, name: str) -> list[Future]:
 
 
 def _noised(inputs: FigureData, model: LatentModel, count: int) -> NoisingPosterior:
-    """The fixed posterior of the first test images."""
+    """The noising posterior of the first test images."""
     with torch.no_grad():
         q = model.posterior(on(model, inputs.data.test[:count]))
     assert isinstance(q, NoisingPosterior)
@@ -162,10 +170,9 @@ def _noised(inputs: FigureData, model: LatentModel, count: int) -> NoisingPoster
 
 
 def _times(schedule: Schedule, among: Tensor) -> Tensor:
-    """Times of a grid at which the data turn into noise evenly, from the clean end to the noisy one.
+    """Times of a grid, evenly spaced in the angle arctan(sigma / alpha), from clean to noisy.
 
-    Evenly in the angle whose tangent is sigma / alpha. Even steps of alpha would leap over the clean
-    end: where alpha has fallen by a hundredth, there already is noise of a seventh.
+    Even steps of alpha would skip the clean end: at alpha = 0.99, sigma is already 0.14.
     """
     angle = (-schedule.log_snr(among) / 2).exp().atan()
     wanted = torch.linspace(
@@ -179,7 +186,7 @@ def _time_words(t: Tensor) -> list[str]:
 
 
 def _noise_words(schedule: Schedule, t: Tensor) -> list[str]:
-    """Alpha-bar (alpha squared) and the log-SNR at each time."""
+    """Labels with alpha-bar (alpha squared) and the log-SNR at each time."""
     log_snr = schedule.log_snr(t)
     share = log_snr.sigmoid()
     pairs = zip(share.tolist(), log_snr.tolist(), strict=True)
@@ -187,7 +194,7 @@ def _noise_words(schedule: Schedule, t: Tensor) -> list[str]:
 
 
 def _shade(z: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
-    """States as ink from 0 to 1: data of [-1, 1] where there is no noise, a wider range with more."""
+    """States on a gray scale from 0 to 1, which covers [-1, 1] without noise and more with noise."""
     alpha, sigma = schedule.scales(t)
     widest = expand_like(alpha + 1.5 * sigma, z)
     return ((z / widest + 1) / 2).clamp(0, 1).cpu().float()
@@ -200,14 +207,14 @@ def _noise(prior: DiffusionPrior, count: int) -> Tensor:
 
 
 def _run(model: LatentModel, prior: DiffusionPrior, z: Tensor, times: Tensor) -> Tensor:
-    """What the decoder makes of the state that the chain ends in."""
+    """Run a chain, and decode its last state."""
     return model.decoder(
         Ancestral(prior.denoiser, prior.schedule, prior.variance).run(z, times)
     ).mean
 
 
 def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Times, states, decoded ``x_hat``, and the last image, of one chain."""
+    """Times, states, decoded ``x_hat``, and the decoded last state of one chain."""
     prior = find_diffusion(model)
     assert prior is not None
     times = prior.times()
@@ -226,7 +233,7 @@ def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _decoded(model: LatentModel, x_hat: Tensor) -> Tensor:
-    """An ``x_hat`` of the diffusion, decoded to an image in levels of gray."""
+    """An ``x_hat`` of the diffusion, decoded to an image of integers."""
     prior = model.prior
     if isinstance(prior, NestedPrior):
         return model.decoder(prior.outside(x_hat)).mean
@@ -235,7 +242,7 @@ def _decoded(model: LatentModel, x_hat: Tensor) -> Tensor:
 
 
 def _end(model: LatentModel, z: Tensor) -> Tensor:
-    """The decoder's image of the chain's last state."""
+    """The decoder's mean for the last state of a chain."""
     prior = model.prior
     if not isinstance(prior, NestedPrior):
         return model.decoder(z).mean

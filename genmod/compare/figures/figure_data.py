@@ -1,4 +1,4 @@
-"""The inputs of the figures of trained models, computed once, in few network calls."""
+"""The data of the figures: samples, reconstructions and profiles of the models, each computed once."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from genmod.model import LatentModel
 from genmod.models import find_diffusion, has_diffusion, with_steps
 
 SHOWN, RESTORED = 36, 14
-"""Samples drawn of each model (and images reconstructed), and reconstructions shown."""
+"""Samples drawn from each model (and images reconstructed), and reconstructions shown."""
 ROWS = 96
 """Test samples that a profile averages over."""
 
 
 @dataclass(frozen=True, eq=False)
 class FigureData:
-    """The models, their reports and the data; everything on the CPU, images from 0 (white) to 1 (black).
+    """The models of a comparison, and what the figures show of them, on the CPU.
+
+    Images are floats from 0 (white) to 1 (black).
 
     Args:
-        models: trained models, by name.
+        models: the trained models, by name.
         reports: their reports, by name.
-        data: integers; what shows images needs gray ones, ``(1, H, W)``.
-        steps: the latents of a chain that is only drawn, at most.
-        levels: the noise levels of a profile, at most.
+        data: integers; figures of images need gray ones, ``(1, H, W)``.
+        steps: the largest number of latents of a diffusion that is sampled for a figure.
+        levels: the largest number of intervals of a profile.
     """
 
     models: Mapping[str, LatentModel]
@@ -50,23 +52,23 @@ class FigureData:
         """Whether the data are gray images."""
         return len(self.data.shape) == 3 and self.data.shape[0] == 1
 
-    def ink(self, x: Tensor) -> Tensor:
-        """Integer images from 0 (white) to 1 (black)."""
+    def as_images(self, x: Tensor) -> Tensor:
+        """Integer images as floats from 0 (white) to 1 (black)."""
         return x.detach().cpu().float() / ((self.data.bins or 2) - 1)
 
     def shortened(self, name: str) -> LatentModel:
-        """A model, its diffusion run in few steps."""
+        """The model with at most :attr:`steps` latents in its diffusion."""
         return shortened(self.models[name], self.steps)
 
     @cached_property
     def samples(self) -> dict[str, Tensor]:
-        """Samples of each model that has a prior: the decoder's mean, given latents from the prior."""
+        """The decoder's mean for latents drawn from the prior, for each model that has a prior."""
         found = {}
         for name, model in self.models.items():
             if model.prior.proper:
                 short = self.shortened(name)
                 with torch.no_grad(), random.keyed(0):
-                    found[name] = self.ink(short.decoder(short.prior.sample(SHOWN)).mean)
+                    found[name] = self.as_images(short.decoder(short.prior.sample(SHOWN)).mean)
         return found
 
     @cached_property
@@ -75,19 +77,19 @@ class FigureData:
         found = {}
         for name, model in self.models.items():
             with random.keyed(0):
-                found[name] = self.ink(
+                found[name] = self.as_images(
                     self.shortened(name).reconstruct(on(model, self.data.test[:SHOWN]))
                 )
         return found
 
     @cached_property
     def diffusions(self) -> dict[str, LatentModel]:
-        """The models with denoising steps, of the data or of a latent."""
+        """The models with a diffusion, of the data or of a latent."""
         return {name: model for name, model in self.models.items() if _has_steps(model)}
 
     @cached_property
     def pixel_diffusions(self) -> dict[str, DiffusionPrior]:
-        """The priors that noise the images themselves."""
+        """The priors of the diffusions of images (not of latents)."""
         priors = {name: model.prior for name, model in self.diffusions.items()}
         return {
             name: prior
@@ -97,7 +99,7 @@ class FigureData:
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
-        """The bound of each diffusion, noise level by noise level."""
+        """The bound of each diffusion by noise level."""
         return {
             name: profile(model, self.data.test[:ROWS], timesteps=self.levels)
             for name, model in self.diffusions.items()
@@ -105,7 +107,7 @@ class FigureData:
 
     @cached_property
     def refinements(self) -> dict[str, Refinement]:
-        """The last step of each diffusion of images, from coarse to fine."""
+        """The refinement of the decoder of each diffusion of images."""
         return {
             name: refinement(self.models[name], self.data.test[:ROWS])
             for name in self.pixel_diffusions
@@ -113,7 +115,7 @@ class FigureData:
 
 
 def on(model: LatentModel, x: Tensor) -> Tensor:
-    """A batch on the model's device."""
+    """Move a batch to the model's device."""
     return x.to(model.device)
 
 
@@ -122,7 +124,7 @@ def _has_steps(model: LatentModel) -> bool:
 
 
 def shortened(model: LatentModel, steps: int) -> LatentModel:
-    """The same model, its diffusion (if it has one) run with at most so many latents."""
+    """The model with at most ``steps`` latents in its diffusion, if it has one."""
     if not has_diffusion(model) or len(find_diffusion(model).times()) <= steps:
         return model
     return with_steps(model, steps)

@@ -17,18 +17,18 @@ from genmod.plots.schedules import step_weights
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 CODES = 3000
-"""Codes of training images that are drawn, and that distances are measured to."""
+"""The number of training images whose codes are drawn, and to which distances are measured."""
 CANDIDATES = 60
-"""Test images among which the two ends of the way are looked for."""
+"""The number of test images among which the two ends of the path are chosen."""
 STOPS = 9
-"""Codes on the way, both ends included."""
+"""The number of codes on the path, both ends included."""
 
 
 def latent_spaces(inputs: FigureData) -> Figure | None:
-    """Codes of training data, colored by label; of gray images, with a straight way decoded below.
+    """The latent spaces of an autoencoder and a VAE; for gray images also a straight path, decoded.
 
-    The way leads between the same two test images in each space: those of different labels whose way
-    through the autoencoder's space has the emptiest middle.
+    The path joins the codes of the same two test images in each space. They have different labels, and are
+    chosen so that the middle of the path in the first space is as far as possible from all codes.
     """
     plain = {n: m for n, m in inputs.models.items() if not m.prior.proper}
     chosen = {
@@ -46,27 +46,33 @@ def latent_spaces(inputs: FigureData) -> Figure | None:
         title = f"{name}, {means.shape[1]} latent dimensions"
         points[title] = principal(means, drawn)
         if ends is not None:
-            way = between(inputs, model, ends)
-            routes[title] = _route(inputs, model, way, means, drawn)
+            path = between(inputs, model, ends)
+            routes[title] = _route(inputs, model, path, means, drawn)
     colors = {title: inputs.colors[name] for title, name in zip(points, chosen, strict=True)}
     return plots.latent_spaces(
         points, _labels(inputs), routes, colors=colors,
-        title="Latent spaces: a straight way between two images", caption=_caption(len(chosen)),
+        title="Latent spaces: a straight path between two images", caption=_caption(len(chosen)),
     )  # fmt: skip
 
 
 def _caption(count: int) -> str:
     return (
-        "Codes z ~ q(z | x) of training images, seen along the two directions in which their means vary "
-        "most; the dotted circle marks two standard deviations of N(0, I). Under each image: how far its "
-        "code lies from the nearest code of a training image, 1 = the median distance between nearest "
-        f"neighbors. The way is the same in {'both spaces' if count == 2 else 'the space'}: of all pairs "
-        f"of the first {CANDIDATES} test images, that with the emptiest middle in the first space."
+        "Codes z ~ q(z | x) of training images, projected on the two principal "
+        "directions of their means; "
+        "the dotted circle marks two standard deviations of the standard normal. Under "
+        "each image: the distance of its "
+        "code to the nearest code of a training image, in units of the median "
+        "distance between nearest "
+        f"neighbors. A and B are the same images "
+        f"{'in both spaces' if count == 2 else 'everywhere'}: of all "
+        f"pairs among the first {CANDIDATES} test images with different labels, "
+        f"the pair whose midpoint in "
+        "the first space is farthest from all codes."
     )
 
 
 def _first(models: dict[str, LatentModel]) -> dict[str, LatentModel]:
-    """The first of the models, by name, if there is any."""
+    """The first of the models, if there is any."""
     return dict(list(models.items())[:1])
 
 
@@ -76,22 +82,22 @@ def _labels(inputs: FigureData) -> Tensor:
 
 
 def _route(
-    inputs: FigureData, model: LatentModel, way: Tensor, means: Tensor, drawn: Tensor
+    inputs: FigureData, model: LatentModel, path: Tensor, means: Tensor, drawn: Tensor
 ) -> plots.Route:
-    z = on(model, way.reshape(len(way), *model.prior.shape))
-    images = inputs.ink(model.decode(z).mean)
-    away = emptiness(way, drawn)
+    z = on(model, path.reshape(len(path), *model.prior.shape))
+    images = inputs.as_images(model.decode(z).mean)
+    away = emptiness(path, drawn)
     under = [
         f"{'A' if i == 0 else 'B' if i == STOPS - 1 else ''}\n{d:.1f}".strip()
         for i, d in enumerate(away)
     ]
     return plots.Route(
-        principal(means, way), images, under, "distance to the nearest training code"
+        principal(means, path), images, under, "distance to the nearest code of a training image"
     )
 
 
 def between(inputs: FigureData, model: LatentModel, ends: tuple[int, int]) -> Tensor:
-    """Codes on the straight way between the codes of two test images, ``(STOPS, d)``."""
+    """Codes on the straight path between the codes of two test images, ``(STOPS, d)``."""
     found = model.encode(on(model, inputs.data.test[list(ends)]))
     assert isinstance(found, Tensor)
     first, last = found.flatten(1).cpu()
@@ -100,13 +106,13 @@ def between(inputs: FigureData, model: LatentModel, ends: tuple[int, int]) -> Te
 
 
 def emptiness(z: Tensor, cloud: Tensor) -> Tensor:
-    """The distance of each code to the nearest of a cloud, in median distances within the cloud."""
+    """The distance of each code to the nearest code of a cloud, relative to the median in the cloud."""
     inside = distances(cloud, cloud).fill_diagonal_(torch.inf).min(1).values
     return distances(z, cloud).min(1).values / inside.median()
 
 
 def emptiest(inputs: FigureData, model: LatentModel, cloud: Tensor) -> tuple[int, int] | None:
-    """Two of the first test images of different labels, with the emptiest half-way point between them."""
+    """The pair of test images with different labels whose midpoint is farthest from all codes."""
     if inputs.data.labels is None:
         return None
     labels = inputs.data.labels["test"][:CANDIDATES]
@@ -123,13 +129,13 @@ def emptiest(inputs: FigureData, model: LatentModel, cloud: Tensor) -> tuple[int
 
 
 LATENTS = 1000
-"""``T`` of the schedule of betas."""
+"""``T``, the number of latents of the standard schedules."""
 WHITE_TO_BLACK = 255.0
-"""Gray levels, in the figures' words, from the lowest level of the data to the highest."""
+"""Gray levels between the smallest and the largest value of the data."""
 
 
 def rates(inputs: FigureData) -> Figure | None:
-    """The levels of the models that have a few: a diffusion's are drawn against log-SNR."""
+    """The rate of each level of latents, for models without a diffusion."""
     found = {
         name: {
             level: (term.mean, term.error)
@@ -143,33 +149,37 @@ def rates(inputs: FigureData) -> Figure | None:
     if not found:
         return None
     caption = (
-        "The KL divergence from posterior to prior of each level of latents, mean over test images "
-        "with its standard error (for bottom-up inference a sampled log-ratio). z1 lies next to the "
-        "data. A level near 0 is unused."
+        "The KL divergence of the posterior from the prior for each level of "
+        "latents, mean over test images "
+        "with its standard error (for bottom-up inference a sampled "
+        "log-ratio). z1 is next to the data. A "
+        "level near 0 is unused."
     )
     return plots.level_rates(
-        found, colors=inputs.colors, title="Nats paid for each level of latents", caption=caption
+        found, colors=inputs.colors, title="The rate of each level of latents", caption=caption
     )
 
 
 def standard_schedules() -> dict[str, Schedule]:
-    """The linear betas of DDPM and the cosine of improved DDPM."""
+    """The linear schedule of DDPM and the cosine schedule of improved DDPM."""
     return {f"linear beta, T = {LATENTS}": LinearBeta(LATENTS), "cosine": Cosine()}
 
 
 def schedules(inputs: FigureData) -> Figure:
-    """The standard schedules, and those that the diffusions use."""
+    """The standard noise schedules, and those of the models."""
     own = {
-        f"{name}'s own": (inputs.colors[name], find_diffusion(model).schedule)
+        f"{name} (this model)": (inputs.colors[name], find_diffusion(model).schedule)
         for name, model in inputs.diffusions.items()
         if has_diffusion(model)
     }
     shown = {**standard_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
     clean, noisy = Cosine().log_snr_range()
     caption = (
-        r"$\bar\alpha_t$ is the share of the variance that is data. The SNR leaves its axis near t = 0, "
-        "so its logarithm is plotted too. The networks also take the log-SNR instead of t. The "
-        f"cosine schedule, infinite at both ends, is cut at log-SNR {clean:.1f} and {noisy:.1f}."
+        r"$\bar\alpha_t$ is the share of the data in the variance. The SNR "
+        r"leaves its axis near t = 0, so "
+        "the log-SNR is shown too; the networks receive it instead of t. The "
+        "cosine schedule would be infinite "
+        f"at both ends, and is cut at log-SNR {clean:.1f} and {noisy:.1f}."
     )
     return plots.schedules(
         shown, colors={name: color for name, (color, _) in own.items()},
@@ -178,45 +188,46 @@ def schedules(inputs: FigureData) -> Figure:
 
 
 def weights(inputs: FigureData) -> Figure:
-    """The weight of each step in the bound and in L_simple."""
+    """The weight of each step in the bound, and in L_simple."""
     spans = []
     for name, schedule in standard_schedules().items():
         _, weight = step_weights(schedule, LATENTS)
-        spans.append(
-            f"{float(weight.max() / weight.min()):,.0f} times the smallest for {name.split(',')[0]}"
-        )
+        spans.append(f"{float(weight.max() / weight.min()):,.0f} ({name.split(',')[0]})")
     caption = (
-        rf"$\lambda_t$ of the bound L for T = {LATENTS} latents, with the posterior's variance for "
-        r"$\sigma_t^2$. Near t = 0, where $1-\bar\alpha_t$ approaches zero, a step weighs far more "
-        f"than elsewhere (the largest weight is {' and '.join(spans)}): the bound cares for the "
-        r"finest details. $L_\mathrm{simple}$ weighs all alike."
+        rf"$\lambda_t$ in the bound L for T = {LATENTS} latents; $\sigma_t^2$ is "
+        rf"the posterior's variance. "
+        r"Near t = 0, where $1-\bar\alpha_t$ goes to zero, the weight is "
+        r"largest: the bound counts the finest "
+        f"details most. Ratio of the largest weight to the smallest: {', '.join(spans)}. "
+        r"$L_\mathrm{simple}$ gives every step the weight 1."
     )
     return plots.loss_weights(
-        standard_schedules(), LATENTS, title="What each step weighs in the loss", caption=caption
+        standard_schedules(), LATENTS, title="The weight of each step in the loss", caption=caption
     )
 
 
 def step_profile(inputs: FigureData) -> Figure | None:
-    """Nats per unit of log-SNR, with standard errors."""
+    """The bound of each diffusion by noise level, with standard errors."""
     if not inputs.profiles:
         return None
     samples = next(iter(inputs.profiles.values())).samples
     caption = (
-        r"The bound's integrand $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
-        f"{inputs.levels} intervals; the band is two standard errors over {samples} test images. The area "
-        "under a curve is what its denoising steps cost; above, the time t (0 clean, 1 noise) at which a "
-        "schedule passes each log-SNR. In a latent diffusion it is latents that are "
-        "noised."
+        r"The integrand of the bound, $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
+        f"{inputs.levels} intervals; the band is two standard errors over "
+        f"{samples} test images. The area "
+        "under a curve is the nats of all denoising steps. Above: the time t "
+        "(0 clean, 1 noise) at which the "
+        "schedule passes a log-SNR. A latent diffusion noises latents instead of images."
     )
     return plots.step_profile(
-        inputs.profiles, colors=inputs.colors, title="What each noise level costs", caption=caption
+        inputs.profiles, colors=inputs.colors, title="The bound by noise level", caption=caption
     )
 
 
 def visible(bins: int) -> float:
-    """The error, in gray levels of 255, below which a difference counts as imperceptible.
+    """The error in gray levels, 0 to 255, below which a difference counts as imperceptible.
 
-    One step of the data's own levels. Bits have no such steps, and are held to a gray level.
+    It is the distance between two neighboring values of the data; for bits it is one gray level.
 
     >>> visible(256), visible(17), visible(2)
     (1.0, 15.9375, 1.0)
@@ -225,7 +236,7 @@ def visible(bins: int) -> float:
 
 
 def rate_distortion(inputs: FigureData) -> Figure | None:
-    """How many bits encode imperceptible details."""
+    """The rate-distortion curve of each diffusion of images."""
     shown = {name: inputs.profiles[name] for name in inputs.pixel_diffusions}
     if not shown:
         return None
@@ -233,18 +244,22 @@ def rate_distortion(inputs: FigureData) -> Figure | None:
     for name, found in shown.items():
         whole = float(found.bits_per_dim(found.rate[0] + ends[name].nats[-1]))
         chain = float(found.bits_per_dim(found.rate[:1])[0])
-        costs.append(f"{name}: {whole:.2f} bits/dim in all, {chain:.2f} of them for $z_0$")
+        costs.append(f"{name}: {whole:.2f} bits/dim in total, {chain:.2f} of them for $z_0$")
     bins = inputs.data.bins or 2
     level = grays(visible(bins))
-    level = level if bins == 2 else f"one step of the data's {bins} levels ({level})"
+    level = level if bins == 2 else f"the distance of neighboring values ({level})"
     caption = (
-        "Left, solid: a receiver that has the states down to t knows x with the error shown "
-        r"(root mean square of $x-\hat x(z_t)$, white 0 to black 255). Dashed: the decoder's last step, "
-        "sent from coarse cells of gray to single levels with the decoder's masses, until x is exact "
-        "(it begins with a jump, because a decoder's estimate of x is not the denoiser's). "
-        f"An error below {level} counts as imperceptible. " + "; ".join(costs) + "."
+        r"Solid: after the states from noise down to $z_t$ are sent (rate), "
+        r"$\hat x(z_t)$ has the root mean "
+        "square error shown (distortion; white is 0, black 255). Dashed: then "
+        "the decoder's values are sent, "
+        "from coarse cells to single values, until x is exact. The curve jumps "
+        "there, because the decoder's "
+        f"mean is not the denoiser's. An error below {level} counts as imperceptible. "
+        + "; ".join(costs)
+        + "."
     )
     return plots.rate_distortion(
         shown, visible(bins), ends=ends, colors=inputs.colors,
-        title="Rate and distortion: what imperceptible details cost", caption=caption,
+        title="Rate and distortion: the bits of imperceptible details", caption=caption,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Samples, reconstructions, why a prior is needed, and how blurred images are."""
+"""Figures of images: samples, decoded noise, reconstructions, and blur."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from genmod.model import LatentModel
 from genmod.models import VAE
 
 MEASURED = 1000
-"""Images of the data that blur is measured against."""
+"""The number of real images to which blur is compared."""
 
 
 def samples(inputs: FigureData) -> Figure:
-    """The data, then what each model samples; a model without a prior is fed Gaussian noise."""
-    pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
+    """Samples of each model beside data; a model without a prior decodes Gaussian noise."""
+    pictures = {"data (test)": inputs.as_images(inputs.data.test[:SHOWN])}
     for name, model in inputs.models.items():
         if model.prior.proper:
             pictures[name] = inputs.samples[name]
         else:
-            pictures[f"{name}\n(no prior: fed noise)"] = fed_noise(inputs, model)
+            pictures[f"{name}\n(no prior: decodes noise)"] = fed_noise(inputs, model)
     caption = (
-        "Each picture is the decoder's mean for latents drawn from the model's prior. Diffusions take "
-        f"at most {inputs.steps} reverse steps here."
+        "Each image is the decoder's mean for latents drawn from the model's "
+        "prior. Diffusions take at "
+        f"most {inputs.steps} reverse steps here."
     )
     return plots.samples(
         pictures, 1.0, colors=inputs.colors, title="Samples beside data", caption=caption
@@ -37,30 +38,32 @@ def samples(inputs: FigureData) -> Figure:
 
 
 def fed_noise(inputs: FigureData, model: LatentModel) -> Tensor:
-    """Standard normal codes, decoded."""
+    """Decode codes drawn from N(0, I)."""
     device = model.device
     with random.keyed(0):
         noise = random.normal((SHOWN, *model.prior.shape), device=device)
-    return inputs.ink(model.decode(noise).mean)
+    return inputs.as_images(model.decode(noise).mean)
 
 
 def why_a_prior(inputs: FigureData) -> Figure | None:
-    """Gaussian noise through two decoders: an autoencoder's, and a VAE's, which was trained for it."""
+    """Gaussian noise decoded by an autoencoder and by a VAE."""
     plain = {name: model for name, model in inputs.models.items() if not model.prior.proper}
     vaes = {name: model for name, model in inputs.models.items() if isinstance(model, VAE)}
     if not plain or not vaes:
         return None
     chosen = {**dict([next(iter(plain.items()))]), **dict([next(iter(vaes.items()))])}
-    pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
+    pictures = {"data (test)": inputs.as_images(inputs.data.test[:SHOWN])}
     ranges = []
     for name, model in chosen.items():
         pictures[f"{name}\nx' = d(noise)"] = fed_noise(inputs, model)
         low, high = spread(inputs, model)
-        ranges.append(f"{low:.2g} to {high:.2g} in the {name}")
+        ranges.append(f"{low:.2g} to {high:.2g} ({name})")
     caption = (
-        "Both decoders get z ~ N(0, I). Noise has a standard deviation of 1 in every latent dimension; "
-        f"the codes that the decoders learned to read have {' and '.join(ranges)}. Only the VAE was "
-        "trained to make its codes inputs like noise."
+        "Both decoders get z ~ N(0, I), whose standard deviation is 1 in every "
+        "latent dimension. The codes on "
+        f"which they were trained have standard deviations of "
+        f"{' and '.join(ranges)}. Only the VAE was "
+        "trained to make its codes look like N(0, I)."
     )
     return plots.samples(
         pictures,
@@ -72,7 +75,7 @@ def why_a_prior(inputs: FigureData) -> Figure | None:
 
 
 def codes(inputs: FigureData, model: LatentModel, count: int) -> tuple[Tensor, Tensor]:
-    """The mean and a draw of ``q(z | x)`` of the first training images, ``(N, d)``."""
+    """The mean of ``q(z | x)`` and a draw from it, for the first training images, ``(N, d)`` each."""
     x = on(model, inputs.data.train[:count])
     with torch.no_grad(), random.keyed(0):
         q = model.posterior(x)
@@ -81,21 +84,22 @@ def codes(inputs: FigureData, model: LatentModel, count: int) -> tuple[Tensor, T
 
 
 def spread(inputs: FigureData, model: LatentModel) -> tuple[float, float]:
-    """The smallest and largest standard deviation of a latent dimension over drawn codes."""
+    """The smallest and the largest standard deviation of a latent dimension, over drawn codes."""
     deviations = codes(inputs, model, MEASURED)[1].std(0)
     return float(deviations.min()), float(deviations.max())
 
 
 def reconstructions(inputs: FigureData) -> Figure | None:
-    """Test images and what each model makes of them."""
+    """Test images and their reconstructions by each model."""
     if not inputs.restored:
         return None
     caption = (
-        "Test images above. Each row is the decoder's mean given the image's own code; a diffusion "
-        "noises the image to half of its time (t = 1/2) and denoises it again."
+        "The first row shows test images; each other row the decoder's mean "
+        "given the code of the image. A "
+        "diffusion noises the image up to t = 1/2 and denoises it again."
     )
     return plots.reconstructions(
-        inputs.ink(inputs.data.test[:RESTORED]),
+        inputs.as_images(inputs.data.test[:RESTORED]),
         {name: images[:RESTORED] for name, images in inputs.restored.items()},
         1.0,
         colors=inputs.colors,
@@ -105,7 +109,7 @@ def reconstructions(inputs: FigureData) -> Figure | None:
 
 
 def sharpness(inputs: FigureData) -> Figure | None:
-    """Power at high spatial frequencies, of samples and reconstructions, relative to the data's."""
+    """Blur: power at high spatial frequencies of samples and reconstructions, relative to data."""
     real = clean(inputs)
     frequency, reference = power(real)
     bars: dict[str, dict[str, tuple[float, float]]] = {}
@@ -120,32 +124,35 @@ def sharpness(inputs: FigureData) -> Figure | None:
     if not bars:
         return None
     caption = (
-        "Left: power of the images' Fourier spectrum above half the Nyquist frequency (over 1/4 cycle "
-        "per pixel), mean over images divided by that of real ones; error bars are standard errors. "
-        "Below 1 is blur; above 1, noise or broken strokes. Right: the same by frequency, for samples. "
-        "Images are decoder means."
+        "Left: the power of the Fourier spectrum above half the Nyquist "
+        "frequency (1/4 cycle per pixel), "
+        "mean over images, divided by that of real images; error bars are "
+        "standard errors. Below 1 the "
+        "images are blurred; above 1 they have noise or broken strokes. Right: "
+        "the same for samples, by "
+        "frequency. All images are decoder means."
     )
     if inputs.data.resample is not None:
-        caption += " Real images are those whose gray levels the bits were drawn from."
+        caption += " The real images are the gray ones from which the bits were drawn."
     return plots.sharpness(
-        bars, spectra, colors=inputs.colors, title="Blur, measured: fine detail of each model's images",
+        bars, spectra, colors=inputs.colors, title="Blur: power of each model's images at high frequencies",
         caption=caption,
     )  # fmt: skip
 
 
 def clean(inputs: FigureData) -> Tensor:
-    """Real images to measure blur against: test images, or what binarized ones are draws of.
+    """Real images to which blur is compared: test images, or the gray images behind binarized ones.
 
-    Bits carry the noise of their binarization, fine detail that no decoder's mean should have.
+    Binarized images contain noise: high frequencies that the mean of a decoder should not have.
     """
-    coins = inputs.data.resample
-    if coins is None:
-        return inputs.ink(inputs.data.test[:MEASURED])
-    return coins.gray[:MEASURED].cpu().float() / (coins.bins - 1)
+    source = inputs.data.resample
+    if source is None:
+        return inputs.as_images(inputs.data.test[:MEASURED])
+    return source.gray[:MEASURED].cpu().float() / (source.bins - 1)
 
 
 def spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Spatial frequencies, ``(H, W)`` in cycles per pixel, and the power there, ``(N, H, W)``."""
+    """Spatial frequencies in cycles per pixel, ``(H, W)``, and the power at each, ``(N, H, W)``."""
     high, wide = images.shape[-2:]
     vertical, horizontal = torch.fft.fftfreq(high), torch.fft.fftfreq(wide)
     distance = torch.hypot(vertical[:, None], horizontal[None, :])
@@ -163,12 +170,12 @@ def power(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def relative_detail(images: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Power above half the Nyquist frequency, divided by a reference's, and its standard error."""
+    """Power above half the Nyquist frequency relative to a reference, and its standard error."""
     here, there = (_detail(each) for each in (images, reference))
     require(
         float(there.mean()) > 0,
-        "images without detail, such as blank ones",
-        "real images that vary",
+        "real images without high frequencies, such as blank ones",
+        "images that vary",
         "leave this figure out",
     )
     ratio = float(here.mean() / there.mean())
