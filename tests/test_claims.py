@@ -130,7 +130,7 @@ def test_the_stamp_is_the_weakest_claim_of_the_rates(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CLAIMS if CLAIMS[name][1] is DEFAULT])
-def test_a_report_calls_its_value_the_same(name: str) -> None:
+def test_a_report_has_the_stamp_of_its_bound(name: str) -> None:
     if name in ("T = 1000", "T = 1001"):
         pytest.skip("slow, and like the others")
     make, _, stamp = CLAIMS[name]
@@ -154,7 +154,7 @@ def test_the_weakest_of_claims() -> None:
     assert Stamp.weakest([]) is Stamp.NONE
 
 
-def test_what_bounds_nothing_has_no_stamp_whatever_its_rates() -> None:
+def test_a_model_without_a_bound_has_the_stamp_none() -> None:
     rate = Rate.single(torch.zeros(2), Kind.ANALYTIC, Stamp.EXACT)
     assert ELBO(torch.zeros(2), {"prior": rate}, Measure.NONE).stamp is Stamp.NONE
     assert ELBO(torch.zeros(2), {}, Measure.DENSITY).stamp is Stamp.NONE
@@ -199,7 +199,9 @@ def test_a_flow_of_few_steps_exceeds_the_likelihood_and_is_an_estimate() -> None
 
 
 @pytest.mark.parametrize("make", [lambda: diffusion(5), lambda: latent_diffusion(5)])
-def test_a_random_density_makes_no_importance_weight(make: Callable[[], LatentModel]) -> None:
+def test_importance_weights_of_a_random_density_are_refused_everywhere(
+    make: Callable[[], LatentModel],
+) -> None:
     """The exponential of an unbiased log-density is biased upwards, whoever asks."""
     x = torch.randn(4, 2)
     noisy, exact = (with_probability_flow(make(), 4, probes=n) for n in (1, None))

@@ -97,7 +97,7 @@ def test_one_point_and_a_spread_is_a_gaussian() -> None:
     torch.testing.assert_close(one.x_hat, other.x_hat)
 
 
-def test_the_true_reverse_step_asks_for_the_whole_data_set() -> None:
+def test_the_true_reverse_step_is_a_mixture_over_the_data_set() -> None:
     r"""``q(z_s | z_t)`` from ``q(z_t | z_s)`` and ``q(z_s)`` by Bayes, a sum over all data, is
 
     :math:`\sum_n q(x_n | z_t)\, q(z_s | z_t, x_n)`: the lecture's ``q(x_{t-1} | x_t)``, for which

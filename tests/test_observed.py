@@ -47,7 +47,7 @@ def test_a_mask_gives_the_bound_of_the_marginal_model(hidden: float) -> None:
     torch.testing.assert_close(weight, marginal.log_prob(x[:, seen]), rtol=0, atol=1e-10)
 
 
-def test_hidden_entries_reach_neither_value_nor_gradient() -> None:
+def test_hidden_entries_change_neither_value_nor_gradient() -> None:
     """NaN where nothing was observed; the gradient is that of any other filling.
 
     ``where(observed, log_prob, 0)`` alone passes NaN back: zero times NaN.

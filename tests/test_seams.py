@@ -168,7 +168,7 @@ def test_a_latent_diffusion_with_all_of_it() -> None:
         torch.testing.assert_close(drawn[1:], alone)
 
 
-def test_a_chain_of_one_latent_has_no_step_for_a_sampler() -> None:
+def test_a_sampler_on_a_chain_of_one_latent_is_refused() -> None:
     model = Diffusion(2, width=8, steps=1)
     assert model.sample(3).shape == (3, 2)
     with pytest.raises(ValueError, match="one latent"):

@@ -131,7 +131,7 @@ def test_the_density_is_the_root_of_the_second_moment() -> None:
     assert float(visits.visits.sum()) == 12000
 
 
-def test_old_costs_are_forgotten() -> None:
+def test_old_costs_decay() -> None:
     """After many visits at another cost, the first one counts ``exp(-visits / memory)``."""
     visits = LossAwareTimesteps(bins=2, memory=50.0)
     for cost in [1.0] * 500 + [3.0] * 100:

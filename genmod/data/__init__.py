@@ -12,13 +12,14 @@ from genmod.data.datasets import conditional as conditional
 from genmod.data.images import digits as digits
 from genmod.data.images import fashion_mnist as fashion_mnist
 from genmod.data.images import mnist as mnist
+from genmod.data.loading import GivenRows as GivenRows
 from genmod.data.loading import load as load
 from genmod.data.loading import rows_or_dataset as rows_or_dataset
 from genmod.data.prompts import CLOTHES as CLOTHES
 from genmod.data.prompts import DIGITS as DIGITS
 from genmod.data.prompts import Prompts as Prompts
-from genmod.data.splits import Layout as Layout
-from genmod.data.splits import dataset as dataset
+from genmod.data.rows import Layout as Layout
+from genmod.data.rows import dataset as dataset
 from genmod.data.toys import toy_dataset as toy_dataset
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "DIGITS",
     "BernoulliPixels",
     "Dataset",
+    "GivenRows",
     "Layout",
     "Prompts",
     "binarized",

@@ -1,4 +1,4 @@
-"""A data set: three checked tensors in memory, and the spec that they share.
+"""A data set: three checked tensors, the spec that they share, and what goes with their rows.
 
 ``N`` rows, each an event of one shape. Integers are kept in one byte where they fit. Arithmetic on
 bytes wraps without a word (``2 * 200`` is 144): widen a batch before computing with it, as models do.
@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from dataclasses import dataclass as frozen_record
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from genmod.checks import one_of, require
 from genmod.data.binarized import BernoulliPixels
-from genmod.data.values import check_values, storage
+from genmod.data.kinds import table_of
+from genmod.data.values import (
+    check_dropout,
+    check_entropy,
+    check_labels,
+    check_observed,
+    check_part,
+    check_resample,
+    check_values,
+    storage,
+)
 from genmod.shapes import Shape
-from genmod.spec import DataSpec
+from genmod.spec import Column, DataSpec
 
 SPLITS = ("train", "validation", "test")
 
@@ -42,6 +52,12 @@ class Dataset:
             something known; ``None`` for all other data.
         context_dropout: the share of training rows whose label is hidden from a conditional model;
             ``None`` for models without a context (see :func:`~genmod.data.conditional`).
+        columns: of a table, one for each entry of a row; the data are then floating point numbers in
+            their own units, and codes of categories.
+        observed: which entries are not missing, for each part; missing ones hold 0. ``None``: all.
+        classes: what the labels 0, 1, ... stand for.
+        split: how the rows were divided: plain data, for files that record it.
+        rows: the number of each row in the source, for each part.
 
     Raises:
         ValueError: where the parts disagree, or values do not belong.
@@ -62,11 +78,20 @@ class Dataset:
     resample: BernoulliPixels | None = None
     entropy: Tensor | None = None
     context_dropout: float | None = None
+    columns: Sequence[Column] | None = None
+    observed: Mapping[str, Tensor] | None = None
+    classes: tuple[str, ...] | None = None
+    split: Mapping[str, object] | None = None
+    rows: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
+        if self.observed is not None:
+            check_observed(self.observed, self.parts())
         for split, part in self.parts().items():
-            _check_part(split, part, self.train, self.bins)
+            check_part(split, part, self.train, self.bins)
             check_values(part, self.bins, split)
+            if self.columns is not None and len(part):
+                self.spec.check(part, self.mask(split), split)
             if self.bins is not None:
                 object.__setattr__(self, split, part.to(storage(self.bins)))
         require(
@@ -76,18 +101,18 @@ class Dataset:
             "lower the fractions of validation and test",
         )
         if self.labels is not None:
-            _check_labels(self.labels, self.parts())
+            check_labels(self.labels, self.parts())
         if self.resample is not None:
-            _check_resample(self.resample, self.train, self.bins)
+            check_resample(self.resample, self.train, self.bins)
         if self.context_dropout is not None:
-            _check_dropout(self.context_dropout, self.labels)
+            check_dropout(self.context_dropout, self.labels)
         if self.entropy is not None:
-            _check_entropy(self.entropy, self.test)
+            check_entropy(self.entropy, self.test)
 
     @property
     def spec(self) -> DataSpec:
-        """What the data are: the shape of one event, reals or integers."""
-        return DataSpec(self.shape, self.bins)
+        """What the data are: the shape of one event; reals, integers or columns; missing entries."""
+        return DataSpec(self.shape, self.bins, self.columns, missing=self.observed is not None)
 
     @property
     def shape(self) -> Shape:
@@ -97,6 +122,10 @@ class Dataset:
     def parts(self) -> dict[str, Tensor]:
         """The three tensors by name, training first."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def mask(self, split: str) -> Tensor | None:
+        """Which entries of a part are observed, like the part; ``None``: all."""
+        return None if self.observed is None else self.observed[split]
 
     @property
     def entropy_floor(self) -> float | None:
@@ -122,9 +151,11 @@ class Dataset:
         one_of(SPLITS, split, "split")
         require(rows >= 0, f"rows={rows}", "at least 0", "0 leaves the part out")
         train, validation, test = {**self.parts(), split: self.parts()[split][:rows]}.values()
-        labels, resample, entropy = self.labels, self.resample, self.entropy
-        if labels is not None:
-            labels = {**labels, split: labels[split][:rows]}
+
+        def shorter(each: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
+            return None if each is None else {**each, split: each[split][:rows]}
+
+        resample, entropy = self.resample, self.entropy
         if resample is not None and split == "train":
             resample = BernoulliPixels(resample.gray[:rows], resample.bins)
         if entropy is not None and split == "test":
@@ -134,9 +165,11 @@ class Dataset:
             train=train,
             validation=validation,
             test=test,
-            labels=labels,
+            labels=shorter(self.labels),
             resample=resample,
             entropy=entropy,
+            observed=shorter(self.observed),
+            rows=shorter(self.rows),
         )
 
     def context(self, split: str) -> Tensor | None:
@@ -163,6 +196,12 @@ class Dataset:
             found["gray values"] = digest(self.resample.gray) + f" of {self.resample.bins}"
         if self.context_dropout is not None:
             found["context_dropout"] = self.context_dropout
+        if self.columns is not None:
+            found["columns"] = [{**asdict(c), "kind": str(c.kind)} for c in self.columns]
+        if self.observed is not None:
+            found["observed"] = digest(*(self.observed[split] for split in SPLITS))
+        if self.split is not None:
+            found["split"] = dict(self.split)
         return found
 
     def summary(self) -> str:
@@ -172,10 +211,12 @@ class Dataset:
 
     def __repr__(self) -> str:
         width = max(len(f"{len(part):,}") for part in self.parts().values())
-        lines = [f"{_short(self.name)}: {self.spec}"]
+        kind = self.spec if self.columns is None else f"{len(self.columns)} columns"
+        lines = [f"{_short(self.name)}: {kind}"]
         for split, part in self.parts().items():
             lines.append(f"  {split:<11} {len(part):>{width},} row{'' if len(part) == 1 else 's'}")
-        return "\n".join([*lines, *(f"  {name:<11} {text}" for name, text in self._notes())])
+        lines += [f"  {name:<11} {text}" for name, text in self._notes()]
+        return "\n".join([*lines, *table_of(self.columns or (), self.observed)])
 
     def _repr_html_(self) -> str:
         """The same for notebooks."""
@@ -189,9 +230,17 @@ class Dataset:
 
     def _notes(self) -> list[tuple[str, str]]:
         notes = []
+        kind = "random" if self.split is None else str(self.split["kind"])
+        if kind not in ("random", "published"):
+            notes.append(("split", {"groups": "by groups", "time": "in time"}.get(kind, kind)))
+        if self.observed is not None:
+            holes = sum(int((~mask).sum()) for mask in self.observed.values())
+            cells = sum(part.numel() for part in self.parts().values())
+            notes.append(("missing", f"{holes:,} of {cells:,} entries"))
         if self.labels is not None:
             role = "" if self.context_dropout is None else "; the context of conditional models"
-            notes.append(("labels", f"one a row{role}"))
+            kinds = f", of {len(self.classes)} classes" if self.classes else ""
+            notes.append(("labels", f"one a row{kinds}{role}"))
         if self.resample is not None:
             notes.append(("bits", "drawn again at every visit of a training row"))
         if self.entropy_floor is not None:
@@ -240,55 +289,3 @@ def digest(*tensors: Tensor) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= 40 else f"{name[:39]}…"
-
-
-def _check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> None:
-    require(
-        part.ndim >= 2
-        and part.shape[1:] == train.shape[1:]
-        and (bins is not None or part.dtype == train.dtype),
-        f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
-        f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
-        "cut all parts from one tensor, or use genmod.data.dataset",
-    )
-
-
-def _check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-    sizes = {split: len(part) for split, part in parts.items()}
-    got = {split: len(marks) for split, marks in labels.items()}
-    require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")
-
-
-def _check_resample(resample: BernoulliPixels, train: Tensor, bins: int | None) -> None:
-    require(
-        bins == 2 and resample.gray.shape == train.shape,
-        f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
-        f"{tuple(train.shape)} with bins={bins}",
-        "bits (bins=2), and a pixel for each of them",
-        "use genmod.data.binarized",
-    )
-
-
-def _check_entropy(entropy: Tensor, test: Tensor) -> None:
-    require(
-        entropy.shape == (len(test),),
-        f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
-        "one for each of them",
-        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
-    )
-    wrong = int((~(entropy.isfinite() & (entropy >= 0))).sum())
-    require(
-        wrong == 0,
-        f"{wrong} entropies that are negative or not finite",
-        "nats for each row, at least 0",
-        "use genmod.data.binarized",
-    )
-
-
-def _check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
-    require(
-        labels is not None and 0 <= rate <= 1,
-        f"context_dropout={rate} with{'out' if labels is None else ''} labels",
-        "a rate in [0, 1], and labels to give as the context",
-        "use genmod.data.conditional",
-    )

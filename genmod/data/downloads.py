@@ -1,14 +1,15 @@
-"""MNIST and Fashion-MNIST: found on disk or fetched through torchvision, and checked by digest.
+"""Published files: found on disk or fetched through torchvision, and checked by digest.
 
-Files lie as torchvision lays them out, ``root/MNIST/raw`` and ``root/FashionMNIST/raw``, so that one
-copy serves both. What is fetched is checked beside its place and moved there file by file, each in
+MNIST and its kin lie as torchvision lays them out, such as ``root/MNIST/raw``, so that one copy serves
+both. What is fetched is checked beside its place and moved there file by file, each in
 one move: a download that stops half-way leaves nothing behind that looks whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -16,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from genmod.data.idx import IDXFile
+from genmod.checks import require
+from genmod.data.formats import IDXFile
 
 ROOT = "GENMOD_DATA"
 """The environment variable that holds the folder of the data."""
@@ -63,22 +65,18 @@ class Collection:
 
     def _download(self, root: Path, place: Path) -> None:
         """Fetch all files beside their place, check them, and move those that are missing."""
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(
-                prefix=f"{self.folder}-", suffix=".writing", dir=root
-            ) as beside:
-                self.fetch(Path(beside))
-                fetched = Path(beside) / self.folder / "raw"
-                for file in self.files:
-                    file.read(fetched / file.name)
-                place.mkdir(parents=True, exist_ok=True)
-                for file in self._missing(place):
-                    os.replace(fetched / file.name, place / file.name)
-        except (OSError, HTTPException, RuntimeError) as error:
-            # torchvision raises RuntimeError when every mirror has failed.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(self._complaint(place, f"the download failed: {reason}")) from error
+
+        def fetch(beside: Path) -> Path:
+            self.fetch(beside)
+            fetched = beside / self.folder / "raw"
+            for file in self.files:
+                file.read(fetched / file.name)
+            return fetched
+
+        missing = [file.name for file in self._missing(place)]
+        error = fetch_beside(place, missing, fetch, root)
+        if error:
+            raise ValueError(self._complaint(place, f"the download failed: {error}"))
 
     def _complaint(self, place: Path, reason: str) -> str:
         missing = ", ".join(file.name for file in self._missing(place))
@@ -88,6 +86,82 @@ class Collection:
             f"{self.folder}/raw by root=... or the environment variable {ROOT}, or call with "
             "download=True where there is a network"
         )
+
+
+def fetch_beside(
+    place: Path, names: Iterable[str], fetch: Callable[[Path], Path], root: Path | None = None
+) -> str:
+    """Fetch files into a folder beside their place, then move each there in one step.
+
+    Args:
+        place: where the files belong.
+        names: of the files.
+        fetch: puts the files into a folder, checks them, and returns where they are.
+        root: the folder beside; the place itself by default.
+
+    Returns:
+        Why it failed; empty if it did not.
+    """
+    beside = place if root is None else root
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(suffix=".writing", dir=beside) as folder:
+            fetched = fetch(Path(folder))
+            place.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                os.replace(fetched / name, place / name)
+    except (OSError, HTTPException, RuntimeError) as error:
+        # torchvision raises RuntimeError when every mirror has failed.
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file that its authors publish with its digest.
+
+    Args:
+        name: of the file.
+        url: where it is published.
+        md5: the MD5 of its bytes, as the authors or torchvision give it.
+    """
+
+    name: str
+    url: str
+    md5: str
+
+    def get(self, place: Path, download: bool = True) -> Path:
+        """Where it lies in a folder; it is fetched if it is not there. Every byte is checked.
+
+        Raises:
+            ValueError: it is missing and cannot be fetched, or its digest is another one.
+        """
+        path = place / self.name
+        reason = "download=False"
+        if not path.is_file() and download:
+            reason = fetch_beside(place, [self.name], self._fetch)
+        require(
+            path.is_file(),
+            f"{place} without {self.name} ({reason})",
+            f"the file that {self.url} offers",
+            f"put it there, or name the folder above by root=... or the environment variable {ROOT}",
+        )
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "md5").hexdigest()
+        require(
+            digest == self.md5,
+            f"{path} whose bytes have the MD5 {digest}",
+            f"{self.md5}, as published",
+            "it is cut short or was changed: delete it and load the data again",
+        )
+        return path
+
+    def _fetch(self, beside: Path) -> Path:
+        # Not at the top: only a download needs torchvision, which takes a second to import.
+        from torchvision.datasets.utils import download_url
+
+        download_url(self.url, beside, self.name, self.md5)
+        return beside
 
 
 def default_root() -> Path:

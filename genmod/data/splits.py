@@ -1,175 +1,185 @@
-"""From rows to a data set: which axis holds the channels, and a reproducible split."""
+"""Dividing rows into train, validation and test: at random, by groups, or in time; always reproducible."""
 
 from __future__ import annotations
 
-import operator
-from enum import StrEnum
-from typing import SupportsIndex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import choice, require
+from genmod.checks import require
+from genmod.columns import Column
 from genmod.data.datasets import SPLITS, Dataset
-from genmod.data.values import BYTE, as_labels, checked_rows
-from genmod.shapes import Shape
 
 
-class Layout(StrEnum):
-    """What the axes of one event mean."""
-
-    AUTO = "auto"
-    """Taken from the shape and the kind of the values where they leave no doubt."""
-    AS_GIVEN = "as-given"
-    """Vectors ``(d,)``, sequences ``(length, features)``, images ``(channels, height, width)``, volumes."""
-    GRAY = "gray"
-    """Images ``(height, width)``; they get a channel axis."""
-    CHANNELS_LAST = "channels-last"
-    """Images ``(height, width, channels)``; the channels are moved first."""
-
-
-def dataset(
-    x: object,
-    *,
-    name: str = "data",
-    bins: int | None = None,
-    labels: object = None,
-    validation: float = 0.1,
-    test: float = 0.2,
-    seed: SupportsIndex = 0,
-    layout: Layout | str = Layout.AUTO,
-) -> Dataset:
-    """Check rows of numbers and split them into train, validation and test.
-
-    The permutation depends on ``seed`` and the number of rows alone, so that two data sets of one
-    length are split alike. Its first ``round(test N)`` rows are the test part, the next
-    ``round(validation (N - test rows))`` the validation part, the rest is for training.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """How rows are divided into train, validation and test.
 
     Args:
-        x: rows ``(N, *event)``: a tensor, an array or a list. Floating point tensors keep their type;
-            arrays and lists of reals take torch's default type.
-        name: what reports call it.
-        bins: the number of values, for integer data (17 for digits, 256 for 8-bit images). Whole
-            numbers stored as floating point are converted exactly; others are refused.
-        labels: one label a row, ``(N,)``.
         validation: fraction of the rows left by the test part, in [0, 1).
         test: fraction of all rows, in [0, 1).
-        seed: of the permutation.
-        layout: what the axes of one event mean, a :class:`Layout` or its name. By default images of
-            integers may be ``(height, width)`` or ``(height, width, channels)``: the channels are moved
-            first. Real data of such shapes are refused unless the layout is given.
-
-    Returns:
-        The three parts, on the device of ``x``.
+        seed: of the permutation of rows, or of groups.
+        groups: one value a row; rows of equal value stay in one part.
+        time: one value a row that can be put in order; the latest rows are the test part, those before
+            them the validation part, and rows of one time stay in one part.
 
     Raises:
-        ValueError: data that are not numbers, not finite, not rows of events; integers without
-            ``bins``; values outside ``0 .. bins - 1``; a layout in doubt; too few rows for the split.
-
-    >>> dataset(torch.randn(100, 2), name="plane").summary()
-    'plane (72 train + 8 validation + 20 test rows of (2,), real numbers)'
+        ValueError: a fraction out of range, groups and time together.
     """
-    rows = checked_rows(x, bins)
-    require(
-        rows.ndim >= 2 and rows[:1].numel() > 0,
-        f"x of shape {tuple(rows.shape)}",
-        "rows of events, (N, *event), with at least one row and one number a row",
-        "give scalars an axis of their own (x[:, None]), and a single row a batch axis (x[None])",
-    )
-    rows = _channels_first(rows, bins, choice(Layout, layout, "layout"))
-    indices = split_rows(len(rows), validation, test, operator.index(seed))
-    parts = _split_labels(labels, len(rows), indices)
-    train, held_out, tested = (rows[index.to(rows.device)] for index in indices)
-    return Dataset(name, train, held_out, tested, bins, parts)
 
+    validation: float = 0.1
+    test: float = 0.2
+    seed: int = 0
+    groups: object = None
+    time: object = None
 
-def split_rows(count: int, validation: float, test: float, seed: int) -> list[Tensor]:
-    """Row indices of train, validation and test: see :func:`dataset`."""
-    for fraction, split in ((validation, "validation"), (test, "test")):
+    def __post_init__(self) -> None:
+        for fraction, split in ((self.validation, "validation"), (self.test, "test")):
+            require(
+                0 <= fraction < 1,
+                f"{split}={fraction}",
+                "a fraction in [0, 1)",
+                "give the share of rows, not their number",
+            )
         require(
-            0 <= fraction < 1,
-            f"{split}={fraction}",
-            "a fraction in [0, 1)",
-            "give the share of rows, not their number",
+            self.groups is None or self.time is None,
+            "groups and time",
+            "one of the two",
+            "leave one out",
         )
-    tested = round(test * count)
-    validated = round(validation * (count - tested))
-    trained = count - tested - validated
-    require(
-        trained >= 2 and (tested >= 1 or test == 0) and (validated >= 1 or validation == 0),
-        f"{count} rows, which validation={validation} and test={test} split into {trained} train, "
-        f"{validated} validation and {tested} test",
-        "at least 2 rows to train on and 1 in every other part asked for",
-        "bring more rows, or set a fraction to 0 to go without that part",
-    )
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return [order[tested + validated :], order[tested : tested + validated], order[:tested]]
 
+    def indices(self, count: int) -> list[Tensor]:
+        """The row numbers of train, validation and test.
 
-_CHANNELS = (1, 3, 4)
-"""Gray, red-green-blue, and the latter with opacity."""
-_SIDE = 8
-"""From how many entries a side on a matrix of integers is taken for an image."""
+        Raises:
+            ValueError: too few rows, groups or times for the parts asked for.
+        """
+        if self.groups is not None:
+            return self._by_group(ranks(self.groups, count, "groups"))
+        if self.time is not None:
+            return self._in_time(ranks(self.time, count, "time"))
+        tested, validated = self._sizes(count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        return [order[tested + validated :], order[tested : tested + validated], order[:tested]]
 
+    def record(self) -> dict[str, object]:
+        """The split as plain data."""
+        kind = "random" if self.groups is None else "groups"
+        kind = kind if self.time is None else "time"
+        found = {"kind": kind, "validation": self.validation, "test": self.test}
+        return found if self.time is not None else {**found, "seed": self.seed}
 
-def _channels_first(rows: Tensor, bins: int | None, layout: Layout) -> Tensor:
-    """Images with their channels first; other events as they are."""
-    shape = tuple(rows.shape[1:])
-    if layout is Layout.AUTO:
-        layout = _guess(shape, bins)
-    match layout:
-        case Layout.GRAY:
-            require(
-                len(shape) == 2,
-                f"layout='gray' for events of shape {shape}",
-                "(height, width)",
-                "leave layout out",
-            )
-            return rows[:, None]
-        case Layout.CHANNELS_LAST:
-            require(
-                len(shape) == 3,
-                f"layout='channels-last' for events of shape {shape}",
-                "(height, width, channels)",
-                "leave layout out",
-            )
-            return rows.permute(0, 3, 1, 2).contiguous()
-        case _:
-            return rows
+    def _sizes(self, count: int) -> tuple[int, int]:
+        """How many rows to test and to validate on."""
+        tested = round(self.test * count)
+        validated = round(self.validation * (count - tested))
+        self._check([count - tested - validated, validated, tested], f"{count} rows", 2)
+        return tested, validated
 
-
-def _guess(shape: Shape, bins: int | None) -> Layout:
-    """The layout that a shape can only mean; refuses shapes that can mean two things."""
-    wide = len(shape) in (2, 3) and min(shape[:2]) >= _SIDE
-    if wide and len(shape) == 2 and (shape[0] == shape[1] or bins == BYTE):
-        _refuse_reals(shape, bins, "a gray image or a sequence", Layout.GRAY)
-        return Layout.GRAY
-    if wide and len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS:
-        _refuse_reals(
-            shape, bins, "an image with its channels last, or a volume", Layout.CHANNELS_LAST
+    def _check(self, sizes: Sequence[int], what: str, least: int) -> None:
+        trained, validated, tested = sizes
+        require(
+            trained >= least
+            and (tested >= 1 or self.test == 0)
+            and (validated >= 1 or self.validation == 0),
+            f"{what}, which validation={self.validation} and test={self.test} split into {trained} "
+            f"train, {validated} validation and {tested} test",
+            f"at least {least} to train on and 1 in every other part asked for",
+            "bring more rows, or set a fraction to 0 to go without that part",
         )
-        return Layout.CHANNELS_LAST
-    return Layout.AS_GIVEN
+
+    def _by_group(self, group: Tensor) -> list[Tensor]:
+        """Whole groups, in random order, until a part has about its share of rows."""
+        sizes = torch.bincount(group)
+        order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(self.seed))
+        upto = torch.cat([torch.zeros(1, dtype=torch.long), sizes[order].cumsum(0)])
+        tested = _nearest(upto, self.test * len(group))
+        left = upto[tested:] - upto[tested]
+        validated = tested + _nearest(left, self.validation * int(left[-1]))
+        cuts = [len(order) - validated, validated - tested, tested]
+        self._check(cuts, f"{len(order)} groups", 1)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        rows = place[group]
+        marks = (rows >= validated, (rows >= tested) & (rows < validated), rows < tested)
+        return [mark.nonzero()[:, 0] for mark in marks]
+
+    def _in_time(self, time: Tensor) -> list[Tensor]:
+        """Rows in order of time, cut where the time changes."""
+        tested, validated = self._sizes(len(time))
+        order = time.argsort(stable=True)
+        starts = torch.cat([torch.zeros(1, dtype=torch.bool), time[order].diff() > 0])
+        cuts = [0, *starts.nonzero()[:, 0].tolist(), len(time)]
+        ends = torch.tensor(cuts)
+        second = int(ends[_nearest(ends, len(time) - tested)])
+        first = int(ends[_nearest(ends, second - validated)])
+        parts = [order[:first], order[first:second], order[second:]]
+        self._check([len(part) for part in parts], f"{len(cuts) - 1} times", 1)
+        return parts
 
 
-def _refuse_reals(shape: Shape, bins: int | None, meaning: str, layout: Layout) -> None:
+def _nearest(ends: Tensor, wanted: float) -> int:
+    """Which of some ascending numbers is nearest; 0 is kept for nothing wanted."""
+    found = int((ends - wanted).abs().argmin())
+    return found if found or not wanted else min(1, len(ends) - 1)
+
+
+def ranks(values: object, count: int, name: str) -> Tensor:
+    """Values of any kind that can be put in order, as whole numbers in that order, ``(count,)``.
+
+    >>> ranks(["b", "a", "b"], 3, "groups")
+    tensor([1, 0, 1])
+    """
+    found = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     require(
-        bins is not None,
-        f"real data with events of shape {shape}: {meaning}",
-        "images as (channels, height, width), or a layout",
-        f"pass layout={str(layout)!r} for images, or layout='as-given'",
-    )
-
-
-def _split_labels(labels: object, count: int, indices: list[Tensor]) -> dict[str, Tensor] | None:
-    if labels is None:
-        return None
-    found = as_labels(labels)
-    require(
-        found.shape[:1] == (count,),
-        f"labels of shape {tuple(found.shape)}",
-        f"one label for each of the {count} rows of x",
+        found.shape == (count,),
+        f"{name} of shape {found.shape}",
+        f"one value for each of the {count} rows",
         "pass them in the order of the rows",
     )
-    parts = (found[index.to(found.device)] for index in indices)
-    return dict(zip(SPLITS, parts, strict=True))
+    holes = int((found != found).sum()) if found.dtype.kind in "fmM" else 0
+    require(holes == 0, f"{name} with {holes} missing values", "a value a row", "fill them")
+    try:
+        inverse = np.unique(found, return_inverse=True)[1]
+    except TypeError:
+        raise ValueError(
+            f"got {name} of several types; expected numbers, text or dates alone; convert them"
+        ) from None
+    return torch.from_numpy(inverse.reshape(-1).astype(np.int64))
+
+
+def cut(x: Tensor, indices: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The rows of each part."""
+    return {s: x[i.to(x.device)] for s, i in zip(SPLITS, indices, strict=True)}
+
+
+def divide(
+    name: str,
+    x: Tensor,
+    indices: Sequence[Tensor],
+    split: Mapping[str, object],
+    *,
+    bins: int | None = None,
+    labels: Tensor | None = None,
+    classes: tuple[str, ...] | None = None,
+    columns: Sequence[Column] | None = None,
+    observed: Tensor | None = None,
+) -> Dataset:
+    """A data set of rows, and of what goes with them, from the row numbers of each part."""
+    train, validation, test = cut(x, indices).values()
+    return Dataset(
+        name,
+        train,
+        validation,
+        test,
+        bins,
+        None if labels is None else cut(labels, indices),
+        classes=classes,
+        columns=columns,
+        observed=None if observed is None else cut(observed, indices),
+        split=split,
+        rows=dict(zip(SPLITS, indices, strict=True)),
+    )

@@ -1,7 +1,10 @@
-"""The values of data: finite reals, or integers in a range, checked before anything is rounded."""
+"""Checks of data: values before anything is rounded, the parts of a data set, and the memory they take."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmod.arrays import as_tensor
+from genmod.checks import check_mask, require
+from genmod.data.binarized import BernoulliPixels
 from genmod.spec import Bins
 
 Array: TypeAlias = NDArray[Any]
@@ -66,25 +71,35 @@ def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advi
         )
 
 
-def checked_rows(x: object, bins: int | None, name: str = "x") -> Tensor:
-    """Rows in the type that a data set keeps; values are checked in the type that they came in.
+def checked_rows(
+    x: object, bins: int | None, observed: object = None, name: str = "x"
+) -> tuple[Tensor, Tensor | None]:
+    """Rows in the type that a data set keeps, and the mask; values are checked in the type they came in.
 
     Floating point tensors keep their type. Arrays and lists of reals take torch's default type, because
-    float64 is their default more than a choice.
+    float64 is their default more than a choice. Entries that are not observed become 0.
 
     Raises:
         ValueError: values that do not belong, in the type given or after rounding.
     """
     rows = as_tensor(x, name).detach()
     rows = rows.to(torch.uint8) if rows.dtype is torch.bool else rows
+    mask = None
+    if observed is not None:
+        mask = as_tensor(observed, "observed").to(rows.device)
+        check_mask(mask, rows)
+        check_seen(mask, name)
+        rows = torch.where(mask, rows, 0)
+        mask = None if bool(mask.all()) else mask
     check_values(rows, bins, name)
     if bins is not None:
-        return rows.to(storage(bins))
+        return rows.to(storage(bins)), mask
     if isinstance(x, Tensor):
-        return rows
+        return rows, mask
     rounded = rows.to(torch.get_default_dtype())
-    check_values(rounded, None, name)
-    return rounded
+    if rounded is not rows:
+        check_values(rounded, None, name)
+    return rounded, mask
 
 
 def as_labels(labels: object) -> Tensor:
@@ -96,3 +111,134 @@ def as_labels(labels: object) -> Tensor:
 def is_array(x: object) -> bool:
     """Whether something is a tensor or an array."""
     return isinstance(x, Tensor | np.ndarray)
+
+
+def pair(x: object) -> tuple[object, object]:
+    """Rows and labels: a tuple of two whose first part is rows of events; else rows alone."""
+    if isinstance(x, tuple) and len(x) == 2 and _holds_rows(x[0]) and not _holds_rows(x[1], 3):
+        rows, labels = x
+        if len(rows) == len(labels):
+            return rows, labels
+    return x, None
+
+
+def _holds_rows(x: object, axes: int = 2) -> bool:
+    """Whether something has at least so many axes."""
+    if is_array(x):
+        return isinstance(x, Tensor | np.ndarray) and x.ndim >= axes
+    depth = 0
+    while isinstance(x, list | tuple) and x:
+        depth, x = depth + 1, x[0]
+    if isinstance(x, Tensor | np.ndarray):
+        depth += x.ndim
+    return depth >= axes
+
+
+def byte(x: object) -> int | None:
+    """The number of values that a type can only mean: 256 for bytes, 2 for booleans."""
+    if isinstance(x, Tensor | np.ndarray):
+        kind = str(x.dtype).removeprefix("torch.")
+        return {"uint8": BYTE, "bool": 2}.get(kind)
+    return None
+
+
+def check_memory(size: int, what: str) -> None:
+    """Require so many bytes to fit in half of the memory that is free: a small file can unpack to more.
+
+    Raises:
+        ValueError: before anything is read.
+    """
+    free = free_memory()
+    require(
+        size <= free // 2,
+        f"{what}, which takes {size / 2**20:,.0f} MB in memory",
+        f"at most {free / 2**21:,.0f} MB, half of what is free",
+        "save its rows with numpy.save: large .npy files are read in place; or take fewer rows",
+    )
+
+
+def free_memory() -> int:
+    """The bytes of memory that programs can still take."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> None:
+    require(
+        part.ndim >= 2
+        and part.shape[1:] == train.shape[1:]
+        and (bins is not None or part.dtype == train.dtype),
+        f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
+        f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
+        "cut all parts from one tensor, or use genmod.data.dataset",
+    )
+
+
+def check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+    sizes = {split: len(part) for split, part in parts.items()}
+    got = {split: len(marks) for split, marks in labels.items()}
+    require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")
+
+
+def check_observed(observed: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+    """Require a mask for each part, and an observed entry in every row."""
+    require(
+        observed.keys() == parts.keys(),
+        f"observed for {', '.join(observed)}",
+        f"a mask for each of {', '.join(parts)}",
+        "give an empty one for an empty part",
+    )
+    for split, part in parts.items():
+        check_mask(observed[split], part)
+        check_seen(observed[split], split)
+
+
+def check_seen(observed: Tensor, name: str) -> None:
+    """Require an observed entry in every row of a mask ``(N, *event)``."""
+    empty = (~observed).flatten(1).all(1) if len(observed) else observed.flatten(1).any(1)
+    count = int(empty.sum())
+    first = int(empty.nonzero()[0]) if count else 0
+    require(
+        count == 0,
+        f"{count} rows of {name} without an observed entry, the first at row {first}",
+        "at least one observed entry in each row",
+        "remove these rows (of a pandas frame: .dropna(how='all'))",
+    )
+
+
+def check_resample(resample: BernoulliPixels, train: Tensor, bins: int | None) -> None:
+    require(
+        bins == 2 and resample.gray.shape == train.shape,
+        f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
+        f"{tuple(train.shape)} with bins={bins}",
+        "bits (bins=2), and a pixel for each of them",
+        "use genmod.data.binarized",
+    )
+
+
+def check_entropy(entropy: Tensor, test: Tensor) -> None:
+    require(
+        entropy.shape == (len(test),),
+        f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
+        "one for each of them",
+        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
+    )
+    wrong = int((~(entropy.isfinite() & (entropy >= 0))).sum())
+    require(
+        wrong == 0,
+        f"{wrong} entropies that are negative or not finite",
+        "nats for each row, at least 0",
+        "use genmod.data.binarized",
+    )
+
+
+def check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
+    require(
+        labels is not None and 0 <= rate <= 1,
+        f"context_dropout={rate} with{'out' if labels is None else ''} labels",
+        "a rate in [0, 1], and labels to give as the context",
+        "use genmod.data.conditional",
+    )

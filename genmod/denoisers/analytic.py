@@ -1,7 +1,7 @@
-r"""Denoisers known in closed form: the optimum a network is trained towards.
+r"""Optimal denoisers in closed form: what a network is trained to approximate.
 
-The optimal denoiser is :math:`\mathbb{E}[x | z_t]`, an average over *all* data weighted by how well
-each point explains :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` needs the entire data set, while
+The optimal denoiser is :math:`\mathbb{E}[x | z_t]`, an average over *all* data, each weighted by its
+probability given :math:`z_t`. That is why :math:`q(x_{t-1} | x_t)` depends on the entire data set, while
 :math:`q(x_{t-1} | x_t, x_0)` does not.
 """
 
@@ -34,7 +34,7 @@ class GaussianDenoiser(Denoiser):
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
         values, vectors = torch.linalg.eigh(covariance)
-        # Rounding can turn an eigenvalue of zero into a small one of either sign.
+        # An eigenvalue of zero is computed as about +-1e-7 of the largest one in float32.
         rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
         require(
             bool(values[0] >= -rounding),
@@ -63,8 +63,9 @@ class EmpiricalDenoiser(Denoiser):
 
     Args:
         points: ``(N, *event)``: the entire data set.
-        log_weights: ``(N,)``, up to a constant; equal weights by default.
-        std: spread of each point, to make a mixture of isotropic Gaussians; none by default.
+        log_weights: the logarithms of the points' probabilities, ``(N,)``, up to a constant; equal by
+            default.
+        std: the standard deviation around each point, for a mixture of isotropic Gaussians; 0 by default.
     """
 
     center: Tensor
@@ -76,7 +77,7 @@ class EmpiricalDenoiser(Denoiser):
         require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
         if log_weights is None:
             log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)
-        # Around their mean: squares of large numbers would drown the distances between them.
+        # Centered: of points near 1e4, float32 has squares near 1e8, whose rounding is 8.
         self.register_buffer("center", points.mean(0))
         self.register_buffer("points", points - self.center)
         self.register_buffer("log_weights", log_weights)
@@ -95,7 +96,7 @@ class EmpiricalDenoiser(Denoiser):
         keep = 1 - alpha * shrink
         mean = keep * (weights @ points) + shrink * flat
         among = weights @ points.square() - (weights @ points).square()
-        # A difference of squares rounds below zero where one point explains everything.
+        # The difference of squares can round below zero where one point has all the weight.
         second = keep.square() * among.clamp(min=0)
         within = self.std**2 * sigma.square() / spread
         return Denoised(self.center + mean.reshape(z.shape), (second + within).reshape(z.shape))

@@ -1,13 +1,13 @@
-r"""The error of a denoiser, measured once for all noise levels: it gives the variance of ``x``.
+r"""Calibration: the error of a denoiser, measured at all noise levels, gives the variance of ``x``.
 
 Symbols: :math:`\lambda` the log-SNR, ``D`` the dimensions of ``x``, and the relative error
 
 .. math:: u(\lambda) = \frac{1}{D}\, \mathbb{E}\|\varepsilon - \hat\varepsilon\|^2
     = \frac{e^\lambda}{D}\, \mathbb{E}\|x - \hat x\|^2
 
-which is near one where noise hides ``x`` no more, and falls towards zero as ``z`` becomes noise. For
-the optimal denoiser it is :math:`1 - \mathbb{E}\|\hat\varepsilon\|^2 / D`, the moment that the paper
-estimates. For any other denoiser the best variance follows from the error itself.
+It is near one at the clean end, and tends to zero as ``z`` becomes noise. For the optimal denoiser it is
+:math:`1 - \mathbb{E}\|\hat\varepsilon\|^2 / D`, the moment that the first paper estimates. For any other
+denoiser the best variance follows from the error itself.
 
 Reference: Bao, Li, Zhu, Zhang, "Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance in
 Diffusion Probabilistic Models" (2022), theorem 1 and eq. 8; Bao, Li, Sun, Zhu, Zhang, "Estimating the
@@ -34,7 +34,7 @@ _ROWS = 1024
 class Calibrated(Denoiser):
     r"""A denoiser that also returns the variance of ``x``, :math:`e^{-\lambda} u(\lambda)` for every entry.
 
-    Made by :func:`calibrate`; the table is interpolated log-linearly, and constant beyond its ends.
+    :func:`calibrate` builds it. The table is interpolated log-linearly, and constant beyond its ends.
 
     Args:
         denoiser: the denoiser.
@@ -64,7 +64,7 @@ class Calibrated(Denoiser):
         )
         self.denoiser = denoiser
         self.register_buffer("log_snr", log_snr)
-        # The clamp: an error of exactly zero (data known in advance) has no logarithm.
+        # The clamp: an error of exactly zero, as for data of one point, has no logarithm.
         self.register_buffer("log_error", error.clamp(min=torch.finfo(error.dtype).tiny).log())
 
     def error(self, log_snr: PerSample) -> PerSample:
@@ -99,16 +99,16 @@ def calibrate(
 ) -> Calibrated:
     """Measure a denoiser's error at every noise level, in evaluation mode and without gradients.
 
-    The result is what :class:`genmod.diffusion.Analytic` needs to know the best reverse variance of any
-    number of steps. On the data it is measured on, no other variance that is the same for all samples
-    and entries gives a better bound.
+    :class:`genmod.diffusion.Analytic` computes the best reverse variance from the result, for any number
+    of steps. On the data of the measurement, no other variance that is the same for all samples and
+    entries gives a better bound.
 
     Args:
         denoiser: a trained denoiser.
-        schedule: whose range of log-SNR is covered.
-        x: real data as they are noised, ``(N, *event)``; for integer data ``model.encoder.real(x)``.
-            Each goes through the network once a level; a thousand samples are plenty.
-        levels: how many log-SNRs, evenly from end to end.
+        schedule: gives the range of log-SNRs.
+        x: real data, ``(N, *event)``; for integer data ``model.encoder.real(x)``. Each row goes through
+            the network once for each level; a thousand rows are enough.
+        levels: the number of log-SNRs, evenly from end to end.
         context: what the denoiser is conditioned on, one row a sample.
 
     Raises:
@@ -125,7 +125,7 @@ def calibrate(
         len(x) >= 1 and x.is_floating_point(),
         f"{len(x)} rows of type {x.dtype}",
         "at least one row of real numbers",
-        "a thousand are plenty; integers become real by model.encoder.real(x)",
+        "a thousand are enough; integers become real by model.encoder.real(x)",
     )
     require(
         context is None or len(context) == len(x),
@@ -133,7 +133,7 @@ def calibrate(
         "one for each",
         "pass the context of these samples",
     )
-    require(levels >= 2, f"levels={levels}", "at least 2", "64 follow any curve")
+    require(levels >= 2, f"levels={levels}", "at least 2", "64 is the default")
     clean, noisy = schedule.log_snr_range()
     log_snr = torch.linspace(noisy, clean, levels, dtype=torch.float64)
     was = [(module, module.training) for module in denoiser.modules()]

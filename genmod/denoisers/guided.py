@@ -1,9 +1,9 @@
-r"""Guidance: extrapolate from the unconditional (or a worse) denoiser's mean to the conditional one's.
+r"""Classifier-free guidance and autoguidance: extrapolate from an unconditional ``x_hat``, or a worse one.
 
 .. math:: \hat x = \hat x_u + w\,(\hat x_c - \hat x_u)
 
 The weights add up to one and both means belong to the same ``z``, so the same formula holds for noise,
-velocity and score. Papers count the scale differently:
+velocity and score. Papers define the scale differently:
 
 ===============================================  ==========================
 paper                                            its scale, in our ``w``
@@ -31,9 +31,9 @@ from genmod.shapes import PerSample, Real
 class Guided(Denoiser):
     r"""Classifier-free guidance; with a ``worse`` denoiser, autoguidance.
 
-    ``w = 1`` is the conditional denoiser, one call of the network; any other scale is one call with twice
-    the rows (``w = 0``, the unconditional mean, takes one call if the denoiser returns no variance).
-    Beyond 1 the result is no posterior mean of any ``x``: guidance trades diversity for typicality.
+    ``w = 1`` is the conditional denoiser, one call of the network. Any other scale is one call with twice
+    the rows (``w = 0``, the unconditional mean, needs the rows once if the denoiser returns no variance).
+    Beyond 1 the result is not a posterior mean of any ``x``: guidance trades diversity for typicality.
 
     The reverse chain of a guided denoiser has its own bound. It bounds the likelihood of *that* chain,
     not of the trained model, nor :math:`p(x|c)^w p(x)^{1-w}`. Where the
@@ -42,15 +42,15 @@ class Guided(Denoiser):
     Args:
         denoiser: a denoiser trained with and without its context.
         scale: ``w``.
-        worse: a worse version of the denoiser (smaller, trained for less long), given the same context:
-            it then stands for :math:`\hat x_u`, in a call of its own.
-        interval: guide where ``low <= log_snr < high`` alone, and be conditional elsewhere. In a paper's
-            :math:`\sigma` (variance exploding) the log-SNR is :math:`-2 \log \sigma`.
-        rescale: :math:`\phi` in [0, 1]: how far to bring the spread of :math:`\hat x` over each event
-            back to that of :math:`\hat x_c`. The paper rescales the network's output, so
-            its result depends on the target. Here ``x_hat`` is rescaled for every target.
-        null_context: what stands for no context, made from a context: for a network that was trained with
-            another sign for it, or for a negative prompt.
+        worse: a worse version of the denoiser (smaller, or trained for fewer steps), given the same
+            context. Its mean is then :math:`\hat x_u`, from a call of its own.
+        interval: ``(low, high)``: guide only where ``low <= log_snr < high``; elsewhere ``w = 1``. For a
+            paper's :math:`\sigma` (variance exploding) the log-SNR is :math:`-2 \log \sigma`.
+        rescale: :math:`\phi` in [0, 1]. At 1 the standard deviation of :math:`\hat x` over each event
+            becomes that of :math:`\hat x_c`; at 0 it is unchanged. The paper rescales the network's
+            output, so its result depends on the target. Here ``x_hat`` is rescaled for every target.
+        null_context: from a context to the one that means "none", where the network was trained with
+            another one, or for a negative prompt.
 
     Raises:
         ValueError: a scale or a ``rescale`` out of range, or an empty interval; when it is called, a
@@ -120,7 +120,7 @@ class Guided(Denoiser):
 
     def _inside(self, log_snr: Tensor) -> Tensor:
         if self.interval is None:
-            # On the CPU: asking it never makes a GPU wait.
+            # On the CPU: reading it does not wait for a GPU.
             return torch.ones(1, dtype=torch.bool)
         low, high = self.interval
         return (log_snr >= low) & (log_snr < high)
@@ -128,7 +128,7 @@ class Guided(Denoiser):
     def _both(
         self, z: Tensor, log_snr: Tensor, context: Tensor | None
     ) -> tuple[Denoised, Denoised]:
-        """The conditional result, and the one that guidance leads away from."""
+        """The conditional result, and the unconditional (or worse) one."""
         if self.worse is not None:
             return self.denoiser(z, log_snr, context), self.worse(z, log_snr, context)
         given = _needed(context)
@@ -155,15 +155,15 @@ class Guided(Denoiser):
 def _needed(context: Tensor | None) -> Tensor:
     if context is None:
         raise ValueError(
-            "got no context; expected one to guide towards; pass context=labels to whatever samples, "
-            "or worse=another denoiser to guide away from that"
+            "got no context; expected one to guide towards; pass context=labels to sample(...), or build "
+            "Guided with worse=another denoiser"
         )
     return context
 
 
 def _spread_ratio(conditional: Tensor, guided: Tensor) -> Tensor:
-    """How much wider each row's event is under one mean than under another."""
+    """The standard deviation over each event of the conditional mean, over that of the guided one."""
     dims = tuple(range(1, conditional.ndim))
-    wanted, found = (x.std(dims, correction=0, keepdim=True) for x in (conditional, guided))
-    # A constant event has no spread to bring back: 0 / 0.
-    return torch.where(found > 0, wanted / found, torch.ones_like(found))
+    right, wide = (x.std(dims, correction=0, keepdim=True) for x in (conditional, guided))
+    # A constant event has a standard deviation of zero: 0 / 0.
+    return torch.where(wide > 0, right / wide, torch.ones_like(wide))

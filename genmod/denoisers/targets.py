@@ -1,4 +1,4 @@
-r"""Targets: what a network predicts. Each is linear in the others, so any converts to any.
+r"""Targets: what a network predicts (diffusers' ``prediction_type``), and its conversion to ``x_hat``.
 
 With :math:`z = \alpha x + \sigma \varepsilon`, :math:`\alpha^2 + \sigma^2 = 1` and, for EDM,
 :math:`d` the standard deviation of the data and :math:`\rho = \sqrt{\sigma^2 + \alpha^2 d^2}`:
@@ -14,16 +14,15 @@ FlowVelocity  :math:`\varepsilon - x`                         :math:`(z - \sigma
 EDM           :math:`(\sigma x/d -\alpha d\varepsilon)/\rho`  :math:`(\alpha d^2 z + \sigma d\rho o)/\rho^2`
 ============  ==============================================  ==============================================
 
-An output for one target becomes that for another by ``wanted.output(given.x_hat(o, z, alpha, sigma),
-z, alpha, sigma)``, which is :func:`convert`. Errors convert by a factor alone, because the states
-cancel:
+Each target is linear in the others, so any output converts to any other: by :func:`convert`. Errors convert
+by a factor only, because the states cancel:
 
 .. math:: \|\varepsilon - \hat\varepsilon\|^2 = \frac{\alpha^2}{\sigma^2} \|x - \hat x\|^2
     = \alpha^2 \|v - \hat v\|^2 = \sigma^2 \|s - \hat s\|^2
     = \frac{\alpha^2}{(\alpha + \sigma)^2} \|u - \hat u\|^2
     = \frac{\alpha^2 d^2}{\rho^2} \|F - \hat F\|^2
 
-for the noise, data, velocity, score, flow velocity and EDM's output in turn.
+for the noise, the data, the velocity, the score, the flow velocity and EDM's output, in this order.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ from genmod.config import Settings
 from genmod.shapes import PerSample, Real, expand_like
 
 NOISIEST = -20.0
-"""The lowest log-SNR at which noise still determines the data.
+"""The lowest log-SNR at which ``x_hat`` can be computed from a predicted noise or score.
 
-Reading data from it divides by alpha, here 4.5e-5: float32's rounding of ``z``, 6e-8, becomes 1.3e-3 of
-the data's spread. At -40 it would be 29 times that spread: noise, whatever the network predicts.
+That divides by alpha, here 4.5e-5. The rounding of ``z`` in float32, 6e-8, becomes 1.3e-3 of the standard
+deviation of the data. At -40 it would be 29 times that deviation: noise, whatever the network predicts.
 """
 
 
@@ -53,18 +52,29 @@ def scales_of(log_snr: PerSample, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Target(Settings, ABC):
-    """What a network predicts: the map from its output to ``x_hat``, and back."""
+    r"""The base class of targets: what a network predicts, as a map from its output to ``x_hat``.
+
+    With :math:`z = \alpha x + \sigma \varepsilon` and :math:`\alpha^2 + \sigma^2 = 1`, a target of your own
+    implements :meth:`x_hat` and its inverse, :meth:`output`. All tensors are ``(B, *event)``, or broadcast
+    to it.
+
+    >>> class NegativeNoise(Target):
+    ...     def x_hat(self, output, z, alpha, sigma):
+    ...         return (z + sigma * output) / alpha
+    ...     def output(self, x_hat, z, alpha, sigma):
+    ...         return (alpha * x_hat - z) / sigma
+    """
 
     noisiest = -math.inf
-    """The lowest log-SNR at which ``x_hat`` is usable: minus infinity if nothing divides by alpha."""
+    """The lowest log-SNR at which ``x_hat`` is precise: minus infinity if nothing divides by alpha."""
 
     @abstractmethod
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for."""
+        """The estimate of ``x`` for an output of the network."""
 
     @abstractmethod
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The output that stands for given data: the inverse of :meth:`x_hat`."""
+        """The output of the network for an ``x_hat``: the inverse of :meth:`x_hat`."""
 
     def inputs(self, z: Tensor, log_snr: PerSample) -> Tensor:
         """The network's input: the state itself, unless a target scales it."""
@@ -75,16 +85,17 @@ class Target(Settings, ABC):
 
 
 class NoiseTarget(Target):
-    r"""The network predicts :math:`\varepsilon` (Ho et al. 2020, eq. 11)."""
+    r"""The network predicts the noise, :math:`\varepsilon` (noise prediction).
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 11.
+    """
 
     noisiest = NOISIEST
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for."""
         return torch.addcmul(z, sigma, output, value=-1).div_(alpha)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The noise that stands for given data."""
         return (z - alpha * x_hat) / sigma
 
 
@@ -92,68 +103,64 @@ class DataTarget(Target):
     """The network predicts ``x`` (data prediction)."""
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for: itself."""
         return output
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The output that stands for given data: itself."""
         return x_hat
 
 
 class VelocityTarget(Target):
-    r"""The network predicts :math:`v = \alpha\varepsilon - \sigma x` (Salimans, Ho 2022, section 4)."""
+    r"""The network predicts the velocity, :math:`v = \alpha\varepsilon - \sigma x`. The default.
+
+    Reference: Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022),
+    section 4 and appendix D.
+    """
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for."""
         return (alpha * z).addcmul_(sigma, output, value=-1)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The velocity that stands for given data."""
         return (alpha * z - x_hat) / sigma
 
 
 class ScoreTarget(Target):
-    r"""The network predicts :math:`\nabla_z \log q(z)` (Song et al. 2021, eq. 7).
+    r"""The network predicts the score, :math:`\nabla_z \log q(z)`, of the variance-preserving state.
 
-    It is the score of the variance-preserving state. That of a state ``h`` times as large is its
-    ``h``-th part.
+    The score of a state ``h`` times as large is this score divided by ``h``.
+
+    Reference: Song et al., "Score-Based Generative Modeling through SDEs" (2021), eq. 7.
     """
 
     noisiest = NOISIEST
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for."""
         return torch.addcmul(z, sigma.square(), output).div_(alpha)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The score that stands for given data."""
         return (alpha * x_hat - z) / sigma.square()
 
 
 class FlowVelocityTarget(Target):
     r"""The network predicts :math:`u = \varepsilon - x`, the velocity of a rectified flow.
 
-    On the straight line :math:`(1 - t) x + t \varepsilon` it is the derivative by ``t``, which runs
-    from data to noise here as everywhere (in the papers from noise to data: their sign is the other).
-    The variance-preserving state of one log-SNR lies on that line at
-    :math:`t = \sigma / (\alpha + \sigma)` once it is divided by :math:`\alpha + \sigma`; the network
-    is given the state itself, of variance one.
+    On the straight line :math:`(1 - t) x + t \varepsilon` it is the derivative by ``t``. Here ``t`` runs
+    from data to noise; in the papers it runs from noise to data, which changes the sign. The
+    variance-preserving state, divided by :math:`\alpha + \sigma`, lies on that line at
+    :math:`t = \sigma / (\alpha + \sigma)`. The network is given the state itself, of variance one.
 
     Reference: Liu, Gong, Liu, "Flow Straight and Fast" (2023), eq. 1; Lipman, Chen, Ben-Hamu, Nickel,
     Le, "Flow Matching for Generative Modeling" (2023), eq. 23.
     """
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for."""
         return (z - sigma * output) / (alpha + sigma)
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The velocity that stands for given data."""
         return (z - (alpha + sigma) * x_hat) / sigma
 
 
 class EDMTarget(Target):
-    r"""The network is preconditioned: its input and its target have variance one.
+    r"""EDM's preconditioning: the input of the network and its target have variance one.
 
     In the paper's variance-exploding state :math:`y = z / \alpha`, of noise :math:`s = \sigma / \alpha`,
 
@@ -161,12 +168,12 @@ class EDMTarget(Target):
         c_\text{skip} = \frac{d^2}{s^2 + d^2},\quad c_\text{out} = \frac{s d}{\sqrt{s^2 + d^2}},\quad
         c_\text{in} = \frac{1}{\sqrt{s^2 + d^2}}
 
-    which is the table's row in terms of ``z``. The paper's fourth, :math:`c_\text{noise} = \tfrac14 \ln s`,
-    is minus an eighth of the log-SNR, which every network here is given. With ``sigma_data = 1`` it is
-    :class:`VelocityTarget` with the other sign.
+    In terms of ``z`` it is the table's row. The paper's :math:`c_\text{noise} = \tfrac14 \ln s` is minus
+    an eighth of the log-SNR, which every network here gets. With ``sigma_data = 1`` this target is
+    :class:`VelocityTarget` with the opposite sign.
 
     Args:
-        sigma_data: ``d``, the standard deviation of the data as they are noised.
+        sigma_data: ``d``, the standard deviation of the real data that enter the diffusion.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based
     Generative Models" (2022), eq. 7 and table 1.
@@ -184,13 +191,11 @@ class EDMTarget(Target):
         return z / self._std(*scales_of(log_snr, z))
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The data that an output stands for."""
         std = self._std(alpha, sigma)
         skip = alpha * self.sigma_data**2 / std.square()
         return skip * z + (sigma * self.sigma_data / std) * output
 
     def output(self, x_hat: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The output that stands for given data."""
         std = self._std(alpha, sigma)
         skip = alpha * self.sigma_data**2 / std.square()
         return (x_hat - skip * z) * (std / (sigma * self.sigma_data))
@@ -202,18 +207,18 @@ class EDMTarget(Target):
         return f"EDMTarget(sigma_data={self.sigma_data})"
 
 
-def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSample) -> Real:
-    """The output for one target, converted to that for another: exact, in both directions.
+def convert(output: Real, source: Target, target: Target, z: Real, log_snr: PerSample) -> Real:
+    """Convert a prediction from one target to another, for example noise to velocity. It is exact.
 
     Args:
-        output: in the terms of ``given``, ``(B, *event)``.
-        given: the target of the output.
-        wanted: the target it is wanted as; :class:`DataTarget` for ``x_hat``.
+        output: a prediction of ``source``, ``(B, *event)``.
+        source: the target of ``output``.
+        target: the target to convert to; :class:`DataTarget` gives ``x_hat``.
         z: the state, variance preserving, ``(B, *event)``.
         log_snr: of the state, ``(B,)``.
 
     Returns:
-        The output in the terms of ``wanted``, ``(B, *event)``.
+        The prediction of ``target``, ``(B, *event)``.
 
     >>> import torch
     >>> z, log_snr = torch.ones(1, 1), torch.zeros(1)
@@ -221,4 +226,4 @@ def convert(output: Real, given: Target, wanted: Target, z: Real, log_snr: PerSa
     tensor([[0.7071]])
     """
     alpha, sigma = scales_of(log_snr, z)
-    return wanted.output(given.x_hat(output, z, alpha, sigma), z, alpha, sigma)
+    return target.output(source.x_hat(output, z, alpha, sigma), z, alpha, sigma)

@@ -16,8 +16,8 @@ Analytic               :math:`\log (1 + \text{gap}\, u)`
 
 FixedSmall is optimal where the data are one point. FixedLarge, under a variance-preserving schedule, is
 optimal where they are :math:`\mathcal{N}(0, I)`. The KL of a step is
-:math:`\tfrac{D}{2}\,\text{gap}\, u` with FixedSmall and :math:`\tfrac{D}{2} \log(1 + \text{gap}\, u)` (less)
-with Analytic.
+:math:`\tfrac{D}{2}\,\text{gap}\, u` with FixedSmall and :math:`\tfrac{D}{2} \log(1 + \text{gap}\, u)`,
+which is less, with Analytic.
 """
 
 from __future__ import annotations

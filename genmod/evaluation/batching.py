@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.arrays import as_context, for_autograd
+from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, chunks, rows_per_chunk
 from genmod.data import Dataset, rows_or_dataset
+from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn import check_context, evaluation_mode
 from genmod.spec import DataSpec
@@ -44,6 +45,7 @@ class RowSet:
         ids: the id of each row, ``(N,)``, ascending.
         order: the position of each row in the user's input, ``(N,)``.
         data: the data set whose test part the rows are, if any.
+        observed: which entries are not missing, like ``x``; ``None``: all.
     """
 
     x: Tensor
@@ -51,6 +53,7 @@ class RowSet:
     ids: Tensor
     order: Tensor
     data: Dataset | None
+    observed: Tensor | None = None
 
     @classmethod
     def of(
@@ -62,6 +65,8 @@ class RowSet:
         ids: Ids = None,
         spec: DataSpec | None = None,
         name: str = "x",
+        observed: object = None,
+        may_miss: bool = False,
     ) -> RowSet:
         """Check data, context and ids, once for all chunks.
 
@@ -74,27 +79,30 @@ class RowSet:
             ids: the id of each row; by default 0, 1, 2, ...
             spec: the data specification of the rows; the model's own by default.
             name: the name of the rows in error messages.
+            observed: which entries are not missing, like the rows; by default what the data state.
+            may_miss: whether rows with missing entries are taken.
 
         Raises:
             ValueError: no rows; rows that the model cannot score; contexts or ids that are not one per row;
                 a context that the model does not take.
         """
-        source = rows_or_dataset(data, model.spec.bins)
+        source = rows_or_dataset(data, model.spec)
         if isinstance(source, Dataset):
             context = source.context("test") if context is None else context
-            x = source.test
+            x, mask = source.test, source.mask("test")
             require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
-        elif isinstance(source, Tensor):
-            x = source
         else:
             require(
-                context is None,
+                context is None or source.context is None,
                 "rows in a tuple with their context, and context=... beside it",
                 "one of the two",
                 "drop one of them",
             )
-            x, context = source
-        (spec or model.spec).check(x, name=name)
+            x, context = source.x, source.context if context is None else context
+            mask = source.observed
+        mask = mask if observed is None else as_tensor(observed, "observed")
+        require(mask is None or may_miss, f"missing entries in {name}", *_COMPLETE)
+        (spec or model.spec).check(x, mask, name)
         c = as_context(context, len(x))
         if c is not None:
             require(
@@ -114,7 +122,9 @@ class RowSet:
         order = numbers.argsort(stable=True)
         if ids is not None:
             x, c = x[order.to(x.device)], None if c is None else c[order.to(c.device)]
-        return cls(x, c, numbers[order], order, source if isinstance(source, Dataset) else None)
+            mask = None if mask is None else mask[order.to(mask.device)]
+        test = source if isinstance(source, Dataset) else None
+        return cls(x, c, numbers[order], order, test, mask)
 
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
@@ -124,19 +134,24 @@ class RowSet:
         """The ``count`` rows with the lowest ids."""
         c = None if self.context is None else self.context[:count]
         order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], c, self.ids[:count], order, self.data)
+        seen = None if self.observed is None else self.observed[:count]
+        return RowSet(self.x[:count], c, self.ids[:count], order, self.data, seen)
 
     def __len__(self) -> int:
         return len(self.x)
 
 
+_COMPLETE = (
+    "complete rows",
+    "use evaluate, score or log_weights, which leave missing entries out of the bound",
+)
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
 
 
 def in_chunks(
     model: LatentModel,
     rows: RowSet,
-    run: Callable[[Tensor, Tensor | None], T],
+    run: Callable[..., T],
     *,
     seed: int,
     step: int = 0,
@@ -152,7 +167,8 @@ def in_chunks(
     Args:
         model: the model.
         rows: the rows.
-        run: called as ``run(x, context)`` with the rows of a chunk.
+        run: called as ``run(x, context)`` with the rows of a chunk, and as ``run(x, context, observed)``
+            where rows have missing entries.
         seed: the seed of the noise.
         step: a second number beside the seed, for independent noise on the same rows.
         batch_size: rows in a chunk; by default as many as fit (:func:`genmod.chunks.rows_per_chunk`).
@@ -167,12 +183,17 @@ def in_chunks(
     if batch_size is None:
         size = min(size, random.BLOCK)
 
+    # A model standardizes columns in the type of the data, before it rounds them to its own.
+    kept = model.spec.units is not None
+
     def take(values: Tensor, part: slice) -> Tensor:
-        kind = model.dtype if values.is_floating_point() else None
+        kind = model.dtype if values.is_floating_point() and not kept else None
         return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
-        return run(take(rows.x, part), None if rows.context is None else take(rows.context, part))
+        given = None if rows.context is None else take(rows.context, part)
+        seen = () if rows.observed is None else (take(rows.observed, part),)
+        return run(take(rows.x, part), given, *seen)
 
     def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])
@@ -189,3 +210,28 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
     from rich.progress import track
 
     return iter(track(pieces, description=label))
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkBound:
+    """The bound of a chunk on the CPU: one column per term, and sums over its rows."""
+
+    columns: Mapping[str, Tensor]
+    per_dim: Mapping[str, Tensor]
+    levels: tuple[Tensor, Tensor, Tensor] | None
+    stamp: Stamp
+    measure: Measure
+
+    @classmethod
+    def of(cls, elbo: ELBO) -> ChunkBound:
+        """The piece of one chunk's bound."""
+        columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
+        per_dim, levels = {}, None
+        for name, rate in elbo.rates.items():
+            for level, nats in zip(rate.names or (name,), rate.per_dim or (), strict=False):
+                per_dim[level] = nats.double().sum(0).cpu()
+            if rate.noise is not None and rate.claim is Stamp.BOUND:
+                sums = rate.nats.double().sum(0).cpu()
+                levels = rate.level[0].cpu(), rate.noise.log_snr[0].cpu(), sums
+        kept = {name: values.cpu().double() for name, values in columns.items()}
+        return cls(kept, per_dim, levels, elbo.stamp, elbo.measure)

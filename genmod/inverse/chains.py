@@ -1,6 +1,6 @@
-r"""Posterior samplers that change the steps of ancestral sampling, and not its denoiser.
+r"""DPS and RePaint: posterior samplers that change the steps of ancestral sampling, not its denoiser.
 
-Both are approximations, and biased even for Gaussian data; the guide on inverse problems has by how much.
+Both are approximations, and biased even for Gaussian data. The guide on inverse problems has the numbers.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from genmod.shapes import event_sum, expand_like
 
 
 class DPS(Sampler):
-    r"""Diffusion posterior sampling: each ancestral step, then one down the residual's slope.
+    r"""Diffusion posterior sampling (DPS): ancestral steps, each with a gradient step on the residual.
 
     .. math:: z_s \leftarrow z_s - \zeta_t\, \nabla_{z_t} \|y - A\hat x(z_t)\|^2, \qquad
         \zeta_t = \frac{\zeta}{\|y - A\hat x(z_t)\|}
 
-    The step has the length :math:`\zeta` at any noise level and for any number of steps:
-    :math:`\zeta` must be tuned for each of them, and the noise of ``y`` does not enter. The paper's 0.1 to
-    1 are for 1000 steps. The authors' code takes the gradient of the norm: half of their formula.
+    The length of the gradient step depends neither on the noise level, nor on the number of steps, nor on
+    the noise of ``y``. So :math:`\zeta` must be tuned for each of them. The paper's 0.1 to 1 are for 1000
+    steps. The authors' code has the gradient of the norm, which is half of their formula.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         operator: ``A``.
-        y: the measurement, one a row or one for all, on the scale of the diffusion's real data.
-        zeta: the step.
+        y: the measurement, one for each row or one for all, on the scale of the diffusion's real data.
+        zeta: :math:`\zeta`, the size of the gradient step.
         variance: the variance of a step; the posterior's by default.
 
     Raises:
@@ -65,7 +65,7 @@ class DPS(Sampler):
         self.chain = Ancestral(variance=variance)
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """An ancestral step, and one down the slope of the residual's square."""
+        """For each step, an ancestral step and a gradient step on the squared residual."""
         check_rows(self.operator, self.y, z)
         chain = self.chain.bind(self.denoiser, self.schedule)
         for t, s in intervals(times, z):
@@ -91,16 +91,17 @@ class RePaint(Sampler):
     .. math:: z_s = \begin{cases} \alpha_s y + \sigma_s \varepsilon & \text{observed} \\
         \text{a draw of } p(z_s|z_t) & \text{elsewhere} \end{cases}
 
-    The observed entries' noise is independent of the others, so each stretch of ``jump`` steps is noised
-    again by :math:`q(z_t | z_s)` and made once more, ``repeats`` times in all (the first stretch
-    once, as the authors do): then the two have time to agree. ``y`` is taken to have no noise.
+    The noise of the observed entries is independent of the others. So that both come to agree, each group
+    of ``jump`` steps is repeated: its result is noised again by :math:`q(z_t | z_s)`, and the steps are
+    made once more, ``repeats`` times in all. (The first group is made once, as in the authors' code.)
+    ``y`` is assumed to have no noise.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
-        operator: which entries are observed.
-        y: what they are, one a row or one for all, on the scale of the diffusion's real data.
-        repeats: how often each stretch but the first is made; 1 is plain replacement.
-        jump: how many steps a stretch has; a path needs more than that, unless ``repeats=1``.
+        operator: the mask of the observed entries.
+        y: their values, one row for each row or one for all, on the scale of the diffusion's real data.
+        repeats: how often each group but the first is made; 1 is plain replacement.
+        jump: the number of steps in a group; a path needs more steps than that, unless ``repeats=1``.
         variance: the variance of a step; the posterior's by default.
 
     Raises:
@@ -126,8 +127,8 @@ class RePaint(Sampler):
         super().__init__(denoiser, schedule)
         if not isinstance(operator, Mask):
             raise ValueError(
-                f"got a {type(operator).__name__}; expected a Mask; replacement needs entries of x "
-                "themselves: use MMPS for other operators"
+                f"got a {type(operator).__name__}; expected a Mask, which observes entries of x; use MMPS "
+                "for other operators"
             )
         check_measurement(operator, y)
         require(
@@ -140,11 +141,11 @@ class RePaint(Sampler):
         self.chain = Ancestral(variance=variance)
 
     def evaluations(self, steps: int) -> int:
-        """How many calls of the denoiser a path makes: the first stretch is made once."""
+        """The number of calls of the denoiser on a path: the first group of steps is made once."""
         return self.repeats * steps - (self.repeats - 1) * min(self.jump, steps)
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """Each state as it is after the last visit of its time.
+        """Each state after its last repeat.
 
         Raises:
             ValueError: a path of no more than ``jump`` steps, on which nothing would be repeated.
@@ -154,22 +155,22 @@ class RePaint(Sampler):
         require(
             self.repeats == 1 or len(steps) > self.jump,
             f"a path of {len(steps)} steps for {self}",
-            f"more than jump={self.jump} steps: the first {self.jump} are made once, and only later ones "
+            f"more than jump={self.jump} steps: the first {self.jump} are made once, only later steps "
             "are repeated",
             "take more steps, a smaller jump, or repeats=1",
         )
         for first in range(0, len(steps), self.jump):
-            stretch = steps[first : first + self.jump]
+            group = steps[first : first + self.jump]
             for _ in range(self.repeats - 1 if first else 0):
-                for t, s in stretch:
+                for t, s in group:
                     z, _x_hat = self._step(z, t, s, denoise)
-                z = self._back(z, stretch[-1][1], stretch[0][0])
-            for t, s in stretch:
+                z = self._back(z, group[-1][1], group[0][0])
+            for t, s in group:
                 z, x_hat = self._step(z, t, s, denoise)
                 yield State(s, z, x_hat)
 
     def _step(self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        """A draw, whose observed entries are replaced by noised data."""
+        """A draw of ``p(z_s | z_t)`` with its observed entries replaced by noised data."""
         denoised = denoise(z, t)
         drawn = self.chain.bind(self.denoiser, self.schedule).draw(z, denoised, t, s)
         alpha, sigma = self.schedule.scales(s)
@@ -179,7 +180,7 @@ class RePaint(Sampler):
         return torch.where(observed, replaced, drawn), denoised.x_hat
 
     def _back(self, z: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """A draw of ``q(z_t | z_s)`` for ``s < t``: the noise of a whole stretch at once."""
+        """A draw of ``q(z_t | z_s)`` for ``s < t``: the noise of a whole group of steps at once."""
         schedule = self.schedule
         (alpha_s, _), (alpha_t, sigma_t) = map(schedule.scales, (s, t))
         fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))

@@ -18,7 +18,7 @@ from genmod.shapes import Real, Shape, size
 
 
 class Operator(nn.Module, ABC):
-    """A linear map from events to measurements; ``outer @ inner`` applies one after the other.
+    """The base class of linear operators, from events to measurements; ``outer @ inner`` composes two.
 
     Args:
         inputs: the shape of one event.
@@ -50,9 +50,9 @@ class Operator(nn.Module, ABC):
 
 
 class Exact:
-    """A constant tensor in the type it was made in, cast to the type and device of the data at hand.
+    """A constant tensor that keeps its type, and is cast to the type and device of the data.
 
-    Not a buffer: ``model.float()`` would round it, and ``model.double()`` not restore it.
+    It is not a buffer: ``model.float()`` would round a buffer, and ``model.double()`` not undo that.
     """
 
     def __init__(self, value: Tensor) -> None:
@@ -94,7 +94,7 @@ class Composition(Operator):
 
 
 class Mask(Operator):
-    """The observed entries, as a vector: inpainting.
+    """Inpainting: the observed entries, as a vector.
 
     Args:
         observed: boolean, of the event's shape; True where an entry is measured.
@@ -123,14 +123,14 @@ class Mask(Operator):
         return x[:, self.observed]
 
     def adjoint(self, y: Real) -> Tensor:
-        """The entries where they were; zero elsewhere."""
+        """The entries in their places; zero elsewhere."""
         x = y.new_zeros(len(y), *self.inputs)
         x[:, self.observed] = y
         return x
 
 
 class Matrix(Operator):
-    """Any matrix on flattened events.
+    """A matrix on flattened events.
 
     Args:
         matrix: ``(measurements, entries)``.
@@ -160,7 +160,7 @@ class Matrix(Operator):
 
 
 class Separable(Operator):
-    """One matrix for each side of an event ``(C, *space)``, applied side after side.
+    """A separable operator: one matrix for each side of an event ``(C, *space)``.
 
     Args:
         shape: the event's shape.
@@ -176,30 +176,30 @@ class Separable(Operator):
             len(space) > 0 and [m.shape[-1] for m in matrices] == list(space),
             f"matrices of shapes {[tuple(m.shape) for m in matrices]} for the shape {shape}",
             "an event (C, *space) and one matrix (outputs, side) for each side",
-            "vectors have no space: use Matrix",
+            "for vectors, use Matrix",
         )
         super().__init__(shape, (shape[0], *(len(m) for m in matrices)))
         self.matrices = [Exact(matrix) for matrix in matrices]
 
     def forward(self, x: Real) -> Tensor:
-        """Each side through its matrix."""
+        """The matrix of each side, one after another."""
         for side, matrix in enumerate(self.matrices):
             x = _along(side + 2, matrix(x), x)
         return x
 
     def adjoint(self, y: Real) -> Tensor:
-        """Each side through its matrix's transpose."""
+        """The transposed matrix of each side."""
         for side, matrix in enumerate(self.matrices):
             y = _along(side + 2, matrix(y).T, y)
         return y
 
 
 class AveragePool(Separable):
-    """The mean of each block of ``factor`` entries a side: super-resolution.
+    """Super-resolution: the mean of each block of ``factor`` entries along every side.
 
     Args:
         shape: the event's shape, ``(C, *space)``.
-        factor: how many entries a side become one; it divides every side.
+        factor: the side of a block; it must divide every side of the space.
 
     Raises:
         ValueError: a factor that does not divide a side.
@@ -221,13 +221,13 @@ class AveragePool(Separable):
 
 
 class Blur(Separable):
-    """A Gaussian blur, cut off at four standard deviations: deblurring.
+    """Deblurring: a Gaussian blur, cut off at four standard deviations.
 
     Args:
         shape: the event's shape, ``(C, *space)``.
-        std: of the Gaussian, in entries.
-        circular: whether the space is a ring; otherwise it is mirrored at its edges (``c b a | a b c``),
-            which keeps the mean.
+        std: the standard deviation of the Gaussian, in entries.
+        circular: whether the space is periodic. Otherwise it is mirrored at its edges
+            (``c b a | a b c``), which keeps the mean.
 
     Raises:
         ValueError: a std that is not positive.

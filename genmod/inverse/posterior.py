@@ -1,12 +1,12 @@
 r"""Posterior denoisers: the mean of ``x`` given :math:`z_t` and a measurement :math:`y = Ax + sn`.
 
-All are one formula, the measurement's correction of a Gaussian belief about ``x``:
+All use one formula, a linear-Gaussian update of ``x`` by the measurement:
 
 .. math:: \mathbb{E}[x|z,y] \approx \hat x + V A^T (s^2 I + A C A^T)^{-1} (y - A\hat x), \qquad
     V = \mathrm{Cov}[x|z] = \frac{\sigma^2}{\alpha} J, \quad J = \frac{d\hat x}{dz}
 
-(the second identity is Tweedie's, for the optimal denoiser). They differ in the covariance ``C`` that
-they assume of ``x`` given ``z`` when they judge how much of the residual the belief explains.
+(the identity for ``V`` is Tweedie's, for the optimal denoiser). They differ in ``C``, the covariance of
+``x`` given ``z`` that they assume for the residual.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from genmod.shapes import PerSample, Real, event_sum, expand_like
 
 
 class PosteriorDenoiser(Denoiser):
-    """A denoiser conditioned on a measurement, for any sampler and any bound; it needs no training.
+    """The base class of posterior denoisers: a denoiser conditioned on a measurement, without training.
+
+    It works with any sampler and any bound.
 
     Args:
-        denoiser: of ``x`` given ``z`` alone; guided or not.
+        denoiser: the denoiser of ``x`` given ``z``; guided or not.
         operator: ``A``.
-        y: the measurement, ``(B, *outputs)``, one a row, or one row for all. On the scale of the
-            diffusion's real data: integers lie on [-1, 1] (:meth:`genmod.spec.DataSpec.center`). A bound
-            that visits several levels of a row repeats its measurement, as do several joint draws.
-        std: ``s``, of the measurement's noise; zero where it has none.
-        iterations: products with the covariance that conjugate gradients may take, a backward pass of
-            the network each. As many as ``y`` has entries solve exactly, up to rounding, if the Jacobian is
-            that of an optimal denoiser; rows that are solved stop before. A blur with little noise needs
-            the most. A trained network's Jacobian is no covariance, and many iterations may do harm.
+        y: the measurement, ``(B, *outputs)``, one for each row, or one for all. It is on the scale of the
+            diffusion's real data: integers lie on [-1, 1] (:meth:`genmod.spec.DataSpec.center`). Where a
+            row is denoised at several levels or in several joint draws, its measurement is repeated.
+        std: ``s``, the standard deviation of the measurement's noise; 0 for none.
+        iterations: the largest number of iterations of conjugate gradients, each with one backward pass of
+            the network. For an optimal denoiser, as many as ``y`` has entries give the exact solution; a
+            row that is solved stops earlier. A blur with little noise needs the most. The Jacobian of a
+            trained network is not exactly a covariance, and too many iterations can make results worse.
 
     Raises:
         ValueError: a measurement of a wrong shape, a negative std, no iteration.
@@ -52,7 +54,10 @@ class PosteriorDenoiser(Denoiser):
         super().__init__()
         check_measurement(operator, y)
         require(
-            0 <= std < float("inf"), f"std={std}", "std >= 0", "0 is a measurement without noise"
+            0 <= std < float("inf"),
+            f"std={std}",
+            "std >= 0",
+            "pass 0 for a measurement without noise",
         )
         require(iterations >= 1, f"iterations={iterations}", "at least one", "20 are the default")
         self.denoiser, self.operator = denoiser, operator
@@ -61,19 +66,19 @@ class PosteriorDenoiser(Denoiser):
 
     @abstractmethod
     def assumed(self, u: Tensor, covariance: Linear, variance: Tensor) -> Tensor:
-        r"""``C u``.
+        r"""The product ``C u`` with the assumed covariance.
 
         Args:
             u: ``(B, *event)``.
-            covariance: the product with the denoiser's own ``Cov[x|z]``.
+            covariance: the product with ``Cov[x|z]`` by the denoiser's Jacobian.
             variance: :math:`\sigma^2` of the variance-preserving state, broadcast against ``u``.
         """
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The mean of ``x`` given ``z`` and ``y``. No gradient flows through it.
+        """The mean of ``x`` given ``z`` and ``y``, without gradients.
 
-        Its variance is the denoiser's own, of ``x`` given ``z`` alone: no less, in the mean, than the
-        variance once ``y`` is known.
+        The variance in the result is the denoiser's, of ``x`` given ``z``. On average it is not smaller
+        than the variance given ``y`` too.
         """
         y = rows_of(self.operator, self.y, z, log_snr).to(z)
         denoised, pull = pullback(self._function(log_snr, context), z)
@@ -93,7 +98,7 @@ class PosteriorDenoiser(Denoiser):
         return denoised._replace(x_hat=x_hat + covariance(self.operator.adjoint(solved)))
 
     def _function(self, log_snr: Tensor, context: Tensor | None) -> Callable[[Tensor], Denoised]:
-        """The denoiser as a function of the state, free of tensors made in inference mode."""
+        """The denoiser as a function of the state. Clones replace tensors made in inference mode."""
 
         def denoise(z: Tensor) -> Denoised:
             given = None if context is None else context.clone()
@@ -102,15 +107,15 @@ class PosteriorDenoiser(Denoiser):
         return denoise
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that ends noisier than a covariance can be read from a Jacobian at."""
+        """Refuse a schedule whose noisy end is too noisy to compute a covariance from a Jacobian."""
         self.denoiser.check(schedule)
         noisy = schedule.log_snr_range()[1]
         require(
             noisy >= NOISIEST,
             f"{type(self).__name__} under a schedule that ends at log-SNR {noisy:g}",
             f"an end of {NOISIEST:g} or above",
-            "its covariance divides by alpha, which is nothing there: sample from a later time, or "
-            "with inverse.DPS or inverse.RePaint",
+            "its covariance divides by alpha, about 0 there: take a schedule with a cleaner noisy end, or "
+            "sample with inverse.DPS or inverse.RePaint",
         )
 
     def extra_repr(self) -> str:
@@ -121,8 +126,8 @@ class PosteriorDenoiser(Denoiser):
 class MMPS(PosteriorDenoiser):
     r"""Moment matching posterior sampling: :math:`C = \mathrm{Cov}[x|z]`, the denoiser's own.
 
-    Exact for Gaussian data, whatever their covariance and the operator. Each iteration of conjugate
-    gradients is one backward pass.
+    It is exact for Gaussian data of any covariance, and any operator. Each iteration of conjugate
+    gradients takes one backward pass.
 
     Reference: Rozet, Andry, Lanusse, Louppe, "Learning diffusion priors from observations by expectation
     maximization" (2024), eqs. 16-19.
@@ -147,14 +152,14 @@ class PiGDM(PosteriorDenoiser):
 
     .. math:: C = r^2 I, \qquad r^2 = \frac{d^2\sigma^2}{d^2\alpha^2 + \sigma^2}
 
-    That is ``Cov[x|z]`` of data :math:`\mathcal{N}(m, d^2 I)`, and for them the result is exact. It takes
-    two passes of the network a step, whatever the operator. This is the paper's conditional score, with
-    any sampler; the further weight that its algorithm 1 puts on the guidance is left out.
+    That is ``Cov[x|z]`` of data :math:`\mathcal{N}(m, d^2 I)`, for which the result is exact. A step takes
+    one forward and one backward pass of the network, for any operator. It is the paper's conditional
+    score, for any sampler. The additional weight of the guidance in its algorithm 1 is left out.
 
     Args:
-        denoiser, operator, y, std, iterations: as for every posterior denoiser. Iterations need no
-            passes here, and one is enough where :math:`A A^T` is a multiple of the identity.
-        data_std: ``d``; the paper's is 1.
+        denoiser, operator, y, std, iterations: as for every posterior denoiser. Iterations take no passes
+            of the network here. One is enough where :math:`A A^T` is a multiple of the identity.
+        data_std: ``d``; 1 in the paper.
 
     Reference: Song, Vahdat, Mardani, Kautz, "Pseudoinverse-guided diffusion models for inverse problems"
     (2023), eqs. 6-8.
@@ -180,11 +185,11 @@ class PiGDM(PosteriorDenoiser):
 
 
 def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor:
-    """The measurement of each row of ``z``: one for all as it is, one a row, or one a row of the data.
+    """The measurement of each row of ``z``, repeated where ``z`` has several rows for a row of the data.
 
-    A bound visits several levels of each row, one after another, so that the noise level changes from row
-    to row of ``z``: each measurement is then repeated in place. Several joint draws of a batch are at one
-    noise level, batch after batch: the measurements are then repeated as a whole.
+    A bound visits several levels of each row: ``z`` then has all levels of the first row, then those of the
+    second, and the noise level changes from row to row. Each measurement is repeated in place. Several
+    joint draws are copies of the batch at one noise level: the measurements are repeated as a whole.
     """
     check_rows(operator, y, z, repeated=True)
     if len(y) in (1, len(z)):
@@ -197,17 +202,17 @@ def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor
 
 Linear = Callable[[Tensor], Tensor]
 _TINY = 1e-30
-"""A length that no residual has: rows that are solved have one of zero."""
+"""A lower limit for the length of a residual, which is zero in rows that are solved."""
 
 
 def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised, Linear]:
     r"""The denoiser's result for ``z``, and the product :math:`u \mapsto J^T u`, :math:`J = d\hat x / dz`.
 
-    Gradients are taken whatever mode the caller is in (``no_grad``, ``inference_mode``), and none flow
-    out: the network runs once, and each product costs one backward pass through it.
+    The network runs once, and each product takes one backward pass. It works inside ``torch.no_grad()`` and
+    ``torch.inference_mode()``; the results carry no gradients.
 
     Args:
-        denoise: the denoiser as a function of the state alone, without tensors made in inference mode.
+        denoise: the denoiser as a function of the state, without tensors made in inference mode.
         z: the state, ``(B, *event)``.
     """
     with torch.inference_mode(False), torch.enable_grad():
@@ -227,19 +232,19 @@ def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:
     """The solution of ``matrix(v) = b``, row by row, for a symmetric positive definite matrix.
 
-    Each residual is made orthogonal to all earlier ones. In exact arithmetic it is so by itself, and as
-    many iterations as ``b`` has entries solve exactly; in floating point it is not, and without this step
+    Each residual is made orthogonal to all earlier ones. In exact arithmetic it already is, and as many
+    iterations as ``b`` has entries give the solution. In floating point it is not, and without this step
     ill-conditioned equations need several times as many.
 
-    A row stops at its type's precision, and takes no step along a direction whose curvature is less than
-    half of what the matrix is known to have. A network's Jacobian is neither symmetric nor positive, and
-    one such direction makes a step that no later one takes back.
+    A row stops at the precision of its type. It takes no step along a direction whose curvature is below
+    ``least / 2``: the Jacobian of a network is neither symmetric nor positive, and one step along such a
+    direction goes so far that later steps do not correct it.
 
     Args:
         matrix: the product with a batch of vectors.
         b: ``(B, *event)``.
-        iterations: at most so many products; as many as ``b`` has entries solve up to rounding.
-        least: a bound from below on the matrix's eigenvalues.
+        iterations: the largest number of products.
+        least: a lower bound on the eigenvalues of the matrix.
 
     Returns:
         The solution, ``(B, *event)``.
@@ -259,7 +264,7 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
             break
         image = matrix(direction)
         curvature = event_sum(direction * image)
-        # Half: where the noise of y is all there is, curvature is its bound up to rounding.
+        # Half: where the matrix is least * I, the curvature equals the bound up to rounding.
         active = active & (curvature > 0.5 * least * event_sum(direction * direction))
         step = expand_like(torch.where(active, square / curvature, 0.0), b)
         earlier.append(rest / expand_like(square.sqrt().clamp(min=_TINY), b))
@@ -270,7 +275,7 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
 
 
 def _orthogonal(rest: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-    """What is left of a residual without its components along earlier ones, each of length one."""
+    """A residual without its components along earlier residuals, each of length one."""
     for unit in earlier:
         rest = rest - expand_like(event_sum(rest * unit), rest) * unit
     return rest

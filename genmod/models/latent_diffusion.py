@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 
 import torch
@@ -119,7 +119,9 @@ class LatentDiffusion(DiffusionBased):
         return LatentModel(self.encoder, self.decoder, NormalPrior(self.encoder.latent_shape))
 
     @torch.no_grad()
-    def freeze(self, x: Tensor, context: Tensor | None = None) -> LatentDiffusion:
+    def freeze(
+        self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+    ) -> LatentDiffusion:
         """End the first stage: the encoder and decoder stay as they are from now on.
 
         The diffusion then gets latents with the mean and spread that ``q`` gives them over ``x``, measured
@@ -128,14 +130,19 @@ class LatentDiffusion(DiffusionBased):
         Args:
             x: data, enough of them to measure a spread.
             context: what the encoder is conditioned on.
+            observed: which entries are not missing, like ``x``.
         """
-        self.spec.check(x)
+        self.spec.check(x, observed)
         device, chunk = self.device, rows_per_chunk(self.spec.shape, self.device)
-        parts = repeat(None) if context is None else context.split(chunk)
+
+        def parts(values: Tensor | None) -> Iterable[Tensor | None]:
+            return repeat(None) if values is None else (v.to(device) for v in values.split(chunk))
+
         means, variances = [], []
         with evaluation_mode(self):
-            for rows, part in zip(x.split(chunk), parts, strict=False):
-                q = self.posterior(rows.to(device), None if part is None else part.to(device))
+            pieces = zip(x.split(chunk), parts(context), parts(observed), strict=False)
+            for rows, given, seen in pieces:
+                q = self.posterior(rows.to(device), given, seen)
                 assert isinstance(q, Distribution)
                 means.append(q.mean)
                 variances.append(q.variance)

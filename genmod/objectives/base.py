@@ -25,15 +25,15 @@ from genmod.shapes import PerLevel, PerSample
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch of a data set.
+    """One batch of a data set, as :meth:`Objective.loss` gets it.
 
     Args:
         x: the data, ``(B, *event)``.
         context: what the model is conditioned on, ``(B, ...)``.
         observed: which entries of ``x`` count; ``None``: all.
-        index: the place of each row in the data set, ``(B,)``; of a loader, its number as it came.
-        rows: the number of rows of the data set, for terms that are counted once for all of it.
-            ``None`` for a stream whose length is not known.
+        index: the number of each row in the data set, ``(B,)``; in a loader, in the order of arrival.
+        rows: the number of rows of the data set, for terms that are counted once for the whole data set;
+            ``None`` for a stream of unknown length.
     """
 
     x: Tensor
@@ -44,17 +44,16 @@ class Batch:
 
 
 class Objective(Settings, nn.Module, ABC):
-    """A loss to minimize, computed from a model's bound. A subclass implements :meth:`loss`.
+    """The base class of objectives: a loss to minimize, computed from a model's bound.
 
-    Class attributes declare what the loss needs beside the bound: ``samples`` (``K`` joint draws of the
-    latents for each row, 1 by default) and ``needs_path`` (the draws and their laws, as a
-    :class:`~genmod.prior.Path`). Neither exists for a diffusion in continuous time.
+    A subclass implements :meth:`loss`. Class attributes declare what it needs beside the bound:
+    ``samples`` (``K`` joint draws of the latents for each row, 1 by default) and ``needs_path`` (the draws
+    and their laws, as a :class:`~genmod.path.Path`). A diffusion in continuous time has neither.
 
     Args:
         timesteps: which levels of a diffusion each row visits: a number, a
-            :class:`~genmod.diffusion.timesteps.TimestepSampler`, or ``None`` for all. Left out, one
-            level a row where there is a diffusion. The choice changes the noise of the loss, never its
-            mean.
+            :class:`~genmod.path.TimestepSampler`, or ``None`` for all. Left out, one level a row where
+            there is a diffusion. The choice changes the noise of the loss, never its mean.
 
     >>> class Robust(Objective):
     ...     def loss(self, elbo, path, batch):
@@ -91,13 +90,13 @@ class Objective(Settings, nn.Module, ABC):
 
         Args:
             elbo: the bound of each sample; the mean over its draws where ``samples`` is above 1.
-            path: the draws and their laws, where ``needs_path`` or ``samples`` asks for them.
-            batch: the data that the bound is of.
+            path: the draws and their laws if ``needs_path`` or ``samples > 1``, else ``None``.
+            batch: the data.
         """
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Start a run: buffers and parameters that an earlier run changed are reset."""
+        """Start a run: reset the buffers and parameters that an earlier run changed."""
         state = self.state_dict()
         if self._initial is None:
             self._initial = {name: value.clone() for name, value in state.items()}
@@ -106,14 +105,14 @@ class Objective(Settings, nn.Module, ABC):
 
     @contextmanager
     def around(self) -> Iterator[None]:
-        """Entered before the model is called, and left when it has returned its bound."""
+        """A context around the forward pass of the model."""
         yield
 
     def update(self, elbo: ELBO, batch: Batch) -> None:
-        """Learn from a step that was made; ``elbo`` carries no gradients.
+        """Called after each training step, with an ``elbo`` without gradients.
 
-        Here a timestep sampler learns the costs of the visited levels. A subclass with a state of its
-        own (buffers, so that a checkpoint holds them) changes it here.
+        A timestep sampler learns from the losses of the visited levels here. A subclass with a state of
+        its own (in buffers, so that a checkpoint holds it) changes it here.
         """
         if not isinstance(self.timesteps, TimestepSampler):
             return
@@ -122,28 +121,27 @@ class Objective(Settings, nn.Module, ABC):
                 self.timesteps.update(rate.level, rate.noise.dt, self.per_level(rate).detach())
 
     def per_level(self, rate: Rate) -> PerLevel:
-        """The cost of each visited level of a diffusion, ``(B, L)``, without the weight of the visit.
+        """The loss of each visited level of a diffusion, ``(B, L)``, without the weight of the visit.
 
-        Up to a constant: :class:`~genmod.diffusion.timesteps.LossAwareTimesteps` learns from it which
-        levels to visit.
+        It may be off by a constant factor. :class:`~genmod.diffusion.LossAwareTimesteps` learns from it.
         """
         return rate.nats
 
     def check(self, model: LatentModel) -> None:
-        """Refuse a model that this objective cannot train, or would train to another end.
+        """Refuse a model that this objective cannot train, or whose training would not raise the bound.
 
         Raises:
             ValueError: a joint path in continuous time; a weighted loss that would reach an encoder.
         """
-        endless = any(
+        continuous = any(
             isinstance(part, DiffusionPrior) and part.steps is None for part in model.modules()
         )
         require(
-            not (endless and (self.needs_path or self.samples > 1)),
+            not (continuous and (self.needs_path or self.samples > 1)),
             f"{type(self).__name__}, which needs the draws of all latents, on a diffusion in "
             "continuous time",
             "finitely many latents",
-            "build the diffusion with steps=T, or use an objective of the bound alone",
+            "build the diffusion with steps=T, or use objectives.Bound",
         )
 
     def extra_repr(self) -> str:
@@ -156,11 +154,11 @@ class Objective(Settings, nn.Module, ABC):
 
 
 class MeanObjective(Objective):
-    """The mean over the batch of a cost of each sample: a subclass implements :meth:`cost`."""
+    """The base class of objectives that are a mean of one loss for each sample, :meth:`cost`."""
 
     @abstractmethod
     def cost(self, elbo: ELBO) -> PerSample:
-        """The cost of each sample, ``(B,)``."""
+        """The loss of each sample, ``(B,)``."""
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """The mean of :meth:`cost`."""
@@ -180,7 +178,7 @@ def encoders(model: LatentModel) -> list[nn.Module]:
 
 
 def encoder_learns(model: LatentModel, apart: Iterable[nn.Parameter] = ()) -> bool:
-    """Whether an encoder, also of a nested model, learns anything but the parameters ``apart``."""
+    """Whether an encoder, also of a nested model, has trainable parameters other than ``apart``."""
     known = {id(parameter) for parameter in apart}
     return any(
         parameter.requires_grad and id(parameter) not in known
@@ -192,12 +190,13 @@ def encoder_learns(model: LatentModel, apart: Iterable[nn.Parameter] = ()) -> bo
 def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     r"""Whether a loss weights the levels of a diffusion unequally, or leaves terms of the bound out.
 
-    The slope of the loss in each level's nats, over the weight of the visit and the slope in the
-    reconstruction, is one number for the bound, and for the bound with a weight on a whole rate.
+    It compares the derivatives of the loss with respect to the nats of each level, divided by the weight of
+    the visit and by the derivative with respect to the reconstruction. For the bound, also with a weight
+    on a whole rate, this ratio is the same for all levels.
 
     Args:
-        loss: an objective's; its graph is kept.
-        elbo: the bound that it was computed from.
+        loss: the loss of an objective; its graph is kept.
+        elbo: the bound from which it was computed.
     """
     levels = [rate for rate in elbo.rates.values() if rate.noise is not None]
     terms = [elbo.reconstruction, *(rate.nats for rate in levels)]
@@ -209,7 +208,7 @@ def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     reconstruction = -slopes[0][:, None]
     for rate, slope in zip(levels, slopes[1:], strict=True):
         each = slope / rate.weight
-        # Rows without any weight in the loss hold no information about levels.
+        # Rows without any weight in the loss tell nothing about the weights of levels: 0 / 0.
         used = ((each != 0) | (reconstruction != 0)).expand_as(each)
         ratio = (each / reconstruction)[used]
         if ratio.numel() and not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6):
@@ -220,17 +219,17 @@ def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
 def require_fixed_encoder(
     model: LatentModel, name: str, apart: Iterable[nn.Parameter] = ()
 ) -> None:
-    """Refuse a model with an encoder that learns anything but the parameters ``apart``.
+    """Refuse a model with an encoder that has trainable parameters other than ``apart``.
 
-    Nested models count: the encoder in the middle of a bottom-up hierarchy, too.
+    Encoders of nested models count, such as the middle one of a bottom-up hierarchy.
 
     Raises:
-        ValueError: one does.
+        ValueError: there is such an encoder.
     """
     require(
         not encoder_learns(model, apart),
         f"{name} on a model whose encoder learns",
         "a fixed encoder, in nested models too",
-        "a loss that weights the levels of a diffusion must not reach an encoder, which would hide "
-        "information where the weight is small: train in two stages, or use Bound",
+        "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
+        "the weight is small: train in two stages, or use Bound",
     )

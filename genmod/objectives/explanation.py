@@ -1,18 +1,18 @@
-r"""A weighted objective as a weighted bound: its weight at each log-SNR, and what it bounds.
+r"""Explain a weighted objective: its weight on the bound at each log-SNR, and what it bounds.
 
 In continuous time every objective that is linear in the errors of the noise is
 
 .. math:: L = \tfrac{1}{2} \int w(\lambda)\, \mathbb{E}\|\varepsilon - \hat\varepsilon\|^2\, d\lambda
     + \text{other terms}
 
-Where ``w`` never rises with the log-SNR (never falls with time), integration by parts makes the integral
-a mixture of bounds, one for each noise level that data may be perturbed to:
+Where ``w`` never increases with the log-SNR (never decreases with time), the integral is, by integration by
+parts, a mixture of bounds on noised data, one for each noise level:
 
 .. math:: \frac{L}{w(\lambda_1)} = \mathbb{E}_{\tau} \left[ \mathcal{L}(\tau) \right] + \text{constant},
     \qquad P(\lambda_\tau \ge \lambda) = \frac{w(\lambda)}{w(\lambda_1)}
 
-with :math:`\lambda_1` at the noisy end, :math:`\mathcal{L}(\tau)` the bound on
-:math:`-\log p(z_\tau)`, and :math:`w(\lambda_0) / w(\lambda_1)` of the mass at the clean end.
+where :math:`\lambda_1` is the noisy end and :math:`\mathcal{L}(\tau)` the bound on
+:math:`-\log p(z_\tau)`. The probability of the clean end is :math:`w(\lambda_0) / w(\lambda_1)`.
 
 Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation"
 (2023), eqs. 8-13 and table 1.
@@ -35,19 +35,19 @@ from genmod.schedules import Schedule
 from genmod.stamps import Stamp
 
 _ROUNDING = 1e-9
-"""How far a weight may rise, as a part of its largest value, and still count as falling."""
+"""The largest rise of a weight, relative to its largest value, that counts as rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    r"""An objective under a schedule, as a weighted bound.
+    r"""The result of :func:`explain`: an objective under a schedule, as a weighted bound.
 
     Args:
-        objective: what was explained, as printed.
-        schedule: under what, as printed.
-        log_snr: ``(n,)``, from the noisy end up to the clean end.
-        weight: ``w`` at each of them: the weight of the bound's integrand.
-        reconstruction: the weight of :math:`-\log p(x|z_0)` beside it.
+        objective: the ``repr`` of the objective.
+        schedule: the ``repr`` of the schedule.
+        log_snr: ``(n,)``, from the noisy end to the clean end.
+        weight: ``w`` at each log-SNR, ``(n,)``: the weight of the bound's integrand.
+        reconstruction: the weight of :math:`-\log p(x|z_0)`.
     """
 
     objective: str
@@ -59,9 +59,9 @@ class Explanation:
     @property
     def rises(self) -> tuple[float, float] | None:
         """The log-SNRs of its largest rise, noisy to clean; ``None`` if the weight never rises."""
-        climbed = self.weight - self.weight.cummin(0).values
-        top = int(climbed.argmax())
-        if climbed[top] <= _ROUNDING * self.weight.abs().max():
+        rise = self.weight - self.weight.cummin(0).values
+        top = int(rise.argmax())
+        if rise[top] <= _ROUNDING * self.weight.abs().max():
             return None
         bottom = int(self.weight[: top + 1].argmin())
         return float(self.log_snr[bottom]), float(self.log_snr[top])
@@ -73,12 +73,12 @@ class Explanation:
 
     @property
     def clean(self) -> float:
-        """For a monotone weight, the part of the mixture that is not perturbed beyond the clean end."""
+        """For a monotone weight, the probability of the clean end in the mixture."""
         return float(self.weight[-1] / self.weight[0])
 
     @property
     def median(self) -> float:
-        """For a monotone weight, the log-SNR that half of the perturbed data lie below."""
+        """For a monotone weight, the median log-SNR of the mixture."""
         return float(self.log_snr[int((self.weight > 0.5 * self.weight[0]).sum()) - 1])
 
     @property
@@ -90,7 +90,7 @@ class Explanation:
             low, high = self.rises
             return (
                 f"nothing: the weight rises with the log-SNR between {low:z.1f} and {high:z.1f}, so some "
-                "bounds would count negatively"
+                "bounds would have negative weights"
             )
         if not self.monotone:
             return "nothing: some weights are negative"
@@ -112,7 +112,7 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        """A few lines: the weight at five log-SNRs, its shape, what is bounded."""
+        """A few lines: the weight at five log-SNRs, whether it is monotone, what the loss bounds."""
         places = torch.linspace(0, len(self.weight) - 1, 5).round().long()
         weights = "   ".join(
             f"{float(self.weight[i]):.3g} at {float(self.log_snr[i]):z.1f}" for i in places
@@ -130,19 +130,19 @@ class Explanation:
 def explain(
     objective: Objective, schedule: Schedule | LatentModel, points: int = 1001
 ) -> Explanation:
-    r"""An objective as a weight of the bound, in continuous time.
+    r"""Explain an objective: its weight on the bound at each log-SNR (in continuous time), what it bounds.
 
     .. math:: w(\lambda) = \frac{\partial\, \text{cost}}{\partial\, \|\varepsilon-\hat\varepsilon\|^2}
         \Big/ \tfrac{1}{2}\,\text{gap}, \qquad \text{gap} = -\frac{d\lambda}{dt}
 
-    The objective's own loss is differentiated, so objectives of your own are explained, too. To draw
+    The loss of the objective is differentiated, so this also works for objectives of your own. To plot
     several, see :func:`genmod.plots.level_weights`.
 
     Args:
-        objective: any that is a weighted sum of the bound's terms.
-        schedule: it decides how much time is spent at each log-SNR. Or a model with one diffusion in
-            it: the objective is then also checked against the model, as ``fit`` does.
-        points: how many log-SNRs, evenly spaced between the schedule's ends.
+        objective: any objective that is a weighted sum of the bound's terms.
+        schedule: the schedule, or a model with one diffusion in it. The objective is then also checked
+            against the model, as ``fit`` does.
+        points: the number of log-SNRs, evenly spaced between the schedule's ends.
 
     Raises:
         ValueError: an objective that is not linear in the errors of the noise; a model that the
@@ -162,8 +162,8 @@ def explain(
         not isinstance(objective, Hybrid),
         f"{type(objective).__name__}, which trains a variance beside the mean",
         "a weighted sum of the bound's terms",
-        "it has no weight of the bound's integrand: its mean is trained as by Simple, so ask "
-        "explain(Simple(), schedule); its variance is trained on the bound",
+        "its mean is trained as by Simple, so call explain(Simple(), schedule); its variance is trained "
+        "by the bound",
     )
     require(points >= 2, f"points={points}", "at least 2", "the default draws a smooth curve")
     if isinstance(schedule, LatentModel):
@@ -177,9 +177,9 @@ def explain(
     again, _ = _slopes(objective, t, log_snr, gap, 4.0)
     require(
         torch.allclose(weight, again, rtol=1e-6, atol=0) and not reconstruction.diff().any(),
-        f"{type(objective).__name__}, whose cost is not linear in the errors of the noise",
+        f"{type(objective).__name__}, whose loss is not linear in the errors of the noise",
         "a weighted sum of the bound's terms",
-        "such an objective has no weight of the bound's integrand to explain",
+        "explain only such objectives: others have no weight at a log-SNR",
     )
     return Explanation(
         objective=repr(objective),
@@ -192,20 +192,24 @@ def explain(
 
 def _schedule(model: LatentModel) -> Schedule:
     """The schedule of the one diffusion in a model."""
-    found = {id(p.schedule): p.schedule for p in model.modules() if isinstance(p, DiffusionPrior)}
+    schedules = {
+        id(part.schedule): part.schedule
+        for part in model.modules()
+        if isinstance(part, DiffusionPrior)
+    }
     require(
-        len(found) == 1,
-        f"a {type(model).__name__} with {len(found)} diffusions",
+        len(schedules) == 1,
+        f"a {type(model).__name__} with {len(schedules)} diffusions",
         "one whose levels the objective weights",
         "pass a Diffusion or a LatentDiffusion, or a schedule",
     )
-    return next(iter(found.values()))
+    return next(iter(schedules.values()))
 
 
 def _slopes(
     objective: Objective, t: Tensor, log_snr: Tensor, gap: Tensor, size: float
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of the cost of a row, at one level, by its error and by its reconstruction."""
+    """The derivatives of the loss of a row at one level, by its error and by its reconstruction."""
     error = torch.full_like(t, size).requires_grad_()
     reconstruction = torch.zeros_like(t).requires_grad_()
     one = torch.ones_like(t)[:, None]
@@ -219,7 +223,7 @@ def _slopes(
         elbo = ELBO(reconstruction, {"prior": prior, "steps": steps}, Measure.MASS)
         cost = len(t) * objective.loss(elbo, None, Batch(one))
     objective.train(was)
-    # An objective that weighs every level by zero has no gradient to take.
+    # The loss of an objective whose weights are all zero may have no gradient.
     if not cost.requires_grad:
         return torch.zeros_like(t), torch.zeros_like(t)
     slopes = torch.autograd.grad(

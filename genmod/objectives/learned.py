@@ -27,15 +27,15 @@ from genmod.shapes import PerLevel, PerSample
 
 
 class Hybrid(MeanObjective):
-    r""":math:`L_\text{simple} + w L_\text{vlb}`, where the second part trains the variance alone.
+    r"""The hybrid loss of Improved DDPM, :math:`L_\text{simple} + w L_\text{vlb}`, for a learned variance.
 
-    The mean has the gradient of :class:`Simple` and no other. The learned variance has ``w`` times the
-    gradient of the bound, in which the mean is held fixed. The terms of the bound that contain no
-    variance (the prior's and the reconstruction) are left out.
+    The mean is trained by :class:`Simple` only. The reverse variance is trained by ``w`` times the bound,
+    in which the mean is held fixed. The terms of the bound without a variance (the rate of the prior, and
+    the reconstruction) are left out.
 
     Both parts are sums over dimensions, in nats. The paper's are means over dimensions, and its code
-    computes the second in bits: that is ``weight = 0.001 / ln 2`` here. The parts share no output of the
-    network, so the weight only decides which part its common layers fit better.
+    computes the second in bits: that is ``weight = 0.001 / ln 2`` here. The two parts train different
+    outputs of the network, so the weight only matters for the layers that they share.
 
     Args:
         weight: ``w``, above 0.
@@ -58,19 +58,22 @@ class Hybrid(MeanObjective):
     ) -> None:
         super().__init__(timesteps)
         require(
-            0 < weight < float("inf"), f"weight={weight}", "weight > 0", "use Simple for none of it"
+            0 < weight < float("inf"),
+            f"weight={weight}",
+            "weight > 0",
+            "for 0, use objectives.Simple",
         )
         self.weight = weight
         self.simple = Simple()
 
     def cost(self, elbo: ELBO) -> PerSample:
-        """The mean squared error of the noise, plus the nats of the steps as far as the variance goes."""
+        """The squared error of the noise, plus ``w`` times the nats of the steps with a fixed mean."""
         simple = self.simple.cost(elbo)
         (steps,) = (rate for rate in elbo.rates.values() if rate.noise is not None)
         return simple + self.weight * (steps.weight * _variance_nats(steps)).sum(-1)
 
     def per_level(self, rate: Rate) -> PerLevel:
-        """The cost of each visited level in both parts."""
+        """The loss of each visited level, both parts."""
         return self.simple.per_level(rate) + self.weight * _variance_nats(rate)
 
     def check(self, model: LatentModel) -> None:
@@ -84,7 +87,7 @@ class Hybrid(MeanObjective):
 
 
 def _variance_nats(rate: Rate) -> PerLevel:
-    """The nats of each visited step, with a gradient to the reverse variance alone."""
+    """The nats of each visited step, whose gradient reaches only the reverse variance."""
     levels = rate.noise
     if levels is None or levels.variance_nats is None:
         raise ValueError(
@@ -95,22 +98,22 @@ def _variance_nats(rate: Rate) -> PerLevel:
 
 
 class LearnedSchedule(MeanObjective):
-    r"""The bound for the denoiser; for its schedule, the variance of the bound's estimate.
+    r"""Train a schedule with its denoiser: the schedule minimizes the variance of the bound's estimate.
 
-    In continuous time the bound does not depend on the schedule between its ends, but the spread of
-    the estimate from a few levels does. So while all other parameters :math:`\theta` follow the inner
-    objective, those of the schedule, :math:`\eta`, follow the mean square of what the steps cost,
+    In continuous time the bound does not depend on the schedule between its ends, but the variance of its
+    estimate from a few levels does. So all other parameters follow the inner objective, and those of the
+    schedule, :math:`\eta`, follow the mean square of the loss of the steps,
 
     .. math:: \nabla_\eta\, \mathbb{E}\left[(L / D)^2\right]
         = \mathbb{E}\left[2 L\, \nabla_\eta L\right] / D^2
 
-    with :math:`L` the estimate of one sample and ``D`` its number of dimensions. The mean being fixed,
-    this is the variance. One pass forward and one backward do both: the loss is the inner
-    objective's, bit for bit, and the gradient of each sample is multiplied by :math:`2 L / D^2` where
+    with :math:`L` the estimate of one sample and ``D`` its number of dimensions. The mean is fixed, so this
+    minimizes the variance. One forward and one backward pass do both: the loss is that of the inner
+    objective, bit for bit, and the gradient of each sample is multiplied by :math:`2 L / D^2` where
     it enters the schedule. (The paper has :math:`L` in bits per dimension: the same up to a factor.)
 
     Args:
-        inner: the bound, or weights on it that depend on the log-SNR alone.
+        inner: the bound, or weights on it that depend on the log-SNR only.
 
     Raises:
         ValueError: another inner objective: its mean would depend on the schedule.
@@ -130,8 +133,8 @@ class LearnedSchedule(MeanObjective):
         if not isinstance(inner, Bound | Weighted | BoundWeighted):
             raise ValueError(
                 f"got {type(inner).__name__} as the inner objective; expected Bound, or a weight of it by "
-                "the log-SNR (Weighted, SigmoidWeight, EDMWeight); the mean of others depends on the "
-                "schedule: it would learn to visit the levels that cost little"
+                "the log-SNR (Weighted, SigmoidWeight, EDMWeight); the mean of other objectives depends on "
+                "the schedule, which would learn to spend time where the loss is small"
             )
         self.inner: MeanObjective = inner
         self._scale: GradientScale | None = None
@@ -147,7 +150,7 @@ class LearnedSchedule(MeanObjective):
         return self.inner.cost(elbo)
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
-        """The inner loss; scales the gradient of each sample where it enters the schedule."""
+        """The inner loss. It also sets the factors of the gradients that enter the schedule."""
         if self._scale is not None:
             self._scale.rows = 2 * self.spread(elbo.detach()) / batch.x[0].numel() ** 2
         return self.inner.loss(elbo, path, batch)
@@ -157,7 +160,7 @@ class LearnedSchedule(MeanObjective):
         self.inner.update(elbo, batch)
 
     def spread(self, elbo: ELBO) -> PerSample:
-        """The cost of the denoising steps of each sample by the inner objective, ``(B,)``."""
+        """The loss of the denoising steps of each sample by the inner objective, ``(B,)``."""
         steps = {name: rate for name, rate in elbo.rates.items() if rate.noise is not None}
         nothing = torch.zeros_like(elbo.reconstruction)
         return self.inner.cost(replace(elbo, reconstruction=nothing, rates=steps))
@@ -172,12 +175,12 @@ class LearnedSchedule(MeanObjective):
         priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
         learn = [p for p in priors if any(isinstance(m, Learnable) for m in p.schedule.modules())]
         if not isinstance(self.inner, Bound):
-            # A diffusion's encoder holds its schedule, which follows another loss than the weighted one.
+            # The encoder of a diffusion holds the schedule, which does not follow the weighted loss.
             schedules = [p for prior in learn for p in prior.schedule.parameters()]
             require_fixed_encoder(model, type(self.inner).__name__, schedules)
         require(
             bool(learn),
-            f"{type(self).__name__} on a model whose schedule has nothing to learn",
+            f"{type(self).__name__} on a model whose schedule has no parameters",
             "a diffusion with a learnable schedule",
             "build it with schedule=schedules.MonotoneNetwork(), or train it with objectives.Bound",
         )

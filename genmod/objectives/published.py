@@ -1,10 +1,9 @@
-r"""Weights from papers, each as its paper states it, on the squared error of the noise or the bound.
+r"""Published weights on the levels of a diffusion: Min-SNR, P2, EDM, sigmoid, truncated SNR.
 
-A paper states a weight of the error of ``x``, of the noise or of the velocity, under its own way to
-sample times. Here each is turned into one of the error of the noise (:class:`NoiseWeighted`, where the
-paper draws times uniformly and so leaves the rest to the schedule) or of the bound
-(:class:`BoundWeighted`, where the paper also states how often each noise level is visited, or means the
-bound). The loss does not depend on the target of the network.
+Papers give a weight of the error of ``x``, of the noise or of the velocity, and draw times in different
+ways. Here each weight is one on the error of the noise (:class:`NoiseWeighted`), if the paper draws times
+uniformly, or one on the bound (:class:`BoundWeighted`), if the paper also gives the density of noise levels
+or writes a weighted bound. The loss does not depend on the target of the network.
 
 Symbols: :math:`\lambda` is the log-SNR, :math:`e^\lambda` the SNR.
 """
@@ -24,7 +23,7 @@ from genmod.schedules import Schedule
 
 
 class MinSNR(NoiseWeighted):
-    r"""Min-SNR-:math:`\gamma`: the error of ``x`` at its SNR, but never above :math:`\gamma`.
+    r"""Min-SNR-:math:`\gamma`: the weight of the error of ``x`` is the SNR, but at most :math:`\gamma`.
 
     .. math:: \mathbb{E}_t \min(\mathrm{SNR}, \gamma) \|x - \hat x\|^2
         = \mathbb{E}_t \min(1, \gamma / \mathrm{SNR}) \|\varepsilon - \hat\varepsilon\|^2
@@ -56,7 +55,7 @@ class MinSNR(NoiseWeighted):
 
 
 class TruncatedSNR(NoiseWeighted):
-    r"""The larger of the errors of ``x`` and of the noise, so that neither end has a vanishing weight.
+    r"""Truncated SNR: the larger of the errors of ``x`` and of the noise, so that no weight vanishes.
 
     .. math:: \mathbb{E}_t \max(\|x - \hat x\|^2, \|\varepsilon - \hat\varepsilon\|^2)
         = \mathbb{E}_t \max(\mathrm{SNR}, 1) \|x - \hat x\|^2
@@ -77,13 +76,13 @@ class TruncatedSNR(NoiseWeighted):
 
 
 class P2(NoiseWeighted):
-    r"""Perception prioritized: less weight where only imperceptible details are left to learn.
+    r"""P2, perception prioritized: less weight on clean levels, whose details are hard to see.
 
     .. math:: \mathbb{E}_t \frac{1}{(k + \mathrm{SNR})^\gamma} \|\varepsilon - \hat\varepsilon\|^2
 
     Args:
-        gamma: how strongly clean levels are weighed down; 0 is :class:`Simple`.
-        k: how noisy levels must be to count alike.
+        gamma: larger values give clean levels less weight; 0 is :class:`Simple`.
+        k: levels with an SNR well below ``k`` have about equal weights.
         timesteps: which levels of a diffusion each row visits.
 
     Reference: Choi et al., "Perception Prioritized Training of Diffusion Models" (2022), eq. 8.
@@ -110,7 +109,7 @@ class P2(NoiseWeighted):
 
 
 class SigmoidWeight(BoundWeighted):
-    r"""The bound's steps, with clean levels faded out beyond a log-SNR.
+    r"""The sigmoid weight: the bound's steps, with less weight on levels cleaner than a log-SNR.
 
     .. math:: \tfrac{1}{2} \int \mathrm{sigmoid}(b - \lambda)
         \|\varepsilon - \hat\varepsilon\|^2 d\lambda
@@ -118,7 +117,7 @@ class SigmoidWeight(BoundWeighted):
     It falls with the log-SNR, so it is a bound on the likelihood of noised data under every schedule.
 
     Args:
-        bias: ``b``, the log-SNR at which a level counts half.
+        bias: ``b``, the log-SNR at which the weight is one half.
         timesteps: which levels of a diffusion each row visits.
 
     Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data
@@ -144,7 +143,7 @@ class SigmoidWeight(BoundWeighted):
 
 
 class EDMWeight(BoundWeighted):
-    r"""The weight of EDM, whose noise levels are log-normal: a bump over the middle of the log-SNRs.
+    r"""The weight of EDM: its loss weight times its log-normal density of noise levels.
 
     .. math:: \mathbb{E}_{\log\sigma \sim \mathcal{N}(m, s^2)}
         \frac{\sigma^2 + \sigma_d^2}{\sigma^2 \sigma_d^2} \|x - \hat x\|^2
@@ -153,13 +152,13 @@ class EDMWeight(BoundWeighted):
 
     with :math:`\lambda = -2 \log\sigma \sim \mathcal{N}(-2m, 4s^2)`: in the bound
     :math:`w(\lambda) = 2 p(\lambda)(1 + e^{-\lambda} / \sigma_d^2)` for every schedule, over the log-SNRs
-    between its ends. To visit levels as the paper does, too, pass
+    between its ends. To also visit levels as often as the paper does, pass
     ``timesteps=EDMWeight.timestep_sampler(schedule)``.
 
     Args:
         mean: ``m``, the mean of :math:`\log\sigma`.
         std: ``s``, its standard deviation.
-        data_std: :math:`\sigma_d`, the spread of the data.
+        data_std: :math:`\sigma_d`, the standard deviation of the data.
         timesteps: which levels of a diffusion each row visits.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
@@ -189,20 +188,20 @@ class EDMWeight(BoundWeighted):
     def timestep_sampler(
         schedule: Schedule, mean: float = -1.2, std: float = 1.2, n: int = 1, bins: int = 256
     ) -> TabulatedTimesteps:
-        r"""Levels whose :math:`\log\sigma` is normal, between the ends of a schedule.
+        r"""A timestep sampler with a normal :math:`\log\sigma`, between the ends of a schedule.
 
         Args:
-            schedule: the model's own, fixed.
+            schedule: the schedule of the model, a fixed one.
             mean: ``m``, the mean of :math:`\log\sigma`.
             std: ``s``, its standard deviation.
             n: how many levels a row visits.
-            bins: of time; the density is constant inside each.
+            bins: the number of bins of time, inside which the density is constant.
         """
         ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
         with torch.no_grad():
             z = (-0.5 * schedule.log_snr(ends) - mean) / std
-        # From the smaller tail: a difference of numbers near one would round to zero. And by erfc:
-        # ndtr is zero below -9.
+        # From the smaller tail: at z = 9, a difference of numbers near one is 0. By erfc, because ndtr is
+        # 0 below -9.
         near = torch.where(z[:-1] > 0, z[:-1], -z[1:])
         far = torch.where(z[:-1] > 0, z[1:], -z[:-1])
         masses = torch.special.erfc(near * math.sqrt(0.5)) - torch.special.erfc(

@@ -1,7 +1,7 @@
 r"""The bound as a loss, and weights on its terms: on whole rates, and on the levels of a diffusion.
 
-A level of a diffusion costs :math:`\tfrac{1}{2}\,\text{gap}\,\|\varepsilon - \hat\varepsilon\|^2` nats. So
-every weighted loss is a weighted integral of the bound. A weight is stated in one of two ways:
+A level of a diffusion has :math:`\tfrac{1}{2}\,\text{gap}\,\|\varepsilon - \hat\varepsilon\|^2` nats. So
+every weighted loss is a weighted integral of the bound. A weight is given in one of two ways:
 
 * of the *bound*, :math:`w(\lambda)`: in continuous time the loss is
   :math:`\tfrac{1}{2} \int w(\lambda) \|\varepsilon - \hat\varepsilon\|^2 d\lambda` for every schedule
@@ -34,7 +34,16 @@ from genmod.shapes import PerLevel, PerSample
 
 
 class Bound(MeanObjective):
-    """Minus the evidence lower bound, in nats: maximum likelihood, as far as it can be computed.
+    r"""Minus the evidence lower bound, in nats: the objective of maximum likelihood. The default.
+
+    .. math:: L = -\frac{1}{B} \sum_b \Big(\log p(x_b | z_b) - \sum_\text{rates} \text{rate}_b\Big)
+
+    Args:
+        timesteps: which levels of a diffusion each row visits; one by default. Its loss is then an
+            unbiased estimate of minus the bound.
+
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3; for a diffusion Kingma,
+    Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eq. 11.
 
     >>> import torch
     >>> from genmod.models import VAE
@@ -50,15 +59,26 @@ class Bound(MeanObjective):
 
 
 class Beta(MeanObjective):
-    r"""Beta-VAE: minus the reconstruction, plus :math:`\beta` times every rate.
+    r"""The objective of a beta-VAE: every rate is multiplied by :math:`\beta`.
 
-    Above 1 the latents carry less information, below 1 more.
+    .. math:: L = -\log p(x|z) + \beta\, \mathrm{KL}(q(z|x) \,\|\, p(z))
+
+    With a :math:`\beta` above 1 the latents carry less information, below 1 more. The bound that training
+    logs is the one with :math:`\beta = 1`.
 
     Args:
         beta: the weight of every rate, at least 0.
         timesteps: which levels of a diffusion each row visits.
 
     Reference: Higgins et al., "beta-VAE" (2017), eq. 4.
+
+    >>> import torch
+    >>> from genmod.models import VAE
+    >>> from genmod.objectives import Batch
+    >>> loss, elbo = Beta(4.0)(VAE(2, latents=1, width=8), Batch(torch.zeros(4, 2)))
+    >>> expected = (4 * elbo.rates["prior"].total - elbo.reconstruction).mean()
+    >>> bool(torch.isclose(loss, expected))
+    True
     """
 
     def __init__(self, beta: float, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
@@ -76,48 +96,52 @@ class Beta(MeanObjective):
 
 
 class WarmUp(MeanObjective):
-    """The bound with a KL warm-up: the weight of every rate rises from 0 to 1 over the first steps.
+    r"""The bound with a KL warm-up (KL annealing): the weight of every rate rises from 0 to 1.
 
-    A hierarchy trained with the full rates from the start often never uses its latents. The decoder
-    learns the marginals of the data first, and a posterior equal to the prior costs nothing.
+    .. math:: L_i = -\log p(x|z) + \min(1, i / \text{steps})\, \mathrm{KL}(q(z|x) \,\|\, p(z))
 
-    Each run restarts the warm-up; a resumed run continues it.
+    in training step ``i = 1, 2, ...``. Without it a hierarchy often never uses its latents (posterior
+    collapse): the decoder learns the marginals of the data first, and a posterior equal to the prior has a
+    rate of zero. Each run restarts the warm-up; a resumed run continues it.
 
     Args:
-        steps: the step of training from which on every rate has its full weight.
+        steps: the number of training steps after which every rate has its full weight.
         timesteps: which levels of a diffusion each row visits.
 
     Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3; Bowman et al.,
     "Generating sentences from a continuous space" (2016), section 3.1.
+
+    >>> WarmUp(steps=2000)
+    WarmUp(steps=2000)
     """
 
-    seen: Tensor
-    """The number of steps that training has made: part of a checkpoint."""
+    steps_done: Tensor
+    """The number of training steps so far: part of a checkpoint."""
 
     def __init__(self, steps: int, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__(timesteps)
         require(steps >= 1, f"steps={steps}", "steps >= 1", "use Bound for none")
         self.steps = steps
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def cost(self, elbo: ELBO) -> PerSample:
         """Minus the reconstruction, plus the rates at the weight of this step."""
-        step = self.seen + self.training
+        step = self.steps_done + self.training
         weight = (step / self.steps).clamp(max=1).to(elbo.reconstruction.dtype)
         return weight * (elbo.reconstruction - elbo.value) - elbo.reconstruction
 
     def update(self, elbo: ELBO, batch: Batch) -> None:
         """Count the step."""
         super().update(elbo, batch)
-        self.seen += 1
+        self.steps_done += 1
 
     def extra_repr(self) -> str:
-        """How long it takes."""
+        """Its settings."""
         return self._with_timesteps(f"steps={self.steps}")
 
 
 class Weighted(MeanObjective):
-    r"""The bound with your own weight on each level of a diffusion, a function of its log-SNR.
+    r"""The bound with a weight of your own on each level of a diffusion, a function of its log-SNR.
 
     .. math:: L_w = -\log p(x|z_0) + \text{prior} + \sum_t w(\lambda_t)\,\tfrac{1}{2}\,\text{gap}_t
         \|\varepsilon - \hat\varepsilon\|^2
@@ -163,10 +187,10 @@ class Weighted(MeanObjective):
 
 
 class DenoisingObjective(MeanObjective):
-    """The denoising steps of a diffusion alone, with weights that a subclass defines.
+    """The base class of losses on the denoising steps of a diffusion, with weights of a subclass.
 
-    The other terms of the bound are left out, as in the papers. The scale of a decoder's last step is
-    then not trained: :func:`genmod.training.fit_scale` sets it afterwards.
+    The other terms of the bound are left out, as in the papers. So the scale of the decoder is not
+    trained: :func:`genmod.training.fit_scale` sets it afterwards.
     """
 
     @abstractmethod
@@ -175,7 +199,7 @@ class DenoisingObjective(MeanObjective):
 
     @abstractmethod
     def per_level(self, rate: Rate) -> PerLevel:
-        """The cost of each visited level, ``(B, L)``, without the weight of the visit."""
+        """The loss of each visited level, ``(B, L)``, without the weight of the visit."""
 
     def cost(self, elbo: ELBO) -> PerSample:
         """The (estimated) sum over all levels."""
@@ -194,11 +218,11 @@ class DenoisingObjective(MeanObjective):
 
 
 class BoundWeighted(DenoisingObjective):
-    r"""Denoising steps with a weight :math:`w(\lambda)` of the bound.
+    r"""The base class of losses with a weight :math:`w(\lambda)` on the nats of the denoising steps.
 
     .. math:: \sum_t w(\lambda_t) \tfrac{1}{2} \text{gap}_t \|\varepsilon - \hat\varepsilon\|^2
 
-    In continuous time no schedule changes its mean.
+    In continuous time its mean is the same for every schedule with the same ends.
     """
 
     def per_level(self, rate: Rate) -> PerLevel:
@@ -207,11 +231,12 @@ class BoundWeighted(DenoisingObjective):
 
 
 class NoiseWeighted(DenoisingObjective):
-    r"""Denoising steps with a weight :math:`\omega(\lambda)` of the squared error of the noise.
+    r"""The base class of losses with a weight :math:`\omega(\lambda)` on the squared error of the noise.
 
     .. math:: \mathbb{E}_t\, \omega(\lambda_t) \|\varepsilon - \hat\varepsilon\|^2
 
-    summed over dimensions. All predictions have one error, so a loss on another one is a weight:
+    summed over dimensions. The errors of all predictions are proportional, so a loss on another prediction
+    is a weight:
 
     .. math:: \|x - \hat x\|^2 = e^{-\lambda} \|\varepsilon - \hat\varepsilon\|^2, \qquad
         \|v - \hat v\|^2 = (1 + e^{-\lambda}) \|\varepsilon - \hat\varepsilon\|^2
@@ -222,22 +247,31 @@ class NoiseWeighted(DenoisingObjective):
     """
 
     def per_level(self, rate: Rate) -> PerLevel:
-        """The weight of each level, times its squared error and the time that it covers."""
+        """The weight of each level, times its squared error and the length of its time step."""
         levels = rate.noise
         assert levels is not None
         return self.weight(levels.log_snr) * levels.dt * levels.error
 
 
 class Simple(NoiseWeighted):
-    r"""The simple loss of DDPM, :math:`\mathbb{E}_t \|\varepsilon - \hat\varepsilon\|^2`.
+    r"""The simple loss of DDPM: the squared error of the noise, with equal weights.
 
-    Every level has the same weight, so clean levels count far less than in the bound. The other terms
-    of the bound are left out.
+    .. math:: L_\text{simple} = \mathbb{E}_t \|\varepsilon - \hat\varepsilon(z_t)\|^2
+
+    summed over dimensions. Clean levels count far less than in the bound, where the weight is half the gap.
+    The other terms of the bound are left out.
 
     Args:
         timesteps: which levels of a diffusion each row visits.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 14.
+
+    >>> import torch
+    >>> from genmod.models import Diffusion
+    >>> from genmod.objectives import Batch
+    >>> loss, elbo = Simple()(Diffusion(2), Batch(torch.zeros(4, 2)))
+    >>> bool(torch.isclose(loss, elbo.rates["steps"].noise.error.mean()))
+    True
     """
 
     def weight(self, log_snr: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 r"""The faster route of some samplers: fewer passes over memory, for one kind of denoiser. Private.
 
-Outside the network, a step of large states costs its passes over memory. :class:`Learned` with a shipped
-target gives :math:`\hat x = a z + b o` for the network's output ``o``, and the steps of these samplers are
-linear in the state and in the last few :math:`\hat x`. So a step can take ``a`` and ``b`` into its own
-factors, which are found in float64 for all steps at once, and ``x_hat`` is one more pass.
+For large states, the time of a step outside the network is that of its passes over memory. A ``Learned``
+denoiser with a shipped target gives :math:`\hat x = a z + b o` for the network's output ``o``. The steps of
+these samplers are linear in the state and in the last few :math:`\hat x`. So ``a`` and ``b`` are multiplied
+into the factors of a step, in float64 and for all steps at once, and ``x_hat`` itself is not computed.
 
-``Sampler.states`` chooses this route by the exact class of the sampler. If anything might change what
-``forward`` computes, :func:`_usable` leaves it to the plain route.
-``tests/samplers/test_fused.py`` compares both routes.
+``Sampler.states`` takes this route by the exact class of the sampler, and only if :func:`_usable` finds
+nothing that may change what ``forward`` computes. ``tests/samplers/test_fused.py`` compares both routes.
 """
 
 from __future__ import annotations
@@ -69,9 +68,10 @@ class Output(NamedTuple):
 
 
 class NoiseGrid:
-    """The noise levels of a path, with variance-preserving scales, before the first step.
+    """The noise levels of a path, with variance-preserving scales, computed before the first step.
 
-    One log-SNR for all rows leaves the device once, here; its factors are Python floats: no GPU waits.
+    Where all rows have one log-SNR, it is copied from the device once, here. Its factors are then Python
+    floats, and no step waits for a GPU.
     """
 
     def __init__(self, sampler: Sampler, z: Tensor, times: Tensor, context: Tensor | None) -> None:
@@ -92,14 +92,14 @@ class NoiseGrid:
         self.levels = [NoiseLevel(*level) for level in zip(rows.unbind(0), *read, strict=True)]
 
     def each(self, factors: Tensor) -> Sequence[Factor]:
-        """Factors, one for each step, as a step takes them."""
+        """Factors, one for each step: floats, or tensors that broadcast against the state."""
         rows: list[float] | Tensor = factors.tolist() if factors.ndim == 1 else factors
         return [row if isinstance(row, float) else expand_like(row, self.like) for row in rows]
 
     def previous(self, count: int) -> Tensor:
         """Half the log-SNR ``count`` times before each step's start.
 
-        Before the first, as if the first step had been made before: those are never used, and finite.
+        Before the first time, finite numbers that no step uses.
         """
         back = torch.arange(count, 0, -1, dtype=self.half.dtype, device=self.half.device)
         back = back.reshape(-1, *[1] * (self.half.ndim - 1))
@@ -117,21 +117,21 @@ class NoiseGrid:
 
 
 def _usable(sampler: Sampler) -> bool:
-    """Whether ``denoiser(z, log_snr, context).x_hat`` is the target's reading and nothing else."""
+    """Whether ``denoiser(z, log_snr, context).x_hat`` is exactly the target of the network's output."""
     denoiser, schedule = sampler.denoiser, sampler.schedule
     if isinstance(sampler, Ancestral) and not sampler.variance.fixed:
         return False  # a variance that depends on all that a denoiser returns
     if isinstance(sampler, DPMSolver) and sampler.starts_high:
-        return False  # a first step of its own
+        return False  # its first step is a midpoint step
     if type(denoiser) is not Learned or type(denoiser.target) not in LINEAR:
         return False
     if vars(denoiser).keys() & {"forward", "output"} or "x_hat" in vars(denoiser.target):
         return False  # replaced on this one object
     own = (*denoiser._forward_hooks, *denoiser._forward_pre_hooks)
     all_modules = (*hooks._global_forward_hooks, *hooks._global_forward_pre_hooks)
-    # The grid has no gradients: a schedule that needs some takes the plain route.
-    wanted = torch.is_grad_enabled() and any(p.requires_grad for p in schedule.parameters())
-    return not (own or all_modules or wanted)
+    # The grid carries no gradients: a schedule that learns takes the plain route.
+    learns = torch.is_grad_enabled() and any(p.requires_grad for p in schedule.parameters())
+    return not (own or all_modules or learns)
 
 
 Steps: TypeAlias = Iterator[tuple[Tensor, HasXHat]]
@@ -250,7 +250,7 @@ def _enter(
     times: Tensor,
     context: Tensor | None,
 ) -> Steps | None:
-    """The route of one kind of sampler, where it is equal to the plain one."""
+    """The faster route of one class of samplers; ``None`` where it would not equal the plain one."""
     if not _usable(sampler):
         return None
     grid = NoiseGrid(sampler, z, times, context)
@@ -270,7 +270,7 @@ FUSED.update({kind: partial(_enter, steps) for kind, steps in _ROUTES.items()})
 
 
 def _factors(target: Target, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """The ``a, b`` of ``x_hat = a z + b o``, from the two values that determine a linear function."""
+    """The ``a, b`` of ``x_hat = a z + b o``: ``x_hat`` of an output of zero, and of a state of zero."""
     none, one = torch.zeros_like(alpha), torch.ones_like(alpha)
     return target.x_hat(none, one, alpha, sigma), target.x_hat(one, none, alpha, sigma)
 
@@ -278,7 +278,7 @@ def _factors(target: Target, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tens
 def blend(z: Tensor, keep: Factor, parts: Iterable[tuple[Factor, Output | Tensor]]) -> Tensor:
     """``keep * z + sum_j factor_j * part_j``, with one pass over memory for each tensor.
 
-    An output for ``z`` itself is one tensor more; for another state it is two, its state and itself.
+    An output at ``z`` itself needs one more pass; an output at another state needs two.
     """
     terms: list[tuple[Factor, Tensor]] = []
     for factor, part in parts:

@@ -6,8 +6,8 @@ in :math:`\ell = -\log r` it is :math:`d(z/\sigma)/d\ell = (\alpha/\sigma)\, \ha
 
 .. math:: z_s = \frac{\sigma_s}{\sigma_t} z_t + \alpha_s (1 - e^{-h})\, \hat x_t
 
-It does not divide by :math:`\alpha`: near pure noise :math:`z / \alpha` may be 1e9, and float32 would
-round the data away.
+It does not divide by :math:`\alpha`: near pure noise :math:`z / \alpha` may be 1e9, beside which float32
+keeps no digit of the data.
 
 Reference: Song et al., "Score-based generative modeling through SDEs" (2021), eq. 13; in these
 variables Karras, Aittala, Aila, Laine, "Elucidating the design space" (2022), eq. 1, algorithms 1, 2.
@@ -30,35 +30,41 @@ from genmod.schedules import Schedule
 
 
 class Euler(SingleStep):
-    """Euler's method: first order, either direction. It is DDIM without noise (eta = 0)."""
+    """Euler's method on the probability flow: first order. It is DDIM without noise (eta = 0)."""
 
     def update(self, z_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The step above: the noise is rescaled, the data of the same line are kept."""
+        """The step above."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
         ratio = sigma_s / sigma_t
         return ratio * z_t + (alpha_s - ratio * alpha_t) * x_hat
 
 
 class Heun(Sampler):
-    r"""Heun's method: second order, two evaluations a step, either direction.
+    r"""Heun's method on the probability flow: EDM's sampler, second order, two evaluations a step.
 
     Euler's step, corrected by the ``x_hat`` at its end:
 
     .. math:: z_s = z_s^\text{Euler} + \alpha_s\, w(h)\, (\hat x_s - \hat x_t), \qquad
         w(h) = \tanh(h / 2)
 
-    The published method is the trapezoidal rule in :math:`\sigma/\alpha`: :math:`w = (e^h - 1)/2`. In a
-    long step it multiplies the difference of two results of a network by :math:`e^h`: by 9e8 where a
-    schedule ends in pure noise. The rule in :math:`\alpha/\sigma`, :math:`w = (1 - e^{-h})/2`, grows so on
-    the way to noise. Their harmonic mean is :math:`\tanh(h/2)`: below 1 at any length, :math:`h/2` in
-    short steps like both, and odd in ``h``, so that a step back undoes one of the same length. For
-    Gaussian data it is of third order.
+    It works in both directions. The published method is the trapezoidal rule in :math:`\sigma/\alpha`,
+    :math:`w = (e^h - 1)/2`. In a long step it multiplies the difference of two outputs of a network by
+    :math:`e^h`: by 9e8 where a schedule ends in pure noise. The rule in :math:`\alpha/\sigma`,
+    :math:`w = (1 - e^{-h})/2`, is as large from data to noise. Their harmonic mean is
+    :math:`\tanh(h/2)`. It is below 1 for every ``h``, and :math:`h/2` in short steps, as both are.
+    It is odd in ``h``, as a reversible step needs. For Gaussian data it is of third order.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         published: the published weight. For short steps only.
 
-    Reference: Karras, Aittala, Aila, Laine (2022), algorithm 1; the weight is this package's own.
+    Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
+    Models" (2022), algorithm 1; the weight is this package's own.
+
+    >>> from genmod.models import Diffusion
+    >>> model = Diffusion((1, 8, 8), bins=17)
+    >>> model.sample(2, steps=5, sampler=Heun()).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class Heun(Sampler):
         return 2 * steps
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """A step of Euler's, and its correction."""
+        """Euler's step, and its correction."""
         for t, s in intervals(times, z):
             z, x_hat = self._step(z, t, s, denoise)
             yield State(s, z, x_hat)
@@ -99,19 +105,19 @@ class Heun(Sampler):
 
 
 class StochasticHeun(Heun):
-    r"""EDM's sampler: before each step of :class:`Heun`, add some noise and go back by as much.
+    r"""EDM's stochastic sampler: before each step of :class:`Heun`, add noise and go back in time.
 
-    A step of :math:`N` from a noise level :math:`r = \sigma/\alpha` within bounds first rises to
+    In each of :math:`N` steps, a noise level :math:`r = \sigma/\alpha` between two bounds is raised to
     :math:`\hat r = (1 + \gamma) r`, with :math:`\gamma = \min(\text{churn} / N, \sqrt 2 - 1)`, by noise
-    of standard deviation :math:`S_\text{noise} \sqrt{\hat r^2 - r^2}`. It rises no further than the
-    schedule's noisy end, beyond which a denoiser was not trained: the first step of a path adds no noise.
+    of standard deviation :math:`S_\text{noise} \sqrt{\hat r^2 - r^2}`. It is not raised above the
+    schedule's noisy end, where no denoiser was trained. So the first step of a path adds no noise.
 
     Args:
         denoiser, schedule: as for every :class:`Sampler`.
-        churn: how much, over the whole path; 0 is Heun's method.
-        lowest: the noise level :math:`r` below which nothing is added.
-        highest: the noise level above which nothing is added.
-        noise: the factor of what is added; a little above 1 makes up for a network that removes too much.
+        churn: the amount of added noise over the whole path; 0 is Heun's method.
+        lowest: the noise level :math:`r` below which none is added.
+        highest: the noise level above which none is added.
+        noise: :math:`S_\text{noise}`. A little above 1 corrects a network that removes too much noise.
         published: the published weight of the correction, as for :class:`Heun`.
 
     Reference: Karras et al. (2022), algorithm 2; their S_churn, S_tmin, S_tmax, S_noise.
@@ -150,7 +156,7 @@ class StochasticHeun(Heun):
             yield State(s, z, x_hat)
 
     def _raised(self, times: Tensor) -> Tensor:
-        """The time that each step starts from: noisier than ``t``, or ``t`` where nothing is added."""
+        """The time at which each step starts: above ``t``, or ``t`` where no noise is added."""
         if not self.stochastic:
             return times[:-1]
         gamma = min(self.churn / max(len(times) - 1, 1), math.sqrt(2) - 1)
@@ -159,12 +165,12 @@ class StochasticHeun(Heun):
             r = torch.exp(-0.5 * log_snr)
             inside = (r >= self.lowest) & (r <= self.highest)
             raised = self.schedule.time((log_snr - 2 * math.log1p(gamma)).reshape(-1))
-        # An inverse of the schedule is right to rounding only: never cleaner than t.
+        # The inverse of the schedule has rounding errors: without this, a start could be cleaner than t.
         raised = torch.maximum(raised.reshape(inside.shape).to(times), times[:-1])
         return torch.where(inside, raised, times[:-1])
 
     def _noised(self, z: Tensor, t: Tensor, start: Tensor) -> Tensor:
-        """A draw of ``q(z_start | z_t)``, its noise times ``noise``."""
+        """A draw of ``q(z_start | z_t)``, with its noise multiplied by ``noise``."""
         (alpha_t, sigma_t), (alpha, sigma) = map(self.schedule.scales, (t, start))
         keep = alpha / alpha_t
         fresh = (sigma.square() - (keep * sigma_t).square()).clamp(min=0).sqrt()

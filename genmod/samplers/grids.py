@@ -25,7 +25,7 @@ from genmod.schedules.base import time_dtype
 
 
 class TimeGrid(Settings, ABC):
-    """A way to lay out the times of ``N`` steps."""
+    """The base class of time grids: the times of the ``N`` steps of a sampler."""
 
     def times(self, schedule: Schedule, steps: int, device: torch.device | None = None) -> Tensor:
         """The times of ``steps`` steps, ``(steps + 1,)``, from 1 to 0.
@@ -40,19 +40,19 @@ class TimeGrid(Settings, ABC):
         place = device or torch.device("cpu")
         u = torch.linspace(0, 1, steps + 1, dtype=time_dtype(place), device=place)
         times = self._between(schedule, u)
-        # The ends exactly: an inverse of the schedule is right to rounding only.
+        # The inverse of the schedule has rounding errors, and the ends must be exact.
         times[0], times[-1] = 1, 0
         if not bool((times.diff() < 0).all()):
             raise ValueError(
                 f"got {self} in {steps} steps under {schedule}, some at equal times near the noisy end; "
-                f"expected times apart: the last before 1 has log-SNR {_last(schedule, u):.3g}; raise "
-                "the schedule's noisy end to about there (noisy=...), or take UniformTime()"
+                f"expected different times: the last before 1 has log-SNR {_last(schedule, u):.3g}; raise "
+                "the schedule's noisy end to about that (noisy=...), or take UniformTime()"
             )
         return times
 
     @abstractmethod
     def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
-        """The time at each part ``u`` of the way, from 0 (noise) to 1 (data)."""
+        """The time for each ``u`` in [0, 1], from noise (0) to data (1)."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -60,12 +60,12 @@ class TimeGrid(Settings, ABC):
 
 @torch.no_grad()
 def _last(schedule: Schedule, u: Tensor) -> float:
-    """The noisiest log-SNR before the noisy end: numbers below one are half an epsilon apart."""
+    """The log-SNR at the largest time below 1, which is half an epsilon below it."""
     return float(schedule.log_snr(1 - torch.finfo(u.dtype).eps / 2 * torch.ones_like(u[:1])))
 
 
 class UniformTime(TimeGrid):
-    """Equal steps of ``t``, as the latents of a chain lie."""
+    """Equal steps of ``t``, as the latents of a chain have."""
 
     def _between(self, schedule: Schedule, u: Tensor) -> Tensor:
         return 1 - u
@@ -86,7 +86,7 @@ class PolynomialGrid(TimeGrid):
         + \tfrac{i}{N} (r_\text{min}^{1/\rho} - r_\text{max}^{1/\rho})\right)^\rho
 
     Args:
-        rho: how much shorter steps get towards data; 1 is even in :math:`r`, infinity even in log-SNR.
+        rho: 7 in the paper. At 1 the steps are even in :math:`r`; as it grows, they become even in log-SNR.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the design space" (2022), eq. 5.
     """

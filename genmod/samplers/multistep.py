@@ -43,22 +43,22 @@ ADAMS_BASHFORTH = (
 )
 """Weights by order, of the newest slope first."""
 LIMITS = (math.inf, 2.19, 1.12, 0.60)
-"""By order, the rise of log-SNR in a step up to which errors do not grow from step to step."""
+"""For each order, the largest rise of log-SNR in a step for which errors do not grow from step to step."""
 
 
 class IPNDM(Sampler):
     r"""iPNDM of order 1 (which is Euler) to 4: one evaluation a step.
 
-    In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`, so
-    the weights are the right ones where steps are equal in :math:`r`; on other smooth grids, second order
-    is left. Where :math:`\hat x` does not depend on the state (near pure noise), an error grows from step
-    to step if log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one. A step longer than
-    that is made with the highest order that is stable; the paper's method is not limited so.
+    In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`. The
+    weights have the full order where steps are equal in :math:`r`, and second order on other smooth grids.
+    Near pure noise, where :math:`\hat x` does not depend on the state, errors grow from step to step if
+    the log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one. A longer step uses the
+    highest order that is stable; the published method does not.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         order: from 1 to 4.
-        published: keep the order in long steps, too. For short steps only.
+        published: use the full order in long steps, too. Only for paths of short steps.
 
     Raises:
         ValueError: another order.
@@ -83,7 +83,7 @@ class IPNDM(Sampler):
         self.order, self.published = order, published
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """Euler's step, and what the older noise predictions add to it."""
+        """Euler's step, plus the terms of older noise predictions."""
         memory: deque[Tensor] = deque(maxlen=self.order)
         for (t, s), order in zip(intervals(times, z), self.orders(times), strict=True):
             (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
@@ -97,14 +97,14 @@ class IPNDM(Sampler):
             yield State(s, z, x_hat)
 
     def orders(self, times: Tensor) -> list[int]:
-        """The order of each step: no more than it remembers slopes for, nor than is stable."""
+        """The order of each step: limited by the number of past slopes and by stability."""
         rises = log_snrs(self.schedule, times).diff(dim=0)
         longest = rises.flatten(1).amax(1) if rises.ndim > 1 else rises
-        found = []
+        orders = []
         for step, rise in enumerate(longest.tolist()):
             stable = sum(rise <= limit for limit in LIMITS) if not self.published else self.order
-            found.append(min(self.order, step + 1, stable))
-        return found
+            orders.append(min(self.order, step + 1, stable))
+        return orders
 
     def extra_repr(self) -> str:
         """Its settings."""
@@ -112,7 +112,7 @@ class IPNDM(Sampler):
 
 
 def differences(order: int) -> tuple[float, ...]:
-    """What the rule of an order adds to Euler's step: a weight for each slope, the newest first."""
+    """The rule of an order minus Euler's step: a weight for each slope, the newest first."""
     weights = ADAMS_BASHFORTH[order - 1]
     return (weights[0] - 1, *weights[1:]) if order > 1 else ()
 
@@ -128,17 +128,17 @@ def bh2(h: Tensor) -> Tensor:
 
 
 class UniPC(Sampler):
-    """UniPC of order 1, 2 or 3: one evaluation a step, an order more than its predictor's.
+    """UniPC of order 1, 2 or 3: one evaluation a step; the corrector adds one order to the predictor's.
 
-    A path yields predicted states, those that the network is given. The last is not corrected, since that
-    would take one more evaluation.
+    A path yields the predicted states, at which the network is evaluated. The last state is not corrected,
+    because that would take one more evaluation.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         order: of the predictor: 1, 2 or 3.
         scale: :func:`bh2` or :func:`bh1`, the paper's two functions B of ``h``.
-        lower_order_final: end on steps of lower order, as the authors do with fewer than 15 steps.
-        published: as in the paper, the full order in long steps, too; otherwise those are of order 1, as
+        lower_order_final: end with steps of lower order, as the authors do with fewer than 15 steps.
+        published: use the full order in long steps, as in the paper. Otherwise those are of order 1, as
             for :class:`~genmod.samplers.DPMSolver`.
 
     Raises:
@@ -164,7 +164,7 @@ class UniPC(Sampler):
         self.published = published
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """Correct the state by its own ``x_hat``, then predict the next one."""
+        """Correct the state by its ``x_hat``, then predict the next state."""
         x_hats: deque[Tensor] = deque(maxlen=self.order + 1)
         half: deque[Tensor] = deque(maxlen=self.order + 1)
         orders = self.orders(log_snrs(self.schedule, times)).tolist()
@@ -201,14 +201,15 @@ class UniPC(Sampler):
         return moved.to(z.dtype)
 
     def weights(self, order: int, half: Sequence[Tensor], corrector: bool) -> list[Tensor]:
-        r"""The weight of each ``x_hat`` in a step, the newest first, in units of :math:`\alpha_s`.
+        r"""The weight of each ``x_hat`` in a step, the newest first, as a multiple of :math:`\alpha_s`.
 
-        A corrector's newest ``x_hat`` is that of the step's end, a predictor's that of its start.
+        The newest ``x_hat`` of a corrector is that at the end of the step; of a predictor, at its start.
 
         Args:
             order: of this step.
-            half: half the log-SNR at the step's start, at its end, and before it, the last first.
-            corrector: whether the step's end is one of the points.
+            half: half the log-SNR at the start of the step, at its end, and at the times before it, the
+                latest first.
+            corrector: whether the end of the step is one of the points.
         """
         start, end, *before = half
         h = end - start
@@ -229,11 +230,11 @@ class UniPC(Sampler):
 def _rhos(points: Sequence[Tensor], h: Tensor, scale: Tensor) -> Sequence[Tensor]:
     r"""The :math:`\rho_k` of a step: the linear equations above, a Vandermonde system in :math:`r_k`.
 
-    Its size is the number of points, at most 3, and its right side is of order one, since :math:`B(h)`
-    divides it: :math:`-h\varphi_{i+1}(-h)` alone would underflow in short steps.
+    Its size is the number of points, at most 3. Its right side is of order one for every ``h``: both
+    :math:`-h\varphi_{i+1}(-h)` and :math:`B(h)`, which divides it, tend to zero with ``h``.
     """
     if len(points) == 1:
-        # The paper's: exact to the order needed, and independent of h.
+        # The paper's choice for one point: it has the order that is needed, and does not depend on h.
         return [torch.full_like(h, 0.5)]
     if not points:
         return []

@@ -4,9 +4,9 @@ Symbols: :math:`z_t = \alpha_t x + \sigma_t \varepsilon`, :math:`\lambda_t = \lo
 (``log_snr``), ``t`` in [0, 1] from clean (0) to noise (1), ``s < t``. DDPM's :math:`\bar\alpha_t` is
 :math:`\alpha_t^2` here.
 
-Claim: a log-SNR that decreases strictly and is finite at both ends gives every step a finite, positive
-KL. Precision: times are float64 where the device has it, and so is everything made of them. With a
-million steps, neighboring log-SNRs near 13 differ by 2e-5; float32 keeps two digits of that difference.
+Claim: if the log-SNR decreases strictly and is finite at both ends, the KL of every step is finite and
+positive. Precision: times are float64 where the device has it, and so is what is computed from them. With
+a million steps, neighboring log-SNRs near 13 differ by 2e-5, of which float32 keeps one digit.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), sections 3.1 and 3.2.
 """
@@ -54,7 +54,7 @@ class Bridge(NamedTuple):
     coef_x: Tensor
     log_std: Tensor
     log_sigma_ratio: Tensor
-    """``log(sigma_t / sigma_s)``: the log-std of the forward step minus that of this law."""
+    """``log(sigma_t / sigma_s)``: the log-std of the forward step minus ``log_std``."""
 
     @classmethod
     def between(cls, near: Point, far: Point) -> Bridge:
@@ -76,11 +76,13 @@ class Bridge(NamedTuple):
 
 
 class Schedule(Settings, nn.Module, ABC):
-    r"""A noise schedule: a log-SNR on [0, 1] that decreases strictly and is finite at both ends.
+    r"""The base class of noise schedules: a log-SNR on [0, 1], decreasing and finite at both ends.
+
+    .. math:: z_t = \alpha_t x + \sigma_t \varepsilon, \qquad \lambda_t = \log(\alpha_t^2 / \sigma_t^2)
 
     A schedule of your own defines :meth:`log_snr`. If its states are not variance preserving, it also
-    defines :meth:`scales`, consistent with it, and sets ``variance_preserving = False``; a closed form
-    of :meth:`slope` is optional. Every user of a schedule calls :meth:`check`, which compares the three.
+    defines :meth:`scales`, consistent with it, and sets ``variance_preserving = False``. A closed form
+    of :meth:`slope` is optional. Models and samplers call :meth:`check`, which compares the three.
 
     >>> class Straight(Schedule):
     ...     def log_snr(self, t):
@@ -133,7 +135,7 @@ class Schedule(Settings, nn.Module, ABC):
         return Point(t, self.log_snr(t), *self.scales(t), self.variance_preserving)
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """The scales at each log-SNR: what the wrappers of this package change."""
+        """The scales at each log-SNR. The wrappers of this package override it."""
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def bridge(self, s: Tensor, t: Tensor) -> Bridge:
@@ -155,8 +157,8 @@ class Schedule(Settings, nn.Module, ABC):
     def alpha_bars(self, steps: int) -> Tensor:
         r"""DDPM's :math:`\bar\alpha_1, \dots, \bar\alpha_T`, ``(T,)``, for ``steps`` latents.
 
-        Those of the process scaled to preserve variance, :math:`\mathrm{sigmoid}(\lambda)`, for every
-        kind of scales. For any number of steps, each of them is a point of the same curve.
+        They are :math:`\mathrm{sigmoid}(\lambda)`, those of the process scaled to preserve variance, for
+        every schedule. They lie on the same curve for any number of steps.
         """
         return self._nodes(steps).sigmoid()
 
@@ -198,7 +200,7 @@ class Schedule(Settings, nn.Module, ABC):
         return torch.where(log_snr >= clean, torch.zeros_like(inside), inside)
 
     def _time(self, log_snr: Tensor) -> Tensor:
-        """The inverse between the ends: by bisection to the last bit, unless a subclass has a formula."""
+        """The inverse between the ends: bisection to the last bit, unless a subclass has a formula."""
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(64):
             middle = (low + high) / 2
@@ -207,16 +209,17 @@ class Schedule(Settings, nn.Module, ABC):
         return (low + high) / 2
 
     def resolve(self, spec: DataSpec) -> Schedule:
-        """The schedule for some data: a copy whose free clean end suits them.
+        r"""The schedule for given data: a copy whose free clean end is set for them.
 
-        A schedule without a free end is returned as it is. A table of betas that ends far beyond what
-        the data need warns, because its extra levels cost nats and training time.
+        A schedule without a free end is returned as it is. A table of betas whose clean end is far cleaner
+        than the data need gives a warning: its extra levels need nats and training time.
 
         Args:
-            spec: the description of the data; the number of values decides.
+            spec: the description of the data; the clean end depends on its number of values.
 
         Returns:
-            A schedule whose ends are fixed: ``clean_end`` in this package says where.
+            A schedule with fixed ends. For ``n`` values the clean end is :math:`\log n - 1`, at least 1;
+            for bits 2.5, for real numbers 13.3.
 
         Raises:
             ValueError: the schedule is inconsistent; see :meth:`check`.
@@ -234,9 +237,9 @@ class Schedule(Settings, nn.Module, ABC):
         Compared numerically at 1001 times. Models, encoders and wrappers call it when they are built.
 
         Raises:
-            ValueError: the log-SNR is infinite or does not decrease, the scales belong to another
-                log-SNR, their squares do not add up to one though ``variance_preserving`` is true, or
-                the slope is not the derivative.
+            ValueError: the log-SNR is infinite or does not decrease; the scales belong to another
+                log-SNR, or are not variance preserving though ``variance_preserving`` is true; the slope
+                is not the derivative.
         """
         t = self._times(1001)
         check_schedule(self, t)
@@ -244,15 +247,15 @@ class Schedule(Settings, nn.Module, ABC):
             check_slope(self, t)
 
     def _is_differentiable(self, t: Tensor) -> bool:
-        """Whether autograd can differentiate the log-SNR: discrete time needs no slope."""
+        """Whether autograd can differentiate the log-SNR. (Only continuous time needs a slope.)"""
         with torch.inference_mode(False), torch.enable_grad():
             return self._recorded(t.clone().requires_grad_()).requires_grad
 
     def _recorded(self, t: Tensor) -> Tensor:
-        """The log-SNR with a graph for autograd, also of parameters made in inference mode."""
+        """The log-SNR with a graph for autograd, also for parameters made in inference mode."""
         own = (*self.named_parameters(), *self.named_buffers())
         copies = {name: tensor.clone() for name, tensor in own if tensor.is_inference()}
-        # Only copies of such parameters can be saved for a backward pass.
+        # Autograd cannot save a parameter made in inference mode, but it can save a copy of it.
         return functional_call(self, copies, (t,)) if copies else self.log_snr(t)
 
     def extra_repr(self) -> str:

@@ -17,15 +17,15 @@ from genmod.schedules.base import Schedule
 from genmod.schedules.wrappers import Cut
 
 FAR = 5.0
-"""How far beyond the needed log-SNR a table's clean end may lie without a warning: DDPM's table on 8-bit
-images is 4.7 beyond, published practice; on the digits it is 7.4 beyond."""
+"""How far above the needed log-SNR a table's clean end may lie without a warning. DDPM's table is 4.7 above
+it on 8-bit images, which is common practice, and 7.4 above it on the digits."""
 
 
 class Table(Schedule):
     r"""A table of log-SNRs at :math:`t = 0, 1/(T-1), \dots, 1`, with straight lines between.
 
-    Any number of steps may be made through it. Where ``steps - 1`` divides ``T - 1`` each of them is
-    an entry of the table; elsewhere they lie on the straight lines.
+    A model may have any number of latents. If ``steps - 1`` divides ``T - 1``, each of them is an entry of
+    the table; otherwise they lie on the straight lines.
 
     Args:
         log_snrs: ``(T,)``, strictly decreasing, at least two.
@@ -90,12 +90,12 @@ class Table(Schedule):
         return Cut(self, clean, noisy)
 
     def _with_clean(self, clean: float, bins: int | None) -> Schedule:
-        """The table itself; warns if its clean end has less noise than a bin of the data needs."""
+        """The table itself; warns if its clean end is much cleaner than the data need."""
         excess = float(self.table[0]) - clean
         if bins is not None and excess > FAR:
             warnings.warn(
                 f"{type(self).__name__} ends at log-SNR {float(self.table[0]):.3g}, but data of {bins} "
-                f"values need about {clean:.3g}: the decoder resolves the rest at a lower cost. Cut the "
+                f"values need about {clean:.3g}: the decoder needs fewer nats for the rest. Cut the "
                 f"table: schedule.cut(clean={clean:.3g})",
                 UserWarning,
                 stacklevel=4,
@@ -117,7 +117,7 @@ class Table(Schedule):
         """The table in the type and on the device of ``t``."""
         place = t.device, t.dtype
         if place not in self._placed:
-            # A tensor made in inference mode could never take part in a backward pass later.
+            # A tensor made in inference mode could not be used in a later backward pass.
             with torch.inference_mode(False):
                 self._placed[place] = self.table.to(dtype=t.dtype, device=t.device)
         return self._placed[place]
@@ -139,7 +139,11 @@ class Table(Schedule):
 
 
 class LinearBeta(Table):
-    r"""The exact table of DDPM: :math:`\beta_i` linear from ``first`` to ``last``.
+    r"""The linear schedule of DDPM, entry by entry: :math:`\beta_i` is linear in ``i``.
+
+    .. math:: \beta_i = \beta_1 + \tfrac{i - 1}{T - 1} (\beta_T - \beta_1), \qquad
+        \bar\alpha_i = \prod_{j \le i} (1 - \beta_j), \qquad
+        \lambda = \log\frac{\bar\alpha_i}{1 - \bar\alpha_i}
 
     Args:
         steps: the number of betas, ``T``.
@@ -148,8 +152,11 @@ class LinearBeta(Table):
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), section 4.
 
-    >>> LinearBeta(1000).log_snr_range()[0] > 9
-    True
+    >>> schedule = LinearBeta(1000)
+    >>> schedule
+    LinearBeta(log_snr 9.21 .. -10.12)
+    >>> schedule.betas(1000)[[0, -1]]
+    tensor([0.0001, 0.0200], dtype=torch.float64)
     """
 
     def __init__(self, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
@@ -158,7 +165,7 @@ class LinearBeta(Table):
 
 
 class ScaledLinearBeta(Table):
-    r"""The table of latent diffusion: :math:`\sqrt{\beta_i}` linear.
+    r"""The schedule of latent diffusion: :math:`\sqrt{\beta_i}` is linear in ``i``.
 
     Args:
         steps: the number of betas, ``T``.
@@ -182,12 +189,12 @@ class SigmoidBeta(Table):
     r"""Betas that rise along a sigmoid: :math:`\beta_i = \beta_1' + (\beta_T' - \beta_1')\,
     \mathrm{sigmoid}(u_i)` with :math:`u_i` linear from -6 to 6.
 
-    Not to be mixed up with :class:`Sigmoid`, whose :math:`\bar\alpha` is one.
+    In :class:`Sigmoid`, :math:`\bar\alpha` is a sigmoid instead.
 
     Args:
         steps: the number of betas, ``T``.
-        first: the beta that the foot of the sigmoid tends to.
-        last: the beta that its top tends to.
+        first: :math:`\beta_1'`, the lower limit of the sigmoid.
+        last: :math:`\beta_T'`, the upper limit.
 
     Reference: Xu et al., "GeoDiff" (2022), in its code.
     """
@@ -216,27 +223,27 @@ class CosineBeta(Table):
     def __init__(self, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> None:
         require(offset >= 0, f"offset={offset}", "offset >= 0", "the paper's is 0.008")
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        # From the sine of what is left: the cosine is nothing but rounding at the end.
+        # cos(a) as sin(pi/2 - a): at u = 1 the cosine would be 6e-17 by rounding, where it is 0.
         kept = (0.5 * math.pi * (1 - u) / (1 + offset)).sin().square()
         super().__init__(Table.from_betas((1 - kept[1:] / kept[:-1]).clamp(max=largest)).table)
 
 
 class ZeroTerminalSNR(Table):
-    r"""A table stretched so that its last latent is noise alone.
+    r"""A table rescaled to zero terminal SNR: its last latent is noise only.
 
     .. math:: \sqrt{\bar\alpha_i}' = \frac{\sqrt{\bar\alpha_1}}{\sqrt{\bar\alpha_1} - \sqrt{\bar\alpha_T}}
         \left(\sqrt{\bar\alpha_i} - \sqrt{\bar\alpha_T}\right)
 
-    The paper's last log-SNR is minus infinity. Here it is ``floor``: at -40, :math:`\alpha_T` is
-    2e-9, which float32 cannot add to a :math:`\sigma_T` of one. No signal is left there either, and no
-    formula divides by zero. The noise and the score contain no information about ``x`` at that end, so
-    networks must predict velocity or data (a :class:`~genmod.diffusion.DiffusionPrior` refuses others).
+    The paper's last log-SNR is minus infinity. Here it is ``floor``: at -40, :math:`\alpha_T` is 2e-9. In
+    float32 no signal is left beside a :math:`\sigma_T` of one, and no formula divides by zero. At that end
+    the noise and the score contain no information about ``x``. So networks must predict velocity or data
+    (a :class:`~genmod.diffusion.DiffusionPrior` refuses other targets).
 
-    Made for ``steps`` up to the table's own number. Its log-SNR falls further in the last interval than
-    in all others together. In continuous time one level in a thousand would cover all of that fall.
+    Use it with ``steps`` up to the table's own number, not in continuous time: its log-SNR falls more in
+    the last interval than in all others together, and one level in a thousand would cover that interval.
 
     Args:
-        table: the table to stretch.
+        table: the table to rescale.
         floor: the log-SNR of the last latent.
 
     Raises:
@@ -245,8 +252,11 @@ class ZeroTerminalSNR(Table):
     Reference: Lin, Liu, Li, Yang, "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2024),
     algorithm 1.
 
-    >>> ZeroTerminalSNR(LinearBeta(1000))
+    >>> schedule = ZeroTerminalSNR(LinearBeta(1000))
+    >>> schedule
     ZeroTerminalSNR(log_snr 9.21 .. -40)
+    >>> from genmod.models import Diffusion
+    >>> model = Diffusion((1, 8, 8), schedule=schedule, steps=1000)  # predicts velocity by default
     """
 
     def __init__(self, table: Table, floor: float = -40.0) -> None:
@@ -256,8 +266,8 @@ class ZeroTerminalSNR(Table):
         log_snrs = kept - (-torch.expm1(kept)).log()
         require(
             floor < float(log_snrs[-1]),
-            f"floor={floor:g} after a last but one log-SNR of {float(log_snrs[-1]):.4g}",
-            "a floor that is noisier",
-            "lower it; a table that ends near -40 has no signal left to take away",
+            f"floor={floor:g} after a log-SNR of {float(log_snrs[-1]):.4g}",
+            "a lower floor",
+            "pass a lower floor=; a table that ends near -40 has zero terminal SNR already",
         )
         super().__init__(torch.cat([log_snrs, log_snrs.new_tensor([floor])]))

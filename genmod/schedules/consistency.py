@@ -1,7 +1,7 @@
 r"""What a schedule must be: two ends in order, and one log-SNR behind its three functions.
 
-**Ends.** Up to the clean end the denoiser resolves detail; beyond it the decoder :math:`p(x | z_0)` does.
-For integers the decoder is the cheaper one as soon as the noise is a few values wide.
+**Ends.** Detail larger than the noise at the clean end is modeled by the denoiser, smaller detail by the
+decoder :math:`p(x | z_0)`. For integers the decoder needs fewer nats once the noise is a few values wide.
 
 **Consistency.** A schedule can define :math:`\lambda_t`, :math:`(\alpha_t, \sigma_t)` and
 :math:`d\lambda / dt` independently, and a bound uses all three. Where they disagree, the result is no
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from genmod.schedules.base import Schedule
 
 NOMINAL = 13.3
-"""The clean end of an unbound schedule, and for real data: where VDM's learned schedule ends."""
+"""The clean end before a model sets it, and for real data: that of VDM's learned schedule."""
 
 
 def clean_end(bins: int | None) -> float:
@@ -42,7 +42,7 @@ def clean_end(bins: int | None) -> float:
 
 
 def checked_ends(clean: float, noisy: float) -> tuple[float, float]:
-    """Two ends in the right order.
+    """The two ends, refused unless they are finite and ``clean > noisy``.
 
     Raises:
         ValueError: ``clean <= noisy``, or an infinite end.
@@ -94,12 +94,12 @@ def _check_log_snr(name: str, log_snr: Tensor, t: Tensor) -> None:
         bool(log_snr.isfinite().all()),
         f"{name} with log-SNR {log_snr[0]:g} at t=0 and {log_snr[-1]:g} at t=1",
         "a finite log-SNR on all of [0, 1]",
-        "clip its ends: a level of infinite log-SNR costs nothing or infinitely many nats",
+        "clip its ends: at an infinite log-SNR the KL is zero or infinite",
     )
     worst = int(log_snr.diff().argmax())
     require(
         bool((log_snr.diff() < 0).all()),
-        f"{name} whose log-SNR rises or rests near t={worst / (len(t) - 1):.3f}",
+        f"{name} whose log-SNR rises or is constant near t={worst / (len(t) - 1):.3f}",
         "a strictly decreasing log-SNR",
         "t runs from clean (0) to noise (1): reverse time, or remove the flat part",
     )

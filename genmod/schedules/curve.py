@@ -28,15 +28,15 @@ from genmod.schedules.consistency import NOMINAL, checked_ends
 
 
 class Curve(Schedule, ABC):
-    r"""A curve between two log-SNRs, ``clean`` at t = 0 and ``noisy`` at t = 1.
+    r"""The base class of schedules between two log-SNRs: ``clean`` at t = 0 and ``noisy`` at t = 1.
 
-    A free clean end stands at ``nominal`` until :meth:`~genmod.schedules.Schedule.resolve` sets it for the
-    data. Models do so when they are built: the best end follows from the number of values.
+    A free clean end is ``nominal`` until :meth:`~genmod.schedules.Schedule.resolve` sets it for the data.
+    Models do so when they are built: the best end depends on the number of values.
 
     Args:
         clean: log-SNR at t = 0; ``None`` leaves it free.
         noisy: log-SNR at t = 1.
-        nominal: where a free clean end stands before a model sets it.
+        nominal: a free clean end before a model sets it.
 
     Raises:
         ValueError: ``clean <= noisy``, or an infinite end.
@@ -55,7 +55,7 @@ class Curve(Schedule, ABC):
         self._set_ends(nominal if clean is None else clean, noisy)
 
     def _set_ends(self, clean: float, noisy: float) -> None:
-        """Put the ends where they are wanted; subclasses compute what follows from them."""
+        """Set the two ends. Subclasses also compute what depends on them."""
         self.clean, self.noisy = checked_ends(clean, noisy)
 
     def _with_clean(self, clean: float, bins: int | None) -> Schedule:
@@ -68,7 +68,7 @@ class Curve(Schedule, ABC):
         name, value = self._end_argument(clean)
         settings = arguments(bound)
         if settings is not None and name in settings:
-            settings[name] = value  # written to files and read back, it is the same schedule
+            settings[name] = value  # so that a file of settings gives the same schedule back
         bound.check()
         return bound
 
@@ -82,9 +82,9 @@ class Curve(Schedule, ABC):
 
 
 class GradientScale:
-    """The identity, whose gradient is multiplied by :attr:`rows`, ``(B,)``.
+    """The identity, whose gradient is multiplied by :attr:`rows`, one factor for each row, ``(B,)``.
 
-    The factors are set after the forward pass and before the backward pass: they depend on the loss.
+    The factors depend on the loss. So they are set after the forward pass, before the backward pass.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class GradientScale:
     def _scale(self, gradient: Tensor) -> Tensor:
         assert self.rows is not None, "a backward pass before the factors were set"
         levels, rest = divmod(len(gradient), len(self.rows))
-        # Only an end is computed once for all rows, and ends have no gradient.
+        # Not one value for each row and level: an end, computed once for all rows, without a gradient.
         if rest:
             return torch.zeros_like(gradient)
         return gradient * self.rows.to(gradient.dtype).repeat_interleave(levels)
@@ -112,7 +112,7 @@ _active: ContextVar[GradientScale | None] = ContextVar("gradient_scale", default
 
 @contextmanager
 def scale_gradient() -> Iterator[GradientScale]:
-    """Inside this block, the outputs of every :class:`Learnable` schedule pass one GradientScale."""
+    """Inside this block, the outputs of every :class:`Learnable` schedule go through one GradientScale."""
     scale = GradientScale()
     token = _active.set(scale)
     try:
@@ -122,7 +122,7 @@ def scale_gradient() -> Iterator[GradientScale]:
 
 
 class Learnable(Curve, ABC):
-    r"""A schedule with parameters, whose ends are fixed.
+    r"""The base class of learned schedules: the curve has parameters, its ends are fixed.
 
     .. math:: \lambda_t = \lambda_0 + (\lambda_1 - \lambda_0)\, u(t), \qquad u(0) = 0,\ u(1) = 1
 
@@ -143,7 +143,7 @@ class Learnable(Curve, ABC):
         return self._scaled(self.clean + (self.noisy - self.clean) * self.path(t)[0])
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative, with a gradient of its own."""
+        """Its derivative, differentiable with respect to the parameters."""
         return self._scaled((self.noisy - self.clean) * self.path(t)[1])
 
     def _scaled(self, values: Tensor) -> Tensor:
@@ -167,13 +167,12 @@ class MonotoneNetwork(Learnable):
         g(t) = t + \sum_k w_k\, \mathrm{sigmoid}(b_k t + c_k), \qquad w_k, b_k > 0
 
     It starts close to a straight line. Train it with :class:`~genmod.objectives.LearnedSchedule`. Weights
-    are exponentials here and absolute values in the paper: no weight can stay at zero. The paper has
-    1024 features.
+    are exponentials here, so that none is stuck at zero; the paper has absolute values, and 1024 features.
 
     Args:
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
-        features: how many sigmoids.
+        features: the number of sigmoids.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendices H and I.2.
 
@@ -201,7 +200,8 @@ class MonotoneNetwork(Learnable):
         weight, steepness = weight.exp(), steepness.exp()
         risen = (steepness * t[..., None] + shift).sigmoid()
         start, end = shift.sigmoid(), (steepness + shift).sigmoid()
-        # Sums and no products of matrices: autocast would make those in half precision.
+        # Sums instead of matrix products: autocast computes those in half precision, where log-SNRs near
+        # 13 are 0.008 apart.
         width = 1 + ((end - start) * weight).sum()
         slope = 1 + (risen * (1 - risen) * weight * steepness).sum(-1)
         return (t + ((risen - start) * weight).sum(-1)) / width, slope / width

@@ -15,16 +15,23 @@ from genmod.schedules.curve import Curve
 
 
 class LinearLogSNR(Curve):
-    r""":math:`\lambda_t` falls linearly in ``t``.
+    r"""The linear schedule of VDM: the log-SNR falls linearly in ``t``.
+
+    .. math:: \lambda_t = (1 - t)\, \text{clean} + t\, \text{noisy}, \qquad
+        \alpha_t^2 = \mathrm{sigmoid}(\lambda_t), \quad \sigma_t^2 = \mathrm{sigmoid}(-\lambda_t)
 
     Args:
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 
-    Reference: Kingma et al. (2021), appendix I.2.
+    Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.2.
 
-    >>> LinearLogSNR().log_snr(torch.tensor([0.0, 1.0]))
-    tensor([13.3000, -5.0000])
+    >>> schedule = LinearLogSNR(clean=4.0, noisy=-4.0)
+    >>> schedule.log_snr(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([ 4.,  0., -4.])
+    >>> alpha, sigma = schedule.scales(torch.tensor([0.5]))
+    >>> alpha, sigma
+    (tensor([0.7071]), tensor([0.7071]))
     """
 
     def __init__(self, clean: float | None = None, noisy: float = -5.0) -> None:
@@ -44,17 +51,17 @@ class LinearLogSNR(Curve):
 
 
 class Polynomial(Curve):
-    r"""The noise levels at which EDM samples, :math:`r = \sigma / \alpha`, on a line after a root.
+    r"""EDM's noise levels for sampling: a root of :math:`r = \sigma / \alpha` is linear in ``t``.
 
     .. math:: r_t = \left(r_0^{1/\rho} + t\, (r_1^{1/\rho} - r_0^{1/\rho})\right)^\rho, \qquad
         \lambda_t = -2 \log r_t
 
-    Its states have variance one here; EDM's own are ``VarianceExploding(Polynomial())``.
+    Its states have variance one. EDM's have not: they are those of ``VarianceExploding(Polynomial())``.
 
     Args:
         smallest: :math:`r_0`, above 0 (EDM: 0.002); ``None`` leaves it free: a model sets it for its data.
         largest: :math:`r_1` (EDM: 80).
-        rho: the root :math:`\rho`; 7 by EDM, 1 is a line; as it grows, the log-SNR tends to a line.
+        rho: the root :math:`\rho`, 7 in EDM. At 1, ``r`` is linear in ``t``; as it grows, the log-SNR is.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
     Models" (2022), eq. 5.
@@ -100,14 +107,14 @@ class Polynomial(Curve):
 
 
 class Cosine(Curve):
-    r"""The cosine schedule, cut at stated log-SNR ends.
+    r"""The cosine schedule of Improved DDPM, cut at two given log-SNRs. The default of the models.
 
-    .. math:: \bar\alpha = \cos^2\theta / \cos^2\theta_0, \qquad
+    .. math:: \bar\alpha = \alpha_t^2 = \cos^2\theta / \cos^2\theta_0, \qquad
         \theta_0 = \tfrac{\pi}{2} \tfrac{o}{1 + o}
 
-    where :math:`\theta` runs linearly in ``t``. The default offset is :math:`o = 0`; Improved DDPM
-    has 0.008. Uncut, their log-SNR is infinite at both ends (at one, with an offset),
-    so ``t`` runs over the part between the ends given here; inside, the curve is unchanged.
+    where :math:`\theta` is linear in ``t``. The default offset is :math:`o = 0`; Improved DDPM has 0.008.
+    The log-SNR of the whole curve is infinite at its end, and without an offset also at its start. So
+    ``t`` covers only the part between ``clean`` and ``noisy``; there, the curve is unchanged.
 
     Args:
         offset: the offset, at least 0.
@@ -117,8 +124,12 @@ class Cosine(Curve):
     Reference: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), eq. 17;
     cut as in Hoogeboom, Heek, Salimans, "Simple diffusion" (2023), appendix A.
 
-    >>> Cosine().scales(torch.tensor([0.5], dtype=torch.float64))[0].square()
-    tensor([0.5403], dtype=torch.float64)
+    >>> schedule = Cosine()
+    >>> schedule
+    Cosine(log_snr 13.3 .. -5, clean end free)
+    >>> alpha, sigma = schedule.scales(torch.tensor([0.5], dtype=torch.float64))
+    >>> alpha.square(), sigma.square()
+    (tensor([0.5403], dtype=torch.float64), tensor([0.4597], dtype=torch.float64))
     """
 
     def __init__(
@@ -138,13 +149,13 @@ class Cosine(Curve):
         self.rise = last - self.first
 
     def _run(self, log_snr: Tensor) -> Tensor:
-        r"""How far from its start :math:`\theta` is: :math:`\cos^2\theta = \cos^2\theta_0\, \bar\alpha`.
+        r""":math:`\theta - \theta_0` at a log-SNR, from :math:`\cos^2\theta = \cos^2\theta_0\, \bar\alpha`.
 
         .. math:: \tan(\theta - \theta_0) = \frac{2 \sin(\theta - \theta_0) \sin(\theta + \theta_0)}
             {\sin 2\theta + \sin 2\theta_0}
 
-        The difference of the two angles keeps no digits: at a log-SNR of 40 it is below the rounding of
-        an offset of 0.008.
+        Not as a difference of two computed angles: at a log-SNR of 40 and an offset of 0.008 it is 2e-16,
+        less than the rounding of the angles.
         """
         sine, signal, noise = self._sine(log_snr), log_snr.sigmoid(), (-log_snr).sigmoid()
         return torch.atan2(
@@ -152,7 +163,7 @@ class Cosine(Curve):
         )
 
     def _left(self, log_snr: Tensor) -> Tensor:
-        r""":math:`\tfrac{\pi}{2} - \theta` there: the difference itself is lost at -60."""
+        r""":math:`\tfrac{\pi}{2} - \theta` at a log-SNR; a computed difference has no digit left at -60."""
         return torch.atan2(math.cos(self.start) * log_snr.sigmoid().sqrt(), self._sine(log_snr))
 
     def _sine(self, log_snr: Tensor) -> Tensor:
@@ -160,7 +171,7 @@ class Cosine(Curve):
         return (noise + math.sin(self.start) ** 2 * (1 - noise)).sqrt()
 
     def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """From the start and to the end of the whole curve, each precise where it is short."""
+        r""":math:`\theta - \theta_0` and :math:`\tfrac{\pi}{2} - \theta`, precise near zero."""
         return self.first + self.rise * t, self.rest + self.rise * (1 - t)
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -183,18 +194,18 @@ class Cosine(Curve):
 
 
 class Sigmoid(Curve):
-    r"""Signal that falls along a sigmoid, cut at stated log-SNR ends.
+    r"""The sigmoid schedule: :math:`\bar\alpha` falls along a sigmoid, cut at two given log-SNRs.
 
     .. math:: \bar\alpha = \frac{S(e) - S(v)}{S(e) - S(b)}, \qquad S = \mathrm{sigmoid}
 
-    where ``v`` runs linearly in ``t`` from :math:`b` (``start / temperature``) towards :math:`e`
-    (``end / temperature``). Uncut, its log-SNR is infinite at both ends, so ``t`` runs over the part
-    between the ends given here; inside, the curve is unchanged.
+    where ``v`` is linear in ``t``, from :math:`b` (``start / temperature``) to :math:`e`
+    (``end / temperature``). The log-SNR of the whole curve is infinite at both ends. So ``t`` covers only
+    the part between ``clean`` and ``noisy``; there, the curve is unchanged.
 
     Args:
-        start: where the sigmoid starts.
-        end: where it ends.
-        temperature: divides both: lower is steeper in the middle.
+        start: the argument of the sigmoid at its start.
+        end: the argument at its end.
+        temperature: divides both. A lower one makes the curve steeper in the middle.
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 
@@ -216,7 +227,7 @@ class Sigmoid(Curve):
         require(end > start, f"start={start}, end={end}", "start < end", "swap them")
         require(temperature > 0, f"temperature={temperature}", "above 0", "the paper's is 1")
         self.width = (end - start) / temperature
-        # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)): no difference is lost.
+        # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)), which is precise for a near b.
         half = 0.5 / temperature
         self.offset = math.log(math.cosh(start * half)) - math.log(math.cosh(end * half))
         super().__init__(clean, noisy)
@@ -230,20 +241,20 @@ class Sigmoid(Curve):
         self.rise = last - self.first
 
     def _run(self, log_snr: Tensor) -> Tensor:
-        r"""How far ``v`` has run where the log-SNR is :math:`\lambda`: the inverse of the curve."""
+        r""":math:`v - b` at a log-SNR: the inverse of the curve."""
         ratio, half = (log_snr - self.offset).exp(), 0.5 * self.width
         return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
 
     def _left(self, log_snr: Tensor) -> Tensor:
-        r"""How far ``v`` has still to run there.
+        r""":math:`e - v` at a log-SNR.
 
-        The width less what has run, which at a log-SNR of -36 rounds to the width itself.
+        Not as ``width`` minus :math:`v - b`: at a log-SNR of -36 that difference rounds to zero.
         """
         ratio, half = (self.offset - log_snr).exp(), 0.5 * self.width
         return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
 
     def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """How far ``v`` has run and has still to run, each precise where it is short."""
+        """``v - b`` and ``e - v``, each precise where it is small."""
         return self.first + self.rise * t, self.rest + self.rise * (1 - t)
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -263,5 +274,5 @@ class Sigmoid(Curve):
 
 
 def _log_sinh(x: Tensor) -> Tensor:
-    """For ``x > 0``: neither a small nor a large ``x`` leaves the range of numbers."""
+    """``log(sinh(x))`` for ``x > 0``, without overflow at a large ``x`` (from 89 on in float32)."""
     return x + (-torch.expm1(-2 * x)).log() - math.log(2)

@@ -1,7 +1,7 @@
-r"""Schedules defined by the law of the log-SNR under uniform times.
+r"""Schedules defined by the distribution of the log-SNR under uniform times.
 
-A uniform ``t`` makes :math:`\lambda_t` random, with density :math:`p(\lambda) = -1 / \lambda'(t)`. Here the
-law comes first and the schedule is its quantile function, cut at stated ends.
+If ``t`` is uniform, :math:`\lambda_t` has the density :math:`p(\lambda) = -1 / \lambda'(t)`. Here the
+distribution is given, and the schedule is its quantile function, cut at two given log-SNRs.
 
 Reference: Kingma, Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation"
 (2023), section 2.1.
@@ -21,14 +21,14 @@ from genmod.schedules.curve import Curve
 
 
 class Quantiles(Curve, ABC):
-    r"""A law of the log-SNR: :math:`\lambda = \text{location} + \text{scale}\, w`, ``w`` symmetric about 0.
+    r"""The base class: :math:`\lambda = \text{location} + \text{scale}\, w` with ``w`` symmetric about 0.
 
-    Cut at its ends: :math:`\lambda_t` is the value that is exceeded with probability
+    Cut at its ends, :math:`\lambda_t` is the value that the log-SNR exceeds with probability
     :math:`P(\lambda > \text{clean}) + t\, P(\text{noisy} < \lambda < \text{clean})`.
 
     Args:
-        location: the median of the uncut law.
-        scale: its spread, in its own unit.
+        location: the median of the whole distribution.
+        scale: the factor of ``w``.
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
     """
@@ -41,7 +41,7 @@ class Quantiles(Curve, ABC):
         noisy: float,
         nominal: float = NOMINAL,
     ) -> None:
-        require(scale > 0, f"scale={scale}", "a scale above 0", "a law without spread has no curve")
+        require(scale > 0, f"scale={scale}", "a scale above 0", "at 0 the log-SNR is constant")
         self.location, self.scale = location, scale
         super().__init__(clean, noisy, nominal)
         self.check()
@@ -49,7 +49,7 @@ class Quantiles(Curve, ABC):
     def _set_ends(self, clean: float, noisy: float) -> None:
         super()._set_ends(clean, noisy)
         ends = torch.tensor([clean - self.location, self.location - noisy], dtype=torch.float64)
-        # Each tail from its own side: at w = 9, one less a probability near one is 0.
+        # Each tail is computed directly: at w = 9, one minus the other probability is 0.
         self.over, self.under = self._tail(ends / self.scale).tolist()
         self.inside = 1 - self.over - self.under
 
@@ -59,7 +59,7 @@ class Quantiles(Curve, ABC):
 
     @abstractmethod
     def _above(self, p: Tensor) -> Tensor:
-        """Which ``w`` is exceeded with probability ``p``, for ``p`` up to one half: ``_tail``'s inverse."""
+        """The inverse of ``_tail``: the ``w`` that is exceeded with probability ``p``, at most 1/2."""
 
     @abstractmethod
     def _density(self, w: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Quantiles(Curve, ABC):
         return self.location + self.scale * self._standard(t)
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative: minus one over the density of the cut law."""
+        """Its derivative: minus one over the density of the log-SNR between the ends."""
         slope: Tensor = -self.scale * self.inside / self._density(self._standard(t))
         return slope
 
@@ -89,19 +89,19 @@ class Quantiles(Curve, ABC):
 
 
 class LogNormal(Quantiles):
-    r"""EDM's training distribution: :math:`\log(\sigma / \alpha)` is normal, so the log-SNR is too.
+    r"""EDM's noise levels for training: :math:`\log(\sigma / \alpha)` is normal, and so is the log-SNR.
 
-    With other numbers, the logit-normal times of Stable Diffusion 3: of mean ``m`` and deviation
-    ``s``, they are ``RectifiedFlow(LogNormal(m, s))``.
+    The logit-normal times of Stable Diffusion 3, of mean ``m`` and standard deviation ``s``, are
+    ``RectifiedFlow(LogNormal(m, s))``.
 
     Args:
         mean: of :math:`\log(\sigma / \alpha)`.
         std: of :math:`\log(\sigma / \alpha)`.
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
-        noisy: log-SNR at t = 1; by default that of EDM's largest, 80.
+        noisy: log-SNR at t = 1; by default that of EDM's largest noise level, 80.
 
     Reference: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative
-    Models" (2022), table 1; its samples' scales are ``VarianceExploding(LogNormal())``. Esser et al.,
+    Models" (2022), table 1 (its scales are those of ``VarianceExploding(LogNormal())``). Esser et al.,
     "Scaling Rectified Flow Transformers" (2024), eq. 19.
 
     >>> LogNormal().log_snr(torch.tensor([0.5], dtype=torch.float64))  # the median: cut a little
@@ -131,11 +131,11 @@ class LogNormal(Quantiles):
 
 
 class Laplace(Quantiles):
-    r"""Most of the time near one log-SNR, with tails that fall exponentially on both sides.
+    r"""The Laplace schedule: the log-SNR has a Laplace distribution, with a peak and exponential tails.
 
     .. math:: \lambda_t = \mu - b\, \mathrm{sign}(\tfrac{1}{2} - t) \log(1 - 2|t - \tfrac{1}{2}|)
 
-    up to the cut.
+    where the ends do not cut it.
 
     Args:
         location: :math:`\mu`.
@@ -170,13 +170,13 @@ class Laplace(Quantiles):
 
 
 class Logistic(Quantiles):
-    r"""The log-SNR of a straight path: :math:`\lambda = 2 \log\frac{1-u}{u}` with ``u`` linear in ``t``.
+    r"""The log-SNR of a rectified flow: :math:`\lambda = 2 \log\frac{1-u}{u}` with ``u`` linear in ``t``.
 
-    The curve of :class:`RectifiedFlow`, which has its scales too.
+    Its states have variance one. :class:`RectifiedFlow` has the same log-SNR on the straight line's states.
 
     Args:
         location: the median.
-        scale: 2 for the straight path.
+        scale: 2 for the straight line.
         clean: log-SNR at t = 0; ``None`` leaves it free: a model sets it for its data.
         noisy: log-SNR at t = 1.
 

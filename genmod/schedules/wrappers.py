@@ -1,8 +1,8 @@
-r"""Schedules made of another one: a part of it, its log-SNR shifted, or its states on another scale.
+r"""Schedules around another schedule: a part of it, its log-SNR shifted, or its states on another scale.
 
-A diffusion's bound depends on the log-SNR alone. Scales change how states are written, not the bound or
-the samples. The exceptions are reverse variances made of the forward step's own,
-:class:`genmod.diffusion.FixedLarge` and what interpolates to it.
+The bound of a diffusion depends only on the log-SNR. Other scales change neither the bound nor the samples,
+unless the reverse variance depends on the forward step's: :class:`genmod.diffusion.FixedLarge`, and
+:class:`genmod.diffusion.LearnedInterpolation`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genmod.schedules.quantiles import Logistic
 
 
 class Wrapper(Schedule, ABC):
-    """Another schedule, changed in one respect.
+    """The base class of schedules around another schedule.
 
     Args:
         schedule: the other schedule.
@@ -60,13 +60,13 @@ class Wrapper(Schedule, ABC):
 
 
 class Cut(Wrapper):
-    r"""The part of a schedule between two log-SNRs; inside, the curve is unchanged.
+    r"""The part of a schedule between two log-SNRs; between them, the curve is unchanged.
 
     .. math:: \lambda'_t = \lambda_{(1 - t)\, t_0 + t\, t_1}, \qquad \lambda_{t_0} = \text{clean},\
         \lambda_{t_1} = \text{noisy}
 
-    For tables of betas, whose clean end suits 8-bit images: data of fewer values need a noisier one.
-    ``LinearBeta(1000).cut(clean=2.0)`` makes one.
+    It is meant for tables of betas: their clean end suits 8-bit images, and data of fewer values need a
+    noisier one. ``LinearBeta(1000).cut(clean=2.0)`` returns one.
 
     Args:
         schedule: the whole schedule.
@@ -87,23 +87,23 @@ class Cut(Wrapper):
             first >= ends[0] > ends[1] >= last,
             f"a cut from {ends[0]:g} to {ends[1]:g} of a schedule from {first:g} to {last:g}",
             "ends inside its own, clean > noisy",
-            "a schedule with stated ends, such as LinearLogSNR(clean, noisy), can be longer",
+            "cut less, or take LinearLogSNR(clean, noisy), which can have any two ends",
         )
         self.variance_preserving = schedule.variance_preserving
         self.start, self.end = schedule.time(torch.tensor(ends, dtype=torch.float64)).tolist()
         self.check()
 
     def _inner(self, t: Tensor) -> Tensor:
-        """The whole schedule's time; both ends come out exactly."""
+        """The time in the whole schedule; exact at both ends."""
         inner: Tensor = self.start * (1 - t) + self.end * t
         return inner
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The other schedule's, on the part that is kept."""
+        """The other schedule's, at the time in the whole schedule."""
         return self.schedule.log_snr(self._inner(t))
 
     def slope(self, t: Tensor) -> Tensor:
-        """The other schedule's, over a shorter time."""
+        """The other schedule's, times the length of the part in time."""
         slope: Tensor = (self.end - self.start) * self.schedule.slope(self._inner(t))
         return slope
 
@@ -123,16 +123,17 @@ class Cut(Wrapper):
 
 
 class Shifted(Wrapper):
-    r"""A schedule whose log-SNR is shifted at every time: more signal (``by > 0``) or less.
+    r"""A schedule with its log-SNR shifted: more signal at every time (``by > 0``) or less.
 
     .. math:: \lambda_t' = \lambda_t + \text{by}
 
     Averaging neighboring pixels removes noise and keeps the image. So at ``d`` pixels a side, a log-SNR
     shifted by :math:`2 \log(\text{reference} / d)` hides as much of the image as the schedule does at
-    ``reference`` pixels: see :meth:`to_resolution`. Data scaled by ``b`` are the same as ``by = 2 log b``;
-    shifted times :math:`t' = \frac{s t}{1 + (s - 1) t}` of a rectified flow are ``by = -2 log s``.
+    ``reference`` pixels: see :meth:`to_resolution`. Scaling the data by ``b`` is
+    ``by = 2 log b``. Shifted times of a rectified flow, :math:`t' = \frac{s t}{1 + (s - 1) t}`, are
+    ``by = -2 log s``.
 
-    Both ends are shifted. A free clean end is set so that it lies, shifted, where the data need it.
+    Both ends are shifted. A free clean end is set so that the shifted end is what the data need.
 
     Args:
         schedule: the schedule to shift.
@@ -175,7 +176,7 @@ class Shifted(Wrapper):
 
 
 class VarianceExploding(Wrapper):
-    r"""States that grow as noise is added: :math:`\alpha = 1`, :math:`\sigma = e^{-\lambda / 2}`.
+    r"""Variance-exploding states: :math:`\alpha = 1`, :math:`\sigma = e^{-\lambda / 2}`.
 
     Args:
         schedule: the log-SNR: ``LogNormal()`` or ``Polynomial()`` for EDM.
@@ -190,11 +191,11 @@ class VarianceExploding(Wrapper):
 
 
 class RectifiedFlow(Wrapper):
-    r"""States on the straight line from data to noise: :math:`\alpha = 1 - u`, :math:`\sigma = u`.
+    r"""Rectified flow: states on the straight line from data to noise, :math:`(1 - u) x + u \varepsilon`.
 
     By default ``u`` is linear in ``t``, from :math:`\mathrm{sigmoid}(-\text{clean} / 2)` to
-    :math:`\mathrm{sigmoid}(-\text{noisy} / 2)`: rectified flow, cut at finite log-SNRs. Another schedule
-    visits the line at other places (``LogNormal``: logit-normal times; ``Shifted``: shifted ones).
+    :math:`\mathrm{sigmoid}(-\text{noisy} / 2)`: rectified flow, cut at finite log-SNRs. With another
+    schedule ``u`` is not linear in ``t``: ``LogNormal`` gives logit-normal times, ``Shifted`` shifted ones.
 
     Args:
         schedule: the log-SNR; ``Logistic()`` by default.

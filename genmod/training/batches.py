@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.arrays import as_tensor
 from genmod.checks import require
 from genmod.data import BernoulliPixels
+from genmod.data.loaders import batch_parts
 from genmod.nn import drop_context
 from genmod.objectives import Batch
 from genmod.random import mix
@@ -54,6 +54,7 @@ class MemoryBatches(Batches):
         seed: the run's seed.
         dropout: the share of rows whose context is dropped, for classifier-free guidance.
         device: where batches are used. The data stay where they are.
+        observed: which entries are not missing, like ``x``; ``None``: all.
     """
 
     x: Tensor | BernoulliPixels
@@ -62,6 +63,7 @@ class MemoryBatches(Batches):
     seed: int
     dropout: float = 0.0
     device: torch.device | None = None
+    observed: Tensor | None = None
 
     checked = True
 
@@ -93,6 +95,7 @@ class MemoryBatches(Batches):
         return Batch(
             self._place(self._rows(index, step)),
             self._place(self._context(index, step)),
+            self._place(None if self.observed is None else self.observed[index]),
             index=index,
             rows=len(self.x),
         )
@@ -151,7 +154,7 @@ class LoaderBatches(Batches):
             item = next(self._stream)
         except StopIteration:
             item = self._anew()
-        x, context = _pair(item)
+        x, context = batch_parts(item)
         index = torch.arange(self._passed, self._passed + len(x))
         self._passed += len(x)
         self._steps += 1
@@ -171,19 +174,6 @@ class LoaderBatches(Batches):
                 "expected one that can be iterated again, or has as many batches as there are steps; "
                 "pass a DataLoader or a list of batches, not a generator"
             ) from None
-
-
-def _pair(item: Any) -> tuple[Tensor, Tensor | None]:
-    parts = item if isinstance(item, tuple | list) else (item,)
-    require(
-        1 <= len(parts) <= 2,
-        f"a loader's batch of {len(parts)} parts",
-        "x, (x,) or (x, context)",
-        "let the loader leave the others out",
-    )
-    x = as_tensor(parts[0])
-    x = x if x.is_floating_point() else x.long()
-    return x, as_tensor(parts[1], "context") if len(parts) == 2 else None
 
 
 @lru_cache(maxsize=2)

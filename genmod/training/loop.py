@@ -197,7 +197,7 @@ def training_loop(
         validation_timesteps=validation_timesteps,
         checkpoint_every=checkpoint_every,
     )
-    found, objective = TrainingData.of(data), objective or Bound()
+    found, objective = TrainingData.of(data, model.spec), objective or Bound()
     plan = stages_of(model, stages)
     with as_if_frozen(plan) as last:
         objective.check(last)
@@ -293,7 +293,7 @@ class TrainingLoop:
             load_weights(self._stages[-1].model, saved.whole())
         if stage.before is not None:
             rows = self._setup.data.some()
-            stage.before(rows.x, rows.context)
+            stage.before(rows.x, rows.context, rows.observed)
         objective = self._objective if number + 1 == len(self._stages) else Bound()
         state = self._setup.state(stage.model, objective)
         return Run(self._setup, state, stage.name, number, earlier, saved)

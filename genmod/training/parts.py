@@ -5,25 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from genmod.arrays import as_tensor
 from genmod.checks import require
-from genmod.data import BernoulliPixels, Dataset, load
+from genmod.data import BernoulliPixels, GivenRows, rows_or_dataset
+from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
+from genmod.data.readers import is_frame
 from genmod.model import LatentModel
 from genmod.nn import check_context
 from genmod.objectives import Batch
+from genmod.spec import DataSpec
 from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
 from genmod.training.config import BATCH_SIZE, TrainingConfig
 
-Data: TypeAlias = Dataset | Path | Iterable[Any]
-"""A :class:`~genmod.data.Dataset`, or a name or file of one (:func:`genmod.data.load`); a tensor, array or
-list of rows; a pair of such, rows and context; or a loader: an iterable of batches ``x``, ``(x,)`` or
-``(x, context)``."""
+Data: TypeAlias = object
+"""A :class:`~genmod.data.Dataset`, or a name, file or folder of one (:func:`genmod.data.load`); a frame, a
+tensor, an array or a list of rows; a pair of such, rows and context; a torch data set; or a loader: an
+iterable of batches ``x``, ``(x,)`` or ``(x, context)``."""
 
 _SHARE = 0.5
 """The part of a device's free memory that the data may take."""
@@ -40,7 +43,9 @@ class TrainingData:
         held_out: the validation rows, or ``None``.
         held_out_context: their context.
         dropout: the share of training rows whose context is dropped; ``None``: there is no context.
-        loader: the loader.
+        loader: the loader, or a torch data set, whose batches are cut here.
+        observed: which training entries are not missing; ``None``: all.
+        held_out_observed: the same of the validation rows.
     """
 
     x: Tensor | None
@@ -49,26 +54,25 @@ class TrainingData:
     held_out: Tensor | None = None
     held_out_context: Tensor | None = None
     dropout: float | None = None
-    loader: Iterable[Any] | None = None
+    loader: Iterable[Any] | TorchDataset[Any] | None = None
+    observed: Tensor | None = None
+    held_out_observed: Tensor | None = None
 
     @classmethod
-    def of(cls, data: Data) -> TrainingData:
+    def of(cls, data: Data, spec: DataSpec | None = None) -> TrainingData:
         """What a run uses of the user's data.
+
+        Args:
+            data: a data set, or whatever :func:`genmod.data.load` takes. Names, files and folders are
+                split; a frame, an array or a tensor is used whole; loaders give batch after batch.
+            spec: of the model: a table is read by its columns.
 
         Raises:
             ValueError: data of another kind.
         """
-        data = load(data) if isinstance(data, str | Path) else data
-        if isinstance(data, Dataset):
-            held_out = data.validation if len(data.validation) else None
-            return cls(
-                data.train,
-                data.context("train"),
-                data.resample,
-                held_out,
-                data.context("validation"),
-                data.context_dropout,
-            )
+        if is_torch_dataset(data) or (gives_batches(data) and not is_frame(data)):
+            return cls(None, loader=data)
+        context = None
         if isinstance(data, tuple):
             require(
                 len(data) == 2,
@@ -76,33 +80,44 @@ class TrainingData:
                 "a pair (x, context)",
                 "pass a Dataset for validation data",
             )
-            x, context = data
-            return cls(as_tensor(x), None if context is None else as_tensor(context, "context"))
-        array = isinstance(data, Tensor | list) or getattr(data, "__array__", None) is not None
-        if array and not (isinstance(data, list) and data and isinstance(data[0], Tensor | tuple)):
-            return cls(as_tensor(data))
-        if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
-            return cls(None, loader=data)
-        raise ValueError(
-            f"got data of type {type(data).__name__}; expected a Dataset, a tensor, an array, a pair "
-            "(x, context), or a loader of batches; see genmod.data"
+            data, context = data
+        found = rows_or_dataset(data, spec)
+        if isinstance(found, GivenRows):
+            context = None if context is None else as_tensor(context, "context")
+            context = found.context if context is None else context
+            return cls(found.x, context, observed=found.observed)
+        require(context is None, "a context beside a data set", "its labels", "use conditional")
+        return cls(
+            found.train,
+            found.context("train"),
+            found.resample,
+            found.validation if len(found.validation) else None,
+            found.context("validation"),
+            found.context_dropout,
+            observed=found.mask("train"),
+            held_out_observed=found.mask("validation"),
         )
 
     def check(self, model: LatentModel) -> None:
         """Require data that the model can score, and contexts that it can take, once for a whole run."""
         require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
-        for part, context in (
-            (self.x, self.context),
-            (self.held_out, self.held_out_context),
+        if self.observed is not None:
+            model.check_missing()
+        for part, context, observed in (
+            (self.x, self.context, self.observed),
+            (self.held_out, self.held_out_context, self.held_out_observed),
         ):
             if part is not None:
-                model.decoder.check(part)
+                model.decoder.check(part, observed)
                 check_context(model, context)
 
     def size(self, config: TrainingConfig) -> int | None:
         """Rows in a batch: all rows, where there are fewer than asked for. A loader has its own size."""
+        size = config.batch_size or BATCH_SIZE
         if self.x is not None:
-            return min(config.batch_size or BATCH_SIZE, len(self.x))
+            return min(size, len(self.x))
+        if is_torch_dataset(self.loader):
+            return size
         require(
             config.batch_size is None,
             f"batch_size={config.batch_size} beside a loader",
@@ -115,22 +130,24 @@ class TrainingData:
         """The batch of each step."""
         size = self.size(config)
         if self.loader is not None:
-            return LoaderBatches(self.loader, device)
+            return LoaderBatches(self._loader(size, config.seed), device)
         assert size is not None
         assert self.x is not None
         rows: Tensor | BernoulliPixels = self.pixels or self.x
-        context = self.context
+        context, observed = self.context, self.observed
         if _fits(self.x, device):
             rows = rows.to(device)
             context = None if context is None else context.to(device)
-        return MemoryBatches(rows, context, size, config.seed, self.dropout or 0.0, device)
+            observed = None if observed is None else observed.to(device)
+        return MemoryBatches(
+            rows, context, size, config.seed, self.dropout or 0.0, device, observed
+        )
 
     def some(self) -> Batch:
         """Rows to measure something on: all that are in memory, or one pass of a loader."""
         if self.x is not None:
-            return Batch(self.x, self.context)
-        assert self.loader is not None
-        batches = LoaderBatches(self.loader, torch.device("cpu"))
+            return Batch(self.x, self.context, self.observed)
+        batches = LoaderBatches(self._loader(), torch.device("cpu"))
         found = [batches(0)]
         while True:
             batch = batches(len(found))
@@ -139,6 +156,13 @@ class TrainingData:
             found.append(batch)
         contexts = [batch.context for batch in found if batch.context is not None]
         return Batch(torch.cat([b.x for b in found]), torch.cat(contexts) if contexts else None)
+
+    def _loader(self, size: int | None = None, seed: int = 0) -> Iterable[Any]:
+        """The loader; a torch data set as one."""
+        assert self.loader is not None
+        if isinstance(self.loader, TorchDataset):
+            return as_loader(self.loader, size or BATCH_SIZE, seed)
+        return self.loader
 
     def digest(self) -> dict[str, Any]:
         """A digest of the data: the bytes of each part, or the kind of a loader."""
@@ -151,6 +175,8 @@ class TrainingData:
             "validation": self.held_out,
             "validation_labels": self.held_out_context,
         }
+        if self.observed is not None:
+            parts |= {"observed": self.observed, "validation_observed": self.held_out_observed}
         found: dict[str, Any] = {n: None if p is None else digest(p) for n, p in parts.items()}
         return {**found, "context_dropout": self.dropout}
 

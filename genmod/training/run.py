@@ -160,9 +160,7 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
-        self.held_out = held_out_rows(
-            self.setup.data, self.setup.config, self.state.legs[0], self.state.model
-        )
+        self.held_out = held_out_rows(setup.data, setup.config, state.legs[0], state.model)
         self.half = setup.half
         dims = state.model.spec.size
         self.bar = Bar(state.leg.last, dims, name, setup.progress)

@@ -38,12 +38,12 @@ class Stage:
     Args:
         name: what is trained, for progress and records.
         model: the model that is trained; it shares its parts with the whole.
-        before: called with the training data and their context before the stage begins.
+        before: called with the training data, their context and their mask before the stage begins.
     """
 
     name: str
     model: LatentModel
-    before: Callable[[Tensor, Tensor | None], object] | None = None
+    before: Callable[[Tensor, Tensor | None, Tensor | None], object] | None = None
 
 
 def stages_of(model: LatentModel, stages: Stages | str | None) -> Sequence[Stage]:

@@ -116,7 +116,7 @@ def test_the_time_left_is_that_of_the_whole_at_the_pace_so_far(first: int) -> No
     assert "left" in found.headline()
 
 
-def test_what_an_earlier_run_has_done_took_no_time() -> None:
+def test_steps_of_an_earlier_run_do_not_count_in_the_pace() -> None:
     clock = Clock()
     found = after(done={"autoencoder", "VAE"}, clock=clock)
     assert found.headline() == "2 of 3 models done"
@@ -136,7 +136,7 @@ def test_a_failure_is_reported_with_its_own_message() -> None:
     assert shown(Failed("VAE", "no"), silent=True, terminal=False) == ""
 
 
-def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_logged_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SILENCE", 0.01)
     out = StringIO()
     with Display(Progress(TINY, set()), True, Console(file=out, width=80)) as display:

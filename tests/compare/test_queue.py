@@ -51,7 +51,7 @@ def test_a_finished_candidate_is_not_trained_again() -> None:
     assert queue.next() is None
 
 
-def test_who_comes_after_a_failure_fails_with_it_and_the_others_go_on() -> None:
+def test_dependents_of_a_failed_candidate_fail_and_others_continue() -> None:
     """Also one that comes after two candidates, both of which fail."""
     suite = [
         candidate("a", 1),

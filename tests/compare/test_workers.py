@@ -17,7 +17,7 @@ from tests.compare.test_job import same
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_side_by_side_is_one_by_one_bit_for_bit(tmp_path: Path) -> None:
+def test_parallel_workers_equal_one_process_bit_for_bit(tmp_path: Path) -> None:
     """Two workers, one of which dies; two candidates that fail do not stop the others.
 
     What they leave behind is what one process makes of the suite, to the last bit; the first call's

@@ -59,7 +59,7 @@ def test_the_entropy_is_scipys_and_the_sum_over_all_outcomes() -> None:
     np.testing.assert_allclose(entropy, stats.entropy(masses, axis=1), rtol=1e-12, atol=1e-15)
 
 
-def test_flips_do_not_depend_on_how_rows_are_cut() -> None:
+def test_drawn_bits_do_not_depend_on_how_rows_are_cut() -> None:
     """Under one key, the rows of two pieces are those of the whole; so are rows asked for by index."""
     coins = BernoulliPixels(torch.randint(0, BINS, (23, 4)), BINS)
 
@@ -119,7 +119,7 @@ def test_no_part_repeats_the_noise_of_another() -> None:
         assert_mean((one == other).double().flatten(), 0.5)
 
 
-def test_the_irreducible_nats_are_those_of_the_test_part() -> None:
+def test_the_entropy_floor_is_that_of_the_test_part() -> None:
     """By SciPy; without a test part there are none."""
     gray = digits()
     expected = stats.bernoulli.entropy(gray.test.numpy() / 16).sum((1, 2, 3)).mean()
@@ -129,7 +129,7 @@ def test_the_irreducible_nats_are_those_of_the_test_part() -> None:
     assert f"{expected:.2f} nats a test row are noise" in repr(binarized(gray))
 
 
-def test_the_floor_of_fewer_rows_is_their_own() -> None:
+def test_the_entropy_of_a_subset_is_that_of_its_rows() -> None:
     """Whether gray images are cut or their bits; rows that lose their floors are refused."""
     gray = digits()
     bits = binarized(gray)
@@ -181,7 +181,7 @@ def told(shift: float = 0.0) -> LatentModel:
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_model_that_knows_the_gray_values_scores_exactly_the_floor() -> None:
+def test_a_model_given_the_gray_values_scores_exactly_the_entropy() -> None:
     """Over 30 draws of the test bits its mean value is minus the irreducible nats: a z-test.
 
     Its rate is zero, so the bound is the log-probability of the bits alone.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genmod.data import images, mnist
 from genmod.data.downloads import Collection, default_root
-from genmod.data.idx import IDXFile
+from genmod.data.formats import IDXFile
 
 NAMES = (
     "train-images-idx3-ubyte",

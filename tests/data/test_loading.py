@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from genmod.data import Dataset, dataset, digits, load, rows_or_dataset
-from genmod.data.loading import NAMES, TOYS
+from genmod.data import Dataset, GivenRows, dataset, digits, load, rows_or_dataset
+from genmod.data.sources import NAMES, TOYS
+from genmod.spec import DataSpec
 
 BYTES = np.arange(200, dtype=np.uint8).reshape(50, 4)
 MARKS = np.arange(50)
@@ -46,8 +47,8 @@ def test_rows_in_memory(make: Any, pair: bool) -> None:
 def test_a_pair_of_rows_is_no_pair_of_rows_and_labels() -> None:
     pair = ([1.0, 2.0], [3.0, 4.0])
     rows = rows_or_dataset(pair)
-    assert isinstance(rows, torch.Tensor)
-    assert rows.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert isinstance(rows, GivenRows)
+    assert rows.x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     with pytest.raises(ValueError, match="bring more rows"):
         load(pair)
 
@@ -122,12 +123,13 @@ def test_rows_in_memory_are_used_whole_and_names_are_split(tmp_path: Path) -> No
     np.save(tmp_path / "rows.npy", BYTES.astype(np.int64))
     assert isinstance(rows_or_dataset("digits"), Dataset)
     assert isinstance(rows_or_dataset(digits()), Dataset)
-    found = rows_or_dataset(tmp_path / "rows.npy", bins=200)
+    found = rows_or_dataset(tmp_path / "rows.npy", DataSpec((4,), 200))
     assert isinstance(found, Dataset)
     assert found.bins == 200
     rows = rows_or_dataset(BYTES)
-    assert isinstance(rows, torch.Tensor)
-    assert rows.shape == (50, 4)
+    assert isinstance(rows, GivenRows)
+    assert rows.x.shape == (50, 4)
     both = rows_or_dataset((BYTES, MARKS))
-    assert isinstance(both, tuple)
-    assert both[1].shape == (50,)
+    assert isinstance(both, GivenRows)
+    assert both.context is not None
+    assert both.context.shape == (50,)

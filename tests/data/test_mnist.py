@@ -90,7 +90,7 @@ def test_the_entropy_of_a_binarized_test_image_is_the_known_value(
     assert float(entropy.std()) == pytest.approx(spread, abs=0.05)
 
 
-def test_binarized_images_carry_their_floor_into_a_report(data: Dataset, facts: Facts) -> None:
+def test_a_report_on_binarized_images_holds_their_entropy(data: Dataset, facts: Facts) -> None:
     """Independent pixels cost the known number of nats; what exceeds the entropy is ``structural``.
 
     The known number is an expectation over binarizations, ours one draw: a z-test.

@@ -188,7 +188,7 @@ def test_a_scale_is_positive(value: float) -> None:
         decoders.PerDimensionScale((2,), value)
 
 
-def test_a_network_of_the_wrong_size_is_named() -> None:
+def test_a_network_of_the_wrong_size_is_refused_by_name() -> None:
     for decoder in (
         decoders.BernoulliDecoder(MLP(3, 5), (4,)),
         decoders.CategoricalDecoder(MLP(3, 5), (2,), 3),

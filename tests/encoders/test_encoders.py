@@ -92,7 +92,7 @@ def test_noise_is_added_as_the_schedule_says() -> None:
     assert torch.equal(noised.repeat(3).x, x.repeat_interleave(3, 0))
 
 
-def test_a_network_of_the_wrong_size_is_named() -> None:
+def test_a_network_of_the_wrong_size_is_refused_by_name() -> None:
     x = torch.randn(5, 4)
     with pytest.raises(ValueError, match=r"got 5 outputs a row from MLP; expected 6"):
         encoders.GaussianEncoder(MLP(4, 5), (3,))(x)

@@ -136,7 +136,7 @@ def test_numbers_do_not_change_with_the_way_of_running(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["diffusion", "latent diffusion"])
 @pytest.mark.parametrize("timesteps", [1, 3])
-def test_a_few_levels_belong_to_the_rows_id(name: str, timesteps: int) -> None:
+def test_the_visited_levels_depend_on_the_row_id(name: str, timesteps: int) -> None:
     model, x = built(name)
     whole = score(model, x, timesteps=timesteps, ids=IDS).value
     order = torch.randperm(len(x))
@@ -182,7 +182,7 @@ def test_batch_size_is_honored(call: Callable[..., object]) -> None:
         call(model, torch.randn(4, 3), batch_size=0, **how)
 
 
-def test_chunks_follow_the_bytes_of_a_row() -> None:
+def test_the_size_of_a_chunk_depends_on_the_bytes_of_a_row() -> None:
     """Rows of 3 x 64 x 64 go through the network a few at a time."""
     network = Watching()
     model = Diffusion((3, 64, 64), denoiser=network)

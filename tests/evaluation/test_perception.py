@@ -137,7 +137,7 @@ def test_the_distance_is_dowson_and_landau_s() -> None:
     )
 
 
-def test_few_rows_make_it_too_large_and_extrapolation_takes_that_off() -> None:
+def test_few_rows_bias_the_distance_and_extrapolation_removes_the_bias() -> None:
     """Two sets of one law: the distance is all bias, the extrapolated one near zero in the mean."""
     generator = torch.Generator().manual_seed(1)
     pairs = [torch.randn(2, 200, 10, generator=generator, dtype=torch.float64) for _ in range(100)]
@@ -147,7 +147,7 @@ def test_few_rows_make_it_too_large_and_extrapolation_takes_that_off() -> None:
     assert abs(float(better.mean())) < 0.1 * float(plain.mean())
 
 
-def test_noise_and_blur_drive_images_away_the_more_the_more_there_is() -> None:
+def test_the_distance_grows_with_noise_and_blur() -> None:
     """Half of the small digits against the other, bare and spoiled."""
     data = small()
     real = gray(data, data.train)

@@ -144,7 +144,7 @@ def test_levels_add_up_to_the_steps() -> None:
 # ---------------------------------------------------------------------- what it leaves behind
 
 
-def test_every_part_keeps_its_mode_and_nothing_drops_out() -> None:
+def test_scoring_turns_dropout_off_and_restores_the_modes() -> None:
     """A model in training with one part in evaluation is found as it was."""
     model = VAE(3, latents=2, width=8, dropout=0.5)
     model.train()
@@ -160,7 +160,7 @@ def test_every_part_keeps_its_mode_and_nothing_drops_out() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_an_error_inside_puts_the_modes_back() -> None:
+def test_an_error_restores_the_modes() -> None:
     """A continuous-time diffusion refuses ``timesteps=None``, and stays in training mode."""
     model = Diffusion(3, width=8)
     model.train()

@@ -260,7 +260,7 @@ def _refused() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("family", "entry", "reason"), list(_refused()))
-def test_an_entry_point_that_means_nothing_for_a_family_is_refused(
+def test_an_entry_point_without_a_meaning_for_a_family_is_refused(
     family: str, entry: str, reason: str
 ) -> None:
     """In the project's grammar: what was got, what is expected, and what to do."""

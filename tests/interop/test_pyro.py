@@ -76,7 +76,7 @@ def test_parameters_have_the_names_of_pyro_module() -> None:
     assert ours == set(pyro.get_param_store().keys())
 
 
-def test_two_models_need_two_names() -> None:
+def test_two_models_with_one_name_are_refused() -> None:
     """Pyro's store would go on training the first model while the second is run."""
     first, second = build("vae-real"), build("vae-real")
     to_pyro(first.model).guide(first.x)

@@ -67,7 +67,7 @@ def test_dps_without_a_step_is_the_chain() -> None:
     assert_mean((z - mean).square(), covariance.diagonal())
 
 
-def test_a_residual_of_zero_has_no_direction() -> None:
+def test_a_residual_of_zero_gives_no_step() -> None:
     """A measurement met exactly gives no NaN, and no step."""
     data = correlated()
     z = torch.zeros(1, 3, dtype=F64)

@@ -269,7 +269,7 @@ def test_joint_draws_repeat_measurements_with_their_rows() -> None:
     torch.testing.assert_close(both, each)
 
 
-def test_a_direction_without_curvature_ends_a_row() -> None:
+def test_conjugate_gradients_stop_without_curvature() -> None:
     """A matrix that is not positive definite gives no NaN, and no step uphill."""
     b = real(1.0, 2.0)[None]
     for matrix in (torch.neg, torch.zeros_like):

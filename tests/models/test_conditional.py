@@ -59,7 +59,7 @@ class Exact(Denoiser):
 
 
 @pytest.mark.parametrize("steps", [None, 400], ids=["continuous", "T = 400"])
-def test_a_label_is_worth_its_information(steps: int | None) -> None:
+def test_a_label_improves_the_bound_by_its_mutual_information(steps: int | None) -> None:
     """Exact denoisers, bound with labels minus bound without, on equal noise: I(x; y).
 
     Row by row the difference has the mean ``log p(x | y) - log p(x)``, up to what the ends of the

@@ -86,7 +86,7 @@ def test_a_rescaled_prior_is_the_analytic_rescaled_density() -> None:
     torch.testing.assert_close(log_weight, law.log_prob(z) - q.log_prob(z), rtol=0, atol=1e-10)
 
 
-def test_samples_come_back_in_the_latents_own_units() -> None:
+def test_samples_are_in_the_units_of_the_latents() -> None:
     """Mean and variance of what a rescaled prior samples."""
     torch.manual_seed(0)
     prior = NestedPrior(standard_diffusion(2, MILD, 5), shift=SHIFT, scale=SCALE).double()
@@ -125,7 +125,7 @@ def test_closed_and_sampled_forms_of_the_joint_bound_agree_in_the_mean() -> None
     assert_mean(difference, 0.0)
 
 
-def test_freezing_shows_the_diffusion_standard_latents() -> None:
+def test_freezing_standardizes_the_latents() -> None:
     """Seen through shift and scale, draws of ``q`` over the data have mean 0 and variance 1."""
     model, x = latent_diffusion(), data(200)
     assert model.freeze(x) is model

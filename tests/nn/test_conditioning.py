@@ -120,7 +120,7 @@ def test_every_network_uses_each_row_of_its_context(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_who_ignores_a_context_answers_the_same_with_any(name: str) -> None:
+def test_an_ignored_context_changes_nothing(name: str) -> None:
     say = answering(name, Ignored())
     for context in (LABELS, NUMBERS):
         torch.testing.assert_close(say(context), say(None))

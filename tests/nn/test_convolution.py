@@ -85,7 +85,7 @@ def test_heads_must_divide_the_channels() -> None:
         Attention(2, 208)
 
 
-def test_attention_does_not_know_where_places_are() -> None:
+def test_attention_commutes_with_permutations() -> None:
     """Self-attention commutes with any permutation of places."""
     attend, h = opened(Attention(2, 32)), torch.randn(2, 32, 4, 5)
     order = torch.randperm(20)

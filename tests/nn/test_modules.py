@@ -115,7 +115,7 @@ def test_a_device_that_knows_no_autocast_is_left_alone(name: str) -> None:
     assert said.shape == (2, *SHAPE)
 
 
-def test_gradients_arrive_in_full() -> None:
+def test_gradients_of_float32_layers_are_float32() -> None:
     """Those of the layer and of what it read: float32, as its parameters are."""
     layer, z = nn.Linear(6, 4), torch.randn(5, 6, requires_grad=True)
     with half():

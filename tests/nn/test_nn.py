@@ -37,7 +37,7 @@ def test_a_block_is_its_formula() -> None:
     torch.testing.assert_close(block(h, torch.cat([shift, scale], -1)), h + g)
 
 
-def test_dropout_is_silent_in_evaluation() -> None:
+def test_dropout_is_off_in_evaluation() -> None:
     network, x = MLP(4, 2, width=8, dropout=0.5), torch.randn(3, 4)
     open_blocks(network)
     assert not torch.equal(network(x), network(x))

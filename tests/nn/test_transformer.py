@@ -108,7 +108,7 @@ def test_short_and_long_sequences_attend_alike() -> None:
     torch.testing.assert_close(block(twice, told)[:, :33], block(h, told))
 
 
-def test_words_have_no_order_but_their_positions() -> None:
+def test_without_positions_the_transformer_commutes_with_permutations() -> None:
     """Without positions a permutation of the patches goes through; with them it does not."""
     net = open_dit((2, 10))
     z, log_snr, order = torch.randn(3, 2, 10), torch.zeros(3), torch.randperm(10)

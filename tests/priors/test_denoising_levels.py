@@ -85,7 +85,7 @@ def test_stratified_levels_cover() -> None:
     torch.testing.assert_close(one.level.flatten().sort().values, full.level[0])
 
 
-def test_levels_sit_at_the_lectures_times() -> None:
+def test_levels_are_at_the_lectures_times() -> None:
     """Latent ``i`` at ``(i - 1) / (T - 1)``: each step is named by its noisier end."""
     prior = bent(5).prior
     assert isinstance(prior, DiffusionPrior)

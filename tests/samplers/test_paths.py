@@ -93,7 +93,7 @@ def test_states_of_any_schedule_differ_by_their_length_alone(
 
 
 @pytest.mark.parametrize("sampler", FLOWS, ids=repr)
-def test_the_flow_there_and_back(sampler: Sampler) -> None:
+def test_a_path_to_noise_and_back_returns_the_state(sampler: Sampler) -> None:
     """Samplers without noise of their own also go from data to noise, and return."""
     flow = sampler.bind(DATA.denoiser(), SCHEDULE)
     z, times = DATA.mean + torch.linspace(-1, 1, 4, dtype=F64)[:, None], real(*range(401)) / 400
@@ -169,7 +169,7 @@ def test_a_sampler_is_settings_until_it_is_bound() -> None:
         sampler.run(Z, real(1.0, 0.0))
 
 
-def test_two_paths_of_one_sampler_do_not_meet() -> None:
+def test_two_paths_of_one_sampler_are_independent() -> None:
     """A memory belongs to a path."""
     flow, times = UniPC(Bent(), SCHEDULE, order=3), UniformTime().times(SCHEDULE, 6)
     alone = states(flow, Z, times), states(flow, 2 * Z, times)

@@ -215,7 +215,7 @@ def test_data_of_another_kind_are_refused() -> None:
     x = data(8)
     wrong: Any
     for wrong, said in (
-        (3, "data of type int"),
+        (3, "x of type int"),
         ("digits.csv", "digits.csv, which does not exist"),
         ((x, x, x), "data of 3 parts"),
         (np.array(["a", "b"]), "array x of type"),

@@ -24,7 +24,7 @@ def config(clip: float | None = None) -> TrainingConfig:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ema", [0.0, 0.3, 0.9])
-def test_the_average_is_the_recursion_written_by_hand(ema: float) -> None:
+def test_the_average_equals_its_recursion(ema: float) -> None:
     """``m_n = d m_{n-1} + (1 - d) w_n`` with ``d = min(ema, (n - 1) / (n + 8))``."""
     model, expected = vae(), torch.zeros(())
     for n, step in enumerate(
@@ -38,7 +38,7 @@ def test_the_average_is_the_recursion_written_by_hand(ema: float) -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_long_gradient_is_cut_and_a_short_one_is_not() -> None:
+def test_only_long_gradients_are_clipped() -> None:
     """Plain descent at rate 1 moves by the gradient itself, whose length is at most ``clip``."""
     for clip, scale in ((0.5, 100.0), (0.5, 1e-3), (None, 100.0)):
         model = vae()
@@ -84,7 +84,7 @@ def test_running_statistics_go_with_the_average() -> None:
         assert torch.equal(own[mean], average[mean])
 
 
-def test_a_validation_that_is_not_a_number_hides_no_later_one() -> None:
+def test_a_nan_validation_does_not_hide_a_later_one() -> None:
     """Comparisons with NaN are false: it is never the best, and never stays in the way."""
     model = vae()
     state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), config(), Bound())

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from genmod.checks import require
 from genmod.data.datasets import Dataset
-from genmod.data.splits import dataset
+from genmod.data.rows import dataset
 
 _CHUNK = 1 << 21  # pairs (point, node) held at once: 16 MB in float64
 

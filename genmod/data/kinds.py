@@ -1,0 +1,271 @@
+"""The kinds of a table's columns: guessed by fixed rules, overruled by the user, printed as a table.
+
+| the cells of a column | guess |
+|---|---|
+| flags (true, false) | category |
+| an ordered categorical of a frame | ordinal |
+| text: at most 50 values, most of them in more than one row | category |
+| other text, dates | refused: leave the column out, or encode it |
+| whole numbers of at most 10 values | category |
+| whole numbers from 0 on with a long tail: the largest lies 3 std or more above the mean | count |
+| other whole numbers that span at most 65,536 values | integer |
+| other numbers | real |
+
+A column of one value is refused: its density would have no bound.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmod.checks import choice, require
+from genmod.columns import CODED, Column, ColumnKind, Value
+from genmod.data.readers import Content, RawColumn
+from genmod.data.values import Array
+
+Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
+"""Kinds by the names of columns; a list of values is an ordinal in that order."""
+
+MOST_TEXTS = 50
+"""Text of more values is no category by itself."""
+FEW = 10
+"""Whole numbers of so many values are a category."""
+WIDEST = 1 << 16
+"""Whole numbers over a wider span are real."""
+
+
+def describe(raw: RawColumn, kind: ColumnKind | str | Sequence[Value] | None = None) -> Column:
+    """What a column is: its kind, guessed unless given, and its values or limits.
+
+    Args:
+        raw: the column.
+        kind: a kind, its name, or the values of an ordinal in order.
+
+    Raises:
+        ValueError: text, dates, a column of one value or of none, cells that the kind cannot have.
+    """
+    found = _distinct(raw)
+    require(
+        len(found) > 0,
+        f"column {raw.name!r} without a value",
+        "at least two values in a column",
+        f"leave it out: drop=[{raw.name!r}]",
+    )
+    require(
+        len(found) > 1,
+        f"column {raw.name!r} with one value only, {found[0]!r}",
+        "at least two values in a column",
+        f"leave it out: drop=[{raw.name!r}]",
+    )
+    if kind is not None and not isinstance(kind, str):
+        return Column(raw.name, ColumnKind.ORDINAL, tuple(kind))
+    kind = guess(raw, found) if kind is None else choice(ColumnKind, kind, f"kinds[{raw.name!r}]")
+    if kind in CODED:
+        return Column(raw.name, kind, _in_order(raw, found, kind))
+    require(
+        raw.content is Content.NUMBERS,
+        f"column {raw.name!r} of {raw.content} as {kind}",
+        "numbers",
+        f"pass kinds={{{raw.name!r}: 'category'}}, or leave it out: drop=[{raw.name!r}]",
+    )
+    if kind is ColumnKind.REAL:
+        return Column(raw.name, kind)
+    _check_whole(raw, found, kind)
+    if kind is ColumnKind.COUNT:
+        return Column(raw.name, kind)
+    return Column(raw.name, kind, low=int(found[0]), high=int(found[-1]))
+
+
+def guess(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
+    """The kind of a column by the rules of this module.
+
+    Args:
+        raw: the column.
+        found: its distinct values in ascending order.
+
+    Raises:
+        ValueError: text of many values, dates.
+    """
+    if raw.content is Content.FLAGS:
+        return ColumnKind.CATEGORY
+    if raw.content is not Content.NUMBERS:
+        return _guess_text(raw, found)
+    cells = raw.cells[raw.observed]
+    if bool((cells != np.round(cells)).any()):
+        return ColumnKind.REAL
+    if len(found) <= FEW:
+        return ColumnKind.CATEGORY
+    low, high = float(found[0]), float(found[-1])
+    if low == 0 and high >= cells.mean() + 3 * cells.std():
+        return ColumnKind.COUNT
+    exact = max(abs(low), abs(high)) < _exact()
+    return ColumnKind.INTEGER if high - low < WIDEST and exact else ColumnKind.REAL
+
+
+def encode(raw: RawColumn, column: Column) -> tuple[Array, Array]:
+    """The numbers of a column, ``float64`` (codes of a category), and which are observed.
+
+    Raises:
+        ValueError: cells that the column cannot have.
+    """
+    if column.kind not in CODED:
+        require(
+            raw.content is Content.NUMBERS or not raw.observed.any(),
+            f"column {raw.name!r} of {raw.content}",
+            f"numbers, because it is described as {column.kind}",
+            "correct its cells",
+        )
+        cells = raw.cells if raw.content is Content.NUMBERS else np.zeros(len(raw))
+        return cells.astype(np.float64), raw.observed
+    codes = {_key(value): code for code, value in enumerate(column.values or ())}
+    seen = raw.cells[raw.observed].tolist()
+    known = {cell: codes.get(_key(cell)) for cell in set(seen)}
+    unknown = [cell for cell, code in known.items() if code is None]
+    require(
+        not unknown,
+        f"column {raw.name!r} with {len(unknown)} unknown values, such as {unknown[:1]}",
+        f"one of {_shorten([repr(value) for value in column.values or ()])}",
+        "correct these cells, or empty them, which makes them missing",
+    )
+    numbers = np.zeros(len(raw), dtype=np.float64)
+    numbers[raw.observed] = [known[cell] for cell in seen]
+    return numbers, raw.observed
+
+
+def table_of(columns: Sequence[Column], observed: Mapping[str, Tensor] | None) -> list[str]:
+    """The columns as lines of text of at most 80 characters: name, kind, values, missing cells.
+
+    Args:
+        columns: the columns.
+        observed: which entries are observed in each part; ``None``: all.
+    """
+    holes = [0] * len(columns)
+    if observed is not None:
+        holes = (~torch.cat(list(observed.values()))).sum(0).tolist()
+    names = [_cut(column.name, 24) for column in columns[:MOST_TEXTS]]
+    width = max(map(len, names), default=0)
+    lines = []
+    for name, column, missing in zip(names, columns, holes, strict=False):
+        note = f"; {missing:,} missing" if missing else ""
+        start = f"    {name:<{width}}  {column.kind:<8}  "
+        lines.append(start + _cut(_values(column), 80 - len(start) - len(note)) + note)
+    if len(columns) > len(names):
+        lines.append(f"    and {len(columns) - len(names):,} more columns")
+    return lines
+
+
+def _values(column: Column) -> str:
+    """The values of a column in a few words."""
+    if column.kind in CODED:
+        mark = " < " if column.kind is ColumnKind.ORDINAL else ", "
+        return f"{column.count}: " + mark.join(map(str, column.values or ()))
+    if column.kind is ColumnKind.INTEGER and column.low is not None:
+        return f"{column.low} to {column.high}"
+    if column.kind is ColumnKind.REAL and (column.mean, column.std) == (0.0, 1.0):
+        return "as given"
+    return f"mean {column.mean:.4g}, std {column.std:.4g}"
+
+
+def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
+    if raw.order is not None:
+        return ColumnKind.ORDINAL
+    cells = raw.cells[raw.observed]
+    seen = dict(zip(*np.unique(cells.astype(str), return_counts=True), strict=True))
+    repeated = sum(int(count) > 1 for count in seen.values())
+    if raw.content is Content.TEXT and len(found) <= MOST_TEXTS and 2 * repeated > len(found):
+        return ColumnKind.CATEGORY
+    what = "dates" if raw.content is Content.DATES else f"text of {len(found):,} values"
+    advice = f"leave it out: drop=[{raw.name!r}]"
+    words = [value for value in found if _is_word(str(value))]
+    if raw.content is Content.TEXT and 0 < len(words) < len(found) / 2:
+        what = f"numbers and {len(words)} values that are none, such as {words[0]!r}"
+        advice = f"correct these cells, or {advice}"
+    elif raw.content is Content.TEXT:
+        advice += f", or keep it as a category: kinds={{{raw.name!r}: 'category'}}"
+    raise ValueError(
+        f"got column {raw.name!r} of {what}; expected numbers, or at most {MOST_TEXTS} repeated values; "
+        f"{advice}"
+    )
+
+
+def _is_word(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
+
+
+def _distinct(raw: RawColumn) -> list[Value]:
+    """The distinct values of a column in ascending order; whole numbers as ``int``."""
+    cells = raw.cells[raw.observed]
+    if raw.content is not Content.NUMBERS:
+        return sorted(set(cells.tolist()))
+    found = np.unique(cells)
+    return [int(value) if value == round(value) else value for value in found.tolist()]
+
+
+def _in_order(raw: RawColumn, found: Sequence[Value], kind: ColumnKind) -> tuple[Value, ...]:
+    """The values that codes stand for."""
+    if raw.order is not None:
+        seen = set(found)
+        return tuple(value for value in raw.order if value in seen)
+    require(
+        kind is ColumnKind.CATEGORY or raw.content is Content.NUMBERS,
+        f"kinds[{raw.name!r}]='ordinal' for text",
+        "the order of its values",
+        f"pass kinds={{{raw.name!r}: [...]}} with the values from low to high",
+    )
+    return tuple(found)
+
+
+def _check_whole(raw: RawColumn, found: Sequence[Value], kind: ColumnKind) -> None:
+    numbers = np.array(found, dtype=np.float64)
+    wrong = (numbers != np.round(numbers)) | (np.abs(numbers) >= _exact())
+    if kind is ColumnKind.COUNT:
+        wrong |= numbers < 0
+    require(
+        not wrong.any(),
+        f"column {raw.name!r} as {kind} with values such as {numbers[wrong][:1].tolist()}",
+        f"whole numbers {'from 0 on ' if kind is ColumnKind.COUNT else ''}below {_exact():,}",
+        f"pass kinds={{{raw.name!r}: 'real'}}",
+    )
+
+
+def _exact() -> int:
+    """Whole numbers below it have a value of their own in the default type."""
+    return int(2 / torch.finfo(torch.get_default_dtype()).eps)
+
+
+def _key(value: object) -> object:
+    """A value under which equal cells of different sources are found: True and "True", 1 and 1.0."""
+    if isinstance(value, bool | np.bool_ | str):
+        return str(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> None:
+    """Require names of columns that the table has."""
+    for name in asked:
+        near = difflib.get_close_matches(name, names, 1)
+        require(
+            name in names,
+            f"{setting} for a column {name!r}",
+            f"one of {_shorten([repr(each) for each in names])}",
+            f"did you mean {near[0]!r}?" if near else "check the name",
+        )
+
+
+def _shorten(words: Sequence[str]) -> str:
+    return ", ".join([*words[:8], *(["..."] if len(words) > 8 else [])])
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

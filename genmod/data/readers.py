@@ -1,0 +1,297 @@
+"""Tables as they are read: CSV, Parquet, and frames of pandas, polars and Arrow.
+
+A table becomes a list of :class:`RawColumn`: numbers, text, flags or dates, with the cells that were
+observed. What kind of variable each one is, is decided afterwards (:mod:`genmod.data.kinds`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genmod.checks import require
+from genmod.data.values import Array, check_memory
+
+MOST_COLUMNS = 50_000
+"""A table of more columns is refused: an array is meant for them."""
+
+_LONGEST_LINE = 1 << 26
+_MARKERS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})
+"""Cells that count as missing in a column whose other cells are numbers."""
+
+
+class Content(StrEnum):
+    """What the cells of a column hold."""
+
+    NUMBERS = "numbers"
+    FLAGS = "flags"
+    TEXT = "text"
+    DATES = "dates"
+
+
+@dataclass(frozen=True, eq=False)
+class RawColumn:
+    """One column of a table as it was read.
+
+    Args:
+        name: its name.
+        cells: ``float64`` for numbers, Python objects else; missing cells hold 0 or "".
+        observed: which cells are not missing.
+        content: what the cells hold.
+        order: the values of an ordered categorical, in order.
+    """
+
+    name: str
+    cells: Array
+    observed: Array
+    content: Content
+    order: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
+def read_csv(path: Path) -> list[RawColumn]:
+    """The columns of a file of comma-, semicolon- or tab-separated values in UTF-8.
+
+    The first line holds the names, unless all its cells are numbers. Empty cells are missing. In a column
+    of numbers, so are cells such as "NA", "NaN", "null" and "?".
+
+    Raises:
+        ValueError: what is no text, a line with another number of cells, too many columns.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+            torn = len(first) == _LONGEST_LINE or b"\0" in first or b"\0" in file.read(1 << 16)
+        require(not torn, f"{path}, which is no text file", *_A_TABLE)
+        delimiter = _delimiter(first.decode("utf-8-sig"))
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = list(_lines(csv.reader(text, delimiter=delimiter, strict=True), path))
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"got {path}, which is not in UTF-8; expected a text file in UTF-8; save it as CSV UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise ValueError(
+            f"got {path}, which is no whole table ({error}); expected {_A_TABLE[0]}; {_A_TABLE[1]}"
+        ) from None
+    require(bool(rows), f"{path}, which is empty", *_A_TABLE)
+    named = not all(_number(cell) is not None for cell in rows[0])
+    names = [cell.strip() for cell in rows.pop(0)] if named else [""] * len(rows[0])
+    names = [name or f"column {place}" for place, name in enumerate(names, 1)]
+    _check_names(names, str(path))
+    require(bool(rows), f"{path} with a header and no rows", "at least one row", "add the rows")
+    return [
+        _from_text(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+
+
+def read_parquet(path: Path) -> list[RawColumn]:
+    """The columns of a Parquet file.
+
+    Raises:
+        ValueError: pyarrow is not installed; a torn file; a file larger than the memory.
+    """
+    try:
+        # Not at the top: an extra, and slow to import.
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ValueError(
+            f"got {path}, but pyarrow is not installed; expected it for Parquet files; install it with "
+            "pip install 'genmod-torch[parquet]', or save the table as CSV"
+        ) from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            shape = (file.metadata.num_rows, len(file.schema_arrow.names))
+            _check_width(shape[1], str(path))
+            check_memory(8 * shape[0] * shape[1], str(path))
+            table = file.read()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"got {path}, which is no whole Parquet file ({reason}); expected one; write it again"
+        ) from None
+    return from_frame(table)
+
+
+def is_frame(x: object) -> bool:
+    """Whether something is a data frame of pandas, polars, Arrow or a like library."""
+    if type(x).__module__.partition(".")[0] in ("torch", "numpy", "builtins"):
+        return False
+    # Not at the top: only frames need it.
+    from narwhals import dependencies
+
+    return bool(dependencies.is_into_dataframe(x)) or _is_lazy(x)
+
+
+def _is_lazy(x: object) -> bool:
+    return type(x).__name__ == "LazyFrame"
+
+
+def from_frame(frame: Any) -> list[RawColumn]:
+    """The columns of a frame of pandas, polars, Arrow or a like library, through narwhals.
+
+    Raises:
+        ValueError: a lazy frame, no rows, columns without a name of their own, cells that are lists.
+    """
+    import narwhals as nw
+
+    require(
+        not _is_lazy(frame), "a lazy frame", "one whose rows are computed", "call .collect() first"
+    )
+    try:
+        found = nw.from_native(frame, eager_only=True)
+        names = [str(name) for name in found.columns]
+    except (TypeError, nw.exceptions.NarwhalsError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"got a frame that cannot be read ({reason}); expected columns with names of their own; "
+            "rename them, or pass an array"
+        ) from None
+    _check_names(names, "a frame")
+    require(len(found) >= 1, "a frame without rows", "at least one row", "check how it was made")
+    return [
+        _from_series(name, each) for name, each in zip(names, found.iter_columns(), strict=True)
+    ]
+
+
+def _from_series(name: str, series: Any) -> RawColumn:
+    """A column of a frame: a narwhals Series."""
+    import narwhals as nw
+
+    kind, observed = series.dtype, ~np.asarray(series.is_null().to_list(), dtype=bool)
+    if kind.is_numeric():
+        filled = series.cast(nw.Float64).fill_null(float("nan")).to_numpy()
+        return _numbers(name, np.array(filled, dtype=np.float64), observed)
+    cells = np.array(series.to_list(), dtype=object)
+    if kind.is_temporal():
+        cells = np.array([str(cell) for cell in cells], dtype=object)
+        return RawColumn(name, np.where(observed, cells, ""), observed, Content.DATES)
+    if isinstance(kind, nw.Enum):
+        order = tuple(str(value) for value in kind.categories)
+        return _objects(name, [str(cell) for cell in cells], observed, order)
+    if isinstance(kind, nw.Categorical):
+        return _objects(name, [str(cell) for cell in cells], observed)
+    return _objects(name, cells.tolist(), observed)
+
+
+def _objects(
+    name: str, cells: Sequence[object], observed: Array, order: tuple[str, ...] | None = None
+) -> RawColumn:
+    """A column of Python objects: all text, all flags, or all numbers."""
+    seen = [cell for cell, there in zip(cells, observed, strict=True) if there]
+    if seen and all(isinstance(cell, bool | np.bool_) for cell in seen):
+        flags = [bool(cell) if there else "" for cell, there in zip(cells, observed, strict=True)]
+        return RawColumn(name, np.array(flags, dtype=object), observed, Content.FLAGS)
+    if all(isinstance(cell, Real) for cell in seen):
+        pairs = zip(cells, observed, strict=True)
+        numbers = [cell if there else np.nan for cell, there in pairs]
+        return _numbers(name, np.array(numbers, dtype=np.float64), observed)
+    other = next((cell for cell in seen if not isinstance(cell, str)), None)
+    require(
+        other is None,
+        f"column {name!r} with a cell of type {type(other).__name__}",
+        "numbers, flags or text in a column, and nothing else",
+        f"convert it, or leave it out: drop=[{name!r}]",
+    )
+    pairs = zip(cells, observed, strict=True)
+    text = np.array([str(cell).strip() if there else "" for cell, there in pairs], dtype=object)
+    return RawColumn(name, text, observed & (text != ""), Content.TEXT, order)
+
+
+def _numbers(name: str, cells: Array, observed: Array) -> RawColumn:
+    """A column of numbers: NaN is missing, infinite values are refused."""
+    observed = observed & ~np.isnan(cells)
+    broken = int(np.isinf(cells[observed]).sum())
+    require(
+        broken == 0,
+        f"column {name!r} with {broken} infinite values",
+        "finite numbers",
+        f"correct them, empty these cells, or drop=[{name!r}]",
+    )
+    return RawColumn(name, np.where(observed, cells, 0.0), observed, Content.NUMBERS)
+
+
+def _from_text(name: str, column: tuple[str, ...]) -> RawColumn:
+    """A column of a CSV: numbers where all cells are numbers or missing, text otherwise."""
+    try:
+        # The usual case in one call: float() skips spaces, and takes "nan" for a missing cell.
+        numbers = np.array([cell or "nan" for cell in column], dtype=np.float64)
+        return _numbers(name, numbers, ~np.isnan(numbers))
+    except ValueError as error:
+        if str(error).startswith("got "):
+            raise
+    cells = [cell.strip() for cell in column]
+    parsed = {cell: _number(cell) for cell in set(cells)}
+    rest = [cell for cell, number in parsed.items() if number is None and cell]
+    numeric = len(rest) < len(parsed) - ("" in parsed) or not rest
+    if numeric and all(cell.lower() in _MARKERS for cell in rest):
+        known = {cell: np.nan if number is None else number for cell, number in parsed.items()}
+        numbers = np.fromiter((known[cell] for cell in cells), np.float64, len(cells))
+        return _numbers(name, numbers, ~np.isnan(numbers))
+    text = np.array(cells, dtype=object)
+    return RawColumn(name, text, text != "", Content.TEXT)
+
+
+def _number(cell: str) -> float | None:
+    """The number that a cell spells; ``None`` for text."""
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
+    """The lines of a table that are not blank, all of one length."""
+    width = 0
+    for cells in reader:
+        if not cells:
+            continue
+        if not width:
+            width = len(cells)
+            _check_width(width, str(path))
+        if len(cells) != width:
+            raise ValueError(
+                f"got {path} with {len(cells)} cells in line {reader.line_num}; expected {width}, as in "
+                "the first line; correct that line: it may be cut short, or hold an unquoted delimiter"
+            )
+        yield cells
+
+
+def _delimiter(line: str) -> str:
+    """The delimiter that a line holds most of."""
+    return max(",;\t|", key=line.count)
+
+
+def _check_width(count: int, name: str) -> None:
+    require(
+        count <= MOST_COLUMNS,
+        f"{name} with {count:,} columns",
+        f"at most {MOST_COLUMNS:,}",
+        "save so wide a table as an array with numpy.save, or check the delimiter",
+    )
+
+
+def _check_names(names: Iterable[str], what: str) -> None:
+    found = list(names)
+    _check_width(len(found), what)
+    twice = [name for name, count in Counter(found).items() if count > 1]
+    require(
+        not twice,
+        f"{what} with more than one column named {', '.join(map(repr, twice[:3]))}",
+        "a name of its own for each column",
+        "rename them",
+    )
+
+
+_A_TABLE = ("a table of comma-separated values with a header", "write it again as CSV in UTF-8")
