@@ -45,7 +45,7 @@ class RowSet:
         ids: the id of each row, ``(N,)``, ascending.
         order: the position of each row in the user's input, ``(N,)``.
         data: the data set whose test part the rows are, if any.
-        observed: which entries are not missing, like ``x``; ``None``: all.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor
@@ -65,8 +65,8 @@ class RowSet:
         ids: Ids = None,
         spec: DataSpec | None = None,
         name: str = "x",
+        masked: bool = False,
         observed: object = None,
-        may_miss: bool = False,
     ) -> RowSet:
         """Check data, context and ids, once for all chunks.
 
@@ -79,17 +79,17 @@ class RowSet:
             ids: the id of each row; by default 0, 1, 2, ...
             spec: the data specification of the rows; the model's own by default.
             name: the name of the rows in error messages.
+            masked: whether the caller can leave missing entries out.
             observed: which entries are not missing, like the rows; by default what the data state.
-            may_miss: whether rows with missing entries are taken.
 
         Raises:
-            ValueError: no rows; rows that the model cannot score; contexts or ids that are not one per row;
-                a context that the model does not take.
+            ValueError: no rows; missing entries where they cannot be left out; rows that the model cannot
+                score; contexts or ids that are not one per row; a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec)
         if isinstance(source, Dataset):
             context = source.context("test") if context is None else context
-            x, mask = source.test, source.mask("test")
+            x, seen = source.test, source.mask("test")
             require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
         else:
             require(
@@ -98,11 +98,16 @@ class RowSet:
                 "one of the two",
                 "drop one of them",
             )
-            x, context = source.x, source.context if context is None else context
-            mask = source.observed
-        mask = mask if observed is None else as_tensor(observed, "observed")
-        require(mask is None or may_miss, f"missing entries in {name}", *_COMPLETE)
-        (spec or model.spec).check(x, mask, name)
+            x, seen = source.x, source.observed
+            context = source.context if context is None else context
+        seen = seen if observed is None else as_tensor(observed, "observed")
+        require(
+            seen is None or masked,
+            f"{name} with missing entries",
+            "complete rows, because this measure is of whole rows",
+            "leave incomplete rows out, or use evaluate or impute",
+        )
+        (spec or model.spec).check(x, seen, name)
         c = as_context(context, len(x))
         if c is not None:
             require(
@@ -120,11 +125,13 @@ class RowSet:
             "pass the index of each row in its data set",
         )
         order = numbers.argsort(stable=True)
-        if ids is not None:
-            x, c = x[order.to(x.device)], None if c is None else c[order.to(c.device)]
-            mask = None if mask is None else mask[order.to(mask.device)]
-        test = source if isinstance(source, Dataset) else None
-        return cls(x, c, numbers[order], order, test, mask)
+
+        def sort(each: Tensor) -> Tensor:
+            return each if ids is None else each[order.to(each.device)]
+
+        c, seen = (None if each is None else sort(each) for each in (c, seen))
+        given = source if isinstance(source, Dataset) else None
+        return cls(sort(x), c, numbers[order], order, given, seen)
 
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
@@ -132,19 +139,14 @@ class RowSet:
 
     def first(self, count: int) -> RowSet:
         """The ``count`` rows with the lowest ids."""
-        c = None if self.context is None else self.context[:count]
+        c, seen = (None if e is None else e[:count] for e in (self.context, self.observed))
         order = torch.arange(min(count, len(self)))
-        seen = None if self.observed is None else self.observed[:count]
         return RowSet(self.x[:count], c, self.ids[:count], order, self.data, seen)
 
     def __len__(self) -> int:
         return len(self.x)
 
 
-_COMPLETE = (
-    "complete rows",
-    "use evaluate, score or log_weights, which leave missing entries out of the bound",
-)
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
 
 
@@ -167,8 +169,8 @@ def in_chunks(
     Args:
         model: the model.
         rows: the rows.
-        run: called as ``run(x, context)`` with the rows of a chunk, and as ``run(x, context, observed)``
-            where rows have missing entries.
+        run: called as ``run(x, context)`` with the rows of a chunk; as ``run(x, context, observed)`` where
+            entries are missing.
         seed: the seed of the noise.
         step: a second number beside the seed, for independent noise on the same rows.
         batch_size: rows in a chunk; by default as many as fit (:func:`genmod.chunks.rows_per_chunk`).
@@ -191,9 +193,8 @@ def in_chunks(
         return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
-        given = None if rows.context is None else take(rows.context, part)
-        seen = () if rows.observed is None else (take(rows.observed, part),)
-        return run(take(rows.x, part), given, *seen)
+        given = take(rows.x, part), None if rows.context is None else take(rows.context, part)
+        return run(*given) if rows.observed is None else run(*given, take(rows.observed, part))
 
     def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])

@@ -137,7 +137,7 @@ def score(
     >>> score(VAE(2, latents=1, width=8), torch.randn(5, 2)).value.shape
     torch.Size([5])
     """
-    rows = RowSet.of(model, data, context, ids=ids, observed=observed, may_miss=True)
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
 
     def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> ChunkBound:
         return ChunkBound.of(model(x, Request(context, seen, timesteps))[0])
@@ -210,7 +210,7 @@ def log_weights(
         "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = RowSet.of(model, data, context, ids=ids, observed=observed, may_miss=True)
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):

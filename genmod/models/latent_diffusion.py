@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import repeat
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import require
-from genmod.chunks import rows_per_chunk
+from genmod.chunks import chunks, rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
@@ -130,19 +129,18 @@ class LatentDiffusion(DiffusionBased):
         Args:
             x: data, enough of them to measure a spread.
             context: what the encoder is conditioned on.
-            observed: which entries are not missing, like ``x``.
+            observed: which entries of ``x`` count; ``None``: all.
         """
         self.spec.check(x, observed)
         device, chunk = self.device, rows_per_chunk(self.spec.shape, self.device)
 
-        def parts(values: Tensor | None) -> Iterable[Tensor | None]:
-            return repeat(None) if values is None else (v.to(device) for v in values.split(chunk))
+        def cut(each: Tensor | None, rows: slice) -> Tensor | None:
+            return None if each is None else each[rows].to(device)
 
         means, variances = [], []
         with evaluation_mode(self):
-            pieces = zip(x.split(chunk), parts(context), parts(observed), strict=False)
-            for rows, given, seen in pieces:
-                q = self.posterior(rows.to(device), given, seen)
+            for rows in chunks(len(x), chunk):
+                q = self.posterior(x[rows].to(device), cut(context, rows), cut(observed, rows))
                 assert isinstance(q, Distribution)
                 means.append(q.mean)
                 variances.append(q.variance)

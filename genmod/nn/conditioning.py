@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.checks import can_read, require
+from genmod.config import register
 
 NULL_LABEL = -100
 """The label of an unconditional row. Not -1, which binary data use for a class of its own; -100 is the
 label that ``torch.nn.functional.cross_entropy`` leaves out."""
 
 
+@register
 def null_context(context: Tensor) -> Tensor:
     """The null context of the same shape and type.
 

@@ -14,7 +14,7 @@ from genmod.nn.modules import in_full
 from genmod.shapes import Shape, size
 
 
-class Sinusoidal(nn.Module):
+class Sinusoidal(Settings, nn.Module):
     r"""Log-SNR as ``width`` features: sines and cosines of geometrically spaced frequencies.
 
     DDPM embeds the step. The log-SNR means the same noise for every schedule and number of steps.
@@ -41,7 +41,7 @@ class Sinusoidal(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class FourierFeatures(nn.Module):
+class FourierFeatures(Settings, nn.Module):
     r"""``z`` beside :math:`\sin(2^n \pi z)` and :math:`\cos(2^n \pi z)`, stacked along dimension 1.
 
     Args:
@@ -65,7 +65,7 @@ class FourierFeatures(nn.Module):
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
 
 
-class ContextEmbedding(nn.Module):
+class ContextEmbedding(Settings, nn.Module):
     """The layer that embeds a context: linear, on its features.
 
     Args:
@@ -136,7 +136,7 @@ def check_context(network: nn.Module, context: Tensor | None) -> None:
             module.check(context)
 
 
-class NoiseLevelEmbedding(nn.Module):
+class NoiseLevelEmbedding(Settings, nn.Module):
     """The embedding of noise level and context that every block of a denoiser's network gets.
 
     In float32 it differs between all neighbors of a chain of 100,000 latents. Under autocast in bfloat16

@@ -54,7 +54,7 @@ class MemoryBatches(Batches):
         seed: the run's seed.
         dropout: the share of rows whose context is dropped, for classifier-free guidance.
         device: where batches are used. The data stay where they are.
-        observed: which entries are not missing, like ``x``; ``None``: all.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor | BernoulliPixels
@@ -95,7 +95,7 @@ class MemoryBatches(Batches):
         return Batch(
             self._place(self._rows(index, step)),
             self._place(self._context(index, step)),
-            self._place(None if self.observed is None else self.observed[index]),
+            None if self.observed is None else self._place(self.observed[index.to("cpu")]),
             index=index,
             rows=len(self.x),
         )

@@ -2,12 +2,10 @@
 
 >>> import torch
 >>> from genmod.models import VAE
->>> x = torch.randint(0, 17, (64, 1, 8, 8))
->>> model = VAE((1, 8, 8), bins=17, latents=2, width=16)
->>> for step in training_loop(model, x, steps=3, batch_size=16, progress=False):
+>>> for step in training_loop(VAE(2, width=8), torch.zeros(64, 2), steps=3, progress=False):
 ...     pass
->>> step.number, step.loss > 0
-(3, True)
+>>> step.number
+3
 """
 
 from __future__ import annotations
@@ -243,8 +241,7 @@ class TrainingLoop:
         return self._run.history
 
     def __iter__(self) -> Iterator[Step]:
-        # A generator of its own: CPython ends it as soon as the for loop is left.
-        try:
+        try:  # A generator of its own: CPython ends it as soon as the for loop is left.
             while (step := self._next()) is not None:
                 yield step
         finally:
@@ -266,6 +263,10 @@ class TrainingLoop:
     def __del__(self) -> None:
         if "_run" in vars(self):
             self.close()
+
+    def save(self) -> None:
+        """Write the checkpoint now, between two steps: ``break`` after it loses nothing."""
+        self._run.save()
 
     @torch.inference_mode(False)
     def close(self) -> None:

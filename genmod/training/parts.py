@@ -43,9 +43,9 @@ class TrainingData:
         held_out: the validation rows, or ``None``.
         held_out_context: their context.
         dropout: the share of training rows whose context is dropped; ``None``: there is no context.
+        observed: which entries of the training rows count; ``None``: all.
+        held_out_observed: which entries of the validation rows count.
         loader: the loader, or a torch data set, whose batches are cut here.
-        observed: which training entries are not missing; ``None``: all.
-        held_out_observed: the same of the validation rows.
     """
 
     x: Tensor | None
@@ -54,9 +54,9 @@ class TrainingData:
     held_out: Tensor | None = None
     held_out_context: Tensor | None = None
     dropout: float | None = None
-    loader: Iterable[Any] | TorchDataset[Any] | None = None
     observed: Tensor | None = None
     held_out_observed: Tensor | None = None
+    loader: Iterable[Any] | TorchDataset[Any] | None = None
 
     @classmethod
     def of(cls, data: Data, spec: DataSpec | None = None) -> TrainingData:
@@ -94,14 +94,14 @@ class TrainingData:
             found.validation if len(found.validation) else None,
             found.context("validation"),
             found.context_dropout,
-            observed=found.mask("train"),
-            held_out_observed=found.mask("validation"),
+            found.mask("train"),
+            found.mask("validation"),
         )
 
     def check(self, model: LatentModel) -> None:
         """Require data that the model can score, and contexts that it can take, once for a whole run."""
         require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
-        if self.observed is not None:
+        if self.observed is not None or self.held_out_observed is not None:
             model.check_missing()
         for part, context, observed in (
             (self.x, self.context, self.observed),
@@ -134,14 +134,12 @@ class TrainingData:
         assert size is not None
         assert self.x is not None
         rows: Tensor | BernoulliPixels = self.pixels or self.x
-        context, observed = self.context, self.observed
+        context = self.context
         if _fits(self.x, device):
             rows = rows.to(device)
             context = None if context is None else context.to(device)
-            observed = None if observed is None else observed.to(device)
-        return MemoryBatches(
-            rows, context, size, config.seed, self.dropout or 0.0, device, observed
-        )
+        dropout, observed = self.dropout or 0.0, self.observed
+        return MemoryBatches(rows, context, size, config.seed, dropout, device, observed)
 
     def some(self) -> Batch:
         """Rows to measure something on: all that are in memory, or one pass of a loader."""
@@ -174,9 +172,9 @@ class TrainingData:
             "pixels": None if self.pixels is None else self.pixels.gray,
             "validation": self.held_out,
             "validation_labels": self.held_out_context,
+            "observed": self.observed,
+            "validation_observed": self.held_out_observed,
         }
-        if self.observed is not None:
-            parts |= {"observed": self.observed, "validation_observed": self.held_out_observed}
         found: dict[str, Any] = {n: None if p is None else digest(p) for n, p in parts.items()}
         return {**found, "context_dropout": self.dropout}
 

@@ -190,6 +190,14 @@ class Run:
                 self.bar.note(self.state.step, self.state.leg.describe(self.setup.config))
         return self._step()
 
+    def save(self) -> None:
+        """Write the checkpoint, where the run has a file for it."""
+        setup = self.setup
+        if setup.checkpoint is not None:
+            save_checkpoint(
+                self.state, setup.checkpoint, setup.identity, setup.model, self.stage, self.earlier
+            )
+
     def pause(self) -> None:
         """Leave the model with its best averaged weights, in evaluation mode."""
         if self.running or not self.state.step or self.state.finished:
@@ -213,15 +221,8 @@ class Run:
             )
         state.objective.update(elbo, batch)
         validation = self._validate()
-        if self.setup.checkpoint is not None and self._saves():
-            save_checkpoint(
-                state,
-                self.setup.checkpoint,
-                self.setup.identity,
-                self.setup.model,
-                self.stage,
-                self.earlier,
-            )
+        if self._saves():
+            self.save()
         if self.bar.on_progress is not None:
             self.bar.show(state.step, state.losses[-1], elbo, validation)
         return Step(

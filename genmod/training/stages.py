@@ -38,7 +38,7 @@ class Stage:
     Args:
         name: what is trained, for progress and records.
         model: the model that is trained; it shares its parts with the whole.
-        before: called with the training data, their context and their mask before the stage begins.
+        before: called with the training data, their context and mask before the stage begins.
     """
 
     name: str

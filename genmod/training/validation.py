@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genmod.data import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
@@ -77,7 +78,7 @@ class HeldOut:
         context: their context, ``(N, ...)``.
         ids: where each stands in the validation part, ``(N,)``. Its noise depends on it.
         total: how many rows the validation part has.
-        observed: which entries are not missing, like ``x``; ``None``: all.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor
@@ -101,9 +102,11 @@ class HeldOut:
             return cls(x, context, torch.arange(len(x)), len(x), observed)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SEED))
         ids = order[:rows].sort().values
-        given = None if context is None else context[ids.to(context.device)]
-        seen = None if observed is None else observed[ids.to(observed.device)]
-        return cls(x[ids.to(x.device)], given, ids, len(x), seen)
+
+        def some(each: Tensor | None) -> Tensor | None:
+            return None if each is None else each[ids.to(each.device)]
+
+        return cls(x[ids.to(x.device)], some(context), ids, len(x), some(observed))
 
 
 def held_out_rows(
@@ -140,12 +143,10 @@ def validate(
     default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
     scores = score(
         model,
-        held_out.x,
-        held_out.context,
+        GivenRows(held_out.x, held_out.context, held_out.observed),
         timesteps=timesteps or default,
         seed=SEED,
         ids=held_out.ids,
-        observed=held_out.observed,
     )
     mean = Estimate.of(scores.value)
     size, rows = model.spec.size, len(held_out.x)

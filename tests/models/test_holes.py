@@ -53,32 +53,35 @@ def diabetes(hidden: float = 0.3) -> tuple[Dataset, Tensor]:
     return found, parts[2]
 
 
-def built(kind: type[LatentModel]) -> LatentModel:
+def built(kind: str) -> LatentModel:
     """A small model of that table."""
     torch.manual_seed(0)
-    build: Any = kind
-    model: LatentModel = build(diabetes()[0], latents=(6, 3) if kind is HVAE else 6, **SMALL)
-    return model
+    found, _ = diabetes()
+    if kind == "VAE":
+        return VAE(found, latents=6, **SMALL)
+    if kind == "HVAE":
+        return HVAE(found, latents=(6, 3), **SMALL)
+    return LatentDiffusion(found, latents=6, **SMALL)
 
 
 @cache
-def trained(kind: type[LatentModel]) -> LatentModel:
+def trained(kind: str) -> LatentModel:
     """The same after a short training."""
     model = built(kind)
-    fit(model, diabetes()[0], steps=250, learning_rate=1e-2, progress=False)
+    fit(model, diabetes()[0], steps=150, learning_rate=1e-2, progress=False)
     return model
 
 
 @pytest.mark.parametrize(
     "kind",
     [
-        VAE,
-        pytest.param(HVAE, marks=pytest.mark.slow),
-        pytest.param(LatentDiffusion, marks=pytest.mark.slow),
+        "VAE",
+        pytest.param("HVAE", marks=pytest.mark.slow),
+        pytest.param("LatentDiffusion", marks=pytest.mark.slow),
     ],
 )
 def test_a_table_of_five_kinds_with_holes_is_trained_scored_and_filled(
-    kind: type[LatentModel],
+    kind: str,
 ) -> None:
     """Better than filling each column with its training mean, or its most frequent code."""
     found, complete = diabetes()
@@ -89,7 +92,7 @@ def test_a_table_of_five_kinds_with_holes_is_trained_scored_and_filled(
     assert report.change_of_units is not None
     assert "of which change of units" in str(report)
     assert report.value.mean > evaluate(built(kind), found).value.mean + 1.5
-    samples = 8 if kind is LatentDiffusion else 32
+    samples = 8 if kind == "LatentDiffusion" else 32
     filled = model.impute(found.test, mask, 1, samples, seeds=range(82))
     model.spec.check(filled[0])
     mean = torch.tensor([column.mean for column in columns])
@@ -130,7 +133,7 @@ def test_what_stands_under_the_mask_changes_neither_training_nor_scores() -> Non
 
 def test_scores_of_rows_take_a_mask_and_keep_the_users_order() -> None:
     found, _ = diabetes()
-    model, mask = trained(VAE), found.mask("test")
+    model, mask = trained("VAE"), found.mask("test")
     assert mask is not None
     whole = score(model, found).value
     torch.testing.assert_close(score(model, found.test, observed=mask).value, whole)
@@ -154,7 +157,7 @@ def test_missing_entries_where_they_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match=r"missing entries for a Diffusion.*VAE, HVAE or Latent"):
         fit(diffusion, reals, steps=1, progress=False)
     for call in (profile, immse):
-        with pytest.raises(ValueError, match=r"missing entries in x; expected complete rows"):
+        with pytest.raises(ValueError, match=r"x with missing entries; expected complete rows"):
             call(diffusion, reals)
     complete = data.load(torch.randn(40, 3).numpy())
     assert not complete.spec.missing

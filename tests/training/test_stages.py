@@ -99,7 +99,7 @@ def test_joint_training_is_one_stage_on_the_plain_bound() -> None:
 def test_what_cannot_be_trained_in_the_last_stage_is_refused_on_the_call() -> None:
     """Before hours of the first stage; and nothing is frozen by the question."""
     whole = model()
-    with pytest.raises(ValueError, match="schedule has nothing to learn"):
+    with pytest.raises(ValueError, match="schedule has no parameters"):
         training_loop(whole, X, LearnedSchedule(), steps=2, progress=False)
     assert all(p.requires_grad for p in whole.parameters())
     optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
