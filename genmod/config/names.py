@@ -25,6 +25,8 @@ Named = TypeVar("Named", bound="type | Callable[..., object]")
 ROOMS = (
     "spec",
     "nn",
+    "nn.mlp",
+    "nn.networks",
     "schedules",
     "schedules.wrappers",
     "denoisers",
@@ -38,6 +40,7 @@ ROOMS = (
     "models",
     "objectives",
     "training",
+    "training.config",
 )
 """Where the classes that may be named are: packages, and modules whose classes a method builds."""
 
