@@ -1,4 +1,4 @@
-"""An autoencoder: it reconstructs, it bounds nothing, and feeding its decoder noise shows why.
+"""An autoencoder: it reconstructs, but decoding noise gives no images, and it bounds nothing.
 
 Run ``python examples/autoencoder.py``, or with ``--data mnist``. The figures are
 runs/examples/autoencoder.png (test images, reconstructions, decoded noise) and
@@ -22,7 +22,7 @@ FIGURE = Path("runs/examples/autoencoder.png")
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Train x' = d(e(x)), report, and feed d the noise that the lecture tries first."""
+    """Train x' = d(e(x)), report, and decode noise, as the lecture tries first."""
     assert data.bins is not None
     assert data.labels is not None
     torch.manual_seed(0)
@@ -33,8 +33,8 @@ def main(data: Dataset, steps: int) -> None:
     report = evaluate(model, data.test[:1000])
     print(f"log p(x | z) at the code: {report.value} nats (test, stamp: {report.stamp.value})")
 
-    # Nothing says how codes are distributed. N(0, I) is a guess, and noise with the codes' own mean
-    # and spread is a better guess that is still only a guess.
+    # An autoencoder has no distribution of codes. N(0, I) is a guess; noise with the mean and the
+    # standard deviation of the codes is a better guess.
     model.cpu()
     codes, labels = model.encode(data.train[:3000]), data.labels["train"][:3000]
     assert isinstance(codes, torch.Tensor)
@@ -58,7 +58,7 @@ def main(data: Dataset, steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

@@ -1,8 +1,8 @@
-"""All models under one bound, beside the baselines that any model has to beat.
+"""All models on one bound, beside the baselines that a model should beat.
 
 Run ``python examples/compare.py``, or with ``--data mnist``; the figure is runs/examples/compare.png.
-It is a small version, to read and change, of ``genmod compare``, which trains each model with settings
-of its own.
+This is a small version of ``genmod compare``, to read and change. The command trains each model with its
+own settings.
 """
 
 import argparse
@@ -26,9 +26,9 @@ FIGURE = Path("runs/examples/compare.png")
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Train every model with the same settings; one line each, then samples side by side."""
+    """Train every model with the same settings; print a line for each, and draw samples."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     test = data.test[:1000]
     for baseline in (
@@ -52,7 +52,7 @@ def main(data: Dataset, steps: int) -> None:
     for name, model in models.items():
         # Without a warm-up the levels of a hierarchy collapse (examples/instability.py).
         objective = WarmUp(max(1, steps // 3)) if isinstance(model, HVAE) else Bound()
-        # A latent diffusion is trained in two stages of so many steps: its VAE, then its diffusion.
+        # A latent diffusion has two stages of ``steps`` steps each: its VAE, then its diffusion.
         fit(model, fewer, objective, steps=steps)
         # Diffusions visit some of their levels (an estimate); all others visit all of theirs.
         sampled = isinstance(model, Diffusion | LatentDiffusion)
@@ -66,14 +66,14 @@ def main(data: Dataset, steps: int) -> None:
 
 
 def show(report: Report) -> None:
-    """One line: what the number is, in nats, and as a code length where it is one."""
+    """One line: the stamp, the nats, and bits/dim for a mass."""
     bits = "" if report.bits_per_dim is None else f"{report.bits_per_dim.mean:7.3f} bits/dim"
     print(f"{report.name:24} {report.stamp.value:9} {report.value!s:>18} nats {bits}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

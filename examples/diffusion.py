@@ -1,9 +1,9 @@
-"""A diffusion, trained in continuous time, priced and sampled in any number of steps.
+"""A diffusion, trained in continuous time, evaluated and sampled with any number of steps.
 
 Run ``python examples/diffusion.py``, or with ``--data mnist`` (the network is then a U-Net). The
 figures are runs/examples/diffusion_chain.png (noise added to an image, and a sample denoised from
-noise), runs/examples/diffusion.png (samples) and runs/examples/diffusion_steps.png (what each noise
-level costs).
+noise), runs/examples/diffusion.png (samples) and runs/examples/diffusion_steps.png (the bound by
+noise level).
 """
 
 import argparse
@@ -34,12 +34,12 @@ FIGURE = Path("runs/examples/diffusion.png")
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Train once; price and sample the same denoiser as chains of several lengths."""
+    """Train once; evaluate and sample the same denoiser as chains of several lengths."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     torch.manual_seed(0)
-    # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
+    # At the clean end the noise is as wide as a bin on [-1, 1]; the decoder models finer details.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     network = NETWORKS[data.name].denoiser(data.shape)
     denoiser = Learned(network, VelocityTarget())
@@ -47,15 +47,15 @@ def main(data: Dataset, steps: int) -> None:
     print(model)
     fit(model, fewer, steps=steps, learning_rate=2e-3)
 
-    # In continuous time a sample visits a few levels: an estimate of the bound, itself noisy.
+    # In continuous time each sample visits a few levels: a noisy estimate of the bound.
     report = evaluate(model, data.test[:1000], timesteps=16, replicates=4)
     print(
         f"continuous time, test, {report.stamp.value}: {report.value} nats = "
-        f"{report.bits_per_dim} bits/dim; from drawn levels alone: {report.noise:.2f} nats"
+        f"{report.bits_per_dim} bits/dim; error from drawn levels: {report.noise:.2f} nats"
     )
 
-    # The network is told the log-SNR, not the time, so it also serves a chain of T latents, whose
-    # every level can be visited: a bound.
+    # The network is conditioned on the log-SNR, not on the time. So it also serves a chain of T
+    # latents, of which every level can be visited: a bound.
     pictures, profiles = {"test images": data.test[:36]}, {}
     for count in (8, 16, 64):
         chain = Diffusion(
@@ -79,7 +79,7 @@ def main(data: Dataset, steps: int) -> None:
 
 @torch.no_grad()
 def both_ways(denoiser: Denoiser, schedule: Schedule, x: torch.Tensor) -> list[plots.Row]:
-    """Forward: one image at rising noise, each state at one leap. Reverse: step by step from noise."""
+    """Forward: an image with more and more noise, in one step each. Reverse: step by step from noise."""
     t = torch.linspace(0, 1, 128, dtype=torch.float64)
     shown = torch.linspace(0, len(t) - 1, 12).long()
     forward = NoisingPosterior(x.expand(12, *x.shape[1:]), schedule).at(t[shown]).sample()
@@ -94,7 +94,7 @@ def both_ways(denoiser: Denoiser, schedule: Schedule, x: torch.Tensor) -> list[p
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

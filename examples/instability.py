@@ -1,16 +1,16 @@
-"""Why a diffusion fixes its encoder: nats per level while hierarchies learn theirs, seed by seed.
+"""Why a diffusion fixes its encoder: the rate of each level during training, for several seeds.
 
-Run ``python examples/instability.py``; the figure is runs/examples/instability.png. What is seen
-with the default settings, on the plain bound:
+Run ``python examples/instability.py``; the figure is runs/examples/instability.png. With the
+default settings and the plain bound:
 
-* Bottom-up, all levels die within 100 steps. z2 and z3 stay dead in every run; z1 wakes sooner or
-  later, depending on the seed. The test bounds of four seeds end 6 nats apart.
-* Top-down, all levels die at first. In one run none wakes again, in the others different ones do,
-  hundreds of steps apart. The bounds end 8 nats apart.
-* The diffusion's rates fall smoothly, and for all seeds alike. The bounds end 0.2 nats apart.
+* Bottom-up, the rates of all levels fall to zero within 100 steps. Those of z2 and z3 stay there; z1 is
+  used again sooner or later, depending on the seed. The bounds of four seeds end 6 nats apart.
+* Top-down, all rates fall to zero at first. In one run they stay there; in the others different levels are
+  used again, hundreds of steps apart. The bounds end 8 nats apart.
+* The rates of the diffusion fall smoothly, alike for all seeds. The bounds end 0.2 nats apart.
 
-That the encoder is fixed makes training steady; it does not by itself make the bound better. Here
-the diffusion's is about that of the better bottom-up runs.
+A fixed encoder makes training stable. It does not by itself improve the bound: here that of the diffusion
+is about that of the better bottom-up runs.
 """
 
 import argparse
@@ -40,13 +40,13 @@ MODELS = {
     "diffusion,\nfixed encoder": None,
 }
 POINTS = 50
-"""Points of a curve: each is the mean over as many batches as that leaves."""
+"""The number of points of a curve; each is a mean over several batches."""
 LEVELS = ("z1, next to the data", "z2", "z3, the top")
 THIRDS = ("steps with t ≤ 1/3, next to the data", "1/3 < t ≤ 2/3", "t > 2/3, the noisiest")
 CAPTION = (
-    "Digits, trained on the plain bound. Hierarchies of 16, 8 and 4 dimensions; a level at 0 carries "
-    "nothing. Bottom-up, z1 and z2 are sampled log-ratios; all other rates are KL divergences. The "
-    "diffusion has 60 latents, and each of its panels a scale of its own."
+    "Digits, trained on the plain bound. Hierarchies of 16, 8 and 4 dimensions; a level at 0 is unused. "
+    "Bottom-up, z1 and z2 are sampled log-ratios; all other rates are KL divergences. The "
+    "diffusion has 60 latents, and each of its panels has its own scale."
 )
 
 
@@ -63,18 +63,18 @@ def build(data: Dataset, inference: Inference | None) -> LatentModel:
 
 
 def levels(elbo: ELBO) -> Tensor:
-    """Mean nats of a batch for three levels, from the data up; a diffusion's time is cut in three."""
+    """Mean nats of a batch for three levels, from the data up (a diffusion: three parts of time)."""
     if "steps" not in elbo.rates:
-        nats = {level.name: level.nats.mean() for level in elbo.levels()}
-        return torch.stack([nats[name] for name in ("z1", "z2", "z3")])
+        means = {level.name: level.nats.mean() for level in elbo.levels()}
+        return torch.stack([means[name] for name in ("z1", "z2", "z3")])
     steps = elbo.rates["steps"]
-    third, paid = (3 * steps.level).ceil(), steps.weight * steps.nats
-    return torch.stack([(paid * (third == k)).sum(1).mean() for k in (1, 2, 3)])
+    third, nats = (3 * steps.level).ceil(), steps.weight * steps.nats
+    return torch.stack([(nats * (third == k)).sum(1).mean() for k in (1, 2, 3)])
 
 
 def record(model: LatentModel, data: Dataset, steps: int, seed: int) -> Tensor:
-    """Train on the plain bound; what each level cost on the way, ``(3, points)``."""
-    # ``fit`` is a generator, so recording is a line of one's own loop.
+    """Train on the plain bound; the rate of each level during training, ``(3, points)``."""
+    # ``training_loop`` is a generator, so recording is one line.
     loop = training_loop(model, data, steps=steps, batch_size=64, learning_rate=2e-3, seed=seed)
     curves = torch.stack([levels(step.elbo) for step in loop], 1).cpu()
     every = max(1, steps // POINTS)
@@ -82,7 +82,7 @@ def record(model: LatentModel, data: Dataset, steps: int, seed: int) -> Tensor:
 
 
 def main(steps: int, seeds: int) -> None:
-    """Train each model from several seeds; say what came of it, and draw how."""
+    """Train each model from several seeds; print the bounds, and draw the rates."""
     data = digits()
     curves: dict[str, list[Tensor]] = {}
     for name, inference in MODELS.items():
@@ -92,17 +92,17 @@ def main(steps: int, seeds: int) -> None:
             model = build(data, inference)
             curves[name].append(record(model, data, steps, seed))
             report = evaluate(model, data.test)
-            paid = ", ".join(f"{nats:.2f}" for nats in curves[name][-1][:, -1])
+            ends = ", ".join(f"{nats:.2f}" for nats in curves[name][-1][:, -1])
             title = name.replace("\n", " ")
             print(f"{title}, seed {seed}: {report.value} nats (test, {report.stamp.value})")
-            print(f"  nats per level at the end of training, from the data up: {paid}")
+            print(f"  nats per level at the end of training, from the data up: {ends}")
     plots.save(draw(curves, steps), FIGURE)
     print(f"figure: {FIGURE}")
 
 
 def draw(curves: Mapping[str, list[Tensor]], steps: int) -> Figure:
     """A row for each model, a column for each level, a line for each seed."""
-    made = figure(10.4, 8.6, "Nats paid for each level while training, seed by seed", CAPTION)
+    made = figure(10.4, 8.6, "The rate of each level during training, for several seeds", CAPTION)
     panels = made.subplots(len(curves), 3, sharex=True, squeeze=False)
     for row, (name, seeds) in zip(panels, curves.items(), strict=True):
         highest, fixed = torch.stack(seeds).amax((0, 2)), MODELS[name] is None
@@ -111,7 +111,7 @@ def draw(curves: Mapping[str, list[Tensor]], steps: int) -> Figure:
             for seed, (curve, color) in enumerate(zip(seeds, COLORS, strict=False)):
                 places = torch.linspace(0, steps, len(curve[level]) + 1)[1:]
                 axes.plot(places, curve[level], color=color, lw=1.8, label=f"seed {seed}")
-            # Levels of a hierarchy on one scale, so that a dead one is seen to be dead.
+            # All levels of a hierarchy have one scale, so that an unused level is visible.
             top = float(highest[level] if fixed else highest.max())
             axes.set_ylim(-0.03 * top, 1.05 * top)
         label_axes(row[0], "", f"{name}\nnats")

@@ -31,7 +31,7 @@ NOISE, IMAGES = 0.1, 8
 
 
 def main(data: Dataset, steps: int, draws: int) -> None:
-    """Train a prior; measure some test images in three ways; draw what they may have been."""
+    """Train a prior; measure test images in three ways; draw samples of the posterior."""
     assert data.bins is not None
     fewer = replace(data, validation=data.validation[:500], labels=None)
     torch.manual_seed(0)
@@ -50,18 +50,16 @@ def main(data: Dataset, steps: int, draws: int) -> None:
     for name, operator in operators(data.shape).items():
         y = operator(x)
         y = y + NOISE * torch.randn_like(y)
-        # Every measurement several times over, so that one run draws several answers to each.
-        told = y.repeat_interleave(draws, 0)
-        posterior = with_denoiser(model, lambda d, a=operator, t=told: MMPS(d, a, t, NOISE))
-        drawn = posterior.sample(len(told)).unflatten(0, (len(y), draws)) / (data.bins - 1)
+        # Each measurement is repeated, so that one run draws several samples for it.
+        repeated = y.repeat_interleave(draws, 0)
+        posterior = with_denoiser(model, lambda d, a=operator, m=repeated: MMPS(d, a, m, NOISE))
+        drawn = posterior.sample(len(repeated)).unflatten(0, (len(y), draws)) / (data.bins - 1)
         rows += [plots.Row(f"{name}\nmeasured", shown(operator, y))]
         rows += [plots.Row(f"draw {i + 1}", drawn[:, i]) for i in range(2)]
         rows += [plots.Row(f"mean of {draws}", drawn.float().mean(1))]
         one, mean = error(drawn[:, 0], ink), error(drawn.mean(1), ink)
         misfit = (operator(2 * drawn[:, 0] - 1) - y).square().mean().sqrt()
-        print(
-            f"{name}: error of a draw {one:.3f}, of their mean {mean:.3f} (ink is 0 to 1); ", end=""
-        )
+        print(f"{name}: error of a draw {one:.3f}, of their mean {mean:.3f} (black is 1); ", end="")
         print(f"A draw - y {misfit:.3f}, its noise {NOISE}")
     plots.save(plots.strips(rows), FIGURE)
     print(f"figure: {FIGURE}")
@@ -79,7 +77,7 @@ def operators(shape: tuple[int, ...]) -> dict[str, Operator]:
 
 
 def shown(operator: Operator, y: torch.Tensor) -> torch.Tensor:
-    """A measurement as an image: entries that were not measured stay empty."""
+    """A measurement as an image; entries that were not measured are empty."""
     if operator.outputs == operator.inputs:
         return ((y + 1) / 2).clamp(0, 1)
     weight = operator.adjoint(torch.ones_like(y))
@@ -93,8 +91,8 @@ def error(found: torch.Tensor, truth: torch.Tensor) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
-    parser.add_argument("--draws", type=int, default=16, help="of each image (at least 2)")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps")
+    parser.add_argument("--draws", type=int, default=16, help="draws for each image (at least 2)")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps, chosen.draws)

@@ -1,7 +1,7 @@
 """Latent diffusion: a VAE whose prior is a diffusion, fitted in two stages and jointly.
 
-Run ``python examples/latent_diffusion.py``, or with ``--data mnist`` (the latent is then an image
-itself, and the network over it a U-Net). The figure is runs/examples/latent_diffusion.png.
+Run ``python examples/latent_diffusion.py``, or with ``--data mnist`` (the latent is then an
+image, and its denoiser a U-Net). The figure is runs/examples/latent_diffusion.png.
 """
 
 import argparse
@@ -25,15 +25,15 @@ FIGURE = Path("runs/examples/latent_diffusion.png")
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Both recipes, each reported on the same bound."""
+    """Train by both recipes, and evaluate them on the same bound."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     test = data.test[:1000]
     pictures = {"test images": data.test[:16]}
 
-    # Two stages. The first asks less for the latents than they cost under N(0, I) (beta < 1), because
-    # a prior that fits them better is still to come.
+    # Two stages. In the first, the rates have a weight below one (beta < 1), because the final prior
+    # fits the latents better than N(0, I).
     torch.manual_seed(0)
     staged = LatentDiffusion(data.shape, data.bins, latents=LATENTS[data.name], dropout=0.1)
     first = staged.first_stage()
@@ -41,14 +41,14 @@ def main(data: Dataset, steps: int) -> None:
     show("prior N(0, I)", evaluate(first, test))
     pictures["samples, prior N(0, I)"] = means(first)
 
-    # From here on encoder and decoder stay as they are; only the prior learns.
+    # From here on encoder and decoder are frozen; only the prior learns.
     staged.cpu().freeze(data.train[:2000])
     fit(staged, fewer, steps=steps)
     print(staged)
     show("two stages", evaluate(staged, test, timesteps=32, replicates=4))
     pictures["samples, two stages"] = means(staged)
 
-    # Jointly: the same model on the same bound, all parts at once, for as many steps in all.
+    # Jointly: all parts of the same model on the same bound, for the same total number of steps.
     torch.manual_seed(0)
     joint = LatentDiffusion(data.shape, data.bins, latents=LATENTS[data.name], dropout=0.1)
     fit(joint, fewer, steps=2 * steps, stages="joint")
@@ -60,13 +60,13 @@ def main(data: Dataset, steps: int) -> None:
 
 
 def means(model: LatentModel) -> torch.Tensor:
-    """Samples of the latent from the prior, and the image that the decoder expects for each."""
+    """Draw latents from the prior; the mean of the decoder for each."""
     with torch.no_grad():
         return model.decoder(model.prior.sample(16)).mean.cpu()
 
 
 def show(recipe: str, report: Report) -> None:
-    """The bound and its terms: what the image costs given z, and what z costs."""
+    """Print the bound and its terms."""
     print(f"{recipe}, test, {report.stamp.value}: {report.value} nats", end="")
     print(f" = {report.bits_per_dim} bits/dim")
     for name, term in report.terms.items():
@@ -75,7 +75,7 @@ def show(recipe: str, report: Report) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each of the two stages")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

@@ -1,15 +1,16 @@
-"""L against L_simple against other weights: the same network, data and schedule; bits, and looks.
+"""L, L_simple and other weights with the same network, data and schedule: bits and sample quality.
 
 Run ``python examples/objectives.py``, or with ``--data mnist`` (the network is then a U-Net). The
-figures are runs/examples/objectives.png (samples) and runs/examples/objectives_steps.png (what each
-noise level costs, and which objective paid attention to which).
+figures are runs/examples/objectives.png (samples) and runs/examples/objectives_steps.png (the
+bound by noise level for each).
 
-All are weights on the levels of one integrand: 1 is the bound itself, L_simple counts steps of the
-schedule alike, min-SNR caps the weight of clean levels, and the sigmoid, written here by hand, neglects
-what is cleaner than one can see. Some of them never train the scale of the decoder's last step, so it
-is fitted to training images for all; all keep the averaged weights of the best validation bound.
-By default (one seed, 28 November 2026) L takes 2.21 bits/dim and has a Fréchet distance of 91, L_simple
-2.41 and 87, min-SNR 2.41 and 69: the order of the lecture's table. docs/guides/objectives.md says more.
+All are weights on the levels of one integrand. Weight 1 is the bound itself, L_simple gives every step of
+the schedule the same weight, min-SNR limits the weight of clean levels, and the sigmoid, written here by
+hand, gives little weight to levels that are too clean to be visible. Some objectives do not train the
+scale of the decoder's last step, so it is fitted to training images for all. All keep the averaged
+weights with the best validation bound. By default (one seed, 28 November 2026) L has 2.21 bits/dim and a
+Fréchet distance of 91, L_simple 2.41 and 87, min-SNR 2.41 and 69: the order of the lecture's table. See
+docs/guides/objectives.md.
 """
 
 import argparse
@@ -51,14 +52,14 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def main(data: Dataset, steps: int, samples: int, seed: int) -> None:
-    """Train by each objective; price all by the one bound, and look at samples."""
+    """Train by each objective; evaluate all on the same bound, and draw samples."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     pictures, profiles, table = {"test images": data.test[:36]}, {}, []
     for name, objective in OBJECTIVES.items():
         torch.manual_seed(seed)
-        # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little to do.
+        # At the clean end the noise is as wide as a bin on [-1, 1]; the decoder models finer details.
         schedule = Cosine(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
         network = NETWORKS[data.name].denoiser(data.shape)
         model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
@@ -82,16 +83,18 @@ def main(data: Dataset, steps: int, samples: int, seed: int) -> None:
         f"real {looks.zero:.1f}; class score of real ones {looks.real_classes:.2f}"
     )
     plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
-    paid = FIGURE.with_stem("objectives_steps")
-    plots.save(plots.step_profile(profiles), paid)
-    print(f"figures: {FIGURE}, {paid}")
+    steps_figure = FIGURE.with_stem("objectives_steps")
+    plots.save(plots.step_profile(profiles), steps_figure)
+    print(f"figures: {FIGURE}, {steps_figure}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
-    parser.add_argument("--samples", type=int, default=1000, help="images that looks are judged by")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and noise")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
+    parser.add_argument(
+        "--samples", type=int, default=1000, help="samples for the Fréchet distance"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps, chosen.samples, chosen.seed)

@@ -1,10 +1,10 @@
-"""Noise, data or velocity, and in how many steps: what to ask the network for, at few steps and many.
+"""What a network predicts (noise, data or velocity), with few and with many denoising steps.
 
 Run ``python examples/predictions.py``, or with ``--data mnist`` (the network is then a U-Net). Figures:
 runs/examples/predictions.png (samples), predictions_bits.png (bound, Fréchet distance by steps).
 
-The three are linear in each other, and trained on one bound. They differ in what a network's error does
-to the image: the error of predicted noise is multiplied by sigma / alpha, large where few steps move far.
+The three are linear functions of each other, and trained on the same bound. They differ in how an error of
+the network changes the image: that of predicted noise is multiplied by sigma / alpha, large at high noise.
 """
 
 import argparse
@@ -40,15 +40,15 @@ TARGETS: dict[str, Target] = {
 STEPS = (4, 8, 16, 32, 64, 128)
 Curves = Mapping[str, Sequence[float]]
 SHOWN = (4, 16, 128)
-"""Numbers of steps whose samples are drawn."""
+"""The numbers of steps for which samples are shown."""
 
 
 def main(data: Dataset, steps: int, samples: int) -> None:
-    """Train once for each prediction; price and sample it as chains of several lengths."""
+    """Train once for each prediction; evaluate and sample it as chains of several lengths."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
-    # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
+    # At the clean end the noise is as wide as a bin on [-1, 1]; the decoder models finer details.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     rows = [plots.Row("test images", data.test[:16] / (data.bins - 1))]
     bits: dict[str, list[float]] = {}
@@ -76,16 +76,16 @@ def main(data: Dataset, steps: int, samples: int) -> None:
 
 
 def draw(bits: Curves, looks: Curves, zero: float) -> Figure:
-    """Bits/dim, and looks, against the number of steps."""
-    made, colors = figure(11.0, 4.4, "What the network predicts, in few steps"), plots.palette(bits)
-    says = "bits/dim of the chain (test, bound)", "Fréchet distance of samples"
-    for place, (curves, said) in enumerate(zip((bits, looks), says, strict=True)):
+    """Bits/dim, and the Fréchet distance, against the number of steps."""
+    made, colors = figure(11.0, 4.4, "What the network predicts"), plots.palette(bits)
+    labels = "bits/dim of the chain (test, bound)", "Fréchet distance of samples"
+    for place, (curves, label) in enumerate(zip((bits, looks), labels, strict=True)):
         axes = plain(made.add_subplot(1, 2, place + 1))
         for name, found in curves.items():
             axes.plot(STEPS, found, color=colors[name], lw=2.2, marker="o", label=name)
         axes.set_xscale("log", base=2)
         axes.set_xticks(STEPS, [str(count) for count in STEPS])
-        label_axes(axes, "denoising steps", said)
+        label_axes(axes, "denoising steps", label)
     axes.axhline(zero, color="black", lw=1, ls=":", label="real against real")
     axes.legend(frameon=False, fontsize=LABEL)
     return made
@@ -93,8 +93,8 @@ def draw(bits: Curves, looks: Curves, zero: float) -> Figure:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
-    parser.add_argument("--samples", type=int, default=500, help="images that looks are judged by")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
+    parser.add_argument("--samples", type=int, default=500, help="samples for the Fréchet distance")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps, chosen.samples)

@@ -1,8 +1,8 @@
-"""Steps against quality: one trained diffusion, sampled in a few steps or many, by several samplers.
+"""Sample quality by number of steps: one trained diffusion, sampled by several samplers.
 
 Run ``python examples/samplers.py``, or with ``--data mnist``. The figures are runs/examples/samplers.png
 (Fréchet distance from test images against evaluations of the denoiser) and runs/examples/samplers_few.png
-(what 8 evaluations draw, from the same noise). The bound prices the chain: it is the same for all.
+(samples with 8 evaluations, from the same noise). The bound does not depend on the sampler.
 """
 
 import argparse
@@ -38,16 +38,16 @@ SAMPLERS: dict[str, Sampler] = {
     "UniPC": UniPC(),
 }
 EVALUATIONS, FEW = (4, 8, 16, 32, 64, 128), 8
-"""How often the denoiser is asked, and how often for the samples that are drawn."""
+"""Evaluations of the denoiser; and those of the samples that are shown."""
 
 
 def main(data: Dataset, steps: int, count: int) -> None:
-    """Train once; look at the samples of every sampler after every number of steps."""
+    """Train once; measure the samples of every sampler for every number of evaluations."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     torch.manual_seed(0)
-    # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
+    # At the clean end the noise is as wide as a bin on [-1, 1]; the decoder models finer details.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     network = NETWORKS[data.name].denoiser(data.shape)
     model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
@@ -59,7 +59,7 @@ def main(data: Dataset, steps: int, count: int) -> None:
     for name, sampler in SAMPLERS.items():
         curves[name] = []
         for budget in EVALUATIONS:
-            # Heun asks twice a step.
+            # Heun evaluates the denoiser twice per step.
             taken = max(n for n in range(1, budget + 1) if sampler.evaluations(n) <= budget)
             images = model.sample(
                 count, sampler=sampler, steps=taken, grid=UniformLogSNR(), seeds=range(count)
@@ -77,7 +77,7 @@ def main(data: Dataset, steps: int, count: int) -> None:
 
 
 def draw(curves: Mapping[str, Sequence[float]], zero: float) -> Figure:
-    """Fréchet distance against evaluations; real images among themselves as a line."""
+    """Fréchet distance against evaluations; a line shows that of real images."""
     made = figure(7.0, 4.4)
     axes = plain(made.add_subplot())
     for (name, found), color in zip(curves.items(), plots.palette(curves).values(), strict=True):
@@ -93,8 +93,8 @@ def draw(curves: Mapping[str, Sequence[float]], zero: float) -> Figure:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
-    parser.add_argument("--samples", type=int, default=500, help="of each sampler")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps")
+    parser.add_argument("--samples", type=int, default=500, help="samples of each sampler")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps, chosen.samples)

@@ -1,12 +1,12 @@
-"""Linear against cosine: the same network and data under two noise schedules.
+"""Linear and cosine noise schedules, with the same network and data.
 
 Run ``python examples/schedules.py``, or with ``--data mnist`` (the network is then a U-Net). The
-figures are runs/examples/schedules.png (the schedules), runs/examples/schedules_steps.png (what each
-noise level costs) and runs/examples/schedules_samples.png (samples).
+figures are runs/examples/schedules.png (the schedules), runs/examples/schedules_steps.png (the
+bound by noise level) and runs/examples/schedules_samples.png (samples).
 
-Both are cut to the same ends, so that their chains go the same way and differ only in how many of
-their steps lie where. L_simple counts all steps alike, so a schedule is part of what it asks for.
-Bits and looks (a Fréchet distance) are printed for each.
+Both schedules are cut to the same ends, so they differ only in how their steps are spaced between them.
+L_simple gives every step the same weight, so it depends on the schedule. Bits and a Fréchet distance are
+printed for each.
 """
 
 import argparse
@@ -36,16 +36,16 @@ OBJECTIVES: dict[str, Objective] = {"L_simple": Simple(), "L": Bound()}
 
 
 def schedules(bins: int) -> dict[str, Schedule]:
-    """The two, from noise as wide as a bin on [-1, 1] to almost nothing but noise."""
+    """The two schedules, from noise as wide as a bin on [-1, 1] to almost pure noise."""
     table = LinearBeta(1000).table
     linear = Table(table[(table < 2 * math.log((bins - 1) / 2)) & (table > -6)])
     return {"linear betas": linear, "cosine": Cosine(0.008, *linear.log_snr_range())}
 
 
 def main(data: Dataset, steps: int, samples: int) -> None:
-    """Train on both schedules, by the lecture's objective and by the bound; compare."""
+    """Train with both schedules, by the lecture's objective and by the bound."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
     shown = schedules(data.bins)
     pictures, profiles = {"test images": data.test[:36]}, {}
@@ -55,7 +55,7 @@ def main(data: Dataset, steps: int, samples: int) -> None:
             network = NETWORKS[data.name].denoiser(data.shape)
             model = Diffusion(data.shape, data.bins, denoiser=network, schedule=schedule, steps=128)
             fit(model, fewer, asked, steps=steps, learning_rate=2e-3)
-            fit_scale(model, data.train[:500])  # L_simple has not
+            fit_scale(model, data.train[:500])  # L_simple does not train it
             report = evaluate(model, data.test[:400])
             print(
                 f"{objective:8} {name:12} test, {report.stamp.value}: {report.value} nats = "
@@ -76,8 +76,8 @@ def main(data: Dataset, steps: int, samples: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
-    parser.add_argument("--samples", type=int, default=500, help="images that looks are judged by")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
+    parser.add_argument("--samples", type=int, default=500, help="samples for the Fréchet distance")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps, chosen.samples)

@@ -1,10 +1,10 @@
-"""How many latents to train with, and to be priced with: a sweep over T, as in VDM's ablation.
+"""The number of latents T in training and in evaluation: a sweep, as in the ablation of VDM.
 
 Run ``python examples/tsweep.py``, or with ``--data mnist`` (the network is then a U-Net). The figure
 is runs/examples/tsweep.png: bits/dim of each denoiser against the T that it is evaluated with.
 
-Each denoiser is trained on the bound of a chain of T latents, or of infinitely many, and evaluated as
-chains of every length: it is told the log-SNR and not the step, so all of them are the same network.
+Each denoiser is trained on the bound of a chain of T latents, or of infinitely many, and evaluated in
+chains of every length. It is conditioned on the log-SNR, not on the step, so this needs no other network.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), table 2.
 """
@@ -43,11 +43,11 @@ LATENTS: dict[str, int | None] = {
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Train with each number of latents, price with each: a table, and a curve for each training."""
+    """Train with each number of latents, evaluate with each: a table, and a curve for each training."""
     assert data.bins is not None
-    # A few hundred images are enough to choose the best weights by.
+    # A few hundred images are enough to choose the best weights.
     fewer = replace(data, validation=data.validation[:500], labels=None)
-    # At the clean end the noise is as wide as a bin on [-1, 1]: the decoder has little left to do.
+    # At the clean end the noise is as wide as a bin on [-1, 1]; the decoder models finer details.
     schedule = LinearLogSNR(clean=2 * math.log((data.bins - 1) / 2), noisy=-6.0)
     bits: dict[str, list[float]] = {}
     for trained, count in LATENTS.items():
@@ -64,11 +64,11 @@ def main(data: Dataset, steps: int) -> None:
                 decoder=model.decoder,
                 steps=latents,
             ).to(model.device)
-            # A chain has all of its levels visited: a bound. Of infinitely many, some: an estimate.
+            # All levels of a chain are visited: a bound. In continuous time only some: an estimate.
             draws = 64 if latents is None else None
             report = evaluate(chain, data.test[:400], timesteps=draws)
             print(
-                f"trained with {trained:12} priced with {name:12} test, {report.stamp.value:8} "
+                f"trained with {trained:12} evaluated with {name:12} test, {report.stamp.value:8} "
                 f"{report.value} nats = {report.bits_per_dim} bits/dim"
             )
             assert report.bits_per_dim is not None
@@ -78,7 +78,7 @@ def main(data: Dataset, steps: int) -> None:
 
 
 def draw(bits: Mapping[str, Sequence[float]]) -> Figure:
-    """Bits/dim against the number of latents, a line for each training; infinity is the last place."""
+    """Bits/dim against the number of latents, a line for each training; the last one is infinity."""
     made = figure(7.4, 4.6)
     axes = plain(made.add_subplot())
     for (name, found), color in zip(bits.items(), plots.palette(bits).values(), strict=True):
@@ -91,7 +91,7 @@ def draw(bits: Mapping[str, Sequence[float]]) -> Figure:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

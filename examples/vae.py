@@ -2,7 +2,7 @@
 
 Run ``python examples/vae.py``, or with ``--data mnist``. The figures are runs/examples/vae.png
 (reconstructions and samples) and runs/examples/vae_latents.png (the latent space, colored by digit,
-and what lies on a straight way through it).
+and a straight path through it, decoded).
 """
 
 import argparse
@@ -22,7 +22,7 @@ FIGURE = Path("runs/examples/vae.png")
 
 
 def main(data: Dataset, steps: int) -> None:
-    """Train, report, sample, and walk from one image to another."""
+    """Train, report, sample, and interpolate between two images."""
     assert data.bins is not None
     assert data.labels is not None
     torch.manual_seed(0)
@@ -38,12 +38,12 @@ def main(data: Dataset, steps: int) -> None:
         f"test, estimate, {report.importance_samples} importance samples: {report.importance} nats"
     )
 
-    # A latent that costs nothing carries nothing: a unit below a hundredth of a nat has collapsed.
+    # Active units: a latent dimension with a rate below 0.01 nats has collapsed.
     assert report.scores is not None
     units = report.scores.per_dim["prior"]
-    print(f"  latents in use: {int((units > 0.01).sum())} of {len(units)}")
+    print(f"  active latents: {int((units > 0.01).sum())} of {len(units)}")
 
-    # Sampling: z ~ p(z), then x ~ p(x | z). The mean of p(x | z) is the image without its last noise.
+    # Sampling: z ~ p(z), then x ~ p(x | z). The mean of p(x | z) is the image without pixel noise.
     model.cpu()
     x, z = data.test[:36], model.prior.sample(36)
     pictures = {
@@ -58,10 +58,10 @@ def main(data: Dataset, steps: int) -> None:
     ends = model.encode(x[:2])
     assert isinstance(codes, torch.Tensor)
     assert isinstance(ends, torch.Tensor)
-    way = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, 9)[:, None])
-    images = model.decode(way).mean / (data.bins - 1)
+    path = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, 9)[:, None])
+    images = model.decode(path).mean / (data.bins - 1)
     title = f"VAE, {codes.shape[1]} latent dimensions"
-    routes = {title: plots.Route(way, images, label="decoded along the way from A to B")}
+    routes = {title: plots.Route(path, images, label="decoded along the path from A to B")}
     latents = FIGURE.with_name("vae_latents.png")
     plots.save(plots.latent_spaces({title: codes}, labels, routes), latents)
     print(f"figures: {FIGURE}, {latents}")
@@ -69,7 +69,7 @@ def main(data: Dataset, steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", choices=DATA, default="digits", help="the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training")
+    parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

@@ -1,4 +1,4 @@
-"""Video, small: a diffusion over moving digits, whole clips at once, with a 3-D U-Net.
+"""Small video: a diffusion of clips of moving digits, with a 3-D U-Net.
 
 Run ``python examples/video.py``. A clip is a volume (1, 8, 12, 12): a handwritten digit that drifts
 over 8 frames and bounces off the edges. The figure is runs/examples/video.png.
@@ -21,12 +21,12 @@ FIGURE = Path("runs/examples/video.png")
 
 
 def main(steps: int) -> None:
-    """Train on clips, price clips never seen, and draw new ones."""
+    """Train on clips, evaluate test clips, and draw new ones."""
     data = moving(digits(), copies=4)
     print(data)
     assert data.bins is not None
     torch.manual_seed(0)
-    # Sides count alike, time among them: convolutions see a neighborhood of frames and pixels.
+    # Time is a dimension like height and width: convolutions see neighboring frames and pixels.
     networks = ConvNets(width=32, patch=2)
     model = Diffusion(data.shape, data.bins, networks=networks)
     print(model)
@@ -35,13 +35,14 @@ def main(steps: int) -> None:
     report = evaluate(model, data.test[:100], timesteps=4, replicates=4)
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
 
-    # Does it move as the data do? Frames that follow each other are alike, frames in any order less.
+    # Do samples move as the data do? Neighboring frames should be more alike than random frames.
     model.cpu()
     clips = model.sample(16)
     for name, shown in (("test clips", data.test[:200]), ("samples", clips)):
         order = torch.randperm(FRAMES)
         print(
-            f"{name}: a frame differs from the next by {change(shown):.2f} levels a pixel, ", end=""
+            f"{name}: a frame differs from the next by {change(shown):.2f} gray levels per pixel, ",
+            end="",
         )
         print(f"with frames in random order by {change(shown[:, :, order]):.2f}")
 
@@ -55,7 +56,7 @@ def main(steps: int) -> None:
 
 
 def moving(data: Dataset, copies: int) -> Dataset:
-    """Clips of the digits, each from ``copies`` places and with as many velocities."""
+    """Clips of the digits, each with ``copies`` starting points and velocities."""
     room = SIDE - data.shape[-1]
     generator = torch.Generator().manual_seed(0)
 
@@ -72,17 +73,17 @@ def moving(data: Dataset, copies: int) -> Dataset:
                 made[clip, 0, frame, down : down + 8, right : right + 8] = image
         return made
 
-    # A few dozen clips are enough to choose the best weights by.
+    # A few clips are enough to choose the best weights.
     parts = (clips(part) for part in (data.train, data.validation[:16], data.test))
     return Dataset("moving digits", *parts, bins=data.bins)
 
 
 def change(clips: torch.Tensor) -> float:
-    """The mean absolute difference between a frame and the next, in levels."""
+    """The mean absolute difference between a frame and the next, in gray levels."""
     return float(clips.double().diff(dim=2).abs().mean())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300, help="steps of training")
+    parser.add_argument("--steps", type=int, default=300, help="training steps")
     main(parser.parse_args().steps)

@@ -130,13 +130,15 @@ def test_an_objective_that_is_no_weighted_sum_is_not_explained() -> None:
         def loss(self, elbo: ELBO, path: object, batch: Batch) -> Tensor:
             return (1 - elbo.value).sqrt().mean()
 
-    with pytest.raises(ValueError, match="Robust, whose cost is not linear"):
+    with pytest.raises(ValueError, match="Robust, whose loss is not linear"):
         explain(Robust(), LinearLogSNR())
 
 
 def test_a_hybrid_is_not_explained_but_its_mean_is() -> None:
     """Whatever the model, a learned variance or not."""
-    with pytest.raises(ValueError, match=r"Hybrid, .* no weight .*explain\(Simple\(\)"):
+    with pytest.raises(
+        ValueError, match=r"Hybrid, .*mean is trained as by Simple.*explain\(Simple\(\)"
+    ):
         explain(Hybrid(), LinearLogSNR())
 
 

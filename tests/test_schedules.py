@@ -171,7 +171,7 @@ class Uncut(LinearLogSNR):
     ("build", "message"),
     [
         (Rising, "strictly decreasing log-SNR; t runs from clean"),
-        (Resting, "rises or rests near t=0.4"),
+        (Resting, "rises or is constant near t=0.4"),
         (Uncut, "log-SNR inf at t=0"),
         (lambda: LinearLogSNR(-5.0, 13.3), "clean > noisy"),
         (lambda: LinearLogSNR(math.inf, -5.0), "a finite log-SNR at each end"),

@@ -210,19 +210,19 @@ class Display:
 
     Args:
         progress: the progress of the comparison.
-        shown: whether anything is printed.
+        enabled: whether anything is printed.
         console: where to print; by default the standard output.
     """
 
-    def __init__(self, progress: Progress, shown: bool, console: Console | None = None) -> None:
-        self.progress, self.shown = progress, shown
+    def __init__(self, progress: Progress, enabled: bool, console: Console | None = None) -> None:
+        self.progress, self.enabled = progress, enabled
         self.console = Console() if console is None else console
         self.live: Live | None = None
         self.ended = threading.Event()
         self.lock = threading.Lock()
 
     def __enter__(self) -> Display:
-        if self.shown and self.console.is_terminal:
+        if self.enabled and self.console.is_terminal:
             self.live = Live(
                 console=self.console,
                 get_renderable=self.render,
@@ -230,7 +230,7 @@ class Display:
                 transient=True,
             )
             self.live.start()
-        elif self.shown:
+        elif self.enabled:
             threading.Thread(target=self._repeat, daemon=True).start()
         return self
 
@@ -253,7 +253,7 @@ class Display:
 
     def print(self, text: str | Text) -> None:
         """Print a line above the display, without markup, because text can contain brackets."""
-        if self.shown:
+        if self.enabled:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> Group:

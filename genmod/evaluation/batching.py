@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.arrays import as_context, for_autograd
 from genmod.checks import require, trusted
-from genmod.chunks import COPIES, chunks, rows_per_chunk
+from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset, GivenRows, rows_or_dataset
 from genmod.model import LatentModel
-from genmod.nn import check_context, evaluation_mode
+from genmod.nn.mlp import check_context
+from genmod.nn.modules import evaluation_mode
+from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
 T = TypeVar("T")
@@ -102,13 +104,7 @@ class RowSet:
                 "pass the contexts of these rows alone, in their order",
             )
         check_context(model, c)
-        numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).cpu().long()
-        require(
-            numbers.shape == (len(x),),
-            f"ids of shape {tuple(numbers.shape)} for {len(x)} rows",
-            "one id for each row",
-            "pass the index of each row in its data set",
-        )
+        numbers = _numbers(ids, len(x))
         order = numbers.argsort(stable=True)
 
         def sort(each: Tensor) -> Tensor:
@@ -122,11 +118,16 @@ class RowSet:
         """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]
 
-    def first(self, count: int) -> RowSet:
-        """The ``count`` rows with the lowest ids."""
-        c, seen = (None if e is None else e[:count] for e in (self.context, self.observed))
-        order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], c, self.ids[:count], order, self.data, seen)
+    def sample(self, count: int, seed: int) -> RowSet:
+        """Some of the rows, drawn among all of them in the order of their ids; all if there are no more."""
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        index = drawn[:count].sort().values
+        x, c, seen = (
+            None if each is None else each[index.to(each.device)]
+            for each in (self.x, self.context, self.observed)
+        )
+        assert x is not None
+        return RowSet(x, c, self.ids[index], torch.arange(len(index)), self.data, seen)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -192,11 +193,11 @@ def in_chunks(
         given = take(rows.x, part), None if rows.context is None else take(rows.context, part)
         return run(*given) if rows.observed is None else run(*given, take(rows.observed, part))
 
-    def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
+    def key(part: slice) -> AbstractContextManager[TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])
 
     with evaluating(model), trusted():
-        pieces = random.by_rows(_shown(chunks(len(rows), size), progress), key, one)
+        pieces = by_rows(_shown(chunks(len(rows), size), progress), key, one)
         return list(pieces)
 
 
@@ -207,3 +208,15 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
     from rich.progress import track
 
     return iter(track(pieces, description=label))
+
+
+def _numbers(ids: Ids, rows: int) -> Tensor:
+    """The id of each row: its place, by default."""
+    found = torch.arange(rows) if ids is None else torch.as_tensor(ids).cpu().long()
+    require(
+        found.shape == (rows,),
+        f"ids of shape {tuple(found.shape)} for {rows} rows",
+        "one id for each row",
+        "pass the index of each row in its data set",
+    )
+    return found

@@ -205,11 +205,11 @@ def _pilot(
         u = random.uniform((len(x), PILOT), edges.dtype, x.device)
         return integrand(x, edges[:-1] + u * edges.diff(), context).square().double()
 
-    seed = random.mix(seed, PILOT)
-    pieces = in_chunks(integrand.model, rows.first(PILOT), run, seed=seed, batch_size=batch_size)
+    seed = random.streams.mix(seed, PILOT)
+    some = rows.sample(PILOT, seed)
+    pieces = in_chunks(integrand.model, some, run, seed=seed, batch_size=batch_size)
     size = torch.cat(pieces).mean(0).sqrt().to(edges.dtype)
-    even = torch.full_like(size, 1 / PILOT)
-    total = float(size.sum())
+    even, total = torch.full_like(size, 1 / PILOT), float(size.sum())
     return edges, even if total == 0 else EVEN * even + (1 - EVEN) * size / total
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod import random
 from genmod.checks import require
 from genmod.chunks import COPIES
 from genmod.elbo import ELBO, Measure, Stamp
@@ -17,6 +16,7 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
+from genmod.random.streams import mix
 from genmod.shapes import PerSample
 
 
@@ -207,7 +207,7 @@ def log_weights(
         label = f"draw {sample + 1} of {importance_samples}" if progress else None
         # A path keeps every latent and both of its distributions: hence more copies.
         pieces = in_chunks(
-            model, rows, model.log_weight, seed=random.mix(seed, sample), batch_size=batch_size,
+            model, rows, model.log_weight, seed=mix(seed, sample), batch_size=batch_size,
             copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())

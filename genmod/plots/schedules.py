@@ -27,7 +27,7 @@ HIGHEST_SNR = 10.0
 
 
 def schedules(
-    shown: Mapping[str, Schedule],
+    by_name: Mapping[str, Schedule],
     *,
     colors: Mapping[str, str] | None = None,
     title: str = "",
@@ -36,7 +36,7 @@ def schedules(
     r"""Noise schedules: :math:`\bar\alpha_t`, the SNR and the log-SNR against time, a panel each.
 
     Args:
-        shown: schedules by name.
+        by_name: schedules by name.
         colors: colors by name; a schedule with a color of its own is drawn dashed.
         title: the title of the figure.
         caption: the text below the figure.
@@ -46,13 +46,16 @@ def schedules(
     >>> [axes.get_xlabel() for axes in plots.schedules({"cosine": Cosine()}).axes][0]
     't  (0 clean, 1 noise)'
     """
-    require(len(shown) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
+    require(len(by_name) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
     own = colors or {}
-    colors, styles = _default_colors(shown) | dict(own), _styles(shown) | dict.fromkeys(own, "--")
+    colors, styles = (
+        _default_colors(by_name) | dict(own),
+        _styles(by_name) | dict.fromkeys(own, "--"),
+    )
     made = figure(11.2, 3.9 + 0.6 * bool(caption), title, caption)
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
     panels = [plain(made.add_subplot(1, 3, index + 1)) for index in range(3)]
-    for name, schedule in shown.items():
+    for name, schedule in by_name.items():
         with torch.no_grad():
             log_snr = schedule.log_snr(t)
         curves = log_snr.sigmoid(), log_snr.exp(), log_snr
@@ -73,15 +76,15 @@ def schedules(
     return made
 
 
-def _default_colors(shown: Mapping[str, Schedule]) -> dict[str, str]:
+def _default_colors(by_name: Mapping[str, Schedule]) -> dict[str, str]:
     """A default color for each schedule."""
-    return dict(zip(shown, cycle(PLAIN), strict=False))
+    return dict(zip(by_name, cycle(PLAIN), strict=False))
 
 
-def _styles(shown: Mapping[str, Schedule]) -> dict[str, str]:
+def _styles(by_name: Mapping[str, Schedule]) -> dict[str, str]:
     """A different line style each time the default colors repeat; dashes are for colors of one's own."""
     lines = (style for style in cycle(("-", ":", "-.")) for _ in PLAIN)
-    return dict(zip(shown, lines, strict=False))
+    return dict(zip(by_name, lines, strict=False))
 
 
 def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
@@ -110,23 +113,23 @@ def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
 
 
 def loss_weights(
-    shown: Mapping[str, Schedule], latents: int = 1000, *, title: str = "", caption: str = ""
+    by_name: Mapping[str, Schedule], latents: int = 1000, *, title: str = "", caption: str = ""
 ) -> Figure:
     r"""The weight :math:`\lambda_t` of each step in the bound, beside :math:`L_{\text{simple}}`'s weight 1.
 
     Args:
-        shown: schedules by name.
+        by_name: schedules by name.
         latents: ``T``, the number of latents of each.
         title: the title of the figure.
         caption: the text below the figure.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 12 and 14.
     """
-    require(len(shown) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
+    require(len(by_name) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
     made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
     axes = plain(made.add_subplot())
-    colors = _default_colors(shown)
-    for name, schedule in shown.items():
+    colors = _default_colors(by_name)
+    for name, schedule in by_name.items():
         t, weight = step_weights(schedule, latents)
         axes.plot(t, weight, color=colors[name], lw=2.2, label=f"$L$, {name}")
     axes.axhline(1, color=COLORS[0], lw=2.4, ls="--", label=r"$L_\mathrm{simple}$: 1 at every t")

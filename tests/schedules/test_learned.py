@@ -259,9 +259,12 @@ def test_a_cast_model_keeps_its_schedule_and_a_copy_its_own() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: LearnedSchedule(Simple()), "the mean of others depends on the schedule"),
+        (lambda: LearnedSchedule(Simple()), "the mean of other objectives depends on the schedule"),
         (lambda: LearnedSchedule().check(bent(None)), r"schedules.MonotoneNetwork\(\)"),
-        (lambda: LearnedSchedule().check(VAE(2, latents=1, width=4)), "nothing to learn"),
+        (
+            lambda: LearnedSchedule().check(VAE(2, latents=1, width=4)),
+            "whose schedule has no parameters",
+        ),
         (
             lambda: LearnedSchedule().check(Diffusion(2, schedule=MonotoneNetwork(), steps=9)),
             "in discrete time",

@@ -60,7 +60,7 @@ def noising(inputs: FigureData, name: str, schedule: Schedule, color: str = INK)
     for time in t:
         with torch.no_grad(), random.keyed(0):  # one eps for all times
             z.append(q.at(time.expand(1)).sample())
-    images = torch.cat([inputs.ink(x), _shade(torch.cat(z), schedule, t)])
+    images = torch.cat([inputs.as_images(x), _shade(torch.cat(z), schedule, t)])
     above, under = ["x", *_time_words(t)], ["", *_noise_words(schedule, t)]
     return Row(f"{name}\n$z_t$", images, above, under, color)
 
@@ -88,7 +88,7 @@ def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
     assert prior is not None
     above, under = [*_time_words(times), ""], [*_noise_words(prior.schedule, times), "sample"]
     images, color = (
-        torch.cat([inputs.ink(beliefs), inputs.ink(end)]).clamp(0, 1),
+        torch.cat([inputs.as_images(beliefs), inputs.as_images(end)]).clamp(0, 1),
         inputs.colors[name],
     )
     if name not in inputs.pixel_diffusions:
@@ -108,14 +108,16 @@ def draws(inputs: FigureData) -> Figure | None:
     rows: list[Row] = []
     blank = torch.full((2, *inputs.data.shape), torch.nan)
     for future in futures(inputs, name):
-        words, before = ["pure noise,", "a new one each"], blank
+        words, before = ["pure noise,", "one per sample"], blank
         if future.z is not None:
             kept = float(future.schedule.scales(future.t)[0][0]) ** 2
             words = [f"t = {float(future.t[0]):.2f}", rf"$\bar\alpha_t$ = {kept:.2f}"]
             state = _shade(future.z, future.schedule, future.t)
-            before = torch.cat([inputs.ink(inputs.data.test[:1]), state])
+            before = torch.cat([inputs.as_images(inputs.data.test[:1]), state])
         above = [] if rows else ["x", "$z_t$", *[f"sample {n + 1}" for n in range(DRAWS)]]
-        rows.append(Row("\n".join(words), torch.cat([before, inputs.ink(future.images)]), above))
+        rows.append(
+            Row("\n".join(words), torch.cat([before, inputs.as_images(future.images)]), above)
+        )
     caption = (
         "Each row starts from one state $z_t$ of the test image at the left; "
         "only the noise of the reverse "

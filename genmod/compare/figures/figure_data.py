@@ -52,7 +52,7 @@ class FigureData:
         """Whether the data are gray images."""
         return len(self.data.shape) == 3 and self.data.shape[0] == 1
 
-    def ink(self, x: Tensor) -> Tensor:
+    def as_images(self, x: Tensor) -> Tensor:
         """Integer images as floats from 0 (white) to 1 (black)."""
         return x.detach().cpu().float() / ((self.data.bins or 2) - 1)
 
@@ -68,7 +68,7 @@ class FigureData:
             if model.prior.proper:
                 short = self.shortened(name)
                 with torch.no_grad(), random.keyed(0):
-                    found[name] = self.ink(short.decoder(short.prior.sample(SHOWN)).mean)
+                    found[name] = self.as_images(short.decoder(short.prior.sample(SHOWN)).mean)
         return found
 
     @cached_property
@@ -77,7 +77,7 @@ class FigureData:
         found = {}
         for name, model in self.models.items():
             with random.keyed(0):
-                found[name] = self.ink(
+                found[name] = self.as_images(
                     self.shortened(name).reconstruct(on(model, self.data.test[:SHOWN]))
                 )
         return found

@@ -46,8 +46,8 @@ def latent_spaces(inputs: FigureData) -> Figure | None:
         title = f"{name}, {means.shape[1]} latent dimensions"
         points[title] = principal(means, drawn)
         if ends is not None:
-            way = between(inputs, model, ends)
-            routes[title] = _route(inputs, model, way, means, drawn)
+            path = between(inputs, model, ends)
+            routes[title] = _route(inputs, model, path, means, drawn)
     colors = {title: inputs.colors[name] for title, name in zip(points, chosen, strict=True)}
     return plots.latent_spaces(
         points, _labels(inputs), routes, colors=colors,
@@ -59,7 +59,7 @@ def _caption(count: int) -> str:
     return (
         "Codes z ~ q(z | x) of training images, projected on the two principal "
         "directions of their means; "
-        "the dotted circle marks two standard deviations of N(0, I). Under "
+        "the dotted circle marks two standard deviations of the standard normal. Under "
         "each image: the distance of its "
         "code to the nearest code of a training image, in units of the median "
         "distance between nearest "
@@ -82,17 +82,17 @@ def _labels(inputs: FigureData) -> Tensor:
 
 
 def _route(
-    inputs: FigureData, model: LatentModel, way: Tensor, means: Tensor, drawn: Tensor
+    inputs: FigureData, model: LatentModel, path: Tensor, means: Tensor, drawn: Tensor
 ) -> plots.Route:
-    z = on(model, way.reshape(len(way), *model.prior.shape))
-    images = inputs.ink(model.decode(z).mean)
-    away = emptiness(way, drawn)
+    z = on(model, path.reshape(len(path), *model.prior.shape))
+    images = inputs.as_images(model.decode(z).mean)
+    away = emptiness(path, drawn)
     under = [
         f"{'A' if i == 0 else 'B' if i == STOPS - 1 else ''}\n{d:.1f}".strip()
         for i, d in enumerate(away)
     ]
     return plots.Route(
-        principal(means, way), images, under, "distance to the nearest code of a training image"
+        principal(means, path), images, under, "distance to the nearest code of a training image"
     )
 
 

@@ -21,7 +21,7 @@ MEASURED = 1000
 
 def samples(inputs: FigureData) -> Figure:
     """Samples of each model beside data; a model without a prior decodes Gaussian noise."""
-    pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
+    pictures = {"data (test)": inputs.as_images(inputs.data.test[:SHOWN])}
     for name, model in inputs.models.items():
         if model.prior.proper:
             pictures[name] = inputs.samples[name]
@@ -42,7 +42,7 @@ def fed_noise(inputs: FigureData, model: LatentModel) -> Tensor:
     device = model.device
     with random.keyed(0):
         noise = random.normal((SHOWN, *model.prior.shape), device=device)
-    return inputs.ink(model.decode(noise).mean)
+    return inputs.as_images(model.decode(noise).mean)
 
 
 def why_a_prior(inputs: FigureData) -> Figure | None:
@@ -52,7 +52,7 @@ def why_a_prior(inputs: FigureData) -> Figure | None:
     if not plain or not vaes:
         return None
     chosen = {**dict([next(iter(plain.items()))]), **dict([next(iter(vaes.items()))])}
-    pictures = {"data (test)": inputs.ink(inputs.data.test[:SHOWN])}
+    pictures = {"data (test)": inputs.as_images(inputs.data.test[:SHOWN])}
     ranges = []
     for name, model in chosen.items():
         pictures[f"{name}\nx' = d(noise)"] = fed_noise(inputs, model)
@@ -99,7 +99,7 @@ def reconstructions(inputs: FigureData) -> Figure | None:
         "diffusion noises the image up to t = 1/2 and denoises it again."
     )
     return plots.reconstructions(
-        inputs.ink(inputs.data.test[:RESTORED]),
+        inputs.as_images(inputs.data.test[:RESTORED]),
         {name: images[:RESTORED] for name, images in inputs.restored.items()},
         1.0,
         colors=inputs.colors,
@@ -145,10 +145,10 @@ def clean(inputs: FigureData) -> Tensor:
 
     Binarized images contain noise: high frequencies that the mean of a decoder should not have.
     """
-    coins = inputs.data.resample
-    if coins is None:
-        return inputs.ink(inputs.data.test[:MEASURED])
-    return coins.gray[:MEASURED].cpu().float() / (coins.bins - 1)
+    source = inputs.data.resample
+    if source is None:
+        return inputs.as_images(inputs.data.test[:MEASURED])
+    return source.gray[:MEASURED].cpu().float() / (source.bins - 1)
 
 
 def spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
