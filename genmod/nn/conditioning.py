@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.checks import can_read, require
+from genmod.config import register
 
 NULL_LABEL = -100
 """The label of an unconditional row. It is -100, which ``torch.nn.functional.cross_entropy`` ignores by
 default, and not -1, which binary labels use as a class."""
 
 
+@register
 def null_context(context: Tensor) -> Tensor:
     """A null context of the same shape and type as a context.
 

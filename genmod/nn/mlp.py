@@ -14,7 +14,7 @@ from genmod.nn.modules import in_full
 from genmod.shapes import Shape, size
 
 
-class Sinusoidal(nn.Module):
+class Sinusoidal(Settings, nn.Module):
     r"""Sinusoidal features of the log-SNR: sines and cosines of geometrically spaced frequencies.
 
     DDPM embeds the step index. A log-SNR means the same noise for every schedule and number of steps.
@@ -46,7 +46,7 @@ class Sinusoidal(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class FourierFeatures(nn.Module):
+class FourierFeatures(Settings, nn.Module):
     r"""Fourier features: ``z``, :math:`\sin(2^n \pi z)`, :math:`\cos(2^n \pi z)` along dimension 1.
 
     Args:
@@ -70,7 +70,7 @@ class FourierFeatures(nn.Module):
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
 
 
-class ContextEmbedding(nn.Module):
+class ContextEmbedding(Settings, nn.Module):
     """The embedding of a context: a linear layer on its features.
 
     Args:
@@ -137,7 +137,7 @@ def check_context(network: nn.Module, context: Tensor | None) -> None:
             module.check(context)
 
 
-class NoiseLevelEmbedding(nn.Module):
+class NoiseLevelEmbedding(Settings, nn.Module):
     """The embedding of noise level and context, an input of every block of a denoiser's network.
 
     In float32, any two neighboring levels of a diffusion of 100,000 steps have different embeddings.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
@@ -29,7 +30,7 @@ from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior
 
 
-class TopDownBlock(nn.Module):
+class TopDownBlock(Settings, nn.Module):
     """One level of a top-down hierarchy: the law of its latent, and the state for the level below.
 
     Args:

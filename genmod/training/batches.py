@@ -59,6 +59,7 @@ class MemoryBatches(Batches):
         seed: the run's seed.
         dropout: the fraction of rows whose context is dropped, for classifier-free guidance.
         device: the device that batches are moved to. The data set is not moved.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor | BernoulliPixels
@@ -67,6 +68,7 @@ class MemoryBatches(Batches):
     seed: int
     dropout: float = 0.0
     device: torch.device | None = None
+    observed: Tensor | None = None
 
     checked = True
 
@@ -98,6 +100,7 @@ class MemoryBatches(Batches):
         return Batch(
             self._to_device(self._rows(index, step)),
             self._to_device(self._context(index, step)),
+            None if self.observed is None else self._to_device(self.observed[index.to("cpu")]),
             index=index,
             rows=len(self.x),
         )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.config import arguments
-from genmod.config.registry import name_of
+from genmod.config.names import name_of
 from genmod.model import LatentModel
 from genmod.objectives import Objective
 from genmod.schedules import Schedule

@@ -60,6 +60,10 @@ class TrainingLoop:
         if "_run" in vars(self):
             self.close()
 
+    def save(self) -> None:
+        """Write the checkpoint now, between two steps: ``break`` after it loses nothing."""
+        self._run.save()
+
     @torch.inference_mode(False)
     def close(self) -> None:
         """Give the model its best averaged weights, in evaluation mode; close files of metrics."""
@@ -87,7 +91,7 @@ class TrainingLoop:
             load_weights(self._stages[-1].model, saved.whole())
         if stage.before is not None:
             rows = self._setup.data.all_rows()
-            stage.before(rows.x, rows.context)
+            stage.before(rows.x, rows.context, rows.observed)
         objective = self._objective if number + 1 == len(self._stages) else Bound()
         state = self._setup.state(stage.model, objective)
         return Run(self._setup, state, stage.name, number, earlier, saved)

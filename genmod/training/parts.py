@@ -43,6 +43,8 @@ class TrainingData:
         held_out: the validation rows, or ``None``.
         held_out_context: the context of the validation rows.
         dropout: the fraction of training rows whose context is dropped; ``None``: there is no context.
+        observed: which entries of the training rows count; ``None``: all.
+        held_out_observed: which entries of the validation rows count.
         loader: the loader, or a torch data set, which is cut into batches here.
     """
 
@@ -52,6 +54,8 @@ class TrainingData:
     held_out: Tensor | None = None
     held_out_context: Tensor | None = None
     dropout: float | None = None
+    observed: Tensor | None = None
+    held_out_observed: Tensor | None = None
     loader: Iterable[Any] | TorchDataset[Any] | None = None
 
     @classmethod
@@ -80,7 +84,8 @@ class TrainingData:
         found = rows_or_dataset(data, spec)
         if isinstance(found, GivenRows):
             context = None if context is None else as_tensor(context, "context")
-            return cls(found.x, found.context if context is None else context)
+            context = found.context if context is None else context
+            return cls(found.x, context, observed=found.observed)
         require(context is None, "a context beside a data set", "its labels", "use conditional")
         return cls(
             found.train,
@@ -89,17 +94,21 @@ class TrainingData:
             found.validation if len(found.validation) else None,
             found.context("validation"),
             found.context_dropout,
+            found.mask("train"),
+            found.mask("validation"),
         )
 
     def check(self, model: LatentModel) -> None:
         """Require rows that the model can score and contexts that it can take. Called once a run."""
         require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
-        for part, context in (
-            (self.x, self.context),
-            (self.held_out, self.held_out_context),
+        if self.observed is not None or self.held_out_observed is not None:
+            model.check_missing()
+        for part, context, observed in (
+            (self.x, self.context, self.observed),
+            (self.held_out, self.held_out_context, self.held_out_observed),
         ):
             if part is not None:
-                model.decoder.check(part)
+                model.decoder.check(part, observed)
                 check_context(model, context)
 
     def size(self, config: TrainingConfig) -> int | None:
@@ -130,12 +139,13 @@ class TrainingData:
         if _fits(self.x, device):
             rows = rows.to(device)
             context = None if context is None else context.to(device)
-        return MemoryBatches(rows, context, size, config.seed, self.dropout or 0.0, device)
+        dropout, observed = self.dropout or 0.0, self.observed
+        return MemoryBatches(rows, context, size, config.seed, dropout, device, observed)
 
     def all_rows(self) -> Batch:
         """All training rows: those in memory, or one pass of a loader."""
         if self.x is not None:
-            return Batch(self.x, self.context)
+            return Batch(self.x, self.context, self.observed)
         batches = LoaderBatches(self._loader(), torch.device("cpu"))
         found = [batches(0)]
         while True:
@@ -163,6 +173,8 @@ class TrainingData:
             "pixels": None if self.pixels is None else self.pixels.gray,
             "validation": self.held_out,
             "validation_labels": self.held_out_context,
+            "observed": self.observed,
+            "validation_observed": self.held_out_observed,
         }
         found: dict[str, Any] = {n: None if p is None else digest(p) for n, p in parts.items()}
         return {**found, "context_dropout": self.dropout}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,9 +16,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch, Objective
-from genmod.objectives.base import (
-    broken_terms,
-)
+from genmod.objectives.base import broken_terms
 from genmod.random.streams import keyed_step
 from genmod.training.augment import Augmentation, Transform, augmented
 from genmod.training.batches import Batches, joined, joined_elbo, split
@@ -151,6 +150,13 @@ class Run:
                 self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
         return self._step()
 
+    def save(self, path: Path | None = None) -> None:
+        """Write the checkpoint now, if the run has a place for it."""
+        state, setup = self.state, self.setup
+        if setup.checkpoints is not None:
+            path = path or setup.checkpoints.file(state, self.stage)
+            save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
+
     def pause(self) -> None:
         """Give the model its best averaged weights, in evaluation mode."""
         if self.running or not self.state.step or self.state.finished:
@@ -232,15 +238,15 @@ class Run:
         return nullcontext()
 
     def _save(self, places: Checkpoints, validation: Validation | None) -> None:
-        state, setup = self.state, self.setup
+        state = self.state
         paths = []
-        if state.step % setup.config.checkpoint_every == 0 or state.finished:
+        if state.step % self.setup.config.checkpoint_every == 0 or state.finished:
             paths.append(places.file(state, self.stage))
         best = places.best()
         if best is not None and validation is not None and validation == self.history.best:
             paths.append(best)
         for path in paths:
-            save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
+            self.save(path)
         places.remove_old()
 
     def _log(self, step: Step) -> None:

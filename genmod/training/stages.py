@@ -38,12 +38,12 @@ class Stage:
     Args:
         name: the name of the stage, for the progress bar and the history.
         model: the model that is trained; its parts are those of the whole model.
-        before: called with the training data and their context before the stage begins.
+        before: called with the training data, their context and mask before the stage begins.
     """
 
     name: str
     model: LatentModel
-    before: Callable[[Tensor, Tensor | None], object] | None = None
+    before: Callable[[Tensor, Tensor | None, Tensor | None], object] | None = None
 
 
 def stages_of(model: LatentModel, stages: Stages | str | None) -> Sequence[Stage]:
