@@ -304,8 +304,8 @@ def test_a_row_id_gets_the_same_noise_in_any_batch(
     ("settings", "said"),
     [
         ({"ids": [-1]}, "ids of at least 0"),
-        ({"ids": torch.tensor([0.5])}, "one whole number a row"),
-        ({"ids": torch.tensor([[0]])}, "one whole number a row"),
+        ({"ids": torch.tensor([0.5])}, "whole numbers of shape"),
+        ({"ids": torch.tensor([[0]])}, "whole numbers of shape"),
         ({"ids": [3], "start": 2, "block": 4}, "leave start out"),
     ],
 )
