@@ -9,7 +9,8 @@ from torch import nn
 
 from genmod.checks import require
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import Condition, Conditional, ConvNets, MLPs, Networks, default_networks
+from genmod.nn import Condition, ConvNets, MLPs, Networks, default_networks
+from genmod.nn.networks import Conditional
 from genmod.shapes import Shape
 from genmod.spec import DataSpec, HasSpec, SpecLike
 
