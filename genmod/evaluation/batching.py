@@ -117,13 +117,7 @@ class RowSet:
                 "pass the contexts of these rows alone, in their order",
             )
         check_context(model, c)
-        numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).cpu().long()
-        require(
-            numbers.shape == (len(x),),
-            f"ids of shape {tuple(numbers.shape)} for {len(x)} rows",
-            "one id for each row",
-            "pass the index of each row in its data set",
-        )
+        numbers = _numbers(ids, len(x))
         order = numbers.argsort(stable=True)
 
         def sort(each: Tensor) -> Tensor:
@@ -145,6 +139,18 @@ class RowSet:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def _numbers(ids: Ids, rows: int) -> Tensor:
+    """The id of each row: those given, or 0, 1, 2, ..."""
+    numbers = torch.arange(rows) if ids is None else torch.as_tensor(ids).cpu().long()
+    require(
+        numbers.shape == (rows,),
+        f"ids of shape {tuple(numbers.shape)} for {rows} rows",
+        "one id for each row",
+        "pass the index of each row in its data set",
+    )
+    return numbers
 
 
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
