@@ -99,7 +99,7 @@ class Diffusion(DiffusionBased):
         learned = variance is not None and variance.learned
         unconditional(condition, denoiser)
         if denoiser is None:
-            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             channels = 2 * data.shape[0] if learned else None
             denoiser = kind.denoiser(data.shape, fourier, channels)
         if not isinstance(denoiser, Denoiser):

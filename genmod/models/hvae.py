@@ -87,7 +87,7 @@ class HVAE(LatentModel):
             "pass latents=(32, 16, 8) for three levels",
         )
 
-        kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+        kind = resolve_networks(networks, data, width, depth, dropout, condition)
         order = choice(Inference, inference, "inference")
         build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
         encoder, prior, handed = build(data, sizes, kind)

@@ -75,12 +75,12 @@ class VAE(LatentModel):
         unconditional(condition, encoder, decoder)
         if encoder is None:
             data = data_spec(data, "encoder")
-            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             network = kind.build(data.feature_shape, multiply_channels(code, 2))
             encoder = GaussianEncoder(network, code, data)
         if decoder is None:
             data = data_spec(data, "decoder")
-            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             decoder = default_decoder(kind, code, data)
         if isinstance(prior, LatentModel):
             prior = NestedPrior(prior)
