@@ -19,7 +19,8 @@ from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
 from genmod.models.vae import VAE
-from genmod.nn import Condition, ConvNets, Ignored, Networks, evaluation_mode
+from genmod.nn import Condition, ConvNets, Ignored, Networks
+from genmod.nn.modules import evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike

@@ -89,6 +89,12 @@ _SMALL = 8
 """Numbers of a tensor that are described by themselves: a message can then show them."""
 
 
+def _is_value(value: object) -> bool:
+    """Whether an object is a frozen record: two equal ones are the same setting, in one place or in two."""
+    record = getattr(type(value), "__dataclass_params__", None)
+    return record is not None and bool(record.frozen and record.eq)
+
+
 class _Description:
     """Describes objects; knows where each has been described, so that circles end."""
 
@@ -107,16 +113,19 @@ class _Description:
             return str(value)
         if id(value) in self.places:
             return {"same as": self.places[id(value)]}
-        # Kept, because the id of an object that is gone may be given to another one.
-        self.places[id(value)] = place
-        self.kept.append(value)
+        if isinstance(value, tuple):
+            return [self.of(each, f"{place}[{i}]") for i, each in enumerate(value)]
+        if not _is_value(value):
+            # Kept, because the id of an object that is gone may be given to another one.
+            self.places[id(value)] = place
+            self.kept.append(value)
         if isinstance(value, Tensor):
             small = value.numel() <= _SMALL and not value.is_complex()
             kind = str(value.dtype).removeprefix("torch.")
             return {kind: self.of(value.tolist(), place)} if small else _digested(value)
         if isinstance(value, Mapping):
             return {str(key): self.of(each, f"{place}.{key}") for key, each in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             return [self.of(each, f"{place}[{i}]") for i, each in enumerate(value)]
         if isinstance(value, set | frozenset):
             return sorted(str(self.of(each, place)) for each in value)

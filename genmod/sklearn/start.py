@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from genmod import random
-from genmod.config import Settings, register
+from genmod.config import register
 from genmod.decoders import GaussianDecoder, PerDimensionScale
 from genmod.encoders import Encoder
 from genmod.models import VAE
+from genmod.models.build import LinearSkip
 from genmod.nn import MLP
 from genmod.shapes import Batch, Mask
 from genmod.sklearn.rows import Array
@@ -40,36 +41,6 @@ _ROWS, _ROUNDS, _SHRINKAGE = 3000, 20, 3e-3
 """Of the EM algorithm, which rows with holes need: rows at most, rounds, weight of the identity."""
 _GAIN = 10.0
 """How fast the scales of columns are learned; see :class:`~genmod.decoders.PerDimensionScale`."""
-
-
-class LinearPlusMLP(Settings, nn.Module):
-    """A linear map plus a multilayer perceptron that starts at zero.
-
-    Args:
-        inputs: how many numbers it takes.
-        outputs: how many it gives.
-        width: of the perceptron's hidden layers.
-        depth: its residual blocks.
-    """
-
-    def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
-        self.network = MLP(inputs, outputs, width=width, depth=depth)
-        for parameter in self.network.last[-1].parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, inputs)`` to ``(B, outputs)``."""
-        total: Tensor = self.linear(x) + self.network(x)
-        return total
-
-    @torch.no_grad()
-    def set(self, weight: Array, bias: Array) -> None:
-        """Put the linear map at a weight ``(m, n)`` of its first entries, and a bias; the rest is 0."""
-        self.linear.weight.zero_()
-        self.linear.weight[: weight.shape[0], : weight.shape[1]] = torch.tensor(weight)
-        self.linear.bias.copy_(torch.tensor(bias))
 
 
 class FullNormal(MultivariateNormal):
@@ -104,9 +75,7 @@ class PrincipalEncoder(Encoder):
         self.latent_shape = (latents,)
         self.weight = nn.Parameter(torch.zeros(spec.size, latents))
         self.log_noise = nn.Parameter(torch.zeros(spec.size))
-        self.network = MLP(spec.feature_shape[0], 2 * latents, width=width, depth=depth)
-        for parameter in self.network.last[-1].parameters():
-            nn.init.zeros_(parameter)
+        self.network = _from_zero(spec.feature_shape[0], 2 * latents, width, depth)
 
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
@@ -131,9 +100,16 @@ class PrincipalEncoder(Encoder):
         return "q(z | x) = N(z; mean(x), Sigma(x)), near the posterior of probabilistic PCA"
 
 
-# Written to files by their names, so that ``estimator.model_.save(folder)`` works.
-register(LinearPlusMLP, "LinearPlusMLP")
+# Written to files by its name, so that ``estimator.model_.save(folder)`` works.
 register(PrincipalEncoder, "PrincipalEncoder")
+
+
+def _from_zero(inputs: int, outputs: int, width: int, depth: int) -> MLP:
+    """A perceptron whose output starts at zero."""
+    network = MLP(inputs, outputs, width=width, depth=depth)
+    for parameter in network.last[-1].parameters():
+        nn.init.zeros_(parameter)
+    return network
 
 
 def covariance(z: Array) -> Array:
@@ -209,8 +185,10 @@ def principal_vae(spec: DataSpec, z: Array, latents: int, width: int, depth: int
     with torch.no_grad():
         encoder.weight.copy_(torch.tensor(weight))
         encoder.log_noise.fill_(math.log(noise) / 2)
-    decoder = LinearPlusMLP(count, d, width, depth)
-    decoder.set(weight, np.zeros(d))
+    decoder = LinearSkip(_from_zero(count, d, width, depth), count, d)
+    with torch.no_grad():
+        decoder.linear.weight.copy_(torch.tensor(weight))
+        decoder.linear.bias.zero_()
     scale = PerDimensionScale((d,), initial=math.sqrt(noise), gain=_GAIN)
     return VAE(
         latents=count,

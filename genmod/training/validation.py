@@ -18,7 +18,7 @@ from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps
-from genmod.training.config import VALIDATION_TIMESTEPS, Leg, TrainingConfig
+from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
 from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
@@ -110,14 +110,14 @@ class HeldOut:
 
 
 def held_out_rows(
-    data: TrainingData, config: TrainingConfig, first: Leg, model: LatentModel
+    data: TrainingData, config: TrainingConfig, first: Cycle, model: LatentModel
 ) -> HeldOut | None:
     """The rows that the validations of a run score; ``None`` without a validation part.
 
     Args:
         data: what the run is trained on.
         config: its settings.
-        first: its first leg. Later legs, and a resumed run, score the same rows.
+        first: its first cycle. Later cycles, and a resumed run, score the same rows.
         model: what is trained.
     """
     size = data.size(config)
