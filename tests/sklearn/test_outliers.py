@@ -21,18 +21,18 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 
 def test_rows_that_break_a_correlation_are_outliers() -> None:
     """Each entry is usual by itself; the pair is not."""
-    x = gaussian(400)
+    x = gaussian(200)
     odd = x.mean(0) + x.std(0) * np.array([[1.5, -1.5, 0.5], [-1.5, 1.5, 0.0], [1.0, -1.4, -1.0]])
     assert truth(odd).max() < truth(x).min()
-    detector = GenerativeOutlierDetector(contamination=0.02, **FAST).fit(x)
+    detector = GenerativeOutlierDetector(contamination=0.02, importance_samples=4, **FAST).fit(x)
     assert (detector.predict(odd) == -1).all()
-    assert np.mean(detector.predict(gaussian(300, seed=3)) == -1) < 0.06
+    assert np.mean(detector.predict(gaussian(100, seed=3)) == -1) < 0.06
 
 
 def test_the_contamination_is_the_share_of_the_training_rows() -> None:
     x = gaussian(100)
-    for share in (0.05, 0.2, 0.5):
-        detector = GenerativeOutlierDetector(contamination=share, **FAST)
+    for share in (0.05, 0.5):
+        detector = GenerativeOutlierDetector(contamination=share, importance_samples=4, **FAST)
         labels = detector.fit_predict(x)
         assert (labels == -1).sum() == round(100 * share)
         assert (labels == detector.predict(x)).all()
@@ -46,7 +46,7 @@ def test_malignant_tumors_stand_out_from_benign_ones() -> None:
     x, benign = load_breast_cancer(return_X_y=True)
     order = np.random.default_rng(0).permutation(np.flatnonzero(benign == 1))
     train, test = order[:250], np.r_[order[250:], np.flatnonzero(benign == 0)]
-    detector = GenerativeOutlierDetector(steps=200, importance_samples=16, random_state=0)
+    detector = GenerativeOutlierDetector(steps=100, importance_samples=8, random_state=0)
     detector.fit(x[train])
     malignant = benign[test] == 0
     area = roc_auc_score(malignant, -detector.decision_function(x[test]))
