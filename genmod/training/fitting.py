@@ -27,7 +27,7 @@ from genmod.training.config import TrainingConfig
 from genmod.training.history import History, OnProgress
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop
-from genmod.training.metrics import Metrics
+from genmod.training.metrics import MetricsLog
 from genmod.training.pairs import ObjectivePairs, Pairs
 from genmod.training.parts import Data, TrainingData
 from genmod.training.run import Setup
@@ -228,7 +228,7 @@ def training_loop(
         places = Checkpoints.at(checkpoint, keep)
         known = dict(identity(model, loss, optimizer, config, found, augment))
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    written = Metrics(metrics, trackers, type(model).__name__, vars(config))
+    written = MetricsLog(metrics, trackers, type(model).__name__, vars(config))
     setup = Setup(
         model, config, found, place, optimizer, places, known, progress, tuple(augment), written
     )
