@@ -38,6 +38,7 @@ ROOMS = (
     "prior",
     "samplers",
     "models",
+    "models.build",
     "objectives",
     "training",
     "training.config",

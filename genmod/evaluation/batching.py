@@ -14,7 +14,7 @@ from genmod import random
 from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
-from genmod.data import Dataset, rows_or_dataset
+from genmod.data import Dataset, GivenRows, rows_or_dataset
 from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
@@ -89,20 +89,9 @@ class RowSet:
                 score; contexts or ids that are not one per row; a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec)
-        if isinstance(source, Dataset):
-            context = source.context("test") if context is None else context
-            x, seen = source.test, source.mask("test")
-            require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
-        else:
-            require(
-                context is None or source.context is None,
-                "rows in a tuple with their context, and context=... beside it",
-                "one of the two",
-                "drop one of them",
-            )
-            x, seen = source.x, source.observed
-            context = source.context if context is None else context
-        seen = seen if observed is None else as_tensor(observed, "observed")
+        given = _rows_of(source, context)
+        x = given.x
+        seen = given.observed if observed is None else as_tensor(observed, "observed")
         require(
             seen is None or masked,
             f"{name} with missing entries",
@@ -110,7 +99,7 @@ class RowSet:
             "leave incomplete rows out, or use evaluate or impute",
         )
         (spec or model.spec).check(x, seen, name)
-        c = as_context(context, len(x))
+        c = as_context(given.context if context is None else context, len(x))
         if c is not None:
             require(
                 c.ndim >= 1 and len(c) == len(x),
@@ -126,8 +115,8 @@ class RowSet:
             return each if ids is None else each[order.to(each.device)]
 
         c, seen = (None if each is None else sort(each) for each in (c, seen))
-        given = source if isinstance(source, Dataset) else None
-        return cls(sort(x), c, numbers[order], order, given, seen)
+        data_set = source if isinstance(source, Dataset) else None
+        return cls(sort(x), c, numbers[order], order, data_set, seen)
 
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
@@ -146,6 +135,20 @@ class RowSet:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
+    """The rows of the test part of a data set, or the user's own rows."""
+    if isinstance(source, Dataset):
+        require(len(source.test) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        return GivenRows(source.test, source.context("test"), source.mask("test"))
+    require(
+        context is None or source.context is None,
+        "rows in a tuple with their context, and context=... beside it",
+        "one of the two",
+        "drop one of them",
+    )
+    return source
 
 
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")

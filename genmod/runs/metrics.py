@@ -25,7 +25,7 @@ _FORMAT = "genmod-environment-1"
 _PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn")
 
 
-class Metrics:
+class StepLines:
     """The lines of one run, one after another; a context manager.
 
     Args:
@@ -47,7 +47,7 @@ class Metrics:
         """The time that training took so far, also in earlier processes."""
         return float(self._before + time.monotonic() - self._began)
 
-    def __enter__(self) -> Metrics:
+    def __enter__(self) -> StepLines:
         self._file = self.path.open("a", encoding="utf-8")
         return self
 

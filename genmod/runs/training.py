@@ -27,7 +27,7 @@ from genmod.files import as_path, check_folder, locked, write_json
 from genmod.model import LatentModel
 from genmod.runs.config import RunConfig
 from genmod.runs.figures import draw_curve, draw_samples
-from genmod.runs.metrics import Metrics, read_metrics, write_environment
+from genmod.runs.metrics import StepLines, read_metrics, write_environment
 from genmod.runs.reports import write_markdown
 from genmod.saving import CONFIG, WEIGHTS, read_config, save_model, write_config
 from genmod.training import History, Step, training_loop
@@ -99,7 +99,7 @@ def train(
         loop = training_loop(model, data, **given, checkpoint=place / CHECKPOINT, progress=progress)
         write_config(place, {**_stated(place), **recorded})
         write_environment(place / "environment.json", str(model.device), sys.argv)
-        metrics = Metrics(place / "metrics.jsonl", int(given.get("steps", 2000)), loop.history)
+        metrics = StepLines(place / "metrics.jsonl", int(given.get("steps", 2000)), loop.history)
         with metrics:
             finished = True
             for step in loop:

@@ -28,6 +28,17 @@ from tests.contracts.test_schedules import SCHEDULES
 from tests.contracts.test_targets import DENOISERS, TARGETS
 from tests.saving.test_folder import MODELS
 
+COUNTS = DataSpec((1,), columns=[Column("visits", "count", mean=3.0)])
+TABLE = DataSpec(
+    (4,),
+    columns=[
+        Column("height", mean=170.0, std=8.5),
+        Column("year", "integer", mean=2000.0, std=9.0),
+        Column("color", "category", ("red", "green", "blue")),
+        Column("size", "ordinal", ("small", "medium", "large")),
+    ],
+)
+
 OTHERS: dict[str, Callable[[], object]] = {
     "DataSpec": lambda: DataSpec((1, 4, 4), 17),
     "DataSpec of a table": lambda: DataSpec(
@@ -108,6 +119,23 @@ OTHERS: dict[str, Callable[[], object]] = {
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
     "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
     "Cycle": lambda: Cycle(0, 3),
+    "Flip": lambda: training.Flip(-2, 0.25),
+    "Shift": lambda: training.Shift(3),
+    # tables
+    "VAE of a table": lambda: models.VAE(TABLE, latents=2, width=8),
+    "Columns": lambda: models.VAE(TABLE, latents=2, width=8).decoder,
+    "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(3, 1, width=8), COUNTS),
+    "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(
+        MLP(3, 1, width=8), COUNTS
+    ),
+    "ZeroInflatedPoissonDecoder": lambda: decoders.ZeroInflatedPoissonDecoder(
+        MLP(3, 2, width=8), COUNTS
+    ),
+    "ZeroInflatedNegativeBinomialDecoder": lambda: decoders.ZeroInflatedNegativeBinomialDecoder(
+        MLP(3, 2, width=8), COUNTS
+    ),
+    "LaplaceDecoder": lambda: decoders.LaplaceDecoder(MLP(3, 2, width=8), (2,), 0.5),
+    "StudentTDecoder": lambda: decoders.StudentTDecoder(MLP(3, 2, width=8), (2,), df=4.0),
 }
 
 NO_SETTINGS = {
