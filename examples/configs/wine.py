@@ -1,4 +1,4 @@
-"""Write scikit-learn's wines as ``wine.csv``: 13 measurements and a category, a tenth of the cells empty."""
+"""Write scikit-learn's wines as ``wine.csv``: 13 measurements, a category, some empty cells."""
 
 import csv
 from pathlib import Path

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -94,7 +95,7 @@ def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> Non
     write_text(path, csv_text(columns))
 
 
-def _cell(column: Column, number: float) -> object:
+def _cell(column: Column, number: Any) -> object:
     """An entry of a table as it stands in a file."""
     if column.is_real:
         return number

@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the table, whose grade is an ordinal."""
     folder = tmp_path_factory.mktemp("table")
     table(folder / "mine.csv")
-    kinds = "{grade: [low, mid, high]}"
+    kinds = "{grade: [low, mid, high], visits: count}"
     genmod(
         "train", folder / "mine.csv", "--model", "vae", "--latents", 2, "--width", 16, "--steps", 60,
         "--kinds", kinds, "--no-progress", "--out", folder / "run",
@@ -64,7 +64,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_is_what_it_is_taken_for(run: Path) -> None:
-    printed = genmod("data", run.parent / "mine.csv", "--kinds", "{grade: [low, mid, high]}")
+    printed = genmod(
+        "data", run.parent / "mine.csv", "--kinds", "{grade: [low, mid, high], visits: count}"
+    )
     for name, kind in zip(NAMES, ("real", "count", "category", "ordinal", "integer"), strict=True):
         (line,) = [line for line in printed.splitlines() if line.split()[:1] == [name]]
         assert kind in line
