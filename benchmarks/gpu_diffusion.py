@@ -38,8 +38,9 @@ from genmod.decoders import DiscretizedMixtureDecoder
 from genmod.evaluation import evaluate, score
 from genmod.models import Diffusion
 from genmod.nn import UNet
+from genmod.nn.modules import load_weights, weights
 from genmod.schedules import LinearLogSNR
-from genmod.training import Step, load_weights, training_loop, weights
+from genmod.training import Step, training_loop
 
 AIMS = {"mnist": 0.90, "fashion-mnist": 2.70}
 """Bits/dim to get below."""

@@ -68,6 +68,7 @@ _ROOMS = (
     "priors",
     "samplers",
     "schedules",
+    "sklearn",
     "training",
 )
 

@@ -5,17 +5,20 @@ Results do not depend on the chunks: noise belongs to a row's id (see :mod:`genm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
+from genmod.random.streams import TorchDraws
 from genmod.shapes import Shape, size
+
+T = TypeVar("T")
 
 COPIES = 200
 """How many tensors of an event's size a network holds at once, about (from a U-Net of width 32)."""
@@ -104,4 +107,38 @@ def run_in_chunks(
     keys = list(seeds)
     got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
     require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
-    return torch.cat(list(random.by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+    return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+
+
+def by_rows(
+    pieces: Iterable[slice],
+    key: Callable[[slice], AbstractContextManager[TorchDraws]],
+    run: Callable[[slice], T],
+) -> Iterator[T]:
+    """Run pieces of a batch, each inside its own key; row by row once one used torch's own generators.
+
+    A distribution of torch's own draws all rows from one generator, so that the number of a row depends
+    on the rows before it. If the row is computed alone, its number depends only on its key.
+
+    Args:
+        pieces: slices of the rows, in order.
+        key: the noise of some rows, for example ``lambda rows: keyed(seed, ids=ids[rows])``.
+        run: the computation on some rows. The result of a piece may be discarded and computed again.
+
+    Yields:
+        The result of each piece, or of each of its rows.
+    """
+    alone = False
+    for piece in pieces:
+        if not alone:
+            with key(piece) as drawn:
+                found = run(piece)
+            alone = drawn.used and piece.stop - piece.start > 1
+            if not alone:
+                yield found
+                continue
+        for row in range(piece.start, piece.stop):
+            one = slice(row, row + 1)
+            with key(one):
+                found = run(one)
+            yield found

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,6 +21,9 @@ from torch import Tensor
 from genmod.checks import require
 
 _SUFFIX = ".writing"
+_LOCK = ".lock"
+_LARGEST = 1 << 28
+"""Bytes of a text file that is read, at most."""
 
 
 def as_path(path: Path | str) -> Path:
@@ -86,6 +90,47 @@ def _check_parents(path: Path) -> None:
 
 
 @contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A folder for one process alone: another one that asks for it is refused.
+
+    The operating system ends the lock with the process, also with one that is killed.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    path = check_folder(folder) / _LOCK
+    with _explained(path):
+        file = path.open("a+")
+    with file:
+        try:
+            _lock(file)
+        except OSError as error:
+            file.seek(0)
+            raise ValueError(
+                f"got {folder}, which is in use by process {file.read(20).strip()}; expected a folder of "
+                "its own for each process; wait until that process is done, or choose another folder"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: TextIO) -> None:
+        file.seek(_LARGEST)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: TextIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
 def write_atomically(path: Path | str) -> Iterator[Path]:
     """A path to write to, moved onto ``path`` at the end, so that no reader gets half a file.
 
@@ -139,6 +184,25 @@ def write_json(path: Path | str, content: Mapping[str, object]) -> Path:
     return write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_text(path: Path | str, advice: str) -> str:
+    """Read a text file: a regular one, of at most 256 MiB.
+
+    Raises:
+        ValueError: the file is missing, no regular file, too large, or no text.
+    """
+    path = as_path(path)
+    try:
+        reason = "not a regular file" if path.exists() and not path.is_file() else None
+        if reason is None and path.stat().st_size > _LARGEST:
+            reason = f"{path.stat().st_size:,} bytes"
+        if reason is None:
+            return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or f"no text: {error}"
+    expected = "" if advice.startswith("expected") else "expected a text file that genmod wrote; "
+    raise ValueError(f"got {path}, which cannot be read ({reason}); {expected}{advice}")
+
+
 def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
     """Read a JSON object whose ``"format"`` is ``mark``.
 
@@ -146,12 +210,13 @@ def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
         ValueError: the file is missing, torn, or of another format.
     """
     path = as_path(path)
+    text = read_text(path, f"expected a file of format {mark}; {advice}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no JSON: {error}"
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"got {path}, which cannot be read ({reason}); expected a file of format {mark}; {advice}"
+            f"got {path}, which cannot be read (no JSON: {error}); expected a file of format {mark}; "
+            f"{advice}"
         ) from error
     found = content.get("format") if isinstance(content, dict) else None
     require(found == mark, f"{path} of format {found}", mark, advice)
@@ -180,10 +245,12 @@ def read_tensors(path: Path | str, advice: str) -> tuple[dict[str, Tensor], dict
     """
     path = as_path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(None, "not a regular file")
         with safe_open(path, "pt") as file:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, LookupError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ValueError(
             f"got {path}, which is no whole safetensors file ({reason}); expected one that genmod wrote; "

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.chunks import chunks, rows_per_chunk
+from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.columns import CODED
-from genmod.distributions import elementwise, masked_log_prob
+from genmod.distributions.base import elementwise, masked_log_prob
 from genmod.shapes import PerSample, expand_like
 from genmod.spec import DataSpec
 
@@ -111,9 +111,7 @@ def impute_rows(
     if keys is None:
         found = [some(piece) for piece in pieces]
     else:
-        found = list(
-            random.by_rows(pieces, lambda piece: random.keyed(_KEY, ids=keys[piece]), some)
-        )
+        found = list(by_rows(pieces, lambda piece: random.keyed(_KEY, ids=keys[piece]), some))
     return Imputation(
         torch.cat([part.draws for part in found], 1),
         torch.cat([part.mean for part in found]),

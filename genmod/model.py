@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import is_trusted, require
 from genmod.chunks import run_in_chunks
-from genmod.distributions import masked_log_prob
+from genmod.distributions.base import masked_log_prob
 from genmod.elbo import ELBO
 from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows

@@ -21,7 +21,7 @@ from genmod.decoders import Decoder
 from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
 from genmod.encoders import Encoder, Posterior, check_posterior
-from genmod.nn import float_dtype, tensors_of
+from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Request
 from genmod.prior import Prior
 from genmod.saving import Saved

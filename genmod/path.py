@@ -20,7 +20,7 @@ from genmod import random
 from genmod.arrays import for_autograd
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.distributions import Laws
+from genmod.distributions.base import Laws
 from genmod.shapes import Mask, PerLevel
 
 __all__ = [

@@ -18,7 +18,8 @@ from torch.distributions import Distribution
 
 from genmod.checks import check_law, check_shape, require
 from genmod.config import Settings
-from genmod.distributions import Laws, rate
+from genmod.distributions import rate
+from genmod.distributions.base import Laws
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
 from genmod.path import (

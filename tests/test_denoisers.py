@@ -89,6 +89,36 @@ def test_the_empirical_denoiser_is_the_brute_force_mean(
     assert found.variance.item() == pytest.approx(variance, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.parametrize("std", [0.0, 0.5])
+@pytest.mark.parametrize("far", [0.0, 3e3])
+def test_points_in_clusters_far_apart_keep_their_distances_in_float32(
+    far: float, std: float
+) -> None:
+    """Against differences in float64: squares of numbers around 3000 have no digits for ones around 1.
+
+    Made to fail by computing in the type of the points: an error of about 1 in ``x_hat``.
+    """
+    near = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    points = torch.cat([near + far, near.flip(0) - far])
+    log_snr = torch.tensor([-1.0, 0.0, 2.0, 5.0]).repeat_interleave(10)
+    alpha, sigma = scales(log_snr.double())
+    z = (alpha * points.double() + sigma * torch.randn(40, 5, dtype=F64)).float()
+    x = points.double()
+    spread = (alpha * std) ** 2 + sigma**2
+    square = (z.double()[:, None] - alpha[:, :, None] * x).square().sum(-1)
+    weights = (-0.5 * square / spread).softmax(1)
+    shrink = alpha * std**2 / spread
+    means = x + shrink[..., None] * (z.double()[:, None] - alpha[..., None] * x)
+    mean = (weights[..., None] * means).sum(1)
+    variance = (weights[..., None] * (means - mean[:, None]).square()).sum(1)
+    variance = variance + std**2 * sigma**2 / spread
+    found = EmpiricalDenoiser(points, std=std)(z, log_snr)
+    assert found.variance is not None
+    assert found.x_hat.dtype == found.variance.dtype == torch.float32
+    torch.testing.assert_close(found.x_hat.double(), mean, rtol=3e-7, atol=3e-6)
+    torch.testing.assert_close(found.variance.double(), variance, rtol=1e-4, atol=1e-5)
+
+
 def test_one_point_and_a_spread_is_a_gaussian() -> None:
     """``N(mean, s^2 I)`` two ways."""
     mean, z, log_snr = real(0.5, -2.0), real(1.0, 1.0, 0.3, -2.0).reshape(2, 2), real(-1.0, 3.0)

@@ -34,6 +34,8 @@ FLOORS: list[set[str]] = [
 FACE = {"", "__main__"}
 """The package's own ``__init__`` (lazy) and ``python -m genmod``: they may see every room."""
 
+PASSES_ON = {"config.settings", "cli.settings"}
+"""Arguments that are passed on as they are: of any constructor, and the flags of a command."""
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 40
 
@@ -156,8 +158,7 @@ def test_refused_habits_do_not_occur(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Name):
             assert node.id != "hasattr", f"hasattr at line {node.lineno}"
-        # A constructor's arguments, passed on as they are.
-        if isinstance(node, ast.arguments) and name_of(path) != "config.settings":
+        if isinstance(node, ast.arguments) and name_of(path) not in PASSES_ON:
             assert node.kwarg is None, f"**{node.kwarg and node.kwarg.arg}"
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.chunks import by_rows
 from genmod.model import LatentModel, Request
 from genmod.models import Diffusion, has_diffusion
 from genmod.objectives import Batch, Objective
+from genmod.random.streams import TorchDraws
 from genmod.samplers import SingleStep
 
 PAGE = Path(__file__).parents[1] / "docs" / "guides" / "own-parts.md"
@@ -91,14 +93,14 @@ def test_a_row_has_one_bound_in_every_batch(name: str) -> None:
     def value(rows: slice) -> Tensor:
         return part.elbo(x[rows], context=None if given is None else given[rows]).value
 
-    def key(rows: slice) -> AbstractContextManager[random.TorchDraws]:
+    def key(rows: slice) -> AbstractContextManager[TorchDraws]:
         return random.keyed(0, ids=range(rows.start, rows.stop))
 
     with torch.no_grad():
-        every = torch.cat([*random.by_rows([slice(0, most)], key, value)])
+        every = torch.cat([*by_rows([slice(0, most)], key, value)])
         assert every.shape == (most,)
         for rows in SIZES:
-            some = torch.cat([*random.by_rows([slice(0, rows)], key, value)])
+            some = torch.cat([*by_rows([slice(0, rows)], key, value)])
             torch.testing.assert_close(some, every[:rows], rtol=1e-4, atol=1e-3)
 
 

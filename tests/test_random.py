@@ -16,7 +16,9 @@ from scipy import stats
 from torch.utils.checkpoint import checkpoint
 
 from genmod import random
+from genmod.chunks import by_rows
 from genmod.random import _whole_number
+from genmod.random.streams import mix
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -210,10 +212,10 @@ def test_stratified_means_vary_less_than_independent_ones() -> None:
 
 
 def test_keys_do_not_collide() -> None:
-    keys = {random.mix(a, b, c) for a in range(30) for b in range(30) for c in range(30)}
+    keys = {mix(a, b, c) for a in range(30) for b in range(30) for c in range(30)}
     assert len(keys) == 27_000
     assert all(0 <= key < 2**63 for key in keys)
-    assert random.mix(0) != random.mix(0, 0)
+    assert mix(0) != mix(0, 0)
 
 
 @pytest.mark.parametrize(("start", "block"), [(3, None), (-1, 4), (0, 0), (0, -2)])
@@ -301,9 +303,9 @@ def test_a_row_id_gets_the_same_noise_in_any_batch(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"ids": [-1]}, "ids from 0 on"),
-        ({"ids": torch.tensor([0.5])}, "one whole number a row"),
-        ({"ids": torch.tensor([[0]])}, "one whole number a row"),
+        ({"ids": [-1]}, "ids of at least 0"),
+        ({"ids": torch.tensor([0.5])}, "whole numbers of shape"),
+        ({"ids": torch.tensor([[0]])}, "whole numbers of shape"),
         ({"ids": [3], "start": 2, "block": 4}, "leave start out"),
     ],
 )
@@ -383,9 +385,7 @@ def test_laws_of_torchs_own_are_drawn_row_by_row() -> None:
             return torch.stack([draws("normal", count)[:, 0], random.draw(law)], 1)
 
         pieces = [slice(i, min(i + size, len(ids))) for i in range(0, len(ids), size)]
-        return torch.cat(
-            list(random.by_rows(pieces, lambda rows: random.keyed(5, ids=ids[rows]), run))
-        )
+        return torch.cat(list(by_rows(pieces, lambda rows: random.keyed(5, ids=ids[rows]), run)))
 
     ids = torch.arange(20)
     whole, order = drawn(ids, 20), torch.randperm(20)

@@ -1,19 +1,19 @@
-"""The command line: ``genmod compare``."""
+"""The command line. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from genmod.cli.choices import DATA, MODELS
+from genmod.cli.settings import DATA, MODELS, SUITE, with_settings
+from genmod.cli.using import COMMANDS
 from genmod.version import __version__
 
 app = typer.Typer(
     help="Latent-variable generative models, scored by one evidence lower bound.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -30,6 +30,14 @@ def _version(wanted: bool) -> bool:
     return wanted
 
 
+def _data_names(incomplete: str) -> list[str]:
+    return [name for name in DATA if name.startswith(incomplete)]
+
+
+def _model_names(incomplete: str) -> list[str]:
+    return [name for name in MODELS if name.startswith(incomplete)]
+
+
 @app.callback()
 def root(
     version: Annotated[
@@ -40,6 +48,78 @@ def root(
     ] = False,
 ) -> None:
     """Latent-variable generative models, scored by one evidence lower bound."""
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help=f"A name ({', '.join(DATA)}, ...) or a file.",
+            autocompletion=_data_names,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(MODELS)}; its settings by flags and --set model.NAME=VALUE.",
+            autocompletion=_model_names,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the run.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of settings; flags come after it.", show_default=False),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Any setting, as deep as it lies. Repeatable."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, if there is one.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build data and model, show the settings, and stop.")
+    ] = False,
+    evaluate: Annotated[bool, typer.Option(help="Score the test part at the end.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+    given: Any = None,
+) -> None:
+    """Train a model on some data, into a folder that explains itself.
+
+    genmod train digits --model diffusion --schedule cosine --steps 5000 --out runs/digits
+    """
+    from genmod.cli.training import TrainOptions, run
+
+    run(
+        TrainOptions(
+            data, model, out, config, changes or [], resume, dry_run, evaluate, progress, given
+        )
+    )
+
+
+def data(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A name or a file.", show_default=False)
+    ],
+    given: Any = None,
+) -> None:
+    """Show what some data are taken for: their shape, kind and parts."""
+    from genmod.cli.training import show_data
+
+    show_data(data, given)
+
+
+app.command()(with_settings(train, ("training", "data", "model")))
+app.command()(with_settings(data, ("data",)))
+
+
+for _command in COMMANDS:
+    app.command()(_command)
 
 
 @app.command()
@@ -65,7 +145,7 @@ def compare(
     models: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A model to train, with those it needs: {', '.join(MODELS)}. Repeatable."
+            help=f"A model to train, with those it needs: {', '.join(SUITE)}. Repeatable."
         ),
     ] = None,
     quick: Annotated[
@@ -101,18 +181,18 @@ def compare(
 
     run(
         Options(
-            data=data,
-            bins=bins,
-            root=root,
-            binarize=binarize,
-            out=out,
-            models=models,
-            quick=quick,
-            seed=seed,
-            effort=effort,
-            minutes=minutes,
-            jobs=jobs,
-            fresh=fresh,
-            progress=progress,
+            data,
+            bins,
+            root,
+            binarize,
+            out,
+            models,
+            quick,
+            seed,
+            effort,
+            minutes,
+            jobs,
+            fresh,
+            progress,
         )
     )

@@ -6,15 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-from rich.console import Console
-from rich.text import Text
-
+from genmod.cli.talking import sentences, wrote
 from genmod.compare import Comparison, compare
 from genmod.data import Dataset, load
-
-_REFUSED, _INTERRUPTED = 2, 130
-"""Exit codes: what was asked for cannot be done; Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +32,14 @@ class Options:
 
 def run(options: Options) -> None:
     """Compare a suite on some data, and print the table."""
-    console = Console()
-    try:
+    stopped = f"stopped; the same command continues with what is in {options.out}"
+    with sentences(stopped) as console:
         comparison = _compare(options)
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
-        raise typer.Exit(_REFUSED) from error
-    except KeyboardInterrupt:
-        console.print(f"stopped; the same command continues with what is in {options.out}")
-        raise typer.Exit(_INTERRUPTED) from None
-    console.print(comparison.table())
-    for note in comparison.notes:
-        console.print(note, highlight=False, markup=False)
-    for file in comparison.files:
-        console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+        console.print(comparison.table())
+        for note in comparison.notes:
+            console.print(note, highlight=False, markup=False)
+        for file in comparison.files:
+            wrote(console, file)
 
 
 def _data(options: Options) -> Dataset:

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
+from types import UnionType
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.config.laws import is_torch_law, law_class, law_parameters
-from genmod.config.registry import name_of, named
+from genmod.checks import require
+from genmod.config.names import (
+    dtype_named,
+    law_class,
+    law_parameters,
+    name_of,
+    named,
+    torch_law,
+)
 from genmod.config.settings import arguments
+from genmod.config.text import read_call
 
 Plain: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 """What JSON can hold."""
 
-_CLASS, _FUNCTION, _ENUM = "class", "function", "enum"
+_CLASS, _FUNCTION, _ENUM, _SAME = "class", "function", "enum", "same as"
 _TENSOR, _DTYPE, _LAW = "tensor", "dtype", "law"
+_SMALL = 16
+"""Numbers of a tensor that is written beside its setting; larger ones go to ``tensors``, if given."""
+_BROKEN = (
+    TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
+"""What a constructor raises for arguments of a kind that it does not expect."""
 
 
-def to_plain(value: object) -> Plain:
+def to_plain(value: object, tensors: dict[str, Tensor] | None = None) -> Plain:
     """Settings as plain data: a class by its name and arguments, a function by its name.
 
     Args:
         value: a number, a string, a tensor, an enum, a sequence or mapping of such; an object with
             settings (a dataclass, or a :class:`Settings`); a class or function that was registered.
+        tensors: takes the larger tensors among the settings, by a name that stands in their place.
 
     Raises:
         ValueError: a class or function that may not be named: :func:`genmod.register` allows it.
@@ -36,76 +56,235 @@ def to_plain(value: object) -> Plain:
     >>> to_plain(MLPs(width=64))
     {'class': 'MLPs', 'width': 64, 'depth': None, 'dropout': 0.0}
     """
-    if isinstance(value, str):
-        return str(value)  # a member of a StrEnum as the string that it is
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return {_ENUM: _name(type(value)), "value": to_plain(value.value)}
-    if isinstance(value, int | float):
-        return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, torch.dtype):
-        return {_DTYPE: str(value).removeprefix("torch.")}
-    if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
-        return {_TENSOR: value.detach().cpu().tolist(), _DTYPE: dtype}
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, list | tuple) and type(value) in (list, tuple, torch.Size):
-        return [to_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, Distribution) and is_torch_law(value):
-        held = {name: to_plain(each) for name, each in law_parameters(value).items()}
-        return {_LAW: type(value).__name__, **held}
-    if isinstance(value, type) or arguments(value) is None:
-        return {_FUNCTION: _name(value)}
-    settings = arguments(value) or {}
-    return {_CLASS: _name(type(value)), **{k: to_plain(v) for k, v in settings.items()}}
+    return _Writer(tensors).plain(value, "")
 
 
-def from_plain(data: Plain) -> object:
+def from_plain(
+    data: Plain, tensors: Mapping[str, Tensor] | None = None, wanted: object = None
+) -> object:
     """What :func:`to_plain` wrote, built again; lists come back as tuples.
 
+    Settings may also be written by hand. Where a class is expected, its name is enough:
+    ``schedule: cosine`` is ``schedule: {class: Cosine}``, and ``schedule: Cosine(0.008)`` sets an argument.
+
+    Args:
+        data: plain data.
+        tensors: the larger tensors.
+        wanted: the annotation of the argument that the value is for: classes that a name may stand for.
+
     Raises:
-        ValueError: a name that is neither the package's nor registered.
+        ValueError: a name that is neither the package's nor registered; a setting that its class does not
+            have, or cannot be built with.
 
     >>> from genmod.nn import MLPs
     >>> from_plain(to_plain(MLPs(width=64)))
     MLPs(width=64, depth=None, dropout=0.0)
     """
-    if isinstance(data, list):
-        return tuple(from_plain(item) for item in data)
-    if not isinstance(data, dict):
-        return data
-    if _TENSOR in data:
-        return torch.tensor(data[_TENSOR], dtype=_dtype(data[_DTYPE]))
-    if _DTYPE in data:
-        return _dtype(data[_DTYPE])
-    if _FUNCTION in data:
-        return named(str(data[_FUNCTION]))
-    if _LAW in data:
-        held = {name: from_plain(each) for name, each in data.items() if name != _LAW}
-        build: Callable[..., Distribution] = law_class(str(data[_LAW]))
-        return build(**held)
-    kind = data.get(_ENUM) or data.get(_CLASS)
-    if kind is None:
-        return {key: from_plain(item) for key, item in data.items()}
-    built = named(str(kind))
-    assert callable(built)
-    if _ENUM in data:
-        return built(data["value"])
-    return built(**{key: from_plain(item) for key, item in data.items() if key != _CLASS})
+    return _Reader(tensors or {}).read(data, "", wanted)
 
 
-def _dtype(name: Plain) -> torch.dtype:
-    found = getattr(torch, str(name), None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(
-            f"got settings with dtype {name!r}; expected a type of torch; the file was written by "
-            "something else, or is damaged"
+def read_arguments(
+    function: Callable[..., object], given: Mapping[str, Plain], leave_out: Iterable[str] = ()
+) -> dict[str, object]:
+    """The arguments of a function or class, from plain data by name: what is given, and nothing else.
+
+    Args:
+        function: what will be called.
+        given: its arguments as plain data.
+        leave_out: arguments that plain data cannot give.
+
+    Raises:
+        ValueError: an argument that the function does not have; it suggests the nearest.
+    """
+    return _Reader({}).arguments(function, given, "", leave_out)
+
+
+class _Writer:
+    """Writes settings; a module that stands in two places is written once."""
+
+    def __init__(self, tensors: dict[str, Tensor] | None) -> None:
+        self.tensors = tensors
+        self.places: dict[int, str] = {}
+
+    def plain(self, value: object, place: str) -> Plain:
+        if isinstance(value, str):
+            return str(value)  # a member of a StrEnum as the string that it is
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, Enum):
+            return {_ENUM: _name(type(value)), "value": self.plain(value.value, place)}
+        if isinstance(value, int | float):
+            return int(value) if isinstance(value, int) else float(value)
+        if isinstance(value, torch.dtype):
+            return {_DTYPE: str(value).removeprefix("torch.")}
+        if isinstance(value, Tensor):
+            return self._tensor(value, place)
+        if isinstance(value, PurePath):
+            return str(value)
+        if isinstance(value, list | tuple) and type(value) in (list, tuple, torch.Size):
+            return [self.plain(item, _join(place, i)) for i, item in enumerate(value)]
+        if isinstance(value, dict):
+            return self._all({str(key): item for key, item in value.items()}, place)
+        if isinstance(value, Distribution) and torch_law(type(value).__name__) is type(value):
+            return {_LAW: type(value).__name__, **self._all(law_parameters(value), place)}
+        if isinstance(value, type) or arguments(value) is None:
+            return {_FUNCTION: _name(value)}
+        if isinstance(value, nn.Module):
+            if id(value) in self.places:
+                return {_SAME: self.places[id(value)]}
+            self.places[id(value)] = place
+        return {_CLASS: _name(type(value)), **self._all(arguments(value) or {}, place)}
+
+    def _all(self, values: Mapping[str, object], place: str) -> dict[str, Plain]:
+        return {name: self.plain(each, _join(place, name)) for name, each in values.items()}
+
+    def _tensor(self, value: Tensor, place: str) -> Plain:
+        if self.tensors is not None and value.numel() > _SMALL:
+            self.tensors[place] = value.detach().cpu().clone()
+            return {_TENSOR: place}
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {_TENSOR: value.detach().cpu().tolist(), _DTYPE: dtype}
+
+
+class _Reader:
+    """Builds settings; knows what it has built at each place, for modules that stand in two."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.built: dict[str, object] = {}
+
+    def read(self, data: Plain, place: str, wanted: object = None) -> object:
+        if isinstance(data, list):
+            return tuple(self.read(item, _join(place, i)) for i, item in enumerate(data))
+        if isinstance(data, str):
+            return self._text(data, place, wanted)
+        if not isinstance(data, dict):
+            return data
+        if _CLASS in data:  # First: an argument may have the name of another mark.
+            built = named(str(data[_CLASS]), classes_in(wanted))
+            given = {key: item for key, item in data.items() if key != _CLASS}
+            return self._called(built, given, place)
+        if _SAME in data:
+            found = self.built.get(str(data[_SAME]))
+            require(
+                found is not None, f"{place} as {data}", "a place that was read before", "fix it"
+            )
+            return found
+        if _TENSOR in data:
+            return self._tensor(data)
+        if _DTYPE in data:
+            return dtype_named(data[_DTYPE])
+        if _FUNCTION in data:
+            return named(str(data[_FUNCTION]))
+        if _ENUM in data:
+            return self._called(named(str(data[_ENUM]), (Enum,)), {"value": data["value"]}, place)
+        if _LAW in data:
+            law = law_class(str(data[_LAW]))
+            return self._called(law, {n: v for n, v in data.items() if n != _LAW}, place)
+        return {key: self.read(item, _join(place, key)) for key, item in data.items()}
+
+    def _text(self, text: str, place: str, wanted: object) -> object:
+        """A string; the name of a class, where one is expected and no string is."""
+        if wanted is torch.dtype or torch.dtype in typing.get_args(wanted):
+            return dtype_named(text)
+        kinds = classes_in(wanted)
+        if not kinds or str in _members(wanted):
+            return text
+        name, values, settings = read_call(text)
+        built = named(name, kinds)
+        order = list(_parameters(built))
+        require(
+            len(values) <= len(order),
+            f"{text!r} with {len(values)} values",
+            f"at most {len(order)}: {', '.join(order)}",
+            "leave some out",
         )
-    return found
+        return self._called(built, {**dict(zip(order, values, strict=False)), **settings}, place)
+
+    def _called(self, built: object, given: Mapping[str, Plain], place: str) -> object:
+        """An object of a class, from its arguments by name."""
+        assert callable(built)
+        name = getattr(built, "__name__", str(built))
+        values = self.arguments(built, given, place)
+        try:
+            found: object = built(**values)
+        except _BROKEN as error:
+            reason = " ".join(str(error).split())
+            if reason.startswith("got ") and "; expected " in reason:
+                raise
+            raise ValueError(
+                f"got settings of {name} that it cannot be built with ({reason}); expected what "
+                f"genmod wrote, or what help(genmod.{name}) lists; correct the settings"
+            ) from error
+        self.built[place] = found
+        return found
+
+    def arguments(
+        self,
+        built: Callable[..., object],
+        given: Mapping[str, Plain],
+        place: str,
+        leave_out: Iterable[str] = (),
+    ) -> dict[str, object]:
+        """The arguments of a call by name."""
+        known = {k: v for k, v in _parameters(built).items() if k not in set(leave_out)}
+        for key in given:
+            near = difflib.get_close_matches(key, known, 1)
+            require(
+                key in known,
+                f"the setting {key!r} of {getattr(built, '__name__', built)}",
+                f"one of {', '.join(known)}",
+                f"did you mean {near[0]!r}?" if near else "leave it out",
+            )
+        return {k: self.read(v, _join(place, k), known[k]) for k, v in given.items()}
+
+    def _tensor(self, data: Mapping[str, Any]) -> Tensor:
+        held = data[_TENSOR]
+        try:
+            if isinstance(held, str):
+                return self.tensors[held]
+            return torch.tensor(held, dtype=dtype_named(data.get(_DTYPE)))
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+            raise ValueError(
+                f"got settings with a tensor that cannot be read ({error!r}); expected numbers and their "
+                "type; the file was written by something else, or is damaged"
+            ) from error
+
+
+def classes_in(annotation: object) -> tuple[type, ...]:
+    """The classes of settings that an annotation accepts: none for plain data.
+
+    >>> from genmod.nn import Networks
+    >>> classes_in(Networks | None), classes_in(int | None)
+    ((<class 'genmod.nn.networks.Networks'>,), ())
+    """
+    plain = (type(None), bool, int, float, str, Enum, torch.dtype, Tensor)
+    found = [each for each in _members(annotation) if isinstance(each, type)]
+    # A protocol is no base class: what follows it may have any.
+    kinds = [k for k in found if k is not object and not vars(k).get("_is_protocol")]
+    return tuple(k for k in kinds if not issubclass(k, plain))
+
+
+def _members(annotation: object) -> tuple[object, ...]:
+    union = isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _parameters(built: object) -> dict[str, object]:
+    """The names of a constructor's arguments, and their annotations as far as they are known."""
+    assert callable(built)
+    init = getattr(built, "__init__", built) if isinstance(built, type) else built
+    try:
+        hints = typing.get_type_hints(init)
+    except (NameError, TypeError):
+        hints = {}
+    if isinstance(built, type) and issubclass(built, Enum):
+        return {"value": None}
+    return {name: hints.get(name) for name in inspect.signature(built).parameters}
+
+
+def _join(place: str, name: object) -> str:
+    return f"{place}.{name}" if place else str(name)
 
 
 def _name(value: object) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import check_integers, require
+from genmod.random.streams import mix
 from genmod.spec import Bins
 
 if TYPE_CHECKING:
@@ -145,6 +146,6 @@ def _draw(pixels: BernoulliPixels, seed: int, place: int) -> Tensor:
     bits = torch.empty_like(pixels.gray, dtype=torch.uint8)
     for start in range(0, len(pixels), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        with random.keyed(random.mix(seed, _BITS), place, start=start, block=_BLOCK):
+        with random.keyed(mix(seed, _BITS), place, start=start, block=_BLOCK):
             bits[rows] = pixels.sample(rows)
     return bits

@@ -44,7 +44,7 @@ def as_loader(x: TorchDataset[Any], batch_size: int, seed: int) -> DataLoader[An
 
     >>> rows = torch.utils.data.TensorDataset(torch.arange(4.0)[:, None])
     >>> [batch[0].flatten().tolist() for batch in as_loader(rows, 2, seed=0)]
-    [[2.0, 1.0], [3.0, 0.0]]
+    [[1.0, 0.0], [3.0, 2.0]]
     """
     if isinstance(x, IterableDataset):
         return DataLoader(x, batch_size)

@@ -14,7 +14,7 @@ from genmod.decoders.counts import require_kind
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import PerDimensionScale, Scale
 from genmod.distributions.ordered import IntegerLogistic
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
 _GAIN = 10.0

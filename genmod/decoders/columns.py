@@ -16,7 +16,7 @@ from genmod.decoders.likelihoods import GaussianDecoder, Identity
 from genmod.decoders.scales import PerDimensionScale
 from genmod.distributions import Factorized
 from genmod.distributions.joined import Joined
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
 ColumnLaw: TypeAlias = Callable[[nn.Module, DataSpec], Decoder]

@@ -18,7 +18,7 @@ from genmod import distributions
 from genmod.checks import require
 from genmod.columns import ColumnKind
 from genmod.decoders.base import Decoder
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
 _REACH = 20.0

@@ -12,7 +12,8 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
-from genmod.nn import outputs
+from genmod.distributions.discretized import Discretized
+from genmod.nn.modules import outputs
 from genmod.schedules import Schedule
 from genmod.spec import Bins, DataSpec, SpecLike
 
@@ -123,7 +124,7 @@ class BinnedDecoder(LocationScaleDecoder):
         scale: one learned number that starts at the width of a bin, by default.
     """
 
-    law: type[distributions.Discretized]
+    law: type[Discretized]
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class BinnedDecoder(LocationScaleDecoder):
         super().__init__(network, data, GlobalScale(data.width) if scale is None else scale)
         self.values = Bins(data.bins or 0)
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Discretized:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Discretized:
         """The distribution of each row."""
         return self.law(*self.both(state, context), self.values)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
+from genmod.schedules.base import time_dtype
 from genmod.shapes import PerSample, Real
 
 
@@ -77,17 +78,20 @@ class EmpiricalDenoiser(Denoiser):
         require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
         if log_weights is None:
             log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)
-        # Centered: of points near 1e4, float32 has squares near 1e8, whose rounding is 8.
         self.register_buffer("center", points.mean(0))
-        self.register_buffer("points", points - self.center)
+        self.register_buffer("points", points)
         self.register_buffer("log_weights", log_weights)
         self.std = std
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """The posterior mean of each row, and its variance per entry."""
-        points = self.points.flatten(1)
-        alpha, sigma = scales_of(log_snr, points)
-        flat = z.flatten(1) - alpha * self.center.flatten()
+        # Around their mean, and in float64 where there is one: squares of large numbers drown the
+        # distances between them.
+        wide = time_dtype(z.device)
+        center = self.center.flatten().to(wide)
+        points = self.points.flatten(1).to(wide) - center
+        alpha, sigma = scales_of(log_snr.to(wide), points)
+        flat = z.flatten(1).to(wide) - alpha * center
         spread = (alpha * self.std).square() + sigma.square()
         # |z - alpha x|^2 without |z|^2, which is the same for every point.
         explains = alpha * (flat @ points.T) - 0.5 * alpha.square() * points.square().sum(1)
@@ -99,4 +103,5 @@ class EmpiricalDenoiser(Denoiser):
         # The difference of squares can round below zero where one point has all the weight.
         second = keep.square() * among.clamp(min=0)
         within = self.std**2 * sigma.square() / spread
-        return Denoised(self.center + mean.reshape(z.shape), (second + within).reshape(z.shape))
+        x_hat = center + mean
+        return Denoised(x_hat.reshape(z.shape).to(z), (second + within).reshape(z.shape).to(z))

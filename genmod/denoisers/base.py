@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.denoisers.targets import Target, VelocityTarget, scales_of
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.schedules import Schedule
 from genmod.schedules.base import Point
 from genmod.shapes import PerSample, Real, expand_like

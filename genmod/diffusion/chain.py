@@ -22,7 +22,7 @@ from genmod.diffusion.timesteps import resolve_timesteps
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.elbo import Rate
 from genmod.encoders import Encoder, Posterior
-from genmod.nn import tensors_of
+from genmod.nn.modules import tensors_of
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Latent, Path, Timesteps
 from genmod.prior import Prior
 from genmod.schedules import Schedule

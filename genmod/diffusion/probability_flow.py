@@ -29,6 +29,7 @@ from genmod.checks import require
 from genmod.diffusion.chain import DiffusionPrior
 from genmod.elbo import Stamp
 from genmod.encoders import Encoder, Posterior
+from genmod.nn.jacobian import Linear, pullback
 from genmod.path import GenerativePath, InferencePath, Latent
 from genmod.prior import Prior
 from genmod.schedules.base import time_dtype
@@ -112,14 +113,16 @@ class ProbabilityFlowPrior(Prior):
         log_scale, clean, noisy = self._ends()
 
         def field(u: Tensor, log_snr: float) -> AugmentedState:
-            with torch.inference_mode(False), torch.enable_grad():
-                # Clones: a tensor made in inference mode carries no gradient, and the trace would be zero.
-                u, given = u.detach().clone().requires_grad_(), _usable(context)
-                velocity, x_hat = self._velocity(u, log_snr, given)
-                trace = _exact_trace(x_hat, u) if signs is None else _probed_trace(x_hat, u, signs)
+            def moved(u: Tensor) -> tuple[Tensor, Tensor]:
+                velocity, x_hat = self._velocity(u, log_snr, _usable(context))
+                return x_hat, velocity
+
+            _, (velocity,), pull = pullback(moved, u)
+            assert velocity is not None
+            trace = _exact_trace(pull, u) if signs is None else _probed_trace(pull, signs)
             a = _data_scale(log_snr)
             rate = 0.5 * a * (trace.to(time_dtype(u.device)) - a * size(self.shape))
-            return AugmentedState(velocity.detach(), rate)
+            return AugmentedState(velocity, rate)
 
         u, change = self._run(field, z * math.exp(-log_scale), clean, noisy)
         top = -0.5 * event_sum(u.to(change.dtype).square() + math.log(2 * math.pi))
@@ -251,21 +254,16 @@ def _signs(z: Tensor, probes: int) -> Tensor:
     return torch.where(drawn < 0.5, -1.0, 1.0).to(z.dtype).transpose(0, 1)
 
 
-def _exact_trace(x_hat: Tensor, u: Tensor) -> Tensor:
+def _exact_trace(pull: Linear, u: Tensor) -> Tensor:
     """The trace of the Jacobian of each row, ``(B, 1)``. (No row's output depends on another row.)"""
-    outputs = x_hat.flatten(1).sum(0)
-    diagonal = [_gradient(output, u).flatten(1)[:, i] for i, output in enumerate(outputs)]
+    diagonal = []
+    for i in range(u[0].numel()):
+        unit = torch.zeros(u.shape, dtype=u.dtype, device=u.device)
+        unit.flatten(1)[:, i] = 1
+        diagonal.append(pull(unit).flatten(1)[:, i])
     return torch.stack(diagonal).sum(0)[:, None]
 
 
-def _probed_trace(x_hat: Tensor, u: Tensor, signs: Tensor) -> Tensor:
+def _probed_trace(pull: Linear, signs: Tensor) -> Tensor:
     """An unbiased estimate of the trace by each probe, ``(B, K)``."""
-    return torch.stack([event_sum(sign * _gradient((sign * x_hat).sum(), u)) for sign in signs], 1)
-
-
-def _gradient(output: Tensor, u: Tensor) -> Tensor:
-    """The gradient with respect to the state; zero where the output does not depend on it."""
-    if not output.requires_grad:
-        return torch.zeros_like(u)
-    (gradient,) = torch.autograd.grad(output, u, retain_graph=True, materialize_grads=True)
-    return gradient
+    return torch.stack([event_sum(sign * pull(sign)) for sign in signs], 1)

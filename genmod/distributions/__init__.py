@@ -1,23 +1,14 @@
 """Distributions over one event a row: ``log_prob`` gives ``(B,)`` nats, ``elementwise`` each entry's."""
 
 from genmod.distributions.base import Factorized as Factorized
-from genmod.distributions.base import Laws as Laws
-from genmod.distributions.base import check_parameters as check_parameters
-from genmod.distributions.base import detached as detached
-from genmod.distributions.base import elementwise as elementwise
-from genmod.distributions.base import masked_log_prob as masked_log_prob
-from genmod.distributions.base import moved as moved
 from genmod.distributions.counts import NegativeBinomial as NegativeBinomial
 from genmod.distributions.counts import Poisson as Poisson
 from genmod.distributions.counts import ZeroInflated as ZeroInflated
 from genmod.distributions.discrete import Bernoulli as Bernoulli
 from genmod.distributions.discrete import Categorical as Categorical
-from genmod.distributions.discretized import Discretized as Discretized
 from genmod.distributions.discretized import DiscretizedLogistic as DiscretizedLogistic
 from genmod.distributions.discretized import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.discretized import DiscretizedNormal as DiscretizedNormal
-from genmod.distributions.divergence import closed_kl as closed_kl
-from genmod.distributions.divergence import log_ratio as log_ratio
 from genmod.distributions.divergence import rate as rate
 from genmod.distributions.divergence import register_kl_per_dim as register_kl_per_dim
 from genmod.distributions.normal import Dirac as Dirac

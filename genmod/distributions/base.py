@@ -1,4 +1,4 @@
-"""Distributions over one event a row, and the functions of them that the bound needs."""
+"""Distributions over one event a row, and functions on distributions that the bound uses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from genmod.shapes import PerSample, Sizes, event_sum
 
 
 class Factorized(Distribution, ABC):
-    """A distribution whose dimensions are independent given its parameters.
+    """A distribution whose entries are independent given its parameters.
 
-    The first dimension of its parameters is the batch ``(B,)``, all others are one event. A subclass
-    gives the log-probability of each entry; this class sums it. Arguments are not validated here: the
-    hot path builds one of these a step, and validation makes a GPU wait (see :mod:`genmod.checks`).
+    The first dimension of its parameters is the batch ``(B,)``. All others form one event. A subclass
+    gives the log-probability of each entry, and this class sums it over the event. Parameters are not
+    validated, because validation at every training step makes a GPU wait (see :mod:`genmod.checks`).
+
+    Args:
+        shape: the shape of the parameters, ``(B, *event)``.
     """
 
     has_rsample = False
@@ -36,14 +39,14 @@ class Factorized(Distribution, ABC):
 
     @abstractmethod
     def elementwise(self, x: Tensor) -> Tensor:
-        """``log p`` of each entry, ``(B, *event)``."""
+        """``log p`` of each entry, ``(B, *event)``, in nats."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """``log p`` of each row, ``(B,)``: the sum over its entries."""
+        """``log p`` of each row, ``(B,)``, in nats: the sum over its entries."""
         return event_sum(self.elementwise(value))
 
     def refuse_extra(self, sample_shape: Sizes) -> None:
-        """Rows are the only batch: several draws are several calls (or repeated rows)."""
+        """Refuse a ``sample_shape``: there is one draw for each row of the parameters."""
         require(
             len(sample_shape) == 0,
             f"sample_shape={tuple(sample_shape)}",
@@ -53,10 +56,10 @@ class Factorized(Distribution, ABC):
 
 
 def check_parameters(law: Distribution, *parameters: Tensor) -> None:
-    """Require parameters without NaN before integers are drawn from them.
+    """Require parameters without NaN, before integers are drawn from them.
 
-    A draw compares or rounds its parameters, which turns NaN into a plausible integer: black, white, or
-    -9.2e18. Infinite parameters are legal: they are limits, such as a probability of zero.
+    A draw compares or rounds its parameters, which turns NaN into an integer that looks valid. Infinite
+    parameters are allowed: they are limits, such as a probability of zero.
 
     Raises:
         ValueError: a parameter is NaN.
@@ -68,19 +71,19 @@ def check_parameters(law: Distribution, *parameters: Tensor) -> None:
         require(
             broken == 0,
             f"{broken} parameters of {type(law).__name__} that are NaN",
-            "numbers to draw from",
-            "the network that gives them has diverged: load earlier weights, or train at a lower "
+            "parameters without NaN",
+            "the network that gives them has diverged: load earlier weights, or train with a lower "
             "learning rate",
         )
 
 
 def is_factorized(distribution: Distribution) -> bool:
-    """Whether ``log_prob`` is the sum of ``elementwise``: a subclass may have redefined the former."""
+    """Whether ``log_prob`` is the sum of ``elementwise``. A subclass may have redefined ``log_prob``."""
     return isinstance(distribution, Factorized) and distribution.factorizes
 
 
 def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
-    """``log p`` of each entry of ``x``, for a distribution that factorizes over them."""
+    """``log p`` of each entry of ``x``, for a distribution that factorizes over the entries."""
     if isinstance(distribution, Factorized) and is_factorized(distribution):
         return distribution.elementwise(x)
     base = distribution
@@ -97,7 +100,7 @@ def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
 
 
 def masked_log_prob(distribution: Distribution, x: Tensor, observed: Tensor | None) -> PerSample:
-    """``log p`` of the observed entries of each row."""
+    """``log p`` of the observed entries of each row, ``(B,)``; of all entries without a mask."""
     if observed is None:
         return distribution.log_prob(x)
     return event_sum(torch.where(observed, elementwise(distribution, x), 0.0))
@@ -107,37 +110,37 @@ class Laws(dict[str, Distribution]):
     """Distributions by the name of their latent."""
 
     def detached(self) -> Laws:
-        """The same laws with parameters that carry no gradient."""
+        """The same laws, with parameters detached from autograd."""
         return Laws({name: detached(law) for name, law in self.items()})
 
 
 def detached(law: Distribution) -> Distribution:
-    """The same law with parameters that carry no gradient."""
+    """The same law, with parameters detached from autograd."""
     return moved(law, Tensor.detach)
 
 
-def moved(law: Distribution, act: Callable[[Tensor], Tensor]) -> Distribution:
-    """The same law with another version of each of its tensors: detached, or on another device."""
+def moved(law: Distribution, function: Callable[[Tensor], Tensor]) -> Distribution:
+    """The same law with a function applied to each of its tensors, such as ``Tensor.detach``."""
     copied = copy.copy(law)
-    vars(copied).update({name: _acted(value, act) for name, value in vars(law).items()})
+    vars(copied).update({name: _map(value, function) for name, value in vars(law).items()})
     return copied
 
 
-def _acted(value: object, act: Callable[[Tensor], Tensor]) -> object:
+def _map(value: object, function: Callable[[Tensor], Tensor]) -> object:
     if isinstance(value, Tensor):
-        return act(value)
+        return function(value)
     if isinstance(value, Distribution):
-        return moved(value, act)
+        return moved(value, function)
     if isinstance(value, tuple) and all(isinstance(each, Distribution) for each in value):
-        return tuple(_acted(each, act) for each in value)
+        return tuple(_map(each, function) for each in value)
     if isinstance(value, list) and all(
         isinstance(each, torch.distributions.Transform) for each in value
     ):
-        return [_acted_transform(each, act) for each in value]
+        return [_map_transform(each, function) for each in value]
     return value
 
 
-def _acted_transform(transform: object, act: Callable[[Tensor], Tensor]) -> object:
+def _map_transform(transform: object, function: Callable[[Tensor], Tensor]) -> object:
     copied = copy.copy(transform)
-    vars(copied).update({name: _acted(value, act) for name, value in vars(transform).items()})
+    vars(copied).update({name: _map(value, function) for name, value in vars(transform).items()})
     return copied

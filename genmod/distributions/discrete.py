@@ -1,4 +1,4 @@
-"""Bits and unordered values: Bernoulli and categorical distributions for each entry of an event."""
+"""Discrete distributions for each entry of an event: Bernoulli (bits), categorical (unordered values)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genmod.shapes import Sizes
 
 
 class Bernoulli(Factorized):
-    """A bit for each entry, from its logit.
+    """A Bernoulli distribution for each entry: a bit, with its logit as parameter.
 
     Args:
         logits: ``(B, *event)``, the log-odds of a one.
@@ -31,7 +31,7 @@ class Bernoulli(Factorized):
         return self.logits.sigmoid()
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """Bits, as integers."""
+        """Bits, as integers, ``(B, *event)``."""
         self.refuse_extra(sample_shape)
         check_parameters(self, self.logits)
         noise = random.uniform(tuple(self.logits.shape), self.logits.dtype, self.logits.device)
@@ -58,7 +58,7 @@ class Categorical(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean value (it assumes an order, for pictures only)."""
+        """The mean value. It treats values as ordered, so use it for pictures only."""
         values = torch.arange(self.logits.shape[-1], device=self.logits.device)
         return (self.logits.softmax(-1) * values).sum(-1)
 
@@ -68,7 +68,7 @@ class Categorical(Factorized):
         return self.logits.argmax(-1)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """A value for each entry, by the Gumbel-max trick, whose noise is keyed like any other."""
+        """A value for each entry, ``(B, *event)``, by the Gumbel-max trick with keyed noise."""
         self.refuse_extra(sample_shape)
         check_parameters(self, self.logits)
         noise = random.uniform(tuple(self.logits.shape), torch.float64, self.logits.device)

@@ -1,10 +1,10 @@
-r"""Densities integrated over the bins of integer data: exact masses that sum to one; and mixtures.
+r"""Discretized densities: a density on the real line, integrated over the bins of integer data.
 
 .. math:: P(k) = F\!\left(\frac{b_k - \mu}{s}\right) - F\!\left(\frac{a_k - \mu}{s}\right)
 
-with the bin :math:`[a_k, b_k]` of :class:`genmod.spec.Bins`; the first and last reach to infinity.
-The difference is taken in logarithms from the smaller tail: never a clamp, so masses far in a tail
-are right and have right gradients.
+with the bin :math:`[a_k, b_k]` of :class:`genmod.spec.Bins`. The first and the last bin extend to
+infinity, so that the masses sum to one. The difference is computed in logarithms, from the smaller tail.
+Nothing is clamped, so masses far in a tail and their gradients are accurate.
 
 Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++" (2017), eq. 2.
 """
@@ -21,7 +21,7 @@ from torch.distributions import constraints
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.logistic import logistic_log_mass
-from genmod.gaussian import log_prob_standard
+from genmod.gaussian.kernels import log_prob_standard
 from genmod.shapes import Sizes
 from genmod.spec import Bins
 
@@ -32,14 +32,14 @@ _TOGETHER = 16
 def log1m_exp(negative: Tensor) -> Tensor:
     """``log(1 - exp(x))`` for ``x < 0``, accurate at both ends (Maechler, 2012, eq. 7)."""
     near = negative > -math.log(2)
-    # Each branch is kept away from the other's arguments: where() sends NaN gradients through both.
+    # Each branch gets arguments of its own: where() would pass on NaN gradients of the other branch.
     close = torch.where(near, negative, -1.0)
     far = torch.where(near, -1.0, negative)
     return torch.where(near, (-torch.expm1(close)).log(), torch.log1p(-far.exp()))
 
 
 def log_ndtr(x: Tensor) -> Tensor:
-    r"""The log of the standard normal's distribution function, with a gradient right in the far left.
+    r"""The log of the standard normal's distribution function, with accurate gradients far to the left.
 
     Left of -1 it is :math:`\log \tfrac{1}{2}\mathrm{erfcx}(-x / \sqrt 2) - x^2 / 2`. torch's own
     ``log_ndtr`` has the same value, but its backward exponentiates the difference of two numbers near
@@ -52,12 +52,12 @@ def log_ndtr(x: Tensor) -> Tensor:
 
 
 class Discretized(Factorized):
-    """A location-scale family on the real line, binned.
+    """A location-scale family on the real line, discretized into bins.
 
     Args:
-        location: ``(B, *event)``, on the scale where values lie in [-1, 1].
+        location: ``(B, *event)``. The values ``0 .. n - 1`` are spread evenly over [-1, 1].
         log_scale: the logarithm of the scale, broadcast to the location.
-        bins: the values.
+        bins: the values and their bins.
     """
 
     support = constraints.nonnegative_integer
@@ -72,7 +72,7 @@ class Discretized(Factorized):
 
     @abstractmethod
     def standard_sample(self) -> Tensor:
-        """Draws of the standard member, shaped as the location."""
+        """Draws of the standard member (location 0, scale 1), of the shape of the location."""
 
     def masses(self) -> Tensor:
         """The probability of every value, ``(B, *event, K)``."""
@@ -87,7 +87,7 @@ class Discretized(Factorized):
 
     @abstractmethod
     def upper_tail(self, standardized: Tensor) -> Tensor:
-        """The standard member's probability above each point."""
+        """The probability of the standard member above each point."""
 
     @property
     def mean(self) -> Tensor:
@@ -101,7 +101,7 @@ class Discretized(Factorized):
         return total
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """Integers: a draw of the density, put into its bin."""
+        """Integers ``(B, *event)``: draws of the density, each put into its bin."""
         self.refuse_extra(sample_shape)
         check_parameters(self, self.location, self.log_scale)
         with torch.no_grad():
@@ -110,29 +110,52 @@ class Discretized(Factorized):
 
 
 class DiscretizedLogistic(Discretized):
-    """Bins of a logistic distribution."""
+    r"""The discretized logistic distribution, the usual likelihood of 8-bit pixels.
+
+    With :math:`\sigma` the logistic function and the ends of a bin divided by the scale,
+    :math:`a = (a_k - \mu) / s` and :math:`b = (b_k - \mu) / s`,
+
+    .. math:: \log P(k) = \log\big(\sigma(b) - \sigma(a)\big)
+        = \log\sigma(b) + \log\sigma(-a) + \log(1 - e^{a - b}).
+
+    The right-hand side is stable. The plain difference is 0 in float32 where both ends exceed 17.
+
+    Args:
+        location: :math:`\mu`, ``(B, *event)``. The values ``0 .. n - 1`` are spread evenly over [-1, 1].
+        log_scale: :math:`\log s`, broadcast to the location.
+        bins: the values and their bins.
+
+    Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++" (2017), eq. 2.
+
+    >>> law = DiscretizedLogistic(torch.zeros(1, 1), torch.zeros(1, 1), Bins(3))  # -1, 0, 1
+    >>> [round(float(law.log_prob(torch.tensor([[k]])).exp()), 3) for k in range(3)]
+    [0.378, 0.245, 0.378]
+    """
 
     def elementwise(self, x: Tensor) -> Tensor:
-        r"""The log mass of each entry's bin.
-
-        :math:`\sigma(b) - \sigma(a) = \sigma(b)\,\sigma(-a)\,(1 - e^{a - b})`, exactly: each factor's
-        logarithm is stable, so the plain difference (0 in float32 for both ends beyond 17) is never
-        formed.
-        """
+        """The log mass of each entry's bin, ``(B, *event)``, in nats."""
         return logistic_log_mass(x, self.location, self.log_scale, self.bins)
 
     def upper_tail(self, standardized: Tensor) -> Tensor:
-        """The logistic function, mirrored."""
+        """``sigmoid(-x)``."""
         return torch.sigmoid(-standardized)
 
     def standard_sample(self) -> Tensor:
-        """The inverse of the distribution function at uniform noise."""
+        """The inverse distribution function (the logit) of uniform noise."""
         noise = random.uniform(tuple(self.location.shape), torch.float64, self.location.device)
         return noise.logit().to(self.location.dtype)
 
 
 class DiscretizedNormal(Discretized):
-    """Bins of a normal distribution."""
+    """The discretized normal distribution, the likelihood of DDPM's last step.
+
+    Args:
+        location: the mean, ``(B, *event)``. The values ``0 .. n - 1`` are spread evenly over [-1, 1].
+        log_scale: the logarithm of the standard deviation, broadcast to the location.
+        bins: the values and their bins.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
+    """
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log mass of each entry's bin."""
@@ -145,7 +168,7 @@ class DiscretizedNormal(Discretized):
         )
 
     def upper_tail(self, standardized: Tensor) -> Tensor:
-        """The complementary error function, scaled."""
+        """``erfc(x / sqrt(2)) / 2``."""
         tail: Tensor = 0.5 * torch.special.erfc(standardized * math.sqrt(0.5))
         return tail
 
@@ -155,24 +178,24 @@ class DiscretizedNormal(Discretized):
 
 
 def _standard_log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
-    """The difference of two log distribution functions, from the smaller tail.
+    """The log of the mass of the standard normal between two ends, from the smaller tail.
 
-    Either end may be infinite, never both; ``width`` is that of the other bins, given apart because
-    ``upper - lower`` is rounded to nothing far from the location.
+    One end may be infinite, not both. ``width`` is the width of a bin. It is a separate argument, because
+    ``upper - lower`` rounds to zero far from the location.
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 13.
     """
-    right = lower + upper > 0  # both ends right of the mean: count from the right tail
+    right = lower + upper > 0  # right of the mean: use the right tail, mirrored
     low, high = torch.where(right, -upper, lower), torch.where(right, -lower, upper)
     top = log_ndtr(high)
     is_open = low.isinf()
-    # A bin narrow against the std (std of 1e4 bins in float32) would lose its mass to rounding
-    # in the difference below: its mass is the density at its middle times its width, and the
-    # next two terms of the expansion in the width (Hermite polynomials of order 2 and 4).
+    # For a bin that is narrow against the std (a std of 1e4 bins in float32), the difference below
+    # rounds to zero. There the mass is the density at the middle times the width, with the next two
+    # terms of the expansion in the width (Hermite polynomials of order 2 and 4).
     narrow = ~is_open & (width * (1 + high.abs()) < 1e-2)
     plain = ~is_open & ~narrow
     below = log_ndtr(torch.where(plain, low, high))
-    # -1 stands in elsewhere: at 0, which far right of the mean is what comes, backward is NaN.
+    # -1 is a placeholder elsewhere: far right of the mean the value is 0, where backward gives NaN.
     wide = top + torch.where(plain, log1m_exp(torch.where(plain, below - top, -1.0)), 0.0)
     middle = torch.where(narrow, high - width / 2, 0.0)
     thin = torch.where(narrow, width, 1.0)
@@ -183,7 +206,7 @@ def _standard_log_mass(lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
 
 
 def _standardize(end: Tensor, location: Tensor, inverse: Tensor) -> Tensor:
-    """``(end - location) / scale``; an open end stays a constant (backward through it is NaN)."""
+    """``(end - location) / scale``. An infinite end stays a constant, because its gradient is NaN."""
     is_open = end.isinf()
     closed = (torch.where(is_open, 0.0, end) - location) * inverse
     return torch.where(is_open, end, closed)
@@ -193,10 +216,12 @@ class DiscretizedMixture(Factorized):
     """A mixture of discretized logistics for each entry.
 
     Args:
-        logits: of the components' weights, ``(B, C, *event)``.
-        location: their locations, where values lie in [-1, 1], shaped alike.
-        log_scale: the logarithms of their scales, shaped alike.
-        bins: the values.
+        logits: the logits of the weights of the ``C`` components, ``(B, C, *event)``.
+        location: the locations of the components, of the same shape; values are spread over [-1, 1].
+        log_scale: the logarithms of their scales, of the same shape.
+        bins: the values and their bins.
+
+    Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++" (2017), eq. 2.
 
     >>> half = torch.zeros(1, 2, 1)
     >>> law = DiscretizedMixture(half, torch.tensor([[[-1.0], [1.0]]]), half - 9, Bins(5))
@@ -223,7 +248,7 @@ class DiscretizedMixture(Factorized):
         return (self.logits.softmax(1) * torch.stack(means, 1)).sum(1)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """Integers: a draw of a component (the Gumbel-max trick), then of its density's bin."""
+        """Integers ``(B, *event)``: a component by the Gumbel-max trick, then a draw of it."""
         self.refuse_extra(sample_shape)
         check_parameters(self, self.logits, self.location, self.log_scale)
         with torch.no_grad():

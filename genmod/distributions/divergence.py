@@ -1,11 +1,11 @@
-r"""What a posterior costs under a prior: :math:`\mathrm{KL}(q \| p)`, closed or as a log-ratio at a draw.
+r"""The rate of a posterior under a prior: :math:`\mathrm{KL}(q \| p)`, or a log-ratio at a draw.
 
 Both have the same mean. The closed form has no noise from the draw. With the log-ratio, the noise of rate
-and reconstruction cancels at each draw if the posterior is exact. ``Rate.kind`` distinguishes the two.
+and reconstruction cancels at each draw if the posterior is exact. ``Rate.kind`` says which one it is.
 
-A closed form belongs to exactly the two laws it was derived for. ``torch.distributions.kl_divergence``
-also accepts subclasses, whose ``rsample`` and ``log_prob`` may be those of another law: the divergence of a
-flow built on a Normal would be the Normal's. Here such a subclass gets the log-ratio.
+A closed form is valid for exactly the two laws it was derived for. ``torch.distributions.kl_divergence``
+also accepts their subclasses. But a subclass may redefine ``rsample`` and ``log_prob``: a normalizing flow
+written as a subclass of Normal would get the divergence of the Normal. Here it gets the log-ratio.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genmod.shapes import event_sum
 _PER_DIM: dict[tuple[type, type], Callable[..., Tensor]] = {}
 
 _LAW = ("sample", "rsample", "log_prob", "elementwise")
-"""The methods that make a law: a subclass that redefines one of them is another law."""
+"""The methods that define a law. A subclass that redefines one of them is another law."""
 
 _LIBRARIES = ("torch.distributions.", "genmod.distributions.", "pyro.distributions.")
 """Modules whose classes the registered closed forms were derived for."""
@@ -65,9 +65,9 @@ def rate(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND
 
     Args:
         q: the posterior, one row a sample.
-        p: the prior; its batch may be empty (the same law for each row).
-        z: a draw from ``q``, used where there is no closed form.
-        claim: what a bound with this rate in it may be called; the prior decides.
+        p: the prior, one row a sample, or one law for all rows (batch shape ``()``).
+        z: a draw from ``q``, ``(B, *event)``, used where there is no closed form.
+        claim: the strongest stamp of a bound that contains this rate; the prior states it.
 
     Returns:
         A rate of one level, with its nats per dimension where both laws factorize.
@@ -87,8 +87,8 @@ def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.
     """``log q(z) - log p(z)`` at the draw ``z``, per dimension where both laws factorize.
 
     Raises:
-        ValueError: in training, a prior whose log-density carries no gradient to ``z``: the encoder would
-            then be trained on ``log q`` alone, without limit.
+        ValueError: in training, a prior whose log-density has no gradient with respect to ``z``. The
+            encoder would then minimize ``log q`` alone, which has no minimum.
     """
     if is_factorized(q) and is_factorized(p):
         assert isinstance(q, Factorized) and isinstance(p, Factorized)  # noqa: PT018 - for the type checker
@@ -105,16 +105,16 @@ def _check_gradient(p: Distribution, z: Tensor, log_prob: Tensor) -> None:
     if torch.is_grad_enabled() and z.requires_grad and not log_prob.requires_grad:
         raise ValueError(
             f"got a prior law {type(p).__name__} whose log_prob carries no gradient to z; expected one "
-            "that does, because the encoder learns through it; compute log_prob from z without "
+            "with a gradient, because the encoder learns through it; compute log_prob from z without "
             "no_grad() or detach(), or score the model without gradients (torch.no_grad())"
         )
 
 
 def _law_type(law: Distribution) -> type[Distribution] | None:
-    """The library's class whose law this is; ``None`` for a law of the user's own.
+    """The class of the library that defines this law; ``None`` for a law of the user's own.
 
-    A subclass that redefines none of the law's methods (it builds a Normal of given parameters, say) has
-    its parent's law. What a composite law is made of is looked at as well.
+    A subclass that redefines none of the methods has the law of its parent. The base of a composite law
+    (``base_dist``) is looked at as well.
     """
     base = getattr(law, "base_dist", None)
     if isinstance(base, Distribution) and _law_type(base) is None:
@@ -128,7 +128,7 @@ def _law_type(law: Distribution) -> type[Distribution] | None:
 
 
 def _has_closed_kl(q: Distribution, p: Distribution) -> bool:
-    """Whether torch's registry may be asked: known laws, or a pair registered for exactly these types."""
+    """Whether torch's registry holds for this pair: known laws, or a form for exactly these types."""
     if _law_type(q) is not None and _law_type(p) is not None:
         return True
     if type(q) is Independent and type(p) is Independent:

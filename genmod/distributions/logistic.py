@@ -1,14 +1,14 @@
 r"""The log mass of a discretized logistic, and its gradient, in one pass.
 
-With the ends :math:`a, b` of a bin of width :math:`w`, all divided by the scale after the location was
-taken off, and :math:`\sigma` the logistic function:
+With :math:`\sigma` the logistic function, and the standardized ends of a bin :math:`a = (a_k - \mu) / s`,
+:math:`b = (b_k - \mu) / s` and its width :math:`w = b - a`:
 
 .. math:: \log P = \log\sigma(b) + \log\sigma(-a) + \log(1 - e^{-w}), \qquad
     \partial_b = \sigma(-b), \quad \partial_a = -\sigma(a), \quad \partial_w = 1 / (e^w - 1)
 
-An open end drops its own term and the width's. Claim: value and gradient together cost less than the
-value and autograd's forty small operations: all is done in place, and nothing branches, because on
-a CPU a branch (``where``, ``masked_fill``) costs more than an exponential.
+If an end is infinite, its own term and that of the width vanish. Claim: value and gradient together cost
+less than the value alone under autograd, which needs forty small operations. All operations are in place.
+There are no branches, because on a CPU ``where`` and ``masked_fill`` cost more than an exponential.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from genmod.spec import Bins
 
 _FAR = 1e4
-"""Standardized distance beyond which a logistic has no mass in any type: an end there is open."""
+"""A standardized distance beyond which a logistic has no mass in any type: ends there are infinite."""
 
 
 def _log_mass(
@@ -31,19 +31,19 @@ def _log_mass(
 ) -> tuple[Tensor, ...]:
     """The log mass, and its derivatives by the location and the log-scale.
 
-    In place, so that everything stays in the cache; each line names what it overwrites.
+    All operations are in place, so that the tensors stay in the cache of the CPU.
     """
     real, top, half = x.to(location.dtype), bins.count - 1, bins.width / 2
     inverse = torch.neg(log_scale).exp_()
-    # In half-widths ends are whole numbers, so neighbors share theirs to the last bit. The clamps are 1
-    # at the last value (upper) or the first (lower) and 0 elsewhere: they open an end, without a branch.
-    # Open first, then the finite end, then the scale: 1e30 absorbs the end and the location, while an
-    # infinity would give inf * 0 = NaN in the slopes.
+    # In units of half a width the ends are whole numbers, so that two neighbors share an end to the last
+    # bit. The clamps are 1 at the last value (upper) or the first (lower), else 0: they move an end to
+    # +-1e30 without a branch. This must come first: then 1e30 absorbs the end and the location. An
+    # infinite end instead would give inf * 0 = NaN in the derivatives.
     upper = torch.sub(real, top - 1).clamp_(0, 1).mul_(1e30)
     upper.add_(torch.mul(real, 2).sub_(top - 1).mul_(half)).sub_(location).mul_(inverse)
     lower = torch.rsub(real, 1).clamp_(0, 1).mul_(-1e30)
     lower.add_(torch.mul(real, 2).sub_(top + 1).mul_(half)).sub_(location).mul_(inverse)
-    # Exact: at 1e4 no type has mass left. At a scale of 1e-9 an open end would overflow float32.
+    # No error: beyond 1e4 no type has mass left. Without it, 1e30 / 1e-9 would overflow float32.
     lower.clamp_(min=-_FAR)
     upper.clamp_(max=_FAR)
     # 1 for a value with two finite ends, 0 for the first and the last.
@@ -58,17 +58,17 @@ def _log_mass(
     # with e^-w. Python evaluates div_ first, because mul_ is called on its result.
     between = closed.mul_(width).div_(inside).mul_(inside.neg_().add_(1))
     up, down = torch.neg(upper).sigmoid_(), torch.sigmoid(lower)
-    # The sigmoids are taken: now the ends themselves can be overwritten.
+    # The sigmoids are computed, so the ends can be overwritten now.
     by_scale = lower.mul_(down).sub_(upper.mul_(up)).sub_(between)
     return nats, down.sub_(up).mul_(inverse), by_scale
 
 
 def _slopes(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
-    """The same derivatives by plain operations, which autograd can differentiate again."""
+    """The same derivatives by plain operations, so that autograd can differentiate them."""
     lower, upper = bins.edges(x.to(location.dtype))
     inverse = (-log_scale).exp()
     is_open = lower.isinf() | upper.isinf()
-    # Backward through an infinite end is NaN.
+    # The gradient through an infinite end is NaN.
     lower, upper = lower.clamp(min=-1e30), upper.clamp(max=1e30)
     low = ((lower - location) * inverse).clamp(min=-_FAR)
     high = ((upper - location) * inverse).clamp(max=_FAR)
@@ -80,7 +80,7 @@ def _slopes(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> tuple
 
 
 class _LogMass(torch.autograd.Function):
-    """The nats. Slopes are computed with them and kept; for second derivatives, again from the inputs."""
+    """The log mass. Its derivatives are computed with it and kept; for second derivatives, anew."""
 
     @staticmethod
     def forward(
@@ -110,7 +110,7 @@ class _LogMass(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *inputs: Any
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Elementwise functions batch trivially: the mapped dimension goes first, in every tensor."""
+        """An elementwise function: the mapped dimension goes first in every tensor."""
         *tensors, bins = inputs
         rows = [
             tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
@@ -119,12 +119,12 @@ class _LogMass(torch.autograd.Function):
         return _LogMass.apply(*rows, bins), (0, 0, 0)
 
 
-# Function.apply asks for the signature on every call: one that is written down is not looked for.
+# Function.apply inspects the signature in every call, unless it is stored.
 setattr(_LogMass.forward, "__signature__", inspect.signature(_LogMass.forward))  # noqa: B010 - a plain assignment fails the type check
 
 
 def logistic_log_mass(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> Tensor:
-    """The log mass of each value ``x``; all three tensors of one shape."""
+    """The log mass of each value ``x``, in nats. All three tensors have one shape."""
     if torch.is_grad_enabled() and (location.requires_grad or log_scale.requires_grad):
         mass: Tensor = _LogMass.apply(x, location, log_scale, bins)[0]
         return mass

@@ -13,28 +13,32 @@ from torch.distributions import (
 )
 from torch.distributions import Normal as TorchNormal
 
-from genmod import gaussian, random
+from genmod import random
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_kl_per_dim
+from genmod.gaussian import kernels
 from genmod.shapes import Shape, Sizes, event_sum
 
 
 class Normal(Factorized):
-    r"""``N(mean, std^2)`` for each entry; the event is everything after the first dimension.
+    r"""A normal distribution with diagonal covariance, ``N(mean, std^2)`` for each entry.
 
-    Draws are reparameterized, :math:`z = \mu + \sigma \varepsilon`, so gradients reach both parameters.
-    Densities, entropy and KL are those of :mod:`genmod.gaussian`.
+    The first dimension of the parameters is the batch, all others form one event. Draws are
+    reparameterized, :math:`z = \mu + \sigma \varepsilon`, so that gradients reach both parameters.
+    Density, entropy and KL are the closed forms of :mod:`genmod.gaussian`.
 
     Args:
         mean: ``(B, *event)``.
-        log_std: the logarithm of the standard deviation, broadcast to the mean's shape. Every real
-            number is valid.
+        log_std: the logarithm of the standard deviation, broadcast to the shape of the mean. Every
+            real number is valid.
 
-    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4.
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 and eq. 9.
 
     >>> q = Normal(torch.zeros(2, 3), torch.zeros(2, 3))
     >>> q.batch_shape, q.event_shape, q.rsample().shape
     (torch.Size([2]), torch.Size([3]), torch.Size([2, 3]))
+    >>> q.log_prob(torch.zeros(2, 3))  # one number a row, in nats
+    tensor([-2.7568, -2.7568])
     """
 
     has_rsample = True
@@ -77,20 +81,22 @@ class Normal(Factorized):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log density of each entry."""
-        return gaussian.log_prob_log_std(x, self.loc, self.log_std)
+        return kernels.log_prob_log_std(x, self.loc, self.log_std)
 
     def entropy(self) -> Tensor:
         """The entropy of each row, nats."""
-        return event_sum(gaussian.entropy_log_std(self.log_std))
+        return event_sum(kernels.entropy_log_std(self.log_std))
 
 
 class StandardNormal(Normal):
-    """``N(0, I)``, one row a sample: its density and the KL from it need no parameters.
+    """The standard normal distribution ``N(0, I)``, one row a sample.
+
+    Its density, and the KL of a :class:`Normal` from it, are cheaper than with general parameters.
 
     Args:
         shape: ``(B, *event)``.
         dtype: the type of its draws.
-        device: where they lie.
+        device: the device of its draws.
     """
 
     def __init__(
@@ -101,24 +107,24 @@ class StandardNormal(Normal):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log density of each entry."""
-        return gaussian.log_prob_standard(x)
+        return kernels.log_prob_standard(x)
 
 
 @register_kl_per_dim(Normal, Normal)
 def _kl_normal(q: Normal, p: Normal) -> Tensor:
-    return gaussian.kl_log_std(q.loc, q.log_std, p.loc, p.log_std)
+    return kernels.kl_log_std(q.loc, q.log_std, p.loc, p.log_std)
 
 
 @register_kl_per_dim(Normal, StandardNormal)
 def _kl_standard(q: Normal, p: StandardNormal) -> Tensor:
-    return gaussian.kl_standard_log_std(q.loc, q.log_std)
+    return kernels.kl_standard_log_std(q.loc, q.log_std)
 
 
 def _kl_independent(q: Normal, p: Distribution) -> Tensor:
     base = p.base_dist if isinstance(p, Independent) else p
     if not isinstance(base, TorchNormal) or p.event_shape != q.event_shape:
         raise NotImplementedError  # what torch's registry raises without a closed form
-    return event_sum(gaussian.kl_log_std(q.loc, q.log_std, base.loc, base.scale.log()))
+    return event_sum(kernels.kl_log_std(q.loc, q.log_std, base.loc, base.scale.log()))
 
 
 def _kl_full(q: Normal, p: MultivariateNormal) -> Tensor:
@@ -131,7 +137,9 @@ register_kl(Normal, MultivariateNormal)(_kl_full)
 
 
 class Dirac(Factorized):
-    """All probability at one point a row. It has no density, so its rate is not defined.
+    """A point mass (Dirac): all probability at one point a row, the posterior of an autoencoder.
+
+    It has no density, so its rate is undefined.
 
     Args:
         point: ``(B, *event)``.
@@ -162,7 +170,7 @@ class Dirac(Factorized):
         """Refused: a point has no density.
 
         Raises:
-            ValueError: always; what it costs under a prior is infinite.
+            ValueError: always, because its rate under a density is infinite.
         """
         raise ValueError(
             "got a Dirac posterior under a prior that is a density; expected a posterior with a "

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
-from genmod.nn import float_dtype, outputs
+from genmod.nn.modules import float_dtype, outputs
 from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import DataSpec, SpecLike
 

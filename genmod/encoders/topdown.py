@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
-from genmod.nn import call, outputs
+from genmod.nn.modules import call, outputs
 from genmod.shapes import Batch, Mask, Shape
 from genmod.spec import SpecLike
 
@@ -81,7 +82,7 @@ class TopDownEncoder(Encoder):
         return f"q(z | x) = {' '.join(factors)}"
 
 
-class TopDownHead(nn.Module):
+class TopDownHead(Settings, nn.Module):
     """``q(z_l | state, x)``: a Gaussian from the features of the data and the state from above.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.arrays import as_context, for_autograd
+from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import require, trusted
-from genmod.chunks import COPIES, chunks, rows_per_chunk
-from genmod.data import Dataset, rows_or_dataset
+from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
+from genmod.data import Dataset, GivenRows, rows_or_dataset
+from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
-from genmod.nn import check_context, evaluation_mode
+from genmod.nn.mlp import check_context
+from genmod.nn.modules import evaluation_mode
+from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
 T = TypeVar("T")
@@ -44,6 +47,7 @@ class RowSet:
         ids: the id of each row, ``(N,)``, ascending.
         order: the position of each row in the user's input, ``(N,)``.
         data: the data set whose test part the rows are, if any.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor
@@ -51,6 +55,7 @@ class RowSet:
     ids: Tensor
     order: Tensor
     data: Dataset | None
+    observed: Tensor | None = None
 
     @classmethod
     def of(
@@ -62,6 +67,8 @@ class RowSet:
         ids: Ids = None,
         spec: DataSpec | None = None,
         name: str = "x",
+        masked: bool = False,
+        observed: object = None,
     ) -> RowSet:
         """Check data, context and ids, once for all chunks.
 
@@ -74,26 +81,25 @@ class RowSet:
             ids: the id of each row; by default 0, 1, 2, ...
             spec: the data specification of the rows; the model's own by default.
             name: the name of the rows in error messages.
+            masked: whether the caller can leave missing entries out.
+            observed: which entries are not missing, like the rows; by default what the data state.
 
         Raises:
-            ValueError: no rows; rows that the model cannot score; contexts or ids that are not one per row;
-                a context that the model does not take.
+            ValueError: no rows; missing entries where they cannot be left out; rows that the model cannot
+                score; contexts or ids that are not one per row; a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec)
-        if isinstance(source, Dataset):
-            context = source.context("test") if context is None else context
-            x = source.test
-            require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
-        else:
-            require(
-                context is None or source.context is None,
-                "rows in a tuple with their context, and context=... beside it",
-                "one of the two",
-                "drop one of them",
-            )
-            x, context = source.x, source.context if context is None else context
-        (spec or model.spec).check(x, name=name)
-        c = as_context(context, len(x))
+        given = _rows_of(source, context)
+        x = given.x
+        seen = given.observed if observed is None else as_tensor(observed, "observed")
+        require(
+            seen is None or masked,
+            f"{name} with missing entries",
+            "complete rows, because this measure is of whole rows",
+            "leave incomplete rows out, or use evaluate or impute",
+        )
+        (spec or model.spec).check(x, seen, name)
+        c = as_context(given.context if context is None else context, len(x))
         if c is not None:
             require(
                 c.ndim >= 1 and len(c) == len(x),
@@ -102,30 +108,47 @@ class RowSet:
                 "pass the contexts of these rows alone, in their order",
             )
         check_context(model, c)
-        numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).cpu().long()
-        require(
-            numbers.shape == (len(x),),
-            f"ids of shape {tuple(numbers.shape)} for {len(x)} rows",
-            "one id for each row",
-            "pass the index of each row in its data set",
-        )
+        numbers = _numbers(ids, len(x))
         order = numbers.argsort(stable=True)
-        if ids is not None:
-            x, c = x[order.to(x.device)], None if c is None else c[order.to(c.device)]
-        return cls(x, c, numbers[order], order, source if isinstance(source, Dataset) else None)
+
+        def sort(each: Tensor) -> Tensor:
+            return each if ids is None else each[order.to(each.device)]
+
+        c, seen = (None if each is None else sort(each) for each in (c, seen))
+        data_set = source if isinstance(source, Dataset) else None
+        return cls(sort(x), c, numbers[order], order, data_set, seen)
 
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]
 
-    def first(self, count: int) -> RowSet:
-        """The ``count`` rows with the lowest ids."""
-        c = None if self.context is None else self.context[:count]
-        order = torch.arange(min(count, len(self)))
-        return RowSet(self.x[:count], c, self.ids[:count], order, self.data)
+    def sample(self, count: int, seed: int) -> RowSet:
+        """Some of the rows, drawn among all of them in the order of their ids; all if there are no more."""
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        index = drawn[:count].sort().values
+        x, c, seen = (
+            None if each is None else each[index.to(each.device)]
+            for each in (self.x, self.context, self.observed)
+        )
+        assert x is not None
+        return RowSet(x, c, self.ids[index], torch.arange(len(index)), self.data, seen)
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
+    """The rows of the test part of a data set, or the user's own rows."""
+    if isinstance(source, Dataset):
+        require(len(source.test) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        return GivenRows(source.test, source.context("test"), source.mask("test"))
+    require(
+        context is None or source.context is None,
+        "rows in a tuple with their context, and context=... beside it",
+        "one of the two",
+        "drop one of them",
+    )
+    return source
 
 
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
@@ -134,7 +157,7 @@ _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.v
 def in_chunks(
     model: LatentModel,
     rows: RowSet,
-    run: Callable[[Tensor, Tensor | None], T],
+    run: Callable[..., T],
     *,
     seed: int,
     step: int = 0,
@@ -150,7 +173,8 @@ def in_chunks(
     Args:
         model: the model.
         rows: the rows.
-        run: called as ``run(x, context)`` with the rows of a chunk.
+        run: called as ``run(x, context)`` with the rows of a chunk; as ``run(x, context, observed)`` where
+            entries are missing.
         seed: the seed of the noise.
         step: a second number beside the seed, for independent noise on the same rows.
         batch_size: rows in a chunk; by default as many as fit (:func:`genmod.chunks.rows_per_chunk`).
@@ -165,18 +189,22 @@ def in_chunks(
     if batch_size is None:
         size = min(size, random.BLOCK)
 
+    # A model standardizes columns in the type of the data, before it rounds them to its own.
+    kept = model.spec.units is not None
+
     def take(values: Tensor, part: slice) -> Tensor:
-        kind = model.dtype if values.is_floating_point() else None
+        kind = model.dtype if values.is_floating_point() and not kept else None
         return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
-        return run(take(rows.x, part), None if rows.context is None else take(rows.context, part))
+        given = take(rows.x, part), None if rows.context is None else take(rows.context, part)
+        return run(*given) if rows.observed is None else run(*given, take(rows.observed, part))
 
-    def key(part: slice) -> AbstractContextManager[random.TorchDraws]:
+    def key(part: slice) -> AbstractContextManager[TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])
 
     with evaluating(model), trusted():
-        pieces = random.by_rows(_shown(chunks(len(rows), size), progress), key, one)
+        pieces = by_rows(_shown(chunks(len(rows), size), progress), key, one)
         return list(pieces)
 
 
@@ -187,3 +215,40 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
     from rich.progress import track
 
     return iter(track(pieces, description=label))
+
+
+def _numbers(ids: Ids, rows: int) -> Tensor:
+    """The id of each row: its place, by default."""
+    found = torch.arange(rows) if ids is None else torch.as_tensor(ids).cpu().long()
+    require(
+        found.shape == (rows,),
+        f"ids of shape {tuple(found.shape)} for {rows} rows",
+        "one id for each row",
+        "pass the index of each row in its data set",
+    )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkBound:
+    """The bound of a chunk on the CPU: one column per term, and sums over its rows."""
+
+    columns: Mapping[str, Tensor]
+    per_dim: Mapping[str, Tensor]
+    levels: tuple[Tensor, Tensor, Tensor] | None
+    stamp: Stamp
+    measure: Measure
+
+    @classmethod
+    def of(cls, elbo: ELBO) -> ChunkBound:
+        """The piece of one chunk's bound."""
+        columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
+        per_dim, levels = {}, None
+        for name, rate in elbo.rates.items():
+            for level, nats in zip(rate.names or (name,), rate.per_dim or (), strict=False):
+                per_dim[level] = nats.double().sum(0).cpu()
+            if rate.noise is not None and rate.claim is Stamp.BOUND:
+                sums = rate.nats.double().sum(0).cpu()
+                levels = rate.level[0].cpu(), rate.noise.log_snr[0].cpu(), sums
+        kept = {name: values.cpu().double() for name, values in columns.items()}
+        return cls(kept, per_dim, levels, elbo.stamp, elbo.measure)

@@ -1,15 +1,15 @@
-"""Gaussians in closed form: divergences, entropies, products, conditioning, distances.
+"""Closed forms of Gaussians: KL divergence, entropy, density, product, conditioning, Wasserstein distance.
 
-The suffix of a name states how the Gaussian is given:
+The suffix of a name says how the Gaussian is parameterized:
 
-* none: ``mean`` and ``std``, elementwise, nats per dimension. Stds are checked.
-* ``_log_std``: ``mean`` and ``log_std``, elementwise. Fast, and unchecked because any log-std is
-  valid: the door for a model's own loop.
+* no suffix: ``mean`` and ``std``, elementwise, in nats per dimension. Stds are checked to be positive.
+* ``_log_std``: ``mean`` and ``log_std``, elementwise. Every log-std is valid, so nothing is checked.
+  These are fast: use them in a training loop.
 * ``_isotropic``: one ``std`` per sample, summed over the event.
 * ``_full``: ``mean`` and the Cholesky factor ``tril`` of the covariance, one number per sample.
 
-``_standard`` measures against N(0, I). All are differentiable, broadcast as torch does, and compute
-half precision in float32.
+``_standard`` stands for a second Gaussian N(0, I). All functions are differentiable, broadcast as torch
+does, and compute half precision in float32.
 
 >>> import torch
 >>> kl_standard(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
@@ -35,11 +35,9 @@ from genmod.gaussian.full import (
     wasserstein_squared_full,
 )
 from genmod.gaussian.kernels import (
-    entropy_log_std,
     kl_log_std,
     kl_standard_log_std,
     log_prob_log_std,
-    log_prob_standard,
 )
 from genmod.gaussian.linear import LinearGaussian
 
@@ -47,7 +45,6 @@ __all__ = [
     "LinearGaussian",
     "entropy",
     "entropy_full",
-    "entropy_log_std",
     "kl",
     "kl_full",
     "kl_isotropic",
@@ -58,7 +55,6 @@ __all__ = [
     "log_prob",
     "log_prob_full",
     "log_prob_log_std",
-    "log_prob_standard",
     "product",
     "product_log_normalizer",
     "product_log_std",

@@ -1,12 +1,12 @@
 """Scalar, diagonal and isotropic Gaussians given by their stds, with checked inputs.
 
 Symbols: q = N(mean_q, std_q^2), p likewise; d = log(std_q / std_p) and
-delta = (mean_q - mean_p) / std_p. A scalar Gaussian is the elementwise form on tensors of shape ();
-a diagonal one is the elementwise form, which the caller sums over the event.
+delta = (mean_q - mean_p) / std_p. The functions are elementwise: for a diagonal Gaussian, sum the
+result over the event.
 
-Claim: no overflow and no NaN for stds from 1e-6 to 1e6 in float32, in values and in gradients, and
-no cancellation where q and p nearly agree. A std is a value to check (read from the device); a
-model that emits log-stds should call the ``*_log_std`` forms of :mod:`genmod.gaussian.kernels`.
+Claim: values and gradients have no overflow and no NaN for stds from 1e-6 to 1e6 in float32, and no
+cancellation where q and p are nearly equal. Checking a std makes a GPU wait. If a network gives
+log-stds, call the ``*_log_std`` forms of :mod:`genmod.gaussian.kernels`, which need no check.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from genmod.shapes import Shape
 
 
 def log_ratio(std_q: Tensor, std_p: Tensor) -> Tensor:
-    """log(std_q / std_p) to full relative precision, also where the two nearly agree."""
+    """log(std_q / std_p), with full relative precision also where the two are nearly equal."""
     difference = std_q - std_p
     near = difference.abs() < 0.5 * std_p
-    # log std_q - log std_p fails at std_q = 1.0001e6, std_p = 1e6 in float32: each log carries an
-    # error of 1e-6. log1p alone fails at std_q / std_p = 1e-12, where it is asked for log 0.
-    excess = torch.where(near, difference, 0) / std_p
-    return torch.where(near, torch.log1p(excess), torch.log(std_q) - torch.log(std_p))
+    # log std_q - log std_p fails at std_q = 1.0001e6, std_p = 1e6 in float32: each log has an error of
+    # 1e-6. log1p alone fails at std_q / std_p = 1e-12, where its argument rounds to -1.
+    relative = torch.where(near, difference, 0) / std_p
+    return torch.where(near, torch.log1p(relative), torch.log(std_q) - torch.log(std_p))
 
 
 def kl(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
@@ -54,6 +54,8 @@ def kl(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
     Raises:
         ValueError: a std is not positive and finite, or the shapes do not broadcast.
 
+    Reference: Bishop, "Pattern Recognition and Machine Learning" (2006), eq. 1.113 and exercise 1.30.
+
     >>> zero, one = torch.zeros(1), torch.ones(1)
     >>> kl(one, one, zero, one)
     tensor([0.5000])
@@ -66,14 +68,16 @@ def kl_standard(mean: Tensor, std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, 1)), elementwise, in nats: 1/2 (std^2 - 1 - log std^2 + mean^2).
 
     Args:
-        mean: any shape.
-        std: above 0; broadcasts with ``mean``.
+        mean: mean of q, any shape.
+        std: standard deviation of q, above 0; broadcasts with ``mean``.
 
     Returns:
         Nats per dimension, of the broadcast shape, never negative.
 
     Raises:
         ValueError: a std is not positive and finite, or the shapes do not broadcast.
+
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B.
 
     >>> kl_standard(torch.tensor([0.0, 2.0]), torch.ones(2))
     tensor([0., 2.])
@@ -95,7 +99,7 @@ def kl_isotropic(
         std_q: standard deviation of q, above 0, ``(*batch)`` (or a single number).
         mean_p: mean of p, ``(*batch, *event)``.
         std_p: standard deviation of p, above 0, ``(*batch)`` (or a single number).
-        event_dims: how many trailing dimensions of the means are the event: 3 for images.
+        event_dims: the number of trailing dimensions of the means that form one event: 3 for images.
 
     Returns:
         Nats per sample, ``(*batch)``, never negative.
@@ -175,11 +179,11 @@ def product(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> tup
     (tensor([0.5000]), tensor([0.7071]))
     """
     mean_1, std_1, mean_2, std_2 = checked_pair(mean_1, std_1, mean_2, std_2)
-    # Ratios to the hypotenuse, not precisions: 1 / std^2 overflows float32 at std = 1e-20, and
-    # std_1^2 std_2^2 / (std_1^2 + std_2^2) underflows at 1e-12.
+    # Divide by the hypotenuse instead of adding precisions: in float32, 1 / std^2 overflows at
+    # std = 1e-20, and std_1^2 std_2^2 / (std_1^2 + std_2^2) underflows at 1e-12.
     total = torch.hypot(std_1, std_2)
-    share_1, share_2 = std_2 / total, std_1 / total
-    return share_1.square() * mean_1 + share_2.square() * mean_2, std_1 * share_1
+    root_1, root_2 = std_2 / total, std_1 / total  # the square roots of the weights of the means
+    return root_1.square() * mean_1 + root_2.square() * mean_2, std_1 * root_1
 
 
 def product_log_std(
@@ -220,7 +224,7 @@ def product_log_std(
 
 
 def product_log_normalizer(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> Tensor:
-    """Log of the integral of the product of two densities, elementwise.
+    """The log of the integral of the product of two densities, elementwise.
 
         log integral N(z; mean_1, std_1^2) N(z; mean_2, std_2^2) dz
             = log N(mean_1; mean_2, std_1^2 + std_2^2)
@@ -268,7 +272,7 @@ def check_std(std: Tensor, name: str) -> None:
         broken == 0,
         f"{broken} values of {name} that are not positive and finite",
         "standard deviations above 0",
-        "let the network give log_std and call the *_log_std form, which needs no check",
+        "let the network give log_std, and call the *_log_std form, which needs no check",
     )
 
 

@@ -1,11 +1,11 @@
-"""Gaussians with full covariance, each given by its Cholesky factor (``scale_tril``).
+"""Gaussians with full covariance, each given by the Cholesky factor of its covariance (``scale_tril``).
 
 Symbols: q = N(mean_q, L_q L_q^T), p likewise; M = L_p^-1 L_q, whose diagonal is the ratio of the
 diagonals; delta = L_p^-1 (mean_q - mean_p). Then KL(q || p) is a sum of non-negative terms,
 
     1/2 sum_{i > j} M_ij^2 + 1/2 |delta|^2 + sum_i 1/2 (M_ii^2 - 1 - log M_ii^2),
 
-so it cannot become negative by rounding, as trace - D - log det does.
+so rounding cannot make it negative, as it can for trace - D - log det.
 
 All factors are checked (positive diagonal, zeros above it); inside :func:`genmod.checks.trusted`
 only shapes are. Products of matrices are computed in float32 or better, also under autocast.
@@ -54,7 +54,7 @@ def kl_full(mean_q: Tensor, tril_q: Tensor, mean_p: Tensor, tril_p: Tensor) -> T
     with no_autocast(mean_q):
         solve = torch.linalg.solve_triangular
         delta = solve(tril_p, (mean_q - mean_p).unsqueeze(-1), upper=False).squeeze(-1)
-        # M - I, not M: where L_q = L_p + 1e-6 in float32, M itself is off by a rounding of 1.
+        # M - I, not M: where L_q = L_p + 1e-6 in float32, the rounding error of M is that of 1.
         mixing = solve(tril_p, tril_q - tril_p, upper=False)
         return _nats(delta, mixing, log_ratio(_diagonal(tril_q), _diagonal(tril_p)))
 
@@ -107,7 +107,7 @@ def log_prob_full(x: Tensor, mean: Tensor, tril: Tensor) -> Tensor:
         -1/2 |L^-1 (x - mean)|^2 - sum_i log L_ii - D/2 log(2 pi)
 
     Args:
-        x: where, ``(*batch, D)``.
+        x: the points, ``(*batch, D)``.
         mean: ``(*batch, D)``.
         tril: Cholesky factor L of the covariance, ``(*batch, D, D)``; batches broadcast.
 
@@ -132,7 +132,7 @@ def log_prob_full(x: Tensor, mean: Tensor, tril: Tensor) -> Tensor:
 
 
 def _nats(delta: Tensor, mixing: Tensor, log_diagonal: Tensor) -> Tensor:
-    """The three non-negative parts of the KL; of ``mixing`` only what is below its diagonal."""
+    """The three non-negative parts of the KL. Only the entries of ``mixing`` below its diagonal count."""
     return kl_standard_log_std(delta, log_diagonal).sum(-1) + 0.5 * (
         mixing.tril(-1).square().sum((-2, -1))
     )
@@ -143,7 +143,7 @@ def _diagonal(matrix: Tensor) -> Tensor:
 
 
 def checked(mean: Tensor, tril: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """One Gaussian, its factor masked so that gradients stay below the diagonal."""
+    """A checked Gaussian. Its factor is masked, so that gradients above the diagonal are zero."""
     mean, tril = in_float32(mean), in_float32(tril)
     check_tril(tril, f"tril_{name}")
     check_vector(mean, tril.shape[-1], f"mean_{name}")
@@ -259,7 +259,7 @@ def check_vector(mean: Tensor, dims: int, name: str) -> None:
         mean.ndim >= 1 and mean.shape[-1] == dims,
         f"{name} of shape {tuple(mean.shape)}",
         f"(*batch, {dims})",
-        f"the last dimension of {name} must be the size of the matrix that goes with it",
+        f"give {name} as many entries as its matrix has rows",
     )
 
 
@@ -293,5 +293,5 @@ def check_tril(tril: Tensor, name: str) -> None:
 
 
 def no_autocast(like: Tensor) -> torch.autocast:
-    """A block in which products of matrices keep their precision, also inside autocast."""
+    """A block without autocast, so that products of matrices keep their precision."""
     return torch.autocast(like.device.type, enabled=False)

@@ -1,18 +1,17 @@
-"""The fast elementwise forms on (mean, log_std): unchecked, nats per dimension.
+"""Fast elementwise closed forms of Gaussians given by (mean, log_std): unchecked, in nats per dimension.
 
-Symbols: q = N(mean_q, exp(log_std_q)^2), p likewise; d = log_std_q - log_std_p the log ratio of the
-stds, delta = (mean_q - mean_p) / std_p. Then
+Symbols: q = N(mean_q, exp(log_std_q)^2), p likewise; d = log_std_q - log_std_p, the log of the ratio of
+the stds; delta = (mean_q - mean_p) / std_p. Then
 
     KL(q || p) = 1/2 (expm1(2 d) - 2 d + delta^2),
 
-computed so that it is never negative and carries the rounding of ``d``, not of 1, however close q
-and p are.
+It is computed so that it is never negative. Where q and p are close, its rounding error is relative to
+``d``, not to 1.
 
-Claim: forward and backward together cost a fraction of the plain formula under autograd (run
-benchmarks/gaussian_kl.py), because the gradient is made of what the value has already computed and
-most passes over memory are made in place. A log-std is valid whatever its value, so nothing here
-reads values: no call makes a GPU wait. Half precision (under ``torch.autocast``, say) is computed
-and returned in float32.
+Claim: forward and backward pass together cost a fraction of the plain formula under autograd (run
+benchmarks/gaussian_kl.py). The gradient reuses what the value has computed, and most operations are in
+place. Every log-std is valid, so no value is checked and no call makes a GPU wait. Half precision (for
+example under ``torch.autocast``) is computed and returned in float32.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def in_float32(values: Tensor) -> Tensor:
-    """``values`` in float32 if they came in half precision (under autocast, say), else as is."""
+    """``values`` in float32 if they are in half precision, else unchanged."""
     return values.float() if values.dtype in _HALF else values
 
 
 def same_shape(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors expanded to one shape, as torch broadcasts; else a ``ValueError``."""
+    """The tensors, broadcast to one shape; a ``ValueError`` if that is impossible."""
     first = tensors[0].shape
     if all(tensor.shape == first for tensor in tensors[1:]):
         return tensors
@@ -59,7 +58,7 @@ def common_shape(*shapes: Shape) -> Shape:
 def _rows_first(
     info: Any, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
 ) -> list[Tensor]:
-    """Elementwise functions batch trivially: the mapped dimension goes first, in every tensor."""
+    """The tensors with the mapped dimension first: for an elementwise function, ``vmap`` needs no more."""
     return [
         tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(tensors, in_dims, strict=True)
@@ -69,16 +68,16 @@ def _rows_first(
 class _StandardKL(torch.autograd.Function):
     """The nats, and the factor expm1(2 log_std) of their gradient.
 
-    The factor is kept for ``backward`` alone. Where the gradient is differentiated again, the
-    factor is computed again from the inputs, because a kept tensor has no history.
+    The factor is kept for ``backward``. For second derivatives it is computed again from the inputs,
+    because a kept tensor has no autograd history.
     """
 
     @staticmethod
     def forward(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
         growth = torch.mul(log_std, 2).expm1_()
         minus_nats = torch.sub(log_std, growth, alpha=0.5).addcmul_(mean, mean, value=-0.5)
-        # abs, not neg: an expm1 one unit in the last place low, as CUDA's may be, would make
-        # the nats negative at log_std = 1e-8. It is also one pass over memory.
+        # abs, not neg: CUDA's expm1 may be one unit in the last place too low, which would make
+        # the nats negative at log_std = 1e-8.
         return minus_nats.abs_(), growth
 
     @staticmethod
@@ -119,7 +118,7 @@ class _DiagonalKL(torch.autograd.Function):
         mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor
     ) -> tuple[Tensor, ...]:
         std_p = torch.exp(log_std_p)
-        # Divide before squaring: at std_p = 1e-20 in float32, a precision is already infinite.
+        # Divide before squaring: at std_p = 1e-20 in float32, 1 / std_p^2 is infinite.
         delta = torch.sub(mean_q, mean_p).div_(std_p)
         log_ratio = torch.sub(log_std_q, log_std_p)
         growth = torch.mul(log_ratio, 2).expm1_()
@@ -171,8 +170,8 @@ class _DiagonalKL(torch.autograd.Function):
         return _DiagonalKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0, 0, 0)
 
 
-# Function.apply asks for the signature on every call, and finding it out takes longer than the KL of
-# a small batch; a signature that is written down is not looked for.
+# Function.apply inspects the signature in every call, which takes longer than the KL of a small batch.
+# A signature that is stored is not inspected.
 for _function in (_StandardKL, _DiagonalKL):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010 - a plain assignment fails the type check
 
@@ -180,18 +179,21 @@ for _function in (_StandardKL, _DiagonalKL):
 def kl_standard_log_std(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, 1)), elementwise, in nats: 1/2 (std^2 - 1 - log std^2 + mean^2).
 
-    Every other KL here reduces to this one, at mean delta and log-std d. Unchecked and fast;
-    differentiable twice and more; works under ``torch.func`` transforms.
+    The rate of a VAE with a Gaussian posterior and a standard normal prior. Inputs are not checked.
+    It can be differentiated any number of times, and works under ``torch.func`` transforms. Every other
+    KL of this module is this function at mean delta and log-std d.
 
     Args:
-        mean: any shape.
-        log_std: broadcasts with ``mean``.
+        mean: mean of q, any shape.
+        log_std: log standard deviation of q; broadcasts with ``mean``.
 
     Returns:
         Nats per dimension, of the broadcast shape, never negative.
 
     Raises:
         ValueError: the shapes do not broadcast.
+
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 10 and appendix B.
 
     >>> kl_standard_log_std(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 0.0]))
     tensor([0., 2.])
@@ -203,7 +205,8 @@ def kl_standard_log_std(mean: Tensor, log_std: Tensor) -> Tensor:
 def kl_log_std(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor) -> Tensor:
     """KL(q || p) of diagonal Gaussians, elementwise, in nats: 1/2 (expm1(2 d) - 2 d + delta^2).
 
-    Unchecked and fast; differentiable twice and more; works under ``torch.func`` transforms.
+    Here d = log_std_q - log_std_p and delta = (mean_q - mean_p) / std_p. Inputs are not checked. It can
+    be differentiated any number of times, and works under ``torch.func`` transforms.
 
     Args:
         mean_q: mean of q, any shape; the other three broadcast with it.

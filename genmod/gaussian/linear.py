@@ -1,4 +1,4 @@
-"""The linear-Gaussian model: everything about it is Gaussian, in closed form.
+"""The linear-Gaussian model: joint, marginal and posterior are Gaussian, in closed form.
 
 Symbols: z ~ N(mean, L L^T) and x | z ~ N(A z + b, R R^T), with A the ``weight``, b the ``bias``, L
 the ``tril`` and R the ``noise_tril``. Marginal and posterior come from one orthogonal matrix
@@ -8,8 +8,9 @@ Q applied to the square roots,
     [ L    0 ]  Q  = [ G S  P ]
 
 with S S^T = A L L^T A^T + R R^T the covariance of x, G the gain, and P P^T the covariance of z
-given x. (Multiply each side by its own transpose.) Nothing is subtracted and no covariance is
-formed, so P stays a Cholesky factor where L L^T - G S S^T G^T would lose its positive diagonal.
+given x. (To check it, multiply each side by its own transpose.) Nothing is subtracted and no
+covariance is formed. So P stays a Cholesky factor where rounding would make L L^T - G S S^T G^T
+indefinite.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from genmod.gaussian.kernels import common_shape, in_float32
 
 @dataclass(frozen=True, eq=False)
 class LinearGaussian:
-    """z ~ N(mean, tril tril^T) and x | z ~ N(weight z + bias, noise_tril noise_tril^T).
+    """The linear-Gaussian model, probabilistic PCA and factor analysis among its special cases.
+
+        z ~ N(mean, tril tril^T),    x | z ~ N(weight z + bias, noise_tril noise_tril^T)
 
     Args:
-        mean: of z, ``(*batch, D)``; all batches broadcast.
+        mean: mean of z, ``(*batch, D)``; all batches broadcast.
         tril: Cholesky factor of the covariance of z, ``(*batch, D, D)``.
         weight: ``(*batch, K, D)``.
         bias: ``(*batch, K)``.
@@ -91,7 +94,7 @@ class LinearGaussian:
             return self.mean + _apply(gain, x - self._expected()), tril
 
     def reverse(self) -> LinearGaussian:
-        """The same joint, read from x to z: x is drawn first, z | x is affine in x.
+        """The same joint law with x first: x from its marginal, then z given x, which is affine in x.
 
         Its ``mean`` and ``tril`` are the marginal of x; its ``weight``, ``bias`` and ``noise_tril``
         are gain, offset and factor of the posterior: z | x ~ N(gain x + offset, P P^T).
@@ -137,7 +140,7 @@ class LinearGaussian:
         )
 
     def _shared(self, matrix: Tensor) -> Tensor:
-        """The matrix, repeated over the whole batch."""
+        """The matrix, expanded to the whole batch."""
         return matrix.expand(*self._batch(), *matrix.shape[-2:])
 
 
@@ -154,8 +157,8 @@ def lower_root(root: Tensor) -> Tensor:
     tensor([[5.]])
     """
     rows = root.mT
-    # Large rows first: with noise_tril = 1e-6 and tril = 1e6 in float32, reflecting the small row
-    # first rounds the posterior's std of 1e-6 to zero. The order does not change the factor.
+    # Large rows first, which does not change the factor. With noise_tril = 1e-6 and tril = 1e6 in
+    # float32, another order rounds the posterior's std of 1e-6 to zero.
     order = rows.abs().amax(-1, keepdim=True).argsort(-2, descending=True)
     triangle: Tensor = torch.linalg.qr(torch.take_along_dim(rows, order, -2)).R
     signs = torch.where(triangle.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(root.dtype)

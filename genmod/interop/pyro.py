@@ -49,7 +49,7 @@ except ImportError as missing:
 
 from genmod import distributions
 from genmod.checks import require
-from genmod.distributions import closed_kl
+from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.path import Latent, run_path

@@ -16,7 +16,7 @@ from genmod.checks import require
 from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
 from genmod.inverse.operators import Mask, Operator, check_measurement, check_rows
-from genmod.inverse.posterior import pullback
+from genmod.nn.jacobian import pullback
 from genmod.samplers import Ancestral, Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
 from genmod.shapes import event_sum, expand_like
@@ -69,7 +69,8 @@ class DPS(Sampler):
         check_rows(self.operator, self.y, z)
         chain = self.chain.bind(self.denoiser, self.schedule)
         for t, s in intervals(times, z):
-            denoised, pull = pullback(partial(_at, denoise, t), z)
+            x_hat, others, pull = pullback(partial(_at, denoise, t), z)
+            denoised = Denoised(x_hat, *others)
             slope = -2 * pull(self.operator.adjoint(self._direction(denoised.x_hat)))
             z = chain.draw(z, denoised, t, s) - self.zeta * slope
             yield State(s, z, denoised.x_hat)

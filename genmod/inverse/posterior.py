@@ -21,6 +21,7 @@ from genmod.checks import check_positive, require
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.targets import NOISIEST, scales_of
 from genmod.inverse.operators import Operator, check_measurement, check_rows
+from genmod.nn.jacobian import Linear, pullback
 from genmod.schedules import Schedule
 from genmod.shapes import PerSample, Real, event_sum, expand_like
 
@@ -35,7 +36,8 @@ class PosteriorDenoiser(Denoiser):
         operator: ``A``.
         y: the measurement, ``(B, *outputs)``, one for each row, or one for all. It is on the scale of the
             diffusion's real data: integers lie on [-1, 1] (:meth:`genmod.spec.DataSpec.center`). Where a
-            row is denoised at several levels or in several joint draws, its measurement is repeated.
+            row is denoised at several levels, its measurement is repeated. For several joint draws of a
+            batch, repeat ``y`` as the rows are.
         std: ``s``, the standard deviation of the measurement's noise; 0 for none.
         iterations: the largest number of iterations of conjugate gradients, each with one backward pass of
             the network. For an optimal denoiser, as many as ``y`` has entries give the exact solution; a
@@ -81,8 +83,7 @@ class PosteriorDenoiser(Denoiser):
         than the variance given ``y`` too.
         """
         y = rows_of(self.operator, self.y, z, log_snr).to(z)
-        denoised, pull = pullback(self._function(log_snr, context), z)
-        x_hat = denoised.x_hat
+        x_hat, others, pull = pullback(self._function(log_snr, context), z)
         alpha, sigma = scales_of(log_snr, z)
         variance = sigma.square()
 
@@ -95,7 +96,7 @@ class PosteriorDenoiser(Denoiser):
 
         residual = y - self.operator(x_hat)
         solved = conjugate_gradients(expected, residual, self.iterations, self.std**2)
-        return denoised._replace(x_hat=x_hat + covariance(self.operator.adjoint(solved)))
+        return Denoised(x_hat + covariance(self.operator.adjoint(solved)), *others)
 
     def _function(self, log_snr: Tensor, context: Tensor | None) -> Callable[[Tensor], Denoised]:
         """The denoiser as a function of the state. Clones replace tensors made in inference mode."""
@@ -188,45 +189,28 @@ def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor
     """The measurement of each row of ``z``, repeated where ``z`` has several rows for a row of the data.
 
     A bound visits several levels of each row: ``z`` then has all levels of the first row, then those of the
-    second, and the noise level changes from row to row. Each measurement is repeated in place. Several
-    joint draws are copies of the batch at one noise level: the measurements are repeated as a whole.
+    second, and the noise level changes from row to row. Each measurement is repeated in place. Rows at one
+    noise level may be that, or joint draws: copies of the batch, one after another. They are refused.
+
+    Raises:
+        ValueError: more rows than measurements at one noise level, or other numbers of them.
     """
     check_rows(operator, y, z, repeated=True)
     if len(y) in (1, len(z)):
         return y
     count = len(z) // len(y)
-    if bool((log_snr == log_snr[0]).all()):
-        return y.repeat(count, *[1] * (y.ndim - 1))
+    require(
+        not bool((log_snr == log_snr[0]).all()),
+        f"{len(z)} rows at one noise level for {len(y)} measurements",
+        "one measurement for each row, or one for all",
+        f"repeat them in the order of the rows: y.repeat({count}, ...) for joint draws, batch after batch; "
+        f"y.repeat_interleave({count}, 0) for several visits to one level of each row",
+    )
     return y.repeat_interleave(count, 0)
 
 
-Linear = Callable[[Tensor], Tensor]
 _TINY = 1e-30
 """A lower limit for the length of a residual, which is zero in rows that are solved."""
-
-
-def pullback(denoise: Callable[[Tensor], Denoised], z: Tensor) -> tuple[Denoised, Linear]:
-    r"""The denoiser's result for ``z``, and the product :math:`u \mapsto J^T u`, :math:`J = d\hat x / dz`.
-
-    The network runs once, and each product takes one backward pass. It works inside ``torch.no_grad()`` and
-    ``torch.inference_mode()``; the results carry no gradients.
-
-    Args:
-        denoise: the denoiser as a function of the state, without tensors made in inference mode.
-        z: the state, ``(B, *event)``.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        # A clone: a tensor made in inference mode cannot be saved for a backward pass.
-        leaf = z.detach().clone().requires_grad_()
-        denoised = denoise(leaf)
-
-    def pull(u: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(denoised.x_hat, leaf, u, retain_graph=True)
-        return product
-
-    x_hat, *others = denoised
-    kept = (None if part is None else part.detach() for part in others)
-    return Denoised(x_hat.detach(), *kept), pull
 
 
 def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float = 0.0) -> Tensor:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from genmod.model import LatentModel as LatentModel
 from genmod.models.autoencoder import Autoencoder as Autoencoder
 from genmod.models.diffusion import Diffusion as Diffusion
@@ -17,12 +19,18 @@ from genmod.models.vae import VAE as VAE
 from genmod.saving import load_model
 
 
-def load(folder: Path | str) -> LatentModel:
-    """The model that ``model.save(folder)`` wrote, in evaluation mode, on the CPU.
+def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:
+    """The model in a folder that ``model.save`` or ``genmod train`` wrote, in evaluation mode.
+
+    Args:
+        folder: of the model, or of a run.
+        device: where to put it.
 
     Raises:
-        ValueError: no such folder, torn files, a part whose class was not registered.
+        ValueError: no such folder, torn files, a part whose class was not registered, weights of another
+            model.
     """
-    model = load_model(folder)
-    assert isinstance(model, LatentModel)
+    model = load_model(folder, device)
+    if not isinstance(model, LatentModel):
+        raise ValueError(f"got a saved {type(model).__name__}; expected a model; pass its folder")
     return model

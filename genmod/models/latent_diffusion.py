@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import require
-from genmod.chunks import rows_per_chunk
+from genmod.chunks import chunks, rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
@@ -20,7 +19,8 @@ from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
 from genmod.models.vae import VAE
-from genmod.nn import Condition, ConvNets, Ignored, Networks, evaluation_mode
+from genmod.nn import Condition, ConvNets, Ignored, Networks
+from genmod.nn.modules import evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike
@@ -119,7 +119,9 @@ class LatentDiffusion(DiffusionBased):
         return LatentModel(self.encoder, self.decoder, NormalPrior(self.encoder.latent_shape))
 
     @torch.no_grad()
-    def freeze(self, x: Tensor, context: Tensor | None = None) -> LatentDiffusion:
+    def freeze(
+        self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+    ) -> LatentDiffusion:
         """End the first stage: the encoder and decoder stay as they are from now on.
 
         The diffusion then gets latents with the mean and spread that ``q`` gives them over ``x``, measured
@@ -128,14 +130,18 @@ class LatentDiffusion(DiffusionBased):
         Args:
             x: data, enough of them to measure a spread.
             context: what the encoder is conditioned on.
+            observed: which entries of ``x`` count; ``None``: all.
         """
-        self.spec.check(x)
+        self.spec.check(x, observed)
         device, chunk = self.device, rows_per_chunk(self.spec.shape, self.device)
-        parts = repeat(None) if context is None else context.split(chunk)
+
+        def cut(each: Tensor | None, rows: slice) -> Tensor | None:
+            return None if each is None else each[rows].to(device)
+
         means, variances = [], []
         with evaluation_mode(self):
-            for rows, part in zip(x.split(chunk), parts, strict=False):
-                q = self.posterior(rows.to(device), None if part is None else part.to(device))
+            for rows in chunks(len(x), chunk):
+                q = self.posterior(x[rows].to(device), cut(context, rows), cut(observed, rows))
                 assert isinstance(q, Distribution)
                 means.append(q.mean)
                 variances.append(q.variance)

@@ -11,16 +11,6 @@ from genmod.nn.conditioning import null_context as null_context
 from genmod.nn.mlp import MLP as MLP
 from genmod.nn.mlp import ContextEmbedding as ContextEmbedding
 from genmod.nn.mlp import DenoisingMLP as DenoisingMLP
-from genmod.nn.mlp import FourierFeatures as FourierFeatures
-from genmod.nn.mlp import NoiseLevelEmbedding as NoiseLevelEmbedding
-from genmod.nn.mlp import Sinusoidal as Sinusoidal
-from genmod.nn.mlp import check_context as check_context
-from genmod.nn.modules import call as call
-from genmod.nn.modules import evaluation_mode as evaluation_mode
-from genmod.nn.modules import float_dtype as float_dtype
-from genmod.nn.modules import outputs as outputs
-from genmod.nn.modules import tensors_of as tensors_of
-from genmod.nn.networks import Conditional as Conditional
 from genmod.nn.networks import ConvNets as ConvNets
 from genmod.nn.networks import DiTs as DiTs
 from genmod.nn.networks import MLPs as MLPs

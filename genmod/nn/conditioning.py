@@ -1,8 +1,8 @@
-"""Contexts: what conditional networks get beside their input, class labels or vectors of numbers.
+"""Contexts: the second input of conditional networks, class labels or vectors of numbers.
 
-The null context stands for "unconditional": the label ``NULL_LABEL``, or a row of NaN. A model that is
-trained with null contexts in some rows learns the unconditional law as well, which classifier-free
-guidance needs. :func:`null_context` makes one.
+The null context means "unconditional". It is the label ``NULL_LABEL``, or a row of NaN, and
+:func:`null_context` makes one. A model that is trained with null contexts in some rows also learns the
+unconditional law, which classifier-free guidance needs.
 
 Reference: Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022), section 3.2.
 """
@@ -18,17 +18,19 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.checks import can_read, require
+from genmod.config import register
 
 NULL_LABEL = -100
-"""The label of an unconditional row. Not -1, which binary data use for a class of its own; -100 is the
-label that ``torch.nn.functional.cross_entropy`` leaves out."""
+"""The label of an unconditional row. It is -100, which ``torch.nn.functional.cross_entropy`` ignores by
+default, and not -1, which binary labels use as a class."""
 
 
+@register
 def null_context(context: Tensor) -> Tensor:
-    """The null context of the same shape and type.
+    """A null context of the same shape and type as a context.
 
     Raises:
-        ValueError: a type that can hold neither (booleans, unsigned integers).
+        ValueError: a type that holds neither -100 nor NaN (booleans, unsigned integers).
 
     >>> null_context(torch.tensor([3, 7])), null_context(torch.zeros(1, 2))
     (tensor([-100, -100]), tensor([[nan, nan]]))
@@ -45,7 +47,7 @@ def null_context(context: Tensor) -> Tensor:
 
 
 def is_null_context(context: Tensor) -> Tensor:
-    """Which rows are null, ``(B,)``.
+    """Whether each row is a null context, ``(B,)``.
 
     >>> is_null_context(torch.tensor([3, NULL_LABEL]))
     tensor([False,  True])
@@ -59,7 +61,7 @@ def drop_context(context: Tensor, rate: float) -> Tensor:
 
     Args:
         context: ``(B, ...)``.
-        rate: the probability, usually 0.1. The draw is new at each call.
+        rate: the probability, in [0, 1], usually 0.1. Each call draws new rows.
 
     Raises:
         ValueError: a rate outside [0, 1].
@@ -75,16 +77,16 @@ def drop_context(context: Tensor, rate: float) -> Tensor:
 
 
 class Condition(ABC):
-    """A kind of context: the check of its rows, and their features for a linear layer."""
+    """A kind of context: it checks a batch of contexts, and turns it into features for a linear layer."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """The number of features of a row; 0 ignores the context."""
+        """The number of features of a row; 0: the context is ignored."""
 
     @abstractmethod
     def check(self, context: Tensor) -> None:
-        """Require a context of this kind; values are not read inside ``trusted()``.
+        """Require a context of this kind. Inside ``trusted()`` only its shape and type are checked.
 
         Raises:
             ValueError: another type or shape, or values out of range.
@@ -92,31 +94,48 @@ class Condition(ABC):
 
     @abstractmethod
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
-        """``(B, ...)`` to ``(B, width)``, of mean square one for values of mean square one."""
+        """The features, ``(B, width)``. Their mean square is about one, as that of the context."""
 
 
 @dataclass(frozen=True)
 class Labels(Condition):
-    """Class labels, ``(B,)`` integers in ``0 .. classes - 1``, or ``NULL_LABEL``.
+    """Class labels as a condition: integers ``(B,)`` in ``0 .. classes - 1``, or ``NULL_LABEL``.
 
-    Features are one-hot, so the linear layer that reads them is a learned embedding of each class and of
-    the null label.
+    Pass it as ``condition=`` when a model is built, and the labels as ``context=`` when it is called.
+    The features are one-hot vectors of length ``classes + 1``, times ``sqrt(classes + 1)``. The linear
+    layer that reads them is a learned embedding of each class and of the null label, which stands for
+    "unconditional" (classifier-free guidance).
 
     Args:
-        classes: the number of classes.
+        classes: the number of classes, at least 1.
 
     Raises:
         ValueError: fewer than one class.
+
+    Reference: Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022), section 3.2.
+
+    >>> from genmod.models import Diffusion
+    >>> model = Diffusion((1, 8, 8), bins=17, condition=Labels(10), width=16)
+    >>> model.sample(2, steps=2, context=torch.tensor([3, 7]), guidance_scale=2.0).shape
+    torch.Size([2, 1, 8, 8])
+    >>> Labels(2).features(torch.tensor([1, NULL_LABEL]), torch.float32)
+    tensor([[0.0000, 1.7321, 0.0000],
+            [0.0000, 0.0000, 1.7321]])
     """
 
     classes: int
 
     def __post_init__(self) -> None:
-        require(self.classes >= 1, f"classes={self.classes}", "at least 1", "count the labels")
+        require(
+            self.classes >= 1,
+            f"classes={self.classes}",
+            "at least 1 class",
+            "pass the number of different labels",
+        )
 
     @property
     def width(self) -> int:
-        """One for each class, and one for the null label."""
+        """One feature for each class, and one for the null label."""
         return self.classes + 1
 
     def check(self, context: Tensor) -> None:
@@ -129,10 +148,10 @@ class Labels(Condition):
         )
         if not can_read(context) or len(context) == 0:
             return
-        stated = context[context != NULL_LABEL]
-        if stated.numel() == 0:
+        labels = context[context != NULL_LABEL]
+        if labels.numel() == 0:
             return
-        low, high = int(stated.min()), int(stated.max())
+        low, high = int(labels.min()), int(labels.max())
         require(
             low >= 0 and high < self.classes,
             f"labels from {low} to {high}",
@@ -142,7 +161,7 @@ class Labels(Condition):
         )
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
-        """One-hot, times ``sqrt(width)``."""
+        """One-hot vectors, times ``sqrt(width)``."""
         places = torch.where(context == NULL_LABEL, self.classes, context.long())
         hot = nn.functional.one_hot(places, self.width)
         return hot.to(dtype) * math.sqrt(self.width)
@@ -150,10 +169,12 @@ class Labels(Condition):
 
 @dataclass(frozen=True)
 class Vectors(Condition):
-    """Vectors of real numbers, ``(B, size)``, of spread near one; a row of NaN is null.
+    """Vectors of real numbers as a condition, ``(B, size)``. A row of NaN is a null context.
+
+    Standardize them, so that each number has a standard deviation near one.
 
     Args:
-        size: the length of a row.
+        size: the length of a vector, at least 1.
 
     Raises:
         ValueError: fewer than one.
@@ -162,21 +183,21 @@ class Vectors(Condition):
     size: int
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, f"size={self.size}", "at least 1", "count the numbers of a row")
+        require(self.size >= 1, f"size={self.size}", "at least 1", "pass the length of a vector")
 
     @property
     def width(self) -> int:
-        """The numbers, and whether the row is null."""
+        """The numbers, and one feature that says whether the row is null."""
         return self.size + 1
 
     def check(self, context: Tensor) -> None:
-        """Require rows of real numbers ``(B, size)``, each finite or NaN throughout."""
+        """Require vectors ``(B, size)``, each of them finite or NaN in all entries."""
         require(
             context.ndim == 2 and context.shape[1] == self.size and context.is_floating_point(),
             f"a context of type {context.dtype} and shape {tuple(context.shape)}",
             f"real numbers of shape (B, {self.size})",
-            "pass one row of numbers a sample (context.float() makes whole ones real), or build the "
-            "network with context=Labels(classes)",
+            "pass one vector a sample (use context.float() for integers), or build the network with "
+            "context=Labels(classes)",
         )
         if not can_read(context):
             return
@@ -185,30 +206,30 @@ class Vectors(Condition):
         require(
             count == 0,
             f"{count} rows of context with some NaN, or infinite, numbers",
-            "finite numbers, or NaN throughout for an unconditional row",
-            "clean the context",
+            "finite numbers, or NaN in the whole row for an unconditional sample",
+            "fill or drop these rows",
         )
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
-        """The numbers (0 in a null row), and 1 in a null row."""
+        """The numbers (0 in a null row), and a last feature that is 1 in a null row."""
         null = is_null_context(context)[:, None]
         return torch.cat([context.to(dtype).masked_fill(null, 0.0), null.to(dtype)], 1)
 
 
 @dataclass(frozen=True)
 class Ignored(Condition):
-    """Any context, or none, without effect on the network.
+    """A condition that ignores its context: any context, or none, is accepted.
 
-    For unconditional parts of a conditional model, such as the autoencoder of a latent diffusion.
+    Use it for unconditional parts of a conditional model, such as the autoencoder of a latent diffusion.
     """
 
     @property
     def width(self) -> int:
-        """None."""
+        """No features."""
         return 0
 
     def check(self, context: Tensor) -> None:
-        """Accept everything."""
+        """Accept any context."""
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """No features."""

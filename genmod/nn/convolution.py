@@ -1,6 +1,6 @@
-"""The pieces of convolutional networks, on sequences, images and volumes alike.
+"""Building blocks of convolutional networks, for sequences, images and volumes.
 
-``(B, C, *space)`` goes in and out; ``space`` has one, two or three sides of any length.
+All take and return ``(B, C, *space)``. ``space`` is one, two or three spatial dimensions of any size.
 
 Reference: He et al., "Identity Mappings in Deep Residual Networks" (2016), for the order of norm,
 nonlinearity and convolution; Wu, He, "Group Normalization" (2018); Perez et al., "FiLM: Visual
@@ -24,63 +24,63 @@ _KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 def convolution(
     dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1
 ) -> nn.Module:
-    """A convolution over ``dims`` sides, padded so that only the stride shortens them.
+    """A convolution, padded so that only the stride makes its output smaller.
 
     Args:
-        dims: how many sides the space has: 1, 2 or 3.
-        inputs: channels it takes.
-        outputs: channels it gives.
-        kernel: odd.
-        stride: a side of length ``n`` becomes ``ceil(n / stride)``.
+        dims: the number of spatial dimensions: 1, 2 or 3.
+        inputs: input channels.
+        outputs: output channels.
+        kernel: the size of the kernel, odd.
+        stride: a dimension of size ``n`` becomes ``ceil(n / stride)``.
     """
     return _KINDS[dims](inputs, outputs, kernel, stride=stride, padding=kernel // 2)
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters at zero: a block that ends with it starts as the identity."""
+    """The layer with all parameters at zero. A residual block that ends with it starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Groups of 16 channels where that divides them, else one group.
+    """A group norm with groups of 16 channels, or one group if 16 does not divide the channels.
 
-    Measured: in half precision with channels last, groups of 4 or 8 channels are eight to fifteen
-    times slower than groups of 16.
+    Measured in half precision with channels last, groups of 4 or 8 channels are 8 to 15 times slower
+    than groups of 16.
     """
     return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 
 
 def space_of(shape: Shape) -> Shape:
-    """The sides of an event ``(C, *space)``.
+    """The spatial dimensions of an event ``(C, *space)``.
 
     Raises:
-        ValueError: no channels, or not one, two or three sides.
+        ValueError: no channels, or not one, two or three spatial dimensions.
     """
     require(
         2 <= len(shape) <= 4,
         f"an event of shape {tuple(shape)}",
         "(C, L), (C, H, W) or (C, D, H, W) for a convolutional network",
-        "give gray images a channel axis of their own, and use perceptrons for vectors",
+        "add a channel dimension to gray images, (1, H, W), and use an MLP for vectors",
     )
     return tuple(shape[1:])
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images with their channels next to each other in memory: faster on every kind of processor.
+    """Images in channels-last memory format, which is faster on CPUs and GPUs.
 
-    With a single channel both formats are the same memory, so a network whose input may have one asks
-    again after its first layer.
+    With a single channel both formats are the same in memory. So a network whose input may have one
+    channel calls this again after its first layer.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
 
 
 def patches(x: Tensor, side: int) -> Tensor:
-    """Each patch of ``side`` pixels a side as one pixel of more channels.
+    """Space to depth: each patch of ``side^d`` pixels becomes one position with more channels.
 
-    ``(B, C, *space)`` to ``(B, C * side^d, *ceil(space / side))``; what does not fill a patch is
-    filled with zeros.
+    ``(B, C, *space)`` to ``(B, C * side^d, *ceil(space / side))``. Incomplete patches are padded with
+    zeros.
 
     >>> patches(torch.arange(16.0).reshape(1, 1, 4, 4), 2)[0, :, 0, 0]
     tensor([0., 1., 4., 5.])
@@ -98,7 +98,7 @@ def patches(x: Tensor, side: int) -> Tensor:
 
 
 def pixels(x: Tensor, side: int, space: Sequence[int]) -> Tensor:
-    """The inverse of :func:`patches`, cut to ``space``.
+    """Depth to space: the inverse of :func:`patches`, cut to ``space``.
 
     >>> x = torch.randn(2, 3, 5, 7)
     >>> bool((pixels(patches(x, 2), 2, (5, 7)) == x).all())
@@ -118,13 +118,15 @@ def pixels(x: Tensor, side: int, space: Sequence[int]) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """``shortcut(h) + conv(drop(silu(film(norm(conv(silu(norm(h))))))))``, the last one zero at first.
+    """``shortcut(h) + conv(dropout(silu(film(norm(conv(silu(norm(h))))))))``.
+
+    The outer ``conv`` starts at zero.
 
     Args:
-        dims: how many sides the space has.
-        inputs, outputs: channels.
-        embedding: the size of the noise level's and context's embedding; 0 is none.
-        dropout: the rate of dropout before the last convolution.
+        dims: the number of spatial dimensions.
+        inputs, outputs: the numbers of channels.
+        embedding: the size of the embedding of noise level and context; 0: no embedding.
+        dropout: the probability of dropout before the last convolution.
     """
 
     def __init__(
@@ -152,15 +154,15 @@ class ConvBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places, with a residual path; the identity at first.
+    """Self-attention over all positions, with a residual connection. It starts as the identity.
 
     Args:
-        dims: how many sides the space has.
+        dims: the number of spatial dimensions.
         channels: a multiple of the number of heads, ``max(1, channels // head)``.
         head: channels of one head.
 
     Raises:
-        ValueError: channels that heads do not share evenly.
+        ValueError: channels that are not a multiple of the number of heads.
 
     Reference: Vaswani et al., "Attention is all you need" (2017), eq. 1.
     """
@@ -171,7 +173,7 @@ class Attention(nn.Module):
         require(
             channels % self.heads == 0,
             f"{channels} channels for {self.heads} heads of about {head}",
-            "heads that share the channels evenly",
+            "channels that are a multiple of the number of heads",
             "choose multiples of 32 for resolutions with attention",
         )
         self.norm = group_norm(channels)
@@ -179,7 +181,7 @@ class Attention(nn.Module):
         self.project = zero(convolution(dims, channels, channels, kernel=1))
 
     def forward(self, h: Tensor) -> Tensor:
-        """``(B, channels, *space)`` to the same."""
+        """``(B, channels, *space)`` to the same shape."""
         parts = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, self.heads, -1))
         query, key, value = (part.transpose(-1, -2) for part in parts.unbind(1))
         attended = attend(query, key, value).transpose(-1, -2).reshape(h.shape)
@@ -188,12 +190,12 @@ class Attention(nn.Module):
 
 
 _SHORT = 64
-"""Places up to which plain softmax attention beats the fused kernel: ten times in half precision on
-a CPU at 49 places, while at 196 places the fused one is three times faster."""
+"""Up to so many positions, plain softmax attention is faster than the fused kernel. In half precision on a
+CPU it is ten times faster at 49 positions. At 196 positions the fused kernel is three times faster."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``softmax(query key' / sqrt(d)) value`` over places, ``(B, heads, places, d)``.
+    """Attention, ``softmax(query key' / sqrt(d)) value``, of tensors ``(B, heads, positions, d)``.
 
     Reference: Vaswani et al., "Attention is all you need" (2017), eq. 1.
     """

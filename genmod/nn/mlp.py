@@ -14,10 +14,10 @@ from genmod.nn.modules import in_full
 from genmod.shapes import Shape, size
 
 
-class Sinusoidal(nn.Module):
-    r"""Log-SNR as ``width`` features: sines and cosines of geometrically spaced frequencies.
+class Sinusoidal(Settings, nn.Module):
+    r"""Sinusoidal features of the log-SNR: sines and cosines of geometrically spaced frequencies.
 
-    DDPM embeds the step. The log-SNR means the same noise for every schedule and number of steps.
+    DDPM embeds the step index. A log-SNR means the same noise for every schedule and number of steps.
 
     Args:
         width: the number of features, even.
@@ -31,7 +31,12 @@ class Sinusoidal(nn.Module):
 
     def __init__(self, width: int, shortest: float = 0.5, longest: float = 200.0) -> None:
         super().__init__()
-        require(width % 2 == 0, f"width={width}", "an even width", "half sines, half cosines")
+        require(
+            width % 2 == 0,
+            f"width={width}",
+            "an even width",
+            "half of the features are sines, half cosines",
+        )
         periods = torch.logspace(math.log10(longest), math.log10(shortest), width // 2)
         self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
 
@@ -41,11 +46,11 @@ class Sinusoidal(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class FourierFeatures(nn.Module):
-    r"""``z`` beside :math:`\sin(2^n \pi z)` and :math:`\cos(2^n \pi z)`, stacked along dimension 1.
+class FourierFeatures(Settings, nn.Module):
+    r"""Fourier features: ``z``, :math:`\sin(2^n \pi z)`, :math:`\cos(2^n \pi z)` along dimension 1.
 
     Args:
-        exponents: the exponents ``n``; none gives ``z`` alone.
+        exponents: the exponents ``n``; an empty tuple gives ``z`` alone.
 
     Reference: Kingma et al., "Variational Diffusion Models" (2021), appendix C.
     """
@@ -56,7 +61,7 @@ class FourierFeatures(nn.Module):
 
     @property
     def copies(self) -> int:
-        """How many times as many channels (or entries) come out as go in."""
+        """The number of output channels (or entries) for each input channel."""
         return 1 + 2 * len(self.exponents)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -65,11 +70,11 @@ class FourierFeatures(nn.Module):
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
 
 
-class ContextEmbedding(nn.Module):
-    """The layer that embeds a context: linear, on its features.
+class ContextEmbedding(Settings, nn.Module):
+    """The embedding of a context: a linear layer on its features.
 
     Args:
-        context: the kind of context; ``n`` is short for ``Vectors(n)``, and 0 is none.
+        context: the kind of context; ``n`` is short for ``Vectors(n)``, and 0 means no context.
         outputs: the size of the embedding.
     """
 
@@ -81,11 +86,7 @@ class ContextEmbedding(nn.Module):
         self.width = outputs if features else 0
 
     def forward(self, context: Tensor | None, rows: int) -> Tensor | None:
-        """``(rows, outputs)``, or ``None`` if the network takes no context or ignores it.
-
-        Raises:
-            ValueError: a context where none is expected, none where one is, or one of another kind.
-        """
+        """The embedding, ``(rows, outputs)``; ``None`` if the network takes no context or ignores it."""
         if self.condition is None and context is not None:
             raise ValueError(
                 "got a context; expected none; build the network with context=Labels(n) or Vectors(n) "
@@ -94,7 +95,7 @@ class ContextEmbedding(nn.Module):
             )
         if self.condition is None or self.linear is None:
             return None
-        # On a GPU, reading values makes it wait at each step: there check_context does it once a run.
+        # Reading values makes a GPU wait at each step. There, check_context reads them once a run.
         if context is None or context.device.type == "cpu":
             self.check(context)
         assert context is not None
@@ -108,7 +109,7 @@ class ContextEmbedding(nn.Module):
         return embedding
 
     def check(self, context: Tensor | None) -> None:
-        """Require the context that the layer was built for, if it was built for one."""
+        """Require a context of the kind that the layer was built for, if it was built for one."""
         if self.linear is None or self.condition is None:
             return
         if context is None:
@@ -129,21 +130,22 @@ def check_context(network: nn.Module, context: Tensor | None) -> None:
     """Require a context that fits every part of a network or model.
 
     Raises:
-        ValueError: none where one is expected, or one of another kind or with other values.
+        ValueError: no context where one is expected, or one of another kind or out of range.
     """
     for module in network.modules():
         if isinstance(module, ContextEmbedding):
             module.check(context)
 
 
-class NoiseLevelEmbedding(nn.Module):
-    """The embedding of noise level and context that every block of a denoiser's network gets.
+class NoiseLevelEmbedding(Settings, nn.Module):
+    """The embedding of noise level and context, an input of every block of a denoiser's network.
 
-    In float32 it differs between all neighbors of a chain of 100,000 latents. Under autocast in bfloat16
-    it does so up to 10,000; of 100,000 under the cosine schedule, about two hundred pairs coincide.
+    In float32, any two neighboring levels of a diffusion of 100,000 steps have different embeddings.
+    Under autocast in bfloat16 this holds for 10,000 steps. For 100,000 steps of the cosine schedule, about
+    200 pairs of neighbors have the same embedding.
 
     Args:
-        width: how many numbers it gives.
+        width: the size of the embedding.
         context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
     """
 
@@ -154,22 +156,33 @@ class NoiseLevelEmbedding(nn.Module):
         self.embed = ContextEmbedding(context, width)
 
     def forward(self, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B,)`` and the context to ``(B, width)``."""
+        """Log-SNRs ``(B,)`` and a context to embeddings ``(B, width)``."""
         level, embedding = self.time(log_snr), self.embed(context, len(log_snr))
         mixed: Tensor = self.mix(level if embedding is None else level + embedding)
         return mixed
 
 
 class MLP(Settings, nn.Module):
-    """A residual multilayer perceptron on flattened events.
+    r"""A residual multilayer perceptron (MLP) on flattened events, for encoders and decoders.
+
+    A linear layer, ``depth`` residual blocks, and a linear layer on the normalized result:
+
+    .. math:: h \leftarrow h + W_2\, \mathrm{silu}(W_1\, \mathrm{silu}(\mathrm{LayerNorm}(h)))
+
+    Each block starts as the identity (:math:`W_2 = 0`), so that deep networks train from the start.
 
     Args:
-        inputs: the shape of one event, or how many numbers it has.
-        outputs: how many numbers it gives a row.
-        width: the width of its hidden layers.
-        depth: how many residual blocks.
-        dropout: the rate of dropout inside each block.
-        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
+        inputs: the shape of one event, or the number of its entries.
+        outputs: the number of outputs a row.
+        width: the width of the hidden layers.
+        depth: the number of residual blocks.
+        dropout: the probability of dropout inside each block.
+        context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
+
+    Reference: He et al., "Identity Mappings in Deep Residual Networks" (2016), figure 4e.
+
+    >>> MLP((1, 8, 8), 10, width=32)(torch.randn(4, 1, 8, 8)).shape
+    torch.Size([4, 10])
     """
 
     def __init__(
@@ -200,7 +213,7 @@ class MLP(Settings, nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``h + W2 drop(silu(W1 silu(norm(h))))``, which starts as the identity."""
+    """``h + W2 dropout(silu(W1 silu(norm(h))))``, with ``W2 = 0`` at first."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -223,20 +236,27 @@ class ResidualBlock(nn.Module):
 
 
 class DenoisingMLP(Settings, nn.Module):
-    """A residual MLP conditioned on the noise level in every block: a denoiser's network for vectors.
+    """A denoiser's network for vectors and small images: a residual MLP conditioned on the log-SNR.
 
-    Its output starts at zero, the mean of the usual targets.
+    Each block is that of :class:`MLP`, with a scale and a shift after its norm (FiLM) that depend on the
+    embedded log-SNR and context. The output starts at zero, the mean of the usual targets.
 
     Args:
         shape: the shape of one event.
-        width: the width of its hidden layers.
-        depth: how many residual blocks.
-        dropout: the rate of dropout inside each block.
-        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
-            network see differences far below the data's spread, as likelihood training needs
+        width: the width of the hidden layers.
+        depth: the number of residual blocks.
+        dropout: the probability of dropout inside each block.
+        fourier: exponents ``n`` of additional inputs ``sin(2^n pi z)`` and ``cos(2^n pi z)``. They show
+            differences in ``z`` that are small against the data, which training on the bound needs
             (Kingma et al. 2021, appendix C).
-        outputs: channels it gives; as many as it takes, by default.
-        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
+        outputs: the number of output channels; that of ``shape`` by default.
+        context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
+
+    Reference: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer" (2018), eq. 2.
+
+    >>> network = DenoisingMLP((2,), width=32)
+    >>> network(torch.randn(4, 2), torch.zeros(4)).shape  # z_t and its log-SNR
+    torch.Size([4, 2])
     """
 
     def __init__(

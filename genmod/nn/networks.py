@@ -1,4 +1,4 @@
-"""Kinds of networks: the factories that the one-line models build their parts with."""
+"""Kinds of networks: factories, with which the one-line models build their parts."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from genmod.nn.unet import UNet
 from genmod.shapes import Shape, size
 
 _LARGE = 16
-"""Sides from which on an event is an image and not a table of pixels."""
+"""If every side has at least so many pixels, convolutional networks are the default."""
 
-_WORDS = 256
-"""Patches of a transformer, at most, unless their size is given."""
+_PATCHES = 256
+"""The most patches of a transformer, unless their size is given."""
 
 
 class Networks(ABC):
-    """A kind of networks, with its settings.
+    """A kind of networks and its settings: a factory of networks.
 
-    It builds a network between any two shapes, for encoders and decoders, and a denoiser's network.
-    A kind of your own is a frozen dataclass with these two methods.
+    It builds networks between any two shapes, for encoders and decoders, and networks for denoisers.
+    A kind of your own is a frozen dataclass with these methods. Pass it as ``networks=`` to a model.
     """
 
     @property
     @abstractmethod
     def features(self) -> int:
-        """The size of a vector handed from network to network."""
+        """The size of the vectors that one network passes on to another inside a model."""
 
     @abstractmethod
     def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
-        """A network ``net(x, context)`` from events of one shape to those of another."""
+        """A network ``net(x, context)`` from ``(B, *inputs)`` to ``(B, *outputs)``, or its flat form."""
 
     @abstractmethod
     def denoiser(
@@ -46,24 +46,24 @@ class Networks(ABC):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A network ``net(z, log_snr, context)`` from an event to one of the same sides.
+        """A network ``net(z, log_snr, context)`` from ``(B, C, *space)`` to ``(B, outputs, *space)``.
 
         Args:
-            shape: the event's shape.
-            fourier: exponents of the Fourier features fed beside ``z``.
-            outputs: channels it gives; as many as the event has, by default.
-            context: the kind of context, if it takes one.
+            shape: the shape of an event.
+            fourier: exponents ``n`` of additional inputs ``sin(2^n pi z)`` and ``cos(2^n pi z)``.
+            outputs: the number of output channels; that of the event by default.
+            context: the kind of context, if any.
         """
 
 
 @dataclass(frozen=True)
 class MLPs(Networks):
-    """Residual perceptrons on flattened events: for vectors, tables and small images.
+    """Residual multilayer perceptrons (MLPs) on flattened events, for vectors, tables and small images.
 
     Args:
-        width: of every hidden layer.
-        depth: residual blocks in each network; ``None`` is 2, and 3 for a denoiser.
-        dropout: the rate of dropout inside each block.
+        width: the width of the hidden layers.
+        depth: residual blocks in each network; ``None``: 2, and 3 for a denoiser.
+        dropout: the probability of dropout inside each block.
     """
 
     width: int = 256
@@ -76,7 +76,7 @@ class MLPs(Networks):
         return self.width
 
     def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
-        """A perceptron; its outputs are flat."""
+        """An MLP; its outputs are flat."""
         depth = 2 if self.depth is None else self.depth
         return MLP(
             inputs,
@@ -113,12 +113,12 @@ class ConvNets(Networks):
 
     Args:
         width: channels at the first resolution.
-        depth: residual blocks at each resolution; ``None`` is 1.
-        dropout: the rate of dropout inside each block.
-        patch: pixels a side that the first layer takes together; ``None`` is 2 where every side has
-            at least 16, and 1 below.
-        multipliers: of a denoiser's U-Net: how many times ``width`` channels each resolution has.
-        attention: of a denoiser's U-Net: a flag for each resolution; ``None`` is the last alone.
+        depth: residual blocks at each resolution; ``None``: 1.
+        dropout: the probability of dropout inside each block.
+        patch: pixels along each side of a patch, which becomes one position of the first layer;
+            ``None``: 2 if every side has at least 16 pixels, else 1.
+        multipliers: channels at each resolution of a U-Net, divided by ``width``.
+        attention: for each resolution of a U-Net, whether it has attention; ``None``: only the last.
         head: channels of one head of attention.
     """
 
@@ -132,12 +132,12 @@ class ConvNets(Networks):
 
     @property
     def features(self) -> int:
-        """As many as eight places have channels."""
+        """Eight times the width."""
         return 8 * self.width
 
     def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
-        """Down to fewer places, up to more, or across the same; a perceptron between vectors."""
-        wide, narrow = max(inputs, outputs, key=_places), min(inputs, outputs, key=_places)
+        """A network to a lower, a higher or the same resolution; an MLP between vectors."""
+        wide, narrow = max(inputs, outputs, key=_positions), min(inputs, outputs, key=_positions)
         if len(wide) == 1:
             flat = MLPs(self.features, self.depth, self.dropout)
             return flat.build(inputs, outputs, context)
@@ -160,7 +160,7 @@ class ConvNets(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A U-Net; refuses vectors, which have no sides to convolve over."""
+        """A U-Net; vectors are refused, because they have no spatial dimensions."""
         _check_sides(self, shape)
         return UNet(
             shape,
@@ -182,15 +182,15 @@ class ConvNets(Networks):
 
 @dataclass(frozen=True)
 class DiTs(Networks):
-    """A diffusion transformer for a denoiser; convolutions or perceptrons for everything else.
+    """A diffusion transformer (DiT) for a denoiser, and :class:`ConvNets` or :class:`MLPs` for the rest.
 
     Args:
-        width: numbers in a token, a multiple of ``head``.
-        depth: blocks; ``None`` is 6.
-        dropout: the rate of dropout inside each block.
-        patch: pixels a side of a patch; ``None`` is the smallest power of two that leaves at most 256
-            patches.
-        head: numbers of a token in one head of attention.
+        width: the size of a token, a multiple of ``head``.
+        depth: the number of blocks; ``None``: 6.
+        dropout: the probability of dropout inside each block.
+        patch: pixels along each side of a patch; ``None``: the smallest power of two that gives at most
+            256 patches.
+        head: the size of one head of attention.
     """
 
     width: int = 192
@@ -205,8 +205,8 @@ class DiTs(Networks):
         return self.width
 
     def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
-        """Convolutions or an MLP, by the shapes: a transformer keeps the shape of its input."""
-        wide = max(inputs, outputs, key=_places)
+        """A convolutional network or an MLP, because a transformer keeps the shape of its input."""
+        wide = max(inputs, outputs, key=_positions)
         kind = ConvNets if isinstance(default_networks(wide), ConvNets) else MLPs
         return kind(dropout=self.dropout).build(inputs, outputs, context)
 
@@ -217,7 +217,7 @@ class DiTs(Networks):
         outputs: int | None = None,
         context: Condition | int = 0,
     ) -> nn.Module:
-        """A diffusion transformer; refuses vectors, which have no patches."""
+        """A diffusion transformer; vectors are refused, because they have no patches."""
         _check_sides(self, shape)
         return DiT(
             shape,
@@ -234,10 +234,10 @@ class DiTs(Networks):
 
 @dataclass(frozen=True)
 class Conditional(Networks):
-    """A kind of networks, each of them conditioned on a context.
+    """A kind of networks that are all conditioned on a context.
 
     Args:
-        networks: the kind.
+        networks: the kind of networks.
         context: the kind of context.
     """
 
@@ -246,7 +246,7 @@ class Conditional(Networks):
 
     @property
     def features(self) -> int:
-        """As many as the kind has."""
+        """That of the kind."""
         return self.networks.features
 
     def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
@@ -279,18 +279,18 @@ def _check_sides(kind: Networks, shape: Shape) -> None:
     require(
         len(shape) > 1,
         f"{type(kind).__name__} for a denoiser of vectors of shape {tuple(shape)}",
-        "an event with sides, (C, *space)",
-        "use networks=MLPs(), or give the data a channel axis: (1, n) is a sequence",
+        "an event with spatial dimensions, (C, *space)",
+        "use networks=MLPs(), or add a channel dimension: (1, n) is a sequence",
     )
 
 
-def _places(shape: Shape) -> int:
+def _positions(shape: Shape) -> int:
     return size(shape[1:]) if len(shape) > 1 else 0
 
 
 def _patch_for(space: Shape) -> int:
     """The smallest power of two that cuts a space into few enough patches."""
     patch = 1
-    while size(tuple(-(-side // patch) for side in space)) > _WORDS:
+    while size(tuple(-(-side // patch) for side in space)) > _PATCHES:
         patch *= 2
     return patch

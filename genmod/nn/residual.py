@@ -1,6 +1,6 @@
-"""Residual convolutional networks from an event to a code and back: for encoders and decoders.
+"""Residual convolutional networks for encoders and decoders, between an event and a code.
 
-A code is a vector ``(n,)``, or channels over fewer places ``(n, *space)``.
+A code is a vector ``(n,)``, or ``n`` channels at a lower resolution, ``(n, *space)``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from genmod.nn.modules import in_full
 from genmod.shapes import Shape, size
 
 _FEW = 8
-"""Sides of the coarsest resolution above a vector, at most."""
+"""The largest side of the lowest resolution, from which a linear layer gives the vector."""
 
 _EMBEDDING = 64
-"""Size of the context's embedding."""
+"""The size of the embedding of the context."""
 
 
 def resolutions(space: Shape, patch: int) -> Iterator[Shape]:
-    """The sides of every resolution: of the patches first, then each half of the one before.
+    """The spatial sizes of all resolutions: that of the patches first, each next one half as large.
 
     >>> list(resolutions((28, 28), 2))
     [(14, 14), (7, 7), (4, 4), (2, 2), (1, 1)]
@@ -48,40 +48,38 @@ def resolutions(space: Shape, patch: int) -> Iterator[Shape]:
 
 
 def descent(space: Shape, patch: int, code: Shape) -> list[Shape]:
-    """The resolutions between an event and its code.
+    """The resolutions from an event down to its code.
 
     Raises:
-        ValueError: a code whose places are none of them.
+        ValueError: a code whose spatial size is none of them.
     """
-    passed = []
+    found = []
     for sides in resolutions(space, patch):
-        passed.append(sides)
+        found.append(sides)
         if tuple(code[1:]) == sides or (len(code) == 1 and max(sides) <= _FEW):
-            return passed
-    reachable = [tuple(sides) for sides in resolutions(space, patch)]
-    require(
-        False,
-        f"a code of shape {tuple(code)} for sides {tuple(space)}",
-        f"a vector, or channels over one of {reachable}",
-        "choose the code's sides among those that halving gives",
+            return found
+    raise ValueError(
+        f"got a code of shape {tuple(code)} for events of spatial size {tuple(space)}; expected a vector, "
+        f"or a spatial size among {found}; choose one of them, which halving reaches"
     )
-    return passed
 
 
 class ConvEncoder(Settings, nn.Module):
-    """From an event ``(C, *space)`` to numbers, through ever fewer places.
+    """A convolutional encoder: residual blocks at falling resolutions, from an event to a code.
 
     Args:
-        shape: the event's shape.
-        outputs: the shape of what it gives: ``(n,)``, or channels over fewer places.
-        width: channels at the first resolution; twice as many at every other.
+        shape: the shape of an event, ``(C, *space)``.
+        outputs: the shape of the code: ``(n,)``, or ``(n, *space)`` at one of the resolutions.
+        width: channels at the first resolution; the other resolutions have twice as many.
         depth: residual blocks at each resolution.
-        patch: pixels a side that the first layer takes together.
-        dropout: the rate of dropout inside each block.
-        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
+        patch: pixels along each side of a patch, which becomes one position of the first layer.
+        dropout: the probability of dropout inside each block.
+        context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
 
     Raises:
-        ValueError: an event without one to three sides, or outputs that halving does not reach.
+        ValueError: an event without one to three spatial dimensions, or a code at another resolution.
+
+    Reference: He et al., "Identity Mappings in Deep Residual Networks" (2016), figure 4e.
 
     >>> import torch
     >>> ConvEncoder((1, 28, 28), (8, 7, 7))(torch.randn(2, 1, 28, 28)).shape
@@ -101,8 +99,8 @@ class ConvEncoder(Settings, nn.Module):
     ) -> None:
         super().__init__()
         space = space_of(shape)
-        dims, passed = len(space), descent(space, patch, outputs)
-        channels = _channels(width, len(passed))
+        dims, sizes = len(space), descent(space, patch, outputs)
+        channels = _channels(width, len(sizes))
         self.patch, self.embed = patch, ContextEmbedding(context, _EMBEDDING)
         self.first = convolution(dims, shape[0] * patch**dims, width)
         self.levels = nn.ModuleList(
@@ -112,7 +110,7 @@ class ConvEncoder(Settings, nn.Module):
             convolution(dims, above, below, stride=2) for above, below in pairwise(channels)
         )
         self.norm = group_norm(channels[-1])
-        flat = channels[-1] * size(passed[-1])
+        flat = channels[-1] * size(sizes[-1])
         self.last = (
             nn.Sequential(nn.Flatten(), nn.Linear(flat, outputs[0]))
             if len(outputs) == 1
@@ -131,11 +129,11 @@ class ConvEncoder(Settings, nn.Module):
 
 
 class ConvDecoder(Settings, nn.Module):
-    """From numbers to an event, through ever more places: :class:`ConvEncoder` turned around.
+    """A convolutional decoder: residual blocks at rising resolutions, from a code to an event.
 
     Args:
-        inputs: the shape of what it takes: ``(n,)``, or channels over fewer places.
-        shape: the shape of what it gives, ``(C, *space)``.
+        inputs: the shape of the code: ``(n,)``, or ``(n, *space)`` at one of the resolutions.
+        shape: the shape of the output, ``(C, *space)``.
         width, depth, patch, dropout, context: as for :class:`ConvEncoder`.
 
     Raises:
@@ -159,11 +157,11 @@ class ConvDecoder(Settings, nn.Module):
     ) -> None:
         super().__init__()
         space = space_of(shape)
-        dims, passed = len(space), descent(space, patch, inputs)
-        channels = _channels(width, len(passed))
-        self.patch, self.space, self.sides = patch, space, passed
+        dims, sizes = len(space), descent(space, patch, inputs)
+        channels = _channels(width, len(sizes))
+        self.patch, self.space, self.sides = patch, space, sizes
         self.embed = ContextEmbedding(context, _EMBEDDING)
-        few = (channels[-1], *passed[-1])
+        few = (channels[-1], *sizes[-1])
         self.first = (
             nn.Sequential(nn.Linear(inputs[0], size(few)), nn.Unflatten(1, few))
             if len(inputs) == 1
@@ -189,16 +187,16 @@ class ConvDecoder(Settings, nn.Module):
 
 
 class ConvNet(Settings, nn.Module):
-    """From an event to another over the same places, without leaving their resolution.
+    """A residual convolutional network that keeps the resolution.
 
-    For a diffusion's decoder, whose latent has the places of the data.
+    For the decoder of a diffusion, whose latent has the spatial size of the data.
 
     Args:
-        inputs, outputs: both shapes, of the same sides.
+        inputs, outputs: both shapes, with the same spatial size.
         width, depth, patch, dropout, context: as for :class:`ConvEncoder`.
 
     Raises:
-        ValueError: sides that differ, or not one to three of them.
+        ValueError: spatial sizes that differ, or not one to three spatial dimensions.
     """
 
     def __init__(
@@ -216,9 +214,9 @@ class ConvNet(Settings, nn.Module):
         space = space_of(inputs)
         require(
             space_of(outputs) == space,
-            f"sides {space_of(outputs)} from sides {space}",
-            "the same sides",
-            "ConvEncoder and ConvDecoder change them",
+            f"outputs of spatial size {space_of(outputs)} for inputs of spatial size {space}",
+            "the same size",
+            "use ConvEncoder or ConvDecoder to change it",
         )
         dims = len(space)
         self.patch, self.space, self.embed = patch, space, ContextEmbedding(context, _EMBEDDING)
@@ -235,7 +233,7 @@ class ConvNet(Settings, nn.Module):
 
 
 class Blocks(nn.Module):
-    """Residual blocks of one resolution, each conditioned on the context, if there is one."""
+    """The residual blocks of one resolution, each conditioned on the context, if there is one."""
 
     def __init__(
         self, dims: int, channels: int, depth: int, embedding: int, dropout: float
@@ -246,7 +244,7 @@ class Blocks(nn.Module):
         )
 
     def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
-        """``(B, channels, *space)`` to the same."""
+        """``(B, channels, *space)`` to the same shape."""
         embedding = None if embedding is None else F.silu(embedding)
         for block in self.blocks:
             h = block(h, embedding)

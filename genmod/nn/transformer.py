@@ -22,29 +22,34 @@ from genmod.shapes import Shape
 
 
 class DiT(Settings, nn.Module):
-    """A diffusion transformer, a denoiser's network for sequences, images or volumes.
+    r"""A diffusion transformer (DiT): a denoiser's network for sequences, images or volumes.
 
-    An event is cut into patches, the tokens, each with a fixed sine and cosine position. Noise level and
-    context enter every block as shift, scale and gate of its norms (*adaLN-zero*): each block starts as
-    the identity, and the output at zero.
+    An event is cut into patches. Each patch becomes a token, with a fixed sinusoidal position. The
+    embedded log-SNR and context give the scale, shift and gate of every norm (*adaLN-zero*):
+
+    .. math:: h \leftarrow h + \text{gate} \cdot \mathrm{Attention}\big((1 + \text{scale})\,
+        \mathrm{LayerNorm}(h) + \text{shift}\big), \quad\text{then the same with an MLP.}
+
+    The gates start at zero, so that each block starts as the identity, and the output is zero.
 
     Args:
-        shape: the shape of one event, ``(C, *space)``, with one to three sides of any length.
-        width: numbers in a token; a multiple of ``head``.
-        depth: how many blocks.
-        head: numbers of a token in one head of attention.
-        patch: pixels a side of a patch. Attention costs the square of the number of patches.
-        dropout: the rate of dropout at the end of attention and of each perceptron.
-        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
-            network see differences far below the data's spread, as likelihood training needs
+        shape: the shape of one event, ``(C, *space)``, with one to three spatial dimensions of any size.
+        width: the size of a token; a multiple of ``head``.
+        depth: the number of blocks.
+        head: the size of one head of attention.
+        patch: pixels along each side of a patch. Attention costs the square of the number of patches.
+        dropout: the probability of dropout at the end of attention and of each MLP.
+        fourier: exponents ``n`` of additional inputs ``sin(2^n pi z)`` and ``cos(2^n pi z)``. They show
+            differences in ``z`` that are small against the data, which training on the bound needs
             (Kingma et al. 2021, appendix C).
-        outputs: channels it gives; as many as it takes, by default.
-        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
+        outputs: the number of output channels; that of ``shape`` by default.
+        context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
 
     Raises:
-        ValueError: an event without one to three sides, or settings that do not fit each other.
+        ValueError: an event without one to three spatial dimensions, or settings that do not match.
 
-    Reference: Peebles, Xie (2023), figure 3. The noise level is the log-SNR here, not a step.
+    Reference: Peebles, Xie, "Scalable Diffusion Models with Transformers" (2023), figure 3. Here the
+    noise level is the log-SNR, not a step index.
 
     >>> DiT((1, 28, 28), width=32, depth=1)(torch.randn(2, 1, 28, 28), torch.zeros(2)).shape
     torch.Size([2, 1, 28, 28])
@@ -81,11 +86,11 @@ class DiT(Settings, nn.Module):
         self.last = zero(nn.Linear(width, given * volume))
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
+        """States ``(B, *shape)`` and log-SNRs ``(B,)`` to ``(B, outputs, *space)``."""
         require(
             tuple(z.shape[1:]) == self.shape,
             f"events of shape {tuple(z.shape[1:])}",
-            f"shape {self.shape}, for which the network has positions",
+            f"shape {self.shape}, for which the network was built",
             "build the network for this shape",
         )
         embedding = self.level(log_snr, context)
@@ -99,12 +104,12 @@ class DiT(Settings, nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """``h += gate attention(film(norm(h)))``, then ``h += gate perceptron(film(norm(h)))``.
+    """``h += gate attention(film(norm(h)))``, then ``h += gate mlp(film(norm(h)))``.
 
     Args:
-        width: numbers in a token.
-        head: numbers of a token in one head.
-        dropout: the rate of dropout before each gate.
+        width: the size of a token.
+        head: the size of one head.
+        dropout: the probability of dropout before each gate.
     """
 
     def __init__(self, width: int, head: int, dropout: float) -> None:
@@ -119,7 +124,7 @@ class DiTBlock(nn.Module):
         self.film = zero(nn.Linear(width, 6 * width))
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """``(B, tokens, width)`` to the same; ``embedding`` is ``(B, width)``."""
+        """Tokens ``(B, tokens, width)`` to tokens; ``embedding`` is ``(B, width)``."""
         film = self.film(embedding)[:, None].chunk(6, -1)
         h = torch.addcmul(h, film[2], self.drop(self._attention(_modulated(h, film[0], film[1]))))
         return torch.addcmul(h, film[5], self.drop(self.mlp(_modulated(h, film[3], film[4]))))
@@ -131,10 +136,10 @@ class DiTBlock(nn.Module):
 
 
 def positions(grid: Shape, width: int) -> Tensor:
-    r"""Sines and cosines of the place along each side, ``(places, width)``.
+    r"""Sinusoidal positions: sines and cosines of the coordinates of each patch, ``(patches, width)``.
 
-    Each side has an equal part of the width, with frequencies :math:`10000^{-k/K}`; what is left
-    over is zero.
+    Each spatial dimension gets an equal part of the width, with frequencies :math:`10000^{-k/K}`. The
+    rest of the width is zero.
 
     >>> positions((2, 3), 8).shape
     torch.Size([6, 8])
@@ -148,7 +153,7 @@ def positions(grid: Shape, width: int) -> Tensor:
 
 
 def _modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``(1 + scale) norm(h) + shift``; the norm has no weights of its own."""
+    """``(1 + scale) norm(h) + shift``. The norm has no weights of its own."""
     return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale)
 
 
@@ -162,6 +167,6 @@ def _check(width: int, depth: int, head: int, patch: int) -> None:
     require(
         width >= head and width % head == 0,
         f"width={width} for heads of {head}",
-        "heads that share the width evenly",
+        "a width that is a multiple of the size of a head",
         f"choose a multiple of {head}",
     )

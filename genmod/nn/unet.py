@@ -1,8 +1,8 @@
-"""The U-Net: residual blocks at falling, then rising resolutions, with skip connections between them.
+"""The U-Net: residual blocks at falling, then rising resolutions, with skip connections.
 
 Reference: Ronneberger, Fischer, Brox, "U-Net" (2015); Ho, Jain, Abbeel, "Denoising Diffusion
 Probabilistic Models" (2020), appendix B; Dhariwal, Nichol, "Diffusion Models Beat GANs on Image
-Synthesis" (2021), for the scale and shift by which the noise level enters each block.
+Synthesis" (2021), for the scale and shift that depend on the noise level.
 """
 
 from __future__ import annotations
@@ -33,31 +33,39 @@ from genmod.shapes import Shape
 
 
 class UNet(Settings, nn.Module):
-    """A denoiser's network for sequences, images or volumes of any size.
+    r"""A U-Net: a denoiser's network for sequences, images or volumes of any size.
 
-    Residual blocks with group norm, each conditioned on the embedded log-SNR and context by scale and
-    shift; self-attention at chosen resolutions. Each block starts as the identity, the output at zero.
+    Residual blocks with group norm at each resolution, and self-attention at chosen resolutions. The
+    embedded log-SNR and context give a scale and a shift of each block's second norm,
+
+    .. math:: h \leftarrow h + \mathrm{conv}\big(\mathrm{silu}((1 + \text{scale})\,
+        \mathrm{norm}(\mathrm{conv}(\mathrm{silu}(\mathrm{norm}(h)))) + \text{shift})\big).
+
+    The last layer of each block starts at zero, so that it is the identity, and the output is zero.
 
     Args:
-        shape: the shape of one event, ``(C, *space)``, with one to three sides.
+        shape: the shape of one event, ``(C, *space)``, with one to three spatial dimensions.
         width: channels at the first resolution; multiples of 16 are fast.
-        multipliers: of the width, one for each resolution; each halves the sides of the one before.
+        multipliers: channels at each resolution, divided by ``width``. Each resolution has half the
+            size of the one before.
         blocks: residual blocks at each resolution, on the way down and on the way up.
-        attention: whether each resolution has self-attention, after its blocks; by default the last
-            one alone, where there are several.
+        attention: for each resolution, whether self-attention follows its blocks. By default only at
+            the last resolution, if there are several.
         head: channels of one head of attention.
-        patch: pixels a side that the first layer takes together: 2 makes a network of the same width
-            about four times cheaper.
+        patch: pixels along each side of a patch, which becomes one position of the first layer. With 2,
+            a network for images costs about a fourth.
         embedding: the size of the embedding of noise level and context.
-        dropout: the rate of dropout inside each block.
-        fourier: exponents ``n`` of the features ``sin, cos(2^n pi z)`` fed beside ``z``; they let a
-            network see differences far below the data's spread, as likelihood training needs
+        dropout: the probability of dropout inside each block.
+        fourier: exponents ``n`` of additional inputs ``sin(2^n pi z)`` and ``cos(2^n pi z)``. They show
+            differences in ``z`` that are small against the data, which training on the bound needs
             (Kingma et al. 2021, appendix C).
-        outputs: channels it gives; as many as it takes, by default.
-        context: the kind of context, if it takes one; ``n`` is short for ``Vectors(n)``.
+        outputs: the number of output channels; that of ``shape`` by default.
+        context: the kind of context, if any; ``n`` is short for ``Vectors(n)``.
 
     Raises:
-        ValueError: an event without one to three sides, or settings that do not fit each other.
+        ValueError: an event without one to three spatial dimensions, or settings that do not match.
+
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), appendix B.
 
     >>> UNet((1, 28, 28), width=16)(torch.randn(2, 1, 28, 28), torch.zeros(2)).shape
     torch.Size([2, 1, 28, 28])
@@ -112,19 +120,19 @@ class UNet(Settings, nn.Module):
         self.last = zero(convolution(dims, width, given * volume))
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""
+        """States ``(B, *shape)`` and log-SNRs ``(B,)`` to ``(B, outputs, *space)``."""
         embedding = self.level(log_snr, context)
-        seen = channels_last(patches(self.features(z), self.patch))
-        h = channels_last(in_full(self.first, seen))
-        across = []
+        inputs = channels_last(patches(self.features(z), self.patch))
+        h = channels_last(in_full(self.first, inputs))
+        skips = []
         for index, level in enumerate(self.down):
             h = level(h, embedding)
             if index < len(self.shrink):
-                across.append(h)
+                skips.append(h)
                 h = self.shrink[index](h)
         h = self.middle(h, embedding)
         for grow, level in zip(reversed(self.grow), reversed(self.up), strict=True):
-            skip = across.pop()
+            skip = skips.pop()
             h = F.interpolate(grow(h), skip.shape[2:], mode="nearest")
             h = level(torch.cat([h, skip], 1), embedding)
         h = self.last(F.silu(self.norm(h)))
@@ -132,15 +140,15 @@ class UNet(Settings, nn.Module):
 
 
 class UNetLevel(nn.Module):
-    """The blocks of one resolution, and its attention.
+    """The residual blocks of one resolution, and its self-attention.
 
     Args:
-        dims: how many sides the space has.
-        inputs, outputs: channels.
-        blocks: how many residual blocks.
-        head: channels of one head of the self-attention that follows them; 0 is none.
+        dims: the number of spatial dimensions.
+        inputs, outputs: the numbers of channels.
+        blocks: the number of residual blocks.
+        head: channels of one head of the self-attention after the blocks; 0: no attention.
         embedding: the size of the embedding of noise level and context.
-        dropout: the rate of dropout inside each block.
+        dropout: the probability of dropout inside each block.
     """
 
     def __init__(
@@ -180,8 +188,8 @@ def _check(
     require(
         len(attends) == len(channels),
         f"attention for {len(attends)} of {len(channels)} resolutions",
-        "one for each",
-        "pass as many as there are multipliers",
+        "one entry for each resolution",
+        "pass as many entries as multipliers",
     )
     require(
         min(blocks, *sizes) >= 1,

@@ -144,6 +144,15 @@ class Objective(Settings, nn.Module, ABC):
             "build the diffusion with steps=T, or use objectives.Bound",
         )
 
+    @property
+    def warmup_steps(self) -> int:
+        """The number of steps during which the loss itself changes; 0 for most objectives.
+
+        Early stopping waits for it. A wrapper has that of the objectives that it wraps.
+        """
+        wrapped = (part for part in self.children() if isinstance(part, Objective))
+        return max((part.warmup_steps for part in wrapped), default=0)
+
     def extra_repr(self) -> str:
         """The settings. A timestep sampler prints below, as a module."""
         return self._with_timesteps()

@@ -130,6 +130,11 @@ class WarmUp(MeanObjective):
         weight = (step / self.steps).clamp(max=1).to(elbo.reconstruction.dtype)
         return weight * (elbo.reconstruction - elbo.value) - elbo.reconstruction
 
+    @property
+    def warmup_steps(self) -> int:
+        """The steps of the warm-up."""
+        return self.steps
+
     def update(self, elbo: ELBO, batch: Batch) -> None:
         """Count the step."""
         super().update(elbo, batch)

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.distributions import Laws, Normal, log_ratio
+from genmod.distributions import Normal
+from genmod.distributions.base import Laws
+from genmod.distributions.divergence import log_ratio
 from genmod.elbo import Kind, Measure, Rate, Stamp
 from genmod.encoders import Posterior, require_distribution
 from genmod.model import LatentModel, Request

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import check_shape, require
-from genmod.distributions import StandardNormal, moved
+from genmod.distributions import StandardNormal
+from genmod.distributions.base import moved
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, require_distribution
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Timesteps, draw_posterior
@@ -85,8 +86,17 @@ class DistributionPrior(DensityPrior):
             "wrap it in torch.distributions.Independent",
         )
         super().__init__(tuple(distribution.event_shape), name)
+        like = torch.zeros(())
+
         # Detached: a tensor computed from a parameter keeps a graph that only one backward pass can use.
-        self.distribution = moved(distribution, lambda tensor: tensor.detach())
+        def fixed(tensor: Tensor) -> Tensor:
+            nonlocal like
+            like = tensor.detach() if tensor.is_floating_point() else like
+            return tensor.detach()
+
+        self.distribution = moved(distribution, fixed)
+        # Saved with a model, so that a law that was cast along with it is cast again after loading.
+        self.register_buffer("like", like.new_zeros(()), persistent=False)
 
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
         """The distribution, the same for each row."""

@@ -21,15 +21,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
 from genmod.encoders import Posterior, TopDownPosterior
-from genmod.nn import call
+from genmod.nn.modules import call
 from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior
 
 
-class TopDownBlock(nn.Module):
+class TopDownBlock(Settings, nn.Module):
     """One level of a top-down hierarchy: the law of its latent, and the state for the level below.
 
     Args:

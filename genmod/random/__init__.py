@@ -1,15 +1,15 @@
-r"""Keyed noise: every random number of the bound comes through this module.
+r"""Keyed noise: reproducible random numbers, one stream for each row. All noise of a bound is drawn here.
 
-Outside :func:`keyed` the functions draw from torch's own generator. Inside, the noise of a row is a
-function of ``(seed, step, call, row id)``: a row gets the same numbers in any batch, in any order, on any
-process, whatever was drawn before. Rows are drawn in blocks, and the wanted rows are taken out of them.
-Equality holds bit for bit on one kind of device.
+Outside :func:`keyed`, the functions of this module draw from torch's own generator. Inside, the noise of
+a row is a function of ``(seed, step, call, row id)``. A row then gets the same numbers in any batch, in
+any order, in any process, whatever was drawn before. Rows are drawn in blocks, and the rows of the batch
+are taken out of them. On one kind of device the numbers are equal bit for bit.
 
-Inside :func:`seeded` each row has its own seed, and its noise depends on that seed alone.
+Inside :func:`seeded`, each row has a seed of its own, and its noise depends on that seed alone.
 
-Both also restart torch's own generators from the key, and put them back afterwards, so that a
-distribution of torch's (drawn by :func:`draw`) gives the same number for the same seed. Such a draw knows
-no rows: :func:`by_rows` runs the rows one at a time where it meets one.
+Both restart torch's own generators from the key and restore them afterwards. So a distribution of
+torch's own, drawn by :func:`draw`, gives the same numbers for the same seed. Such numbers depend on the
+batch, not on row ids: :func:`genmod.chunks.by_rows` therefore runs rows one at a time where they occur.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
+from dataclasses import replace
+from functools import wraps
 from types import TracebackType
 from typing import SupportsIndex, TypeVar
 
@@ -25,19 +27,17 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.random.streams import TORCH, SeededRows, Stream, current
+from genmod.random.streams import TORCH, SeededRows, Stream, TorchDraws, current, mix
 from genmod.random.streams import draw as draw
-from genmod.random.streams import mix as mix
 from genmod.random.streams import normal as normal
 from genmod.random.streams import normal_like as normal_like
-from genmod.random.streams import replayable as replayable
 from genmod.random.streams import stratified as stratified
 from genmod.random.streams import uniform as uniform
 
 T = TypeVar("T")
 
 BLOCK = 256
-"""Rows that are drawn together where ids are given: part of the key of the noise."""
+"""Rows that are drawn together where ids are given. The noise depends on this number."""
 
 
 @contextmanager
@@ -54,18 +54,18 @@ def keyed(
     Args:
         seed: any whole number.
         step: the step of training or of evaluation.
-        ids: the id of each row, ``(B,)``, its index in the data set for example. Left out, they are
+        ids: the id of each row, ``(B,)``, at least 0, such as its index in the data set. By default
             ``start, start + 1, ...``.
         start: the id of the first row of the batch.
-        block: how many rows are drawn together: the global batch size in training. Left out, it is 256
-            with ``ids``, and the batch itself without.
+        block: how many rows are drawn together, such as the global batch size in training. By default
+            256 with ``ids``, and the rows of the batch without.
 
     Yields:
-        Whether torch's own generators were used, for :func:`by_rows`.
+        A record of whether torch's own generators were used, for :func:`genmod.chunks.by_rows`.
 
     Raises:
-        ValueError: a piece that starts later without a block; ids beside ``start``; negative ids; a
-            seed that is no whole number.
+        ValueError: ``start`` without a block; ids together with ``start``; negative ids; a seed that is
+            not a whole number.
 
     >>> from genmod.random import normal
     >>> with keyed(0, step=3):
@@ -85,8 +85,8 @@ def keyed(
     require(
         start >= 0 and (block is None or block >= 1) and not (block is None and start),
         f"start={start} with block={block}",
-        "start=0, or a block of at least one row, the number of rows drawn together",
-        "pass block=the global batch size when the batch is a piece of one",
+        "start=0, or a block of at least one row",
+        "pass block=the global batch size if the batch is a part of it",
     )
     rows = None if ids is None else _row_ids(ids, start)
     key = _whole_number(seed, "seed"), _whole_number(step, "step")
@@ -103,7 +103,7 @@ def keyed(
 
 
 def _whole_number(value: object, name: str) -> int:
-    """A Python int; numpy's and torch's whole numbers are taken, fractions are refused."""
+    """A Python int, from any whole number, also of NumPy or torch; fractions are refused."""
     if not isinstance(value, SupportsIndex):
         raise ValueError(
             f"got {name}={value!r}; expected a whole number; pass {name}=0, or another integer"
@@ -118,22 +118,22 @@ def _row_ids(ids: Tensor | Sequence[int], start: int) -> Tensor:
     require(
         found.ndim == 1 and not found.is_floating_point() and found.dtype is not torch.bool,
         f"ids of type {found.dtype} and shape {tuple(found.shape)}",
-        "one whole number a row, (B,)",
+        "whole numbers of shape (B,)",
         "pass the index of each row in its data set",
     )
-    require(start == 0, f"ids beside start={start}", "one of them", "leave start out")
+    require(start == 0, f"ids and start={start}", "only one of the two", "leave start out")
     found = found.long()
     lowest = int(found.min()) if len(found) else 0
-    require(lowest >= 0, f"an id of {lowest}", "ids from 0 on", "number the rows from 0")
+    require(lowest >= 0, f"an id of {lowest}", "ids of at least 0", "number the rows from 0")
     return found
 
 
 class seeded:  # noqa: N801  a context manager, like keyed
     """Inside this block, the noise of row ``i`` depends on ``seeds[i]`` alone.
 
-    It does not depend on the number of rows, their order or the other seeds. Entered again, the noise
-    continues where it stopped, so that a path may be walked in pieces. Each row and draw restarts a
-    generator, which is slow: use it for samples, not for training.
+    It does not depend on the number of rows, their order or the other seeds. If the same object is
+    entered again, the noise continues where it stopped, so that a long computation can be split. Each
+    draw restarts a generator for each row, which is slow: use it to sample, not to train.
 
     Args:
         seeds: one whole number for each row of the batch.
@@ -173,17 +173,11 @@ class seeded:  # noqa: N801  a context manager, like keyed
         own.__exit__(None, None, None)
 
 
-class TorchDraws:
-    """Whether torch's own generators were used inside a block; known when the block has ended."""
-
-    used = False
-
-
 @contextmanager
 def _torch_from(
     seed: int, drawn: TorchDraws, resumed: list[tuple[torch.Generator, Tensor]] | None = None
 ) -> Iterator[None]:
-    """Torch's own generators, started at a seed (or where they stopped), and put back afterwards."""
+    """A block in which torch's generators start at a seed (or where they stopped); restored afterwards."""
     generators = [torch.default_generator]
     if torch.cuda.is_initialized():
         generators += torch.cuda.default_generators
@@ -205,35 +199,32 @@ def _torch_from(
             generator.set_state(state)
 
 
-def by_rows(
-    pieces: Iterable[slice],
-    key: Callable[[slice], AbstractContextManager[TorchDraws]],
-    run: Callable[[slice], T],
-) -> Iterator[T]:
-    """Run pieces of a batch under their keys; row by row once one of them used torch's own generators.
+def replayable(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that draws the same keyed noise in every call, as activation checkpointing needs.
 
-    A distribution of torch's gives all rows from one generator, so that a row's number depends on the
-    rows beside it. Alone under its key, it depends on the key only.
+    ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. A
+    wrapped function gets the noise of its first call there. Wrap it anew for each checkpoint.
 
-    Args:
-        pieces: slices of the rows, in order.
-        key: the noise of some rows: ``lambda rows: keyed(seed, ids=ids[rows])``.
-        run: what to do with some rows; its result for a piece may be thrown away and computed again.
-
-    Yields:
-        The result of each piece, or of each of its rows.
+    >>> with keyed(0):
+    ...     noise = replayable(normal)
+    ...     first = noise((2, 3))
+    >>> bool((noise((2, 3)) == first).all())
+    True
     """
-    alone = False
-    for piece in pieces:
-        if not alone:
-            with key(piece) as drawn:
-                found = run(piece)
-            alone = drawn.used and piece.stop - piece.start > 1
-            if not alone:
-                yield found
-                continue
-        for row in range(piece.start, piece.stop):
-            one = slice(row, row + 1)
-            with key(one):
-                found = run(one)
-            yield found
+    memory: list[Stream | SeededRows | None] = []
+
+    @wraps(function)
+    def call(*args: object) -> T:
+        if not memory:
+            now = current.get()
+            # New generators, because those of the stream may be in use in another thread.
+            memory.append(None if now is None else replace(now, generators={}))
+            return function(*args)
+        past = memory[0]
+        token = current.set(None if past is None else replace(past))
+        try:
+            return function(*args)
+        finally:
+            current.reset(token)
+
+    return call

@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, wraps
-from typing import TypeVar
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,18 +16,16 @@ from torch.distributions import Distribution
 from genmod.checks import require
 from genmod.shapes import Shape, size
 
-T = TypeVar("T")
-
 _MASK = (1 << 64) - 1
 TORCH = 0x70CC
-"""Keeps torch's own generators apart from the noise of this module."""
+"""Part of the key of torch's own generators, whose numbers must differ from the noise of this module."""
 _LAYERS = 0xD50
-"""Keeps dropout apart from the noise of the bound, which has the same seed and step."""
+"""Part of the key of dropout, which must differ from the noise of the bound at the same step."""
 
 
 @dataclass
 class Stream:
-    """The key of a batch of noise, and how many times noise was asked for so far."""
+    """The key of the noise of a batch, and the number of draws so far."""
 
     key: tuple[int, ...]
     start: int
@@ -36,10 +33,14 @@ class Stream:
     ids: Tensor | None = None
     calls: int = 0
     generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+    part: tuple[int, int, int] | None = None
+    """The first row, the number of rows and the rows of the whole batch that they are a part of."""
 
     def rows(self, shape: Shape, device: torch.device, draw: Draw) -> Tensor:
-        """The noise of each row of the batch, taken from whole blocks."""
+        """The noise of each row of the batch, taken out of whole blocks."""
         self.calls += 1
+        if self.part is not None:
+            return self._of_part(shape, device, draw, *self.part)
         if self.block is None:
             return draw(shape, self._generator(device, 0))
         ids = self.ids
@@ -47,10 +48,20 @@ class Stream:
             ids = torch.arange(self.start, self.start + shape[0])
         return self._of_ids(shape, device, draw, self.block, ids)
 
+    def _of_part(
+        self, shape: Shape, device: torch.device, draw: Draw, first: int, rows: int, total: int
+    ) -> Tensor:
+        """The rows of a part of a batch, out of the noise that the whole batch would get."""
+        # K draws of each row follow each other batch by batch, in the part as in the whole.
+        copies = shape[0] // rows
+        whole = draw((copies * total, *shape[1:]), self._generator(device, 0))
+        wanted = [whole[k * total + first : k * total + first + rows] for k in range(copies)]
+        return torch.cat(wanted)
+
     def _of_ids(
         self, shape: Shape, device: torch.device, draw: Draw, together: int, ids: Tensor
     ) -> Tensor:
-        """The rows with the given ids; several draws of each row lie one batch apart."""
+        """The rows with the given ids. Several draws of each id follow each other batch by batch."""
         draws = shape[0] // max(len(ids), 1)
         require(
             shape[0] == draws * len(ids),
@@ -81,14 +92,14 @@ class Stream:
 
 @dataclass
 class SeededRows:
-    """A seed for each row, and how many times noise was asked for so far."""
+    """The seeds of all rows, and the number of draws so far."""
 
     seeds: tuple[int, ...]
     calls: int = 0
     generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
 
     def rows(self, shape: Shape, device: torch.device, draw: Draw) -> Tensor:
-        """A row from each seed, whatever the others are."""
+        """One row from each seed, independent of the others."""
         require(
             shape[0] == len(self.seeds),
             f"noise for {shape[0]} rows inside seeded() with {len(self.seeds)} seeds",
@@ -107,6 +118,12 @@ Draw = Callable[[Shape, torch.Generator | None], Tensor]
 current: ContextVar[Stream | SeededRows | None] = ContextVar("stream", default=None)
 
 
+class TorchDraws:
+    """Whether torch's own generators were used inside a block. It is set when the block ends."""
+
+    used = False
+
+
 def mix(*words: int) -> int:
     """A 63-bit key that depends on every word and on their order (SplitMix64, Steele et al. 2014).
 
@@ -123,10 +140,10 @@ def mix(*words: int) -> int:
 
 
 def _leading(rows: int, block: Shape, device: torch.device, draw: Draw) -> Shape:
-    """The part of a block that has to be drawn for its first rows: all of it, or whole runs of 16 numbers.
+    """The shape to draw for the first rows of a block: all of it, or its beginning in runs of 16 numbers.
 
-    On a CPU torch fills a tensor from its beginning, 16 normal numbers at a time, so that a shorter
-    tensor holds the beginning of a longer one. This is not documented, so it is tried out first.
+    On a CPU, torch fills a tensor from its beginning, 16 normal numbers at a time. A shorter tensor then
+    equals the beginning of a longer one. This is not documented, so it is tested first.
     """
     numbers = size(block[1:])
     step = 16 // math.gcd(16, numbers)
@@ -138,37 +155,59 @@ def _leading(rows: int, block: Shape, device: torch.device, draw: Draw) -> Shape
 
 @lru_cache(maxsize=32)
 def _from_the_beginning(draw: Draw) -> bool:
-    """Whether shorter draws are the beginning of longer ones, so that the rest may be left out."""
+    """Whether a shorter draw equals the beginning of a longer one with the same seed."""
     longest = draw((4096,), torch.Generator().manual_seed(7))
     shorter = (draw((n,), torch.Generator().manual_seed(7)) for n in (16, 48, 2048))
     return all(torch.equal(part, longest[: len(part)]) for part in shorter)
 
 
 @contextmanager
-def keyed_step(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """The noise of a training step: as inside ``keyed(seed, step)``, and layers such as dropout too.
+def keyed_step(
+    seed: int, step: int, device: torch.device, part: tuple[int, int, int] | None = None
+) -> Iterator[None]:
+    """A block with the noise of a training step: that of ``keyed(seed, step)``, and that of dropout.
 
-    Layers draw from torch's own generator. It is restarted for the step and put back afterwards, so
-    that training does not change the user's random numbers.
+    Layers such as dropout draw from torch's own generator. It is restarted for the step and restored
+    afterwards, so that training does not change the user's random numbers.
+
+    Args:
+        seed: the seed of the run.
+        step: the number of the step.
+        device: the device of the model.
+        part: where the batch is a part of a larger one: its first row, its rows, and the rows of the
+            whole. Each row then gets the noise that it has in the whole batch.
     """
-    # Only the generators that a step uses: torch.manual_seed takes a millisecond for each device.
-    restarted = [(torch.default_generator, mix(seed, step, _LAYERS))]
+    # Not torch.manual_seed, which restarts the generator of every device, a millisecond each.
+    layers = (seed, step, _LAYERS) if part is None else (seed, step, _LAYERS, part[0])
+    restarted = [(torch.default_generator, mix(*layers))]
     if device.type == "cuda":
         torch.cuda.init()
         restarted = [
             (torch.default_generator, mix(seed, step, TORCH, 0)),
-            (torch.cuda.default_generators[device.index or 0], mix(seed, step, _LAYERS)),
+            (torch.cuda.default_generators[device.index or 0], mix(*layers)),
         ]
     before = [generator.get_state() for generator, _ in restarted]
     for generator, key in restarted:
         generator.manual_seed(key)
-    token = current.set(Stream((seed, step), 0, None))
+    token = current.set(Stream((seed, step), 0, None, part=part))
     try:
         yield
     finally:
         current.reset(token)
         for (generator, _), state in zip(restarted, before, strict=True):
             generator.set_state(state)
+
+
+@contextmanager
+def rewound() -> Iterator[None]:
+    """A block whose keyed noise is drawn again by what follows it."""
+    stream = current.get()
+    calls = 0 if stream is None else stream.calls
+    try:
+        yield
+    finally:
+        if stream is not None:
+            stream.calls = calls
 
 
 def _rows(shape: Shape, device: torch.device, draw: Draw) -> Tensor:
@@ -181,7 +220,7 @@ def normal(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Standard normal noise; the first dimension counts the rows of the batch."""
+    """Standard normal noise of a shape ``(B, ...)``, whose first dimension is the rows of the batch."""
     place = torch.device(device or "cpu")
     return _rows(shape, place, _drawing(torch.randn, dtype, place))
 
@@ -191,14 +230,14 @@ def uniform(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Uniform noise in [0, 1); the first dimension counts the rows of the batch."""
+    """Uniform noise in [0, 1) of a shape ``(B, ...)``, whose first dimension is the rows of the batch."""
     place = torch.device(device or "cpu")
     return _rows(shape, place, _drawing(torch.rand, dtype, place))
 
 
 @lru_cache(maxsize=32)
 def _drawing(kind: Callable[..., Tensor], dtype: torch.dtype | None, device: torch.device) -> Draw:
-    """A named function for each kind of noise, so that its properties can be looked up by name."""
+    """The function that draws a kind of noise. It is cached, so that each kind is one object."""
 
     def drawn(shape: Shape, generator: torch.Generator | None) -> Tensor:
         return kind(shape, generator=generator, dtype=dtype, device=device)
@@ -214,19 +253,20 @@ def normal_like(batch: Tensor) -> Tensor:
 def stratified(
     rows: int, draws: int, dtype: torch.dtype, device: torch.device | str | None = None
 ) -> Tensor:
-    r"""``(rows, draws)`` numbers, each row an even cover of [0, 1) and the batch an even one too.
+    r"""Stratified uniform numbers, ``(rows, draws)``, evenly spaced in [0, 1) in each row and in the batch.
 
-    Row ``i`` has the offset :math:`o_i = (u + r_i / B) \bmod 1` with one uniform ``u`` for the batch, and
-    draws :math:`(j + o_i) / n`: uniform for each row, low in discrepancy across the batch. The ranks
-    :math:`r_i` are those of van der Corput's sequence: the first rows of a batch are a cover too. In
-    the order of the rows, the 103 that a test set left for its last block of 256 covered 40 %.
+    Row :math:`i` of :math:`B` has the offset :math:`o_i = (u + r_i / B) \bmod 1`, with one uniform
+    :math:`u` for the batch. Its draws are :math:`(j + o_i) / n`, for :math:`j = 0, \dots, n - 1`. Each
+    number is uniform. The ranks :math:`r_i` are those of van der Corput's sequence, so that the first
+    rows of a block are evenly spaced, too. With :math:`r_i = i`, the 103 rows that a test set left for
+    its last block of 256 covered only 40 % of the interval.
 
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
     place = torch.device(device or "cpu")
     offset = _rows((rows,), place, _shifting(dtype, place))
     comb = torch.arange(draws, dtype=dtype, device=place)
-    # In float32, (j + o) / n can round up to 1, which is outside the cover.
+    # In float32, (j + o) / n can round up to 1, which is outside of [0, 1).
     below_one = 1 - torch.finfo(dtype).eps
     return ((comb + offset[:, None]) / draws).clamp(max=below_one)
 
@@ -244,7 +284,7 @@ def _shifting(dtype: torch.dtype, device: torch.device) -> Draw:
 
 @lru_cache(maxsize=16)
 def _ranks(rows: int, device: torch.device) -> Tensor:
-    """The places of van der Corput's first numbers, ``0.b1 b2 b3`` of ``... b3 b2 b1``, among themselves.
+    """The ranks of the first terms of van der Corput's sequence, which mirrors the bits of the index.
 
     >>> _ranks(6, torch.device("cpu"))
     tensor([0, 3, 2, 5, 1, 4])
@@ -254,38 +294,6 @@ def _ranks(rows: int, device: torch.device) -> Tensor:
     return torch.as_tensor(mirrored).argsort().argsort().to(device)
 
 
-def replayable(function: Callable[..., T]) -> Callable[..., T]:
-    """A function that draws the same keyed noise each time it is called, as activation checkpointing needs.
-
-    ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. There
-    the second call gets the noise of the first. Wrap it again for each checkpoint.
-
-    >>> from genmod.random import keyed
-    >>> with keyed(0):
-    ...     noise = replayable(normal)
-    ...     first = noise((2, 3))
-    >>> bool((noise((2, 3)) == first).all())
-    True
-    """
-    memory: list[Stream | SeededRows | None] = []
-
-    @wraps(function)
-    def call(*args: object) -> T:
-        if not memory:
-            now = current.get()
-            # Its own generators: the stream's may be in use in another thread.
-            memory.append(None if now is None else replace(now, generators={}))
-            return function(*args)
-        past = memory[0]
-        token = current.set(None if past is None else replace(past))
-        try:
-            return function(*args)
-        finally:
-            current.reset(token)
-
-    return call
-
-
 def draw(law: Distribution, gradients: bool = True) -> Tensor:
-    """A draw of any distribution: with a gradient (``rsample``) where one is wanted and there is one."""
+    """A draw of any distribution; by ``rsample``, with gradients, where it has one and they are wanted."""
     return law.rsample() if gradients and law.has_rsample else law.sample()

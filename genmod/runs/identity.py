@@ -107,6 +107,8 @@ class _Description:
             return str(value)
         if id(value) in self.places:
             return {"same as": self.places[id(value)]}
+        if isinstance(value, tuple):
+            return [self.of(each, f"{place}[{i}]") for i, each in enumerate(value)]
         # Kept, because the id of an object that is gone may be given to another one.
         self.places[id(value)] = place
         self.kept.append(value)
@@ -116,7 +118,7 @@ class _Description:
             return {kind: self.of(value.tolist(), place)} if small else _digested(value)
         if isinstance(value, Mapping):
             return {str(key): self.of(each, f"{place}.{key}") for key, each in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             return [self.of(each, f"{place}[{i}]") for i, each in enumerate(value)]
         if isinstance(value, set | frozenset):
             return sorted(str(self.of(each, place)) for each in value)

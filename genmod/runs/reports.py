@@ -89,9 +89,10 @@ def write_markdown(
     settings: Mapping[str, object],
     notes: Sequence[str],
     figures: Mapping[str, Path],
+    title: str = "Comparison",
 ) -> Path:
     """The table and the figures, for people."""
-    lines = ["# Comparison", ""]
+    lines = [f"# {title}", ""]
     lines += [", ".join(f"{name}: {value}" for name, value in settings.items()), ""]
     rows = table(reports)
     lines += [_line(list(rows[0])), _line(["---"] * len(rows[0]))]

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.config import register
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.samplers.dpm import log_snrs, lowered, orders_of, phi
@@ -117,11 +118,13 @@ def differences(order: int) -> tuple[float, ...]:
     return (weights[0] - 1, *weights[1:]) if order > 1 else ()
 
 
+@register
 def bh1(h: Tensor) -> Tensor:
     """The paper's :math:`B_1`: ``-h``. For few steps without guidance."""
     return -h
 
 
+@register
 def bh2(h: Tensor) -> Tensor:
     """The paper's :math:`B_2`: ``exp(-h) - 1``. The default, here and in diffusers."""
     return torch.expm1(-h)

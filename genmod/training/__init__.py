@@ -1,14 +1,13 @@
 """Training: ``fit``, and the loop of steps that it runs; resumable, with the best by validation kept."""
 
-from genmod.nn.modules import load_weights as load_weights
-from genmod.nn.modules import weights as weights
-from genmod.training.config import Leg as Leg
+from genmod.training.augment import Augmentation as Augmentation
+from genmod.training.augment import Flip as Flip
+from genmod.training.augment import Shift as Shift
 from genmod.training.config import TrainingConfig as TrainingConfig
+from genmod.training.fitting import fit as fit
+from genmod.training.fitting import training_loop as training_loop
 from genmod.training.history import History as History
-from genmod.training.loop import TrainingLoop as TrainingLoop
-from genmod.training.loop import fit as fit
-from genmod.training.loop import training_loop as training_loop
+from genmod.training.history import Step as Step
 from genmod.training.run import NonFiniteLoss as NonFiniteLoss
-from genmod.training.run import Step as Step
 from genmod.training.stages import fit_scale as fit_scale
 from genmod.training.validation import Validation as Validation

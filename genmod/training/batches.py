@@ -1,9 +1,9 @@
-"""Batches: of data in memory, as a function of (seed, step), or of any loader, as they come."""
+"""Batches of data in memory, as a function of (seed, step), and batches of any loader, in its order."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,12 +15,13 @@ from genmod import random
 from genmod.checks import require
 from genmod.data import BernoulliPixels
 from genmod.data.loaders import batch_parts
+from genmod.elbo import ELBO, Rate
 from genmod.nn import drop_context
 from genmod.objectives import Batch
-from genmod.random import mix
+from genmod.random.streams import mix
 
 _FLIPS = 0xC01
-"""Part of the key of binarization's noise: the model's, of the same seed and step, must differ."""
+"""Part of the key of the noise of binarization, which must differ from the model's noise."""
 
 _DROPS = 0xD07
 """Part of the key of the rows whose context is dropped."""
@@ -30,7 +31,7 @@ class Batches(ABC):
     """What :func:`~genmod.training.fit` trains on: the batch of each step.
 
     Args:
-        checked: whether all values have been checked, so that a step need not read them again.
+        checked: whether all values were checked when the run began. If so, a step does not check them.
     """
 
     checked = False
@@ -38,6 +39,10 @@ class Batches(ABC):
     @abstractmethod
     def __call__(self, step: int) -> Batch:
         """The batch of a step, counted from 0, on the training device."""
+
+    def parts(self, step: int, count: int) -> list[Batch]:
+        """The batches of a step whose gradients are added up: ``count`` at most."""
+        return [self(step * count + number) for number in range(count)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +53,13 @@ class MemoryBatches(Batches):
     as one that was not interrupted.
 
     Args:
-        x: data, ``(N, *event)``; or gray pixels, binarized again whenever a row is visited.
+        x: data, ``(N, *event)``; or gray pixels, whose bits are drawn again in every epoch.
         context: what the model is conditioned on, ``(N, ...)``.
-        size: rows in a batch. The rest of an epoch that fills none is left out of that epoch.
+        size: rows in a batch. Rows that are left over at the end of an epoch are skipped in it.
         seed: the run's seed.
-        dropout: the share of rows whose context is dropped, for classifier-free guidance.
-        device: where batches are used. The data stay where they are.
+        dropout: the fraction of rows whose context is dropped, for classifier-free guidance.
+        device: the device that batches are moved to. The data set is not moved.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor | BernoulliPixels
@@ -62,6 +68,7 @@ class MemoryBatches(Batches):
     seed: int
     dropout: float = 0.0
     device: torch.device | None = None
+    observed: Tensor | None = None
 
     checked = True
 
@@ -91,11 +98,17 @@ class MemoryBatches(Batches):
         order = _order(mix(self.seed, epoch), len(self.x), self.x.device)
         index = order[place * self.size : (place + 1) * self.size]
         return Batch(
-            self._place(self._rows(index, step)),
-            self._place(self._context(index, step)),
+            self._to_device(self._rows(index, step)),
+            self._to_device(self._context(index, step)),
+            None if self.observed is None else self._to_device(self.observed[index.to("cpu")]),
             index=index,
             rows=len(self.x),
         )
+
+    def parts(self, step: int, count: int) -> list[Batch]:
+        """The batch of a step, cut into pieces: it was made ``count`` times as large for that."""
+        whole = self(step)
+        return [whole] if count == 1 else split(whole, -(-self.size // count))
 
     def _context(self, index: Tensor, step: int) -> Tensor | None:
         if self.context is None:
@@ -114,20 +127,20 @@ class MemoryBatches(Batches):
         # Data may lie in memory in one byte, whose arithmetic wraps.
         return x if x.is_floating_point() else x.long()
 
-    def _place(self, rows: Any) -> Any:
+    def _to_device(self, rows: Any) -> Any:
         return rows if rows is None or self.device is None else rows.to(self.device)
 
 
 @dataclass(eq=False)
 class LoaderBatches(Batches):
-    """The batches of a loader, or of any iterable, as they come; restarted when it ends.
+    """The batches of a loader, or of any iterable, in its order. It is iterated again when it ends.
 
-    Rows are numbered as they come, from 0 in each pass. A resumed run skips the batches that were
-    used. It is then the same run, bit for bit, only if the loader gives the same batches again.
+    The row ids are 0, 1, 2, ... in each pass. A resumed run skips the batches that it has already
+    used. It equals the uninterrupted run bit for bit only if the loader repeats the same batches.
 
     Args:
         loader: yields ``x``, ``(x,)`` or ``(x, context)``: tensors or arrays.
-        device: where they are used.
+        device: the device that batches are moved to.
     """
 
     loader: Iterable[Any]
@@ -150,7 +163,7 @@ class LoaderBatches(Batches):
         try:
             item = next(self._stream)
         except StopIteration:
-            item = self._anew()
+            item = self._restart()
         x, context = batch_parts(item)
         index = torch.arange(self._passed, self._passed + len(x))
         self._passed += len(x)
@@ -158,8 +171,8 @@ class LoaderBatches(Batches):
         moved = None if context is None else context.to(self.device)
         return index, (x.to(self.device), moved)
 
-    def _anew(self) -> Any:
-        """The first batch of another pass."""
+    def _restart(self) -> Any:
+        """The first batch of the next pass."""
         if self._steps:
             self._rows = self._passed
         self._passed, self._stream = 0, iter(self.loader)
@@ -171,6 +184,44 @@ class LoaderBatches(Batches):
                 "expected one that can be iterated again, or has as many batches as there are steps; "
                 "pass a DataLoader or a list of batches, not a generator"
             ) from None
+
+
+def split(batch: Batch, rows: int) -> list[Batch]:
+    """A batch in pieces of at most so many rows."""
+    columns = (batch.x, batch.context, batch.observed, batch.index)
+    cut = [[None] * -(-len(batch.x) // rows) if c is None else c.split(rows) for c in columns]
+    return [
+        Batch(x, context, observed, index, batch.rows)
+        for x, context, observed, index in zip(*cut, strict=True)
+        if x is not None
+    ]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches as one, row after row."""
+    if len(batches) == 1:
+        return batches[0]
+
+    def together(columns: Sequence[Tensor | None]) -> Tensor | None:
+        found = [column for column in columns if column is not None]
+        return torch.cat(found) if found else None
+
+    return Batch(
+        torch.cat([batch.x for batch in batches]),
+        together([batch.context for batch in batches]),
+        together([batch.observed for batch in batches]),
+        together([batch.index for batch in batches]),
+        batches[0].rows,
+    )
+
+
+def joined_elbo(elbos: Sequence[ELBO]) -> ELBO:
+    """The bounds of several batches as one, row after row."""
+    first = elbos[0]
+    if len(elbos) == 1:
+        return first
+    rates = {n: Rate.join([elbo.rates[n] for elbo in elbos], dim=0) for n in first.rates}
+    return ELBO(torch.cat([elbo.reconstruction for elbo in elbos]), rates, first.measure)
 
 
 @lru_cache(maxsize=2)

@@ -18,28 +18,28 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.elbo import Measure
-from genmod.files import read_tensors, save_tensors
+from genmod.files import check_file, check_folder, read_tensors, remove, save_tensors
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights, weights
-from genmod.training.config import Leg
+from genmod.training.config import Cycle
 from genmod.training.history import History
 from genmod.training.identity import Identity, changes
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
 
-_FORMAT = "genmod-training-2"
+_FORMAT = "genmod-training-3"
 _ADVICE = "pass another path, or move the file away to begin anew"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The contents of a checkpoint file.
 
     Args:
-        identity: of its run.
-        stage: the number of the stage that the run was in.
-        earlier: the history of each stage before.
-        metadata, tensors: of the stage itself, see :func:`load_checkpoint`.
+        identity: the identity of its run.
+        stage: the number of the stage that was in training.
+        earlier: the history of each stage before it.
+        metadata, tensors: the state of that stage, read by :func:`load_checkpoint`.
     """
 
     identity: Identity
@@ -50,10 +50,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Read a file.
+        """Read a checkpoint file.
 
         Raises:
-            ValueError: it is no checkpoint of this package.
+            ValueError: a file that is not a checkpoint of this package.
         """
         tensors, metadata = read_tensors(path, _ADVICE)
         require(
@@ -66,15 +66,20 @@ class Checkpoint:
         identity, stage = json.loads(metadata["identity"]), int(metadata["stage"])
         return cls(identity, stage, earlier, metadata, tensors)
 
+    @property
+    def step(self) -> int:
+        """The number of steps of its stage."""
+        return int(self.metadata["step"])
+
     def whole(self) -> dict[str, Tensor]:
         """The weights of the whole model, also of parts that an early stage does not train."""
         return _under("whole", self.tensors) or _under("model", self.tensors)
 
     def check(self, identity: Identity) -> None:
-        """Require the run that continues to be the run that was saved.
+        """Require that the run which continues has the settings and data of the saved one.
 
         Raises:
-            ValueError: names what changed.
+            ValueError: the message names each setting that changed.
         """
         # Through JSON, as the file was: tuples are lists there.
         changed = changes(self.identity, json.loads(json.dumps(identity)))
@@ -95,15 +100,15 @@ def save_checkpoint(
     stage: int = 0,
     earlier: Sequence[History] = (),
 ) -> None:
-    """Write a checkpoint; a crash while writing leaves the one before.
+    """Write a checkpoint. After a crash while writing, the file holds the checkpoint before it.
 
     Args:
-        state: what to save.
-        path: where.
-        identity: of the run.
-        whole: the model that the one in training is a part of.
+        state: the state of the stage in training.
+        path: the file.
+        identity: the identity of the run.
+        whole: the whole model, where the model in training is a part of it.
         stage: the number of the stage.
-        earlier: the records of the stages before.
+        earlier: the history of each stage before it.
     """
     tensors = _prefixed("model", weights(state.model))
     if whole is not None and whole is not state.model:
@@ -122,7 +127,7 @@ def save_checkpoint(
         "stage": str(stage),
         "earlier": json.dumps([_row(history) for history in earlier]),
         "step": str(state.step),
-        "legs": json.dumps([[leg.first, leg.last] for leg in state.legs]),
+        "cycles": json.dumps([[cycle.first, cycle.last] for cycle in state.cycles]),
         "peaks": json.dumps(state.peaks),
         "learned": json.dumps(_learned(state)),
         "validations": json.dumps([_plain(v) for v in state.validations]),
@@ -130,11 +135,60 @@ def save_checkpoint(
     save_tensors(path, tensors, metadata)
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run writes its checkpoints: one file, or a folder of the last ones and the best.
+
+    Args:
+        path: the file; or the folder, for ``stage-0-step-000001000.safetensors`` and ``best.safetensors``.
+        keep: how many of the last ones a folder keeps; ``None``: ``path`` is a file.
+    """
+
+    path: Path
+    keep: int | None = None
+
+    @classmethod
+    def at(cls, path: Path | str, keep: int | None) -> Checkpoints:
+        """A place that can be written to.
+
+        Raises:
+            ValueError: a folder in place of a file or the other way round, ``keep`` below 1.
+        """
+        require(keep is None or keep >= 1, f"keep={keep}", "keep >= 1", "leave it out for one file")
+        return cls(check_file(path) if keep is None else check_folder(path), keep)
+
+    def latest(self) -> Checkpoint | None:
+        """The last checkpoint; ``None`` if there is none."""
+        if self.keep is None:
+            return Checkpoint.read(self.path) if self.path.exists() else None
+        steps = self._steps()
+        return Checkpoint.read(steps[-1]) if steps else None
+
+    def file(self, state: TrainingState, stage: int) -> Path:
+        """The file of the present step."""
+        if self.keep is None:
+            return self.path
+        return self.path / f"stage-{stage}-step-{state.step:09d}.safetensors"
+
+    def best(self) -> Path | None:
+        """The file of the best validation so far, in a folder."""
+        return None if self.keep is None else self.path / "best.safetensors"
+
+    def remove_old(self) -> None:
+        """Remove all but the last files of steps."""
+        if self.keep is not None:
+            for path in self._steps()[: -self.keep]:
+                remove(path)
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.path.glob("stage-*-step-*.safetensors"))
+
+
 def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
-    """Continue from a checkpoint, with another leg if the run was to make fewer steps.
+    """Continue from a checkpoint. If ``steps`` is larger than in the file, the run gets one more cycle.
 
     Raises:
-        ValueError: a run that learned other parameters, or was to make more steps.
+        ValueError: a file of a run with other learned parameters, or with more steps.
     """
     metadata, tensors = saved.metadata, saved.tensors
     require(
@@ -143,14 +197,14 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
         "the same parts frozen, and the same optimizer",
         "set them as they were, or move the file away to begin anew",
     )
-    step, legs = int(metadata["step"]), [Leg(*each) for each in json.loads(metadata["legs"])]
-    state.legs = _continued(legs, step, state.config.steps)
+    step, cycles = int(metadata["step"]), [Cycle(*each) for each in json.loads(metadata["cycles"])]
+    state.cycles = _continued(cycles, step, state.config.steps)
     load_weights(state.model, _under("model", tensors))
     load_weights(state.objective, _under("objective", tensors))
     state.average.load(_under("average", tensors))
     state.best = _under("best", tensors) or None
     moments = {
-        index: _laid_out(_under(f"optimizer.{index}", tensors), parameter)
+        index: _with_layout(_under(f"optimizer.{index}", tensors), parameter)
         for index, parameter in enumerate(state.learned)
     }
     groups = state.optimizer.state_dict()["param_groups"]
@@ -160,9 +214,9 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
     state.validations = [_validation(row) for row in json.loads(metadata["validations"])]
 
 
-def _continued(legs: list[Leg], step: int, steps: int) -> list[Leg]:
-    """The legs of a run that was saved at a step and is to make ``steps`` in all."""
-    last = legs[-1].last
+def _continued(cycles: list[Cycle], step: int, steps: int) -> list[Cycle]:
+    """The cycles of a run that was saved at a step and makes ``steps`` in all."""
+    last = cycles[-1].last
     require(
         steps >= last,
         f"steps={steps} for a checkpoint of a run of {last} steps",
@@ -170,16 +224,16 @@ def _continued(legs: list[Leg], step: int, steps: int) -> list[Leg]:
         f"pass steps={last} to continue it as it was, more to extend it, or move the file away",
     )
     if steps == last:
-        return legs
-    done = [Leg(leg.first, min(leg.last, step)) for leg in legs if leg.first < step]
-    return [*done, Leg(step, steps)]
+        return cycles
+    done = [Cycle(cycle.first, min(cycle.last, step)) for cycle in cycles if cycle.first < step]
+    return [*done, Cycle(step, steps)]
 
 
-def _laid_out(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
-    """An optimizer's tensors as their parameter lies in memory.
+def _with_layout(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """An optimizer's tensors with the memory layout of their parameter.
 
-    A file keeps no strides; beside a parameter with its channels last, moments without them take
-    another kernel of the fused optimizer, whose last bits differ.
+    A file stores no strides. If a parameter is in channels-last format and its moments are not, the
+    fused optimizer runs another kernel, whose results differ in the last bits.
     """
     return {
         name: torch.empty_like(parameter, device=moment.device).copy_(moment)
@@ -190,7 +244,7 @@ def _laid_out(moments: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Ten
 
 
 def _learned(state: TrainingState) -> list[str]:
-    """The optimizer's kind, and the names of what it changes, in its order."""
+    """The class of the optimizer, and the names of its parameters, in its order."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     return [type(state.optimizer).__name__, *(names.get(id(p), "") for p in state.learned)]
 
@@ -215,13 +269,15 @@ def _validation(row: dict[str, Any]) -> Validation:
 def _row(history: History) -> dict[str, object]:
     return {
         "name": history.name,
-        "legs": [[leg.first, leg.last] for leg in history.legs],
+        "cycles": [[cycle.first, cycle.last] for cycle in history.cycles],
         "losses": list(history.losses),
         "validations": [_plain(v) for v in history.validations],
+        "stopped": history.stopped,
     }
 
 
 def _history(row: dict[str, Any]) -> History:
-    legs = tuple(Leg(*each) for each in row["legs"])
+    cycles = tuple(Cycle(*each) for each in row["cycles"])
     validations = tuple(_validation(each) for each in row["validations"])
-    return History(str(row["name"]), legs, tuple(row["losses"]), validations)
+    stopped = bool(row.get("stopped", False))
+    return History(str(row["name"]), cycles, tuple(row["losses"]), validations, stopped=stopped)

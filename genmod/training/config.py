@@ -1,4 +1,4 @@
-"""The settings of a training run, and the learning rate that they give each step."""
+"""The settings of a training run, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -12,23 +12,56 @@ import torch
 from genmod.checks import check_positive, require
 
 BATCH_SIZE = 128
-"""Rows in a batch, where the caller leaves it open."""
+"""Rows in a batch, by default."""
 VALIDATION_TIMESTEPS = 8
-"""Levels of a diffusion that a validation visits, where the caller leaves it open."""
+"""Timesteps of a diffusion that a validation visits for each row, by default."""
 VALIDATION_SHARE = 0.15
-"""What validation may cost, as a share of training, where the caller leaves it open."""
+"""The largest cost of validation, as a fraction of the cost of training, by default."""
 VALIDATION_ROWS = 150
-"""Rows that a validation scores all the same, where there are so many."""
+"""The least rows that a validation scores, if there are so many."""
 _PASSES = 3
-"""Forward passes that a training step costs a row: the backward pass costs about two."""
+"""The cost of a training step for each row, in forward passes: the backward pass costs about two."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of :func:`genmod.training.fit`, which documents each of them.
+    r"""The settings of a training run, as a frozen value. :func:`fit` takes them one by one.
 
-    >>> TrainingConfig(steps=100).rate(Leg(0, 100), 50)  # half-way down the cosine
-    0.000252475247...
+    The learning rate of step :math:`n` (from 0) out of :math:`N`, with :math:`w` = ``warmup``, is
+
+    .. math:: \eta_n = \eta \min\!\left(1, \tfrac{n + 1}{w + 1}\right)
+        \tfrac12 \left(1 + \cos \tfrac{\pi n}{N}\right)
+
+    and without ``decay`` the cosine factor is left out.
+
+    Args:
+        steps: the number of optimizer steps.
+        batch_size: rows in a batch; ``None``: 128, or all rows where there are fewer.
+        learning_rate: the peak :math:`\eta`, above 0.
+        weight_decay: the weight decay of AdamW, at least 0.
+        warmup: steps over which the learning rate rises linearly.
+        decay: whether the learning rate falls along a cosine to 0.
+        ema: the decay of the moving average of the weights, in [0, 1).
+        clip: the largest norm of the gradient; ``None``: no limit.
+        seed: the key of batches, noise and dropout.
+        autocast: the half-precision type of the networks; ``None``: full precision.
+        validate_every: steps between two validations; ``None``: a twentieth of the run.
+        validation_rows: validation rows that each validation scores; ``None``: so many that validation
+            costs at most about 15 % of training, at least 150.
+        validation_timesteps: timesteps of a diffusion that a validation visits for each row.
+        checkpoint_every: steps between two checkpoints.
+        accumulate: batches whose gradients are added up for one step.
+        patience: validations without a better one after which the run stops; ``None``: never.
+        compile: whether networks run under ``torch.compile``.
+        log_every: steps between two lines of metrics.
+
+    Raises:
+        ValueError: a setting out of its range.
+
+    Reference: Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017), eq. 5.
+
+    >>> TrainingConfig(steps=100, warmup=0).rate(Cycle(0, 100), 50)  # half-way down the cosine
+    0.0005
     """
 
     steps: int = 2000
@@ -45,6 +78,10 @@ class TrainingConfig:
     validation_rows: int | None = None
     validation_timesteps: int | None = None
     checkpoint_every: int = 1000
+    accumulate: int = 1
+    patience: int | None = None
+    compile: bool = False
+    log_every: int = 10
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -58,79 +95,86 @@ class TrainingConfig:
             "validation_rows",
             "validation_timesteps",
             "checkpoint_every",
+            "accumulate",
+            "patience",
+            "log_every",
         ):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out")
         check_positive(self.learning_rate, "learning_rate")
         require(
-            self.weight_decay >= 0, f"weight_decay={self.weight_decay}", "at least 0", "0 is none"
+            self.weight_decay >= 0,
+            f"weight_decay={self.weight_decay}",
+            "at least 0",
+            "0 is no decay",
         )
-        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "0 is none")
+        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "0 is no warm-up")
         require(0 <= self.ema < 1, f"ema={self.ema}", "a decay in [0, 1)", "the default is 0.999")
         if self.clip is not None:
             check_positive(self.clip, "clip")
 
-    def fraction(self, leg: Leg, step: int) -> float:
-        """The part of the peak learning rate that a step takes: a linear warm-up, then a cosine to 0.
+    def fraction(self, cycle: Cycle, step: int) -> float:
+        """The learning rate of a step, divided by its peak: a linear warm-up times a cosine to 0.
 
         Args:
-            leg: the leg of the run that the step belongs to.
-            step: how many steps were made before it.
+            cycle: the cycle of the run that the step belongs to.
+            step: the number of steps before it.
         """
-        made = step - leg.first
+        made = step - cycle.first
         ramp = min(1.0, (made + 1) / (self.warmup + 1))
         if not self.decay:
             return ramp
-        return ramp * 0.5 * (1 + math.cos(math.pi * made / (leg.last - leg.first)))
+        return ramp * 0.5 * (1 + math.cos(math.pi * made / (cycle.last - cycle.first)))
 
-    def rate(self, leg: Leg, step: int) -> float:
+    def rate(self, cycle: Cycle, step: int) -> float:
         """The learning rate of a step."""
-        return self.learning_rate * self.fraction(leg, step)
+        return self.learning_rate * self.fraction(cycle, step)
 
-    def validates(self, leg: Leg, step: int) -> bool:
-        """Whether the run is validated after a step: every twentieth part of the leg by default."""
-        return step % self._every(leg) == 0 or step == leg.last
+    def validates(self, cycle: Cycle, step: int) -> bool:
+        """Whether the model is validated after a step."""
+        return step % self._every(cycle) == 0 or step == cycle.last
 
-    def scored_rows(self, total: int, leg: Leg, batch_size: int, timesteps: int) -> int:
+    def scored_rows(self, total: int, cycle: Cycle, batch_size: int, timesteps: int) -> int:
         """How many validation rows each validation scores.
 
-        Left open, so many that a validation costs at most ``VALIDATION_SHARE`` of the training
-        between two of them, and at least ``VALIDATION_ROWS``.
+        By default as many that a validation costs at most ``VALIDATION_SHARE`` of the training between
+        two of them, and at least ``VALIDATION_ROWS``.
 
         Args:
-            total: how many there are.
-            leg: the first leg of the run: later ones score the same rows.
-            batch_size: rows in a training batch.
-            timesteps: how many levels of a diffusion each row visits; 1 for another model.
+            total: the number of validation rows.
+            cycle: the first cycle of the run: later ones score the same rows.
+            batch_size: rows of a training step.
+            timesteps: how many timesteps of a diffusion each row visits; 1 for another model.
 
         >>> config = TrainingConfig(steps=2000)
-        >>> config.scored_rows(5000, Leg(0, 2000), 128, 8), config.scored_rows(5000, Leg(0, 2000), 128, 1)
+        >>> first = Cycle(0, 2000)
+        >>> config.scored_rows(5000, first, 128, 8), config.scored_rows(5000, first, 128, 1)
         (720, 5000)
         """
-        cost = _PASSES * batch_size * self._every(leg)
+        cost = _PASSES * batch_size * self._every(cycle)
         cheap = max(VALIDATION_ROWS, int(VALIDATION_SHARE * cost / timesteps))
         return min(total, self.validation_rows or cheap)
 
-    def _every(self, leg: Leg) -> int:
-        return self.validate_every or max(1, (leg.last - leg.first) // 20)
+    def _every(self, cycle: Cycle) -> int:
+        return self.validate_every or max(1, (cycle.last - cycle.first) // 20)
 
 
 @dataclass(frozen=True)
-class Leg:
-    """Some steps of a run, over which the learning rate rises and falls once.
+class Cycle:
+    """One cycle of the learning rate: the steps of a run over which it rises and falls once.
 
-    A run has one leg. It gets another when it is continued from a checkpoint with more ``steps``.
+    A run has one cycle. It gets another one when it continues from a checkpoint with more ``steps``.
 
     Args:
-        first: how many steps were made before it.
-        last: how many have been made at its end.
+        first: the number of steps before the cycle.
+        last: the number of steps at its end.
     """
 
     first: int
     last: int
 
     def describe(self, config: TrainingConfig) -> str:
-        """The curve of the learning rate in words."""
+        """A sentence about the learning rate of the cycle."""
         peak = self.first + min(config.warmup, self.last - self.first)
         end = f"falls along a cosine to 0 at step {self.last}" if config.decay else "stays there"
         return (

@@ -7,7 +7,7 @@ of a refusal names each setting that changed.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
@@ -18,19 +18,20 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.config import arguments
-from genmod.config.registry import name_of
+from genmod.config.names import name_of
 from genmod.model import LatentModel
 from genmod.objectives import Objective
 from genmod.schedules import Schedule
+from genmod.training.augment import Transform
 from genmod.training.config import TrainingConfig
 from genmod.training.parts import TrainingData, digest
 
-_NOT_COMPARED = ("steps", "batch_size", "checkpoint_every")
-"""Settings that a run may be continued with another value of, or that are compared elsewhere."""
+_NOT_COMPARED = ("steps", "batch_size", "checkpoint_every", "patience", "log_every")
+"""Settings that may differ when a run continues; the size of a batch is compared in another place."""
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, partial)
 
 Identity = Mapping[str, Any]
-"""Settings by their dotted names, as plain data."""
+"""The settings of a run, as plain data, by their dotted names."""
 
 
 def identity(
@@ -39,11 +40,12 @@ def identity(
     optimizer: torch.optim.Optimizer | None,
     config: TrainingConfig,
     data: TrainingData,
+    augment: Sequence[Transform] = (),
 ) -> Identity:
     """The identity of a run.
 
     Raises:
-        ValueError: a function among the settings that was not registered: its value is not known.
+        ValueError: a setting is a function that was not registered, so that its value is unknown.
     """
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_COMPARED}
     found: dict[str, Any] = {
@@ -52,6 +54,7 @@ def identity(
         "objective": _value(objective),
         "optimizer": None if optimizer is None else _optimizer(optimizer),
         "data": data.digest(),
+        "augment": [_value(transform) for transform in augment],
     }
     for name, module in model.named_modules():
         found[f"model.{name}" if name else "model"] = _module(module)
@@ -59,7 +62,7 @@ def identity(
 
 
 def changes(saved: Identity, wanted: Identity) -> list[str]:
-    """Each setting that differs, with both values."""
+    """A phrase for each setting that differs, with both values."""
     names = [*wanted, *(name for name in saved if name not in wanted)]
     return [
         f"{name} ({_short(saved.get(name, '-'))} in the file, now {_short(wanted.get(name, '-'))})"
@@ -82,12 +85,12 @@ def _flat(found: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _module(module: nn.Module) -> dict[str, Any]:
-    """A module by its class, its own settings and its own tensors' names, shapes and types."""
+    """The class of a module, its own settings, and the names, shapes and types of its own tensors."""
     found: dict[str, Any] = {"class": _class(type(module))}
     for name, parameter in module.named_parameters(recurse=False):
         found[name] = _shape(parameter)
         if not parameter.requires_grad:
-            # A frozen part is a setting: with another one the run would continue without an error.
+            # A frozen tensor is a setting. With other values the run would continue without an error.
             found[f"{name}.frozen"] = digest(parameter)
     fixed = module._non_persistent_buffers_set
     for name, buffer in module.named_buffers(recurse=False):
@@ -104,14 +107,14 @@ def _module(module: nn.Module) -> dict[str, Any]:
 
 
 def _attributes(value: object) -> dict[str, Any]:
-    """The public attributes of an object of the package, as far as they are settings."""
+    """The public attributes of an object of the package that are settings."""
     named = {n: v for n, v in vars(value).items() if _public(n) and not isinstance(v, nn.Module)}
     return {**{name: _value(v) for name, v in named.items()}, **_arguments(value)}
 
 
 def _arguments(value: object) -> dict[str, Any]:
     given = arguments(value) or {}
-    # A network among a module's arguments is a module of the model, and compared as one.
+    # A network among the arguments of a module is itself a module of the model, compared on its own.
     kept = {n: v for n, v in given.items() if not isinstance(value, nn.Module) or _is_plain(v)}
     return {name: _value(v) for name, v in kept.items()}
 
@@ -149,14 +152,14 @@ def _value(value: object) -> Any:
 
 
 def _law(value: object) -> Any:
-    """A part of a distribution: what it learns by its shape, all else by its value."""
+    """An attribute of a distribution: a learned tensor by its shape, everything else by its value."""
     if isinstance(value, Tensor) and value.requires_grad:
         return _shape(value)
     return _value(value) if isinstance(value, Tensor | Distribution) else _short(value)
 
 
 def _function(function: Any) -> str:
-    """A function by its name, if it has one that stands for one function."""
+    """The name of a function, if the name identifies it."""
     registered = name_of(function)
     if registered is not None:
         return registered

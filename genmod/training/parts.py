@@ -1,4 +1,4 @@
-"""The parts of the user's data that a run uses: what is trained on, and what is validated on."""
+"""The parts of the user's data that a run uses: training rows and validation rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from genmod.checks import require
 from genmod.data import BernoulliPixels, GivenRows, rows_or_dataset
 from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
 from genmod.data.readers import is_frame
+from genmod.data.rows import warn_of_spread
 from genmod.model import LatentModel
-from genmod.nn import check_context
+from genmod.nn.mlp import check_context
 from genmod.objectives import Batch
 from genmod.spec import DataSpec
 from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
@@ -29,21 +30,23 @@ tensor, an array or a list of rows; a pair of such, rows and context; a torch da
 iterable of batches ``x``, ``(x,)`` or ``(x, context)``."""
 
 _SHARE = 0.5
-"""The part of a device's free memory that the data may take."""
+"""The largest fraction of a device's free memory that the data set may take."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a run uses of the data.
+    """The training rows and validation rows of a run, or a loader.
 
     Args:
-        x: the training rows; ``None`` for a loader.
-        context: the training rows' context.
-        pixels: gray pixels that training rows are binarized from at every visit.
+        x: the training rows, ``(N, *event)``; ``None`` for a loader.
+        context: the context of the training rows, ``(N, ...)``, or ``None``.
+        pixels: gray pixels, from which the bits of the training rows are drawn again in every epoch.
         held_out: the validation rows, or ``None``.
-        held_out_context: their context.
-        dropout: the share of training rows whose context is dropped; ``None``: there is no context.
-        loader: the loader, or a torch data set, whose batches are cut here.
+        held_out_context: the context of the validation rows.
+        dropout: the fraction of training rows whose context is dropped; ``None``: there is no context.
+        observed: which entries of the training rows count; ``None``: all.
+        held_out_observed: which entries of the validation rows count.
+        loader: the loader, or a torch data set, which is cut into batches here.
     """
 
     x: Tensor | None
@@ -52,16 +55,18 @@ class TrainingData:
     held_out: Tensor | None = None
     held_out_context: Tensor | None = None
     dropout: float | None = None
+    observed: Tensor | None = None
+    held_out_observed: Tensor | None = None
     loader: Iterable[Any] | TorchDataset[Any] | None = None
 
     @classmethod
     def of(cls, data: Data, spec: DataSpec | None = None) -> TrainingData:
-        """What a run uses of the user's data.
+        """The training and validation rows of whatever ``fit`` takes as data.
 
         Args:
             data: a data set, or whatever :func:`genmod.data.load` takes. Names, files and folders are
                 split; a frame, an array or a tensor is used whole; loaders give batch after batch.
-            spec: of the model: a table is read by its columns.
+            spec: the spec of the model: a table is read by its columns.
 
         Raises:
             ValueError: data of another kind.
@@ -80,7 +85,10 @@ class TrainingData:
         found = rows_or_dataset(data, spec)
         if isinstance(found, GivenRows):
             context = None if context is None else as_tensor(context, "context")
-            return cls(found.x, found.context if context is None else context)
+            context = found.context if context is None else context
+            if spec is None or spec.columns is None:
+                warn_of_spread(found.x, "the training data", "pass data.load(x, standardize=True)")
+            return cls(found.x, context, observed=found.observed)
         require(context is None, "a context beside a data set", "its labels", "use conditional")
         return cls(
             found.train,
@@ -89,22 +97,26 @@ class TrainingData:
             found.validation if len(found.validation) else None,
             found.context("validation"),
             found.context_dropout,
+            found.mask("train"),
+            found.mask("validation"),
         )
 
     def check(self, model: LatentModel) -> None:
-        """Require data that the model can score, and contexts that it can take, once for a whole run."""
+        """Require rows that the model can score and contexts that it can take. Called once a run."""
         require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
-        for part, context in (
-            (self.x, self.context),
-            (self.held_out, self.held_out_context),
+        if self.observed is not None or self.held_out_observed is not None:
+            model.check_missing()
+        for part, context, observed in (
+            (self.x, self.context, self.observed),
+            (self.held_out, self.held_out_context, self.held_out_observed),
         ):
             if part is not None:
-                model.decoder.check(part)
+                model.decoder.check(part, observed)
                 check_context(model, context)
 
     def size(self, config: TrainingConfig) -> int | None:
-        """Rows in a batch: all rows, where there are fewer than asked for. A loader has its own size."""
-        size = config.batch_size or BATCH_SIZE
+        """Rows of one step: at most all rows; ``None`` for a loader, which has its own batch size."""
+        size = (config.batch_size or BATCH_SIZE) * config.accumulate
         if self.x is not None:
             return min(size, len(self.x))
         if is_torch_dataset(self.loader):
@@ -112,7 +124,7 @@ class TrainingData:
         require(
             config.batch_size is None,
             f"batch_size={config.batch_size} beside a loader",
-            "none: a loader cuts its own batches",
+            "no batch_size: a loader has its own",
             "leave it out, or pass it to the loader",
         )
         return None
@@ -121,7 +133,8 @@ class TrainingData:
         """The batch of each step."""
         size = self.size(config)
         if self.loader is not None:
-            return LoaderBatches(self._loader(size, config.seed), device)
+            each = None if size is None else size // config.accumulate
+            return LoaderBatches(self._loader(each, config.seed), device)
         assert size is not None
         assert self.x is not None
         rows: Tensor | BernoulliPixels = self.pixels or self.x
@@ -129,12 +142,13 @@ class TrainingData:
         if _fits(self.x, device):
             rows = rows.to(device)
             context = None if context is None else context.to(device)
-        return MemoryBatches(rows, context, size, config.seed, self.dropout or 0.0, device)
+        dropout, observed = self.dropout or 0.0, self.observed
+        return MemoryBatches(rows, context, size, config.seed, dropout, device, observed)
 
-    def some(self) -> Batch:
-        """Rows to measure something on: all that are in memory, or one pass of a loader."""
+    def all_rows(self) -> Batch:
+        """All training rows: those in memory, or one pass of a loader."""
         if self.x is not None:
-            return Batch(self.x, self.context)
+            return Batch(self.x, self.context, self.observed)
         batches = LoaderBatches(self._loader(), torch.device("cpu"))
         found = [batches(0)]
         while True:
@@ -146,14 +160,14 @@ class TrainingData:
         return Batch(torch.cat([b.x for b in found]), torch.cat(contexts) if contexts else None)
 
     def _loader(self, size: int | None = None, seed: int = 0) -> Iterable[Any]:
-        """The loader; a torch data set as one."""
+        """The loader, or a torch data set as a loader."""
         assert self.loader is not None
         if isinstance(self.loader, TorchDataset):
             return as_loader(self.loader, size or BATCH_SIZE, seed)
         return self.loader
 
     def digest(self) -> dict[str, Any]:
-        """A digest of the data: the bytes of each part, or the kind of a loader."""
+        """A digest of the data: a hash of the bytes of each part, or the class of a loader."""
         if self.loader is not None:
             return {"loader": type(self.loader).__qualname__}
         parts = {
@@ -162,6 +176,8 @@ class TrainingData:
             "pixels": None if self.pixels is None else self.pixels.gray,
             "validation": self.held_out,
             "validation_labels": self.held_out_context,
+            "observed": self.observed,
+            "validation_observed": self.held_out_observed,
         }
         found: dict[str, Any] = {n: None if p is None else digest(p) for n, p in parts.items()}
         return {**found, "context_dropout": self.dropout}
@@ -173,7 +189,7 @@ def digest(values: Tensor) -> str:
     >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest(torch.zeros(2)) == digest(torch.ones(2))
     (True, False)
     """
-    # Integers count by value: they may lie in memory in one byte or in eight.
+    # Integers are hashed by value: the same ones may be stored in one byte or in eight.
     whole = not values.is_floating_point() and not values.is_complex()
     kind = "int" if whole else str(values.dtype)
     found = hashlib.blake2b(f"{kind} {tuple(values.shape)}".encode(), digest_size=16)
@@ -184,9 +200,8 @@ def digest(values: Tensor) -> str:
 
 
 def _fits(x: Tensor, device: torch.device) -> bool:
-    """Whether the data may lie on the device whole."""
+    """Whether the whole data set may be moved to the device."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    # As integers that were widened, at most: a byte becomes eight.
     return x.numel() * x.element_size() < _SHARE * free

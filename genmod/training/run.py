@@ -5,37 +5,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from genmod.checks import require, trusted
-from genmod.diffusion import DiffusionPrior
-from genmod.elbo import ELBO, Measure
+from genmod.elbo import ELBO
 from genmod.model import LatentModel
+from genmod.nn.mlp import check_context
 from genmod.objectives import Batch, Objective
-from genmod.objectives.base import (
-    broken_terms,
-    encoder_learns,
-    require_fixed_encoder,
-    weights_levels,
-)
+from genmod.objectives.base import broken_terms
 from genmod.random.streams import keyed_step
-from genmod.training.batches import Batches
-from genmod.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from genmod.training.augment import Augmentation, Transform, augmented
+from genmod.training.batches import Batches, joined, joined_elbo, split
+from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
+from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
 from genmod.training.config import TrainingConfig
-from genmod.training.history import Bar, History, OnProgress
+from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
+from genmod.training.metrics import Metrics
+from genmod.training.pairs import refuse_weighted_levels
 from genmod.training.parts import TrainingData
-from genmod.training.state import Average, TrainingState
+from genmod.training.state import TrainingState
 from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
-"""Held by the run that makes a step, so that runs in several threads take turns.
+"""Held during a step, so that runs in several threads take turns.
 
-Layers draw from torch's one generator. Each run sets its state for a step, and puts it back.
+Layers draw from torch's global generator. Each run sets its state for a step, and restores it.
 """
 
 
@@ -43,65 +42,21 @@ class NonFiniteLoss(ArithmeticError):
     """A loss or gradient that is NaN or infinite: the run stops before this step."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Step:
-    """What one step of training did.
-
-    Args:
-        number: how many steps were made, this one included.
-        loss: the loss that was minimized.
-        elbo: the bound of each sample of the batch, before the step, detached.
-        validation: the bound on the validation data, at the steps that measure it.
-        stage: what is being trained, for a model that is trained in stages.
-    """
-
-    number: int
-    loss: float
-    elbo: ELBO
-    validation: Validation | None
-    stage: str
-    _average: Average = field(kw_only=True)
-
-    @property
-    def bound(self) -> float:
-        """The batch's mean bound, in nats (reading it makes a GPU wait)."""
-        return float(self.elbo.value.mean())
-
-    @property
-    def averaged(self) -> LatentModel:
-        """A model with the averaged weights, in evaluation mode.
-
-        Raises:
-            ValueError: parts that cannot be copied.
-        """
-        try:
-            return self._average.model
-        except RuntimeError as error:
-            raise ValueError(
-                f"got a model that cannot be copied ({error}); expected parts that copy.deepcopy copies; "
-                "look at the model after the loop, which leaves it with the averaged weights"
-            ) from error
-
-    def __repr__(self) -> str:
-        name = "log p(x|z)" if self.elbo.measure is Measure.NONE else "bound"
-        scores = f"loss {self.loss:.5g}, {name} {self.bound:.5g} nats"
-        valid = "" if self.validation is None else f", validation {self.validation}"
-        return f"Step({self.stage} {self.number}: {scores}{valid})"
-
-
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What the stages of a run share.
+    """What all stages of a run share.
 
     Args:
         model: the whole model.
         config: the settings.
-        data: what is trained and validated on.
-        device: where.
-        optimizer: the user's, or ``None``.
-        checkpoint: the file, or ``None``.
-        identity: of the run; empty without a file.
-        progress: whether a bar is shown, or what is called instead.
+        data: the training and validation rows.
+        device: the device to train on.
+        optimizer: the user's own, or ``None``.
+        checkpoints: where checkpoints are written, or ``None``.
+        identity: the identity of the run; empty without checkpoints.
+        progress: whether a bar is shown, or the function that is called instead.
+        augment: transforms of every batch.
+        metrics: what the numbers of a step are written to.
     """
 
     model: LatentModel
@@ -109,9 +64,11 @@ class Setup:
     data: TrainingData
     device: torch.device
     optimizer: torch.optim.Optimizer | None
-    checkpoint: Path | None
+    checkpoints: Checkpoints | None
     identity: Identity
     progress: bool | OnProgress
+    augment: Sequence[Transform]
+    metrics: Metrics
 
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""
@@ -129,7 +86,7 @@ class Setup:
 
     @property
     def half(self) -> AbstractContextManager[object]:
-        """Half precision for the networks, if it is asked for."""
+        """A block in which networks run in half precision, if the settings say so."""
         kind = self.config.autocast
         return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
 
@@ -138,12 +95,12 @@ class Run:
     """One stage of a run.
 
     Args:
-        setup: what it shares with the other stages.
-        state: the model and all that training changes.
-        name: what is trained.
+        setup: what all stages share.
+        state: the model and everything that training changes.
+        name: the name of the stage.
         stage: the number of the stage.
-        earlier: the records of the stages before.
-        saved: the checkpoint to continue from, if it is of this stage.
+        earlier: the histories of the stages before it.
+        saved: the checkpoint to continue from, if it was written in this stage.
     """
 
     def __init__(
@@ -160,49 +117,61 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
-        self.held_out = held_out_rows(setup.data, setup.config, state.legs[0], state.model)
+        self.held_out = held_out_rows(setup.data, setup.config, state.cycles[0], state.model)
         self.half = setup.half
         dims = state.model.spec.size
-        self.bar = Bar(state.leg.last, dims, name, setup.progress)
+        self.bar = Bar(state.cycle.last, dims, name, setup.progress)
         self.running = False
 
     @property
     def history(self) -> History:
-        """The record so far."""
+        """The history so far."""
         state = self.state
         return History(
             self.name,
-            tuple(state.legs),
+            tuple(state.cycles),
             tuple(state.losses),
             tuple(state.validations),
             self.earlier,
+            state.stopped,
         )
 
     def next(self) -> Step | None:
-        """Make a step; ``None`` when all are made."""
+        """Make a step and return it; ``None`` after the last one."""
         if self.state.finished:
             return None
         if not self.running:
-            self.state.go_on()
+            self.state.resume()
             self.bar.start()
             self.running = True
-            if self.state.step == self.state.leg.first and len(self.state.legs) > 1:
-                self.bar.note(self.state.step, self.state.leg.describe(self.setup.config))
+            if self.setup.config.compile:
+                compile_networks(self.state.model)
+            if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
+                self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
         return self._step()
 
+    def save(self, path: Path | None = None) -> None:
+        """Write the checkpoint now, if the run has a place for it."""
+        state, setup = self.state, self.setup
+        if setup.checkpoints is not None:
+            path = path or setup.checkpoints.file(state, self.stage)
+            save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
+
     def pause(self) -> None:
-        """Leave the model with its best averaged weights, in evaluation mode."""
+        """Give the model its best averaged weights, in evaluation mode."""
         if self.running or not self.state.step or self.state.finished:
             self.bar.stop()
             self.state.pause()
             self.running = False
+            if self.setup.config.compile:
+                plain_networks(self.state.model)
 
     def _step(self) -> Step:
         state = self.state
         if not state.model.training:
-            state.go_on()
-        batch = self.batches(state.step)
-        loss, elbo, made = self._descend(batch)
+            state.resume()
+        parts = self._parts()
+        loss, elbo, made = self._gradient_step(parts)
         if not made:
             broken = broken_terms(elbo)
             raise NonFiniteLoss(
@@ -211,60 +180,92 @@ class Run:
                 "a finite one; the model holds the last good weights: lower the learning rate, clip "
                 "gradients harder, or look at the data of that batch"
             )
-        state.objective.update(elbo, batch)
+        state.objective.update(elbo, joined(parts))
         validation = self._validate()
-        if self.setup.checkpoint is not None and self._saves():
-            save_checkpoint(
-                state,
-                self.setup.checkpoint,
-                self.setup.identity,
-                self.setup.model,
-                self.stage,
-                self.earlier,
-            )
-        if self.bar.on_progress is not None:
-            self.bar.show(state.step, state.losses[-1], elbo, validation)
-        return Step(
+        if self.setup.checkpoints is not None:
+            self._save(self.setup.checkpoints, validation)
+        step = Step(
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
+        if self.bar.on_progress is not None:
+            self.bar.show(step.number, step.loss, elbo, validation)
+        if self.setup.metrics.active:
+            self._log(step)
+        return step
 
-    def _descend(self, batch: Batch) -> tuple[Tensor, ELBO, bool]:
-        """The loss and the bound of a batch, and whether a step down its gradient was made."""
-        state, seed = self.state, self.setup.config.seed
-        values = trusted() if self.batches.checked else nullcontext()
-        # The backward pass inside, too: layers that are recomputed there draw again.
-        with _one_run:
-            with (
-                values,
-                keyed_step(seed, state.step, self.setup.device),
-                self.half,
-            ):
-                loss, elbo = state.objective(state.model, batch)
-            _check_loss(loss, state.objective)
-            if state.step == state.leg.first:
-                self._check_weights(loss, elbo)
-            elbo = elbo.detach()
-            return loss.detach(), elbo, state.update(loss)
+    def _parts(self) -> list[Batch]:
+        """The batches of this step, whose gradients are added up. Most often it is one."""
+        setup, step = self.setup, self.state.step
+        parts = self.batches.parts(step, setup.config.accumulate)
+        if not setup.augment:
+            return parts
+        whole = augmented(joined(parts), setup.augment, setup.config.seed, step)
+        return split(whole, len(parts[0].x))
 
-    def _check_weights(self, loss: Tensor, elbo: ELBO) -> None:
-        """Refuse an objective of the user's that would train an encoder by weighted levels."""
-        model, objective = self.state.model, self.state.objective
-        priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
-        schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
-        if objective.needs_path or not encoder_learns(model, schedules):
-            return
-        if weights_levels(loss, elbo):
-            require_fixed_encoder(model, type(objective).__name__, schedules)
+    def _gradient_step(self, parts: Sequence[Batch]) -> tuple[Tensor, ELBO, bool]:
+        """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
+        state, config = self.state, self.setup.config
+        total = sum(len(part.x) for part in parts)
+        losses, elbos, first = [], [], 0
+        # The backward pass is inside the lock, too: layers that are recomputed there draw again.
+        with _one_run, explained() if config.compile else nullcontext():
+            state.forget_gradients()
+            for part in parts:
+                rows = len(part.x)
+                place = None if len(parts) == 1 else (first, rows, total)
+                noise = keyed_step(config.seed, state.step, self.setup.device, place)
+                with self._values(part), noise, self.half:
+                    loss, elbo = state.objective(state.model, part)
+                _check_loss(loss, state.objective)
+                if state.step == state.cycle.first and first == 0:
+                    refuse_weighted_levels(state.model, state.objective, loss, elbo)
+                loss = loss if place is None else loss * (rows / total)
+                loss.backward()
+                losses.append(loss.detach())
+                elbos.append(elbo.detach())
+                first += rows
+            whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            return whole, joined_elbo(elbos), state.apply(whole)
 
-    def _saves(self) -> bool:
+    def _values(self, batch: Batch) -> AbstractContextManager[object]:
+        """A block in which values are not checked, if they were checked when the run began."""
+        own = all(isinstance(transform, Augmentation) for transform in self.setup.augment)
+        if self.batches.checked and own:
+            return trusted()
+        if self.setup.config.compile:
+            # Compiled networks do not read values.
+            check_context(self.state.model, batch.context)
+        return nullcontext()
+
+    def _save(self, places: Checkpoints, validation: Validation | None) -> None:
         state = self.state
-        return state.step % self.setup.config.checkpoint_every == 0 or state.finished
+        paths = []
+        if state.step % self.setup.config.checkpoint_every == 0 or state.finished:
+            paths.append(places.file(state, self.stage))
+        best = places.best()
+        if best is not None and validation is not None and validation == self.history.best:
+            paths.append(best)
+        for path in paths:
+            self.save(path)
+        places.remove_old()
+
+    def _log(self, step: Step) -> None:
+        """Write the numbers of a step, if it is one of those that are written."""
+        state, config, valid = self.state, self.setup.config, step.validation
+        if step.number % config.log_every and valid is None and not state.finished:
+            return
+        rate = max(group["lr"] for group in state.optimizer.param_groups)
+        values = {"loss": step.loss, "bound": step.bound, "learning_rate": float(rate)}
+        if valid is not None:
+            values |= {"validation": valid.nats, "validation_error": valid.error}
+        self.setup.metrics.log(self.stage, step.number, values)
 
     def _validate(self) -> Validation | None:
         state, config = self.state, self.setup.config
-        if self.held_out is None or not config.validates(state.leg, state.step):
+        if self.held_out is None or not config.validates(state.cycle, state.step):
             return None
-        with _one_run, state.average.inside() as model:
+        eager = uncompiled() if config.compile else nullcontext()
+        with _one_run, eager, state.average.inside() as model:
             validation = validate(model, self.held_out, state.step, config.validation_timesteps)
         state.record(validation)
         return validation
@@ -280,14 +281,19 @@ def _check_loss(loss: Tensor, objective: Objective) -> None:
     require(
         loss.requires_grad,
         f"a loss of {type(objective).__name__} that depends on no parameter",
-        "one with a gradient",
+        "a loss with a gradient",
         "unfreeze a part, or look for a detach() in the objective",
     )
 
 
 def _adam(model: LatentModel, config: TrainingConfig) -> torch.optim.Optimizer:
     learned = [p for p in model.parameters() if p.requires_grad]
-    require(len(learned) > 0, "a model without parameters to learn", "some", "unfreeze a part")
+    require(
+        len(learned) > 0,
+        "a model without parameters that learn",
+        "at least one",
+        "unfreeze a part: parameter.requires_grad_(True)",
+    )
     return torch.optim.AdamW(
         learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
     )

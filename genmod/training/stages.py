@@ -19,13 +19,13 @@ from genmod.denoisers.base import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
-from genmod.nn import evaluation_mode
+from genmod.nn.modules import evaluation_mode
 from genmod.schedules.base import time_dtype
 from genmod.spec import Bins
 
 
 class Stages(Enum):
-    """How a model is trained that has parts to train one after another."""
+    """How to train a model whose parts can be trained one after another."""
 
     JOINT = "joint"
     """All parts together, on the plain bound."""
@@ -36,25 +36,25 @@ class Stage:
     """One stage of training.
 
     Args:
-        name: what is trained, for progress and records.
-        model: the model that is trained; it shares its parts with the whole.
-        before: called with the training data and their context before the stage begins.
+        name: the name of the stage, for the progress bar and the history.
+        model: the model that is trained; its parts are those of the whole model.
+        before: called with the training data, their context and mask before the stage begins.
     """
 
     name: str
     model: LatentModel
-    before: Callable[[Tensor, Tensor | None], object] | None = None
+    before: Callable[[Tensor, Tensor | None, Tensor | None], object] | None = None
 
 
 def stages_of(model: LatentModel, stages: Stages | str | None) -> Sequence[Stage]:
-    """The stages of a run: the model's own recipe, or one.
+    """The stages of a run: the model's own recipe, or the whole model at once.
 
     Raises:
         ValueError: another name than ``"joint"``.
     """
     whole = Stage(type(model).__name__, model)
     if stages is not None:
-        _named(stages)
+        _check(stages)
         return [whole]
     if not isinstance(model, LatentDiffusion):
         return [whole]
@@ -66,7 +66,7 @@ def stages_of(model: LatentModel, stages: Stages | str | None) -> Sequence[Stage
     ]
 
 
-def _named(stages: Stages | str) -> Stages:
+def _check(stages: Stages | str) -> Stages:
     if isinstance(stages, Stages):
         return stages
     known = {each.value: each for each in Stages}
@@ -80,7 +80,7 @@ def _named(stages: Stages | str) -> Stages:
 
 @contextmanager
 def as_if_frozen(stages: Sequence[Stage]) -> Iterator[LatentModel]:
-    """The model of the last stage, frozen as it will be when that stage begins."""
+    """The model of the last stage, with the parts of earlier stages frozen, as when that stage begins."""
     earlier = [p for stage in stages[:-1] for p in stage.model.parameters() if p.requires_grad]
     for parameter in earlier:
         parameter.requires_grad_(False)
@@ -92,9 +92,9 @@ def as_if_frozen(stages: Sequence[Stage]) -> Iterator[LatentModel]:
 
 
 SCALES = 49
-"""Scales that are tried, evenly in their logarithm: steps of about a sixth."""
+"""How many scales are tried, evenly spaced in their logarithm (a ratio of about 1.16)."""
 FINEST = 16
-"""The narrowest is this fraction of a bin; the widest is half of the range [-1, 1]."""
+"""The smallest scale is the width of a bin divided by this; the largest is 1, half of [-1, 1]."""
 
 
 @torch.no_grad()
@@ -103,15 +103,15 @@ def fit_scale(
 ) -> float:
     r"""Set the scale of ``p(x | z_0)`` to its maximum-likelihood value, given ``z_0``.
 
-    Published losses leave the reconstruction out, so the decoder's scale stays where it started and
-    the bound is looser for it. Models that were trained by different losses compare when each has the
-    scale that suits its denoiser.
+    Many published losses leave the reconstruction out. Then the decoder's scale keeps its initial
+    value, and the bound is looser. Fit the scale after training with such a loss, so that models
+    that were trained by different losses can be compared.
 
     Args:
         model: a diffusion of integers whose decoder is the denoiser's own last step with one learned
             scale, as by default; changed in place.
-        x: training data, ``(N, *event)``; some hundreds are enough for one number.
-        context: what the model is conditioned on, a row each.
+        x: training data, ``(N, *event)``; some hundreds of rows are enough for one number.
+        context: what the model is conditioned on, one row a sample.
         seed: the key of the noise.
 
     Returns:
@@ -146,7 +146,7 @@ def fit_scale(
         require(
             all(map(math.isfinite, likely)),
             "log-masses that are NaN or infinite",
-            "finite ones",
+            "finite log-masses",
             "look at x_hat of the denoiser at z_0: its training may have diverged",
         )
         best = tried[max(range(SCALES), key=likely.__getitem__)]
@@ -167,5 +167,5 @@ def _last_step(model: LatentModel) -> tuple[LastStepDecoder, GlobalScale, Bins]:
         return decoder, inner.scale, Bins(inner.bins)
     raise ValueError(
         f"got a model with {model.decoder.formula()}; expected a diffusion of integers whose decoder "
-        "is Denoised with one Global scale; other decoders are trained with the bound"
+        "is a LastStepDecoder with one GlobalScale; train other decoders with the bound"
     )

@@ -15,26 +15,26 @@ from genmod.checks import require
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights
 from genmod.objectives import Objective
-from genmod.training.config import Leg, TrainingConfig
+from genmod.training.config import Cycle, TrainingConfig
 from genmod.training.validation import Validation
 
 
 class Average:
-    r"""An exponential moving average of the weights that an optimizer changes.
+    r"""The exponential moving average (EMA) of the weights that an optimizer changes.
 
     .. math:: \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n) \theta_n, \qquad
         d_n = \min(\text{ema}, (n - 1) / (n + 8))
 
-    The decay is low at first, so that the initial weights do not count (:math:`d_1 = 0`).
-    Running statistics of layers are averages already: the model's own are used.
+    The decay is low at first, so that the initial weights have no influence (:math:`d_1 = 0`).
+    Running statistics of layers are already averages, so the model's own are used.
 
     Only the averaged tensors are kept, not a second model. :meth:`inside` puts them into the model
-    temporarily; :attr:`model` is a copy of the model that holds them, made when it is first asked for.
+    for a while. :attr:`model` is a copy of the model that holds them, made at the first access.
 
     Args:
         model: the model in training.
         learned: the parameters to average.
-        ema: the largest decay.
+        ema: the largest decay, in [0, 1).
     """
 
     def __init__(self, model: LatentModel, learned: Sequence[nn.Parameter], ema: float) -> None:
@@ -46,7 +46,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 1."""
+        """Update the average with the weights after a step, counted from 1."""
         decay = min(self._ema, (step - 1) / (step + 8))
         torch._foreach_lerp_(self._mean, self._current, 1 - decay)
         if self._copy is not None:
@@ -54,7 +54,7 @@ class Average:
 
     @contextmanager
     def inside(self) -> Iterator[LatentModel]:
-        """The model itself with the averaged weights; its own are put back afterwards."""
+        """A block in which the model holds the averaged weights. Its own are restored afterwards."""
         self._swap()
         try:
             yield self._model
@@ -66,7 +66,7 @@ class Average:
             parameter.data, mean.data = mean.data, parameter.data
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the model's weights by name, with the averaged ones among them."""
+        """A copy of all weights of the model by name: averaged ones where there are, else its own."""
         with self.inside() as model:
             return copy_weights(model)
 
@@ -82,7 +82,7 @@ class Average:
 
     @property
     def model(self) -> LatentModel:
-        """A model of the same parts that holds the averaged weights, now and after later steps."""
+        """A copy of the model that holds the averaged weights, also after later steps."""
         if self._copy is None:
             memo: dict[int, object] = {}
             for parameter, mean in zip(self._current, self._mean, strict=True):
@@ -101,17 +101,17 @@ class Average:
 def copied(model: LatentModel, memo: dict[int, object]) -> LatentModel:
     """A deep copy of a model, also where ``copy.deepcopy`` fails.
 
-    Module by module, the innermost first, because Python's recursion ends at about 100 nested models.
-    Tensors that were computed from others (the weight of a layer with the older norms, the parameter of
-    a distribution) are copied by value.
+    Modules are copied one by one, the innermost first, because ``deepcopy`` exceeds Python's recursion
+    limit at about 100 nested models. Tensors that were computed from others (such as the weight of a
+    layer under ``torch.nn.utils.weight_norm``) are copied by value.
 
     Args:
         model: the model.
-        memo: what objects become in the copy, by the ``id`` of the original.
+        memo: the replacements of objects in the copy, by the ``id`` of the original.
     """
     modules = list(model.modules())
     for module in modules:
-        # What a module was built from is a record: it is shared, not copied.
+        # The recorded constructor arguments never change: they are shared, not copied.
         memo.setdefault(id(kept := vars(module).get("_arguments")), kept)
     for module in reversed(modules):
         for value in vars(module).values():
@@ -124,7 +124,7 @@ def copied(model: LatentModel, memo: dict[int, object]) -> LatentModel:
 
 
 def _computed(value: object) -> Iterator[Tensor]:
-    """The tensors in a module's attribute that are no leaves of the graph of gradients."""
+    """The tensors in a module's attribute that were computed from others (no leaves for autograd)."""
     if isinstance(value, Tensor):
         if not value.is_leaf:
             yield value
@@ -137,9 +137,9 @@ def _computed(value: object) -> Iterator[Tensor]:
 
 
 def training_mode(model: nn.Module) -> None:
-    """Training mode for all that learns; a frozen part (no parameter of it learns) stays as it is used.
+    """Set training mode for modules with parameters that learn, and evaluation mode for frozen ones.
 
-    Frozen layers in training mode would still drop out and move their running statistics.
+    In training mode, frozen layers would still apply dropout and update their running statistics.
     """
     model.train()
     for module in model.modules():
@@ -153,10 +153,10 @@ class TrainingState:
 
     Args:
         model: the model; its weights are changed in place.
-        optimizer: what changes them. The learning rates that it comes with are the peaks; each step
-            takes the fraction of them that the settings give. They are put back when the run stops.
+        optimizer: the optimizer. Its learning rates are the peaks: each step uses the fraction of
+            them that the settings give. They are restored when the run stops.
         config: the settings.
-        objective: what is minimized.
+        objective: the objective that is minimized.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TrainingState:
         self.model, self.optimizer, self.config = model, optimizer, config
         self.objective = objective
         self.step = 0
-        self.legs = [Leg(0, config.steps)]
+        self.cycles = [Cycle(0, config.steps)]
         self.learned: list[nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"]
         ]
@@ -182,28 +182,46 @@ class TrainingState:
         self._own: dict[str, Tensor] | None = None
 
     @property
-    def leg(self) -> Leg:
-        """The leg of the run that is made now."""
-        return self.legs[-1]
+    def cycle(self) -> Cycle:
+        """The present cycle of the learning rate."""
+        return self.cycles[-1]
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were made."""
-        return self.step >= self.leg.last
+        """Whether all steps are done, or the run has stopped early."""
+        return self.step >= self.cycle.last or self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``patience`` validations in a row were no better than one before them.
+
+        Validations during the warm-up of the objective do not count: the bound often falls at its end,
+        when the rates get their full weight.
+        """
+        if self.config.patience is None:
+            return False
+        start = max(self.cycle.first, self.objective.warmup_steps)
+        nats = [v.nats for v in self.validations if v.step > start and not math.isnan(v.nats)]
+        best = max(range(len(nats)), key=lambda i: (nats[i], i), default=0)
+        return len(nats) - 1 - best >= self.config.patience
 
     def update(self, loss: Tensor) -> bool:
-        """One step down the gradient of a loss; ``False``, and nothing changed, if it is not finite."""
-        fraction = self.config.fraction(self.leg, self.step)
+        """Make an optimizer step; ``False``, and nothing is changed, if loss or gradient is not finite."""
+        self.forget_gradients()
+        loss.backward()
+        return self.apply(loss.detach())
+
+    def apply(self, loss: Tensor) -> bool:
+        """As :meth:`update`, with the gradients that backward passes have added up."""
+        fraction = self.config.fraction(self.cycle, self.step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
-        self._forget_gradients()
-        loss.backward()
         largest = math.inf if self.config.clip is None else self.config.clip
         norm = nn.utils.clip_grad_norm_(self.learned, largest, foreach=True)
-        # Both are read at once, because each read makes a GPU wait.
-        value, length = torch.stack([loss.detach(), norm.to(loss)]).tolist()
+        # Both numbers are read at once, because each read makes a GPU wait.
+        value, length = torch.stack([loss, norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
-            self._forget_gradients()
+            self.forget_gradients()
             return False
         self.optimizer.step()
         self.losses.append(value)
@@ -211,21 +229,22 @@ class TrainingState:
         self.average.update(self.step)
         return True
 
-    def _forget_gradients(self) -> None:
+    def forget_gradients(self) -> None:
+        """Set all gradients to none."""
         for parameter in self.learned:
             parameter.grad = None
 
     def record(self, validation: Validation) -> None:
-        """Keep the averaged weights if no earlier ones did better on held-out data."""
-        # A validation that is not a number was never the best, and must not hide later ones.
+        """Record a validation, and keep the averaged weights if none before was better."""
+        # NaN is left out: as a maximum it would hide all later validations.
         earlier = [v.nats for v in self.validations if not math.isnan(v.nats)]
         if validation.nats >= max(earlier, default=-math.inf):
             self.best = self.average.weights()
         self.validations.append(validation)
 
     def pause(self) -> None:
-        """Give the model the best averaged weights (the last ones, where nothing was held out)."""
-        self._forget_gradients()
+        """Give the model the best averaged weights (the last ones, without validation data)."""
+        self.forget_gradients()
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak
         if self.step and self._own is None:
@@ -233,8 +252,8 @@ class TrainingState:
             load_weights(self.model, self.best or self.average.weights())
         self.model.eval()
 
-    def go_on(self) -> None:
-        """Training mode, with the weights that training had reached."""
+    def resume(self) -> None:
+        """Set training mode, with the weights that training had reached."""
         if self._own:
             load_weights(self.model, self._own)
         self._own = None
@@ -247,13 +266,12 @@ def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.
     require(
         foreign == 0,
         f"an optimizer with {foreign} of {len(learned)} parameters that are not the model's",
-        "one over the parameters of the model that is trained",
-        "build it with model.parameters(); one that was built before a copy or a load of the model "
-        "changes the old one",
+        "an optimizer over the parameters of the model that is trained",
+        "build it with model.parameters(), after the model was copied or loaded",
     )
     require(
         any(parameter.requires_grad for parameter in learned),
         "an optimizer whose parameters are all frozen",
-        "some to learn",
-        "unfreeze a part",
+        "at least one that learns",
+        "unfreeze a part: parameter.requires_grad_(True)",
     )

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genmod.data import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps
-from genmod.training.config import VALIDATION_TIMESTEPS, Leg, TrainingConfig
+from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
 from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
@@ -77,15 +78,19 @@ class HeldOut:
         context: their context, ``(N, ...)``.
         ids: where each stands in the validation part, ``(N,)``. Its noise depends on it.
         total: how many rows the validation part has.
+        observed: which entries of ``x`` count; ``None``: all.
     """
 
     x: Tensor
     context: Tensor | None
     ids: Tensor
     total: int
+    observed: Tensor | None = None
 
     @classmethod
-    def sample(cls, x: Tensor, context: Tensor | None, rows: int) -> HeldOut:
+    def sample(
+        cls, x: Tensor, context: Tensor | None, rows: int, observed: Tensor | None = None
+    ) -> HeldOut:
         """Some rows of a validation part, always the same, in their order; all of them if it has no more.
 
         They are drawn, because the rows of a file may lie in an order of their own.
@@ -94,22 +99,25 @@ class HeldOut:
         [0, 1, 7]
         """
         if rows >= len(x):
-            return cls(x, context, torch.arange(len(x)), len(x))
+            return cls(x, context, torch.arange(len(x)), len(x), observed)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SEED))
         ids = order[:rows].sort().values
-        given = None if context is None else context[ids.to(context.device)]
-        return cls(x[ids.to(x.device)], given, ids, len(x))
+
+        def some(each: Tensor | None) -> Tensor | None:
+            return None if each is None else each[ids.to(each.device)]
+
+        return cls(x[ids.to(x.device)], some(context), ids, len(x), some(observed))
 
 
 def held_out_rows(
-    data: TrainingData, config: TrainingConfig, first: Leg, model: LatentModel
+    data: TrainingData, config: TrainingConfig, first: Cycle, model: LatentModel
 ) -> HeldOut | None:
     """The rows that the validations of a run score; ``None`` without a validation part.
 
     Args:
         data: what the run is trained on.
         config: its settings.
-        first: its first leg. Later legs, and a resumed run, score the same rows.
+        first: its first cycle. Later cycles, and a resumed run, score the same rows.
         model: what is trained.
     """
     size = data.size(config)
@@ -118,7 +126,7 @@ def held_out_rows(
     levels = VALIDATION_TIMESTEPS if model.prior.has_timesteps else 1
     timesteps = config.validation_timesteps or levels
     rows = config.scored_rows(len(data.held_out), first, size, timesteps)
-    return HeldOut.sample(data.held_out, data.held_out_context, rows)
+    return HeldOut.sample(data.held_out, data.held_out_context, rows, data.held_out_observed)
 
 
 def validate(
@@ -135,8 +143,7 @@ def validate(
     default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
     scores = score(
         model,
-        held_out.x,
-        held_out.context,
+        GivenRows(held_out.x, held_out.context, held_out.observed),
         timesteps=timesteps or default,
         seed=SEED,
         ids=held_out.ids,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from genmod.cli import comparing
 from genmod.cli.app import app
-from genmod.cli.choices import MODELS
+from genmod.cli.settings import SUITE as MODELS
 from genmod.compare import DIGITS, IMAGES, Comparison, compare
 from genmod.data import Dataset, load
 from genmod.version import __version__

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.denoisers import Denoised, Denoiser, Learned, NoiseTarget
 from genmod.models import Diffusion
-from genmod.nn import outputs
+from genmod.nn.modules import outputs
 from genmod.samplers import DDIM, Denoise, Heun, Sampler, SingleStep, State, UniformTime, intervals
 from genmod.schedules import Cosine, LinearLogSNR, RectifiedFlow, Schedule, VarianceExploding
 from tests.oracles import F64, Bent, real

@@ -20,16 +20,9 @@ from torch.distributions import (
 from torch.distributions import Normal as TorchNormal
 
 from genmod import Kind
-from genmod.distributions import (
-    Factorized,
-    Normal,
-    StandardNormal,
-    closed_kl,
-    log_ratio,
-    masked_log_prob,
-    rate,
-    register_kl_per_dim,
-)
+from genmod.distributions import Factorized, Normal, StandardNormal, rate, register_kl_per_dim
+from genmod.distributions.base import masked_log_prob
+from genmod.distributions.divergence import closed_kl, log_ratio
 from genmod.shapes import Sizes
 from tests.statistics import assert_mean
 

@@ -45,7 +45,7 @@ def test_nan_parameters_are_refused(name: str) -> None:
     """One of them is enough."""
     x = NONE.clone()
     x[1, 0] = math.nan
-    with pytest.raises(ValueError, match="that are NaN; expected numbers to draw from"):
+    with pytest.raises(ValueError, match="that are NaN; expected parameters without NaN"):
         LAWS[name](x).sample()
     assert LAWS[name](NONE).sample().shape == NONE.shape
 

@@ -9,7 +9,8 @@ from torch.distributions import Independent, kl_divergence
 from torch.distributions import Normal as TorchNormal
 
 from genmod import random
-from genmod.distributions import Dirac, Normal, StandardNormal, elementwise, masked_log_prob
+from genmod.distributions import Dirac, Normal, StandardNormal
+from genmod.distributions.base import elementwise, masked_log_prob
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")

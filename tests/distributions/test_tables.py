@@ -25,8 +25,8 @@ from genmod.distributions import (
     Poisson,
     StudentT,
     ZeroInflated,
-    masked_log_prob,
 )
+from genmod.distributions.base import masked_log_prob
 from genmod.distributions.joined import Joined, Rescaled
 from genmod.distributions.ordered import IntegerLogistic
 from genmod.distributions.tails import LaplaceDensity

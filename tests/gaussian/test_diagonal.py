@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from genmod import gaussian
+from genmod.gaussian import kernels
 from tests.gaussian.cases import (
     FEW,
     PROFILE,
@@ -121,7 +122,7 @@ def test_kl_adds_over_dimensions(seed: int) -> None:
 def test_entropy_and_density_equal_scipys(x: float, a: float, b: float) -> None:
     law = stats.norm(a, math.exp(b))
     point, mean, log_std = double(x, a, b)
-    for entropy in (gaussian.entropy(log_std.exp()), gaussian.entropy_log_std(log_std)):
+    for entropy in (gaussian.entropy(log_std.exp()), kernels.entropy_log_std(log_std)):
         assert float(entropy) == pytest.approx(law.entropy(), rel=1e-12, abs=1e-12)
     for density in (
         gaussian.log_prob(point, mean, log_std.exp()),
@@ -137,7 +138,7 @@ def test_kl_is_the_mean_log_ratio_over_draws() -> None:
     log_q = gaussian.log_prob_log_std(z, mean_q, log_std_q)
     log_p = gaussian.log_prob_log_std(z, mean_p, log_std_p)
     assert_mean(log_q - log_p, gaussian.kl_log_std(mean_q, log_std_q, mean_p, log_std_p))
-    assert_mean(-log_q, gaussian.entropy_log_std(log_std_q))
+    assert_mean(-log_q, kernels.entropy_log_std(log_std_q))
 
 
 @PROFILE

@@ -10,8 +10,9 @@ from genmod import random
 from genmod.denoisers import Guided
 from genmod.diffusion import FixedSmall
 from genmod.inverse import MMPS, Blur, Mask, Matrix, PiGDM, PosteriorDenoiser
-from genmod.inverse.posterior import Linear, conjugate_gradients
+from genmod.inverse.posterior import conjugate_gradients
 from genmod.models import Diffusion, with_denoiser
+from genmod.nn.jacobian import Linear
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.inverse.cases import Problem, affine_law, mixing, nats_off
@@ -256,17 +257,24 @@ def test_one_measurement_a_row_has_a_bound(timesteps: int | None) -> None:
     assert bool(together.isfinite().all())
 
 
-def test_joint_draws_repeat_measurements_with_their_rows() -> None:
-    """Importance weights go through the batch ``K`` times at one noise level."""
+def test_measurements_are_repeated_in_place_for_the_levels_of_a_row() -> None:
+    """Rows of one noise level may also be joint draws, batch after batch: they are refused.
+
+    A diffusion of two steps visits one level twice, and a batch drawn twice looks the same.
+    """
     problem, ys = mixing(), torch.randn(4, 2, dtype=F64)
     denoiser = MMPS(problem.data.denoiser(), problem.operator, ys, 0.3)
-    z, log_snr = torch.randn(4, 3, dtype=F64), torch.zeros(4, dtype=F64)
-    once = denoiser(z, log_snr).x_hat
-    torch.testing.assert_close(denoiser(z.repeat(3, 1), log_snr.repeat(3)).x_hat, once.repeat(3, 1))
-    levels = real(-1.0, 0.0, 1.0)
+    z, levels = torch.randn(4, 3, dtype=F64), real(-1.0, 0.0, 1.0)
     each = torch.stack([denoiser(z, level.expand(4)).x_hat for level in levels], 1).flatten(0, 1)
     both = denoiser(z.repeat_interleave(3, 0), levels.repeat(4)).x_hat
     torch.testing.assert_close(both, each)
+    with pytest.raises(ValueError, match=r"12 rows at one noise level for 4 .* y\.repeat\(3"):
+        denoiser(z.repeat(3, 1), torch.zeros(12, dtype=F64))
+    for repeated in (lambda y: y.repeat(3, 1), lambda y: y.repeat_interleave(3, 0)):
+        draws = MMPS(problem.data.denoiser(), problem.operator, repeated(ys), 0.3)
+        once = denoiser(z, torch.zeros(4, dtype=F64)).x_hat
+        found = draws(repeated(z), torch.zeros(12, dtype=F64)).x_hat
+        torch.testing.assert_close(found, repeated(once))
 
 
 def test_conjugate_gradients_stop_without_curvature() -> None:

@@ -15,7 +15,6 @@ from genmod.nn import (
     MLP,
     NULL_LABEL,
     Condition,
-    Conditional,
     ContextEmbedding,
     ConvDecoder,
     ConvEncoder,
@@ -27,11 +26,12 @@ from genmod.nn import (
     MLPs,
     UNet,
     Vectors,
-    check_context,
     drop_context,
     is_null_context,
     null_context,
 )
+from genmod.nn.mlp import check_context
+from genmod.nn.networks import Conditional
 from tests.nn.test_unet import opened
 from tests.statistics import assert_mean
 

@@ -81,7 +81,7 @@ def test_attention_is_its_formula(places: int) -> None:
 
 
 def test_heads_must_divide_the_channels() -> None:
-    with pytest.raises(ValueError, match="share the channels evenly"):
+    with pytest.raises(ValueError, match="a multiple of the number of heads"):
         Attention(2, 208)
 
 
@@ -129,9 +129,9 @@ def test_encoders_and_decoders_meet_at_any_code_that_halving_reaches(
 def test_a_code_that_halving_misses_is_refused_with_those_it_reaches() -> None:
     with pytest.raises(ValueError, match=r"\(14, 14\), \(7, 7\)"):
         ConvEncoder((1, 28, 28), (4, 5, 5))
-    with pytest.raises(ValueError, match="same sides"):
+    with pytest.raises(ValueError, match="the same size"):
         ConvNet((1, 8, 8), (1, 4, 4))
-    with pytest.raises(ValueError, match="perceptrons for vectors"):
+    with pytest.raises(ValueError, match="an MLP for vectors"):
         ConvEncoder((5,), (2,))
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.nn import MLP, DenoisingMLP, FourierFeatures, Sinusoidal, call, outputs
-from genmod.nn.mlp import ResidualBlock
+from genmod.nn import MLP, DenoisingMLP
+from genmod.nn.mlp import FourierFeatures, ResidualBlock, Sinusoidal
+from genmod.nn.modules import call, outputs
 
 pytestmark = pytest.mark.usefixtures("float64")
 

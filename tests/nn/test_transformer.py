@@ -159,7 +159,7 @@ def test_the_default_patch_gives_at_most_256_tokens() -> None:
 
 
 def test_bad_settings_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="perceptrons for vectors"):
+    with pytest.raises(ValueError, match="an MLP for vectors"):
         DiT((5,))
     with pytest.raises(ValueError, match="width=48 for heads of 32"):
         DiT((1, 8, 8), width=48)

@@ -209,7 +209,7 @@ def path(law: Normal, eps: Tensor) -> Tensor:
 
 
 def test_bad_settings_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="perceptrons for vectors"):
+    with pytest.raises(ValueError, match="an MLP for vectors"):
         UNet((5,))
     with pytest.raises(ValueError, match="attention for 1 of 2"):
         UNet((1, 8, 8), attention=[True])

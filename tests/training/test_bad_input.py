@@ -121,7 +121,7 @@ class _Root(nn.Module):
         (lambda x: fit(VAE(3, bins=3), (x * 0 + 3).long()), "x from 3 to 3"),
         (lambda x: fit(vae(), x, Simple()), "Simple on a model whose encoder learns"),
         (lambda x: fit(vae(), x, Weighted(torch.ones_like)), "Weighted on a model whose"),
-        (lambda x: fit(vae().requires_grad_(False), x), "without parameters to learn"),
+        (lambda x: fit(vae().requires_grad_(False), x), "without parameters that learn"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")

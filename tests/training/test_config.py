@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from genmod.training import training_loop
-from genmod.training.config import Leg, TrainingConfig
+from genmod.training.config import Cycle, TrainingConfig
 from tests.training.cases import data, vae
 
 
 def fractions(steps: int, warmup: int, decay: bool, count: int) -> list[float]:
     """The part of the peak rate that each of the first steps takes."""
     config = TrainingConfig(steps, warmup=warmup, decay=decay)
-    return [config.fraction(Leg(0, steps), step) for step in range(count)]
+    return [config.fraction(Cycle(0, steps), step) for step in range(count)]
 
 
 def test_the_ramp_is_straight_and_ends_at_the_peak() -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint continues the run that it was made by, and no other; more steps are another leg."""
+"""A checkpoint continues the run that it was made by, and no other; more steps are another cycle."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_more_steps_are_another_leg_with_a_rate_of_its_own(tmp_path: Path) -> No
 def test_a_history_shows_that_it_was_extended(tmp_path: Path) -> None:
     fit(vae(), X, steps=4, checkpoint=tmp_path / "run", progress=False)
     history = fit(vae(), X, steps=9, checkpoint=tmp_path / "run", progress=False)
-    assert [(leg.first, leg.last) for leg in history.legs] == [(0, 4), (4, 9)]
+    assert [(cycle.first, cycle.last) for cycle in history.cycles] == [(0, 4), (4, 9)]
     assert "extended at step 4 to 9 steps" in str(history)
     assert len(history.losses) == 9
 
@@ -319,4 +319,4 @@ def test_an_unfinished_run_is_extended_from_where_it_was(tmp_path: Path) -> None
         vae(), rows(), steps=20, batch_size=8, checkpoint=tmp_path / "run", progress=False
     )
     assert next(loop).number == 5
-    assert [(leg.first, leg.last) for leg in loop.history.legs] == [(0, 4), (4, 20)]
+    assert [(cycle.first, cycle.last) for cycle in loop.history.cycles] == [(0, 4), (4, 20)]

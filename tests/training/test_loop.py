@@ -121,7 +121,7 @@ def test_a_history_without_validations_shows_losses() -> None:
     assert history.validations == ()
     assert len(str(history).splitlines()) == 2 + 5
     assert repr(history) == f"History(VAE: 5 of 5 steps, last loss {history.losses[-1]:.4g})"
-    broken = History("VAE", history.legs, (math.nan,))
+    broken = History("VAE", history.cycles, (math.nan,))
     assert "nan" in str(broken)
 
 

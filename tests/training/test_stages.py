@@ -195,7 +195,7 @@ def test_it_leaves_the_denoiser_and_its_mode_alone() -> None:
 
 def test_a_decoder_that_is_no_last_step_is_refused() -> None:
     """Other decoders are trained with the bound, and real data have no bins to start from."""
-    with pytest.raises(ValueError, match="Denoised"):
+    with pytest.raises(ValueError, match="LastStepDecoder"):
         fit_scale(VAE((4,), 17, latents=2, width=8), torch.zeros(8, 4, dtype=torch.long))
     with pytest.raises(ValueError, match="integers"):
         fit_scale(Diffusion(2, width=8), torch.zeros(8, 2))

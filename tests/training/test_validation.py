@@ -17,7 +17,7 @@ from genmod.model import LatentModel
 from genmod.models import Diffusion
 from genmod.nn import Labels
 from genmod.training import fit, training_loop
-from genmod.training.config import VALIDATION_ROWS, VALIDATION_SHARE, Leg, TrainingConfig
+from genmod.training.config import VALIDATION_ROWS, VALIDATION_SHARE, Cycle, TrainingConfig
 from genmod.training.validation import SEED, HeldOut, validate
 from tests.training.cases import data, diffusion, flat, vae
 
@@ -35,7 +35,7 @@ def parts(held_out: int) -> Dataset:
 @pytest.mark.parametrize("timesteps", [1, 8])
 def test_validation_costs_at_most_its_share_of_training(steps: int, timesteps: int) -> None:
     """In forward passes, of which a step of training is worth three a row; MNIST's 5,000 rows."""
-    rows = TrainingConfig(steps=steps).scored_rows(5000, Leg(0, steps), 128, timesteps)
+    rows = TrainingConfig(steps=steps).scored_rows(5000, Cycle(0, steps), 128, timesteps)
     assert rows > VALIDATION_ROWS
     share = 20 * timesteps / (3 * 128 * steps)
     assert rows * share <= VALIDATION_SHARE + 1e-9
@@ -61,7 +61,7 @@ def test_the_rows_that_networks_see_keep_to_the_share() -> None:
 
 def test_a_small_validation_part_is_scored_whole() -> None:
     model, x = vae(), data(VALIDATION_ROWS)
-    rows = TrainingConfig(steps=1).scored_rows(len(x), Leg(0, 1), 1, 8)
+    rows = TrainingConfig(steps=1).scored_rows(len(x), Cycle(0, 1), 1, 8)
     found = validate(model, HeldOut.sample(x, None, rows), 0)
     assert found.nats == float(score(model, x, seed=SEED).value.mean())
     assert (found.rows, found.total) == (len(x), len(x))
@@ -112,11 +112,11 @@ def test_a_resumed_run_scores_the_same_rows(
 
 
 def test_a_longer_leg_scores_the_rows_of_the_first(tmp_path: Path) -> None:
-    """Otherwise the best of two legs would be the one with the easier rows."""
+    """Otherwise the best of two cycles would be the one with the easier rows."""
     x, path = parts(400), tmp_path / "run"
     settings: dict[str, Any] = {"batch_size": 40, "progress": False, "checkpoint": path}
     fit(vae(), x, steps=4, **settings)
-    assert TrainingConfig(steps=240).scored_rows(400, Leg(0, 240), 40, 1) > VALIDATION_ROWS
+    assert TrainingConfig(steps=240).scored_rows(400, Cycle(0, 240), 40, 1) > VALIDATION_ROWS
     longer = fit(vae(), x, steps=240, **settings)
     assert {v.rows for v in longer.validations} == {VALIDATION_ROWS}
 

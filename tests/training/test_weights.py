@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from genmod.elbo import Measure
-from genmod.nn.modules import copy_weights
+from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.objectives import Bound
-from genmod.training import Validation, load_weights, training_loop, weights
+from genmod.training import Validation, training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
 from tests.training.cases import data, diffusion, flat, vae

@@ -11,13 +11,13 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import as_context
 from genmod.checks import check_integers, check_real, check_shape, require, trusted
-from genmod.chunks import chunks, rows_per_chunk
+from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
 from genmod.evaluation.perception.network import DIMS, SHA256, class_log_probs, features
 from genmod.gaussian import wasserstein_squared_full
 from genmod.model import LatentModel
-from genmod.nn import check_context
+from genmod.nn.mlp import check_context
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def quality(
     size = min(random.BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
     with evaluating(model):
         pieces = chunks(n, size)
-        drawn = list(random.by_rows(pieces, lambda rows: random.keyed(seed, ids=_range(rows)), run))
+        drawn = list(by_rows(pieces, lambda rows: random.keyed(seed, ids=_range(rows)), run))
     return quality_of(torch.cat(drawn), data, name=name or type(model).__name__)
 
 

@@ -16,7 +16,17 @@ from torch.distributions import (
     Normal,
 )
 
-from genmod import HVAE, VAE, Autoencoder, DataSpec, Diffusion, LatentDiffusion, load
+from genmod import (
+    HVAE,
+    VAE,
+    Autoencoder,
+    DataSpec,
+    Diffusion,
+    LatentDiffusion,
+    __version__,
+    files,
+    load,
+)
 from genmod.decoders import GaussianDecoder
 from genmod.diffusion import FixedLarge, LearnedInterpolation
 from genmod.model import LatentModel
@@ -93,7 +103,7 @@ def test_a_data_set_in_the_arguments_is_kept_as_its_description(tmp_path: Path) 
 
     model = VAE(Data(), latents=2, width=8)
     model.save(tmp_path)
-    assert "shape" in (tmp_path / "config.json").read_text()
+    assert "shape" in (tmp_path / "config.yaml").read_text()
     assert load(tmp_path).spec == DataSpec.of(3)
 
 
@@ -134,3 +144,72 @@ def test_a_class_reads_its_own_models(tmp_path: Path) -> None:
     assert isinstance(VAE.from_pretrained(tmp_path), VAE)
     with pytest.raises(ValueError, match="got a saved VAE; expected a Diffusion"):
         Diffusion.from_pretrained(tmp_path)
+
+
+# ------------------------------------------------------------------ what loading says
+
+
+def edited(folder: Path, old: str, new: str) -> Path:
+    """A saved model whose ``config.yaml`` was changed."""
+    path = folder / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    return folder
+
+
+def test_loading_is_silent_where_nothing_differs_and_says_what_does(tmp_path: Path) -> None:
+    VAE(3, latents=2, width=8, dropout=0.1).save(tmp_path)
+    load(tmp_path)
+    edited(tmp_path, f"version: {__version__}", "version: 0.0.9")
+    with pytest.warns(UserWarning, match=f"version 0.0.9 of genmod, and this is {__version__}$"):
+        load(tmp_path)
+    edited(tmp_path, "version: 0.0.9", f"version: {__version__}")
+    edited(tmp_path, "dropout: 0.1", "dropout: 0.2")
+    with pytest.warns(UserWarning, match="changed after its weights were written"):
+        load(tmp_path)
+    edited(tmp_path, "dropout: 0.2", "dropout: 0.1")
+    edited(tmp_path, "device: cpu", "device: cuda")
+    with pytest.warns(UserWarning, match="saved on cuda, and is on cpu now"):
+        load(tmp_path)
+    with pytest.warns(UserWarning, match="saved on cuda, and is on meta now"):
+        load(tmp_path, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("genmod-model-2", "genmod-model-3", "a newer version of genmod wrote it: upgrade genmod"),
+        ("genmod-model-2", "genmod-model-1", "of format genmod-model-1; expected genmod-model-2"),
+        ("width: 8", "width: 9", "expected"),
+        ("latents: 2", "latent: 2", "the setting 'latent' of VAE.*did you mean 'latents'"),
+        ("class: VAE", "class: HVEA", "did you mean 'HVAE'"),
+        ("class: VAE", "class: VAE\n  widths: 3", "did you mean 'width'"),
+        ("width: 8", "width: 20000", "a model with more than"),
+        ("width: 8", "width: [8]", "settings of VAE that it cannot be built with"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(old: str, new: str, why: str, tmp_path: Path) -> None:
+    VAE(3, latents=2, width=8).save(tmp_path)
+    with pytest.raises(ValueError, match=why) as found:
+        load(edited(tmp_path, old, new))
+    assert "\n" not in str(found.value)
+
+
+def test_whole_numbers_in_place_of_weights_are_refused(tmp_path: Path) -> None:
+    VAE(3, latents=2, width=8).save(tmp_path)
+    tensors, metadata = files.read_tensors(tmp_path / "model.safetensors", "")
+    wrong = {name: tensor.long() for name, tensor in tensors.items()}
+    files.save_tensors(tmp_path / "model.safetensors", wrong, metadata)
+    with pytest.raises(ValueError, match=r"int64.*belong to another model"):
+        load(tmp_path)
+
+
+def test_what_was_frozen_stays_frozen(tmp_path: Path) -> None:
+    """A latent diffusion whose first stage is done would train it again otherwise."""
+    model = LatentDiffusion(3, latents=2, width=8).freeze(torch.randn(50, 3))
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert not any(p.requires_grad for p in again.encoder.parameters())
+    assert all(p.requires_grad for p in again.prior.parameters())
+    assert torch.equal(again.prior.shift, model.prior.shift)  # type: ignore[arg-type]

@@ -1,0 +1,148 @@
+"""``genmod sample``, ``reconstruct``, ``interpolate`` and ``export``: what a trained run gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from genmod import editing
+from genmod.checks import require
+from genmod.cli.talking import sentences, write_rows, wrote
+from genmod.config import read_arguments, read_value
+from genmod.data import Dataset
+from genmod.export import export
+from genmod.files import as_path
+from genmod.model import LatentModel
+from genmod.models.sampling import DiffusionBased
+from genmod.runs.figures import draw_images, is_image
+from genmod.runs.opening import open_data, open_model, open_rows
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What is drawn, and where it goes.
+
+    Args:
+        run: the folder of the run.
+        n: how many.
+        out: the file; below the run's folder by default.
+        seed: of the noise.
+        device: where to compute.
+    """
+
+    run: Path
+    n: int
+    out: Path | None
+    seed: int
+    device: str | None
+
+    def path(self, name: str, data: Dataset) -> Path:
+        """The file that is written: a picture for images, else a CSV."""
+        if self.out is not None:
+            return as_path(self.out)
+        place = as_path(self.run)
+        return place / "figures" / f"{name}.png" if is_image(data.shape) else place / f"{name}.csv"
+
+    def write(
+        self, console: Console, path: Path, rows: Mapping[str, Tensor], data: Dataset
+    ) -> None:
+        """Rows of images as a picture, or all numbers, one group after another."""
+        if path.suffix == ".png":
+            require(
+                is_image(data.shape),
+                f"--out {path} for rows of shape {data.shape}",
+                "a file for numbers",
+                "end it in .npy or .csv",
+            )
+            draw_images(path, dict(rows), data, as_path(self.run).name)
+        else:
+            write_rows(path, torch.cat(list(rows.values())))
+        wrote(console, path)
+
+
+def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
+    """Samples, each with a seed of its own: a longer list begins with the shorter one."""
+    with sentences() as console:
+        require(drawing.n >= 1, f"-n {drawing.n}", "at least 1", "64 is common")
+        model, data = open_model(drawing.run, drawing.device), open_data(drawing.run)
+        path = drawing.path("sampled", data)
+        given = {name: value for name, value in options.items() if value is not None}
+        require(
+            not given or isinstance(model, DiffusionBased),
+            f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
+            "a diffusion",
+            "leave it out",
+        )
+        kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
+        arguments: dict[str, Any] = read_arguments(kind, given, ("self",))
+        seeds = range(drawing.seed, drawing.seed + drawing.n)
+        made = model.sample(drawing.n, _context(label, drawing.n), seeds=seeds, **arguments).cpu()
+        across = 12
+        rows = {f"{start}": made[start : start + across] for start in range(0, len(made), across)}
+        drawing.write(console, path, rows, data)
+
+
+def _context(label: str | None, n: int) -> Tensor | None:
+    """One label for all, or a list that is repeated."""
+    if label is None:
+        return None
+    values = read_value(f"[{label}]")
+    require(
+        isinstance(values, list) and all(isinstance(each, int | float) for each in values),
+        f"--label {label}",
+        "numbers, as in 3,7",
+        "labels are numbers from 0 on",
+    )
+    return torch.tensor([values[place % len(values)] for place in range(n)])
+
+
+def reconstruct_run(drawing: Canvas, name: str | None) -> None:
+    """Rows, and what the model makes of their codes."""
+    with sentences() as console:
+        model = open_model(drawing.run, drawing.device)
+        data, rows, context = _some(drawing, name, drawing.n, model)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(drawing.seed)
+            made = model.reconstruct(rows, context)
+        path = drawing.path("reconstructed", data)
+        drawing.write(console, path, {"data": rows.cpu(), "reconstructed": made.cpu()}, data)
+
+
+def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
+    """Ways between pairs of rows: the first with the second, the third with the fourth."""
+    with sentences() as console:
+        model = open_model(drawing.run, drawing.device)
+        data, rows, context = _some(drawing, name, 2 * drawing.n, model)
+        context = None if context is None else context[::2]
+        made = editing.interpolate(model, rows[::2], rows[1::2], count, context).cpu()
+        path = drawing.path("interpolated", data)
+        drawing.write(console, path, {f"{i}": way for i, way in enumerate(made)}, data)
+
+
+def export_run(run: Path, out: Path | None, kind: str) -> None:
+    """The model's parts as files for other runtimes."""
+    with sentences() as console:
+        run = as_path(run)
+        folder = export(open_model(run, "cpu"), out or run / "exported", kind)
+        console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def _some(
+    drawing: Canvas, name: str | None, count: int, model: LatentModel
+) -> tuple[Dataset, Tensor, Tensor | None]:
+    """The first rows of some data, on the model's device."""
+    data, rows, context = open_rows(drawing.run, name)
+    require(
+        1 <= count <= len(rows),
+        f"{count} rows of {len(rows)}",
+        "some that are there",
+        "choose another -n",
+    )
+    context = None if context is None else context[:count].to(model.device)
+    return data, rows[:count].to(model.device), context

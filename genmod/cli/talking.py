@@ -1,0 +1,78 @@
+"""What the commands share: one sentence for what cannot be done, and files by their ending."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.text import Text
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.files import write_atomically, write_text
+
+REFUSED, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes: what was asked for cannot be done; the computation failed; Ctrl-C."""
+
+
+@contextmanager
+def sentences(stopped: str = "stopped") -> Iterator[Console]:
+    """A console; errors become one sentence and an exit code.
+
+    Args:
+        stopped: what is said after Ctrl-C.
+    """
+    console = Console()
+    try:
+        yield console
+    except (ValueError, OSError) as error:
+        _say(error)
+        raise typer.Exit(REFUSED) from error
+    except ArithmeticError as error:
+        _say(error)
+        raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt:
+        console.print(stopped, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _say(error: Exception) -> None:
+    text = Text(" ".join(str(error).split()), style="red")
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+def wrote(console: Console, path: Path) -> None:
+    """Say that a file was written."""
+    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
+    """Columns by name as a CSV, a row a line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def write_rows(path: Path, rows: Tensor, names: Sequence[str] | None = None) -> None:
+    """Rows of numbers as ``.npy``, or flat as ``.csv``."""
+    require(
+        path.suffix in (".npy", ".csv"),
+        f"--out {path}",
+        "a file that ends in .npy, .csv, or .png for images",
+        "choose one of these endings",
+    )
+    if path.suffix == ".npy":
+        with write_atomically(path) as beside, beside.open("wb") as file:
+            np.save(file, rows.numpy(), allow_pickle=False)
+        return
+    flat = rows.flatten(1)
+    names = names or [f"x{place}" for place in range(flat.shape[1])]
+    write_text(path, csv_text(dict(zip(names, flat.T.tolist(), strict=True))))

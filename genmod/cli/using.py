@@ -1,0 +1,143 @@
+"""The commands that use a trained run. Nothing heavy is imported before one of them runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)
+]
+DataPath = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATA]", help="A name or a file; the test part of the run's own data by default."
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", show_default=False)]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Where to compute: cpu, cuda.", show_default=False)
+]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed of the noise.")]
+
+
+def evaluate(
+    run: RunPath,
+    data: DataPath = None,
+    importance_samples: Annotated[
+        int, typer.Option(help="Draws a row for an importance-weighted bound; an even number.")
+    ] = 0,
+    timesteps: Annotated[
+        int | None, typer.Option(help="Noise levels that each row visits.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Score a trained model on held-out data, and write report.json and report.md."""
+    from genmod.cli.scoring import evaluate_run
+
+    evaluate_run(run, data, importance_samples, timesteps, seed, device, progress)
+
+
+def score(
+    run: RunPath,
+    data: DataPath = None,
+    out: Out = None,
+    timesteps: Annotated[
+        int | None, typer.Option(help="Noise levels that each row visits.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Score each row: a CSV with the bound in nats, on the screen or in --out."""
+    from genmod.cli.scoring import score_rows
+
+    score_rows(run, data, out, timesteps, seed, device)
+
+
+def sample(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", "--number", help="How many.")] = 64,
+    out: Out = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="The context of a conditional model: 3, or 3,7,7.", show_default=False),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Of a diffusion: DDIM, 'DPMSolver(order=2)', ...", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler.", show_default=False)
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(help="Of classifier-free guidance; 1 is none.", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Draw samples: a picture, or rows as .npy or .csv, by the ending of --out."""
+    from genmod.cli.drawing import Canvas, sample_run
+
+    options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
+    sample_run(Canvas(run, n, out, seed, device), label, options)
+
+
+def reconstruct(
+    run: RunPath,
+    data: DataPath = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="How many rows.")] = 12,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Encode rows and decode them again: rows beside their reconstructions."""
+    from genmod.cli.drawing import Canvas, reconstruct_run
+
+    reconstruct_run(Canvas(run, n, out, seed, device), data)
+
+
+def interpolate(
+    run: RunPath,
+    data: DataPath = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="How many pairs of rows.")] = 6,
+    count: Annotated[int, typer.Option(help="Points between two rows, with both ends.")] = 9,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Go from one row to another through the codes of the model."""
+    from genmod.cli.drawing import Canvas, interpolate_run
+
+    interpolate_run(Canvas(run, n, out, seed, device), data, count)
+
+
+def info(run: RunPath) -> None:
+    """Show what is in the folder of a run: settings, progress, report."""
+    from genmod.cli.scoring import show_run
+
+    show_run(run)
+
+
+def export(
+    run: RunPath,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; RUN/exported by default.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="onnx (for onnxruntime), or torch (torch.export).")
+    ] = "onnx",
+) -> None:
+    """Write encoder, decoder and denoiser as files for other runtimes, checked against the model."""
+    from genmod.cli.drawing import export_run
+
+    export_run(run, out, kind)
+
+
+COMMANDS = (evaluate, score, sample, reconstruct, interpolate, export, info)
+"""In the order in which the help lists them."""

@@ -1,0 +1,178 @@
+"""Train a model into a folder that explains itself, and go on where it stopped.
+
+::
+
+    config.yaml          what rebuilds data, model and training
+    model.safetensors    the averaged weights, once the run is done
+    checkpoints/         all that training changes
+    metrics.jsonl        loss, bound and validation, a line a step
+    report.json, .md     the report on the test part
+    figures/             the training curve, samples on the way
+    environment.json     versions and machine, for each process
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from genmod.checks import require
+from genmod.config import to_plain
+from genmod.data import Dataset
+from genmod.evaluation import Report, evaluate
+from genmod.files import as_path, check_folder, locked, write_json
+from genmod.model import LatentModel
+from genmod.runs.config import RunConfig
+from genmod.runs.figures import draw_curve, draw_samples
+from genmod.runs.metrics import StepLines, read_metrics, write_environment
+from genmod.runs.reports import write_markdown
+from genmod.saving import CONFIG, WEIGHTS, read_config, save_model, write_config
+from genmod.training import History, Step, training_loop
+from genmod.training.history import OnProgress
+
+CHECKPOINT = "checkpoints/last.safetensors"
+_LOOKS = 4
+"""Figures of samples on the way, for each stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """What :func:`train` returns.
+
+    Args:
+        folder: of the run.
+        model: with the averaged weights.
+        data: what it was trained on.
+        history: of the training.
+        finished: whether all steps were made.
+        report: on the test part; ``None`` without one, or before the end.
+    """
+
+    folder: Path
+    model: LatentModel
+    data: Dataset
+    history: History
+    finished: bool
+    report: Report | None = None
+
+
+def train(
+    config: RunConfig | Mapping[str, Any],
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    scored: bool = True,
+    progress: bool | OnProgress = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainedRun:
+    """Train a model into a folder, and score it on the test part.
+
+    Args:
+        config: the settings, as :class:`RunConfig` or in its three sections.
+        folder: of the run; it is made. Another process that uses it is refused.
+        resume: whether to go on with a run that is there. It must have the same settings, or fewer steps.
+        scored: whether to evaluate the model at the end.
+        progress: whether to show a bar, or what is called instead; see :func:`genmod.fit`.
+        stop: asked after each step; once it is true, a checkpoint is written and the run returns.
+
+    Raises:
+        ValueError: settings that cannot be right; a folder with a run in it, without ``resume``; a folder
+            that another process uses, or that cannot be written to.
+
+    >>> import tempfile
+    >>> settings = {"data": "digits", "model": "VAE(latents=2, width=8)", "training": {"steps": 3}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = train(settings, folder, progress=False)
+    ...     sorted(path.name for path in run.folder.iterdir() if path.name[0] != ".")[:4]
+    ['checkpoints', 'config.yaml', 'environment.json', 'figures']
+    """
+    config = config if isinstance(config, RunConfig) else RunConfig.of(config)
+    place = as_path(folder)
+    with locked(place):
+        _check_free(place, resume)
+        data = config.load_data()
+        model, given = config.build(data), config.arguments()
+        recorded = {**config.sections(), "model": to_plain(model), "trained_on": data.identity()}
+        loop = training_loop(model, data, **given, checkpoint=place / CHECKPOINT, progress=progress)
+        write_config(place, {**_stated(place), **recorded})
+        write_environment(place / "environment.json", str(model.device), sys.argv)
+        metrics = StepLines(place / "metrics.jsonl", int(given.get("steps", 2000)), loop.history)
+        with metrics:
+            finished = True
+            for step in loop:
+                metrics.add(step)
+                _look(place, step, data, int(given.get("steps", 2000)))
+                if stop():
+                    loop.save()
+                    finished = False
+                    break
+        run = TrainedRun(place, model, data, loop.history, finished)
+        if not finished:
+            return run
+        save_model(model, place, {**recorded, "model": to_plain(model)})
+        return _finish(run, metrics.seconds, scored)
+
+
+def _stated(place: Path) -> dict[str, Any]:
+    """What a finished run that is extended has recorded of its weights."""
+    found = read_config(place) if (place / CONFIG).exists() else {}
+    return {name: found[name] for name in ("device", "dtype") if name in found}
+
+
+def _check_free(place: Path, resume: bool) -> None:
+    there = (place / CONFIG).exists()
+    require(
+        resume or not there,
+        f"{place}, which holds a run",
+        "an empty folder",
+        "pass --resume (resume=True) to go on with it, or another folder",
+    )
+    require(
+        there or not (place / WEIGHTS).exists(),
+        f"{place} with a {WEIGHTS} that is no run's",
+        "an empty folder",
+        "choose another one",
+    )
+    check_folder(place / "checkpoints")
+    check_folder(place / "figures")
+
+
+def _look(place: Path, step: Step, data: Dataset, steps: int) -> None:
+    """Samples on the way, a few times."""
+    if step.number % max(1, steps // _LOOKS) or step.number == steps:
+        return
+    path = place / "figures" / f"{step.stage}-{step.number:06}.png"
+    model = step.averaged
+    try:
+        draw_samples(path, model, data, f"{step.stage} after {step.number} steps")
+    except ValueError as error:
+        # Early weights may give samples that no figure can show; training goes on.
+        print(f"no figure after step {step.number}: {error}", file=sys.stderr)
+
+
+def _finish(run: TrainedRun, seconds: float, scored: bool) -> TrainedRun:
+    """The figures and the report of a run that is done."""
+    figures = {"Training": run.folder / "figures" / "training.png"}
+    draw_curve(figures["Training"], read_metrics(run.folder / "metrics.jsonl"))
+    path = run.folder / "figures" / "samples.png"
+    if draw_samples(path, run.model, run.data, type(run.model).__name__):
+        figures["Samples"] = path
+    if not scored or not len(run.data.test):
+        return run
+    report = evaluate(run.model, run.data, seconds=seconds)
+    write_run_report(run.folder, report, figures)
+    return replace(run, report=report)
+
+
+def write_run_report(
+    folder: Path, report: Report, figures: Mapping[str, Path], of: str = "the test part"
+) -> None:
+    """``report.json`` for programs, ``report.md`` for people."""
+    write_json(folder / "report.json", {"format": "genmod-report-1", **report.to_dict()})
+    settings = {"model": report.name, "scored on": of, "samples": report.samples}
+    write_markdown(
+        folder / "report.md", [report], settings, report.remarks, figures, title=report.name
+    )

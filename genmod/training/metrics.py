@@ -1,0 +1,167 @@
+"""The metrics of a run: one line of JSON each time, and experiment trackers by name.
+
+A line holds the stage, the step, the loss, the bound of the batch, the learning rate, and the validation
+where there was one. A run that continues from a checkpoint drops the lines after it, so that no step is
+listed twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from genmod.checks import one_of, require
+from genmod.files import check_file, check_folder, write_atomically
+
+FILE = "metrics.jsonl"
+"""The name of the file in a folder."""
+_TRACKERS = {
+    "aim": "aim",
+    "clearml": "clearml",
+    "comet_ml": "comet_ml",
+    "dvclive": "dvclive",
+    "mlflow": "mlflow",
+    "swanlab": "swanlab",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+"""The trackers of accelerate, and the package that each of them needs."""
+
+
+def check_trackers(names: Sequence[str] | str) -> tuple[str, ...]:
+    """The names of trackers whose packages are installed.
+
+    Raises:
+        ValueError: an unknown name, or a package that is missing.
+
+    >>> check_trackers(())
+    ()
+    """
+    found = tuple(
+        one_of(_TRACKERS, name, "trackers")
+        for name in ((names,) if isinstance(names, str) else names)
+    )
+    needed = ["accelerate", *(_TRACKERS[name] for name in found)] if found else []
+    missing = [name for name in needed if find_spec(name) is None]
+    require(
+        not missing,
+        f"trackers={list(found)} without {' and '.join(missing)}",
+        "installed packages",
+        f"pip install {' '.join(missing)}, or leave trackers out: metrics= needs no package",
+    )
+    return found
+
+
+class Metrics:
+    """The metrics of one run, written to a file of JSON lines and to trackers.
+
+    Args:
+        place: a folder, for ``metrics.jsonl``, or a file that ends with ``.jsonl``; ``None``: no file.
+        trackers: the names of trackers, such as ``"tensorboard"``.
+        name: the name of the run in the trackers.
+        settings: the settings of the run, for the trackers.
+
+    Raises:
+        ValueError: a place that cannot be written to, or a tracker that is not installed.
+    """
+
+    def __init__(
+        self,
+        place: Path | str | None,
+        trackers: Sequence[str] | str = (),
+        name: str = "genmod",
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.path: Path | None = None
+        if place is not None:
+            whole = str(place).endswith(".jsonl")
+            self.path = check_file(place) if whole else check_folder(place) / FILE
+        self.trackers = check_trackers(trackers)
+        self.name, self.settings = name, dict(settings or {})
+        self._file: IO[str] | None = None
+        self._open: list[Any] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is written."""
+        return self.path is not None or bool(self.trackers)
+
+    def restart(self, stage: int, step: int) -> None:
+        """Drop the lines of steps that are made again, and of a line that was cut off."""
+        if self.path is None or not self.path.exists():
+            return
+        kept = [
+            row for row in read_metrics(self.path) if (row["stage"], row["step"]) <= (stage, step)
+        ]
+        with write_atomically(self.path) as beside:
+            beside.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
+
+    def log(self, stage: int, step: int, values: Mapping[str, float | None]) -> None:
+        """Write the numbers of one step. NaN and infinity become ``null``."""
+        plain = {
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        if self.path is not None:
+            if self._file is None:
+                self._file = self.path.open("a", encoding="utf-8")
+            self._file.write(json.dumps({"stage": stage, "step": step, **plain}) + "\n")
+            self._file.flush()
+        for tracker in self._started():
+            known = {name: value for name, value in plain.items() if value is not None}
+            tracker.log(known, step=step)
+
+    def close(self) -> None:
+        """Close the file and the trackers. A later :meth:`log` opens them again."""
+        if self._file is not None:
+            self._file.close()
+        for tracker in self._open or ():
+            tracker.finish()
+        self._file, self._open = None, None
+
+    def _started(self) -> list[Any]:
+        if self._open is None:
+            self._open = [self._start(name) for name in self.trackers]
+        return self._open
+
+    def _start(self, name: str) -> Any:
+        # Imported late: accelerate takes a second, and most runs have no trackers.
+        import_module("accelerate").PartialState()
+        kind = import_module("accelerate.tracking").LOGGER_TYPE_TO_CLASS[name]
+        folder = {} if not kind.requires_logging_directory else {"logging_dir": str(self._folder())}
+        tracker = kind(self.name, **folder)
+        tracker.start()
+        plain = {k: v for k, v in self.settings.items() if isinstance(v, bool | int | float | str)}
+        tracker.store_init_configuration(plain)
+        return tracker
+
+    def _folder(self) -> Path:
+        return Path("runs") if self.path is None else self.path.parent
+
+
+def read_metrics(path: Path | str) -> list[dict[str, Any]]:
+    """The lines of a file of metrics, without a last line that was cut off.
+
+    Raises:
+        ValueError: a line in the middle that is not JSON.
+    """
+    rows: list[dict[str, Any]] = []
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows.append({**row, "stage": int(row["stage"]), "step": int(row["step"])})
+        except (ValueError, TypeError, KeyError):
+            require(
+                number == len(lines),
+                f"line {number} of {path}, which is no line of metrics",
+                "one JSON object a line, with a stage and a step",
+                "move the file away",
+            )
+    return rows

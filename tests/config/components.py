@@ -1,0 +1,194 @@
+"""An object of every class of settings that ships, by the name of its class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
+from genmod.config import arguments, public_names
+from genmod.config.names import named
+from genmod.denoisers import Guided
+from genmod.elbo import Stamp
+from genmod.model import LatentModel
+from genmod.nn import MLP
+from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
+from genmod.nn.networks import Conditional
+from genmod.objectives.published import P2
+from genmod.priors import FlatPrior, NormalPrior
+from genmod.spec import Bins, Column, DataSpec
+from genmod.training.config import Cycle
+from tests.contracts.test_decoders import DECODERS
+from tests.contracts.test_encoders import ENCODERS
+from tests.contracts.test_priors import PRIORS
+from tests.contracts.test_schedules import SCHEDULES
+from tests.contracts.test_targets import DENOISERS, TARGETS
+from tests.saving.test_folder import MODELS
+
+COUNTS = DataSpec((1,), columns=[Column("visits", "count", mean=3.0)])
+TABLE = DataSpec(
+    (4,),
+    columns=[
+        Column("height", mean=170.0, std=8.5),
+        Column("year", "integer", mean=2000.0, std=9.0),
+        Column("color", "category", ("red", "green", "blue")),
+        Column("size", "ordinal", ("small", "medium", "large")),
+    ],
+)
+
+OTHERS: dict[str, Callable[[], object]] = {
+    "DataSpec": lambda: DataSpec((1, 4, 4), 17),
+    "DataSpec of a table": lambda: DataSpec(
+        (3,),
+        columns=[
+            Column("age", "count"),
+            Column("height", mean=170.0, std=8.5),
+            Column("size", "ordinal", ("small", "no", "1e-3")),
+        ],
+    ),
+    "Stamp": lambda: Stamp.BOUND,
+    "LatentModel": lambda: LatentModel(
+        encoders.GaussianEncoder(MLP(3, 4, width=8), (2,)),
+        decoders.GaussianDecoder(MLP(2, 3, width=8), (3,)),
+        NormalPrior((2,)),
+    ),
+    "FlatPrior": lambda: FlatPrior((2,)),
+    "Bins": lambda: Bins(17),
+    "Inference": lambda: models.Inference.TOP_DOWN,
+    # networks
+    "Labels": lambda: nn.Labels(10),
+    "Vectors": lambda: nn.Vectors(3),
+    "Ignored": nn.Ignored,
+    "MLPs": lambda: nn.MLPs(width=7),
+    "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
+    "DiTs": nn.DiTs,
+    "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
+    "ContextEmbedding": lambda: nn.ContextEmbedding(nn.Labels(3), 8),
+    "Sinusoidal": lambda: Sinusoidal(8),
+    "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
+    "FourierFeatures": lambda: FourierFeatures((1, 2)),
+    "MLP": lambda: MLP(3, 4, width=8),
+    "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
+    "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),
+    "ConvDecoder": lambda: nn.ConvDecoder((4,), (1, 16, 16), width=4),
+    "ConvNet": lambda: nn.ConvNet((1, 16, 16), (1, 16, 16), width=4),
+    "UNet": lambda: nn.UNet((1, 16, 16), width=8),
+    "DiT": lambda: nn.DiT((1, 16, 16), width=32, depth=1),
+    # scales, variances, timesteps, heads
+    "FixedScale": lambda: decoders.FixedScale(0.5),
+    "GlobalScale": lambda: decoders.GlobalScale(0.3, gain=2.0),
+    "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
+    "PredictedScale": lambda: decoders.PredictedScale(0.1),
+    "Identity": decoders.Identity,
+    "FixedSmall": diffusion.FixedSmall,
+    "FixedLarge": diffusion.FixedLarge,
+    "Analytic": diffusion.Analytic,
+    "LearnedInterpolation": diffusion.LearnedInterpolation,
+    "StratifiedTimesteps": diffusion.StratifiedTimesteps,
+    "UniformTimesteps": diffusion.UniformTimesteps,
+    "TabulatedTimesteps": lambda: diffusion.TabulatedTimesteps(torch.linspace(1, 2, 20)),
+    "LossAwareTimesteps": diffusion.LossAwareTimesteps,
+    "Guided": lambda: Guided(DENOISERS["Calibrated"](), 2.0),
+    # samplers and grids
+    "Ancestral": samplers.Ancestral,
+    "DDIM": lambda: samplers.DDIM(eta=0.5),
+    "DPMSolver": lambda: samplers.DPMSolver(order=2),
+    "Euler": samplers.Euler,
+    "Heun": samplers.Heun,
+    "StochasticHeun": samplers.StochasticHeun,
+    "IPNDM": samplers.IPNDM,
+    "UniPC": samplers.UniPC,
+    "PolynomialGrid": samplers.PolynomialGrid,
+    "UniformLogSNR": samplers.UniformLogSNR,
+    "UniformTime": samplers.UniformTime,
+    # objectives and training
+    "Bound": objectives.Bound,
+    "Beta": lambda: objectives.Beta(2.0),
+    "WarmUp": lambda: objectives.WarmUp(100),
+    "Simple": objectives.Simple,
+    "Hybrid": objectives.Hybrid,
+    "Weighted": lambda: objectives.Weighted(objectives.MinSNR().weight),
+    "MinSNR": objectives.MinSNR,
+    "P2": lambda: P2(0.5),
+    "TruncatedSNR": objectives.TruncatedSNR,
+    "SigmoidWeight": lambda: objectives.SigmoidWeight(-1.0),
+    "EDMWeight": objectives.EDMWeight,
+    "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
+    "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
+    "Cycle": lambda: Cycle(0, 3),
+    "Flip": lambda: training.Flip(-2, 0.25),
+    "Shift": lambda: training.Shift(3),
+    # tables
+    "VAE of a table": lambda: models.VAE(TABLE, latents=2, width=8),
+    "Columns": lambda: models.VAE(TABLE, latents=2, width=8).decoder,
+    "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(3, 1, width=8), COUNTS),
+    "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(
+        MLP(3, 1, width=8), COUNTS
+    ),
+    "ZeroInflatedPoissonDecoder": lambda: decoders.ZeroInflatedPoissonDecoder(
+        MLP(3, 2, width=8), COUNTS
+    ),
+    "ZeroInflatedNegativeBinomialDecoder": lambda: decoders.ZeroInflatedNegativeBinomialDecoder(
+        MLP(3, 2, width=8), COUNTS
+    ),
+    "LaplaceDecoder": lambda: decoders.LaplaceDecoder(MLP(3, 2, width=8), (2,), 0.5),
+    "StudentTDecoder": lambda: decoders.StudentTDecoder(MLP(3, 2, width=8), (2,), df=4.0),
+}
+
+NO_SETTINGS = {
+    "Batch": "a batch of data",
+    "ColumnKind": "written as the word that it is",
+    "Explanation": "a result",
+    "History": "a result",
+    "Path": "draws",
+    "NoisingPosterior": "a distribution of some rows",
+    "Rate": "a result",
+    "Request": "what is asked of one call",
+    "Settings": "the base class",
+    "Step": "a result",
+    "TopDownPosterior": "a distribution of some rows",
+    "Validation": "a result",
+    "Wrapper": "a base class",
+}
+"""Classes that a file may name in principle, and that hold no settings."""
+
+
+def components() -> dict[str, Callable[[], object]]:
+    """Every object, by a name."""
+    found: dict[str, Callable[[], object]] = {}
+    for title, table in (
+        ("schedule", SCHEDULES),
+        ("target", TARGETS),
+        ("denoiser", DENOISERS),
+        ("decoder", DECODERS),
+        ("prior", PRIORS),
+        ("model", MODELS),
+        ("", OTHERS),
+    ):
+        found |= {f"{title} {name}".strip(): build for name, build in table.items()}
+    for name, (make, _) in ENCODERS.items():
+        found[f"encoder {name}"] = partial(make, DataSpec((2, 3, 4)))
+    return found
+
+
+def parts_of(value: object, seen: set[int]) -> Iterator[object]:
+    """An object of settings, and those among its arguments."""
+    if id(value) in seen or isinstance(value, type):
+        return
+    seen.add(id(value))
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from parts_of(each, seen)
+    else:
+        yield value
+        for each in (arguments(value) or {}).values():
+            yield from parts_of(each, seen)
+
+
+def concrete() -> list[str]:
+    """The public classes of settings that can be built."""
+    kinds = {name: named(name) for name in public_names()}
+    return [name for name, kind in kinds.items() if not inspect.isabstract(kind)]

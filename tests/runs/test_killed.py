@@ -1,0 +1,115 @@
+"""A run that is killed at any moment, again and again, ends as one that was not: bit for bit.
+
+``GENMOD_KILLS=50`` kills that often; by default a few times.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from genmod.files import read_json, read_tensors
+from genmod.runs import RunConfig, read_metrics, train
+from tests.runs.test_training import same_run
+
+EVERY, STEPS = 5, 300
+SETTINGS = {
+    "data": "digits",
+    "model": "VAE(latents=2, width=8)",
+    "training": {"steps": STEPS, "checkpoint_every": EVERY, "batch_size": 16, "warmup": 2},
+}
+KILLS = int(os.environ.get("GENMOD_KILLS", "8"))
+
+
+def check_files(folder: Path) -> int:
+    """Every file that is there can be read; returns the step of the checkpoint."""
+    if (folder / "config.yaml").exists():
+        assert RunConfig.read(folder).training["steps"] == STEPS
+    for name in ("environment.json", "report.json"):
+        if (folder / name).exists():
+            read_json(folder / name, f"genmod-{Path(name).stem}-1", "")
+    for file in folder.rglob("*.png"):
+        assert file.read_bytes().endswith(b"IEND\xaeB`\x82"), file
+    step = 0
+    for file in folder.rglob("*.safetensors"):
+        tensors, metadata = read_tensors(file, "")
+        assert tensors
+        step = max(step, int(metadata.get("step", 0)))
+    lines = read_metrics(folder / "metrics.jsonl")
+    made = lines[-1]["step"] if lines else 0
+    assert made <= step + EVERY, "more steps lost than lie between two checkpoints"
+    return step
+
+
+def killed(folder: Path, seconds: float) -> bool:
+    """Go on with the run in a child that is killed after some time; whether it was done before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            train(SETTINGS, folder, resume=True, progress=False)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return True
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+    began = time.monotonic()
+    train(SETTINGS, tmp_path / "whole", progress=False)
+    span, draw = time.monotonic() - began, random.Random(0)
+    folder, steps = tmp_path / "killed", [0]
+    for _ in range(KILLS):
+        # A few kills fall into the start and the end, where the other files are written.
+        if killed(folder, draw.uniform(0, 2 * span / KILLS + 0.2)):
+            break
+        if folder.exists():
+            steps.append(check_files(folder))
+    assert steps == sorted(steps)
+    assert len(set(steps)) > min(3, KILLS // 2)
+    done = train(SETTINGS, folder, resume=True, progress=False)
+    assert done.finished
+    check_files(folder)
+    same_run(folder, tmp_path / "whole")
+    assert not list(folder.rglob("*.writing"))
+
+
+@pytest.mark.slow
+def test_the_command_is_killed_and_goes_on(tmp_path: Path) -> None:
+    """The same through the real entry point, with the kill in the middle of training."""
+    words = ["train", "digits", "--model", "vae", "--latents", "2", "--width", "8", "--batch-size"]
+    words += ["16", "--warmup", "2", "--steps", str(STEPS), "--checkpoint-every", str(EVERY)]
+    words += ["--no-progress", "--no-evaluate", "--resume", "--out", str(tmp_path / "killed")]
+    code = [sys.executable, "-c", "from genmod.cli import main; main()", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    train(SETTINGS, tmp_path / "whole", progress=False, scored=False)
+    for lines in (20, 100):
+        process = subprocess.Popen(code, env=environment, stdout=subprocess.DEVNULL)
+        limit = time.monotonic() + 200
+        while time.monotonic() < limit and process.poll() is None:
+            path = tmp_path / "killed" / "metrics.jsonl"
+            if path.exists() and path.read_bytes().count(b"\n") >= lines:
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert check_files(tmp_path / "killed") > 0
+    subprocess.run(code, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=300)
+    same_run(tmp_path / "killed", tmp_path / "whole")
