@@ -19,6 +19,7 @@ from genmod.data import Dataset, GivenRows
 from genmod.evaluation import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion
+from genmod.nn import MLPs
 from genmod.sklearn.rows import Array, canonical
 from genmod.sklearn.start import principal_vae
 from genmod.spec import Column, DataSpec
@@ -208,7 +209,9 @@ class GenerativeEstimator(BaseEstimator):
             z = spec.standardize(torch.tensor(rows)).numpy()
             return principal_vae(spec, z, latents, width, depth)
         if kind == "hvae":
-            return HVAE(spec, latents=(latents, max(1, latents // 2)), width=width, depth=depth)
+            # Perceptrons alone: linear maps to the log-stds of inner levels start far from one.
+            sizes = (latents, max(1, latents // 2))
+            return HVAE(spec, latents=sizes, networks=MLPs(width, depth))
         return Diffusion(spec, width=width, depth=depth + 1)
 
 
