@@ -123,11 +123,10 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Shift": lambda: training.Shift(3),
     # tables
     "VAE of a table": lambda: models.VAE(TABLE, latents=2, width=8),
+    "TableNetworks": lambda: models.TableNetworks(nn.MLPs(width=8)),
     "Columns": lambda: models.VAE(TABLE, latents=2, width=8).decoder,
     "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(3, 1, width=8), COUNTS),
-    "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(
-        MLP(3, 1, width=8), COUNTS
-    ),
+    "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(MLP(3, 1, width=8), COUNTS),
     "ZeroInflatedPoissonDecoder": lambda: decoders.ZeroInflatedPoissonDecoder(
         MLP(3, 2, width=8), COUNTS
     ),
