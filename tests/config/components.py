@@ -122,6 +122,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Flip": lambda: training.Flip(-2, 0.25),
     "Shift": lambda: training.Shift(3),
     # tables
+    "TableNetworks": lambda: models.build.TableNetworks(nn.MLPs(width=8)),
     "VAE of a table": lambda: models.VAE(TABLE, latents=2, width=8),
     "TableNetworks": lambda: models.TableNetworks(nn.MLPs(width=8)),
     "Columns": lambda: models.VAE(TABLE, latents=2, width=8).decoder,
