@@ -129,7 +129,10 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
     importance_samples: int = 64
     sample_posterior: bool = False
 
-    _without_missing = "use model='vae' or 'hvae': the encoder of a diffusion is fixed and cannot leave entries out"
+    _without_missing = (
+        "use model='vae' or 'hvae': a diffusion has a fixed encoder, which cannot leave entries out, "
+        "while theirs get the mask"
+    )
 
     def _fit(self, x: Array) -> None:
         count = self.importance_samples
