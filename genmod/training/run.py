@@ -228,12 +228,13 @@ class Run:
             return whole, joined_elbo(elbos), state.apply(whole)
 
     def _values(self, batch: Batch) -> AbstractContextManager[object]:
-        """A block in which values are not checked, if they were checked when the run began."""
+        """A block without checks of values, if all were checked before. Compiled networks check none."""
         own = all(isinstance(transform, Augmentation) for transform in self.setup.augment)
         if self.batches.checked and own:
             return trusted()
+        if batch.observed is not None:
+            self.state.model.check_missing()
         if self.setup.config.compile:
-            # Compiled networks do not read values.
             check_context(self.state.model, batch.context)
         return nullcontext()
 
