@@ -116,6 +116,25 @@ def interpolate(
     interpolate_run(Canvas(run, n, out, seed, device), data, count)
 
 
+def impute(
+    run: RunPath,
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A file with missing entries.", show_default=False)
+    ],
+    n: Annotated[int, typer.Option("-n", "--number", help="How many completed copies.")] = 1,
+    out: Out = None,
+    importance_samples: Annotated[
+        int, typer.Option(help="Draws of the latents for each row; exact as they grow.")
+    ] = 64,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Fill missing entries with draws given the observed ones: a CSV in --out."""
+    from genmod.cli.scoring import impute_rows
+
+    impute_rows(run, data, n, out, importance_samples, seed, device)
+
+
 def info(run: RunPath) -> None:
     """Show what is in the folder of a run: settings, progress, report."""
     from genmod.cli.scoring import show_run
@@ -123,5 +142,21 @@ def info(run: RunPath) -> None:
     show_run(run)
 
 
-COMMANDS = (evaluate, score, sample, reconstruct, interpolate, info)
+def export(
+    run: RunPath,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; RUN/exported by default.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="onnx (for onnxruntime), or torch (torch.export).")
+    ] = "onnx",
+) -> None:
+    """Write encoder, decoder and denoiser as files for other runtimes, checked against the model."""
+    from genmod.cli.drawing import export_run
+
+    export_run(run, out, kind)
+
+
+COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, export, info)
 """In the order in which the help lists them."""

@@ -153,7 +153,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows.append({**row, "stage": int(row["stage"]), "step": int(row["step"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             require(
                 number == len(lines),
                 f"line {number} of {path}, which is no line of metrics",

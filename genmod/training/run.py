@@ -182,15 +182,16 @@ class Run:
             )
         state.objective.update(elbo, joined(parts))
         validation = self._validate()
-        if self.setup.checkpoints is not None:
-            self._save(self.setup.checkpoints, validation)
         step = Step(
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
+        if self.setup.metrics.active:
+            # Before the checkpoint: a run that is killed between the two makes the step again.
+            self._log(step)
+        if self.setup.checkpoints is not None:
+            self._save(self.setup.checkpoints, validation)
         if self.bar.on_progress is not None:
             self.bar.show(step.number, step.loss, elbo, validation)
-        if self.setup.metrics.active:
-            self._log(step)
         return step
 
     def _parts(self) -> list[Batch]:

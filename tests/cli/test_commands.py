@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from genmod.cli.app import app
 from genmod.config import from_yaml
 from genmod.files import read_tensors
-from genmod.runs import read_metrics
+from genmod.training.metrics import read_metrics
 
 COLUMNS = 80
 TRAIN = [
@@ -164,6 +164,14 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
+    found = genmod("export", run, "--out", tmp_path / "files", "--format", "torch")
+    assert found.returncode == 0, found.stderr
+    names = {path.name for path in (tmp_path / "files").iterdir()}
+    assert names == {"encoder.pt2", "decoder.pt2", "export.json"}
+    assert "did you mean" in genmod("export", run, "--format", "onx").stderr
+
+
 def test_scores_go_to_the_screen_for_pipes(run: Path, tmp_path: Path) -> None:
     from genmod.data import digits
 
@@ -297,8 +305,10 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     (step,) = re.findall(r"stopped after step (\d+) of VAE, with a checkpoint", out)
     assert "genmod train --resume --out" in out
-    _, metadata = read_tensors(tmp_path / "checkpoints" / "last.safetensors", "")
-    assert metadata["step"] == step
+    steps_saved = [
+        int(read_tensors(path, "")[1]["step"]) for path in (tmp_path / "checkpoints").iterdir()
+    ]
+    assert max(steps_saved) == int(step)
     assert read_metrics(metrics)[-1]["step"] <= int(step)
 
 
