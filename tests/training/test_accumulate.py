@@ -110,9 +110,8 @@ def test_dropout_differs_from_piece_to_piece() -> None:
     hook = model.encoder.register_forward_hook(lambda _m, _i, law: seen.append(law.mean.detach()))
     fit(model, x, steps=2, batch_size=4, accumulate=2, warmup=0, progress=False)
     hook.remove()
-    # Blocks start as the identity, so dropout acts from the second step on.
+    # Blocks may start as the identity: then dropout acts from the second step on.
     assert len(seen) == 4
-    assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[2], seen[3])
 
 
