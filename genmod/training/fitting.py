@@ -204,7 +204,7 @@ def training_loop(
 
     >>> from genmod.models import VAE
     >>> model = VAE(2, latents=1, width=8)
-    >>> for step in training_loop(model, torch.zeros(32, 2), steps=100, progress=False):
+    >>> for step in training_loop(model, torch.randn(32, 2), steps=100, progress=False):
     ...     if step.number == 3:
     ...         break
     >>> step.loss > 0, model.training

@@ -26,7 +26,7 @@ from genmod.training.config import TrainingConfig
 from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
 from genmod.training.metrics import MetricsLog
-from genmod.training.pairs import refuse_weighted_levels
+from genmod.training.pairs import check_loss, refuse_weighted_levels
 from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation, held_out_rows, validate
@@ -217,7 +217,7 @@ class Run:
                 noise = keyed_step(config.seed, state.step, self.setup.device, place)
                 with self._values(part), noise, self.half:
                     loss, elbo = state.objective(state.model, part)
-                _check_loss(loss, state.objective)
+                check_loss(loss, state.objective)
                 if state.step == state.cycle.first and first == 0:
                     refuse_weighted_levels(state.model, state.objective, loss, elbo)
                 loss = loss if place is None else loss * (rows / total)
@@ -229,12 +229,13 @@ class Run:
             return whole, joined_elbo(elbos), state.apply(whole)
 
     def _values(self, batch: Batch) -> AbstractContextManager[object]:
-        """A block in which values are not checked, if they were checked when the run began."""
+        """A block without checks of values, if all were checked before. Compiled networks check none."""
         own = all(isinstance(transform, Augmentation) for transform in self.setup.augment)
         if self.batches.checked and own:
             return trusted()
+        if batch.observed is not None:
+            self.state.model.check_missing()
         if self.setup.config.compile:
-            # Compiled networks do not read values.
             check_context(self.state.model, batch.context)
         return nullcontext()
 
@@ -270,21 +271,6 @@ class Run:
             validation = validate(model, self.held_out, state.step, config.validation_timesteps)
         state.record(validation)
         return validation
-
-
-def _check_loss(loss: Tensor, objective: Objective) -> None:
-    require(
-        loss.ndim == 0,
-        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
-        "a scalar",
-        "return the mean over the batch",
-    )
-    require(
-        loss.requires_grad,
-        f"a loss of {type(objective).__name__} that depends on no parameter",
-        "a loss with a gradient",
-        "unfreeze a part, or look for a detach() in the objective",
-    )
 
 
 def _adam(model: LatentModel, config: TrainingConfig) -> torch.optim.Optimizer:
