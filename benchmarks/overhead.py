@@ -187,15 +187,9 @@ def large_vae() -> Case:
 # ---------------------------------------------------------------------- the race
 
 
-def rate_of(steps: Iterator[object], count: int) -> float:
-    """Steps per second over the next ``count`` steps."""
-    start = time.perf_counter()
-    for _ in range(count):
-        next(steps)
-    return count / (time.perf_counter() - start)
-
-
-def race(case: Case, batch: int, blocks: int, block: int, progress: bool) -> float:
+def race(
+    case: Case, batch: int, blocks: int, block: int, progress: bool, clock: Callable[[], float]
+) -> float:
     """Print one line: both medians of steps per second, and the median ratio of neighbors."""
     case.bare.load_state_dict(dict(zip(case.bare.state_dict(), same_order(case), strict=True)))
     case.require_equal_losses()
@@ -210,12 +204,20 @@ def race(case: Case, batch: int, blocks: int, block: int, progress: bool) -> flo
     )
     bare = bare_steps(case.bare, case.real, batch, rate)
     pairs = []
-    rate_of(ours, block), rate_of(bare, block)
+
+    def rate_of(steps: Iterator[object]) -> float:
+        """Steps per second over the next block."""
+        start = clock()
+        for _ in range(block):
+            next(steps)
+        return block / (clock() - start)
+
+    rate_of(ours), rate_of(bare)
     for turn in range(blocks):
         if turn % 2:
-            second, first = rate_of(bare, block), rate_of(ours, block)
+            second, first = rate_of(bare), rate_of(ours)
         else:
-            first, second = rate_of(ours, block), rate_of(bare, block)
+            first, second = rate_of(ours), rate_of(bare)
         pairs.append((first, second))
     ratio = statistics.median(a / b for a, b in pairs)
     mine, plain = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -240,13 +242,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--progress", action="store_true", help="with our progress bar shown")
+    parser.add_argument("--shared", action="store_true", help="count the process's own seconds")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.shared else time.perf_counter
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {arguments.threads} threads, batch {arguments.batch}")
     print(f"{'':28} {'fit steps/s':>12} {'bare steps/s':>12} {'fit / bare':>10}")
     for build in (digits_vae, digits_diffusion, large_vae):
-        race(build(), arguments.batch, arguments.blocks, arguments.block, arguments.progress)
+        race(build(), arguments.batch, arguments.blocks, arguments.block, arguments.progress, clock)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ _ROOMS = (
     "priors",
     "samplers",
     "schedules",
+    "sklearn",
     "training",
 )
 

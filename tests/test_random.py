@@ -261,6 +261,7 @@ def test_seeds_entered_again_go_on() -> None:
         with seeds:
             second = draws("normal", 2)
     assert torch.equal(torch.stack([first, second]), torch.stack(whole))
+    assert not torch.equal(first, second)
     assert len(before) == 3
 
 
@@ -304,8 +305,8 @@ def test_a_row_id_gets_the_same_noise_in_any_batch(
     ("settings", "said"),
     [
         ({"ids": [-1]}, "ids of at least 0"),
-        ({"ids": torch.tensor([0.5])}, "one whole number a row"),
-        ({"ids": torch.tensor([[0]])}, "one whole number a row"),
+        ({"ids": torch.tensor([0.5])}, "whole numbers of shape"),
+        ({"ids": torch.tensor([[0]])}, "whole numbers of shape"),
         ({"ids": [3], "start": 2, "block": 4}, "leave start out"),
     ],
 )

@@ -28,6 +28,8 @@ Named = TypeVar("Named", bound="type | Callable[..., object]")
 ROOMS = (
     "spec",
     "nn",
+    "nn.mlp",
+    "nn.networks",
     "schedules",
     "schedules.wrappers",
     "denoisers",
@@ -39,8 +41,10 @@ ROOMS = (
     "prior",
     "samplers",
     "models",
+    "models.build",
     "objectives",
     "training",
+    "training.config",
 )
 """Where the classes that may be named are: packages, and modules whose classes a method builds."""
 

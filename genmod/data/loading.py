@@ -89,7 +89,7 @@ def load(
 
     >>> load("digits").spec
     DataSpec(shape=(1, 8, 8), bins=17)
-    >>> load(([[0.0, 1.0], [1.0, 0.5]] * 5, list(range(10)))).summary()
+    >>> load(([[0.1 * i, 0.01 * i**2] for i in range(10)], list(range(10)))).summary()
     'data (7 train + 1 validation + 2 test rows of (2,), real numbers)'
     """
     settings = LoadSettings(

@@ -73,6 +73,7 @@ def dataset(
         ValueError: data that are not numbers, not finite, not rows of events; integers without
             ``bins``; values outside ``0 .. bins - 1``; a layout in doubt; too few rows for the split.
 
+    >>> import torch
     >>> dataset(torch.randn(100, 2), name="plane").summary()
     'plane (72 train + 8 validation + 20 test rows of (2,), real numbers)'
     """

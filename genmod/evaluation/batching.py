@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.arrays import as_context, for_autograd
+from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
-from genmod.data import Dataset, rows_or_dataset
+from genmod.data import Dataset, GivenRows, rows_or_dataset
+from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
@@ -67,6 +68,7 @@ class RowSet:
         spec: DataSpec | None = None,
         name: str = "x",
         masked: bool = False,
+        observed: object = None,
     ) -> RowSet:
         """Check data, context and ids, once for all chunks.
 
@@ -80,33 +82,24 @@ class RowSet:
             spec: the data specification of the rows; the model's own by default.
             name: the name of the rows in error messages.
             masked: whether the caller can leave missing entries out.
+            observed: which entries are not missing, like the rows; by default what the data state.
 
         Raises:
             ValueError: no rows; missing entries where they cannot be left out; rows that the model cannot
                 score; contexts or ids that are not one per row; a context that the model does not take.
         """
         source = rows_or_dataset(data, model.spec)
-        if isinstance(source, Dataset):
-            context = source.context("test") if context is None else context
-            x, observed = source.test, source.mask("test")
-            require(len(x) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
-        else:
-            require(
-                context is None or source.context is None,
-                "rows in a tuple with their context, and context=... beside it",
-                "one of the two",
-                "drop one of them",
-            )
-            x, observed = source.x, source.observed
-            context = source.context if context is None else context
+        given = _rows_of(source, context)
+        x = given.x
+        seen = given.observed if observed is None else as_tensor(observed, "observed")
         require(
-            observed is None or masked,
+            seen is None or masked,
             f"{name} with missing entries",
             "complete rows, because this measure is of whole rows",
             "leave incomplete rows out, or use evaluate or impute",
         )
-        (spec or model.spec).check(x, observed, name)
-        c = as_context(context, len(x))
+        (spec or model.spec).check(x, seen, name)
+        c = as_context(given.context if context is None else context, len(x))
         if c is not None:
             require(
                 c.ndim >= 1 and len(c) == len(x),
@@ -121,9 +114,9 @@ class RowSet:
         def sort(each: Tensor) -> Tensor:
             return each if ids is None else each[order.to(each.device)]
 
-        c, seen = (None if each is None else sort(each) for each in (c, observed))
-        given = source if isinstance(source, Dataset) else None
-        return cls(sort(x), c, numbers[order], order, given, seen)
+        c, seen = (None if each is None else sort(each) for each in (c, seen))
+        data_set = source if isinstance(source, Dataset) else None
+        return cls(sort(x), c, numbers[order], order, data_set, seen)
 
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
@@ -142,6 +135,20 @@ class RowSet:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
+    """The rows of the test part of a data set, or the user's own rows."""
+    if isinstance(source, Dataset):
+        require(len(source.test) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        return GivenRows(source.test, source.context("test"), source.mask("test"))
+    require(
+        context is None or source.context is None,
+        "rows in a tuple with their context, and context=... beside it",
+        "one of the two",
+        "drop one of them",
+    )
+    return source
 
 
 _A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
@@ -182,8 +189,11 @@ def in_chunks(
     if batch_size is None:
         size = min(size, random.BLOCK)
 
+    # A model standardizes columns in the type of the data, before it rounds them to its own.
+    kept = model.spec.units is not None
+
     def take(values: Tensor, part: slice) -> Tensor:
-        kind = model.dtype if values.is_floating_point() else None
+        kind = model.dtype if values.is_floating_point() and not kept else None
         return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
@@ -217,3 +227,28 @@ def _numbers(ids: Ids, rows: int) -> Tensor:
         "pass the index of each row in its data set",
     )
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkBound:
+    """The bound of a chunk on the CPU: one column per term, and sums over its rows."""
+
+    columns: Mapping[str, Tensor]
+    per_dim: Mapping[str, Tensor]
+    levels: tuple[Tensor, Tensor, Tensor] | None
+    stamp: Stamp
+    measure: Measure
+
+    @classmethod
+    def of(cls, elbo: ELBO) -> ChunkBound:
+        """The piece of one chunk's bound."""
+        columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
+        per_dim, levels = {}, None
+        for name, rate in elbo.rates.items():
+            for level, nats in zip(rate.names or (name,), rate.per_dim or (), strict=False):
+                per_dim[level] = nats.double().sum(0).cpu()
+            if rate.noise is not None and rate.claim is Stamp.BOUND:
+                sums = rate.nats.double().sum(0).cpu()
+                levels = rate.level[0].cpu(), rate.noise.log_snr[0].cpu(), sums
+        kept = {name: values.cpu().double() for name, values in columns.items()}
+        return cls(kept, per_dim, levels, elbo.stamp, elbo.measure)

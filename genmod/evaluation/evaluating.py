@@ -31,6 +31,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | None = None,
     ids: Ids = None,
+    observed: object = None,
     name: str | None = None,
     seconds: float | None = None,
     progress: bool = False,
@@ -61,6 +62,8 @@ def evaluate(
         seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit. Results do not depend on it.
         ids: the id of each row, on which its noise depends; 0, 1, 2, ... by default.
+        observed: which entries are not missing, like the rows; by default what the data state. The bound is
+            then that of the observed entries.
         name: the name of the model in the report; by default its class.
         seconds: the training time, for the report.
         progress: whether to show a progress bar.
@@ -88,7 +91,7 @@ def evaluate(
     def run(replicate: int) -> Scores:
         found = score(
             model, data, context, timesteps=timesteps, seed=seed + replicate,
-            batch_size=batch_size, ids=ids, progress=progress,
+            batch_size=batch_size, ids=ids, observed=observed, progress=progress,
         )  # fmt: skip
         found.check_finite()
         return found
@@ -102,13 +105,14 @@ def evaluate(
     if importance_samples:
         weights = log_weights(
             model, data, context, importance_samples=importance_samples, seed=seed,
-            batch_size=batch_size, ids=ids, progress=progress,
+            batch_size=batch_size, ids=ids, observed=observed, progress=progress,
         )  # fmt: skip
     report = _summary(runs, data if isinstance(data, Dataset) else None)
     return replace(
         report if weights is None else _weighted(report, weights),
         name=name or type(model).__name__,
         dims=model.spec.size,
+        in_nats=model.spec.columns is not None,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=seconds,
     )
@@ -137,7 +141,7 @@ def _summary(runs: Sequence[Scores], source: Dataset | None) -> Report:
         for key in scores.terms
     }
     values = torch.stack([each.value for each in runs])
-    entropy = None if source is None else source.entropy
+    entropy, change = None if source is None else source.entropy, scores.change_of_units
     proper = scores.stamp is not Stamp.NONE
     return Report(
         name="",
@@ -149,6 +153,7 @@ def _summary(runs: Sequence[Scores], source: Dataset | None) -> Report:
         terms=terms,
         noise=float(values.mean(1).std()) / math.sqrt(count) if count > 1 else None,
         scores=scores,
+        change_of_units=None if change is None else Estimate.of(change),
         entropy_floor=None if entropy is None else float(entropy.mean()),
         structural=structural(values.mean(0), entropy) if proper else None,
         remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),

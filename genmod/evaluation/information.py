@@ -126,15 +126,15 @@ def immse(
         term: rows.restore_order(torch.cat([piece[term] for piece in pieces]))
         for term in ("prior", "steps")
     }
-    beyond = torch.full((len(rows),), -tail.nats(clean, spec.size), dtype=torch.float64)
+    rest = float(spec.change_of_units()) - tail.nats(clean, spec.size)
+    beyond = torch.full((len(rows),), rest, dtype=torch.float64)
     scores = Scores(beyond, nats, {}, None, Stamp.ESTIMATE, tail.measure)
     scores.check_finite()
     return Report(
-        name=name or f"{type(model).__name__}, I-MMSE",
+        name=name or f"{type(model).__name__}, I-MMSE", dims=spec.size, samples=len(rows),
         value=Estimate.of(scores.value), stamp=scores.stamp, measure=scores.measure,
-        dims=spec.size, samples=len(rows),
-        terms={key: Estimate.of(each) for key, each in scores.terms.items()},
-        parameters=sum(p.numel() for p in prior.denoiser.parameters()), scores=scores,
+        terms={key: Estimate.of(each) for key, each in scores.terms.items()}, scores=scores,
+        parameters=sum(p.numel() for p in prior.denoiser.parameters()),
     )  # fmt: skip
 
 

@@ -48,6 +48,8 @@ class Report:
             fewer nats on average (see :func:`genmod.data.binarized`).
         structural: the nats above that floor, which a better model could save.
         remarks: warnings and notes, in sentences.
+        change_of_units: the part of the reconstruction that standardized columns of a table contribute.
+        in_nats: whether bits per dimension mean nothing, because entries are columns of several kinds.
 
     >>> import torch
     >>> from genmod import evaluate
@@ -75,6 +77,8 @@ class Report:
     entropy_floor: float | None = None
     structural: Estimate | None = None
     remarks: tuple[str, ...] = ()
+    change_of_units: Estimate | None = None
+    in_nats: bool = False
 
     @classmethod
     def of_baseline(
@@ -141,7 +145,7 @@ class Report:
         return None if self.importance is None else self._bits(self.importance)
 
     def _bits(self, nats: Estimate) -> Estimate | None:
-        if self.measure is not Measure.MASS:
+        if self.measure is not Measure.MASS or self.in_nats:
             return None
         return nats.scaled(-1 / (self.dims * math.log(2)))
 
@@ -167,6 +171,7 @@ class Report:
             "structural": _pair(self.structural),
             "terms": {name: _pair(term) for name, term in self.terms.items()},
             "importance_weighted": weighted,
+            "change_of_units": _pair(self.change_of_units),
             "noise": self.noise,
             "dims": self.dims,
             "samples": self.samples,
@@ -210,6 +215,8 @@ class Report:
             (name if place == 0 else f"- {name}", str(term), "")
             for place, (name, term) in enumerate(named[:SHOWN])
         ]
+        if self.change_of_units is not None and lines:
+            lines.insert(1, ("  of which change of units", str(self.change_of_units), ""))
         if len(named) > SHOWN:
             lines.append((f"- {len(named) - SHOWN} more", "", ""))
         what = "reconstruction" if self.stamp is Stamp.NONE else f"log p(x), {self.stamp.value}"

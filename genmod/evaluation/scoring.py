@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from genmod.checks import require
 from genmod.chunks import COPIES
-from genmod.elbo import ELBO, Measure, Stamp
-from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.elbo import Measure, Stamp
+from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
@@ -69,6 +69,7 @@ class Scores:
             ``None``.
         stamp: what :attr:`value` is: exact, a bound or an estimate.
         measure: whether ``p(x)`` is a mass or a density.
+        change_of_units: the part of the reconstruction that standardized columns contribute, ``(N,)`` nats.
     """
 
     reconstruction: PerSample
@@ -77,6 +78,7 @@ class Scores:
     levels: tuple[Tensor, Tensor, Tensor] | None
     stamp: Stamp
     measure: Measure
+    change_of_units: PerSample | None = None
 
     @property
     def value(self) -> PerSample:
@@ -109,6 +111,7 @@ def score(
     seed: int = 0,
     batch_size: int | None = None,
     ids: Ids = None,
+    observed: object = None,
     progress: bool = False,
 ) -> Scores:
     """The evidence lower bound of each row, from one draw of the latents.
@@ -121,6 +124,7 @@ def score(
         seed: the seed of the noise. Two models scored with one seed see the same noise.
         batch_size: rows computed together; by default as many as fit. Results do not depend on it.
         ids: the id of each row, on which its noise depends; 0, 1, 2, ... by default.
+        observed: which entries are not missing, like the rows; by default what the data state.
         progress: whether to show a progress bar.
 
     Returns:
@@ -133,14 +137,18 @@ def score(
     >>> score(VAE(2, latents=1, width=8), torch.randn(5, 2)).value.shape
     torch.Size([5])
     """
-    rows = RowSet.of(model, data, context, ids=ids, masked=True)
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
 
-    def run(x: Tensor, context: Tensor | None, observed: Tensor | None = None) -> _Piece:
-        return _Piece.of(model(x, Request(context, observed, timesteps))[0])
+    def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> ChunkBound:
+        return ChunkBound.of(model(x, Request(context, seen, timesteps))[0])
 
     label = "bound" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
-    return _gather(pieces, rows)
+    scores = _gather(pieces, rows)
+    if model.spec.units is None:
+        return scores
+    change = torch.as_tensor(model.spec.change_of_units(rows.observed), dtype=torch.float64)
+    return replace(scores, change_of_units=rows.restore_order(change.cpu().expand(len(rows))))
 
 
 def log_weights(
@@ -152,6 +160,7 @@ def log_weights(
     seed: int = 0,
     batch_size: int | None = None,
     ids: Ids = None,
+    observed: object = None,
     progress: bool = False,
 ) -> Tensor:
     r"""The importance log-weights of each row, ``(N, K)``, from ``K`` draws of the latents.
@@ -171,6 +180,7 @@ def log_weights(
         seed: the seed of the noise.
         batch_size: rows computed together; by default as many as fit.
         ids: the id of each row, on which its noise depends.
+        observed: which entries are not missing, like the rows; by default what the data state.
         progress: whether to show a progress bar.
 
     Returns:
@@ -200,7 +210,7 @@ def log_weights(
         "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = RowSet.of(model, data, context, ids=ids, masked=True)
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
@@ -254,32 +264,7 @@ def paired(a: Scores, b: Scores) -> Estimate:
     return Estimate.of(a.value - b.value)
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """The bound of a chunk on the CPU: one column per term, and sums over its rows."""
-
-    columns: Mapping[str, Tensor]
-    per_dim: Mapping[str, Tensor]
-    levels: tuple[Tensor, Tensor, Tensor] | None
-    stamp: Stamp
-    measure: Measure
-
-    @classmethod
-    def of(cls, elbo: ELBO) -> _Piece:
-        """The piece of one chunk's bound."""
-        columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
-        per_dim, levels = {}, None
-        for name, rate in elbo.rates.items():
-            for level, nats in zip(rate.names or (name,), rate.per_dim or (), strict=False):
-                per_dim[level] = nats.double().sum(0).cpu()
-            if rate.noise is not None and rate.claim is Stamp.BOUND:
-                sums = rate.nats.double().sum(0).cpu()
-                levels = rate.level[0].cpu(), rate.noise.log_snr[0].cpu(), sums
-        kept = {name: values.cpu().double() for name, values in columns.items()}
-        return cls(kept, per_dim, levels, elbo.stamp, elbo.measure)
-
-
-def _gather(pieces: Sequence[_Piece], rows: RowSet) -> Scores:
+def _gather(pieces: Sequence[ChunkBound], rows: RowSet) -> Scores:
     """Join the chunks: rows in the user's order, and means over rows."""
     first = pieces[0]
     columns = {

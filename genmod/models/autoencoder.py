@@ -59,10 +59,10 @@ class Autoencoder(LatentModel):
         data = stated_spec(spec, bins, decoder)
         if encoder is None:
             data = data_spec(data, "encoder")
-            kind = resolve_networks(networks, data.shape, width, depth, dropout)
+            kind = resolve_networks(networks, data, width, depth, dropout)
             encoder = DiracEncoder(kind.build(data.feature_shape, code), code, data)
         if decoder is None:
             data = data_spec(data, "decoder")
-            kind = resolve_networks(networks, data.shape, width, depth, dropout)
+            kind = resolve_networks(networks, data, width, depth, dropout)
             decoder = default_decoder(kind, code, data)
         super().__init__(encoder, decoder, FlatPrior(code))

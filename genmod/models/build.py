@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from genmod.checks import require
+from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import Condition, ConvNets, MLPs, Networks, default_networks
+from genmod.nn import MLP, Condition, ConvNets, MLPs, Networks, default_networks
+from genmod.nn.modules import call
 from genmod.nn.networks import Conditional
-from genmod.shapes import Shape
+from genmod.shapes import Shape, size
 from genmod.spec import DataSpec, HasSpec, SpecLike
 
 
@@ -64,23 +66,81 @@ def as_shape(shape: Sequence[int] | int) -> Shape:
     return DataSpec.of(shape).shape
 
 
+class LinearSkip(Settings, nn.Module):
+    """A network plus a linear map of the same input: ``A x + b + network(x)``.
+
+    With the network's output at zero it is a factor analysis, which is hard to beat on a small table. The
+    network learns what is not linear. (A perceptron alone normalizes its layers and is never linear.)
+
+    Args:
+        network: ``network(x, context)``; the weights of the last layer of an ``MLP`` start at zero.
+        inputs: how many numbers a row it takes.
+        outputs: how many numbers a row it gives.
+    """
+
+    def __init__(self, network: nn.Module, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.network, self.linear = network, nn.Linear(inputs, outputs)
+        if isinstance(network, MLP):
+            for name, parameter in network.last.named_parameters():
+                if name == "2.weight":  # after the norm and the activation
+                    nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, inputs)`` to ``(B, outputs)``."""
+        added: Tensor = self.linear(x.flatten(1)) + call(self.network, x, context=context)
+        return added
+
+
+@dataclass(frozen=True)
+class TableNetworks(Networks):
+    """Networks between the vectors of a table, each with a linear map beside it (:class:`LinearSkip`).
+
+    Args:
+        networks: the kind of network.
+    """
+
+    networks: Networks
+
+    @property
+    def features(self) -> int:
+        """As many as the kind has."""
+        return self.networks.features
+
+    def build(self, inputs: Shape, outputs: Shape, context: Condition | int = 0) -> nn.Module:
+        """A network of the kind, plus a linear map."""
+        network = self.networks.build(inputs, outputs, context)
+        return LinearSkip(network, size(inputs), size(outputs))
+
+    def denoiser(
+        self,
+        shape: Shape,
+        fourier: tuple[int, ...] = (),
+        outputs: int | None = None,
+        context: Condition | int = 0,
+    ) -> nn.Module:
+        """A denoiser's network of the kind, as it is."""
+        return self.networks.denoiser(shape, fourier, outputs, context)
+
+
 def resolve_networks(
     networks: Networks | None,
-    shape: Shape,
+    data: DataSpec,
     width: int | None,
     depth: int | None,
     dropout: float,
     condition: Condition | None = None,
 ) -> Networks:
-    """The networks asked for, or the default kind for a shape with the settings asked for.
+    """The networks asked for, or the default kind for the data with the settings asked for.
 
-    Where there is a condition, each of them is conditioned on it.
+    Where there is a condition, each of them is conditioned on it. Those of a table have a linear map beside
+    them.
 
     Raises:
         ValueError: both.
     """
     if condition is not None:
-        return Conditional(resolve_networks(networks, shape, width, depth, dropout), condition)
+        return Conditional(resolve_networks(networks, data, width, depth, dropout), condition)
     if networks is not None:
         require(
             width is None and depth is None and dropout == 0,
@@ -89,14 +149,15 @@ def resolve_networks(
             "put the settings into the networks: Convolutions(width=32, dropout=0.1)",
         )
         return networks
-    kind = default_networks(shape)
+    kind = default_networks(data.shape)
     assert isinstance(kind, MLPs | ConvNets)
-    return replace(
+    found = replace(
         kind,
         width=kind.width if width is None else width,
         depth=kind.depth if depth is None else depth,
         dropout=dropout,
     )
+    return found if data.columns is None else TableNetworks(found)
 
 
 def unconditional(condition: Condition | None, *parts: object | None) -> None:

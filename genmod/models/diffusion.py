@@ -24,7 +24,21 @@ from genmod.spec import DataSpec, SpecLike
 
 
 class Diffusion(DiffusionBased):
-    """``T`` latents of the data's own shape, or a continuum of them, each a noisier ``x``.
+    r"""A diffusion model: a hierarchical VAE whose encoder only adds noise, in ``T`` steps or a continuum.
+
+    A schedule gives :math:`\alpha_t, \sigma_t` for ``t`` in [0, 1]. The encoder is fixed, and a denoiser
+    :math:`\hat x(z_t, t)` is all that is learned:
+
+    .. math::
+        q(z_t | x) = \mathcal{N}(\alpha_t x, \sigma_t^2 I), \qquad
+        p(z_s | z_t) = q(z_s | z_t, x = \hat x(z_t, t)), \quad s < t.
+
+    The bound has three terms, in nats per sample: ``reconstruction`` at the clean end, ``rates["prior"]``
+    at the noisy end, and ``rates["steps"]`` between them. With :math:`\mathrm{SNR} = \alpha^2 / \sigma^2`,
+
+    .. math::
+        \log p(x) \ge \mathbb{E}_{q}[\log p(x | z_0)] - \mathrm{KL}(q(z_1 | x) \| p(z_1))
+        - \sum_{s < t} \tfrac12 (\mathrm{SNR}(s) - \mathrm{SNR}(t))\, \mathbb{E}_q \|x - \hat x(z_t, t)\|^2.
 
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
@@ -46,8 +60,8 @@ class Diffusion(DiffusionBased):
         condition: what the network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
 
-    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020); Kingma, Salimans,
-    Poole, Ho, "Variational Diffusion Models" (2021).
+    Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 4-6; Kingma,
+    Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eqs. 11 and 13.
 
     >>> import torch
     >>> model = Diffusion((1, 8, 8), bins=17)
@@ -85,7 +99,7 @@ class Diffusion(DiffusionBased):
         learned = variance is not None and variance.learned
         unconditional(condition, denoiser)
         if denoiser is None:
-            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             channels = 2 * data.shape[0] if learned else None
             denoiser = kind.denoiser(data.shape, fourier, channels)
         if not isinstance(denoiser, Denoiser):

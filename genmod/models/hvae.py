@@ -31,6 +31,15 @@ class Inference(Enum):
 class HVAE(LatentModel):
     r"""A hierarchical VAE of any number of levels, ``z1`` next to the data.
 
+    The generative model has the same order in both kinds, :math:`p(z_L) \cdots p(z_1 | z_2)\, p(x | z_1)`
+    (top-down, a level may see all levels above). The posterior has one of two orders:
+
+    * bottom-up, :math:`q(z_1 | x)\, q(z_2 | z_1) \cdots`: the rate of a level is a log-ratio at one draw,
+      because a learned bottom-up posterior has no closed KL;
+    * top-down, :math:`q(z_L | x) \cdots q(z_1 | z_{>1}, x)`: each level has its own KL in closed form.
+
+    .. math:: \log p(x) \ge \mathbb{E}_q\Big[\log p(x | z) + \log \frac{p(z)}{q(z | x)}\Big]
+
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
         bins: beside a shape, how many values integer data have; ``None`` for real data.
@@ -78,7 +87,7 @@ class HVAE(LatentModel):
             "pass latents=(32, 16, 8) for three levels",
         )
 
-        kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+        kind = resolve_networks(networks, data, width, depth, dropout, condition)
         order = choice(Inference, inference, "inference")
         build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
         encoder, prior, handed = build(data, sizes, kind)

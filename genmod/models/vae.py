@@ -24,7 +24,14 @@ from genmod.spec import SpecLike
 
 
 class VAE(LatentModel):
-    r"""``p(x, z) = p(x | z) N(z; 0, I)`` with ``q(z | x) = N(mean(x), std(x)^2)``.
+    r"""A variational autoencoder: ``p(x, z) = p(x | z) p(z)`` with ``q(z | x) = N(mean(x), std(x)^2)``.
+
+    The bound is the reconstruction minus the rate of the latent, in nats per sample:
+
+    .. math:: \log p(x) \ge \mathbb{E}_{q(z|x)}[\log p(x | z)] - \mathrm{KL}(q(z | x) \| p(z)).
+
+    Its gradient is taken through the draw :math:`z = \mu(x) + \sigma(x)\, \epsilon`, with
+    :math:`\epsilon \sim \mathcal{N}(0, I)` (reparameterization).
 
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
@@ -40,8 +47,8 @@ class VAE(LatentModel):
         prior: a prior of your own; any torch distribution over the latent; or another model with a bound
             on real vectors, ``VAE(..., prior=Diffusion((32,)))``, which is nested.
 
-    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014); Rezende, Mohamed, Wierstra,
-    "Stochastic Backpropagation and Approximate Inference in Deep Generative Models" (2014).
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eqs. 3 and 10; Rezende, Mohamed,
+    Wierstra, "Stochastic Backpropagation and Approximate Inference in Deep Generative Models" (2014).
 
     >>> import torch
     >>> VAE((1, 8, 8), bins=17).elbo(torch.zeros(2, 1, 8, 8, dtype=torch.long)).value.shape
@@ -68,12 +75,12 @@ class VAE(LatentModel):
         unconditional(condition, encoder, decoder)
         if encoder is None:
             data = data_spec(data, "encoder")
-            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             network = kind.build(data.feature_shape, multiply_channels(code, 2))
             encoder = GaussianEncoder(network, code, data)
         if decoder is None:
             data = data_spec(data, "decoder")
-            kind = resolve_networks(networks, data.shape, width, depth, dropout, condition)
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             decoder = default_decoder(kind, code, data)
         if isinstance(prior, LatentModel):
             prior = NestedPrior(prior)

@@ -198,6 +198,18 @@ def keyed_step(
             generator.set_state(state)
 
 
+@contextmanager
+def rewound() -> Iterator[None]:
+    """A block whose keyed noise is drawn again by what follows it."""
+    stream = current.get()
+    calls = 0 if stream is None else stream.calls
+    try:
+        yield
+    finally:
+        if stream is not None:
+            stream.calls = calls
+
+
 def _rows(shape: Shape, device: torch.device, draw: Draw) -> Tensor:
     stream = current.get()
     return draw(shape, None) if stream is None else stream.rows(shape, device, draw)

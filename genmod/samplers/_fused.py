@@ -5,8 +5,7 @@ denoiser with a shipped target gives :math:`\hat x = a z + b o` for the network'
 these samplers are linear in the state and in the last few :math:`\hat x`. So ``a`` and ``b`` are multiplied
 into the factors of a step, in float64 and for all steps at once, and ``x_hat`` itself is not computed.
 
-``Sampler.states`` takes this route by the exact class of the sampler, and only if :func:`_usable` finds
-nothing that may change what ``forward`` computes. ``tests/samplers/test_fused.py`` compares both routes.
+``Sampler.states`` takes this route by the exact class of the sampler, unless :func:`_usable` refuses.
 """
 
 from __future__ import annotations
@@ -105,6 +104,12 @@ class NoiseGrid:
         back = back.reshape(-1, *[1] * (self.half.ndim - 1))
         return torch.cat([self.half[:1] - back * self.h[:1], self.half[:-1]])[: len(self.h)]
 
+    def fill(self, columns: list[Tensor], weights: Sequence[Tensor], chosen: Tensor) -> None:
+        """Put weights, in units of alpha, into the columns of the chosen steps."""
+        chosen = chosen.to(self.h.device).reshape(-1, *[1] * (self.h.ndim - 1))
+        for i, weight in enumerate(weights):
+            columns[i] = torch.where(chosen, self.alpha[1:] * weight, columns[i])
+
     def lengths(self) -> Sequence[Factor]:
         r""":math:`\sqrt{\alpha^2 + \sigma^2}` at each time: how much larger the schedule's states are."""
         alpha, sigma = self.schedule.scales(self.times.reshape(-1))
@@ -155,13 +160,12 @@ def _linear(
     weights = list(zip(*map(grid.each, data), strict=True))
     memory: deque[Output] = deque(maxlen=len(data))
     for i, level in enumerate(grid.levels[:-1]):
-        output = grid.output(z, level)
-        memory.appendleft(output)
+        memory.appendleft(grid.output(z, level))
         parts: list[tuple[Factor, Output | Tensor]] = list(zip(weights[i], memory, strict=False))
         if std is not None:
             parts.append((std[i], random.normal_like(z)))
         z = blend(z, kept[i], parts)
-        yield z, output
+        yield z, memory[0]
 
 
 def _euler(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
@@ -195,8 +199,7 @@ def _dpm(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     data = [torch.zeros_like(grid.h) for _ in range(sampler.order)]
     for order in range(1, sampler.order + 1):
         keep, weights, std = sampler.coefficients(order, grid.h, gaps)
-        for column, weight in zip(data, weights, strict=False):
-            column[orders == order] = (grid.alpha[1:] * weight)[orders == order]
+        grid.fill(data, weights, orders == order)
     noise = grid.sigma[1:] * std if sampler.stochastic else None
     return _linear(grid, z, grid.sigma_ratio * keep, data, noise)
 
@@ -222,8 +225,7 @@ def _unipc(sampler: Sampler, grid: NoiseGrid, z: Tensor) -> Steps:
     memory: deque[Tensor] = deque(maxlen=sampler.order + 1)
     before = z
     for i, level in enumerate(grid.levels[:-1]):
-        # As a tensor: it serves in up to four blends, each of which would convert it. The output is
-        # not kept: one more state in memory falls out of the processor's cache.
+        # As a tensor: up to four blends use it. The output is not kept, to use less of the cache.
         memory.appendleft(grid.output(z, level).x_hat)
         if i > 0:
             z = blend(before, keep[i - 1], zip(correct[i - 1], memory, strict=False))
@@ -238,8 +240,7 @@ def _unipc_factors(
     half = [grid.half[:-1], grid.half[1:], *(grid.previous(k) for k in range(1, sampler.order))]
     columns = [torch.zeros_like(grid.h) for _ in range(sampler.order + corrector)]
     for order in range(1, sampler.order + 1):
-        for column, weight in zip(columns, sampler.weights(order, half, corrector), strict=False):
-            column[orders == order] = (grid.alpha[1:] * weight)[orders == order]
+        grid.fill(columns, sampler.weights(order, half, corrector), orders == order)
     return list(zip(*map(grid.each, columns), strict=True))
 
 

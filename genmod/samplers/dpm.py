@@ -214,13 +214,21 @@ def lowered(orders: Tensor, log_snr: Tensor) -> Tensor:
         orders: of each step, ``(N,)``.
         log_snr: at each time, ``(N + 1,)``, or with more dimensions, whose longest step counts.
     """
-    rises = log_snr.reshape(len(log_snr), -1).diff(dim=0).abs().cpu()
-    rise, before = rises[1:], rises[:-1]
-    long = (((rise > LONGEST * before) & (rise > SHORT)) | (rise > 4 * SHORT)).any(1)
-    # A parabola through three past values is not extrapolated over a long step: it is far off there.
-    orders = torch.where((rises > 2 * SHORT).any(1), orders.clamp(max=2), orders)
-    # The first step has no step before it; it is of first order already.
-    return torch.where(torch.cat([long.new_zeros(1), long]), 1, orders)
+    # As Python numbers: a path has few steps, and a dozen small tensors would cost more than they do.
+    rises = log_snr.reshape(len(log_snr), -1).diff(dim=0).abs().tolist()
+    found = orders.tolist()
+    for i, rise in enumerate(rises):
+        # The first step has no step before it; it is of first order already.
+        if i > 0 and any(map(_too_long, rise, rises[i - 1])):
+            found[i] = 1
+        elif max(rise) > 2 * SHORT:
+            # A parabola through three past values is far off over a long step.
+            found[i] = min(found[i], 2)
+    return torch.tensor(found)
+
+
+def _too_long(rise: float, before: float) -> bool:
+    return rise > 4 * SHORT or (rise > SHORT and rise > LONGEST * before)
 
 
 def phi(order: int, x: Tensor) -> Tensor:

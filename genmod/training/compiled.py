@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,23 +27,28 @@ from genmod.schedules import Schedule
 _PARTS = (LatentModel, Encoder, Decoder, Prior, Denoiser, Schedule)
 
 
-def networks(module: nn.Module) -> Iterator[nn.Module]:
+def networks(module: nn.Module) -> list[nn.Module]:
     """The outermost modules that are networks: no part of a model, and with parameters.
 
     >>> from genmod.models import VAE
     >>> [type(network).__name__ for network in networks(VAE(2, latents=1, width=8))]
     ['MLP', 'MLP']
     """
+    # A denoiser in two parts is one module, found twice.
+    return list({id(network): network for network in _networks(module)}.values())
+
+
+def _networks(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         home = type(child).__module__
         ours = home.split(".")[0] == "genmod" and not home.startswith("genmod.nn")
         if isinstance(child, _PARTS) or ours or isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from networks(child)
+            yield from _networks(child)
         elif any(parameter.requires_grad for parameter in child.parameters()):
             yield child
 
 
-def compile_networks(model: nn.Module, backend: str = "inductor") -> None:
+def compile_networks(model: nn.Module, backend: str | Callable[..., object] = "inductor") -> None:
     """Compile each network of a model in place, at its next call."""
     for network in networks(model):
         network.compile(backend=backend)
@@ -63,13 +69,16 @@ def uncompiled() -> Iterator[None]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn an error of the compiler into one sentence.
+    """Turn an error of the compiler into one sentence, and hide a warning that means nothing to the user.
 
     Raises:
         ValueError: with the remedy.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            # The compiler looks at the gradients of its inputs, latents among them.
+            warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor")
+            yield
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

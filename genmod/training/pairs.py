@@ -21,6 +21,7 @@ from genmod.model import LatentModel
 from genmod.objectives import Batch, Objective
 from genmod.objectives.base import encoder_learns, require_fixed_encoder, weights_levels
 from genmod.path import Path
+from genmod.random.streams import rewound
 
 Learned: TypeAlias = nn.Module | nn.Parameter | Iterable[nn.Module | nn.Parameter]
 """A module or a parameter, or several of them."""
@@ -63,7 +64,8 @@ class ObjectivePairs(Objective):
         """The sum of the losses, and the bound that the first one was computed from."""
         losses, elbos = [], []
         for objective, names in self:
-            with only(model, names):
+            # Every loss on the same noise, as if it were the only one.
+            with only(model, names), rewound():
                 loss, elbo = objective(model, batch)
             losses.append(loss)
             elbos.append(elbo)

@@ -16,6 +16,7 @@ from genmod.checks import require
 from genmod.data import BernoulliPixels, GivenRows, rows_or_dataset
 from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
 from genmod.data.readers import is_frame
+from genmod.data.rows import warn_of_spread
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch
@@ -85,6 +86,8 @@ class TrainingData:
         if isinstance(found, GivenRows):
             context = None if context is None else as_tensor(context, "context")
             context = found.context if context is None else context
+            if spec is None or spec.columns is None:
+                warn_of_spread(found.x, "the training data", "pass data.load(x, standardize=True)")
             return cls(found.x, context, observed=found.observed)
         require(context is None, "a context beside a data set", "its labels", "use conditional")
         return cls(

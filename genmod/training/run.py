@@ -25,7 +25,7 @@ from genmod.training.compiled import compile_networks, explained, plain_networks
 from genmod.training.config import TrainingConfig
 from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
-from genmod.training.metrics import Metrics
+from genmod.training.metrics import MetricsLog
 from genmod.training.pairs import refuse_weighted_levels
 from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState
@@ -68,7 +68,7 @@ class Setup:
     identity: Identity
     progress: bool | OnProgress
     augment: Sequence[Transform]
-    metrics: Metrics
+    metrics: MetricsLog
 
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""

@@ -133,3 +133,46 @@ def test_rows_in_memory_are_used_whole_and_names_are_split(tmp_path: Path) -> No
     assert isinstance(both, GivenRows)
     assert both.context is not None
     assert both.context.shape == (50,)
+
+
+# ---------------------------------------------------------------------- what looks wrong is said
+
+
+def test_a_spread_far_from_one_is_said_and_can_be_standardized() -> None:
+    """Wine, as scikit-learn gives it: proline's standard deviation is 315."""
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    with pytest.warns(
+        UserWarning, match=r"of 13 columns of data .*such as 3.* in column 12.*standardize"
+    ):
+        plain = load(x, labels=y)
+    assert plain.columns is None
+    data = load(x, labels=y, standardize=True)
+    assert data.columns is not None
+    assert torch.equal(data.train, plain.train)
+    for place, column in enumerate(data.columns):
+        assert column.mean == pytest.approx(float(data.train[:, place].double().mean()))
+        assert column.std == pytest.approx(float(data.train[:, place].double().std(correction=0)))
+    with pytest.raises(ValueError, match=r"standardize=True for \(1, 8, 8\)"):
+        load(digits().train.numpy(), bins=17, standardize=True)
+    with pytest.raises(ValueError, match="fewer than two values in the training rows"):
+        load(np.column_stack([x[:, 0], np.ones(len(x))]), standardize=True)
+
+
+def test_a_duplicate_across_parts_is_said() -> None:
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    load(x)
+    with pytest.warns(UserWarning, match=r"got \d+ of the 22 validation and test rows of data"):
+        load(torch.cat([x, x]))
+    load(torch.randint(0, 2, (80, 2)), bins=2)  # few distinct rows repeat by chance
+    load(torch.cat([x, x]), groups=torch.arange(40).repeat(2))
+
+
+def test_labels_may_be_text() -> None:
+    data = load(BYTES, labels=["b", "a"] * 25)
+    assert data.classes == ("a", "b")
+    assert data.labels is not None
+    assert set(data.labels["train"].tolist()) == {0, 1}
+    with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
+        load(BYTES, labels=["a", "b", "c"])

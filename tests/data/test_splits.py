@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,3 +298,80 @@ def test_a_data_set_prints_as_a_table_of_80_columns() -> None:
     assert "<th>train</th><td>36 rows</td>" in page
     assert "&lt;b&gt;" in page
     assert data.summary().count("\n") == 0
+
+
+# ---------------------------------------------------------------------- groups, times, missing entries
+
+
+def test_groups_stay_together_and_sizes_are_near_the_fractions() -> None:
+    """Forty patients of one to nine rows: no patient in two parts, about 20 % of rows to test."""
+    sizes = torch.arange(40) % 9 + 1
+    patient = torch.arange(40).repeat_interleave(sizes)
+    x = torch.arange(float(len(patient)))[:, None]
+    data = dataset(x, groups=patient)
+    found = [set(patient[part[:, 0].long()].tolist()) for part in data.parts().values()]
+    assert sorted(each for part in found for each in part) == list(range(40))
+    assert len(data.test) == pytest.approx(0.2 * len(x), abs=5)
+    assert len(data.validation) == pytest.approx(0.08 * len(x), abs=5)
+    again = dataset(x, groups=[f"p{each:02}" for each in patient.tolist()])
+    assert torch.equal(again.test, data.test)
+    assert not torch.equal(dataset(x, groups=patient, seed=1).test, data.test)
+    assert data.split == {"kind": "groups", "validation": 0.1, "test": 0.2, "seed": 0}
+    assert "split       by groups" in repr(data)
+
+
+def test_the_latest_rows_are_the_test_part() -> None:
+    """Times in any order and of any kind; rows of one time are not divided."""
+    time = torch.arange(50).flip(0) // 3
+    data = dataset(rows(), time=time)
+    moments = [time[order].tolist() for order in (data.rows or {}).values()]
+    assert max(moments[0]) < min(moments[1])
+    assert max(moments[1]) < min(moments[2])
+    assert len(data.test) == pytest.approx(10, abs=2)
+    assert moments[0] == sorted(moments[0])
+    dates = np.datetime64("2020-01-01") + time.numpy()
+    assert torch.equal(dataset(rows(), time=dates).test, data.test)
+    assert data.split is not None
+    assert "seed" not in data.split
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": [0] * 49}, r"groups of shape \(49,\); expected one value for each of the 50"),
+        ({"groups": [0] * 50}, "1 groups, which"),
+        ({"time": [0] * 50}, "1 times, which"),
+        ({"time": [np.nan] * 50}, "time with 50 missing values"),
+        ({"time": np.array([1, "a"] * 25, dtype=object)}, "time of several types"),
+        ({"groups": [0] * 50, "time": [0] * 50}, "groups and time; expected one of the two"),
+    ],
+)
+def test_bad_groups_and_times_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataset(rows(), **options)
+
+
+@pytest.mark.parametrize("bins", [None, 100])
+def test_missing_entries_of_arrays_are_zero_and_not_observed(bins: int | None) -> None:
+    x = rows().numpy().copy()
+    mask = np.ones_like(x, dtype=bool)
+    x[3, 0], mask[3, 0] = np.nan, False
+    data = dataset(x, bins=bins, observed=mask)
+    assert data.observed is not None
+    assert data.rows is not None
+    assert data.spec.missing
+    for split, part in data.parts().items():
+        seen = data.observed[split]
+        wanted = torch.from_numpy(mask)[data.rows[split]]
+        assert torch.equal(seen, wanted)
+        assert torch.equal(part[~seen], torch.zeros_like(part[~seen]))
+    assert dataset(rows(), observed=np.ones((50, 2), dtype=bool)).observed is None
+    mask[3, 1] = False
+    with pytest.raises(
+        ValueError, match="1 rows of x without an observed entry, the first at row 3"
+    ):
+        dataset(x, bins=bins, observed=mask)
+    with pytest.raises(ValueError, match=r"observed of type torch.int64 and shape \(50,\)"):
+        dataset(rows(), observed=np.ones(50, dtype=int))
+    with pytest.raises(ValueError, match="observed for train"):
+        replace(data, observed={"train": data.observed["train"]})

@@ -1,0 +1,223 @@
+"""What all estimators share: their parameters, the checks of a table, and the training of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from genmod.checks import instance, one_of, require
+from genmod.data import Dataset, GivenRows
+from genmod.evaluation import score
+from genmod.model import LatentModel
+from genmod.models import HVAE, Diffusion
+from genmod.sklearn.rows import Array, canonical
+from genmod.sklearn.start import principal_vae
+from genmod.spec import Column, DataSpec
+from genmod.training import fit
+
+MODELS = ("vae", "hvae", "diffusion")
+MOST_LATENTS = 32
+"""Latents of a VAE at most, unless they are given."""
+_FEWEST = 5
+"""With fewer validation rows there are none: their mean would choose at random."""
+_EMA = 0.99
+"""The decay of the average of weights: these runs are short."""
+
+
+@dataclass(eq=False, repr=False)
+class GenerativeEstimator(BaseEstimator):
+    """The base class of the estimators: parameters, and a generative model trained by :meth:`fit`.
+
+    Columns are real numbers and are standardized inside. After ``fit``, ``model_`` is the model (in
+    float64, on the CPU, in the data's own units) and ``history_`` the record of its training.
+
+    Args:
+        model: ``"vae"`` starts from probabilistic PCA and is then trained; ``"hvae"`` is a hierarchical
+            VAE of two levels; ``"diffusion"`` takes complete rows only. Or a function that builds a
+            model from a :class:`~genmod.spec.DataSpec`: ``lambda spec: VAE(spec, latents=4)``.
+        latents: how many dimensions the latent has (of the first level); by default ``D - 1``, at most 32.
+        width: of the networks' hidden layers.
+        depth: residual blocks of each network.
+        steps: training steps.
+        batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
+        learning_rate: its peak.
+        weight_decay: of AdamW; small tables need much of it.
+        validation_fraction: the share of the rows, drawn at random, that choose the best weights; 0: none.
+            Fewer than 5 rows choose none.
+        device: where to train: ``"cpu"``, ``"cuda"``.
+        random_state: a seed, a ``RandomState``, or ``None``, which draws a seed from NumPy's generator.
+        verbose: whether to show a progress bar.
+    """
+
+    model: str | Callable[[DataSpec], LatentModel] = "vae"
+    latents: int | None = None
+    width: int = 64
+    depth: int = 1
+    steps: int = 1000
+    batch_size: int | None = None
+    learning_rate: float = 3e-3
+    weight_decay: float = 1.0
+    validation_fraction: float = 0.1
+    device: str = "cpu"
+    random_state: Any = None
+    verbose: bool = False
+
+    def fit(self, X: Any, y: Any = None) -> GenerativeEstimator:
+        """Train the model.
+
+        Args:
+            X: ``(N, D)``, at least two rows; NaN where an entry is missing. Rows without an observed
+                entry say nothing and are left out.
+            y: ignored.
+
+        Raises:
+            ValueError: a column of one value; missing entries for a diffusion; parameters out of range.
+            NonFiniteLoss: the training diverged.
+        """
+        x = self._validated(X, reset=True)
+        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._fit(x)
+        return self
+
+    def _fit(self, x: Array) -> None:
+        self._train(x, x)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._takes_missing()
+        return tags
+
+    def _takes_missing(self) -> bool:
+        """Whether NaN may be given: not to a diffusion. A model of the user's own is asked in ``fit``."""
+        return not (isinstance(self.model, str) and self.model == "diffusion")
+
+    def _validated(self, X: Any, reset: bool = False) -> Array:
+        """The rows of a table as canonical float64, with NaN where an entry is missing."""
+        if not reset:
+            check_is_fitted(self)
+        least = 2 if reset else 1
+        x = validate_data(
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=least
+        )  # fmt: skip
+        require(
+            self._takes_missing() or not np.isnan(x).any(),
+            f"{int(np.isnan(x).sum())} missing entries (NaN) for a {type(self).__name__} with "
+            f"model={self.model!r}",
+            "complete rows",
+            self._without_missing,
+        )
+        return canonical(x)
+
+    _without_missing = "use model='vae' or 'hvae', or fill the rows first by GenerativeImputer"
+
+    def _train(self, x: Array, rows: Array) -> None:
+        """Build a model of ``x`` and train it on ``rows``, which may have further missing entries."""
+        spec = self._spec(x, bool(np.isnan(rows).any()))
+        generator = np.random.default_rng(self._seed)
+        order = generator.permutation(len(rows))
+        share = self.validation_fraction
+        got = f"validation_fraction={share}"
+        require(0 <= share < 1, got, "a number in [0, 1)", "0.1 is the default, 0 is none")
+        held = round(share * len(rows))
+        held = held if held >= _FEWEST else 0
+        train, held_out = rows[order[held:]], rows[order[:held]]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self._seed)
+            model = self._build(spec, train)
+        if spec.missing:
+            model.check_missing()
+        self._check_model(model)
+        start = deepcopy(model.state_dict()) if self.model == "vae" and held else None
+        before = _mean_score(model, held_out) if start is not None else -math.inf
+        self.history_ = fit(
+            model,
+            _dataset(spec, train, held_out),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            ema=_EMA,
+            seed=self._seed,
+            device=self.device,
+            progress=bool(self.verbose),
+        )
+        model = model.cpu()
+        if start is not None and _mean_score(model, held_out) < before:
+            model.load_state_dict(start)
+        self.model_ = model.double().eval()
+
+    def _check_model(self, model: LatentModel) -> None:
+        """Refuse a model that the estimator cannot use, before it is trained."""
+
+    def _spec(self, x: Array, missing: bool) -> DataSpec:
+        """Real columns with the mean and the standard deviation of their observed entries."""
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
+        seen = ~np.isnan(x)
+        empty = np.flatnonzero(~seen.any(0))
+        require(
+            len(empty) == 0,
+            f"column {names[empty[0]] if len(empty) else ''!r} without an observed entry",
+            "at least two different values in each column",
+            "leave the column out",
+        )
+        mean, std = np.nanmean(x, 0), np.nanstd(x, 0)
+        flat = np.flatnonzero(~(std > 1e-12 * np.abs(mean)))
+        require(
+            len(flat) == 0,
+            f"{len(flat)} columns of one value, such as {names[flat[0]] if len(flat) else ''!r}",
+            "columns that vary: the density of a constant has no bound",
+            "leave them out, with sklearn.feature_selection.VarianceThreshold() for example",
+        )
+        columns = [
+            Column(str(name), mean=m, std=s) for name, m, s in zip(names, mean, std, strict=True)
+        ]
+        return DataSpec((x.shape[1],), columns=columns, missing=missing)
+
+    def _build(self, spec: DataSpec, rows: Array) -> LatentModel:
+        """The model, not trained."""
+        if not isinstance(self.model, str):
+            model = instance(self.model(spec), LatentModel, "model(spec)")
+            got, advice = f"a model of {model.spec}", "build it with the DataSpec that it is given"
+            require(model.spec == spec, got, f"one of {spec}", advice)
+            return model
+        kind = one_of(MODELS, self.model, "model")
+        latents = max(1, min(spec.size - 1, MOST_LATENTS)) if self.latents is None else self.latents
+        got = f"latents={latents}"
+        require(latents >= 1, got, "at least one", "leave it out: D - 1, at most 32")
+        width, depth = self.width, self.depth
+        if kind == "vae":
+            z = spec.standardize(torch.tensor(rows)).numpy()
+            return principal_vae(spec, z, latents, width, depth)
+        if kind == "hvae":
+            return HVAE(spec, latents=(latents, max(1, latents // 2)), width=width, depth=depth)
+        return Diffusion(spec, width=width, depth=depth + 1)
+
+
+def _dataset(spec: DataSpec, train: Array, held_out: Array) -> Dataset:
+    """The rows as a data set; those without an observed entry are left out."""
+    parts = {}
+    for name, rows in (("train", train), ("validation", held_out), ("test", train[:0])):
+        parts[name] = torch.tensor(rows[~np.isnan(rows).all(1)])
+    masks = {name: ~part.isnan() for name, part in parts.items()} if spec.missing else None
+    return Dataset(
+        "table",
+        **{name: part.nan_to_num() for name, part in parts.items()},
+        columns=spec.columns,
+        observed=masks,
+    )
+
+
+def _mean_score(model: LatentModel, rows: Array) -> float:
+    """The mean bound of validation rows, under noise of one seed."""
+    x = torch.tensor(rows[~np.isnan(rows).all(1)])
+    given = GivenRows(x.nan_to_num(), None, ~x.isnan())
+    return float(score(model, given).value.mean())

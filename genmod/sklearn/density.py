@@ -1,0 +1,174 @@
+"""Density estimation and outlier detection: scores of rows in nats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import DensityMixin, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from genmod import random
+from genmod.checks import require
+from genmod.evaluation.batching import evaluating
+from genmod.evaluation.scoring import Estimate
+from genmod.model import LatentModel
+from genmod.sklearn.base import GenerativeEstimator
+from genmod.sklearn.rows import Array, check_scores, estimate, score_rows
+
+
+@dataclass(eq=False, repr=False)
+class _Scoring(GenerativeEstimator):
+    """Scores of rows by a trained model."""
+
+    importance_samples: int = 64
+    timesteps: int = 64
+
+    def _fit(self, x: Array) -> None:
+        for name in ("importance_samples", "timesteps"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}={value}", "at least 1", "64 is the default")
+        super()._fit(x)
+        # The same for all rows; one row without holes shows it.
+        filled = np.where(np.isnan(x[:1]), 0.0, x[:1])
+        self.score_kind_ = self._scores(filled)[1]
+
+    def _check_model(self, model: LatentModel) -> None:
+        check_scores(model)
+
+    def _scores(self, x: Array) -> tuple[Array, str]:
+        if np.isnan(x).any():
+            self.model_.check_missing()
+        scores, stamp = score_rows(
+            self.model_, x, self._seed, self.importance_samples, self.timesteps
+        )
+        return scores, str(stamp.value)
+
+    def score_samples(self, X: Any) -> Array:
+        """The log-density of each row, ``(N,)`` nats in float64: what ``score_kind_`` states.
+
+        Args:
+            X: ``(N, D)``. Where entries are missing, the score is the log-density of the observed ones.
+
+        Raises:
+            ValueError: rows that cannot be scored.
+        """
+        return self._scores(self._validated(X))[0]
+
+
+@dataclass(eq=False, repr=False)
+class GenerativeDensity(DensityMixin, _Scoring):
+    r"""Density estimation by a generative model: :math:`\log p(x)` of each row, and samples.
+
+    With latents, the score is the importance-weighted bound
+
+    .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k | x)}, \qquad z_k \sim q(z | x),
+
+    whose mean lies below :math:`\log p(x)` and rises to it with ``K``. For a diffusion it is an unbiased
+    estimate of the bound from some noise levels. ``score_kind_`` is ``"exact"``, ``"bound"`` or
+    ``"estimate"``: an estimate may by chance lie above :math:`\log p(x)`.
+
+    Args:
+        model, latents, width, depth, steps, batch_size, learning_rate, weight_decay,
+            validation_fraction, device, random_state, verbose: see :class:`GenerativeEstimator`.
+        importance_samples: ``K``, draws of the latents for each row; 1 is the evidence lower bound.
+        timesteps: noise levels of a diffusion that each row visits, stratified within the row.
+
+    Reference: Burda, Grosse, Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
+
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> density = GenerativeDensity(steps=20, random_state=0).fit(X)
+    >>> density.score_samples(X).shape, density.sample(5, random_state=0).shape, density.score_kind_
+    ((100,), (5, 2), 'estimate')
+    """
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean log-density of the rows, in nats: higher is better, as grid search needs.
+
+        Args:
+            X: ``(N, D)``.
+            y: ignored.
+        """
+        return float(self.score_samples(X).mean())
+
+    def score_estimate(self, X: Any) -> Estimate:
+        """The mean log-density with its standard error, in which equal rows count once.
+
+        Args:
+            X: ``(N, D)``.
+        """
+        x = self._validated(X)
+        return estimate(x, self._scores(x)[0])
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
+        """Draws of rows, ``(n_samples, D)``, in the data's own units.
+
+        Args:
+            n_samples: how many.
+            random_state: a seed, a ``RandomState``, or ``None``: a seed from NumPy's generator.
+        """
+        check_is_fitted(self)
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        with evaluating(self.model_), random.keyed(seed):
+            drawn: Array = self.model_.sample(n_samples).numpy()
+        return drawn
+
+
+@dataclass(eq=False, repr=False)
+class GenerativeOutlierDetector(OutlierMixin, _Scoring):
+    """Outlier (anomaly) detection: rows of a low log-density under a generative model.
+
+    Rows whose score lies below ``offset_`` are outliers. ``offset_`` is the quantile ``contamination`` of
+    the scores of the training rows. Rows with missing entries are refused: the density of fewer entries
+    is no lower or higher in a way that means something.
+
+    Args:
+        model, latents, width, depth, steps, batch_size, learning_rate, weight_decay,
+            validation_fraction, device, random_state, verbose: see :class:`GenerativeEstimator`.
+        importance_samples, timesteps: see :class:`GenerativeDensity`.
+        contamination: the share of outliers among the training rows, in (0, 0.5].
+
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> detector = GenerativeOutlierDetector(steps=20, contamination=0.05, random_state=0)
+    >>> int((detector.fit_predict(X) == -1).sum())
+    5
+    >>> detector.predict([[0.0, 0.0], [9.0, -9.0]]).tolist()
+    [1, -1]
+    """
+
+    contamination: float = 0.1
+
+    _without_missing = "fill the rows first, by GenerativeImputer in a pipeline for example"
+
+    def _takes_missing(self) -> bool:
+        return False
+
+    def _fit(self, x: Array) -> None:
+        share = self.contamination
+        require(
+            isinstance(share, Real) and 0 < share <= 0.5,
+            f"contamination={share!r}",
+            "a number in (0, 0.5]",
+            "0.1 marks a tenth of the training rows",
+        )
+        super()._fit(x)
+        self.offset_ = float(np.percentile(self._scores(x)[0], 100 * share))
+
+    def decision_function(self, X: Any) -> Array:
+        """The score of each row minus ``offset_``, ``(N,)`` nats: negative for outliers.
+
+        Args:
+            X: ``(N, D)``.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> Array:
+        """1 for inliers and -1 for outliers, ``(N,)``.
+
+        Args:
+            X: ``(N, D)``.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
