@@ -5,8 +5,8 @@ one step of its grid is added to every column, for all methods alike: a density 
 no bound. A quarter of the rows is the test part, 15 % the validation part.
 
 Settings come from the validation part: the ridge of the Gaussian; kind, components and ridge of the
-mixture; latents and dropout of the VAE. The VAE's number is its importance-weighted bound, so it errs to its own
-disadvantage. Differences are paired over test rows. Run ``python -m benchmarks.tables``.
+mixture; latents and dropout of the VAE. The VAE's number is its importance-weighted bound, so it errs to
+its own disadvantage. Differences are paired over test rows. Run ``python -m benchmarks.tables``.
 """
 
 from __future__ import annotations

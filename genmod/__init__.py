@@ -57,6 +57,7 @@ _ROOMS = (
     "editing",
     "encoders",
     "evaluation",
+    "export",
     "gaussian",
     "interop",
     "inverse",

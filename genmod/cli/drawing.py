@@ -1,4 +1,4 @@
-"""``genmod sample``, ``genmod reconstruct`` and ``genmod interpolate``."""
+"""``genmod sample``, ``reconstruct``, ``interpolate`` and ``export``: what a trained run gives."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from genmod.checks import require
 from genmod.cli.talking import sentences, write_rows, wrote
 from genmod.config import read_arguments, read_value
 from genmod.data import Dataset
+from genmod.export import export
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
@@ -122,6 +123,14 @@ def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
         made = editing.interpolate(model, rows[::2], rows[1::2], count, context).cpu()
         path = drawing.path("interpolated", data)
         drawing.write(console, path, {f"{i}": way for i, way in enumerate(made)}, data)
+
+
+def export_run(run: Path, out: Path | None, kind: str) -> None:
+    """The model's parts as files for other runtimes."""
+    with sentences() as console:
+        run = as_path(run)
+        folder = export(open_model(run, "cpu"), out or run / "exported", kind)
+        console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def _some(

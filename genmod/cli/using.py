@@ -142,5 +142,21 @@ def info(run: RunPath) -> None:
     show_run(run)
 
 
-COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, info)
+def export(
+    run: RunPath,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; RUN/exported by default.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="onnx (for onnxruntime), or torch (torch.export).")
+    ] = "onnx",
+) -> None:
+    """Write encoder, decoder and denoiser as files for other runtimes, checked against the model."""
+    from genmod.cli.drawing import export_run
+
+    export_run(run, out, kind)
+
+
+COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, export, info)
 """In the order in which the help lists them."""

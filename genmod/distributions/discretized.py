@@ -25,6 +25,9 @@ from genmod.gaussian.kernels import log_prob_standard
 from genmod.shapes import Sizes
 from genmod.spec import Bins
 
+_TOGETHER = 16
+"""Values whose tails are added at a time for a mean."""
+
 
 def log1m_exp(negative: Tensor) -> Tensor:
     """``log(1 - exp(x))`` for ``x < 0``, accurate at both ends (Maechler, 2012, eq. 7)."""
@@ -89,12 +92,12 @@ class Discretized(Factorized):
     @property
     def mean(self) -> Tensor:
         r"""The mean value, ``(B, *event)``: :math:`\sum_{k \ge 1} P(x \ge k)`."""
-        values = torch.arange(1, self.bins.count, dtype=torch.float64)
-        inverse = (-self.log_scale).exp()
+        values = torch.arange(1, self.bins.count, dtype=torch.float64, device=self.location.device)
+        location, inverse = self.location[..., None], (-self.log_scale).exp()[..., None]
         total = torch.zeros_like(self.location)
-        # One value after the other, because all masses of a batch of images may not fit in memory.
-        for edge in self.bins.edges(values)[0].tolist():
-            total = total + self.upper_tail((edge - self.location) * inverse)
+        # Some values at a time: all masses of a batch of images would not fit in memory.
+        for edges in self.bins.edges(values)[0].to(self.location.dtype).split(_TOGETHER):
+            total = total + self.upper_tail((edges - location) * inverse).sum(-1)
         return total
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:

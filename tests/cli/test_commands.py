@@ -164,6 +164,14 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
+    found = genmod("export", run, "--out", tmp_path / "files", "--format", "torch")
+    assert found.returncode == 0, found.stderr
+    names = {path.name for path in (tmp_path / "files").iterdir()}
+    assert names == {"encoder.pt2", "decoder.pt2", "export.json"}
+    assert "did you mean" in genmod("export", run, "--format", "onx").stderr
+
+
 def test_scores_go_to_the_screen_for_pipes(run: Path, tmp_path: Path) -> None:
     from genmod.data import digits
 

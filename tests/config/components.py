@@ -14,10 +14,14 @@ from genmod.config.names import named
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
+from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
+from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
+from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
 from genmod.spec import Bins, Column, DataSpec
+from genmod.training.config import Cycle
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
 from tests.contracts.test_priors import PRIORS
@@ -132,6 +136,15 @@ OTHERS: dict[str, Callable[[], object]] = {
     "EDMWeight": objectives.EDMWeight,
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
     "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
+    "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
+    "Sinusoidal": lambda: Sinusoidal(8),
+    "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
+    "FourierFeatures": lambda: FourierFeatures((1, 2)),
+    "LinearSkip": lambda: LinearSkip(MLP(3, 2, width=8), 3, 2),
+    "TableNetworks": lambda: TableNetworks(nn.MLPs(width=8)),
+    "Cycle": lambda: Cycle(0, 3),
+    "Flip": lambda: training.Flip(-2, 0.25),
+    "Shift": lambda: training.Shift(3),
 }
 
 NO_SETTINGS = {
