@@ -16,13 +16,13 @@ FOLDER = Path(__file__).parents[1] / "examples" / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 IMAGES = ("mnist", "fashion-mnist")
 NOT_MEASURED = {
-    "digits-latent-diffusion",
-    "moons-vae",
-    "mnist-vae",
     "digits-conditional",
-    "digits-hvae",
-    "fashion-mnist-vae",
     "digits-diffusion",
+    "digits-hvae",
+    "digits-latent-diffusion",
+    "fashion-mnist-vae",
+    "mnist-vae",
+    "moons-vae",
 }
 """Recipes whose comments have no result yet."""
 BY_NAME = [
