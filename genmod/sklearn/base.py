@@ -50,7 +50,8 @@ class GenerativeEstimator(BaseEstimator):
         steps: training steps.
         batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
         learning_rate: its peak.
-        weight_decay: of AdamW; small tables need much of it.
+        weight_decay: of AdamW; by default 1 for ``"vae"``, whose start it holds on to in small tables, and
+            0 for other models.
         validation_fraction: the share of the rows, drawn at random, that choose the best weights; 0: none.
             Fewer than 5 rows choose none.
         device: where to train: ``"cpu"``, ``"cuda"``.
@@ -65,7 +66,7 @@ class GenerativeEstimator(BaseEstimator):
     steps: int = 1000
     batch_size: int | None = None
     learning_rate: float = 3e-3
-    weight_decay: float = 1.0
+    weight_decay: float | None = None
     validation_fraction: float = 0.1
     device: str = "cpu"
     random_state: Any = None
@@ -89,7 +90,7 @@ class GenerativeEstimator(BaseEstimator):
         return self
 
     def _fit(self, x: Array) -> None:
-        self._train(x, x)
+        self._train(x)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -119,20 +120,24 @@ class GenerativeEstimator(BaseEstimator):
 
     _without_missing = "use model='vae' or 'hvae', or fill the rows first by GenerativeImputer"
 
-    def _train(self, x: Array, rows: Array) -> None:
-        """Build a model of ``x`` and train it on ``rows``, which may have further missing entries."""
-        spec = self._spec(x, bool(np.isnan(rows).any()))
+    def _prepared(self, rows: Array) -> Array:
+        """The rows that a model is trained or validated on."""
+        return rows
+
+    def _train(self, x: Array) -> None:
+        """Build a model and train it."""
         generator = np.random.default_rng(self._seed)
-        order = generator.permutation(len(rows))
+        order = generator.permutation(len(x))
         share = self.validation_fraction
         got = f"validation_fraction={share}"
         require(0 <= share < 1, got, "a number in [0, 1)", "0.1 is the default, 0 is none")
-        held = round(share * len(rows))
+        held = round(share * len(x))
         held = held if held >= _FEWEST else 0
-        train, held_out = rows[order[held:]], rows[order[:held]]
+        train, held_out = (self._prepared(x[part]) for part in (order[held:], order[:held]))
+        spec = self._spec(x, bool(np.isnan(train).any() or np.isnan(held_out).any()))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self._seed)
-            model = self._build(spec, train)
+            model = self._build(spec, x[order[held:]])
         if spec.missing:
             model.check_missing()
         self._check_model(model)
@@ -144,7 +149,7 @@ class GenerativeEstimator(BaseEstimator):
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            weight_decay=self._weight_decay(),
             ema=_EMA,
             seed=self._seed,
             device=self.device,
@@ -154,6 +159,11 @@ class GenerativeEstimator(BaseEstimator):
         if start is not None and _mean_score(model, held_out) < before:
             model.load_state_dict(start)
         self.model_ = model.double().eval()
+
+    def _weight_decay(self) -> float:
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 1.0 if self.model == "vae" else 0.0
 
     def _check_model(self, model: LatentModel) -> None:
         """Refuse a model that the estimator cannot use, before it is trained."""
@@ -204,15 +214,16 @@ class GenerativeEstimator(BaseEstimator):
 
 def _dataset(spec: DataSpec, train: Array, held_out: Array) -> Dataset:
     """The rows as a data set; those without an observed entry are left out."""
-    parts = {}
-    for name, rows in (("train", train), ("validation", held_out), ("test", train[:0])):
-        parts[name] = torch.tensor(rows[~np.isnan(rows).all(1)])
-    masks = {name: ~part.isnan() for name, part in parts.items()} if spec.missing else None
+    pieces = (torch.tensor(rows[~np.isnan(rows).all(1)]) for rows in (train, held_out, train[:0]))
+    train_rows, validation, test = pieces
+    masks = {"train": ~train_rows.isnan(), "validation": ~validation.isnan(), "test": ~test.isnan()}
     return Dataset(
         "table",
-        **{name: part.nan_to_num() for name, part in parts.items()},
+        train_rows.nan_to_num(),
+        validation.nan_to_num(),
+        test,
         columns=spec.columns,
-        observed=masks,
+        observed=masks if spec.missing else None,
     )
 
 

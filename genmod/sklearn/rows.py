@@ -208,8 +208,9 @@ def impute_rows_alone(
         return found.draws[:, 0].numpy(), found.mean[0].numpy()
 
     pairs = run_rows(model, x[holes], fill, seed, occurrences(x[holes]))
-    for place, (drawn, mean) in zip(holes, pairs, strict=True):
+    first, inverse = distinct(x[holes])
+    for number, place in enumerate(holes):
         missing = np.isnan(x[place])
-        draws[:, place, missing] = drawn[:, missing]
-        means[place, missing] = mean[missing]
+        draws[:, place, missing] = pairs[number][0][:, missing]
+        means[place, missing] = pairs[first[inverse[number]]][1][missing]
     return draws, means

@@ -5,9 +5,9 @@ latents, :math:`s^2` the mean of the ``D - L`` smallest eigenvalues, and
 :math:`W = V_L (\Lambda_L - s^2 I)^{1/2}`,
 
 .. math:: p(z | u) = \mathcal{N}(W u, s^2 I), \qquad
-    q(u | z) = \mathcal{N}\big(\Lambda_L^{-1} W^\top z,\; s^2 \Lambda_L^{-1}\big)
+    q(u | z) = p(u | z) = \mathcal{N}\big(\Lambda_L^{-1} W^\top z,\; s^2 \Lambda_L^{-1}\big)
 
-is a VAE whose bound is the log-likelihood itself. Networks are then added to both linear maps. They begin
+is a VAE whose bound is the log-likelihood itself. Networks are then added to the linear maps. They begin
 at zero, so that training starts from the Gaussian and adds what is not Gaussian in the data.
 
 Reference: Tipping, Bishop, "Probabilistic Principal Component Analysis" (1999), eqs. 6 and 7.
@@ -16,86 +16,149 @@ Reference: Tipping, Bishop, "Probabilistic Principal Component Analysis" (1999),
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal
 
-from genmod.config import Settings, register
+from genmod import random
+from genmod.config import register
 from genmod.decoders import GaussianDecoder, PerDimensionScale
-from genmod.encoders import GaussianEncoder
+from genmod.encoders import Encoder
 from genmod.models import VAE
+from genmod.models.build import LinearSkip
 from genmod.nn import MLP
+from genmod.shapes import Batch, Mask
 from genmod.sklearn.rows import Array
 from genmod.spec import DataSpec
 
 _SHRINKAGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Weights of the identity in the covariance, chosen by cross-validation."""
 _FOLDS = 5
+_ROWS, _ROUNDS, _SHRINKAGE = 3000, 20, 3e-3
+"""Of the EM algorithm, which rows with holes need: rows at most, rounds, weight of the identity."""
 _GAIN = 10.0
 """How fast the scales of columns are learned; see :class:`~genmod.decoders.PerDimensionScale`."""
 
 
-class LinearPlusMLP(Settings, nn.Module):
-    """A linear map plus a multilayer perceptron that starts at zero.
+class FullNormal(MultivariateNormal):
+    """A normal law with full covariance whose noise can be keyed by rows."""
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws with gradients."""
+        shape = self._extended_shape(sample_shape)
+        noise = random.normal(tuple(shape), self.loc.dtype, self.loc.device)
+        drawn: Tensor = self.loc + (self._unbroadcasted_scale_tril @ noise[..., None])[..., 0]
+        return drawn
+
+
+class PrincipalEncoder(Encoder):
+    r"""The exact posterior of probabilistic PCA given the observed entries, plus what a network adds.
+
+    .. math:: \Lambda = I + W_o^\top W_o / s^2, \qquad
+        q(u | z_o) = \mathcal{N}\big(\Lambda^{-1} W_o^\top z_o / s^2,\; \Lambda^{-1}\big)
+
+    with the rows :math:`W_o` of the observed entries. A perceptron, zero at first, shifts the mean and
+    scales the standard deviations. ``W`` and the scale of each column are learned.
 
     Args:
-        inputs: how many numbers it takes.
-        outputs: how many it gives.
-        width: of the perceptron's hidden layers.
+        latents: how many dimensions the latent has.
+        spec: real columns.
+        width: of the perceptron.
         depth: its residual blocks.
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
-        self.network = MLP(inputs, outputs, width=width, depth=depth)
-        for parameter in self.network.last[-1].parameters():
-            nn.init.zeros_(parameter)
+    def __init__(self, latents: int, spec: DataSpec, width: int, depth: int) -> None:
+        super().__init__(spec)
+        self.latent_shape = (latents,)
+        self.weight = nn.Parameter(torch.zeros(spec.size, latents))
+        self.log_noise = nn.Parameter(torch.zeros(spec.size))
+        self.network = _from_zero(spec.feature_shape[0], 2 * latents, width, depth)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, inputs)`` to ``(B, outputs)``."""
-        total: Tensor = self.linear(x) + self.network(x)
-        return total
+    def forward(
+        self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
+    ) -> Distribution:
+        """The posterior of each row."""
+        seen = torch.ones_like(x) if observed is None else observed.to(x.dtype)
+        scaled = self.weight * (-self.log_noise).exp()[:, None]
+        counted = seen[:, :, None] * scaled
+        eye = torch.eye(scaled.shape[1], dtype=x.dtype, device=x.device)
+        precision = eye + counted.mT @ scaled
+        # With an upper triangle R, R R' = precision, the lower triangle of its inverse is R^-1'.
+        upper = torch.linalg.cholesky(precision.flip(-1, -2)).flip(-1, -2)
+        tril = torch.linalg.solve_triangular(upper, eye, upper=True).mT
+        right = (x * (-self.log_noise).exp())[:, None] @ counted
+        mean = (right @ tril @ tril.mT)[:, 0]
+        shift, log_scale = self.network(self.features(x, observed)).chunk(2, 1)
+        scale_tril = log_scale.exp()[..., None] * tril
+        return FullNormal(mean + shift, scale_tril=scale_tril, validate_args=False)
 
-    @torch.no_grad()
-    def set(self, weight: Array, bias: Array) -> None:
-        """Put the linear map at a weight ``(m, n)`` of its first entries, and a bias; the rest is 0."""
-        self.linear.weight.zero_()
-        self.linear.weight[: weight.shape[0], : weight.shape[1]] = torch.tensor(weight)
-        self.linear.bias.copy_(torch.tensor(bias))
+    def formula(self) -> str:
+        """The encoder as it stands on paper."""
+        return "q(z | x) = N(z; mean(x), Sigma(x)), near the posterior of probabilistic PCA"
 
 
 # Written to files by its name, so that ``estimator.model_.save(folder)`` works.
-register(LinearPlusMLP, "LinearPlusMLP")
+register(PrincipalEncoder, "PrincipalEncoder")
+
+
+def _from_zero(inputs: int, outputs: int, width: int, depth: int) -> MLP:
+    """A perceptron whose output starts at zero."""
+    network = MLP(inputs, outputs, width=width, depth=depth)
+    for parameter in network.last[-1].parameters():
+        nn.init.zeros_(parameter)
+    return network
 
 
 def covariance(z: Array) -> Array:
-    """The covariance of standardized rows, shrunk towards the identity as cross-validation chooses.
+    """The covariance of standardized rows, shrunk towards the identity.
 
-    Missing entries are left out of the product of each pair of columns.
+    Without missing entries cross-validation chooses how much. With them it is that of the EM algorithm.
 
     >>> z = np.random.default_rng(0).normal(size=(2000, 2))
     >>> bool(np.abs(covariance(z) - np.eye(2)).max() < 0.1)
     True
     """
-    filled = np.nan_to_num(z)
+    if np.isnan(z).any():
+        return _by_em(z)
     folds = np.array_split(np.random.default_rng(0).permutation(len(z)), min(_FOLDS, len(z)))
     nats = [
-        sum(_log_likelihood(filled[f], _shrunk(np.delete(z, f, 0), alpha)) for f in folds)
+        sum(_log_likelihood(z[f], _shrunk(_moments(np.delete(z, f, 0)), alpha)) for f in folds)
         for alpha in _SHRINKAGES
     ]
-    return _shrunk(z, _SHRINKAGES[int(np.argmax(nats))])
+    return _shrunk(_moments(z), _SHRINKAGES[int(np.argmax(nats))])
 
 
-def _shrunk(z: Array, alpha: float) -> Array:
-    seen = (~np.isnan(z)).astype(float)
-    filled = np.nan_to_num(z)
-    moments = filled.T @ filled / np.maximum(seen.T @ seen, 1)
-    values, vectors = np.linalg.eigh((moments + moments.T) / 2)
-    # Moments over pairs of columns need not be positive: with holes, eigenvalues can lie below 0.
-    values = (1 - alpha) * np.maximum(values, 0) + alpha
-    return (vectors * values) @ vectors.T
+def _moments(z: Array) -> Array:
+    return np.asarray(z.T @ z / len(z))
+
+
+def _shrunk(cov: Array, alpha: float) -> Array:
+    return (1 - alpha) * cov + alpha * np.eye(len(cov))
+
+
+def _by_em(z: Array) -> Array:
+    """The covariance of rows with holes: means and covariances of what is missing, in turns with it.
+
+    Reference: Little, Rubin, "Statistical Analysis with Missing Data" (2002), section 11.2.
+    """
+    z = np.random.default_rng(0).permutation(z)[:_ROWS]
+    patterns, which = np.unique(np.isnan(z), axis=0, return_inverse=True)
+    cov = np.eye(z.shape[1])
+    for _ in range(_ROUNDS):
+        total = np.zeros_like(cov)
+        for number, holes in enumerate(patterns):
+            rows, seen = z[which.ravel() == number], ~holes
+            weight = np.linalg.solve(cov[np.ix_(seen, seen)], cov[np.ix_(seen, holes)])
+            full = np.where(holes, 0.0, rows)
+            full[:, holes] = rows[:, seen] @ weight
+            total += full.T @ full
+            rest = cov[np.ix_(holes, holes)] - cov[np.ix_(holes, seen)] @ weight
+            total[np.ix_(holes, holes)] += len(rows) * rest
+        cov = _shrunk(total / len(z), _SHRINKAGE)
+    return cov
 
 
 def _log_likelihood(z: Array, cov: Array) -> float:
@@ -117,16 +180,18 @@ def principal_vae(spec: DataSpec, z: Array, latents: int, width: int, depth: int
     d, count = spec.size, min(latents, spec.size)
     values, vectors = (each[..., ::-1] for each in np.linalg.eigh(covariance(z)))
     noise = float(values[count:].mean()) if count < d else float(values[-1]) / 2
-    root = np.sqrt(np.maximum(values[:count] - noise, 0))
-    log_std = 0.5 * np.log(noise / values[:count])
-
-    encoder = LinearPlusMLP(spec.feature_shape[0], 2 * count, width, depth)
-    encoder.set((root / values[:count])[:, None] * vectors[:, :count].T, np.r_[0 * root, log_std])
-    decoder = LinearPlusMLP(count, d, width, depth)
-    decoder.set(vectors[:, :count] * root, np.zeros(d))
+    weight = vectors[:, :count] * np.sqrt(np.maximum(values[:count] - noise, 0))
+    encoder = PrincipalEncoder(count, spec, width, depth)
+    with torch.no_grad():
+        encoder.weight.copy_(torch.tensor(weight))
+        encoder.log_noise.fill_(math.log(noise) / 2)
+    decoder = LinearSkip(_from_zero(count, d, width, depth), count, d)
+    with torch.no_grad():
+        decoder.linear.weight.copy_(torch.tensor(weight))
+        decoder.linear.bias.zero_()
     scale = PerDimensionScale((d,), initial=math.sqrt(noise), gain=_GAIN)
     return VAE(
         latents=count,
-        encoder=GaussianEncoder(encoder, (count,), spec),
+        encoder=encoder,
         decoder=GaussianDecoder(decoder, spec, scale),
     )

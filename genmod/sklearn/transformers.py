@@ -32,8 +32,8 @@ _HIDDEN = (0.2, 0.4, 0.6)
 class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, GenerativeEstimator):
     """Codes of rows: the means of the latents' posterior, as features for another estimator.
 
-    The codes of a hierarchical VAE are those of all levels, side by side; a diffusion's are the noise that
-    its probability flow maps the row to.
+    Those of a hierarchical VAE are the level next to the data (of a top-down hierarchy, all levels side by
+    side). A diffusion's are the noise that its probability flow maps the row to.
 
     Args:
         model, latents, width, depth, steps, batch_size, learning_rate, weight_decay,
@@ -130,8 +130,12 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
     sample_posterior: bool = False
 
     _without_missing = (
+<<<<<<< HEAD
         "use model='vae' or 'hvae': a diffusion has a fixed encoder, which cannot leave entries out, "
         "while theirs get the mask"
+=======
+        "use model='vae' or 'hvae', whose encoders leave entries out; a diffusion's is fixed"
+>>>>>>> sklearn
     )
 
     def _fit(self, x: Array) -> None:
@@ -140,7 +144,13 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
         require(count >= 1, got, "at least 1", "64 is the default")
         got = f"model='diffusion' for a {type(self).__name__}"
         require(self._takes_missing(), got, "'vae', 'hvae' or a function", self._without_missing)
-        self._train(x, _with_holes(x, self._seed))
+        super()._fit(x)
+
+    def _prepared(self, rows: Array) -> Array:
+        """The rows, and copies of them with further entries missing at random."""
+        generator = np.random.default_rng([self._seed, len(rows)])
+        copies = [np.where(generator.random(rows.shape) < share, np.nan, rows) for share in _HIDDEN]
+        return np.concatenate([rows, *copies])
 
     def _check_model(self, model: LatentModel) -> None:
         check_scores(model)
@@ -169,10 +179,3 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
         x = self._validated(X)
         seed = self._seed if random_state is None else int(random_state)
         return impute_rows_alone(self.model_, x, seed, n, self.importance_samples)[0]
-
-
-def _with_holes(x: Array, seed: int) -> Array:
-    """The rows, and copies of them with further entries missing at random."""
-    generator = np.random.default_rng([seed, len(x)])
-    copies = [np.where(generator.random(x.shape) < share, np.nan, x) for share in _HIDDEN]
-    return np.concatenate([x, *copies])

@@ -19,11 +19,13 @@ from genmod.sklearn import (
 SMALL: dict[str, Any] = {"steps": 3, "width": 8}
 ESTIMATORS = [
     GenerativeDensity(**SMALL, importance_samples=2),
-    GenerativeDensity("hvae", **SMALL, importance_samples=2),
-    GenerativeDensity("diffusion", **SMALL, timesteps=4),
     GenerativeOutlierDetector(**SMALL, importance_samples=2),
     LatentTransformer(**SMALL),
     GenerativeImputer(**SMALL, importance_samples=2),
+]
+OTHERS = [
+    GenerativeDensity("hvae", **SMALL, importance_samples=2),
+    GenerativeDensity("diffusion", **SMALL, timesteps=4),
     GenerativeImputer(**SMALL, importance_samples=2, sample_posterior=True),
 ]
 
@@ -32,4 +34,13 @@ ESTIMATORS = [
 @pytest.mark.usefixtures("as_users_run")
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learns_checks(estimator: GenerativeEstimator, check: Callable[..., None]) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_run")
+@parametrize_with_checks(OTHERS)
+def test_scikit_learns_checks_of_other_settings(
+    estimator: GenerativeEstimator, check: Callable[..., None]
+) -> None:
     check(estimator)

@@ -26,10 +26,13 @@ from genmod.sklearn.start import covariance, principal_vae
 from genmod.spec import Column, DataSpec
 from tests.sklearn.cases import FAST, gaussian, holes, truth
 
+# Checks of types on every call would take most of the time: each row is a forward pass.
+pytestmark = pytest.mark.usefixtures("as_users_run")
+
 
 def test_scores_approach_the_true_log_density() -> None:
     """Also where columns have units far apart: they are standardized inside."""
-    x, fresh = gaussian(1000), gaussian(300, seed=1)
+    x, fresh = gaussian(1000), gaussian(150, seed=1)
     density = GenerativeDensity(steps=100, width=16, random_state=0).fit(x)
     difference = density.score_samples(fresh) - truth(fresh)
     # The Gaussian of maximum likelihood from 1000 rows is worse than the truth by 9 / 2000 nats.
@@ -51,12 +54,9 @@ def test_an_untrained_vae_has_the_density_of_probabilistic_pca() -> None:
         cov = std[:, None] * (vectors * values) @ vectors.T * std
         expected = multivariate_normal(mean, cov).logpdf(z)
         with torch.no_grad():
-            found = model.elbo(torch.tensor(z)).value.numpy()
-        # The weights were set in float32. The noise of the reconstruction cancels in the mean alone.
-        with torch.no_grad():
-            weight = model.log_weight(torch.tensor(z)).numpy()
-        np.testing.assert_allclose(weight, expected, atol=1e-3)
-        assert abs((found - expected).mean()) < 0.2
+            found = model.log_weight(torch.tensor(z)).numpy()
+        # Of one draw: the posterior is exact, so that every draw gives log p(x). Weights are in float32.
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["vae", "hvae", "diffusion"])
@@ -87,13 +87,13 @@ def test_minus_zero_is_zero() -> None:
 
 def test_a_seed_repeats_the_estimator_and_leaves_global_noise_alone() -> None:
     x = gaussian(40)
-    state, before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    state, before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     first, second = (GenerativeDensity(**FAST).fit(x).score_samples(x) for _ in range(2))
     assert (first == second).all()
     other = GenerativeDensity(**{**FAST, "random_state": 1}).fit(x).score_samples(x)
     assert (first != other).any()
     assert torch.equal(torch.get_rng_state(), state)
-    assert (np.random.get_state()[1] == before).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before).all()
 
 
 def test_equal_rows_count_once_in_the_standard_error() -> None:
@@ -120,7 +120,7 @@ def test_missing_entries_are_left_out() -> None:
     """The score of a row with holes is the marginal log-density of its observed entries."""
     x = gaussian(1500)
     density = GenerativeDensity(steps=150, width=16, random_state=0).fit(holes(x))
-    fresh = gaussian(200, seed=1)
+    fresh = gaussian(100, seed=1)
     fresh[:, 1] = np.nan
     cov = np.array([[4.0, 0.008], [0.008, 2.9e-5]])
     marginal = multivariate_normal([5.0, 0.02], cov).logpdf(fresh[:, [0, 2]])
@@ -197,7 +197,6 @@ def test_the_package_does_not_hide_scikit_learn() -> None:
     assert done.stdout.strip().count(".") >= 1
 
 
-@pytest.mark.usefixtures("as_users_run")
 @pytest.mark.parametrize(
     ("settings", "x", "message"),
     [
