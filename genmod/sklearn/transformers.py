@@ -130,12 +130,7 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
     sample_posterior: bool = False
 
     _without_missing = (
-<<<<<<< HEAD
-        "use model='vae' or 'hvae': a diffusion has a fixed encoder, which cannot leave entries out, "
-        "while theirs get the mask"
-=======
         "use model='vae' or 'hvae', whose encoders leave entries out; a diffusion's is fixed"
->>>>>>> sklearn
     )
 
     def _fit(self, x: Array) -> None:
