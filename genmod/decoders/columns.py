@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -132,7 +133,8 @@ class Columns(Decoder):
             law = laws.get(column.name) or laws.get(kind.value) or COLUMN_LAWS[kind]
             groups.setdefault(law, []).append(column)
         parts = [
-            law(Identity(), DataSpec((len(some),), columns=some)) for law, some in groups.items()
+            law(Identity(), DataSpec((len(some),), columns=[replace(column) for column in some]))
+            for law, some in groups.items()
         ]
         return cls(network(sum(part.outputs or 0 for part in parts)), data, parts)
 

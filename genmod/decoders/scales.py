@@ -110,12 +110,13 @@ class PredictedScale(Scale):
         super().__init__()
         check_positive(initial, "initial")
         require(floor >= 0, f"floor={floor}", "at least 0", "0 is no lower bound")
-        self.log_initial, self.floor = math.log(initial), floor
+        self.log_initial = math.log(initial)
+        self.floor = floor
 
     def forward(self, numbers: Tensor) -> Tensor:
         """The log-scale."""
         log_scale = numbers[:, 0] + self.log_initial
-        if self.floor == 0:
+        if not self.floor:
             return log_scale
         lowest = torch.full_like(log_scale, 2 * math.log(self.floor))
         return 0.5 * torch.logaddexp(2 * log_scale, lowest)

@@ -62,7 +62,7 @@ def traced(part: Part) -> ExportedProgram:
     except _TROUBLES as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"got a {part.name} that torch.export cannot trace ({type(error).__name__}: {reason}); "
+            f"got the {part.name}, which torch.export cannot trace ({type(error).__name__}: {reason}); "
             "expected networks made of tensor operations, the same for every batch; take branches on "
             "values and Python numbers of tensors (.item(), float()) out of the networks"
         ) from error
@@ -92,7 +92,7 @@ def onnx_file(program: ExportedProgram, part: Part, names: list[str]) -> tuple[b
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     require(
         size < _TOO_LARGE,
-        f"a {part.name} with {size / 2**30:.1f} GB of weights",
+        f"the {part.name} with {size / 2**30:.1f} GB of weights",
         "less than 2 GB, the limit of one ONNX file",
         "pass format='torch', or export a smaller model",
     )
@@ -110,7 +110,7 @@ def onnx_file(program: ExportedProgram, part: Part, names: list[str]) -> tuple[b
     except (*_TROUBLES, state.Fail, state.NotImplemented, state.InvalidGraph) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"got a {part.name} that cannot be written as ONNX ({type(error).__name__}: {reason}); "
+            f"got the {part.name}, which cannot be written as ONNX ({type(error).__name__}: {reason}); "
             "expected networks of operations that ONNX has; pass format='torch', or replace the operation"
         ) from error
 
@@ -152,7 +152,7 @@ def largest_difference(part: Part, run: Run, tolerance: float) -> float:
         for name, right in expected.items():
             require(
                 bool(right.isfinite().all()),
-                f"a {part.name} whose output {name!r} is not finite",
+                f"the {part.name}, whose output {name!r} is not finite",
                 "finite numbers",
                 "train the model again at a lower learning rate, or load earlier weights",
             )
@@ -161,7 +161,7 @@ def largest_difference(part: Part, run: Run, tolerance: float) -> float:
             share = apart / max(1.0, float(right.abs().max()))
             require(
                 share <= tolerance,
-                f"an exported {part.name} whose output {name!r} for {rows} rows differs from the model's "
+                f"a file of the {part.name} whose output {name!r} for {rows} rows differs from the model's "
                 f"by {share:.2g} of its size",
                 f"at most {tolerance:g}",
                 "a network that depends on the batch, on random numbers or on values as Python numbers "

@@ -72,8 +72,9 @@ class GenerativeDensity(DensityMixin, _Scoring):
     ``"estimate"``: an estimate may by chance lie above :math:`\log p(x)`.
 
     Args:
-        model, latents, width, depth, steps, batch_size, learning_rate, weight_decay,
-            validation_fraction, device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
+        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
+        device, random_state, verbose: see :class:`GenerativeEstimator`.
         importance_samples: ``K``, draws of the latents for each row; 1 is the evidence lower bound.
         timesteps: noise levels of a diffusion that each row visits, stratified within the row.
 
@@ -126,8 +127,9 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
     is no lower or higher in a way that means something.
 
     Args:
-        model, latents, width, depth, steps, batch_size, learning_rate, weight_decay,
-            validation_fraction, device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
+        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
+        device, random_state, verbose: see :class:`GenerativeEstimator`.
         importance_samples, timesteps: see :class:`GenerativeDensity`.
         contamination: the share of outliers among the training rows, in (0, 0.5].
 

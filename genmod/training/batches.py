@@ -139,7 +139,8 @@ class LoaderBatches(Batches):
     used. It equals the uninterrupted run bit for bit only if the loader repeats the same batches.
 
     Args:
-        loader: yields ``x``, ``(x,)`` or ``(x, context)``: tensors or arrays.
+        loader: yields ``x``, ``(x,)`` or ``(x, context)``, tensors or arrays; or a
+            :class:`~genmod.objectives.Batch`, which also holds a mask of observed entries.
         device: the device that batches are moved to.
     """
 
@@ -155,21 +156,23 @@ class LoaderBatches(Batches):
         if step < self._steps:
             self._steps, self._passed, self._stream = 0, 0, iter(self.loader)
         while True:
-            index, (x, context) = self._next()
+            batch = self._next()
             if self._steps > step:
-                return Batch(x, context, index=index, rows=self._rows)
+                return batch
 
-    def _next(self) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+    def _next(self) -> Batch:
         try:
             item = next(self._stream)
         except StopIteration:
             item = self._restart()
-        x, context = batch_parts(item)
-        index = torch.arange(self._passed, self._passed + len(x))
-        self._passed += len(x)
+        given = item if isinstance(item, Batch) else Batch(*batch_parts(item))
+        index = torch.arange(self._passed, self._passed + len(given.x))
+        self._passed += len(given.x)
         self._steps += 1
-        moved = None if context is None else context.to(self.device)
-        return index, (x.to(self.device), moved)
+        columns = (given.x, given.context, given.observed)
+        x, context, observed = (None if c is None else c.to(self.device) for c in columns)
+        assert x is not None
+        return Batch(x, context, observed, index, self._rows)
 
     def _restart(self) -> Any:
         """The first batch of the next pass."""

@@ -24,6 +24,7 @@ from genmod.objectives import Bound, Objective
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
+from genmod.training.devices import Devices
 from genmod.training.history import History, OnProgress
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop
@@ -49,6 +50,7 @@ def fit(
     clip: float | None = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
+    accelerator: object | None = None,
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
@@ -100,6 +102,8 @@ def fit(
         clip: the largest norm of the gradient; ``None``: no limit.
         seed: the key of batches, noise and dropout. Equal seeds give equal runs.
         device: the device to train on; a GPU if there is one.
+        accelerator: accelerate's ``Accelerator``, for training on many devices: each process takes its
+            part of every batch. Under ``accelerate launch`` and ``torchrun`` it is made here.
         autocast: a half-precision type for the networks, such as ``torch.bfloat16``. Rates are
             computed in float32 in any case.
         optimizer: your own optimizer over the model's parameters, in place of fused AdamW. Its
@@ -172,6 +176,7 @@ def training_loop(
     clip: float | None = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
+    accelerator: object | None = None,
     autocast: torch.dtype | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     validate_every: int | None = None,
@@ -204,7 +209,7 @@ def training_loop(
 
     >>> from genmod.models import VAE
     >>> model = VAE(2, latents=1, width=8)
-    >>> for step in training_loop(model, torch.zeros(32, 2), steps=100, progress=False):
+    >>> for step in training_loop(model, torch.randn(32, 2), steps=100, progress=False):
     ...     if step.number == 3:
     ...         break
     >>> step.loss > 0, model.training
@@ -224,14 +229,26 @@ def training_loop(
         "a folder of checkpoints",
         "pass checkpoint=FOLDER, or leave keep out",
     )
+    devices = Devices.of(accelerator, device)
     places, known = None, {}
     if checkpoint is not None:
         places = Checkpoints.at(checkpoint, keep)
         known = dict(identity(model, loss, optimizer, config, found, augment))
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not devices.is_main:
+        metrics, trackers, progress = None, (), False
     written = MetricsLog(metrics, trackers, type(model).__name__, vars(config))
     setup = Setup(
-        model, config, found, place, optimizer, places, known, progress, tuple(augment), written
+        model,
+        config,
+        found,
+        devices.device,
+        optimizer,
+        places,
+        known,
+        progress,
+        tuple(augment),
+        written,
+        devices,
     )
     return TrainingLoop(setup, plan, loss)
 

@@ -26,6 +26,8 @@ class TrainingLoop:
         saved = None if setup.checkpoints is None else setup.checkpoints.latest()
         if saved is not None:
             saved.check(setup.identity)
+        # No process writes a checkpoint before all have read the last one.
+        setup.devices.wait()
         stage, step = (0, 0) if saved is None else (saved.stage, saved.step)
         setup.metrics.restart(stage, step)
         self._run = self._begin(0 if saved is None else saved.stage, saved=saved)

@@ -21,13 +21,13 @@ from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch
 from genmod.spec import DataSpec
-from genmod.training.batches import Batches, LoaderBatches, MemoryBatches
+from genmod.training.batches import Batches, LoaderBatches, MemoryBatches, joined
 from genmod.training.config import BATCH_SIZE, TrainingConfig
 
 Data: TypeAlias = object
 """A :class:`~genmod.data.Dataset`, or a name, file or folder of one (:func:`genmod.data.load`); a frame, a
 tensor, an array or a list of rows; a pair of such, rows and context; a torch data set; or a loader: an
-iterable of batches ``x``, ``(x,)`` or ``(x, context)``."""
+iterable of batches ``x``, ``(x,)``, ``(x, context)`` or :class:`~genmod.objectives.Batch`."""
 
 _SHARE = 0.5
 """The largest fraction of a device's free memory that the data set may take."""
@@ -72,6 +72,8 @@ class TrainingData:
             ValueError: data of another kind.
         """
         if is_torch_dataset(data) or (gives_batches(data) and not is_frame(data)):
+            return cls(None, loader=data)
+        if isinstance(data, list) and data and isinstance(data[0], Batch):
             return cls(None, loader=data)
         context = None
         if isinstance(data, tuple):
@@ -156,8 +158,7 @@ class TrainingData:
             if batch.rows is not None:
                 break
             found.append(batch)
-        contexts = [batch.context for batch in found if batch.context is not None]
-        return Batch(torch.cat([b.x for b in found]), torch.cat(contexts) if contexts else None)
+        return joined(found)
 
     def _loader(self, size: int | None = None, seed: int = 0) -> Iterable[Any]:
         """The loader, or a torch data set as a loader."""

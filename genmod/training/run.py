@@ -23,12 +23,13 @@ from genmod.training.batches import Batches, joined, joined_elbo, split
 from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
 from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
 from genmod.training.config import TrainingConfig
+from genmod.training.devices import Devices, Place
 from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
 from genmod.training.metrics import MetricsLog
-from genmod.training.pairs import refuse_weighted_levels
+from genmod.training.pairs import check_loss, refuse_weighted_levels
 from genmod.training.parts import TrainingData
-from genmod.training.state import TrainingState
+from genmod.training.state import TrainingState, adam
 from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
@@ -57,6 +58,7 @@ class Setup:
         progress: whether a bar is shown, or the function that is called instead.
         augment: transforms of every batch.
         metrics: what the numbers of a step are written to.
+        devices: the processes that share the batches of this run.
     """
 
     model: LatentModel
@@ -69,6 +71,7 @@ class Setup:
     progress: bool | OnProgress
     augment: Sequence[Transform]
     metrics: MetricsLog
+    devices: Devices
 
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""
@@ -81,7 +84,8 @@ class Setup:
         )
         objective.to(self.device).train()
         objective.begin()
-        optimizer = self.optimizer or _adam(model, self.config)
+        self.devices.equalize(model, objective)
+        optimizer = self.optimizer or adam(model, self.config)
         return TrainingState(model, optimizer, self.config, objective)
 
     @property
@@ -116,6 +120,7 @@ class Run:
         self.stage, self.earlier = stage, tuple(earlier)
         if saved is not None:
             load_checkpoint(state, saved)
+        self.wrapped = setup.devices.wrap(state.model, state.objective)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         self.held_out = held_out_rows(setup.data, setup.config, state.cycles[0], state.model)
         self.half = setup.half
@@ -153,7 +158,7 @@ class Run:
     def save(self, path: Path | None = None) -> None:
         """Write the checkpoint now, if the run has a place for it."""
         state, setup = self.state, self.setup
-        if setup.checkpoints is not None:
+        if setup.checkpoints is not None and setup.devices.is_main:
             path = path or setup.checkpoints.file(state, self.stage)
             save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
 
@@ -170,8 +175,8 @@ class Run:
         state = self.state
         if not state.model.training:
             state.resume()
-        parts = self._parts()
-        loss, elbo, made = self._gradient_step(parts)
+        parts, places = self.setup.devices.share(self._parts())
+        loss, elbo, made = self._gradient_step(parts, places)
         if not made:
             broken = broken_terms(elbo)
             raise NonFiniteLoss(
@@ -203,38 +208,40 @@ class Run:
         whole = augmented(joined(parts), setup.augment, setup.config.seed, step)
         return split(whole, len(parts[0].x))
 
-    def _gradient_step(self, parts: Sequence[Batch]) -> tuple[Tensor, ELBO, bool]:
+    def _gradient_step(
+        self, parts: Sequence[Batch], places: Sequence[Place | None]
+    ) -> tuple[Tensor, ELBO, bool]:
         """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
-        state, config = self.state, self.setup.config
-        total = sum(len(part.x) for part in parts)
-        losses, elbos, first = [], [], 0
+        state, config, devices = self.state, self.setup.config, self.setup.devices
+        losses, elbos = [], []
         # The backward pass is inside the lock, too: layers that are recomputed there draw again.
         with _one_run, explained() if config.compile else nullcontext():
             state.forget_gradients()
-            for part in parts:
-                rows = len(part.x)
-                place = None if len(parts) == 1 else (first, rows, total)
+            for number, (part, place) in enumerate(zip(parts, places, strict=True)):
+                last = number + 1 == len(parts)
                 noise = keyed_step(config.seed, state.step, self.setup.device, place)
-                with self._values(part), noise, self.half:
-                    loss, elbo = state.objective(state.model, part)
-                _check_loss(loss, state.objective)
-                if state.step == state.cycle.first and first == 0:
-                    refuse_weighted_levels(state.model, state.objective, loss, elbo)
-                loss = loss if place is None else loss * (rows / total)
-                loss.backward()
+                with devices.gradients(self.wrapped, last):
+                    with self._values(part), noise, self.half:
+                        loss, elbo = devices.loss(self.wrapped, state.model, state.objective, part)
+                    check_loss(loss, state.objective)
+                    if state.step == state.cycle.first and number == 0:
+                        refuse_weighted_levels(state.model, state.objective, loss, elbo)
+                    loss = loss if place is None else loss * (place[1] / place[2])
+                    # DDP takes the mean of the gradients over processes.
+                    (loss if devices.count == 1 else loss * devices.count).backward()
                 losses.append(loss.detach())
                 elbos.append(elbo.detach())
-                first += rows
-            whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            whole = devices.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
             return whole, joined_elbo(elbos), state.apply(whole)
 
     def _values(self, batch: Batch) -> AbstractContextManager[object]:
-        """A block in which values are not checked, if they were checked when the run began."""
+        """A block without checks of values, if all were checked before. Compiled networks check none."""
         own = all(isinstance(transform, Augmentation) for transform in self.setup.augment)
         if self.batches.checked and own:
             return trusted()
+        if batch.observed is not None:
+            self.state.model.check_missing()
         if self.setup.config.compile:
-            # Compiled networks do not read values.
             check_context(self.state.model, batch.context)
         return nullcontext()
 
@@ -248,7 +255,8 @@ class Run:
             paths.append(best)
         for path in paths:
             self.save(path)
-        places.remove_old()
+        if self.setup.devices.is_main:
+            places.remove_old()
 
     def _log(self, step: Step) -> None:
         """Write the numbers of a step, if it is one of those that are written."""
@@ -267,34 +275,8 @@ class Run:
             return None
         eager = uncompiled() if config.compile else nullcontext()
         with _one_run, eager, state.average.inside() as model:
-            validation = validate(model, self.held_out, state.step, config.validation_timesteps)
+            validation = validate(
+                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices
+            )
         state.record(validation)
         return validation
-
-
-def _check_loss(loss: Tensor, objective: Objective) -> None:
-    require(
-        loss.ndim == 0,
-        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
-        "a scalar",
-        "return the mean over the batch",
-    )
-    require(
-        loss.requires_grad,
-        f"a loss of {type(objective).__name__} that depends on no parameter",
-        "a loss with a gradient",
-        "unfreeze a part, or look for a detach() in the objective",
-    )
-
-
-def _adam(model: LatentModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    learned = [p for p in model.parameters() if p.requires_grad]
-    require(
-        len(learned) > 0,
-        "a model without parameters that learn",
-        "at least one",
-        "unfreeze a part: parameter.requires_grad_(True)",
-    )
-    return torch.optim.AdamW(
-        learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )

@@ -275,3 +275,17 @@ def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.
         "at least one that learns",
         "unfreeze a part: parameter.requires_grad_(True)",
     )
+
+
+def adam(model: LatentModel, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Fused AdamW over the parameters of a model that learn."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    require(
+        len(learned) > 0,
+        "a model without parameters that learn",
+        "at least one",
+        "unfreeze a part: parameter.requires_grad_(True)",
+    )
+    return torch.optim.AdamW(
+        learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )

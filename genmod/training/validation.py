@@ -19,6 +19,7 @@ from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
+from genmod.training.devices import Devices
 from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
@@ -130,7 +131,11 @@ def held_out_rows(
 
 
 def validate(
-    model: LatentModel, held_out: HeldOut, step: int, timesteps: int | None = None
+    model: LatentModel,
+    held_out: HeldOut,
+    step: int,
+    timesteps: int | None = None,
+    devices: Devices | None = None,
 ) -> Validation:
     """The mean bound on held-out data and its standard error over rows, with shared noise.
 
@@ -139,16 +144,26 @@ def validate(
         held_out: the rows.
         step: how many steps of training the model has had.
         timesteps: how many levels of a diffusion each row visits; 8 by default.
+        devices: the processes that share the rows.
     """
+    own = slice(None) if devices is None else devices.rows(len(held_out.x))
+    context, observed = held_out.context, held_out.observed
     default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
     scores = score(
         model,
-        GivenRows(held_out.x, held_out.context, held_out.observed),
+        GivenRows(
+            held_out.x[own],
+            None if context is None else context[own],
+            None if observed is None else observed[own],
+        ),
         timesteps=timesteps or default,
         seed=SEED,
-        ids=held_out.ids,
+        ids=held_out.ids[own],
     )
-    mean = Estimate.of(scores.value)
+    value = scores.value
+    if devices is not None:
+        value = devices.gather(value, own, len(held_out.x))
+    mean = Estimate.of(value)
     size, rows = model.spec.size, len(held_out.x)
     return Validation(
         step, mean.mean, size, scores.measure, mean.error, rows=rows, total=held_out.total

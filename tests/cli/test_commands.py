@@ -164,6 +164,7 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
     found = genmod("export", run, "--out", tmp_path / "files", "--format", "torch")
     assert found.returncode == 0, found.stderr

