@@ -27,7 +27,16 @@ FLOORS: list[set[str]] = [
     {"diffusion"},
     {"samplers", "inverse", "editing"},  # users of diffusion, never used by it
     {"models"},
-    {"objectives", "training", "evaluation", "data", "plots", "interop", "compression", "export"},  # use
+    {
+        "objectives",
+        "training",
+        "evaluation",
+        "data",
+        "plots",
+        "interop",
+        "compression",
+        "export",
+    },  # use
     {"runs", "compare", "sklearn"},  # the face
     {"cli"},
 ]

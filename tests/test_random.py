@@ -261,6 +261,7 @@ def test_seeds_entered_again_go_on() -> None:
         with seeds:
             second = draws("normal", 2)
     assert torch.equal(torch.stack([first, second]), torch.stack(whole))
+    assert not torch.equal(first, second)
     assert len(before) == 3
 
 

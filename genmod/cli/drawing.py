@@ -62,7 +62,7 @@ class Canvas:
             )
             draw_images(path, dict(rows), data, as_path(self.run).name)
         else:
-            write_rows(path, torch.cat(list(rows.values())))
+            write_rows(path, torch.cat(list(rows.values())), data.spec)
         wrote(console, path)
 
 
@@ -137,7 +137,8 @@ def _some(
     drawing: Canvas, name: str | None, count: int, model: LatentModel
 ) -> tuple[Dataset, Tensor, Tensor | None]:
     """The first rows of some data, on the model's device."""
-    data, rows, context = open_rows(drawing.run, name)
+    data, given = open_rows(drawing.run, model.spec, name)
+    rows, context = given.x, given.context
     require(
         1 <= count <= len(rows),
         f"{count} rows of {len(rows)}",

@@ -40,8 +40,8 @@ _SOURCES = (
 )
 """Section, package, and the functions and classes whose arguments are settings; the first owns a name."""
 _LEFT_OUT = {
-    "training": {"model", "data", "optimizer", "checkpoint", "progress"},
-    "data": {"x", "seed"},
+    "training": {"model", "data", "optimizer", "checkpoint", "metrics", "progress"},
+    "data": {"x", "seed", "spec", "observed"},
     "model": {
         "self",
         "spec",

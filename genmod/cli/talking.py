@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.files import write_atomically, write_text
+from genmod.spec import Column, DataSpec
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: what was asked for cannot be done; the computation failed; Ctrl-C."""
@@ -61,8 +63,15 @@ def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def write_rows(path: Path, rows: Tensor, names: Sequence[str] | None = None) -> None:
-    """Rows of numbers as ``.npy``, or flat as ``.csv``."""
+def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> None:
+    """Rows as ``.npy``, or flat as ``.csv``: those of a table with its names and its values.
+
+    Args:
+        path: the file.
+        rows: ``(N, *event)``.
+        spec: what they are.
+        copies: so many copies of one table, one after another; a column numbers them.
+    """
     require(
         path.suffix in (".npy", ".csv"),
         f"--out {path}",
@@ -73,6 +82,21 @@ def write_rows(path: Path, rows: Tensor, names: Sequence[str] | None = None) -> 
         with write_atomically(path) as beside, beside.open("wb") as file:
             np.save(file, rows.numpy(), allow_pickle=False)
         return
-    flat = rows.flatten(1)
-    names = names or [f"x{place}" for place in range(flat.shape[1])]
-    write_text(path, csv_text(dict(zip(names, flat.T.tolist(), strict=True))))
+    columns: dict[str, Sequence[object]] = {}
+    if copies > 1:
+        columns["copy"] = [number for number in range(copies) for _ in range(len(rows) // copies)]
+    if spec.columns is not None:
+        # NumPy's numbers: their text is as short as their precision allows.
+        for column, numbers in zip(spec.columns, rows.T.numpy(), strict=True):
+            columns[column.name] = [_cell(column, number) for number in numbers]
+    else:
+        flat = rows.flatten(1)
+        columns |= {f"x{place}": numbers for place, numbers in enumerate(flat.T.numpy())}
+    write_text(path, csv_text(columns))
+
+
+def _cell(column: Column, number: Any) -> object:
+    """An entry of a table as it stands in a file."""
+    if column.is_real:
+        return number
+    return int(number) if column.values is None else column.values[int(number)]

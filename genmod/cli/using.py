@@ -116,6 +116,25 @@ def interpolate(
     interpolate_run(Canvas(run, n, out, seed, device), data, count)
 
 
+def impute(
+    run: RunPath,
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A file with missing entries.", show_default=False)
+    ],
+    n: Annotated[int, typer.Option("-n", "--number", help="How many completed copies.")] = 1,
+    out: Out = None,
+    importance_samples: Annotated[
+        int, typer.Option(help="Draws of the latents for each row; exact as they grow.")
+    ] = 64,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Fill missing entries with draws given the observed ones: a CSV in --out."""
+    from genmod.cli.scoring import impute_rows
+
+    impute_rows(run, data, n, out, importance_samples, seed, device)
+
+
 def info(run: RunPath) -> None:
     """Show what is in the folder of a run: settings, progress, report."""
     from genmod.cli.scoring import show_run
@@ -139,5 +158,5 @@ def export(
     export_run(run, out, kind)
 
 
-COMMANDS = (evaluate, score, sample, reconstruct, interpolate, export, info)
+COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, export, info)
 """In the order in which the help lists them."""

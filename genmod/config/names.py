@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+import typing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from importlib import import_module
+from types import UnionType
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import require
@@ -180,6 +183,37 @@ def _public(name: str) -> type | None:
         if isinstance(found, type) and found.__module__.startswith("genmod."):
             return found if issubclass(found, Settings | Enum) or is_dataclass(found) else None
     return None
+
+
+# ---------------------------------------------------------------------- annotations
+
+
+def classes_in(annotation: object) -> tuple[type, ...]:
+    """The classes of settings that an annotation accepts: none for plain data.
+
+    >>> from genmod.nn import Networks
+    >>> classes_in(Networks | None), classes_in(int | None)
+    ((<class 'genmod.nn.networks.Networks'>,), ())
+    """
+    plain = (type(None), bool, int, float, str, Enum, torch.dtype, Tensor)
+    found = [each for each in members_of(annotation) if isinstance(each, type)]
+    # A protocol is no base class: what follows it may have any.
+    kinds = [k for k in found if k is not object and not vars(k).get("_is_protocol")]
+    return tuple(k for k in kinds if not issubclass(k, plain))
+
+
+def item_of(annotation: object) -> object:
+    """The annotation of the items of a sequence."""
+    for member in members_of(annotation):
+        if typing.get_origin(member) in (Sequence, Iterable, list, tuple):
+            return typing.get_args(member)[0]
+    return None
+
+
+def members_of(annotation: object) -> tuple[object, ...]:
+    """The members of a union; an annotation that is none alone."""
+    union = isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 # ---------------------------------------------------------------------- distributions of torch's

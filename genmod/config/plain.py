@@ -8,7 +8,6 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
-from types import UnionType
 from typing import Any, TypeAlias
 
 import torch
@@ -17,9 +16,12 @@ from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.config.names import (
+    classes_in,
     dtype_named,
+    item_of,
     law_class,
     law_parameters,
+    members_of,
     name_of,
     named,
     torch_law,
@@ -155,7 +157,8 @@ class _Reader:
 
     def read(self, data: Plain, place: str, wanted: object = None) -> object:
         if isinstance(data, list):
-            return tuple(self.read(item, _join(place, i)) for i, item in enumerate(data))
+            inner = item_of(wanted)
+            return tuple(self.read(item, _join(place, i), inner) for i, item in enumerate(data))
         if isinstance(data, str):
             return self._text(data, place, wanted)
         if not isinstance(data, dict):
@@ -188,7 +191,7 @@ class _Reader:
         if wanted is torch.dtype or torch.dtype in typing.get_args(wanted):
             return dtype_named(text)
         kinds = classes_in(wanted)
-        if not kinds or str in _members(wanted):
+        if not kinds or str in members_of(wanted):
             return text
         name, values, settings = read_call(text)
         built = named(name, kinds)
@@ -249,25 +252,6 @@ class _Reader:
                 f"got settings with a tensor that cannot be read ({error!r}); expected numbers and their "
                 "type; the file was written by something else, or is damaged"
             ) from error
-
-
-def classes_in(annotation: object) -> tuple[type, ...]:
-    """The classes of settings that an annotation accepts: none for plain data.
-
-    >>> from genmod.nn import Networks
-    >>> classes_in(Networks | None), classes_in(int | None)
-    ((<class 'genmod.nn.networks.Networks'>,), ())
-    """
-    plain = (type(None), bool, int, float, str, Enum, torch.dtype, Tensor)
-    found = [each for each in _members(annotation) if isinstance(each, type)]
-    # A protocol is no base class: what follows it may have any.
-    kinds = [k for k in found if k is not object and not vars(k).get("_is_protocol")]
-    return tuple(k for k in kinds if not issubclass(k, plain))
-
-
-def _members(annotation: object) -> tuple[object, ...]:
-    union = isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union
-    return typing.get_args(annotation) if union else (annotation,)
 
 
 def _parameters(built: object) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""Data: any tensor or array, images by name, and 2-D densities whose entropy is known.
+"""Data: tables, arrays, folders of images, published images, and 2-D densities whose entropy is known.
 
-:func:`load` takes a name, a file or rows. A :class:`Dataset` is three tensors in memory (train,
-validation, test) and a :class:`~genmod.spec.DataSpec`. :func:`binarized` makes bits of gray images;
+:func:`load` takes a name, a file, a folder, a frame, rows or a loader. A :class:`Dataset` is three tensors
+(train, validation, test) and a :class:`~genmod.spec.DataSpec`. :func:`binarized` makes bits of gray images;
 :func:`conditional` makes labels the context of a conditional model; :class:`Prompts` finds labels in words.
 """
 

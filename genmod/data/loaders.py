@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -89,7 +90,18 @@ def _batches(x: Iterable[Any] | TorchDataset[Any]) -> Iterator[Any]:
     rows = x if isinstance(x, IterableDataset) else (x[place] for place in range(_length(x)))
     for item in rows:
         parts = item if isinstance(item, tuple | list) else (item,)
-        yield tuple(torch.as_tensor(part)[None] for part in parts)
+        yield tuple(_item(part)[None] for part in parts)
+
+
+def _item(part: Any) -> Tensor:
+    """One row, or one label, of a torch data set: a number, a tensor, an array, a PIL image."""
+    try:
+        return torch.as_tensor(part if isinstance(part, Tensor) else np.array(part))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"got an item of type {type(part).__name__} from a torch data set; expected numbers, arrays or "
+            "images; give the data set a transform that makes a tensor of it"
+        ) from None
 
 
 def _length(x: object) -> int:

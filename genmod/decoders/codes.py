@@ -12,7 +12,7 @@ from genmod.columns import ColumnKind
 from genmod.decoders.base import Decoder
 from genmod.decoders.counts import require_kind
 from genmod.decoders.likelihoods import LocationScaleDecoder
-from genmod.decoders.scales import PerDimensionScale, Scale
+from genmod.decoders.scales import PredictedScale, Scale
 from genmod.distributions.ordered import IntegerLogistic
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
@@ -123,9 +123,9 @@ class IntegerLogisticDecoder(LocationScaleDecoder):
 
     Args:
         network: the location of each column in units of its std around its mean; and its log-scale
-            after that, with :class:`~genmod.decoders.PredictedScale`.
+            after that, unless ``scale`` is of another kind.
         spec: columns of integers.
-        scale: in units of the column's std; one learned number for each column by default.
+        scale: in units of the column's std; predicted by the network by default.
 
     Raises:
         ValueError: columns of another kind.
@@ -141,7 +141,7 @@ class IntegerLogisticDecoder(LocationScaleDecoder):
     ) -> None:
         data = require_kind(DataSpec.of(spec), ColumnKind.INTEGER, type(self).__name__)
         # A logistic of scale s has a standard deviation of 1.81 s.
-        broad = PerDimensionScale(data.shape, math.sqrt(3) / math.pi, _GAIN)
+        broad = PredictedScale(math.sqrt(3) / math.pi)
         super().__init__(network, data, broad if scale is None else scale)
         columns = data.columns or ()
         self.register_buffer(

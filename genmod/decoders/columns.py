@@ -12,8 +12,9 @@ from genmod.columns import Column, ColumnKind
 from genmod.decoders.base import Decoder
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
 from genmod.decoders.counts import NegativeBinomialDecoder
-from genmod.decoders.likelihoods import GaussianDecoder, Identity
-from genmod.decoders.scales import PerDimensionScale
+from genmod.decoders.likelihoods import Identity
+from genmod.decoders.scales import PredictedScale
+from genmod.decoders.tails import StudentTDecoder
 from genmod.distributions import Factorized
 from genmod.distributions.joined import Joined
 from genmod.nn.modules import outputs
@@ -22,23 +23,24 @@ from genmod.spec import DataSpec, SpecLike
 ColumnLaw: TypeAlias = Callable[[nn.Module, DataSpec], Decoder]
 """What builds the decoder of some columns: a decoder class, or a function of a network and a spec."""
 
-_GAIN = 10.0
-"""How fast the scales of columns are learned: columns that others determine end at 1 % of their spread."""
+_BROAD, _FLOOR = 0.7, 1e-3
+"""The scale that default real columns start from, and the narrowest one, in units of a column's std."""
 
 
-def gaussian_columns(network: nn.Module, spec: SpecLike) -> GaussianDecoder:
-    """The default law of real columns: a normal density with one learned std for each column.
+def robust_columns(network: nn.Module, spec: SpecLike) -> StudentTDecoder:
+    """The default law of real columns: Student's t with a predicted scale and learned degrees of freedom.
+
+    On small tables one outlier costs a normal density more than all other rows gain.
 
     Args:
-        network: one number for each column.
+        network: two numbers for each column, ``(2, D)``: locations, then log-scales.
         spec: real columns.
     """
-    data = DataSpec.of(spec)
-    return GaussianDecoder(network, data, PerDimensionScale(data.shape, gain=_GAIN))
+    return StudentTDecoder(network, spec, PredictedScale(_BROAD, _FLOOR), df=10.0)
 
 
 COLUMN_LAWS: Mapping[ColumnKind, ColumnLaw] = {
-    ColumnKind.REAL: gaussian_columns,
+    ColumnKind.REAL: robust_columns,
     ColumnKind.INTEGER: IntegerLogisticDecoder,
     ColumnKind.COUNT: NegativeBinomialDecoder,
     ColumnKind.CATEGORY: Categories,

@@ -8,7 +8,7 @@ from torch import nn
 
 from genmod.checks import require
 from genmod.decoders.base import Decoder
-from genmod.decoders.columns import Columns, gaussian_columns
+from genmod.decoders.columns import Columns, robust_columns
 from genmod.decoders.likelihoods import (
     BernoulliDecoder,
     DiscretizedLogisticDecoder,
@@ -32,8 +32,8 @@ def likelihood(
     """The default decoder for data of a kind.
 
     Real data get a Gaussian with one learned std, bits a Bernoulli, other integers a discretized
-    logistic whose scale is predicted by the network. A table of real columns gets a Gaussian with a
-    learned std for each column; a table of other kinds :class:`~genmod.decoders.Columns`.
+    logistic whose scale is predicted by the network. A table of real columns gets Student's t with a
+    predicted scale; a table of other kinds :class:`~genmod.decoders.Columns`.
 
     Args:
         network: builds a network with a given number of outputs a row.
@@ -46,7 +46,7 @@ def likelihood(
         require(scale is None, f"scale={scale} for columns of several kinds", *_A_LAW_EACH)
         return Columns.of(network, spec)
     if spec.columns is not None and scale is None:
-        return gaussian_columns(network(spec.size), spec)
+        return robust_columns(network(2 * spec.size), spec)
     if spec.bins == 2 and scale is None:
         return BernoulliDecoder(network(spec.size), spec)
     if spec.bins is None:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import check_positive
+from genmod.checks import check_positive, require
 from genmod.config import Settings
 from genmod.shapes import Shape
 
@@ -100,15 +100,22 @@ class PredictedScale(Scale):
 
     Args:
         initial: the scale that an output of zero stands for.
+        floor: a lower bound that no output passes, ``scale^2 = floor^2 + predicted^2``. Without one, real
+            numbers that repeat have a density without bound.
     """
 
     outputs = 1
 
-    def __init__(self, initial: float = 1.0) -> None:
+    def __init__(self, initial: float = 1.0, floor: float = 0.0) -> None:
         super().__init__()
         check_positive(initial, "initial")
-        self.log_initial = math.log(initial)
+        require(floor >= 0, f"floor={floor}", "at least 0", "0 is no lower bound")
+        self.log_initial, self.floor = math.log(initial), floor
 
     def forward(self, numbers: Tensor) -> Tensor:
         """The log-scale."""
-        return numbers[:, 0] + self.log_initial
+        log_scale = numbers[:, 0] + self.log_initial
+        if self.floor == 0:
+            return log_scale
+        lowest = torch.full_like(log_scale, 2 * math.log(self.floor))
+        return 0.5 * torch.logaddexp(2 * log_scale, lowest)

@@ -82,7 +82,9 @@ class LinearSkip(Settings, nn.Module):
         super().__init__()
         self.network, self.linear = network, nn.Linear(inputs, outputs)
         if isinstance(network, MLP):
-            nn.init.zeros_(network.last[-1].weight)
+            for name, parameter in network.last.named_parameters():
+                if name == "2.weight":  # after the norm and the activation
+                    nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, inputs)`` to ``(B, outputs)``."""

@@ -4,6 +4,5 @@ from genmod.runs.config import RunConfig as RunConfig
 from genmod.runs.folder import RunFolder as RunFolder
 from genmod.runs.identity import changes as changes
 from genmod.runs.identity import describe as describe
-from genmod.runs.metrics import read_metrics as read_metrics
 from genmod.runs.training import TrainedRun as TrainedRun
 from genmod.runs.training import train as train

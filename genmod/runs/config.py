@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from genmod.training import fit
 SECTIONS = ("data", "model", "training")
 _RECORDED = ("format", "version", "device", "dtype", "trained_on")
 """What a run's own ``config.yaml`` holds beside its settings."""
-NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "progress")
+NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "metrics", "progress")
 """Arguments of :func:`~genmod.training.fit` that are no settings of a run."""
 
 
@@ -162,3 +163,9 @@ def _one_word(text: str) -> dict[str, Any]:
     name, values, settings = read_call(text)
     require(not values, f"model: {text}", "its arguments by name", "as in 'VAE(latents=16)'")
     return {"class": name, **settings}
+
+
+def plain_identity(data: Dataset) -> dict[str, Any]:
+    """What identifies a data set, as a file gives it back: with lists in place of tuples."""
+    found: dict[str, Any] = json.loads(json.dumps(data.identity()))
+    return found

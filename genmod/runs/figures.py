@@ -1,12 +1,12 @@
-"""Figures of one run: its training curve, samples, pairs, and ways between two."""
+"""Figures of one run: samples, pairs, and ways between two."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.data import Dataset
@@ -15,7 +15,7 @@ from genmod.files import write_atomically
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.plots import Row, strips
-from genmod.plots.style import COLORS, INK, figure
+from genmod.plots.style import COLORS, figure
 from genmod.samplers import DPMSolver
 
 _STEPS = 20
@@ -68,32 +68,8 @@ def draw_images(path: Path, rows: dict[str, Tensor], data: Dataset, title: str) 
         name: ((images.float() - lowest) / (highest - lowest or 1.0)).clamp(0, 1).mean(1, True)
         for name, images in rows.items()
     }
-    _save(strips([Row(name, images) for name, images in scaled.items()], title=title), path)
+    save_figure(strips([Row(name, images) for name, images in scaled.items()], title=title), path)
     return True
-
-
-def draw_curve(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """The loss of each step and the bound on held-out data, from the lines of ``metrics.jsonl``."""
-    stages = list(dict.fromkeys(line["stage"] for line in lines))
-    made = figure(9, 2.6 * max(len(stages), 1), "Training")
-    for place, stage in enumerate(stages, 1):
-        axes = made.add_subplot(len(stages), 1, place)
-        own = [line for line in lines if line["stage"] == stage]
-        axes.plot(
-            [line["step"] for line in own], [line["loss"] for line in own], color=COLORS[0], lw=0.8
-        )
-        axes.set_ylabel("loss", color=COLORS[0])
-        axes.set_xlabel("step")
-        axes.set_title(stage, loc="left", color=INK)
-        held = [line for line in own if line.get("validation") is not None]
-        if held:
-            right = axes.twinx()
-            right.plot(
-                [line["step"] for line in held], [line["validation"] for line in held],
-                color=COLORS[1], marker="o", ms=3,
-            )  # fmt: skip
-            right.set_ylabel("bound on held-out data, nats", color=COLORS[1])
-    _save(made, path)
 
 
 def _scatter(path: Path, rows: dict[str, Tensor], title: str) -> None:
@@ -102,9 +78,10 @@ def _scatter(path: Path, rows: dict[str, Tensor], title: str) -> None:
     for color, (name, points) in zip(COLORS, rows.items(), strict=False):
         axes.scatter(points[:, 0], points[:, 1], s=12, color=color, label=name)
     axes.legend()
-    _save(made, path)
+    save_figure(made, path)
 
 
-def _save(made: Any, path: Path) -> None:
+def save_figure(made: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all."""
     with write_atomically(path) as beside:
         made.savefig(beside, format="png")

@@ -89,6 +89,12 @@ _SMALL = 8
 """Numbers of a tensor that are described by themselves: a message can then show them."""
 
 
+def _is_value(value: object) -> bool:
+    """Whether an object is a frozen record: two equal ones are the same setting, in one place or in two."""
+    record = getattr(type(value), "__dataclass_params__", None)
+    return record is not None and bool(record.frozen and record.eq)
+
+
 class _Description:
     """Describes objects; knows where each has been described, so that circles end."""
 
@@ -109,9 +115,10 @@ class _Description:
             return {"same as": self.places[id(value)]}
         if isinstance(value, tuple):
             return [self.of(each, f"{place}[{i}]") for i, each in enumerate(value)]
-        # Kept, because the id of an object that is gone may be given to another one.
-        self.places[id(value)] = place
-        self.kept.append(value)
+        if not _is_value(value):
+            # Kept, because the id of an object that is gone may be given to another one.
+            self.places[id(value)] = place
+            self.kept.append(value)
         if isinstance(value, Tensor):
             small = value.numel() <= _SMALL and not value.is_complex()
             kind = str(value.dtype).removeprefix("torch.")

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from genmod.checks import require
-from genmod.data import Dataset
-from genmod.data.splits import Split
+from genmod.config import to_plain
+from genmod.data import Dataset, GivenRows
+from genmod.data.sources import source_of
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
-from genmod.runs.config import RunConfig
+from genmod.runs.config import RunConfig, plain_identity
 from genmod.saving import WEIGHTS, read_config
+from genmod.spec import DataSpec
 
 
 def open_model(folder: Path | str, device: torch.device | str | None = None) -> LatentModel:
@@ -46,7 +47,7 @@ def open_data(folder: Path | str) -> Dataset:
     found = read_config(place)
     data = RunConfig.of(found).load_data()
     trained_on: dict[str, Any] = found.get("trained_on") or {}
-    now = data.identity()
+    now = plain_identity(data)
     changed = [name for name, value in trained_on.items() if now.get(name) != value]
     require(
         not changed,
@@ -57,33 +58,49 @@ def open_data(folder: Path | str) -> Dataset:
     return data
 
 
-def open_rows(folder: Path | str, data: str | None) -> tuple[Dataset, Tensor, Tensor | None]:
-    """Rows to score, and their context: the test part of a run's data, or all rows of a file, in order.
+def open_rows(folder: Path | str, spec: DataSpec, data: str | None) -> tuple[Dataset, GivenRows]:
+    """Rows to score: the test part of a run's data, or all rows of a file, in order.
 
     Args:
         folder: of the run.
-        data: a name or a file; ``None``: the run's own data.
+        spec: of its model: a table is read by its columns.
+        data: a name, a file or a folder; ``None``: the run's own data.
 
     Returns:
-        The data set, the rows, and their context for a conditional model.
+        The data set, and its rows with their contexts and what was observed of them.
 
     Raises:
-        ValueError: data of another shape or kind than those of the run; an empty test part.
+        ValueError: data of another shape or kind than those of the run; no rows.
     """
-    config = RunConfig.of(read_config(as_path(folder)))
+    config, part = RunConfig.of(read_config(as_path(folder))), "test"
     if data is None:
         found = open_data(folder)
-        require(
-            len(found.test) > 0, "a run without a test part", "rows", "name a file: ... RUN DATA"
-        )
-        return found, found.test, found.context("test")
-    settings = {**config.data, "x": data}
-    if not as_path(data).exists():
+    elif not as_path(data).exists():
+        found = RunConfig.of({**config.sections(), "data": {"x": data}}).load_data()
+    else:
+        part = "train"
+        settings = _whole(config, spec, data)
         found = RunConfig.of({**config.sections(), "data": settings}).load_data()
-        return found, found.test, found.context("test")
-    whole = {**settings, "validation": 0.0, "test": 0.0}
-    found = RunConfig.of({**config.sections(), "data": whole}).load_data()
-    order = Split(0.0, 0.0, int(settings.get("seed") or 0)).indices(len(found.train))[0]
-    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-    context = found.context("train")
-    return found, found.train[place], None if context is None else context[place]
+    rows, mask, context = found.parts()[part], found.mask(part), found.context(part)
+    advice = "name a file: genmod ... RUN DATA"
+    require(len(rows) > 0, f"{data or folder} without a test part", "rows", advice)
+    if part == "train" and found.rows is not None:
+        order = found.rows[part].argsort()
+        rows = rows[order]
+        mask = None if mask is None else mask[order]
+        context = None if context is None else context[order]
+    return found, GivenRows(rows, context, mask)
+
+
+def _whole(config: RunConfig, spec: DataSpec, path: str) -> dict[str, Any]:
+    """The settings that read a file as the run's own data were read, without a split."""
+    known = source_of(path).known
+    kept = {"layout", "size", "resize", "channels", "binarize", "context_dropout"}
+    conditional = config.model.get("condition") is not None
+    kept |= {"labels"} if conditional else set()
+    settings = {name: value for name, value in config.data.items() if name in kept}
+    if "spec" in known:
+        settings["spec"] = to_plain(spec)
+    if "bins" in known:
+        settings["bins"] = spec.bins
+    return {**settings, "x": path, "validation": 0.0, "test": 0.0}

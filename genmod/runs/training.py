@@ -13,27 +13,34 @@
 
 from __future__ import annotations
 
+import platform
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from genmod.checks import require
 from genmod.config import to_plain
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
-from genmod.files import as_path, check_folder, locked, write_json
+from genmod.files import as_path, check_folder, locked, read_json, write_json
 from genmod.model import LatentModel
-from genmod.runs.config import RunConfig
-from genmod.runs.figures import draw_curve, draw_samples
-from genmod.runs.metrics import StepLines, read_metrics, write_environment
+from genmod.runs.config import RunConfig, plain_identity
+from genmod.runs.figures import draw_samples, save_figure
 from genmod.runs.reports import write_markdown
 from genmod.saving import CONFIG, WEIGHTS, read_config, save_model, write_config
 from genmod.training import History, Step, training_loop
 from genmod.training.history import OnProgress
+from genmod.version import __version__
 
-CHECKPOINT = "checkpoints/last.safetensors"
+_ENVIRONMENT = "genmod-environment-1"
+_PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn")
 _LOOKS = 4
 """Figures of samples on the way, for each stage."""
 
@@ -95,25 +102,31 @@ def train(
         _check_free(place, resume)
         data = config.load_data()
         model, given = config.build(data), config.arguments()
-        recorded = {**config.sections(), "model": to_plain(model), "trained_on": data.identity()}
-        loop = training_loop(model, data, **given, checkpoint=place / CHECKPOINT, progress=progress)
+        recorded = {
+            **config.sections(),
+            "model": to_plain(model),
+            "trained_on": plain_identity(data),
+        }
+        # A folder of checkpoints: the last ones, and the one of the best validation.
+        given.setdefault("keep", 1)
+        loop = training_loop(
+            model, data, **given, checkpoint=place / "checkpoints", metrics=place, progress=progress
+        )
         write_config(place, {**_stated(place), **recorded})
-        write_environment(place / "environment.json", str(model.device), sys.argv)
-        metrics = StepLines(place / "metrics.jsonl", int(given.get("steps", 2000)), loop.history)
-        with metrics:
-            finished = True
-            for step in loop:
-                metrics.add(step)
-                _look(place, step, data, int(given.get("steps", 2000)))
-                if stop():
-                    loop.save()
-                    finished = False
-                    break
+        session = Session.begin(place / "environment.json", str(model.device))
+        finished = True
+        for step in loop:
+            _look(place, step, data, int(given.get("steps", 2000)))
+            if stop():
+                loop.save()
+                finished = False
+                break
+        seconds = session.end()
         run = TrainedRun(place, model, data, loop.history, finished)
         if not finished:
             return run
         save_model(model, place, {**recorded, "model": to_plain(model)})
-        return _finish(run, metrics.seconds, scored)
+        return _finish(run, seconds, scored)
 
 
 def _stated(place: Path) -> dict[str, Any]:
@@ -156,7 +169,7 @@ def _look(place: Path, step: Step, data: Dataset, steps: int) -> None:
 def _finish(run: TrainedRun, seconds: float, scored: bool) -> TrainedRun:
     """The figures and the report of a run that is done."""
     figures = {"Training": run.folder / "figures" / "training.png"}
-    draw_curve(figures["Training"], read_metrics(run.folder / "metrics.jsonl"))
+    save_figure(run.history.plot(), figures["Training"])
     path = run.folder / "figures" / "samples.png"
     if draw_samples(path, run.model, run.data, type(run.model).__name__):
         figures["Samples"] = path
@@ -176,3 +189,60 @@ def write_run_report(
     write_markdown(
         folder / "report.md", [report], settings, report.remarks, figures, title=report.name
     )
+
+
+# ---------------------------------------------------------------------- where and with what
+
+
+@dataclass(frozen=True)
+class Session:
+    """One process of a run, as ``environment.json`` lists it.
+
+    Args:
+        path: the file.
+        earlier: the processes before.
+        facts: versions, machine, time, command.
+        began: the clock at its start.
+    """
+
+    path: Path
+    earlier: list[dict[str, Any]]
+    facts: dict[str, Any]
+    began: float
+
+    @classmethod
+    def begin(cls, path: Path, device: str) -> Session:
+        """Add this process to the file."""
+        found = read_json(path, _ENVIRONMENT, "move it away") if path.exists() else {}
+        facts = {
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": device,
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "threads": torch.get_num_threads(),
+            "genmod": __version__,
+            "packages": {name: version(name) for name in _PACKAGES},
+        }
+        made = cls(path, found.get("sessions", []), facts, time.monotonic())
+        made._write(facts)
+        return made
+
+    def end(self) -> float:
+        """Add how long it took; the seconds of all processes that ended by themselves."""
+        seconds = time.monotonic() - self.began
+        self._write({**self.facts, "seconds": round(seconds, 3)})
+        return float(seconds + sum(each.get("seconds", 0.0) for each in self.earlier))
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        write_json(self.path, {"format": _ENVIRONMENT, "sessions": [*self.earlier, facts]})
+
+
+def seconds_of(folder: Path) -> float | None:
+    """How long a run has trained, in all processes that ended by themselves."""
+    path = folder / "environment.json"
+    if not path.exists():
+        return None
+    sessions = read_json(path, _ENVIRONMENT, "move it away")["sessions"]
+    return float(sum(each.get("seconds", 0.0) for each in sessions))

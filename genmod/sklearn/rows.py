@@ -24,6 +24,7 @@ from genmod.evaluation.batching import evaluating
 from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel, Request
 from genmod.models import find_diffusion
+from genmod.random.streams import mix
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ def run_rows(
         for place, row in enumerate(x):
             # A tensor of its own memory: products may round differently at another alignment.
             alone, observed = torch.tensor(row[None]), torch.tensor(~np.isnan(row[None]))
-            key = random.mix(seed, key_of(row), 0 if copies is None else int(copies[place]))
+            key = mix(seed, key_of(row), 0 if copies is None else int(copies[place]))
             with random.keyed(key):
                 found.append(run(alone.nan_to_num(), None if bool(observed.all()) else observed))
     return found

@@ -129,9 +129,7 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
     importance_samples: int = 64
     sample_posterior: bool = False
 
-    _without_missing = (
-        "use model='vae' or 'hvae': the encoder of a diffusion is fixed and cannot leave entries out"
-    )
+    _without_missing = "use model='vae' or 'hvae': the encoder of a diffusion is fixed and cannot leave entries out"
 
     def _fit(self, x: Array) -> None:
         count = self.importance_samples

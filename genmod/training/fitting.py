@@ -28,7 +28,7 @@ from genmod.training.devices import Devices
 from genmod.training.history import History, OnProgress
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop
-from genmod.training.metrics import Metrics
+from genmod.training.metrics import MetricsLog
 from genmod.training.pairs import ObjectivePairs, Pairs
 from genmod.training.parts import Data, TrainingData
 from genmod.training.run import Setup
@@ -82,10 +82,11 @@ def fit(
         model: any model. It is trained in place and moved to ``device``.
         data: a :class:`~genmod.data.Dataset`, whose training and validation parts are used. If it is
             :func:`~genmod.data.binarized`, bits are drawn again in every epoch. If it is
-            :func:`~genmod.data.conditional`, its labels are the context. Or rows without a validation
-            part: a tensor, array or list ``(N, *event)``, or a pair of rows and their context. Or a
-            loader: any iterable of batches ``x``, ``(x,)`` or ``(x, context)``, with its own batch
-            size. A resumed run is bitwise the same only if the loader repeats the same batches.
+            :func:`~genmod.data.conditional`, its labels are the context. Missing entries do not count.
+            Or the name, file or folder of a data set (:func:`genmod.data.load`). Or rows without a
+            validation part: a tensor, array, list or data frame, or a pair of rows and their context.
+            Or a loader: any iterable of batches ``x``, ``(x,)`` or ``(x, context)``, with its own
+            batch size. A resumed run is bitwise the same only if the loader repeats its batches.
         objective: the loss. By default minus the bound, with one timestep a sample for a diffusion.
             Its state (of a warm-up, for example) restarts in each run. Or pairs of an objective and what
             it trains: ``[(Bound(), [model.encoder, model.decoder]), (Simple(), model.prior)]``.
@@ -235,7 +236,7 @@ def training_loop(
         known = dict(identity(model, loss, optimizer, config, found, augment))
     if not devices.is_main:
         metrics, trackers, progress = None, (), False
-    written = Metrics(metrics, trackers, type(model).__name__, vars(config))
+    written = MetricsLog(metrics, trackers, type(model).__name__, vars(config))
     setup = Setup(
         model,
         config,

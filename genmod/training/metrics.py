@@ -58,7 +58,7 @@ def check_trackers(names: Sequence[str] | str) -> tuple[str, ...]:
     return found
 
 
-class Metrics:
+class MetricsLog:
     """The metrics of one run, written to a file of JSON lines and to trackers.
 
     Args:
@@ -83,14 +83,10 @@ class Metrics:
             whole = str(place).endswith(".jsonl")
             self.path = check_file(place) if whole else check_folder(place) / FILE
         self.trackers = check_trackers(trackers)
+        self.active = self.path is not None or bool(self.trackers)
         self.name, self.settings = name, dict(settings or {})
         self._file: IO[str] | None = None
         self._open: list[Any] | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is written."""
-        return self.path is not None or bool(self.trackers)
 
     def restart(self, stage: int, step: int) -> None:
         """Drop the lines of steps that are made again, and of a line that was cut off."""
@@ -157,7 +153,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows.append({**row, "stage": int(row["stage"]), "step": int(row["step"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             require(
                 number == len(lines),
                 f"line {number} of {path}, which is no line of metrics",

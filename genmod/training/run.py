@@ -26,7 +26,7 @@ from genmod.training.config import TrainingConfig
 from genmod.training.devices import Devices, Place
 from genmod.training.history import Bar, History, OnProgress, Step
 from genmod.training.identity import Identity
-from genmod.training.metrics import Metrics
+from genmod.training.metrics import MetricsLog
 from genmod.training.pairs import refuse_weighted_levels
 from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState, adam
@@ -70,7 +70,7 @@ class Setup:
     identity: Identity
     progress: bool | OnProgress
     augment: Sequence[Transform]
-    metrics: Metrics
+    metrics: MetricsLog
     devices: Devices
 
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
@@ -187,15 +187,16 @@ class Run:
             )
         state.objective.update(elbo, joined(parts))
         validation = self._validate()
-        if self.setup.checkpoints is not None:
-            self._save(self.setup.checkpoints, validation)
         step = Step(
             state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
         )
+        if self.setup.metrics.active:
+            # Before the checkpoint: a run that is killed between the two makes the step again.
+            self._log(step)
+        if self.setup.checkpoints is not None:
+            self._save(self.setup.checkpoints, validation)
         if self.bar.on_progress is not None:
             self.bar.show(step.number, step.loss, elbo, validation)
-        if self.setup.metrics.active:
-            self._log(step)
         return step
 
     def _parts(self) -> list[Batch]:

@@ -14,6 +14,7 @@ from genmod.config.names import named
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
+from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
@@ -28,27 +29,25 @@ from tests.contracts.test_schedules import SCHEDULES
 from tests.contracts.test_targets import DENOISERS, TARGETS
 from tests.saving.test_folder import MODELS
 
-COUNTS = DataSpec((1,), columns=[Column("visits", "count", mean=3.0)])
 TABLE = DataSpec(
-    (4,),
+    (3,),
     columns=[
+        Column("age", "count"),
         Column("height", mean=170.0, std=8.5),
-        Column("year", "integer", mean=2000.0, std=9.0),
-        Column("color", "category", ("red", "green", "blue")),
-        Column("size", "ordinal", ("small", "medium", "large")),
+        Column("size", "ordinal", ("small", "no", "1e-3")),
     ],
 )
 
+
+def a_column(kind: str) -> DataSpec:
+    """A table of one column."""
+    values = ("a", "b", "c") if kind in ("category", "ordinal") else None
+    return DataSpec((1,), columns=[Column("x", kind, values)])
+
+
 OTHERS: dict[str, Callable[[], object]] = {
     "DataSpec": lambda: DataSpec((1, 4, 4), 17),
-    "DataSpec of a table": lambda: DataSpec(
-        (3,),
-        columns=[
-            Column("age", "count"),
-            Column("height", mean=170.0, std=8.5),
-            Column("size", "ordinal", ("small", "no", "1e-3")),
-        ],
-    ),
+    "DataSpec of a table": lambda: TABLE,
     "Stamp": lambda: Stamp.BOUND,
     "LatentModel": lambda: LatentModel(
         encoders.GaussianEncoder(MLP(3, 4, width=8), (2,)),
@@ -65,11 +64,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,
-    "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
     "ContextEmbedding": lambda: nn.ContextEmbedding(nn.Labels(3), 8),
-    "Sinusoidal": lambda: Sinusoidal(8),
-    "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
-    "FourierFeatures": lambda: FourierFeatures((1, 2)),
     "MLP": lambda: MLP(3, 4, width=8),
     "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
     "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),
@@ -83,6 +78,29 @@ OTHERS: dict[str, Callable[[], object]] = {
     "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
     "PredictedScale": lambda: decoders.PredictedScale(0.1),
     "Identity": decoders.Identity,
+    "Categories": lambda: decoders.Categories(MLP(2, 3, width=8), a_column("category")),
+    "OrderedCategories": lambda: decoders.OrderedCategories(
+        MLP(2, 1, width=8), a_column("ordinal")
+    ),
+    "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(2, 1, width=8), a_column("count")),
+    "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(
+        MLP(2, 1, width=8), a_column("count")
+    ),
+    "ZeroInflatedPoissonDecoder": lambda: decoders.ZeroInflatedPoissonDecoder(
+        MLP(2, 2, width=8), a_column("count")
+    ),
+    "ZeroInflatedNegativeBinomialDecoder": lambda: decoders.ZeroInflatedNegativeBinomialDecoder(
+        MLP(2, 2, width=8), a_column("count")
+    ),
+    "IntegerLogisticDecoder": lambda: decoders.IntegerLogisticDecoder(
+        MLP(2, 1, width=8), a_column("integer")
+    ),
+    "LaplaceDecoder": lambda: decoders.LaplaceDecoder(MLP(2, 3, width=8), (3,)),
+    "StudentTDecoder": lambda: decoders.StudentTDecoder(MLP(2, 3, width=8), (3,), df=4.0),
+    "Columns": lambda: decoders.Columns.of(
+        lambda count: MLP(2, count, width=8), TABLE, {"height": decoders.StudentTDecoder}
+    ),
+    "VAE of a table": lambda: models.VAE(TABLE, latents=2, width=8),
     "FixedSmall": diffusion.FixedSmall,
     "FixedLarge": diffusion.FixedLarge,
     "Analytic": diffusion.Analytic,
@@ -118,24 +136,15 @@ OTHERS: dict[str, Callable[[], object]] = {
     "EDMWeight": objectives.EDMWeight,
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
     "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
+    "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
+    "Sinusoidal": lambda: Sinusoidal(8),
+    "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
+    "FourierFeatures": lambda: FourierFeatures((1, 2)),
+    "LinearSkip": lambda: LinearSkip(MLP(3, 2, width=8), 3, 2),
+    "TableNetworks": lambda: TableNetworks(nn.MLPs(width=8)),
     "Cycle": lambda: Cycle(0, 3),
     "Flip": lambda: training.Flip(-2, 0.25),
     "Shift": lambda: training.Shift(3),
-    # tables
-    "VAE of a table": lambda: models.VAE(TABLE, latents=2, width=8),
-    "Columns": lambda: models.VAE(TABLE, latents=2, width=8).decoder,
-    "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(3, 1, width=8), COUNTS),
-    "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(
-        MLP(3, 1, width=8), COUNTS
-    ),
-    "ZeroInflatedPoissonDecoder": lambda: decoders.ZeroInflatedPoissonDecoder(
-        MLP(3, 2, width=8), COUNTS
-    ),
-    "ZeroInflatedNegativeBinomialDecoder": lambda: decoders.ZeroInflatedNegativeBinomialDecoder(
-        MLP(3, 2, width=8), COUNTS
-    ),
-    "LaplaceDecoder": lambda: decoders.LaplaceDecoder(MLP(3, 2, width=8), (2,), 0.5),
-    "StudentTDecoder": lambda: decoders.StudentTDecoder(MLP(3, 2, width=8), (2,), df=4.0),
 }
 
 NO_SETTINGS = {

@@ -14,8 +14,9 @@ from genmod.runs import changes, describe
 from tests.config.components import NO_SETTINGS, components, concrete, parts_of
 
 COMPONENTS = components()
-CACHED = {"model vae, mixture prior"}
-"""Their distributions keep one matrix in several forms, computed when they are asked for."""
+CACHED = {"model vae, mixture prior", "Columns"}
+"""A distribution that keeps one matrix in several forms; columns that stand in two descriptions: the
+description of such objects also says which of their parts are one object."""
 FUNCTIONS = {"Weighted"}
 """Those whose settings hold a function of the package, which only code can name."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from genmod.data import GivenRows, load, loaders, rows_or_dataset
 from genmod.evaluation import evaluate
@@ -57,6 +57,38 @@ def test_labels_come_with_their_rows(make: Callable[..., Any]) -> None:
     assert data.labels is not None
     for split, part in data.parts().items():
         assert torch.equal(part, ROWS[data.labels[split]])
+
+
+def test_images_of_a_torch_data_set_become_bytes() -> None:
+    """As torchvision gives them without a transform: a PIL image and a class."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 9, 12, 3), np.uint8)
+
+    class Pictures(Dataset[tuple[Image.Image, int]]):
+        def __len__(self) -> int:
+            return len(pixels)
+
+        def __getitem__(self, place: int) -> tuple[Image.Image, int]:
+            return Image.fromarray(pixels[place]), place
+
+    data = load(Pictures(), bins=256)
+    assert data.shape == (3, 9, 12)
+    assert data.labels is not None
+    wanted = torch.from_numpy(pixels[data.labels["test"].numpy()]).permute(0, 3, 1, 2)
+    assert torch.equal(data.test, wanted)
+    with pytest.raises(ValueError, match="an item of type dict from a torch data set"):
+        load(TensorDicts())
+
+
+class TensorDicts(Dataset[dict[str, int]]):
+    """Items that are no rows."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, place: int) -> dict[str, int]:
+        return {"x": place}
 
 
 @pytest.mark.parametrize("name", PIECES)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from genmod import Measure, load, random
 from genmod.decoders import (
     Columns,
-    GaussianDecoder,
     LaplaceDecoder,
     PoissonDecoder,
     StudentTDecoder,
@@ -265,7 +264,7 @@ def test_laws_of_ones_own_choice_for_a_column_or_a_kind() -> None:
 def test_a_column_without_a_part_is_refused() -> None:
     decoder = Columns.of(lambda count: MLP(3, count, width=8), SPEC)
     with pytest.raises(ValueError, match="one part for each of the columns"):
-        Columns(decoder.network, SPEC, [p for p in decoder.parts if isinstance(p, GaussianDecoder)])
+        Columns(decoder.network, SPEC, [p for p in decoder.parts if isinstance(p, StudentTDecoder)])
 
 
 def test_a_diffusion_refuses_columns_of_several_kinds_and_to_impute() -> None:
@@ -294,4 +293,4 @@ def test_images_with_missing_pixels_hand_the_mask_to_convolutions() -> None:
         a = model.elbo(x, observed=seen).value
     with random.keyed(0):
         assert torch.equal(a, model.elbo(torch.where(seen, x, 255), observed=seen).value)
-    assert isinstance(VAE(DataSpec((2,), columns=REALS[:2]), latents=2).decoder, GaussianDecoder)
+    assert isinstance(VAE(DataSpec((2,), columns=REALS[:2]), latents=2).decoder, StudentTDecoder)

@@ -14,8 +14,8 @@ import torch
 
 from genmod import VAE, load
 from genmod.data import load as load_data
-from genmod.runs import read_metrics
 from genmod.training import fit
+from genmod.training.metrics import read_metrics
 from tests.runs.hostile import MODELS, Payload, cases, pickles
 
 TRACE = Path("/tmp/genmod-hostile-trace")
@@ -107,6 +107,7 @@ def test_a_checkpoint_that_is_a_pickle_is_refused(name: str, tmp_path: Path, tra
     "text", ["[]\n", "3\n", "not json\n", "[" * 100_000 + "\n", '{"step": 1}\n', "null\n", "\x00\n"]
 )
 def test_metrics_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(text)
+    whole = '{"stage": 0, "step": 1, "loss": 2.0}\n'
+    (tmp_path / "metrics.jsonl").write_text(whole + text + whole)
     with pytest.raises(ValueError, match=SENTENCE):
         read_metrics(tmp_path / "metrics.jsonl")

@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from genmod.data import GivenRows
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
-from genmod.models import HVAE, Diffusion
+from genmod.models import HVAE, VAE, Diffusion
+from genmod.nn import Labels
 from genmod.objectives import Batch, Bound, Objective
 from genmod.path import Path as LatentPath
+from genmod.spec import DataSpec
 from genmod.training import fit, training_loop
 from tests.training.cases import data, diffusion, flat, vae
 
@@ -80,6 +83,23 @@ def test_a_rest_of_other_length_counts_by_its_rows() -> None:
         weights.append(flat(model))
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(weights[2], weights[3], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+def test_masks_and_labels_go_with_their_rows() -> None:
+    """A conditional VAE on rows with holes."""
+    x, weights = data(), []
+    observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) > 0.3
+    observed[:, 0] = True
+    rows = GivenRows(x.where(observed, 0.0), torch.arange(48) % 3, observed)
+    spec = DataSpec((3,), missing=True)
+    runs: list[dict[str, Any]] = [{"batch_size": 8, "accumulate": 2}, {"batch_size": 16}]
+    for settings in runs:
+        torch.manual_seed(7)
+        model = VAE(spec, latents=2, width=8, condition=Labels(3))
+        fit(model, rows, **settings, **PLAIN)
+        weights.append(flat(model))
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-9, atol=1e-10)
 
 
 def test_dropout_differs_from_piece_to_piece() -> None:

@@ -1,17 +1,21 @@
-"""The bar: it shows the loss beside the true bound, and nothing with ``progress=False``."""
+"""The progress bar shows the loss beside the true bound; the training curve shows the history."""
 
 from __future__ import annotations
 
 import math
 from io import StringIO
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.lines import Line2D
 from rich.console import Console
 
 from genmod import ELBO, Measure, Stamp
 from genmod.elbo import Kind, Rate
-from genmod.training import Validation, fit, history
+from genmod.training import History, Validation, fit, history
+from genmod.training.config import Cycle
+from genmod.training.curve import averages
 from genmod.training.history import Bar
 from tests.training.cases import data, vae
 
@@ -103,3 +107,31 @@ def test_progress_false_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr().out
     assert "VAE" in said
     assert "loss" in said
+
+
+def points(line: Line2D) -> tuple[list[float], list[float]]:
+    """The coordinates of a line."""
+    return np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()
+
+
+def test_the_training_curve_shows_the_losses_and_validations_of_each_stage() -> None:
+    """A row of axes for each stage; the points are the history's numbers."""
+    valid = [Validation(step, -3.0 - step / 10, 3, Measure.MASS, 0.1) for step in (2, 4)]
+    first = History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0))
+    whole = History("LatentDiffusion", (Cycle(0, 4),), (9.0, 8.0, 7.0, 6.0), valid, (first,))
+    axes = whole.plot().axes
+    assert [a.get_title(loc="left") for a in axes] == ["VAE", "", "LatentDiffusion", ""]
+    assert [points(line)[1] for line in axes[0].lines] == [[3.0, 2.0, 1.0]]
+    assert axes[1].texts[0].get_text() == "no validation data"
+    assert points(axes[2].lines[0])[0] == [1.0, 2.0, 3.0, 4.0]
+    assert points(axes[3].lines[0])[1] == pytest.approx([v.bits_per_dim for v in valid])
+    assert axes[3].get_ylabel() == "validation, bits/dim"
+
+
+def test_a_long_curve_is_averaged() -> None:
+    losses = [float(n) for n in range(1000)]
+    steps, means = averages(losses)
+    assert len(means) == 334
+    assert steps[:2] == [3.0, 6.0]
+    assert means[:2] == [1.0, 4.0]
+    assert (steps[-1], means[-1]) == (1000.0, 999.0)

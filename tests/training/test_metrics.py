@@ -1,4 +1,4 @@
-"""Metrics: the lines of a run, a resumed run's lines, and trackers."""
+"""MetricsLog: the lines of a run, a resumed run's lines, and trackers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from genmod.data import Dataset
 from genmod.training import fit, training_loop
 from genmod.training import metrics as module
-from genmod.training.metrics import Metrics, check_trackers, read_metrics
+from genmod.training.metrics import MetricsLog, check_trackers, read_metrics
 from tests.training.cases import data, vae
 
 SETTINGS: dict[str, Any] = {
@@ -61,7 +61,7 @@ def test_a_resumed_run_lists_no_step_twice(tmp_path: Path) -> None:
 
 def test_infinity_is_null_and_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    written = Metrics(path)
+    written = MetricsLog(path)
     written.log(0, 1, {"loss": float("inf"), "bound": float("nan")})
     written.close()
     assert json.loads(path.read_text()) == {"stage": 0, "step": 1, "loss": None, "bound": None}

@@ -1,0 +1,132 @@
+"""A file of one's own from the shell: a CSV with missing entries trains, is scored, filled and sampled."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from genmod.cli.app import app
+
+NAMES = ("size", "visits", "city", "grade", "year")
+
+
+def table(path: Path, rows: int = 150) -> list[list[str]]:
+    """Five kinds of columns, a tenth of the cells empty; returns the cells."""
+    draw = np.random.default_rng(0)
+    kind = draw.integers(0, 2, rows)
+    columns: list[Sequence[object]] = [
+        np.round(draw.normal(100 + 30 * kind, 5), 4).tolist(),
+        draw.poisson(2 + 6 * kind).tolist(),
+        [("Ulm", "Bonn", "Trier")[i] for i in (kind + draw.integers(0, 2, rows)) % 3],
+        [("low", "mid", "high")[i] for i in kind + draw.integers(0, 2, rows)],
+        draw.integers(1950, 2020, rows).tolist(),
+    ]
+    cells = [[str(cell) for cell in row] for row in zip(*columns, strict=True)]
+    for row in cells:
+        for place in range(1, len(row)):
+            row[place] = (
+                "" if draw.random() < 0.1 and any(row[:place] + row[place + 1 :]) else row[place]
+            )
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([NAMES, *cells])
+    return cells
+
+
+def genmod(*words: object) -> str:
+    """A command that works."""
+    found = CliRunner().invoke(app, [str(word) for word in words], prog_name="genmod")
+    assert found.exit_code == 0, found.output + found.stderr
+    return found.stdout
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the table, whose grade is an ordinal."""
+    folder = tmp_path_factory.mktemp("table")
+    table(folder / "mine.csv")
+    kinds = "{grade: [low, mid, high], visits: count}"
+    genmod(
+        "train", folder / "mine.csv", "--model", "vae", "--latents", 2, "--width", 16, "--steps", 60,
+        "--kinds", kinds, "--no-progress", "--out", folder / "run",
+    )  # fmt: skip
+    return folder / "run"
+
+
+def test_the_table_is_what_it_is_taken_for(run: Path) -> None:
+    printed = genmod(
+        "data", run.parent / "mine.csv", "--kinds", "{grade: [low, mid, high], visits: count}"
+    )
+    for name, kind in zip(NAMES, ("real", "count", "category", "ordinal", "integer"), strict=True):
+        (line,) = [line for line in printed.splitlines() if line.split()[:1] == [name]]
+        assert kind in line
+    assert "missing" in printed
+
+
+def test_each_row_of_the_file_has_a_score_in_its_order(run: Path, tmp_path: Path) -> None:
+    genmod("score", run, run.parent / "mine.csv", "--out", tmp_path / "all.csv")
+    scores = read(tmp_path / "all.csv")
+    assert [row["row"] for row in scores] == [str(n) for n in range(150)]
+    # The first ten rows alone have the scores that they have among all.
+    lines = (run.parent / "mine.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "few.csv").write_text("".join(lines[:11]))
+    genmod("score", run, tmp_path / "few.csv", "--out", tmp_path / "few-scores.csv")
+    few = [float(row["nats"]) for row in read(tmp_path / "few-scores.csv")]
+    assert few == pytest.approx([float(row["nats"]) for row in scores[:10]], rel=1e-4)
+
+
+def test_filled_tables_keep_what_was_observed_and_have_no_empty_cell(
+    run: Path, tmp_path: Path
+) -> None:
+    cells = table(tmp_path / "again.csv")
+    genmod("impute", run, run.parent / "mine.csv", "-n", 2, "--out", tmp_path / "filled.csv")
+    filled = read(tmp_path / "filled.csv")
+    assert [row["copy"] for row in filled] == ["0"] * 150 + ["1"] * 150
+    changed = 0
+    for number, row in enumerate(filled):
+        for name, cell in zip(NAMES, cells[number % 150], strict=True):
+            if cell:
+                same = (
+                    float(row[name]) == float(cell)
+                    if name not in ("city", "grade")
+                    else row[name] == cell
+                )
+                assert same, (number, name)
+            else:
+                changed += filled[number % 150][name] != filled[number % 150 + 150][name]
+                assert row[name] != ""
+    assert changed > 0
+    assert {row["city"] for row in filled} == {"Ulm", "Bonn", "Trier"}
+    assert {row["grade"] for row in filled} == {"low", "mid", "high"}
+
+
+def test_samples_are_a_table_of_the_same_columns(run: Path) -> None:
+    genmod("sample", run, "-n", 20)
+    rows = read(run / "sampled.csv")
+    assert len(rows) == 20
+    assert tuple(rows[0]) == NAMES
+    assert {row["grade"] for row in rows} <= {"low", "mid", "high"}
+    assert all(int(row["visits"]) >= 0 for row in rows)
+
+
+def test_what_cannot_be_filled_or_read_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "whole.csv").write_text(",".join(NAMES) + "\n100.0,3,Ulm,low,1999\n" * 3)
+    (tmp_path / "other.csv").write_text("size,visits\n1.0,2\n")
+    for words, why in (
+        (["impute", run, tmp_path / "whole.csv"], "without a missing entry"),
+        (["score", run, tmp_path / "other.csv"], "expected"),
+    ):
+        found = CliRunner().invoke(app, [str(word) for word in words])
+        assert found.exit_code == 2
+        assert why in found.stderr
+        assert found.stderr.count("\n") == 1
