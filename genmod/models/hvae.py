@@ -12,7 +12,13 @@ from genmod import decoders, encoders
 from genmod.checks import choice, require
 from genmod.decoders import Decoder
 from genmod.model import LatentModel
-from genmod.models.build import data_spec, default_decoder, resolve_networks, stated_spec
+from genmod.models.build import (
+    TableNetworks,
+    data_spec,
+    default_decoder,
+    resolve_networks,
+    stated_spec,
+)
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
@@ -90,7 +96,9 @@ class HVAE(LatentModel):
         kind = resolve_networks(networks, data, width, depth, dropout, condition)
         order = choice(Inference, inference, "inference")
         build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
-        encoder, prior, handed = build(data, sizes, kind)
+        # Linear maps to the log-stds of inner levels would start them far from one.
+        inner = kind.networks if isinstance(kind, TableNetworks) else kind
+        encoder, prior, handed = build(data, sizes, inner)
         decoder = decoder or default_decoder(kind, (handed,), data)
         super().__init__(encoder, decoder, prior)
 

@@ -294,3 +294,15 @@ def test_images_with_missing_pixels_hand_the_mask_to_convolutions() -> None:
     with random.keyed(0):
         assert torch.equal(a, model.elbo(torch.where(seen, x, 255), observed=seen).value)
     assert isinstance(VAE(DataSpec((2,), columns=REALS[:2]), latents=2).decoder, StudentTDecoder)
+
+
+@pytest.mark.parametrize("inference", ["bottom-up", "top-down"])
+def test_a_hierarchy_of_a_table_starts_near_its_prior(inference: str) -> None:
+    """Rates before any step are of the order of the latents' number; linear maps once made them 1e8."""
+    spec = DataSpec((5,), columns=[Column(f"x{i}") for i in range(5)], missing=True)
+    x = 2 * torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model = HVAE(spec, latents=(4, 2), inference=inference)
+        rates = [nats for _, nats, _ in model.elbo(x).levels()]
+        assert max(float(nats.detach().max()) for nats in rates) < 200
