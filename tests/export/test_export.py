@@ -22,7 +22,7 @@ from genmod.export import ExportFormat, export
 from genmod.export.base import diffusion_of
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
-from genmod.nn import DiTs
+from genmod.nn import MLP, DiTs
 from genmod.path import run_path
 from genmod.samplers import DDIM
 from genmod.schedules import Cosine, LinearBeta, MonotoneNetwork, RectifiedFlow
@@ -238,7 +238,8 @@ def test_the_prior_of_noise_zero_is_the_path_of_means(name: str, root: Path) -> 
 def test_a_law_in_the_units_of_a_table(tmp_path: Path) -> None:
     """Real columns: the mean and the log-std of the file are those of the data's own units."""
     columns = [Column("height", mean=170.0, std=10.0), Column("weight", mean=70.0, std=15.0)]
-    model = VAE(DataSpec((2,), columns=columns), latents=1, **TINY).eval()
+    spec = DataSpec((2,), columns=columns)
+    model = VAE(spec, latents=1, decoder=GaussianDecoder(MLP(1, 2, width=8), spec), **TINY).eval()
     folder, z = export(model, tmp_path, "torch"), torch.randn(3, 1)
     found, law = run(folder, "decoder", z=z), model.decode(z)
     near(found["mean"], law.mean)

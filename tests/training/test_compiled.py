@@ -83,6 +83,8 @@ def test_a_compiler_that_fails_is_refused_before_a_weight_has_changed(
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler here")
 
+    # Else a graph that an earlier test compiled, or a limit that it reached, would be used.
+    torch.compiler.reset()
     monkeypatch.setattr(run, "compile_networks", partial(compile_networks, backend=broken))
     model = vae()
     before = flat(model)
