@@ -21,6 +21,7 @@ from genmod.diffusion import FixedLarge, LastStepDecoder, LearnedInterpolation
 from genmod.model import LatentModel
 from genmod.models import find_diffusion
 from genmod.nn import DenoisingMLP, Labels, MLPs
+from genmod.priors import NestedPrior
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, MonotoneNetwork, RectifiedFlow
 from tests.saving.test_folder import noisy
 
@@ -74,7 +75,9 @@ def priors(draw: Draw, latents: int, depth: int) -> object:
     if kind == "diffusion":
         return diffusions(draw, DataSpec((latents,)))
     inner = draw(st.integers(1, 3))
-    return VAE(latents, latents=inner, width=8, prior=priors(draw, inner, depth - 1))  # type: ignore[arg-type]
+    nested = VAE(latents, latents=inner, width=8, prior=priors(draw, inner, depth - 1))  # type: ignore[arg-type]
+    # Each level of a nesting has a name of its own; two of the same name are refused.
+    return NestedPrior(nested, name=f"latent {depth}")
 
 
 def models(draw: Draw) -> LatentModel:
