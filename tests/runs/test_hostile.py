@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from genmod.training import fit
 from genmod.training.metrics import read_metrics
 from tests.runs.hostile import MODELS, Payload, cases, pickles
 
-TRACE = Path("/tmp/genmod-hostile-trace")
+TRACE = Path(tempfile.gettempdir()) / "genmod-hostile-trace"
 CASES = cases(TRACE)
 SENTENCE = re.compile(r"got .*; expected .*; .*", re.S)
 
