@@ -1,7 +1,7 @@
 """One table of all settings of a run: flags, YAML and docstrings share names, defaults and words.
 
 The table is read from the source of :func:`genmod.data.load`, the models and :func:`genmod.fit`, so that
-``--help`` says what the docstrings say without importing torch.
+``--help`` prints the docstrings without importing torch.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ def _arguments(room: str, owner: str) -> Iterator[tuple[str, str, str, str]]:
     pairs += [*zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)]
     for argument, default in pairs:
         annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
-        said = "" if default is None else ast.unparse(default)
-        if re.fullmatch(r"[A-Z]\w*\.[A-Z_]+", said):
-            said = said.split(".")[1].lower().replace("_", "-")  # a member of an enumeration
-        yield argument.arg, annotation, said, texts.get(argument.arg, "")
+        shown = "" if default is None else ast.unparse(default)
+        if re.fullmatch(r"[A-Z]\w*\.[A-Z_]+", shown):
+            shown = shown.split(".")[1].lower().replace("_", "-")  # a member of an enumeration
+        yield argument.arg, annotation, shown, texts.get(argument.arg, "")
 
 
 def _definition(room: str, owner: str) -> ast.FunctionDef | ast.ClassDef:

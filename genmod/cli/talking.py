@@ -28,7 +28,7 @@ def sentences(stopped: str = "stopped") -> Iterator[Console]:
     """A console; errors become one sentence and an exit code.
 
     Args:
-        stopped: what is said after Ctrl-C.
+        stopped: what is printed after Ctrl-C.
     """
     console = Console()
     try:

@@ -71,7 +71,7 @@ def rate_distortion(
 
     The *rate* is the code length of the states from noise down to :math:`z_t`. The *distortion* is the root
     mean square error of :math:`\hat x(z_t)`. Bits after the point where the error falls below the threshold
-    encode details that nobody can see.
+    encode details too small to be seen.
 
     Args:
         profiles: for each model, the result of :func:`genmod.evaluation.profile` on integer data.
