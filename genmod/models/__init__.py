@@ -8,6 +8,7 @@ from genmod.model import LatentModel as LatentModel
 from genmod.models.autoencoder import Autoencoder as Autoencoder
 from genmod.models.build import LinearSkip as LinearSkip
 from genmod.models.build import TableNetworks as TableNetworks
+from genmod.models.depth import with_depth as with_depth
 from genmod.models.diffusion import Diffusion as Diffusion
 from genmod.models.hvae import HVAE as HVAE
 from genmod.models.hvae import Inference as Inference

@@ -131,6 +131,7 @@ def save_checkpoint(
         "peaks": json.dumps(state.peaks),
         "learned": json.dumps(_learned(state)),
         "validations": json.dumps([_plain(v) for v in state.validations]),
+        "skipped": json.dumps(state.skipped),
     }
     save_tensors(path, tensors, metadata)
 
@@ -212,6 +213,7 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
     state.step, state.peaks = step, json.loads(metadata["peaks"])
     state.losses = tensors["losses"].tolist()
     state.validations = [_validation(row) for row in json.loads(metadata["validations"])]
+    state.skipped = json.loads(metadata.get("skipped", "[]"))
 
 
 def _continued(cycles: list[Cycle], step: int, steps: int) -> list[Cycle]:
@@ -273,6 +275,7 @@ def _row(history: History) -> dict[str, object]:
         "losses": list(history.losses),
         "validations": [_plain(v) for v in history.validations],
         "stopped": history.stopped,
+        "skipped": list(history.skipped),
     }
 
 
@@ -280,4 +283,5 @@ def _history(row: dict[str, Any]) -> History:
     cycles = tuple(Cycle(*each) for each in row["cycles"])
     validations = tuple(_validation(each) for each in row["validations"])
     stopped = bool(row.get("stopped", False))
-    return History(str(row["name"]), cycles, tuple(row["losses"]), validations, stopped=stopped)
+    name, losses, skipped = str(row["name"]), tuple(row["losses"]), tuple(row.get("skipped", ()))
+    return History(name, cycles, losses, validations, stopped=stopped, skipped=skipped)

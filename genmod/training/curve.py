@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from genmod.elbo import Measure
 from genmod.plots.style import COLORS, INK, NOTE, PALE, figure, label_axes, plain
+from genmod.training.history import finite
 
 if TYPE_CHECKING:
     from genmod.training.history import History
@@ -65,10 +66,13 @@ def _validations(axes: Axes, stage: History) -> None:
 def averages(losses: Sequence[float]) -> tuple[list[float], list[float]]:
     """The last step and the mean loss of each run of steps, at most 400 of them.
 
+    Losses that are not finite, those of skipped batches, are left out.
+
     >>> averages([3.0, 1.0])
     ([1.0, 2.0], [3.0, 1.0])
     """
     every = max(1, -(-len(losses) // _POINTS))
     runs = [losses[start : start + every] for start in range(0, len(losses), every)]
     ends = [float(min(len(losses), (number + 1) * every)) for number in range(len(runs))]
-    return ends, [sum(run) / len(run) for run in runs]
+    kept = [finite(run) for run in runs]
+    return ends, [sum(run) / len(run) if run else math.nan for run in kept]

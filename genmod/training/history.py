@@ -34,6 +34,7 @@ class Step:
         elbo: the bound of each sample of the batch, before the step, without gradients.
         validation: the bound on the validation data, at the steps that measure it, else ``None``.
         stage: the name of the stage, for a model that is trained in stages.
+        skipped: whether the batch was skipped, because its loss or gradient was not finite.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Step:
     elbo: ELBO
     validation: Validation | None
     stage: str
+    skipped: bool = False
     _average: Average = field(kw_only=True)
 
     @property
@@ -84,6 +86,8 @@ class History:
         validations: the bounds on the validation data, in order of their steps.
         earlier: the histories of the stages before the last one.
         stopped: whether early stopping has ended the run.
+        skipped: the steps whose batch was skipped, because its loss or gradient was not finite. The loss
+            of such a step is recorded as it was.
 
     >>> history = History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0))
     >>> history
@@ -102,6 +106,7 @@ class History:
     validations: Sequence[Validation] = ()
     earlier: tuple[History, ...] = field(default=())
     stopped: bool = False
+    skipped: tuple[int, ...] = ()
 
     @property
     def stages(self) -> tuple[History, ...]:
@@ -142,7 +147,8 @@ class History:
 
     def _made(self) -> str:
         early = ", stopped early" if self.stopped else ""
-        return f"{len(self.losses)} of {self.cycles[-1].last} steps{early}"
+        spoiled = f", {len(self.skipped)} skipped (not finite)" if self.skipped else ""
+        return f"{len(self.losses)} of {self.cycles[-1].last} steps{early}{spoiled}"
 
     def _lines(self) -> Iterator[str]:
         """The lines of the table of one stage."""
@@ -158,7 +164,7 @@ class History:
             steps = sorted({*steps, best.step})
         before = 0
         for step in steps:
-            recent = self.losses[before:step] or (math.nan,)
+            recent = finite(self.losses[before:step]) or (math.nan,)
             before = step
             mark = "  best" if best is not None and step == best.step else ""
             loss = sum(recent) / len(recent)
@@ -170,6 +176,11 @@ class History:
         if last is None or last.rows is None or last.total in (None, last.rows):
             return ""
         return f" ({last.rows:,} of {last.total:,} rows)"
+
+
+def finite(losses: Sequence[float]) -> list[float]:
+    """The losses without those of skipped batches, which are NaN or infinite."""
+    return [loss for loss in losses if math.isfinite(loss)]
 
 
 def _even(count: int) -> list[int]:
