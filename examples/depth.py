@@ -3,9 +3,9 @@
 Run ``python examples/depth.py``, or with ``--data mnist`` (the networks are then U-Nets). The figure is
 runs/examples/depth.png: the bound against the number of levels, with a fixed and with a learned encoder.
 
-Every model has the same decoder and the same denoiser, trained anew for the same number of steps. With the
-fixed encoder it is a diffusion of as many latents, and a step visits one of them. With the learned encoder a
-step visits all levels: it costs as many times more.
+Every model has the same decoder and the same denoiser, trained anew for the same number of steps. With
+the fixed encoder it is a diffusion of as many latents, and a step visits one of them. With the learned
+encoder a step visits all levels: it costs as many times more.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), section 3; Nielsen et al.,
 "DiffEnc: Variational Diffusion with a Learned Encoder" (2024).
@@ -42,14 +42,13 @@ LEVELS = {"learned encoder": (1, 2, 4, 8, 16), "fixed encoder": (1, 2, 4, 8, 16,
 
 def build(data: Dataset, levels: int, learned: bool) -> LatentModel:
     """The same networks and initial weights at each depth."""
-    networks, channels = NETWORKS[data.name], data.shape[0]
+    networks, pixels = NETWORKS[data.name], data.shape[1] * data.shape[2]
     torch.manual_seed(0)
 
     def network(outputs: int) -> torch.nn.Module:
-        pixels = data.shape[1] * data.shape[2]
         return networks.build(data.shape, (outputs // pixels, *data.shape[1:]))
 
-    assert data.bins is not None and channels == 1
+    assert data.bins is not None
     # The clean end is noisy: the decoder p(x | z_0) is a network of its own, as that of a VAE.
     schedule = LinearLogSNR(2.0, -6.0)
     decoder = likelihood(network, data.shape, data.bins)
@@ -89,7 +88,9 @@ def draw(found: Mapping[str, Mapping[int, Estimate]]) -> Figure:
     ticks = LEVELS["fixed encoder"]
     axes.set_xticks(ticks, [str(count) for count in ticks])
     axes.minorticks_off()
-    label_axes(axes, "levels (1: a VAE; with a fixed encoder, many: a diffusion)", "bits/dim (test)")
+    label_axes(
+        axes, "levels (1: a VAE; with a fixed encoder, many: a diffusion)", "bits/dim (test)"
+    )
     axes.legend(frameon=False, fontsize=LABEL)
     return made
 

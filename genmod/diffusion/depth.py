@@ -26,7 +26,6 @@ from genmod.checks import require
 from genmod.denoisers import Denoiser
 from genmod.diffusion.chain import DiffusionPrior
 from genmod.diffusion.noising import NoisingPosterior
-from genmod.diffusion.reverse import ReverseProcess
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.distributions import Normal
 from genmod.elbo import Rate
@@ -157,9 +156,8 @@ class NoisingHierarchyPrior(Prior):
             "one schedule, one object, in encoder and prior",
             "build both with the same schedule",
         )
-        q, reverse = posterior, ReverseProcess(self.denoiser, self.schedule, self.variance)
-        x = q.fixed.x
-        times = self._chain.times(device=x.device)
+        q, chain, x = posterior, self._chain, posterior.fixed.x
+        times, reverse = chain.times(device=x.device), chain.reverse
         top = times[-1].expand(q.rows)
         z = yield Latent(f"z{self.levels}", q.at(top), reverse.top(x, top))
         for i in range(self.levels - 1, 0, -1):

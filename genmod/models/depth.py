@@ -53,6 +53,7 @@ def with_depth(
     condition = next((kind for kind in kinds if kind is not None), None)
     kind = networks or default_networks(shape)
     network = kind.denoiser((2 * shape[0], *shape[1:]), context=condition or 0)
+    network = network.to(model.device, model.dtype)
     encoder = LearnedNoisingEncoder(network, old.schedule, model.spec)
     prior = NoisingHierarchyPrior(old.denoiser, old.schedule, shape, levels, old.variance)
     return LatentModel(encoder, model.decoder, prior)

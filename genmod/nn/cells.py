@@ -21,7 +21,7 @@ from genmod.nn.convolution import channels_last, convolution, group_norm, patche
 from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.modules import in_full
 from genmod.nn.residual import resolutions
-from genmod.shapes import Shape
+from genmod.shapes import Shape, size
 
 
 class Cell(Settings, nn.Module):
@@ -92,7 +92,8 @@ def resized(h: Tensor, space: Shape) -> Tensor:
     pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[h.ndim - 3] if space else None
     while pool is not None and h.shape[2:] != tuple(space):
         # With an odd number of positions the last mean is over one of them.
-        h = pool(h, 2, ceil_mode=True, count_include_pad=False)
+        window = [min(2, side) for side in h.shape[2:]]
+        h = pool(h, window, ceil_mode=True, count_include_pad=False)
     return h
 
 
@@ -129,8 +130,10 @@ class Pyramid(Settings, nn.Module):
         super().__init__()
         self.shapes, self.patch = [tuple(shape) for shape in shapes], patch
         width, space = self.shapes[0][0], self.shapes[0][1:]
-        count = inputs[0] * patch ** len(space)
-        self.first = convolution(len(space), count, width) if space else nn.Linear(count, width)
+        if space:
+            self.first: nn.Module = convolution(len(space), inputs[0] * patch ** len(space), width)
+        else:
+            self.first = nn.Linear(size(inputs), width)
         self.embed = ContextEmbedding(context, width)
         scale = len(self.shapes) ** -0.5
         self.cells = nn.ModuleList(

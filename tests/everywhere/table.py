@@ -137,6 +137,7 @@ ENTRIES: dict[str, Entry] = {
             "find_diffusion",
             "has_diffusion",
             "with_denoiser",
+            "with_depth",
             "with_steps",
             "with_probability_flow",
         ),

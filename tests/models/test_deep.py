@@ -66,12 +66,11 @@ def test_any_depth_on_any_event(shape: tuple[int, ...], networks: Networks, leve
     assert [level.name for level in bound.levels()] == [f"z{i}" for i in range(levels, 0, -1)]
     bound.value.sum().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
-    many = x[:1].expand(1500, *shape)
+    many = x[:1].expand(600, *shape)
     with torch.no_grad():
         assert_mean(model.log_weight(many) - model.elbo(many).value, 0.0, name="two forms")
         codes = model.encode(x)
-        assert isinstance(codes, tuple)
-        assert len(codes) == levels
+        assert isinstance(codes, tuple) == (levels > 1)
         torch.testing.assert_close(model.decode(codes).mean, model.reconstruct(x))
 
 
@@ -118,7 +117,7 @@ def test_recomputing_keeps_the_states_of_the_levels_alone() -> None:
     assert kept(True) < kept(False) / 3
 
 
-@pytest.mark.parametrize("levels", [2, 10, 50])
+@pytest.mark.parametrize("levels", [2, 50])
 @pytest.mark.parametrize("kind", ["vectors", "images"])
 def test_the_start_is_stable_at_any_depth(kind: str, levels: int) -> None:
     """The prior of every level starts as N(0, I), and the state below all levels does not grow."""
