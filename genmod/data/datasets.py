@@ -16,15 +16,13 @@ import torch
 from torch import Tensor
 
 from genmod.checks import one_of, require
-from genmod.data.binarized import BernoulliPixels
+from genmod.data.binarized import BernoulliPixels, check_entropy, check_resample
 from genmod.data.kinds import table_of
 from genmod.data.values import (
     check_dropout,
-    check_entropy,
     check_labels,
     check_observed,
     check_part,
-    check_resample,
     check_values,
     storage,
 )

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from genmod.checks import choice, require
 from genmod.data.datasets import SPLITS, Dataset
-from genmod.data.rows import dataset
-from genmod.data.splits import Split, divide
+from genmod.data.rows import Split, dataset, divide
 from genmod.data.values import BYTE, check_memory
 
 if TYPE_CHECKING:

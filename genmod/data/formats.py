@@ -62,7 +62,7 @@ class IDXFile:
         wanted = f"{' x '.join(map(str, self.shape))} bytes in IDX format"
         advice = (
             "delete it and call again with download=True, or put the original in its place; data of "
-            "your own go through genmod.data.dataset"
+            "your own go through genmod.data.load"
         )
         require(
             content.startswith(header),

@@ -12,8 +12,7 @@ from torch import Tensor
 from genmod.data.datasets import Dataset
 from genmod.data.downloads import FASHION_MNIST, MNIST, Collection, PublishedFile, default_root
 from genmod.data.formats import read_cifar, read_idx, read_svhn, read_zipped_idx
-from genmod.data.rows import dataset
-from genmod.data.splits import Split
+from genmod.data.rows import Split, dataset
 from genmod.files import as_path
 
 _VALIDATION = 1 / 12

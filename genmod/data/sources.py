@@ -15,15 +15,15 @@ from genmod.data.folders import ImageSettings, Resize, folder_dataset
 from genmod.data.kinds import Kinds
 from genmod.data.loaders import collect, gives_batches, is_torch_dataset
 from genmod.data.readers import RawColumn, from_frame, is_frame, read_csv, read_parquet
-from genmod.data.rows import Layout, dataset, warn_of_duplicates, warn_of_spread
-from genmod.data.splits import Split
+from genmod.data.rows import Layout, Split, dataset
 from genmod.data.stored import in_place, is_large, read_arrays
 from genmod.data.tables import TableSettings, labels_of, standardized, table_dataset
-from genmod.data.values import Array, byte, pair
+from genmod.data.toys.toy import Toy
+from genmod.data.values import Array, byte, pair, warn_of_duplicates, warn_of_spread
 from genmod.files import as_path
 from genmod.spec import DataSpec, HasSpec
 
-TOYS: Mapping[str, Callable[[], toys.Toy]] = {
+TOYS: Mapping[str, Callable[[], Toy]] = {
     "banana": toys.Banana,
     "checkerboard": toys.Checkerboard,
     "correlated": toys.Correlated,

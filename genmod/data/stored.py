@@ -24,7 +24,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.data.datasets import SPLITS, Dataset
-from genmod.data.splits import Split
+from genmod.data.rows import Split
 from genmod.data.values import Array, as_labels, check_memory
 
 IN_PLACE = 1 << 30

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genmod.arrays import ranks
 from genmod.checks import require
 from genmod.columns import CODED, Column, ColumnKind
 from genmod.data.datasets import Dataset
 from genmod.data.kinds import Kinds, check_known, describe, encode
 from genmod.data.readers import Content, RawColumn
-from genmod.data.splits import Split, divide, ranks
+from genmod.data.rows import Split, divide
 from genmod.data.values import as_labels, check_seen
 from genmod.spec import DataSpec
 

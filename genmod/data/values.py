@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from genmod.arrays import as_tensor
 from genmod.checks import check_mask, require
-from genmod.data.binarized import BernoulliPixels
 from genmod.spec import Bins
+
+if TYPE_CHECKING:
+    from genmod.data.datasets import Dataset
 
 Array: TypeAlias = NDArray[Any]
 
@@ -173,7 +176,7 @@ def check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> Non
         and (bins is not None or part.dtype == train.dtype),
         f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
         f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
-        "cut all parts from one tensor, or use genmod.data.dataset",
+        "cut all parts from one tensor, or use genmod.data.load",
     )
 
 
@@ -209,32 +212,6 @@ def check_seen(observed: Tensor, name: str) -> None:
     )
 
 
-def check_resample(resample: BernoulliPixels, train: Tensor, bins: int | None) -> None:
-    require(
-        bins == 2 and resample.gray.shape == train.shape,
-        f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
-        f"{tuple(train.shape)} with bins={bins}",
-        "bits (bins=2), and a pixel for each of them",
-        "use genmod.data.binarized",
-    )
-
-
-def check_entropy(entropy: Tensor, test: Tensor) -> None:
-    require(
-        entropy.shape == (len(test),),
-        f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
-        "one for each of them",
-        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
-    )
-    wrong = int((~(entropy.isfinite() & (entropy >= 0))).sum())
-    require(
-        wrong == 0,
-        f"{wrong} entropies that are negative or not finite",
-        "nats for each row, at least 0",
-        "use genmod.data.binarized",
-    )
-
-
 def check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
     require(
         labels is not None and 0 <= rate <= 1,
@@ -242,3 +219,60 @@ def check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
         "a rate in [0, 1], and labels to give as the context",
         "use genmod.data.conditional",
     )
+
+
+_SPREAD = (0.1, 10.0)
+"""Standard deviations outside of it are warned of: networks and step sizes are made for values near one."""
+_LOOKED_AT = 10_000
+"""Rows of which the spread is measured."""
+
+
+def warn_of_spread(
+    x: Tensor, name: str, advice: str = "pass standardize=True, or rescale it"
+) -> None:
+    """Warn of a column of a table of real numbers ``(N, D)`` whose spread is far from one.
+
+    Args:
+        x: rows; only vectors of real numbers are looked at.
+        name: what the message calls them.
+        advice: what to do.
+    """
+    if x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
+        return
+    std = x[:: max(1, len(x) // _LOOKED_AT)].double().std(0, correction=0)
+    wrong = ((std < _SPREAD[0]) | (std > _SPREAD[1])).nonzero()[:, 0]
+    if not len(wrong):
+        return
+    first = int(wrong[std[wrong].log().abs().argmax()])
+    warnings.warn(
+        f"got {len(wrong)} of {x.shape[1]} columns of {name} with a standard deviation far from one, such "
+        f"as {float(std[first]):.3g} in column {first}; expected {_SPREAD[0]} to {_SPREAD[1]:.0f}, or "
+        f"training is slow and may diverge; {advice}",
+        stacklevel=4,
+    )
+
+
+def warn_of_duplicates(data: Dataset) -> None:
+    """Warn of rows of the validation and test parts that the training part holds too.
+
+    A score on them measures memory. Tables of whole numbers that have few distinct rows repeat
+    themselves by chance: they are not warned of.
+    """
+    train = set(_digests(data.train))
+    if data.spec.is_discrete and len(data.shape) == 1 and 2 * len(train) < len(data.train):
+        return
+    others = _digests(data.validation) + _digests(data.test)
+    count = sum(row in train for row in others)
+    if count:
+        warnings.warn(
+            f"got {count} of the {len(others)} validation and test rows of {data.name} in the training "
+            "part; expected rows that a model has not seen; remove duplicates, or keep them in one part: "
+            "groups=...",
+            stacklevel=4,
+        )
+
+
+def _digests(x: Tensor) -> list[int]:
+    """A hash of each row's bytes."""
+    rows = x.detach().cpu().flatten(1).contiguous().numpy()
+    return [hash(row.tobytes()) for row in rows]

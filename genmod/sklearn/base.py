@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from genmod.checks import instance, one_of, require
-from genmod.data import Dataset, GivenRows
+from genmod.data import Dataset
+from genmod.data.loading import GivenRows
 from genmod.evaluation import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion
@@ -41,23 +42,7 @@ class GenerativeEstimator(BaseEstimator):
     Columns are real numbers and are standardized inside. After ``fit``, ``model_`` is the model (in
     float64, on the CPU, in the data's own units) and ``history_`` the record of its training.
 
-    Args:
-        model: ``"vae"`` starts from probabilistic PCA and is then trained; ``"hvae"`` is a hierarchical
-            VAE of two levels; ``"diffusion"`` takes complete rows only. Or a function that builds a
-            model from a :class:`~genmod.spec.DataSpec`: ``lambda spec: VAE(spec, latents=4)``.
-        latents: how many dimensions the latent has (of the first level); by default ``D - 1``, at most 32.
-        width: of the networks' hidden layers.
-        depth: residual blocks of each network.
-        steps: training steps.
-        batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
-        learning_rate: its peak.
-        weight_decay: of AdamW; by default 1 for ``"vae"``, whose start it holds on to in small tables, and
-            0 for other models.
-        validation_fraction: the share of the rows, drawn at random, that choose the best weights; 0: none.
-            Fewer than 5 rows choose none.
-        device: where to train: ``"cpu"``, ``"cuda"``.
-        random_state: a seed, a ``RandomState``, or ``None``, which draws a seed from NumPy's generator.
-        verbose: whether to show a progress bar.
+    The parameters are explained at :class:`~genmod.sklearn.GenerativeDensity`.
     """
 
     model: str | Callable[[DataSpec], LatentModel] = "vae"

@@ -72,9 +72,22 @@ class GenerativeDensity(DensityMixin, _Scoring):
     ``"estimate"``: an estimate may by chance lie above :math:`\log p(x)`.
 
     Args:
-        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model: ``"vae"`` starts from probabilistic PCA and is then trained; ``"hvae"`` is a hierarchical
+            VAE of two levels; ``"diffusion"`` takes complete rows only. Or a function that builds a
+            model from a :class:`~genmod.spec.DataSpec`: ``lambda spec: VAE(spec, latents=4)``.
+        latents: how many dimensions the latent has (of the first level); by default ``D - 1``, at most 32.
+        width: of the networks' hidden layers.
+        depth: residual blocks of each network.
+        steps: training steps.
+        batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
+        learning_rate: its peak.
+        weight_decay: of AdamW; by default 1 for ``"vae"``, whose start it holds on to in small tables, and
+            0 for other models.
+        validation_fraction: the share of the rows, drawn at random, that choose the best weights; 0: none.
+            Fewer than 5 rows choose none.
+        device: where to train: ``"cpu"``, ``"cuda"``.
+        random_state: a seed, a ``RandomState``, or ``None``, which draws a seed from NumPy's generator.
+        verbose: whether to show a progress bar.
         importance_samples: ``K``, draws of the latents for each row; 1 is the evidence lower bound.
         timesteps: noise levels of a diffusion that each row visits, stratified within the row.
 
@@ -127,9 +140,9 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
     is no lower or higher in a way that means something.
 
     Args:
-        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model, latents, width, depth, steps, batch_size: see :class:`GenerativeDensity`.
+        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeDensity`.
+        device, random_state, verbose: see :class:`GenerativeDensity`.
         importance_samples, timesteps: see :class:`GenerativeDensity`.
         contamination: the share of outliers among the training rows, in (0, 0.5].
 

@@ -36,9 +36,9 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Gener
     side). A diffusion's are the noise that its probability flow maps the row to.
 
     Args:
-        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model, latents, width, depth, steps, batch_size: see :class:`~genmod.sklearn.GenerativeDensity`.
+        learning_rate, weight_decay, validation_fraction: see :class:`~genmod.sklearn.GenerativeDensity`.
+        device, random_state, verbose: see :class:`~genmod.sklearn.GenerativeDensity`.
 
     >>> X = np.random.default_rng(0).normal(size=(100, 5))
     >>> codes = LatentTransformer(latents=2, steps=20, random_state=0).fit(X)
@@ -111,10 +111,10 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
     samples of the rows to include the uncertainty of the model.
 
     Args:
-        model: ``"vae"``, ``"hvae"``, or a function; see :class:`GenerativeEstimator`.
-        latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model: ``"vae"``, ``"hvae"``, or a function; see :class:`~genmod.sklearn.GenerativeDensity`.
+        latents, width, depth, steps, batch_size: see :class:`~genmod.sklearn.GenerativeDensity`.
+        learning_rate, weight_decay, validation_fraction: see :class:`~genmod.sklearn.GenerativeDensity`.
+        device, random_state, verbose: see :class:`~genmod.sklearn.GenerativeDensity`.
         importance_samples: ``K``, draws of the latents for each row; exact as ``K`` grows.
         sample_posterior: whether :meth:`transform` fills in one joint draw in place of the mean.
 

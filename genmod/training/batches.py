@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.data import BernoulliPixels
+from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import batch_parts
 from genmod.elbo import ELBO, Rate
 from genmod.nn import drop_context

@@ -61,6 +61,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Labels": lambda: nn.Labels(10),
     "Vectors": lambda: nn.Vectors(3),
     "Ignored": nn.Ignored,
+    "Prompts": nn.Prompts.digits,
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from genmod.data import Dataset, GivenRows, dataset, digits, load, rows_or_dataset
+from genmod.data import Dataset, digits, load
+from genmod.data.loading import GivenRows, rows_or_dataset
+from genmod.data.rows import dataset
 from genmod.data.sources import NAMES, TOYS
 from genmod.spec import DataSpec
 

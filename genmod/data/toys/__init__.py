@@ -13,7 +13,6 @@ from genmod.data.toys.plain import Banana as Banana
 from genmod.data.toys.plain import Checkerboard as Checkerboard
 from genmod.data.toys.plain import Correlated as Correlated
 from genmod.data.toys.plain import GaussianMixture as GaussianMixture
-from genmod.data.toys.toy import Toy as Toy
 from genmod.data.toys.toy import toy_dataset as toy_dataset
 
 __all__ = [
@@ -24,6 +23,5 @@ __all__ = [
     "Moons",
     "Ring",
     "Spiral",
-    "Toy",
     "toy_dataset",
 ]
