@@ -82,7 +82,7 @@ def mixture(data: Dataset, components: tuple[int, ...]) -> tuple[Tensor, str]:
         if best is None or value > best[0]:
             best = value, model, f"{kind}, {count}, {ridge:g}"
     assert best is not None
-    change = float(spec.change_of_units())
+    change = float(spec.standardize.log_det())
     return torch.from_numpy(best[1].score_samples(test)) + change, best[2]
 
 

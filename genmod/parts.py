@@ -94,10 +94,9 @@ class ModelParts(Saved, Settings, nn.Module):
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
         """``p(x | state)`` in the data's own units, one event a row."""
         law = self._likelihood(state, context)
-        if self.spec.units is None:
+        if self.spec.standardize.is_identity:
             return law
-        mean, std = state.new_tensor(self.spec.units).unbind(-1)
-        return Rescaled(law, mean, std)
+        return Rescaled(law, *self.spec.standardize.moments(state))
 
     def check_missing(self) -> None:
         """Require an encoder that can be trained on missing entries.
@@ -119,7 +118,8 @@ class ModelParts(Saved, Settings, nn.Module):
         Raises:
             ValueError: values that are not finite, or integers outside their range.
         """
-        x = self.spec.unstandardize(random.draw(self._likelihood(state, context), gradients=False))
+        z = random.draw(self._likelihood(state, context), gradients=False)
+        x = self.spec.standardize.inverse(z)
         self.spec.check(x, name="samples")
         return x
 

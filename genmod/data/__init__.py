@@ -2,7 +2,8 @@
 
 :func:`load` takes a name, a file, a folder, a frame, rows or a loader. A :class:`Dataset` is three tensors
 (train, validation, test) and a :class:`~genmod.spec.DataSpec`. :func:`binarized` makes bits of gray images,
-and :func:`conditional` makes labels the context of a conditional model.
+and :func:`conditional` makes labels the context of a conditional model. :class:`Standardize` holds the
+means and stds by which models standardize real columns.
 """
 
 from genmod.data import toys as toys
@@ -13,9 +14,11 @@ from genmod.data.images import digits as digits
 from genmod.data.images import fashion_mnist as fashion_mnist
 from genmod.data.images import mnist as mnist
 from genmod.data.loading import load as load
+from genmod.units import Standardize as Standardize
 
 __all__ = [
     "Dataset",
+    "Standardize",
     "binarized",
     "conditional",
     "digits",

@@ -22,6 +22,7 @@ from genmod.data.sources import LoadSettings, RowsSource, TableSource, check_set
 from genmod.data.tables import TableSettings, numbers
 from genmod.data.values import pair
 from genmod.spec import DataSpec, HasSpec
+from genmod.units import Standardize
 
 
 def load(
@@ -37,7 +38,7 @@ def load(
     time: object = None,
     kinds: Kinds | None = None,
     drop: Iterable[str] = (),
-    standardize: bool | None = None,
+    standardize: bool | Standardize | None = None,
     observed: object = None,
     size: int | tuple[int, int] | None = None,
     resize: Resize | str = Resize.CROP,
@@ -74,7 +75,8 @@ def load(
             values of an ordinal from low to high.
         drop: of a table: names of columns to leave out.
         standardize: whether models standardize real columns by the mean and standard deviation of the
-            training rows. By default those of tables are, and those of arrays and tensors are not.
+            training rows; or the means and stds, a :class:`~genmod.data.Standardize`. By default columns of
+            tables are, and those of arrays and tensors are not.
         observed: of rows in memory: which entries are not missing. Empty cells of a table are missing.
         size: of images in a folder: ``(height, width)``, or one number for both.
         resize: how images are brought to it: ``"crop"`` or ``"stretch"``.

@@ -22,6 +22,7 @@ from genmod.data.toys.toy import Toy
 from genmod.data.values import Array, byte, pair, warn_of_duplicates, warn_of_spread
 from genmod.files import as_path
 from genmod.spec import DataSpec, HasSpec
+from genmod.units import Standardize
 
 TOYS: Mapping[str, Callable[[], Toy]] = {
     "banana": toys.Banana,
@@ -59,7 +60,7 @@ class LoadSettings:
     time: object = None
     kinds: Kinds | None = None
     drop: Iterable[str] = ()
-    standardize: bool | None = None
+    standardize: bool | Standardize | None = None
     observed: object = None
     size: int | tuple[int, int] | None = None
     resize: Resize | str = Resize.CROP
@@ -173,7 +174,7 @@ class TableSource(Source):
         how = TableSettings(
             settings.kinds,
             settings.drop,
-            settings.standardize is not False,
+            True if settings.standardize is None else settings.standardize,
             settings.labels,
             None if settings.spec is None else DataSpec.of(settings.spec),
         )
@@ -232,7 +233,7 @@ class RowsSource(Source):
         )  # fmt: skip
         data = replace(data, classes=classes)
         if settings.standardize:
-            data = standardized(data)
+            data = standardized(data, settings.standardize)
         else:
             warn_of_spread(data.train, name)
         warn_of_duplicates(data)

@@ -191,7 +191,7 @@ def in_chunks(
         size = min(size, random.BLOCK)
 
     # A model standardizes columns in the type of the data, before it rounds them to its own.
-    kept = model.spec.units is not None
+    kept = not model.spec.standardize.is_identity
 
     def take(values: Tensor, part: slice) -> Tensor:
         kind = model.dtype if values.is_floating_point() and not kept else None

@@ -156,7 +156,8 @@ def _description(
         {"name": column.name, "kind": str(column.kind), "values": list(column.values or ())}
         for column in spec.columns or ()
     ]
-    units = None if spec.units is None else [list(pair) for pair in spec.units]
+    units = spec.standardize
+    pairs = [list(pair) for pair in zip(units.mean, units.std, strict=True)]
     return {
         "format": FORMAT,
         "version": __version__,
@@ -167,7 +168,7 @@ def _description(
             "shape": list(spec.shape),
             "bins": spec.bins,
             "columns": columns,
-            "mean_and_std": units,
+            "mean_and_std": None if units.is_identity else pairs,
         },
         "parts": parts,
         "schedule": _schedule(model),

@@ -25,6 +25,7 @@ from genmod.sklearn.rows import Array, canonical
 from genmod.sklearn.start import principal_vae
 from genmod.spec import Column, DataSpec
 from genmod.training import fit
+from genmod.units import Standardize
 
 MODELS = ("vae", "hvae", "diffusion")
 MOST_LATENTS = 32
@@ -157,24 +158,11 @@ class GenerativeEstimator(BaseEstimator):
     def _spec(self, x: Array, missing: bool) -> DataSpec:
         """Real columns with the mean and the standard deviation of their observed entries."""
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
-        seen = ~np.isnan(x)
-        empty = np.flatnonzero(~seen.any(0))
-        require(
-            len(empty) == 0,
-            f"column {names[empty[0]] if len(empty) else ''!r} without an observed entry",
-            "at least two different values in each column",
-            "leave the column out",
-        )
-        mean, std = np.nanmean(x, 0), np.nanstd(x, 0)
-        flat = np.flatnonzero(~(std > 1e-12 * np.abs(mean)))
-        require(
-            len(flat) == 0,
-            f"{len(flat)} columns of one value, such as {names[flat[0]] if len(flat) else ''!r}",
-            "columns that vary: the density of a constant has no bound",
-            "leave them out, with sklearn.feature_selection.VarianceThreshold() for example",
-        )
+        rows = torch.tensor(x)
+        units = Standardize.of(rows, ~rows.isnan(), names)
         columns = [
-            Column(str(name), mean=m, std=s) for name, m, s in zip(names, mean, std, strict=True)
+            Column(str(name), mean=mean, std=std)
+            for name, mean, std in zip(names, units.mean, units.std, strict=True)
         ]
         return DataSpec((x.shape[1],), columns=columns, missing=missing)
 
