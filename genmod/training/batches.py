@@ -139,8 +139,8 @@ class LoaderBatches(Batches):
     used. It equals the uninterrupted run bit for bit only if the loader repeats the same batches.
 
     Args:
-        loader: yields ``x``, ``(x,)`` or ``(x, context)``, tensors or arrays; or a
-            :class:`~genmod.objectives.Batch`, which also holds a mask of observed entries.
+        loader: yields ``x``, ``(x,)``, ``(x, context)`` or ``(x, context, observed)``, tensors or arrays;
+            dictionaries with these names; or a :class:`~genmod.objectives.Batch`.
         device: the device that batches are moved to.
     """
 

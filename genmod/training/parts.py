@@ -28,7 +28,8 @@ from genmod.training.config import BATCH_SIZE, TrainingConfig
 Data: TypeAlias = object
 """A :class:`~genmod.data.Dataset`, or a name, file or folder of one (:func:`genmod.data.load`); a frame, a
 tensor, an array or a list of rows; a pair of such, rows and context; a torch data set; or a loader: an
-iterable of batches ``x``, ``(x,)``, ``(x, context)`` or :class:`~genmod.objectives.Batch`."""
+iterable of batches ``x``, ``(x,)``, ``(x, context)`` or ``(x, context, observed)``, of dictionaries with
+these names, or of :class:`~genmod.objectives.Batch`."""
 
 _SHARE = 0.5
 """The largest fraction of a device's free memory that the data set may take."""

@@ -13,7 +13,8 @@ import torch
 from genmod.data import Dataset, digits, load
 from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.rows import dataset
-from genmod.data.sources import NAMES, TOYS
+from genmod.data.sources import NAMES
+from genmod.data.toys import BY_NAME as TOYS
 from genmod.spec import DataSpec
 
 BYTES = np.arange(200, dtype=np.uint8).reshape(50, 4)
