@@ -27,7 +27,7 @@ from torch import Tensor
 
 from genmod.checks import choice, require
 from genmod.columns import CODED, Column, ColumnKind, Value
-from genmod.data.readers import Content, RawColumn
+from genmod.data.readers import Content, RawColumn, number_of
 from genmod.data.values import Array
 
 Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
@@ -183,7 +183,7 @@ def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
         return ColumnKind.CATEGORY
     what = "dates" if raw.content is Content.DATES else f"text of {len(found):,} values"
     advice = f"leave it out: drop=[{raw.name!r}]"
-    words = [value for value in found if _is_word(str(value))]
+    words = [value for value in found if number_of(str(value)) is None]
     if raw.content is Content.TEXT and 0 < len(words) < len(found) / 2:
         what = f"numbers and {len(words)} values that are none, such as {words[0]!r}"
         advice = f"correct these cells, or {advice}"
@@ -193,14 +193,6 @@ def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
         f"got column {raw.name!r} of {what}; expected numbers, or at most {MOST_TEXTS} repeated values; "
         f"{advice}"
     )
-
-
-def _is_word(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return True
-    return False
 
 
 def _distinct(raw: RawColumn) -> list[Value]:

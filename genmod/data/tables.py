@@ -175,6 +175,9 @@ def labels_of(given: object) -> tuple[Tensor, tuple[str, ...] | None]:
     if isinstance(found, list | tuple) and found and all(isinstance(each, str) for each in found):
         found = np.array(found)
     if isinstance(found, np.ndarray) and found.dtype.kind in "OUS":
+        holes = sum(each is None or each != each for each in found.tolist())
+        got = f"labels with {holes} missing values"
+        require(holes == 0, got, "a label for each row", "fill them, or remove these rows")
         text = found.astype(str)
         return ranks(text, len(text), "labels"), tuple(np.unique(text).tolist())
     if (

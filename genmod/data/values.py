@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmod.arrays import as_tensor
-from genmod.checks import check_mask, require
+from genmod.checks import all_finite, check_mask, require
 from genmod.spec import Bins
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
             "with their number of values; pass bins=... (largest possible value + 1) to keep integers a "
             "probability mass, or x.float() if they are measurements on a scale"
         )
-    if x.is_floating_point():
+    if x.is_floating_point() and not all_finite(x):
         broken = ~torch.isfinite(x)
         _refuse(broken, x, name, "NaN or infinite", "finite numbers", "clean the data first")
     if bins is None:

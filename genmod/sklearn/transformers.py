@@ -165,14 +165,18 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
         filled: Array = draws[0] if self.sample_posterior else means
         return filled
 
-    def impute(self, X: Any, n: int = 5, random_state: int | None = None) -> Array:
+    def impute(self, X: Any, n: int = 5, random_state: Any = None) -> Array:
         """Multiple imputation: completed copies of the rows, ``(n, N, D)``, each one joint draw.
 
         Args:
             X: ``(N, D)``; NaN where an entry is missing.
             n: how many copies.
-            random_state: a seed of other draws; ``None``: the estimator's own.
+            random_state: a seed or a ``RandomState`` of other draws; ``None``: the estimator's own.
         """
         x = self._validated(X)
-        seed = self._seed if random_state is None else int(random_state)
+        seed = self._seed
+        if isinstance(random_state, np.random.RandomState):
+            seed = int(random_state.randint(np.iinfo(np.int32).max))
+        elif random_state is not None:
+            seed = int(random_state)
         return impute_rows_alone(self.model_, x, seed, n, self.importance_samples)[0]

@@ -179,3 +179,6 @@ def test_labels_may_be_text() -> None:
     assert set(data.labels["train"].tolist()) == {0, 1}
     with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
         load(BYTES, labels=["a", "b", "c"])
+    for missing in (None, np.nan):
+        with pytest.raises(ValueError, match="labels with 1 missing values"):
+            load(BYTES, labels=np.array(["a", missing] + ["b"] * 48, dtype=object))

@@ -193,6 +193,21 @@ def test_a_csv_without_names_and_with_marks_for_missing_cells(tmp_path: Path) ->
     assert second.observed.tolist() == [True, False, False, True]
 
 
+def test_what_only_python_reads_as_a_number_is_text(tmp_path: Path) -> None:
+    """Years and quarters such as 2020_1: Python takes the underscore for a separator of digits."""
+    path = tmp_path / "quarters.csv"
+    path.write_text("quarter;x\n" + "2020_1;0.5\n2020_2;1.5\n" * 5, encoding="utf-8")
+    quarter, _ = read_csv(path)
+    assert quarter.cells.tolist() == ["2020_1", "2020_2"] * 5
+    assert (load(path).columns or ())[0].values == ("2020_1", "2020_2")
+
+
+def test_delimiters_in_quoted_names_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "quoted.csv"
+    path.write_text('"height, cm, m";"weight, kg"\n1.5;2.5\n', encoding="utf-8")
+    assert [column.name for column in read_csv(path)] == ["height, cm, m", "weight, kg"]
+
+
 def test_kinds_are_overruled(data: Dataset) -> None:
     kinds: dict[str, Any] = {
         "age": "real",
