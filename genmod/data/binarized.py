@@ -5,7 +5,7 @@ A pixel of value ``g`` in ``0 .. K - 1`` is a Bernoulli variable with probabilit
 
     ``H(b | x) = sum_j h(pi_j)``,  ``h(pi) = - pi log pi - (1 - pi) log(1 - pi)``.
 
-No model of bits has a smaller expected cost, image by image (Gibbs' inequality):
+It bounds the expected negative log-likelihood of every model, image by image (Gibbs' inequality):
 
     ``E_b|x [- log p(b)] = H(b | x) + KL(Bernoulli(pi(x)) || p) >= H(b | x)``.
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from genmod.data.datasets import Dataset
 
 _BITS = 0xF11B
-"""Part of the key of the bits, so that no other noise of the same seed resembles them."""
+"""Part of the key of the bits, so that other noise of the same seed is independent of them."""
 _BLOCK = 1024
-"""Rows drawn together: part of the key of the noise, and few enough to spare the memory."""
+"""Rows drawn together: part of the key of the noise, and few enough for the memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class BernoulliPixels:
-    """Rows of independent Bernoulli variables, and how to sample them.
+    """Rows of independent Bernoulli variables with known probabilities.
 
     Args:
         gray: integers ``(N, *event)`` in ``0 .. bins - 1``; entry ``g`` has probability ``g / (bins - 1)``.
@@ -142,7 +142,7 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
 
 
 def _draw(pixels: BernoulliPixels, seed: int, place: int) -> Tensor:
-    """The bits of the part at a place; row by row, whatever the other rows are."""
+    """The bits of a part; those of a row depend on the seed, the part and the row number alone."""
     bits = torch.empty_like(pixels.gray, dtype=torch.uint8)
     for start in range(0, len(pixels), _BLOCK):
         rows = slice(start, start + _BLOCK)

@@ -19,7 +19,7 @@ _PARTS = ("x", "context", "observed")
 """What a batch can hold, in this order."""
 
 _MOST_BATCHES = 1 << 24
-"""An iterable of more batches is taken for one without end."""
+"""An iterable with more batches is taken for an endless one."""
 
 
 def is_torch_dataset(x: object) -> TypeGuard[TorchDataset[Any]]:
@@ -28,7 +28,7 @@ def is_torch_dataset(x: object) -> TypeGuard[TorchDataset[Any]]:
 
 
 def gives_batches(x: object) -> TypeGuard[Iterable[Any]]:
-    """Whether something is a loader: an iterable of batches, and no array, text or mapping.
+    """Whether something is a loader: an iterable of batches, but no array, text or mapping.
 
     A list of tensors, of tuples that begin with one, or of dictionaries is a list of batches.
     """

@@ -1,4 +1,4 @@
-"""Where data come from: a name, a folder, a table, a large file, rows; and the settings of each."""
+"""Where data come from: a name, a folder, a table, a large file, or rows; and the settings of each."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class Source(ABC):
     """Where data come from."""
 
     known: ClassVar[tuple[str, ...]]
-    """The settings that change something."""
+    """The settings that it uses, beside those of the split."""
 
     def load(self, settings: LoadSettings) -> Dataset:
-        """The data set, after a check that every setting given changes something."""
+        """The data set. A setting that would change nothing is refused."""
         check_settings(settings, (*self.known, *_SPLIT), self.title)
         return self.dataset(settings)
 
@@ -98,7 +98,7 @@ class Source(ABC):
 
 
 def check_settings(settings: LoadSettings, known: tuple[str, ...], title: str) -> None:
-    """Refuse settings that would change nothing."""
+    """Refuse settings that a source does not use."""
     idle = [name for name in settings.given() if name not in known]
     require(
         not idle,

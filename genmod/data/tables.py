@@ -49,7 +49,7 @@ def table_dataset(
     Args:
         table: its columns as they were read.
         name: what reports call it.
-        settings: how columns are understood.
+        settings: how columns are read.
         split: how rows are divided. ``groups`` and ``time`` may be names of columns.
 
     Returns:
@@ -195,7 +195,7 @@ def _column(table: Sequence[RawColumn], name: str, setting: str) -> RawColumn:
 
 
 def _check_precision(rows: Tensor, observed: Tensor, columns: Sequence[Column]) -> None:
-    """Refuse a real column that varies by less than torch's default type can tell apart."""
+    """Refuse a real column whose values torch's default type would round to a few."""
     kind = torch.get_default_dtype()
     for place, column in enumerate(columns):
         if column.kind is not ColumnKind.REAL:

@@ -27,7 +27,7 @@ BYTE = 256
 
 
 def storage(bins: int) -> torch.dtype:
-    """The type that integers ``0 .. bins - 1`` are kept in: one byte where they fit, else 64 bits."""
+    """The type that integers ``0 .. bins - 1`` are stored in: one byte where they fit, else 64 bits."""
     return torch.uint8 if bins <= BYTE else torch.int64
 
 
@@ -77,13 +77,13 @@ def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advi
 def checked_rows(
     x: object, bins: int | None, observed: object = None, name: str = "x"
 ) -> tuple[Tensor, Tensor | None]:
-    """Rows in the type that a data set keeps, and the mask; values are checked in the type they came in.
+    """Rows in the type that a data set stores, and the mask. Values are checked before they are converted.
 
     Floating point tensors keep their type. Arrays and lists of reals take torch's default type, because
-    float64 is their default more than a choice. Entries that are not observed become 0.
+    NumPy and Python make float64 unasked. Entries that are not observed become 0.
 
     Raises:
-        ValueError: values that do not belong, in the type given or after rounding.
+        ValueError: values that are not allowed, in the type given or after rounding.
     """
     rows = as_tensor(x, name).detach()
     rows = rows.to(torch.uint8) if rows.dtype is torch.bool else rows
@@ -138,7 +138,7 @@ def _holds_rows(x: object, axes: int = 2) -> bool:
 
 
 def byte(x: object) -> int | None:
-    """The number of values that a type can only mean: 256 for bytes, 2 for booleans."""
+    """The number of values that a type implies: 256 for bytes, 2 for booleans."""
     if isinstance(x, Tensor | np.ndarray):
         kind = str(x.dtype).removeprefix("torch.")
         return {"uint8": BYTE, "bool": 2}.get(kind)
@@ -146,7 +146,7 @@ def byte(x: object) -> int | None:
 
 
 def check_memory(size: int, what: str) -> None:
-    """Require so many bytes to fit in half of the memory that is free: a small file can unpack to more.
+    """Require a number of bytes to fit in half of the free memory: a small file can unpack to more.
 
     Raises:
         ValueError: before anything is read.

@@ -1,4 +1,4 @@
-"""Write the parts of a model as files, checked against the model, with a description beside them."""
+"""Write the parts of a model as files, compared with the model, and a description of them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _file(part: Part, kind: ExportFormat) -> str:
 
 
 def _described(part: Part, kind: ExportFormat, worst: float) -> dict[str, object]:
-    """What the description has about a part."""
+    """The description of a part."""
     given = part.draw(1)
     found = part(*given)
     return {

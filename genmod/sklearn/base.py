@@ -1,4 +1,4 @@
-"""What all estimators share: their parameters, the checks of a table, and the training of a model."""
+"""The base class of the estimators: parameters, checks of a table, and the training of a model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class GenerativeEstimator(BaseEstimator):
 
         Args:
             X: ``(N, D)``, at least two rows; NaN where an entry is missing. Rows without an observed
-                entry say nothing and are left out.
+                entry carry no information and are left out.
             y: ignored.
 
         Raises:
@@ -85,7 +85,7 @@ class GenerativeEstimator(BaseEstimator):
         return tags
 
     def _takes_missing(self) -> bool:
-        """Whether NaN may be given: not to a diffusion. A model of the user's own is asked in ``fit``."""
+        """Whether rows may hold NaN: not for a diffusion. A model of one's own is checked in ``fit``."""
         return not (isinstance(self.model, str) and self.model == "diffusion")
 
     def _validated(self, X: Any, reset: bool = False) -> Array:

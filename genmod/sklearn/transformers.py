@@ -25,12 +25,12 @@ from genmod.sklearn.rows import Array, check_scores, impute_rows_alone
 _TOGETHER = 1024
 """Rows whose codes are computed together."""
 _HIDDEN = (0.2, 0.4, 0.6)
-"""Shares of entries that are hidden in copies of the rows that an imputer is trained on."""
+"""Fractions of entries that are hidden in the further copies of the rows that an imputer is trained on."""
 
 
 @dataclass(eq=False, repr=False)
 class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, GenerativeEstimator):
-    """Codes of rows: the means of the latents' posterior, as features for another estimator.
+    """Codes of rows, as features for another estimator: the posterior mean of the latents.
 
     Those of a hierarchical VAE are the level next to the data (of a top-down hierarchy, all levels side by
     side). A diffusion's are the noise that its probability flow maps the row to.
@@ -62,7 +62,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Gener
         return (found,) if isinstance(found, torch.Tensor) else tuple(found)
 
     def transform(self, X: Any) -> Array:
-        """The code of each row, ``(N, latents)``; of the observed entries, where some are missing.
+        """The code of each row, ``(N, latents)``, given its observed entries.
 
         Args:
             X: ``(N, D)``.

@@ -232,7 +232,10 @@ def test_four_gigabytes_train_within_one_of_memory(tmp_path: Path, kind: str) ->
     np.lib.format.open_memmap(path, "w+", dtype, (1 << 20, 4096 // dtype.itemsize))
     assert path.stat().st_size > 4 << 30
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(path), kind], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _SCRIPT, str(path), kind],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) << 10 < 1 << 30
