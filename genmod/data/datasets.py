@@ -126,7 +126,7 @@ class Dataset:
 
     @property
     def entropy_floor(self) -> float | None:
-        """The mean entropy of the noise in a test row, ``E_x H(b | x)``, nats: a bound on every mean NLL."""
+        """The mean entropy of the noise in a test row, ``E_x H(b | x)``, in nats: it bounds every NLL."""
         if self.entropy is None or not len(self.entropy):
             return None
         return float(self.entropy.mean())

@@ -82,7 +82,7 @@ class GenerativeDensity(DensityMixin, _Scoring):
         batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
         learning_rate: its peak.
         weight_decay: of AdamW; by default 0, but 1 for ``"vae"``: small tables then stay near its start.
-        validation_fraction: the fraction of the rows, drawn at random, that choose the best weights; 0: none.
+        validation_fraction: the fraction of the rows, at random, that choose the best weights; 0: none.
             Fewer than 5 validation rows are not used.
         device: where to train: ``"cpu"``, ``"cuda"``.
         random_state: a seed, a ``RandomState``, or ``None``, which draws a seed from NumPy's generator.
