@@ -1,4 +1,4 @@
-"""Checks of data: values before anything is rounded, the parts of a data set, and the memory they take."""
+"""Checks of data: values before they are rounded, parts of a data set, memory; and warnings of bad signs."""
 
 from __future__ import annotations
 
