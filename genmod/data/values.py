@@ -1,4 +1,4 @@
-"""Checks of data: values before they are rounded, parts of a data set, memory; and warnings of bad signs."""
+"""Checks of data: values before they are rounded, parts of a data set, memory; and two warnings."""
 
 from __future__ import annotations
 
