@@ -8,8 +8,8 @@ Settings come from the validation part: the ridge of the Gaussian; kind, compone
 mixture; latents and dropout of the VAE. The VAE's number is its importance-weighted bound, so it errs to
 its own disadvantage. Differences are paired over test rows.
 
-Run ``python -m benchmarks.tables --seed 1``. The package's defaults were chosen while the test rows of seed 0
-were visible, so another seed is the fair test.
+Run ``python -m benchmarks.tables --seed 1``. The package's defaults were chosen while the test rows of
+seed 0 were visible, so another seed is the fair test.
 """
 
 from __future__ import annotations
