@@ -6,11 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from genmod.checks import require
+
+Numbers: TypeAlias = Sequence[float] | np.ndarray
+"""One number a column."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ class Standardize:
     -3.912
     """
 
-    mean: Sequence[float] = ()
-    std: Sequence[float] = ()
+    mean: Numbers = ()
+    std: Numbers = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
@@ -170,6 +175,6 @@ class Standardize:
         return -(observed * torch.tensor(logs, device=observed.device)).sum(1)
 
 
-def _short(numbers: Sequence[float]) -> str:
+def _short(numbers: Numbers) -> str:
     """The first of many numbers."""
     return f"{tuple(numbers[:3])}" + (f" and {len(numbers) - 3} more" if len(numbers) > 3 else "")

@@ -78,18 +78,18 @@ def test_images_of_a_torch_data_set_become_bytes() -> None:
     assert data.labels is not None
     wanted = torch.from_numpy(pixels[data.labels["test"].numpy()]).permute(0, 3, 1, 2)
     assert torch.equal(data.test, wanted)
-    with pytest.raises(ValueError, match="an item of type dict from a torch data set"):
-        load(TensorDicts())
+    with pytest.raises(ValueError, match="an item of type set from a torch data set"):
+        load(Sets())
 
 
-class TensorDicts(Dataset[dict[str, int]]):
+class Sets(Dataset[set[int]]):
     """Items that are no rows."""
 
     def __len__(self) -> int:
         return 3
 
-    def __getitem__(self, place: int) -> dict[str, int]:
-        return {"x": place}
+    def __getitem__(self, place: int) -> set[int]:
+        return {place}
 
 
 SEEN = torch.rand(60, 3, generator=torch.Generator().manual_seed(1)) < 0.7

@@ -196,7 +196,8 @@ def test_a_csv_without_names_and_with_marks_for_missing_cells(tmp_path: Path) ->
 def test_what_only_python_reads_as_a_number_is_text(tmp_path: Path) -> None:
     """Years and quarters such as 2020_1: Python takes the underscore for a separator of digits."""
     path = tmp_path / "quarters.csv"
-    path.write_text("quarter;x\n" + "2020_1;0.5\n2020_2;1.5\n" * 5, encoding="utf-8")
+    lines = [f"2020_{1 + row % 2};{row}.5\n" for row in range(10)]
+    path.write_text("quarter;x\n" + "".join(lines), encoding="utf-8")
     quarter, _ = read_csv(path)
     assert quarter.cells.tolist() == ["2020_1", "2020_2"] * 5
     assert (load(path).columns or ())[0].values == ("2020_1", "2020_2")
