@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import SupportsIndex
 
 import torch
@@ -21,6 +22,7 @@ from genmod.parts import ModelParts
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
+from genmod.saving import load_model
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample
 
 _PLAIN = Request()
@@ -96,7 +98,7 @@ class LatentModel(ModelParts):
         Args:
             x: data, ``(B, *event)``; integers for a decoder that gives masses.
             timesteps: which levels of a diffusion a sample visits: ``n`` stratified ones, those of a
-                :class:`~genmod.prior.TimestepSampler`, or ``None``: all. Left out, all up to T = 1000;
+                :class:`~genmod.path.TimestepSampler`, or ``None``: all. Left out, all up to T = 1000;
                 beyond, and in continuous time, 16 a sample, and the bound is an estimate.
             context: what the model is conditioned on, ``(B, ...)``.
             observed: which entries count, like ``x``; the bound is then on the observed ones alone.
@@ -237,3 +239,20 @@ class LatentModel(ModelParts):
     def weighable(self) -> LatentModel:
         """A model of the same data whose latents have importance weights: itself, if it has them."""
         return self
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:
+    """The model in a folder that ``model.save`` or ``genmod train`` wrote, in evaluation mode.
+
+    Args:
+        folder: of the model, or of a run.
+        device: where to put it.
+
+    Raises:
+        ValueError: no such folder, torn files, a part whose class was not registered, weights of another
+            model.
+    """
+    model = load_model(folder, device)
+    if not isinstance(model, LatentModel):
+        raise ValueError(f"got a saved {type(model).__name__}; expected a model; pass its folder")
+    return model

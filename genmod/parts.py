@@ -20,7 +20,8 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
-from genmod.encoders import Encoder, Posterior, check_posterior
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.base import check_posterior
 from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Request
 from genmod.prior import Prior

@@ -21,7 +21,8 @@ from genmod.config import Settings
 from genmod.distributions import rate
 from genmod.distributions.base import Laws
 from genmod.elbo import Rate, Stamp
-from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.base import require_distribution, rows_of
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,

@@ -2,7 +2,6 @@
 
 from genmod.path import Latent as Latent
 from genmod.path import Path as Path
-from genmod.path import run_path as run_path
 from genmod.prior import DensityPrior as DensityPrior
 from genmod.prior import Prior as Prior
 from genmod.priors.nested import NestedPrior as NestedPrior

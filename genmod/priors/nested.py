@@ -20,7 +20,8 @@ from genmod.distributions import Normal
 from genmod.distributions.base import Laws
 from genmod.distributions.divergence import log_ratio
 from genmod.elbo import Kind, Measure, Rate, Stamp
-from genmod.encoders import Posterior, require_distribution
+from genmod.encoders import Posterior
+from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel, Request
 from genmod.path import (
     AutoTimesteps,
