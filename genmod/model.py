@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import SupportsIndex
@@ -15,7 +15,7 @@ from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import is_trusted, require
 from genmod.chunks import run_in_chunks
 from genmod.distributions.base import masked_log_prob
-from genmod.elbo import ELBO
+from genmod.elbo import ELBO, Rate
 from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows
 from genmod.parts import ModelParts
@@ -47,37 +47,27 @@ class LatentModel(ModelParts):
 
         Args:
             x: data, ``(B, *event)``; integers for a decoder that gives masses.
-            request: what is asked beside them.
+            request: context, mask, timesteps, number of draws, and whether the path is returned.
 
         Raises:
             ValueError: data of a wrong shape, not finite, or outside the decoder's range; timesteps for
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
-        checked = is_trusted() and request.observed is None
-        if not checked or x.shape[1:] != self.decoder.spec.shape:
-            self.decoder.check(x, request.observed)
-        self.prior.check_request(request, len(x), type(self).__name__)
+        self._check_inputs(x, request)
         rows, samples = len(x), request.samples
         if samples > 1:
             x, request = repeated(x, request)
         context, observed = request.context, request.observed
         x, seen = self._real(x, observed)
         posterior = self._posterior(seen, context, observed)
-        path = None
+        path: LatentPath | None = None
+        rates: Mapping[str, Rate]
         if request.needs_path or samples > 1:
             state, path = self.prior.draw_path(posterior, context, samples)
             rates = self.prior.rates_of_path(path)
         else:
-            state, found = self.prior.rates(posterior, request.timesteps, context)
-            rates = dict(found)
-        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
-        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
-        require(
-            len(state) == len(x),
-            f"a prior's state of {len(state)} rows for {len(x)} samples",
-            "one row a sample",
-            "return one state a row",
-        )
+            state, rates = self.prior.rates(posterior, request.timesteps, context)
+        self._check_drawn(state, rates, len(x))
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
         reconstruction = reconstruction + self.spec.change_of_units(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
@@ -85,6 +75,23 @@ class LatentModel(ModelParts):
             return elbo, None
         path = replace(path, log_likelihood=reconstruction.reshape(samples, rows))
         return (elbo if samples == 1 else elbo.mean_over(samples)), path
+
+    def _check_inputs(self, x: Batch, request: Request) -> None:
+        checked = is_trusted() and request.observed is None
+        if not checked or x.shape[1:] != self.decoder.spec.shape:
+            self.decoder.check(x, request.observed)
+        self.prior.check_request(request, len(x), type(self).__name__)
+
+    def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
+        """Require what the prior returned to have rates, and one state a row."""
+        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
+        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
+        require(
+            len(state) == rows,
+            f"a prior's state of {len(state)} rows for {rows} samples",
+            "one row a sample",
+            "return one state a row",
+        )
 
     def elbo(
         self,

@@ -107,7 +107,7 @@ class ModelParts(Saved, Settings, nn.Module):
             ValueError: a diffusion's, which is fixed.
         """
         require(
-            self.encoder.leaves_out,
+            self.encoder.accepts_missing,
             f"missing entries for a {type(self).__name__}, whose encoder is fixed and would noise "
             "the zeros in their place",
             "complete data",

@@ -141,7 +141,7 @@ class _Sites:
             name not in self.drawn and name not in (DATA, PLATE),
             f"a second site named {name!r} (latents so far: {', '.join(self.drawn) or 'none'})",
             f"a name of its own for each latent, none of them {DATA!r} or {PLATE!r}",
-            "pass another name to Nested(..., name=...) or to the simple prior",
+            "pass another name= to one of the priors",
         )
         z: Tensor = pyro.sample(name, as_pyro(law))
         expected = (self.rows, *law.event_shape)

@@ -1,4 +1,4 @@
-"""Priors: ``p(z)`` that own the draw, one latent or many."""
+"""Priors ``p(z)``, over one latent or many: a prior draws the latents and computes their rates."""
 
 from genmod.path import Latent as Latent
 from genmod.path import Path as Path
