@@ -59,7 +59,7 @@ class Prior(Settings, nn.Module, ABC):
     proper = True
     """Whether it is a distribution. A model with an improper prior bounds nothing."""
     claim = Stamp.BOUND
-    """What a bound may be called whose rates come from this prior's own laws."""
+    """The strongest stamp of a bound whose rates come from this prior's own laws."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

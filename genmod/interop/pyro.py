@@ -120,7 +120,9 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            return run_path(model.prior.infer(model.posterior(x, context), context), sites.answer)
+            return run_path(
+                model.prior.infer(model.posterior(x, context), context), sites.posterior
+            )
 
     return PyroPair(generate, infer)
 
@@ -154,8 +156,8 @@ class _Sites:
         self.drawn[name] = z
         return z
 
-    def answer(self, level: Latent) -> Tensor:
-        """Draw a level of the posterior, unless it was drawn before and only its prior is given here."""
+    def posterior(self, level: Latent) -> Tensor:
+        """Draw a latent from its posterior, unless it was drawn before and only its prior is given here."""
         if level.q is None:
             return self.drawn[level.name]
         return self.latent(level.name, level.q)

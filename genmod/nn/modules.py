@@ -1,4 +1,4 @@
-"""What is done with any module: call it, read its type, set its mode, save and load its weights."""
+"""Functions of any module: call it, set its mode, read its type, save and load its weights."""
 
 from __future__ import annotations
 
@@ -74,6 +74,13 @@ def tensor_in(returned: object, network: nn.Module) -> Tensor:
         "that holds one (in .sample, or alone in a tuple); wrap the network in a module that returns the "
         "tensor"
     )
+
+
+def zero(layer: nn.Module) -> nn.Module:
+    """The layer with all parameters at zero. A residual block that ends with it starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 @contextmanager
