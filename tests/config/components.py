@@ -158,7 +158,6 @@ NO_SETTINGS = {
     "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
-    "TopDownPosterior": "a distribution of some rows",
     "Validation": "a result",
     "Wrapper": "a base class",
 }
