@@ -120,9 +120,7 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            return run_path(
-                model.prior.infer(model.posterior(x, context), context), sites.posterior
-            )
+            return run_path(model.prior.infer(model.posterior(x, context), context), sites.infer)
 
     return PyroPair(generate, infer)
 
@@ -156,7 +154,7 @@ class _Sites:
         self.drawn[name] = z
         return z
 
-    def posterior(self, level: Latent) -> Tensor:
+    def infer(self, level: Latent) -> Tensor:
         """Draw a latent from its posterior, unless it was drawn before and only its prior is given here."""
         if level.q is None:
             return self.drawn[level.name]

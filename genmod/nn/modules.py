@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.shapes import Shape, size
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
@@ -76,7 +79,7 @@ def tensor_in(returned: object, network: nn.Module) -> Tensor:
     )
 
 
-def zero(layer: nn.Module) -> nn.Module:
+def zero(layer: Module) -> Module:
     """The layer with all parameters at zero. A residual block that ends with it starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
