@@ -45,8 +45,9 @@ def very_deep_parts(
         ValueError: a kind of networks that has no residual cells.
     """
     kind, condition = _bare(networks)
+    space: Shape = ()
     if isinstance(kind, MLPs):
-        space, patch, width, hidden = (), 1, kind.width, kind.width
+        patch, width, hidden = 1, kind.width, kind.width
     elif isinstance(kind, ConvNets):
         space = tuple(data.feature_shape[1:])
         patch, width, hidden = kind._patch(data.feature_shape), 2 * kind.width, kind.width
@@ -86,7 +87,8 @@ def _bare(networks: Networks) -> tuple[Networks, Condition | None]:
     """The kind without its condition and without linear maps beside it, and the condition."""
     condition = None
     if isinstance(networks, Conditional):
-        networks, condition = networks.networks, networks.context
+        condition = networks.context
+        networks = networks.networks
     return (networks.networks if isinstance(networks, TableNetworks) else networks), condition
 
 

@@ -6,7 +6,9 @@ from genmod.diffusion.depth import LearnedNoisingEncoder, NoisingHierarchyPrior
 from genmod.model import LatentModel
 from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion, with_steps
-from genmod.nn import ContextEmbedding, Networks, default_networks
+from genmod.nn import Networks
+from genmod.nn.mlp import ContextEmbedding
+from genmod.nn.networks import default_networks
 
 
 def with_depth(

@@ -32,7 +32,7 @@ class Inference(Enum):
     """The order in which the posterior draws the latents."""
 
     BOTTOM_UP = "bottom-up"
-    """``q(z1 | x) q(z2 | z1) ...``, by nesting: the cost of each level is a sampled log-ratio."""
+    """``q(z1 | x) q(z2 | z1) ...``, by nesting: the rate of each level is a log-ratio at a draw."""
     TOP_DOWN = "top-down"
     """``q(zL | x) ... q(z1 | z2.., x)``, by alignment: each level has a KL in closed form."""
     LADDER = "ladder"
@@ -72,7 +72,7 @@ class HVAE(LatentModel):
             backward pass, with the same noise, to save memory.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
-        decoder: a decoder of your own. What it is given has ``latents[0]`` numbers (``z1``) bottom-up,
+        decoder: a decoder of your own. Its input has ``latents[0]`` numbers (``z1``) bottom-up,
             and ``networks.features`` numbers (the state below all latents) top-down. Beside ``levels`` the
             state has the shape ``(width,)`` of MLPs; of ConvNets ``(2 * width, *space)``, with the number
             of patches along each side.
@@ -118,6 +118,7 @@ class HVAE(LatentModel):
             "a top-down hierarchy, whose levels are recomputed one by one",
             'pass inference="top-down" or levels=20, or leave it out',
         )
+        parts: _Parts
         if levels is not None:
             count = latents_of_each(levels, latents, order in (None, Inference.TOP_DOWN))
             kind = deep_networks(networks, data, width, depth, dropout, condition)
@@ -209,8 +210,8 @@ def _top_down(
 class Merge(nn.Module):
     """The state below a level: the state above, plus the latent, plus the output of a network of both.
 
-    The latent reaches the decoder along a linear path. Through networks alone its effect is too weak at
-    first to be worth its rate, and the hierarchy collapses.
+    The latent reaches the decoder along a linear path. Through networks alone its effect is weak at first:
+    it lowers the reconstruction error by less than its rate, and the hierarchy collapses.
 
     Args:
         width: how many numbers the state has.

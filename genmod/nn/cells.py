@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
-from genmod.nn.convolution import channels_last, convolution, group_norm, patches, zero
+from genmod.nn.convolution import channels_last, convolution, group_norm, patches
 from genmod.nn.mlp import ContextEmbedding
-from genmod.nn.modules import in_full
+from genmod.nn.modules import in_full, zero
 from genmod.nn.residual import resolutions
 from genmod.shapes import Shape, size
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.distributions import Normal
-from genmod.encoders import TopDownPosterior
+from genmod.encoders.topdown import TopDownPosterior
 from genmod.nn.cells import Cell, plus, pointwise, resized, scaled
 from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import ContextEmbedding
@@ -94,7 +94,7 @@ class VeryDeepBlock(TopDownLevel):
 
     def below(self, state: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """The state below the level: ``h + W z`` and its residual cells."""
-        h = state + self.project(z)
+        h: Tensor = state + self.project(z)
         for cell in self.residual:
             h = h + cell(h)
         return h

@@ -28,8 +28,8 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions import rate
 from genmod.elbo import Rate
-from genmod.encoders import Posterior, TopDownPosterior
-from genmod.encoders.topdown import shortened
+from genmod.encoders import Posterior
+from genmod.encoders.topdown import TopDownPosterior, shortened
 from genmod.nn.modules import call
 from genmod.path import (
     AutoTimesteps,

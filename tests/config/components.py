@@ -17,12 +17,12 @@ from genmod.model import LatentModel
 from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
 from genmod.nn.cells import Cell, Pyramid
-from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
+from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
-from genmod.spec import Bins, Column, DataSpec
+from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
@@ -58,15 +58,17 @@ OTHERS: dict[str, Callable[[], object]] = {
     ),
     "FlatPrior": lambda: FlatPrior((2,)),
     "Bins": lambda: Bins(17),
+    "Standardize": lambda: Standardize((170.0,), (8.5,)),
     "Inference": lambda: models.Inference.TOP_DOWN,
     # networks
     "Labels": lambda: nn.Labels(10),
     "Vectors": lambda: nn.Vectors(3),
     "Ignored": nn.Ignored,
+    "Prompts": nn.Prompts.digits,
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,
-    "ContextEmbedding": lambda: nn.ContextEmbedding(nn.Labels(3), 8),
+    "ContextEmbedding": lambda: ContextEmbedding(nn.Labels(3), 8),
     "MLP": lambda: MLP(3, 4, width=8),
     "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
     "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),

@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 from genmod import diffusion, distributions, encoders
 from genmod.diffusion import NoisingPosterior
 from genmod.diffusion.depth import LearnedNoisingEncoder, LearnedNoisingPosterior
-from genmod.encoders import Encoder, TopDownPosterior
-from genmod.encoders.topdown import PyramidEncoder
+from genmod.encoders import Encoder
+from genmod.encoders.topdown import PyramidEncoder, TopDownPosterior
 from genmod.nn import MLP, DenoisingMLP
 from genmod.nn.cells import Pyramid
 from genmod.schedules import LinearLogSNR

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from genmod import HVAE, evaluate, random, training_loop
 from genmod.data import Dataset, digits, mnist
 from genmod.data.downloads import ROOT
-from genmod.encoders import TopDownPosterior
-from genmod.encoders.topdown import PyramidEncoder
+from genmod.encoders.topdown import PyramidEncoder, TopDownPosterior
 from genmod.nn import ConvNets, DiTs, Labels, MLPs, Networks
 from genmod.nn.cells import Cell, Pyramid, level_shapes, resized
 from genmod.objectives import WarmUp

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genmod import decoders, encoders
 from genmod.models import VAE
-from genmod.training import NonFiniteLoss, fit, training_loop
+from genmod.training import NonFiniteLoss, Step, fit, training_loop
 from genmod.training.curve import averages
 from tests.training.cases import data, flat
 
@@ -86,7 +86,8 @@ def test_a_skipped_batch_changes_nothing_and_the_run_goes_on() -> None:
 def test_more_in_a_row_than_allowed_stop_the_run(most: int) -> None:
     """Every batch is spoiled: ``most`` are skipped, and the next one raises."""
     trained = model()
-    before, made = flat(trained), []
+    before = flat(trained)
+    made: list[Step] = []
     steps = training_loop(
         trained,
         spoiled(*range(ROWS)),
