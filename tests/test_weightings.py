@@ -26,7 +26,6 @@ from genmod.objectives import (
     Bound,
     BoundWeighted,
     EDMWeight,
-    Explanation,
     MinSNR,
     NoiseWeighted,
     SigmoidWeight,
@@ -35,6 +34,7 @@ from genmod.objectives import (
     Weighted,
     explain,
 )
+from genmod.objectives.explanation import Explanation
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import bent, steps_of
 

@@ -38,7 +38,8 @@ from genmod import random
 from genmod.checks import check_positive, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
-from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.report import Report

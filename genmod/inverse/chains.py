@@ -17,7 +17,8 @@ from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
 from genmod.inverse.operators import Mask, Operator, check_measurement, check_rows
 from genmod.nn.jacobian import pullback
-from genmod.samplers import Ancestral, Denoise, Sampler, State, intervals
+from genmod.samplers import Ancestral, Sampler, State
+from genmod.samplers.base import Denoise, intervals
 from genmod.schedules import Schedule
 from genmod.shapes import event_sum, expand_like
 

@@ -21,8 +21,7 @@ from genmod.objectives.base import (
 )
 from genmod.objectives.weighted import Bound, BoundWeighted, Simple, Weighted
 from genmod.path import AutoTimesteps, Path, Timesteps
-from genmod.schedules import Learnable
-from genmod.schedules.curve import GradientScale, scale_gradient
+from genmod.schedules.curve import GradientScale, Learnable, scale_gradient
 from genmod.shapes import PerLevel, PerSample
 
 

@@ -16,7 +16,8 @@ from genmod.checks import require
 from genmod.decoders import GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers.base import denoise
-from genmod.diffusion import LastStepDecoder, NoisingPosterior
+from genmod.diffusion import LastStepDecoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.nn.modules import evaluation_mode

@@ -14,7 +14,8 @@ from genmod.compare import BuildInputs, Candidate, compare
 from genmod.compare.job import build, read_record, run
 from genmod.compare.progress import Began, Event, Progressed
 from genmod.data import binarized
-from genmod.evaluation import Report, Scores, evaluate
+from genmod.evaluation import Report, evaluate
+from genmod.evaluation.scoring import Scores
 from genmod.path import AutoTimesteps
 from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of

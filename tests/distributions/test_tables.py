@@ -18,7 +18,6 @@ from torch.distributions import Independent, MultivariateNormal
 from genmod import random
 from genmod.distributions import (
     Categorical,
-    Factorized,
     NegativeBinomial,
     Normal,
     OrderedCategorical,
@@ -26,7 +25,7 @@ from genmod.distributions import (
     StudentT,
     ZeroInflated,
 )
-from genmod.distributions.base import masked_log_prob
+from genmod.distributions.base import Factorized, masked_log_prob
 from genmod.distributions.joined import Joined, Rescaled
 from genmod.distributions.ordered import IntegerLogistic
 from genmod.distributions.tails import LaplaceDensity

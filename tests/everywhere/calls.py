@@ -13,8 +13,7 @@ from torch import Tensor
 from genmod import editing, evaluation, load, objectives
 from genmod.chunks import COPIES, memory_limit
 from genmod.data import Dataset, conditional, dataset
-from genmod.evaluation import NoTail
-from genmod.evaluation.information import GaussianTail
+from genmod.evaluation.information import GaussianTail, NoTail
 from genmod.interop.pyro import to_pyro
 from genmod.model import LatentModel, Request
 from genmod.models import (

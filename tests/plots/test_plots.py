@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from genmod import plots
-from genmod.evaluation import Profile, Refinement
+from genmod.evaluation.profile import Profile, Refinement
 from genmod.plots.distortion import GRAY, curve, rate_at
 from genmod.plots.images import grid
 from genmod.plots.latents import distances, principal
