@@ -67,7 +67,6 @@ class FixedSmall(ReverseVariance):
     fixed = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        """Zero."""
         return torch.zeros_like(expand_like(bridge.log_sigma_ratio, denoised.x_hat))
 
 
@@ -80,7 +79,6 @@ class FixedLarge(ReverseVariance):
     fixed = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        r""":math:`\log(\sigma_t / \sigma_s)`."""
         return expand_like(bridge.log_sigma_ratio, denoised.x_hat)
 
 
@@ -103,7 +101,6 @@ class LearnedInterpolation(ReverseVariance):
     learned = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        r""":math:`\nu \log(\sigma_t / \sigma_s)`."""
         place = denoised.interpolation
         if place is None:
             raise ValueError(

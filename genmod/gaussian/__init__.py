@@ -1,6 +1,6 @@
 """Closed forms of Gaussians: KL divergence, entropy, density, product, conditioning, Wasserstein distance.
 
-The suffix of a name says how the Gaussian is parameterized:
+The suffix of a name is the parameterization of the Gaussian:
 
 * no suffix: ``mean`` and ``std``, elementwise, in nats per dimension. Stds are checked to be positive.
 * ``_log_std``: ``mean`` and ``log_std``, elementwise. Every log-std is valid, so nothing is checked.

@@ -83,7 +83,6 @@ class DPS(Sampler):
         return residual / expand_like(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"{self.operator}, zeta={self.zeta}"
 
 
@@ -190,7 +189,6 @@ class RePaint(Sampler):
         return moved.to(z.dtype)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"{self.operator}, repeats={self.repeats}, jump={self.jump}"
 
 

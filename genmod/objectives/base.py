@@ -217,7 +217,7 @@ def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     reconstruction = -slopes[0][:, None]
     for rate, slope in zip(levels, slopes[1:], strict=True):
         each = slope / rate.weight
-        # Rows without any weight in the loss tell nothing about the weights of levels: 0 / 0.
+        # Rows without any weight in the loss give 0 / 0 here.
         used = ((each != 0) | (reconstruction != 0)).expand_as(each)
         ratio = (each / reconstruction)[used]
         if ratio.numel() and not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6):

@@ -50,7 +50,6 @@ class MinSNR(NoiseWeighted):
         return (self.gamma * (-log_snr).exp()).clamp(max=1)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"gamma={self.gamma}")
 
 
@@ -104,7 +103,6 @@ class P2(NoiseWeighted):
         return (self.k + log_snr.exp()).pow(-self.gamma)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"gamma={self.gamma}", f"k={self.k}")
 
 
@@ -138,7 +136,6 @@ class SigmoidWeight(BoundWeighted):
         return (self.bias - log_snr).sigmoid()
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"bias={self.bias}")
 
 
@@ -210,7 +207,6 @@ class EDMWeight(BoundWeighted):
         return TabulatedTimesteps(masses, n)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(
             f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}"
         )

@@ -94,7 +94,6 @@ class DPMSolver(Sampler):
         self.stochastic = sde
 
     def evaluations(self, steps: int) -> int:
-        """How many calls of the denoiser a path of ``steps`` steps makes."""
         return steps + (self.starts_high and steps > 0)
 
     @property
@@ -175,7 +174,6 @@ class DPMSolver(Sampler):
         return (sigma_s / sigma_t * z - alpha_s * torch.expm1(-h) * x_hat).to(z.dtype)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         flags = {
             "sde": self.sde,
             "published": self.published,

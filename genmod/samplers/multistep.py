@@ -107,7 +107,6 @@ class IPNDM(Sampler):
         return orders
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"order={self.order}" + (", published=True" if self.published else "")
 
 
@@ -220,7 +219,6 @@ class UniPC(Sampler):
         return [parts[0], own, *parts[1:]] if corrector else [own, *parts]
 
     def extra_repr(self) -> str:
-        """Its settings."""
         flags = {"lower_order_final": self.lower_order_final, "published": self.published}
         names = "".join(f", {flag}=True" for flag, on in flags.items() if on)
         return f"order={self.order}, scale={self.scale}{names}"
@@ -229,8 +227,9 @@ class UniPC(Sampler):
 def _rhos(points: Sequence[Tensor], h: Tensor, scale: Tensor) -> Sequence[Tensor]:
     r"""The :math:`\rho_k` of a step: the linear equations above, a Vandermonde system in :math:`r_k`.
 
-    Its size is the number of points, at most 3. Its right side is of order one for every ``h``: both
-    :math:`-h\varphi_{i+1}(-h)` and :math:`B(h)`, which divides it, tend to zero with ``h``.
+    There are as many equations as points, at most 3. They can be solved because no two points are at one
+    time. They are solved in float64: with steps of very different lengths the :math:`r_k` reach hundreds,
+    their squares 1e5, and float32 would keep two or three digits of :math:`\rho_k`.
     """
     if len(points) == 1:
         # The paper's choice for one point: it has the order that is needed, and does not depend on h.
@@ -238,6 +237,7 @@ def _rhos(points: Sequence[Tensor], h: Tensor, scale: Tensor) -> Sequence[Tensor
     if not points:
         return []
     powers = torch.stack([torch.stack([r**i for r in points], -1) for i in range(len(points))], -2)
+    # Both factors tend to zero with h, their ratio to a constant: -h phi(-h) / B(h) is of order one.
     wanted = [-math.factorial(i) * h * phi(i + 1, -h) / scale for i in range(1, len(points) + 1)]
     solved: Tensor = torch.linalg.solve(powers, torch.stack(wanted, -1))
     return solved.unbind(-1)

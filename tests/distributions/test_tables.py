@@ -26,8 +26,8 @@ from genmod.distributions import (
     ZeroInflated,
 )
 from genmod.distributions.base import Factorized, masked_log_prob
+from genmod.distributions.discrete import IntegerLogistic
 from genmod.distributions.joined import Joined, Rescaled
-from genmod.distributions.ordered import IntegerLogistic
 from genmod.distributions.tails import LaplaceDensity
 
 pytestmark = pytest.mark.usefixtures("float64")
