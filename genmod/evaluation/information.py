@@ -74,8 +74,8 @@ def immse(
     With the best denoiser the mean is ``log p(x)``. With any other denoiser it is a lower bound.
 
     Two things keep the noise small. The log-SNRs are drawn, stratified, where a pilot run found the
-    integrand large. And the integrand of a density is taken relative to that of the best denoiser of N(0,
-    I) data under the same noise, whose integral is known (a control variate).
+    integrand large. The integrand of a density has a control variate: that of the best denoiser of N(0, I)
+    data under the same noise, whose integral is known.
 
     Args:
         model: a diffusion with any number of steps. Only its denoiser and the ends of its schedule count.

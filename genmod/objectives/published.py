@@ -1,9 +1,9 @@
 r"""Published weights on the levels of a diffusion: Min-SNR, P2, EDM, sigmoid, truncated SNR.
 
 Papers give a weight of the error of ``x``, of the noise or of the velocity, and draw times in different
-ways. Here each weight is one on the error of the noise (:class:`NoiseWeighted`), if the paper draws times
-uniformly, or one on the bound (:class:`BoundWeighted`), if the paper also gives the density of noise levels
-or writes a weighted bound. The loss does not depend on the target of the network.
+ways. If a paper draws times uniformly, its weight is one on the error of the noise here
+(:class:`NoiseWeighted`). If it gives a density of noise levels or writes a weighted bound, the weight is
+one on the bound (:class:`BoundWeighted`). The loss does not depend on the target of the network.
 
 Symbols: :math:`\lambda` is the log-SNR, :math:`e^\lambda` the SNR.
 """

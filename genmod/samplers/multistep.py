@@ -51,8 +51,8 @@ class IPNDM(Sampler):
 
     In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`. The
     weights have the full order where steps are equal in :math:`r`, and second order on other smooth grids.
-    Near pure noise, where :math:`\hat x` does not depend on the state, errors grow from step to step if
-    the log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one. A longer step uses the
+    Near pure noise :math:`\hat x` does not depend on the state. There, errors grow from step to step if a
+    step raises the log-SNR by more than 2.19 (order 2), 1.12 (3) or 0.60 (4). A longer step uses the
     highest order that is stable; the published method does not.
 
     Args:
