@@ -49,8 +49,8 @@ class DPMSolver(Sampler):
     **Long steps.** In a step much longer than those before, past differences extrapolate too far, and
     samples become too large. The last one of even times is such a step. So a step is of first order where
     the log-SNR rises by more than 4. It is also of first order where the rise is more than 1 and more than
-    twice that of the step before. It is of third order only where the log-SNR rises by at most 2. ``published=True`` gives every step the
-    full order.
+    twice that of the step before. It is of third order only where the log-SNR rises by at most 2.
+    ``published=True`` gives every step the full order.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
