@@ -150,10 +150,8 @@ OTHERS: dict[str, Callable[[], object]] = {
 NO_SETTINGS = {
     "Batch": "a batch of data",
     "ColumnKind": "written as the word that it is",
-    "Explanation": "a result",
     "History": "a result",
     "Path": "draws",
-    "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
     "Request": "what is asked of one call",
     "Settings": "the base class",
