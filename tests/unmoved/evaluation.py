@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmod import evaluation, gaussian
-from genmod.data import dataset
+from genmod.data.rows import dataset
 from genmod.evaluation.baselines import global_histogram
 from genmod.evaluation.information import NoTail
 from genmod.gaussian.diagonal import kl_isotropic, product_log_normalizer
