@@ -14,8 +14,7 @@ minimum mean square error. Hence
 The model's denoiser is used between the ends of its schedule. Beyond them the integral has a closed form,
 which on average is never less than that of the best denoiser:
 
-* noisier than the noisy end: the best denoiser of N(0, I) data, :math:`\hat x = \alpha z_t`. Its integral
-is
+* noisier than the noisy end: the best denoiser of N(0, I) data, :math:`\hat x = \alpha z_t`. It gives
   :math:`\mathrm{KL}(q(z_1|x) \| N(0, I)) = \tfrac12[S \|x\|^2 - D S + D \log(1 + e^\lambda)]` with
   :math:`S = \mathrm{sigmoid}(\lambda)` at that end: the prior term of the bound;
 * cleaner than the clean end: a :class:`Tail`. It takes the place of the decoder in the bound.
