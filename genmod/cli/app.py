@@ -177,10 +177,10 @@ def compare(
     Takes some minutes on 2 cores for the digits, within half an hour for MNIST.
     """
     # Not at the top: torch takes a second to import, and --help should not wait for it.
-    from genmod.cli.comparing import Options, run
+    from genmod.cli.training import CompareOptions, run_comparison
 
-    run(
-        Options(
+    run_comparison(
+        CompareOptions(
             data,
             bins,
             root,

@@ -206,7 +206,7 @@ def _read(setting: Setting, value: Any) -> Any:
     if setting.kind is not str:
         return value
     # Not at the top: the package of settings imports torch.
-    from genmod.config import read_value
+    from genmod.config.text import read_value
 
     text = str(value)
     return read_value(f"[{text}]" if re.fullmatch(r"\d+(,\s*\d+)+", text) else text)
@@ -227,7 +227,7 @@ def merge(settings: dict[str, Any], given: Mapping[str, Any], changes: list[str]
         _put(merged, [homes[name], name], value)
     for change in changes:
         # Not at the top: the package of settings imports torch.
-        from genmod.config import read_value
+        from genmod.config.text import read_value
 
         path, equals, text = change.partition("=")
         if not equals or not path:

@@ -1,7 +1,8 @@
-"""``genmod train`` and ``genmod data``."""
+"""``genmod train``, ``genmod data`` and ``genmod compare``."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ import typer
 from rich.console import Console
 
 from genmod.checks import require
+from genmod.cli.console import INTERRUPTED, plain, sentences, wrote
 from genmod.cli.settings import merge
-from genmod.cli.talking import INTERRUPTED, sentences, wrote
-from genmod.config import to_yaml
+from genmod.compare import Comparison, compare
+from genmod.config.text import to_yaml
+from genmod.data import load
 from genmod.runs.config import RunConfig, read_settings
 from genmod.runs.training import TrainedRun, train
-from genmod.saving import CONFIG
+from genmod.saving.folder import CONFIG
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,12 @@ def _ends_after_the_step() -> Iterator[Callable[[], bool]]:
 def _show(console: Console, done: TrainedRun, goes_on: str) -> None:
     steps = len(done.history.losses)
     if not done.finished:
-        console.print(
-            f"stopped after step {steps} of {done.history.name}, with a checkpoint; {goes_on}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        where = f"step {steps} of {done.history.name}"
+        plain(console, f"stopped after {where}, with a checkpoint; {goes_on}")
         return
-    console.print(str(done.history), highlight=False, markup=False, soft_wrap=True)
+    plain(console, str(done.history))
     if done.report is not None:
-        console.print(str(done.report), highlight=False, markup=False, soft_wrap=True)
+        plain(console, str(done.report))
     wrote(console, done.folder)
 
 
@@ -128,7 +129,7 @@ def _dry_run(console: Console, config: RunConfig) -> None:
     model = config.build(data)
     config.arguments()
     for text in (to_yaml(config.sections()), repr(data), repr(model)):
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        plain(console, text)
 
 
 def show_data(name: str, given: dict[str, Any]) -> None:
@@ -136,4 +137,55 @@ def show_data(name: str, given: dict[str, Any]) -> None:
     with sentences() as console:
         settings: dict[str, Any] = merge({"data": {"x": name}}, given, [])["data"]
         data = RunConfig.of({"data": settings, "model": "vae"}).load_data()
-        console.print(repr(data), highlight=False, markup=False, soft_wrap=True)
+        plain(console, repr(data))
+
+
+# ---------------------------------------------------------------------- genmod compare
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``genmod compare``; see their help."""
+
+    data: str
+    bins: int | None
+    root: Path | None
+    binarize: bool
+    out: Path
+    models: list[str] | None
+    quick: bool
+    seed: int
+    effort: float
+    minutes: float | None
+    jobs: int | None
+    fresh: bool
+    progress: bool
+
+
+def run_comparison(options: CompareOptions) -> None:
+    """Compare a suite on some data, and print the table."""
+    stopped = f"stopped; the same command continues with what is in {options.out}"
+    with sentences(stopped) as console:
+        comparison = _compare(options)
+        console.print(comparison.table())
+        for note in comparison.notes:
+            plain(console, note)
+        for file in comparison.files:
+            wrote(console, file)
+
+
+def _compare(options: CompareOptions) -> Comparison:
+    data = load(options.data, bins=options.bins, root=options.root, seed=options.seed)
+    return compare(
+        options.out,
+        data,
+        binarize=options.binarize,
+        models=options.models,
+        quick=options.quick,
+        seed=options.seed,
+        effort=options.effort,
+        minutes=options.minutes,
+        jobs=max(2, os.cpu_count() or 1) if options.jobs is None else options.jobs,
+        fresh=options.fresh,
+        progress=options.progress,
+    )

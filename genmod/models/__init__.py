@@ -18,7 +18,7 @@ from genmod.models.replace import with_denoiser as with_denoiser
 from genmod.models.replace import with_probability_flow as with_probability_flow
 from genmod.models.replace import with_steps as with_steps
 from genmod.models.vae import VAE as VAE
-from genmod.saving import load_model
+from genmod.saving.folder import load_model
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from torch import nn
 
 from genmod.checks import require
-from genmod.config import forget_arguments
+from genmod.config.settings import forget_arguments
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
 from genmod.checks import require
-from genmod.config import arguments, from_plain, from_yaml, to_plain, to_yaml
+from genmod.config import from_plain, to_plain
+from genmod.config.settings import arguments
+from genmod.config.text import from_yaml, to_yaml
 from genmod.files import as_path, check_folder, read_tensors, read_text, save_tensors, write_text
 from genmod.nn.modules import load_weights, weights
 from genmod.version import __version__

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from genmod.checks import require
-from genmod.config import to_yaml
+from genmod.config.text import to_yaml
 from genmod.files import as_path, write_text
 from genmod.saving.folder import CONFIG, WEIGHTS, load_model, save_model
 

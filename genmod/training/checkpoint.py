@@ -23,7 +23,7 @@ from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.training.config import Cycle
 from genmod.training.history import History
-from genmod.training.identity import Identity, changes
+from genmod.training.identity import Identity, refuse_changes
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
 
@@ -81,15 +81,8 @@ class Checkpoint:
         Raises:
             ValueError: the message names each setting that changed.
         """
-        # Through JSON, as the file was: tuples are lists there.
-        changed = changes(self.identity, json.loads(json.dumps(identity)))
-        more = f", and {len(changed) - 6} more" if len(changed) > 6 else ""
-        require(
-            not changed,
-            f"a checkpoint made with other settings: {', '.join(changed[:6])}{more}",
-            "the settings and data that it was made with",
-            "use them, or move the file away to begin anew",
-        )
+        advice = "use them, or move the file away to begin anew"
+        refuse_changes(self.identity, identity, "a checkpoint", advice)
 
 
 def save_checkpoint(

@@ -1,22 +1,28 @@
-"""The metrics of a run: one line of JSON each time, and experiment trackers by name.
+"""What a run shows and writes while it runs: a progress bar, lines of JSON, and experiment trackers.
 
-A line holds the stage, the step, the loss, the bound of the batch, the learning rate, and the validation
-where there was one. A run that continues from a checkpoint drops the lines after it, so that no step is
-listed twice.
+A line of metrics holds the stage, the step, the loss, the bound of the batch, the learning rate, and
+the validation where there was one. A run that continues from a checkpoint drops the lines after it, so
+that no step is listed twice.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from genmod.checks import one_of, require
+from genmod.elbo import ELBO, Measure
 from genmod.files import check_file, check_folder, write_atomically
+from genmod.training.validation import Validation
 
 FILE = "metrics.jsonl"
 """The name of the file in a folder."""
@@ -161,3 +167,110 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
                 "move the file away",
             )
     return rows
+
+
+# ---------------------------------------------------------------------- the progress bar
+
+INTERVAL = 0.25
+"""The least seconds between two updates, because reading the bound makes a GPU wait."""
+WIDE = 110
+"""A terminal with at least so many columns also shows the best validation."""
+
+OnProgress: TypeAlias = Callable[[int, str], None]
+"""Called with the number of steps so far, and a line with the loss, the bound and the best validation."""
+
+
+def columns() -> list[ProgressColumn]:
+    """The columns of a progress bar for a terminal of 80 characters; its task needs a field ``status``."""
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=8),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[status]}"),
+    ]
+
+
+class Bar:
+    """The progress bar of one run.
+
+    Args:
+        total: the number of steps.
+        dims: the number of entries of one sample.
+        title: the name of the model in training.
+        shown: whether the bar is shown; or a function that is called instead, for a caller who
+            shows several runs in one display.
+        console: the console to print on; rich's own by default.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        dims: int,
+        title: str,
+        shown: bool | OnProgress,
+        console: Console | None = None,
+    ) -> None:
+        self.total, self.dims = total, dims
+        self.updated = -math.inf
+        self.best: Validation | None = None
+        self.progress = Progress(*columns(), console=console, disable=shown is not True)
+        self.task = self.progress.add_task(title, total=total, status="")
+        self.on_progress: OnProgress | None = shown if not isinstance(shown, bool) else None
+        if shown is True:
+            self.on_progress = self._show
+
+    def start(self) -> None:
+        """Show the bar."""
+        self.progress.start()
+
+    def stop(self) -> None:
+        """Stop updating the bar. Its last line stays."""
+        self.progress.stop()
+
+    def note(self, step: int, line: str) -> None:
+        """Print a line above the bar."""
+        if self.on_progress is None:
+            return
+        if self.progress.disable:
+            self.on_progress(step, line)
+        else:
+            self.progress.console.print(line)
+
+    def show(
+        self, step: int, loss: float, elbo: ELBO, validation: Validation | None = None
+    ) -> None:
+        """Show a step. The bound is read a few times a second only."""
+        if validation is not None and (self.best is None or validation.nats >= self.best.nats):
+            self.best = validation
+        now = time.monotonic()
+        due = now - self.updated >= INTERVAL or validation is not None or step == self.total
+        if self.on_progress is None or not due:
+            return
+        self.updated = now
+        self.on_progress(step, self._line(loss, float(elbo.value.mean()), elbo.measure))
+
+    def _line(self, loss: float, nats: float, measure: Measure) -> str:
+        """The loss and the bound in the same unit: bits per dimension for a mass, else nats."""
+        bits = measure is Measure.MASS
+        scale, unit = (1 / (self.dims * math.log(2)), "bits/dim") if bits else (1.0, "nats")
+        bound = -nats * scale if bits else nats
+        name = "log p(x|z)" if measure is Measure.NONE else "bound"
+        line = f"loss {_short(loss * scale)}, {name} {_short(bound)} {unit}"
+        wide = self.progress.disable or self.progress.console.width >= WIDE
+        return f"{line}, best {self.best}" if self.best is not None and wide else line
+
+    def _show(self, step: int, line: str) -> None:
+        self.progress.update(self.task, completed=step, status=line)
+
+
+def _short(value: float) -> str:
+    """Five digits, so that a line fits a terminal.
+
+    >>> _short(2.34567), _short(-1234.56), _short(123456.7)
+    ('2.346', '-1234.6', '1.235e+05')
+    """
+    size = abs(value)
+    if size >= 1e5 or not math.isfinite(value):
+        return f"{value:.4g}"
+    return f"{value:.3f}" if size < 100 else f"{value:.1f}"

@@ -23,12 +23,12 @@ from genmod.training.batches import Batches, joined, joined_elbo, split
 from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
 from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
 from genmod.training.config import TrainingConfig
+from genmod.training.data import TrainingData
 from genmod.training.devices import Devices, Place
-from genmod.training.history import Bar, History, OnProgress, Step
+from genmod.training.history import History, Step
 from genmod.training.identity import Identity
-from genmod.training.metrics import MetricsLog
+from genmod.training.metrics import Bar, MetricsLog, OnProgress
 from genmod.training.pairs import check_loss, refuse_weighted_levels
-from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState, adam
 from genmod.training.validation import Validation, held_out_rows, validate
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genmod import load
-from genmod.config import from_yaml
+from genmod.config.text import from_yaml
 from genmod.data import digits
 from genmod.files import locked, read_tensors
 from genmod.runs import RunConfig, train

@@ -19,7 +19,8 @@ from genmod.model import LatentModel
 from genmod.models import VAE, LatentDiffusion
 from genmod.nn import ConvNets
 from genmod.objectives import Beta, Bound, MinSNR, Objective, WarmUp
-from genmod.training import Step, Validation, training_loop
+from genmod.training import Step, training_loop
+from genmod.training.validation import Validation
 from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -49,9 +49,14 @@ def _say(error: Exception) -> None:
     Console(stderr=True).print(text, soft_wrap=True)
 
 
+def plain(console: Console, text: str) -> None:
+    """Print text as it is: no markup, because it may hold brackets, and no line breaks of its own."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def wrote(console: Console, path: Path) -> None:
-    """Say that a file was written."""
-    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    """Print that a file was written."""
+    plain(console, f"wrote {path}")
 
 
 def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
