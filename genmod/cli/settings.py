@@ -40,7 +40,15 @@ _SOURCES = (
 )
 """Section, package, and the functions and classes whose arguments are settings; the first owns a name."""
 _LEFT_OUT = {
-    "training": {"model", "data", "optimizer", "checkpoint", "metrics", "progress"},
+    "training": {
+        "model",
+        "data",
+        "optimizer",
+        "checkpoint",
+        "metrics",
+        "progress",
+        "accelerator",
+    },
     "data": {"x", "seed", "spec", "observed"},
     "model": {
         "self",
@@ -54,7 +62,7 @@ _LEFT_OUT = {
         "diffusion",
     },
 }
-"""Arguments without a flag: what plain data cannot say in a word. ``--set`` and YAML reach most."""
+"""Arguments without a flag: no word or number stands for them. ``--set`` and YAML reach most."""
 _EXTRA = (
     ("binarize", "data", "bool", "Turn gray values into random bits, drawn again at every visit."),
     ("context_dropout", "data", "float", "The share of training rows whose label is hidden."),

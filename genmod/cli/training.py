@@ -88,27 +88,31 @@ def run(options: TrainOptions) -> None:
                 progress=options.progress,
                 stop=stop,
             )
-        _show(console, done, goes_on)
+        if done.is_main:
+            _show(console, done, goes_on)
     if not done.finished:
         raise typer.Exit(INTERRUPTED)
 
 
 @contextmanager
 def _ends_after_the_step() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is noted, and asked for after each step; a second one interrupts at once."""
-    asked = False
+    """Whether to end after the step: after Ctrl-C, or a signal to terminate. A second Ctrl-C ends at once.
+
+    A scheduler of a cluster, and a launcher of several processes, send the signal to terminate.
+    """
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        if number == signal.SIGINT and signal.SIGINT in received:
             raise KeyboardInterrupt
-        asked = True
+        received.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(console: Console, done: TrainedRun, goes_on: str) -> None:

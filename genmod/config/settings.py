@@ -50,7 +50,7 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
             bound.apply_defaults()
             kept = {name: _light(v) for name, v in list(bound.arguments.items())[1:]}
             # A plain attribute: a module among the arguments must not become a submodule twice.
-            object.__setattr__(self, _KEY, kept)
+            record_arguments(self, kept)
         init(self, *values, **named)
 
     return keep
@@ -61,6 +61,11 @@ def _light(value: object) -> object:
     if isinstance(value, Settings) or not isinstance(value, HasSpec):
         return value
     return value.spec
+
+
+def record_arguments(value: object, given: dict[str, object]) -> None:
+    """Record the arguments that would build an object as it is now."""
+    object.__setattr__(value, _KEY, given)
 
 
 def forget_arguments(value: object) -> None:

@@ -26,7 +26,7 @@ from genmod.training import fit
 SECTIONS = ("data", "model", "training")
 _RECORDED = ("format", "version", "device", "dtype", "trained_on")
 """What a run's own ``config.yaml`` holds beside its settings."""
-NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "metrics", "progress")
+NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "metrics", "progress", "accelerator")
 """Arguments of :func:`~genmod.training.fit` that are no settings of a run."""
 
 

@@ -46,7 +46,7 @@ def save_model(
     Args:
         model: any model.
         folder: where.
-        beside: other sections of ``config.yaml``, as plain data.
+        beside: other sections of ``config.yaml``, as plain data; a section ``model`` must describe it.
 
     Raises:
         ValueError: a part that no file can name (:func:`genmod.register` allows it), a model that was made
@@ -56,10 +56,11 @@ def save_model(
         arguments(model) is not None,
         f"a {type(model).__name__} that its constructor's arguments do not describe",
         "a model as it was built",
-        "save the model that it was made of, and apply with_steps or with_denoiser after loading it",
+        "save the model that it was made of, and apply with_denoiser after loading it",
     )
-    settings: dict[str, Tensor] = {}
-    plain = to_plain(model, settings)
+    beside, settings = dict(beside or {}), dict[str, Tensor]()
+    # The folder of a run describes its model without a second file, because it is written before training.
+    plain = beside["model"] if "model" in beside else to_plain(model, settings)
     tensors = weights(model)
     tensors |= {f"{_FIXED}{name}": buffer for name, buffer in _left_out(model).items()}
     tensors |= {f"{_SETTING}{name}": tensor for name, tensor in settings.items()}
@@ -69,7 +70,7 @@ def save_model(
     save_tensors(place / WEIGHTS, tensors, metadata)
     device = next((each.device.type for each in tensors.values()), "cpu")
     stated = {"device": device, "dtype": str(_main_type(tensors)).removeprefix("torch.")}
-    write_config(place, {**stated, "model": plain, **(beside or {})})
+    write_config(place, {**stated, **beside, "model": plain})
     return place
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
+from genmod.training.averaging import Average
 from genmod.training.config import Cycle
-from genmod.training.state import Average
 from genmod.training.validation import Validation
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from genmod.checks import one_of, require
 from genmod.elbo import ELBO, Measure
-from genmod.files import check_file, check_folder, write_atomically
+from genmod.files import append_text, check_file, check_folder, read_text, write_text
 from genmod.training.validation import Validation
 
 FILE = "metrics.jsonl"
@@ -91,7 +91,6 @@ class MetricsLog:
         self.trackers = check_trackers(trackers)
         self.active = self.path is not None or bool(self.trackers)
         self.name, self.settings = name, dict(settings or {})
-        self._file: IO[str] | None = None
         self._open: list[Any] | None = None
 
     def restart(self, stage: int, step: int) -> None:
@@ -101,31 +100,34 @@ class MetricsLog:
         kept = [
             row for row in read_metrics(self.path) if (row["stage"], row["step"]) <= (stage, step)
         ]
-        with write_atomically(self.path) as beside:
-            beside.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
+        write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in kept))
 
-    def log(self, stage: int, step: int, values: Mapping[str, float | None]) -> None:
-        """Write the numbers of one step. NaN and infinity become ``null``."""
+    def log(
+        self, stage: int, step: int, values: Mapping[str, float | None], before: int = 0
+    ) -> None:
+        """Write the numbers of one step. NaN and infinity become ``null``.
+
+        Args:
+            stage: the number of the stage.
+            step: the number of the step in its stage.
+            values: the numbers by name.
+            before: the steps of earlier stages: the steps of a tracker must not begin anew.
+        """
         plain = {
             name: value if value is not None and math.isfinite(value) else None
             for name, value in values.items()
         }
         if self.path is not None:
-            if self._file is None:
-                self._file = self.path.open("a", encoding="utf-8")
-            self._file.write(json.dumps({"stage": stage, "step": step, **plain}) + "\n")
-            self._file.flush()
+            append_text(self.path, json.dumps({"stage": stage, "step": step, **plain}) + "\n")
         for tracker in self._started():
             known = {name: value for name, value in plain.items() if value is not None}
-            tracker.log(known, step=step)
+            tracker.log(known, step=before + step)
 
     def close(self) -> None:
-        """Close the file and the trackers. A later :meth:`log` opens them again."""
-        if self._file is not None:
-            self._file.close()
+        """Close the trackers. A later :meth:`log` opens them again."""
         for tracker in self._open or ():
             tracker.finish()
-        self._file, self._open = None, None
+        self._open = None
 
     def _started(self) -> list[Any]:
         if self._open is None:
@@ -154,7 +156,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
         ValueError: a line in the middle that is not JSON.
     """
     rows: list[dict[str, Any]] = []
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, "move the file away").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

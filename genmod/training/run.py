@@ -160,7 +160,7 @@ class Run:
         state, setup = self.state, self.setup
         if setup.checkpoints is not None and setup.devices.is_main:
             path = path or setup.checkpoints.file(state, self.stage)
-            save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
+            save_checkpoint(state, self.history, path, setup.identity, setup.model, self.stage)
 
     def pause(self) -> None:
         """Give the model its best averaged weights, in evaluation mode."""
@@ -267,7 +267,8 @@ class Run:
         values = {"loss": step.loss, "bound": step.bound, "learning_rate": float(rate)}
         if valid is not None:
             values |= {"validation": valid.nats, "validation_error": valid.error}
-        self.setup.metrics.log(self.stage, step.number, values)
+        before = sum(len(history.losses) for history in self.earlier)
+        self.setup.metrics.log(self.stage, step.number, values, before)
 
     def _validate(self) -> Validation | None:
         state, config = self.state, self.setup.config
