@@ -73,10 +73,10 @@ def check_folder(path: Path | str) -> Path:
     _check_parents(found)
     with _explained(found):
         found.mkdir(parents=True, exist_ok=True)
-        # Another process may probe the same folder.
-        probe = found / f"probe-{os.getpid()}{_SUFFIX}"
+        probe = found / f"probe{_SUFFIX}"
         probe.touch()
-        probe.unlink()
+        # Another process may have probed the same folder, and removed it.
+        probe.unlink(missing_ok=True)
     return found
 
 
@@ -239,9 +239,26 @@ def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
             f"got {path}, which cannot be read (no JSON: {error}); expected a file of format {mark}; "
             f"{advice}"
         ) from error
-    found = content.get("format") if isinstance(content, dict) else None
-    require(found == mark, f"{path} of format {found}", mark, advice)
+    check_format(path, content.get("format") if isinstance(content, dict) else None, mark, advice)
     return dict(content)
+
+
+def check_format(path: Path, stated: object, mark: str, advice: str) -> None:
+    """Require the format of a file, a name with a number: ``genmod-run-1``.
+
+    Raises:
+        ValueError: another format. For a higher number the message asks to upgrade genmod.
+
+    >>> check_format(Path("run.json"), "genmod-run-2", "genmod-run-1", "move it away")
+    Traceback (most recent call last):
+    ...
+    ValueError: got run.json of format genmod-run-2; expected genmod-run-1; a newer version ...
+    """
+    name, _, number = mark.rpartition("-")
+    later, _, other = str(stated).rpartition("-")
+    newer = later == name and other.isdecimal() and int(other) > int(number)
+    upgrade = "a newer version of genmod wrote it: upgrade genmod"
+    require(stated == mark, f"{path} of format {stated}", mark, upgrade if newer else advice)
 
 
 def save_tensors(

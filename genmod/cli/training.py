@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console
 from genmod.checks import require
 from genmod.cli.console import INTERRUPTED, plain, sentences, wrote
 from genmod.cli.settings import merge
-from genmod.compare import Comparison, compare
+from genmod.compare import compare
 from genmod.config.text import to_yaml
 from genmod.data import load
 from genmod.runs.config import RunConfig, read_settings
@@ -65,7 +65,7 @@ def _instead(before: Any, word: str, value: str, keep: bool = False) -> Any:
 
 
 def run(options: TrainOptions) -> None:
-    """Train, and say where everything is."""
+    """Train a model, and print its history and report."""
     goes_on = f"genmod train --resume --out {options.out}"
     with sentences(f"stopped before the first step; nothing is lost: {goes_on}") as console:
         config = RunConfig.of(settings_of(options))
@@ -137,7 +137,7 @@ def _dry_run(console: Console, config: RunConfig) -> None:
 
 
 def show_data(name: str, given: dict[str, Any]) -> None:
-    """What some data are taken for."""
+    """Show how data are read."""
     with sentences() as console:
         settings: dict[str, Any] = merge({"data": {"x": name}}, given, [])["data"]
         data = RunConfig.of({"data": settings, "model": "vae"}).load_data()
@@ -147,49 +147,24 @@ def show_data(name: str, given: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------- genmod compare
 
 
-@dataclass(frozen=True)
-class CompareOptions:
-    """The options of ``genmod compare``; see their help."""
+def run_comparison(
+    out: Path, name: str, reading: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Compare a suite on some data, and print the table.
 
-    data: str
-    bins: int | None
-    root: Path | None
-    binarize: bool
-    out: Path
-    models: list[str] | None
-    quick: bool
-    seed: int
-    effort: float
-    minutes: float | None
-    jobs: int | None
-    fresh: bool
-    progress: bool
-
-
-def run_comparison(options: CompareOptions) -> None:
-    """Compare a suite on some data, and print the table."""
-    stopped = f"stopped; the same command continues with what is in {options.out}"
-    with sentences(stopped) as console:
-        comparison = _compare(options)
+    Args:
+        out: the folder.
+        name: a name or a file of data.
+        reading: the arguments of :func:`genmod.data.load`.
+        settings: the arguments of :func:`genmod.compare.compare`; ``jobs=None``: one for each core.
+    """
+    with sentences(f"stopped; the same command continues with what is in {out}") as console:
+        cores = max(2, os.cpu_count() or 1)
+        jobs = cores if settings["jobs"] is None else settings["jobs"]
+        data = load(name, **reading, seed=settings["seed"])
+        comparison = compare(out, data, **{**settings, "jobs": jobs})
         console.print(comparison.table())
         for note in comparison.notes:
             plain(console, note)
         for file in comparison.files:
             wrote(console, file)
-
-
-def _compare(options: CompareOptions) -> Comparison:
-    data = load(options.data, bins=options.bins, root=options.root, seed=options.seed)
-    return compare(
-        options.out,
-        data,
-        binarize=options.binarize,
-        models=options.models,
-        quick=options.quick,
-        seed=options.seed,
-        effort=options.effort,
-        minutes=options.minutes,
-        jobs=max(2, os.cpu_count() or 1) if options.jobs is None else options.jobs,
-        fresh=options.fresh,
-        progress=options.progress,
-    )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.elbo import Measure
-from genmod.files import check_file, check_folder, read_tensors, remove, save_tensors
+from genmod.files import check_file, check_folder, check_format, read_tensors, remove, save_tensors
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.training.config import Cycle
@@ -63,12 +63,7 @@ class Checkpoint:
             ValueError: a file that is not a checkpoint of this package.
         """
         tensors, metadata = read_tensors(path, _ADVICE)
-        require(
-            metadata.get("format") == _FORMAT,
-            f"{path.name} of format {metadata.get('format')}",
-            _FORMAT,
-            _ADVICE,
-        )
+        check_format(path, metadata.get("format"), _FORMAT, _ADVICE)
         try:
             found = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
             losses = tensors["losses"].tolist()
@@ -84,7 +79,7 @@ class Checkpoint:
             )
         except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"got {path.name} with a damaged header ({error!r}); expected {_FORMAT}; {_ADVICE}"
+                f"got {path} with a damaged header ({error!r}); expected {_FORMAT}; {_ADVICE}"
             ) from error
 
     def whole(self) -> dict[str, Tensor]:

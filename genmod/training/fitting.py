@@ -124,7 +124,7 @@ def fit(
         patience: early stopping: the run stops after so many validations in a row that were no better
             than one before. Validations during the warm-up of the objective do not count.
         augment: random transforms of every training batch, such as ``[Flip(), Shift(2)]``.
-        compile: whether to run the networks under ``torch.compile``, which pays in long runs.
+        compile: whether to run the networks under ``torch.compile``, which makes long runs faster.
         metrics: a folder, for ``metrics.jsonl``, or a file of that kind: a line every ``log_every`` steps
             and at every validation.
         trackers: experiment trackers, by name: ``"tensorboard"``, ``"wandb"``, ``"trackio"`` and others of

@@ -90,7 +90,7 @@ class Setup:
 
     @property
     def half(self) -> AbstractContextManager[object]:
-        """A block in which networks run in half precision, if the settings say so."""
+        """A block in which networks run in half precision, if ``autocast`` is set."""
         kind = self.config.autocast
         return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
 

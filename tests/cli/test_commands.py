@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import os
 import re
@@ -214,7 +215,7 @@ def test_a_file_of_settings_then_flags_then_set(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
-def test_data_are_shown_as_what_they_are_taken_for(tmp_path: Path) -> None:
+def test_data_are_shown_as_they_are_read(tmp_path: Path) -> None:
     assert "integers 0..16" in done("data", "digits")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 3)))
     assert "(3,), real numbers" in done("data", tmp_path / "x.npy", "--test", 0.5)
@@ -316,7 +317,10 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
 def test_help_is_made_of_the_docstrings() -> None:
     from genmod import fit
     from genmod.cli.settings import table
+    from genmod.runs.config import NOT_SETTINGS
 
+    names = {setting.name for setting in table() if setting.section == "training"}
+    assert names == set(inspect.signature(fit).parameters) - set(NOT_SETTINGS)
     assert fit.__doc__ is not None
     words = " ".join(fit.__doc__.split())
     for setting in table():

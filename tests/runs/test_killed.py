@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,57 +59,81 @@ def check_files(folder: Path) -> int:
     return step
 
 
-def killed(folder: Path, seconds: float) -> bool:
-    """Go on with the run in a child that is killed after some time; whether it was done before."""
+def started(folder: Path, rank: int, count: int, port: int) -> int:
+    """Go on with the run in a child, one of several that share every batch; the number of the child."""
     child = os.fork()
-    if child == 0:
-        try:
-            train(SETTINGS, folder, resume=True, progress=False)
-            os._exit(0)
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(1)
+    if child:
+        return child
+    try:
+        if count > 1:
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in place.items()})
+            os.environ["MASTER_ADDR"] = "localhost"
+        train(SETTINGS, folder, resume=True, progress=False)
+        os._exit(0)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(1)
+
+
+def killed(folder: Path, seconds: float, count: int, draw: random.Random) -> bool:
+    """Go on with the run, and kill all its processes after some time; whether it was done before."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = [started(folder, rank, count, port) for rank in range(count)]
+    codes: dict[int, int] = {}
     limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            assert os.waitstatus_to_exitcode(status) == 0
-            return True
+    while time.monotonic() < limit and len(codes) < count:
+        for child in set(children) - codes.keys():
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                codes[child] = os.waitstatus_to_exitcode(status)
+                assert codes[child] == 0
         time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False
+    # In any order: the main process may be the last one to die, or the first.
+    for child in draw.sample(children, count):
+        if child not in codes:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            time.sleep(0.05 * draw.random())
+    return len(codes) == count
 
 
-def kill_at_random_moments(tmp_path: Path) -> None:
+def kill_at_random_moments(tmp_path: Path, count: int) -> None:
     """Train one run whole, and one that is killed again and again; compare their files."""
-    began = time.monotonic()
-    train(SETTINGS, tmp_path / "whole", progress=False)
-    span, draw = time.monotonic() - began, random.Random(0)
+    if count > 1:
+        importlib.import_module("accelerate")  # once, before the children start
+    began, draw = time.monotonic(), random.Random(0)
+    assert killed(tmp_path / "whole", 600, count, draw)
+    span = time.monotonic() - began
     folder, steps = tmp_path / "killed", [0]
     for _ in range(KILLS):
         # A few kills fall into the start and the end, where the other files are written.
-        if killed(folder, draw.uniform(0, 2 * span / KILLS + 0.2)):
+        if killed(folder, draw.uniform(0, 2 * span / KILLS + 0.2 * count), count, draw):
             break
         if folder.exists():
             steps.append(check_files(folder))
     assert steps == sorted(steps)
     # On a busy machine many kills come before the first new checkpoint.
     assert len(set(steps)) > 1
-    done = train(SETTINGS, folder, resume=True, progress=False)
-    assert done.finished
+    assert killed(folder, 600, count, draw)
     check_files(folder)
     same_run(folder, tmp_path / "whole")
     assert not list(folder.rglob("*.writing"))
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(count: int, tmp_path: Path) -> None:
     """In a process of its own: autograd refuses to work in a fork of one whose threads have started."""
+    if count > 1:
+        pytest.importorskip("accelerate")
     module = [sys.executable, "-W", "ignore", "-m", "tests.runs.test_killed", str(tmp_path)]
     root = Path(__file__).parents[2]
-    subprocess.run(module, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*module, str(count)], cwd=root, env=environment, check=True)
 
 
 @pytest.mark.slow
@@ -145,4 +171,4 @@ def test_the_command_is_killed_and_goes_on(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    kill_at_random_moments(Path(sys.argv[1]))
+    kill_at_random_moments(Path(sys.argv[1]), int(sys.argv[2]))

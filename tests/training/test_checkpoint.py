@@ -263,6 +263,13 @@ def test_a_damaged_header_is_one_sentence(spoiled: str, tmp_path: Path) -> None:
         run(vae(), path)
 
 
+def test_a_checkpoint_of_a_newer_version_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    save_tensors(path, {"x": torch.zeros(1)}, {"format": "genmod-training-99"})
+    with pytest.raises(ValueError, match=r"of format genmod-training-99; .*upgrade genmod"):
+        run(vae(), path)
+
+
 def test_a_crash_while_writing_leaves_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
