@@ -1,4 +1,4 @@
-"""What the commands share: one sentence for what cannot be done, and files by their ending."""
+"""What the commands share: errors as one sentence with an exit code, and files by their ending."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genmod.files import write_atomically, write_text
 from genmod.spec import Column, DataSpec
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: what was asked for cannot be done; the computation failed; Ctrl-C."""
+"""Exit codes: bad input; a computation that failed; Ctrl-C."""
 
 
 @contextmanager
@@ -74,8 +74,8 @@ def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> Non
     Args:
         path: the file.
         rows: ``(N, *event)``.
-        spec: what they are.
-        copies: so many copies of one table, one after another; a column numbers them.
+        spec: the description of the rows.
+        copies: how many copies of one table the rows are, one after another. A column numbers them.
     """
     require(
         path.suffix in (".npy", ".csv"),

@@ -44,6 +44,7 @@ def evaluate_run(
 ) -> None:
     """Score a model; its report goes to the folder, or to the screen alone for other data."""
     with sentences() as console:
+        run = as_path(run)
         model = open_model(run, device)
         scored = open_data(run) if data is None else open_rows(run, model.spec, data)[1]
         report = evaluate(
@@ -148,14 +149,14 @@ def show_run(run: Path) -> None:
 
 @dataclass(frozen=True)
 class Canvas:
-    """What is drawn, and where it goes.
+    """The options that all commands share which draw rows.
 
     Args:
         run: the folder of the run.
-        n: how many.
-        out: the file; below the run's folder by default.
-        seed: of the noise.
-        device: where to compute.
+        n: the number of rows.
+        out: the file; in the run's folder by default.
+        seed: the seed of the noise.
+        device: the device to compute on.
     """
 
     run: Path
@@ -225,7 +226,7 @@ def _context(label: str | None, n: int) -> Tensor | None:
 
 
 def reconstruct_run(drawing: Canvas, name: str | None) -> None:
-    """Rows, and what the model makes of their codes."""
+    """Rows, and their reconstructions."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
         data, rows, context = _some(drawing, name, drawing.n, model)
@@ -237,7 +238,7 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
 
 
 def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
-    """Ways between pairs of rows: the first with the second, the third with the fourth."""
+    """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
         data, rows, context = _some(drawing, name, 2 * drawing.n, model)

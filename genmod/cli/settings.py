@@ -74,11 +74,11 @@ class Setting:
     """A setting of a run.
 
     Args:
-        name: of the argument; the flag has hyphens in place of underscores.
+        name: the name of the argument; the flag has hyphens in place of underscores.
         section: ``data``, ``model`` or ``training``.
-        kind: what a flag's text is read as; ``str`` is read by the rules of YAML.
-        default: as it stands in the source.
-        help: the first sentence of its docstring.
+        kind: the type that a flag's text is read as; ``str`` is read by the rules of YAML.
+        default: the default value, as it is written in the source.
+        help: the first sentence on it in the docstring.
     """
 
     name: str
@@ -210,7 +210,7 @@ def _flag(setting: Setting) -> inspect.Parameter:
 
 
 def _read(setting: Setting, value: Any) -> Any:
-    """A flag's value; what is no number is read by the rules of YAML."""
+    """A flag's value; text is read by the rules of YAML."""
     if setting.kind is not str:
         return value
     # Not at the top: the package of settings imports torch.

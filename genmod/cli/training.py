@@ -20,6 +20,7 @@ from genmod.cli.settings import merge
 from genmod.compare import compare
 from genmod.config.text import to_yaml
 from genmod.data import load
+from genmod.files import as_path
 from genmod.runs.config import RunConfig, read_settings
 from genmod.runs.training import TrainedRun, train
 from genmod.saving.folder import CONFIG
@@ -44,10 +45,10 @@ class TrainOptions:
 def settings_of(options: TrainOptions) -> dict[str, Any]:
     """The settings: of the run that goes on, or of a file; then of flags; then of ``--set``."""
     found: dict[str, Any] = {}
-    goes_on = options.resume and options.out is not None and (options.out / CONFIG).exists()
-    if goes_on:
-        assert options.out is not None
-        found = read_settings(options.out)
+    folder = None if options.out is None else as_path(options.out)
+    goes_on = options.resume and folder is not None and (folder / CONFIG).exists()
+    if goes_on and folder is not None:
+        found = read_settings(folder)
     if options.config is not None:
         found |= read_settings(options.config)
     if options.data is not None:

@@ -75,7 +75,7 @@ class RunFolder:
     """The files of a comparison.
 
     Args:
-        folder: where they are.
+        folder: the folder that they are in.
     """
 
     folder: Path

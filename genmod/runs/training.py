@@ -118,7 +118,7 @@ def train(
         data = config.load_data()
         model = config.build(data)
         # A folder of checkpoints: the last ones, and the one of the best validation.
-        given.setdefault("keep", 1)
+        given["keep"] = given.get("keep") or 1
         given |= {"checkpoint": place / "checkpoints", "metrics": place, "progress": progress}
         loop = training_loop(model, data, accelerator=devices.accelerator, **given)
         recorder = _Recorder.begin(place, config, model, data) if devices.is_main else None

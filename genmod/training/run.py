@@ -255,7 +255,7 @@ class Run:
             paths.append(best)
         for path in paths:
             self.save(path)
-        if self.setup.devices.is_main:
+        if paths and self.setup.devices.is_main:
             places.remove_old()
 
     def _log(self, step: Step) -> None:

@@ -165,6 +165,19 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_tilde_is_the_home_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shells leave it to the command in ``--out=~/run``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert "8 of 8 steps" in done(
+        "train", "--resume", "--no-progress", "--no-evaluate", "--out=~/run"
+    )
+    done("evaluate", "~/run", "--no-progress")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("as_users_run")
 def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
     found = genmod("export", run, "--out", tmp_path / "files", "--format", "torch")
