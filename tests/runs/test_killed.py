@@ -59,6 +59,13 @@ def check_files(folder: Path) -> int:
     return step
 
 
+def free_port() -> int:
+    """A port that no process listens to."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
+
+
 def started(folder: Path, rank: int, count: int, port: int) -> int:
     """Go on with the run in a child, one of several that share every batch; the number of the child."""
     child = os.fork()
@@ -79,9 +86,7 @@ def started(folder: Path, rank: int, count: int, port: int) -> int:
 
 def killed(folder: Path, seconds: float, count: int, draw: random.Random) -> bool:
     """Go on with the run, and kill all its processes after some time; whether it was done before."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     children = [started(folder, rank, count, port) for rank in range(count)]
     codes: dict[int, int] = {}
     limit = time.monotonic() + seconds
@@ -168,6 +173,60 @@ def test_the_command_is_killed_and_goes_on(tmp_path: Path) -> None:
         assert check_files(tmp_path / "killed") > 0
     subprocess.run(code, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=300)
     same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+# ------------------------------------------------------------------ two processes of the command
+
+
+def launched(folder: Path, count: int, *words: object) -> subprocess.Popen[str]:
+    """The command in several processes, as a shell starts it."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={count}"]
+    launcher += [f"--master_port={free_port()}", "-m", "genmod"]
+    plain = ["-m", "genmod"]
+    train_words = ["train", "digits", "--model", "vae", "--latents", "2", "--width", "8"]
+    train_words += ["--batch-size", "16", "--warmup", "2", "--no-progress", "--out", str(folder)]
+    return subprocess.Popen(
+        [sys.executable, *(plain if count == 1 else launcher), *train_words, *map(str, words)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one(tmp_path: Path) -> None:
+    """The same weights up to rounding, in one folder, written and shown once."""
+    pytest.importorskip("accelerate")
+    for count in (1, 2):
+        process = launched(tmp_path / str(count), count, "--steps", 12)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert out.count("12 of 12 steps") == 1
+        assert out.count("wrote") == 1
+        sessions = read_json(tmp_path / str(count) / "environment.json", "genmod-environment-1", "")
+        assert len(sessions["sessions"]) == 1
+    one, two = (read_tensors(tmp_path / name / "model.safetensors", "")[0] for name in "12")
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+    reports = [read_json(tmp_path / name / "report.json", "genmod-report-1", "") for name in "12"]
+    assert reports[0]["nats"]["mean"] == pytest.approx(reports[1]["nats"]["mean"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_two_processes_after_the_same_step(tmp_path: Path) -> None:
+    """The signal with which a scheduler ends a job; the launcher passes it on."""
+    pytest.importorskip("accelerate")
+    process = launched(tmp_path, 2, "--steps", 100_000, "--no-evaluate")
+    metrics, limit = tmp_path / "metrics.jsonl", time.monotonic() + 200
+    while time.monotonic() < limit and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=100)
+    assert out.count("stopped after step") == 1, err
+    (file,) = (tmp_path / "checkpoints").glob("stage-*.safetensors")
+    step = int(read_tensors(file, "")[1]["step"])
+    assert f"stopped after step {step} of VAE, with a checkpoint" in out
 
 
 if __name__ == "__main__":
