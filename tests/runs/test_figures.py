@@ -52,15 +52,16 @@ def test_rgb_images_are_drawn_in_their_colors(drawn: list[Figure], tmp_path: Pat
 
 @pytest.fixture
 def table(tmp_path: Path) -> Dataset:
-    """A table with a real column, a count, a category, and holes."""
+    """A table with real columns, a count, a category, and holes."""
     generator = np.random.default_rng(0)
-    lines = ["height,visits,color"]
+    lines = ["height,visits,color,weight"]
     for _ in range(120):
-        height = "" if generator.random() < 0.2 else f"{generator.normal(170, 8):.1f}"
-        lines.append(f"{height},{generator.poisson(3)},{generator.choice(['red', 'green'])}")
+        height = "" if generator.random() < 0.1 else f"{generator.normal(170, 8):.4f}"
+        color, weight = generator.choice(["red", "green"]), generator.normal(70, 9)
+        lines.append(f"{height},{generator.poisson(3)},{color},{weight:.4f}")
     path = tmp_path / "table.csv"
     path.write_text("\n".join(lines) + "\n")
-    return load(path)
+    return load(path, kinds={"visits": "count"})
 
 
 def test_a_table_is_drawn_column_by_column(
