@@ -16,7 +16,8 @@ from genmod.compare import BuildInputs, Candidate, suite_for
 from genmod.compare.candidate import Plan, Timing, check_suite, select
 from genmod.compare.job import run
 from genmod.compare.suites import DIGITS, IMAGES, QUICK
-from genmod.data import Dataset, conditional, dataset, digits
+from genmod.data import Dataset, conditional, digits
+from genmod.data.rows import dataset
 from genmod.diffusion import NoisingEncoder
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import Labels

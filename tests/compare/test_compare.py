@@ -12,7 +12,8 @@ import torch
 
 from genmod.compare import BuildInputs, Candidate, Comparison, compare
 from genmod.compare.suites import DIGITS
-from genmod.data import Dataset, binarized, conditional, dataset
+from genmod.data import Dataset, binarized, conditional
+from genmod.data.rows import dataset
 from genmod.evaluation import Report, evaluate
 from genmod.models import Diffusion
 from genmod.nn import Labels
