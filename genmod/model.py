@@ -15,13 +15,14 @@ from genmod.checks import is_trusted, require
 from genmod.chunks import run_in_chunks
 from genmod.distributions.base import masked_log_prob
 from genmod.elbo import ELBO
+from genmod.encoders.base import Posterior, copied_posterior
 from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows
 from genmod.parts import ModelParts
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.shapes import Batch, LatentTensors, Mask, PerSample
+from genmod.shapes import Batch, LatentTensors, Mask, PerSample, copies
 
 _PLAIN = Request()
 
@@ -56,12 +57,14 @@ class LatentModel(ModelParts):
             self.decoder.check(x, request.observed)
         self.prior.check_request(request, len(x), type(self).__name__)
         rows, samples = len(x), request.samples
+        x, seen = self._real(x, request.observed)
+        posterior = self._posterior(seen, request.context, request.observed)
         if samples > 1:
+            copied = copied_posterior(posterior, samples)
             x, request = repeated(x, request)
-        context, observed = request.context, request.observed
-        x, seen = self._real(x, observed)
-        posterior = self._posterior(seen, context, observed)
-        path = None
+            # The data are encoded once for all draws, if the copies of the posterior are known.
+            posterior = self._encode_copies(seen, request) if copied is None else copied
+        context, observed, path = request.context, request.observed, None
         if request.needs_path or samples > 1:
             state, path = self.prior.draw_path(posterior, context, samples)
             rates = self.prior.rates_of_path(path)
@@ -83,6 +86,11 @@ class LatentModel(ModelParts):
             return elbo, None
         path = replace(path, log_likelihood=reconstruction.reshape(samples, rows))
         return (elbo if samples == 1 else elbo.mean_over(samples)), path
+
+    def _encode_copies(self, seen: Tensor, request: Request) -> Posterior | Distribution:
+        """The posterior of ``K`` copies of the data."""
+        seen = copies(seen, request.samples)
+        return self._posterior(seen, request.context, request.observed)
 
     def elbo(
         self,
