@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +37,8 @@ from genmod.path import Path
 from genmod.priors import DensityPrior, NormalPrior
 from genmod.runs.config import RunConfig
 from genmod.schedules import LinearLogSNR
+from genmod.training import run
+from genmod.training.compiled import compile_networks
 from tests.oracles_vae import FullGaussian, ppca, tower
 from tests.statistics import assert_mean
 
@@ -292,6 +296,20 @@ def test_fit_trains_on_it_with_the_true_bound_beside(build: Callable[[], LatentM
     with torch.no_grad(), random.keyed(0):
         loss, elbo = IWAE(8)(model, Batch(x))
     assert loss < -elbo.value.mean() + 0.1
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_compiled_networks_allow_its_two_backward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as the default compiler traces them; a hierarchy needs both passes."""
+    monkeypatch.setattr(run, "compile_networks", partial(compile_networks, backend="aot_eager"))
+    x = torch.randn(16, 3)
+    settings: dict[str, Any] = {"steps": 3, "batch_size": 16, "progress": False}
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = HVAE(3, latents=(2, 2), width=8, inference="top-down")
+        losses.append(fit(model, x, IWAE(3), compile=compiled, **settings).losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_settings_come_back_from_files_and_from_the_command() -> None:

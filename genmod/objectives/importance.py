@@ -26,9 +26,12 @@ get the first part. It is the estimator of Bauer and Mnih (2021) for the scores 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 import torch
+import torch._functorch.config as functorch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -119,6 +122,13 @@ class IWAE(Objective):
             return -bound.mean()
         surrogate = doubly_reparameterized(path, log_p, log_q)
         return -(bound.detach() + (surrogate - surrogate.detach())).mean()
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """The forward pass: networks that are compiled in it allow two backward passes."""
+        # Else inductor frees its buffers in the first one, and torch refuses the second.
+        with functorch.patch(donated_buffer=False):
+            yield
 
     def check(self, model: LatentModel) -> None:
         """Refuse a model without importance weights.
