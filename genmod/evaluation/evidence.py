@@ -33,6 +33,8 @@ HEAVY = 0.7
 """The Pareto shape ``k`` above which a mean of weights cannot be trusted at any practical sample size."""
 _FEWEST = 5
 """Terms in the tail that a fit needs at least."""
+_EQUAL = 1e-6
+"""The largest weights over the others, relative, that count as equal: no mean depends on them."""
 _GROUP = 2**22
 """Weights that are held in memory at a time."""
 
@@ -103,8 +105,11 @@ class Evidence:
 
     @property
     def pareto_k(self) -> float | None:
-        """The shape ``k`` of the ceiling's tail; ``None`` for too few draws, or equal weights."""
-        return pareto_shape(self._largest[:-1] - self._largest[-1])
+        """The shape ``k`` of the ceiling's tail; ``None`` for too few draws, or weights that are equal."""
+        excess, threshold = self._largest[:-1] - self._largest[-1], float(self._largest[-1])
+        # An exact posterior: what is left are rounding errors, which have a heavy tail of their own.
+        equal = float(excess.max()) <= _EQUAL * threshold if len(excess) else True
+        return None if equal else pareto_shape(excess)
 
     @property
     def heavy(self) -> bool:

@@ -243,7 +243,8 @@ class Report:
             floor, ceiling = self.evidence
             vacuous = math.isinf(ceiling.mean)
             lines.append(("interval: floor", str(floor), ""))
-            lines.append(("interval: ceiling", "vacuous" if vacuous else str(ceiling), ""))
+            tail = "" if self.pareto_k is None else f"Pareto k {self.pareto_k:.2f}"
+            lines.append(("interval: ceiling", "vacuous" if vacuous else str(ceiling), tail))
         if self.structural is not None:
             lines.append(("above the data's entropy", str(self.structural), ""))
         return lines

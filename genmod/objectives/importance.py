@@ -136,7 +136,6 @@ class IWAE(Objective):
         Raises:
             ValueError: continuous time; a posterior that is a point, or no prior; a random log-density.
         """
-        super().check(model)
         name, kind = type(self).__name__, type(model).__name__
         point = any(isinstance(encoder, DiracEncoder) for encoder in encoders(model))
         require(
@@ -151,6 +150,7 @@ class IWAE(Objective):
             "an exact log-density, because weights of an estimate are too large in the mean",
             "use the exact trace, with_probability_flow(model, probes=None), or objectives.Bound",
         )
+        super().check(model)
 
     def extra_repr(self) -> str:
         """Its settings."""
@@ -215,9 +215,10 @@ def _through_draws(draws: Draws, log_weight: Tensor, factor: Tensor) -> Tensor:
     names = [name for name, z in draws.first.items() if z.requires_grad]
     total = torch.zeros_like(factor[0])
     if names:
-        slopes = torch.autograd.grad(
-            log_weight.sum(), [draws.later[name] for name in names], retain_graph=True
-        )
+        with functorch.patch(donated_buffer=False):
+            slopes = torch.autograd.grad(
+                log_weight.sum(), [draws.later[name] for name in names], retain_graph=True
+            )
         for name, slope in zip(names, slopes, strict=True):
             scaled = slope * expand_like(factor.flatten(), slope) * draws.first[name]
             total = total + event_sum(scaled).reshape(factor.shape).sum(0)

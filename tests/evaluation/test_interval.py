@@ -119,7 +119,11 @@ def test_the_interval_of_fixed_rows_covers_their_evidence(oracle: str, samples: 
         standard = Normal(0.0, 1.0)
         weights = standard.log_prob(z) + standard.log_prob(x - z) - Normal(x / 2, std).log_prob(z)
     else:
+        # As wide as the prior, beyond which the likelihood has a floor: chi-squared is finite.
         model, states = tiny("bits")
+        with torch.no_grad():
+            for parameter in list(model.encoder.parameters())[-2:]:
+                parameter[1] = 0.0  # the log of the std
         x = states[:: len(states) // rows][:rows]
         truth = log_evidence(model, x)
         many = x.repeat_interleave(samples, 0).repeat(replicates, 1)
@@ -133,7 +137,7 @@ def test_the_interval_of_fixed_rows_covers_their_evidence(oracle: str, samples: 
         below = low.mean - 1.96 * errors[0] <= float(truth.mean())
         covered += below and float(truth.mean()) <= high.mean + 1.96 * errors[1]
     assert covered / replicates >= 0.92
-    assert vacuous / replicates < 0.1
+    assert vacuous / replicates < 0.2
 
 
 # ---------------------------------------------------------------------- tails
@@ -165,6 +169,7 @@ def test_heavy_weights_leave_a_vacuous_ceiling_and_the_report_says_so(broad: flo
         assert math.isfinite(high.error)
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_report_names_the_tail_of_its_weights() -> None:
     """Printed, and in its plain data; back from JSON with infinite ends."""
     oracle = ppca()
@@ -204,7 +209,7 @@ def test_only_the_mean_of_a_mass_is_cut_at_zero() -> None:
     plain, cut = (of(weights).interval(measure)[1] for measure in (Measure.DENSITY, Measure.MASS))
     assert plain.mean > 0
     assert cut == Estimate(0.0, plain.error)
-    below = of(weights - 1)
+    below = of(weights - 0.3)
     assert below.interval(Measure.MASS) == below.interval(Measure.DENSITY)
     assert bool((below.ceilings > 0).any())
 
