@@ -67,7 +67,7 @@ class LatentModel(ModelParts):
             state, rates = self.prior.rates(posterior, request.timesteps, context)
         self._check_drawn(state, rates, len(x))
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
-        reconstruction = reconstruction + self.spec.change_of_units(observed)
+        reconstruction = reconstruction + self.spec.standardize.log_det(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
     {"shapes", "checks", "errors", "version"}  # ground
-    | {"random", "chunks", "files", "nn", "config", "bins", "columns", "spec", "arrays", "saving"},
+    | {"random", "chunks", "files", "nn", "config", "units", "columns", "spec", "arrays", "saving"},
     {"stamps", "elbo", "gaussian"},  # the words of the bound need no density
     {"distributions"},  # rates of pairs of densities
     {"schedules", "denoisers", "encoders", "decoders"}  # parts

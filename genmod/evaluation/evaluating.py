@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.chunks import chunks
-from genmod.data import Dataset, rows_or_dataset
+from genmod.data import Dataset
+from genmod.data.loading import rows_or_dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import pixel_histogram
 from genmod.evaluation.batching import Ids, RowSet

@@ -9,7 +9,8 @@ import torch
 
 from genmod.checks import require
 from genmod.config import to_plain
-from genmod.data import Dataset, GivenRows
+from genmod.data import Dataset
+from genmod.data.loading import GivenRows
 from genmod.data.sources import source_of
 from genmod.files import as_path
 from genmod.model import LatentModel

@@ -85,8 +85,8 @@ def fit(
             :func:`~genmod.data.conditional`, its labels are the context. Missing entries do not count.
             Or the name, file or folder of a data set (:func:`genmod.data.load`). Or rows without a
             validation part: a tensor, array, list or data frame, or a pair of rows and their context.
-            Or a loader: any iterable of batches ``x``, ``(x,)`` or ``(x, context)``, with its own
-            batch size. A resumed run is bitwise the same only if the loader repeats its batches.
+            Or a loader: any iterable of batches ``x``, ``(x, context)`` or ``(x, context, observed)``, with
+            its own batch size. A resumed run is bitwise the same only if the loader repeats its batches.
         objective: the loss. By default minus the bound, with one timestep a sample for a diffusion.
             Its state (of a warm-up, for example) restarts in each run. Or pairs of an objective and what
             it trains: ``[(Bound(), [model.encoder, model.decoder]), (Simple(), model.prior)]``.

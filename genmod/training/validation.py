@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.data import GivenRows
+from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel

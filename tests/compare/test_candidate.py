@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from genmod.compare import DIGITS, IMAGES, QUICK, BuildInputs, Candidate, suite_for
 from genmod.compare.candidate import Plan, Timing, check_suite, select
 from genmod.compare.job import read_record, run
-from genmod.data import Dataset, conditional, dataset, digits
+from genmod.data import Dataset, conditional, digits
+from genmod.data.rows import dataset
 from genmod.diffusion import NoisingEncoder
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import Labels

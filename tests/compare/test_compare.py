@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from genmod.compare import DIGITS, BuildInputs, Candidate, Comparison, compare
-from genmod.data import Dataset, binarized, conditional, dataset
+from genmod.data import Dataset, binarized, conditional
+from genmod.data.rows import dataset
 from genmod.evaluation import Report, evaluate
 from genmod.models import Diffusion
 from genmod.nn import Labels

@@ -20,7 +20,7 @@ from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
-from genmod.spec import Bins, Column, DataSpec
+from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
@@ -56,11 +56,13 @@ OTHERS: dict[str, Callable[[], object]] = {
     ),
     "FlatPrior": lambda: FlatPrior((2,)),
     "Bins": lambda: Bins(17),
+    "Standardize": lambda: Standardize((170.0,), (8.5,)),
     "Inference": lambda: models.Inference.TOP_DOWN,
     # networks
     "Labels": lambda: nn.Labels(10),
     "Vectors": lambda: nn.Vectors(3),
     "Ignored": nn.Ignored,
+    "Prompts": nn.Prompts.digits,
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,
