@@ -228,16 +228,14 @@ def _through_draws(draws: Draws, log_weight: Tensor, factor: Tensor) -> Tensor:
 
 def _check_support(name: str, law: Distribution) -> None:
     """Require a support that no parameter moves: the second reparameterization has no term for its edge."""
-    base: object = law
-    while isinstance(getattr(base, "base_dist", None), Distribution):
-        base = base.base_dist  # type: ignore[attr-defined]
-    if type(base) is Normal:
+    while isinstance(base := getattr(law, "base_dist", None), Distribution):
+        law = base
+    if type(law) is Normal:
         return
-    assert isinstance(base, Distribution)
-    edges = vars(base.support).values() if base.support is not None else ()
+    edges = vars(law.support).values() if law.support is not None else ()
     require(
         not any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges),
-        f"a posterior {type(base).__name__} of {name}, whose support depends on its parameters",
+        f"a posterior {type(law).__name__} of {name}, whose support depends on its parameters",
         "a support that is fixed, such as that of a Normal",
         "use IWAE(..., gradient='autograd')",
     )
