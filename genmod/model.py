@@ -23,7 +23,7 @@ from genmod.parts import ModelParts
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.saving import load_model
+from genmod.saving.folder import load_model
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample, copies
 
 _PLAIN = Request()

@@ -232,7 +232,10 @@ def _check_support(name: str, law: Distribution) -> None:
         law = base
     if type(law) is Normal:
         return
-    edges = vars(law.support).values() if law.support is not None else ()
+    try:
+        edges = list(vars(law.support).values())
+    except (NotImplementedError, TypeError):  # A law of one's own need not state its support.
+        edges = []
     require(
         not any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges),
         f"a posterior {type(law).__name__} of {name}, whose support depends on its parameters",
