@@ -120,6 +120,14 @@ class RowSet:
         data_set = source if isinstance(source, Dataset) else None
         return cls(sort(x), c, numbers[order], order, data_set, seen)
 
+    def part(self, some: slice) -> RowSet:
+        """A group of neighboring rows, in the order of their ids."""
+        x, c, seen = (
+            None if each is None else each[some] for each in (self.x, self.context, self.observed)
+        )
+        assert x is not None
+        return RowSet(x, c, self.ids[some], torch.arange(len(x)), self.data, seen)
+
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]

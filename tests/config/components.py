@@ -128,6 +128,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,
     "Weighted": lambda: objectives.Weighted(objectives.MinSNR().weight),
