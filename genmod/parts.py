@@ -25,7 +25,7 @@ from genmod.encoders.base import check_posterior
 from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Request
 from genmod.prior import Prior
-from genmod.saving import Saved
+from genmod.saving.hub import Saved
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec
 

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 
 from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
-from genmod.config import arguments, public_names
-from genmod.config.names import named
+from genmod.config.names import named, public_names
+from genmod.config.settings import arguments
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
@@ -23,7 +23,7 @@ from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
 from genmod.spec import Bins, Column, DataSpec, Standardize
-from genmod.training.config import Cycle
+from genmod.training.config import Cycle, TrainingConfig
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
 from tests.contracts.test_priors import PRIORS
@@ -130,6 +130,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,
     "Weighted": lambda: objectives.Weighted(objectives.MinSNR().weight),
@@ -139,7 +140,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "SigmoidWeight": lambda: objectives.SigmoidWeight(-1.0),
     "EDMWeight": objectives.EDMWeight,
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
-    "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
+    "TrainingConfig": lambda: TrainingConfig(steps=3, autocast=torch.bfloat16),
     "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
     "Sinusoidal": lambda: Sinusoidal(8),
     "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
@@ -157,10 +158,8 @@ OTHERS: dict[str, Callable[[], object]] = {
 NO_SETTINGS = {
     "Batch": "a batch of data",
     "ColumnKind": "written as the word that it is",
-    "Explanation": "a result",
     "History": "a result",
     "Path": "draws",
-    "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
     "Request": "what is asked of one call",
     "Settings": "the base class",
@@ -168,7 +167,6 @@ NO_SETTINGS = {
     "TopDownPosterior": "a distribution of some rows",
     "LadderPosterior": "a distribution of some rows",
     "LearnedNoisingPosterior": "a distribution of some rows",
-    "Validation": "a result",
     "Wrapper": "a base class",
 }
 """Classes that a file may name in principle, and that hold no settings."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genmod import decoders, encoders
 from genmod.models import VAE
 from genmod.training import NonFiniteLoss, Step, fit, training_loop
-from genmod.training.curve import averages
+from genmod.training.history import averages
 from tests.training.cases import data, flat
 
 pytestmark = pytest.mark.usefixtures("float64")
