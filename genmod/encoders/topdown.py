@@ -10,7 +10,7 @@ VAEs" (2021), section 3.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
-from genmod.gaussian import product_log_std
+from genmod.gaussian.diagonal import product_log_std
 from genmod.nn.modules import call, outputs
 from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import SpecLike
@@ -46,7 +46,14 @@ class TopDownPosterior(Posterior):
         """How many samples it is the posterior of."""
         return len(self.features[0])
 
-<<<<<<< HEAD
+    def copies(self, count: int) -> TopDownPosterior | None:
+        """``count`` copies of all rows, one after another."""
+        if type(self) not in (TopDownPosterior, LadderPosterior):
+            return None  # A subclass may hold rows that are not known here.
+        context = None if self.context is None else copies(self.context, count)
+        features = [copies(rows, count) for rows in self.features]
+        return replace(self, features=features, context=context)
+
     def conditional(self, level: int, state: Tensor, p: Distribution) -> Distribution:
         """``q(z_l | z_above, x)``.
 
@@ -64,18 +71,6 @@ class TopDownPosterior(Posterior):
             "a head a level",
             "give the encoder one head a level, or the prior blocks that own theirs (VeryDeepBlock)",
         )
-=======
-    def copies(self, count: int) -> TopDownPosterior | None:
-        """``count`` copies of all rows, one after another."""
-        if type(self) is not TopDownPosterior:
-            return None  # A subclass may hold rows that are not known here.
-        context = None if self.context is None else copies(self.context, count)
-        features = [copies(rows, count) for rows in self.features]
-        return TopDownPosterior(features, self.heads, context)
-
-    def conditional(self, level: int, state: Tensor) -> Distribution:
-        """``q(z_l | z_above, x)``."""
->>>>>>> main
         given = () if self.context is None else (self.context,)
         law: Distribution = self.heads[level](self.features[level], state, *given)
         return law
