@@ -125,7 +125,7 @@ class ModelParts(Saved, Settings, nn.Module):
         return x
 
     def formula(self) -> str:
-        """The model as it stands on paper."""
+        """The formula of the model, as text."""
         return "\n".join(part.formula() for part in (self.encoder, self.decoder, self.prior))
 
     def __repr__(self) -> str:

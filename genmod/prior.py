@@ -89,7 +89,7 @@ class Prior(Settings, nn.Module, ABC):
         """
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = {type(self).__name__}"
 
     def check_encoder(self, encoder: Encoder) -> None:
