@@ -22,7 +22,7 @@ from genmod.parts import ModelParts
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.saving import load_model
+from genmod.saving.folder import load_model
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample
 
 _PLAIN = Request()
@@ -69,7 +69,7 @@ class LatentModel(ModelParts):
             state, rates = self.prior.rates(posterior, request.timesteps, context)
         self._check_drawn(state, rates, len(x))
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
-        reconstruction = reconstruction + self.spec.change_of_units(observed)
+        reconstruction = reconstruction + self.spec.standardize.log_det(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None

@@ -145,9 +145,10 @@ def score(
     label = "bound" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
     scores = _gather(pieces, rows)
-    if model.spec.units is None:
+    units = model.spec.standardize
+    if units.is_identity:
         return scores
-    change = torch.as_tensor(model.spec.change_of_units(rows.observed), dtype=torch.float64)
+    change = torch.as_tensor(units.log_det(rows.observed), dtype=torch.float64)
     return replace(scores, change_of_units=rows.restore_order(change.cpu().expand(len(rows))))
 
 
