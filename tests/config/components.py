@@ -157,7 +157,6 @@ NO_SETTINGS = {
     "Path": "draws",
     "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
-    "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
     "Wrapper": "a base class",
