@@ -128,6 +128,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,
     "Weighted": lambda: objectives.Weighted(objectives.MinSNR().weight),
@@ -152,10 +153,8 @@ OTHERS: dict[str, Callable[[], object]] = {
 NO_SETTINGS = {
     "Batch": "a batch of data",
     "ColumnKind": "written as the word that it is",
-    "Explanation": "a result",
     "History": "a result",
     "Path": "draws",
-    "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
     "Settings": "the base class",
     "Step": "a result",
