@@ -102,7 +102,7 @@ class LearnedNoisingEncoder(Encoder):
         return LearnedNoisingPosterior(fixed, self.network, context)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return "q(z | x) = prod_s N(z_s; m + v d(z_t, x), v^2 exp(2 g(z_t, x)))"
 
 
@@ -175,5 +175,5 @@ class NoisingHierarchyPrior(Prior):
         return joined_levels(super().rates_of_path(path))
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return self._chain.formula()

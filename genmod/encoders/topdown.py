@@ -137,7 +137,7 @@ class TopDownEncoder(Encoder):
         return TopDownPosterior(features, list(self.heads), context)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return _formula(len(self.heads))
 
 
@@ -158,7 +158,7 @@ class LadderEncoder(TopDownEncoder):
         return LadderPosterior(features, list(self.heads), context)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return "q(z | x) = prod_l N(z_l; m_l(x), diag s_l(x)^2) p(z_l | z_above) / c_l"
 
 
@@ -187,7 +187,7 @@ class PyramidEncoder(Encoder):
         return TopDownPosterior(features[::-1], context=context)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return _formula(self.levels)
 
 
