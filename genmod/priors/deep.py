@@ -31,7 +31,7 @@ from genmod.shapes import Shape, size
 
 _LOG_STD, _SPREAD = -2.0, 5.0
 """The log-std of the posterior relative to the prior at the start, and a factor on the weights of its mean.
-On the digits, six levels that start equal all collapse in a short run; with these numbers all six are live."""
+On the digits, six levels that start equal all collapse in a short run; with these numbers none does."""
 
 
 class VeryDeepBlock(TopDownLevel):
