@@ -210,9 +210,15 @@ def test_times_that_are_no_path_are_refused(times: Tensor, words: str) -> None:
 
 
 @pytest.mark.usefixtures("as_users_run")
-def test_integers_are_no_state() -> None:
+def test_integers_and_no_rows_are_no_state() -> None:
     with pytest.raises(ValueError, match=r"a state of type torch.int64; .* model.encoder.real"):
         DDIM(Bent(), SCHEDULE).run(torch.zeros(2, 3, dtype=torch.long), real(1.0, 0.0))
+    for sampler in EVERY:
+        for times in (real(1.0, 0.5, 0.0), torch.ones(3, 0, dtype=F64)):
+            with pytest.raises(
+                ValueError, match=r"states of shape \(0, 2\); expected at least one"
+            ):
+                sampler.bind(Bent(), SCHEDULE).run(Z[:0], times)
 
 
 def test_rows_of_their_own_times_are_found_in_double_precision() -> None:
