@@ -129,7 +129,7 @@ class Collapse:
         if self.forecast is None or self.variance is None:
             return ()
         expected = self.forecast.live(self.variance)
-        if expected >= self.levels[0].units:
+        if expected >= min(self.levels[0].units, len(self.forecast.eigenvalues)):
             return ()
         std = math.sqrt(float(self.forecast.eigenvalues[expected]))
         return (

@@ -78,6 +78,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
     "PredictedScale": lambda: decoders.PredictedScale(0.1),
     "Identity": decoders.Identity,
+    "ChannelMixtureDecoder": lambda: decoders.ChannelMixtureDecoder(
+        MLP(2, 10 * 2 * 4, width=8), (3, 2, 2), 17, components=2
+    ),
     "Categories": lambda: decoders.Categories(MLP(2, 3, width=8), a_column("category")),
     "OrderedCategories": lambda: decoders.OrderedCategories(
         MLP(2, 1, width=8), a_column("ordinal")
