@@ -105,6 +105,7 @@ class Free(nn.Module):
         return self.numbers.expand(len(state), -1)
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_a_vae_of_color_images_learns_that_channels_are_alike() -> None:
     """Digits in three nearly equal channels, with no latents of use: independent ones pay three times."""
     gray = load("digits").train[:256].long()
@@ -117,7 +118,7 @@ def test_a_vae_of_color_images_learns_that_channels_are_alike() -> None:
     ):
         model = VAE(shape, 17, latents=2, width=8, decoder=decoder)
         history = fit(
-            model, x, steps=150, batch_size=256, learning_rate=0.1, ema=0.0, progress=False,
+            model, x, steps=60, batch_size=256, learning_rate=0.1, ema=0.0, progress=False,
             device="cpu",
         )  # fmt: skip
         found.append(history.losses[-1])

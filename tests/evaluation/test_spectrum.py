@@ -233,6 +233,7 @@ def test_data_without_a_covariance_are_refused() -> None:
 # ---------------------------------------------------------------------- what training finds
 
 
+@pytest.mark.usefixtures("as_users_run")
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_training_finds_the_units_of_the_forecast(beta: float) -> None:
     """A linear VAE with more latents than live, through ``fit`` and ``collapse``."""
@@ -242,8 +243,8 @@ def test_training_finds_the_units_of_the_forecast(beta: float) -> None:
     decoder = GaussianDecoder(affine(weight, x.mean(0)), (5,), math.sqrt(s2))
     model = LatentModel(encoder, decoder, NormalPrior((5,)))
     fit(
-        model, x, Beta(beta), steps=1500, batch_size=128, learning_rate=0.02, clip=None,
-        ema=0.99, progress=False, device="cpu",
+        model, x, Beta(beta), steps=600, batch_size=128, learning_rate=0.05, clip=None,
+        ema=0.9, progress=False, device="cpu",
     )  # fmt: skip
     forecast, found = linear_forecast(x, beta=beta), collapse(model, x)
     level = found.levels[0]
