@@ -106,11 +106,11 @@ class LinearForecast:
         return float(self.eigenvalues.sum()) / self.dims
 
     def variances(self) -> list[float]:
-        """Variances of the decoder for a table: from where the first unit lives, each a quarter."""
+        """Variances of the decoder for a table: from one at which no unit lives down, each a quarter."""
         largest = float(self.eigenvalues[0]) / self.beta
         learned = self.learned_variance
         least = max(learned / 4, float(self.eigenvalues[0]) * 1e-6, 1e-300)
-        found = [2.0 ** (2 * math.floor(0.5 * math.log2(max(largest, least))))]
+        found = [4.0 ** math.ceil(math.log(max(largest, least), 4))]
         while found[-1] / 4 > least and len(found) < 10:
             found.append(found[-1] / 4)
         return found

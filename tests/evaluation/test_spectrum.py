@@ -16,7 +16,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from genmod.data import Dataset, load
@@ -30,7 +30,7 @@ from genmod.priors import NormalPrior
 from genmod.spec import Column
 from genmod.training import fit
 from tests.oracles import over_signs
-from tests.oracles_vae import PPCA, affine
+from tests.oracles_vae import PPCA, affine, gaussian_head
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -91,7 +91,7 @@ def test_the_forecast_is_the_optimum_of_the_loss(s2: float, beta: float, latents
     loss = found.loss(beta)
     for slope in torch.autograd.grad(loss, parameters):
         torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-9)
-    distortion, rate = found.terms()
+    distortion, rate = (term.detach() for term in found.terms())
     torch.testing.assert_close(float(forecast.kl(s2).sum()), float(rate))
     torch.testing.assert_close(forecast.bound(s2), float(-distortion - rate))
     for _ in range(30):
@@ -205,7 +205,7 @@ def test_it_prints_a_table_of_80_columns() -> None:
     assert lines[-1].endswith("learned std")
     units = [int(line.split()[1]) for line in lines[2:-1]]
     assert units == sorted(units)
-    assert units[0] <= 1
+    assert units[0] == 0
     assert units[-1] == 16
 
 
@@ -234,25 +234,28 @@ def test_data_without_a_covariance_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("as_users_run")
-@pytest.mark.parametrize("beta", [1.0, 3.0])
-def test_training_finds_the_units_of_the_forecast(beta: float) -> None:
-    """A linear VAE with more latents than live, through ``fit`` and ``collapse``."""
-    x, s2 = data(128), 0.25
-    encoder = GaussianEncoder(nn.Linear(5, 10), (5,))
-    weight = 0.3 * torch.randn(5, 5)
-    decoder = GaussianDecoder(affine(weight, x.mean(0)), (5,), math.sqrt(s2))
-    model = LatentModel(encoder, decoder, NormalPrior((5,)))
+def test_training_finds_the_units_of_the_forecast() -> None:
+    """Through ``fit`` and ``collapse``, from the optimum of beta = 1: the third unit dies at beta = 3."""
+    basis = torch.linalg.qr(torch.randn(4, 4)).Q
+    x, s2 = torch.randn(64, 4) * torch.tensor([2.0, 1.5, 0.6, 0.1]) @ basis.T, 0.25
+    start, mean = optimum(x, 3, s2, 1.0), x.mean(0)
+    std = (0.5 * start.log_d).exp()
+    encoder = GaussianEncoder(gaussian_head(start.V, -start.V @ mean, std), (3,))
+    decoder = GaussianDecoder(affine(start.W, mean), (4,), math.sqrt(s2))
+    model = LatentModel(encoder, decoder, NormalPrior((3,)))
+    before = collapse(model, x)
     fit(
-        model, x, Beta(beta), steps=600, batch_size=128, learning_rate=0.05, clip=None,
-        ema=0.9, progress=False, device="cpu",
+        model, x, Beta(3.0), steps=300, batch_size=64, learning_rate=0.03, warmup=0, clip=None,
+        ema=0.95, progress=False, device="cpu",
     )  # fmt: skip
-    forecast, found = linear_forecast(x, beta=beta), collapse(model, x)
-    level = found.levels[0]
-    assert level.per_unit is not None
-    assert level.active == forecast.live(s2) < 5
-    nats = level.per_unit.sort(descending=True).values
-    expected = torch.cat([forecast.kl(s2), torch.zeros(5 - forecast.live(s2))])
-    torch.testing.assert_close(nats, expected, rtol=0.05, atol=0.05)
-    assert found.forecast is not None
-    assert found.variance == pytest.approx(s2)
-    torch.testing.assert_close(found.forecast.eigenvalues, forecast.eigenvalues)
+    after = collapse(model, x)
+    for found, beta, live in ((before, 1.0, 3), (after, 3.0, 2)):
+        forecast, level = linear_forecast(x, beta=beta), found.levels[0]
+        assert level.active == forecast.live(s2) == live
+        assert level.per_unit is not None
+        nats = level.per_unit.sort(descending=True).values
+        expected = torch.cat([forecast.kl(s2), torch.zeros(3 - live)])
+        torch.testing.assert_close(nats, expected, rtol=0.03, atol=0.02)
+    assert before.forecast is not None
+    assert before.variance == pytest.approx(s2)
+    torch.testing.assert_close(before.forecast.eigenvalues, linear_forecast(x).eigenvalues)
