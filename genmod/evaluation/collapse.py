@@ -243,7 +243,7 @@ def _linear(
     if not isinstance(decoder.scale, FixedScale | GlobalScale) or spec.is_mixed or len(rows) < 2:
         return None, None
     nothing = torch.zeros((), dtype=torch.float64, device=model.device)
-    variance = math.exp(2 * float(decoder.scale(nothing)))
+    variance = math.exp(2 * float(decoder.scale(nothing).detach()))
     x = spec.standardize(spec.center(rows.x.double().cpu())).flatten(1)
     forecast = LinearForecast(spectrum(x), spec.size, len(x), levels[0].units)
     return forecast, variance

@@ -171,7 +171,9 @@ class Collapse:
             head = f"  a linear VAE, decoder std {math.sqrt(self.variance):.3g}:"
             lines.append(f"{head:<56} {len(nats)} units, {float(nats.sum()):.2f}")
         for sentence in self.verdict:
-            lines += textwrap.wrap(sentence, 78, initial_indent="  ", subsequent_indent="  ")
+            lines += textwrap.wrap(
+                sentence, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+            )
         return "\n".join(lines)
 
     def _line(self, level: LatentUse) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from genmod.data import load
-from genmod.decoders import GaussianDecoder
+from genmod.decoders import GaussianDecoder, GlobalScale
 from genmod.distributions import Normal
 from genmod.elbo import Kind
 from genmod.encoders import GaussianEncoder
@@ -208,6 +208,17 @@ def test_a_decoder_that_is_too_broad_is_found_by_the_forecast() -> None:
     assert "a linear VAE, decoder std 3:" in str(found)
     fine = collapse(vae(torch.eye(2, 3), torch.full((2,), 0.3), scale=0.3), x)
     assert "a linear VAE has" not in re_joined(fine.verdict)
+
+
+def test_a_learned_scale_is_the_variance_of_the_forecast() -> None:
+    model = VAE(3, latents=2, width=8)
+    assert isinstance(model.decoder, GaussianDecoder)
+    assert isinstance(model.decoder.scale, GlobalScale)
+    model.decoder.scale.set(0.7)
+    found = collapse(model, torch.randn(30, 3))
+    assert found.variance == pytest.approx(0.49)
+    assert found.forecast is not None
+    assert found.forecast.latents == 2
 
 
 def re_joined(verdict: tuple[str, ...]) -> str:
