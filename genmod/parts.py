@@ -20,7 +20,8 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
-from genmod.encoders import Encoder, Posterior, check_posterior
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.base import check_posterior
 from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Request
 from genmod.prior import Prior
@@ -106,7 +107,7 @@ class ModelParts(Saved, Settings, nn.Module):
             ValueError: a diffusion's, which is fixed.
         """
         require(
-            self.encoder.leaves_out,
+            self.encoder.accepts_missing,
             f"missing entries for a {type(self).__name__}, whose encoder is fixed and would noise "
             "the zeros in their place",
             "complete data",

@@ -2,7 +2,7 @@
 
 Run it as ``python tests/trace.py``. It makes three training steps of a VAE, and of a diffusion that
 visits one level a row, and prints the trip of the third one: each file, and the functions of it that
-ran. Walk the list with an editor to read one number from the batch to the loss. Nothing enforces the
+ran. Open the files in this order to read one number from the batch to the loss. Nothing enforces the
 number of files.
 """
 

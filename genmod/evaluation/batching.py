@@ -19,6 +19,7 @@ from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
+from genmod.random.keys import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
@@ -187,7 +188,7 @@ def in_chunks(
     device, shape = model.device, tuple(rows.x.shape[1:])
     size = rows_per_chunk(shape, device, copies=copies, batch_size=batch_size)
     if batch_size is None:
-        size = min(size, random.BLOCK)
+        size = min(size, BLOCK)
 
     # A model standardizes columns in the type of the data, before it rounds them to its own.
     kept = model.spec.units is not None

@@ -14,7 +14,7 @@ from genmod.chunks import COPIES
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
-from genmod.models import find_diffusion, has_diffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
 from genmod.shapes import PerSample

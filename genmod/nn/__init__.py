@@ -5,17 +5,13 @@ from genmod.nn.conditioning import Condition as Condition
 from genmod.nn.conditioning import Ignored as Ignored
 from genmod.nn.conditioning import Labels as Labels
 from genmod.nn.conditioning import Vectors as Vectors
-from genmod.nn.conditioning import drop_context as drop_context
-from genmod.nn.conditioning import is_null_context as is_null_context
 from genmod.nn.conditioning import null_context as null_context
 from genmod.nn.mlp import MLP as MLP
-from genmod.nn.mlp import ContextEmbedding as ContextEmbedding
 from genmod.nn.mlp import DenoisingMLP as DenoisingMLP
 from genmod.nn.networks import ConvNets as ConvNets
 from genmod.nn.networks import DiTs as DiTs
 from genmod.nn.networks import MLPs as MLPs
 from genmod.nn.networks import Networks as Networks
-from genmod.nn.networks import default_networks as default_networks
 from genmod.nn.residual import ConvDecoder as ConvDecoder
 from genmod.nn.residual import ConvEncoder as ConvEncoder
 from genmod.nn.residual import ConvNet as ConvNet

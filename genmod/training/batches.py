@@ -16,7 +16,7 @@ from genmod.checks import require
 from genmod.data import BernoulliPixels
 from genmod.data.loaders import batch_parts
 from genmod.elbo import ELBO, Rate
-from genmod.nn import drop_context
+from genmod.nn.conditioning import drop_context
 from genmod.objectives import Batch
 from genmod.random.streams import mix
 

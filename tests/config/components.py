@@ -16,7 +16,7 @@ from genmod.elbo import Stamp
 from genmod.model import LatentModel
 from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
-from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
+from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
@@ -64,7 +64,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,
-    "ContextEmbedding": lambda: nn.ContextEmbedding(nn.Labels(3), 8),
+    "ContextEmbedding": lambda: ContextEmbedding(nn.Labels(3), 8),
     "MLP": lambda: MLP(3, 4, width=8),
     "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
     "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),
@@ -166,7 +166,6 @@ NO_SETTINGS = {
     "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
-    "TopDownPosterior": "a distribution of some rows",
     "Validation": "a result",
     "Wrapper": "a base class",
 }

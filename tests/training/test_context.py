@@ -12,7 +12,8 @@ from torch import Tensor
 
 from genmod.data import Dataset, binarized, conditional, dataset, digits
 from genmod.models import Diffusion
-from genmod.nn import DenoisingMLP, Labels, is_null_context
+from genmod.nn import DenoisingMLP, Labels
+from genmod.nn.conditioning import is_null_context
 from genmod.training import fit, training_loop
 from genmod.training.batches import MemoryBatches
 from tests.statistics import assert_mean
