@@ -30,6 +30,7 @@ from genmod.objectives import (
 )
 from genmod.objectives.total_correlation import aggregate_weights, total_correlation
 from genmod.priors import DistributionPrior
+from genmod.runs.config import RunConfig
 from genmod.training import fit
 from tests.oracles_vae import FullGaussian, ppca
 
@@ -321,6 +322,25 @@ def test_it_trains_through_fit_on_the_device_and_logs_the_true_bound(name: str) 
 def test_an_autoencoder_has_no_rate_to_keep(name: str) -> None:
     with pytest.raises(ValueError, match=r"on Autoencoder, whose prior is flat.*use VAE"):
         fit(Autoencoder(5, latents=2, width=8), rows(), LIVE[name](), steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("warm-up", {"steps": 100, "cycles": 4}),
+        ("capacity-target", {"nats": 10.0, "steps": 100}),
+        ("free-bits", {"nats": 0.5, "per_dimension": True}),
+        ("geco", {"reconstruction": -90.0}),
+        ("beta-tc", {"beta": 4.0}),
+    ],
+)
+def test_the_command_knows_it_by_name(name: str, settings: dict[str, object]) -> None:
+    """``genmod train ... --objective NAME --set training.objective.SETTING=...``."""
+    training = {"objective": {"class": name, **settings}}
+    found = RunConfig.of({"data": "digits", "model": "vae", "training": training}).arguments()
+    objective = found["objective"]
+    assert isinstance(objective, Objective)
+    assert {key: vars(objective)[key] for key in settings} == settings
 
 
 def test_settings_out_of_range_are_refused() -> None:

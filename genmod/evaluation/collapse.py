@@ -26,7 +26,13 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.decoders import FixedScale, GaussianDecoder, GlobalScale
+from genmod.decoders import (
+    CalibratedGaussianDecoder,
+    Decoder,
+    FixedScale,
+    GaussianDecoder,
+    GlobalScale,
+)
 from genmod.elbo import ELBO, Kind
 from genmod.evaluation.aggregate import information
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
@@ -34,7 +40,7 @@ from genmod.evaluation.scoring import Estimate
 from genmod.evaluation.spectrum import LinearForecast, spectrum
 from genmod.evaluation.verdict import Collapse, LatentUse
 from genmod.model import LatentModel, Request
-from genmod.models import has_diffusion
+from genmod.models.replace import has_diffusion
 from genmod.path import Path
 from genmod.priors import NestedPrior
 
@@ -237,13 +243,20 @@ def _linear(
     model: LatentModel, rows: RowSet, levels: Sequence[LatentUse]
 ) -> tuple[LinearForecast | None, float | None]:
     """The forecast for the same rows, and the decoder's variance, where it has one for all entries."""
-    decoder, spec = model.decoder, model.spec
-    if not isinstance(decoder, GaussianDecoder) or len(levels) != 1 or rows.observed is not None:
+    spec, variance = model.spec, _variance(model.decoder)
+    if variance is None or len(levels) != 1 or spec.is_mixed or len(rows) < 2:
         return None, None
-    if not isinstance(decoder.scale, FixedScale | GlobalScale) or spec.is_mixed or len(rows) < 2:
+    if rows.observed is not None:
         return None, None
-    nothing = torch.zeros((), dtype=torch.float64, device=model.device)
-    variance = math.exp(2 * float(decoder.scale(nothing).detach()))
     x = spec.standardize(spec.center(rows.x.double().cpu())).flatten(1)
-    forecast = LinearForecast(spectrum(x), spec.size, len(x), levels[0].units)
-    return forecast, variance
+    return LinearForecast(spectrum(x), spec.size, len(x), levels[0].units), variance
+
+
+def _variance(decoder: Decoder) -> float | None:
+    """The variance of a Gaussian decoder that has one for all entries and samples."""
+    if isinstance(decoder, CalibratedGaussianDecoder) and not decoder.per_dimension:
+        return float(decoder.mean_square)
+    if isinstance(decoder, GaussianDecoder) and isinstance(decoder.scale, FixedScale | GlobalScale):
+        log_std = decoder.scale(torch.zeros((), dtype=torch.float64)).detach()
+        return math.exp(2 * float(log_std))
+    return None

@@ -47,7 +47,7 @@ class LatentUse:
         return int((self.activity > ACTIVE).sum())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Collapse:
     r"""The use of a model's latents over some data: what :func:`collapse` returns. It prints as a table.
 
@@ -104,7 +104,8 @@ class Collapse:
         units = sum(level.units for level in self.levels)
         active = sum(level.active for level in self.levels)
         if active == units:
-            return ("Not collapsed: every unit is active.", *self._by_prior())
+            found = "Not collapsed: every unit is active."
+            return (found, *self._by_forecast(), *self._by_prior())
         unused = (
             f"Not collapsed: {active} of {units} units are active. The others cost nothing; if more "
             f"should live: {self._remedy()[0].lower()}{self._remedy()[1:]}"
@@ -125,10 +126,16 @@ class Collapse:
         )
 
     def _by_forecast(self) -> tuple[str, ...]:
-        """What the eigenvalues of the data tell, if the decoder's variance is what leaves units unused."""
+        """What follows from the eigenvalues of the data, where units or nats are fewer than there could be."""
         if self.forecast is None or self.variance is None:
             return ()
         expected = self.forecast.live(self.variance)
+        nats, found = float(self.forecast.kl(self.variance).sum()), self.levels[0].kl.mean
+        if found < nats - max(1.0, 0.1 * nats):
+            return (
+                f"A linear VAE with this decoder std carries {nats:.1f} nats on these data, more than "
+                f"the {found:.1f} here: training has not finished, or left units unused.",
+            )
         if expected >= min(self.levels[0].units, len(self.forecast.eigenvalues)):
             return ()
         std = math.sqrt(float(self.forecast.eigenvalues[expected]))
@@ -138,7 +145,7 @@ class Collapse:
         )
 
     def _by_prior(self) -> tuple[str, ...]:
-        """What the mutual information tells of the prior."""
+        """What follows from the mutual information for the prior."""
         if self.saturated:
             return (
                 f"The mutual information is saturated: {self.samples} rows show at most "
@@ -175,6 +182,8 @@ class Collapse:
                 sentence, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
             )
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     def _line(self, level: LatentUse) -> str:
         largest = ""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from genmod.data import load
-from genmod.decoders import GaussianDecoder, GlobalScale
+from genmod.decoders import CalibratedGaussianDecoder, GaussianDecoder, GlobalScale
 from genmod.distributions import Normal
 from genmod.elbo import Kind
 from genmod.encoders import GaussianEncoder
@@ -18,6 +18,7 @@ from genmod.evaluation import collapse
 from genmod.evaluation.aggregate import information
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.nn import MLP
 from genmod.priors import NestedPrior, NormalPrior
 from tests.oracles_vae import FullGaussian, affine, gaussian_head, ppca, tower
 
@@ -172,7 +173,7 @@ def quiet(model: LatentModel) -> LatentModel:
     return model
 
 
-def test_a_collapsed_model_is_told_the_remedy_that_it_can_use() -> None:
+def test_the_remedy_is_one_that_the_model_can_use() -> None:
     """Free bits where the KL is closed, warm-up where rates are sampled."""
     x = torch.randn(30, 3)
     found = collapse(quiet(VAE(3, latents=2, width=8)), x)
@@ -206,8 +207,10 @@ def test_a_decoder_that_is_too_broad_is_found_by_the_forecast() -> None:
     assert found.variance == pytest.approx(9.0)
     assert re_joined(found.verdict).count("a linear VAE has 0 active units") == 1
     assert "a linear VAE, decoder std 3:" in str(found)
+    blind = collapse(vae(torch.zeros(2, 3), torch.ones(2), scale=0.1), x)
+    assert "carries 4.7 nats on these data, more than the 0.0 here" in re_joined(blind.verdict)
     fine = collapse(vae(torch.eye(2, 3), torch.full((2,), 0.3), scale=0.3), x)
-    assert "a linear VAE has" not in re_joined(fine.verdict)
+    assert "linear VAE" not in re_joined(fine.verdict)
 
 
 def test_a_learned_scale_is_the_variance_of_the_forecast() -> None:
@@ -219,6 +222,12 @@ def test_a_learned_scale_is_the_variance_of_the_forecast() -> None:
     assert found.variance == pytest.approx(0.49)
     assert found.forecast is not None
     assert found.forecast.latents == 2
+    best = CalibratedGaussianDecoder(MLP(2, 3, width=8), (3,))
+    best.mean_square.fill_(0.3)
+    assert collapse(VAE(3, latents=2, width=8, decoder=best), torch.randn(30, 3)).variance == 0.3
+    own = CalibratedGaussianDecoder(MLP(2, 3, width=8), (3,), per_dimension=True)
+    again = collapse(VAE(3, latents=2, width=8, decoder=own), torch.randn(30, 3))
+    assert again.forecast is None
 
 
 def re_joined(verdict: tuple[str, ...]) -> str:
