@@ -126,7 +126,7 @@ class Collapse:
         )
 
     def _by_forecast(self) -> tuple[str, ...]:
-        """What follows from the eigenvalues of the data, where units or nats are fewer than there could be."""
+        """What follows from the eigenvalues of the data, where units or nats could be more."""
         if self.forecast is None or self.variance is None:
             return ()
         expected = self.forecast.live(self.variance)
