@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from genmod import training_loop  # noqa: E402
-from genmod.data import dataset  # noqa: E402
+from genmod.data.rows import dataset  # noqa: E402
 from genmod.model import LatentModel  # noqa: E402
 from genmod.models import VAE, Diffusion  # noqa: E402
 

@@ -12,7 +12,7 @@ from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.nn.modules import float_dtype, outputs
-from genmod.shapes import Batch, Mask, Shape
+from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -23,6 +23,10 @@ class Posterior(ABC):
     @abstractmethod
     def rows(self) -> int:
         """How many samples it is the posterior of."""
+
+    def copies(self, count: int) -> Posterior | None:
+        """``count`` copies of all rows, one after another; ``None``: the encoder has to make them."""
+        return None
 
 
 class Encoder(Settings, nn.Module, ABC):
@@ -169,6 +173,20 @@ def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape
 def rows_of(posterior: Posterior | Distribution) -> int:
     """How many rows a posterior has."""
     return posterior.rows if isinstance(posterior, Posterior) else posterior.batch_shape[0]
+
+
+def copied_posterior(
+    posterior: Posterior | Distribution, count: int
+) -> Posterior | Distribution | None:
+    """``count`` copies of all rows of a posterior, one after another, so that data are encoded once.
+
+    ``None`` for kinds that it does not know: then the copies of the data are encoded.
+    """
+    if isinstance(posterior, Posterior):
+        return posterior.copies(count)
+    if type(posterior) is not Normal:
+        return None
+    return Normal(copies(posterior.loc, count), copies(posterior.log_std, count))
 
 
 def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:

@@ -130,12 +130,6 @@ class Collapse:
         if self.forecast is None or self.variance is None:
             return ()
         expected = self.forecast.live(self.variance)
-        nats, found = float(self.forecast.kl(self.variance).sum()), self.levels[0].kl.mean
-        if found < nats - max(1.0, 0.1 * nats):
-            return (
-                f"A linear VAE with this decoder std carries {nats:.1f} nats on these data, more than "
-                f"the {found:.1f} here: training has not finished, or left units unused.",
-            )
         if expected >= min(self.levels[0].units, len(self.forecast.eigenvalues)):
             return ()
         std = math.sqrt(float(self.forecast.eigenvalues[expected]))

@@ -12,6 +12,7 @@ from genmod.nn.networks import ConvNets as ConvNets
 from genmod.nn.networks import DiTs as DiTs
 from genmod.nn.networks import MLPs as MLPs
 from genmod.nn.networks import Networks as Networks
+from genmod.nn.prompts import Prompts as Prompts
 from genmod.nn.residual import ConvDecoder as ConvDecoder
 from genmod.nn.residual import ConvEncoder as ConvEncoder
 from genmod.nn.residual import ConvNet as ConvNet

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.data import Dataset, conditional, dataset
+from genmod.data import Dataset, conditional
+from genmod.data.rows import dataset
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.diffusion import LastStepDecoder as LastStep
