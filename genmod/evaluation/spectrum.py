@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
-from genmod.data import Dataset, rows_or_dataset
+from genmod.data import Dataset
+from genmod.data.loading import rows_or_dataset
 from genmod.spec import DataSpec
 
 _WIDEST = 4096
