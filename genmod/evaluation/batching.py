@@ -150,7 +150,12 @@ class RowSet:
 def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
     """The rows of the test part of a data set, or the user's own rows."""
     if isinstance(source, Dataset):
-        require(len(source.test) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        require(
+            len(source.test) >= 1,
+            f"{source.name} without a test part",
+            "rows to score",
+            "pass the part to score: evaluate(model, data.validation)",
+        )
         return GivenRows(source.test, source.context("test"), source.mask("test"))
     require(
         context is None or source.context is None,
@@ -159,9 +164,6 @@ def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
         "drop one of them",
     )
     return source
-
-
-_A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
 
 
 def in_chunks(
@@ -251,7 +253,7 @@ class ChunkBound:
 
     @classmethod
     def of(cls, elbo: ELBO) -> ChunkBound:
-        """The piece of one chunk's bound."""
+        """The terms of a bound, summed where only the sum over rows is needed."""
         columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
         per_dim, levels = {}, None
         for name, rate in elbo.rates.items():

@@ -29,7 +29,7 @@ class Report:
 
     Args:
         name: the name of the model.
-        value: the mean log-likelihood, or a bound on it, or an estimate, as ``stamp`` says. For a model
+        value: the mean log-likelihood, or a bound on it, or an estimate; see ``stamp``. For a model
             without a bound (an autoencoder) it is the reconstruction.
         stamp: what ``value`` is: exact, a bound, an estimate, or none of these.
         measure: whether ``p(x)`` is a mass or a density.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import Estimate, Report, Scores
+from genmod.evaluation import Estimate, Report
+from genmod.evaluation.scoring import Scores
 from genmod.files import write_json, write_text
 
 UNUSED = 0.05
