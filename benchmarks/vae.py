@@ -35,8 +35,9 @@ from genmod.compare.candidate import BuildInputs, Plan
 from genmod.compare.suites import image_top_down
 from genmod.data import Dataset, binarized, digits
 from genmod.elbo import Measure
-from genmod.evaluation import Estimate, Scores, collapse, log_weights, paired, score
+from genmod.evaluation import Estimate, collapse, log_weights, paired
 from genmod.evaluation.evidence import Evidence
+from genmod.evaluation.scoring import Scores, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.nn import ConvNets, MLPs
