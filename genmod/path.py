@@ -132,6 +132,29 @@ class Request:
                 "leave timesteps out: a path visits every level"
             )
 
+    def check_prior(self, stochastic: bool, has_timesteps: bool, model: str) -> None:
+        """Require what a prior can answer.
+
+        Args:
+            stochastic: whether the prior's log-density is a random estimate.
+            has_timesteps: whether it has noise levels.
+            model: what errors call the model.
+
+        Raises:
+            ValueError: importance weights of a random density; timesteps where there are none.
+        """
+        if self.needs_path and stochastic:
+            raise ValueError(
+                f"got a request for importance weights of a {model} whose prior density is a random "
+                "estimate; expected a density without noise; use the exact trace (probes=None)"
+            )
+        stated = self.timesteps is not None and not isinstance(self.timesteps, AutoTimesteps)
+        if stated and not has_timesteps:
+            raise ValueError(
+                f"got timesteps={self.timesteps} for a {model} without noise levels; expected none; "
+                "leave timesteps out: every latent is visited"
+            )
+
 
 def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
     """``K`` copies of the batch, one after another, and of the context and the mask of its rows."""

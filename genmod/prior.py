@@ -92,6 +92,18 @@ class Prior(Settings, nn.Module, ABC):
         """The prior as it stands on paper."""
         return f"p(z) = {type(self).__name__}"
 
+    def bind(self, encoder: Encoder) -> Prior:
+        """The prior for the latents of an encoder: itself, unless settings were left for it to fill in."""
+        return self
+
+    def shares_parameters(self, encoder: Encoder) -> bool:
+        """Whether ``log p(z)`` has trainable parameters of the encoder, as that of a VampPrior has.
+
+        A gradient that holds q's parameters fixed in ``log q`` then needs the generalized form.
+        """
+        own = {id(each) for each in self.parameters() if each.requires_grad}
+        return any(id(each) in own for each in encoder.parameters())
+
     def check_encoder(self, encoder: Encoder) -> None:
         """Require an encoder whose posterior this prior can draw from.
 
@@ -118,18 +130,7 @@ class Prior(Settings, nn.Module, ABC):
                 timesteps where there are no noise levels.
         """
         request.check(rows)
-        timesteps = request.timesteps
-        if request.needs_path and self.stochastic_density:
-            raise ValueError(
-                f"got a request for importance weights of a {model} whose prior density is a random "
-                "estimate; expected a density without noise; use the exact trace (probes=None)"
-            )
-        stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
-        if stated and not self.has_timesteps:
-            raise ValueError(
-                f"got timesteps={timesteps} for a {model} without noise levels; expected none; "
-                "leave timesteps out: every latent is visited"
-            )
+        request.check_prior(self.stochastic_density, self.has_timesteps, model)
 
     def rates(
         self,

@@ -1,4 +1,4 @@
-"""Encoders: ``q(z | x)`` as a point, a Gaussian, or level by level from the top."""
+"""Encoders: ``q(z | x)`` as a point, a Gaussian, a normalizing flow, or level by level from the top."""
 
 from genmod.encoders.base import DiracEncoder as DiracEncoder
 from genmod.encoders.base import Encoder as Encoder
@@ -7,6 +7,8 @@ from genmod.encoders.base import Posterior as Posterior
 from genmod.encoders.base import check_posterior as check_posterior
 from genmod.encoders.base import require_distribution as require_distribution
 from genmod.encoders.base import rows_of as rows_of
+from genmod.encoders.flexible import FlowEncoder as FlowEncoder
+from genmod.encoders.flexible import FullCovarianceEncoder as FullCovarianceEncoder
 from genmod.encoders.topdown import TopDownEncoder as TopDownEncoder
 from genmod.encoders.topdown import TopDownHead as TopDownHead
 from genmod.encoders.topdown import TopDownPosterior as TopDownPosterior

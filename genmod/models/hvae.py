@@ -7,6 +7,7 @@ from enum import Enum
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod import decoders, encoders
 from genmod.checks import choice, require
@@ -21,7 +22,8 @@ from genmod.models.build import (
 )
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
-from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
+from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
+from genmod.priors.given import as_prior
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -56,6 +58,8 @@ class HVAE(LatentModel):
         networks: another kind of networks, with settings of their own.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
+        prior: the prior of the top latent, ``None`` for N(0, I): as for :class:`~genmod.models.VAE`. The
+            order is then bottom-up.
         decoder: a decoder of your own. What it is given has ``latents[0]`` numbers (``z1``) bottom-up,
             and ``networks.features`` numbers (the state below all latents) top-down.
 
@@ -82,6 +86,7 @@ class HVAE(LatentModel):
         dropout: float = 0.0,
         networks: Networks | None = None,
         condition: Condition | None = None,
+        prior: Prior | LatentModel | Distribution | nn.Module | None = None,
         decoder: Decoder | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
@@ -95,25 +100,37 @@ class HVAE(LatentModel):
 
         kind = resolve_networks(networks, data, width, depth, dropout, condition)
         order = choice(Inference, inference, "inference")
-        build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
         # Linear maps to the log-stds of inner levels would start them far from one.
         inner = kind.networks if isinstance(kind, TableNetworks) else kind
-        encoder, prior, handed = build(data, sizes, inner)
+        if order is Inference.BOTTOM_UP:
+            parts = _bottom_up(data, sizes, inner, prior)
+        else:
+            require(
+                prior is None,
+                f"prior={type(prior).__name__} beside inference={order.value!r}",
+                "none, because a top-down hierarchy learns the laws of all its levels",
+                'pass inference="bottom-up"',
+            )
+            parts = _top_down(data, sizes, inner)
+        encoder, levels, handed = parts
         decoder = decoder or default_decoder(kind, (handed,), data)
-        super().__init__(encoder, decoder, prior)
+        super().__init__(encoder, decoder, levels)
 
 
 _Parts = tuple[encoders.Encoder, Prior, int]
 """The encoder, the prior, and how many numbers the state has that the decoder gets."""
 
 
-def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
+def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks, top: object) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
-    prior: Prior = NormalPrior((sizes[-1],), name=f"z{len(sizes)}")
+    name = f"z{len(sizes)}"
+    prior: Prior | None = None
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
+        encoder = encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,), below)
+        prior = as_prior(top, encoder, (here,), name) if prior is None else prior
         inner = LatentModel(
-            encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,)),
+            encoder,
             decoders.GaussianDecoder(
                 networks.build((here,), (2 * below,)), (below,), decoders.PredictedScale()
             ),
@@ -123,6 +140,7 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
     encoder = encoders.GaussianEncoder(
         networks.build(data.feature_shape, (2 * sizes[0],)), (sizes[0],), data
     )
+    prior = as_prior(top, encoder, (sizes[0],), name) if prior is None else prior
     return encoder, prior, sizes[0]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from genmod.denoisers.base import denoise
 from genmod.diffusion import LastStepDecoder, NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
+from genmod.models.two_stage import check_two_stages, first_stage, freeze_first_stage
 from genmod.nn.modules import evaluation_mode
 from genmod.schedules.base import time_dtype
 from genmod.spec import Bins
@@ -29,6 +31,8 @@ class Stages(Enum):
 
     JOINT = "joint"
     """All parts together, on the plain bound."""
+    TWO_STAGE = "two-stage"
+    """First the encoder and decoder under N(0, I), then the prior on the latents of the fixed encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,30 +54,32 @@ def stages_of(model: LatentModel, stages: Stages | str | None) -> Sequence[Stage
     """The stages of a run: the model's own recipe, or the whole model at once.
 
     Raises:
-        ValueError: another name than ``"joint"``.
+        ValueError: another name than ``"joint"`` and ``"two-stage"``; two stages of a model whose prior is
+            not learned.
+
+    Reference: Dai, Wipf, "Diagnosing and Enhancing VAE Models" (2019), section 5, for the two stages.
     """
     whole = Stage(type(model).__name__, model)
-    if stages is not None:
-        _check(stages)
+    wanted = None if stages is None else _named(stages)
+    if wanted is Stages.TWO_STAGE:
+        check_two_stages(model)
+    if wanted is Stages.JOINT or (wanted is None and not isinstance(model, LatentDiffusion)):
         return [whole]
-    if not isinstance(model, LatentDiffusion):
+    first = (model.encoder, model.decoder)
+    if not any(p.requires_grad for part in first for p in part.parameters()):
         return [whole]
-    if not any(p.requires_grad for part in model.fixed() for p in part.parameters()):
-        return [whole]
-    return [
-        Stage("VAE", model.first_stage()),
-        Stage(type(model).__name__, model, model.freeze),
-    ]
+    before = partial(freeze_first_stage, model)
+    return [Stage("VAE", first_stage(model)), replace(whole, before=before)]
 
 
-def _check(stages: Stages | str) -> Stages:
+def _named(stages: Stages | str) -> Stages:
     if isinstance(stages, Stages):
         return stages
     known = {each.value: each for each in Stages}
     if stages not in known:
         raise ValueError(
-            f"got stages={stages!r}; expected None (the model's own recipe) or 'joint'; leave it out for "
-            "the recipe"
+            f"got stages={stages!r}; expected None (the model's own recipe), 'joint' or 'two-stage'; leave "
+            "it out for the recipe"
         )
     return known[stages]
 

@@ -19,7 +19,7 @@ from genmod.nn import MLP
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
-from genmod.priors import FlatPrior, NormalPrior
+from genmod.priors import FlatPrior, MixturePrior, NormalPrior
 from genmod.spec import Bins, Column, DataSpec
 from genmod.training.config import Cycle
 from tests.contracts.test_decoders import DECODERS
@@ -54,6 +54,8 @@ OTHERS: dict[str, Callable[[], object]] = {
         decoders.GaussianDecoder(MLP(2, 3, width=8), (3,)),
         NormalPrior((2,)),
     ),
+    "an open prior": lambda: MixturePrior(3),
+    "an open encoder": encoders.FullCovarianceEncoder,
     "FlatPrior": lambda: FlatPrior((2,)),
     "Bins": lambda: Bins(17),
     "Inference": lambda: models.Inference.TOP_DOWN,
