@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -54,9 +55,9 @@ class OpenEncoder(Encoder):
             spec: the data.
         """
         network = build((self.outputs_for(size(shape)),))
-        given: dict[str, object] = {**(arguments(self) or {})}
+        given: dict[str, Any] = {**(arguments(self) or {})}
         given |= {"network": network, "shape": shape, "spec": spec}
-        return type(self)(**given)  # type: ignore[arg-type]
+        return type(self)(**given)
 
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None

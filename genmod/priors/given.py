@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class ModulePrior(OpenPrior):
             f"{(2, *self.shape)}: two latents",
             f"build {name} for latents of shape {self.shape}, or pass latents= of its size",
         )
-        nats = self.module.log_prob(z)  # type: ignore[operator]
+        nats = cast(Density, self.module).log_prob(z)
         require(
             tuple(nats.shape) == (2,),
             f"a log_prob of shape {tuple(nats.shape)} from {name} for two latents",
@@ -104,8 +105,7 @@ class ModuleLaw(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each row, ``(B,)``."""
-        found: Tensor = self.module.log_prob(value)  # type: ignore[operator]
-        return found
+        return cast(Density, self.module).log_prob(value)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Draws of the module, without gradients."""
@@ -116,15 +116,13 @@ class ModuleLaw(Distribution):
 
 
 def _draw(module: nn.Module, n: int) -> Tensor:
-    by_shape = "sample_shape" in inspect.signature(module.sample).parameters  # type: ignore[arg-type]
-    drawn = module.sample((n,) if by_shape else n)  # type: ignore[operator]
-    require(
-        isinstance(drawn, Tensor),
-        f"a {type(drawn).__name__} from {type(module).__name__}.sample({n})",
-        "a tensor of draws",
-        "wrap the module, so that sample(n) returns the draws alone",
-    )
-    assert isinstance(drawn, Tensor)
+    sample: Callable[[object], object] = cast(Any, module).sample
+    drawn = sample((n,) if "sample_shape" in inspect.signature(sample).parameters else n)
+    if not isinstance(drawn, Tensor):
+        raise ValueError(
+            f"got a {type(drawn).__name__} from {type(module).__name__}.sample({n}); expected a tensor of "
+            "draws; wrap the module, so that sample(n) returns the draws alone"
+        )
     return drawn
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +42,11 @@ class OpenPrior(DensityPrior):
             "the shape of the latents",
             f"pass shape=(32,), or like, to {name}",
         )
-        return self._rebuilt(**self._missing(encoder))
+        return self._with(self._missing(encoder))
 
     def named(self, name: str) -> OpenPrior:
         """A prior of these settings whose rate has another name; itself, if the user chose a name."""
-        return self._rebuilt(name=name) if self.is_open and self.name == "prior" else self
+        return self._with({"name": name}) if self.is_open and self.name == "prior" else self
 
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
         """``p(z)`` of ``n`` rows."""
@@ -64,9 +66,10 @@ class OpenPrior(DensityPrior):
         """The settings that an encoder fills in."""
         return {"shape": encoder.latent_shape}
 
-    def _rebuilt(self, **settings: object) -> OpenPrior:
-        given: dict[str, object] = {**(arguments(self) or {}), **settings}
-        return type(self)(**given)  # type: ignore[arg-type]
+    def _with(self, settings: Mapping[str, object]) -> OpenPrior:
+        """A prior of the same class with some settings replaced."""
+        given: dict[str, Any] = {**(arguments(self) or {}), **settings}
+        return type(self)(**given)
 
 
 class LearnedGaussianPrior(OpenPrior):
