@@ -14,6 +14,8 @@ from genmod.checks import require
 from genmod.gaussian import kernels
 from genmod.shapes import Sizes, event_sum
 
+_TOGETHER = 4096
+"""Rows by points that are mapped at once."""
 _POINTS = 32
 """Pairs of fixed noise from which the mean and the variance are computed."""
 
@@ -93,7 +95,10 @@ class NormalizingFlow(Distribution):
         size = self._flat(self.loc).shape[-1]
         half = torch.randn(_POINTS, size, generator=torch.Generator().manual_seed(0))
         points = torch.cat([half, -half]).to(self.loc).reshape(-1, 1, *self.event_shape)
-        return self._image(points.expand(-1, *self.loc.shape))
+        # A few points at a time, so that many rows need no more memory than a training step.
+        together = max(1, _TOGETHER // max(1, len(self.loc)))
+        pieces = points.expand(-1, *self.loc.shape).split(together)
+        return torch.cat([self._image(piece) for piece in pieces])
 
     def _run(self, value: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         given = (value, self.context, inverse)

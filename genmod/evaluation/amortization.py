@@ -24,7 +24,7 @@ from genmod.path import repeated
 from genmod.random.streams import rewound
 from genmod.shapes import PerSample
 
-_DRAWS = 16
+_DRAWS = 64
 """Draws of the latents from which each of the two bounds is estimated."""
 _DECAY = (0.9, 0.99)
 """Of Adam's averages of a gradient and of its square."""

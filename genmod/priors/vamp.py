@@ -177,8 +177,9 @@ def _start(encoder: Encoder, count: int, rows: Tensor | None) -> tuple[DataSpec,
             "build the encoder with spec=data.spec, or pass pseudo_inputs=rows",
         )
         assert rows is not None
-        return DataSpec(tuple(rows.shape[1:])), rows.float()
+        return DataSpec(tuple(rows.shape[1:])), rows.to(torch.get_default_dtype())
     if rows is None:
         return spec, _noise(spec, count)
     spec.check(rows, name="pseudo_inputs")
-    return spec, spec.standardize(rows if rows.is_floating_point() else rows.float())
+    # Standardized in the type given, as at the border of a model.
+    return spec, spec.standardize(rows).to(torch.get_default_dtype())

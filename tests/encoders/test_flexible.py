@@ -17,7 +17,7 @@ from genmod.distributions.base import detached
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullNormal
 from genmod.nn.flow import SplineFlow
-from tests.oracles_vae import PPCA, affine, ppca
+from tests.oracles_vae import PPCA, affine
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -75,6 +75,11 @@ def exact(oracle: PPCA) -> encoders.FullCovarianceEncoder:
     return encoders.FullCovarianceEncoder(affine(weight, bias), (size,), len(oracle.mu))
 
 
+def correlated() -> PPCA:
+    """Two latents with almost the same loading: their posterior correlation is -0.9."""
+    return PPCA(torch.tensor([[2.0, 1.8], [1.0, 1.2], [0.5, 0.2]]), torch.ones(3), 0.5)
+
+
 def diagonal_gap(oracle: PPCA) -> float:
     """``1/2 (sum ln M_ii - ln det M)``, ``M = I + W'W / s2``: what the best diagonal posterior lacks."""
     m = oracle.M / oracle.s2
@@ -83,7 +88,7 @@ def diagonal_gap(oracle: PPCA) -> float:
 
 def test_a_full_covariance_closes_the_gap_that_the_diagonal_leaves() -> None:
     """On a linear-Gaussian model with a correlated posterior: ``ELBO = log p(x)``, row by row."""
-    oracle = ppca(orthogonal=False)
+    oracle = correlated()
     x = oracle.law.sample((2000,))
     log_p = oracle.law.log_prob(x)
     model = oracle.model(exact(oracle))
@@ -93,7 +98,7 @@ def test_a_full_covariance_closes_the_gap_that_the_diagonal_leaves() -> None:
     best = (oracle.M.diagonal() / oracle.s2).rsqrt()
     short = log_p - oracle.model(_with_std(oracle, best)).log_weight(x)
     gap = diagonal_gap(oracle)
-    assert gap > 0.05
+    assert gap > 0.5
     assert_mean(short, gap)
 
 
@@ -106,7 +111,7 @@ def _with_std(oracle: PPCA, std: torch.Tensor) -> encoders.GaussianEncoder:
 
 def test_a_flow_closes_the_gap_that_the_diagonal_leaves() -> None:
     """Trained on the same model, from the best diagonal posterior on."""
-    oracle = ppca(orthogonal=False)
+    oracle = correlated()
     size, d = oracle.W.shape[1], len(oracle.mu)
     best = (oracle.M.diagonal() / oracle.s2).rsqrt()
     law = oracle.posterior
@@ -116,9 +121,10 @@ def test_a_flow_closes_the_gap_that_the_diagonal_leaves() -> None:
     model = oracle.model(encoder)
     for part in (model.decoder, network):
         part.requires_grad_(False)
-    x = oracle.law.sample((512,))
+    x = oracle.law.sample((256,))
     log_p, gap = oracle.law.log_prob(x), diagonal_gap(oracle)
-    assert float((log_p - model.log_weight(x)).mean()) == pytest.approx(gap, abs=0.1)
+    with torch.no_grad():
+        assert float((log_p - model.log_weight(x)).mean()) == pytest.approx(gap, abs=0.2)
     optimizer = torch.optim.Adam(encoder.transform.parameters(), 0.02)
     for _ in range(150):
         optimizer.zero_grad()
@@ -151,13 +157,15 @@ def test_the_weights_of_a_flow_average_to_one() -> None:
     assert one.context is not None
     many = NormalizingFlow(
         one.transform,
-        one.loc.expand(40_000, 3),
-        one.log_std.expand(40_000, 3),
-        one.context.expand(40_000, 2),
+        one.loc.expand(20_000, 3),
+        one.log_std.expand(20_000, 3),
+        one.context.expand(20_000, 2),
     )
-    z = many.sample()
-    narrow = Independent(TorchNormal(many.mean[0], many.variance[0].sqrt() * 0.7), 1)
-    assert_mean((narrow.log_prob(z) - many.log_prob(z)).exp(), 1.0)
+    with torch.no_grad():
+        z = many.sample()
+        narrow = Independent(TorchNormal(one.mean[0], one.variance[0].sqrt() * 0.7), 1)
+        weights = (narrow.log_prob(z) - many.log_prob(z)).exp()
+    assert_mean(weights, 1.0)
 
 
 def test_a_detached_flow_gives_its_parameters_no_gradient() -> None:

@@ -32,13 +32,13 @@ def test_the_gap_is_the_divergence_that_refinement_removes() -> None:
     """And the approximation gap is what the best diagonal posterior leaves."""
     oracle = ppca(orthogonal=False)
     encoder, expected = shifted(oracle, 0.6, 1.4)
-    x = oracle.law.sample((64,))
+    x = oracle.law.sample((256,))
     found = amortization_gap(oracle.model(encoder), x, importance_samples=64)
-    assert found.gap.mean == pytest.approx(expected, rel=0.1)
+    assert found.gap.mean == pytest.approx(expected, abs=0.06)
     m = oracle.M / oracle.s2
     left = float(0.5 * (m.diagonal().log().sum() - torch.logdet(m)))
     assert found.approximation is not None
-    assert found.approximation.mean == pytest.approx(left, rel=0.25)
+    assert found.approximation.mean == pytest.approx(left, abs=0.04)
     assert "amortization gap" in repr(found)
     assert set(found.to_dict()) == {"amortized", "refined", "gap", "approximation"}
 
@@ -60,11 +60,11 @@ def test_a_richer_family_has_a_smaller_approximation_gap() -> None:
     weight[:size] = law.weight
     network = affine(weight, torch.cat([law.bias, std.log(), zero]))
     encoder = encoders.FullCovarianceEncoder(network, (size,), d)
-    x = oracle.law.sample((64,))
+    x = oracle.law.sample((256,))
     found = amortization_gap(oracle.model(encoder), x)
     m = oracle.M / oracle.s2
     left = float(0.5 * (m.diagonal().log().sum() - torch.logdet(m)))
-    assert found.gap.mean == pytest.approx(left, rel=0.2)
+    assert found.gap.mean == pytest.approx(left, abs=0.025)
 
 
 def test_rows_do_not_depend_on_their_batch() -> None:

@@ -22,6 +22,7 @@ from genmod.config.plain import from_plain, read_arguments, to_plain
 from genmod.distributions import Normal
 from genmod.encoders import GaussianEncoder
 from genmod.nn import MLP
+from genmod.priors.given import as_prior
 
 
 @register
@@ -128,9 +129,7 @@ BAD: dict[str, Any] = {
     "a module with a mass": (Whole, "it has a mass; expected real draws"),
     "a log density of each entry": (PerEntry, r"\(2, 2\) from PerEntry.*one number a row"),
     "draws that are a pair": (Pair, r"a tuple from Pair\.sample.*a tensor of draws"),
-    "a class": (lambda: priors.MixturePrior, "MixturePrior, a class; expected.*pass an instance"),
     "a network": (lambda: MLP(2, 2, width=8), "prior=MLP; expected a prior, a model"),
-    "a name": (lambda: "mixture", "prior=str; expected"),
     "no component": (lambda: priors.MixturePrior(0), "components=0; expected at least one"),
     "too few pseudo-inputs": (
         lambda: priors.VampPrior(3, torch.zeros(2, 5)),
@@ -148,6 +147,13 @@ def test_what_is_no_prior_of_these_latents_is_refused_with_the_fix(name: str) ->
     make, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         VAE(5, latents=2, width=8, prior=make())
+
+
+@pytest.mark.parametrize("given", [priors.MixturePrior, "mixture"])
+def test_a_class_or_a_name_is_refused(given: object) -> None:
+    encoder = GaussianEncoder(MLP(3, 4, width=8), (2,))
+    with pytest.raises(ValueError, match=r"got prior=(MixturePrior, a class|str); .*an instance"):
+        as_prior(given, encoder, (2,))
 
 
 def test_a_prior_without_a_shape_needs_a_model() -> None:

@@ -66,7 +66,8 @@ def test_a_mixture_in_pieces_is_the_same_mixture(monkeypatch: pytest.MonkeyPatch
 def test_draws_of_a_mixture_have_its_mean_and_variance() -> None:
     prior = priors.MixturePrior(3, (2,))
     spread(prior)
-    drawn, law = prior.sample(20_000), prior.density(1)
+    with torch.no_grad():
+        drawn, law = prior.sample(20_000), prior.density(1)
     assert_mean(drawn, law.mean)
     assert_mean((drawn - law.mean).square(), law.variance)
 
@@ -112,8 +113,9 @@ def test_a_vampprior_of_a_conditional_encoder_has_a_mixture_for_each_context() -
     alone = [model.prior.law(1, labels[i : i + 1]).log_prob(z[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
     assert model.sample(3, labels).shape == (3, 4)
-    drawn = torch.cat([model.prior.law(3, labels).sample() for _ in range(2000)])
-    assert_mean(drawn.reshape(2000, 3, 2), model.prior.law(3, labels).mean)
+    with torch.no_grad():
+        drawn = model.prior.law(6000, labels.repeat(2000)).sample()
+        assert_mean(drawn.reshape(2000, 3, 2), model.prior.law(3, labels).mean)
 
 
 TABLE = DataSpec(
@@ -184,7 +186,7 @@ def test_a_flow_prior_has_a_mass_of_one() -> None:
     assert float(torch.trapezoid(density, grid[:, 0])) == pytest.approx(1, abs=1e-6)
     prior = priors.FlowPrior(shape=(2,), width=8, transforms=2)
     spread(prior)
-    z = 4 * torch.randn(100_000, 2)
+    z = 4 * torch.randn(20_000, 2)
     wide = Independent(TorchNormal(torch.zeros(2), 4.0), 1).log_prob(z)
     assert_mean((prior.law(len(z)).log_prob(z) - wide).exp(), 1.0)
 
@@ -274,12 +276,13 @@ def test_a_learned_prior_beats_the_standard_normal_where_latents_are_not_normal(
     x = centers[torch.randint(2, (512,))] + 0.1 * torch.randn(512, 2)
     plain = fixed_posterior(centers)
     make = {
-        "mixture": lambda: priors.MixturePrior(2),
+        "mixture": lambda: priors.MixturePrior(4),
         "vamp": lambda: priors.VampPrior(2, centers.clone()),
         "flow": lambda: priors.FlowPrior(width=16, transforms=2),
     }[name]
     model = LatentModel(plain.encoder, plain.decoder, make())
-    fit(model, x, steps=250, batch_size=128, learning_rate=0.05, ema=0.9, progress=False)
+    settings: dict[str, Any] = {"warmup": 10, "ema": 0.9, "batch_size": 128, "progress": False}
+    fit(model, x, steps=150, learning_rate=0.1, **settings)
     std = math.hypot(0.3, 0.1)
     parts = Independent(TorchNormal(centers, torch.full((2, 2), std)), 1)
     ideal = LatentModel(
