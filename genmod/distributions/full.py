@@ -22,7 +22,7 @@ from genmod.gaussian.full import kl_full, kl_standard_full, log_prob_full
 from genmod.shapes import Sizes
 
 
-class FullNormal(Distribution):
+class FullCovarianceNormal(Distribution):
     r"""A normal distribution with full covariance, :math:`\mathcal{N}(\mu, L L^T)`, over one event a row.
 
     Draws are reparameterized, :math:`z = \mu + L \varepsilon`.
@@ -33,7 +33,7 @@ class FullNormal(Distribution):
 
     Reference: Kingma, Welling, "An Introduction to Variational Autoencoders" (2019), section 2.5.1.
 
-    >>> law = FullNormal(torch.zeros(2, 3), torch.eye(3).expand(2, 3, 3))
+    >>> law = FullCovarianceNormal(torch.zeros(2, 3), torch.eye(3).expand(2, 3, 3))
     >>> law.log_prob(torch.zeros(2, 3))
     tensor([-2.7568, -2.7568])
     """
@@ -47,7 +47,7 @@ class FullNormal(Distribution):
         super().__init__(mean.shape[:1], mean.shape[1:], validate_args=False)
 
     @classmethod
-    def of(cls, mean: Tensor, log_diagonal: Tensor, lower: Tensor) -> FullNormal:
+    def of(cls, mean: Tensor, log_diagonal: Tensor, lower: Tensor) -> FullCovarianceNormal:
         """The law of any real numbers: ``L`` has the diagonal ``exp(log_diagonal)``.
 
         Args:
@@ -97,29 +97,29 @@ class FullNormal(Distribution):
         return log_prob_full(flat, self.loc.flatten(1), self.tril)
 
 
-def _kl_diagonal(q: FullNormal, p: Normal) -> Tensor:
+def _kl_diagonal(q: FullCovarianceNormal, p: Normal) -> Tensor:
     # In units of p, in which it is N(0, I).
     scale = torch.exp(-p.log_std).flatten(1)
     delta = (q.loc - p.loc).flatten(1) * scale
     return kl_standard_full(delta, q.tril * scale[..., None])
 
 
-def _kl_full(q: FullNormal, p: FullNormal) -> Tensor:
+def _kl_full(q: FullCovarianceNormal, p: FullCovarianceNormal) -> Tensor:
     return kl_full(q.loc.flatten(1), q.tril, p.loc.flatten(1), p.tril)
 
 
-def _kl_torch(q: FullNormal, p: MultivariateNormal) -> Tensor:
+def _kl_torch(q: FullCovarianceNormal, p: MultivariateNormal) -> Tensor:
     return kl_full(q.loc, q.tril, p.loc, p.scale_tril)
 
 
-def _kl_independent(q: FullNormal, p: Distribution) -> Tensor:
+def _kl_independent(q: FullCovarianceNormal, p: Distribution) -> Tensor:
     base = p.base_dist if isinstance(p, Independent) else p
     if not isinstance(base, TorchNormal) or p.event_shape != q.event_shape:
         raise NotImplementedError  # what torch's registry raises without a closed form
     return _kl_diagonal(q, Normal(base.loc.expand(q.loc.shape), base.scale.log()))
 
 
-register_kl(FullNormal, Normal)(_kl_diagonal)
-register_kl(FullNormal, FullNormal)(_kl_full)
-register_kl(FullNormal, MultivariateNormal)(_kl_torch)
-register_kl(FullNormal, Independent)(_kl_independent)
+register_kl(FullCovarianceNormal, Normal)(_kl_diagonal)
+register_kl(FullCovarianceNormal, FullCovarianceNormal)(_kl_full)
+register_kl(FullCovarianceNormal, MultivariateNormal)(_kl_torch)
+register_kl(FullCovarianceNormal, Independent)(_kl_independent)

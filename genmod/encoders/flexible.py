@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from genmod.checks import require
 from genmod.config import arguments
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullNormal
+from genmod.distributions.full import FullCovarianceNormal
 from genmod.encoders.base import Encoder
 from genmod.nn.flow import SplineFlow
 from genmod.nn.modules import outputs
@@ -104,12 +104,12 @@ class FullCovarianceEncoder(OpenEncoder):
         """``D (D + 3) / 2``."""
         return size * (size + 3) // 2
 
-    def posterior(self, outputs: Tensor, shape: Shape) -> FullNormal:
+    def posterior(self, outputs: Tensor, shape: Shape) -> FullCovarianceNormal:
         """The Gaussian of each row."""
         dims = size(shape)
         mean, log_diagonal, lower = outputs.split((dims, dims, outputs.shape[1] - 2 * dims), dim=1)
         # Over sqrt(D), so that a new network of many latents does not start with a wide posterior.
-        return FullNormal.of(mean.reshape(-1, *shape), log_diagonal, lower / dims**0.5)
+        return FullCovarianceNormal.of(mean.reshape(-1, *shape), log_diagonal, lower / dims**0.5)
 
     def formula(self) -> str:
         """The encoder as it stands on paper."""

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_positive, require
 from genmod.distributions import Normal
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullNormal
+from genmod.distributions.full import FullCovarianceNormal
 from genmod.elbo import ELBO
 from genmod.encoders import Encoder, Posterior, TopDownPosterior
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
@@ -218,11 +218,11 @@ def _free_parameters(q: Posterior | Distribution) -> tuple[_Build, list[Tensor]]
     if isinstance(q, NormalizingFlow):
         given = [q.loc, q.log_std] + ([] if q.context is None else [q.context])
         return _around(given, q.log_std.exp(), lambda *v: NormalizingFlow(q.transform, *v))
-    if isinstance(q, FullNormal):
+    if isinstance(q, FullCovarianceNormal):
         size = q.tril.shape[-1]
         row, column = torch.tril_indices(size, size, -1, device=q.tril.device)
         given = [q.loc, q.tril.diagonal(dim1=1, dim2=2).log(), q.tril[:, row, column]]
-        return _around(given, q.variance.sqrt(), FullNormal.of)
+        return _around(given, q.variance.sqrt(), FullCovarianceNormal.of)
     if isinstance(q, TopDownPosterior):
         return _top_down(q)
     raise ValueError(

@@ -109,15 +109,18 @@ def _start_as_identity(transform: nn.Module) -> None:
 @cache
 def _map() -> Any:
     """The map of one entry: affine, then a spline. (One spline alone cannot move beyond [-5, 5].)"""
-    transforms = _zuko().transforms
+    found = _zuko().transforms
+    # Classes, and not their module: settings are compared by the values that a function encloses.
+    compose, affine, spline = (
+        found.ComposedTransform,
+        found.MonotonicAffineTransform,
+        found.MonotonicRQSTransform,
+    )
 
     def affine_spline(
         widths: Tensor, heights: Tensor, slopes: Tensor, shift: Tensor, scale: Tensor
     ) -> Any:
-        return transforms.ComposedTransform(
-            transforms.MonotonicAffineTransform(shift, scale),
-            transforms.MonotonicRQSTransform(widths, heights, slopes),
-        )
+        return compose(affine(shift, scale), spline(widths, heights, slopes))
 
     return affine_spline
 

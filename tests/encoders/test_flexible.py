@@ -15,7 +15,7 @@ from genmod import VAE, Kind, encoders, priors
 from genmod.distributions import Normal
 from genmod.distributions.base import detached
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullNormal
+from genmod.distributions.full import FullCovarianceNormal
 from genmod.nn.flow import SplineFlow
 from tests.oracles_vae import PPCA, affine
 from tests.statistics import assert_mean
@@ -23,11 +23,11 @@ from tests.statistics import assert_mean
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def some(rows: int = 4) -> FullNormal:
-    return FullNormal.of(torch.randn(rows, 3), torch.randn(rows, 3), torch.randn(rows, 3))
+def some(rows: int = 4) -> FullCovarianceNormal:
+    return FullCovarianceNormal.of(torch.randn(rows, 3), torch.randn(rows, 3), torch.randn(rows, 3))
 
 
-def torchs(law: FullNormal) -> MultivariateNormal:
+def torchs(law: FullCovarianceNormal) -> MultivariateNormal:
     return MultivariateNormal(law.loc, scale_tril=law.tril)
 
 
@@ -37,7 +37,7 @@ def test_a_full_gaussian_is_torchs() -> None:
     torch.testing.assert_close(law.log_prob(z), other.log_prob(z))
     torch.testing.assert_close(law.variance, other.variance)
     many = some(1)
-    many = FullNormal(many.loc.expand(20_000, 3), many.tril.expand(20_000, 3, 3))
+    many = FullCovarianceNormal(many.loc.expand(20_000, 3), many.tril.expand(20_000, 3, 3))
     drawn = many.sample() - many.mean
     assert_mean(drawn[:, :, None] * drawn[:, None, :], torchs(many).covariance_matrix[0])
 
