@@ -48,7 +48,8 @@ from genmod.evaluation.batching import evaluating
 from genmod.evaluation.perception import Quality
 from genmod.models import Diffusion
 from genmod.nn.modules import load_weights, weights
-from genmod.random import BLOCK, seeded
+from genmod.random import seeded
+from genmod.random.keys import BLOCK
 from genmod.random.streams import mix
 from genmod.samplers import Sampler, TimeGrid, UniformTime
 from genmod.schedules.base import time_dtype

@@ -21,7 +21,8 @@ from genmod.config import Settings
 from genmod.distributions import rate
 from genmod.distributions.base import Laws
 from genmod.elbo import Rate, Stamp
-from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.base import require_distribution, rows_of
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -58,7 +59,7 @@ class Prior(Settings, nn.Module, ABC):
     proper = True
     """Whether it is a distribution. A model with an improper prior bounds nothing."""
     claim = Stamp.BOUND
-    """What a bound may be called whose rates come from this prior's own laws."""
+    """The strongest stamp of a bound whose rates come from this prior's own laws."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

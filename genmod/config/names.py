@@ -61,7 +61,7 @@ def register(value: Named, name: str | None = None) -> Named:
 
     Args:
         value: a class whose settings are its dataclass fields or constructor arguments; or a function.
-        name: what it is called in files; its qualified name by default.
+        name: its name in files; the qualified name by default.
 
     Returns:
         ``value`` itself.

@@ -22,7 +22,7 @@ _GAIN = 10.0
 
 
 class Categories(Decoder):
-    """Columns of categories, each with its own number of values: the network gives all logits.
+    """Columns of categories, each with a categorical mass over its own number of values.
 
     Args:
         network: the logits of the first column's values, then those of the second, and so on.

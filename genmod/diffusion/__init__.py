@@ -2,6 +2,7 @@
 
 from genmod.diffusion.chain import DiffusionPrior as DiffusionPrior
 from genmod.diffusion.last_step import LastStepDecoder as LastStepDecoder
+from genmod.diffusion.last_step import fit_scale as fit_scale
 from genmod.diffusion.noising import NoisingEncoder as NoisingEncoder
 from genmod.diffusion.noising import NoisingPosterior as NoisingPosterior
 from genmod.diffusion.timesteps import LossAwareTimesteps as LossAwareTimesteps

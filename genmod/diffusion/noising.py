@@ -63,7 +63,7 @@ class NoisingEncoder(Encoder):
         ValueError: the schedule's log-SNR does not decrease, or is infinite at an end.
     """
 
-    leaves_out = False
+    accepts_missing = False
 
     def __init__(self, schedule: Schedule, spec: SpecLike | None = None) -> None:
         super().__init__(spec)

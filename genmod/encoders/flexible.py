@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.config import arguments
+from genmod.config.settings import arguments
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
 from genmod.encoders.base import Encoder

@@ -16,7 +16,8 @@ from genmod.distributions import Normal
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
 from genmod.elbo import ELBO
-from genmod.encoders import Encoder, Posterior, TopDownPosterior
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.topdown import TopDownPosterior
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel, Request

@@ -14,11 +14,13 @@ from genmod import random
 from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
-from genmod.data import Dataset, GivenRows, rows_or_dataset
+from genmod.data import Dataset
+from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
+from genmod.random.keys import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
@@ -187,10 +189,10 @@ def in_chunks(
     device, shape = model.device, tuple(rows.x.shape[1:])
     size = rows_per_chunk(shape, device, copies=copies, batch_size=batch_size)
     if batch_size is None:
-        size = min(size, random.BLOCK)
+        size = min(size, BLOCK)
 
     # A model standardizes columns in the type of the data, before it rounds them to its own.
-    kept = model.spec.units is not None
+    kept = not model.spec.standardize.is_identity
 
     def take(values: Tensor, part: slice) -> Tensor:
         kind = model.dtype if values.is_floating_point() and not kept else None

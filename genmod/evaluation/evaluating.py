@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.data import Dataset, rows_or_dataset
+from genmod.data import Dataset
+from genmod.data.loading import rows_or_dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import pixel_histogram
 from genmod.evaluation.batching import Ids

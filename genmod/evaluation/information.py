@@ -126,7 +126,7 @@ def immse(
         term: rows.restore_order(torch.cat([piece[term] for piece in pieces]))
         for term in ("prior", "steps")
     }
-    rest = float(spec.change_of_units()) - tail.nats(clean, spec.size)
+    rest = float(spec.standardize.log_det()) - tail.nats(clean, spec.size)
     beyond = torch.full((len(rows),), rest, dtype=torch.float64)
     scores = Scores(beyond, nats, {}, None, Stamp.ESTIMATE, tail.measure)
     scores.check_finite()

@@ -39,7 +39,7 @@ from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import elementwise
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
-from genmod.models import find_diffusion, has_diffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps
 from genmod.shapes import size
 from genmod.spec import DataSpec

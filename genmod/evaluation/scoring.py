@@ -14,7 +14,7 @@ from genmod.chunks import COPIES
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
-from genmod.models import find_diffusion, has_diffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
 from genmod.shapes import PerSample
@@ -145,9 +145,10 @@ def score(
     label = "bound" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
     scores = _gather(pieces, rows)
-    if model.spec.units is None:
+    units = model.spec.standardize
+    if units.is_identity:
         return scores
-    change = torch.as_tensor(model.spec.change_of_units(rows.observed), dtype=torch.float64)
+    change = torch.as_tensor(units.log_det(rows.observed), dtype=torch.float64)
     return replace(scores, change_of_units=rows.restore_order(change.cpu().expand(len(rows))))
 
 

@@ -30,7 +30,7 @@ def check_two_stages(model: LatentModel) -> None:
         any(p.requires_grad and id(p) not in apart for p in prior.parameters()),
         f"stages='two-stage' for a {kind} whose {type(prior).__name__} has no parameters of its own",
         "a learned prior",
-        "leave stages out, or pass prior=priors.MixturePrior(10), or like",
+        "leave stages out, or pass a prior such as priors.MixturePrior(10)",
     )
     require(
         model.encoder.latent_shape == prior.shape,

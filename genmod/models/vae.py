@@ -13,12 +13,12 @@ from genmod.encoders.flexible import OpenEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     as_shape,
+    check_condition,
     data_spec,
     default_decoder,
     multiply_channels,
     resolve_networks,
     stated_spec,
-    unconditional,
 )
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
@@ -81,7 +81,7 @@ class VAE(LatentModel):
         code = as_shape(latents)
         data = stated_spec(spec, bins, decoder)
         is_open = isinstance(encoder, OpenEncoder) and encoder.network is None
-        unconditional(condition, None if is_open else encoder, decoder)
+        check_condition(condition, None if is_open else encoder, decoder)
         if encoder is None or is_open:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data, width, depth, dropout, condition)

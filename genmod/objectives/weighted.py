@@ -195,7 +195,7 @@ class DenoisingObjective(MeanObjective):
     """The base class of losses on the denoising steps of a diffusion, with weights of a subclass.
 
     The other terms of the bound are left out, as in the papers. So the scale of the decoder is not
-    trained: :func:`genmod.training.fit_scale` sets it afterwards.
+    trained: :func:`genmod.diffusion.fit_scale` sets it afterwards.
     """
 
     @abstractmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import require
-from genmod.config import arguments
+from genmod.config.settings import arguments
 from genmod.distributions import Normal
 from genmod.distributions.mixture import Mixture
 from genmod.encoders import Encoder
@@ -40,7 +40,7 @@ class OpenPrior(DensityPrior):
             encoder.latent_shape is not None,
             f"a {name} without a shape beside a {type(encoder).__name__}, whose latents have none either",
             "the shape of the latents",
-            f"pass shape=(32,), or like, to {name}",
+            f"pass shape=(32,), or another shape, to {name}",
         )
         return self._with(self._missing(encoder))
 
@@ -54,7 +54,7 @@ class OpenPrior(DensityPrior):
             not self.is_open,
             f"a {type(self).__name__} without a shape",
             "the shape of the latents",
-            "pass shape=(32,), or like; or give the prior to a model: VAE(data, prior=...)",
+            "pass shape=(32,), for example, or give the prior to a model: VAE(data, prior=...)",
         )
         return self.density(n, context)
 

@@ -12,7 +12,8 @@ from genmod.checks import check_shape, require
 from genmod.distributions import StandardNormal
 from genmod.distributions.base import moved
 from genmod.elbo import Rate
-from genmod.encoders import Posterior, require_distribution
+from genmod.encoders import Posterior
+from genmod.encoders.base import require_distribution
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Timesteps, draw_posterior
 from genmod.prior import DensityPrior, Prior
 from genmod.shapes import LatentTensors, Shape

@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 from genmod.checks import require
 from genmod.columns import ColumnKind
 from genmod.distributions.mixture import Mixture
-from genmod.encoders import Encoder, require_distribution
+from genmod.encoders import Encoder
+from genmod.encoders.base import require_distribution
 from genmod.priors.learned import OpenPrior, check_components
 from genmod.spec import DataSpec
 

@@ -116,8 +116,8 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
     """The report that :meth:`~genmod.evaluation.Report.to_dict` has written.
 
     Args:
-        content: what it wrote.
-        scores: the scores of every row, which it leaves out.
+        content: the plain data that it returned.
+        scores: the scores of every row, which plain data leave out.
     """
     weighted = content["importance_weighted"]
     return Report(

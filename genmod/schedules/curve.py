@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.config import arguments
+from genmod.config.settings import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.consistency import NOMINAL, checked_ends
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
-from genmod.config import arguments
+from genmod.config.settings import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.quantiles import Logistic
 

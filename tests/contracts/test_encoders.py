@@ -11,7 +11,8 @@ from torch.distributions import Distribution
 
 from genmod import diffusion, distributions, encoders
 from genmod.diffusion import NoisingPosterior
-from genmod.encoders import Encoder, TopDownPosterior
+from genmod.encoders import Encoder
+from genmod.encoders.topdown import TopDownPosterior
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
 from genmod.spec import DataSpec

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, dataset, digits
+from genmod.data import Dataset, digits
+from genmod.data.rows import dataset
 from genmod.evaluation import features, frechet_distance, quality, quality_of
 from genmod.evaluation.perception import (
     SHA256,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Dataset, binarized, dataset, digits
+from genmod.data import Dataset, binarized, digits
+from genmod.data.rows import dataset
 from genmod.decoders import BernoulliDecoder
 from genmod.denoisers import EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genmod import evaluation, gaussian
-from genmod.data import dataset
+from genmod.data.rows import dataset
 from genmod.evaluation.baselines import global_histogram
 from genmod.inverse import DPS, MMPS, AveragePool, Blur, Mask, PiGDM, RePaint
 from genmod.models import (
