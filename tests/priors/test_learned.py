@@ -139,7 +139,7 @@ def test_pseudo_inputs_stay_in_the_range_of_the_data(spec: DataSpec) -> None:
     assert pseudo().shape == (6, *spec.shape)
     with torch.no_grad():
         pseudo.raw.mul_(10)
-    x = pseudo()
+        x = pseudo()
     if spec.bins is not None:
         assert float(x.min()) >= 0
         assert float(x.max()) <= spec.bins - 1
