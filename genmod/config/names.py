@@ -33,6 +33,7 @@ ROOMS = (
     "schedules",
     "schedules.wrappers",
     "denoisers",
+    "denoisers.calibrated",
     "encoders",
     "decoders",
     "priors",

@@ -47,13 +47,11 @@ class LastStepDecoder(Decoder):
         self.schedule = schedule.resolve(decoder.spec)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:
-        """The distribution of ``x`` given ``z_0``."""
         start = torch.zeros(len(state), dtype=time_dtype(state.device), device=state.device)
         x_hat = denoise(self.denoiser, state, self.schedule.at(start), context).x_hat
         return self.decoder(x_hat, context)
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return self.decoder.formula().replace("| z)", "| z_0)").replace("d(z)", "x_hat(z_0)")
 
 

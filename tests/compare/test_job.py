@@ -15,7 +15,8 @@ from genmod.compare.job import build, run
 from genmod.compare.progress import Began, Event, Progressed
 from genmod.compare.records import RunFolder
 from genmod.data import binarized
-from genmod.evaluation import Report, Scores, evaluate
+from genmod.evaluation import Report, evaluate
+from genmod.evaluation.scoring import Scores
 from genmod.path import AutoTimesteps
 from genmod.runs.reports import report_from, scores_from, tensors_of
 from genmod.training import metrics

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import diffusion, distributions, encoders
-from genmod.diffusion import NoisingPosterior
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.encoders import Encoder
 from genmod.encoders.topdown import TopDownPosterior
 from genmod.nn import MLP

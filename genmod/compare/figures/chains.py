@@ -11,7 +11,8 @@ from torch import Tensor
 from genmod import plots, random
 from genmod.compare.figures.figure_data import FigureData, on
 from genmod.denoisers.base import denoise
-from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models import find_diffusion
 from genmod.path import sample_rows
