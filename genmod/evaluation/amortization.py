@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -258,7 +258,7 @@ def _top_down(q: TopDownPosterior) -> tuple[_Build, list[Tensor]]:
         copies = len(moves[0]) // len(start[0])
         features = [_copied(a, copies) + b for a, b in zip(start, moves, strict=True)]
         context = None if q.context is None else _copied(q.context, copies)
-        return TopDownPosterior(features, q.heads, context)
+        return replace(q, features=features, context=context)
 
     return build, [torch.zeros_like(each) for each in start]
 
