@@ -228,7 +228,7 @@ def _free_parameters(q: Posterior | Distribution) -> tuple[_Build, list[Tensor]]
         return _top_down(q)
     raise ValueError(
         f"got a posterior of type {type(q).__name__}; expected a Gaussian, a normalizing flow, or a "
-        "top-down posterior; a point or a diffusion's fixed posterior has no amortization gap"
+        "top-down posterior, whose parameters can be refined; pass a VAE or an HVAE"
     )
 
 

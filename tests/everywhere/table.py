@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from genmod import random
+from genmod.diffusion.depth import NoisingHierarchyPrior
 from genmod.models import (
     LatentDiffusion,
 )
@@ -88,6 +89,7 @@ def _imputed(given: Case) -> str | None:
 
 def _amortized(given: Case) -> str | None:
     own = given.diffusion is not None and not isinstance(given.model, LatentDiffusion)
+    own = own or isinstance(given.model.prior, NoisingHierarchyPrior)
     return "expected a Gaussian" if own or not given.model.prior.proper else None
 
 
