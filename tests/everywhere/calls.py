@@ -200,6 +200,10 @@ def amortization_gap(given: Case) -> Found:
     return rows(gap=found.per_row)
 
 
+def collapse(given: Case) -> Found:
+    return whole(evaluation.collapse(given.model, given.x, given.context, **_given(given)))
+
+
 def profile(given: Case) -> Found:
     return whole(
         evaluation.profile(given.model, given.x, given.context, timesteps=4, **_given(given))

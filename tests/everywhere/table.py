@@ -76,6 +76,12 @@ def _proper(given: Case) -> str | None:
     return None if given.model.prior.proper else "flat prior"
 
 
+def _collapse(given: Case) -> str | None:
+    if not given.model.prior.proper:
+        return "flat prior"
+    return None if given.diffusion is None else "posterior is fixed"
+
+
 def _timesteps(given: Case) -> str | None:
     return None if given.diffusion is not None else "without noise levels"
 
@@ -155,6 +161,7 @@ ENTRIES: dict[str, Entry] = {
     "amortization gap": Entry(
         calls.amortization_gap, ("amortization_gap",), _amortized, keyed=True
     ),
+    "collapse": Entry(calls.collapse, ("collapse",), _collapse, keyed=True, alone=False),
     "profile": Entry(calls.profile, ("profile",), diffusion_refusal, keyed=True),
     "refinement": Entry(calls.refinement, ("refinement",), _integers, keyed=True),
     # A pilot of the first rows decides which levels all rows visit.
@@ -170,6 +177,7 @@ ENTRIES: dict[str, Entry] = {
 
 WITHOUT_A_MODEL = {
     "gaussian",
+    "linear_forecast",
     "pixel_histogram",
     "ppca",
     "features",
