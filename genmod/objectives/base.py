@@ -174,6 +174,26 @@ class MeanObjective(Objective):
         return self.cost(elbo).mean()
 
 
+def check_loss(loss: Tensor, objective: Objective) -> None:
+    """Require a scalar with a gradient.
+
+    Raises:
+        ValueError: another shape, or a loss that depends on no parameter.
+    """
+    require(
+        loss.ndim == 0,
+        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
+        "a scalar",
+        "return the mean over the batch",
+    )
+    require(
+        loss.requires_grad,
+        f"a loss of {type(objective).__name__} that depends on no parameter",
+        "a loss with a gradient",
+        "unfreeze a part, or look for a detach() in the objective",
+    )
+
+
 def broken_terms(elbo: ELBO) -> list[str]:
     """The names of the bound's terms that are NaN or infinite for some sample."""
     terms = {"reconstruction": elbo.reconstruction}
@@ -241,4 +261,18 @@ def require_fixed_encoder(
         "a fixed encoder, in nested models too",
         "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
         "the weight is small: train in two stages, or use Bound",
+    )
+
+
+def require_prior(model: LatentModel, name: str) -> None:
+    """Refuse a model whose latents have no rate, because its prior does not normalize.
+
+    Raises:
+        ValueError: there is no rate.
+    """
+    require(
+        model.prior.proper,
+        f"{name} on {type(model).__name__}, whose prior is flat",
+        "a rate: a prior that normalizes",
+        "use VAE, or objectives.Bound",
     )

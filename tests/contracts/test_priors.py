@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from genmod import Kind, decoders, diffusion, encoders, priors
+from genmod.config import Settings, register
 from genmod.denoisers import Learned
 from genmod.diffusion import LearnedInterpolation
+from genmod.diffusion.depth import LearnedNoisingEncoder, NoisingHierarchyPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
+from genmod.encoders.topdown import PyramidEncoder
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.nn import MLP, DenoisingMLP
+from genmod.nn.cells import Pyramid
 from genmod.path import AutoTimesteps, Timesteps, run_path
 from genmod.prior import Prior
+from genmod.priors.deep import VeryDeepBlock
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -64,6 +69,35 @@ def given() -> priors.DistributionPrior:
     return priors.DistributionPrior(MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
 
+@register
+class StandardLaw(Settings, nn.Module):
+    """A density of a user's own: N(0, I)."""
+
+    zero: Tensor
+
+    def __init__(self, size: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(size))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return MultivariateNormal(self.zero, torch.eye(len(self.zero)).to(self.zero)).log_prob(z)
+
+    def sample(self, n: int) -> Tensor:
+        return torch.randn(n, len(self.zero)).to(self.zero)
+
+
+def very_deep() -> priors.TopDownPrior:
+    """Three levels of blocks that own both heads."""
+    blocks = [VeryDeepBlock(EVENT, 2, 3, hidden=8) for _ in range(3)]
+    return priors.TopDownPrior(blocks, torch.zeros(3))
+
+
+def noising_hierarchy(levels: int) -> NoisingHierarchyPrior:
+    """The chain of a diffusion for a learned encoder."""
+    denoiser = Learned(DenoisingMLP(EVENT, width=8))
+    return NoisingHierarchyPrior(denoiser, LinearLogSNR(), EVENT, levels)
+
+
 PRIORS: dict[str, Callable[[], Prior]] = {
     "Normal": lambda: priors.NormalPrior(EVENT),
     "Given": given,
@@ -72,10 +106,20 @@ PRIORS: dict[str, Callable[[], Prior]] = {
         VAE(EVENT, latents=2, width=8), shift=torch.ones(3), scale=torch.tensor(2.0)
     ),
     "TopDown": top_down,
+    "Very deep": very_deep,
+    "Noising, learned encoder": lambda: noising_hierarchy(3),
+    "Noising, learned encoder, 1 latent": lambda: noising_hierarchy(1),
     "Denoising, 1 latent": lambda: denoising(1),
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
     "Denoising, learned variance": learned_variance,
+    "Learned Gaussian": lambda: priors.LearnedGaussianPrior(EVENT),
+    "Mixture": lambda: priors.MixturePrior(4, EVENT),
+    "Vamp": lambda: priors.VampPrior(
+        4, encoder=encoders.GaussianEncoder(MLP(2, 6, width=8), EVENT, 2)
+    ),
+    "Normalizing flow": lambda: priors.FlowPrior(width=8, shape=EVENT),
+    "Module": lambda: priors.ModulePrior(StandardLaw(), EVENT),
     "Flow": lambda: ProbabilityFlowPrior(denoising(None), steps=4),
     "Flow, 2 probes": lambda: ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
 }
@@ -86,6 +130,14 @@ def posterior_for(
 ) -> Posterior | Distribution:
     """A posterior of the kind that the prior takes."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
+    if isinstance(prior, NoisingHierarchyPrior):
+        torch.manual_seed(3)
+        network = DenoisingMLP((6,), width=8)
+        return LearnedNoisingEncoder(network, prior.schedule).to(device=device, dtype=dtype)(x)
+    if isinstance(prior, priors.TopDownPrior) and isinstance(prior.stack[0], VeryDeepBlock):
+        torch.manual_seed(3)
+        pyramid = Pyramid(EVENT, [(3,)] * 3, hidden=8)
+        return PyramidEncoder(pyramid, 3).to(device=device, dtype=dtype)(x)
     if isinstance(prior, priors.TopDownPrior):
         torch.manual_seed(3)
         heads = [encoders.TopDownHead(MLP(6, 6, width=8), EVENT) for _ in range(2)]
