@@ -43,9 +43,8 @@ from torch import Tensor
 
 from genmod.compare.candidate import BuildInputs
 from genmod.data import Dataset
-from genmod.evaluation import quality_of
 from genmod.evaluation.batching import evaluating
-from genmod.evaluation.perception import Quality
+from genmod.evaluation.perception.quality import Quality, quality_of
 from genmod.models import Diffusion
 from genmod.nn.modules import load_weights, weights
 from genmod.random import seeded

@@ -16,14 +16,15 @@ from genmod.checks import is_trusted, require
 from genmod.chunks import run_in_chunks
 from genmod.distributions.base import masked_log_prob
 from genmod.elbo import ELBO, Rate
+from genmod.encoders.base import Posterior, copied_posterior
 from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows
 from genmod.parts import ModelParts
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.saving import load_model
-from genmod.shapes import Batch, LatentTensors, Mask, PerSample
+from genmod.saving.folder import load_model
+from genmod.shapes import Batch, LatentTensors, Mask, PerSample, copies
 
 _PLAIN = Request()
 
@@ -55,11 +56,8 @@ class LatentModel(ModelParts):
         """
         self._check_inputs(x, request)
         rows, samples = len(x), request.samples
-        if samples > 1:
-            x, request = repeated(x, request)
+        x, posterior, request = self._encoded(x, request)
         context, observed = request.context, request.observed
-        x, seen = self._real(x, observed)
-        posterior = self._posterior(seen, context, observed)
         path: LatentPath | None = None
         rates: Mapping[str, Rate]
         if request.needs_path or samples > 1:
@@ -76,11 +74,29 @@ class LatentModel(ModelParts):
         path = replace(path, log_likelihood=reconstruction.reshape(samples, rows))
         return (elbo if samples == 1 else elbo.mean_over(samples)), path
 
+    def _encoded(
+        self, x: Tensor, request: Request
+    ) -> tuple[Tensor, Posterior | Distribution, Request]:
+        """``K`` copies of the data as they are scored, their posterior, and the request for them.
+
+        Data are encoded once, if copies of the posterior are known.
+        """
+        x, seen = self._real(x, request.observed)
+        posterior = self._posterior(seen, request.context, request.observed)
+        if request.samples == 1:
+            return x, posterior, request
+        copied = copied_posterior(posterior, request.samples)
+        x, request = repeated(x, request)
+        if copied is None:
+            seen = copies(seen, request.samples)
+            copied = self._posterior(seen, request.context, request.observed)
+        return x, copied, request
+
     def _check_inputs(self, x: Batch, request: Request) -> None:
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
-        self.prior.check_request(request, len(x), type(self).__name__)
+        self._check_request(request, len(x))
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""

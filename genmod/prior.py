@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_law, check_shape, require
 from genmod.config import Settings
 from genmod.distributions import rate
-from genmod.distributions.base import Laws
+from genmod.distributions.base import Draws, Laws
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import require_distribution, rows_of
@@ -29,7 +29,6 @@ from genmod.path import (
     InferencePath,
     Latent,
     Path,
-    Request,
     Timesteps,
     draw_posterior,
     run_path,
@@ -37,10 +36,7 @@ from genmod.path import (
 )
 from genmod.shapes import LatentTensors, Shape
 
-__all__ = [
-    "DensityPrior",
-    "Prior",
-]
+__all__ = ["DensityPrior", "Prior"]
 
 
 class Prior(Settings, nn.Module, ABC):
@@ -90,7 +86,7 @@ class Prior(Settings, nn.Module, ABC):
         """
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = {type(self).__name__}"
 
     def check_encoder(self, encoder: Encoder) -> None:
@@ -105,32 +101,6 @@ class Prior(Settings, nn.Module, ABC):
             f"the prior's shape {self.shape}",
             "build the encoder and the prior with the same latent shape",
         )
-
-    def check_request(self, request: Request, rows: int, model: str) -> None:
-        """Require a request that a model with this prior can answer for ``rows`` rows of data.
-
-        Args:
-            request: the request.
-            rows: the number of rows of data.
-            model: what errors call the model.
-
-        Raises:
-            ValueError: a context with another number of rows; importance weights of a random density;
-                timesteps where there are no noise levels.
-        """
-        request.check(rows)
-        timesteps = request.timesteps
-        if request.needs_path and self.stochastic_density:
-            raise ValueError(
-                f"got a request for importance weights of a {model} whose prior density is a random "
-                "estimate; expected a density without noise; use the exact trace (probes=None)"
-            )
-        stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
-        if stated and not self.has_timesteps:
-            raise ValueError(
-                f"got timesteps={timesteps} for a {model} without noise levels; expected none; "
-                "leave timesteps out: every latent is visited"
-            )
 
     def rates(
         self,
@@ -166,15 +136,16 @@ class Prior(Settings, nn.Module, ABC):
                 does not give one event a row.
         """
         rows = rows_of(posterior)
-        z: dict[str, Tensor] = {}
-        q, p = Laws(), Laws()
+        q, p, draws = Laws(), Laws(), Draws()
+        z = draws.later
 
         def take(latent: Latent) -> Tensor:
             name = latent.name
             if latent.q is not None:
                 _check_new(name, q, "drawn")
                 check_law(latent.q, rows, latent.q.event_shape, f"the posterior of {name}")
-                q[name], z[name] = latent.q, draw_posterior(latent.q)
+                q[name] = latent.q
+                draws.add(name, draw_posterior(latent.q))
             if latent.p is not None:
                 _check_new(name, p, "scored")
                 require(name in z, f"a law p of {name!r}, which was not drawn", *_EVERY_LATENT)
@@ -186,7 +157,7 @@ class Prior(Settings, nn.Module, ABC):
         missing = sorted(z.keys() - p.keys())
         require(not missing, f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
         shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
-        return state, Path(shaped, q, p)
+        return state, Path(shaped, q, p, draws=draws)
 
     def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """The rate of each latent of a joint draw: a closed KL where there is one, else the log-ratio."""

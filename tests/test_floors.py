@@ -43,8 +43,8 @@ FLOORS: list[set[str]] = [
 FACE = {"", "__main__"}
 """The package's own ``__init__`` (lazy) and ``python -m genmod``: they may see every room."""
 
-PASSES_ON = {"config.settings", "cli.settings"}
-"""Arguments that are passed on as they are: of any constructor, and the flags of a command."""
+PASSES_ON = {"config.settings", "cli.settings", "training.fitting"}
+"""Arguments passed on as they are: of any constructor, the flags of a command, those of ``fit``."""
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 40
 

@@ -30,13 +30,18 @@ ROOMS = (
     "nn",
     "nn.mlp",
     "nn.networks",
+    "nn.cells",
     "schedules",
     "schedules.wrappers",
     "denoisers",
+    "denoisers.calibrated",
     "encoders",
+    "encoders.topdown",
     "decoders",
     "priors",
+    "priors.deep",
     "diffusion",
+    "diffusion.depth",
     "diffusion.probability_flow",
     "prior",
     "samplers",
@@ -61,7 +66,7 @@ def register(value: Named, name: str | None = None) -> Named:
 
     Args:
         value: a class whose settings are its dataclass fields or constructor arguments; or a function.
-        name: what it is called in files; its qualified name by default.
+        name: its name in files; the qualified name by default.
 
     Returns:
         ``value`` itself.

@@ -13,7 +13,7 @@ from genmod.decoders.base import Decoder
 from genmod.decoders.counts import require_kind
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import PredictedScale, Scale
-from genmod.distributions.ordered import IntegerLogistic
+from genmod.distributions.discrete import IntegerLogistic
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 

@@ -16,7 +16,7 @@ from genmod.decoders.counts import NegativeBinomialDecoder
 from genmod.decoders.likelihoods import Identity
 from genmod.decoders.scales import PredictedScale
 from genmod.decoders.tails import StudentTDecoder
-from genmod.distributions import Factorized
+from genmod.distributions.base import Factorized
 from genmod.distributions.joined import Joined
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike

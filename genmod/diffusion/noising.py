@@ -74,9 +74,7 @@ class NoisingEncoder(Encoder):
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> NoisingPosterior:
-        """The noised posterior of a batch."""
         return NoisingPosterior(self.real(x), self.schedule)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
         return "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)"

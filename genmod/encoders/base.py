@@ -12,21 +12,25 @@ from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.nn.modules import float_dtype, outputs
-from genmod.shapes import Batch, Mask, Shape
+from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import DataSpec, SpecLike
 
 
 class Posterior(ABC):
-    """``q(z | x)`` that is not one distribution; only a prior made for its kind draws from it."""
+    """The base class of posteriors that are not one distribution; a prior of the same kind draws them."""
 
     @property
     @abstractmethod
     def rows(self) -> int:
         """How many samples it is the posterior of."""
 
+    def copies(self, count: int) -> Posterior | None:
+        """``count`` copies of all rows, one after another; ``None``: the encoder has to make them."""
+        return None
+
 
 class Encoder(Settings, nn.Module, ABC):
-    """``q(z | x)``.
+    """The base class of encoders: from data to a posterior over latents, ``q(z | x)``.
 
     An encoder of your own implements :meth:`forward` alone. It returns a distribution of batch shape
     ``(B,)`` over one latent, or a :class:`Posterior` for which the prior is made.
@@ -59,7 +63,7 @@ class Encoder(Settings, nn.Module, ABC):
         """
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return f"q(z | x) = {type(self).__name__}"
 
     def real(self, x: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class NetworkEncoder(Encoder, ABC):
     def outputs(
         self, shape: Shape, x: Batch, context: Tensor | None, observed: Mask | None
     ) -> Tensor:
-        """What the network gives for the features of the data, ``(B, *shape)``."""
+        """The network's output for the features of the data, ``(B, *shape)``."""
         return outputs(self.network, shape, self.features(x, observed), context=context)
 
 
@@ -123,12 +127,12 @@ class DiracEncoder(NetworkEncoder):
         return Dirac(self.outputs(self.latent_shape, x, context, observed))
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return "q(z | x) = delta(z - e(x))"
 
 
 class GaussianEncoder(NetworkEncoder):
-    """``N(mean(x), std(x)^2)``, drawn by reparameterization.
+    """A Gaussian encoder, ``q(z | x) = N(mean(x), std(x)^2)``, drawn by reparameterization.
 
     Args:
         network: gives two numbers for each of the latent's: its mean, then its log-std. It takes the
@@ -145,7 +149,7 @@ class GaussianEncoder(NetworkEncoder):
         return Normal(both[:, 0], both[:, 1])
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return "q(z | x) = N(z; mean(x), diag std(x)^2)"
 
 
@@ -169,6 +173,20 @@ def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape
 def rows_of(posterior: Posterior | Distribution) -> int:
     """How many rows a posterior has."""
     return posterior.rows if isinstance(posterior, Posterior) else posterior.batch_shape[0]
+
+
+def copied_posterior(
+    posterior: Posterior | Distribution, count: int
+) -> Posterior | Distribution | None:
+    """``count`` copies of all rows of a posterior, one after another, so that data are encoded once.
+
+    ``None`` for kinds that it does not know: then the copies of the data are encoded.
+    """
+    if isinstance(posterior, Posterior):
+        return posterior.copies(count)
+    if type(posterior) is not Normal:
+        return None
+    return Normal(copies(posterior.loc, count), copies(posterior.log_std, count))
 
 
 def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:

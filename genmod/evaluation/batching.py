@@ -120,6 +120,14 @@ class RowSet:
         data_set = source if isinstance(source, Dataset) else None
         return cls(sort(x), c, numbers[order], order, data_set, seen)
 
+    def part(self, some: slice) -> RowSet:
+        """A group of neighboring rows, in the order of their ids."""
+        x, c, seen = (
+            None if each is None else each[some] for each in (self.x, self.context, self.observed)
+        )
+        assert x is not None
+        return RowSet(x, c, self.ids[some], torch.arange(len(x)), self.data, seen)
+
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]
@@ -142,7 +150,12 @@ class RowSet:
 def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
     """The rows of the test part of a data set, or the user's own rows."""
     if isinstance(source, Dataset):
-        require(len(source.test) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        require(
+            len(source.test) >= 1,
+            f"{source.name} without a test part",
+            "rows to score",
+            "pass the part to score: evaluate(model, data.validation)",
+        )
         return GivenRows(source.test, source.context("test"), source.mask("test"))
     require(
         context is None or source.context is None,
@@ -151,9 +164,6 @@ def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
         "drop one of them",
     )
     return source
-
-
-_A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
 
 
 def in_chunks(
@@ -243,7 +253,7 @@ class ChunkBound:
 
     @classmethod
     def of(cls, elbo: ELBO) -> ChunkBound:
-        """The piece of one chunk's bound."""
+        """The terms of a bound, summed where only the sum over rows is needed."""
         columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
         per_dim, levels = {}, None
         for name, rate in elbo.rates.items():

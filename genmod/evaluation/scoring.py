@@ -199,6 +199,20 @@ def log_weights(
     >>> log_w.shape, bool((bound >= log_w.mean(1)).all())
     (torch.Size([5, 8]), True)
     """
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
+    weights = weights_of(model, rows, importance_samples, seed, batch_size, progress)
+    return rows.restore_order(weights)
+
+
+def weights_of(
+    model: LatentModel,
+    rows: RowSet,
+    importance_samples: int,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The importance log-weights of checked rows, by ascending ids; see :func:`log_weights`."""
     require(
         importance_samples >= 1,
         f"importance_samples={importance_samples}",
@@ -211,7 +225,6 @@ def log_weights(
         "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
@@ -222,7 +235,7 @@ def log_weights(
             copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())
-    return rows.restore_order(torch.stack(columns, 1))
+    return torch.stack(columns, 1)
 
 
 def paired(a: Scores, b: Scores) -> Estimate:

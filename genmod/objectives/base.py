@@ -174,6 +174,26 @@ class MeanObjective(Objective):
         return self.cost(elbo).mean()
 
 
+def check_loss(loss: Tensor, objective: Objective) -> None:
+    """Require a scalar with a gradient.
+
+    Raises:
+        ValueError: another shape, or a loss that depends on no parameter.
+    """
+    require(
+        loss.ndim == 0,
+        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
+        "a scalar",
+        "return the mean over the batch",
+    )
+    require(
+        loss.requires_grad,
+        f"a loss of {type(objective).__name__} that depends on no parameter",
+        "a loss with a gradient",
+        "unfreeze a part, or look for a detach() in the objective",
+    )
+
+
 def broken_terms(elbo: ELBO) -> list[str]:
     """The names of the bound's terms that are NaN or infinite for some sample."""
     terms = {"reconstruction": elbo.reconstruction}
@@ -199,9 +219,9 @@ def encoder_learns(model: LatentModel, apart: Iterable[nn.Parameter] = ()) -> bo
 def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     r"""Whether a loss weights the levels of a diffusion unequally, or leaves terms of the bound out.
 
-    It compares the derivatives of the loss with respect to the nats of each level, divided by the weight of
-    the visit and by the derivative with respect to the reconstruction. For the bound, also with a weight
-    on a whole rate, this ratio is the same for all levels.
+    It differentiates the loss by the nats of each level. Each derivative is divided by the weight of the
+    visit, and by the derivative by the reconstruction. For the bound, also with a weight on a whole rate,
+    this ratio is the same for all levels.
 
     Args:
         loss: the loss of an objective; its graph is kept.
@@ -217,7 +237,7 @@ def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     reconstruction = -slopes[0][:, None]
     for rate, slope in zip(levels, slopes[1:], strict=True):
         each = slope / rate.weight
-        # Rows without any weight in the loss tell nothing about the weights of levels: 0 / 0.
+        # Rows without any weight in the loss give 0 / 0 here.
         used = ((each != 0) | (reconstruction != 0)).expand_as(each)
         ratio = (each / reconstruction)[used]
         if ratio.numel() and not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6):
@@ -241,4 +261,18 @@ def require_fixed_encoder(
         "a fixed encoder, in nested models too",
         "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
         "the weight is small: train in two stages, or use Bound",
+    )
+
+
+def require_prior(model: LatentModel, name: str) -> None:
+    """Refuse a model whose latents have no rate, because its prior does not normalize.
+
+    Raises:
+        ValueError: there is no rate.
+    """
+    require(
+        model.prior.proper,
+        f"{name} on {type(model).__name__}, whose prior is flat",
+        "a rate: a prior that normalizes",
+        "use VAE, or objectives.Bound",
     )

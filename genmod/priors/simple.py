@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import check_shape, require
-from genmod.distributions import StandardNormal
 from genmod.distributions.base import moved
+from genmod.distributions.normal import StandardNormal
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.encoders.base import require_distribution
@@ -51,7 +51,7 @@ class NormalPrior(DensityPrior):
         return StandardNormal((n, *self.shape), self.like.dtype, self.like.device)
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = N(z; 0, I), z in R^{'x'.join(map(str, self.shape))}"
 
 
@@ -111,7 +111,7 @@ class DistributionPrior(DensityPrior):
         return self
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = {type(self.distribution).__name__}"
 
 
@@ -175,5 +175,5 @@ class FlatPrior(Prior):
         )
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return "p(z) = 1 (improper)"

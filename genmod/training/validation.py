@@ -19,8 +19,8 @@ from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
+from genmod.training.data import TrainingData
 from genmod.training.devices import Devices
-from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
 """The noise that every validation shares."""

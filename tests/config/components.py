@@ -9,19 +9,21 @@ from functools import partial
 import torch
 
 from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
-from genmod.config import arguments, public_names
-from genmod.config.names import named
+from genmod.config.names import named, public_names
+from genmod.config.settings import arguments
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
 from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
+from genmod.nn.cells import Cell, Pyramid
 from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
+from genmod.priors.deep import VeryDeepBlock
 from genmod.spec import Bins, Column, DataSpec, Standardize
-from genmod.training.config import Cycle
+from genmod.training.config import Cycle, TrainingConfig
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
 from tests.contracts.test_priors import PRIORS
@@ -80,6 +82,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
     "PredictedScale": lambda: decoders.PredictedScale(0.1),
     "Identity": decoders.Identity,
+    "ChannelMixtureDecoder": lambda: decoders.ChannelMixtureDecoder(
+        MLP(2, 10 * 2 * 4, width=8), (3, 2, 2), 17, components=2
+    ),
     "Categories": lambda: decoders.Categories(MLP(2, 3, width=8), a_column("category")),
     "OrderedCategories": lambda: decoders.OrderedCategories(
         MLP(2, 1, width=8), a_column("ordinal")
@@ -128,6 +133,12 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "WarmUp in cycles": lambda: objectives.WarmUp(100, cycles=4, ramp=0.25),
+    "CapacityTarget": lambda: objectives.CapacityTarget(10.0, 100, weight=50.0),
+    "FreeBits": lambda: objectives.FreeBits(0.5, per_dimension=True),
+    "GECO": lambda: objectives.GECO(-90.0, step_size=0.1),
+    "BetaTC": lambda: objectives.BetaTC(4.0, stratified=True),
+    "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,
     "Weighted": lambda: objectives.Weighted(objectives.MinSNR().weight),
@@ -137,13 +148,16 @@ OTHERS: dict[str, Callable[[], object]] = {
     "SigmoidWeight": lambda: objectives.SigmoidWeight(-1.0),
     "EDMWeight": objectives.EDMWeight,
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
-    "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
+    "TrainingConfig": lambda: TrainingConfig(steps=3, autocast=torch.bfloat16),
     "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
     "Sinusoidal": lambda: Sinusoidal(8),
     "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
     "FourierFeatures": lambda: FourierFeatures((1, 2)),
     "LinearSkip": lambda: LinearSkip(MLP(3, 2, width=8), 3, 2),
     "TableNetworks": lambda: TableNetworks(nn.MLPs(width=8)),
+    "Cell": lambda: Cell((8, 4), 3, hidden=4),
+    "Pyramid": lambda: Pyramid((1, 4, 4), [(8, 4, 4), (8, 2, 2)], hidden=4),
+    "VeryDeepBlock": lambda: VeryDeepBlock((8,), 2, 3, hidden=4),
     "Cycle": lambda: Cycle(0, 3),
     "Flip": lambda: training.Flip(-2, 0.25),
     "Shift": lambda: training.Shift(3),
@@ -152,15 +166,15 @@ OTHERS: dict[str, Callable[[], object]] = {
 NO_SETTINGS = {
     "Batch": "a batch of data",
     "ColumnKind": "written as the word that it is",
-    "Explanation": "a result",
     "History": "a result",
     "Path": "draws",
-    "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
-    "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
-    "Validation": "a result",
+    "TopDownPosterior": "a distribution of some rows",
+    "LadderPosterior": "a distribution of some rows",
+    "LearnedNoisingPosterior": "a distribution of some rows",
+    "NoisingPosterior": "a distribution of some rows",
     "Wrapper": "a base class",
 }
 """Classes that a file may name in principle, and that hold no settings."""

@@ -191,17 +191,6 @@ def test_noise_is_keyed_by_the_seed_and_differs_from_row_to_row() -> None:
     assert profile(model, x[:1], timesteps=4).error.isnan().all()
 
 
-def test_a_model_is_left_as_it_was() -> None:
-    """A diffusion in training mode, with dropout, is measured without it and stays in training."""
-    model, x = Diffusion(2, width=8, dropout=0.5), torch.randn(16, 2)
-    model.train()
-    torch.manual_seed(1)
-    first = profile(model, x, timesteps=4)
-    torch.manual_seed(2)
-    assert torch.equal(profile(model, x, timesteps=4).nats, first.nats)
-    assert all(module.training for module in model.modules())
-
-
 @pytest.mark.usefixtures("as_users_run")
 def test_models_without_steps_are_refused() -> None:
     """A VAE, a hierarchy, a diffusion of one latent; no levels; no data."""

@@ -14,18 +14,20 @@ from genmod import editing, evaluation, load, objectives
 from genmod.chunks import COPIES, memory_limit
 from genmod.data import Dataset, conditional
 from genmod.data.rows import dataset
-from genmod.evaluation import NoTail
-from genmod.evaluation.information import GaussianTail
+from genmod.evaluation.information import GaussianTail, NoTail
 from genmod.interop.pyro import to_pyro
 from genmod.model import LatentModel, Request
 from genmod.models import (
+    Diffusion,
     LatentDiffusion,
     find_diffusion,
     with_denoiser,
+    with_depth,
     with_probability_flow,
     with_steps,
 )
 from genmod.models.sampling import DiffusionBased
+from genmod.nn import MLPs
 from genmod.samplers import DDIM
 from genmod.shapes import size
 from genmod.training import fit
@@ -151,6 +153,9 @@ def replaced(given: Case) -> Found:
     other = with_denoiser(with_steps(model, steps), lambda denoiser: denoiser)
     flow = with_probability_flow(model, steps=4)
     bounds = {"steps": other, "flow": flow}
+    if isinstance(model, Diffusion):
+        small = MLPs(width=8, depth=1)
+        bounds["depth"] = with_depth(model, 2, learned_encoder=True, networks=small)
     # The density of a flow gives its encoder no gradient.
     with torch.no_grad():
         found = {k: m.elbo(given.x, context=given.context).value for k, m in bounds.items()}
@@ -186,6 +191,10 @@ def evaluate(given: Case) -> Found:
         given.model, given.x, given.context, importance_samples=draws, **_given(given)
     )
     return whole(report)
+
+
+def collapse(given: Case) -> Found:
+    return whole(evaluation.collapse(given.model, given.x, given.context, **_given(given)))
 
 
 def profile(given: Case) -> Found:

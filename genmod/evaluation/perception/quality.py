@@ -91,8 +91,8 @@ def quality(
         name: the name in the result; by default the model's class.
 
     Returns:
-        A :class:`~genmod.evaluation.perception.Quality`: ``.frechet`` of the samples, ``.zero`` of real
-        images, ``.classes``, and the hash of the weights.
+        A :class:`Quality`: ``.frechet`` of the samples, ``.zero`` of real images, ``.classes``, and the
+        hash of the weights.
 
     Raises:
         ValueError: a model that cannot sample; data that are not gray images of integers; too few images
