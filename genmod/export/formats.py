@@ -126,7 +126,10 @@ def _without_hypot(program: ExportedProgram) -> ExportedProgram:
     hypot = torch.ops.aten.hypot.default
     if not any(node.target is hypot for node in program.graph.nodes):
         return program
-    return program.run_decompositions({hypot: lambda a, b: (a * a + b * b).sqrt()})
+    found: ExportedProgram = program.run_decompositions(
+        {hypot: lambda a, b: (a * a + b * b).sqrt()}
+    )
+    return found
 
 
 def _session_run(session: Any) -> Run:
