@@ -262,3 +262,33 @@ def require_fixed_encoder(
         "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
         "the weight is small: train in two stages, or use Bound",
     )
+
+
+def require_prior(model: LatentModel, name: str) -> None:
+    """Refuse a model whose latents have no rate, because its prior does not normalize.
+
+    Raises:
+        ValueError: there is no rate.
+    """
+    require(
+        model.prior.proper,
+        f"{name} on {type(model).__name__}, whose prior is flat",
+        "a rate: a prior that normalizes",
+        "use VAE, or objectives.Bound",
+    )
+
+
+def refuse_weighted_levels(
+    model: LatentModel, objective: Objective, loss: Tensor, elbo: ELBO
+) -> None:
+    """Refuse an objective of the user's own that would train an encoder by weighted timesteps.
+
+    Raises:
+        ValueError: it does.
+    """
+    priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
+    schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
+    if objective.needs_path or not encoder_learns(model, schedules):
+        return
+    if weights_levels(loss, elbo):
+        require_fixed_encoder(model, type(objective).__name__, schedules)

@@ -20,7 +20,7 @@ from genmod.nn.cells import Cell, Pyramid
 from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
-from genmod.priors import FlatPrior, NormalPrior
+from genmod.priors import FlatPrior, MixturePrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
 from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle, TrainingConfig
@@ -56,6 +56,8 @@ OTHERS: dict[str, Callable[[], object]] = {
         decoders.GaussianDecoder(MLP(2, 3, width=8), (3,)),
         NormalPrior((2,)),
     ),
+    "an open prior": lambda: MixturePrior(3),
+    "an open encoder": encoders.FullCovarianceEncoder,
     "FlatPrior": lambda: FlatPrior((2,)),
     "Bins": lambda: Bins(17),
     "Standardize": lambda: Standardize((170.0,), (8.5,)),
@@ -82,6 +84,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
     "PredictedScale": lambda: decoders.PredictedScale(0.1),
     "Identity": decoders.Identity,
+    "ChannelMixtureDecoder": lambda: decoders.ChannelMixtureDecoder(
+        MLP(2, 10 * 2 * 4, width=8), (3, 2, 2), 17, components=2
+    ),
     "Categories": lambda: decoders.Categories(MLP(2, 3, width=8), a_column("category")),
     "OrderedCategories": lambda: decoders.OrderedCategories(
         MLP(2, 1, width=8), a_column("ordinal")
@@ -130,6 +135,11 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "WarmUp in cycles": lambda: objectives.WarmUp(100, cycles=4, ramp=0.25),
+    "CapacityTarget": lambda: objectives.CapacityTarget(10.0, 100, weight=50.0),
+    "FreeBits": lambda: objectives.FreeBits(0.5, per_dimension=True),
+    "GECO": lambda: objectives.GECO(-90.0, step_size=0.1),
+    "BetaTC": lambda: objectives.BetaTC(4.0, stratified=True),
     "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,
