@@ -90,7 +90,9 @@ class LocationScaleDecoder(Decoder):
             return location, self.scale(location)
         shape = (1 + self.scale.outputs, *self.shape)
         output = outputs(self.network, shape, state, context=context)
-        return output[:, 0], self.scale(output[:, 1:])
+        # Not output[:, 0] and output[:, 1:], whose gradients are two tensors of the size of the output.
+        location, rest = output.split((1, output.shape[1] - 1), 1)
+        return location.squeeze(1), self.scale(rest)
 
     def formula(self) -> str:
         """The decoder as it stands on paper."""

@@ -135,7 +135,7 @@ class GaussianEncoder(Encoder):
         """The Gaussian of each row."""
         seen = self.features(x, observed)
         both = outputs(self.network, (2, *self.latent_shape), seen, context=context)
-        return Normal(both[:, 0], both[:, 1])
+        return Normal(*both.unbind(1))
 
     def formula(self) -> str:
         """The encoder as it stands on paper."""
