@@ -14,12 +14,11 @@ from genmod import random
 from genmod.decoders import DiscretizedLogisticDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned
 from genmod.denoisers.targets import scales_of
-from genmod.diffusion import LastStepDecoder
+from genmod.diffusion import LastStepDecoder, fit_scale
 from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
 from genmod.schedules import LinearBeta, Table
 from genmod.spec import Bins
-from genmod.training import fit_scale
 from genmod.training.batches import Batches
 
 LEVELS = 1000

@@ -43,12 +43,12 @@ from torch import Tensor
 
 from genmod.compare.candidate import BuildInputs
 from genmod.data import Dataset
-from genmod.evaluation import quality_of
 from genmod.evaluation.batching import evaluating
-from genmod.evaluation.perception import Quality
+from genmod.evaluation.perception.quality import Quality, quality_of
 from genmod.models import Diffusion
 from genmod.nn.modules import load_weights, weights
-from genmod.random import BLOCK, seeded
+from genmod.random import seeded
+from genmod.random.keys import BLOCK
 from genmod.random.streams import mix
 from genmod.samplers import Sampler, TimeGrid, UniformTime
 from genmod.schedules.base import time_dtype

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from genmod import gaussian
+from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std
 
 Route = Callable[..., Tensor]
 
@@ -64,13 +64,13 @@ def with_pyro_standard(mean: Tensor, log_std: Tensor) -> Tensor:
 ROUTES: dict[str, dict[str, Route]] = {
     "to N(0, I)": {
         "plain": plain_standard,
-        "genmod": gaussian.kl_standard_log_std,
+        "genmod": kl_standard_log_std,
         "torch": with_torch_standard,
         "pyro": with_pyro_standard,
     },
     "general": {
         "plain": plain,
-        "genmod": gaussian.kl_log_std,
+        "genmod": kl_log_std,
         "torch": with_torch,
         "pyro": with_pyro,
     },

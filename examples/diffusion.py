@@ -17,7 +17,8 @@ import torch
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
 from genmod.denoisers import Denoiser, Learned, VelocityTarget
-from genmod.diffusion import NoisingEncoder, NoisingPosterior
+from genmod.diffusion import NoisingEncoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks

@@ -13,11 +13,11 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from genmod import plots
-from genmod.data import CLOTHES, DIGITS, Dataset, Prompts, conditional, digits, fashion_mnist, mnist
+from genmod.data import Dataset, conditional, digits, fashion_mnist, mnist
 from genmod.denoisers import Guided
 from genmod.evaluation import evaluate
 from genmod.models import LatentDiffusion, with_denoiser
-from genmod.nn import Labels, null_context
+from genmod.nn import Labels, Prompts, null_context
 from genmod.objectives import Beta
 from genmod.random import keyed
 from genmod.training import fit
@@ -27,7 +27,11 @@ DATA: dict[str, Callable[[], Dataset]] = {
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
 }
-WORDS = {"digits": Prompts(DIGITS), "mnist": Prompts(DIGITS), "fashion_mnist": Prompts(CLOTHES)}
+WORDS = {
+    "digits": Prompts.digits(),
+    "mnist": Prompts.digits(),
+    "fashion_mnist": Prompts.clothes(),
+}
 FIGURE = Path("runs/examples/prompted.png")
 SCALES, SHOWN = (1.0, 3.0), 6  # guidance scales (1: none), and images for each
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
-from genmod.evaluation import evaluate, quality_of
+from genmod.evaluation import evaluate
+from genmod.evaluation.perception.quality import quality_of
 from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, label_axes, plain

@@ -19,12 +19,13 @@ import torch
 
 from genmod import plots
 from genmod.data import Dataset, digits, mnist
+from genmod.diffusion import fit_scale
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.objectives import Bound, Objective, Simple
 from genmod.schedules import Cosine, LinearBeta, Schedule, Table
-from genmod.training import fit, fit_scale
+from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {

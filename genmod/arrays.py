@@ -83,6 +83,30 @@ def as_mask(observed: Rows | None) -> Tensor | None:
     return None if observed is None else as_tensor(observed, "observed")
 
 
+def ranks(values: object, count: int, name: str) -> Tensor:
+    """Values of any kind that can be put in order, as whole numbers in that order, ``(count,)``.
+
+    >>> ranks(["b", "a", "b"], 3, "groups")
+    tensor([1, 0, 1])
+    """
+    found = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    require(
+        found.shape == (count,),
+        f"{name} of shape {found.shape}",
+        f"one value for each of the {count} rows",
+        "pass them in the order of the rows",
+    )
+    holes = int((found != found).sum()) if found.dtype.kind in "fmM" else 0
+    require(holes == 0, f"{name} with {holes} missing values", "a value a row", "fill them")
+    try:
+        inverse = np.unique(found, return_inverse=True)[1]
+    except TypeError:
+        raise ValueError(
+            f"got {name} of several types; expected numbers, text or dates alone; convert them"
+        ) from None
+    return torch.from_numpy(inverse.reshape(-1).astype(np.int64))
+
+
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
 _WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with."""

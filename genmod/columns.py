@@ -23,11 +23,11 @@ from genmod.shapes import Shape
 __all__ = ["Column", "ColumnKind"]
 
 Value: TypeAlias = str | int | float | bool
-"""What a code of a category stands for."""
+"""A value that a code stands for."""
 
 
 class ColumnKind(StrEnum):
-    """What the values of a column are. It decides their likelihood."""
+    """The kind of values in a column. It decides their likelihood."""
 
     REAL = "real"
     """A measurement on a scale: it has a density."""
@@ -59,7 +59,7 @@ class Column:
         low, high: of an integer: the smallest and the largest value it can have; ``None``: any.
 
     Raises:
-        ValueError: an unknown kind, values of a kind that has none, a std that is not positive.
+        ValueError: an unknown kind; values for a kind that has none; a std that is not positive.
 
     >>> Column("size", "ordinal", ("small", "medium", "large")).count
     3

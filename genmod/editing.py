@@ -7,8 +7,9 @@ from torch import Tensor
 
 from genmod.arrays import Context, Rows, as_context, as_tensor
 from genmod.checks import require
-from genmod.diffusion import DiffusionPrior, NoisingPosterior
-from genmod.encoders import require_distribution
+from genmod.diffusion import DiffusionPrior
+from genmod.diffusion.noising import NoisingPosterior
+from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler

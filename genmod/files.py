@@ -75,7 +75,8 @@ def check_folder(path: Path | str) -> Path:
         found.mkdir(parents=True, exist_ok=True)
         probe = found / f"probe{_SUFFIX}"
         probe.touch()
-        probe.unlink()
+        # Another process may have probed the same folder, and removed it.
+        probe.unlink(missing_ok=True)
     return found
 
 
@@ -91,12 +92,12 @@ def _check_parents(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """A folder for one process alone: another one that asks for it is refused.
+    """Lock a folder for this process: another process that tries to lock it is refused.
 
     The operating system ends the lock with the process, also with one that is killed.
 
     Raises:
-        ValueError: another process has it.
+        ValueError: another process holds the lock.
     """
     path = check_folder(folder) / _LOCK
     with _explained(path):
@@ -172,6 +173,20 @@ def remove(path: Path) -> None:
     path.with_name(path.name + _SUFFIX).unlink(missing_ok=True)
 
 
+def append_text(path: Path | str, text: str) -> Path:
+    """Write text at the end of a file; the file and its folders are made if they are missing.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    path = check_file(path)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    return path
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Write a text file."""
     with write_atomically(path) as beside:
@@ -184,8 +199,15 @@ def write_json(path: Path | str, content: Mapping[str, object]) -> Path:
     return write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_text(path: Path | str, advice: str) -> str:
+def read_text(
+    path: Path | str, advice: str, expected: str = "a text file that genmod wrote"
+) -> str:
     """Read a text file: a regular one, of at most 256 MiB.
+
+    Args:
+        path: the file.
+        advice: what to do about a file that cannot be read.
+        expected: what the message says was expected.
 
     Raises:
         ValueError: the file is missing, no regular file, too large, or no text.
@@ -199,8 +221,7 @@ def read_text(path: Path | str, advice: str) -> str:
             return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or f"no text: {error}"
-    expected = "" if advice.startswith("expected") else "expected a text file that genmod wrote; "
-    raise ValueError(f"got {path}, which cannot be read ({reason}); {expected}{advice}")
+    raise ValueError(f"got {path}, which cannot be read ({reason}); expected {expected}; {advice}")
 
 
 def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
@@ -210,7 +231,7 @@ def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
         ValueError: the file is missing, torn, or of another format.
     """
     path = as_path(path)
-    text = read_text(path, f"expected a file of format {mark}; {advice}")
+    text = read_text(path, advice, f"a file of format {mark}")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -218,9 +239,26 @@ def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
             f"got {path}, which cannot be read (no JSON: {error}); expected a file of format {mark}; "
             f"{advice}"
         ) from error
-    found = content.get("format") if isinstance(content, dict) else None
-    require(found == mark, f"{path} of format {found}", mark, advice)
+    check_format(path, content.get("format") if isinstance(content, dict) else None, mark, advice)
     return dict(content)
+
+
+def check_format(path: Path, stated: object, mark: str, advice: str) -> None:
+    """Require the format of a file, a name with a number: ``genmod-run-1``.
+
+    Raises:
+        ValueError: another format. For a higher number the message asks to upgrade genmod.
+
+    >>> check_format(Path("run.json"), "genmod-run-2", "genmod-run-1", "move it away")
+    Traceback (most recent call last):
+    ...
+    ValueError: got run.json of format genmod-run-2; expected genmod-run-1; a newer version ...
+    """
+    name, _, number = mark.rpartition("-")
+    later, _, other = str(stated).rpartition("-")
+    newer = later == name and other.isdecimal() and int(other) > int(number)
+    upgrade = "a newer version of genmod wrote it: upgrade genmod"
+    require(stated == mark, f"{path} of format {stated}", mark, upgrade if newer else advice)
 
 
 def save_tensors(

@@ -37,14 +37,15 @@ _LOW = 3.0
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Imputation:
-    """Completed copies of rows with missing entries; it can be iterated and indexed like a list of them.
+    """Multiple imputation: completed copies of rows with missing entries. It is a sequence of the copies.
 
     Args:
         draws: ``(n, B, *event)``: in each copy the missing entries are one joint draw.
         mean: ``(B, *event)``: each missing entry is its mean given the observed ones; of a category or an
-            ordinal, the most probable code. One table to look at, not to make inferences from.
+            ordinal, the most probable code. Use it for display or prediction; use ``draws`` for inference,
+            because means have too little variance.
         effective_sample_size: of each row, ``(B,)``, between 1 and ``importance_samples``. Near 1 a single
-            draw of the latents has all the weight: use more of them.
+            draw of the latents has all the weight: pass more ``importance_samples``.
         importance_samples: ``K``.
     """
 
@@ -85,7 +86,7 @@ def impute_rows(
     context: Tensor | None,
     seeds: Sequence[SupportsIndex] | None,
 ) -> Imputation:
-    """What :meth:`genmod.model.LatentModel.impute` returns, computed some rows at a time."""
+    """Imputation of all rows, in chunks: see :meth:`genmod.model.LatentModel.impute`."""
     require(n >= 1, f"n={n}", "at least one copy", "n=1 fills the table once")
     got = f"importance_samples={importance_samples}"
     require(importance_samples >= 1, got, "at least one", "64 is the default")
@@ -123,7 +124,7 @@ def impute_rows(
 def _impute(
     model: LatentModel, x: Tensor, observed: Tensor, n: int, count: int, context: Tensor | None
 ) -> Imputation:
-    """Rows that fit in memory."""
+    """Imputation of the rows of one chunk."""
 
     def copies(rows: Tensor, times: int) -> Tensor:
         return rows.repeat(times, *[1] * (rows.ndim - 1))

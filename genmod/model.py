@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import SupportsIndex
 
 import torch
@@ -14,14 +15,16 @@ from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import is_trusted, require
 from genmod.chunks import run_in_chunks
 from genmod.distributions.base import masked_log_prob
-from genmod.elbo import ELBO
+from genmod.elbo import ELBO, Rate
+from genmod.encoders.base import Posterior, copied_posterior
 from genmod.imputation import Imputation as Imputation
 from genmod.imputation import impute_rows
 from genmod.parts import ModelParts
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
-from genmod.shapes import Batch, LatentTensors, Mask, PerSample
+from genmod.saving.folder import load_model
+from genmod.shapes import Batch, LatentTensors, Mask, PerSample, copies
 
 _PLAIN = Request()
 
@@ -45,44 +48,66 @@ class LatentModel(ModelParts):
 
         Args:
             x: data, ``(B, *event)``; integers for a decoder that gives masses.
-            request: what is asked beside them.
+            request: context, mask, timesteps, number of draws, and whether the path is returned.
 
         Raises:
             ValueError: data of a wrong shape, not finite, or outside the decoder's range; timesteps for
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
-        checked = is_trusted() and request.observed is None
-        if not checked or x.shape[1:] != self.decoder.spec.shape:
-            self.decoder.check(x, request.observed)
-        self.prior.check_request(request, len(x), type(self).__name__)
+        self._check_inputs(x, request)
         rows, samples = len(x), request.samples
-        if samples > 1:
-            x, request = repeated(x, request)
+        x, posterior, request = self._encoded(x, request)
         context, observed = request.context, request.observed
-        x, seen = self._real(x, observed)
-        posterior = self._posterior(seen, context, observed)
-        path = None
+        path: LatentPath | None = None
+        rates: Mapping[str, Rate]
         if request.needs_path or samples > 1:
             state, path = self.prior.draw_path(posterior, context, samples)
             rates = self.prior.rates_of_path(path)
         else:
-            state, found = self.prior.rates(posterior, request.timesteps, context)
-            rates = dict(found)
-        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
-        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
-        require(
-            len(state) == len(x),
-            f"a prior's state of {len(state)} rows for {len(x)} samples",
-            "one row a sample",
-            "return one state a row",
-        )
+            state, rates = self.prior.rates(posterior, request.timesteps, context)
+        self._check_drawn(state, rates, len(x))
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
-        reconstruction = reconstruction + self.spec.change_of_units(observed)
+        reconstruction = reconstruction + self.spec.standardize.log_det(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None
         path = replace(path, log_likelihood=reconstruction.reshape(samples, rows))
         return (elbo if samples == 1 else elbo.mean_over(samples)), path
+
+    def _encoded(
+        self, x: Tensor, request: Request
+    ) -> tuple[Tensor, Posterior | Distribution, Request]:
+        """``K`` copies of the data as they are scored, their posterior, and the request for them.
+
+        Data are encoded once, if copies of the posterior are known.
+        """
+        x, seen = self._real(x, request.observed)
+        posterior = self._posterior(seen, request.context, request.observed)
+        if request.samples == 1:
+            return x, posterior, request
+        copied = copied_posterior(posterior, request.samples)
+        x, request = repeated(x, request)
+        if copied is None:
+            seen = copies(seen, request.samples)
+            copied = self._posterior(seen, request.context, request.observed)
+        return x, copied, request
+
+    def _check_inputs(self, x: Batch, request: Request) -> None:
+        checked = is_trusted() and request.observed is None
+        if not checked or x.shape[1:] != self.decoder.spec.shape:
+            self.decoder.check(x, request.observed)
+        self.prior.check_request(request, len(x), type(self).__name__)
+
+    def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
+        """Require what the prior returned to have rates, and one state a row."""
+        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
+        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
+        require(
+            len(state) == rows,
+            f"a prior's state of {len(state)} rows for {rows} samples",
+            "one row a sample",
+            "return one state a row",
+        )
 
     def elbo(
         self,
@@ -96,7 +121,7 @@ class LatentModel(ModelParts):
         Args:
             x: data, ``(B, *event)``; integers for a decoder that gives masses.
             timesteps: which levels of a diffusion a sample visits: ``n`` stratified ones, those of a
-                :class:`~genmod.prior.TimestepSampler`, or ``None``: all. Left out, all up to T = 1000;
+                :class:`~genmod.path.TimestepSampler`, or ``None``: all. Left out, all up to T = 1000;
                 beyond, and in continuous time, 16 a sample, and the bound is an estimate.
             context: what the model is conditioned on, ``(B, ...)``.
             observed: which entries count, like ``x``; the bound is then on the observed ones alone.
@@ -237,3 +262,20 @@ class LatentModel(ModelParts):
     def weighable(self) -> LatentModel:
         """A model of the same data whose latents have importance weights: itself, if it has them."""
         return self
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:
+    """The model in a folder that ``model.save`` or ``genmod train`` wrote, in evaluation mode.
+
+    Args:
+        folder: of the model, or of a run.
+        device: where to put it.
+
+    Raises:
+        ValueError: no such folder, torn files, a part whose class was not registered, weights of another
+            model.
+    """
+    model = load_model(folder, device)
+    if not isinstance(model, LatentModel):
+        raise ValueError(f"got a saved {type(model).__name__}; expected a model; pass its folder")
+    return model

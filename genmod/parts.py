@@ -1,7 +1,7 @@
-"""What a latent-variable model is made of: its three parts, and the border where data come in and go out.
+"""The three parts of a latent-variable model, and the border where data enter and leave it.
 
-At the border data are checked, moved to the model's type, and put into the units that it computes in:
-real columns of a table are standardized. What comes out, laws and draws, is in the data's own units.
+Data that enter are checked, converted to the model's type, and standardized if they are real columns of a
+table. Laws and draws that leave are in the data's own units.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
-from genmod.encoders import Encoder, Posterior, check_posterior
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.base import check_posterior
 from genmod.nn.modules import float_dtype, tensors_of
 from genmod.path import Request
 from genmod.prior import Prior
-from genmod.saving import Saved
+from genmod.saving.hub import Saved
 from genmod.schedules import Schedule
 from genmod.spec import DataSpec
 
@@ -42,7 +43,7 @@ class ModelParts(Saved, Settings, nn.Module):
     """
 
     measure: Measure
-    """What ``p(x)`` is; ``NONE`` if the prior does not normalize."""
+    """Whether ``p(x)`` is a mass or a density; ``NONE`` if the prior is not normalized."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class ModelParts(Saved, Settings, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its first parameter or buffer lies; the CPU if it has none."""
+        """The device of its first parameter or buffer; the CPU if it has none."""
         found = next(tensors_of(self), None)
         return torch.device("cpu") if found is None else found.device
 
@@ -78,7 +79,7 @@ class ModelParts(Saved, Settings, nn.Module):
 
     @property
     def _most_rows(self) -> int:
-        """How many rows go through it together."""
+        """How many rows it computes together."""
         return rows_per_chunk(self.spec.shape, self.device)
 
     def posterior(
@@ -94,10 +95,9 @@ class ModelParts(Saved, Settings, nn.Module):
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
         """``p(x | state)`` in the data's own units, one event a row."""
         law = self._likelihood(state, context)
-        if self.spec.units is None:
+        if self.spec.standardize.is_identity:
             return law
-        mean, std = state.new_tensor(self.spec.units).unbind(-1)
-        return Rescaled(law, mean, std)
+        return Rescaled(law, *self.spec.standardize.moments(state))
 
     def check_missing(self) -> None:
         """Require an encoder that can be trained on missing entries.
@@ -106,7 +106,7 @@ class ModelParts(Saved, Settings, nn.Module):
             ValueError: a diffusion's, which is fixed.
         """
         require(
-            self.encoder.leaves_out,
+            self.encoder.accepts_missing,
             f"missing entries for a {type(self).__name__}, whose encoder is fixed and would noise "
             "the zeros in their place",
             "complete data",
@@ -119,7 +119,8 @@ class ModelParts(Saved, Settings, nn.Module):
         Raises:
             ValueError: values that are not finite, or integers outside their range.
         """
-        x = self.spec.unstandardize(random.draw(self._likelihood(state, context), gradients=False))
+        z = random.draw(self._likelihood(state, context), gradients=False)
+        x = self.spec.standardize.inverse(z)
         self.spec.check(x, name="samples")
         return x
 
@@ -135,8 +136,8 @@ class ModelParts(Saved, Settings, nn.Module):
     def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """The data to score and the data to encode, in the model's own type and units.
 
-        Integers are scored as they are. Entries that were not observed are zero. Any other value
-        would also give a bound, because any posterior does.
+        Integers are scored as they are. Entries that were not observed are set to zero. Another value would
+        also give a bound, because every posterior does.
         """
         kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
         if kind in (torch.bfloat16, torch.float16):

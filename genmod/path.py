@@ -20,8 +20,8 @@ from genmod import random
 from genmod.arrays import for_autograd
 from genmod.checks import require
 from genmod.config import Settings
-from genmod.distributions.base import Laws
-from genmod.shapes import Mask, PerLevel
+from genmod.distributions.base import Draws, Laws
+from genmod.shapes import Mask, PerLevel, copies
 
 __all__ = [
     "AutoTimesteps",
@@ -135,14 +135,11 @@ class Request:
 
 def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
     """``K`` copies of the batch, one after another, and of the context and the mask of its rows."""
-
-    def copies(rows: Tensor | None) -> Tensor | None:
-        return None if rows is None else rows.repeat(request.samples, *[1] * (rows.ndim - 1))
-
-    context, observed = copies(request.context), copies(request.observed)
-    repeated = copies(x)
-    assert repeated is not None
-    return repeated, replace(request, context=context, observed=observed)
+    context, observed = (
+        None if rows is None else copies(rows, request.samples)
+        for rows in (request.context, request.observed)
+    )
+    return copies(x, request.samples), replace(request, context=context, observed=observed)
 
 
 class Latent(NamedTuple):
@@ -189,12 +186,14 @@ class Path:
         q: the posterior's law of each latent, given the draws before it.
         p: the prior's law of each latent.
         log_likelihood: ``log p(x | z)``, ``(K, B)``; ``None`` until the decoder has scored the draws.
+        draws: the draws again, for estimators that change gradients; ``None`` in a part of a path.
     """
 
     z: Mapping[str, Tensor]
     q: Laws
     p: Laws
     log_likelihood: Tensor | None = None
+    draws: Draws | None = None
 
     def log_ratio(self, detached: bool = False) -> Tensor:
         """``log p(z) - log q(z | x)`` of each joint draw, ``(K, B)``.
@@ -213,12 +212,29 @@ class Path:
         Raises:
             ValueError: a path that no decoder has scored.
         """
+        return self._likelihood() + self.log_ratio(detached)
+
+    def log_joint(self) -> Tensor:
+        """``log p(x, z)`` of each joint draw, ``(K, B)``.
+
+        Raises:
+            ValueError: a path that no decoder has scored.
+        """
+        terms = [self._of(name, p) for name, p in self.p.items()]
+        return self._likelihood() + torch.stack(terms).sum(0)
+
+    def log_posterior(self, detached: bool = False) -> Tensor:
+        """``log q(z | x)`` of each joint draw, ``(K, B)``; ``detached``: see :meth:`log_ratio`."""
+        q = self.q.detached() if detached else self.q
+        return torch.stack([self._of(name, law) for name, law in q.items()]).sum(0)
+
+    def _likelihood(self) -> Tensor:
         if self.log_likelihood is None:
             raise ValueError(
                 "got a path without log p(x | z); expected one that a model has decoded; take the path "
                 "that model(x, Request(needs_path=True)) returns"
             )
-        return self.log_likelihood + self.log_ratio(detached)
+        return self.log_likelihood
 
     def _of(self, name: str, law: Distribution) -> Tensor:
         z = self.z[name]

@@ -19,9 +19,10 @@ from torch.distributions import Distribution
 from genmod.checks import check_law, check_shape, require
 from genmod.config import Settings
 from genmod.distributions import rate
-from genmod.distributions.base import Laws
+from genmod.distributions.base import Draws, Laws
 from genmod.elbo import Rate, Stamp
-from genmod.encoders import Encoder, Posterior, require_distribution, rows_of
+from genmod.encoders import Encoder, Posterior
+from genmod.encoders.base import require_distribution, rows_of
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -36,10 +37,7 @@ from genmod.path import (
 )
 from genmod.shapes import LatentTensors, Shape
 
-__all__ = [
-    "DensityPrior",
-    "Prior",
-]
+__all__ = ["DensityPrior", "Prior"]
 
 
 class Prior(Settings, nn.Module, ABC):
@@ -58,7 +56,7 @@ class Prior(Settings, nn.Module, ABC):
     proper = True
     """Whether it is a distribution. A model with an improper prior bounds nothing."""
     claim = Stamp.BOUND
-    """What a bound may be called whose rates come from this prior's own laws."""
+    """The strongest stamp of a bound whose rates come from this prior's own laws."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -165,15 +163,16 @@ class Prior(Settings, nn.Module, ABC):
                 does not give one event a row.
         """
         rows = rows_of(posterior)
-        z: dict[str, Tensor] = {}
-        q, p = Laws(), Laws()
+        q, p, draws = Laws(), Laws(), Draws()
+        z = draws.later
 
         def take(latent: Latent) -> Tensor:
             name = latent.name
             if latent.q is not None:
                 _check_new(name, q, "drawn")
                 check_law(latent.q, rows, latent.q.event_shape, f"the posterior of {name}")
-                q[name], z[name] = latent.q, draw_posterior(latent.q)
+                q[name] = latent.q
+                draws.add(name, draw_posterior(latent.q))
             if latent.p is not None:
                 _check_new(name, p, "scored")
                 require(name in z, f"a law p of {name!r}, which was not drawn", *_EVERY_LATENT)
@@ -185,7 +184,7 @@ class Prior(Settings, nn.Module, ABC):
         missing = sorted(z.keys() - p.keys())
         require(not missing, f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
         shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
-        return state, Path(shaped, q, p)
+        return state, Path(shaped, q, p, draws=draws)
 
     def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """The rate of each latent of a joint draw: a closed KL where there is one, else the log-ratio."""

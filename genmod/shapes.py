@@ -43,6 +43,11 @@ def expand_like(scale: Tensor, batch: Tensor) -> Tensor:
     return scale.to(batch.dtype).reshape(-1, *[1] * (batch.ndim - 1))
 
 
+def copies(batch: Tensor, count: int) -> Tensor:
+    """``count`` copies of all rows, one after another: ``(B, *event)`` to ``(count * B, *event)``."""
+    return batch.repeat(count, *[1] * (batch.ndim - 1))
+
+
 def repeat(batch: Tensor, times: int) -> Tensor:
     """Each row ``times`` times in a row: ``(B, *event)`` to ``(B * times, *event)``."""
     return batch if times == 1 else batch.repeat_interleave(times, 0)

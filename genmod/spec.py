@@ -1,13 +1,12 @@
 """What the data are: the shape of one event, and whether its entries are reals, integers or columns.
 
-A :class:`DataSpec` is the one description of data that data sets, encoders, decoders and models share.
-:class:`~genmod.bins.Bins` places integers on the real line, and a :class:`~genmod.columns.Column` describes
-one column of a table.
+A :class:`DataSpec` is the one description of data that data sets, encoders, decoders and models share. A
+:class:`~genmod.columns.Column` describes one column of a table. :class:`~genmod.units.Bins` and
+:class:`~genmod.units.Standardize` give the units that models compute in.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +19,13 @@ import torch
 from torch import Tensor
 
 from genmod import shapes
-from genmod.bins import Bins as Bins
 from genmod.checks import check_integers, check_mask, check_real, check_shape, require
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
 from genmod.columns import as_columns, check_columns, count_features, features
 from genmod.shapes import Shape
+from genmod.units import Bins as Bins
+from genmod.units import Standardize as Standardize
 
 
 @dataclass(frozen=True, repr=False)
@@ -170,40 +170,14 @@ class DataSpec:
         check_real(x, observed, name)
 
     @cached_property
-    def units(self) -> tuple[tuple[float, float], ...] | None:
-        """The mean and std of each column, by which models standardize; ``None``: nothing to standardize.
+    def standardize(self) -> Standardize:
+        """From the data's own units to those that a model computes in: real columns of mean 0 and std 1.
 
-        Columns that are not real have 0 and 1: their values are never rescaled.
+        Columns that are not real have mean 0 and std 1 there: their values are never rescaled. Without
+        columns it changes nothing.
         """
-        pairs = tuple((c.mean, c.std) if c.is_real else (0.0, 1.0) for c in self.columns or ())
-        return None if all(pair == (0.0, 1.0) for pair in pairs) else pairs
-
-    def standardize(self, x: Tensor) -> Tensor:
-        """Data in the units that a model computes in: real columns of mean 0 and std 1."""
-        if self.units is None:
-            return x
-        mean, std = x.new_tensor(self.units).unbind(-1)
-        return (x - mean) / std
-
-    def unstandardize(self, x: Tensor) -> Tensor:
-        """Data in their own units: the inverse of :meth:`standardize`."""
-        if self.units is None:
-            return x
-        mean, std = x.new_tensor(self.units).unbind(-1)
-        return mean + std * x
-
-    def change_of_units(self, observed: Tensor | None = None) -> Tensor | float:
-        """The log-determinant of :meth:`standardize` over the observed entries: minus their ``log std``.
-
-        A log-density in the data's own units is that of standardized data, plus this. It is one number for
-        all rows, or ``(B,)`` with a mask, nats.
-        """
-        if self.units is None:
-            return 0.0
-        logs = [math.log(std) for _, std in self.units]
-        if observed is None:
-            return -sum(logs)
-        return -(observed * torch.tensor(logs, device=observed.device)).sum(1)
+        pairs = [(c.mean, c.std) if c.is_real else (0.0, 1.0) for c in self.columns or ()]
+        return Standardize([mean for mean, _ in pairs], [std for _, std in pairs])
 
     @property
     def feature_shape(self) -> Shape:

@@ -10,7 +10,7 @@ import torch
 
 from genmod.columns import Column, ColumnKind, features
 from genmod.config import from_plain, to_plain
-from genmod.spec import DataSpec
+from genmod.spec import DataSpec, Standardize
 
 TABLE = (
     Column("height", "real", mean=170.0, std=10.0),
@@ -78,10 +78,10 @@ def test_what_it_says_of_itself() -> None:
     reals = DataSpec((1,), columns=TABLE[:1])
     assert (reals.is_mixed, reals.is_discrete) == (False, False)
     assert DataSpec((2,), columns=TABLE[1:3]).is_discrete
-    assert reals.units == ((170.0, 10.0),)
-    assert SPEC.units == ((170.0, 10.0), *4 * ((0.0, 1.0),))
-    assert DataSpec((2,), columns=TABLE[1:3]).units is None
-    assert DataSpec((3,)).units is None
+    assert reals.standardize == Standardize([170.0], [10.0])
+    assert SPEC.standardize == Standardize((170.0, *4 * (0.0,)), (10.0, *4 * (1.0,)))
+    assert DataSpec((2,), columns=TABLE[1:3]).standardize.is_identity
+    assert DataSpec((3,)).standardize.is_identity
 
 
 def test_features_are_of_spread_near_one_and_zero_where_missing() -> None:

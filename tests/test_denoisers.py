@@ -227,26 +227,6 @@ def test_the_context_reaches_the_network() -> None:
     assert found.variance is None
 
 
-def test_the_repr_of_a_learned_denoiser_names_its_target() -> None:
-    """A velocity by default; the target is printed."""
-    assert "target=VelocityTarget()" in repr(Learned(nn.Identity()))
-    assert "target=NoiseTarget()" in repr(Learned(nn.Identity(), NoiseTarget()))
-
-
-def test_points_far_from_the_origin_are_distinguished_in_float32() -> None:
-    """Squares of the distance from the origin, 100 here, drowned those between points, of 0.01."""
-    points = 10 + 0.1 * torch.randn(500, 3, dtype=F64)
-    x, log_snr = points[:100], torch.full((100,), 13.3, dtype=F64)
-    alpha, sigma = (part.sqrt() for part in (log_snr.sigmoid(), (-log_snr).sigmoid()))
-    z = alpha[:, None] * x + sigma[:, None] * torch.randn(100, 3, dtype=F64)
-    exact = EmpiricalDenoiser(points)(z, log_snr)
-    found = EmpiricalDenoiser(points.float())(z.float(), log_snr.float())
-    assert float((found.x_hat - exact.x_hat).abs().max()) < 1e-4
-    assert found.variance is not None
-    assert exact.variance is not None
-    assert float((found.variance - exact.variance).abs().max()) < 1e-7
-
-
 def test_covariances_of_less_than_full_rank_are_covariances() -> None:
     """Their zero eigenvalues round to small negative numbers."""
     z, log_snr = torch.randn(2, 20), torch.zeros(2)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingPosterior
+from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation
 from genmod.diffusion.bound import Steps, step_rate
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import Batch, Bound, Hybrid, Objective, Simple

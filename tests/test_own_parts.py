@@ -19,7 +19,8 @@ from torch import Tensor
 from genmod import random
 from genmod.chunks import by_rows
 from genmod.model import LatentModel, Request
-from genmod.models import Diffusion, has_diffusion
+from genmod.models import Diffusion
+from genmod.models.replace import has_diffusion
 from genmod.objectives import Batch, Objective
 from genmod.random.streams import TorchDraws
 from genmod.samplers import SingleStep

@@ -15,7 +15,8 @@ from genmod import decoders, diffusion, encoders, random
 from genmod.decoders import Identity
 from genmod.distributions import Normal
 from genmod.elbo import Kind
-from genmod.encoders import Posterior, require_distribution
+from genmod.encoders import Posterior
+from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel, Request
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.objectives import Batch, Bound

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from genmod import random
 from genmod.chunks import by_rows
-from genmod.random import _whole_number
+from genmod.random.keys import _whole_number
 from genmod.random.streams import mix
 from tests.statistics import assert_mean
 

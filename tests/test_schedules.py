@@ -188,9 +188,3 @@ def test_an_invalid_schedule_is_refused(build: type[Schedule], message: str) -> 
     """What was got, what was expected, what to do."""
     with pytest.raises(ValueError, match=message):
         build()
-
-
-def test_the_repr_of_a_schedule_shows_its_ends() -> None:
-    """The ends at which a schedule is cut are printed."""
-    assert repr(Cosine(clean=13.3)) == "Cosine(log_snr 13.3 .. -5)"
-    assert repr(Cosine()) == "Cosine(log_snr 13.3 .. -5, clean end free)"

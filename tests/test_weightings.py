@@ -24,9 +24,7 @@ from genmod.elbo import NoiseLevels, Rate
 from genmod.objectives import (
     P2,
     Bound,
-    BoundWeighted,
     EDMWeight,
-    Explanation,
     MinSNR,
     NoiseWeighted,
     SigmoidWeight,
@@ -231,12 +229,3 @@ def test_a_bound_without_noise_levels_is_refused() -> None:
     for objective in (Simple(), SigmoidWeight(0.0)):
         with pytest.raises(ValueError, match="without denoising steps"):
             objective.cost(replace(elbo, rates={}))
-
-
-def test_settings_are_printed() -> None:
-    assert repr(MinSNR(3.0)) == "MinSNR(gamma=3.0)"
-    assert repr(P2(0.5)) == "P2(gamma=0.5, k=1.0)"
-    assert repr(SigmoidWeight(-3.0, 2)) == "SigmoidWeight(bias=-3.0, timesteps=2)"
-    assert repr(EDMWeight()) == "EDMWeight(mean=-1.2, std=1.2, data_std=0.5)"
-    assert issubclass(SigmoidWeight, BoundWeighted)
-    assert isinstance(explain(Bound(), MIDDLE), Explanation)

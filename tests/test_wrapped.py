@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from genmod.denoisers import (
-    Calibrated,
     DataTarget,
     Denoised,
     Denoiser,
@@ -21,6 +20,7 @@ from genmod.denoisers import (
     VelocityTarget,
     calibrate,
 )
+from genmod.denoisers.calibrated import Calibrated
 from genmod.diffusion import Analytic, DiffusionPrior, LearnedInterpolation
 from genmod.inverse import DPS, MMPS, Mask, PiGDM, RePaint
 from genmod.models import Diffusion, with_denoiser

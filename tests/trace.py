@@ -2,7 +2,7 @@
 
 Run it as ``python tests/trace.py``. It makes three training steps of a VAE, and of a diffusion that
 visits one level a row, and prints the trip of the third one: each file, and the functions of it that
-ran. Walk the list with an editor to read one number from the batch to the loss. Nothing enforces the
+ran. Open the files in this order to read one number from the batch to the loss. Nothing enforces the
 number of files.
 """
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from genmod import training_loop  # noqa: E402
-from genmod.data import dataset  # noqa: E402
+from genmod.data.rows import dataset  # noqa: E402
 from genmod.model import LatentModel  # noqa: E402
 from genmod.models import VAE, Diffusion  # noqa: E402
 

@@ -108,7 +108,7 @@ def data(
     ],
     given: Any = None,
 ) -> None:
-    """Show what some data are taken for: their shape, kind and parts."""
+    """Show how data are read: their shape, kind and parts."""
     from genmod.cli.training import show_data
 
     show_data(data, given)
@@ -177,22 +177,17 @@ def compare(
     Takes some minutes on 2 cores for the digits, within half an hour for MNIST.
     """
     # Not at the top: torch takes a second to import, and --help should not wait for it.
-    from genmod.cli.comparing import Options, run
+    from genmod.cli.training import run_comparison
 
-    run(
-        Options(
-            data,
-            bins,
-            root,
-            binarize,
-            out,
-            models,
-            quick,
-            seed,
-            effort,
-            minutes,
-            jobs,
-            fresh,
-            progress,
-        )
-    )
+    settings = {
+        "binarize": binarize,
+        "models": models,
+        "quick": quick,
+        "seed": seed,
+        "effort": effort,
+        "minutes": minutes,
+        "jobs": jobs,
+        "fresh": fresh,
+        "progress": progress,
+    }
+    run_comparison(out, data, {"bins": bins, "root": root}, settings)

@@ -40,7 +40,15 @@ _SOURCES = (
 )
 """Section, package, and the functions and classes whose arguments are settings; the first owns a name."""
 _LEFT_OUT = {
-    "training": {"model", "data", "optimizer", "checkpoint", "metrics", "progress"},
+    "training": {
+        "model",
+        "data",
+        "optimizer",
+        "checkpoint",
+        "metrics",
+        "progress",
+        "accelerator",
+    },
     "data": {"x", "seed", "spec", "observed"},
     "model": {
         "self",
@@ -54,7 +62,7 @@ _LEFT_OUT = {
         "diffusion",
     },
 }
-"""Arguments without a flag: what plain data cannot say in a word. ``--set`` and YAML reach most."""
+"""Arguments without a flag: no word or number stands for them. ``--set`` and YAML reach most."""
 _EXTRA = (
     ("binarize", "data", "bool", "Turn gray values into random bits, drawn again at every visit."),
     ("context_dropout", "data", "float", "The share of training rows whose label is hidden."),
@@ -66,11 +74,11 @@ class Setting:
     """A setting of a run.
 
     Args:
-        name: of the argument; the flag has hyphens in place of underscores.
+        name: the name of the argument; the flag has hyphens in place of underscores.
         section: ``data``, ``model`` or ``training``.
-        kind: what a flag's text is read as; ``str`` is read by the rules of YAML.
-        default: as it stands in the source.
-        help: the first sentence of its docstring.
+        kind: the type that a flag's text is read as; ``str`` is read by the rules of YAML.
+        default: the default value, as it is written in the source.
+        help: the first sentence on it in the docstring.
     """
 
     name: str
@@ -202,11 +210,11 @@ def _flag(setting: Setting) -> inspect.Parameter:
 
 
 def _read(setting: Setting, value: Any) -> Any:
-    """A flag's value; what is no number is read by the rules of YAML."""
+    """A flag's value; text is read by the rules of YAML."""
     if setting.kind is not str:
         return value
     # Not at the top: the package of settings imports torch.
-    from genmod.config import read_value
+    from genmod.config.text import read_value
 
     text = str(value)
     return read_value(f"[{text}]" if re.fullmatch(r"\d+(,\s*\d+)+", text) else text)
@@ -227,7 +235,7 @@ def merge(settings: dict[str, Any], given: Mapping[str, Any], changes: list[str]
         _put(merged, [homes[name], name], value)
     for change in changes:
         # Not at the top: the package of settings imports torch.
-        from genmod.config import read_value
+        from genmod.config.text import read_value
 
         path, equals, text = change.partition("=")
         if not equals or not path:

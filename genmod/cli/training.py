@@ -1,9 +1,10 @@
-"""``genmod train`` and ``genmod data``."""
+"""``genmod train``, ``genmod data`` and ``genmod compare``."""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ import typer
 from rich.console import Console
 
 from genmod.checks import require
+from genmod.cli.console import INTERRUPTED, plain, sentences, wrote
 from genmod.cli.settings import merge
-from genmod.cli.talking import INTERRUPTED, sentences, wrote
-from genmod.config import to_yaml
+from genmod.compare import compare
+from genmod.config.text import to_yaml
+from genmod.data import load
+from genmod.files import as_path
 from genmod.runs.config import RunConfig, read_settings
 from genmod.runs.training import TrainedRun, train
-from genmod.saving import CONFIG
+from genmod.saving.folder import CONFIG
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,10 @@ class TrainOptions:
 def settings_of(options: TrainOptions) -> dict[str, Any]:
     """The settings: of the run that goes on, or of a file; then of flags; then of ``--set``."""
     found: dict[str, Any] = {}
-    goes_on = options.resume and options.out is not None and (options.out / CONFIG).exists()
-    if goes_on:
-        assert options.out is not None
-        found = read_settings(options.out)
+    folder = None if options.out is None else as_path(options.out)
+    goes_on = options.resume and folder is not None and (folder / CONFIG).exists()
+    if goes_on and folder is not None:
+        found = read_settings(folder)
     if options.config is not None:
         found |= read_settings(options.config)
     if options.data is not None:
@@ -62,7 +66,7 @@ def _instead(before: Any, word: str, value: str, keep: bool = False) -> Any:
 
 
 def run(options: TrainOptions) -> None:
-    """Train, and say where everything is."""
+    """Train a model, and print its history and report."""
     goes_on = f"genmod train --resume --out {options.out}"
     with sentences(f"stopped before the first step; nothing is lost: {goes_on}") as console:
         config = RunConfig.of(settings_of(options))
@@ -85,40 +89,42 @@ def run(options: TrainOptions) -> None:
                 progress=options.progress,
                 stop=stop,
             )
-        _show(console, done, goes_on)
+        if done.is_main:
+            _show(console, done, goes_on)
     if not done.finished:
         raise typer.Exit(INTERRUPTED)
 
 
 @contextmanager
 def _ends_after_the_step() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is noted, and asked for after each step; a second one interrupts at once."""
-    asked = False
+    """Whether to end after the step: after Ctrl-C, or a signal to terminate. A second Ctrl-C ends at once.
+
+    A scheduler of a cluster, and a launcher of several processes, send the signal to terminate.
+    """
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        if number == signal.SIGINT and signal.SIGINT in received:
             raise KeyboardInterrupt
-        asked = True
+        received.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(console: Console, done: TrainedRun, goes_on: str) -> None:
     steps = len(done.history.losses)
     if not done.finished:
-        console.print(
-            f"stopped after step {steps} of {done.history.name}, with a checkpoint; {goes_on}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        where = f"step {steps} of {done.history.name}"
+        plain(console, f"stopped after {where}, with a checkpoint; {goes_on}")
         return
-    console.print(str(done.history), highlight=False, markup=False, soft_wrap=True)
+    plain(console, str(done.history))
     if done.report is not None:
-        console.print(str(done.report), highlight=False, markup=False, soft_wrap=True)
+        plain(console, str(done.report))
     wrote(console, done.folder)
 
 
@@ -128,12 +134,38 @@ def _dry_run(console: Console, config: RunConfig) -> None:
     model = config.build(data)
     config.arguments()
     for text in (to_yaml(config.sections()), repr(data), repr(model)):
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        plain(console, text)
 
 
 def show_data(name: str, given: dict[str, Any]) -> None:
-    """What some data are taken for."""
+    """Show how data are read."""
     with sentences() as console:
         settings: dict[str, Any] = merge({"data": {"x": name}}, given, [])["data"]
         data = RunConfig.of({"data": settings, "model": "vae"}).load_data()
-        console.print(repr(data), highlight=False, markup=False, soft_wrap=True)
+        plain(console, repr(data))
+
+
+# ---------------------------------------------------------------------- genmod compare
+
+
+def run_comparison(
+    out: Path, name: str, reading: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Compare a suite on some data, and print the table.
+
+    Args:
+        out: the folder.
+        name: a name or a file of data.
+        reading: the arguments of :func:`genmod.data.load`.
+        settings: the arguments of :func:`genmod.compare.compare`; ``jobs=None``: one for each core.
+    """
+    with sentences(f"stopped; the same command continues with what is in {out}") as console:
+        cores = max(2, os.cpu_count() or 1)
+        jobs = cores if settings["jobs"] is None else settings["jobs"]
+        data = load(name, **reading, seed=settings["seed"])
+        comparison = compare(out, data, **{**settings, "jobs": jobs})
+        console.print(comparison.table())
+        for note in comparison.notes:
+            plain(console, note)
+        for file in comparison.files:
+            wrote(console, file)

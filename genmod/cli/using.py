@@ -37,7 +37,7 @@ def evaluate(
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Score a trained model on held-out data, and write report.json and report.md."""
-    from genmod.cli.scoring import evaluate_run
+    from genmod.cli.results import evaluate_run
 
     evaluate_run(run, data, importance_samples, timesteps, seed, device, progress)
 
@@ -53,7 +53,7 @@ def score(
     device: Device = None,
 ) -> None:
     """Score each row: a CSV with the bound in nats, on the screen or in --out."""
-    from genmod.cli.scoring import score_rows
+    from genmod.cli.results import score_rows
 
     score_rows(run, data, out, timesteps, seed, device)
 
@@ -81,7 +81,7 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw samples: a picture, or rows as .npy or .csv, by the ending of --out."""
-    from genmod.cli.drawing import Canvas, sample_run
+    from genmod.cli.results import Canvas, sample_run
 
     options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
     sample_run(Canvas(run, n, out, seed, device), label, options)
@@ -96,7 +96,7 @@ def reconstruct(
     device: Device = None,
 ) -> None:
     """Encode rows and decode them again: rows beside their reconstructions."""
-    from genmod.cli.drawing import Canvas, reconstruct_run
+    from genmod.cli.results import Canvas, reconstruct_run
 
     reconstruct_run(Canvas(run, n, out, seed, device), data)
 
@@ -111,7 +111,7 @@ def interpolate(
     device: Device = None,
 ) -> None:
     """Go from one row to another through the codes of the model."""
-    from genmod.cli.drawing import Canvas, interpolate_run
+    from genmod.cli.results import Canvas, interpolate_run
 
     interpolate_run(Canvas(run, n, out, seed, device), data, count)
 
@@ -130,14 +130,14 @@ def impute(
     device: Device = None,
 ) -> None:
     """Fill missing entries with draws given the observed ones: a CSV in --out."""
-    from genmod.cli.scoring import impute_rows
+    from genmod.cli.results import impute_rows
 
     impute_rows(run, data, n, out, importance_samples, seed, device)
 
 
 def info(run: RunPath) -> None:
     """Show what is in the folder of a run: settings, progress, report."""
-    from genmod.cli.scoring import show_run
+    from genmod.cli.results import show_run
 
     show_run(run)
 
@@ -153,7 +153,7 @@ def export(
     ] = "onnx",
 ) -> None:
     """Write encoder, decoder and denoiser as files for other runtimes, checked against the model."""
-    from genmod.cli.drawing import export_run
+    from genmod.cli.results import export_run
 
     export_run(run, out, kind)
 

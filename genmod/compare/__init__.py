@@ -5,7 +5,4 @@ from genmod.compare.candidate import Candidate as Candidate
 from genmod.compare.candidate import Plan as Plan
 from genmod.compare.run import Comparison as Comparison
 from genmod.compare.run import compare as compare
-from genmod.compare.suites import DIGITS as DIGITS
-from genmod.compare.suites import IMAGES as IMAGES
-from genmod.compare.suites import QUICK as QUICK
 from genmod.compare.suites import suite_for as suite_for

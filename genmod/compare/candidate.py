@@ -18,7 +18,7 @@ from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
 from genmod.training import Step, training_loop
-from genmod.training.history import OnProgress
+from genmod.training.metrics import OnProgress
 from genmod.training.validation import HeldOut, validate
 
 LATENTS = 1000

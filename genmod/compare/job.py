@@ -5,24 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from genmod.compare.candidate import BuildInputs, Candidate, Plan, select
 from genmod.compare.progress import Began, Ended, Failed, OnEvent, Progressed, Scoring
+from genmod.compare.records import Record, RunFolder, settings_of
 from genmod.data import Dataset
-from genmod.elbo import Measure
 from genmod.evaluation import Report, evaluate
-from genmod.files import read_tensors, remove, save_tensors
+from genmod.files import remove
 from genmod.model import LatentModel
-from genmod.nn.modules import load_weights, weights
 from genmod.path import AutoTimesteps
-from genmod.runs import RunFolder, describe
-from genmod.runs.folder import refuse_changes
-from genmod.runs.reports import report_from, scores_from, tensors_of
 
 _MINUTE = 60.0
 
@@ -85,10 +80,8 @@ def restore(job: Job, data: Dataset, names: Sequence[str]) -> dict[str, LatentMo
     models: dict[str, LatentModel] = {}
     for candidate in select(job.candidates, names) if names else []:
         model = build(job, candidate, data, models)
-        record = read_record(job.folder, candidate)
-        if record is not None:
-            check_record(job.folder, candidate, record, settings_of(candidate, job.effort, model))
-        models[candidate.name] = restore_model(job.folder, candidate, model)
+        job.folder.read(candidate, settings_of(candidate, job.effort, model))
+        models[candidate.name] = job.folder.load(candidate, model)
     return models
 
 
@@ -103,21 +96,22 @@ def finished(job: Job, data: Dataset) -> dict[str, Report]:
     found: dict[str, Report] = {}
     with one_thread():
         for candidate in job.candidates:
-            record = read_record(job.folder, candidate)
-            if record is None or not trained.keys() >= set(candidate.after):
+            if not trained.keys() >= set(candidate.after):
+                continue
+            if not job.folder.record(candidate.slug).exists():
                 continue
             model = build(job, candidate, data, trained)
-            check_record(job.folder, candidate, record, settings_of(candidate, job.effort, model))
-            if record.report is not None:
+            record = job.folder.read(candidate, settings_of(candidate, job.effort, model))
+            if record is not None and record.report is not None:
                 found[candidate.name] = record.report
                 if candidate.name in needed:
-                    trained[candidate.name] = restore_model(job.folder, candidate, model)
+                    trained[candidate.name] = job.folder.load(candidate, model)
     return found
 
 
 def report_of(job: Job, candidate: Candidate) -> Report:
     """The report of a candidate that is done."""
-    record = read_record(job.folder, candidate)
+    record = job.folder.read(candidate)
     assert record is not None
     assert record.report is not None
     return record.report
@@ -139,13 +133,12 @@ def run(job: Job, name: str, data: Dataset, on_event: OnEvent) -> None:
 def _run(job: Job, candidate: Candidate, data: Dataset, on_event: OnEvent) -> None:
     model = build(job, candidate, data, restore(job, data, candidate.after))
     settings = settings_of(candidate, job.effort, model)
-    record = read_record(job.folder, candidate)
+    record = job.folder.read(candidate, settings)
     if record is None:
         record = Record(settings, _plan(job, candidate, model, data))
-        write_record(job.folder, candidate, record)
-    check_record(job.folder, candidate, record, settings)
+        job.folder.write(candidate, record)
     record = _train(job, candidate, model, data, record, on_event)
-    save_model(job.folder, candidate, model)
+    job.folder.save(candidate, model)
     on_event(Scoring(candidate.name))
     report = evaluate(
         model,
@@ -156,7 +149,7 @@ def _run(job: Job, candidate: Candidate, data: Dataset, on_event: OnEvent) -> No
         seed=job.seed,
         seconds=record.seconds,
     )
-    write_record(job.folder, candidate, replace(record, report=report))
+    job.folder.write(candidate, replace(record, report=report))
     remove(job.folder.checkpoint(candidate.slug))
 
 
@@ -192,108 +185,5 @@ def _train(
         if step.number % plan.every == 0:
             # Written with each checkpoint, so that a continued run adds to the right time.
             now = replace(record, seconds=time.monotonic() - began)
-            write_record(job.folder, candidate, now)
+            job.folder.write(candidate, now)
     return replace(record, seconds=time.monotonic() - began)
-
-
-_DAMAGED = "delete it to train that model again, or throw the run away (--fresh, or fresh=True)"
-
-
-@dataclass(frozen=True)
-class Record:
-    """The record of a candidate in the run folder.
-
-    Args:
-        settings: see :func:`settings_of`.
-        plan: the plan of its training, cut to the time budget.
-        seconds: the training time so far.
-        report: the evaluation report; ``None`` until the candidate is done.
-    """
-
-    settings: Mapping[str, object]
-    plan: Plan
-    seconds: float = 0.0
-    report: Report | None = None
-
-
-def settings_of(candidate: Candidate, effort: float, model: LatentModel) -> dict[str, object]:
-    """Every setting on which a candidate's results depend, as plain data.
-
-    Args:
-        candidate: the candidate.
-        effort: the fraction of the full number of steps.
-        model: the untrained model; all settings of its parts are included.
-    """
-    return {
-        **asdict(candidate.plan.times(effort)),
-        "importance_samples": candidate.importance_samples,
-        "timesteps": candidate.timesteps,
-        "after": list(candidate.after),
-        "model": describe(model),
-    }
-
-
-def read_record(folder: RunFolder, candidate: Candidate) -> Record | None:
-    """Read the record of a candidate; ``None`` if its training was never begun.
-
-    Raises:
-        ValueError: a damaged file.
-    """
-    content = folder.read(candidate.slug)
-    if content is None:
-        return None
-    plan = Plan(**content["plan"])
-    return Record(
-        content["settings"], plan, content["seconds"], _report(folder, candidate, content)
-    )
-
-
-def _report(folder: RunFolder, candidate: Candidate, content: Mapping[str, Any]) -> Report | None:
-    found = content["report"]
-    if found is None:
-        return None
-    tensors, _ = read_tensors(folder.scores(candidate.slug), _DAMAGED)
-    return report_from(found, scores_from(tensors, Measure(found["measure"])))
-
-
-def check_record(
-    folder: RunFolder, candidate: Candidate, record: Record, settings: Mapping[str, object]
-) -> None:
-    """Require that a candidate has the settings with which its training began.
-
-    Raises:
-        ValueError: it lists every setting that changed.
-    """
-    refuse_changes(record.settings, settings, f"{candidate.name} in {folder.folder}")
-
-
-def write_record(folder: RunFolder, candidate: Candidate, record: Record) -> None:
-    """Write the record of a candidate. A record with a report means that the candidate is done."""
-    report = record.report
-    if report is not None and report.scores is not None:
-        save_tensors(folder.scores(candidate.slug), tensors_of(report.scores))
-    content = {
-        "name": candidate.name,
-        "settings": dict(record.settings),
-        "plan": asdict(record.plan),
-        "seconds": record.seconds,
-        "report": None if report is None else report.to_dict(),
-    }
-    folder.write(candidate.slug, content)
-
-
-def save_model(folder: RunFolder, candidate: Candidate, model: LatentModel) -> None:
-    """Write the weights of a trained model."""
-    metadata = {"name": candidate.name, "model": repr(model)}
-    save_tensors(folder.weights(candidate.slug), weights(model), metadata)
-
-
-def restore_model(folder: RunFolder, candidate: Candidate, model: LatentModel) -> LatentModel:
-    """Load the weights of a trained model into an untrained one, and set evaluation mode.
-
-    Raises:
-        ValueError: a missing or damaged file.
-    """
-    tensors, _ = read_tensors(folder.weights(candidate.slug), _DAMAGED)
-    load_weights(model, tensors)
-    return model.eval()

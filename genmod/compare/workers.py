@@ -190,7 +190,7 @@ def serve(pipe: Connection) -> None:
         while True:
             run(job, pipe.recv(), data, pipe.send)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        # The parent is gone.
+        # The parent process has ended.
         return
 
 

@@ -33,6 +33,7 @@ ROOMS = (
     "schedules",
     "schedules.wrappers",
     "denoisers",
+    "denoisers.calibrated",
     "encoders",
     "decoders",
     "priors",
@@ -61,7 +62,7 @@ def register(value: Named, name: str | None = None) -> Named:
 
     Args:
         value: a class whose settings are its dataclass fields or constructor arguments; or a function.
-        name: what it is called in files; its qualified name by default.
+        name: its name in files; the qualified name by default.
 
     Returns:
         ``value`` itself.

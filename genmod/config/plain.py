@@ -102,7 +102,7 @@ def read_arguments(
 
 
 class _Writer:
-    """Writes settings; a module that stands in two places is written once."""
+    """Writes settings. A module that stands in two places is written once."""
 
     def __init__(self, tensors: dict[str, Tensor] | None) -> None:
         self.tensors = tensors
@@ -149,7 +149,7 @@ class _Writer:
 
 
 class _Reader:
-    """Builds settings; knows what it has built at each place, for modules that stand in two."""
+    """Builds settings. It keeps what it has built at each place, for a module that stands in two."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
@@ -170,7 +170,10 @@ class _Reader:
         if _SAME in data:
             found = self.built.get(str(data[_SAME]))
             require(
-                found is not None, f"{place} as {data}", "a place that was read before", "fix it"
+                found is not None,
+                f"the same module at {place} as at {data[_SAME]!r}, where none was built",
+                "a place that comes earlier in the settings",
+                "the file is damaged: write it again",
             )
             return found
         if _TENSOR in data:

@@ -1,4 +1,4 @@
-"""Objects that know the arguments they were built with."""
+"""Arguments: objects that know those they were built with, and functions that share theirs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from genmod.spec import HasSpec
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _KEY = "_arguments"
 
@@ -46,7 +50,7 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
             bound.apply_defaults()
             kept = {name: _light(v) for name, v in list(bound.arguments.items())[1:]}
             # A plain attribute: a module among the arguments must not become a submodule twice.
-            object.__setattr__(self, _KEY, kept)
+            record_arguments(self, kept)
         init(self, *values, **named)
 
     return keep
@@ -57,6 +61,11 @@ def _light(value: object) -> object:
     if isinstance(value, Settings) or not isinstance(value, HasSpec):
         return value
     return value.spec
+
+
+def record_arguments(value: object, given: dict[str, object]) -> None:
+    """Record the arguments that would build an object as it is now."""
+    object.__setattr__(value, _KEY, given)
 
 
 def forget_arguments(value: object) -> None:
@@ -75,3 +84,23 @@ def arguments(value: object) -> dict[str, object] | None:
     if kept is None and isinstance(value, Settings) and _KEY not in vars(value):
         return {}
     return kept
+
+
+def with_arguments_of(
+    other: Callable[Arguments, object],
+) -> Callable[[Callable[..., Result]], Callable[Arguments, Result]]:
+    """Give a function the arguments and defaults of another one; it is called with all of them by name."""
+    signature = inspect.signature(other)
+
+    def decorate(function: Callable[..., Result]) -> Callable[Arguments, Result]:
+        @wraps(function)
+        def call(*values: Arguments.args, **named: Arguments.kwargs) -> Result:
+            bound = signature.bind(*values, **named)
+            bound.apply_defaults()
+            return function(**bound.arguments)
+
+        returned = inspect.signature(function).return_annotation
+        vars(call)["__signature__"] = signature.replace(return_annotation=returned)
+        return call
+
+    return decorate

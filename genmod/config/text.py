@@ -111,7 +111,7 @@ def from_yaml(text: str, name: str) -> dict[str, Plain]:
 
     Args:
         text: the document.
-        name: what messages call it.
+        name: the name of the document in messages.
 
     Raises:
         ValueError: no YAML; a tag, an anchor or an alias; a key twice; no mapping.
@@ -124,7 +124,7 @@ def from_yaml(text: str, name: str) -> dict[str, Plain]:
     )
     try:
         _check_events(text, name)
-        # A loader built on the safe one: it knows numbers, words, lists and mappings alone.
+        # A loader built on the safe one: it builds numbers, words, lists and mappings, and nothing else.
         found = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())

@@ -5,7 +5,7 @@ A pixel of value ``g`` in ``0 .. K - 1`` is a Bernoulli variable with probabilit
 
     ``H(b | x) = sum_j h(pi_j)``,  ``h(pi) = - pi log pi - (1 - pi) log(1 - pi)``.
 
-No model of bits has a smaller expected cost, image by image (Gibbs' inequality):
+It bounds the expected negative log-likelihood of every model, image by image (Gibbs' inequality):
 
     ``E_b|x [- log p(b)] = H(b | x) + KL(Bernoulli(pi(x)) || p) >= H(b | x)``.
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from genmod.data.datasets import Dataset
 
 _BITS = 0xF11B
-"""Part of the key of the bits, so that no other noise of the same seed resembles them."""
+"""Part of the key of the bits, so that other noise of the same seed is independent of them."""
 _BLOCK = 1024
-"""Rows drawn together: part of the key of the noise, and few enough to spare the memory."""
+"""Rows drawn together: part of the key of the noise, and few enough for the memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class BernoulliPixels:
-    """Rows of independent Bernoulli variables, and how to sample them.
+    """Rows of independent Bernoulli variables with known probabilities.
 
     Args:
         gray: integers ``(N, *event)`` in ``0 .. bins - 1``; entry ``g`` has probability ``g / (bins - 1)``.
@@ -125,7 +125,7 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
         data.bins is not None and data.bins > 2,
         data.summary(),
         "gray values: integers with bins of at least 3",
-        "pass bins=... to genmod.data.dataset; bits need no binarization",
+        "pass bins=... to genmod.data.load; bits need no binarization",
     )
     pixels = [BernoulliPixels(part, data.bins or 0) for part in data.parts().values()]
     train, validation, test = (_draw(each, seed, place) for place, each in enumerate(pixels))
@@ -142,10 +142,36 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
 
 
 def _draw(pixels: BernoulliPixels, seed: int, place: int) -> Tensor:
-    """The bits of the part at a place; row by row, whatever the other rows are."""
+    """The bits of a part; those of a row depend on the seed, the part and the row number alone."""
     bits = torch.empty_like(pixels.gray, dtype=torch.uint8)
     for start in range(0, len(pixels), _BLOCK):
         rows = slice(start, start + _BLOCK)
         with random.keyed(mix(seed, _BITS), place, start=start, block=_BLOCK):
             bits[rows] = pixels.sample(rows)
     return bits
+
+
+def check_resample(resample: BernoulliPixels, train: Tensor, bins: int | None) -> None:
+    require(
+        bins == 2 and resample.gray.shape == train.shape,
+        f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
+        f"{tuple(train.shape)} with bins={bins}",
+        "bits (bins=2), and a pixel for each of them",
+        "use genmod.data.binarized",
+    )
+
+
+def check_entropy(entropy: Tensor, test: Tensor) -> None:
+    require(
+        entropy.shape == (len(test),),
+        f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
+        "one for each of them",
+        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
+    )
+    wrong = int((~(entropy.isfinite() & (entropy >= 0))).sum())
+    require(
+        wrong == 0,
+        f"{wrong} entropies that are negative or not finite",
+        "nats for each row, at least 0",
+        "use genmod.data.binarized",
+    )

@@ -1,7 +1,7 @@
 """A data set: three checked tensors, the spec that they share, and what goes with their rows.
 
-``N`` rows, each an event of one shape. Integers are kept in one byte where they fit. Arithmetic on
-bytes wraps without a word (``2 * 200`` is 144): widen a batch before computing with it, as models do.
+``N`` rows, each an event of one shape. Integers are kept in one byte where they fit. Arithmetic on bytes
+overflows silently (``2 * 200`` is 144): convert a batch to wider integers first, as models do.
 """
 
 from __future__ import annotations
@@ -9,22 +9,19 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from dataclasses import dataclass as frozen_record
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
 from genmod.checks import one_of, require
-from genmod.data.binarized import BernoulliPixels
+from genmod.data.binarized import BernoulliPixels, check_entropy, check_resample
 from genmod.data.kinds import table_of
 from genmod.data.values import (
     check_dropout,
-    check_entropy,
     check_labels,
     check_observed,
     check_part,
-    check_resample,
     check_values,
     storage,
 )
@@ -34,9 +31,9 @@ from genmod.spec import Column, DataSpec
 SPLITS = ("train", "validation", "test")
 
 
-@frozen_record(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Three parts of one data set, checked when it is built.
+    """A data set in three parts (train, validation, test), checked when it is built.
 
     Args:
         name: what reports call it.
@@ -48,9 +45,9 @@ class Dataset:
         labels: one label a row for each part, keyed by ``"train"``, ``"validation"``, ``"test"``.
         resample: the Bernoulli variables that ``train`` is one draw of, if training draws them again at
             every visit (see :func:`~genmod.data.binarized`).
-        entropy: the entropy of each test row's noise in nats, ``H(b | x)``, where the data are drawn from
-            something known; ``None`` for all other data.
-        context_dropout: the share of training rows whose label is hidden from a conditional model;
+        entropy: the entropy of the noise in each test row, ``H(b | x)`` in nats, where the data are drawn
+            from a known distribution; ``None`` for all other data.
+        context_dropout: the fraction of training rows whose label is hidden from a conditional model;
             ``None`` for models without a context (see :func:`~genmod.data.conditional`).
         columns: of a table, one for each entry of a row; the data are then floating point numbers in
             their own units, and codes of categories.
@@ -60,7 +57,7 @@ class Dataset:
         rows: the number of each row in the source, for each part.
 
     Raises:
-        ValueError: where the parts disagree, or values do not belong.
+        ValueError: parts of different shapes or types; values that the description does not allow.
 
     >>> Dataset("coins", *torch.tensor([0, 1, 1, 0]).reshape(4, 1).split([2, 1, 1]), bins=2)
     coins: (1,), integers 0..1
@@ -129,13 +126,13 @@ class Dataset:
 
     @property
     def entropy_floor(self) -> float | None:
-        """The mean entropy of the noise in a test row, ``E_x H(b | x)``: no model costs fewer nats."""
+        """The mean entropy of the noise in a test row, ``E_x H(b | x)``, in nats: it bounds every NLL."""
         if self.entropy is None or not len(self.entropy):
             return None
         return float(self.entropy.mean())
 
     def cut(self, split: str, rows: int) -> Dataset:
-        """The same data with only the first rows of a part, and the labels and noise that go with them.
+        """The same data with only the first rows of a part, and their labels, masks and noise.
 
         Args:
             split: ``"train"``, ``"validation"`` or ``"test"``.
@@ -180,9 +177,9 @@ class Dataset:
         return labels.to(torch.get_default_dtype()) if labels.is_floating_point() else labels
 
     def identity(self) -> dict[str, object]:
-        """The name, the spec, and a digest of the values of each part: equal only for equal data.
+        """The name, the spec, and a digest of each part: plain data that are equal only for equal data.
 
-        Plain data, for files that record what a run was trained on.
+        Files record by it what a run was trained on.
 
         >>> data = Dataset("ones", *3 * (torch.ones(2, 1),))
         >>> sorted(data.identity())
@@ -253,19 +250,19 @@ def conditional(data: Dataset, dropout: float = 0.1) -> Dataset:
 
     :func:`~genmod.training.fit` then passes labels as each batch's ``context``; validations and
     :func:`~genmod.evaluation.evaluate` pass those of the part that they score. In training the context of
-    a share of the rows is dropped, drawn again at every visit, so that the model also learns the
-    unconditional distribution: classifier-free guidance needs it.
+    some rows is dropped, drawn again at every visit. So the model also learns the unconditional
+    distribution, which classifier-free guidance needs.
 
     Args:
         data: with labels: integers, for a model with ``condition=Labels(n)``, or rows of real numbers,
             for ``condition=Vectors(n)``.
-        dropout: the share without a context; 0 for a model that always gets one.
+        dropout: the fraction of rows without a context; 0 for a model that always gets one.
 
     Returns:
         A data set with the rows, parts and labels of ``data``.
 
     Raises:
-        ValueError: data without labels, or a share outside [0, 1].
+        ValueError: data without labels, or a fraction outside [0, 1].
 
     Reference:
         Ho and Salimans 2022, Classifier-free diffusion guidance, algorithm 1.

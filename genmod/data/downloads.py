@@ -1,8 +1,8 @@
-"""Published files: found on disk or fetched through torchvision, and checked by digest.
+"""Published files: found on disk or downloaded through torchvision, and checked by their digests.
 
-MNIST and its kin lie as torchvision lays them out, such as ``root/MNIST/raw``, so that one copy serves
-both. What is fetched is checked beside its place and moved there file by file, each in
-one move: a download that stops half-way leaves nothing behind that looks whole.
+Folders are those of torchvision, such as ``root/MNIST/raw``, so that one copy serves both. A download goes
+to a temporary folder first. It is checked there, and then each file is moved to its place in one step. So
+an interrupted download leaves no file that is cut short.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ROOT = "GENMOD_DATA"
 
 @dataclass(frozen=True)
 class Collection:
-    """A published collection of images and labels, known by its digests.
+    """A published collection of images and labels in IDX files, such as MNIST.
 
     Args:
         name: what reports call it.
-        folder: torchvision's name for it, that of its folder.
+        folder: the name of its folder, as torchvision calls it.
         files: training images, training labels, test images, test labels.
-        fetch: puts the files into ``folder/raw`` below the folder that it is given.
+        fetch: downloads the files into ``folder/raw`` below the folder that it is given.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Collection:
 
         Args:
             root: the folder that holds ``folder``; :func:`default_root` if not given.
-            download: whether to fetch files that are not there.
+            download: whether to download files that are missing.
 
         Raises:
             ValueError: files that are missing and cannot be fetched, or that are not the original ones.
@@ -64,7 +64,7 @@ class Collection:
         return [file for file in self.files if file.find(place) is None]
 
     def _download(self, root: Path, place: Path) -> None:
-        """Fetch all files beside their place, check them, and move those that are missing."""
+        """Download all files to a temporary folder, check them, and move those that are missing."""
 
         def fetch(beside: Path) -> Path:
             self.fetch(beside)
@@ -91,13 +91,13 @@ class Collection:
 def fetch_beside(
     place: Path, names: Iterable[str], fetch: Callable[[Path], Path], root: Path | None = None
 ) -> str:
-    """Fetch files into a folder beside their place, then move each there in one step.
+    """Download files into a temporary folder, then move each to its place in one step.
 
     Args:
-        place: where the files belong.
+        place: the folder that the files belong in.
         names: of the files.
-        fetch: puts the files into a folder, checks them, and returns where they are.
-        root: the folder beside; the place itself by default.
+        fetch: downloads the files into a folder, checks them, and returns where they are.
+        root: where the temporary folder is made: on the same disk; ``place`` by default.
 
     Returns:
         Why it failed; empty if it did not.
@@ -118,7 +118,7 @@ def fetch_beside(
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that its authors publish with its digest.
+    """A published file and the digest of its bytes.
 
     Args:
         name: of the file.
@@ -131,7 +131,7 @@ class PublishedFile:
     md5: str
 
     def get(self, place: Path, download: bool = True) -> Path:
-        """Where it lies in a folder; it is fetched if it is not there. Every byte is checked.
+        """The path of the file in a folder; it is downloaded if it is missing. Every byte is checked.
 
         Raises:
             ValueError: it is missing and cannot be fetched, or its digest is another one.

@@ -19,15 +19,14 @@ from torch import Tensor
 
 from genmod.checks import choice, require
 from genmod.data.datasets import SPLITS, Dataset
-from genmod.data.rows import dataset
-from genmod.data.splits import Split, divide
+from genmod.data.rows import Split, dataset, divide
 from genmod.data.values import BYTE, check_memory
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What PIL may read. Others can run programs (PostScript) or hold several images."""
+"""The formats that PIL may read. Others can run programs (PostScript) or hold several images."""
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _PARTS = {"train": "train", "test": "test", "val": "validation", "valid": "validation"}
 _PARTS |= {split: split for split in SPLITS}
@@ -39,7 +38,7 @@ _ERRORS = (
     *(OSError, EOFError, SyntaxError, ArithmeticError, LookupError, AttributeError, TypeError),
     *(ValueError, MemoryError, struct.error, zlib.error, Warning),
 )
-"""What PIL raises for files that are no whole images."""
+"""What PIL raises for files that are not whole images."""
 
 
 class Resize(StrEnum):
@@ -57,7 +56,7 @@ class ImageSettings:
 
     Args:
         size: height and width, or one number for both; ``None``: all images have one size already.
-        resize: how they are brought to it.
+        resize: how images are brought to that size.
         channels: 1 for gray, 3 for RGB; ``None``: 1 if all images are gray, else 3.
     """
 
@@ -90,7 +89,7 @@ def folder_dataset(
 
     Raises:
         ValueError: no images; images that are broken, of several sizes without ``size``, or of more than
-            8 bits. All are looked at first, so that the message counts them.
+            8 bits. All are examined first, so that the message counts them.
     """
     files = _images(folder)
     found = [_look(path) for path in files]
@@ -141,7 +140,7 @@ def _images(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What is known of an image: its size and mode, or what is wrong with it."""
+    """What an image's file shows: its size and mode, or what is wrong with it."""
 
     path: Path
     size: tuple[int, int] = (0, 0)
@@ -150,7 +149,7 @@ class _Look:
 
 
 def _look(path: Path) -> _Look:
-    """Read an image's header and its pixels, to know that it is whole."""
+    """Read the header and the pixels of an image, so that a broken one is found."""
     # Not at the top, here and below: only folders of images need it.
     from PIL import Image
 

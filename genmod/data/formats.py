@@ -27,7 +27,7 @@ _UNSIGNED_BYTE = 8
 
 @dataclass(frozen=True)
 class IDXFile:
-    """A file that everybody has the same copy of.
+    """A published IDX file, identified by the digest of its values.
 
     Args:
         name: of the file; with ``.gz`` after it where it is compressed.
@@ -41,20 +41,20 @@ class IDXFile:
 
     @property
     def header(self) -> bytes:
-        """What stands before the numbers."""
+        """The bytes before the values."""
         axes = len(self.shape)
         return struct.pack(f">4B{axes}I", 0, 0, _UNSIGNED_BYTE, axes, *self.shape)
 
     def find(self, folder: Path) -> Path | None:
-        """Where it lies in a folder, plain before compressed; ``None`` if it is not there."""
+        """Its path in a folder, uncompressed or compressed by gzip; ``None`` if it is missing."""
         places = (folder / self.name, folder / f"{self.name}.gz")
         return next((place for place in places if place.is_file()), None)
 
     def read(self, path: Path) -> Tensor:
-        """The array, ``torch.uint8``, every byte of it checked.
+        """The values, ``torch.uint8``; every byte is checked.
 
         Raises:
-            ValueError: the file is not this one: cut short, changed, or another file under its name.
+            ValueError: a file that is cut short or changed, or another file of the same name.
         """
         content = _content(path)
         header = self.header
@@ -62,7 +62,7 @@ class IDXFile:
         wanted = f"{' x '.join(map(str, self.shape))} bytes in IDX format"
         advice = (
             "delete it and call again with download=True, or put the original in its place; data of "
-            "your own go through genmod.data.dataset"
+            "your own go through genmod.data.load"
         )
         require(
             content.startswith(header),
@@ -87,7 +87,7 @@ class IDXFile:
 
 
 def _content(path: Path) -> bytearray:
-    """All bytes of a file, uncompressed (a ``bytearray``, because a tensor may be written to)."""
+    """All bytes of a file, uncompressed. A ``bytearray``, because a tensor's memory must be writable."""
     if path.suffix != ".gz":
         return bytearray(path.read_bytes())
     try:

@@ -1,4 +1,4 @@
-"""Images by name: the digits, which need no download, and published collections, which need one."""
+"""Published images by name. The digits come with scikit-learn; the others are downloaded once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from genmod.data.datasets import Dataset
 from genmod.data.downloads import FASHION_MNIST, MNIST, Collection, PublishedFile, default_root
 from genmod.data.formats import read_cifar, read_idx, read_svhn, read_zipped_idx
-from genmod.data.rows import dataset
-from genmod.data.splits import Split
+from genmod.data.rows import Split, dataset
 from genmod.files import as_path
 
 _VALIDATION = 1 / 12
@@ -33,7 +32,7 @@ def digits(seed: int = 0) -> Dataset:
 
     Reference:
         Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI repository; its
-        test part is what scikit-learn embeds). Every pixel counts the ink in a 4x4 block of a
+        test part is what scikit-learn contains). Every pixel counts the ink in a 4x4 block of a
         32x32 bitmap, which is why there are 17 values and not 16.
 
     >>> digits()
@@ -61,13 +60,13 @@ def mnist(root: Path | str | None = None, seed: int = 0, download: bool = True) 
         root: the folder that holds ``MNIST/raw``, as torchvision lays it out. By default the one that
             the environment variable ``GENMOD_DATA`` names, else ``genmod`` in the user's cache.
         seed: of the split into training and validation images.
-        download: whether to fetch files that are not there, through torchvision.
+        download: whether to download missing files, through torchvision.
 
     Returns:
         55,000 training, 5,000 validation and 10,000 test images, integers.
 
     Raises:
-        ValueError: files that are missing and cannot be fetched, or that are not the original ones.
+        ValueError: files that are missing and cannot be downloaded, or that are not the original ones.
 
     Reference:
         LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to document recognition.
@@ -85,18 +84,18 @@ def mnist(root: Path | str | None = None, seed: int = 0, download: bool = True) 
 def fashion_mnist(root: Path | str | None = None, seed: int = 0, download: bool = True) -> Dataset:
     """Fashion-MNIST: 70,000 pictures of clothes (1, 28, 28) of 256 gray values, with labels.
 
-    Parts, checks and arguments are those of :func:`mnist`; the files lie in ``FashionMNIST/raw``.
+    Parts, checks and arguments are those of :func:`mnist`. Its files are in ``FashionMNIST/raw``.
 
     Args:
         root: the folder that holds ``FashionMNIST/raw``.
         seed: of the split into training and validation images.
-        download: whether to fetch files that are not there, through torchvision.
+        download: whether to download missing files, through torchvision.
 
     Returns:
         55,000 training, 5,000 validation and 10,000 test images, integers.
 
     Raises:
-        ValueError: files that are missing and cannot be fetched, or that are not the original ones.
+        ValueError: files that are missing and cannot be downloaded, or that are not the original ones.
 
     Reference:
         Xiao, Rasul and Vollgraf 2017, Fashion-MNIST: a novel image dataset for benchmarking machine

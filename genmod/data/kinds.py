@@ -27,22 +27,22 @@ from torch import Tensor
 
 from genmod.checks import choice, require
 from genmod.columns import CODED, Column, ColumnKind, Value
-from genmod.data.readers import Content, RawColumn
+from genmod.data.readers import Content, RawColumn, number_of
 from genmod.data.values import Array
 
 Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
 """Kinds by the names of columns; a list of values is an ordinal in that order."""
 
 MOST_TEXTS = 50
-"""Text of more values is no category by itself."""
+"""Text of more different values is not taken for a category, unless the user asks for it."""
 FEW = 10
-"""Whole numbers of so many values are a category."""
+"""Whole numbers of at most so many different values are taken for a category."""
 WIDEST = 1 << 16
-"""Whole numbers over a wider span are real."""
+"""Whole numbers that span more are taken for real numbers."""
 
 
 def describe(raw: RawColumn, kind: ColumnKind | str | Sequence[Value] | None = None) -> Column:
-    """What a column is: its kind, guessed unless given, and its values or limits.
+    """The description of a column: its kind, guessed unless given, and its values or limits.
 
     Args:
         raw: the column.
@@ -110,7 +110,7 @@ def guess(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
 
 
 def encode(raw: RawColumn, column: Column) -> tuple[Array, Array]:
-    """The numbers of a column, ``float64`` (codes of a category), and which are observed.
+    """The cells of a column as numbers, ``float64`` (codes of a category), and which are observed.
 
     Raises:
         ValueError: cells that the column cannot have.
@@ -183,7 +183,7 @@ def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
         return ColumnKind.CATEGORY
     what = "dates" if raw.content is Content.DATES else f"text of {len(found):,} values"
     advice = f"leave it out: drop=[{raw.name!r}]"
-    words = [value for value in found if _is_word(str(value))]
+    words = [value for value in found if number_of(str(value)) is None]
     if raw.content is Content.TEXT and 0 < len(words) < len(found) / 2:
         what = f"numbers and {len(words)} values that are none, such as {words[0]!r}"
         advice = f"correct these cells, or {advice}"
@@ -193,14 +193,6 @@ def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
         f"got column {raw.name!r} of {what}; expected numbers, or at most {MOST_TEXTS} repeated values; "
         f"{advice}"
     )
-
-
-def _is_word(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return True
-    return False
 
 
 def _distinct(raw: RawColumn) -> list[Value]:
@@ -213,7 +205,7 @@ def _distinct(raw: RawColumn) -> list[Value]:
 
 
 def _in_order(raw: RawColumn, found: Sequence[Value], kind: ColumnKind) -> tuple[Value, ...]:
-    """The values that codes stand for."""
+    """The values that the codes 0, 1, ... stand for."""
     if raw.order is not None:
         seen = set(found)
         return tuple(value for value in raw.order if value in seen)
@@ -240,12 +232,12 @@ def _check_whole(raw: RawColumn, found: Sequence[Value], kind: ColumnKind) -> No
 
 
 def _exact() -> int:
-    """Whole numbers below it have a value of their own in the default type."""
+    """Whole numbers below it are exact in torch's default type."""
     return int(2 / torch.finfo(torch.get_default_dtype()).eps)
 
 
 def _key(value: object) -> object:
-    """A value under which equal cells of different sources are found: True and "True", 1 and 1.0."""
+    """A key that is equal for equal cells of different sources: True and "True", 1 and 1.0."""
     if isinstance(value, bool | np.bool_ | str):
         return str(value)
     return float(value) if isinstance(value, Real) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -15,8 +15,11 @@ from genmod.arrays import as_tensor
 from genmod.checks import require
 from genmod.data.values import check_memory
 
+_PARTS = ("x", "context", "observed")
+"""What a batch can hold, in this order."""
+
 _MOST_BATCHES = 1 << 24
-"""An iterable of more batches is taken for one without end."""
+"""An iterable with more batches is taken for an endless one."""
 
 
 def is_torch_dataset(x: object) -> TypeGuard[TorchDataset[Any]]:
@@ -25,9 +28,9 @@ def is_torch_dataset(x: object) -> TypeGuard[TorchDataset[Any]]:
 
 
 def gives_batches(x: object) -> TypeGuard[Iterable[Any]]:
-    """Whether something is a loader: an iterable of batches, and no array, text or mapping.
+    """Whether something is a loader: an iterable of batches, but no array, text or mapping.
 
-    A list of tensors of two axes or more, or of tuples that begin with one, is a list of batches.
+    A list of tensors, of tuples that begin with one, or of dictionaries is a list of batches.
     """
     if isinstance(x, list | tuple):
         return isinstance(x, list) and bool(x) and _is_batch(x[0])
@@ -37,7 +40,7 @@ def gives_batches(x: object) -> TypeGuard[Iterable[Any]]:
 
 def _is_batch(item: object) -> bool:
     first = item[0] if isinstance(item, tuple) and item else item
-    return isinstance(first, Tensor)
+    return isinstance(first, Tensor | Mapping)
 
 
 def as_loader(x: TorchDataset[Any], batch_size: int, seed: int) -> DataLoader[Any]:
@@ -55,31 +58,32 @@ def as_loader(x: TorchDataset[Any], batch_size: int, seed: int) -> DataLoader[An
     return DataLoader(x, size, shuffle=True, drop_last=True, generator=generator)
 
 
-def collect(x: Iterable[Any] | TorchDataset[Any]) -> tuple[Tensor, Tensor | None]:
-    """All rows of a torch data set or of one pass of a loader, and their labels if it has some.
+def collect(x: Iterable[Any] | TorchDataset[Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """All rows of a torch data set or of one pass of a loader, and their labels and masks if it has some.
 
     Raises:
-        ValueError: batches of other parts than ``x``, ``(x,)`` or ``(x, labels)``; no batches; more rows
-            than fit in memory.
+        ValueError: batches that :func:`batch_parts` refuses; no batches; more rows than fit in memory.
     """
-    pairs = list(_checked(_batches(x), type(x).__name__))
-    require(bool(pairs), f"a {type(x).__name__} without batches", "at least one", "check it")
-    rows = [pair[0] for pair in pairs]
-    shapes = {tuple(each.shape[1:]) for each in rows}
-    require(
-        len(shapes) == 1,
-        f"batches with events of shapes {sorted(shapes)}",
-        "rows of one shape",
-        "pad or cut them",
-    )
-    marks = [pair[1] for pair in pairs if pair[1] is not None]
-    require(
-        len(marks) in (0, len(rows)),
-        "labels in some batches",
-        "labels in all, or in none",
-        "add them",
-    )
-    return torch.cat(rows), torch.cat(marks) if marks else None
+    batches = list(_checked(_batches(x), type(x).__name__))
+    require(bool(batches), f"a {type(x).__name__} without batches", "at least one", "check it")
+    rows, labels, observed = zip(*batches, strict=True)
+    x = torch.cat([*_of_one_shape("x", rows)])
+    return x, _joined("labels", labels), _joined("masks", observed)
+
+
+def _joined(name: str, pieces: Sequence[Tensor | None]) -> Tensor | None:
+    """Labels or masks of all batches as one tensor; ``None`` if no batch has them."""
+    found = [piece for piece in pieces if piece is not None]
+    got = f"{name} in {len(found)} of {len(pieces)} batches"
+    require(len(found) in (0, len(pieces)), got, f"{name} in all, or in none", "add them")
+    return torch.cat([*_of_one_shape(name, found)]) if found else None
+
+
+def _of_one_shape(name: str, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+    shapes = {tuple(piece.shape[1:]) for piece in pieces}
+    got = f"batches with {name} of shapes {sorted(shapes)}"
+    require(len(shapes) == 1, got, "rows of one shape", "pad or cut them")
+    return pieces
 
 
 def _batches(x: Iterable[Any] | TorchDataset[Any]) -> Iterator[Any]:
@@ -89,8 +93,11 @@ def _batches(x: Iterable[Any] | TorchDataset[Any]) -> Iterator[Any]:
         return
     rows = x if isinstance(x, IterableDataset) else (x[place] for place in range(_length(x)))
     for item in rows:
-        parts = item if isinstance(item, tuple | list) else (item,)
-        yield tuple(_item(part)[None] for part in parts)
+        if isinstance(item, Mapping):
+            yield {name: _item(part)[None] for name, part in item.items() if name in _PARTS}
+        else:
+            parts = item if isinstance(item, tuple | list) else (item,)
+            yield tuple(None if part is None else _item(part)[None] for part in parts)
 
 
 def _item(part: Any) -> Tensor:
@@ -113,11 +120,13 @@ def _length(x: object) -> int:
     )
 
 
-def _checked(batches: Iterable[Any], name: str) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Each batch as rows and labels; stops one that would fill the memory."""
+def _checked(
+    batches: Iterable[Any], name: str
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+    """The parts of each batch; stops a loader that would fill the memory."""
     size = 0
     for place, item in enumerate(batches):
-        x, labels = batch_parts(item)
+        x, context, observed = batch_parts(item)
         require(
             x.ndim >= 2,
             f"a batch of shape {tuple(x.shape)} from a {name}",
@@ -128,18 +137,36 @@ def _checked(batches: Iterable[Any], name: str) -> Iterator[tuple[Tensor, Tensor
         if place % 1024 == 0 or x.nbytes > 1 << 20:
             check_memory(size, f"a {name}")
         require(place < _MOST_BATCHES, f"a {name} without end", "one that ends", "cut it")
-        yield x, labels
+        yield x, context, observed
 
 
-def batch_parts(item: Any) -> tuple[Tensor, Tensor | None]:
-    """The rows of a batch ``x``, ``(x,)`` or ``(x, context)``, and what they are conditioned on."""
-    parts: Sequence[Any] = item if isinstance(item, tuple | list) else (item,)
+def batch_parts(item: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The rows of a batch, what they are conditioned on, and which entries were observed.
+
+    Args:
+        item: ``x``, ``(x,)``, ``(x, context)`` or ``(x, context, observed)``, with ``None`` for a part that
+            is not there; or a dictionary with some of the keys ``x``, ``context`` and ``observed``.
+
+    Raises:
+        ValueError: other parts, or a batch without rows ``x``.
+
+    >>> batch_parts({"x": torch.zeros(2, 3), "observed": torch.ones(2, 3, dtype=torch.bool)})[2].all()
+    tensor(True)
+    """
+    if isinstance(item, Mapping):
+        parts = [item.get(name) for name in _PARTS]
+        named, got = set(item) <= set(_PARTS), f"keys {sorted(map(str, item))}"
+    else:
+        given = list(item) if isinstance(item, tuple | list) else [item]
+        parts, named = [*given, None, None][:3], 1 <= len(given) <= 3
+        got = f"{len(given)} parts" if parts[0] is not None else "no rows"
     require(
-        1 <= len(parts) <= 2,
-        f"a loader's batch of {len(parts)} parts",
-        "x, (x,) or (x, context)",
+        named and parts[0] is not None,
+        f"a loader's batch of {got}",
+        "x, (x,), (x, context), (x, context, observed), or a dictionary with these names",
         "let the loader leave the others out",
     )
     x = as_tensor(parts[0])
-    x = x if x.is_floating_point() else x.long()
-    return x, as_tensor(parts[1], "context") if len(parts) == 2 else None
+    context = None if parts[1] is None else as_tensor(parts[1], "context")
+    observed = None if parts[2] is None else as_tensor(parts[2], "observed")
+    return x if x.is_floating_point() else x.long(), context, observed

@@ -22,6 +22,7 @@ from genmod.data.sources import LoadSettings, RowsSource, TableSource, check_set
 from genmod.data.tables import TableSettings, numbers
 from genmod.data.values import pair
 from genmod.spec import DataSpec, HasSpec
+from genmod.units import Standardize
 
 
 def load(
@@ -37,7 +38,7 @@ def load(
     time: object = None,
     kinds: Kinds | None = None,
     drop: Iterable[str] = (),
-    standardize: bool | None = None,
+    standardize: bool | Standardize | None = None,
     observed: object = None,
     size: int | tuple[int, int] | None = None,
     resize: Resize | str = Resize.CROP,
@@ -64,9 +65,9 @@ def load(
         bins: the number of values of integer data. 8-bit integers have 256 and booleans 2 by default.
         labels: one label a row; of a table also the name of a column. Text becomes codes.
         name: what reports call the data; the file's name by default.
-        validation: fraction of the rows left by the test part; see :func:`~genmod.data.dataset`.
-        test: fraction of all rows.
-        seed: of the split.
+        validation: fraction of the rows left by the test part, in [0, 1).
+        test: fraction of all rows, in [0, 1).
+        seed: of the split. A random one depends on the seed and the number of rows alone.
         groups: one value a row, or the name of a column: rows of equal value stay in one part.
         time: one value a row, or the name of a column: the latest rows are the test part.
         kinds: of a table: kinds of columns by name, where the guess (``print(data)``) is wrong:
@@ -74,12 +75,15 @@ def load(
             values of an ordinal from low to high.
         drop: of a table: names of columns to leave out.
         standardize: whether models standardize real columns by the mean and standard deviation of the
-            training rows. By default those of tables are, and those of arrays and tensors are not.
+            training rows; or the means and stds, a :class:`~genmod.data.Standardize`. By default columns of
+            tables are, and those of arrays and tensors are not.
         observed: of rows in memory: which entries are not missing. Empty cells of a table are missing.
         size: of images in a folder: ``(height, width)``, or one number for both.
         resize: how images are brought to it: ``"crop"`` or ``"stretch"``.
         channels: of images in a folder: 1 for gray, 3 for RGB.
-        layout: what the axes of one event mean, a :class:`~genmod.data.Layout` or its name.
+        layout: what the axes of one event mean: ``"as-given"`` (channels first), ``"gray"`` for (height,
+            width), or ``"channels-last"``. By default images of integers may have any of them. Real data of
+            such shapes are refused unless the layout is given.
         spec: a data set, a model or a ``DataSpec``: a table is read by its columns (kinds, codes, units).
         root: the folder where named images lie; see :func:`~genmod.data.mnist`.
 

@@ -7,6 +7,7 @@ observed. What kind of variable each one is, is decided afterwards (:mod:`genmod
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def read_csv(path: Path) -> list[RawColumn]:
             f"got {path}, which is no whole table ({error}); expected {_A_TABLE[0]}; {_A_TABLE[1]}"
         ) from None
     require(bool(rows), f"{path}, which is empty", *_A_TABLE)
-    named = not all(_number(cell) is not None for cell in rows[0])
+    named = not all(number_of(cell) is not None for cell in rows[0])
     names = [cell.strip() for cell in rows.pop(0)] if named else [""] * len(rows[0])
     names = [name or f"column {place}" for place, name in enumerate(names, 1)]
     _check_names(names, str(path))
@@ -131,11 +132,7 @@ def is_frame(x: object) -> bool:
     # Not at the top: only frames need it.
     from narwhals import dependencies
 
-    return bool(dependencies.is_into_dataframe(x)) or _is_lazy(x)
-
-
-def _is_lazy(x: object) -> bool:
-    return type(x).__name__ == "LazyFrame"
+    return bool(dependencies.is_into_dataframe(x)) or type(x).__name__ == "LazyFrame"
 
 
 def from_frame(frame: Any) -> list[RawColumn]:
@@ -146,9 +143,8 @@ def from_frame(frame: Any) -> list[RawColumn]:
     """
     import narwhals as nw
 
-    require(
-        not _is_lazy(frame), "a lazy frame", "one whose rows are computed", "call .collect() first"
-    )
+    lazy = type(frame).__name__ == "LazyFrame"
+    require(not lazy, "a lazy frame", "one whose rows are computed", "call .collect() first")
     try:
         found = nw.from_native(frame, eager_only=True)
         names = [str(name) for name in found.columns]
@@ -224,29 +220,33 @@ def _numbers(name: str, cells: Array, observed: Array) -> RawColumn:
 
 def _from_text(name: str, column: tuple[str, ...]) -> RawColumn:
     """A column of a CSV: numbers where all cells are numbers or missing, text otherwise."""
-    try:
-        # The usual case in one call: float() skips spaces, and takes "nan" for a missing cell.
-        numbers = np.array([cell or "nan" for cell in column], dtype=np.float64)
-        return _numbers(name, numbers, ~np.isnan(numbers))
-    except ValueError as error:
-        if str(error).startswith("got "):
-            raise
     cells = [cell.strip() for cell in column]
-    parsed = {cell: _number(cell) for cell in set(cells)}
-    rest = [cell for cell, number in parsed.items() if number is None and cell]
-    numeric = len(rest) < len(parsed) - ("" in parsed) or not rest
-    if numeric and all(cell.lower() in _MARKERS for cell in rest):
-        known = {cell: np.nan if number is None else number for cell, number in parsed.items()}
-        numbers = np.fromiter((known[cell] for cell in cells), np.float64, len(cells))
+    numbers = _parsed(cells)
+    if numbers is not None:
         return _numbers(name, numbers, ~np.isnan(numbers))
     text = np.array(cells, dtype=object)
     return RawColumn(name, text, text != "", Content.TEXT)
 
 
-def _number(cell: str) -> float | None:
+def _parsed(cells: list[str]) -> Array | None:
+    """All cells as numbers, NaN where one is missing; ``None`` if one of them is text."""
+    if "_" not in "".join(cells):
+        try:
+            return np.array([cell or "nan" for cell in cells], dtype=np.float64)
+        except ValueError:
+            pass
+    known = {cell: number_of(cell) for cell in set(cells) - {""}}
+    rest = [cell for cell, number in known.items() if number is None]
+    if len(rest) == len(known) or any(cell.lower() not in _MARKERS for cell in rest):
+        return None
+    return np.array([known.get(cell) for cell in cells], dtype=np.float64)
+
+
+def number_of(cell: str) -> float | None:
     """The number that a cell spells; ``None`` for text."""
     try:
-        return float(cell)
+        # Python also reads the name 2020_1 as a number.
+        return None if "_" in cell else float(cell)
     except ValueError:
         return None
 
@@ -269,8 +269,8 @@ def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
 
 
 def _delimiter(line: str) -> str:
-    """The delimiter that a line holds most of."""
-    return max(",;\t|", key=line.count)
+    """The delimiter that a line holds most of, outside of quotes."""
+    return max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
 
 
 def _check_width(count: int, name: str) -> None:

@@ -1,17 +1,23 @@
-"""Rows of numbers in memory as a data set: which axis holds the channels, and what looks wrong in them."""
+"""Rows of numbers in memory as a data set: the layout of an event, and the split into three parts.
+
+A split is random, by groups, or in time, and always reproducible.
+"""
 
 from __future__ import annotations
 
 import operator
-import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import SupportsIndex
 
+import torch
 from torch import Tensor
 
+from genmod.arrays import ranks
 from genmod.checks import choice, require
-from genmod.data.datasets import Dataset
-from genmod.data.splits import Split, divide
+from genmod.columns import Column
+from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.values import BYTE, as_labels, checked_rows
 from genmod.shapes import Shape
 
@@ -43,28 +49,22 @@ def dataset(
     time: object = None,
     layout: Layout | str = Layout.AUTO,
 ) -> Dataset:
-    """Check rows of numbers and split them into train, validation and test.
-
-    The permutation depends on ``seed`` and the number of rows alone, so that two data sets of one
-    length are split alike. Its first ``round(test N)`` rows are the test part, the next
-    ``round(validation (N - test rows))`` the validation part, the rest is for training.
+    """Check rows of numbers and divide them into train, validation and test.
 
     Args:
         x: rows ``(N, *event)``: a tensor, an array or a list. Floating point tensors keep their type;
             arrays and lists of reals take torch's default type.
         name: what reports call it.
-        bins: the number of values, for integer data (17 for digits, 256 for 8-bit images). Whole
-            numbers stored as floating point are converted exactly; others are refused.
+        bins: how many values integers have. Whole numbers stored as floating point are converted
+            exactly; others are refused.
         labels: one label a row, ``(N,)``.
         observed: which entries are not missing, like ``x``; the others may hold anything and become 0.
-        validation: fraction of the rows left by the test part, in [0, 1).
-        test: fraction of all rows, in [0, 1).
+        validation: see :class:`Split`, also for the next four.
+        test: fraction of all rows.
         seed: of the permutation.
-        groups: one value a row (a patient, a writer): rows of equal value stay in one part.
-        time: one value a row: the latest rows are the test part, those before them the validation part.
-        layout: what the axes of one event mean, a :class:`Layout` or its name. By default images of
-            integers may be ``(height, width)`` or ``(height, width, channels)``: the channels are moved
-            first. Real data of such shapes are refused unless the layout is given.
+        groups: one value a row.
+        time: one value a row.
+        layout: what the axes of one event mean, a :class:`Layout` or its name.
 
     Returns:
         The three parts, on the device of ``x``.
@@ -72,10 +72,6 @@ def dataset(
     Raises:
         ValueError: data that are not numbers, not finite, not rows of events; integers without
             ``bins``; values outside ``0 .. bins - 1``; a layout in doubt; too few rows for the split.
-
-    >>> import torch
-    >>> dataset(torch.randn(100, 2), name="plane").summary()
-    'plane (72 train + 8 validation + 20 test rows of (2,), real numbers)'
     """
     rows, mask = checked_rows(x, bins, observed)
     require(
@@ -110,102 +106,182 @@ def _channels_first(rows: Tensor, bins: int | None, layout: Layout) -> Tensor:
     shape = tuple(rows.shape[1:])
     if layout is Layout.AUTO:
         layout = _guess(shape, bins)
-    match layout:
-        case Layout.GRAY:
-            require(
-                len(shape) == 2,
-                f"layout='gray' for events of shape {shape}",
-                "(height, width)",
-                "leave layout out",
-            )
-            return rows[:, None]
-        case Layout.CHANNELS_LAST:
-            require(
-                len(shape) == 3,
-                f"layout='channels-last' for events of shape {shape}",
-                "(height, width, channels)",
-                "leave layout out",
-            )
-            return rows.permute(0, 3, 1, 2).contiguous()
-        case _:
-            return rows
+    axes = {Layout.GRAY: "(height, width)", Layout.CHANNELS_LAST: "(height, width, channels)"}
+    expected = axes.get(layout, "")
+    got = f"layout={str(layout)!r} for events of shape {shape}"
+    require(
+        not expected or len(shape) == expected.count(",") + 1, got, expected, "leave layout out"
+    )
+    if layout is Layout.GRAY:
+        return rows[:, None]
+    return rows.permute(0, 3, 1, 2).contiguous() if layout is Layout.CHANNELS_LAST else rows
 
 
 def _guess(shape: Shape, bins: int | None) -> Layout:
     """The layout that a shape can only mean; refuses shapes that can mean two things."""
-    wide = len(shape) in (2, 3) and min(shape[:2]) >= _SIDE
-    if wide and len(shape) == 2 and (shape[0] == shape[1] or bins == BYTE):
-        _refuse_reals(shape, bins, "a gray image or a sequence", Layout.GRAY)
-        return Layout.GRAY
-    if wide and len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS:
-        _refuse_reals(
-            shape, bins, "an image with its channels last, or a volume", Layout.CHANNELS_LAST
-        )
-        return Layout.CHANNELS_LAST
-    return Layout.AS_GIVEN
-
-
-def _refuse_reals(shape: Shape, bins: int | None, meaning: str, layout: Layout) -> None:
+    if len(shape) not in (2, 3) or min(shape[:2]) < _SIDE:
+        return Layout.AS_GIVEN
+    if len(shape) == 2 and (shape[0] == shape[1] or bins == BYTE):
+        layout, meaning = Layout.GRAY, "a gray image or a sequence"
+    elif len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS:
+        layout, meaning = Layout.CHANNELS_LAST, "an image with its channels last, or a volume"
+    else:
+        return Layout.AS_GIVEN
     require(
         bins is not None,
         f"real data with events of shape {shape}: {meaning}",
         "images as (channels, height, width), or a layout",
         f"pass layout={str(layout)!r} for images, or layout='as-given'",
     )
+    return layout
 
 
-_SPREAD = (0.1, 10.0)
-"""Standard deviations outside of it are warned of: networks and step sizes are made for values near one."""
-_LOOKED_AT = 10_000
-"""Rows of which the spread is measured."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """How rows are divided into train, validation and test.
 
-
-def warn_of_spread(
-    x: Tensor, name: str, advice: str = "pass standardize=True, or rescale it"
-) -> None:
-    """Warn of a column of a table of real numbers ``(N, D)`` whose spread is far from one.
+    A random split depends on ``seed`` and the number of rows ``N`` alone. Of the permutation, the first
+    ``round(test N)`` rows are the test part and the next ``round(validation (N - test rows))`` the
+    validation part.
 
     Args:
-        x: rows; only vectors of real numbers are looked at.
-        name: what the message calls them.
-        advice: what to do.
+        validation: fraction of the rows left by the test part, in [0, 1).
+        test: fraction of all rows, in [0, 1).
+        seed: of the permutation of rows, or of groups.
+        groups: one value a row (a patient, a writer); rows of equal value stay in one part.
+        time: one value a row that can be put in order; the latest rows are the test part, those before
+            them the validation part, and rows of one time stay in one part.
+
+    Raises:
+        ValueError: a fraction out of range, groups and time together.
     """
-    if x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
-        return
-    std = x[:: max(1, len(x) // _LOOKED_AT)].double().std(0, correction=0)
-    wrong = ((std < _SPREAD[0]) | (std > _SPREAD[1])).nonzero()[:, 0]
-    if not len(wrong):
-        return
-    first = int(wrong[std[wrong].log().abs().argmax()])
-    warnings.warn(
-        f"got {len(wrong)} of {x.shape[1]} columns of {name} with a standard deviation far from one, such "
-        f"as {float(std[first]):.3g} in column {first}; expected {_SPREAD[0]} to {_SPREAD[1]:.0f}, or "
-        f"training is slow and may diverge; {advice}",
-        stacklevel=4,
-    )
 
+    validation: float = 0.1
+    test: float = 0.2
+    seed: int = 0
+    groups: object = None
+    time: object = None
 
-def warn_of_duplicates(data: Dataset) -> None:
-    """Warn of rows of the validation and test parts that the training part holds too.
-
-    A score on them measures memory. Tables of whole numbers that have few distinct rows repeat
-    themselves by chance: they are not warned of.
-    """
-    train = set(_digests(data.train))
-    if data.spec.is_discrete and len(data.shape) == 1 and 2 * len(train) < len(data.train):
-        return
-    others = _digests(data.validation) + _digests(data.test)
-    count = sum(row in train for row in others)
-    if count:
-        warnings.warn(
-            f"got {count} of the {len(others)} validation and test rows of {data.name} in the training "
-            "part; expected rows that a model has not seen; remove duplicates, or keep them in one part: "
-            "groups=...",
-            stacklevel=4,
+    def __post_init__(self) -> None:
+        for fraction, split in ((self.validation, "validation"), (self.test, "test")):
+            require(
+                0 <= fraction < 1,
+                f"{split}={fraction}",
+                "a fraction in [0, 1)",
+                "give the share of rows, not their number",
+            )
+        require(
+            self.groups is None or self.time is None,
+            "groups and time",
+            "one of the two",
+            "leave one out",
         )
 
+    def indices(self, count: int) -> list[Tensor]:
+        """The row numbers of train, validation and test.
 
-def _digests(x: Tensor) -> list[int]:
-    """A hash of each row's bytes."""
-    rows = x.detach().cpu().flatten(1).contiguous().numpy()
-    return [hash(row.tobytes()) for row in rows]
+        Raises:
+            ValueError: too few rows, groups or times for the parts asked for.
+        """
+        if self.groups is not None:
+            return self._by_group(ranks(self.groups, count, "groups"))
+        if self.time is not None:
+            return self._in_time(ranks(self.time, count, "time"))
+        tested, validated = self._sizes(count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        return [order[tested + validated :], order[tested : tested + validated], order[:tested]]
+
+    def record(self) -> dict[str, object]:
+        """The split as plain data."""
+        kind = "random" if self.groups is None else "groups"
+        kind = kind if self.time is None else "time"
+        found = {"kind": kind, "validation": self.validation, "test": self.test}
+        return found if self.time is not None else {**found, "seed": self.seed}
+
+    def _sizes(self, count: int) -> tuple[int, int]:
+        """How many rows to test and to validate on."""
+        tested = round(self.test * count)
+        validated = round(self.validation * (count - tested))
+        self._check([count - tested - validated, validated, tested], f"{count} rows", 2)
+        return tested, validated
+
+    def _check(self, sizes: Sequence[int], what: str, least: int) -> None:
+        trained, validated, tested = sizes
+        require(
+            trained >= least
+            and (tested >= 1 or self.test == 0)
+            and (validated >= 1 or self.validation == 0),
+            f"{what}, which validation={self.validation} and test={self.test} split into {trained} "
+            f"train, {validated} validation and {tested} test",
+            f"at least {least} to train on and 1 in every other part asked for",
+            "bring more rows, or set a fraction to 0 to go without that part",
+        )
+
+    def _by_group(self, group: Tensor) -> list[Tensor]:
+        """Whole groups, in random order, until a part has about its share of rows."""
+        sizes = torch.bincount(group)
+        order = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(self.seed))
+        upto = torch.cat([torch.zeros(1, dtype=torch.long), sizes[order].cumsum(0)])
+        tested = _nearest(upto, self.test * len(group))
+        left = upto[tested:] - upto[tested]
+        validated = tested + _nearest(left, self.validation * int(left[-1]))
+        cuts = [len(order) - validated, validated - tested, tested]
+        self._check(cuts, f"{len(order)} groups", 1)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        rows = place[group]
+        marks = (rows >= validated, (rows >= tested) & (rows < validated), rows < tested)
+        return [mark.nonzero()[:, 0] for mark in marks]
+
+    def _in_time(self, time: Tensor) -> list[Tensor]:
+        """Rows in order of time, cut where the time changes."""
+        tested, validated = self._sizes(len(time))
+        order = time.argsort(stable=True)
+        starts = torch.cat([torch.zeros(1, dtype=torch.bool), time[order].diff() > 0])
+        cuts = [0, *starts.nonzero()[:, 0].tolist(), len(time)]
+        ends = torch.tensor(cuts)
+        second = int(ends[_nearest(ends, len(time) - tested)])
+        first = int(ends[_nearest(ends, second - validated)])
+        parts = [order[:first], order[first:second], order[second:]]
+        self._check([len(part) for part in parts], f"{len(cuts) - 1} times", 1)
+        return parts
+
+
+def _nearest(ends: Tensor, wanted: float) -> int:
+    """Which of some ascending numbers is nearest; 0 is kept for nothing wanted."""
+    found = int((ends - wanted).abs().argmin())
+    return found if found or not wanted else min(1, len(ends) - 1)
+
+
+def cut(x: Tensor, indices: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The rows of each part."""
+    return {s: x[i.to(x.device)] for s, i in zip(SPLITS, indices, strict=True)}
+
+
+def divide(
+    name: str,
+    x: Tensor,
+    indices: Sequence[Tensor],
+    split: Mapping[str, object],
+    *,
+    bins: int | None = None,
+    labels: Tensor | None = None,
+    classes: tuple[str, ...] | None = None,
+    columns: Sequence[Column] | None = None,
+    observed: Tensor | None = None,
+) -> Dataset:
+    """A data set of rows, and of what goes with them, from the row numbers of each part."""
+    train, validation, test = cut(x, indices).values()
+    return Dataset(
+        name,
+        train,
+        validation,
+        test,
+        bins,
+        None if labels is None else cut(labels, indices),
+        classes=classes,
+        columns=columns,
+        observed=None if observed is None else cut(observed, indices),
+        split=split,
+        rows=dict(zip(SPLITS, indices, strict=True)),
+    )

@@ -1,4 +1,4 @@
-"""Where data come from: a name, a folder, a table, a large file, rows; and the settings of each."""
+"""Where data come from: a name, a folder, a table, a large file, or rows; and the settings of each."""
 
 from __future__ import annotations
 
@@ -15,26 +15,15 @@ from genmod.data.folders import ImageSettings, Resize, folder_dataset
 from genmod.data.kinds import Kinds
 from genmod.data.loaders import collect, gives_batches, is_torch_dataset
 from genmod.data.readers import RawColumn, from_frame, is_frame, read_csv, read_parquet
-from genmod.data.rows import Layout, dataset, warn_of_duplicates, warn_of_spread
-from genmod.data.splits import Split
+from genmod.data.rows import Layout, Split, dataset
 from genmod.data.stored import in_place, is_large, read_arrays
 from genmod.data.tables import TableSettings, labels_of, standardized, table_dataset
-from genmod.data.values import Array, byte, pair
+from genmod.data.values import Array, byte, pair, warn_of_duplicates, warn_of_spread
 from genmod.files import as_path
 from genmod.spec import DataSpec, HasSpec
+from genmod.units import Standardize
 
-TOYS: Mapping[str, Callable[[], toys.Toy]] = {
-    "banana": toys.Banana,
-    "checkerboard": toys.Checkerboard,
-    "correlated": toys.Correlated,
-    "gaussian-mixture": toys.GaussianMixture.circle,
-    "moons": toys.Moons,
-    "ring": toys.Ring,
-    "spiral": toys.Spiral,
-}
-"""Densities on the plane by name."""
-
-NAMES = (*images.BY_NAME, *TOYS)
+NAMES = (*images.BY_NAME, *toys.BY_NAME)
 """The names of the data sets that :func:`~genmod.data.load` can load."""
 
 _TOY_ROWS = 10_000
@@ -59,7 +48,7 @@ class LoadSettings:
     time: object = None
     kinds: Kinds | None = None
     drop: Iterable[str] = ()
-    standardize: bool | None = None
+    standardize: bool | Standardize | None = None
     observed: object = None
     size: int | tuple[int, int] | None = None
     resize: Resize | str = Resize.CROP
@@ -91,10 +80,10 @@ class Source(ABC):
     """Where data come from."""
 
     known: ClassVar[tuple[str, ...]]
-    """The settings that change something."""
+    """The settings that it uses, beside those of the split."""
 
     def load(self, settings: LoadSettings) -> Dataset:
-        """The data set, after a check that every setting given changes something."""
+        """The data set. A setting that would change nothing is refused."""
         check_settings(settings, (*self.known, *_SPLIT), self.title)
         return self.dataset(settings)
 
@@ -109,7 +98,7 @@ class Source(ABC):
 
 
 def check_settings(settings: LoadSettings, known: tuple[str, ...], title: str) -> None:
-    """Refuse settings that would change nothing."""
+    """Refuse settings that a source does not use."""
     idle = [name for name in settings.given() if name not in known]
     require(
         not idle,
@@ -131,10 +120,10 @@ class NamedSource(Source):
         return self.name
 
     def dataset(self, settings: LoadSettings) -> Dataset:
-        if self.name in TOYS or self.name == "digits":
+        if self.name in toys.BY_NAME or self.name == "digits":
             check_settings(settings, _SPLIT, self.name)
-        if self.name in TOYS:
-            return toys.toy_dataset(TOYS[self.name](), _TOY_ROWS, settings.seed)
+        if self.name in toys.BY_NAME:
+            return toys.toy_dataset(toys.BY_NAME[self.name](), _TOY_ROWS, settings.seed)
         return images.BY_NAME[self.name](settings.root, settings.seed)
 
 
@@ -173,7 +162,7 @@ class TableSource(Source):
         how = TableSettings(
             settings.kinds,
             settings.drop,
-            settings.standardize is not False,
+            True if settings.standardize is None else settings.standardize,
             settings.labels,
             None if settings.spec is None else DataSpec.of(settings.spec),
         )
@@ -207,6 +196,7 @@ class RowsSource(Source):
 
     rows: object
     labels: object = None
+    observed: object = None
     name: str = "data"
     known = ("bins", "labels", "name", "groups", "time", "standardize", "observed", "layout")
 
@@ -215,28 +205,30 @@ class RowsSource(Source):
         return "rows of your own"
 
     def dataset(self, settings: LoadSettings) -> Dataset:
-        require(
-            self.labels is None or settings.labels is None,
-            "labels beside data that hold labels",
-            "one of the two",
-            "leave labels out",
-        )
-        given = self.labels if settings.labels is None else settings.labels
+        given = _one(self.labels, settings.labels, "labels")
+        observed = _one(self.observed, settings.observed, "observed")
         labels, classes = (None, None) if given is None else labels_of(given)
         bins = byte(self.rows) if settings.bins is None else settings.bins
         split, name = settings.split, settings.name or self.name
         data = dataset(
-            self.rows, name=name, bins=bins, labels=labels, observed=settings.observed,
+            self.rows, name=name, bins=bins, labels=labels, observed=observed,
             validation=split.validation, test=split.test, seed=split.seed, groups=split.groups,
             time=split.time, layout=settings.layout,
         )  # fmt: skip
         data = replace(data, classes=classes)
         if settings.standardize:
-            data = standardized(data)
+            data = standardized(data, settings.standardize)
         else:
             warn_of_spread(data.train, name)
         warn_of_duplicates(data)
         return data
+
+
+def _one(own: object, given: object, name: str) -> object:
+    """What the data hold, or what was given beside them; both are refused."""
+    got = f"{name} beside data that hold {name}"
+    require(own is None or given is None, got, "one of the two", f"leave {name} out")
+    return own if given is None else given
 
 
 def source_of(x: object) -> Source:
@@ -272,7 +264,7 @@ def _file(path: Path) -> Source:
     )
     if is_large(path):
         return FileSource(path)
-    return RowsSource(*_named(read_arrays(path), path), path.stem)
+    return RowsSource(*_named(read_arrays(path), path), name=path.stem)
 
 
 def _named(arrays: Mapping[str, Array], path: Path) -> tuple[Array, Array | None]:

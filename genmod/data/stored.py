@@ -1,11 +1,11 @@
 """Arrays in ``.npy`` and ``.npz`` files: checked before they are read, never unpickled, large ones mapped.
 
-A header may promise any size, and a small archive may unpack to a huge one. So the header of each array
-is compared with the bytes that are there, and with the memory that is free, before anything is read.
+A header can state any size, and a small archive can unpack to a huge one. So before anything is read, the
+header of each array is compared with the bytes in the file and with the free memory.
 
 A large ``.npy`` file is mapped into memory: the operating system reads the pages that a batch needs and
-forgets them again. Its rows stay where they are. A few are drawn for validation and testing; in a private
-copy of their pages the last rows of the file take their place, so the training part is one block.
+drops them again. A few rows are drawn for validation and testing. In a private copy of their pages the last
+rows of the file take their place, so that the training part is one block. The file itself never changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.data.datasets import SPLITS, Dataset
-from genmod.data.splits import Split
+from genmod.data.rows import Split
 from genmod.data.values import Array, as_labels, check_memory
 
 IN_PLACE = 1 << 30
@@ -79,7 +79,7 @@ def _read_archive(path: Path) -> dict[str, Array]:
 
 
 def _header(file: Any, size: int, name: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    """The type and the shape of an array, and whether its first axis varies fastest; checked by size."""
+    """Type, shape, and whether the first axis varies fastest; the size of the file must match them."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, kind = read(file)

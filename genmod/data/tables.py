@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genmod.arrays import ranks
 from genmod.checks import require
 from genmod.columns import CODED, Column, ColumnKind
 from genmod.data.datasets import Dataset
 from genmod.data.kinds import Kinds, check_known, describe, encode
 from genmod.data.readers import Content, RawColumn
-from genmod.data.splits import Split, divide, ranks
+from genmod.data.rows import Split, divide
 from genmod.data.values import as_labels, check_seen
 from genmod.spec import DataSpec
+from genmod.units import Standardize
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +28,15 @@ class TableSettings:
     Args:
         kinds: kinds of columns by name, where the guess is not what is meant.
         drop: names of columns to leave out.
-        standardize: whether models standardize real columns by their training rows.
+        standardize: whether models standardize real columns by their training rows, or the means and stds
+            by which they do.
         labels: the name of the column of labels, or one label a row; ``None``: no labels.
         spec: the description of columns that are known already, of a data set or a model.
     """
 
     kinds: Kinds | None = None
     drop: Iterable[str] = ()
-    standardize: bool = True
+    standardize: bool | Standardize = True
     labels: object = None
     spec: DataSpec | None = None
 
@@ -46,7 +49,7 @@ def table_dataset(
     Args:
         table: its columns as they were read.
         name: what reports call it.
-        settings: how columns are understood.
+        settings: how columns are read.
         split: how rows are divided. ``groups`` and ``time`` may be names of columns.
 
     Returns:
@@ -172,6 +175,9 @@ def labels_of(given: object) -> tuple[Tensor, tuple[str, ...] | None]:
     if isinstance(found, list | tuple) and found and all(isinstance(each, str) for each in found):
         found = np.array(found)
     if isinstance(found, np.ndarray) and found.dtype.kind in "OUS":
+        holes = sum(each is None or each != each for each in found.tolist())
+        got = f"labels with {holes} missing values"
+        require(holes == 0, got, "a label for each row", "fill them, or remove these rows")
         text = found.astype(str)
         return ranks(text, len(text), "labels"), tuple(np.unique(text).tolist())
     if (
@@ -189,7 +195,7 @@ def _column(table: Sequence[RawColumn], name: str, setting: str) -> RawColumn:
 
 
 def _check_precision(rows: Tensor, observed: Tensor, columns: Sequence[Column]) -> None:
-    """Refuse a real column that varies by less than torch's default type can tell apart."""
+    """Refuse a real column whose values torch's default type would round to a few."""
     kind = torch.get_default_dtype()
     for place, column in enumerate(columns):
         if column.kind is not ColumnKind.REAL:
@@ -204,26 +210,30 @@ def _check_precision(rows: Tensor, observed: Tensor, columns: Sequence[Column]) 
         )
 
 
-def standardized(data: Dataset) -> Dataset:
-    """A data set of real vectors whose columns are standardized by the training rows.
+def standardized(data: Dataset, standardize: bool | Standardize = True) -> Dataset:
+    """A data set of real vectors with columns, by which models standardize them.
+
+    Args:
+        data: real vectors, without columns.
+        standardize: the means and stds; ``True``: those of the training rows.
 
     Raises:
         ValueError: data that are no vectors of real numbers, a column of one value.
     """
     require(
         data.bins is None and len(data.shape) == 1,
-        f"standardize=True for {data.spec}",
+        f"standardize={standardize} for {data.spec}",
         "vectors of real numbers",
         "leave it out",
     )
     columns = [Column(f"column {place}") for place in range(data.shape[0])]
     train = data.mask("train")
     observed = torch.ones_like(data.train, dtype=torch.bool) if train is None else train
-    return replace(data, columns=with_moments(columns, data.train, observed))
+    return replace(data, columns=with_moments(columns, data.train, observed, standardize))
 
 
 def with_moments(
-    columns: Sequence[Column], x: Tensor, observed: Tensor, standardize: bool = True
+    columns: Sequence[Column], x: Tensor, observed: Tensor, standardize: bool | Standardize = True
 ) -> list[Column]:
     """Columns with the mean and the standard deviation of their observed training entries.
 
@@ -231,25 +241,30 @@ def with_moments(
         columns: of the table.
         x: its training rows, ``(N, D)``.
         observed: which entries are observed, like ``x``.
-        standardize: whether real columns get them too: models then standardize by them.
+        standardize: whether real columns get them too: models then standardize by them. Or the means and
+            stds that real columns get in place of their own.
 
     Raises:
-        ValueError: a column without two values in the training rows.
+        ValueError: a column without two values in the training rows; means for other columns.
     """
-    found = []
-    for place, column in enumerate(columns):
-        if column.kind in CODED:
-            found.append(column)
-            continue
-        seen = x[observed[:, place], place].double()
+    counted = [place for place, column in enumerate(columns) if column.kind not in CODED]
+    names = [columns[place].name for place in counted]
+    own = Standardize.of(x[:, counted], observed[:, counted], names)
+    moments = dict(zip(counted, zip(own.mean, own.std, strict=True), strict=True))
+    given = standardize if isinstance(standardize, Standardize) else None
+    if given is not None:
         require(
-            len(seen) > 1 and bool((seen != seen[0]).any()),
-            f"column {column.name!r} with fewer than two values in the training rows",
-            "at least two, to learn from",
-            f"leave it out: drop=[{column.name!r}], or change the seed of the split",
+            len(given.mean) == len(columns),
+            f"standardize with {len(given.mean)} means for {len(columns)} columns",
+            "one mean and one std for each column",
+            "those of columns that are not real are not used",
         )
-        if standardize or column.kind is not ColumnKind.REAL:
-            mean, std = float(seen.mean()), float(seen.std(correction=0))
-            column = replace(column, mean=mean, std=std)
-        found.append(column)
-    return found
+        moments |= {p: (given.mean[p], given.std[p]) for p in counted if columns[p].is_real}
+    if standardize is False:
+        moments = {p: pair for p, pair in moments.items() if not columns[p].is_real}
+    return [
+        replace(column, mean=moments[place][0], std=moments[place][1])
+        if place in moments
+        else column
+        for place, column in enumerate(columns)
+    ]

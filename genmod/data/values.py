@@ -1,11 +1,12 @@
-"""Checks of data: values before anything is rounded, the parts of a data set, and the memory they take."""
+"""Checks of data: values before they are rounded, parts of a data set, memory; and two warnings."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmod.arrays import as_tensor
-from genmod.checks import check_mask, require
-from genmod.data.binarized import BernoulliPixels
+from genmod.checks import all_finite, check_mask, require
 from genmod.spec import Bins
+
+if TYPE_CHECKING:
+    from genmod.data.datasets import Dataset
 
 Array: TypeAlias = NDArray[Any]
 
@@ -24,7 +27,7 @@ BYTE = 256
 
 
 def storage(bins: int) -> torch.dtype:
-    """The type that integers ``0 .. bins - 1`` are kept in: one byte where they fit, else 64 bits."""
+    """The type that integers ``0 .. bins - 1`` are stored in: one byte where they fit, else 64 bits."""
     return torch.uint8 if bins <= BYTE else torch.int64
 
 
@@ -40,7 +43,7 @@ def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
             "with their number of values; pass bins=... (largest possible value + 1) to keep integers a "
             "probability mass, or x.float() if they are measurements on a scale"
         )
-    if x.is_floating_point():
+    if x.is_floating_point() and not all_finite(x):
         broken = ~torch.isfinite(x)
         _refuse(broken, x, name, "NaN or infinite", "finite numbers", "clean the data first")
     if bins is None:
@@ -74,13 +77,13 @@ def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advi
 def checked_rows(
     x: object, bins: int | None, observed: object = None, name: str = "x"
 ) -> tuple[Tensor, Tensor | None]:
-    """Rows in the type that a data set keeps, and the mask; values are checked in the type they came in.
+    """Rows in the type that a data set stores, and the mask. Values are checked before they are converted.
 
     Floating point tensors keep their type. Arrays and lists of reals take torch's default type, because
-    float64 is their default more than a choice. Entries that are not observed become 0.
+    NumPy and Python make float64 unasked. Entries that are not observed become 0.
 
     Raises:
-        ValueError: values that do not belong, in the type given or after rounding.
+        ValueError: values that are not allowed, in the type given or after rounding.
     """
     rows = as_tensor(x, name).detach()
     rows = rows.to(torch.uint8) if rows.dtype is torch.bool else rows
@@ -135,7 +138,7 @@ def _holds_rows(x: object, axes: int = 2) -> bool:
 
 
 def byte(x: object) -> int | None:
-    """The number of values that a type can only mean: 256 for bytes, 2 for booleans."""
+    """The number of values that a type implies: 256 for bytes, 2 for booleans."""
     if isinstance(x, Tensor | np.ndarray):
         kind = str(x.dtype).removeprefix("torch.")
         return {"uint8": BYTE, "bool": 2}.get(kind)
@@ -143,7 +146,7 @@ def byte(x: object) -> int | None:
 
 
 def check_memory(size: int, what: str) -> None:
-    """Require so many bytes to fit in half of the memory that is free: a small file can unpack to more.
+    """Require a number of bytes to fit in half of the free memory: a small file can unpack to more.
 
     Raises:
         ValueError: before anything is read.
@@ -173,7 +176,7 @@ def check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> Non
         and (bins is not None or part.dtype == train.dtype),
         f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
         f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
-        "cut all parts from one tensor, or use genmod.data.dataset",
+        "cut all parts from one tensor, or use genmod.data.load",
     )
 
 
@@ -209,32 +212,6 @@ def check_seen(observed: Tensor, name: str) -> None:
     )
 
 
-def check_resample(resample: BernoulliPixels, train: Tensor, bins: int | None) -> None:
-    require(
-        bins == 2 and resample.gray.shape == train.shape,
-        f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
-        f"{tuple(train.shape)} with bins={bins}",
-        "bits (bins=2), and a pixel for each of them",
-        "use genmod.data.binarized",
-    )
-
-
-def check_entropy(entropy: Tensor, test: Tensor) -> None:
-    require(
-        entropy.shape == (len(test),),
-        f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
-        "one for each of them",
-        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
-    )
-    wrong = int((~(entropy.isfinite() & (entropy >= 0))).sum())
-    require(
-        wrong == 0,
-        f"{wrong} entropies that are negative or not finite",
-        "nats for each row, at least 0",
-        "use genmod.data.binarized",
-    )
-
-
 def check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
     require(
         labels is not None and 0 <= rate <= 1,
@@ -242,3 +219,60 @@ def check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
         "a rate in [0, 1], and labels to give as the context",
         "use genmod.data.conditional",
     )
+
+
+_SPREAD = (0.1, 10.0)
+"""Standard deviations outside of it are warned of: networks and step sizes are made for values near one."""
+_LOOKED_AT = 10_000
+"""Rows of which the spread is measured."""
+
+
+def warn_of_spread(
+    x: Tensor, name: str, advice: str = "pass standardize=True, or rescale it"
+) -> None:
+    """Warn of a column of a table of real numbers ``(N, D)`` whose spread is far from one.
+
+    Args:
+        x: rows; only vectors of real numbers are looked at.
+        name: what the message calls them.
+        advice: what to do.
+    """
+    if x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
+        return
+    std = x[:: max(1, len(x) // _LOOKED_AT)].double().std(0, correction=0)
+    wrong = ((std < _SPREAD[0]) | (std > _SPREAD[1])).nonzero()[:, 0]
+    if not len(wrong):
+        return
+    first = int(wrong[std[wrong].log().abs().argmax()])
+    warnings.warn(
+        f"got {len(wrong)} of {x.shape[1]} columns of {name} with a standard deviation far from one, such "
+        f"as {float(std[first]):.3g} in column {first}; expected {_SPREAD[0]} to {_SPREAD[1]:.0f}, or "
+        f"training is slow and may diverge; {advice}",
+        stacklevel=4,
+    )
+
+
+def warn_of_duplicates(data: Dataset) -> None:
+    """Warn of rows of the validation and test parts that the training part holds too.
+
+    A score on them measures memory. Tables of whole numbers that have few distinct rows repeat
+    themselves by chance: they are not warned of.
+    """
+    train = set(_digests(data.train))
+    if data.spec.is_discrete and len(data.shape) == 1 and 2 * len(train) < len(data.train):
+        return
+    others = _digests(data.validation) + _digests(data.test)
+    count = sum(row in train for row in others)
+    if count:
+        warnings.warn(
+            f"got {count} of the {len(others)} validation and test rows of {data.name} in the training "
+            "part; expected rows that a model has not seen; remove duplicates, or keep them in one part: "
+            "groups=...",
+            stacklevel=4,
+        )
+
+
+def _digests(x: Tensor) -> list[int]:
+    """A hash of each row's bytes."""
+    rows = x.detach().cpu().flatten(1).contiguous().numpy()
+    return [hash(row.tobytes()) for row in rows]

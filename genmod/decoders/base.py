@@ -16,7 +16,7 @@ from genmod.spec import DataSpec, SpecLike
 
 
 class Decoder(Settings, nn.Module, ABC):
-    """``p(x | z)``. It holds the spec of the data it scores, and checks data against it.
+    """The base class of decoders ``p(x | z)``. A decoder holds the spec of its data and checks data by it.
 
     A decoder of your own implements :meth:`forward` alone.
 
@@ -37,10 +37,10 @@ class Decoder(Settings, nn.Module, ABC):
     """
 
     schedule: Schedule | None
-    """The schedule of the diffusion whose first state it decodes, where it is made for one."""
+    """The schedule of the diffusion whose state ``z_0`` it decodes; ``None`` for other decoders."""
 
     outputs: int | None = None
-    """How many numbers a row it takes from its network; ``None`` where a decoder does not state it."""
+    """How many outputs a row it needs from its network; ``None`` where a decoder does not state it."""
 
     def __init__(self, spec: SpecLike) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from genmod.decoders.base import Decoder
 from genmod.decoders.counts import require_kind
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import PredictedScale, Scale
-from genmod.distributions.ordered import IntegerLogistic
+from genmod.distributions.discrete import IntegerLogistic
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
@@ -22,7 +22,7 @@ _GAIN = 10.0
 
 
 class Categories(Decoder):
-    """Columns of categories, each with its own number of values: the network gives all logits.
+    """Columns of categories, each with a categorical mass over its own number of values.
 
     Args:
         network: the logits of the first column's values, then those of the second, and so on.

@@ -16,13 +16,13 @@ from genmod.decoders.counts import NegativeBinomialDecoder
 from genmod.decoders.likelihoods import Identity
 from genmod.decoders.scales import PredictedScale
 from genmod.decoders.tails import StudentTDecoder
-from genmod.distributions import Factorized
+from genmod.distributions.base import Factorized
 from genmod.distributions.joined import Joined
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
 ColumnLaw: TypeAlias = Callable[[nn.Module, DataSpec], Decoder]
-"""What builds the decoder of some columns: a decoder class, or a function of a network and a spec."""
+"""A builder of the decoder of some columns: a decoder class, or a function of a network and a spec."""
 
 _BROAD, _FLOOR = 0.7, 1e-3
 """The scale that default real columns start from, and the narrowest one, in units of a column's std."""
@@ -31,7 +31,7 @@ _BROAD, _FLOOR = 0.7, 1e-3
 def robust_columns(network: nn.Module, spec: SpecLike) -> StudentTDecoder:
     """The default law of real columns: Student's t with a predicted scale and learned degrees of freedom.
 
-    On small tables one outlier costs a normal density more than all other rows gain.
+    On small tables a normal density can lose more nats on one outlier than it gains on all other rows.
 
     Args:
         network: two numbers for each column, ``(2, D)``: locations, then log-scales.

@@ -52,7 +52,7 @@ def likelihood(
     if spec.bins is None:
         chosen: Scale | float = GlobalScale() if scale is None else scale
     else:
-        # As narrow as a bin of 256, it would begin with 80 bits a pixel and steps to match.
+        # With a scale as narrow as a bin of 256, training would begin at 80 bits a pixel and diverge.
         chosen = PredictedScale(max(spec.width, _BROAD)) if scale is None else scale
     count = spec.size * (1 + (chosen.outputs if isinstance(chosen, Scale) else 0))
     if spec.bins is None:

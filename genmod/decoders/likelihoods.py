@@ -1,4 +1,4 @@
-"""Decoders that read a network's output as the parameters of a distribution."""
+"""Decoders for bits, integers and real numbers: a network's output is the parameters of a distribution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genmod.spec import Bins, DataSpec, SpecLike
 
 
 class BernoulliDecoder(Decoder):
-    """Bits: the network gives the log-odds of each.
+    """Bits: a Bernoulli mass for each, whose log-odds the network gives.
 
     Args:
         network: one output for each entry of ``x``.
@@ -40,7 +40,7 @@ class BernoulliDecoder(Decoder):
 
 
 class CategoricalDecoder(Decoder):
-    """Integers without an order: the network gives the logits of each entry's values.
+    """Integers without an order: a categorical mass for each entry, whose logits the network gives.
 
     Args:
         network: ``bins`` outputs for each entry of ``x``; those of one entry lie side by side.
@@ -63,7 +63,7 @@ class CategoricalDecoder(Decoder):
 
 
 class LocationScaleDecoder(Decoder):
-    """A location that the network gives for each entry, and a scale.
+    """The base class of decoders with a location, given by the network, and a scale for each entry.
 
     Args:
         network: the location of each entry of ``x``; and its log-scale after that, with
@@ -223,7 +223,7 @@ class DiscretizedMixtureDecoder(Decoder):
 
 
 class Identity(Settings, nn.Module):
-    """A network that returns its input: for a decoder whose state already is the location."""
+    """A network that returns its input, for decoders whose state is already the location."""
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """The state."""
@@ -231,7 +231,7 @@ class Identity(Settings, nn.Module):
 
 
 def _integers(spec: SpecLike, bins: int | None) -> DataSpec:
-    """The description of integer data.
+    """The spec of integer data.
 
     Raises:
         ValueError: real data.

@@ -1,4 +1,4 @@
-"""Where a decoder's scale (its log-std, or the log-scale of a logistic) comes from."""
+"""Scales of decoders (the std of a normal, the scale of a logistic): fixed, learned or predicted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genmod.shapes import Shape
 
 
 class Scale(Settings, nn.Module, ABC):
-    """A log-scale for each entry of ``x``."""
+    """The base class of scales: a log-scale for each entry of ``x``."""
 
     outputs: int = 0
-    """How many numbers an entry it takes from the network."""
+    """How many outputs an entry it needs from the network."""
 
     @abstractmethod
     def forward(self, numbers: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class Scale(Settings, nn.Module, ABC):
 
 
 class FixedScale(Scale):
-    """One number that is never learned.
+    """One fixed scale for all entries, which is not learned.
 
     Args:
         value: the scale.
@@ -46,7 +46,7 @@ class FixedScale(Scale):
 
 
 class GlobalScale(Scale):
-    r"""One learned number for all entries: :math:`\log s = \log s_0 + g\,\theta`.
+    r"""One learned scale for all entries: :math:`\log s = \log s_0 + g\,\theta`.
 
     Args:
         initial: :math:`s_0`, the scale at the start.
@@ -75,7 +75,7 @@ class GlobalScale(Scale):
 
 
 class PerDimensionScale(Scale):
-    """One number for each entry of ``x``, the same for all samples, learned.
+    """A learned scale for each entry of ``x``, the same for all samples.
 
     Args:
         shape: the event shape of ``x``.
@@ -96,12 +96,12 @@ class PerDimensionScale(Scale):
 
 
 class PredictedScale(Scale):
-    """One number for each entry of each sample, predicted by the network.
+    """A scale for each entry of each sample, predicted by the network.
 
     Args:
         initial: the scale that an output of zero stands for.
-        floor: a lower bound that no output passes, ``scale^2 = floor^2 + predicted^2``. Without one, real
-            numbers that repeat have a density without bound.
+        floor: a lower bound of the scale, ``scale^2 = floor^2 + predicted^2``. Without one, the density at
+            real numbers that repeat is unbounded.
     """
 
     outputs = 1

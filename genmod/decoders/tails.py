@@ -68,7 +68,7 @@ class StudentTDecoder(LocationScaleDecoder):
     ) -> None:
         super().__init__(network, spec, GlobalScale() if scale is None else scale)
         check_positive(df, "df")
-        # In tens: Adam changes a parameter by its learning rate, and log df has some way to go.
+        # A tenth of log df: Adam moves a parameter by its learning rate a step, and log df has far to go.
         self.log_df = nn.Parameter(torch.full(self.shape, math.log(df) / 10))
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.StudentT:

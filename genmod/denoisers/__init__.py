@@ -5,7 +5,6 @@ from genmod.denoisers.analytic import GaussianDenoiser as GaussianDenoiser
 from genmod.denoisers.base import Denoised as Denoised
 from genmod.denoisers.base import Denoiser as Denoiser
 from genmod.denoisers.base import Learned as Learned
-from genmod.denoisers.calibrated import Calibrated as Calibrated
 from genmod.denoisers.calibrated import calibrate as calibrate
 from genmod.denoisers.guided import Guided as Guided
 from genmod.denoisers.targets import DataTarget as DataTarget

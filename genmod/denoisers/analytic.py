@@ -84,7 +84,6 @@ class EmpiricalDenoiser(Denoiser):
         self.std = std
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The posterior mean of each row, and its variance per entry."""
         # Around their mean, and in float64 where there is one: squares of large numbers drown the
         # distances between them.
         wide = time_dtype(z.device)

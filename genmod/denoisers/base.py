@@ -122,7 +122,6 @@ class Learned(Denoiser):
         self.interpolation = interpolation
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """Denoise ``z``, ``(B, *event)``, variance preserving, with log-SNR ``(B,)``."""
         output, *place = self._outputs(z, log_snr, context)
         x_hat = self.target.x_hat(output, z, *scales_of(log_snr, z))
         return Denoised(x_hat, interpolation=(place[0] + 1) / 2 if place else None)
@@ -149,5 +148,4 @@ class Learned(Denoiser):
         )
 
     def extra_repr(self) -> str:
-        """The target, and whether the reverse variance is learned."""
         return f"target={self.target}" + (", interpolation=True" if self.interpolation else "")

@@ -24,6 +24,7 @@ from genmod import random
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
+from genmod.nn.modules import evaluation_mode
 from genmod.schedules import Schedule
 from genmod.shapes import PerSample, Real, expand_like
 
@@ -76,17 +77,14 @@ class Calibrated(Denoiser):
         return torch.lerp(self.log_error[right - 1], self.log_error[right], place).exp()
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
-        """The denoiser's result, with the measured variance in it."""
         denoised = self.denoiser(z, log_snr, context)
         variance = self.error(log_snr) * (-log_snr).exp()
         return denoised._replace(variance=expand_like(variance, z).expand_as(z))
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what the denoiser itself refuses."""
         self.denoiser.check(schedule)
 
     def extra_repr(self) -> str:
-        """The table's size."""
         return f"levels={len(self.log_snr)}"
 
 
@@ -136,14 +134,8 @@ def calibrate(
     require(levels >= 2, f"levels={levels}", "at least 2", "64 is the default")
     clean, noisy = schedule.log_snr_range()
     log_snr = torch.linspace(noisy, clean, levels, dtype=torch.float64)
-    was = [(module, module.training) for module in denoiser.modules()]
-    denoiser.eval()
-    try:
-        with torch.no_grad():
-            error = [_error(denoiser, x, float(level), context) for level in log_snr]
-    finally:
-        for module, mode in was:
-            module.training = mode
+    with evaluation_mode(denoiser):
+        error = [_error(denoiser, x, float(level), context) for level in log_snr]
     return Calibrated(denoiser, log_snr.to(x), torch.stack(error).to(x))
 
 

@@ -142,13 +142,11 @@ class Guided(Denoiser):
         return Denoised(*conditional), Denoised(*without)
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse what either denoiser refuses."""
         self.denoiser.check(schedule)
         if self.worse is not None:
             self.worse.check(schedule)
 
     def extra_repr(self) -> str:
-        """The settings."""
         return f"scale={self.scale}, interval={self.interval}, rescale={self.rescale}"
 
 

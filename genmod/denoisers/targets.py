@@ -187,7 +187,6 @@ class EDMTarget(Target):
         self.sigma_data = sigma_data
 
     def inputs(self, z: Tensor, log_snr: PerSample) -> Tensor:
-        """The state divided by its standard deviation."""
         return z / self._std(*scales_of(log_snr, z))
 
     def x_hat(self, output: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

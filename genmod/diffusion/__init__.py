@@ -2,8 +2,8 @@
 
 from genmod.diffusion.chain import DiffusionPrior as DiffusionPrior
 from genmod.diffusion.last_step import LastStepDecoder as LastStepDecoder
+from genmod.diffusion.last_step import fit_scale as fit_scale
 from genmod.diffusion.noising import NoisingEncoder as NoisingEncoder
-from genmod.diffusion.noising import NoisingPosterior as NoisingPosterior
 from genmod.diffusion.timesteps import LossAwareTimesteps as LossAwareTimesteps
 from genmod.diffusion.timesteps import StratifiedTimesteps as StratifiedTimesteps
 from genmod.diffusion.timesteps import TabulatedTimesteps as TabulatedTimesteps
@@ -13,5 +13,3 @@ from genmod.diffusion.variances import FixedLarge as FixedLarge
 from genmod.diffusion.variances import FixedSmall as FixedSmall
 from genmod.diffusion.variances import LearnedInterpolation as LearnedInterpolation
 from genmod.diffusion.variances import ReverseVariance as ReverseVariance
-from genmod.path import Timesteps as Timesteps
-from genmod.path import TimestepSampler as TimestepSampler

@@ -37,7 +37,7 @@ from genmod.diffusion.timesteps import bin_index
 from genmod.diffusion.variances import FixedSmall
 from genmod.distributions import rate
 from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
-from genmod.gaussian import kl_standard_log_std
+from genmod.gaussian.kernels import kl_standard_log_std
 from genmod.path import TimestepSampler
 from genmod.schedules.base import Point, time_dtype
 from genmod.shapes import PerLevel, event_sum, expand_like, repeat

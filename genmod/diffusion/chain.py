@@ -96,7 +96,6 @@ class DiffusionPrior(Prior):
 
     @property
     def has_timesteps(self) -> bool:
-        """True: a diffusion has noise levels to choose from."""
         return True
 
     @property
@@ -169,7 +168,6 @@ class DiffusionPrior(Prior):
         return z
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
-        """From noise, step by step: ancestral sampling."""
         times, reverse = self.times(), self.reverse
         z = yield f"z{len(times)}", reverse.top(self.empty_states(n), times[-1].expand(n))
         for i in range(len(times) - 1, 0, -1):
@@ -225,7 +223,6 @@ class DiffusionPrior(Prior):
         return zero.expand(n, *self.shape)
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
         chain = "continuous time" if self.steps is None else f"T = {self.steps}"
         if not isinstance(self.variance, FixedSmall):
             chain = f"variance {self.variance}, {chain}"

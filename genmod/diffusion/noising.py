@@ -63,7 +63,7 @@ class NoisingEncoder(Encoder):
         ValueError: the schedule's log-SNR does not decrease, or is infinite at an end.
     """
 
-    leaves_out = False
+    accepts_missing = False
 
     def __init__(self, schedule: Schedule, spec: SpecLike | None = None) -> None:
         super().__init__(spec)
@@ -74,9 +74,7 @@ class NoisingEncoder(Encoder):
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> NoisingPosterior:
-        """The noised posterior of a batch."""
         return NoisingPosterior(self.real(x), self.schedule)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
         return "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)"

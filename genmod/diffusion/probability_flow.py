@@ -176,7 +176,6 @@ class ProbabilityFlowPrior(Prior):
     # ------------------------------------------------------------------ as a prior
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Require the diffusion's own encoder."""
         self.diffusion.check_encoder(encoder)
 
     def infer(
@@ -199,7 +198,6 @@ class ProbabilityFlowPrior(Prior):
         return z
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
         trace = "exact trace" if self.probes is None else f"{self.probes} probes"
         return f"p(z_0) = the probability flow's, {self.steps} Runge-Kutta steps, {trace}"
 
@@ -227,7 +225,6 @@ class ProbabilityFlowDistribution(Distribution):
         return self.flow.log_density(value, self.context).nats.mean(1).to(value.dtype)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """A draw of each row."""
         require(
             len(sample_shape) == 0,
             f"sample_shape={tuple(sample_shape)}",

@@ -17,7 +17,8 @@ from torch import Tensor
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.base import denoise
 from genmod.diffusion.variances import ReverseVariance
-from genmod.distributions import Normal, StandardNormal
+from genmod.distributions import Normal
+from genmod.distributions.normal import StandardNormal
 from genmod.schedules import Schedule
 from genmod.shapes import PerSample, Real, expand_like
 

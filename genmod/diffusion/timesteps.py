@@ -31,7 +31,6 @@ class UniformTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1), and the weight of each: one over how many there are."""
         u = random.uniform((rows, self.n), dtype, device)
         return u, torch.full_like(u, 1 / self.n)
 
@@ -45,7 +44,6 @@ class StratifiedTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1), and the weight of each: one over how many there are."""
         u = random.stratified(rows, self.n, dtype, device)
         return u, torch.full_like(u, 1 / self.n)
 
@@ -79,11 +77,9 @@ class TabulatedTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1), and the weight of each: one over its density and how many there are."""
         return _quantiles(random.stratified(rows, self.n, dtype, device), self.masses)
 
     def extra_repr(self) -> str:
-        """How many, from how many bins."""
         return f"bins={len(self.masses)}, {super().extra_repr()}"
 
 
@@ -147,7 +143,6 @@ class LossAwareTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        """Places ``u`` in [0, 1), and the weight of each: one over its density and how many there are."""
         return _quantiles(random.stratified(rows, self.n, dtype, device), self.masses())
 
     @torch.no_grad()
@@ -171,7 +166,6 @@ class LossAwareTimesteps(TimestepSampler):
         self.moments.lerp_(mean, share)
 
     def extra_repr(self) -> str:
-        """All settings."""
         return (
             f"{super().extra_repr()}, bins={self.bins}, floor={self.floor}, "
             f"memory={self.memory}, least={self.least}"

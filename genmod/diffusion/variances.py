@@ -1,9 +1,9 @@
 r"""The variance of a reverse step, :math:`p(z_s | z_t) = \mathcal{N}(\mu(\hat x), v_p)`.
 
-Symbols: :math:`v_q` the variance of :math:`q(z_s | z_t, x)` (Ho et al.'s :math:`\tilde\beta_t`),
-:math:`\sigma_t^2 / \sigma_s^2\, v_q` that of the forward step (their :math:`\beta_t`), ``gap`` the
-:math:`\mathrm{SNR}_s / \mathrm{SNR}_t - 1` of a step and ``u`` the denoiser's squared error of the
-noise per dimension. Then
+Symbols: :math:`v_q` is the variance of :math:`q(z_s | z_t, x)` (Ho et al.'s :math:`\tilde\beta_t`), and
+:math:`\sigma_t^2 / \sigma_s^2\, v_q` that of the forward step (their :math:`\beta_t`). ``gap`` is
+:math:`\mathrm{SNR}_s / \mathrm{SNR}_t - 1` for a step, and ``u`` the denoiser's squared error of the noise
+per dimension. Then
 
 =====================  ==========================================================================
 variance               :math:`\log (v_p / v_q)`
@@ -67,7 +67,6 @@ class FixedSmall(ReverseVariance):
     fixed = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        """Zero."""
         return torch.zeros_like(expand_like(bridge.log_sigma_ratio, denoised.x_hat))
 
 
@@ -80,7 +79,6 @@ class FixedLarge(ReverseVariance):
     fixed = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        r""":math:`\log(\sigma_t / \sigma_s)`."""
         return expand_like(bridge.log_sigma_ratio, denoised.x_hat)
 
 
@@ -103,7 +101,6 @@ class LearnedInterpolation(ReverseVariance):
     learned = True
 
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
-        r""":math:`\nu \log(\sigma_t / \sigma_s)`."""
         place = denoised.interpolation
         if place is None:
             raise ValueError(

@@ -1,11 +1,11 @@
 """Distributions over one event a row: ``log_prob`` gives ``(B,)`` nats, ``elementwise`` each entry's."""
 
-from genmod.distributions.base import Factorized as Factorized
 from genmod.distributions.counts import NegativeBinomial as NegativeBinomial
 from genmod.distributions.counts import Poisson as Poisson
 from genmod.distributions.counts import ZeroInflated as ZeroInflated
 from genmod.distributions.discrete import Bernoulli as Bernoulli
 from genmod.distributions.discrete import Categorical as Categorical
+from genmod.distributions.discrete import OrderedCategorical as OrderedCategorical
 from genmod.distributions.discretized import DiscretizedLogistic as DiscretizedLogistic
 from genmod.distributions.discretized import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.discretized import DiscretizedNormal as DiscretizedNormal
@@ -13,6 +13,4 @@ from genmod.distributions.divergence import rate as rate
 from genmod.distributions.divergence import register_kl_per_dim as register_kl_per_dim
 from genmod.distributions.normal import Dirac as Dirac
 from genmod.distributions.normal import Normal as Normal
-from genmod.distributions.normal import StandardNormal as StandardNormal
-from genmod.distributions.ordered import OrderedCategorical as OrderedCategorical
 from genmod.distributions.tails import StudentT as StudentT

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
 from genmod.checks import can_read, require
-from genmod.shapes import PerSample, Sizes, event_sum
+from genmod.shapes import PerSample, Sizes, event_sum, expand_like
 
 
 class Factorized(Distribution, ABC):
@@ -112,6 +112,38 @@ class Laws(dict[str, Distribution]):
     def detached(self) -> Laws:
         """The same laws, with parameters detached from autograd."""
         return Laws({name: detached(law) for name, law in self.items()})
+
+
+class Draws:
+    """The draws of a path, each as two tensors of one value, between which gradients can be changed.
+
+    ``first[name]`` is the draw as it left its law q. ``later[name]`` is what later latents and the decoder
+    got. A gradient on its way from ``later`` back to ``first`` can be multiplied, or stopped: estimators
+    of gradients are built on this. Both are ``(K B, *event)``.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[str, Tensor] = {}
+        self.later: dict[str, Tensor] = {}
+        self._change: list[Callable[[Tensor], Tensor]] = []
+
+    def add(self, name: str, z: Tensor) -> Tensor:
+        """Keep a draw, and return the tensor for everything that depends on it."""
+        self.first[name], change = z, self._change
+        if z.requires_grad:
+            z = z.view_as(z)
+            # The hook must not hold this object, whose tensors hold the hook: a cycle would stay in memory.
+            z.register_hook(lambda gradient: change[0](gradient) if change else gradient)
+        self.later[name] = z
+        return z
+
+    def scale_gradients(self, factor: Tensor) -> None:
+        """Multiply gradients on their way back into the draws by one number for each, ``(K B,)``."""
+        self._change[:] = [lambda gradient: gradient * expand_like(factor, gradient)]
+
+    def stop_gradients(self) -> None:
+        """Let no gradient pass on its way back into the draws."""
+        self._change[:] = [torch.zeros_like]
 
 
 def detached(law: Distribution) -> Distribution:

@@ -44,16 +44,13 @@ class Poisson(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean count."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """The mean."""
         return self.mean
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each count."""
         log_mean, count = self.log_mean.double(), x.double()
         nats = count * log_mean - log_mean.exp() - torch.lgamma(count + 1)
         return nats.to(self.log_mean.dtype)
@@ -86,7 +83,6 @@ class NegativeBinomial(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean count."""
         return self.log_mean.exp()
 
     @property
@@ -95,7 +91,6 @@ class NegativeBinomial(Factorized):
         return self.mean + (2 * self.log_mean - self.log_concentration).exp()
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each count."""
         log_mean, log_r, k = self.log_mean.double(), self.log_concentration.double(), x.double()
         r = log_r.exp()
         # log(r / (r + m)) = -softplus(log m - log r), without a difference of large numbers.
@@ -143,7 +138,6 @@ class ZeroInflated(Factorized):
         return (1 - pi) * (self.counts.variance + pi * self.counts.mean.square())
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each count."""
         log_zero = torch.nn.functional.logsigmoid(self.logits)
         counted = torch.nn.functional.logsigmoid(-self.logits) + self.counts.elementwise(x)
         return torch.where(x == 0, torch.logaddexp(log_zero, counted), counted)

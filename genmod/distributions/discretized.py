@@ -133,11 +133,9 @@ class DiscretizedLogistic(Discretized):
     """
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each entry's bin, ``(B, *event)``, in nats."""
         return logistic_log_mass(x, self.location, self.log_scale, self.bins)
 
     def upper_tail(self, standardized: Tensor) -> Tensor:
-        """``sigmoid(-x)``."""
         return torch.sigmoid(-standardized)
 
     def standard_sample(self) -> Tensor:
@@ -158,7 +156,6 @@ class DiscretizedNormal(Discretized):
     """
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each entry's bin."""
         lower, upper = self.bins.edges(x.to(self.location.dtype))
         inverse = (-self.log_scale).exp()
         return _standard_log_mass(
@@ -168,12 +165,10 @@ class DiscretizedNormal(Discretized):
         )
 
     def upper_tail(self, standardized: Tensor) -> Tensor:
-        """``erfc(x / sqrt(2)) / 2``."""
         tail: Tensor = 0.5 * torch.special.erfc(standardized * math.sqrt(0.5))
         return tail
 
     def standard_sample(self) -> Tensor:
-        """Standard normal noise."""
         return random.normal_like(self.location)
 
 
@@ -238,7 +233,6 @@ class DiscretizedMixture(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean value, ``(B, *event)``."""
         means = [
             DiscretizedLogistic(location, log_scale, self.bins).mean
             for location, log_scale in zip(
@@ -261,7 +255,6 @@ class DiscretizedMixture(Factorized):
             return DiscretizedLogistic(location, log_scale, self.bins).sample()
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass of each entry's bin."""
         wide = x[:, None].expand_as(self.logits)
         masses = logistic_log_mass(wide, self.location, self.log_scale, self.bins)
         return (self.logits.log_softmax(1) + masses).logsumexp(1)

@@ -1,7 +1,7 @@
 r"""The rate of a posterior under a prior: :math:`\mathrm{KL}(q \| p)`, or a log-ratio at a draw.
 
 Both have the same mean. The closed form has no noise from the draw. With the log-ratio, the noise of rate
-and reconstruction cancels at each draw if the posterior is exact. ``Rate.kind`` says which one it is.
+and reconstruction cancels at each draw if the posterior is exact. ``Rate.kind`` is the one that was used.
 
 A closed form is valid for exactly the two laws it was derived for. ``torch.distributions.kl_divergence``
 also accepts their subclasses. But a subclass may redefine ``rsample`` and ``log_prob``: a normalizing flow

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from genmod.distributions.base import Factorized, elementwise, is_factorized
-from genmod.distributions.discrete import Categorical
-from genmod.distributions.ordered import OrderedCategorical
+from genmod.distributions.discrete import Categorical, OrderedCategorical
 from genmod.shapes import Sizes
 
 
@@ -41,7 +40,6 @@ class Joined(Factorized):
         return self._together(found)
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log mass or the log density of each entry."""
         nats = [
             part.elementwise(x[:, list(places)])
             for part, places in zip(self.parts, self.places, strict=True)
@@ -49,7 +47,6 @@ class Joined(Factorized):
         return torch.cat(nats, 1)[:, self._back]
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """A draw of each entry, floating point."""
         self.refuse_extra(sample_shape)
         return self._together([part.sample() for part in self.parts])
 
@@ -76,17 +73,14 @@ class Rescaled(Factorized):
 
     @property
     def factorizes(self) -> bool:
-        """Whether the base law does."""
         return is_factorized(self.base)
 
     @property
     def mean(self) -> Tensor:
-        """The mean."""
         return self.location + self.scale * self.base.mean
 
     @property
     def variance(self) -> Tensor:
-        """The variance."""
         return self.scale.square() * self.base.variance
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -98,7 +92,6 @@ class Rescaled(Factorized):
         return elementwise(self.base, self._standard(x)) - self.scale.log()
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """A draw of the base law, rescaled."""
         self.refuse_extra(sample_shape)
         return self.location + self.scale * self.base.sample()
 

@@ -51,22 +51,18 @@ class Normal(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, ``(B, *event)``."""
         return self.loc
 
     @property
     def mode(self) -> Tensor:
-        """The mode: the mean."""
         return self.loc
 
     @property
     def stddev(self) -> Tensor:
-        """The standard deviation, ``(B, *event)``."""
         return self.log_std.exp()
 
     @property
     def variance(self) -> Tensor:
-        """The variance, ``(B, *event)``."""
         return (2 * self.log_std).exp()
 
     def rsample(self, sample_shape: Sizes = ()) -> Tensor:
@@ -75,16 +71,13 @@ class Normal(Factorized):
         return torch.addcmul(self.loc, self.log_std.exp(), random.normal_like(self.loc))
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """A draw without gradients."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log density of each entry."""
         return kernels.log_prob_log_std(x, self.loc, self.log_std)
 
     def entropy(self) -> Tensor:
-        """The entropy of each row, nats."""
         return event_sum(kernels.entropy_log_std(self.log_std))
 
 
@@ -106,7 +99,6 @@ class StandardNormal(Normal):
         super().__init__(zero, zero)
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log density of each entry."""
         return kernels.log_prob_standard(x)
 
 
@@ -154,16 +146,13 @@ class Dirac(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The point."""
         return self.point
 
     def rsample(self, sample_shape: Sizes = ()) -> Tensor:
-        """The point."""
         self.refuse_extra(sample_shape)
         return self.point
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        """The point, without gradients."""
         return self.rsample(sample_shape).detach()
 
     def elementwise(self, x: Tensor) -> Tensor:

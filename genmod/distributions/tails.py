@@ -30,7 +30,6 @@ class LaplaceDensity(Factorized):
 
     @property
     def mean(self) -> Tensor:
-        """The median."""
         return self.location
 
     @property
@@ -39,7 +38,6 @@ class LaplaceDensity(Factorized):
         return 2 * (2 * self.log_scale).exp()
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log density of each entry."""
         scaled = (x - self.location).abs() * (-self.log_scale).exp()
         return -scaled - self.log_scale - math.log(2)
 
@@ -85,7 +83,6 @@ class StudentT(Factorized):
         return torch.where(df > 2, spread, torch.inf)
 
     def elementwise(self, x: Tensor) -> Tensor:
-        """The log density of each entry."""
         # float64: two log-gammas of a large df agree in all digits of float32.
         df = self.log_df.double().exp()
         scaled = ((x - self.location) * (-self.log_scale).exp()).double()

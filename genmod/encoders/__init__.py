@@ -4,9 +4,5 @@ from genmod.encoders.base import DiracEncoder as DiracEncoder
 from genmod.encoders.base import Encoder as Encoder
 from genmod.encoders.base import GaussianEncoder as GaussianEncoder
 from genmod.encoders.base import Posterior as Posterior
-from genmod.encoders.base import check_posterior as check_posterior
-from genmod.encoders.base import require_distribution as require_distribution
-from genmod.encoders.base import rows_of as rows_of
 from genmod.encoders.topdown import TopDownEncoder as TopDownEncoder
 from genmod.encoders.topdown import TopDownHead as TopDownHead
-from genmod.encoders.topdown import TopDownPosterior as TopDownPosterior

@@ -12,7 +12,7 @@ from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.nn.modules import float_dtype, outputs
-from genmod.shapes import Batch, Mask, Shape
+from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -23,6 +23,10 @@ class Posterior(ABC):
     @abstractmethod
     def rows(self) -> int:
         """How many samples it is the posterior of."""
+
+    def copies(self, count: int) -> Posterior | None:
+        """``count`` copies of all rows, one after another; ``None``: the encoder has to make them."""
+        return None
 
 
 class Encoder(Settings, nn.Module, ABC):
@@ -38,8 +42,8 @@ class Encoder(Settings, nn.Module, ABC):
 
     latent_shape: Shape | None = None
     """The event shape of the latent, where it is known at construction."""
-    leaves_out = True
-    """Whether it can be trained on missing entries: a diffusion's would noise the zeros in their place."""
+    accepts_missing = True
+    """Whether it can be trained on missing entries. A diffusion's cannot: it noises what stands there."""
 
     def __init__(self, spec: SpecLike | None = None) -> None:
         super().__init__()
@@ -83,13 +87,11 @@ class Encoder(Settings, nn.Module, ABC):
         return x.to(float_dtype(self) or torch.get_default_dtype())
 
 
-class DiracEncoder(Encoder):
-    """An autoencoder's encoder: one point, no uncertainty.
+class NetworkEncoder(Encoder, ABC):
+    """The base class of encoders of one latent, whose parameters a network gives.
 
     Args:
-        network: gives the latent's numbers; it takes the features of the data, of the shape
-            ``spec.feature_shape``: the data themselves, one-hot categories of a table, and the mask where
-            entries can be missing.
+        network: gives the parameters of the posterior from the features of the data.
         shape: the latent's event shape.
         spec: the data it reads.
     """
@@ -100,20 +102,36 @@ class DiracEncoder(Encoder):
         super().__init__(spec)
         self.network, self.latent_shape = network, tuple(shape)
 
+    def outputs(
+        self, shape: Shape, x: Batch, context: Tensor | None, observed: Mask | None
+    ) -> Tensor:
+        """What the network gives for the features of the data, ``(B, *shape)``."""
+        return outputs(self.network, shape, self.features(x, observed), context=context)
+
+
+class DiracEncoder(NetworkEncoder):
+    """An autoencoder's encoder: one point, no uncertainty.
+
+    Args:
+        network: gives the latent's numbers. It takes the features of the data, of the shape
+            ``spec.feature_shape``: the data themselves, one-hot categories of a table, and the mask where
+            entries can be missing.
+        shape: the latent's event shape.
+        spec: the data it reads.
+    """
+
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Dirac:
         """The point of each row."""
-        return Dirac(
-            outputs(self.network, self.latent_shape, self.features(x, observed), context=context)
-        )
+        return Dirac(self.outputs(self.latent_shape, x, context, observed))
 
     def formula(self) -> str:
         """The encoder as it stands on paper."""
         return "q(z | x) = delta(z - e(x))"
 
 
-class GaussianEncoder(Encoder):
+class GaussianEncoder(NetworkEncoder):
     """``N(mean(x), std(x)^2)``, drawn by reparameterization.
 
     Args:
@@ -123,18 +141,11 @@ class GaussianEncoder(Encoder):
         spec: the data it reads.
     """
 
-    latent_shape: Shape
-
-    def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
-        super().__init__(spec)
-        self.network, self.latent_shape = network, tuple(shape)
-
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Normal:
         """The Gaussian of each row."""
-        seen = self.features(x, observed)
-        both = outputs(self.network, (2, *self.latent_shape), seen, context=context)
+        both = self.outputs((2, *self.latent_shape), x, context, observed)
         return Normal(*both.unbind(1))
 
     def formula(self) -> str:
@@ -162,6 +173,20 @@ def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape
 def rows_of(posterior: Posterior | Distribution) -> int:
     """How many rows a posterior has."""
     return posterior.rows if isinstance(posterior, Posterior) else posterior.batch_shape[0]
+
+
+def copied_posterior(
+    posterior: Posterior | Distribution, count: int
+) -> Posterior | Distribution | None:
+    """``count`` copies of all rows of a posterior, one after another, so that data are encoded once.
+
+    ``None`` for kinds that it does not know: then the copies of the data are encoded.
+    """
+    if isinstance(posterior, Posterior):
+        return posterior.copies(count)
+    if type(posterior) is not Normal:
+        return None
+    return Normal(copies(posterior.loc, count), copies(posterior.log_std, count))
 
 
 def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:

@@ -17,7 +17,7 @@ from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
 from genmod.nn.modules import call, outputs
-from genmod.shapes import Batch, Mask, Shape
+from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import SpecLike
 
 
@@ -39,6 +39,14 @@ class TopDownPosterior(Posterior):
     def rows(self) -> int:
         """How many samples it is the posterior of."""
         return len(self.features[0])
+
+    def copies(self, count: int) -> TopDownPosterior | None:
+        """``count`` copies of all rows, one after another."""
+        if type(self) is not TopDownPosterior:
+            return None  # A subclass may hold rows that are not known here.
+        context = None if self.context is None else copies(self.context, count)
+        features = [copies(rows, count) for rows in self.features]
+        return TopDownPosterior(features, self.heads, context)
 
     def conditional(self, level: int, state: Tensor) -> Distribution:
         """``q(z_l | z_above, x)``."""

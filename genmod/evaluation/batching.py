@@ -14,11 +14,13 @@ from genmod import random
 from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import require, trusted
 from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
-from genmod.data import Dataset, GivenRows, rows_or_dataset
+from genmod.data import Dataset
+from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
+from genmod.random.keys import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
@@ -118,6 +120,14 @@ class RowSet:
         data_set = source if isinstance(source, Dataset) else None
         return cls(sort(x), c, numbers[order], order, data_set, seen)
 
+    def part(self, some: slice) -> RowSet:
+        """A group of neighboring rows, in the order of their ids."""
+        x, c, seen = (
+            None if each is None else each[some] for each in (self.x, self.context, self.observed)
+        )
+        assert x is not None
+        return RowSet(x, c, self.ids[some], torch.arange(len(x)), self.data, seen)
+
     def restore_order(self, values: Tensor) -> Tensor:
         """Values of the sorted rows, put back into the order of the user's input."""
         return values[self.order.argsort()]
@@ -140,7 +150,12 @@ class RowSet:
 def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
     """The rows of the test part of a data set, or the user's own rows."""
     if isinstance(source, Dataset):
-        require(len(source.test) >= 1, f"{source.name} without a test part", *_A_TEST_PART)
+        require(
+            len(source.test) >= 1,
+            f"{source.name} without a test part",
+            "rows to score",
+            "pass the part to score: evaluate(model, data.validation)",
+        )
         return GivenRows(source.test, source.context("test"), source.mask("test"))
     require(
         context is None or source.context is None,
@@ -149,9 +164,6 @@ def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
         "drop one of them",
     )
     return source
-
-
-_A_TEST_PART = ("rows to score", "pass the part to score: evaluate(model, data.validation)")
 
 
 def in_chunks(
@@ -187,10 +199,10 @@ def in_chunks(
     device, shape = model.device, tuple(rows.x.shape[1:])
     size = rows_per_chunk(shape, device, copies=copies, batch_size=batch_size)
     if batch_size is None:
-        size = min(size, random.BLOCK)
+        size = min(size, BLOCK)
 
     # A model standardizes columns in the type of the data, before it rounds them to its own.
-    kept = model.spec.units is not None
+    kept = not model.spec.standardize.is_identity
 
     def take(values: Tensor, part: slice) -> Tensor:
         kind = model.dtype if values.is_floating_point() and not kept else None
@@ -241,7 +253,7 @@ class ChunkBound:
 
     @classmethod
     def of(cls, elbo: ELBO) -> ChunkBound:
-        """The piece of one chunk's bound."""
+        """The terms of a bound, summed where only the sum over rows is needed."""
         columns = {"": elbo.reconstruction, **{each.name: each.nats for each in elbo.levels()}}
         per_dim, levels = {}, None
         for name, rate in elbo.rates.items():

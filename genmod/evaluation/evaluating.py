@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.data import Dataset, rows_or_dataset
+from genmod.chunks import chunks
+from genmod.data import Dataset
+from genmod.data.loading import rows_or_dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import pixel_histogram
-from genmod.evaluation.batching import Ids
+from genmod.evaluation.batching import Ids, RowSet
+from genmod.evaluation.evidence import HEAVY, Evidence
 from genmod.evaluation.report import Report, structural
-from genmod.evaluation.scoring import Estimate, Scores, log_weights, score
+from genmod.evaluation.scoring import Estimate, Scores, score, weights_of
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps, Timesteps
 
@@ -101,15 +104,17 @@ def evaluate(
         estimated = runs[0].stamp is Stamp.ESTIMATE and model.prior.has_timesteps
         replicates = 2 if estimated else 1
     runs += [run(replicate) for replicate in range(1, replicates)]
-    weights = None
-    if importance_samples:
-        weights = log_weights(
-            model, data, context, importance_samples=importance_samples, seed=seed,
-            batch_size=batch_size, ids=ids, observed=observed, progress=progress,
-        )  # fmt: skip
     report = _summary(runs, data if isinstance(data, Dataset) else None)
+    if importance_samples:
+        rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
+        evidence = Evidence(len(rows), importance_samples)
+        for part in chunks(len(rows), Evidence.rows_at_a_time(importance_samples)):
+            evidence.add(
+                weights_of(model, rows.part(part), importance_samples, seed, batch_size, progress)
+            )
+        report = _weighted(report, evidence)
     return replace(
-        report if weights is None else _weighted(report, weights),
+        report,
         name=name or type(model).__name__,
         dims=model.spec.size,
         in_nats=model.spec.columns is not None,
@@ -160,52 +165,22 @@ def _summary(runs: Sequence[Scores], source: Dataset | None) -> Report:
     )
 
 
-def _weighted(report: Report, weights: Tensor) -> Report:
-    """The report, with the bound and the interval of the importance log-weights ``(N, K)``."""
-    _check_weights(weights)
+def _weighted(report: Report, evidence: Evidence) -> Report:
+    """The report, with the bound and the interval from importance weights."""
+    k, remarks = evidence.pareto_k, report.remarks
+    if evidence.heavy:
+        tail = "one draw outweighs all others" if k is None or k <= HEAVY else f"Pareto k {k:.2f}"
+        remarks += (
+            f"The importance weights are heavy ({tail}): their mean cannot be estimated, and the "
+            "ceiling is vacuous. Take more importance samples, or train a wider or richer posterior.",
+        )
     return replace(
         report,
-        importance=Estimate.of(_log_mean(weights)),
-        importance_samples=weights.shape[1],
-        evidence=evidence(weights, report.measure),
-    )
-
-
-def evidence(weights: Tensor, measure: Measure) -> tuple[Estimate, Estimate]:
-    """The floor and the ceiling of :attr:`Report.interval`, from importance log-weights ``(N, K)``.
-
-    If one draw makes up more than half of the ceiling, the mean of such draws cannot be estimated. The
-    ceiling is then vacuous: 0 for a mass, infinity for a density.
-    """
-    halves = weights.chunk(2, 1)
-    floors = [_log_mean(half) for half in halves]
-    ratios = [
-        (half - floor[:, None]).exp() for half, floor in zip(halves, reversed(floors), strict=True)
-    ]
-    ceilings = [
-        floor + ratio.mean(1) - 1 for floor, ratio in zip(reversed(floors), ratios, strict=True)
-    ]
-    low, high = (Estimate.of((a + b) / 2) for a, b in (floors, ceilings))
-    draws = torch.cat(ratios)
-    heavy = not float(draws.max()) <= float(draws.sum()) / 2
-    if measure is Measure.MASS:
-        # Only the mean is cut at 0. Cutting each row would remove errors of one sign alone: a bias.
-        return low, Estimate(0.0, 0.0) if heavy or high.mean > 0 else high
-    return low, Estimate(math.inf, math.inf) if heavy else high
-
-
-def _log_mean(weights: Tensor) -> Tensor:
-    return weights.logsumexp(1) - math.log(weights.shape[1])
-
-
-def _check_weights(weights: Tensor) -> None:
-    """Require log-weights that are finite or minus infinity (a weight of zero)."""
-    broken = int((weights.isnan() | (weights == math.inf)).any(1).sum())
-    require(
-        broken == 0,
-        f"importance weights that are NaN or infinite in {broken} of {len(weights)} rows",
-        "finite log-weights",
-        "check these rows, and the model's parameters (a diverged training)",
+        importance=evidence.importance,
+        importance_samples=evidence.samples,
+        evidence=evidence.interval(report.measure),
+        pareto_k=k,
+        remarks=remarks,
     )
 
 

@@ -14,8 +14,7 @@ minimum mean square error. Hence
 The model's denoiser is used between the ends of its schedule. Beyond them the integral has a closed form,
 which on average is never less than that of the best denoiser:
 
-* noisier than the noisy end: the best denoiser of N(0, I) data, :math:`\hat x = \alpha z_t`. Its integral
-is
+* noisier than the noisy end: the best denoiser of N(0, I) data, :math:`\hat x = \alpha z_t`. It gives
   :math:`\mathrm{KL}(q(z_1|x) \| N(0, I)) = \tfrac12[S \|x\|^2 - D S + D \log(1 + e^\lambda)]` with
   :math:`S = \mathrm{sigmoid}(\lambda)` at that end: the prior term of the bound;
 * cleaner than the clean end: a :class:`Tail`. It takes the place of the decoder in the bound.
@@ -38,7 +37,8 @@ from genmod import random
 from genmod.checks import check_positive, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
-from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.report import Report
@@ -73,8 +73,8 @@ def immse(
     With the best denoiser the mean is ``log p(x)``. With any other denoiser it is a lower bound.
 
     Two things keep the noise small. The log-SNRs are drawn, stratified, where a pilot run found the
-    integrand large. And the integrand of a density is taken relative to that of the best denoiser of N(0,
-    I) data under the same noise, whose integral is known (a control variate).
+    integrand large. The integrand of a density has a control variate: that of the best denoiser of N(0, I)
+    data under the same noise, whose integral is known.
 
     Args:
         model: a diffusion with any number of steps. Only its denoiser and the ends of its schedule count.
@@ -126,7 +126,7 @@ def immse(
         term: rows.restore_order(torch.cat([piece[term] for piece in pieces]))
         for term in ("prior", "steps")
     }
-    rest = float(spec.change_of_units()) - tail.nats(clean, spec.size)
+    rest = float(spec.standardize.log_det()) - tail.nats(clean, spec.size)
     beyond = torch.full((len(rows),), rest, dtype=torch.float64)
     scores = Scores(beyond, nats, {}, None, Stamp.ESTIMATE, tail.measure)
     scores.check_finite()

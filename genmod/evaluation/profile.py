@@ -8,7 +8,7 @@ Symbols: :math:`\lambda` the log-SNR, ``t`` in [0, 1] from clean (0) to noise (1
     = \tfrac{1}{2}\,e^{\lambda}\,\mathbb{E}\|x - \hat x(z_t)\|^2,
 
 and in ``T`` steps the Riemann sum of this. Each row visits one noise level in each interval, drawn at
-random, so the nats of an interval are an unbiased estimate of its part of the bound.
+random. So the nats of an interval are an unbiased estimate of its part of the bound.
 
 **Rate and distortion.** Read the chain as a code that is sent from noise to data. After the states down
 to :math:`z_t` the receiver has got the *rate* (nats so far), and knows ``x`` up to the *distortion*, the
@@ -39,7 +39,7 @@ from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import elementwise
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
-from genmod.models import find_diffusion, has_diffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps
 from genmod.shapes import size
 from genmod.spec import DataSpec

@@ -14,7 +14,7 @@ from genmod.chunks import COPIES
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks
 from genmod.model import LatentModel, Request
-from genmod.models import find_diffusion, has_diffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
 from genmod.shapes import PerSample
@@ -145,9 +145,10 @@ def score(
     label = "bound" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
     scores = _gather(pieces, rows)
-    if model.spec.units is None:
+    units = model.spec.standardize
+    if units.is_identity:
         return scores
-    change = torch.as_tensor(model.spec.change_of_units(rows.observed), dtype=torch.float64)
+    change = torch.as_tensor(units.log_det(rows.observed), dtype=torch.float64)
     return replace(scores, change_of_units=rows.restore_order(change.cpu().expand(len(rows))))
 
 
@@ -198,6 +199,20 @@ def log_weights(
     >>> log_w.shape, bool((bound >= log_w.mean(1)).all())
     (torch.Size([5, 8]), True)
     """
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
+    weights = weights_of(model, rows, importance_samples, seed, batch_size, progress)
+    return rows.restore_order(weights)
+
+
+def weights_of(
+    model: LatentModel,
+    rows: RowSet,
+    importance_samples: int,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The importance log-weights of checked rows, by ascending ids; see :func:`log_weights`."""
     require(
         importance_samples >= 1,
         f"importance_samples={importance_samples}",
@@ -210,7 +225,6 @@ def log_weights(
         "an exact log-density, because weights of an estimate are too large in the mean",
         "use the exact trace, with_probability_flow(model, probes=None)",
     )
-    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
@@ -221,7 +235,7 @@ def log_weights(
             copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())
-    return rows.restore_order(torch.stack(columns, 1))
+    return torch.stack(columns, 1)
 
 
 def paired(a: Scores, b: Scores) -> Estimate:

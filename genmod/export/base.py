@@ -1,4 +1,4 @@
-"""An exported part, and what its kinds share: the diffusion in a model, the shapes of its levels."""
+"""The base class of exported parts, and facts of a model that several parts need."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Part(nn.Module, ABC):
         return {port.name: value for port, value in zip(self.ports, values, strict=True)}
 
     def laws(self, given: Mapping[str, Tensor]) -> dict[str, object]:
-        """What kind of distribution its outputs are the parameters of."""
+        """The kind of distribution whose parameters the outputs are."""
         return {}
 
     def draw(self, rows: int, seed: int = 0) -> tuple[Tensor, ...]:
@@ -65,7 +65,7 @@ class Part(nn.Module, ABC):
 
     @torch.no_grad()
     def separate(self) -> None:
-        """Set apart the outputs that have no row axis, such as learned thresholds."""
+        """Move outputs without a row axis, such as learned thresholds, to ``constants``."""
         few, more = (self.run(self.named(self.draw(rows))) for rows in (ROWS, ROWS + 2))
         self.constants = {
             name: tensor

@@ -1,4 +1,4 @@
-"""Write the parts of a model as files, checked against the model, with a description beside them."""
+"""Write the parts of a model as files, compared with the model, and a description of them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _file(part: Part, kind: ExportFormat) -> str:
 
 
 def _described(part: Part, kind: ExportFormat, worst: float) -> dict[str, object]:
-    """What the description has about a part."""
+    """The description of a part."""
     given = part.draw(1)
     found = part(*given)
     return {
@@ -156,7 +156,8 @@ def _description(
         {"name": column.name, "kind": str(column.kind), "values": list(column.values or ())}
         for column in spec.columns or ()
     ]
-    units = None if spec.units is None else [list(pair) for pair in spec.units]
+    units = spec.standardize
+    pairs = [list(pair) for pair in zip(units.mean, units.std, strict=True)]
     return {
         "format": FORMAT,
         "version": __version__,
@@ -167,7 +168,7 @@ def _description(
             "shape": list(spec.shape),
             "bins": spec.bins,
             "columns": columns,
-            "mean_and_std": units,
+            "mean_and_std": None if units.is_identity else pairs,
         },
         "parts": parts,
         "schedule": _schedule(model),

@@ -25,7 +25,7 @@ def law_outputs(law: Distribution) -> dict[str, Tensor]:
 
 
 def law_names(law: Distribution) -> dict[str, object]:
-    """What kind of distribution it is; of a table, the kind and the columns of each of its parts."""
+    """The kind of a distribution; of a table, the kind and the columns of each of its parts."""
     if isinstance(law, Rescaled):
         return law_names(law.base)
     if not isinstance(law, Joined):

@@ -116,7 +116,7 @@ class DecoderPart(Part):
 
     @torch.no_grad()
     def laws(self, given: Mapping[str, Tensor]) -> dict[str, object]:
-        """What kind of distribution its outputs are the parameters of."""
+        """The kind of distribution whose parameters the outputs are."""
         return law_names(self.law(given))
 
 

@@ -120,7 +120,7 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
-            return run_path(model.prior.infer(model.posterior(x, context), context), sites.answer)
+            return run_path(model.prior.infer(model.posterior(x, context), context), sites.infer)
 
     return PyroPair(generate, infer)
 
@@ -141,7 +141,7 @@ class _Sites:
             name not in self.drawn and name not in (DATA, PLATE),
             f"a second site named {name!r} (latents so far: {', '.join(self.drawn) or 'none'})",
             f"a name of its own for each latent, none of them {DATA!r} or {PLATE!r}",
-            "pass another name to Nested(..., name=...) or to the simple prior",
+            "pass another name= to one of the priors",
         )
         z: Tensor = pyro.sample(name, as_pyro(law))
         expected = (self.rows, *law.event_shape)
@@ -154,8 +154,8 @@ class _Sites:
         self.drawn[name] = z
         return z
 
-    def answer(self, level: Latent) -> Tensor:
-        """Draw a level of the posterior, unless it was drawn before and only its prior is given here."""
+    def infer(self, level: Latent) -> Tensor:
+        """Draw a latent from its posterior, unless it was drawn before and only its prior is given here."""
         if level.q is None:
             return self.drawn[level.name]
         return self.latent(level.name, level.q)

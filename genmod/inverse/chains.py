@@ -17,7 +17,8 @@ from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
 from genmod.inverse.operators import Mask, Operator, check_measurement, check_rows
 from genmod.nn.jacobian import pullback
-from genmod.samplers import Ancestral, Denoise, Sampler, State, intervals
+from genmod.samplers import Ancestral, Sampler, State
+from genmod.samplers.base import Denoise, intervals
 from genmod.schedules import Schedule
 from genmod.shapes import event_sum, expand_like
 
@@ -82,7 +83,6 @@ class DPS(Sampler):
         return residual / expand_like(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"{self.operator}, zeta={self.zeta}"
 
 
@@ -189,7 +189,6 @@ class RePaint(Sampler):
         return moved.to(z.dtype)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"{self.operator}, repeats={self.repeats}, jump={self.jump}"
 
 

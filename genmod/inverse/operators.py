@@ -85,11 +85,9 @@ class Composition(Operator):
         self.outer, self.inner = outer, inner
 
     def forward(self, x: Real) -> Tensor:
-        """The inner operator first."""
         return self.outer(self.inner(x))
 
     def adjoint(self, y: Real) -> Tensor:
-        """The outer operator's adjoint first."""
         return self.inner.adjoint(self.outer.adjoint(y))
 
 
@@ -119,11 +117,9 @@ class Mask(Operator):
         self.register_buffer("observed", observed)
 
     def forward(self, x: Real) -> Tensor:
-        """The observed entries of each row, in order."""
         return x[:, self.observed]
 
     def adjoint(self, y: Real) -> Tensor:
-        """The entries in their places; zero elsewhere."""
         x = y.new_zeros(len(y), *self.inputs)
         x[:, self.observed] = y
         return x
@@ -151,11 +147,9 @@ class Matrix(Operator):
         self.matrix = Exact(matrix)
 
     def forward(self, x: Real) -> Tensor:
-        """``A x``."""
         return x.flatten(1) @ self.matrix(x).T
 
     def adjoint(self, y: Real) -> Tensor:
-        """The transpose."""
         return (y @ self.matrix(y)).reshape(len(y), *self.inputs)
 
 
@@ -182,13 +176,11 @@ class Separable(Operator):
         self.matrices = [Exact(matrix) for matrix in matrices]
 
     def forward(self, x: Real) -> Tensor:
-        """The matrix of each side, one after another."""
         for side, matrix in enumerate(self.matrices):
             x = _along(side + 2, matrix(x), x)
         return x
 
     def adjoint(self, y: Real) -> Tensor:
-        """The transposed matrix of each side."""
         for side, matrix in enumerate(self.matrices):
             y = _along(side + 2, matrix(y).T, y)
         return y

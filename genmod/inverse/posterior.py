@@ -120,7 +120,6 @@ class PosteriorDenoiser(Denoiser):
         )
 
     def extra_repr(self) -> str:
-        """The settings."""
         return f"std={self.std}, iterations={self.iterations}"
 
 
@@ -144,7 +143,6 @@ class MMPS(PosteriorDenoiser):
     """
 
     def assumed(self, u: Tensor, covariance: Linear, variance: Tensor) -> Tensor:
-        """The denoiser's own covariance."""
         return covariance(u)
 
 
@@ -180,7 +178,6 @@ class PiGDM(PosteriorDenoiser):
         self.data_std = data_std
 
     def assumed(self, u: Tensor, covariance: Linear, variance: Tensor) -> Tensor:
-        """A multiple of the identity."""
         spread = self.data_std**2
         return spread * variance / (spread * (1 - variance) + variance) * u
 

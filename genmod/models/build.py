@@ -1,4 +1,4 @@
-"""What the one-line constructors share: settings checked, networks of the default kind."""
+"""What the constructors of the models share: checks of their arguments, and default networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import MLP, Condition, ConvNets, MLPs, Networks, default_networks
+from genmod.nn import MLP, Condition, ConvNets, MLPs, Networks
 from genmod.nn.modules import call
-from genmod.nn.networks import Conditional
+from genmod.nn.networks import Conditional, default_networks
 from genmod.shapes import Shape, size
 from genmod.spec import DataSpec, HasSpec, SpecLike
 
@@ -47,7 +47,7 @@ def data_spec(spec: DataSpec | None, part: str) -> DataSpec:
     """The description of the data, required where a part has to be built from it.
 
     Raises:
-        ValueError: none.
+        ValueError: no description.
     """
     if spec is None:
         raise ValueError(
@@ -131,13 +131,13 @@ def resolve_networks(
     dropout: float,
     condition: Condition | None = None,
 ) -> Networks:
-    """The networks asked for, or the default kind for the data with the settings asked for.
+    """The user's own networks, or the default kind for the data with the user's settings.
 
-    Where there is a condition, each of them is conditioned on it. Those of a table have a linear map beside
-    them.
+    Where there is a condition, each network is conditioned on it. Default networks of a table have a linear
+    map beside them.
 
     Raises:
-        ValueError: both.
+        ValueError: networks of one's own, and settings of the default ones.
     """
     if condition is not None:
         return Conditional(resolve_networks(networks, data, width, depth, dropout), condition)
@@ -146,7 +146,7 @@ def resolve_networks(
             width is None and depth is None and dropout == 0,
             f"networks={networks} beside width={width}, depth={depth}, dropout={dropout}",
             "one or the other",
-            "put the settings into the networks: Convolutions(width=32, dropout=0.1)",
+            "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
         )
         return networks
     kind = default_networks(data.shape)
@@ -160,17 +160,21 @@ def resolve_networks(
     return found if data.columns is None else TableNetworks(found)
 
 
-def unconditional(condition: Condition | None, *parts: object | None) -> None:
+def check_condition(condition: Condition | None, *parts: object | None) -> None:
     """Refuse a condition where every network is the user's own.
 
+    Args:
+        condition: what the networks are to be conditioned on.
+        parts: the user's own parts; ``None`` for one that the model builds.
+
     Raises:
-        ValueError: a condition, and all of the parts.
+        ValueError: a condition, and no part that the model builds.
     """
     require(
         condition is None or any(part is None for part in parts),
         f"condition={condition} beside parts of your own",
         "one or the other",
-        "build the networks of your parts with it: UNet(shape, context=Labels(10)), or like",
+        "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
     )
 
 
@@ -180,7 +184,13 @@ def multiply_channels(shape: Shape, count: int) -> Shape:
 
 
 def default_decoder(networks: Networks, code: Shape, spec: DataSpec) -> Decoder:
-    """The default likelihood for this kind of data, on these networks."""
+    """The default decoder for a kind of data, on networks of a kind.
+
+    Args:
+        networks: the kind of networks.
+        code: the shape of the decoder's input.
+        spec: the data.
+    """
 
     def network(outputs: int) -> nn.Module:
         if spec.columns is not None:

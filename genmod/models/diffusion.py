@@ -14,7 +14,7 @@ from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, lik
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
 from genmod.model import LatentModel
-from genmod.models.build import data_spec, resolve_networks, stated_spec, unconditional
+from genmod.models.build import check_condition, data_spec, resolve_networks, stated_spec
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Condition, Networks
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
@@ -97,7 +97,7 @@ class Diffusion(DiffusionBased):
         schedule = LinearLogSNR() if schedule is None else instance(schedule, Schedule, "schedule")
         schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned
-        unconditional(condition, denoiser)
+        check_condition(condition, denoiser)
         if denoiser is None:
             kind = resolve_networks(networks, data, width, depth, dropout, condition)
             channels = 2 * data.shape[0] if learned else None

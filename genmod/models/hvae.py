@@ -29,7 +29,7 @@ class Inference(Enum):
     """The order in which the posterior draws the latents."""
 
     BOTTOM_UP = "bottom-up"
-    """``q(z1 | x) q(z2 | z1) ...``, by nesting: the cost of each level is a sampled log-ratio."""
+    """``q(z1 | x) q(z2 | z1) ...``, by nesting: the rate of each level is a log-ratio at a draw."""
     TOP_DOWN = "top-down"
     """``q(zL | x) ... q(z1 | z2.., x)``, by alignment: each level has a KL in closed form."""
 
@@ -56,8 +56,8 @@ class HVAE(LatentModel):
         networks: another kind of networks, with settings of their own.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
-        decoder: a decoder of your own. What it is given has ``latents[0]`` numbers (``z1``) bottom-up,
-            and ``networks.features`` numbers (the state below all latents) top-down.
+        decoder: a decoder of your own. Its input has ``latents[0]`` numbers (``z1``) bottom-up, and
+            ``networks.features`` numbers (the state below all latents) top-down.
 
     For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
     :class:`~genmod.priors.NestedPrior` prior (bottom-up), or ``LatentModel(
@@ -98,13 +98,13 @@ class HVAE(LatentModel):
         build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
         # Linear maps to the log-stds of inner levels would start them far from one.
         inner = kind.networks if isinstance(kind, TableNetworks) else kind
-        encoder, prior, handed = build(data, sizes, inner)
-        decoder = decoder or default_decoder(kind, (handed,), data)
+        encoder, prior, state = build(data, sizes, inner)
+        decoder = decoder or default_decoder(kind, (state,), data)
         super().__init__(encoder, decoder, prior)
 
 
 _Parts = tuple[encoders.Encoder, Prior, int]
-"""The encoder, the prior, and how many numbers the state has that the decoder gets."""
+"""The encoder, the prior, and how many numbers the decoder's input has."""
 
 
 def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
@@ -152,8 +152,8 @@ def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Pa
 class Merge(nn.Module):
     """The state below a level: the state above, plus the latent, plus the output of a network of both.
 
-    The latent reaches the decoder along a linear path. Through networks alone its effect is too weak at
-    first to be worth its rate, and the hierarchy collapses.
+    The latent reaches the decoder along a linear path. Through networks alone its effect is weak at first:
+    it lowers the reconstruction error by less than its rate, and the hierarchy collapses.
 
     Args:
         width: how many numbers the state has.

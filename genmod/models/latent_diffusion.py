@@ -14,7 +14,7 @@ from genmod.chunks import chunks, rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
-from genmod.models.build import unconditional
+from genmod.models.build import check_condition
 from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
@@ -43,8 +43,8 @@ class LatentDiffusion(DiffusionBased):
         width, depth, dropout, networks: of the VAE, see :class:`~genmod.models.VAE`.
         condition: what the diffusion is conditioned on, ``Labels(10)`` for example. The VAE ignores
             it, and its first stage needs none. Each method of the whole then needs ``context``.
-        vae: an autoencoding VAE of your own, fitted or not. Under a condition it is to take the context,
-            too, if only to let it pass: ``VAE(..., condition=Ignored())``.
+        vae: an autoencoding VAE of your own, fitted or not. Under a condition it must accept the context,
+            too, even if it ignores it: ``VAE(..., condition=Ignored())``.
         diffusion: a diffusion over ``z`` of your own, built with ``bins=None``.
 
     Raises:
@@ -68,7 +68,7 @@ class LatentDiffusion(DiffusionBased):
         vae: LatentModel | None = None,
         diffusion: LatentModel | None = None,
     ) -> None:
-        unconditional(condition, diffusion)
+        check_condition(condition, diffusion)
         vae = vae or VAE(
             spec,
             bins,
@@ -99,7 +99,7 @@ class LatentDiffusion(DiffusionBased):
 
     @property
     def nested(self) -> NestedPrior:
-        """The prior, as what it is."""
+        """The prior: a nested one."""
         assert isinstance(self.prior, NestedPrior)
         return self.prior
 
@@ -122,13 +122,13 @@ class LatentDiffusion(DiffusionBased):
     def freeze(
         self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
     ) -> LatentDiffusion:
-        """End the first stage: the encoder and decoder stay as they are from now on.
+        """End the first stage: freeze the encoder and the decoder.
 
-        The diffusion then gets latents with the mean and spread that ``q`` gives them over ``x``, measured
-        in evaluation mode on the model's device.
+        Latents are standardized before they enter the diffusion, by the mean and the standard deviation
+        that ``q`` gives them over ``x``. Both are measured in evaluation mode on the model's device.
 
         Args:
-            x: data, enough of them to measure a spread.
+            x: data, enough of them to measure a standard deviation.
             context: what the encoder is conditioned on.
             observed: which entries of ``x`` count; ``None``: all.
         """

@@ -6,13 +6,13 @@ Nothing is copied or trained: the result shares its parameters with the model th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from torch import nn
 
 from genmod.checks import require
-from genmod.config import forget_arguments
+from genmod.config.settings import arguments, forget_arguments, record_arguments
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
@@ -117,7 +117,10 @@ def with_steps(model: Model, steps: int | None) -> Model:
     """
     old = find_diffusion(model)
     new = DiffusionPrior(old.denoiser, old.schedule, old.shape, steps, old.variance, old.resolution)
-    return _replaced(model, old, new)
+    made = _replaced(model, old, new)
+    for before, after in zip(_nested(model), _nested(made), strict=True):
+        _record_steps(before, after, steps)
+    return made
 
 
 def with_probability_flow(
@@ -165,8 +168,40 @@ def _replaced(model: Model, old: nn.Module, new: nn.Module) -> Model:
     }
     kept |= {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     kept[id(old)] = new
+    shared = set(kept)
     made = copy.deepcopy(model, kept)
-    for part in made.modules():
-        if id(part) not in kept and part is not new:
-            forget_arguments(part)
+    for part in model.modules():
+        # The copy's arguments hold the new module in place of the old one, if they held the old one.
+        if id(part) not in shared and not _holds(arguments(part), old):
+            forget_arguments(kept[id(part)])
     return made
+
+
+def _holds(value: object, part: nn.Module) -> bool:
+    """Whether a module is among some arguments, or inside one of them."""
+    if isinstance(value, nn.Module):
+        return any(inner is part for inner in value.modules())
+    if isinstance(value, dict):
+        return any(_holds(each, part) for each in value.values())
+    return isinstance(value, list | tuple) and any(_holds(each, part) for each in value)
+
+
+def _nested(model: LatentModel) -> Iterator[LatentModel]:
+    """A model and those that are nested in it as priors, the innermost first."""
+    if isinstance(model.prior, NestedPrior):
+        yield from _nested(model.prior.model)
+    yield model
+
+
+def _record_steps(before: LatentModel, after: LatentModel, steps: int | None) -> None:
+    """Record the arguments that build a model with another number of latents, so that it can be saved."""
+    # Not at the top: latent_diffusion imports this module.
+    from genmod.models.latent_diffusion import LatentDiffusion
+
+    given = arguments(before)
+    if given is None or arguments(after) is not None:
+        return
+    if isinstance(after.prior, DiffusionPrior) and "steps" in given:
+        record_arguments(after, {**given, "steps": steps})
+    elif isinstance(after, LatentDiffusion):
+        record_arguments(after, {"vae": after.first_stage(), "diffusion": after.nested.model})

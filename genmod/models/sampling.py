@@ -75,13 +75,13 @@ class DiffusionBased(LatentModel, ABC):
         torch.Size([2, 1, 8, 8])
         """
         model, context = self.guided(guidance_scale), as_context(context, n)
-        way = Sampling(sampler, steps, grid, None, progress)
-        if way.plain:
+        sampling = Sampling(sampler, steps, grid, None, progress)
+        if sampling.plain:
             return super(DiffusionBased, model).sample(n, context, seeds=seeds)
 
         def some(rows: slice) -> Tensor:
             given = None if context is None else context[rows]
-            state = way.draw(model.diffusion, rows.stop - rows.start, given)
+            state = sampling.draw(model.diffusion, rows.stop - rows.start, given)
             return model.draw_from(state, given)
 
         return run_in_chunks(n, self._most_rows, some, seeds)
@@ -107,8 +107,8 @@ class DiffusionBased(LatentModel, ABC):
             ValueError: at once: settings out of range, or a context that the model cannot take.
         """
         model, context = self.guided(guidance_scale), as_context(context, n)
-        way = Sampling(sampler, steps, grid, seeds, progress)
-        return way.states(model.diffusion, n, context)
+        sampling = Sampling(sampler, steps, grid, seeds, progress)
+        return sampling.states(model.diffusion, n, context)
 
     def weighable(self) -> LatentModel:
         """Itself with finitely many latents; in continuous time, with the probability flow's density."""
@@ -125,11 +125,11 @@ class DiffusionBased(LatentModel, ABC):
 
 @dataclass(frozen=True)
 class Sampling:
-    """A way from noise to ``z_0``.
+    """How ``z_0`` is drawn from noise: by which sampler, in which steps, from which seeds.
 
     Args:
-        sampler: any of :mod:`genmod.samplers`; ancestral sampling by default. What it is not bound to
-            (usually anything) is the model's own.
+        sampler: any of :mod:`genmod.samplers`; ancestral sampling by default. A denoiser or schedule
+            that it is not bound to is the model's own.
         steps: how many steps it takes; by default as many as the chain has.
         grid: where they lie; :class:`~genmod.samplers.UniformTime` by default, as in the chain.
         seeds: one a sample; a sample's noise then depends on its seed alone.
@@ -157,7 +157,7 @@ class Sampling:
         )
 
     def draw(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Tensor:
-        """The state that ``n`` draws hand to the decoder.
+        """``z_0`` of ``n`` draws: the state that the decoder takes.
 
         Raises:
             ValueError: as by :meth:`states`; a chain of one latent, which no sampler has a step of.
@@ -166,7 +166,7 @@ class Sampling:
         if len(times) < 2:
             raise ValueError(
                 "got a chain of one latent; expected steps for a sampler to take; sample it as it is, "
-                "sample(n), or say how many, sample(n, sampler=..., steps=50)"
+                "sample(n), or state their number: sample(n, sampler=..., steps=50)"
             )
         if self.progress:
             return deque(self.states(prior, n, context), maxlen=1)[0].z
@@ -176,7 +176,7 @@ class Sampling:
             return sampler.run(self._start(prior, n, context), times, context)
 
     def states(self, prior: DiffusionPrior, n: int, context: Tensor | None) -> Iterator[State]:
-        """Where ``n`` draws are after each step.
+        """The states of ``n`` draws after each step.
 
         Raises:
             ValueError: a sampler bound to another schedule; fewer than one sample.
@@ -208,7 +208,7 @@ class Sampling:
 
             steps = track(steps, description=repr(sampler), total=len(times) - 1)
         for _ in steps:
-            # Not around the yield: the caller's own noise and gradients are no sample's.
+            # Not around the yield: the caller's own noise and gradients have nothing to do with samples.
             with self.noise, torch.no_grad():
                 state = next(states)
             yield state

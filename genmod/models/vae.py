@@ -9,12 +9,12 @@ from genmod.encoders import Encoder, GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     as_shape,
+    check_condition,
     data_spec,
     default_decoder,
     multiply_channels,
     resolve_networks,
     stated_spec,
-    unconditional,
 )
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
@@ -72,7 +72,7 @@ class VAE(LatentModel):
     ) -> None:
         code = as_shape(latents)
         data = stated_spec(spec, bins, decoder)
-        unconditional(condition, encoder, decoder)
+        check_condition(condition, encoder, decoder)
         if encoder is None:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data, width, depth, dropout, condition)

@@ -187,7 +187,7 @@ class Vectors(Condition):
 
     @property
     def width(self) -> int:
-        """The numbers, and one feature that says whether the row is null."""
+        """The numbers, and one feature that is 1 where the row is null."""
         return self.size + 1
 
     def check(self, context: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.checks import require
+from genmod.nn.modules import zero
 from genmod.shapes import Shape
 
 _KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -34,13 +35,6 @@ def convolution(
         stride: a dimension of size ``n`` becomes ``ceil(n / stride)``.
     """
     return _KINDS[dims](inputs, outputs, kernel, stride=stride, padding=kernel // 2)
-
-
-def zero(layer: nn.Module) -> nn.Module:
-    """The layer with all parameters at zero. A residual block that ends with it starts as the identity."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

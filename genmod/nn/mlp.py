@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition, Vectors
-from genmod.nn.modules import in_full
+from genmod.nn.modules import in_full, zero
 from genmod.shapes import Shape, size
 
 
@@ -220,9 +220,7 @@ class ResidualBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
-        self.down = nn.Linear(width, width)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
+        self.down = zero(nn.Linear(width, width))
 
     def forward(self, h: Tensor, shift_scale: Tensor | None = None) -> Tensor:
         """``(B, width)`` to ``(B, width)``; ``shift_scale`` is ``(B, 2 width)``."""
@@ -283,8 +281,7 @@ class DenoisingMLP(Settings, nn.Module):
             nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, size(self.shape))
         )
         for layer in [*self.films, self.last[-1]]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            zero(layer)
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, *event)`` and ``(B,)`` to ``(B, outputs, *space)``."""

@@ -1,15 +1,18 @@
-"""What is done with any module: call it, read its type, set its mode, save and load its weights."""
+"""Functions of any module: call it, set its mode, read its type, save and load its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.shapes import Shape, size
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
@@ -74,6 +77,13 @@ def tensor_in(returned: object, network: nn.Module) -> Tensor:
         "that holds one (in .sample, or alone in a tuple); wrap the network in a module that returns the "
         "tensor"
     )
+
+
+def zero(layer: Module) -> Module:
+    """The layer with all parameters at zero. A residual block that ends with it starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 @contextmanager

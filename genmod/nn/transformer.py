@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
-from genmod.nn.convolution import attend, patches, pixels, space_of, zero
+from genmod.nn.convolution import attend, patches, pixels, space_of
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
-from genmod.nn.modules import in_full
+from genmod.nn.modules import in_full, zero
 from genmod.shapes import Shape
 
 

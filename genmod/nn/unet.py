@@ -25,10 +25,9 @@ from genmod.nn.convolution import (
     patches,
     pixels,
     space_of,
-    zero,
 )
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
-from genmod.nn.modules import in_full
+from genmod.nn.modules import in_full, zero
 from genmod.shapes import Shape
 
 

@@ -2,8 +2,8 @@
 
 from genmod.objectives.base import Batch as Batch
 from genmod.objectives.base import Objective as Objective
-from genmod.objectives.explanation import Explanation as Explanation
 from genmod.objectives.explanation import explain as explain
+from genmod.objectives.importance import IWAE as IWAE
 from genmod.objectives.learned import Hybrid as Hybrid
 from genmod.objectives.learned import LearnedSchedule as LearnedSchedule
 from genmod.objectives.published import P2 as P2

@@ -199,9 +199,9 @@ def encoder_learns(model: LatentModel, apart: Iterable[nn.Parameter] = ()) -> bo
 def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     r"""Whether a loss weights the levels of a diffusion unequally, or leaves terms of the bound out.
 
-    It compares the derivatives of the loss with respect to the nats of each level, divided by the weight of
-    the visit and by the derivative with respect to the reconstruction. For the bound, also with a weight
-    on a whole rate, this ratio is the same for all levels.
+    It differentiates the loss by the nats of each level. Each derivative is divided by the weight of the
+    visit, and by the derivative by the reconstruction. For the bound, also with a weight on a whole rate,
+    this ratio is the same for all levels.
 
     Args:
         loss: the loss of an objective; its graph is kept.
@@ -217,7 +217,7 @@ def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
     reconstruction = -slopes[0][:, None]
     for rate, slope in zip(levels, slopes[1:], strict=True):
         each = slope / rate.weight
-        # Rows without any weight in the loss tell nothing about the weights of levels: 0 / 0.
+        # Rows without any weight in the loss give 0 / 0 here.
         used = ((each != 0) | (reconstruction != 0)).expand_as(each)
         ratio = (each / reconstruction)[used]
         if ratio.numel() and not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6):

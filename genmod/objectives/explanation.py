@@ -5,8 +5,8 @@ In continuous time every objective that is linear in the errors of the noise is
 .. math:: L = \tfrac{1}{2} \int w(\lambda)\, \mathbb{E}\|\varepsilon - \hat\varepsilon\|^2\, d\lambda
     + \text{other terms}
 
-Where ``w`` never increases with the log-SNR (never decreases with time), the integral is, by integration by
-parts, a mixture of bounds on noised data, one for each noise level:
+If ``w`` never increases with the log-SNR (never decreases with time), integrate by parts. The integral is
+then a mixture of bounds on noised data, one for each noise level:
 
 .. math:: \frac{L}{w(\lambda_1)} = \mathbb{E}_{\tau} \left[ \mathcal{L}(\tau) \right] + \text{constant},
     \qquad P(\lambda_\tau \ge \lambda) = \frac{w(\lambda)}{w(\lambda_1)}

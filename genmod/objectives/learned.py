@@ -21,8 +21,7 @@ from genmod.objectives.base import (
 )
 from genmod.objectives.weighted import Bound, BoundWeighted, Simple, Weighted
 from genmod.path import AutoTimesteps, Path, Timesteps
-from genmod.schedules import Learnable
-from genmod.schedules.curve import GradientScale, scale_gradient
+from genmod.schedules.curve import GradientScale, Learnable, scale_gradient
 from genmod.shapes import PerLevel, PerSample
 
 
@@ -82,7 +81,6 @@ class Hybrid(MeanObjective):
         self.simple.check(model)
 
     def extra_repr(self) -> str:
-        """Its weight."""
         return self._with_timesteps(f"weight={self.weight}")
 
 
@@ -146,7 +144,6 @@ class LearnedSchedule(MeanObjective):
             yield
 
     def cost(self, elbo: ELBO) -> PerSample:
-        """The inner objective's."""
         return self.inner.cost(elbo)
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
@@ -156,7 +153,6 @@ class LearnedSchedule(MeanObjective):
         return self.inner.loss(elbo, path, batch)
 
     def update(self, elbo: ELBO, batch: Batch) -> None:
-        """The inner objective's."""
         self.inner.update(elbo, batch)
 
     def spread(self, elbo: ELBO) -> PerSample:
@@ -166,7 +162,6 @@ class LearnedSchedule(MeanObjective):
         return self.inner.cost(replace(elbo, reconstruction=nothing, rates=steps))
 
     def extra_repr(self) -> str:
-        """Nothing: the inner objective prints below."""
         return ""
 
     def check(self, model: LatentModel) -> None:

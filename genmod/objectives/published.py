@@ -1,9 +1,9 @@
 r"""Published weights on the levels of a diffusion: Min-SNR, P2, EDM, sigmoid, truncated SNR.
 
 Papers give a weight of the error of ``x``, of the noise or of the velocity, and draw times in different
-ways. Here each weight is one on the error of the noise (:class:`NoiseWeighted`), if the paper draws times
-uniformly, or one on the bound (:class:`BoundWeighted`), if the paper also gives the density of noise levels
-or writes a weighted bound. The loss does not depend on the target of the network.
+ways. If a paper draws times uniformly, its weight is one on the error of the noise here
+(:class:`NoiseWeighted`). If it gives a density of noise levels or writes a weighted bound, the weight is
+one on the bound (:class:`BoundWeighted`). The loss does not depend on the target of the network.
 
 Symbols: :math:`\lambda` is the log-SNR, :math:`e^\lambda` the SNR.
 """
@@ -50,7 +50,6 @@ class MinSNR(NoiseWeighted):
         return (self.gamma * (-log_snr).exp()).clamp(max=1)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"gamma={self.gamma}")
 
 
@@ -104,7 +103,6 @@ class P2(NoiseWeighted):
         return (self.k + log_snr.exp()).pow(-self.gamma)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"gamma={self.gamma}", f"k={self.k}")
 
 
@@ -138,7 +136,6 @@ class SigmoidWeight(BoundWeighted):
         return (self.bias - log_snr).sigmoid()
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"bias={self.bias}")
 
 
@@ -210,7 +207,6 @@ class EDMWeight(BoundWeighted):
         return TabulatedTimesteps(masses, n)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(
             f"mean={self.mean}", f"std={self.std}", f"data_std={self.data_std}"
         )

@@ -54,7 +54,6 @@ class Bound(MeanObjective):
     """
 
     def cost(self, elbo: ELBO) -> PerSample:
-        """Minus the bound."""
         return -elbo.value
 
 
@@ -91,7 +90,6 @@ class Beta(MeanObjective):
         return self.beta * (elbo.reconstruction - elbo.value) - elbo.reconstruction
 
     def extra_repr(self) -> str:
-        """Its weight."""
         return self._with_timesteps(f"beta={self.beta}")
 
 
@@ -132,16 +130,13 @@ class WarmUp(MeanObjective):
 
     @property
     def warmup_steps(self) -> int:
-        """The steps of the warm-up."""
         return self.steps
 
     def update(self, elbo: ELBO, batch: Batch) -> None:
-        """Count the step."""
         super().update(elbo, batch)
         self.steps_done += 1
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return self._with_timesteps(f"steps={self.steps}")
 
 
@@ -195,7 +190,7 @@ class DenoisingObjective(MeanObjective):
     """The base class of losses on the denoising steps of a diffusion, with weights of a subclass.
 
     The other terms of the bound are left out, as in the papers. So the scale of the decoder is not
-    trained: :func:`genmod.training.fit_scale` sets it afterwards.
+    trained: :func:`genmod.diffusion.fit_scale` sets it afterwards.
     """
 
     @abstractmethod
@@ -280,7 +275,6 @@ class Simple(NoiseWeighted):
     """
 
     def weight(self, log_snr: Tensor) -> Tensor:
-        """One."""
         return torch.ones_like(log_snr)
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.evaluation import Profile, Refinement
+from genmod.evaluation.profile import Profile, Refinement
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, palette, plain
 
 GRAY = 127.5

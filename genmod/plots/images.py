@@ -15,24 +15,27 @@ from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, letters, pa
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """Images ``(N, 1, H, W)`` in one large image, row by row, with one pixel between them.
+    """Images in one large image, row by row, with one pixel between them.
 
-    >>> grid(torch.ones(4, 1, 8, 8), columns=2).shape
-    torch.Size([19, 19])
+    Gray images ``(N, 1, H, W)`` give ``(rows, columns)`` pixels, RGB images ``(N, 3, H, W)`` give
+    ``(rows, columns, 3)``.
+
+    >>> grid(torch.ones(4, 1, 8, 8), columns=2).shape, grid(torch.ones(4, 3, 8, 8), columns=2).shape
+    (torch.Size([19, 19]), torch.Size([19, 19, 3]))
     """
     require(
-        images.ndim == 4 and images.shape[1] == 1,
+        images.ndim == 4 and images.shape[1] in (1, 3),
         f"images of shape {tuple(images.shape)}",
-        "(N, 1, H, W)",
+        "(N, 1, H, W), or (N, 3, H, W) for RGB",
         "draw vectors with plots.latent_spaces, or reshape them",
     )
-    count, _, height, width = images.shape
+    count, channels, height, width = images.shape
     rows = -(-count // columns)
-    canvas = torch.full((rows * (height + 1) + 1, columns * (width + 1) + 1), torch.nan)
-    for index, image in enumerate(images[:, 0].double()):
+    canvas = torch.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), torch.nan)
+    for index, image in enumerate(images.double()):
         top, left = (index // columns) * (height + 1) + 1, (index % columns) * (width + 1) + 1
-        canvas[top : top + height, left : left + width] = image
-    return canvas
+        canvas[top : top + height, left : left + width] = image.permute(1, 2, 0)
+    return canvas[..., 0] if channels == 1 else canvas
 
 
 def samples(
@@ -104,7 +107,8 @@ class Row:
 
     Args:
         name: the text at the left.
-        images: ``(N, 1, H, W)``; 0 is drawn white, 1 black, and NaN is left empty.
+        images: gray ``(N, 1, H, W)``, 0 drawn white and 1 black; or RGB ``(N, 3, H, W)`` in [0, 1]. NaN
+            is left empty.
         above, under: a label for each image, of one or more lines.
         color: the color of the name.
     """
@@ -178,8 +182,9 @@ def _words(axes: Axes, row: Row) -> None:
 
 
 def draw(axes: Axes, picture: Tensor, highest: float) -> None:
-    """Show an image without axes, black on white."""
-    axes.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=highest, interpolation="nearest")
+    """Show an image without axes: a gray one black on white, an RGB one in its colors."""
+    shown = picture if picture.ndim == 2 else (picture / highest).nan_to_num(1.0)
+    axes.imshow(shown.numpy(), cmap="gray_r", vmin=0, vmax=highest, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.evaluation import Profile
+from genmod.evaluation.profile import Profile
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, palette, plain
 
 Levels: TypeAlias = tuple[Tensor, Tensor, Tensor]

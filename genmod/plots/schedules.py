@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.objectives import Explanation
+from genmod.objectives.explanation import Explanation
 from genmod.plots.style import COLORS, INK, LABEL, NOTE, PALE, figure, label_axes, palette, plain
 from genmod.schedules import Schedule
 

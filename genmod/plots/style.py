@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLORS = ("#3b6fb6", "#d1495b", "#2a9d8f", "#e09f3e", "#7b5ea7", "#5c677d", "#9c6644", "#4f772d")
-"""One color per series; they can be told apart in gray as well."""
+"""One color per series; they differ in gray as well."""
 INK = "#22272e"
 PALE = "#8b949e"
 TITLE, LABEL, NOTE = 14, 11.5, 9.5

@@ -1,8 +1,7 @@
-"""Priors: ``p(z)`` that own the draw, one latent or many."""
+"""Priors ``p(z)``, over one latent or many: a prior draws the latents and computes their rates."""
 
 from genmod.path import Latent as Latent
 from genmod.path import Path as Path
-from genmod.path import run_path as run_path
 from genmod.prior import DensityPrior as DensityPrior
 from genmod.prior import Prior as Prior
 from genmod.priors.nested import NestedPrior as NestedPrior

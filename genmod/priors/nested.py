@@ -20,7 +20,8 @@ from genmod.distributions import Normal
 from genmod.distributions.base import Laws
 from genmod.distributions.divergence import log_ratio
 from genmod.elbo import Kind, Measure, Rate, Stamp
-from genmod.encoders import Posterior, require_distribution
+from genmod.encoders import Posterior
+from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel, Request
 from genmod.path import (
     AutoTimesteps,
@@ -115,17 +116,18 @@ class NestedPrior(Prior):
             self.name not in inner.rates,
             f"two rates named {self.name!r}",
             "a name for each level",
-            "pass name='z2' (or like) to the outer NestedPrior",
+            "pass another name to the outer NestedPrior, such as name='z2'",
         )
         return z, rates | dict(inner.rates)
 
     def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """The log-ratio of ``z`` itself, and the rates of the inner model's prior."""
-        own = {self.name: path.q[self.name]}, {self.name: path.p[self.name]}
-        inner = Path(path.z, Laws(path.q), Laws(path.p))
-        for laws in (inner.q, inner.p):
-            del laws[self.name]
-        z, q, p = path.z[self.name].flatten(0, 1), own[0][self.name], own[1][self.name]
+
+        def deeper(laws: Laws) -> Laws:
+            return Laws({name: law for name, law in laws.items() if name != self.name})
+
+        z, q, p = path.z[self.name].flatten(0, 1), path.q[self.name], path.p[self.name]
+        inner = Path(path.z, deeper(path.q), deeper(path.p))
         return {self.name: log_ratio(q, p, z)} | self.model.prior.rates_of_path(inner)
 
     def infer(

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import check_shape, require
-from genmod.distributions import StandardNormal
 from genmod.distributions.base import moved
+from genmod.distributions.normal import StandardNormal
 from genmod.elbo import Rate
-from genmod.encoders import Posterior, require_distribution
+from genmod.encoders import Posterior
+from genmod.encoders.base import require_distribution
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Timesteps, draw_posterior
 from genmod.prior import DensityPrior, Prior
 from genmod.shapes import LatentTensors, Shape

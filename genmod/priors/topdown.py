@@ -24,7 +24,8 @@ from genmod.checks import require
 from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.elbo import Rate
-from genmod.encoders import Posterior, TopDownPosterior
+from genmod.encoders import Posterior
+from genmod.encoders.topdown import TopDownPosterior
 from genmod.nn.modules import call
 from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior

@@ -13,19 +13,20 @@ from typing import Any
 import torch
 
 from genmod.checks import require
-from genmod.config import from_plain, from_yaml, read_arguments, to_plain
+from genmod.config import from_plain, to_plain
 from genmod.config.names import named
-from genmod.config.text import read_call
+from genmod.config.plain import read_arguments
+from genmod.config.text import from_yaml, read_call
 from genmod.data import Dataset, binarized, conditional, load
 from genmod.files import as_path, read_text
 from genmod.model import LatentModel
-from genmod.saving import CONFIG
+from genmod.saving.folder import CONFIG
 from genmod.training import fit
 
 SECTIONS = ("data", "model", "training")
 _RECORDED = ("format", "version", "device", "dtype", "trained_on")
 """What a run's own ``config.yaml`` holds beside its settings."""
-NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "metrics", "progress")
+NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "metrics", "progress", "accelerator")
 """Arguments of :func:`~genmod.training.fit` that are no settings of a run."""
 
 

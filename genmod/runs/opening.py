@@ -1,4 +1,4 @@
-"""A run that is read again: its model, and its data or other ones."""
+"""Read a run again: its trained model, the data that it was trained on, or other rows to score."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 
 from genmod.checks import require
 from genmod.config import to_plain
-from genmod.data import Dataset, GivenRows
+from genmod.data import Dataset
+from genmod.data.loading import GivenRows
 from genmod.data.sources import source_of
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
 from genmod.runs.config import RunConfig, plain_identity
-from genmod.saving import WEIGHTS, read_config
+from genmod.saving.folder import WEIGHTS, read_config
 from genmod.spec import DataSpec
 
 
@@ -62,12 +63,12 @@ def open_rows(folder: Path | str, spec: DataSpec, data: str | None) -> tuple[Dat
     """Rows to score: the test part of a run's data, or all rows of a file, in order.
 
     Args:
-        folder: of the run.
-        spec: of its model: a table is read by its columns.
-        data: a name, a file or a folder; ``None``: the run's own data.
+        folder: the folder of the run.
+        spec: the spec of its model: a table is read by its columns.
+        data: a name, a file or a folder of data; ``None``: the run's own.
 
     Returns:
-        The data set, and its rows with their contexts and what was observed of them.
+        The data set, and its rows with their contexts and their mask of observed entries.
 
     Raises:
         ValueError: data of another shape or kind than those of the run; no rows.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import Estimate, Report, Scores
+from genmod.evaluation import Estimate, Report
+from genmod.evaluation.scoring import Scores
 from genmod.files import write_json, write_text
 
 UNUSED = 0.05
@@ -116,8 +117,8 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
     """The report that :meth:`~genmod.evaluation.Report.to_dict` has written.
 
     Args:
-        content: what it wrote.
-        scores: the scores of every row, which it leaves out.
+        content: the plain data that it returned.
+        scores: the scores of every row, which plain data leave out.
     """
     weighted = content["importance_weighted"]
     return Report(
@@ -131,6 +132,7 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         importance=None if weighted is None else _estimate(weighted["nats"]),
         importance_samples=0 if weighted is None else weighted["samples"],
         evidence=None if weighted is None else _ends(content["interval"]),
+        pareto_k=None if weighted is None else weighted.get("pareto_k"),
         noise=content["noise"],
         parameters=content["parameters"],
         seconds=content["seconds"],

@@ -8,7 +8,7 @@
     metrics.jsonl        loss, bound and validation, a line a step
     report.json, .md     the report on the test part
     figures/             the training curve, samples on the way
-    environment.json     versions and machine, for each process
+    environment.json     versions and machine, for each session
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,9 +35,11 @@ from genmod.model import LatentModel
 from genmod.runs.config import RunConfig, plain_identity
 from genmod.runs.figures import draw_samples, save_figure
 from genmod.runs.reports import write_markdown
-from genmod.saving import CONFIG, WEIGHTS, read_config, save_model, write_config
+from genmod.saving.folder import CONFIG, WEIGHTS, read_config, save_model, write_config
 from genmod.training import History, Step, training_loop
-from genmod.training.history import OnProgress
+from genmod.training.config import TrainingConfig
+from genmod.training.devices import Devices
+from genmod.training.metrics import OnProgress
 from genmod.version import __version__
 
 _ENVIRONMENT = "genmod-environment-1"
@@ -50,12 +53,13 @@ class TrainedRun:
     """What :func:`train` returns.
 
     Args:
-        folder: of the run.
-        model: with the averaged weights.
-        data: what it was trained on.
-        history: of the training.
+        folder: the folder of the run.
+        model: the model, with the averaged weights.
+        data: the data that it was trained on.
+        history: the history of the training.
         finished: whether all steps were made.
-        report: on the test part; ``None`` without one, or before the end.
+        report: the report on the test part; ``None`` without a test part, or before the end.
+        is_main: whether this process wrote the files: of several processes, one does.
     """
 
     folder: Path
@@ -64,6 +68,7 @@ class TrainedRun:
     history: History
     finished: bool
     report: Report | None = None
+    is_main: bool = True
 
 
 def train(
@@ -77,13 +82,19 @@ def train(
 ) -> TrainedRun:
     """Train a model into a folder, and score it on the test part.
 
+    Under ``torchrun`` and ``accelerate launch`` the processes share every batch, as in :func:`genmod.fit`.
+    The main process writes the files, and scores the model.
+
     Args:
         config: the settings, as :class:`RunConfig` or in its three sections.
-        folder: of the run; it is made. Another process that uses it is refused.
-        resume: whether to go on with a run that is there. It must have the same settings, or fewer steps.
+        folder: the folder of the run, which is made. One that another run uses is refused.
+        resume: whether to continue a run that is there. It must have the same settings, or fewer steps.
         scored: whether to evaluate the model at the end.
-        progress: whether to show a bar, or what is called instead; see :func:`genmod.fit`.
-        stop: asked after each step; once it is true, a checkpoint is written and the run returns.
+        progress: whether to show a bar, or a function that is called instead; see :func:`genmod.fit`.
+        stop: called after each step; once it returns true, a checkpoint is written and the run ends.
+
+    Returns:
+        The model, its history and its report.
 
     Raises:
         ValueError: settings that cannot be right; a folder with a run in it, without ``resume``; a folder
@@ -97,36 +108,92 @@ def train(
     ['checkpoints', 'config.yaml', 'environment.json', 'figures']
     """
     config = config if isinstance(config, RunConfig) else RunConfig.of(config)
-    place = as_path(folder)
-    with locked(place):
-        _check_free(place, resume)
+    place, given = as_path(folder), config.arguments()
+    devices = Devices.of(None, given.get("device"))
+    with locked(place) if devices.is_main else nullcontext():
+        if devices.is_main:
+            _check_free(place, resume)
+        # The folder is the main process's before another one looks into it.
+        devices.wait()
         data = config.load_data()
-        model, given = config.build(data), config.arguments()
+        model = config.build(data)
+        # A folder of checkpoints: the last ones, and the one of the best validation.
+        given["keep"] = given.get("keep") or 1
+        given |= {"checkpoint": place / "checkpoints", "metrics": place, "progress": progress}
+        loop = training_loop(model, data, accelerator=devices.accelerator, **given)
+        recorder = _Recorder.begin(place, config, model, data) if devices.is_main else None
+        finished = True
+        for step in loop:
+            if recorder is not None:
+                recorder.look(step, int(given.get("steps", TrainingConfig.steps)))
+            if devices.any(stop()):
+                loop.save()
+                finished = False
+                break
+        run = TrainedRun(place, model, data, loop.history, finished, is_main=devices.is_main)
+        return run if recorder is None else recorder.end(run, scored)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorder:
+    """Writes what the folder of a run holds beside checkpoints and metrics.
+
+    Args:
+        place: the folder.
+        recorded: the sections of ``config.yaml``.
+        data: the data of the run.
+        session: this process in ``environment.json``.
+    """
+
+    place: Path
+    recorded: Mapping[str, Any]
+    data: Dataset
+    session: Session
+
+    @classmethod
+    def begin(cls, place: Path, config: RunConfig, model: LatentModel, data: Dataset) -> _Recorder:
+        """Write the settings, once all of them were checked, and the environment."""
         recorded = {
             **config.sections(),
             "model": to_plain(model),
             "trained_on": plain_identity(data),
         }
-        # A folder of checkpoints: the last ones, and the one of the best validation.
-        given.setdefault("keep", 1)
-        loop = training_loop(
-            model, data, **given, checkpoint=place / "checkpoints", metrics=place, progress=progress
-        )
         write_config(place, {**_stated(place), **recorded})
         session = Session.begin(place / "environment.json", str(model.device))
-        finished = True
-        for step in loop:
-            _look(place, step, data, int(given.get("steps", 2000)))
-            if stop():
-                loop.save()
-                finished = False
-                break
-        seconds = session.end()
-        run = TrainedRun(place, model, data, loop.history, finished)
-        if not finished:
+        return cls(place, recorded, data, session)
+
+    def look(self, step: Step, steps: int) -> None:
+        """Draw samples on the way, a few times."""
+        if step.number % max(1, steps // _LOOKS) == 0 and step.number != steps:
+            name = f"{step.stage}-{step.number:06}.png"
+            self.draw(name, step.averaged, f"{step.stage} after {step.number} steps")
+
+    def draw(self, name: str, model: LatentModel, title: str) -> Path | None:
+        """Draw samples beside data; ``None`` where no figure can show them."""
+        path = self.place / "figures" / name
+        try:
+            return path if draw_samples(path, model, self.data, title) else None
+        except ValueError as error:
+            # Weights may give samples that no figure can show; the run goes on.
+            print(f"no figure {name}: {error}", file=sys.stderr)
+            return None
+
+    def end(self, run: TrainedRun, scored: bool) -> TrainedRun:
+        """Write the weights, figures and report of a run that is done."""
+        seconds = self.session.end()
+        if not run.finished:
             return run
-        save_model(model, place, {**recorded, "model": to_plain(model)})
-        return _finish(run, seconds, scored)
+        save_model(run.model, self.place, {**self.recorded, "model": to_plain(run.model)})
+        figures = {"Training": self.place / "figures" / "training.png"}
+        save_figure(run.history.plot(), figures["Training"])
+        path = self.draw("samples.png", run.model, type(run.model).__name__)
+        if path is not None:
+            figures["Samples"] = path
+        if not scored or not len(run.data.test):
+            return run
+        report = evaluate(run.model, run.data, seconds=seconds)
+        write_run_report(self.place, report, figures)
+        return replace(run, report=report)
 
 
 def _stated(place: Path) -> dict[str, Any]:
@@ -153,33 +220,6 @@ def _check_free(place: Path, resume: bool) -> None:
     check_folder(place / "figures")
 
 
-def _look(place: Path, step: Step, data: Dataset, steps: int) -> None:
-    """Samples on the way, a few times."""
-    if step.number % max(1, steps // _LOOKS) or step.number == steps:
-        return
-    path = place / "figures" / f"{step.stage}-{step.number:06}.png"
-    model = step.averaged
-    try:
-        draw_samples(path, model, data, f"{step.stage} after {step.number} steps")
-    except ValueError as error:
-        # Early weights may give samples that no figure can show; training goes on.
-        print(f"no figure after step {step.number}: {error}", file=sys.stderr)
-
-
-def _finish(run: TrainedRun, seconds: float, scored: bool) -> TrainedRun:
-    """The figures and the report of a run that is done."""
-    figures = {"Training": run.folder / "figures" / "training.png"}
-    save_figure(run.history.plot(), figures["Training"])
-    path = run.folder / "figures" / "samples.png"
-    if draw_samples(path, run.model, run.data, type(run.model).__name__):
-        figures["Samples"] = path
-    if not scored or not len(run.data.test):
-        return run
-    report = evaluate(run.model, run.data, seconds=seconds)
-    write_run_report(run.folder, report, figures)
-    return replace(run, report=report)
-
-
 def write_run_report(
     folder: Path, report: Report, figures: Mapping[str, Path], of: str = "the test part"
 ) -> None:
@@ -196,11 +236,11 @@ def write_run_report(
 
 @dataclass(frozen=True)
 class Session:
-    """One process of a run, as ``environment.json`` lists it.
+    """One session of a run, as ``environment.json`` lists it: from its start, or a resumption, to its end.
 
     Args:
         path: the file.
-        earlier: the processes before.
+        earlier: the sessions before.
         facts: versions, machine, time, command.
         began: the clock at its start.
     """
@@ -212,7 +252,7 @@ class Session:
 
     @classmethod
     def begin(cls, path: Path, device: str) -> Session:
-        """Add this process to the file."""
+        """Add this session to the file."""
         found = read_json(path, _ENVIRONMENT, "move it away") if path.exists() else {}
         facts = {
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -230,7 +270,7 @@ class Session:
         return made
 
     def end(self) -> float:
-        """Add how long it took; the seconds of all processes that ended by themselves."""
+        """Add how long it took; returns the seconds of all sessions that ended by themselves."""
         seconds = time.monotonic() - self.began
         self._write({**self.facts, "seconds": round(seconds, 3)})
         return float(seconds + sum(each.get("seconds", 0.0) for each in self.earlier))
@@ -240,7 +280,7 @@ class Session:
 
 
 def seconds_of(folder: Path) -> float | None:
-    """How long a run has trained, in all processes that ended by themselves."""
+    """How long a run has trained, in all sessions that ended by themselves."""
     path = folder / "environment.json"
     if not path.exists():
         return None

@@ -48,9 +48,9 @@ class DPMSolver(Sampler):
 
     **Long steps.** In a step much longer than those before, past differences extrapolate too far, and
     samples become too large. The last one of even times is such a step. So a step is of first order where
-    the log-SNR rises by more than 4, or by more than 1 and more than twice its rise in the step before.
-    It is of third order only where the log-SNR rises by at most 2. ``published=True`` gives every step the
-    full order.
+    the log-SNR rises by more than 4. It is also of first order where the rise is more than 1 and more than
+    twice that of the step before. It is of third order only where the log-SNR rises by at most 2.
+    ``published=True`` gives every step the full order.
 
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
@@ -94,7 +94,6 @@ class DPMSolver(Sampler):
         self.stochastic = sde
 
     def evaluations(self, steps: int) -> int:
-        """How many calls of the denoiser a path of ``steps`` steps makes."""
         return steps + (self.starts_high and steps > 0)
 
     @property
@@ -175,7 +174,6 @@ class DPMSolver(Sampler):
         return (sigma_s / sigma_t * z - alpha_s * torch.expm1(-h) * x_hat).to(z.dtype)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         flags = {
             "sde": self.sde,
             "published": self.published,

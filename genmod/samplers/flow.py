@@ -33,7 +33,6 @@ class Euler(SingleStep):
     """Euler's method on the probability flow: first order. It is DDIM without noise (eta = 0)."""
 
     def update(self, z_t: Tensor, x_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The step above."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
         ratio = sigma_s / sigma_t
         return ratio * z_t + (alpha_s - ratio * alpha_t) * x_hat
@@ -78,11 +77,9 @@ class Heun(Sampler):
         self.published = published
 
     def evaluations(self, steps: int) -> int:
-        """How many calls of the denoiser a path of ``steps`` steps makes."""
         return 2 * steps
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """Euler's step, and its correction."""
         for t, s in intervals(times, z):
             z, x_hat = self._step(z, t, s, denoise)
             yield State(s, z, x_hat)
@@ -100,7 +97,6 @@ class Heun(Sampler):
         return 0.5 * torch.expm1(h) if self.published else torch.tanh(0.5 * h)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return "published=True" if self.published else ""
 
 
@@ -177,7 +173,6 @@ class StochasticHeun(Heun):
         return (keep * z + self.noise * fresh * random.normal_like(z)).to(z.dtype)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         bounds = f"lowest={self.lowest:g}, highest={self.highest:g}"
         end = ", published=True" if self.published else ""
         return f"churn={self.churn:g}, {bounds}, noise={self.noise:g}{end}"

@@ -29,8 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from genmod.checks import require
-from genmod.config import register
+from genmod.checks import one_of, require
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.samplers.dpm import log_snrs, lowered, orders_of, phi
@@ -52,8 +51,8 @@ class IPNDM(Sampler):
 
     In :math:`y = z/\alpha` and :math:`r = \sigma/\alpha` the flow is :math:`dy/dr = \hat\varepsilon`. The
     weights have the full order where steps are equal in :math:`r`, and second order on other smooth grids.
-    Near pure noise, where :math:`\hat x` does not depend on the state, errors grow from step to step if
-    the log-SNR rises by more than 2.19 (order 2), 1.12 (3) or 0.60 (4) in one. A longer step uses the
+    Near pure noise :math:`\hat x` does not depend on the state. There, errors grow from step to step if a
+    step raises the log-SNR by more than 2.19 (order 2), 1.12 (3) or 0.60 (4). A longer step uses the
     highest order that is stable; the published method does not.
 
     Args:
@@ -108,7 +107,6 @@ class IPNDM(Sampler):
         return orders
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"order={self.order}" + (", published=True" if self.published else "")
 
 
@@ -118,20 +116,15 @@ def differences(order: int) -> tuple[float, ...]:
     return (weights[0] - 1, *weights[1:]) if order > 1 else ()
 
 
-@register
-def bh1(h: Tensor) -> Tensor:
-    """The paper's :math:`B_1`: ``-h``. For few steps without guidance."""
-    return -h
-
-
-@register
-def bh2(h: Tensor) -> Tensor:
-    """The paper's :math:`B_2`: ``exp(-h) - 1``. The default, here and in diffusers."""
-    return torch.expm1(-h)
+SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "bh1": torch.neg,
+    "bh2": lambda h: torch.expm1(-h),
+}
+"""The paper's two functions ``B(h)``: ``-h``, and ``exp(-h) - 1``."""
 
 
 class UniPC(Sampler):
-    """UniPC of order 1, 2 or 3: one evaluation a step; the corrector adds one order to the predictor's.
+    r"""UniPC of order 1, 2 or 3: one evaluation a step; the corrector adds one order to the predictor's.
 
     A path yields the predicted states, at which the network is evaluated. The last state is not corrected,
     because that would take one more evaluation.
@@ -139,13 +132,14 @@ class UniPC(Sampler):
     Args:
         denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
         order: of the predictor: 1, 2 or 3.
-        scale: :func:`bh2` or :func:`bh1`, the paper's two functions B of ``h``.
+        scale: the paper's ``B(h)``, by diffusers' names: ``"bh2"``, :math:`e^{-h} - 1`; or ``"bh1"``,
+            :math:`-h`, for few steps without guidance.
         lower_order_final: end with steps of lower order, as the authors do with fewer than 15 steps.
         published: use the full order in long steps, as in the paper. Otherwise those are of order 1, as
             for :class:`~genmod.samplers.DPMSolver`.
 
     Raises:
-        ValueError: another order.
+        ValueError: another order or scale.
 
     Reference: Zhao, Bai, Rao, Zhou, Lu, "UniPC: a unified predictor-corrector framework for fast sampling
     of diffusion models" (2023), algorithms 1 and 2 in the data-prediction form of appendix B.
@@ -157,13 +151,14 @@ class UniPC(Sampler):
         schedule: Schedule | None = None,
         *,
         order: int = 2,
-        scale: Callable[[Tensor], Tensor] = bh2,
+        scale: str = "bh2",
         lower_order_final: bool = False,
         published: bool = False,
     ) -> None:
         super().__init__(denoiser, schedule)
         require(1 <= order <= 3, f"order={order}", "order 1, 2 or 3", "higher ones are not stable")
-        self.order, self.scale, self.lower_order_final = order, scale, lower_order_final
+        self.scale = one_of(SCALES, scale, "scale")
+        self.order, self.lower_order_final = order, lower_order_final
         self.published = published
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
@@ -218,23 +213,23 @@ class UniPC(Sampler):
         h = end - start
         past = [(each - start) / h for each in before[: order - 1]]
         points = [torch.ones_like(h), *past] if corrector else past
-        scale = self.scale(h)
+        scale = SCALES[self.scale](h)
         parts = [-scale * rho / r for rho, r in zip(_rhos(points, h, scale), points, strict=True)]
         own = -torch.expm1(-h) - sum(parts, torch.zeros_like(h))
         return [parts[0], own, *parts[1:]] if corrector else [own, *parts]
 
     def extra_repr(self) -> str:
-        """Its settings."""
         flags = {"lower_order_final": self.lower_order_final, "published": self.published}
         names = "".join(f", {flag}=True" for flag, on in flags.items() if on)
-        return f"order={self.order}, scale={self.scale.__name__}{names}"
+        return f"order={self.order}, scale={self.scale}{names}"
 
 
 def _rhos(points: Sequence[Tensor], h: Tensor, scale: Tensor) -> Sequence[Tensor]:
     r"""The :math:`\rho_k` of a step: the linear equations above, a Vandermonde system in :math:`r_k`.
 
-    Its size is the number of points, at most 3. Its right side is of order one for every ``h``: both
-    :math:`-h\varphi_{i+1}(-h)` and :math:`B(h)`, which divides it, tend to zero with ``h``.
+    There are as many equations as points, at most 3. They can be solved because no two points are at one
+    time. They are solved in float64: with steps of very different lengths the :math:`r_k` reach hundreds,
+    their squares 1e5, and float32 would keep two or three digits of :math:`\rho_k`.
     """
     if len(points) == 1:
         # The paper's choice for one point: it has the order that is needed, and does not depend on h.
@@ -242,6 +237,7 @@ def _rhos(points: Sequence[Tensor], h: Tensor, scale: Tensor) -> Sequence[Tensor
     if not points:
         return []
     powers = torch.stack([torch.stack([r**i for r in points], -1) for i in range(len(points))], -2)
+    # Both factors tend to zero with h, their ratio to a constant: -h phi(-h) / B(h) is of order one.
     wanted = [-math.factorial(i) * h * phi(i + 1, -h) / scale for i in range(1, len(points) + 1)]
     solved: Tensor = torch.linalg.solve(powers, torch.stack(wanted, -1))
     return solved.unbind(-1)

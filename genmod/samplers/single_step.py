@@ -55,7 +55,6 @@ class SingleStep(Sampler):
         """
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """One call of the denoiser and one :meth:`update` a step."""
         for t, s in intervals(times, z):
             x_hat = denoise(z, t).x_hat
             moved = self.update(z, x_hat, t, s).to(z.dtype)
@@ -108,7 +107,6 @@ class Ancestral(Sampler):
         self.variance = variance or FixedSmall()
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
-        """For each step, a draw of ``p(z_s | z_t)``."""
         for t, s in intervals(times, z):
             denoised = denoise(z, t)
             z = self.draw(z, denoised, t, s)
@@ -122,7 +120,6 @@ class Ancestral(Sampler):
         return (law.mean + law.stddev * random.normal_like(z_t)).to(z_t.dtype)
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"variance={self.variance}"
 
 
@@ -173,7 +170,6 @@ class DDIM(SingleStep):
         return z_s + sigma_s * std * random.normal_like(z_t) if self.stochastic else z_s
 
     def extra_repr(self) -> str:
-        """Its settings."""
         return f"eta={self.eta:g}"
 
 

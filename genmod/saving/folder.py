@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +21,18 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
 from genmod.checks import require
-from genmod.config import arguments, from_plain, from_yaml, to_plain, to_yaml
-from genmod.files import as_path, check_folder, read_tensors, read_text, save_tensors, write_text
+from genmod.config import from_plain, to_plain
+from genmod.config.settings import arguments
+from genmod.config.text import from_yaml, to_yaml
+from genmod.files import (
+    as_path,
+    check_folder,
+    check_format,
+    read_tensors,
+    read_text,
+    save_tensors,
+    write_text,
+)
 from genmod.nn.modules import load_weights, weights
 from genmod.version import __version__
 
@@ -43,8 +52,8 @@ def save_model(
 
     Args:
         model: any model.
-        folder: where.
-        beside: other sections of ``config.yaml``, as plain data.
+        folder: the folder.
+        beside: other sections of ``config.yaml``, as plain data; a section ``model`` must describe it.
 
     Raises:
         ValueError: a part that no file can name (:func:`genmod.register` allows it), a model that was made
@@ -54,10 +63,11 @@ def save_model(
         arguments(model) is not None,
         f"a {type(model).__name__} that its constructor's arguments do not describe",
         "a model as it was built",
-        "save the model that it was made of, and apply with_steps or with_denoiser after loading it",
+        "save the model that it was made of, and apply with_denoiser after loading it",
     )
-    settings: dict[str, Tensor] = {}
-    plain = to_plain(model, settings)
+    beside, settings = dict(beside or {}), dict[str, Tensor]()
+    # The folder of a run describes its model without a second file, because it is written before training.
+    plain = beside["model"] if "model" in beside else to_plain(model, settings)
     tensors = weights(model)
     tensors |= {f"{_FIXED}{name}": buffer for name, buffer in _left_out(model).items()}
     tensors |= {f"{_SETTING}{name}": tensor for name, tensor in settings.items()}
@@ -67,7 +77,7 @@ def save_model(
     save_tensors(place / WEIGHTS, tensors, metadata)
     device = next((each.device.type for each in tensors.values()), "cpu")
     stated = {"device": device, "dtype": str(_main_type(tensors)).removeprefix("torch.")}
-    write_config(place, {**stated, "model": plain, **(beside or {})})
+    write_config(place, {**stated, **beside, "model": plain})
     return place
 
 
@@ -85,27 +95,20 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     """
     path = as_path(folder) / CONFIG
     found = from_yaml(read_text(path, _ADVICE), str(path))
-    stated = str(found.get("format"))
-    number = re.fullmatch(r"genmod-model-(\d+)", stated)
-    newer = number is not None and int(number[1]) > int(FORMAT.rsplit("-", 1)[1])
-    require(
-        stated == FORMAT and "model" in found,
-        f"{path} of format {stated}{' without a model' if stated == FORMAT else ''}",
-        FORMAT,
-        "a newer version of genmod wrote it: upgrade genmod" if newer else _ADVICE,
-    )
+    check_format(path, found.get("format"), FORMAT, _ADVICE)
+    require("model" in found, f"{path} without a model", "a section model", _ADVICE)
     return found
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     """The model that :func:`save_model` wrote to a folder, in evaluation mode.
 
-    It warns where a difference is to be known: another version of the package, another kind of device than
-    it was saved on, settings that were changed by hand.
+    A warning names each difference that can matter: another version of the package, another kind of device
+    than it was saved on, settings that were changed by hand.
 
     Args:
-        folder: of the model, or of a run.
-        device: where to put it.
+        folder: the folder of the model, or of a run.
+        device: the device to put it on.
 
     Raises:
         ValueError: no such folder, torn files, a part whose class was not registered, weights of another
@@ -135,7 +138,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     frozen = set(_names(metadata.get("frozen", "[]")))
     for name, parameter in found.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in frozen)
-    _say_what_differs(place, config, metadata, torch.device(device))
+    _warn_of_differences(place, config, metadata, torch.device(device))
     return found.to(device).eval()
 
 
@@ -237,7 +240,7 @@ def _names(text: str) -> list[str]:
     return found
 
 
-def _say_what_differs(
+def _warn_of_differences(
     place: Path, config: Mapping[str, Any], metadata: Mapping[str, str], device: torch.device
 ) -> None:
     found = []

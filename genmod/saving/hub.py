@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from genmod.checks import require
-from genmod.config import to_yaml
+from genmod.config.text import to_yaml
 from genmod.files import as_path, write_text
 from genmod.saving.folder import CONFIG, WEIGHTS, load_model, save_model
 
@@ -35,7 +35,15 @@ class Reported(Protocol):
 
 
 class Saved:
-    """Modules that can be saved to a folder, loaded from it, and shared."""
+    """The methods of every model that save it to a folder, load it, and share it on a model hub.
+
+    >>> import tempfile
+    >>> from genmod import VAE, load
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = VAE(3, latents=2, width=8).save(folder)
+    ...     type(load(folder)).__name__
+    'VAE'
+    """
 
     def save(self, folder: Path | str) -> Path:
         """Write the model to a folder: how it was built, and its weights. ``genmod.load`` reads it.
@@ -50,8 +58,8 @@ class Saved:
         """Write the model to a folder as :meth:`save` does, and a model card beside it.
 
         Args:
-            folder: where.
-            report: what :func:`genmod.evaluate` returned; the card carries it.
+            folder: the folder, which is made.
+            report: what :func:`genmod.evaluate` returned, for the card.
 
         Raises:
             ValueError: a part that no file can name (see :func:`genmod.register`).
@@ -68,7 +76,7 @@ class Saved:
 
         Args:
             repository: ``"user/name"``.
-            report: what :func:`genmod.evaluate` returned; the card carries it.
+            report: what :func:`genmod.evaluate` returned, for the card.
             private: whether a new repository is private.
 
         Returns:
@@ -106,7 +114,7 @@ class Saved:
         Args:
             name: a folder; or ``"user/name"``, where no folder has that name.
             revision: a branch, tag or commit of the repository.
-            device: where to put it.
+            device: the device to put it on.
 
         Raises:
             ValueError: a model of another class, or what ``genmod.load`` refuses; a repository that cannot

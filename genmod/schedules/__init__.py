@@ -7,7 +7,6 @@ from genmod.schedules.betas import ScaledLinearBeta as ScaledLinearBeta
 from genmod.schedules.betas import SigmoidBeta as SigmoidBeta
 from genmod.schedules.betas import Table as Table
 from genmod.schedules.betas import ZeroTerminalSNR as ZeroTerminalSNR
-from genmod.schedules.curve import Learnable as Learnable
 from genmod.schedules.curve import MonotoneNetwork as MonotoneNetwork
 from genmod.schedules.formulas import Cosine as Cosine
 from genmod.schedules.formulas import LinearLogSNR as LinearLogSNR
@@ -16,7 +15,6 @@ from genmod.schedules.formulas import Sigmoid as Sigmoid
 from genmod.schedules.quantiles import Laplace as Laplace
 from genmod.schedules.quantiles import Logistic as Logistic
 from genmod.schedules.quantiles import LogNormal as LogNormal
-from genmod.schedules.quantiles import Quantiles as Quantiles
 from genmod.schedules.wrappers import RectifiedFlow as RectifiedFlow
 from genmod.schedules.wrappers import Shifted as Shifted
 from genmod.schedules.wrappers import VarianceExploding as VarianceExploding

@@ -103,7 +103,6 @@ class Table(Schedule):
         return self
 
     def log_snr_range(self) -> tuple[float, float]:
-        """The log-SNR at the clean end (t = 0) and at the noisy end (t = 1)."""
         return float(self.table[0]), float(self.table[-1])
 
     def _place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,12 +122,10 @@ class Table(Schedule):
         return self._placed[place]
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio at each time."""
         low, rise, part = self._place(t)
         return torch.addcmul(low, rise, part)
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative: a constant between two entries."""
         return self._place(t)[1] * (len(self.table) - 1)
 
     def _time(self, log_snr: Tensor) -> Tensor:

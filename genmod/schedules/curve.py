@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.config import arguments
+from genmod.config.settings import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.consistency import NOMINAL, checked_ends
 
@@ -77,7 +77,6 @@ class Curve(Schedule, ABC):
         return "clean", clean
 
     def extra_repr(self) -> str:
-        """The two ends, and whether the clean one is free."""
         return super().extra_repr() + (", clean end free" if self.has_free_end else "")
 
 
@@ -139,7 +138,6 @@ class Learnable(Curve, ABC):
         """``u(t)``, strictly increasing from 0 to 1 whatever the parameters are, and its derivative."""
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio at each time."""
         return self._scaled(self.clean + (self.noisy - self.clean) * self.path(t)[0])
 
     def slope(self, t: Tensor) -> Tensor:
@@ -192,7 +190,6 @@ class MonotoneNetwork(Learnable):
         self.check()
 
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``u(t)``, and its derivative."""
         weight, steepness, shift = (
             parameter.to(dtype=t.dtype, device=t.device)
             for parameter in (self.log_weight, self.log_steepness, self.shift)

@@ -6,6 +6,7 @@ Each is a ``Curve``: it runs from a clean log-SNR at t = 0 to a noisy one at t =
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -39,11 +40,9 @@ class LinearLogSNR(Curve):
         self.check()
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio at each time."""
         return self.clean + (self.noisy - self.clean) * t
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative: a constant."""
         return torch.full_like(t, self.noisy - self.clean)
 
     def _time(self, log_snr: Tensor) -> Tensor:
@@ -93,11 +92,9 @@ class Polynomial(Curve):
         return "smallest", math.exp(-0.5 * clean)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio at each time."""
         return -2 * self.rho * (self.first + (self.last - self.first) * t).log()
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative in closed form."""
         rise = self.last - self.first
         return -2 * self.rho * rise / (self.first + rise * t)
 
@@ -106,15 +103,47 @@ class Polynomial(Curve):
         return (root - self.first) / (self.last - self.first)
 
 
-class Cosine(Curve):
+class InfiniteCurve(Curve, ABC):
+    """The base class of curves whose log-SNR is infinite at both ends, cut at two log-SNRs.
+
+    ``t`` is linear in a coordinate of the whole curve, such as the angle of the cosine. The log-SNR is
+    infinite where the coordinate has its first or its last value, so a subclass gives the distance to each
+    of them. Both are computed directly: far out, the difference of two coordinates has no digit left.
+    """
+
+    def _set_ends(self, clean: float, noisy: float) -> None:
+        super()._set_ends(clean, noisy)
+        ends = torch.tensor([clean, noisy], dtype=torch.float64)
+        self.first, last = self._run(ends).tolist()
+        self.rest = float(self._left(ends[1]))
+        self.rise = last - self.first
+
+    @abstractmethod
+    def _run(self, log_snr: Tensor) -> Tensor:
+        """The distance of the coordinate from its first value, at a log-SNR."""
+
+    @abstractmethod
+    def _left(self, log_snr: Tensor) -> Tensor:
+        """The distance of the coordinate from its last value, at a log-SNR."""
+
+    def _distances(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Both distances at a time, each precise where it is small."""
+        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        time: Tensor = (self._run(log_snr) - self.first) / self.rise
+        return time
+
+
+class Cosine(InfiniteCurve):
     r"""The cosine schedule of Improved DDPM, cut at two given log-SNRs. The default of the models.
 
     .. math:: \bar\alpha = \alpha_t^2 = \cos^2\theta / \cos^2\theta_0, \qquad
         \theta_0 = \tfrac{\pi}{2} \tfrac{o}{1 + o}
 
     where :math:`\theta` is linear in ``t``. The default offset is :math:`o = 0`; Improved DDPM has 0.008.
-    The log-SNR of the whole curve is infinite at its end, and without an offset also at its start. So
-    ``t`` covers only the part between ``clean`` and ``noisy``; there, the curve is unchanged.
+    The log-SNR of the whole curve is infinite at both ends. So ``t`` covers only the part between
+    ``clean`` and ``noisy``; there, the curve is unchanged.
 
     Args:
         offset: the offset, at least 0.
@@ -141,13 +170,6 @@ class Cosine(Curve):
         super().__init__(clean, noisy)
         self.check()
 
-    def _set_ends(self, clean: float, noisy: float) -> None:
-        super()._set_ends(clean, noisy)
-        ends = torch.tensor([clean, noisy], dtype=torch.float64)
-        self.first, last = self._run(ends).tolist()
-        self.rest = float(self._left(ends[1]))
-        self.rise = last - self.first
-
     def _run(self, log_snr: Tensor) -> Tensor:
         r""":math:`\theta - \theta_0` at a log-SNR, from :math:`\cos^2\theta = \cos^2\theta_0\, \bar\alpha`.
 
@@ -170,30 +192,21 @@ class Cosine(Curve):
         noise = (-log_snr).sigmoid()
         return (noise + math.sin(self.start) ** 2 * (1 - noise)).sqrt()
 
-    def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`\theta - \theta_0` and :math:`\tfrac{\pi}{2} - \theta`, precise near zero."""
-        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
-
     def log_snr(self, t: Tensor) -> Tensor:
         r""":math:`2 \log\cos\theta - \log\sin(\theta - \theta_0) - \log\sin(\theta + \theta_0)`."""
-        run, left = self._ways(t)
+        run, left = self._distances(t)
         apart = run.sin().log() + (run + 2 * self.start).sin().log()
         return 2 * left.sin().log() - apart
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative in closed form."""
-        run, left = self._ways(t)
+        run, left = self._distances(t)
         slope: Tensor = -self.rise * (
             2 / left.tan() + 1 / run.tan() + 1 / (run + 2 * self.start).tan()
         )
         return slope
 
-    def _time(self, log_snr: Tensor) -> Tensor:
-        time: Tensor = (self._run(log_snr) - self.first) / self.rise
-        return time
 
-
-class Sigmoid(Curve):
+class Sigmoid(InfiniteCurve):
     r"""The sigmoid schedule: :math:`\bar\alpha` falls along a sigmoid, cut at two given log-SNRs.
 
     .. math:: \bar\alpha = \frac{S(e) - S(v)}{S(e) - S(b)}, \qquad S = \mathrm{sigmoid}
@@ -233,13 +246,6 @@ class Sigmoid(Curve):
         super().__init__(clean, noisy)
         self.check()
 
-    def _set_ends(self, clean: float, noisy: float) -> None:
-        super()._set_ends(clean, noisy)
-        ends = torch.tensor([clean, noisy], dtype=torch.float64)
-        self.first, last = self._run(ends).tolist()
-        self.rest = float(self._left(ends[1]))
-        self.rise = last - self.first
-
     def _run(self, log_snr: Tensor) -> Tensor:
         r""":math:`v - b` at a log-SNR: the inverse of the curve."""
         ratio, half = (log_snr - self.offset).exp(), 0.5 * self.width
@@ -253,24 +259,15 @@ class Sigmoid(Curve):
         ratio, half = (self.offset - log_snr).exp(), 0.5 * self.width
         return (2 * math.sinh(half) / (ratio + math.exp(-half))).log1p()
 
-    def _ways(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``v - b`` and ``e - v``, each precise where it is small."""
-        return self.first + self.rise * t, self.rest + self.rise * (1 - t)
-
     def log_snr(self, t: Tensor) -> Tensor:
         r""":math:`\log\frac{\sinh((e - v) / 2)\, \cosh(b / 2)}{\sinh((v - b) / 2)\, \cosh(e / 2)}`."""
-        run, left = self._ways(t)
+        run, left = self._distances(t)
         return _log_sinh(0.5 * left) - _log_sinh(0.5 * run) + self.offset
 
     def slope(self, t: Tensor) -> Tensor:
-        """Its derivative in closed form."""
-        run, left = self._ways(t)
+        run, left = self._distances(t)
         slope: Tensor = -0.5 * self.rise * (1 / (0.5 * left).tanh() + 1 / (0.5 * run).tanh())
         return slope
-
-    def _time(self, log_snr: Tensor) -> Tensor:
-        time: Tensor = (self._run(log_snr) - self.first) / self.rise
-        return time
 
 
 def _log_sinh(x: Tensor) -> Tensor:

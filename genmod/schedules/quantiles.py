@@ -73,7 +73,6 @@ class Quantiles(Curve, ABC):
         return torch.where(more < less, w, -w)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The log signal-to-noise ratio at each time."""
         return self.location + self.scale * self._standard(t)
 
     def slope(self, t: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, require
-from genmod.config import arguments
+from genmod.config.settings import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.quantiles import Logistic
 
@@ -36,11 +36,9 @@ class Wrapper(Schedule, ABC):
         self.schedule = schedule
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The other schedule's."""
         return self.schedule.log_snr(t)
 
     def slope(self, t: Tensor) -> Tensor:
-        """The other schedule's."""
         return self.schedule.slope(t)
 
     def _time(self, log_snr: Tensor) -> Tensor:
@@ -99,16 +97,13 @@ class Cut(Wrapper):
         return inner
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The other schedule's, at the time in the whole schedule."""
         return self.schedule.log_snr(self._inner(t))
 
     def slope(self, t: Tensor) -> Tensor:
-        """The other schedule's, times the length of the part in time."""
         slope: Tensor = (self.end - self.start) * self.schedule.slope(self._inner(t))
         return slope
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The other schedule's."""
         return self.schedule.scales(self._inner(t))
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +157,6 @@ class Shifted(Wrapper):
         return Shifted(schedule, 2 * math.log(reference / resolution))
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """The other schedule's, shifted."""
         return self.schedule.log_snr(t) + self.by
 
     def _time(self, log_snr: Tensor) -> Tensor:

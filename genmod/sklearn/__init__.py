@@ -15,7 +15,6 @@ their neighbors, and equal rows have equal scores.
 True
 """
 
-from genmod.sklearn.base import GenerativeEstimator as GenerativeEstimator
 from genmod.sklearn.density import GenerativeDensity as GenerativeDensity
 from genmod.sklearn.density import GenerativeOutlierDetector as GenerativeOutlierDetector
 from genmod.sklearn.transformers import GenerativeImputer as GenerativeImputer
@@ -23,7 +22,6 @@ from genmod.sklearn.transformers import LatentTransformer as LatentTransformer
 
 __all__ = [
     "GenerativeDensity",
-    "GenerativeEstimator",
     "GenerativeImputer",
     "GenerativeOutlierDetector",
     "LatentTransformer",

@@ -1,4 +1,4 @@
-"""What all estimators share: their parameters, the checks of a table, and the training of a model."""
+"""The base class of the estimators: parameters, checks of a table, and the training of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from genmod.checks import instance, one_of, require
-from genmod.data import Dataset, GivenRows
+from genmod.data import Dataset
+from genmod.data.loading import GivenRows
 from genmod.evaluation import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion
@@ -24,6 +25,7 @@ from genmod.sklearn.rows import Array, canonical
 from genmod.sklearn.start import principal_vae
 from genmod.spec import Column, DataSpec
 from genmod.training import fit
+from genmod.units import Standardize
 
 MODELS = ("vae", "hvae", "diffusion")
 MOST_LATENTS = 32
@@ -41,23 +43,7 @@ class GenerativeEstimator(BaseEstimator):
     Columns are real numbers and are standardized inside. After ``fit``, ``model_`` is the model (in
     float64, on the CPU, in the data's own units) and ``history_`` the record of its training.
 
-    Args:
-        model: ``"vae"`` starts from probabilistic PCA and is then trained; ``"hvae"`` is a hierarchical
-            VAE of two levels; ``"diffusion"`` takes complete rows only. Or a function that builds a
-            model from a :class:`~genmod.spec.DataSpec`: ``lambda spec: VAE(spec, latents=4)``.
-        latents: how many dimensions the latent has (of the first level); by default ``D - 1``, at most 32.
-        width: of the networks' hidden layers.
-        depth: residual blocks of each network.
-        steps: training steps.
-        batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
-        learning_rate: its peak.
-        weight_decay: of AdamW; by default 1 for ``"vae"``, whose start it holds on to in small tables, and
-            0 for other models.
-        validation_fraction: the share of the rows, drawn at random, that choose the best weights; 0: none.
-            Fewer than 5 rows choose none.
-        device: where to train: ``"cpu"``, ``"cuda"``.
-        random_state: a seed, a ``RandomState``, or ``None``, which draws a seed from NumPy's generator.
-        verbose: whether to show a progress bar.
+    The parameters are explained at :class:`~genmod.sklearn.GenerativeDensity`.
     """
 
     model: str | Callable[[DataSpec], LatentModel] = "vae"
@@ -78,7 +64,7 @@ class GenerativeEstimator(BaseEstimator):
 
         Args:
             X: ``(N, D)``, at least two rows; NaN where an entry is missing. Rows without an observed
-                entry say nothing and are left out.
+                entry carry no information and are left out.
             y: ignored.
 
         Raises:
@@ -99,7 +85,7 @@ class GenerativeEstimator(BaseEstimator):
         return tags
 
     def _takes_missing(self) -> bool:
-        """Whether NaN may be given: not to a diffusion. A model of the user's own is asked in ``fit``."""
+        """Whether rows may hold NaN: not for a diffusion. A model of one's own is checked in ``fit``."""
         return not (isinstance(self.model, str) and self.model == "diffusion")
 
     def _validated(self, X: Any, reset: bool = False) -> Array:
@@ -172,24 +158,11 @@ class GenerativeEstimator(BaseEstimator):
     def _spec(self, x: Array, missing: bool) -> DataSpec:
         """Real columns with the mean and the standard deviation of their observed entries."""
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
-        seen = ~np.isnan(x)
-        empty = np.flatnonzero(~seen.any(0))
-        require(
-            len(empty) == 0,
-            f"column {names[empty[0]] if len(empty) else ''!r} without an observed entry",
-            "at least two different values in each column",
-            "leave the column out",
-        )
-        mean, std = np.nanmean(x, 0), np.nanstd(x, 0)
-        flat = np.flatnonzero(~(std > 1e-12 * np.abs(mean)))
-        require(
-            len(flat) == 0,
-            f"{len(flat)} columns of one value, such as {names[flat[0]] if len(flat) else ''!r}",
-            "columns that vary: the density of a constant has no bound",
-            "leave them out, with sklearn.feature_selection.VarianceThreshold() for example",
-        )
+        rows = torch.tensor(x)
+        units = Standardize.of(rows, ~rows.isnan(), names)
         columns = [
-            Column(str(name), mean=m, std=s) for name, m, s in zip(names, mean, std, strict=True)
+            Column(str(name), mean=mean, std=std)
+            for name, mean, std in zip(names, units.mean, units.std, strict=True)
         ]
         return DataSpec((x.shape[1],), columns=columns, missing=missing)
 

@@ -67,14 +67,26 @@ class GenerativeDensity(DensityMixin, _Scoring):
 
     .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k | x)}, \qquad z_k \sim q(z | x),
 
-    whose mean lies below :math:`\log p(x)` and rises to it with ``K``. For a diffusion it is an unbiased
-    estimate of the bound from some noise levels. ``score_kind_`` is ``"exact"``, ``"bound"`` or
-    ``"estimate"``: an estimate may by chance lie above :math:`\log p(x)`.
+    whose mean is below :math:`\log p(x)` and approaches it as ``K`` grows. For a diffusion the score is an
+    unbiased estimate of the bound from some noise levels. ``score_kind_`` is ``"exact"``, ``"bound"`` or
+    ``"estimate"``; an estimate can exceed :math:`\log p(x)` by chance.
 
     Args:
-        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model: ``"vae"`` starts from probabilistic PCA and is then trained; ``"hvae"`` is a hierarchical
+            VAE of two levels; ``"diffusion"`` takes complete rows only. Or a function that builds a
+            model from a :class:`~genmod.spec.DataSpec`: ``lambda spec: VAE(spec, latents=4)``.
+        latents: how many dimensions the latent has (of the first level); by default ``D - 1``, at most 32.
+        width: of the networks' hidden layers.
+        depth: residual blocks of each network.
+        steps: training steps.
+        batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
+        learning_rate: its peak.
+        weight_decay: of AdamW; by default 0, but 1 for ``"vae"``: small tables then stay near its start.
+        validation_fraction: the fraction of the rows, at random, that choose the best weights; 0: none.
+            Fewer than 5 validation rows are not used.
+        device: where to train: ``"cpu"``, ``"cuda"``.
+        random_state: a seed, a ``RandomState``, or ``None``, which draws a seed from NumPy's generator.
+        verbose: whether to show a progress bar.
         importance_samples: ``K``, draws of the latents for each row; 1 is the evidence lower bound.
         timesteps: noise levels of a diffusion that each row visits, stratified within the row.
 
@@ -123,15 +135,15 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
     """Outlier (anomaly) detection: rows of a low log-density under a generative model.
 
     Rows whose score lies below ``offset_`` are outliers. ``offset_`` is the quantile ``contamination`` of
-    the scores of the training rows. Rows with missing entries are refused: the density of fewer entries
-    is no lower or higher in a way that means something.
+    the scores of the training rows. Rows with missing entries are refused, because the
+    densities of rows with different observed entries cannot be compared.
 
     Args:
-        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model, latents, width, depth, steps, batch_size: see :class:`GenerativeDensity`.
+        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeDensity`.
+        device, random_state, verbose: see :class:`GenerativeDensity`.
         importance_samples, timesteps: see :class:`GenerativeDensity`.
-        contamination: the share of outliers among the training rows, in (0, 0.5].
+        contamination: the fraction of outliers among the training rows, in (0, 0.5].
 
     >>> X = np.random.default_rng(0).normal(size=(100, 2))
     >>> detector = GenerativeOutlierDetector(steps=20, contamination=0.05, random_state=0)

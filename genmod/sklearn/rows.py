@@ -1,4 +1,4 @@
-r"""Rows of a table, one by one: their keys, their scores and their imputations.
+r"""Rows of a table, computed one by one: their keys, scores and imputations.
 
 A matrix product rounds a row differently among other rows. So each row goes through the model alone, with a
 batch of its own: ``K`` draws of the latents, or the noise levels of a diffusion, stratified within the row.
@@ -41,7 +41,7 @@ def canonical(x: Array) -> Array:
 
 
 def distinct(x: Array) -> tuple[Array, Array]:
-    """The first place of each distinct row, and for every row the number of its distinct one.
+    """The position of each distinct row, and for every row the number of the distinct row that it equals.
 
     >>> distinct(canonical(np.array([[1.0], [2.0], [1.0]])))
     (array([0, 1]), array([0, 1, 0]))
@@ -65,7 +65,7 @@ def run_rows(
     seed: int,
     copies: Array | None = None,
 ) -> list[T]:
-    """Call a function on each row alone, ``(1, D)``, and its mask, under noise keyed by the row's bytes.
+    """Call a function on each row alone, ``(1, D)``, with its mask, under noise keyed by the row's bytes.
 
     Args:
         model: the model, which is in evaluation mode meanwhile.
@@ -88,7 +88,7 @@ def run_rows(
 def score_rows(
     model: LatentModel, x: Array, seed: int, importance_samples: int, timesteps: int
 ) -> tuple[Array, Stamp]:
-    """The score of each canonical row, ``(N,)`` nats, and what the scores may be called.
+    """The score of each canonical row, ``(N,)`` nats, and the stamp of the scores.
 
     Args:
         model: in float64, on the CPU.
@@ -178,7 +178,7 @@ def estimate(x: Array, scores: Array) -> Estimate:
 
 
 def occurrences(x: Array) -> Array:
-    """How many equal rows stand before each row: 0 for the first of them.
+    """How many equal rows come before each row: 0 for the first of them.
 
     >>> occurrences(np.array([[1.0], [2.0], [1.0]]))
     array([0, 0, 1])

@@ -1,4 +1,4 @@
-r"""A VAE that starts from probabilistic PCA: before its first step it is the best Gaussian it can be.
+r"""A VAE that starts from probabilistic PCA: before its first step it is a fitted Gaussian.
 
 ``z`` is a standardized row of ``D`` columns, with covariance :math:`C = V \Lambda V^\top`. With ``L``
 latents, :math:`s^2` the mean of the ``D - L`` smallest eigenvalues, and
@@ -38,7 +38,7 @@ _SHRINKAGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Weights of the identity in the covariance, chosen by cross-validation."""
 _FOLDS = 5
 _ROWS, _ROUNDS, _SHRINKAGE = 3000, 20, 3e-3
-"""Of the EM algorithm, which rows with holes need: rows at most, rounds, weight of the identity."""
+"""Of the EM algorithm, for rows with missing entries: rows at most, rounds, weight of the identity."""
 _GAIN = 10.0
 """How fast the scales of columns are learned; see :class:`~genmod.decoders.PerDimensionScale`."""
 
@@ -55,7 +55,7 @@ class FullNormal(MultivariateNormal):
 
 
 class PrincipalEncoder(Encoder):
-    r"""The exact posterior of probabilistic PCA given the observed entries, plus what a network adds.
+    r"""The exact posterior of probabilistic PCA given the observed entries, corrected by a network.
 
     .. math:: \Lambda = I + W_o^\top W_o / s^2, \qquad
         q(u | z_o) = \mathcal{N}\big(\Lambda^{-1} W_o^\top z_o / s^2,\; \Lambda^{-1}\big)
@@ -140,7 +140,9 @@ def _shrunk(cov: Array, alpha: float) -> Array:
 
 
 def _by_em(z: Array) -> Array:
-    """The covariance of rows with holes: means and covariances of what is missing, in turns with it.
+    """The covariance of rows with missing entries, by the EM algorithm.
+
+    Each round completes the rows by their conditional means and covariances, and takes the moments again.
 
     Reference: Little, Rubin, "Statistical Analysis with Missing Data" (2002), section 11.2.
     """

@@ -25,20 +25,20 @@ from genmod.sklearn.rows import Array, check_scores, impute_rows_alone
 _TOGETHER = 1024
 """Rows whose codes are computed together."""
 _HIDDEN = (0.2, 0.4, 0.6)
-"""Shares of entries that are hidden in copies of the rows that an imputer is trained on."""
+"""Fractions of entries that are hidden in the further copies of the rows that an imputer is trained on."""
 
 
 @dataclass(eq=False, repr=False)
 class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, GenerativeEstimator):
-    """Codes of rows: the means of the latents' posterior, as features for another estimator.
+    """Codes of rows, as features for another estimator: the posterior mean of the latents.
 
     Those of a hierarchical VAE are the level next to the data (of a top-down hierarchy, all levels side by
     side). A diffusion's are the noise that its probability flow maps the row to.
 
     Args:
-        model, latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model, latents, width, depth, steps, batch_size: see :class:`~genmod.sklearn.GenerativeDensity`.
+        learning_rate, weight_decay, validation_fraction: see :class:`~genmod.sklearn.GenerativeDensity`.
+        device, random_state, verbose: see :class:`~genmod.sklearn.GenerativeDensity`.
 
     >>> X = np.random.default_rng(0).normal(size=(100, 5))
     >>> codes = LatentTransformer(latents=2, steps=20, random_state=0).fit(X)
@@ -62,7 +62,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Gener
         return (found,) if isinstance(found, torch.Tensor) else tuple(found)
 
     def transform(self, X: Any) -> Array:
-        """The code of each row, ``(N, latents)``; of the observed entries, where some are missing.
+        """The code of each row, ``(N, latents)``, given its observed entries.
 
         Args:
             X: ``(N, D)``.
@@ -111,10 +111,10 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
     samples of the rows to include the uncertainty of the model.
 
     Args:
-        model: ``"vae"``, ``"hvae"``, or a function; see :class:`GenerativeEstimator`.
-        latents, width, depth, steps, batch_size: see :class:`GenerativeEstimator`.
-        learning_rate, weight_decay, validation_fraction: see :class:`GenerativeEstimator`.
-        device, random_state, verbose: see :class:`GenerativeEstimator`.
+        model: ``"vae"``, ``"hvae"``, or a function; see :class:`~genmod.sklearn.GenerativeDensity`.
+        latents, width, depth, steps, batch_size: see :class:`~genmod.sklearn.GenerativeDensity`.
+        learning_rate, weight_decay, validation_fraction: see :class:`~genmod.sklearn.GenerativeDensity`.
+        device, random_state, verbose: see :class:`~genmod.sklearn.GenerativeDensity`.
         importance_samples: ``K``, draws of the latents for each row; exact as ``K`` grows.
         sample_posterior: whether :meth:`transform` fills in one joint draw in place of the mean.
 
@@ -165,14 +165,18 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
         filled: Array = draws[0] if self.sample_posterior else means
         return filled
 
-    def impute(self, X: Any, n: int = 5, random_state: int | None = None) -> Array:
+    def impute(self, X: Any, n: int = 5, random_state: Any = None) -> Array:
         """Multiple imputation: completed copies of the rows, ``(n, N, D)``, each one joint draw.
 
         Args:
             X: ``(N, D)``; NaN where an entry is missing.
             n: how many copies.
-            random_state: a seed of other draws; ``None``: the estimator's own.
+            random_state: a seed or a ``RandomState`` of other draws; ``None``: the estimator's own.
         """
         x = self._validated(X)
-        seed = self._seed if random_state is None else int(random_state)
+        seed = self._seed
+        if isinstance(random_state, np.random.RandomState):
+            seed = int(random_state.randint(np.iinfo(np.int32).max))
+        elif random_state is not None:
+            seed = int(random_state)
         return impute_rows_alone(self.model_, x, seed, n, self.importance_samples)[0]

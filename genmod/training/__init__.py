@@ -3,11 +3,8 @@
 from genmod.training.augment import Augmentation as Augmentation
 from genmod.training.augment import Flip as Flip
 from genmod.training.augment import Shift as Shift
-from genmod.training.config import TrainingConfig as TrainingConfig
 from genmod.training.fitting import fit as fit
 from genmod.training.fitting import training_loop as training_loop
 from genmod.training.history import History as History
 from genmod.training.history import Step as Step
 from genmod.training.run import NonFiniteLoss as NonFiniteLoss
-from genmod.training.stages import fit_scale as fit_scale
-from genmod.training.validation import Validation as Validation

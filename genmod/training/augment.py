@@ -4,8 +4,8 @@ Pass them as ``fit(..., augment=[Flip(), Shift(2)])``. Each step draws new flips
 keyed by the seed, the step and the row, so that a resumed run sees the same rows. Validation data stay
 as they are.
 
-A model of augmented data is a model of another distribution: the bound on the validation data says whether
-augmentation helps. Flip only what may be flipped: a mirrored digit is no digit.
+A model of augmented data is a model of another distribution: compare the bound on the validation data with
+and without augmentation. Flip only what may be flipped: a mirrored digit is no digit.
 """
 
 from __future__ import annotations
@@ -125,29 +125,33 @@ def augmented(batch: Batch, transforms: Sequence[Transform], seed: int, step: in
     """The batch of a step, transformed. A mask of observed entries is moved with its rows.
 
     Raises:
-        ValueError: a transform that changes the shape or the type of the rows.
+        ValueError: a transform that changes the shape or the type of the rows, or of their mask.
     """
     x, observed = batch.x, batch.observed
     for number, transform in enumerate(transforms):
         key = mix(seed, _AUGMENT, number)
         with random.keyed(key, step):
-            found = transform(x)
-        require(
-            isinstance(found, Tensor) and found.shape == x.shape and found.dtype is x.dtype,
-            f"rows of shape {tuple(found.shape)} and type {found.dtype} from {_name(transform)}",
-            f"shape {tuple(x.shape)} and type {x.dtype}",
-            "let the transform keep both",
-        )
-        x = found
+            x = _like(transform(x), x, transform, "let the transform keep both")
         if observed is not None:
+            advice = "derive it from Augmentation, which moves entries and does not change them"
             # The same key, hence the same flips and shifts.
             with random.keyed(key, step):
-                observed = transform(observed)
+                observed = _like(transform(observed), observed, transform, advice)
     return replace(batch, x=x, observed=observed)
 
 
-def _name(transform: Transform) -> str:
-    return getattr(transform, "__name__", type(transform).__name__)
+def _like(found: object, given: Tensor, transform: Transform, advice: str) -> Tensor:
+    """What a transform returned, of the shape and type of what it was given."""
+    if isinstance(found, Tensor) and found.shape == given.shape and found.dtype is given.dtype:
+        return found
+    got = f"a {type(found).__name__}"
+    if isinstance(found, Tensor):
+        got = f"shape {tuple(found.shape)} and type {found.dtype}"
+    name = getattr(transform, "__name__", type(transform).__name__)
+    raise ValueError(
+        f"got {got} from {name} for rows; expected a tensor of shape {tuple(given.shape)} and type "
+        f"{given.dtype}; {advice}"
+    )
 
 
 def _like_rows(values: Tensor, x: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import require
-from genmod.data import BernoulliPixels
+from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import batch_parts
 from genmod.elbo import ELBO, Rate
-from genmod.nn import drop_context
+from genmod.nn.conditioning import drop_context
 from genmod.objectives import Batch
 from genmod.random.streams import mix
 
@@ -140,8 +140,8 @@ class LoaderBatches(Batches):
     used. It equals the uninterrupted run bit for bit only if the loader repeats the same batches.
 
     Args:
-        loader: yields ``x``, ``(x,)`` or ``(x, context)``, tensors or arrays; or a
-            :class:`~genmod.objectives.Batch`, which also holds a mask of observed entries.
+        loader: yields ``x``, ``(x,)``, ``(x, context)`` or ``(x, context, observed)``, tensors or arrays;
+            dictionaries with these names; or a :class:`~genmod.objectives.Batch`.
         device: the device that batches are moved to.
     """
 

@@ -8,7 +8,7 @@ resumed run continues bit for bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.elbo import Measure
-from genmod.files import check_file, check_folder, read_tensors, remove, save_tensors
+from genmod.files import check_file, check_folder, check_format, read_tensors, remove, save_tensors
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.training.config import Cycle
 from genmod.training.history import History
-from genmod.training.identity import Identity, changes
+from genmod.training.identity import Identity, refuse_changes
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
 
-_FORMAT = "genmod-training-3"
+_FORMAT = "genmod-training-4"
 _ADVICE = "pass another path, or move the file away to begin anew"
 
 
@@ -39,13 +39,20 @@ class Checkpoint:
         identity: the identity of its run.
         stage: the number of the stage that was in training.
         earlier: the history of each stage before it.
-        metadata, tensors: the state of that stage, read by :func:`load_checkpoint`.
+        history: the history of that stage so far.
+        step: the number of its steps so far.
+        peaks: the peak of the learning rate of each group of parameters.
+        learned: the class of the optimizer, and the names of the parameters that learn.
+        tensors: weights, averages, the best weights, and the optimizer's moments.
     """
 
     identity: Identity
     stage: int
     earlier: list[History]
-    metadata: Mapping[str, str]
+    history: History
+    step: int
+    peaks: list[float]
+    learned: list[str]
     tensors: Mapping[str, Tensor]
 
     @classmethod
@@ -56,20 +63,24 @@ class Checkpoint:
             ValueError: a file that is not a checkpoint of this package.
         """
         tensors, metadata = read_tensors(path, _ADVICE)
-        require(
-            metadata.get("format") == _FORMAT,
-            f"{path.name} of format {metadata.get('format')}",
-            _FORMAT,
-            _ADVICE,
-        )
-        earlier = [_history(row) for row in json.loads(metadata["earlier"])]
-        identity, stage = json.loads(metadata["identity"]), int(metadata["stage"])
-        return cls(identity, stage, earlier, metadata, tensors)
-
-    @property
-    def step(self) -> int:
-        """The number of steps of its stage."""
-        return int(self.metadata["step"])
+        check_format(path, metadata.get("format"), _FORMAT, _ADVICE)
+        try:
+            found = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
+            losses = tensors["losses"].tolist()
+            return cls(
+                dict(found["identity"]),
+                int(found["stage"]),
+                [_history(row) for row in found["earlier"]],
+                _history({**found["history"], "losses": losses}),
+                int(found["step"]),
+                [float(peak) for peak in found["peaks"]],
+                list(found["learned"]),
+                tensors,
+            )
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"got {path} with a damaged header ({error!r}); expected {_FORMAT}; {_ADVICE}"
+            ) from error
 
     def whole(self) -> dict[str, Tensor]:
         """The weights of the whole model, also of parts that an early stage does not train."""
@@ -81,34 +92,27 @@ class Checkpoint:
         Raises:
             ValueError: the message names each setting that changed.
         """
-        # Through JSON, as the file was: tuples are lists there.
-        changed = changes(self.identity, json.loads(json.dumps(identity)))
-        more = f", and {len(changed) - 6} more" if len(changed) > 6 else ""
-        require(
-            not changed,
-            f"a checkpoint made with other settings: {', '.join(changed[:6])}{more}",
-            "the settings and data that it was made with",
-            "use them, or move the file away to begin anew",
-        )
+        advice = "use them, or move the file away to begin anew"
+        refuse_changes(self.identity, identity, "a checkpoint", advice)
 
 
 def save_checkpoint(
     state: TrainingState,
+    history: History,
     path: Path,
     identity: Identity,
     whole: LatentModel | None = None,
     stage: int = 0,
-    earlier: Sequence[History] = (),
 ) -> None:
     """Write a checkpoint. After a crash while writing, the file holds the checkpoint before it.
 
     Args:
         state: the state of the stage in training.
+        history: the history of that stage so far, and of those before it.
         path: the file.
         identity: the identity of the run.
         whole: the whole model, where the model in training is a part of it.
         stage: the number of the stage.
-        earlier: the history of each stage before it.
     """
     tensors = _prefixed("model", weights(state.model))
     if whole is not None and whole is not state.model:
@@ -121,18 +125,18 @@ def save_checkpoint(
         moments = state.optimizer.state.get(parameter, {})
         tensors |= _prefixed(f"optimizer.{index}", moments)
     tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
-    metadata = {
-        "format": _FORMAT,
-        "identity": json.dumps(identity, sort_keys=True),
-        "stage": str(stage),
-        "earlier": json.dumps([_row(history) for history in earlier]),
-        "step": str(state.step),
-        "cycles": json.dumps([[cycle.first, cycle.last] for cycle in state.cycles]),
-        "peaks": json.dumps(state.peaks),
-        "learned": json.dumps(_learned(state)),
-        "validations": json.dumps([_plain(v) for v in state.validations]),
+    found: dict[str, object] = {
+        "identity": identity,
+        "stage": stage,
+        "earlier": [_row(each) for each in history.earlier],
+        # Its losses are a tensor: long runs have many.
+        "history": {**_row(history), "losses": []},
+        "step": state.step,
+        "peaks": state.peaks,
+        "learned": _learned(state),
     }
-    save_tensors(path, tensors, metadata)
+    header = {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
+    save_tensors(path, tensors, {"format": _FORMAT, **header})
 
 
 @dataclass(frozen=True)
@@ -190,15 +194,14 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
     Raises:
         ValueError: a file of a run with other learned parameters, or with more steps.
     """
-    metadata, tensors = saved.metadata, saved.tensors
     require(
-        json.loads(metadata["learned"]) == _learned(state),
+        saved.learned == _learned(state),
         "a checkpoint of a run that learned other parameters, or with another optimizer",
         "the same parts frozen, and the same optimizer",
         "set them as they were, or move the file away to begin anew",
     )
-    step, cycles = int(metadata["step"]), [Cycle(*each) for each in json.loads(metadata["cycles"])]
-    state.cycles = _continued(cycles, step, state.config.steps)
+    tensors, history = saved.tensors, saved.history
+    state.cycles = _continued(list(history.cycles), saved.step, state.config.steps)
     load_weights(state.model, _under("model", tensors))
     load_weights(state.objective, _under("objective", tensors))
     state.average.load(_under("average", tensors))
@@ -209,9 +212,8 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
     }
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.step, state.peaks = step, json.loads(metadata["peaks"])
-    state.losses = tensors["losses"].tolist()
-    state.validations = [_validation(row) for row in json.loads(metadata["validations"])]
+    state.step, state.peaks = saved.step, saved.peaks
+    state.losses, state.validations = list(history.losses), list(history.validations)
 
 
 def _continued(cycles: list[Cycle], step: int, steps: int) -> list[Cycle]:
@@ -258,26 +260,22 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
-def _plain(validation: Validation) -> dict[str, object]:
-    return asdict(validation) | {"measure": validation.measure.value}
-
-
-def _validation(row: dict[str, Any]) -> Validation:
-    return Validation(**{**row, "measure": Measure(row["measure"])})
-
-
 def _row(history: History) -> dict[str, object]:
+    """The history of one stage as plain data."""
     return {
         "name": history.name,
         "cycles": [[cycle.first, cycle.last] for cycle in history.cycles],
         "losses": list(history.losses),
-        "validations": [_plain(v) for v in history.validations],
+        "validations": [asdict(v) | {"measure": v.measure.value} for v in history.validations],
         "stopped": history.stopped,
     }
 
 
 def _history(row: dict[str, Any]) -> History:
+    """What :func:`_row` wrote."""
     cycles = tuple(Cycle(*each) for each in row["cycles"])
-    validations = tuple(_validation(each) for each in row["validations"])
-    stopped = bool(row.get("stopped", False))
-    return History(str(row["name"]), cycles, tuple(row["losses"]), validations, stopped=stopped)
+    validations = tuple(
+        Validation(**{**each, "measure": Measure(each["measure"])}) for each in row["validations"]
+    )
+    name, losses = str(row["name"]), tuple(row["losses"])
+    return History(name, cycles, losses, validations, stopped=bool(row["stopped"]))

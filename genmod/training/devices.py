@@ -165,6 +165,12 @@ class Devices:
         total: Tensor = self.accelerator.reduce(value, "sum")
         return total
 
+    def any(self, condition: bool) -> bool:
+        """Whether a condition holds in some process: all processes get the same answer."""
+        if self.count == 1:
+            return condition
+        return bool(self.sum(torch.tensor(float(condition), device=self.device)) > 0)
+
     def gather(self, values: Tensor, own: slice, total: int) -> Tensor:
         """The numbers of all rows, from those of each process's rows."""
         if self.count == 1:

@@ -15,24 +15,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from genmod.checks import require
+from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
+from genmod.training.data import Data, TrainingData
 from genmod.training.devices import Devices
-from genmod.training.history import History, OnProgress
+from genmod.training.history import History
 from genmod.training.identity import identity
-from genmod.training.loop import TrainingLoop
-from genmod.training.metrics import MetricsLog
+from genmod.training.loop import TrainingLoop, as_if_frozen, stages_of
+from genmod.training.metrics import MetricsLog, OnProgress
 from genmod.training.pairs import ObjectivePairs, Pairs
-from genmod.training.parts import Data, TrainingData
 from genmod.training.run import Setup
-from genmod.training.stages import Stages, as_if_frozen, stages_of
 
 
 def fit(
@@ -66,7 +67,7 @@ def fit(
     metrics: Path | str | None = None,
     trackers: Sequence[str] | str = (),
     log_every: int = 10,
-    stages: Stages | str | None = None,
+    stages: str | None = None,
     progress: bool | OnProgress = True,
 ) -> History:
     r"""Train a model by AdamW, with a moving average of its weights, and keep the best of them.
@@ -85,8 +86,8 @@ def fit(
             :func:`~genmod.data.conditional`, its labels are the context. Missing entries do not count.
             Or the name, file or folder of a data set (:func:`genmod.data.load`). Or rows without a
             validation part: a tensor, array, list or data frame, or a pair of rows and their context.
-            Or a loader: any iterable of batches ``x``, ``(x,)`` or ``(x, context)``, with its own
-            batch size. A resumed run is bitwise the same only if the loader repeats its batches.
+            Or a loader: any iterable of batches ``x``, ``(x, context)`` or ``(x, context, observed)``, with
+            its own batch size. A resumed run is bitwise the same only if the loader repeats its batches.
         objective: the loss. By default minus the bound, with one timestep a sample for a diffusion.
             Its state (of a warm-up, for example) restarts in each run. Or pairs of an objective and what
             it trains: ``[(Bound(), [model.encoder, model.decoder]), (Simple(), model.prior)]``.
@@ -94,7 +95,7 @@ def fit(
             than in the checkpoint, the learning rate rises and falls once more over the new steps.
         batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
         learning_rate: the peak of the learning rate. It rises for ``warmup`` steps and, with
-            ``decay``, falls along a cosine to 0 at the last step (see :class:`TrainingConfig`).
+            ``decay``, falls along a cosine to 0 at the last step.
         weight_decay: the weight decay of AdamW.
         warmup: steps over which the learning rate rises.
         decay: whether the learning rate falls.
@@ -123,7 +124,7 @@ def fit(
         patience: early stopping: the run stops after so many validations in a row that were no better
             than one before. Validations during the warm-up of the objective do not count.
         augment: random transforms of every training batch, such as ``[Flip(), Shift(2)]``.
-        compile: whether to run the networks under ``torch.compile``, which pays in long runs.
+        compile: whether to run the networks under ``torch.compile``, which makes long runs faster.
         metrics: a folder, for ``metrics.jsonl``, or a file of that kind: a line every ``log_every`` steps
             and at every validation.
         trackers: experiment trackers, by name: ``"tensorboard"``, ``"wandb"``, ``"trackio"`` and others of
@@ -161,40 +162,8 @@ def fit(
 
 
 @torch.inference_mode(False)
-def training_loop(
-    model: LatentModel,
-    data: Data,
-    objective: Objective | Pairs | None = None,
-    *,
-    steps: int = 2000,
-    batch_size: int | None = None,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    warmup: int = 100,
-    decay: bool = True,
-    ema: float = 0.999,
-    clip: float | None = 1.0,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    accelerator: object | None = None,
-    autocast: torch.dtype | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
-    validate_every: int | None = None,
-    validation_rows: int | None = None,
-    validation_timesteps: int | None = None,
-    checkpoint: Path | str | None = None,
-    checkpoint_every: int = 1000,
-    keep: int | None = None,
-    accumulate: int = 1,
-    patience: int | None = None,
-    augment: Sequence[Transform] = (),
-    compile: bool = False,
-    metrics: Path | str | None = None,
-    trackers: Sequence[str] | str = (),
-    log_every: int = 10,
-    stages: Stages | str | None = None,
-    progress: bool | OnProgress = True,
-) -> TrainingLoop:
+@with_arguments_of(fit)
+def training_loop(**given: Any) -> TrainingLoop:
     """Train a model as an iterator of steps: your ``for`` loop is the callback, and ``break`` stops.
 
     The arguments are those of :func:`fit`. Write ``for step in training_loop(...)``. If you keep the
@@ -215,8 +184,29 @@ def training_loop(
     >>> step.loss > 0, model.training
     (True, False)
     """
-    given = dict(locals())
-    config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
+    names = [field.name for field in fields(TrainingConfig)]
+    config = TrainingConfig(**{name: given.pop(name) for name in names})
+    return _begin(config=config, **given)
+
+
+def _begin(
+    model: LatentModel,
+    data: Data,
+    objective: Objective | Pairs | None,
+    config: TrainingConfig,
+    *,
+    device: torch.device | str | None,
+    accelerator: object | None,
+    optimizer: torch.optim.Optimizer | None,
+    checkpoint: Path | str | None,
+    keep: int | None,
+    augment: Sequence[Transform],
+    metrics: Path | str | None,
+    trackers: Sequence[str] | str,
+    stages: str | None,
+    progress: bool | OnProgress,
+) -> TrainingLoop:
+    """The loop of a run, after all checks that can be made before its first step."""
     found, plan = TrainingData.of(data, model.spec), stages_of(model, stages)
     with as_if_frozen(plan) as last:
         loss = _objective(objective, last)

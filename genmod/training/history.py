@@ -1,23 +1,20 @@
-"""The record of a run: its steps, its history, and the progress bar while it runs."""
+"""The record of a run: its steps, and their history, as a table and as a figure."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
+from genmod.training.averaging import Average
 from genmod.training.config import Cycle
-from genmod.training.state import Average
 from genmod.training.validation import Validation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LINES = 12
@@ -123,9 +120,7 @@ class History:
         >>> History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0)).plot().axes[0].get_ylabel()
         'loss'
         """
-        from genmod.training.curve import training_curve
-
-        return training_curve(self, title, caption)
+        return _curve(self, title, caption)
 
     def __repr__(self) -> str:
         made = self._made()
@@ -183,106 +178,69 @@ def _spread(steps: list[int]) -> list[int]:
     return steps[::-1][:: every or 1][::-1]
 
 
-INTERVAL = 0.25
-"""The least seconds between two updates, because reading the bound makes a GPU wait."""
-WIDE = 110
-"""A terminal with at least so many columns also shows the best validation."""
+# ---------------------------------------------------------------------- the training curve
 
-OnProgress: TypeAlias = Callable[[int, str], None]
-"""Called with the number of steps so far, and a line with the loss, the bound and the best validation."""
+_POINTS = 400
+"""The most points of a curve of losses: each is the mean of a run of steps."""
 
 
-def columns() -> list[ProgressColumn]:
-    """The columns of a progress bar for a terminal of 80 characters; its task needs a field ``status``."""
-    return [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=8),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[status]}"),
-    ]
+def _curve(history: History, title: str, caption: str) -> Figure:
+    """Losses on the left, validations on the right, a row a stage."""
+    # Not at the top: training needs no matplotlib.
+    from genmod.plots.style import figure, plain
+
+    stages = history.stages
+    made = figure(9.6, 3.2 * len(stages) + 0.4 * bool(caption), title, caption)
+    for row, stage in enumerate(stages):
+        left = plain(made.add_subplot(len(stages), 2, 2 * row + 1))
+        _draw_losses(left, stage)
+        right = plain(made.add_subplot(len(stages), 2, 2 * row + 2))
+        _draw_validations(right, stage)
+    return made
 
 
-class Bar:
-    """The progress bar of one run.
+def _draw_losses(axes: Axes, stage: History) -> None:
+    from genmod.plots.style import COLORS, INK, NOTE, label_axes
 
-    Args:
-        total: the number of steps.
-        dims: the number of entries of one sample.
-        title: the name of the model in training.
-        shown: whether the bar is shown; or a function that is called instead, for a caller who
-            shows several runs in one display.
-        console: the console to print on; rich's own by default.
+    steps, means = averages(stage.losses)
+    axes.plot(steps, means, color=COLORS[0], lw=1.2)
+    # The first losses are often far above the rest, and would hide it.
+    finite = sorted(value for value in means if math.isfinite(value))
+    if len(finite) >= 20:
+        low, high = finite[0], finite[int(0.95 * (len(finite) - 1))]
+        margin = 0.05 * max(high - low, 1e-9)
+        axes.set_ylim(low - margin, high + margin)
+    axes.set_title(stage.name, loc="left", fontsize=NOTE, color=INK)
+    label_axes(axes, "step", "loss")
+
+
+def _draw_validations(axes: Axes, stage: History) -> None:
+    from genmod.plots.style import COLORS, NOTE, PALE, label_axes
+
+    found = [v for v in stage.validations if math.isfinite(v.nats)]
+    if not found:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no validation data", ha="center", fontsize=NOTE, color=PALE)
+        return
+    bits = found[0].measure is Measure.MASS
+    scale = -1 / (found[0].dims * math.log(2)) if bits else 1.0
+    values = [scale * v.nats for v in found]
+    errors = [0.0 if math.isnan(v.error) else abs(scale) * v.error for v in found]
+    axes.errorbar([v.step for v in found], values, errors, color=COLORS[2], lw=1.2, marker=".")
+    best = stage.best
+    if best is not None:
+        axes.plot(best.step, scale * best.nats, "o", color=COLORS[1], label=f"best: {best}")
+        axes.legend(fontsize=NOTE, frameon=False)
+    label_axes(axes, "step", "validation, " + ("bits/dim" if bits else "nats"))
+
+
+def averages(losses: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The last step and the mean loss of each run of steps, at most 400 of them.
+
+    >>> averages([3.0, 1.0])
+    ([1.0, 2.0], [3.0, 1.0])
     """
-
-    def __init__(
-        self,
-        total: int,
-        dims: int,
-        title: str,
-        shown: bool | OnProgress,
-        console: Console | None = None,
-    ) -> None:
-        self.total, self.dims = total, dims
-        self.updated = -math.inf
-        self.best: Validation | None = None
-        self.progress = Progress(*columns(), console=console, disable=shown is not True)
-        self.task = self.progress.add_task(title, total=total, status="")
-        self.on_progress: OnProgress | None = shown if not isinstance(shown, bool) else None
-        if shown is True:
-            self.on_progress = self._show
-
-    def start(self) -> None:
-        """Show the bar."""
-        self.progress.start()
-
-    def stop(self) -> None:
-        """Stop updating the bar. Its last line stays."""
-        self.progress.stop()
-
-    def note(self, step: int, line: str) -> None:
-        """Print a line above the bar."""
-        if self.on_progress is None:
-            return
-        if self.progress.disable:
-            self.on_progress(step, line)
-        else:
-            self.progress.console.print(line)
-
-    def show(
-        self, step: int, loss: float, elbo: ELBO, validation: Validation | None = None
-    ) -> None:
-        """Show a step. The bound is read a few times a second only."""
-        if validation is not None and (self.best is None or validation.nats >= self.best.nats):
-            self.best = validation
-        now = time.monotonic()
-        due = now - self.updated >= INTERVAL or validation is not None or step == self.total
-        if self.on_progress is None or not due:
-            return
-        self.updated = now
-        self.on_progress(step, self._line(loss, float(elbo.value.mean()), elbo.measure))
-
-    def _line(self, loss: float, nats: float, measure: Measure) -> str:
-        """The loss and the bound in the same unit: bits per dimension for a mass, else nats."""
-        bits = measure is Measure.MASS
-        scale, unit = (1 / (self.dims * math.log(2)), "bits/dim") if bits else (1.0, "nats")
-        bound = -nats * scale if bits else nats
-        name = "log p(x|z)" if measure is Measure.NONE else "bound"
-        line = f"loss {_short(loss * scale)}, {name} {_short(bound)} {unit}"
-        wide = self.progress.disable or self.progress.console.width >= WIDE
-        return f"{line}, best {self.best}" if self.best is not None and wide else line
-
-    def _show(self, step: int, line: str) -> None:
-        self.progress.update(self.task, completed=step, status=line)
-
-
-def _short(value: float) -> str:
-    """Five digits, so that a line fits a terminal.
-
-    >>> _short(2.34567), _short(-1234.56), _short(123456.7)
-    ('2.346', '-1234.6', '1.235e+05')
-    """
-    size = abs(value)
-    if size >= 1e5 or not math.isfinite(value):
-        return f"{value:.4g}"
-    return f"{value:.3f}" if size < 100 else f"{value:.1f}"
+    every = max(1, -(-len(losses) // _POINTS))
+    runs = [losses[start : start + every] for start in range(0, len(losses), every)]
+    ends = [float(min(len(losses), (number + 1) * every)) for number in range(len(runs))]
+    return ends, [sum(run) / len(run) for run in runs]

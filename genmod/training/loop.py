@@ -1,17 +1,77 @@
-"""The training loop: an iterator over the steps of all stages, and a context manager."""
+"""The stages of a run, and the loop over all their steps: an iterator and a context manager."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from genmod.checks import require
+from genmod.model import LatentModel
+from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
 from genmod.training.checkpoint import Checkpoint
 from genmod.training.history import History, Step
 from genmod.training.run import Run, Setup
-from genmod.training.stages import Stage
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One stage of training.
+
+    Args:
+        name: the name of the stage, for the progress bar and the history.
+        model: the model that is trained; its parts are those of the whole model.
+        before: called with the training data, their context and mask before the stage begins.
+    """
+
+    name: str
+    model: LatentModel
+    before: Callable[[Tensor, Tensor | None, Tensor | None], object] | None = None
+
+
+def stages_of(model: LatentModel, stages: str | None) -> Sequence[Stage]:
+    """The stages of a run: the model's own recipe, or the whole model at once.
+
+    Args:
+        model: the model to train.
+        stages: ``None``: the recipe; ``"joint"``: all parts together, on the plain bound.
+
+    Raises:
+        ValueError: another word.
+    """
+    require(
+        stages in (None, "joint"),
+        f"stages={stages!r}",
+        "None (the model's own recipe) or 'joint'",
+        "leave it out for the recipe",
+    )
+    whole = Stage(type(model).__name__, model)
+    if stages is not None or not isinstance(model, LatentDiffusion):
+        return [whole]
+    if not any(p.requires_grad for part in model.fixed() for p in part.parameters()):
+        return [whole]
+    return [
+        Stage("VAE", model.first_stage()),
+        Stage(type(model).__name__, model, model.freeze),
+    ]
+
+
+@contextmanager
+def as_if_frozen(stages: Sequence[Stage]) -> Iterator[LatentModel]:
+    """The model of the last stage, with the parts of earlier stages frozen, as when that stage begins."""
+    earlier = [p for stage in stages[:-1] for p in stage.model.parameters() if p.requires_grad]
+    for parameter in earlier:
+        parameter.requires_grad_(False)
+    try:
+        yield stages[-1].model
+    finally:
+        for parameter in earlier:
+            parameter.requires_grad_(True)
 
 
 class TrainingLoop:

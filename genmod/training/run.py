@@ -23,12 +23,12 @@ from genmod.training.batches import Batches, joined, joined_elbo, split
 from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
 from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
 from genmod.training.config import TrainingConfig
+from genmod.training.data import TrainingData
 from genmod.training.devices import Devices, Place
-from genmod.training.history import Bar, History, OnProgress, Step
+from genmod.training.history import History, Step
 from genmod.training.identity import Identity
-from genmod.training.metrics import MetricsLog
+from genmod.training.metrics import Bar, MetricsLog, OnProgress
 from genmod.training.pairs import check_loss, refuse_weighted_levels
-from genmod.training.parts import TrainingData
 from genmod.training.state import TrainingState, adam
 from genmod.training.validation import Validation, held_out_rows, validate
 
@@ -90,7 +90,7 @@ class Setup:
 
     @property
     def half(self) -> AbstractContextManager[object]:
-        """A block in which networks run in half precision, if the settings say so."""
+        """A block in which networks run in half precision, if ``autocast`` is set."""
         kind = self.config.autocast
         return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
 
@@ -160,7 +160,7 @@ class Run:
         state, setup = self.state, self.setup
         if setup.checkpoints is not None and setup.devices.is_main:
             path = path or setup.checkpoints.file(state, self.stage)
-            save_checkpoint(state, path, setup.identity, setup.model, self.stage, self.earlier)
+            save_checkpoint(state, self.history, path, setup.identity, setup.model, self.stage)
 
     def pause(self) -> None:
         """Give the model its best averaged weights, in evaluation mode."""
@@ -255,7 +255,7 @@ class Run:
             paths.append(best)
         for path in paths:
             self.save(path)
-        if self.setup.devices.is_main:
+        if paths and self.setup.devices.is_main:
             places.remove_old()
 
     def _log(self, step: Step) -> None:
@@ -267,7 +267,8 @@ class Run:
         values = {"loss": step.loss, "bound": step.bound, "learning_rate": float(rate)}
         if valid is not None:
             values |= {"validation": valid.nats, "validation_error": valid.error}
-        self.setup.metrics.log(self.stage, step.number, values)
+        before = sum(len(history.losses) for history in self.earlier)
+        self.setup.metrics.log(self.stage, step.number, values, before)
 
     def _validate(self) -> Validation | None:
         state, config = self.state, self.setup.config

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.data import GivenRows
+from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate, score
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
+from genmod.training.data import TrainingData
 from genmod.training.devices import Devices
-from genmod.training.parts import TrainingData
 
 SEED = 0x5EED
 """The noise that every validation shares."""

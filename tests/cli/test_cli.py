@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genmod.cli import comparing
+from genmod.cli import training
 from genmod.cli.app import app
 from genmod.cli.settings import SUITE as MODELS
-from genmod.compare import DIGITS, IMAGES, Comparison, compare
+from genmod.compare import Comparison, compare
+from genmod.compare.suites import DIGITS, IMAGES
 from genmod.data import Dataset, load
 from genmod.version import __version__
 from tests.compare.cases import TINY, few
@@ -70,7 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         found.append({"folder": folder, "data": data, **settings})
         raise ValueError("enough")
 
-    monkeypatch.setattr(comparing, "compare", stop)
+    monkeypatch.setattr(training, "compare", stop)
     return found
 
 
@@ -123,7 +124,7 @@ def test_compare_prints_a_table_and_the_files(
     def small(folder: Path, data: Dataset, **settings: object) -> Comparison:
         return compare(folder, few(), suite=TINY[:2], effort=0.1, progress=False)
 
-    monkeypatch.setattr(comparing, "compare", small)
+    monkeypatch.setattr(training, "compare", small)
     result = RUNNER.invoke(app, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     for name in ("per-pixel histogram", "autoencoder", "VAE", "report.md", "report.json"):
@@ -148,7 +149,7 @@ def test_file_errors_are_one_line_and_keep_the_results(
         assert result.stderr.count("\n") == 1
         return result.stderr
 
-    monkeypatch.setattr(comparing, "compare", small)
+    monkeypatch.setattr(training, "compare", small)
     file = tmp_path / "file"
     file.touch()
     assert f"got the file {file}; expected a folder" in refused(file)
@@ -175,7 +176,7 @@ def test_ctrl_c_prints_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def interrupted(folder: Path, data: Dataset, **settings: object) -> Comparison:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparing, "compare", interrupted)
+    monkeypatch.setattr(training, "compare", interrupted)
     result = RUNNER.invoke(app, ["compare", "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "the same command continues" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import os
 import re
@@ -19,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from genmod.cli.app import app
-from genmod.config import from_yaml
+from genmod.config.text import from_yaml
 from genmod.files import read_tensors
 from genmod.training.metrics import read_metrics
 
@@ -164,6 +165,19 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_tilde_is_the_home_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shells leave it to the command in ``--out=~/run``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert "8 of 8 steps" in done(
+        "train", "--resume", "--no-progress", "--no-evaluate", "--out=~/run"
+    )
+    done("evaluate", "~/run", "--no-progress")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("as_users_run")
 def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
     found = genmod("export", run, "--out", tmp_path / "files", "--format", "torch")
@@ -214,7 +228,7 @@ def test_a_file_of_settings_then_flags_then_set(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
-def test_data_are_shown_as_what_they_are_taken_for(tmp_path: Path) -> None:
+def test_data_are_shown_as_they_are_read(tmp_path: Path) -> None:
     assert "integers 0..16" in done("data", "digits")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 3)))
     assert "(3,), real numbers" in done("data", tmp_path / "x.npy", "--test", 0.5)
@@ -316,7 +330,10 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(tmp_path: Path) -> None:
 def test_help_is_made_of_the_docstrings() -> None:
     from genmod import fit
     from genmod.cli.settings import table
+    from genmod.runs.config import NOT_SETTINGS
 
+    names = {setting.name for setting in table() if setting.section == "training"}
+    assert names == set(inspect.signature(fit).parameters) - set(NOT_SETTINGS)
     assert fit.__doc__ is not None
     words = " ".join(fit.__doc__.split())
     for setting in table():

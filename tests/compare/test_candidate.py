@@ -12,10 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmod.compare import DIGITS, IMAGES, QUICK, BuildInputs, Candidate, suite_for
+from genmod.compare import BuildInputs, Candidate, suite_for
 from genmod.compare.candidate import Plan, Timing, check_suite, select
-from genmod.compare.job import read_record, run
-from genmod.data import Dataset, conditional, dataset, digits
+from genmod.compare.job import run
+from genmod.compare.suites import DIGITS, IMAGES, QUICK
+from genmod.data import Dataset, conditional, digits
+from genmod.data.rows import dataset
 from genmod.diffusion import NoisingEncoder
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import Labels
@@ -218,12 +220,12 @@ def test_a_budget_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     work = job(tmp_path, TINY[:1], minutes=0.1)
     with pytest.raises(KeyboardInterrupt):
         run(work, "autoencoder", few(), interrupt)
-    record = read_record(work.folder, TINY[0])
+    record = work.folder.read(TINY[0])
     assert record is not None
     assert record.plan == PLAN.times(11 / 40)  # (6 - 4 * 0.01) / 0.5
     monkeypatch.setattr(Timing, "measure", lambda model, plan, data, seed: Timing(1e-9, 0))
     run(work, "autoencoder", few(), ignore)
-    again = read_record(work.folder, TINY[0])
+    again = work.folder.read(TINY[0])
     assert again is not None
     assert again.plan == record.plan
     assert again.report is not None

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.compare import DIGITS, BuildInputs, Candidate, Comparison, compare
-from genmod.data import Dataset, binarized, conditional, dataset
+from genmod.compare import BuildInputs, Candidate, Comparison, compare
+from genmod.compare.suites import DIGITS
+from genmod.data import Dataset, binarized, conditional
+from genmod.data.rows import dataset
 from genmod.evaluation import Report, evaluate
 from genmod.models import Diffusion
 from genmod.nn import Labels

@@ -12,7 +12,8 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, Rows, as_tensor
 from genmod.compare import figures
-from genmod.compare.figures import FIGURES, FigureData, chains, figure_data, graphs, pictures
+from genmod.compare.figures import FIGURES, chains, figure_data, graphs, pictures
+from genmod.compare.figures.figure_data import FigureData
 from genmod.compare.progress import Drawing, Event
 from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.compare import IMAGES, compare, suite_for
+from genmod.compare import compare, suite_for
 from genmod.compare.figures import FIGURES
-from genmod.data import Dataset, binarized, dataset
+from genmod.compare.suites import IMAGES
+from genmod.data import Dataset, binarized
+from genmod.data.rows import dataset
 from tests.compare.test_compare import totals
 
 ROWS = 960

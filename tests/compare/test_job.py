@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from genmod.compare import BuildInputs, Candidate, compare
-from genmod.compare.job import build, read_record, run
+from genmod.compare.job import build, run
 from genmod.compare.progress import Began, Event, Progressed
+from genmod.compare.records import RunFolder
 from genmod.data import binarized
-from genmod.evaluation import Report, Scores, evaluate
+from genmod.evaluation import Report, evaluate
+from genmod.evaluation.scoring import Scores
 from genmod.path import AutoTimesteps
-from genmod.runs import RunFolder
 from genmod.runs.reports import report_from, scores_from, tensors_of
-from genmod.training import history
+from genmod.training import metrics
 from tests.compare.cases import PLAN, TINY, few, ignore, job, numbers, vae
 
 
@@ -38,7 +39,7 @@ def test_an_interrupted_candidate_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after."""
-    monkeypatch.setattr(history, "INTERVAL", 0.0)
+    monkeypatch.setattr(metrics, "INTERVAL", 0.0)
     events: list[Event] = []
 
     def interrupting(event: Event) -> None:
@@ -58,7 +59,7 @@ def test_an_interrupted_candidate_goes_on_to_the_same_end(
     assert first == (21 if stop == 25 else 1)
     assert same(whole.folder.weights("vae"), stopped.folder.weights("vae"))
     assert same(whole.folder.scores("vae"), stopped.folder.scores("vae"))
-    reports = [read_record(each.folder, TINY[1]) for each in (whole, stopped)]
+    reports = [each.folder.read(TINY[1]) for each in (whole, stopped)]
     assert reports[0] is not None
     assert reports[1] is not None
     assert reports[0].report is not None
@@ -100,18 +101,20 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     compare(tmp_path, few(), suite=TINY[:1], progress=False)
     before = sorted(tmp_path.rglob("*"))
 
-    with pytest.raises(ValueError, match=r"effort 0\.5 \(there 1\.0\)") as caught:
+    with pytest.raises(ValueError, match=r"effort \(1\.0 in the file, now 0\.5\)") as caught:
         compare(tmp_path, few(), suite=TINY[:1], progress=False, effort=0.5)
     assert "--fresh" in str(caught.value)
     assert "--out" in str(caught.value)
-    with pytest.raises(ValueError, match=r"minutes 3 \(there None\)"):
+    with pytest.raises(ValueError, match=r"minutes \(None in the file, now 3\)"):
         compare(tmp_path, few(), suite=TINY[:1], progress=False, minutes=3)
-    with pytest.raises(ValueError, match=r"seed 1 \(there 0\)"):
+    with pytest.raises(ValueError, match=r"seed \(0 in the file, now 1\)"):
         compare(tmp_path, few(), suite=TINY[:1], progress=False, seed=1)
-    with pytest.raises(ValueError, match=r"bins 2 \(there 17\)"):
+    with pytest.raises(ValueError, match=r"bins \(17 in the file, now 2\)"):
         compare(tmp_path, binarized(few()), suite=TINY[:1], progress=False)
     slower = replace(TINY[0], plan=replace(PLAN, learning_rate=1e-4))
-    with pytest.raises(ValueError, match=r"autoencoder .* learning_rate 0\.0001 \(there 0\.002\)"):
+    with pytest.raises(
+        ValueError, match=r"autoencoder .* learning_rate \(0\.002 in the file, now 0\.0001\)"
+    ):
         compare(tmp_path, few(), suite=[slower], progress=False)
     assert sorted(tmp_path.rglob("*")) == before
 

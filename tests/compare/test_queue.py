@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmod.compare import DIGITS, Candidate
+from genmod.compare import Candidate
 from genmod.compare.progress import Ended, Failed
+from genmod.compare.suites import DIGITS
 from genmod.compare.workers import Queue, lengths
 from tests.compare.cases import PLAN, vae
 

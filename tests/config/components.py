@@ -9,19 +9,19 @@ from functools import partial
 import torch
 
 from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
-from genmod.config import arguments, public_names
-from genmod.config.names import named
+from genmod.config.names import named, public_names
+from genmod.config.settings import arguments
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
 from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
-from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding, Sinusoidal
+from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
-from genmod.spec import Bins, Column, DataSpec
-from genmod.training.config import Cycle
+from genmod.spec import Bins, Column, DataSpec, Standardize
+from genmod.training.config import Cycle, TrainingConfig
 from tests.contracts.test_decoders import DECODERS
 from tests.contracts.test_encoders import ENCODERS
 from tests.contracts.test_priors import PRIORS
@@ -56,15 +56,17 @@ OTHERS: dict[str, Callable[[], object]] = {
     ),
     "FlatPrior": lambda: FlatPrior((2,)),
     "Bins": lambda: Bins(17),
+    "Standardize": lambda: Standardize((170.0,), (8.5,)),
     "Inference": lambda: models.Inference.TOP_DOWN,
     # networks
     "Labels": lambda: nn.Labels(10),
     "Vectors": lambda: nn.Vectors(3),
     "Ignored": nn.Ignored,
+    "Prompts": nn.Prompts.digits,
     "MLPs": lambda: nn.MLPs(width=7),
     "ConvNets": lambda: nn.ConvNets(width=16, multipliers=(1, 2, 4)),
     "DiTs": nn.DiTs,
-    "ContextEmbedding": lambda: nn.ContextEmbedding(nn.Labels(3), 8),
+    "ContextEmbedding": lambda: ContextEmbedding(nn.Labels(3), 8),
     "MLP": lambda: MLP(3, 4, width=8),
     "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
     "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),
@@ -126,6 +128,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,
     "Weighted": lambda: objectives.Weighted(objectives.MinSNR().weight),
@@ -135,7 +138,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "SigmoidWeight": lambda: objectives.SigmoidWeight(-1.0),
     "EDMWeight": objectives.EDMWeight,
     "LearnedSchedule": lambda: objectives.LearnedSchedule(objectives.SigmoidWeight(-1.0)),
-    "TrainingConfig": lambda: training.TrainingConfig(steps=3, autocast=torch.bfloat16),
+    "TrainingConfig": lambda: TrainingConfig(steps=3, autocast=torch.bfloat16),
     "Conditional": lambda: Conditional(nn.MLPs(width=8), nn.Labels(3)),
     "Sinusoidal": lambda: Sinusoidal(8),
     "NoiseLevelEmbedding": lambda: NoiseLevelEmbedding(8),
@@ -150,16 +153,12 @@ OTHERS: dict[str, Callable[[], object]] = {
 NO_SETTINGS = {
     "Batch": "a batch of data",
     "ColumnKind": "written as the word that it is",
-    "Explanation": "a result",
     "History": "a result",
     "Path": "draws",
-    "NoisingPosterior": "a distribution of some rows",
     "Rate": "a result",
     "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
-    "TopDownPosterior": "a distribution of some rows",
-    "Validation": "a result",
     "Wrapper": "a base class",
 }
 """Classes that a file may name in principle, and that hold no settings."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import diffusion, distributions, encoders
-from genmod.diffusion import NoisingPosterior
-from genmod.encoders import Encoder, TopDownPosterior
+from genmod.diffusion.noising import NoisingPosterior
+from genmod.encoders import Encoder
+from genmod.encoders.topdown import TopDownPosterior
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
 from genmod.spec import DataSpec

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from genmod import Kind, decoders, diffusion, encoders, priors
 from genmod.denoisers import Learned
 from genmod.diffusion import LearnedInterpolation
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
@@ -225,12 +226,12 @@ def test_it_can_stand_in_a_model(name: str) -> None:
     class GivenNoise(diffusion.NoisingEncoder):
         def forward(
             self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
-        ) -> diffusion.NoisingPosterior:
-            assert isinstance(posterior, diffusion.NoisingPosterior)
+        ) -> NoisingPosterior:
+            assert isinstance(posterior, NoisingPosterior)
             return posterior
 
     encoder: encoders.Encoder = Given()
-    if isinstance(posterior, diffusion.NoisingPosterior):
+    if isinstance(posterior, NoisingPosterior):
         encoder = GivenNoise(posterior.schedule)
     model = LatentModel(encoder, decoders.GaussianDecoder(MLP(3, 2, width=8), (2,)), prior)
     few = 2 if prior.has_timesteps else None

@@ -14,7 +14,8 @@ from genmod import random
 from genmod.denoisers import Denoised, Denoiser, Learned, NoiseTarget
 from genmod.models import Diffusion
 from genmod.nn.modules import outputs
-from genmod.samplers import DDIM, Denoise, Heun, Sampler, SingleStep, State, UniformTime, intervals
+from genmod.samplers import DDIM, Heun, Sampler, SingleStep, State, UniformTime
+from genmod.samplers.base import Denoise, intervals
 from genmod.schedules import Cosine, LinearLogSNR, RectifiedFlow, Schedule, VarianceExploding
 from tests.oracles import F64, Bent, real
 from tests.samplers.cases import DEFAULTS

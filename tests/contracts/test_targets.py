@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genmod import denoisers
 from genmod.denoisers import Denoiser, Target
+from genmod.denoisers.calibrated import Calibrated
 from genmod.denoisers.targets import scales_of
 from genmod.nn import DenoisingMLP
 from tests.contracts.common import (
@@ -38,7 +39,7 @@ DENOISERS: dict[str, Callable[[], Denoiser]] = {
     "EmpiricalDenoiser, spread": lambda: denoisers.EmpiricalDenoiser(
         torch.linspace(-1, 1, 15).view(5, 3), torch.arange(5.0), std=0.3
     ),
-    "Calibrated": lambda: denoisers.Calibrated(
+    "Calibrated": lambda: Calibrated(
         denoisers.Learned(DenoisingMLP((3,), width=8)),
         torch.tensor([-6.0, 0.0, 9.0]),
         torch.tensor([0.0, 0.5, 1.0]),

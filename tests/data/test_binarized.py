@@ -12,7 +12,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import BernoulliPixels, Dataset, binarized, dataset, digits
+from genmod.data import Dataset, binarized, conditional, digits
+from genmod.data.binarized import BernoulliPixels
+from genmod.data.rows import dataset
 from genmod.decoders import BernoulliDecoder
 from genmod.encoders import GaussianEncoder
 from genmod.evaluation import evaluate
@@ -246,3 +248,14 @@ def test_what_is_no_gray_image_is_refused() -> None:
             ValueError, match="1 entropies that are negative or not finite; expected nats"
         ):
             dataclasses.replace(gray, entropy=entropy)
+
+
+def test_conditional_refuses_data_without_labels_and_bad_rates() -> None:
+    """A dropout rate outside [0, 1] is refused as well."""
+    with pytest.raises(ValueError, match="without labels"):
+        conditional(dataset(torch.randn(20, 2)))
+    with pytest.raises(ValueError, match="a rate in"):
+        conditional(digits(), dropout=1.1)
+    x = torch.randn(4, 1)
+    with pytest.raises(ValueError, match="without labels"):
+        Dataset("x", x, x[:0], x[:0], context_dropout=0.1)

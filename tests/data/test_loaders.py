@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from genmod.data import GivenRows, load, loaders, rows_or_dataset
+from genmod.data import load, loaders
+from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.evaluation import evaluate
 from genmod.models import VAE
 from genmod.training import fit
@@ -77,18 +78,74 @@ def test_images_of_a_torch_data_set_become_bytes() -> None:
     assert data.labels is not None
     wanted = torch.from_numpy(pixels[data.labels["test"].numpy()]).permute(0, 3, 1, 2)
     assert torch.equal(data.test, wanted)
-    with pytest.raises(ValueError, match="an item of type dict from a torch data set"):
-        load(TensorDicts())
+    with pytest.raises(ValueError, match="an item of type set from a torch data set"):
+        load(Sets())
 
 
-class TensorDicts(Dataset[dict[str, int]]):
+class Sets(Dataset[set[int]]):
     """Items that are no rows."""
 
     def __len__(self) -> int:
         return 3
 
-    def __getitem__(self, place: int) -> dict[str, int]:
-        return {"x": place}
+    def __getitem__(self, place: int) -> set[int]:
+        return {place}
+
+
+SEEN = torch.rand(60, 3, generator=torch.Generator().manual_seed(1)) < 0.7
+SEEN[:, 0] = True
+HOLED = torch.where(SEEN, ROWS, torch.nan)
+
+
+class Masked(Dataset[dict[str, Tensor]]):
+    """Rows with their masks."""
+
+    def __len__(self) -> int:
+        return len(HOLED)
+
+    def __getitem__(self, place: int) -> dict[str, Tensor]:
+        return {"x": HOLED[place], "observed": SEEN[place]}
+
+
+MASKED: dict[str, Callable[[], Any]] = {
+    "triples": lambda: list(zip(HOLED.split(8), [None] * 8, SEEN.split(8), strict=True)),
+    "dictionaries": lambda: [{"x": HOLED, "observed": SEEN}],
+    "torch data set": Masked,
+    "loader of dictionaries": lambda: DataLoader(Masked(), 8),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_come_with_their_rows(name: str) -> None:
+    """What is loaded and scored is the observed entries alone."""
+    data = load(MASKED[name](), name="pieces", seed=3)
+    wanted = load(ROWS, observed=SEEN, name="pieces", seed=3)
+    assert data.observed is not None
+    assert wanted.observed is not None
+    for split, part in wanted.parts().items():
+        assert torch.equal(data.parts()[split], part)
+        assert torch.equal(data.observed[split], wanted.observed[split])
+    torch.manual_seed(0)
+    model = VAE(wanted, latents=1, width=8)
+    report = evaluate(model, MASKED[name]())
+    assert report.value == evaluate(model, ROWS, observed=SEEN).value
+
+
+def test_masks_and_labels_come_in_one_batch() -> None:
+    data = load(DataLoader(TensorDataset(HOLED, MARKS, SEEN), 8))
+    assert data.labels is not None
+    for split, labels in data.labels.items():
+        assert torch.equal(data.mask(split), SEEN[labels])  # type: ignore[arg-type]
+
+
+def test_what_stands_under_a_mask_changes_no_step() -> None:
+    losses = []
+    spec = load(ROWS, observed=SEEN).spec
+    batches: list[Any] = [[(HOLED, None, SEEN)], [{"x": ROWS, "observed": SEEN}]]
+    for data in batches:
+        torch.manual_seed(0)
+        losses.append(fit(VAE(spec, latents=1, width=8), data, steps=3, progress=False).losses)
+    assert list(losses[0]) == list(losses[1])
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -118,11 +175,13 @@ def test_a_torch_data_set_trains_alike_for_the_same_seed() -> None:
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [
-        ([torch.ones(3, 2), torch.ones(3, 4)], r"events of shapes \[\(2,\), \(4,\)\]"),
+        ([torch.ones(3, 2), torch.ones(3, 4)], r"x of shapes \[\(2,\), \(4,\)\]"),
         ((torch.ones(2) for _ in range(4)), r"a batch of shape \(2,\) from a generator.*x\[None\]"),
         (iter([]), "without batches"),
-        ([(torch.ones(2, 2),) * 3], "a loader's batch of 3 parts"),
-        (iter([(ROWS, MARKS), ROWS]), "labels in some batches"),
+        ([(torch.ones(2, 2),) * 4], "a loader's batch of 4 parts"),
+        ([{"x": ROWS, "mask": ROWS > 0}], r"keys \['mask', 'x'\].*a dictionary with these names"),
+        ([{"context": MARKS}], "a loader's batch of keys"),
+        (iter([(ROWS, MARKS), ROWS]), "labels in 1 of 2 batches"),
         (iter(["text"]), "x of type str"),
         (TensorDataset(ROWS[:0]), "without batches"),
     ],

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from genmod.data import Dataset, GivenRows, dataset, digits, load, rows_or_dataset
-from genmod.data.sources import NAMES, TOYS
+from genmod.data import Dataset, digits, load
+from genmod.data.loading import GivenRows, rows_or_dataset
+from genmod.data.rows import dataset
+from genmod.data.sources import NAMES
+from genmod.data.toys import BY_NAME as TOYS
 from genmod.spec import DataSpec
 
 BYTES = np.arange(200, dtype=np.uint8).reshape(50, 4)
@@ -156,7 +159,7 @@ def test_a_spread_far_from_one_is_said_and_can_be_standardized() -> None:
         assert column.std == pytest.approx(float(data.train[:, place].double().std(correction=0)))
     with pytest.raises(ValueError, match=r"standardize=True for \(1, 8, 8\)"):
         load(digits().train.numpy(), bins=17, standardize=True)
-    with pytest.raises(ValueError, match="fewer than two values in the training rows"):
+    with pytest.raises(ValueError, match="without two different values"):
         load(np.column_stack([x[:, 0], np.ones(len(x))]), standardize=True)
 
 
@@ -176,3 +179,6 @@ def test_labels_may_be_text() -> None:
     assert set(data.labels["train"].tolist()) == {0, 1}
     with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
         load(BYTES, labels=["a", "b", "c"])
+    for missing in (None, np.nan):
+        with pytest.raises(ValueError, match="labels with 1 missing values"):
+            load(BYTES, labels=np.array(["a", missing] + ["b"] * 48, dtype=object))

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.data import BernoulliPixels, Dataset, binarized, fashion_mnist, mnist
+from genmod.data import Dataset, binarized, fashion_mnist, mnist
+from genmod.data.binarized import BernoulliPixels
 from genmod.elbo import Measure
 from genmod.evaluation import Report, pixel_histogram
 from tests.statistics import assert_mean

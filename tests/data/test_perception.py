@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from genmod.data import Dataset, fashion_mnist, mnist
-from genmod.evaluation import features, quality_of
-from genmod.evaluation.perception import class_score
+from genmod.evaluation import features
 from genmod.evaluation.perception.network import class_log_probs
+from genmod.evaluation.perception.quality import class_score, quality_of
 
 pytestmark = pytest.mark.data
 

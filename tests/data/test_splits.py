@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, binarized, conditional, dataset
+from genmod.data import Dataset, binarized, conditional
 from genmod.data.datasets import SPLITS, digest
+from genmod.data.rows import dataset
 from genmod.spec import DataSpec
 
 

@@ -215,7 +215,7 @@ def watch():
         peak = max(peak, anonymous())
         time.sleep(0.005)
 threading.Thread(target=watch, daemon=True).start()
-d = data.load(sys.argv[1], bins=256, validation=0.0)
+d = data.load(sys.argv[1], bins=256 if sys.argv[2] == "uint8" else None, validation=0.0)
 history = fit(VAE(d, latents=2, width=16), d, steps=20, batch_size=64, progress=False)
 assert len(d.train) > 900_000 and len(history.losses) == 20
 print(peak)
@@ -224,14 +224,18 @@ print(peak)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
-def test_four_gigabytes_train_within_one_of_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_four_gigabytes_train_within_one_of_memory(tmp_path: Path, kind: str) -> None:
     """A sparse file of 2^20 rows of 4,096 bytes; anonymous memory is what cannot be given back."""
     path = tmp_path / "sparse.npy"
-    shape = (1 << 20, 4096)
-    np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    dtype = np.dtype(kind)
+    np.lib.format.open_memmap(path, "w+", dtype, (1 << 20, 4096 // dtype.itemsize))
     assert path.stat().st_size > 4 << 30
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _SCRIPT, str(path), kind],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) << 10 < 1 << 30

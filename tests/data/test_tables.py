@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmod.columns import Column, ColumnKind
-from genmod.data import Dataset, GivenRows, load, rows_or_dataset
+from genmod.data import Dataset, load
+from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.readers import MOST_COLUMNS, from_frame, read_csv
 
 REFUSED = r"^got [^\n]*; expected [^\n]*; [^\n]*$"
@@ -190,6 +191,22 @@ def test_a_csv_without_names_and_with_marks_for_missing_cells(tmp_path: Path) ->
     assert (first.name, second.name) == ("column 1", "column 2")
     assert first.observed.tolist() == [True, True, False, True]
     assert second.observed.tolist() == [True, False, False, True]
+
+
+def test_what_only_python_reads_as_a_number_is_text(tmp_path: Path) -> None:
+    """Years and quarters such as 2020_1: Python takes the underscore for a separator of digits."""
+    path = tmp_path / "quarters.csv"
+    lines = [f"2020_{1 + row % 2};{row}.5\n" for row in range(10)]
+    path.write_text("quarter;x\n" + "".join(lines), encoding="utf-8")
+    quarter, _ = read_csv(path)
+    assert quarter.cells.tolist() == ["2020_1", "2020_2"] * 5
+    assert (load(path).columns or ())[0].values == ("2020_1", "2020_2")
+
+
+def test_delimiters_in_quoted_names_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "quoted.csv"
+    path.write_text('"height, cm, m";"weight, kg"\n1.5;2.5\n', encoding="utf-8")
+    assert [column.name for column in read_csv(path)] == ["height, cm, m", "weight, kg"]
 
 
 def test_kinds_are_overruled(data: Dataset) -> None:

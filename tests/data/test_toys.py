@@ -10,7 +10,6 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from genmod.data import toy_dataset
 from genmod.data.toys import (
     Banana,
     Checkerboard,
@@ -19,9 +18,9 @@ from genmod.data.toys import (
     Moons,
     Ring,
     Spiral,
-    Toy,
+    toy_dataset,
 )
-from genmod.data.toys.toy import plane_entropy
+from genmod.data.toys.toy import Toy, plane_entropy
 from tests.statistics import assert_mean
 
 F64 = torch.float64

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from genmod import Measure, decoders, diffusion
 from genmod.decoders import Decoder, Identity
 from genmod.denoisers import GaussianDenoiser
-from genmod.distributions import Factorized
+from genmod.distributions.base import Factorized
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
 from genmod.spec import Bins

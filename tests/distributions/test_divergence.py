@@ -20,9 +20,10 @@ from torch.distributions import (
 from torch.distributions import Normal as TorchNormal
 
 from genmod import Kind
-from genmod.distributions import Factorized, Normal, StandardNormal, rate, register_kl_per_dim
-from genmod.distributions.base import masked_log_prob
+from genmod.distributions import Normal, rate, register_kl_per_dim
+from genmod.distributions.base import Factorized, masked_log_prob
 from genmod.distributions.divergence import closed_kl, log_ratio
+from genmod.distributions.normal import StandardNormal
 from genmod.shapes import Sizes
 from tests.statistics import assert_mean
 

@@ -16,8 +16,8 @@ from genmod.distributions import (
     DiscretizedLogistic,
     DiscretizedMixture,
     DiscretizedNormal,
-    Factorized,
 )
+from genmod.distributions.base import Factorized
 from genmod.spec import Bins
 
 NONE = torch.zeros(3, 2)

@@ -9,8 +9,9 @@ from torch.distributions import Independent, kl_divergence
 from torch.distributions import Normal as TorchNormal
 
 from genmod import random
-from genmod.distributions import Dirac, Normal, StandardNormal
+from genmod.distributions import Dirac, Normal
 from genmod.distributions.base import elementwise, masked_log_prob
+from genmod.distributions.normal import StandardNormal
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -18,7 +18,6 @@ from torch.distributions import Independent, MultivariateNormal
 from genmod import random
 from genmod.distributions import (
     Categorical,
-    Factorized,
     NegativeBinomial,
     Normal,
     OrderedCategorical,
@@ -26,9 +25,9 @@ from genmod.distributions import (
     StudentT,
     ZeroInflated,
 )
-from genmod.distributions.base import masked_log_prob
+from genmod.distributions.base import Factorized, masked_log_prob, moved
+from genmod.distributions.discrete import IntegerLogistic
 from genmod.distributions.joined import Joined, Rescaled
-from genmod.distributions.ordered import IntegerLogistic
 from genmod.distributions.tails import LaplaceDensity
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -219,32 +218,14 @@ def test_the_draw_of_a_row_is_its_own(name: str) -> None:
     some = torch.tensor([5, 999, 37_000])
     with random.keyed(3, ids=torch.arange(ROWS)):
         whole = law.sample()
-    few = {key: value for key, value in vars(law).items() if isinstance(value, Tensor)}
-    part = _rows_of(law, some)
     with random.keyed(3, ids=some):
-        assert torch.equal(part.sample(), whole[some])
-    assert few
-
-
-def _rows_of(law: Factorized, rows: Tensor) -> Factorized:
-    if isinstance(law, Poisson):
-        return Poisson(law.log_mean[rows])
-    if isinstance(law, NegativeBinomial):
-        return NegativeBinomial(law.log_mean[rows], law.log_concentration[rows])
-    if isinstance(law, ZeroInflated):
-        inner = _rows_of(law.counts, rows)
-        assert isinstance(inner, Poisson | NegativeBinomial)
-        return ZeroInflated(inner, law.logits[rows])
-    if isinstance(law, LaplaceDensity):
-        return LaplaceDensity(law.location[rows], law.log_scale[rows])
-    assert isinstance(law, StudentT)
-    return StudentT(law.location[rows], law.log_scale[rows], law.log_df[rows])
+        assert torch.equal(moved(law, lambda x: x[some]).sample(), whole[some])
 
 
 @pytest.mark.parametrize("name", list(DRAWN))
 def test_gradients_are_right_to_second_order_differences(name: str) -> None:
     law = DRAWN[name][0]()
-    part = _rows_of(law, torch.tensor([0]))
+    part = moved(law, lambda x: x[:1])
     x = row(3.0)
 
     def nats(*numbers: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from genmod.evaluation import Report, evaluate, flow_bound, flow_density
 from genmod.evaluation.flow import FlowDensity
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion, find_diffusion, with_steps
-from genmod.random import BLOCK
+from genmod.random.keys import BLOCK
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation import NoTail, evaluate, immse, paired, score
-from genmod.evaluation.information import PILOT, GaussianTail, IntegerTail
+from genmod.evaluation import evaluate, immse, paired, score
+from genmod.evaluation.information import PILOT, GaussianTail, IntegerTail, NoTail
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from genmod.spec import Bins

@@ -230,8 +230,7 @@ def test_contexts_are_checked_and_taken_everywhere(name: str) -> None:
             call(model, x, context)
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if "flow_density" not in name])
-def test_ids_are_one_a_row(name: str) -> None:
+def test_ids_are_one_a_row() -> None:
     model, x = conditional()
     with pytest.raises(ValueError, match=r"ids of shape \(2,\) for 256 rows"):
         score(model, x, 1, ids=[0, 1])

@@ -10,23 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, dataset, digits
-from genmod.evaluation import features, frechet_distance, quality, quality_of
-from genmod.evaluation.perception import (
-    SHA256,
-    class_score,
-    extrapolated_distance,
-    network,
-)
+from genmod.data import Dataset, digits
+from genmod.data.rows import dataset
+from genmod.evaluation import features, frechet_distance, quality
+from genmod.evaluation.perception import network
 from genmod.evaluation.perception.network import (
     CLASSES,
     DIMS,
+    SHA256,
     class_log_probs,
     place,
     resized,
     train,
     write,
 )
+from genmod.evaluation.perception.quality import class_score, extrapolated_distance, quality_of
 from genmod.models import VAE, Diffusion
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from genmod.evaluation import profile
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion, find_diffusion, has_diffusion
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion, find_diffusion
+from genmod.models.replace import has_diffusion
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import (
     MILD,
@@ -188,17 +189,6 @@ def test_noise_is_keyed_by_the_seed_and_differs_from_row_to_row() -> None:
     assert not torch.equal(nats(1, x), nats(1, x[:rows]))
     assert (profile(model, x[:rows], timesteps=4).error > 0).all()
     assert profile(model, x[:1], timesteps=4).error.isnan().all()
-
-
-def test_a_model_is_left_as_it_was() -> None:
-    """A diffusion in training mode, with dropout, is measured without it and stays in training."""
-    model, x = Diffusion(2, width=8, dropout=0.5), torch.randn(16, 2)
-    model.train()
-    torch.manual_seed(1)
-    first = profile(model, x, timesteps=4)
-    torch.manual_seed(2)
-    assert torch.equal(profile(model, x, timesteps=4).nats, first.nats)
-    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.usefixtures("as_users_run")

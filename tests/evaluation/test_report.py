@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Dataset, binarized, dataset, digits
+from genmod.data import Dataset, binarized, digits
+from genmod.data.rows import dataset
 from genmod.decoders import BernoulliDecoder
 from genmod.denoisers import EmpiricalDenoiser
 from genmod.elbo import Measure, Stamp
@@ -23,12 +24,10 @@ from genmod.evaluation import (
     pixel_histogram,
     score,
 )
-from genmod.evaluation.evaluating import evidence
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, with_probability_flow
 from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.schedules import LinearLogSNR
 from genmod.spec import DataSpec
-from tests.statistics import MAX_Z
 
 X = digits().test[:96]
 SHAPE, BINS = (1, 8, 8), 17
@@ -250,84 +249,6 @@ def test_what_is_not_finite_has_no_stamp() -> None:
         evaluate(model, x)
     good = x[x[:, 0] > 0]
     assert evaluate(model, good).stamp is Stamp.BOUND
-
-
-# ---------------------------------------------------------------------- the evidence interval
-
-
-@pytest.mark.parametrize("samples", [2, 16, 128])
-def test_the_interval_holds_the_evidence(samples: int) -> None:
-    """p(z) = N(0, 1), p(x | z) = N(z, 1) and a posterior 1.5 times too broad: floor <= log p <= ceiling.
-
-    In the mean; over fixed rows the errors cover it, too.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    x = 2**0.5 * normal(4000, 1)
-    q = torch.distributions.Normal(x / 2, 1.5 * 0.5**0.5)
-    z = x / 2 + 1.5 * 0.5**0.5 * normal(4000, samples)
-    standard = torch.distributions.Normal(0.0, 1.0)
-    weights = standard.log_prob(z) + standard.log_prob(x - z) - q.log_prob(z)
-    truth = torch.distributions.Normal(0.0, 2**0.5).log_prob(x[:, 0])
-    floor, ceiling = evidence(weights, Measure.DENSITY)
-    low, high = _ends(weights)
-    assert floor.mean < ceiling.mean
-    for gap in (truth - low, high - truth):
-        assert float(gap.mean()) / (float(gap.std()) / math.sqrt(len(x))) > -MAX_Z
-    # k times each gap tends to chi-squared / 2, k the draws of one half.
-    k, chi = samples // 2, 1.5**2 / math.sqrt(2 * 1.5**2 - 1) - 1
-    if samples == 128:
-        for gap in (truth - low, high - truth):
-            error = k * float(gap.std()) / math.sqrt(len(x))
-            assert abs(k * float(gap.mean()) - chi / 2) < MAX_Z * error
-
-
-def _ends(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Floor and ceiling of each row, by the formula."""
-    low = [half.exp().mean(1).log() for half in weights.chunk(2, 1)]
-    high = [
-        c + half.exp().mean(1) / c.exp() - 1
-        for c, half in zip(low, reversed(weights.chunk(2, 1)), strict=True)
-    ]
-    return (low[0] + low[1]) / 2, (high[0] + high[1]) / 2
-
-
-def test_the_ends_are_the_means_of_their_rows() -> None:
-    weights = (
-        torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 2
-    )
-    low, high = evidence(weights, Measure.DENSITY)
-    expected = _ends(weights)
-    assert low.mean == pytest.approx(float(expected[0].mean()))
-    assert high.mean == pytest.approx(float(expected[1].mean()))
-    assert high.error == pytest.approx(float(expected[1].std()) / math.sqrt(50))
-
-
-def test_one_heavy_weight_leaves_a_vacuous_ceiling() -> None:
-    """It is then infinite for a density, 0 for a mass, and the table says so."""
-    weights = torch.zeros(5, 4, dtype=torch.float64)
-    weights[2, 1] = 60.0
-    assert evidence(weights, Measure.DENSITY)[1] == Estimate(math.inf, math.inf)
-    assert evidence(weights, Measure.MASS)[1] == Estimate(0.0, 0.0)
-    report = evaluate(small_vae(), X, importance_samples=2)
-    assert report.interval is not None
-    if report.interval[1].mean == 0:
-        assert "vacuous" in str(report)
-
-
-def test_without_importance_samples_the_ends_are_what_is_known() -> None:
-    report = evaluate(small_vae(), X)
-    assert report.interval == (report.value, Estimate(0.0, 0.0))
-    real = evaluate(VAE(2, latents=1, width=8), torch.randn(9, 2))
-    assert real.interval == (real.value, Estimate(math.inf, math.inf))
-    exact = Report.of_baseline(pixel_histogram(X, X, BINS), 64, Measure.MASS)
-    assert exact.interval == (exact.value, exact.value)
-    nothing = evaluate(Autoencoder(SHAPE, BINS, latents=3, width=16), X)
-    assert nothing.interval is None
-    assert nothing.to_dict()["interval"] is None
 
 
 # ---------------------------------------------------------------------- the table

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genmod import editing, evaluation, load, objectives
 from genmod.chunks import COPIES, memory_limit
-from genmod.data import Dataset, conditional, dataset
-from genmod.evaluation import NoTail
-from genmod.evaluation.information import GaussianTail
+from genmod.data import Dataset, conditional
+from genmod.data.rows import dataset
+from genmod.evaluation.information import GaussianTail, NoTail
 from genmod.interop.pyro import to_pyro
 from genmod.model import LatentModel, Request
 from genmod.models import (

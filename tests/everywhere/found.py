@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from genmod.evaluation import Scores
+from genmod.evaluation.scoring import Scores
 
 
 @dataclass

@@ -135,7 +135,6 @@ ENTRIES: dict[str, Entry] = {
         calls.replaced,
         (
             "find_diffusion",
-            "has_diffusion",
             "with_denoiser",
             "with_steps",
             "with_probability_flow",

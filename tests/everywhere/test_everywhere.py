@@ -20,7 +20,7 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 from genmod import editing, evaluation, models, random
-from genmod.diffusion import NoisingPosterior
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.random import streams

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod.decoders import GaussianDecoder
-from genmod.export import ExportFormat, export
+from genmod.export import export
 from genmod.export.base import diffusion_of
+from genmod.export.exporting import ExportFormat
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn import MLP, DiTs

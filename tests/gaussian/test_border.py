@@ -9,6 +9,9 @@ import torch
 
 from genmod import gaussian
 from genmod.checks import trusted
+from genmod.gaussian.diagonal import kl_isotropic, product_log_normalizer, product_log_std
+from genmod.gaussian.full import entropy_full, kl_standard_full
+from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std, log_prob_log_std
 
 zero, one, unit = torch.zeros(2), torch.ones(2), torch.eye(2)
 negative, endless = torch.tensor([1.0, -1.0]), torch.tensor([1.0, torch.inf])
@@ -19,17 +22,17 @@ BAD_STD: dict[str, Callable[[torch.Tensor], object]] = {
     "kl q": lambda std: gaussian.kl(zero, std, zero, one),
     "kl p": lambda std: gaussian.kl(zero, one, zero, std),
     "kl_standard": lambda std: gaussian.kl_standard(zero, std),
-    "kl_isotropic q": lambda std: gaussian.kl_isotropic(unit, std, unit, one),
-    "kl_isotropic p": lambda std: gaussian.kl_isotropic(unit, one, unit, std),
+    "kl_isotropic q": lambda std: kl_isotropic(unit, std, unit, one),
+    "kl_isotropic p": lambda std: kl_isotropic(unit, one, unit, std),
     "entropy": gaussian.entropy,
     "log_prob": lambda std: gaussian.log_prob(zero, zero, std),
     "product": lambda std: gaussian.product(zero, std, zero, one),
-    "product_log_normalizer": lambda std: gaussian.product_log_normalizer(zero, one, zero, std),
+    "product_log_normalizer": lambda std: product_log_normalizer(zero, one, zero, std),
     "wasserstein_squared": lambda std: gaussian.wasserstein_squared(zero, std, zero, one),
     "kl_full q": lambda std: gaussian.kl_full(zero, std.diag(), zero, unit),
     "kl_full p": lambda std: gaussian.kl_full(zero, unit, zero, std.diag()),
-    "kl_standard_full": lambda std: gaussian.kl_standard_full(zero, std.diag()),
-    "entropy_full": lambda std: gaussian.entropy_full(std.diag()),
+    "kl_standard_full": lambda std: kl_standard_full(zero, std.diag()),
+    "entropy_full": lambda std: entropy_full(std.diag()),
     "log_prob_full": lambda std: gaussian.log_prob_full(zero, zero, std.diag()),
     "distance": lambda std: gaussian.wasserstein_squared_full(zero, std.diag(), zero, unit),
     "tril": lambda std: gaussian.LinearGaussian(zero, std.diag(), unit, zero, unit),
@@ -37,24 +40,24 @@ BAD_STD: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 BAD_SHAPE: dict[str, Callable[[], object]] = {
-    "kl_log_std": lambda: gaussian.kl_log_std(zero, zero, zero, three),
-    "kl_standard_log_std": lambda: gaussian.kl_standard_log_std(zero, three),
-    "product_log_std": lambda: gaussian.product_log_std(three, zero, zero, zero),
-    "log_prob_log_std": lambda: gaussian.log_prob_log_std(three, zero, zero),
+    "kl_log_std": lambda: kl_log_std(zero, zero, zero, three),
+    "kl_standard_log_std": lambda: kl_standard_log_std(zero, three),
+    "product_log_std": lambda: product_log_std(three, zero, zero, zero),
+    "log_prob_log_std": lambda: log_prob_log_std(three, zero, zero),
     "kl": lambda: gaussian.kl(zero, torch.ones(3), zero, one),
     "kl_standard": lambda: gaussian.kl_standard(zero, torch.ones(3)),
-    "kl_isotropic std": lambda: gaussian.kl_isotropic(unit, torch.ones(3), unit, one),
-    "kl_isotropic mean": lambda: gaussian.kl_isotropic(unit, one, torch.ones(2, 3), one),
-    "kl_isotropic dims": lambda: gaussian.kl_isotropic(unit, one, unit, one, 3),
-    "kl_isotropic none": lambda: gaussian.kl_isotropic(unit, one, unit, one, 0),
+    "kl_isotropic std": lambda: kl_isotropic(unit, torch.ones(3), unit, one),
+    "kl_isotropic mean": lambda: kl_isotropic(unit, one, torch.ones(2, 3), one),
+    "kl_isotropic dims": lambda: kl_isotropic(unit, one, unit, one, 3),
+    "kl_isotropic none": lambda: kl_isotropic(unit, one, unit, one, 0),
     "product": lambda: gaussian.product(three, one, zero, one),
     "wasserstein_squared": lambda: gaussian.wasserstein_squared(three, one, zero, one),
     "kl_full mean": lambda: gaussian.kl_full(three, unit, zero, unit),
     "kl_full dims": lambda: gaussian.kl_full(zero, unit, three, torch.eye(3)),
     "kl_full batch": lambda: gaussian.kl_full(torch.zeros(4, 2), unit, torch.zeros(3, 2), unit),
     "kl_full vector": lambda: gaussian.kl_full(zero, one, zero, unit),
-    "kl_standard_full": lambda: gaussian.kl_standard_full(zero, torch.ones(2, 3)),
-    "entropy_full": lambda: gaussian.entropy_full(torch.zeros(2, 0, 0)),
+    "kl_standard_full": lambda: kl_standard_full(zero, torch.ones(2, 3)),
+    "entropy_full": lambda: entropy_full(torch.zeros(2, 0, 0)),
     "log_prob_full": lambda: gaussian.log_prob_full(three, zero, unit),
     "distance": lambda: gaussian.wasserstein_squared_full(zero, unit, three, torch.eye(3)),
     "weight": lambda: gaussian.LinearGaussian(zero, unit, torch.ones(2, 3), zero, unit),
@@ -86,7 +89,7 @@ def test_a_trusted_block_does_not_read_values() -> None:
     """Shapes are still checked: that costs nothing."""
     with trusted():
         assert bool(gaussian.kl_standard(zero, negative).isnan().any())
-        assert bool(gaussian.entropy_full(negative.diag()).isnan())
+        assert bool(entropy_full(negative.diag()).isnan())
         with pytest.raises(ValueError, match="expected"):
             gaussian.kl_full(three, unit, zero, unit)
 
@@ -97,7 +100,7 @@ def test_the_type_of_the_inputs_is_the_type_of_the_result(dtype: torch.dtype) ->
     model = gaussian.LinearGaussian(zeros, eye, eye, zeros, eye)
     results = [
         gaussian.kl(zeros, ones, zeros, ones),
-        gaussian.kl_isotropic(eye, ones, eye, ones),
+        kl_isotropic(eye, ones, eye, ones),
         gaussian.entropy(ones),
         *gaussian.product(zeros, ones, zeros, ones),
         gaussian.kl_full(zeros, eye, zeros, eye),

@@ -15,6 +15,8 @@ from torch.distributions import Normal, kl_divergence
 
 from genmod import gaussian
 from genmod.gaussian import kernels
+from genmod.gaussian.diagonal import kl_isotropic
+from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std, log_prob_log_std
 from tests.gaussian.cases import (
     FEW,
     PROFILE,
@@ -36,7 +38,7 @@ def both_forms(
 ) -> tuple[Tensor, Tensor]:
     """The same KL by the fast kernel and by the checked form."""
     return (
-        gaussian.kl_log_std(mean_q, log_std_q, mean_p, log_std_p),
+        kl_log_std(mean_q, log_std_q, mean_p, log_std_p),
         gaussian.kl(mean_q, log_std_q.exp(), mean_p, log_std_p.exp()),
     )
 
@@ -73,9 +75,9 @@ def test_kl_equals_torch_and_pyro(a: float, b: float, c: float, d: float) -> Non
 def test_the_standard_forms_are_the_general_ones_at_zero_and_one(a: float, b: float) -> None:
     mean, log_std, zero = double(a, b, 0.0)
     expected = kl_divergence(Normal(mean, log_std.exp()), Normal(zero, zero.exp()))
-    assert_same(gaussian.kl_standard_log_std(mean, log_std), expected)
+    assert_same(kl_standard_log_std(mean, log_std), expected)
     assert_same(gaussian.kl_standard(mean, log_std.exp()), expected)
-    assert_same(gaussian.kl_log_std(mean, log_std, zero, zero), expected)
+    assert_same(kl_log_std(mean, log_std, zero, zero), expected)
 
 
 @PROFILE
@@ -126,7 +128,7 @@ def test_entropy_and_density_equal_scipys(x: float, a: float, b: float) -> None:
         assert float(entropy) == pytest.approx(law.entropy(), rel=1e-12, abs=1e-12)
     for density in (
         gaussian.log_prob(point, mean, log_std.exp()),
-        gaussian.log_prob_log_std(point, mean, log_std),
+        log_prob_log_std(point, mean, log_std),
     ):
         assert float(density) == pytest.approx(law.logpdf(x), rel=1e-11, abs=1e-11)
 
@@ -135,9 +137,9 @@ def test_kl_is_the_mean_log_ratio_over_draws() -> None:
     """KL = E_q[log q - log p], and entropy = -E_q[log q], by Monte Carlo."""
     mean_q, log_std_q, mean_p, log_std_p = double(0.3, -0.4, -0.5, 0.2)
     z = mean_q + log_std_q.exp() * vector(generator(0), 20_000)
-    log_q = gaussian.log_prob_log_std(z, mean_q, log_std_q)
-    log_p = gaussian.log_prob_log_std(z, mean_p, log_std_p)
-    assert_mean(log_q - log_p, gaussian.kl_log_std(mean_q, log_std_q, mean_p, log_std_p))
+    log_q = log_prob_log_std(z, mean_q, log_std_q)
+    log_p = log_prob_log_std(z, mean_p, log_std_p)
+    assert_mean(log_q - log_p, kl_log_std(mean_q, log_std_q, mean_p, log_std_p))
     assert_mean(-log_q, kernels.entropy_log_std(log_std_q))
 
 
@@ -148,7 +150,7 @@ def test_isotropic_kl_is_the_sum_of_the_elementwise_one(seed: int, event_dims: i
     event = (2, 3, 4)[:event_dims]
     mean_q, mean_p = vector(draw, 5, *event), vector(draw, *event)
     std_q, std_p = vector(draw, 5).exp(), vector(draw, 1).exp()
-    nats = gaussian.kl_isotropic(mean_q, std_q, mean_p, std_p, event_dims)
+    nats = kl_isotropic(mean_q, std_q, mean_p, std_p, event_dims)
     wide = std_q.reshape(5, *[1] * event_dims)
     expected = gaussian.kl(mean_q, wide, mean_p, std_p.reshape([1] * event_dims)).flatten(1).sum(1)
     assert_same(nats, expected)

@@ -13,6 +13,8 @@ from scipy import integrate, linalg, stats
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from genmod import gaussian
+from genmod.gaussian.full import entropy_full, kl_standard_full
+from genmod.gaussian.kernels import kl_log_std
 from tests.gaussian.cases import (
     FEW,
     PROFILE,
@@ -52,9 +54,9 @@ def test_the_standard_form_and_the_diagonal_form_are_special_cases(seed: int, di
     draw = generator(seed)
     mean_q, mean_p, log_std_q, log_std_p = vector(draw, 4, dims)
     tril, zero, one = factor(draw, dims), torch.zeros_like(mean_q), torch.eye(dims).double()
-    standard = gaussian.kl_standard_full(mean_q, tril)
+    standard = kl_standard_full(mean_q, tril)
     assert_same(standard, gaussian.kl_full(mean_q, tril, zero, one))
-    diagonal = gaussian.kl_log_std(mean_q, log_std_q, mean_p, log_std_p).sum()
+    diagonal = kl_log_std(mean_q, log_std_q, mean_p, log_std_p).sum()
     tril_q, tril_p = log_std_q.exp().diag(), log_std_p.exp().diag()
     assert_same(gaussian.kl_full(mean_q, tril_q, mean_p, tril_p), diagonal)
 
@@ -66,7 +68,7 @@ def test_kl_is_not_negative_and_zero_at_equality(seed: int, dims: int) -> None:
     mean, tril, other = vector(draw, dims), factor(draw, dims), factor(draw, dims)
     assert float(gaussian.kl_full(mean, tril, mean, tril)) == 0
     assert float(gaussian.kl_full(mean, tril, mean, other)) > 0
-    assert float(gaussian.kl_standard_full(0 * mean, torch.eye(dims).double())) == 0
+    assert float(kl_standard_full(0 * mean, torch.eye(dims).double())) == 0
 
 
 @PROFILE
@@ -114,7 +116,7 @@ def test_entropy_and_density_equal_scipys(seed: int, dims: int) -> None:
     draw = generator(seed)
     mean, x, tril = vector(draw, dims), vector(draw, dims), factor(draw, dims)
     law = stats.multivariate_normal(mean.numpy(), covariance(tril).numpy())
-    assert float(gaussian.entropy_full(tril)) == pytest.approx(law.entropy(), rel=1e-9, abs=1e-9)
+    assert float(entropy_full(tril)) == pytest.approx(law.entropy(), rel=1e-9, abs=1e-9)
     density = float(gaussian.log_prob_full(x, mean, tril))
     assert density == pytest.approx(law.logpdf(x.numpy()), rel=1e-8, abs=1e-8)
 
@@ -126,7 +128,7 @@ def test_kl_is_the_mean_log_ratio_over_draws() -> None:
     log_q = gaussian.log_prob_full(z, mean_q, tril_q)
     nats = gaussian.kl_full(mean_q, tril_q, mean_p, tril_p)
     assert_mean(log_q - gaussian.log_prob_full(z, mean_p, tril_p), nats)
-    assert_mean(-log_q, gaussian.entropy_full(tril_q))
+    assert_mean(-log_q, entropy_full(tril_q))
 
 
 @PROFILE

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from genmod import gaussian
+from genmod.gaussian.diagonal import kl_isotropic, product_log_normalizer, product_log_std
+from genmod.gaussian.full import kl_standard_full
+from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std
 from tests.gaussian.cases import (
     PROFILE,
     assert_same,
@@ -46,7 +49,7 @@ def by_free_matrix(form: Form) -> Form:
 
 
 def isotropic(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
-    return gaussian.kl_isotropic(mean_q, std_q[..., 0], mean_p, std_p[..., 0])
+    return kl_isotropic(mean_q, std_q[..., 0], mean_p, std_p[..., 0])
 
 
 def linear(
@@ -57,19 +60,19 @@ def linear(
 
 
 ELEMENTWISE: dict[str, tuple[Form, int]] = {
-    "kl_log_std": (gaussian.kl_log_std, 4),
-    "kl_standard_log_std": (gaussian.kl_standard_log_std, 2),
-    "product_log_std": (gaussian.product_log_std, 4),
+    "kl_log_std": (kl_log_std, 4),
+    "kl_standard_log_std": (kl_standard_log_std, 2),
+    "product_log_std": (product_log_std, 4),
     "kl": (by_log_std(gaussian.kl), 4),
     "kl_standard": (by_log_std(gaussian.kl_standard), 2),
     "kl_isotropic": (by_log_std(isotropic), 4),
     "product": (by_log_std(gaussian.product), 4),
-    "product_log_normalizer": (by_log_std(gaussian.product_log_normalizer), 4),
+    "product_log_normalizer": (by_log_std(product_log_normalizer), 4),
     "wasserstein_squared": (by_log_std(gaussian.wasserstein_squared), 4),
 }
 FULL: dict[str, tuple[Form, int]] = {
     "kl_full": (by_free_matrix(gaussian.kl_full), 4),
-    "kl_standard_full": (by_free_matrix(gaussian.kl_standard_full), 2),
+    "kl_standard_full": (by_free_matrix(kl_standard_full), 2),
     "wasserstein_squared_full": (by_free_matrix(gaussian.wasserstein_squared_full), 4),
 }
 
@@ -109,7 +112,7 @@ def test_gradients_equal_finite_differences(
 ) -> None:
     """A central difference of the value, and autograd through the plain formula."""
     inputs = [x.requires_grad_() for x in double(a, b, c, d)]
-    (slope,) = torch.autograd.grad(gaussian.kl_log_std(*inputs), inputs[moved])
+    (slope,) = torch.autograd.grad(kl_log_std(*inputs), inputs[moved])
     mean_q, log_std_q, mean_p, log_std_p = inputs
     ratio = (2 * (log_std_q - log_std_p)).exp()
     plain = 0.5 * (ratio - 1 - ratio.log() + ((mean_q - mean_p) / log_std_p.exp()).square())
@@ -117,7 +120,7 @@ def test_gradients_equal_finite_differences(
     ends = []
     for step in (1e-5, -1e-5):
         point = [x.detach() + step * (i == moved) for i, x in enumerate(inputs)]
-        ends.append(gaussian.kl_log_std(*point))
+        ends.append(kl_log_std(*point))
     torch.testing.assert_close((ends[0] - ends[1]) / 2e-5, slope, rtol=1e-6, atol=1e-6)
 
 
@@ -135,9 +138,9 @@ def test_the_distance_has_a_gradient_where_singular_values_coincide() -> None:
     assert_same(curvature, expected)
 
 
-@pytest.mark.parametrize("form", [gaussian.kl_log_std, gaussian.kl_standard_log_std])
+@pytest.mark.parametrize("form", [kl_log_std, kl_standard_log_std])
 def test_only_what_requires_a_gradient_gets_one(form: Form) -> None:
-    count = 4 if form is gaussian.kl_log_std else 2
+    count = 4 if form is kl_log_std else 2
     values = [vector(generator(i), 5) for i in range(count)]
     assert not form(*values).requires_grad
     complete = [value.clone().requires_grad_() for value in values]
@@ -151,7 +154,7 @@ def test_only_what_requires_a_gradient_gets_one(form: Form) -> None:
         assert_same(slope, slopes[i])
 
 
-@pytest.mark.parametrize("form", [gaussian.kl_log_std, gaussian.product_log_std])
+@pytest.mark.parametrize("form", [kl_log_std, product_log_std])
 def test_half_precision_is_computed_in_float32(form: Form) -> None:
     """bf16 inputs, under autocast as well as outside, give what their float32 copies give."""
     halves = [vector(generator(i), 64).bfloat16().requires_grad_() for i in range(4)]
@@ -190,9 +193,9 @@ def test_products_of_matrices_keep_their_precision_under_autocast() -> None:
 def test_nan_in_is_nan_out() -> None:
     """What keeps the nats from being negative must not turn a broken network into a perfect one."""
     nan, zero = torch.tensor(torch.nan), torch.tensor(0.0)
-    assert bool(gaussian.kl_standard_log_std(nan, zero).isnan())
-    assert bool(gaussian.kl_standard_log_std(zero, nan).isnan())
-    assert bool(gaussian.kl_log_std(zero, zero, zero, nan).isnan())
+    assert bool(kl_standard_log_std(nan, zero).isnan())
+    assert bool(kl_standard_log_std(zero, nan).isnan())
+    assert bool(kl_log_std(zero, zero, zero, nan).isnan())
 
 
 @pytest.mark.parametrize("name", ["kl_log_std", "kl_standard_log_std"])

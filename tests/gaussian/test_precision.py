@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from genmod import gaussian
+from genmod.gaussian.diagonal import product_log_std
+from genmod.gaussian.kernels import kl_log_std
 from tests.gaussian.cases import PROFILE, generator, seeds, tril_from, vector
 
 EPS = Decimal(torch.finfo(torch.float32).eps)
@@ -62,7 +64,7 @@ def assert_gradient(got: Tensor | None, truth: Decimal, error: Decimal) -> None:
 def test_kl_log_std_and_its_gradient_at_extremes(a: float, b: float, c: float, d: float) -> None:
     """Without expm1, the plain exp(2 d) - 1 - 2 d fails here at d = 1e-8."""
     mean_q, log_std_q, mean_p, log_std_p = inputs = single(a, b, c, d)
-    nats = gaussian.kl_log_std(*inputs)
+    nats = kl_log_std(*inputs)
     nats.backward()
     with localcontext(prec=80):
         q, p = exactly(log_std_q), exactly(log_std_p)
@@ -81,7 +83,7 @@ def test_kl_of_gaussians_that_nearly_agree(a: float, shift: float, gap: float) -
     mean_q, log_std_q = single(0.0, a)
     mean_p = (shift * log_std_q.exp()).detach()
     log_std_p = (log_std_q + gap).detach()
-    nats = gaussian.kl_log_std(mean_q, log_std_q, mean_p, log_std_p)
+    nats = kl_log_std(mean_q, log_std_q, mean_p, log_std_p)
     with localcontext(prec=80):
         q, p = exactly(log_std_q), exactly(log_std_p)
         assert_kl(nats, [mean_q, mean_p], q, p, EPS * abs(q - p))
@@ -127,7 +129,7 @@ def test_kl_of_stds_and_its_gradient_at_extremes(a: float, b: float, c: float, d
 def test_the_product_at_extremes(a: float, b: float, c: float, d: float) -> None:
     """With 1 - w for the second weight, a log ratio of 14 loses the second mean."""
     inputs = single(a, b, c, d)
-    mean, log_std = gaussian.product_log_std(*inputs)
+    mean, log_std = product_log_std(*inputs)
     stds_of = [value.exp().detach() for value in inputs[1::2]]
     by_std = gaussian.product(inputs[0], stds_of[0], inputs[2], stds_of[1])
     (mean + log_std + by_std[0] + by_std[1]).backward()

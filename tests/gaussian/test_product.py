@@ -11,6 +11,8 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from genmod import gaussian
+from genmod.gaussian.diagonal import product_log_normalizer, product_log_std
+from genmod.gaussian.kernels import log_prob_log_std
 from tests.gaussian.cases import (
     FEW,
     PROFILE,
@@ -32,12 +34,12 @@ def test_log_densities_add_up_to_the_product_and_its_normalizer(
     (point,) = double(x)
     checked = (mean_1, log_std_1.exp(), mean_2, log_std_2.exp())
     mean, std = gaussian.product(*checked)
-    fast_mean, fast_log_std = gaussian.product_log_std(mean_1, log_std_1, mean_2, log_std_2)
+    fast_mean, fast_log_std = product_log_std(mean_1, log_std_1, mean_2, log_std_2)
     assert_same(fast_mean, mean)
     assert_same(fast_log_std, std.log())
-    pointwise = gaussian.log_prob_log_std(point, mean_1, log_std_1)
-    pointwise = pointwise + gaussian.log_prob_log_std(point, mean_2, log_std_2)
-    density = gaussian.log_prob(point, mean, std) + gaussian.product_log_normalizer(*checked)
+    pointwise = log_prob_log_std(point, mean_1, log_std_1)
+    pointwise = pointwise + log_prob_log_std(point, mean_2, log_std_2)
+    density = gaussian.log_prob(point, mean, std) + product_log_normalizer(*checked)
     assert_same(density, pointwise, 1e-10)
 
 
@@ -50,7 +52,7 @@ def test_moments_of_the_normalized_pointwise_product(
     f, g = stats.norm(a, math.exp(b)), stats.norm(c, math.exp(d))
     inputs = [x.exp() if i % 2 else x for i, x in enumerate(double(a, b, c, d))]
     mean, std = map(float, gaussian.product(*inputs))
-    log_mass = float(gaussian.product_log_normalizer(*inputs))
+    log_mass = float(product_log_normalizer(*inputs))
 
     def moment(power: int) -> float:
         def integrand(z: float) -> float:
@@ -72,7 +74,7 @@ def test_the_order_does_not_matter_and_three_associate(
     first, second, third = double(a, b), double(c, d), double(b, c / 5)
 
     def product(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        return gaussian.product_log_std(one[0], one[1], other[0], other[1])
+        return product_log_std(one[0], one[1], other[0], other[1])
 
     left, right = product(product(first, second), third), product(first, product(second, third))
     assert_same(torch.stack(left), torch.stack(right))
@@ -82,7 +84,7 @@ def test_the_order_does_not_matter_and_three_associate(
 
 def test_a_flat_factor_changes_nothing_and_an_equal_one_halves_the_variance() -> None:
     mean, log_std, far = double(0.7, -0.3, 1e3)
-    flat = gaussian.product_log_std(mean, log_std, -mean, far)
+    flat = product_log_std(mean, log_std, -mean, far)
     assert_same(torch.stack(flat), torch.stack([mean, log_std]))
-    twice = gaussian.product_log_std(mean, log_std, mean, log_std)
+    twice = product_log_std(mean, log_std, mean, log_std)
     assert_same(torch.stack(twice), torch.stack([mean, log_std - 0.5 * math.log(2)]))

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 from genmod import decoders, encoders, priors
 from genmod.decoders import Identity
 from genmod.denoisers import GaussianDenoiser
-from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingPosterior
+from genmod.diffusion import DiffusionPrior, LastStepDecoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.interop.pyro import Program, PyroPair, to_pyro
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion

@@ -20,6 +20,7 @@ from torch.distributions import Normal as TorchNormal
 from torch.testing import assert_close
 
 from genmod import distributions, priors
+from genmod.distributions.normal import StandardNormal
 from genmod.interop.pyro import Adapted, as_pyro, to_pyro
 from genmod.models import VAE, Autoencoder, Diffusion
 from genmod.priors import NestedPrior
@@ -111,7 +112,7 @@ def _ours() -> list[tuple[Distribution, type]]:
     wide, logits = torch.randn(4, 2, 3), torch.randn(4, 2, 3, 5)
     return [
         (distributions.Normal(wide, 0.3 * wide.flip(0)), dist.Independent),
-        (distributions.StandardNormal((4, 2, 3)), dist.Independent),
+        (StandardNormal((4, 2, 3)), dist.Independent),
         (distributions.Bernoulli(wide), dist.Independent),
         (distributions.Categorical(logits), dist.Independent),
         (distributions.DiscretizedLogistic(wide, 0.3 * wide, Bins(7)), Adapted),

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.data import Dataset, conditional, dataset
+from genmod.data import Dataset, conditional
+from genmod.data.rows import dataset
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser
 from genmod.diffusion import LastStepDecoder as LastStep
@@ -18,7 +19,8 @@ from genmod.evaluation.batching import evaluating
 from genmod.evaluation.profile import profile
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference, LatentDiffusion
-from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, is_null_context, null_context
+from genmod.nn import ConvNets, Ignored, Labels, MLPs, UNet, Vectors, null_context
+from genmod.nn.conditioning import is_null_context
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit, training_loop
 from tests.statistics import assert_mean

@@ -13,10 +13,10 @@ from genmod import random
 from genmod.decoders import (
     DiscretizedLogisticDecoder,
     DiscretizedMixtureDecoder,
-    FixedScale,
     GaussianDecoder,
     Identity,
 )
+from genmod.decoders.scales import FixedScale
 from genmod.denoisers import Learned, NoiseTarget, VelocityTarget
 from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, LastStepDecoder, NoisingEncoder
 from genmod.elbo import Kind, Measure

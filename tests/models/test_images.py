@@ -16,7 +16,8 @@ from genmod.distributions import Normal
 from genmod.evaluation import evaluate, pixel_histogram
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
-from genmod.nn import MLP, ConvDecoder, ConvEncoder, ConvNets, MLPs, UNet, default_networks
+from genmod.nn import MLP, ConvDecoder, ConvEncoder, ConvNets, MLPs, UNet
+from genmod.nn.networks import default_networks
 from genmod.training import fit
 
 SHAPE = (1, 16, 16)

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import Measure, load, random
-from genmod.decoders import (
-    Columns,
-    LaplaceDecoder,
-    PoissonDecoder,
-    StudentTDecoder,
-)
+from genmod.decoders import Columns, LaplaceDecoder, PoissonDecoder, StudentTDecoder
 from genmod.distributions import Normal
 from genmod.encoders import Encoder, GaussianEncoder
 from genmod.model import LatentModel

@@ -15,7 +15,6 @@ from genmod.nn import (
     MLP,
     NULL_LABEL,
     Condition,
-    ContextEmbedding,
     ConvDecoder,
     ConvEncoder,
     ConvNet,
@@ -26,11 +25,10 @@ from genmod.nn import (
     MLPs,
     UNet,
     Vectors,
-    drop_context,
-    is_null_context,
     null_context,
 )
-from genmod.nn.mlp import check_context
+from genmod.nn.conditioning import drop_context, is_null_context
+from genmod.nn.mlp import ContextEmbedding, check_context
 from genmod.nn.networks import Conditional
 from tests.nn.test_unet import opened
 from tests.statistics import assert_mean

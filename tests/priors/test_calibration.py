@@ -6,13 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.denoisers import (
-    Calibrated,
-    Denoised,
-    Denoiser,
-    EmpiricalDenoiser,
-    calibrate,
-)
+from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser, calibrate
+from genmod.denoisers.calibrated import Calibrated
 from genmod.diffusion import (
     Analytic,
     DiffusionPrior,

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
-from genmod.denoisers import Calibrated, Denoised, Denoiser, EmpiricalDenoiser, Learned, calibrate
+from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser, Learned, calibrate
 from genmod.denoisers.base import denoise
+from genmod.denoisers.calibrated import Calibrated
 from genmod.diffusion import (
     Analytic,
     DiffusionPrior,

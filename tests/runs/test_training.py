@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 
 from genmod import load
-from genmod.config import from_yaml
+from genmod.config import to_plain
+from genmod.config.text import from_yaml
 from genmod.data import digits
 from genmod.files import locked, read_tensors
+from genmod.prior import DensityPrior
 from genmod.runs import RunConfig, train
+from genmod.runs.config import read_settings
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.training.metrics import read_metrics
 
@@ -131,6 +135,25 @@ def test_both_stages_of_a_latent_diffusion_are_resumed(tmp_path: Path) -> None:
         same_run(folder, tmp_path / "whole")
     stages = {line["stage"] for line in read_metrics(tmp_path / "whole" / "metrics.jsonl")}
     assert stages == {0, 1}
+
+
+def test_a_run_with_large_tensors_among_its_settings_is_resumed(tmp_path: Path) -> None:
+    """A prior of 40 numbers: while it trains, when it is done, and when it is loaded without a warning."""
+    law = Independent(Normal(torch.linspace(-1, 1, 20), torch.linspace(1, 2, 20)), 1)
+    given = settings(steps=6, checkpoint_every=2)
+    given["model"] = {"class": "VAE", "latents": 20, "width": 8, "prior": to_plain(law)}
+    train(given, tmp_path / "whole", progress=False, scored=False)
+    folder = tmp_path / "stopped"
+    train(given, folder, progress=False, scored=False, stop=after(3))
+    train(read_settings(folder), folder, progress=False, scored=False, resume=True)
+    same_run(folder, tmp_path / "whole")
+    longer = read_settings(folder)
+    longer["training"]["steps"] = 8
+    train(longer, folder, progress=False, scored=False, resume=True)
+    prior = load(folder).prior
+    assert isinstance(prior, DensityPrior)
+    z = torch.randn(3, 20)
+    assert torch.equal(prior.law(3).log_prob(z), law.log_prob(z))
 
 
 def test_a_finished_run_is_extended(whole: Path, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from genmod.samplers import (
     Sampler,
     StochasticHeun,
     UniPC,
-    bh1,
 )
 from genmod.schedules import Schedule
 from tests.oracles import GaussianData, real
@@ -35,7 +34,7 @@ FLOWS: list[Sampler] = [
     DPMSolver(order=3, published=True),
     UniPC(order=1),
     UniPC(order=2),
-    UniPC(order=3, scale=bh1),
+    UniPC(order=3, scale="bh1"),
     IPNDM(order=2),
     IPNDM(order=4),
 ]

@@ -26,13 +26,15 @@ from genmod import (
     __version__,
     files,
     load,
+    random,
 )
-from genmod.decoders import GaussianDecoder
-from genmod.diffusion import FixedLarge, LearnedInterpolation
+from genmod.decoders import GaussianDecoder, Identity
+from genmod.denoisers import Guided, Learned
+from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingEncoder
 from genmod.model import LatentModel
-from genmod.models import with_steps
+from genmod.models import find_diffusion, with_denoiser, with_steps
 from genmod.nn import DenoisingMLP, Labels
-from genmod.schedules import Cosine, LinearBeta, ZeroTerminalSNR
+from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, ZeroTerminalSNR
 
 DIGITS = DataSpec((1, 4, 4), 17)
 
@@ -114,10 +116,46 @@ def test_what_no_file_can_name_is_refused(tmp_path: Path) -> None:
         model.save(tmp_path)
 
 
-def test_a_model_made_of_another_one_is_refused(tmp_path: Path) -> None:
+def parts_of_my_own() -> LatentModel:
+    """A diffusion put together by hand."""
+    denoiser, schedule = Learned(DenoisingMLP((3,), width=8)), LinearLogSNR(4.0, -6.0)
+    prior = DiffusionPrior(denoiser, schedule, (3,), 10)
+    return LatentModel(NoisingEncoder(schedule, 3), GaussianDecoder(Identity(), (3,)), prior)
+
+
+WITH_DIFFUSION: dict[str, Callable[[], LatentModel]] = {
+    "diffusion": lambda: Diffusion(3, width=8, steps=10),
+    "latent diffusion": lambda: LatentDiffusion(3, latents=2, width=8),
+    "conditional": lambda: LatentDiffusion(3, latents=2, width=8, condition=Labels(4)),
+    "of two parts": lambda: LatentDiffusion(
+        vae=VAE(3, latents=2, width=8), diffusion=Diffusion(2, width=8, steps=10)
+    ),
+    "nested in a VAE": MODELS["vae, nested"],
+    "put together by hand": parts_of_my_own,
+}
+
+
+@pytest.mark.parametrize("steps", [4, None])
+@pytest.mark.parametrize("name", WITH_DIFFUSION)
+def test_a_model_with_other_steps_is_saved(name: str, steps: int | None, tmp_path: Path) -> None:
+    """What is read back has the new number of latents, and the same bound bit for bit."""
+    model = with_steps(WITH_DIFFUSION[name](), steps)
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert type(again) is type(model)
+    assert find_diffusion(again).steps == steps
+    x, context = torch.randn(5, 3), torch.arange(5) % 4 if name == "conditional" else None
+    values = []
+    for each in (model, again):
+        with random.keyed(0):
+            values.append(each.eval().elbo(x, timesteps=2, context=context).value)
+    assert torch.equal(*values)
+
+
+def test_a_model_with_a_wrapped_denoiser_is_refused(tmp_path: Path) -> None:
     """Its constructor's arguments no longer describe it: loading them would give another model."""
-    model = with_steps(Diffusion(3, width=8, steps=10), 4)
-    with pytest.raises(ValueError, match="with_steps"):
+    model = with_denoiser(Diffusion(3, width=8), lambda denoiser: Guided(denoiser, 2.0))
+    with pytest.raises(ValueError, match="apply with_denoiser after loading it"):
         model.save(tmp_path)
 
 

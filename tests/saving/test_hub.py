@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from genmod import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, evaluate
-from genmod.config import from_yaml
+from genmod.config.text import from_yaml
 from genmod.model import LatentModel
 
 MODELS = {

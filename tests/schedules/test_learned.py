@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import EmpiricalDenoiser
@@ -276,9 +276,3 @@ def test_what_has_no_schedule_to_learn_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build()
-
-
-def test_the_repr_of_a_learned_schedule_shows_its_objective() -> None:
-    assert "Bound(timesteps=4)" in repr(LearnedSchedule(Bound(4)))
-    assert LearnedSchedule(Bound(4)).timesteps == 4
-    assert isinstance(LearnedSchedule().inner, nn.Module)

@@ -10,11 +10,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from genmod.sklearn import (
     GenerativeDensity,
-    GenerativeEstimator,
     GenerativeImputer,
     GenerativeOutlierDetector,
     LatentTransformer,
 )
+from genmod.sklearn.base import GenerativeEstimator
 
 SMALL: dict[str, Any] = {"steps": 3, "width": 8}
 ESTIMATORS = [

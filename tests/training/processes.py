@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genmod.data import dataset
+from genmod.data.rows import dataset
 from genmod.diffusion import LossAwareTimesteps
 from genmod.files import save_tensors
 from genmod.model import LatentModel

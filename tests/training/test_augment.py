@@ -129,7 +129,8 @@ def test_values_of_a_function_of_ones_own_are_checked() -> None:
 @pytest.mark.parametrize(
     ("transform", "words"),
     [
-        (lambda x: x[:, :2], "expected shape"),
+        (lambda x: x[:, :2], r"expected a tensor of shape \(48, 3\)"),
+        (lambda x: x.numpy(), "a ndarray from <lambda>"),
         (lambda x: x.half(), "torch.float16"),
         (Flip(dim=0), "dimension 0"),
         (Shift(1, dims=2), "dimension -2"),
@@ -138,6 +139,13 @@ def test_values_of_a_function_of_ones_own_are_checked() -> None:
 def test_transforms_that_do_not_fit_are_refused(transform: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         fit(vae(), data(), augment=[transform], steps=1, progress=False)  # type: ignore[list-item]
+
+
+def test_a_function_that_cannot_move_a_mask_is_refused() -> None:
+    """Noise is added to the values of a row; of its mask it would make numbers."""
+    batch = Batch(torch.zeros(4, 3), observed=torch.ones(4, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"torch\.bool; derive it from Augmentation"):
+        augmented(batch, [lambda x: x + 0.1], seed=0, step=0)
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import BernoulliPixels, Dataset, binarized, digits
+from genmod.data import Dataset, binarized, digits
+from genmod.data.binarized import BernoulliPixels
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion

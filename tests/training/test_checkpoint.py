@@ -15,11 +15,13 @@ from torch import Tensor
 from genmod import files
 from genmod.data import Dataset
 from genmod.diffusion.timesteps import LossAwareTimesteps
+from genmod.files import read_tensors, save_tensors
 from genmod.model import LatentModel
 from genmod.models import VAE, LatentDiffusion
 from genmod.nn import ConvNets
 from genmod.objectives import Beta, Bound, MinSNR, Objective, WarmUp
-from genmod.training import Step, Validation, training_loop
+from genmod.training import Step, training_loop
+from genmod.training.validation import Validation
 from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -241,6 +243,30 @@ def test_a_file_that_is_no_checkpoint_is_refused(kind: str, tmp_path: Path) -> N
     else:
         path.write_bytes(b"\x05" * 50 if kind == "noise" else b"")
     with pytest.raises(ValueError, match=r"expected .*(one that genmod wrote|genmod-training)"):
+        run(vae(), path)
+
+
+@pytest.mark.parametrize("spoiled", ["identity", "stage", "history", "peaks", "missing", "average"])
+def test_a_damaged_header_is_one_sentence(spoiled: str, tmp_path: Path) -> None:
+    """A whole safetensors file of our format, in which one entry is nonsense or missing."""
+    path = tmp_path / "run"
+    run(vae(), path, stop=5)
+    tensors, metadata = read_tensors(path, "")
+    if spoiled == "missing":
+        del metadata["step"]
+    elif spoiled == "average":
+        del tensors["average.0"]
+    else:
+        metadata[spoiled] = '{"cycles": 3}'
+    save_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match=r"^got [^\n]*; expected [^\n]*; [^\n]*move"):
+        run(vae(), path)
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    save_tensors(path, {"x": torch.zeros(1)}, {"format": "genmod-training-99"})
+    with pytest.raises(ValueError, match=r"of format genmod-training-99; .*upgrade genmod"):
         run(vae(), path)
 
 

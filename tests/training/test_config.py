@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
 import torch
 
-from genmod.training import training_loop
+from genmod.training import fit, training_loop
 from genmod.training.config import Cycle, TrainingConfig
 from tests.training.cases import data, vae
 
@@ -69,3 +71,21 @@ def test_an_optimizer_that_served_before_knows_its_peak() -> None:
         ]
         assert rates[0] == pytest.approx(0.02, rel=1e-15)
         assert rates[-1] < 0.1 * 0.02
+
+
+def test_the_loop_takes_the_arguments_of_fit() -> None:
+    """By place and by name, with the same defaults; a typo is an error at once."""
+    shown = inspect.signature(training_loop)
+    assert shown.parameters == inspect.signature(fit).parameters
+    assert shown.return_annotation == "TrainingLoop"
+    assert len(list(training_loop(vae(), data(), None, steps=2, progress=False))) == 2
+    with pytest.raises(TypeError, match="stepz"):
+        training_loop(vae(), data(), stepz=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="data"):
+        training_loop(vae())  # type: ignore[call-arg]
+
+
+def test_the_defaults_of_fit_are_those_of_the_settings() -> None:
+    given = inspect.signature(fit).parameters
+    for field in fields(TrainingConfig):
+        assert given[field.name].default == field.default, field.name

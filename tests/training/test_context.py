@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, binarized, conditional, dataset, digits
+from genmod.data import Dataset, binarized, conditional, digits
+from genmod.data.rows import dataset
 from genmod.models import Diffusion
-from genmod.nn import DenoisingMLP, Labels, is_null_context
+from genmod.nn import DenoisingMLP, Labels
+from genmod.nn.conditioning import is_null_context
 from genmod.training import fit, training_loop
 from genmod.training.batches import MemoryBatches
 from tests.statistics import assert_mean

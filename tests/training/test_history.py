@@ -13,10 +13,11 @@ from rich.console import Console
 
 from genmod import ELBO, Measure, Stamp
 from genmod.elbo import Kind, Rate
-from genmod.training import History, Validation, fit, history
+from genmod.training import History, fit, metrics
 from genmod.training.config import Cycle
-from genmod.training.curve import averages
-from genmod.training.history import Bar
+from genmod.training.history import averages
+from genmod.training.metrics import Bar
+from genmod.training.validation import Validation
 from tests.training.cases import data, vae
 
 
@@ -89,7 +90,7 @@ def test_the_last_step_is_always_shown() -> None:
 
 def test_the_best_validation_is_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the last."""
-    monkeypatch.setattr(history, "INTERVAL", 0.0)
+    monkeypatch.setattr(metrics, "INTERVAL", 0.0)
     lines: list[str] = []
     bar = Bar(2, 4, "Model", lambda step, line: lines.append(line))
     for step, nats in ((1, -5.0), (2, -9.0)):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from genmod import decoders, encoders, register
-from genmod.data import BernoulliPixels, Dataset, binarized, conditional, digits
+from genmod.data import Dataset, binarized, conditional, digits
+from genmod.data.binarized import BernoulliPixels
 from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference

@@ -21,7 +21,8 @@ from genmod.nn import Vectors
 from genmod.objectives import Batch, Objective
 from genmod.path import Path
 from genmod.prior import DensityPrior
-from genmod.training import History, TrainingConfig, fit, training_loop
+from genmod.training import History, fit, training_loop
+from genmod.training.config import TrainingConfig
 from tests.training.cases import data, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")

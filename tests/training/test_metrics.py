@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genmod.data import Dataset
+from genmod.models import LatentDiffusion
 from genmod.training import fit, training_loop
 from genmod.training import metrics as module
 from genmod.training.metrics import MetricsLog, check_trackers, read_metrics
@@ -83,6 +86,69 @@ def test_a_tracker_gets_the_same_numbers(tmp_path: Path) -> None:
     assert scalars == {
         step: pytest.approx(history.losses[step - 1], rel=1e-6) for step in (4, 5, 8, 10, 12)
     }
+
+
+class _Tracker:
+    """A tracker that keeps what it gets."""
+
+    requires_logging_directory = False
+
+    def __init__(self, name: str) -> None:
+        self.steps: list[int] = []
+        kept.append(self)
+
+    def start(self) -> None: ...
+
+    def store_init_configuration(self, values: dict[str, object]) -> None: ...
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.steps.append(step)
+
+    def finish(self) -> None: ...
+
+
+kept: list[_Tracker] = []
+
+
+def test_the_steps_of_a_second_stage_follow_those_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trackers drop a step that is not above the last one."""
+    tracking = pytest.importorskip("accelerate.tracking")
+    monkeypatch.setattr(module, "check_trackers", lambda names: ("mine",))
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mine", _Tracker)
+    kept.clear()
+    model = LatentDiffusion(3, latents=2, width=8)
+    fit(model, data(), trackers="mine", **{**SETTINGS, "steps": 4, "log_every": 2})
+    assert [step for tracker in kept for step in tracker.steps] == [2, 4, 6, 8]
+
+
+def test_missing_folders_of_a_file_of_metrics_are_made(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "folder" / "m.jsonl"
+    fit(vae(), data(), metrics=place, **{**SETTINGS, "steps": 4})
+    assert [row["step"] for row in read_metrics(place)] == [4]
+
+
+def test_a_disk_that_is_full_during_the_run_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint from before is kept, so that the run goes on once there is space."""
+    place: dict[str, Any] = {"checkpoint": tmp_path / "run", "checkpoint_every": 4}
+    loop = training_loop(vae(), split(), metrics=tmp_path, **place, **SETTINGS)
+    for step in loop:
+        if step.number == 6:
+            break
+
+    def full(self: Path, *arguments: object, **named: object) -> object:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(ValueError, match=r"m.*jsonl, which cannot be written \(No space.*free"):
+            for _ in loop:
+                pass
+    history = fit(vae(), split(), metrics=tmp_path, **place, **SETTINGS)
+    assert history.losses == fit(vae(), split(), **SETTINGS).losses
 
 
 def test_trackers_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from genmod.data import Dataset, GivenRows, load
+from genmod.data import Dataset, load
+from genmod.data.loading import GivenRows
 from genmod.evaluation import evaluate, log_weights, score
 from genmod.evaluation.flow import flow_density
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
@@ -127,7 +128,7 @@ def test_models_that_cannot_leave_entries_out_are_refused(data: Dataset) -> None
 
 
 def test_a_run_is_known_by_its_mask(data: Dataset) -> None:
-    from genmod.training.parts import TrainingData
+    from genmod.training.data import TrainingData
 
     other = load(frame().fillna({"x": 0.0}), spec=data)
     assert TrainingData.of(data).digest() != TrainingData.of(other).digest()

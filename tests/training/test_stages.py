@@ -13,13 +13,13 @@ from torch import nn
 from genmod.data import Dataset
 from genmod.decoders import DiscretizedGaussianDecoder, GlobalScale, Identity
 from genmod.denoisers import DataTarget, Learned
-from genmod.diffusion.last_step import LastStepDecoder
+from genmod.diffusion import fit_scale
+from genmod.diffusion.last_step import FINEST, SCALES, LastStepDecoder
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.objectives import LearnedSchedule, Simple
 from genmod.schedules import LinearLogSNR
 from genmod.spec import Bins
-from genmod.training import fit, fit_scale, training_loop
-from genmod.training.stages import FINEST, SCALES
+from genmod.training import fit, training_loop
 from tests.training.cases import data, flat
 
 pytestmark = pytest.mark.usefixtures("float64")

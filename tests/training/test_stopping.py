@@ -12,9 +12,10 @@ import torch
 from genmod.data import Dataset
 from genmod.elbo import Measure
 from genmod.objectives import Bound, WarmUp, Weighted
-from genmod.training import Validation, fit, training_loop
+from genmod.training import fit, training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
+from genmod.training.validation import Validation
 from tests.training.cases import data, flat, vae
 
 

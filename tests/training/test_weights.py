@@ -11,9 +11,10 @@ from torch import nn
 from genmod.elbo import Measure
 from genmod.nn.modules import copy_weights, load_weights, weights
 from genmod.objectives import Bound
-from genmod.training import Validation, training_loop
+from genmod.training import training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
+from genmod.training.validation import Validation
 from tests.training.cases import data, diffusion, flat, vae
 
 

@@ -50,7 +50,6 @@ from genmod.samplers import (
     UniformLogSNR,
     UniformTime,
     UniPC,
-    bh1,
 )
 from genmod.schedules import (
     Schedule,
@@ -184,7 +183,7 @@ def build_sampler(name: str) -> Any:
         "dpm 3 published": lambda: DPMSolver(order=3, published=True, lower_order_final=True),
         "dpm sde": lambda: DPMSolver(order=2, sde=True),
         "unipc 2": lambda: UniPC(order=2),
-        "unipc 3 bh1": lambda: UniPC(order=3, scale=bh1, lower_order_final=True),
+        "unipc 3 bh1": lambda: UniPC(order=3, scale="bh1", lower_order_final=True),
         "ipndm": lambda: IPNDM(published=True),
     }[name]()
 

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from genmod import evaluation, gaussian
-from genmod.data import dataset
+from genmod.data.rows import dataset
 from genmod.evaluation.baselines import global_histogram
+from genmod.evaluation.information import NoTail
+from genmod.gaussian.diagonal import kl_isotropic, product_log_normalizer
+from genmod.gaussian.full import entropy_full, kl_standard_full
+from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std
 from genmod.inverse import DPS, MMPS, AveragePool, Blur, Mask, PiGDM, RePaint
 from genmod.models import (
     with_denoiser,
@@ -60,7 +64,7 @@ def _report(report: Any) -> list[float]:
 
 
 def immse_of(model: Model, x: Tensor, visited: Visited = 8, separated: bool = False) -> list[float]:
-    tail = evaluation.NoTail() if separated else None
+    tail = NoTail() if separated else None
     return _report(evaluation.immse(model, x, timesteps=visited, tail=tail, seed=3))
 
 
@@ -145,16 +149,16 @@ def gaussian_values(
     return {
         "kl": gaussian.kl(m, s, n, r),
         "kl standard": gaussian.kl_standard(m, s),
-        "kl isotropic": gaussian.kl_isotropic(m, s[0], n, r[0])[None],
-        "kl log-std": gaussian.kl_log_std(m, s.log(), n, r.log()),
-        "kl standard log-std": gaussian.kl_standard_log_std(m, s.log()),
+        "kl isotropic": kl_isotropic(m, s[0], n, r[0])[None],
+        "kl log-std": kl_log_std(m, s.log(), n, r.log()),
+        "kl standard log-std": kl_standard_log_std(m, s.log()),
         "kl full": gaussian.kl_full(m, lower_q, n, lower_p)[None],
-        "kl standard full": gaussian.kl_standard_full(m, lower_q)[None],
-        "entropy": torch.cat([gaussian.entropy(s), gaussian.entropy_full(lower_q)[None]]),
+        "kl standard full": kl_standard_full(m, lower_q)[None],
+        "entropy": torch.cat([gaussian.entropy(s), entropy_full(lower_q)[None]]),
         "log_prob": torch.cat(
             [gaussian.log_prob(n, m, s), gaussian.log_prob_full(n, m, lower_q)[None]]
         ),
-        "product": torch.cat([*product, gaussian.product_log_normalizer(m, s, n, r)]),
+        "product": torch.cat([*product, product_log_normalizer(m, s, n, r)]),
         "wasserstein": torch.cat(
             [
                 gaussian.wasserstein_squared(m, s, n, r),

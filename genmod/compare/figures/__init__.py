@@ -9,13 +9,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from genmod.compare.figures import chains, graphs, pictures
-from genmod.compare.figures.figure_data import FigureData as FigureData
+from genmod.compare.figures.figure_data import FigureData
 from genmod.compare.progress import Drawing, OnEvent
 from genmod.data import Dataset
 from genmod.evaluation import Report
 from genmod.evaluation.batching import evaluating
 from genmod.files import write_atomically
 from genmod.model import LatentModel
+
+__all__ = ["draw_all", "titles"]
 
 FIGURES: Mapping[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
     "Samples": ("samples", pictures.samples),

@@ -11,7 +11,8 @@ from torch import Tensor
 from genmod import plots, random
 from genmod.compare.figures.figure_data import FigureData, on
 from genmod.denoisers.base import denoise
-from genmod.diffusion import DiffusionPrior, NoisingEncoder, NoisingPosterior
+from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion.noising import NoisingPosterior
 from genmod.model import LatentModel
 from genmod.models import find_diffusion
 from genmod.path import sample_rows
@@ -40,13 +41,11 @@ def forward(inputs: FigureData) -> Figure | None:
     for name, prior in inputs.pixel_diffusions.items():
         rows.append(noising(inputs, name, prior.schedule, inputs.colors[name]))
     caption = (
-        r"$z_t=\alpha_t x+\sigma_t\epsilon$ with the same $\epsilon$ for all t. "
-        r"The times are evenly spaced in "
-        r"the angle $\arctan(\sigma_t/\alpha_t)$; DDPM's $\bar\alpha_t$ is "
-        r"$\alpha_t^2$. Nothing is learned here. "
-        "The cosine schedule starts from clean data. A schedule that starts "
-        "from noisier data leaves the "
-        "finest details to the decoder. The gray scale widens with the noise."
+        r"$z_t=\alpha_t x+\sigma_t\epsilon$ with the same $\epsilon$ for all t. The times are "
+        r"evenly spaced in the angle $\arctan(\sigma_t/\alpha_t)$; DDPM's $\bar\alpha_t$ is "
+        r"$\alpha_t^2$. Nothing is learned here. The cosine schedule starts from clean data. A "
+        r"schedule that starts from noisier data leaves the finest details to the decoder. The "
+        r"gray scale widens with the noise."
     )
     return plots.strips(rows, "Forward process: adding noise step by step", caption, side=SIDE)
 
@@ -71,26 +70,23 @@ def reverse(inputs: FigureData) -> Figure | None:
     if not rows:
         return None
     caption = (
-        f"One ancestral chain of at most {inputs.steps} steps, from noise "
-        f"(left) to data (right). Under each "
-        r"state: the denoiser's estimate $\hat x$ of the data (for a latent "
-        r"diffusion: of the latent, "
-        "decoded). It begins as the average of all images, and becomes one of "
-        "them. Last: the decoder's mean."
+        f"One ancestral chain of at most {inputs.steps} steps, from noise (left) to data (right). "
+        f"Under each "
+        r"state: the denoiser's estimate $\hat x$ of the data (for a latent diffusion: of the "
+        r"latent, decoded). It begins as the average of all images, and becomes one of them. "
+        r"Last: the decoder's mean."
     )
     return plots.strips(rows, "Reverse process: denoising step by step", caption, side=SIDE)
 
 
 def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
     """The states of one diffusion (if they are images), and its decoded ``x_hat``."""
-    times, states, beliefs, end = _chain(inputs.shortened(name))
+    times, states, estimates, end = _chain(inputs.shortened(name))
     prior = find_diffusion(inputs.models[name])
     assert prior is not None
     above, under = [*_time_words(times), ""], [*_noise_words(prior.schedule, times), "sample"]
-    images, color = (
-        torch.cat([inputs.as_images(beliefs), inputs.as_images(end)]).clamp(0, 1),
-        inputs.colors[name],
-    )
+    images = torch.cat([inputs.as_images(estimates), inputs.as_images(end)]).clamp(0, 1)
+    color = inputs.colors[name]
     if name not in inputs.pixel_diffusions:
         return [Row(f"{name}\n$d(\\hat z(z_t))$", images, above, under, color)]
     noisy = _shade(states, prior.schedule, times)
@@ -119,11 +115,9 @@ def draws(inputs: FigureData) -> Figure | None:
             Row("\n".join(words), torch.cat([before, inputs.as_images(future.images)]), above)
         )
     caption = (
-        "Each row starts from one state $z_t$ of the test image at the left; "
-        "only the noise of the reverse "
-        f"steps differs from sample to sample ({name}, at most {inputs.steps} "
-        f"steps). The model samples anew "
-        "the details that the noise has hidden."
+        f"Each row starts from one state $z_t$ of the test image at the left; only the noise of "
+        f"the reverse steps differs from sample to sample ({name}, at most {inputs.steps} steps). "
+        f"The model samples anew the details that the noise has hidden."
     )
     return plots.strips(rows, "Different noise, different images", caption, side=SIDE)
 

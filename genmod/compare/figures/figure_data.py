@@ -12,9 +12,11 @@ from torch import Tensor
 from genmod import plots, random
 from genmod.data import Dataset
 from genmod.diffusion import DiffusionPrior
-from genmod.evaluation import Profile, Refinement, Report, profile, refinement
+from genmod.evaluation import Report, profile, refinement
+from genmod.evaluation.profile import Profile, Refinement
 from genmod.model import LatentModel
-from genmod.models import find_diffusion, has_diffusion, with_steps
+from genmod.models import find_diffusion, with_steps
+from genmod.models.replace import has_diffusion
 
 SHOWN, RESTORED = 36, 14
 """Samples drawn from each model (and images reconstructed), and reconstructions shown."""

@@ -10,7 +10,8 @@ from genmod import plots
 from genmod.compare.figures.figure_data import FigureData, on
 from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
-from genmod.models import VAE, find_diffusion, has_diffusion
+from genmod.models import VAE, find_diffusion
+from genmod.models.replace import has_diffusion
 from genmod.plots.distortion import grays
 from genmod.plots.latents import distances, principal
 from genmod.plots.schedules import step_weights
@@ -57,17 +58,13 @@ def latent_spaces(inputs: FigureData) -> Figure | None:
 
 def _caption(count: int) -> str:
     return (
-        "Codes z ~ q(z | x) of training images, projected on the two principal "
-        "directions of their means; "
-        "the dotted circle marks two standard deviations of the standard normal. Under "
-        "each image: the distance of its "
-        "code to the nearest code of a training image, in units of the median "
-        "distance between nearest "
-        f"neighbors. A and B are the same images "
-        f"{'in both spaces' if count == 2 else 'everywhere'}: of all "
-        f"pairs among the first {CANDIDATES} test images with different labels, "
-        f"the pair whose midpoint in "
-        "the first space is farthest from all codes."
+        f"Codes z ~ q(z | x) of training images, projected on the two principal directions of "
+        f"their means; the dotted circle marks two standard deviations of the standard normal. "
+        f"Under each image: the distance of its code to the nearest code of a training image, in "
+        f"units of the median distance between nearest neighbors. A and B are the same images "
+        f"{'in both spaces' if count == 2 else 'everywhere'}: of all pairs among the first "
+        f"{CANDIDATES} test images with different labels, the pair whose midpoint in the first "
+        f"space is farthest from all codes."
     )
 
 
@@ -149,11 +146,9 @@ def rates(inputs: FigureData) -> Figure | None:
     if not found:
         return None
     caption = (
-        "The KL divergence of the posterior from the prior for each level of "
-        "latents, mean over test images "
-        "with its standard error (for bottom-up inference a sampled "
-        "log-ratio). z1 is next to the data. A "
-        "level near 0 is unused."
+        "The KL divergence of the posterior from the prior for each level of latents, mean over "
+        "test images with its standard error (for bottom-up inference a sampled log-ratio). z1 is "
+        "next to the data. A level near 0 is unused."
     )
     return plots.level_rates(
         found, colors=inputs.colors, title="The rate of each level of latents", caption=caption
@@ -175,10 +170,9 @@ def schedules(inputs: FigureData) -> Figure:
     shown = {**standard_schedules(), **{name: schedule for name, (_, schedule) in own.items()}}
     clean, noisy = Cosine().log_snr_range()
     caption = (
-        r"$\bar\alpha_t$ is the share of the data in the variance. The SNR "
-        r"leaves its axis near t = 0, so "
-        "the log-SNR is shown too; the networks receive it instead of t. The "
-        "cosine schedule would be infinite "
+        r"$\bar\alpha_t$ is the share of the data in the variance. The SNR leaves its axis near t "
+        r"= 0, so the log-SNR is shown too; the networks receive it instead of t. The cosine "
+        r"schedule would be infinite "
         f"at both ends, and is cut at log-SNR {clean:.1f} and {noisy:.1f}."
     )
     return plots.schedules(
@@ -194,10 +188,10 @@ def weights(inputs: FigureData) -> Figure:
         _, weight = step_weights(schedule, LATENTS)
         spans.append(f"{float(weight.max() / weight.min()):,.0f} ({name.split(',')[0]})")
     caption = (
-        rf"$\lambda_t$ in the bound L for T = {LATENTS} latents; $\sigma_t^2$ is "
-        rf"the posterior's variance. "
-        r"Near t = 0, where $1-\bar\alpha_t$ goes to zero, the weight is "
-        r"largest: the bound counts the finest "
+        rf"$\lambda_t$ in the bound L for T = {LATENTS} latents; $\sigma_t^2$ is the posterior's "
+        rf"variance. "
+        r"Near t = 0, where $1-\bar\alpha_t$ goes to zero, the weight is largest: the bound "
+        r"counts the finest "
         f"details most. Ratio of the largest weight to the smallest: {', '.join(spans)}. "
         r"$L_\mathrm{simple}$ gives every step the weight 1."
     )
@@ -213,11 +207,10 @@ def step_profile(inputs: FigureData) -> Figure | None:
     samples = next(iter(inputs.profiles.values())).samples
     caption = (
         r"The integrand of the bound, $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
-        f"{inputs.levels} intervals; the band is two standard errors over "
-        f"{samples} test images. The area "
-        "under a curve is the nats of all denoising steps. Above: the time t "
-        "(0 clean, 1 noise) at which the "
-        "schedule passes a log-SNR. A latent diffusion noises latents instead of images."
+        f"{inputs.levels} intervals; the band is two standard errors over {samples} test images. "
+        f"The area under a curve is the nats of all denoising steps. Above: the time t (0 clean, "
+        f"1 noise) at which the schedule passes a log-SNR. A latent diffusion noises latents "
+        f"instead of images."
     )
     return plots.step_profile(
         inputs.profiles, colors=inputs.colors, title="The bound by noise level", caption=caption
@@ -249,12 +242,10 @@ def rate_distortion(inputs: FigureData) -> Figure | None:
     level = grays(visible(bins))
     level = level if bins == 2 else f"the distance of neighboring values ({level})"
     caption = (
-        r"Solid: after the states from noise down to $z_t$ are sent (rate), "
-        r"$\hat x(z_t)$ has the root mean "
-        "square error shown (distortion; white is 0, black 255). Dashed: then "
-        "the decoder's values are sent, "
-        "from coarse cells to single values, until x is exact. The curve jumps "
-        "there, because the decoder's "
+        r"Solid: after the states from noise down to $z_t$ are sent (rate), $\hat x(z_t)$ has the "
+        r"root mean square error shown (distortion; white is 0, black 255). Dashed: then the "
+        r"decoder's values are sent, from coarse cells to single values, until x is exact. The "
+        r"curve jumps there, because the decoder's "
         f"mean is not the denoiser's. An error below {level} counts as imperceptible. "
         + "; ".join(costs)
         + "."

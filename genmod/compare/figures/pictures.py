@@ -28,9 +28,8 @@ def samples(inputs: FigureData) -> Figure:
         else:
             pictures[f"{name}\n(no prior: decodes noise)"] = fed_noise(inputs, model)
     caption = (
-        "Each image is the decoder's mean for latents drawn from the model's "
-        "prior. Diffusions take at "
-        f"most {inputs.steps} reverse steps here."
+        f"Each image is the decoder's mean for latents drawn from the model's prior. Diffusions "
+        f"take at most {inputs.steps} reverse steps here."
     )
     return plots.samples(
         pictures, 1.0, colors=inputs.colors, title="Samples beside data", caption=caption
@@ -59,11 +58,9 @@ def why_a_prior(inputs: FigureData) -> Figure | None:
         low, high = spread(inputs, model)
         ranges.append(f"{low:.2g} to {high:.2g} ({name})")
     caption = (
-        "Both decoders get z ~ N(0, I), whose standard deviation is 1 in every "
-        "latent dimension. The codes on "
-        f"which they were trained have standard deviations of "
-        f"{' and '.join(ranges)}. Only the VAE was "
-        "trained to make its codes look like N(0, I)."
+        f"Both decoders get z ~ N(0, I), whose standard deviation is 1 in every latent dimension. "
+        f"The codes on which they were trained have standard deviations of "
+        f"{' and '.join(ranges)}. Only the VAE was trained to make its codes look like N(0, I)."
     )
     return plots.samples(
         pictures,
@@ -94,9 +91,8 @@ def reconstructions(inputs: FigureData) -> Figure | None:
     if not inputs.restored:
         return None
     caption = (
-        "The first row shows test images; each other row the decoder's mean "
-        "given the code of the image. A "
-        "diffusion noises the image up to t = 1/2 and denoises it again."
+        "The first row shows test images; each other row the decoder's mean given the code of the "
+        "image. A diffusion noises the image up to t = 1/2 and denoises it again."
     )
     return plots.reconstructions(
         inputs.as_images(inputs.data.test[:RESTORED]),
@@ -124,13 +120,10 @@ def sharpness(inputs: FigureData) -> Figure | None:
     if not bars:
         return None
     caption = (
-        "Left: the power of the Fourier spectrum above half the Nyquist "
-        "frequency (1/4 cycle per pixel), "
-        "mean over images, divided by that of real images; error bars are "
-        "standard errors. Below 1 the "
-        "images are blurred; above 1 they have noise or broken strokes. Right: "
-        "the same for samples, by "
-        "frequency. All images are decoder means."
+        "Left: the power of the Fourier spectrum above half the Nyquist frequency (1/4 cycle per "
+        "pixel), mean over images, divided by that of real images; error bars are standard "
+        "errors. Below 1 the images are blurred; above 1 they have noise or broken strokes. "
+        "Right: the same for samples, by frequency. All images are decoder means."
     )
     if inputs.data.resample is not None:
         caption += " The real images are the gray ones from which the bits were drawn."

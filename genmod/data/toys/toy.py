@@ -1,4 +1,4 @@
-"""What every toy density is, a distribution over points of the plane; and its integrals in float64."""
+"""The base class of the toy densities on the plane, and their integrals in float64."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def plane_entropy(
 ) -> float:
     """``-int p log p`` over a box by the trapezoid rule.
 
-    The mass of a density smoothed by a Gaussian is then off by ``exp(-2 (pi std / step)^2)``; its
-    entropy by more, for ``log p`` has singularities near the real plane where curves meet.
+    For a density smoothed by a Gaussian the error of the mass is ``exp(-2 (pi std / step)^2)``. That of the
+    entropy is larger, because ``log p`` has complex singularities near the points where curves meet.
 
     Args:
         log_density: nats ``(N,)`` at points ``(N, 2)``.
@@ -81,7 +81,7 @@ class Toy(Distribution, ABC):
 
     Args:
         dtype: the type of samples; ``None`` is torch's default. Densities are computed in the type
-            of the points they are asked for.
+            of the points given.
     """
 
     has_rsample = False

@@ -1,7 +1,7 @@
 """The network of perceptual features, its weights (checked by their hash), and its training.
 
-Three convolutions and a linear layer, trained once by :func:`retrain` to tell the ten digits and the ten
-clothes of gray images apart. The weights are kept in the package. Distances can be compared only between
+Three convolutions and a linear layer, trained once by :func:`retrain` to classify gray images of the ten
+digits and the ten clothes. The weights are kept in the package. Distances can be compared only between
 features of the same weights, so the hash of the file is checked and printed.
 
 The training is seeded, and takes two to three minutes on one core. Two runs on one machine give the same

@@ -18,6 +18,7 @@ from genmod.evaluation.perception.network import DIMS, SHA256, class_log_probs, 
 from genmod.gaussian import wasserstein_squared_full
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
+from genmod.random.keys import BLOCK
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def quality(
         name: the name in the result; by default the model's class.
 
     Returns:
-        A :class:`~genmod.evaluation.perception.Quality`: ``.frechet`` of the samples, ``.zero`` of real
-        images, ``.classes``, and the hash of the weights.
+        A :class:`Quality`: ``.frechet`` of the samples, ``.zero`` of real images, ``.classes``, and the
+        hash of the weights.
 
     Raises:
         ValueError: a model that cannot sample; data that are not gray images of integers; too few images
@@ -120,7 +121,7 @@ def quality(
         context = None if contexts is None else contexts[rows].to(model.device)
         return model.sample(rows.stop - rows.start, context).cpu()
 
-    size = min(random.BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
+    size = min(BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
     with evaluating(model):
         pieces = chunks(n, size)
         drawn = list(by_rows(pieces, lambda rows: random.keyed(seed, ids=_range(rows)), run))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.nn import NULL_LABEL
+from genmod.nn.conditioning import NULL_LABEL
 
 Names: TypeAlias = tuple[tuple[str, ...], ...]
 """For each label, its names; the first is the usual one."""
@@ -28,7 +28,7 @@ DIGITS: Names = (
     ("eight", "8"),
     ("nine", "9"),
 )
-"""The labels of :func:`~genmod.data.digits` and :func:`~genmod.data.mnist` in words."""
+"""The ten digits in words."""
 
 CLOTHES: Names = (
     ("t-shirt", "tshirt", "t shirt", "top"),
@@ -42,7 +42,7 @@ CLOTHES: Names = (
     ("bag", "handbag"),
     ("ankle boot", "boot", "boots"),
 )
-"""The labels of :func:`~genmod.data.fashion_mnist` in words (Xiao et al. 2017, table 2)."""
+"""The classes of Fashion-MNIST in words (Xiao et al. 2017, table 2)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Prompts:
     """A tiny text encoder: it finds the one known name in a prompt, and skips all other words.
 
     It does the work of the text encoder in a text-to-image model, for a handful of words. Its labels
-    are the context of a network built with ``Labels(len(names))``.
+    are the context of a network built with ``Labels(prompts.classes)``.
 
     Args:
         names: for each label, in order, the words or phrases that mean it; the first is its name.
@@ -58,7 +58,7 @@ class Prompts:
     Raises:
         ValueError: a label without a name, or a name that two labels share.
 
-    >>> prompts = Prompts(DIGITS)
+    >>> prompts = Prompts.digits()
     >>> prompts.encode(["a seven", "an image of a 3", ""])
     tensor([   7,    3, -100])
     >>> prompts.name(7)
@@ -75,6 +75,16 @@ class Prompts:
             "at least one name a label, each of one label alone",
             "give every label a word of its own",
         )
+
+    @classmethod
+    def digits(cls) -> Prompts:
+        """The names of the digits: "zero", "0", "one", ... for :func:`genmod.data.digits` and MNIST."""
+        return cls(DIGITS)
+
+    @classmethod
+    def clothes(cls) -> Prompts:
+        """The names of the classes of Fashion-MNIST: "t-shirt", "trousers", ..."""
+        return cls(CLOTHES)
 
     @property
     def classes(self) -> int:
@@ -107,9 +117,9 @@ class Prompts:
             start += 1 if match is None else len(match)
         require(
             len(found) == 1,
-            f"a prompt {text!r} that names {sorted(map(self.name, found)) or 'nothing I know'}",
+            f"a prompt {text!r} that names {sorted(map(self.name, found)) or 'no label'}",
             f"one of {[names[0] for names in self.names]}",
-            "say one of these words, among any others; the empty prompt asks for anything",
+            "use one of these words, among any others; the empty prompt leaves the label open",
         )
         return found.pop()
 

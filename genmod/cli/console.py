@@ -1,4 +1,4 @@
-"""What the commands share: one sentence for what cannot be done, and files by their ending."""
+"""What the commands share: errors as one sentence with an exit code, and files by their ending."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genmod.files import write_atomically, write_text
 from genmod.spec import Column, DataSpec
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit codes: what was asked for cannot be done; the computation failed; Ctrl-C."""
+"""Exit codes: bad input; a computation that failed; Ctrl-C."""
 
 
 @contextmanager
@@ -49,9 +49,14 @@ def _say(error: Exception) -> None:
     Console(stderr=True).print(text, soft_wrap=True)
 
 
+def plain(console: Console, text: str) -> None:
+    """Print text as it is: no markup, because it may hold brackets, and no line breaks of its own."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def wrote(console: Console, path: Path) -> None:
-    """Say that a file was written."""
-    console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    """Print that a file was written."""
+    plain(console, f"wrote {path}")
 
 
 def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
@@ -69,8 +74,8 @@ def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> Non
     Args:
         path: the file.
         rows: ``(N, *event)``.
-        spec: what they are.
-        copies: so many copies of one table, one after another; a column numbers them.
+        spec: the description of the rows.
+        copies: how many copies of one table the rows are, one after another. A column numbers them.
     """
     require(
         path.suffix in (".npy", ".csv"),

@@ -13,10 +13,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from genmod.arrays import as_tensor
 from genmod.checks import require
-from genmod.data import BernoulliPixels, GivenRows, rows_or_dataset
+from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
+from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.readers import is_frame
-from genmod.data.rows import warn_of_spread
+from genmod.data.values import warn_of_spread
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch
@@ -27,7 +28,8 @@ from genmod.training.config import BATCH_SIZE, TrainingConfig
 Data: TypeAlias = object
 """A :class:`~genmod.data.Dataset`, or a name, file or folder of one (:func:`genmod.data.load`); a frame, a
 tensor, an array or a list of rows; a pair of such, rows and context; a torch data set; or a loader: an
-iterable of batches ``x``, ``(x,)``, ``(x, context)`` or :class:`~genmod.objectives.Batch`."""
+iterable of batches ``x``, ``(x,)``, ``(x, context)`` or ``(x, context, observed)``, of dictionaries with
+these names, or of :class:`~genmod.objectives.Batch`."""
 
 _SHARE = 0.5
 """The largest fraction of a device's free memory that the data set may take."""
