@@ -96,7 +96,7 @@ class LatentModel(ModelParts):
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
-        self.prior.check_request(request, len(x), type(self).__name__)
+        self._check_request(request, len(x))
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""

@@ -23,7 +23,7 @@ from genmod.elbo import Measure
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import check_posterior
 from genmod.nn.modules import float_dtype, tensors_of
-from genmod.path import Request
+from genmod.path import AutoTimesteps, Request
 from genmod.prior import Prior
 from genmod.saving.hub import Saved
 from genmod.schedules import Schedule
@@ -89,7 +89,7 @@ class ModelParts(Saved, Settings, nn.Module):
         x, seen = as_tensor(x), as_mask(observed)
         context = as_context(context, len(x))
         self.decoder.check(x, seen)
-        self.prior.check_request(Request(context, seen), len(x), type(self).__name__)
+        self._check_request(Request(context, seen), len(x))
         return self._posterior(self._real(x, seen)[1], context, seen)
 
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
@@ -125,13 +125,43 @@ class ModelParts(Saved, Settings, nn.Module):
         return x
 
     def formula(self) -> str:
-        """The model as it stands on paper."""
+        """The formula of the model, as text."""
         return "\n".join(part.formula() for part in (self.encoder, self.decoder, self.prior))
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.parameters())
         lines = self.formula().replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {lines}\n  {count:,} parameters\n)"
+
+    def _check_request(self, request: Request, rows: int) -> None:
+        """Require a request that this model can answer for ``rows`` rows of data.
+
+        Raises:
+            ValueError: a context with another number of rows; timesteps beside whole paths, or for a model
+                without noise levels; importance weights of a density that is a random estimate.
+        """
+        context, timesteps, name = request.context, request.timesteps, type(self).__name__
+        if context is not None and len(context) != rows:
+            raise ValueError(
+                f"got {len(context)} rows of context for {rows} samples; expected one row a sample; "
+                "repeat the context, or pass fewer samples"
+            )
+        if isinstance(timesteps, int) and (request.needs_path or request.samples > 1):
+            raise ValueError(
+                f"got timesteps={timesteps} beside whole paths of latents; expected one or the other; "
+                "leave timesteps out: a path visits every level"
+            )
+        if request.needs_path and self.prior.stochastic_density:
+            raise ValueError(
+                f"got a request for importance weights of a {name} whose prior density is a random "
+                "estimate; expected a density without noise; use the exact trace (probes=None)"
+            )
+        stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
+        if stated and not self.prior.has_timesteps:
+            raise ValueError(
+                f"got timesteps={timesteps} for a {name} without noise levels; expected none; "
+                "leave timesteps out: every latent is visited"
+            )
 
     def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """The data to score and the data to encode, in the model's own type and units.

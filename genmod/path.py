@@ -115,23 +115,6 @@ class Request:
         if self.observed is not None:
             object.__setattr__(self, "observed", for_autograd(self.observed))
 
-    def check(self, rows: int) -> None:
-        """Require one row of context for each row of data, and timesteps only without whole paths.
-
-        Raises:
-            ValueError: otherwise.
-        """
-        if self.context is not None and len(self.context) != rows:
-            raise ValueError(
-                f"got {len(self.context)} rows of context for {rows} samples; expected one row a sample; "
-                "repeat the context, or pass fewer samples"
-            )
-        if isinstance(self.timesteps, int) and (self.needs_path or self.samples > 1):
-            raise ValueError(
-                f"got timesteps={self.timesteps} beside whole paths of latents; expected one or the other; "
-                "leave timesteps out: a path visits every level"
-            )
-
 
 def repeated(x: Tensor, request: Request) -> tuple[Tensor, Request]:
     """``K`` copies of the batch, one after another, and of the context and the mask of its rows."""

@@ -29,7 +29,6 @@ from genmod.path import (
     InferencePath,
     Latent,
     Path,
-    Request,
     Timesteps,
     draw_posterior,
     run_path,
@@ -87,7 +86,7 @@ class Prior(Settings, nn.Module, ABC):
         """
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = {type(self).__name__}"
 
     def check_encoder(self, encoder: Encoder) -> None:
@@ -102,32 +101,6 @@ class Prior(Settings, nn.Module, ABC):
             f"the prior's shape {self.shape}",
             "build the encoder and the prior with the same latent shape",
         )
-
-    def check_request(self, request: Request, rows: int, model: str) -> None:
-        """Require a request that a model with this prior can answer for ``rows`` rows of data.
-
-        Args:
-            request: the request.
-            rows: the number of rows of data.
-            model: what errors call the model.
-
-        Raises:
-            ValueError: a context with another number of rows; importance weights of a random density;
-                timesteps where there are no noise levels.
-        """
-        request.check(rows)
-        timesteps = request.timesteps
-        if request.needs_path and self.stochastic_density:
-            raise ValueError(
-                f"got a request for importance weights of a {model} whose prior density is a random "
-                "estimate; expected a density without noise; use the exact trace (probes=None)"
-            )
-        stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
-        if stated and not self.has_timesteps:
-            raise ValueError(
-                f"got timesteps={timesteps} for a {model} without noise levels; expected none; "
-                "leave timesteps out: every latent is visited"
-            )
 
     def rates(
         self,

@@ -85,11 +85,12 @@ class LocationScaleDecoder(Decoder):
 
     def both(self, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The location and the log-scale of each entry."""
+        shape = self.spec.shape
         if self.scale.outputs == 0:
-            location = outputs(self.network, self.shape, state, context=context)
+            location = outputs(self.network, shape, state, context=context)
             return location, self.scale(location)
-        shape = (1 + self.scale.outputs, *self.shape)
-        output = outputs(self.network, shape, state, context=context)
+        both = (1 + self.scale.outputs, *shape)
+        output = outputs(self.network, both, state, context=context)
         # Not output[:, 0] and output[:, 1:], whose gradients are two tensors of the size of the output.
         location, rest = output.split((1, output.shape[1] - 1), 1)
         return location.squeeze(1), self.scale(rest)

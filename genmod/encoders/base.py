@@ -17,7 +17,7 @@ from genmod.spec import DataSpec, SpecLike
 
 
 class Posterior(ABC):
-    """``q(z | x)`` that is not one distribution; only a prior made for its kind draws from it."""
+    """The base class of posteriors that are not one distribution; a prior of the same kind draws them."""
 
     @property
     @abstractmethod
@@ -30,7 +30,7 @@ class Posterior(ABC):
 
 
 class Encoder(Settings, nn.Module, ABC):
-    """``q(z | x)``.
+    """The base class of encoders: from data to a posterior over latents, ``q(z | x)``.
 
     An encoder of your own implements :meth:`forward` alone. It returns a distribution of batch shape
     ``(B,)`` over one latent, or a :class:`Posterior` for which the prior is made.
@@ -63,7 +63,7 @@ class Encoder(Settings, nn.Module, ABC):
         """
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return f"q(z | x) = {type(self).__name__}"
 
     def real(self, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class NetworkEncoder(Encoder, ABC):
     def outputs(
         self, shape: Shape, x: Batch, context: Tensor | None, observed: Mask | None
     ) -> Tensor:
-        """What the network gives for the features of the data, ``(B, *shape)``."""
+        """The network's output for the features of the data, ``(B, *shape)``."""
         return outputs(self.network, shape, self.features(x, observed), context=context)
 
 
@@ -127,12 +127,12 @@ class DiracEncoder(NetworkEncoder):
         return Dirac(self.outputs(self.latent_shape, x, context, observed))
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return "q(z | x) = delta(z - e(x))"
 
 
 class GaussianEncoder(NetworkEncoder):
-    """``N(mean(x), std(x)^2)``, drawn by reparameterization.
+    """A Gaussian encoder, ``q(z | x) = N(mean(x), std(x)^2)``, drawn by reparameterization.
 
     Args:
         network: gives two numbers for each of the latent's: its mean, then its log-std. It takes the
@@ -149,7 +149,7 @@ class GaussianEncoder(NetworkEncoder):
         return Normal(*both.unbind(1))
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         return "q(z | x) = N(z; mean(x), diag std(x)^2)"
 
 

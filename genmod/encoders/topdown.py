@@ -83,7 +83,7 @@ class TopDownEncoder(Encoder):
         return TopDownPosterior(features[::-1], list(self.heads), context)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
+        """The formula of the encoder, as text."""
         levels = len(self.heads)
         factors = [f"q(z{levels} | x)"]
         factors += [f"q(z{i} | z{i + 1}.., x)" for i in range(levels - 1, 0, -1)]

@@ -184,7 +184,7 @@ def _check_start(decoder: Decoder, schedule: Schedule) -> None:
         f"a decoder for z_0 = {given[0]:.4g} x + {given[1]:.4g} eps under a schedule that starts at "
         f"{wanted[0]:.4g} x + {wanted[1]:.4g} eps",
         "one schedule for both",
-        "hand the decoder the schedule of the diffusion",
+        "build the decoder with the schedule of the diffusion",
     )
 
 

@@ -160,7 +160,7 @@ def _with_prior(model: LatentModel, innermost: Prior) -> LatentModel:
 
 def _replaced(model: Model, old: nn.Module, new: nn.Module) -> Model:
     """A model of the same class with one module replaced, wherever it stands; all else is shared."""
-    # A deep copy that keeps what it is given: only the modules above the old one are built again.
+    # A deep copy that shares what is in ``kept``: only the modules above the old one are copied.
     kept: dict[int, object] = {
         id(part): part
         for part in model.modules()

@@ -174,6 +174,26 @@ class MeanObjective(Objective):
         return self.cost(elbo).mean()
 
 
+def check_loss(loss: Tensor, objective: Objective) -> None:
+    """Require a scalar with a gradient.
+
+    Raises:
+        ValueError: another shape, or a loss that depends on no parameter.
+    """
+    require(
+        loss.ndim == 0,
+        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
+        "a scalar",
+        "return the mean over the batch",
+    )
+    require(
+        loss.requires_grad,
+        f"a loss of {type(objective).__name__} that depends on no parameter",
+        "a loss with a gradient",
+        "unfreeze a part, or look for a detach() in the objective",
+    )
+
+
 def broken_terms(elbo: ELBO) -> list[str]:
     """The names of the bound's terms that are NaN or infinite for some sample."""
     terms = {"reconstruction": elbo.reconstruction}

@@ -186,6 +186,6 @@ class NestedPrior(Prior):
         return Normal(self.outside(law.loc), law.log_std + self.log_scale)
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         inner = self.model.formula().replace("\n", "\n  ")
         return f"p({self.name}) >= a bound, {size(self.shape)} dimensions:\n  {inner}"

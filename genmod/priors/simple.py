@@ -51,7 +51,7 @@ class NormalPrior(DensityPrior):
         return StandardNormal((n, *self.shape), self.like.dtype, self.like.device)
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = N(z; 0, I), z in R^{'x'.join(map(str, self.shape))}"
 
 
@@ -111,7 +111,7 @@ class DistributionPrior(DensityPrior):
         return self
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return f"p(z) = {type(self.distribution).__name__}"
 
 
@@ -175,5 +175,5 @@ class FlatPrior(Prior):
         )
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         return "p(z) = 1 (improper)"

@@ -115,7 +115,7 @@ class TopDownPrior(Prior):
         return {"levels": replace(joined, level=level, names=tuple(rates))}
 
     def formula(self) -> str:
-        """The prior as it stands on paper."""
+        """The formula of the prior, as text."""
         count = len(self.stack)
         factors = [f"p(z{count})"] + [f"p(z{i} | z{i + 1}..)" for i in range(count - 1, 0, -1)]
         return f"p(z) = {' '.join(factors)}"

@@ -106,26 +106,6 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def check_loss(loss: Tensor, objective: Objective) -> None:
-    """Require a scalar with a gradient.
-
-    Raises:
-        ValueError: another shape, or a loss that depends on no parameter.
-    """
-    require(
-        loss.ndim == 0,
-        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
-        "a scalar",
-        "return the mean over the batch",
-    )
-    require(
-        loss.requires_grad,
-        f"a loss of {type(objective).__name__} that depends on no parameter",
-        "a loss with a gradient",
-        "unfreeze a part, or look for a detach() in the objective",
-    )
-
-
 def refuse_weighted_levels(
     model: LatentModel, objective: Objective, loss: Tensor, elbo: ELBO
 ) -> None:

@@ -156,7 +156,6 @@ NO_SETTINGS = {
     "History": "a result",
     "Path": "draws",
     "Rate": "a result",
-    "Request": "what is asked of one call",
     "Settings": "the base class",
     "Step": "a result",
     "Wrapper": "a base class",
