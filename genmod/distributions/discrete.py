@@ -52,12 +52,17 @@ class Bernoulli(Factorized):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log mass of each bit, from the logit (no sigmoid: nothing saturates)."""
-        nats: Tensor = _BitMass.apply(*torch.broadcast_tensors(x.to(self.logits.dtype), self.logits))
+        nats: Tensor = _BitMass.apply(
+            *torch.broadcast_tensors(x.to(self.logits.dtype), self.logits)
+        )
         return nats
 
 
 class _BitMass(torch.autograd.Function):
-    r"""The log mass of bits: :math:`x l - \max(l, 0) - \log(1 + e^{-|l|})`, with its slope :math:`x - \sigma(l)`."""
+    r"""The log mass of bits, and its slope :math:`x - \sigma(l)`.
+
+    .. math:: \log p(x) = x l - \max(l, 0) - \log(1 + e^{-|l|})
+    """
 
     generate_vmap_rule = True
 
