@@ -29,7 +29,7 @@ LEFT_OUT = {"instability", "video"}
 """Without MNIST."""
 JUDGED = ("samplers", "objectives", "schedules", "predictions")
 """By how many samples their looks are judged is an option."""
-SLOW = {*JUDGED, "compare", "inverse", "prompted", "tsweep"}
+SLOW = {*JUDGED, "compare", "depth", "inverse", "prompted", "tsweep"}
 """Of several seconds and more on MNIST."""
 ON_MNIST = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
@@ -49,7 +49,7 @@ every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.
 def test_there_is_an_example_for_every_family() -> None:
     names = {path.stem for path in EXAMPLES}
     families = {"autoencoder", "vae", "hvae", "diffusion", "latent_diffusion", "prompted", "video"}
-    experiments = {"compare", "instability", "schedules", "objectives", "predictions"}
+    experiments = {"compare", "depth", "instability", "schedules", "objectives", "predictions"}
     assert families | experiments | {"samplers", "tsweep", "inverse"} <= names
 
 

@@ -4,5 +4,6 @@ from genmod.encoders.base import DiracEncoder as DiracEncoder
 from genmod.encoders.base import Encoder as Encoder
 from genmod.encoders.base import GaussianEncoder as GaussianEncoder
 from genmod.encoders.base import Posterior as Posterior
+from genmod.encoders.topdown import LadderEncoder as LadderEncoder
 from genmod.encoders.topdown import TopDownEncoder as TopDownEncoder
 from genmod.encoders.topdown import TopDownHead as TopDownHead

@@ -3,6 +3,7 @@
 from genmod.model import LatentModel as LatentModel
 from genmod.model import load as load
 from genmod.models.autoencoder import Autoencoder as Autoencoder
+from genmod.models.depth import with_depth as with_depth
 from genmod.models.diffusion import Diffusion as Diffusion
 from genmod.models.hvae import HVAE as HVAE
 from genmod.models.hvae import Inference as Inference

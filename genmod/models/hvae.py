@@ -1,4 +1,4 @@
-"""The hierarchical VAE: latents above latents, inferred from below or from the top."""
+"""The hierarchical VAE: latents above latents, inferred from below, from the top, or by a ladder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genmod import decoders, encoders
 from genmod.checks import choice, require
 from genmod.decoders import Decoder
+from genmod.encoders.topdown import LadderEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     TableNetworks,
@@ -19,9 +20,11 @@ from genmod.models.build import (
     resolve_networks,
     stated_spec,
 )
+from genmod.models.deep import deep_networks, latents_of_each, very_deep_parts
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
+from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -32,42 +35,62 @@ class Inference(Enum):
     """``q(z1 | x) q(z2 | z1) ...``, by nesting: the rate of each level is a log-ratio at a draw."""
     TOP_DOWN = "top-down"
     """``q(zL | x) ... q(z1 | z2.., x)``, by alignment: each level has a KL in closed form."""
+    LADDER = "ladder"
+    """Top-down, each level's posterior being the product of a Gaussian of the data and its prior."""
 
 
 class HVAE(LatentModel):
     r"""A hierarchical VAE of any number of levels, ``z1`` next to the data.
 
-    The generative model has the same order in both kinds, :math:`p(z_L) \cdots p(z_1 | z_2)\, p(x | z_1)`
-    (top-down, a level may see all levels above). The posterior has one of two orders:
+    The generative model has the same order in all kinds, :math:`p(z_L) \cdots p(z_1 | z_2)\, p(x | z_1)`
+    (top-down, a level may see all levels above). The posterior is one of three:
 
     * bottom-up, :math:`q(z_1 | x)\, q(z_2 | z_1) \cdots`: the rate of a level is a log-ratio at one draw,
       because a learned bottom-up posterior has no closed KL;
-    * top-down, :math:`q(z_L | x) \cdots q(z_1 | z_{>1}, x)`: each level has its own KL in closed form.
+    * top-down, :math:`q(z_L | x) \cdots q(z_1 | z_{>1}, x)`: each level has its own KL in closed form;
+    * ladder: top-down, where :math:`q(z_l | z_{>l}, x) \propto \mathcal{N}(z_l; \hat\mu_l(x),
+      \hat\sigma_l(x)^2)\, p(z_l | z_{>l})`, a precision-weighted merge.
+
+    ``levels=20`` makes a very deep hierarchy (VDVAE): top-down, of residual blocks that own prior and
+    posterior of their level. On images the levels are spread over all resolutions. 2 to 50 levels train
+    from the start; :func:`~genmod.fit` with ``skip_nonfinite=`` survives a spoiled batch.
 
     .. math:: \log p(x) \ge \mathbb{E}_q\Big[\log p(x | z) + \log \frac{p(z)}{q(z | x)}\Big]
 
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
         bins: beside a shape, how many values integer data have; ``None`` for real data.
-        latents: how many dimensions each latent has, from ``z1`` up.
-        inference: the order of the posterior, ``"bottom-up"`` or ``"top-down"``.
+        latents: how many dimensions each latent has, from ``z1`` up, by default (32, 16, 8). Beside
+            ``levels``, one number: those of every latent, at each position of an image; by default 16.
+        inference: the order of the posterior, ``"bottom-up"`` (the default), ``"top-down"`` or
+            ``"ladder"``. Beside ``levels`` it is top-down.
+        levels: how many levels a very deep hierarchy has; ``None``: as many as ``latents`` lists.
         width, depth, dropout: of the default networks: MLPs, or convolutional networks next to images
             of at least 16 pixels a side.
-        networks: another kind of networks, with settings of their own.
+        networks: another kind of networks, with settings of their own; for ``levels`` MLPs or ConvNets.
+        checkpoint_activations: whether training recomputes the activations of each top-down level in the
+            backward pass, with the same noise, to save memory.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
-        decoder: a decoder of your own. Its input has ``latents[0]`` numbers (``z1``) bottom-up, and
-            ``networks.features`` numbers (the state below all latents) top-down.
+        decoder: a decoder of your own. Its input has ``latents[0]`` numbers (``z1``) bottom-up,
+            and ``networks.features`` numbers (the state below all latents) top-down. Beside ``levels`` the
+            state has the shape ``(width,)`` of MLPs; of ConvNets ``(2 * width, *space)``, with the number
+            of patches along each side.
 
     For a hierarchy of your own parts, build :class:`~genmod.models.VAE` with a
     :class:`~genmod.priors.NestedPrior` prior (bottom-up), or ``LatentModel(
     encoders.TopDownEncoder(...), decoder, priors.TopDownPrior(...))``.
 
     Reference: bottom-up, Rezende et al. (2014), section 2; Luo, "Understanding Diffusion Models"
-    (2022), eqs. 20-23. Top-down: Sonderby et al., "Ladder Variational Autoencoders" (2016).
+    (2022), eqs. 20-23. Top-down and ladder: Sonderby et al., "Ladder Variational Autoencoders" (2016).
+    Very deep: Child, "Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images"
+    (2021).
 
     >>> sorted(HVAE((1, 8, 8), 17).elbo(torch.zeros(2, 1, 8, 8, dtype=torch.long)).rates)
     ['z1', 'z2', 'z3']
+    >>> deep = HVAE((1, 8, 8), 17, levels=20, width=16)
+    >>> len(deep.elbo(torch.zeros(2, 1, 8, 8, dtype=torch.long)).levels())
+    20
     """
 
     def __init__(
@@ -75,36 +98,62 @@ class HVAE(LatentModel):
         spec: SpecLike | None = None,
         bins: int | None = None,
         *,
-        latents: Sequence[int] = (32, 16, 8),
-        inference: Inference | str = Inference.BOTTOM_UP,
+        latents: Sequence[int] | int | None = None,
+        inference: Inference | str | None = None,
+        levels: int | None = None,
         width: int | None = None,
         depth: int | None = None,
         dropout: float = 0.0,
         networks: Networks | None = None,
         condition: Condition | None = None,
+        checkpoint_activations: bool = False,
         decoder: Decoder | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
-        sizes = tuple(latents) if isinstance(latents, Iterable) else ()
+        order = None if inference is None else choice(Inference, inference, "inference")
+        aligned = levels is not None or order in (Inference.TOP_DOWN, Inference.LADDER)
         require(
-            len(sizes) >= 1 and all(size >= 1 for size in sizes),
-            f"latents={latents}",
-            "a positive size for each level, z1 first",
-            "pass latents=(32, 16, 8) for three levels",
+            aligned or not checkpoint_activations,
+            "checkpoint_activations=True for bottom-up inference",
+            "a top-down hierarchy, whose levels are recomputed one by one",
+            'pass inference="top-down" or levels=20, or leave it out',
         )
-
-        kind = resolve_networks(networks, data, width, depth, dropout, condition)
-        order = choice(Inference, inference, "inference")
-        build = _bottom_up if order is Inference.BOTTOM_UP else _top_down
-        # Linear maps to the log-stds of inner levels would start them far from one.
-        inner = kind.networks if isinstance(kind, TableNetworks) else kind
-        encoder, prior, state = build(data, sizes, inner)
-        decoder = decoder or default_decoder(kind, (state,), data)
+        parts: _Parts
+        if levels is not None:
+            count = latents_of_each(levels, latents, order in (None, Inference.TOP_DOWN))
+            kind = deep_networks(networks, data, width, depth, dropout, condition)
+            parts = very_deep_parts(data, levels, count, kind, checkpoint_activations)
+        else:
+            kind = resolve_networks(networks, data, width, depth, dropout, condition)
+            # Linear maps to the log-stds of inner levels would start them far from one.
+            inner = kind.networks if isinstance(kind, TableNetworks) else kind
+            sizes = _sizes(latents)
+            if aligned:
+                ladder = order is Inference.LADDER
+                parts = _top_down(data, sizes, inner, ladder, checkpoint_activations)
+            else:
+                parts = _bottom_up(data, sizes, inner)
+        encoder, prior, code = parts
+        decoder = decoder or default_decoder(kind, code, data)
         super().__init__(encoder, decoder, prior)
 
 
-_Parts = tuple[encoders.Encoder, Prior, int]
-"""The encoder, the prior, and how many numbers the decoder's input has."""
+_Parts = tuple[encoders.Encoder, Prior, Shape]
+"""The encoder, the prior, and the shape of the state that the decoder gets."""
+
+
+def _sizes(latents: Sequence[int] | int | None) -> tuple[int, ...]:
+    """The dimensions of each latent of a hierarchy of a few levels."""
+    if latents is None:
+        return (32, 16, 8)
+    sizes = tuple(latents) if isinstance(latents, Iterable) else ()
+    require(
+        len(sizes) >= 1 and all(size >= 1 for size in sizes),
+        f"latents={latents}",
+        "a positive size for each level, z1 first",
+        "pass latents=(32, 16, 8) for three levels, or levels=20 for a very deep hierarchy",
+    )
+    return sizes
 
 
 def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
@@ -123,19 +172,28 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
     encoder = encoders.GaussianEncoder(
         networks.build(data.feature_shape, (2 * sizes[0],)), (sizes[0],), data
     )
-    return encoder, prior, sizes[0]
+    return encoder, prior, (sizes[0],)
 
 
-def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
+def _top_down(
+    data: DataSpec, sizes: tuple[int, ...], networks: Networks, ladder: bool, recompute: bool
+) -> _Parts:
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
     width, down = networks.features, sizes[::-1]
     stages = [
         networks.build(data.feature_shape if number == 0 else (width,), (width,))
         for number in range(len(sizes))
     ]
-    heads = [
-        encoders.TopDownHead(networks.build((2 * width,), (2 * here,)), (here,)) for here in down
-    ]
+    encoder: encoders.Encoder
+    if ladder:
+        messages = [networks.build((width,), (2 * here,)) for here in down]
+        encoder = LadderEncoder(stages, messages, data)
+    else:
+        heads = [
+            encoders.TopDownHead(networks.build((2 * width,), (2 * here,)), (here,))
+            for here in down
+        ]
+        encoder = encoders.TopDownEncoder(stages, heads, data)
     blocks = [
         TopDownBlock(
             decoders.GaussianDecoder(
@@ -146,7 +204,7 @@ def _top_down(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Pa
         for here in down
     ]
     initial = nn.Parameter(torch.zeros(width))
-    return encoders.TopDownEncoder(stages, heads, data), TopDownPrior(blocks, initial), width
+    return encoder, TopDownPrior(blocks, initial, recompute), (width,)
 
 
 class Merge(nn.Module):

@@ -214,6 +214,7 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step, state.peaks = saved.step, saved.peaks
     state.losses, state.validations = list(history.losses), list(history.validations)
+    state.skipped = list(history.skipped)
 
 
 def _continued(cycles: list[Cycle], step: int, steps: int) -> list[Cycle]:
@@ -268,6 +269,7 @@ def _row(history: History) -> dict[str, object]:
         "losses": list(history.losses),
         "validations": [asdict(v) | {"measure": v.measure.value} for v in history.validations],
         "stopped": history.stopped,
+        "skipped": list(history.skipped),
     }
 
 
@@ -277,5 +279,6 @@ def _history(row: dict[str, Any]) -> History:
     validations = tuple(
         Validation(**{**each, "measure": Measure(each["measure"])}) for each in row["validations"]
     )
-    name, losses = str(row["name"]), tuple(row["losses"])
-    return History(name, cycles, losses, validations, stopped=bool(row["stopped"]))
+    name, losses, skipped = str(row["name"]), tuple(row["losses"]), tuple(row["skipped"])
+    stopped = bool(row["stopped"])
+    return History(name, cycles, losses, validations, stopped=stopped, skipped=skipped)

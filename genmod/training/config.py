@@ -54,6 +54,8 @@ class TrainingConfig:
         patience: validations without a better one after which the run stops; ``None``: never.
         compile: whether networks run under ``torch.compile``.
         log_every: steps between two lines of metrics.
+        skip_nonfinite: the most batches in a row that are skipped for a loss or gradient that is NaN or
+            infinite; 0: the run stops at the first.
 
     Raises:
         ValueError: a setting out of its range.
@@ -82,6 +84,7 @@ class TrainingConfig:
     patience: int | None = None
     compile: bool = False
     log_every: int = 10
+    skip_nonfinite: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -110,6 +113,8 @@ class TrainingConfig:
         )
         require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "0 is no warm-up")
         require(0 <= self.ema < 1, f"ema={self.ema}", "a decay in [0, 1)", "the default is 0.999")
+        got = f"skip_nonfinite={self.skip_nonfinite}"
+        require(self.skip_nonfinite >= 0, got, "at least 0", "0 stops at the first")
         if self.clip is not None:
             check_positive(self.clip, "clip")
 

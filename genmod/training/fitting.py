@@ -67,6 +67,7 @@ def fit(
     metrics: Path | str | None = None,
     trackers: Sequence[str] | str = (),
     log_every: int = 10,
+    skip_nonfinite: int = 0,
     stages: str | None = None,
     progress: bool | OnProgress = True,
 ) -> History:
@@ -130,6 +131,8 @@ def fit(
         trackers: experiment trackers, by name: ``"tensorboard"``, ``"wandb"``, ``"trackio"`` and others of
             accelerate (``pip install genmod-torch[trackers]``).
         log_every: steps between two lines of metrics.
+        skip_nonfinite: how many batches in a row may be skipped if their loss or gradient is NaN or
+            infinite. They are counted in ``history.skipped``; one more raises ``NonFiniteLoss``.
         stages: ``None``: the model's own recipe, each stage of ``steps`` steps; a latent diffusion
             trains its VAE first, on the bound, then the diffusion with ``objective``. ``"joint"``:
             all parts together.

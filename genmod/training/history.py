@@ -31,6 +31,7 @@ class Step:
         elbo: the bound of each sample of the batch, before the step, without gradients.
         validation: the bound on the validation data, at the steps that measure it, else ``None``.
         stage: the name of the stage, for a model that is trained in stages.
+        skipped: whether the batch was skipped, because its loss or gradient was not finite.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Step:
     elbo: ELBO
     validation: Validation | None
     stage: str
+    skipped: bool = False
     _average: Average = field(kw_only=True)
 
     @property
@@ -81,6 +83,8 @@ class History:
         validations: the bounds on the validation data, in order of their steps.
         earlier: the histories of the stages before the last one.
         stopped: whether early stopping has ended the run.
+        skipped: the steps whose batch was skipped, because its loss or gradient was not finite. The loss
+            of such a step is recorded as it was.
 
     >>> history = History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0))
     >>> history
@@ -99,6 +103,7 @@ class History:
     validations: Sequence[Validation] = ()
     earlier: tuple[History, ...] = field(default=())
     stopped: bool = False
+    skipped: tuple[int, ...] = ()
 
     @property
     def stages(self) -> tuple[History, ...]:
@@ -137,7 +142,8 @@ class History:
 
     def _made(self) -> str:
         early = ", stopped early" if self.stopped else ""
-        return f"{len(self.losses)} of {self.cycles[-1].last} steps{early}"
+        spoiled = f", {len(self.skipped)} skipped (not finite)" if self.skipped else ""
+        return f"{len(self.losses)} of {self.cycles[-1].last} steps{early}{spoiled}"
 
     def _lines(self) -> Iterator[str]:
         """The lines of the table of one stage."""
@@ -153,7 +159,7 @@ class History:
             steps = sorted({*steps, best.step})
         before = 0
         for step in steps:
-            recent = self.losses[before:step] or (math.nan,)
+            recent = finite(self.losses[before:step]) or (math.nan,)
             before = step
             mark = "  best" if best is not None and step == best.step else ""
             loss = sum(recent) / len(recent)
@@ -165,6 +171,11 @@ class History:
         if last is None or last.rows is None or last.total in (None, last.rows):
             return ""
         return f" ({last.rows:,} of {last.total:,} rows)"
+
+
+def finite(losses: Sequence[float]) -> list[float]:
+    """The losses without those of skipped batches, which are NaN or infinite."""
+    return [loss for loss in losses if math.isfinite(loss)]
 
 
 def _even(count: int) -> list[int]:
@@ -205,9 +216,9 @@ def _draw_losses(axes: Axes, stage: History) -> None:
     steps, means = averages(stage.losses)
     axes.plot(steps, means, color=COLORS[0], lw=1.2)
     # The first losses are often far above the rest, and would hide it.
-    finite = sorted(value for value in means if math.isfinite(value))
-    if len(finite) >= 20:
-        low, high = finite[0], finite[int(0.95 * (len(finite) - 1))]
+    known = sorted(finite(means))
+    if len(known) >= 20:
+        low, high = known[0], known[int(0.95 * (len(known) - 1))]
         margin = 0.05 * max(high - low, 1e-9)
         axes.set_ylim(low - margin, high + margin)
     axes.set_title(stage.name, loc="left", fontsize=NOTE, color=INK)
@@ -237,10 +248,13 @@ def _draw_validations(axes: Axes, stage: History) -> None:
 def averages(losses: Sequence[float]) -> tuple[list[float], list[float]]:
     """The last step and the mean loss of each run of steps, at most 400 of them.
 
+    Losses that are not finite, those of skipped batches, are left out.
+
     >>> averages([3.0, 1.0])
     ([1.0, 2.0], [3.0, 1.0])
     """
     every = max(1, -(-len(losses) // _POINTS))
     runs = [losses[start : start + every] for start in range(0, len(losses), every)]
     ends = [float(min(len(losses), (number + 1) * every)) for number in range(len(runs))]
-    return ends, [sum(run) / len(run) for run in runs]
+    kept = [finite(run) for run in runs]
+    return ends, [sum(run) / len(run) if run else math.nan for run in kept]

@@ -16,7 +16,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch, Objective
-from genmod.objectives.base import broken_terms, check_loss
+from genmod.objectives.base import check_loss
 from genmod.random.streams import keyed_step
 from genmod.training.augment import Augmentation, Transform, augmented
 from genmod.training.batches import Batches, joined, joined_elbo, split
@@ -28,6 +28,7 @@ from genmod.training.devices import Devices, Place
 from genmod.training.history import History, Step
 from genmod.training.identity import Identity
 from genmod.training.metrics import Bar, MetricsLog, OnProgress
+from genmod.training.nonfinite import SpoiledBatches
 from genmod.training.pairs import refuse_weighted_levels
 from genmod.training.state import TrainingState, adam
 from genmod.training.validation import Validation, held_out_rows, validate
@@ -37,10 +38,6 @@ _one_run = threading.RLock()
 
 Layers draw from torch's global generator. Each run sets its state for a step, and restores it.
 """
-
-
-class NonFiniteLoss(ArithmeticError):
-    """A loss or gradient that is NaN or infinite: the run stops before this step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +121,7 @@ class Run:
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         self.held_out = held_out_rows(setup.data, setup.config, state.cycles[0], state.model)
         self.half = setup.half
+        self.spoiled = SpoiledBatches(state, setup.config.skip_nonfinite)
         dims = state.model.spec.size
         self.bar = Bar(state.cycle.last, dims, name, setup.progress)
         self.running = False
@@ -139,6 +137,7 @@ class Run:
             tuple(state.validations),
             self.earlier,
             state.stopped,
+            tuple(state.skipped),
         )
 
     def next(self) -> Step | None:
@@ -177,18 +176,14 @@ class Run:
             state.resume()
         parts, places = self.setup.devices.share(self._parts())
         loss, elbo, made = self._gradient_step(parts, places)
-        if not made:
-            broken = broken_terms(elbo)
-            raise NonFiniteLoss(
-                f"got a loss of {float(loss):g} at step {state.step + 1} "
-                f"({'in ' + ', '.join(broken) if broken else 'its gradient is not finite'}); expected "
-                "a finite one; the model holds the last good weights: lower the learning rate, clip "
-                "gradients harder, or look at the data of that batch"
-            )
-        state.objective.update(elbo, joined(parts))
+        if made:
+            state.objective.update(elbo, joined(parts))
+        else:
+            self.bar.note(state.step + 1, self.spoiled.skip(float(loss), elbo))
         validation = self._validate()
+        value = state.losses[-1]
         step = Step(
-            state.step, state.losses[-1], elbo, validation, self.name, _average=state.average
+            state.step, value, elbo, validation, self.name, not made, _average=state.average
         )
         if self.setup.metrics.active:
             # Before the checkpoint: a run that is killed between the two makes the step again.
@@ -217,6 +212,7 @@ class Run:
         # The backward pass is inside the lock, too: layers that are recomputed there draw again.
         with _one_run, explained() if config.compile else nullcontext():
             state.forget_gradients()
+            self.spoiled.keep()
             for number, (part, place) in enumerate(zip(parts, places, strict=True)):
                 last = number + 1 == len(parts)
                 noise = keyed_step(config.seed, state.step, self.setup.device, place)

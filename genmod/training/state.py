@@ -59,6 +59,7 @@ class TrainingState:
         self.best: dict[str, Tensor] | None = None
         self.validations: list[Validation] = []
         self.losses: list[float] = []
+        self.skipped: list[int] = []
         self._own: dict[str, Tensor] | None = None
 
     @property

@@ -16,10 +16,12 @@ from genmod.elbo import Stamp
 from genmod.model import LatentModel
 from genmod.models.build import LinearSkip, TableNetworks
 from genmod.nn import MLP
+from genmod.nn.cells import Cell, Pyramid
 from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, NormalPrior
+from genmod.priors.deep import VeryDeepBlock
 from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle, TrainingConfig
 from tests.contracts.test_decoders import DECODERS
@@ -145,6 +147,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "FourierFeatures": lambda: FourierFeatures((1, 2)),
     "LinearSkip": lambda: LinearSkip(MLP(3, 2, width=8), 3, 2),
     "TableNetworks": lambda: TableNetworks(nn.MLPs(width=8)),
+    "Cell": lambda: Cell((8, 4), 3, hidden=4),
+    "Pyramid": lambda: Pyramid((1, 4, 4), [(8, 4, 4), (8, 2, 2)], hidden=4),
+    "VeryDeepBlock": lambda: VeryDeepBlock((8,), 2, 3, hidden=4),
     "Cycle": lambda: Cycle(0, 3),
     "Flip": lambda: training.Flip(-2, 0.25),
     "Shift": lambda: training.Shift(3),
@@ -158,6 +163,10 @@ NO_SETTINGS = {
     "Rate": "a result",
     "Settings": "the base class",
     "Step": "a result",
+    "TopDownPosterior": "a distribution of some rows",
+    "LadderPosterior": "a distribution of some rows",
+    "LearnedNoisingPosterior": "a distribution of some rows",
+    "NoisingPosterior": "a distribution of some rows",
     "Wrapper": "a base class",
 }
 """Classes that a file may name in principle, and that hold no settings."""

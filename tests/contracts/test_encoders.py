@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import diffusion, distributions, encoders
+from genmod.diffusion.depth import LearnedNoisingEncoder, LearnedNoisingPosterior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.encoders import Encoder
-from genmod.encoders.topdown import TopDownPosterior
-from genmod.nn import MLP
+from genmod.encoders.topdown import PyramidEncoder, TopDownPosterior
+from genmod.nn import MLP, DenoisingMLP
+from genmod.nn.cells import Pyramid
 from genmod.schedules import LinearLogSNR
 from genmod.spec import DataSpec
 from tests.contracts.common import (
@@ -37,6 +39,22 @@ def top_down(spec: DataSpec) -> encoders.TopDownEncoder:
     )
 
 
+def ladder(spec: DataSpec) -> encoders.LadderEncoder:
+    """Two levels of two dimensions."""
+    stages = [MLP(EVENT, 4, width=8), MLP(4, 4, width=8)]
+    return encoders.LadderEncoder(stages, [MLP(4, 4, width=8) for _ in range(2)], spec)
+
+
+def pyramid(spec: DataSpec) -> PyramidEncoder:
+    """Features of two levels, sequences of three positions."""
+    return PyramidEncoder(Pyramid(EVENT, [(4, 3), (4, 3)], hidden=8), 2, spec)
+
+
+def learned_noising(spec: DataSpec) -> LearnedNoisingEncoder:
+    """A network that moves the noised data."""
+    return LearnedNoisingEncoder(DenoisingMLP((4, 3), width=8), LinearLogSNR(), spec)
+
+
 ENCODERS: dict[str, tuple[Callable[[DataSpec], Encoder], tuple[int, ...]]] = {
     "Dirac": (lambda spec: encoders.DiracEncoder(MLP(EVENT, 5, width=8), (5,), spec), (5,)),
     "Gaussian": (lambda spec: encoders.GaussianEncoder(MLP(EVENT, 10, width=8), (5,), spec), (5,)),
@@ -45,6 +63,9 @@ ENCODERS: dict[str, tuple[Callable[[DataSpec], Encoder], tuple[int, ...]]] = {
         (2, 2, 2),
     ),
     "TopDown": (top_down, (2,)),
+    "Ladder": (ladder, (2,)),
+    "Pyramid": (pyramid, (4, 3)),
+    "Learned noising": (learned_noising, EVENT),
     "Noising": (lambda spec: diffusion.NoisingEncoder(LinearLogSNR(), spec), EVENT),
 }
 
@@ -57,10 +78,15 @@ def laws(encoder: Encoder, x: Tensor) -> list[Distribution]:
     like = torch.zeros((), dtype=next(encoder.parameters(), torch.zeros(())).dtype)
     if isinstance(posterior, TopDownPosterior):
         state = torch.ones(len(x), 5, dtype=like.dtype, device=x.device)
-        return [posterior.conditional(level, state) for level in range(len(posterior.heads))]
-    assert isinstance(posterior, NoisingPosterior)
+        p = distributions.Normal(state[:, :2], state[:, :2])
+        if not posterior.heads:
+            return [distributions.Normal(each, each) for each in posterior.features]
+        return [posterior.conditional(level, state, p) for level in range(len(posterior.heads))]
     early, late = (torch.full((len(x),), t, device=x.device) for t in (0.2, 0.7))
-    return [posterior.at(late), posterior.given(early, late, posterior.x)]
+    fixed = posterior.fixed if isinstance(posterior, LearnedNoisingPosterior) else posterior
+    assert isinstance(fixed, NoisingPosterior)
+    assert isinstance(posterior, NoisingPosterior | LearnedNoisingPosterior)
+    return [posterior.at(late), posterior.given(early, late, fixed.x)]
 
 
 def data(bins: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:

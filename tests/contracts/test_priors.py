@@ -12,15 +12,19 @@ from torch.distributions import Distribution, MultivariateNormal
 from genmod import Kind, decoders, diffusion, encoders, priors
 from genmod.denoisers import Learned
 from genmod.diffusion import LearnedInterpolation
+from genmod.diffusion.depth import LearnedNoisingEncoder, NoisingHierarchyPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
+from genmod.encoders.topdown import PyramidEncoder
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.nn import MLP, DenoisingMLP
+from genmod.nn.cells import Pyramid
 from genmod.path import AutoTimesteps, Timesteps, run_path
 from genmod.prior import Prior
+from genmod.priors.deep import VeryDeepBlock
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -64,6 +68,18 @@ def given() -> priors.DistributionPrior:
     return priors.DistributionPrior(MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
 
+def very_deep() -> priors.TopDownPrior:
+    """Three levels of blocks that own both heads."""
+    blocks = [VeryDeepBlock(EVENT, 2, 3, hidden=8) for _ in range(3)]
+    return priors.TopDownPrior(blocks, torch.zeros(3))
+
+
+def noising_hierarchy(levels: int) -> NoisingHierarchyPrior:
+    """The chain of a diffusion for a learned encoder."""
+    denoiser = Learned(DenoisingMLP(EVENT, width=8))
+    return NoisingHierarchyPrior(denoiser, LinearLogSNR(), EVENT, levels)
+
+
 PRIORS: dict[str, Callable[[], Prior]] = {
     "Normal": lambda: priors.NormalPrior(EVENT),
     "Given": given,
@@ -72,6 +88,9 @@ PRIORS: dict[str, Callable[[], Prior]] = {
         VAE(EVENT, latents=2, width=8), shift=torch.ones(3), scale=torch.tensor(2.0)
     ),
     "TopDown": top_down,
+    "Very deep": very_deep,
+    "Noising, learned encoder": lambda: noising_hierarchy(3),
+    "Noising, learned encoder, 1 latent": lambda: noising_hierarchy(1),
     "Denoising, 1 latent": lambda: denoising(1),
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
@@ -86,6 +105,14 @@ def posterior_for(
 ) -> Posterior | Distribution:
     """A posterior of the kind that the prior takes."""
     x = torch.randn(ROWS, *EVENT, dtype=dtype, device=device)
+    if isinstance(prior, NoisingHierarchyPrior):
+        torch.manual_seed(3)
+        network = DenoisingMLP((6,), width=8)
+        return LearnedNoisingEncoder(network, prior.schedule).to(device=device, dtype=dtype)(x)
+    if isinstance(prior, priors.TopDownPrior) and isinstance(prior.stack[0], VeryDeepBlock):
+        torch.manual_seed(3)
+        pyramid = Pyramid(EVENT, [(3,)] * 3, hidden=8)
+        return PyramidEncoder(pyramid, 3).to(device=device, dtype=dtype)(x)
     if isinstance(prior, priors.TopDownPrior):
         torch.manual_seed(3)
         heads = [encoders.TopDownHead(MLP(6, 6, width=8), EVENT) for _ in range(2)]

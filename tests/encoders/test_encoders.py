@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import diffusion, encoders
+from genmod.distributions import Normal
 from genmod.nn import MLP
 from genmod.schedules import LinearLogSNR
 from genmod.spec import Bins, DataSpec
@@ -56,7 +57,8 @@ def test_features_are_handed_to_heads_in_the_priors_order() -> None:
 
     heads = [encoders.TopDownHead(affine(torch.eye(2), torch.zeros(2)), (1,)) for _ in range(2)]
     posterior = encoders.TopDownEncoder([Scale(2.0), Scale(5.0)], heads)(torch.ones(3, 1))
-    top, bottom = (posterior.conditional(level, torch.full((3, 1), 0.5)) for level in range(2))
+    state, p = torch.full((3, 1), 0.5), Normal(torch.zeros(3, 1), torch.zeros(3, 1))
+    top, bottom = (posterior.conditional(level, state, p) for level in range(2))
     said = [part[0].item() for part in (top.mean, bottom.mean, top.log_std)]
     assert said == [10.0, 2.0, 0.5]
 
@@ -74,7 +76,8 @@ def test_a_context_reaches_every_network_of_a_hierarchy() -> None:
     encoder = encoders.TopDownEncoder(stages, heads)
     x, context = torch.randn(3, 4), torch.randn(3, 2, requires_grad=True)
     posterior = encoder(x, context)
-    q = posterior.conditional(1, torch.randn(3, 2))
+    p = Normal(torch.zeros(3, 1), torch.zeros(3, 1))
+    q = posterior.conditional(1, torch.randn(3, 2), p)
     (grad,) = torch.autograd.grad(q.mean.sum(), context)
     assert bool((grad != 0).all())
 

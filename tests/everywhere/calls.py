@@ -18,13 +18,16 @@ from genmod.evaluation.information import GaussianTail, NoTail
 from genmod.interop.pyro import to_pyro
 from genmod.model import LatentModel, Request
 from genmod.models import (
+    Diffusion,
     LatentDiffusion,
     find_diffusion,
     with_denoiser,
+    with_depth,
     with_probability_flow,
     with_steps,
 )
 from genmod.models.sampling import DiffusionBased
+from genmod.nn import MLPs
 from genmod.samplers import DDIM
 from genmod.shapes import size
 from genmod.training import fit
@@ -150,6 +153,9 @@ def replaced(given: Case) -> Found:
     other = with_denoiser(with_steps(model, steps), lambda denoiser: denoiser)
     flow = with_probability_flow(model, steps=4)
     bounds = {"steps": other, "flow": flow}
+    if isinstance(model, Diffusion):
+        small = MLPs(width=8, depth=1)
+        bounds["depth"] = with_depth(model, 2, learned_encoder=True, networks=small)
     # The density of a flow gives its encoder no gradient.
     with torch.no_grad():
         found = {k: m.elbo(given.x, context=given.context).value for k, m in bounds.items()}

@@ -14,8 +14,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from genmod.diffusion import DiffusionPrior, LearnedInterpolation
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
-from genmod.nn import MLP, DenoisingMLP, Ignored, Labels
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, with_depth
+from genmod.nn import MLP, ConvNets, DenoisingMLP, Ignored, Labels, MLPs
 from genmod.spec import Column, DataSpec
 
 ROWS, BINS, CLASSES = 5, 5, 3
@@ -60,6 +60,16 @@ FAMILIES: dict[str, Callable[[], LatentModel]] = {
     "conditional vae": lambda: VAE(INTEGERS, BINS, latents=2, condition=_label(), **TINY),
     "bottom-up": lambda: HVAE(INTEGERS, BINS, latents=(3, 2), inference="bottom-up", **TINY),
     "top-down": lambda: HVAE(REALS, latents=(3, 2), inference="top-down", **TINY),
+    "ladder": lambda: HVAE(REALS, latents=(3, 2), inference="ladder", **TINY),
+    "very deep": lambda: HVAE(
+        INTEGERS, BINS, levels=3, latents=2, networks=ConvNets(width=4, dropout=0.3)
+    ),
+    "conditional very deep hierarchy": lambda: HVAE(
+        INTEGERS, BINS, levels=2, latents=2, condition=_label(), **TINY
+    ),
+    "learned encoder": lambda: with_depth(
+        Diffusion(REALS, **TINY), 3, learned_encoder=True, networks=MLPs(**TINY)
+    ),
     "conditional hierarchy": lambda: HVAE(
         INTEGERS, BINS, latents=(3, 2), inference="top-down", condition=_label(), **TINY
     ),

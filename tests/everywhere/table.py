@@ -136,6 +136,7 @@ ENTRIES: dict[str, Entry] = {
         (
             "find_diffusion",
             "with_denoiser",
+            "with_depth",
             "with_steps",
             "with_probability_flow",
         ),

@@ -32,8 +32,8 @@ from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Guided, Learned
 from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingEncoder
 from genmod.model import LatentModel
-from genmod.models import find_diffusion, with_denoiser, with_steps
-from genmod.nn import DenoisingMLP, Labels
+from genmod.models import find_diffusion, with_denoiser, with_depth, with_steps
+from genmod.nn import ConvNets, DenoisingMLP, Labels, MLPs
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, ZeroTerminalSNR
 
 DIGITS = DataSpec((1, 4, 4), 17)
@@ -51,6 +51,14 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
     "vae, mixture prior": lambda: VAE(3, latents=2, width=8, prior=mixture()),
     "vae, nested": lambda: VAE(3, latents=2, width=8, prior=Diffusion(2, width=8, steps=3)),
     "hvae, bottom-up": lambda: HVAE(3, latents=(4, 2), width=8),
+    "hvae, ladder": lambda: HVAE(3, latents=(4, 2), inference="ladder", width=8),
+    "hvae, very deep": lambda: HVAE(3, levels=5, latents=2, width=8),
+    "hvae, very deep, images": lambda: HVAE(
+        DIGITS, levels=4, latents=2, networks=ConvNets(width=8), checkpoint_activations=True
+    ),
+    "diffusion, learned encoder": lambda: with_depth(
+        Diffusion(DIGITS, width=8), 3, learned_encoder=True, networks=MLPs(width=8)
+    ),
     "hvae, top-down": lambda: HVAE(DIGITS, latents=(4, 2), inference="top-down", width=8),
     "diffusion": lambda: Diffusion(DIGITS, width=8, schedule=Cosine(), steps=10),
     "diffusion, table": lambda: Diffusion(

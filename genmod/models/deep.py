@@ -1,0 +1,129 @@
+"""The parts of a very deep top-down hierarchy, from a number of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from genmod.checks import require
+from genmod.encoders.topdown import PyramidEncoder
+from genmod.models.build import TableNetworks, resolve_networks
+from genmod.nn import Condition, ConvNets, MLPs, Networks
+from genmod.nn.cells import Pyramid, level_shapes
+from genmod.nn.networks import Conditional
+from genmod.priors import TopDownPrior
+from genmod.priors.deep import VeryDeepBlock
+from genmod.shapes import Shape
+from genmod.spec import DataSpec
+
+LATENTS = 16
+"""The numbers of a latent at each position, by default."""
+
+
+def very_deep_parts(
+    data: DataSpec,
+    levels: int,
+    latents: int,
+    networks: Networks,
+    checkpoint_activations: bool = False,
+) -> tuple[PyramidEncoder, TopDownPrior, Shape]:
+    """The encoder, the prior, and the shape of the state that the decoder gets.
+
+    On vectors (:class:`~genmod.nn.MLPs`) every state is a vector. On images (:class:`~genmod.nn.ConvNets`)
+    the levels are spread over all resolutions, from one position to that of the patches.
+
+    Args:
+        data: the data.
+        levels: how many levels.
+        latents: the numbers of each latent at each position.
+        networks: the kind of networks, with its width, depth and dropout.
+        checkpoint_activations: see :class:`~genmod.priors.TopDownPrior`.
+
+    Raises:
+        ValueError: a kind of networks that has no residual cells.
+    """
+    kind, condition = _bare(networks)
+    space: Shape = ()
+    if isinstance(kind, MLPs):
+        patch, width, hidden = 1, kind.width, kind.width
+    elif isinstance(kind, ConvNets):
+        space = tuple(data.feature_shape[1:])
+        patch, width, hidden = kind._patch(data.feature_shape), 2 * kind.width, kind.width
+    else:
+        raise ValueError(
+            f"got networks={kind} for levels={levels}; expected MLPs or ConvNets, of which residual cells "
+            "are built; pass one of them, or build the levels yourself with latents=(...)"
+        )
+    shapes = level_shapes(levels, width, space, patch)
+    context = condition or 0
+    pyramid = Pyramid(
+        data.feature_shape,
+        shapes,
+        hidden=hidden,
+        patch=patch,
+        dropout=kind.dropout,
+        context=context,
+    )
+    blocks = [
+        VeryDeepBlock(
+            shape,
+            latents,
+            levels,
+            hidden=hidden,
+            depth=kind.depth or 1,
+            dropout=kind.dropout,
+            context=context,
+        )
+        for shape in reversed(shapes)
+    ]
+    initial = nn.Parameter(torch.zeros(shapes[-1]))
+    prior = TopDownPrior(blocks, initial, checkpoint_activations)
+    return PyramidEncoder(pyramid, levels, data), prior, shapes[0]
+
+
+def _bare(networks: Networks) -> tuple[Networks, Condition | None]:
+    """The kind without its condition and without linear maps beside it, and the condition."""
+    condition = None
+    if isinstance(networks, Conditional):
+        condition = networks.context
+        networks = networks.networks
+    return (networks.networks if isinstance(networks, TableNetworks) else networks), condition
+
+
+def latents_of_each(levels: int, latents: Sequence[int] | int | None, top_down: bool) -> int:
+    """The numbers of each latent of a very deep hierarchy at each position.
+
+    Raises:
+        ValueError: fewer than one level; a list of latents beside a number of levels; another order of
+            inference.
+    """
+    require(
+        levels >= 1, f"levels={levels}", "at least one level", "pass levels=20, or leave it out"
+    )
+    require(
+        top_down,
+        f"levels={levels} beside another inference",
+        "top-down inference, which is what a very deep hierarchy has",
+        "leave inference out, or pass latents=(...) with a size for each level instead of levels",
+    )
+    count = LATENTS if latents is None else latents
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(
+            f"got latents={latents} beside levels={levels}; expected one positive number for all levels; "
+            "pass latents=16, or leave levels out and list a size for each level"
+        )
+    return count
+
+
+def deep_networks(
+    networks: Networks | None,
+    data: DataSpec,
+    width: int | None,
+    depth: int | None,
+    dropout: float,
+    condition: Condition | None,
+) -> Networks:
+    """The networks of a very deep hierarchy: those asked for, or the default kind."""
+    return resolve_networks(networks, data, width, depth, dropout, condition)
