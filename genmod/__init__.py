@@ -1,7 +1,7 @@
 """genmod: latent-variable generative models on one evidence lower bound.
 
 Every model is an encoder q(z | x), a decoder p(x | z) and a prior p(z); one :class:`ELBO` scores them.
-The names below are loaded when they are first used, so that ``import genmod`` costs next to nothing.
+The names below are loaded when they are first used, so that ``import genmod`` is fast.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from genmod.training import fit as fit
     from genmod.training import training_loop as training_loop
 
-_HOME = {
+_MODULES = {
     "Autoencoder": "models",
     "DataSpec": "spec",
     "Diffusion": "models",
@@ -47,7 +47,7 @@ _HOME = {
     "fit": "training",
     "training_loop": "training",
 }
-_ROOMS = (
+_SUBPACKAGES = (
     "compare",
     "config",
     "data",
@@ -74,12 +74,12 @@ _ROOMS = (
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME:
-        return getattr(import_module(f"genmod.{_HOME[name]}"), name)
-    if name in _ROOMS:
+    if name in _MODULES:
+        return getattr(import_module(f"genmod.{_MODULES[name]}"), name)
+    if name in _SUBPACKAGES:
         return import_module(f"genmod.{name}")
     raise AttributeError(f"module 'genmod' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOME, *_ROOMS, "__version__"])
+    return sorted([*_MODULES, *_SUBPACKAGES, "__version__"])

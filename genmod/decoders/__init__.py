@@ -1,6 +1,9 @@
 """Decoders: ``p(x | z)`` for bits, integers, real numbers, counts, and tables of columns of any kind."""
 
 from genmod.decoders.base import Decoder as Decoder
+from genmod.decoders.calibrated import CalibratedGaussianDecoder as CalibratedGaussianDecoder
+from genmod.decoders.calibrated import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
+from genmod.decoders.channels import ChannelMixtureDecoder as ChannelMixtureDecoder
 from genmod.decoders.codes import Categories as Categories
 from genmod.decoders.codes import IntegerLogisticDecoder as IntegerLogisticDecoder
 from genmod.decoders.codes import OrderedCategories as OrderedCategories

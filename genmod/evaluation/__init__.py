@@ -8,6 +8,7 @@ the id of a row, so results depend neither on ``batch_size`` nor on the order of
 from genmod.evaluation.baselines import gaussian as gaussian
 from genmod.evaluation.baselines import pixel_histogram as pixel_histogram
 from genmod.evaluation.baselines import ppca as ppca
+from genmod.evaluation.collapse import collapse as collapse
 from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
@@ -22,3 +23,6 @@ from genmod.evaluation.scoring import Estimate as Estimate
 from genmod.evaluation.scoring import log_weights as log_weights
 from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score
+from genmod.evaluation.spectrum import LinearForecast as LinearForecast
+from genmod.evaluation.spectrum import linear_forecast as linear_forecast
+from genmod.evaluation.verdict import Collapse as Collapse

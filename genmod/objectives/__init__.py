@@ -2,6 +2,8 @@
 
 from genmod.objectives.base import Batch as Batch
 from genmod.objectives.base import Objective as Objective
+from genmod.objectives.constrained import GECO as GECO
+from genmod.objectives.constrained import FreeBits as FreeBits
 from genmod.objectives.explanation import explain as explain
 from genmod.objectives.importance import IWAE as IWAE
 from genmod.objectives.learned import Hybrid as Hybrid
@@ -11,10 +13,12 @@ from genmod.objectives.published import EDMWeight as EDMWeight
 from genmod.objectives.published import MinSNR as MinSNR
 from genmod.objectives.published import SigmoidWeight as SigmoidWeight
 from genmod.objectives.published import TruncatedSNR as TruncatedSNR
+from genmod.objectives.scheduled import CapacityTarget as CapacityTarget
+from genmod.objectives.scheduled import WarmUp as WarmUp
+from genmod.objectives.total_correlation import BetaTC as BetaTC
 from genmod.objectives.weighted import Beta as Beta
 from genmod.objectives.weighted import Bound as Bound
 from genmod.objectives.weighted import BoundWeighted as BoundWeighted
 from genmod.objectives.weighted import NoiseWeighted as NoiseWeighted
 from genmod.objectives.weighted import Simple as Simple
-from genmod.objectives.weighted import WarmUp as WarmUp
 from genmod.objectives.weighted import Weighted as Weighted

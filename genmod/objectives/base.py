@@ -262,3 +262,17 @@ def require_fixed_encoder(
         "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
         "the weight is small: train in two stages, or use Bound",
     )
+
+
+def require_prior(model: LatentModel, name: str) -> None:
+    """Refuse a model whose latents have no rate, because its prior does not normalize.
+
+    Raises:
+        ValueError: there is no rate.
+    """
+    require(
+        model.prior.proper,
+        f"{name} on {type(model).__name__}, whose prior is flat",
+        "a rate: a prior that normalizes",
+        "use VAE, or objectives.Bound",
+    )

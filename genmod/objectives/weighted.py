@@ -28,7 +28,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
-from genmod.objectives.base import Batch, MeanObjective, require_fixed_encoder
+from genmod.objectives.base import MeanObjective, require_fixed_encoder
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.shapes import PerLevel, PerSample
 
@@ -91,53 +91,6 @@ class Beta(MeanObjective):
 
     def extra_repr(self) -> str:
         return self._with_timesteps(f"beta={self.beta}")
-
-
-class WarmUp(MeanObjective):
-    r"""The bound with a KL warm-up (KL annealing): the weight of every rate rises from 0 to 1.
-
-    .. math:: L_i = -\log p(x|z) + \min(1, i / \text{steps})\, \mathrm{KL}(q(z|x) \,\|\, p(z))
-
-    in training step ``i = 1, 2, ...``. Without it a hierarchy often never uses its latents (posterior
-    collapse): the decoder learns the marginals of the data first, and a posterior equal to the prior has a
-    rate of zero. Each run restarts the warm-up; a resumed run continues it.
-
-    Args:
-        steps: the number of training steps after which every rate has its full weight.
-        timesteps: which levels of a diffusion each row visits.
-
-    Reference: Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3; Bowman et al.,
-    "Generating sentences from a continuous space" (2016), section 3.1.
-
-    >>> WarmUp(steps=2000)
-    WarmUp(steps=2000)
-    """
-
-    steps_done: Tensor
-    """The number of training steps so far: part of a checkpoint."""
-
-    def __init__(self, steps: int, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
-        super().__init__(timesteps)
-        require(steps >= 1, f"steps={steps}", "steps >= 1", "use Bound for none")
-        self.steps = steps
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
-
-    def cost(self, elbo: ELBO) -> PerSample:
-        """Minus the reconstruction, plus the rates at the weight of this step."""
-        step = self.steps_done + self.training
-        weight = (step / self.steps).clamp(max=1).to(elbo.reconstruction.dtype)
-        return weight * (elbo.reconstruction - elbo.value) - elbo.reconstruction
-
-    @property
-    def warmup_steps(self) -> int:
-        return self.steps
-
-    def update(self, elbo: ELBO, batch: Batch) -> None:
-        super().update(elbo, batch)
-        self.steps_done += 1
-
-    def extra_repr(self) -> str:
-        return self._with_timesteps(f"steps={self.steps}")
 
 
 class Weighted(MeanObjective):

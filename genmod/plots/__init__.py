@@ -1,5 +1,6 @@
 """Plots: functions from numbers to matplotlib figures, without global state."""
 
+from genmod.plots.collapse import latent_use as latent_use
 from genmod.plots.distortion import rate_distortion as rate_distortion
 from genmod.plots.images import Row as Row
 from genmod.plots.images import reconstructions as reconstructions

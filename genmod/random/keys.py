@@ -188,6 +188,7 @@ def replayable(function: Callable[..., T]) -> Callable[..., T]:
     ``torch.utils.checkpoint`` calls a function again in the backward pass, outside of :func:`keyed`. A
     wrapped function gets the noise of its first call there. Wrap it anew for each checkpoint.
 
+    >>> from genmod.random import normal
     >>> with keyed(0):
     ...     noise = replayable(normal)
     ...     first = noise((2, 3))

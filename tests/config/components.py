@@ -82,6 +82,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
     "PredictedScale": lambda: decoders.PredictedScale(0.1),
     "Identity": decoders.Identity,
+    "ChannelMixtureDecoder": lambda: decoders.ChannelMixtureDecoder(
+        MLP(2, 10 * 2 * 4, width=8), (3, 2, 2), 17, components=2
+    ),
     "Categories": lambda: decoders.Categories(MLP(2, 3, width=8), a_column("category")),
     "OrderedCategories": lambda: decoders.OrderedCategories(
         MLP(2, 1, width=8), a_column("ordinal")
@@ -130,6 +133,11 @@ OTHERS: dict[str, Callable[[], object]] = {
     "Bound": objectives.Bound,
     "Beta": lambda: objectives.Beta(2.0),
     "WarmUp": lambda: objectives.WarmUp(100),
+    "WarmUp in cycles": lambda: objectives.WarmUp(100, cycles=4, ramp=0.25),
+    "CapacityTarget": lambda: objectives.CapacityTarget(10.0, 100, weight=50.0),
+    "FreeBits": lambda: objectives.FreeBits(0.5, per_dimension=True),
+    "GECO": lambda: objectives.GECO(-90.0, step_size=0.1),
+    "BetaTC": lambda: objectives.BetaTC(4.0, stratified=True),
     "IWAE": lambda: objectives.IWAE(8, "autograd"),
     "Simple": objectives.Simple,
     "Hybrid": objectives.Hybrid,

@@ -193,6 +193,10 @@ def evaluate(given: Case) -> Found:
     return whole(report)
 
 
+def collapse(given: Case) -> Found:
+    return whole(evaluation.collapse(given.model, given.x, given.context, **_given(given)))
+
+
 def profile(given: Case) -> Found:
     return whole(
         evaluation.profile(given.model, given.x, given.context, timesteps=4, **_given(given))

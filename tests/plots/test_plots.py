@@ -14,7 +14,11 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from genmod import plots
+from genmod.elbo import Kind
 from genmod.evaluation.profile import Profile, Refinement
+from genmod.evaluation.scoring import Estimate
+from genmod.evaluation.spectrum import LinearForecast
+from genmod.evaluation.verdict import Collapse, LatentUse
 from genmod.plots.distortion import GRAY, curve, rate_at
 from genmod.plots.images import grid
 from genmod.plots.latents import distances, principal
@@ -217,3 +221,39 @@ def test_nothing_to_draw_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             draw()
+
+
+# ---------------------------------------------------------------------- posterior collapse
+
+
+def use(nats: list[float], active: list[float], name: str = "prior") -> LatentUse:
+    kl = Estimate(sum(nats), 0.1)
+    return LatentUse(name, kl, Kind.ANALYTIC, torch.tensor(active), torch.tensor(nats))
+
+
+def test_a_heat_map_holds_the_nats_of_every_unit_and_marks_dead_ones(tmp_path: Path) -> None:
+    """Largest first; a level with fewer units has empty cells; the linear forecast is a row below."""
+    forecast = LinearForecast(torch.tensor([4.0, 1.0, 0.1]).double(), 3, 100, 3)
+    little = Estimate(0.5, 0.1)
+    vae = Collapse(
+        "VAE", 100, (use([0.1, 2.0, 0.0], [0.5, 0.9, 0.001]),), little, little, "the latent",
+        forecast, 0.25,
+    )  # fmt: skip
+    hvae = Collapse("HVAE", 100, (use([1.0, 3.0], [1.0, 1.0], "z2"),), little, little)
+    figure = plots.latent_use({"VAE": vae, "HVAE": hvae})
+    (image,) = figure.axes[0].images
+    cells = image.get_array()
+    assert cells is not None
+    shown = np.ma.filled(cells, np.nan)
+    expected = [
+        [2.0, 0.1, 0.0],
+        [0.5 * math.log(16), 0.5 * math.log(4), 0.0],
+        [3.0, 1.0, math.nan],
+    ]
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["VAE", "linear VAE", "HVAE"]
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("×") == 2
+    assert {"2.1 nats, 2 of 3", "4.0 nats, 2 of 2"} <= set(texts)
+    assert plots.save(figure, tmp_path / "figure.png").stat().st_size > 1000

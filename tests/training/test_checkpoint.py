@@ -19,7 +19,7 @@ from genmod.files import read_tensors, save_tensors
 from genmod.model import LatentModel
 from genmod.models import VAE, LatentDiffusion
 from genmod.nn import ConvNets
-from genmod.objectives import Beta, Bound, MinSNR, Objective, WarmUp
+from genmod.objectives import GECO, Beta, Bound, CapacityTarget, MinSNR, Objective, WarmUp
 from genmod.training import Step, training_loop
 from genmod.training.validation import Validation
 from tests.training.cases import data, diffusion, flat, vae
@@ -148,11 +148,23 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     }
 
 
-def test_what_an_objective_remembers_is_kept(tmp_path: Path) -> None:
-    """A warm-up resumes at the weight it had reached, not at zero."""
-    expected = run(vae(), None, objective=WarmUp(20))
-    run(vae(), tmp_path / "run", stop=7, objective=WarmUp(20))
-    found = run(vae(), tmp_path / "run", objective=WarmUp(20))
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: WarmUp(20),
+        lambda: WarmUp(8, cycles=2),
+        lambda: CapacityTarget(2.0, 20),
+        lambda: GECO(-1.0, step_size=0.5),
+    ],
+    ids=["warm-up", "cyclical", "capacity", "geco"],
+)
+def test_what_an_objective_remembers_is_kept(
+    build: Callable[[], Objective], tmp_path: Path
+) -> None:
+    """A warm-up resumes at the weight it had reached, not at zero; a multiplier at its value."""
+    expected = run(vae(), None, objective=build())
+    run(vae(), tmp_path / "run", stop=7, objective=build())
+    found = run(vae(), tmp_path / "run", objective=build())
     assert found.losses == expected.losses[5:]
     assert torch.equal(found.final, expected.final)
 
