@@ -38,7 +38,8 @@ from genmod.decoders import BernoulliDecoder
 from genmod.encoders import GaussianEncoder
 from genmod.models import VAE
 from genmod.spec import DataSpec
-from genmod.training import TrainingConfig, training_loop
+from genmod.training import training_loop
+from genmod.training.config import TrainingConfig
 
 RATE, BATCH, LOG_EVERY, WARM = 1e-3, 128, 10, 1
 """The learning rate, rows in a batch, steps between two lines of the log, blocks that are not timed."""

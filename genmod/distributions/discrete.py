@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
