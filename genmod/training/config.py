@@ -103,18 +103,19 @@ class TrainingConfig:
             "log_every",
         ):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out")
+            advice = f"leave {name} out for the default"
+            require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", advice)
         check_positive(self.learning_rate, "learning_rate")
         require(
             self.weight_decay >= 0,
             f"weight_decay={self.weight_decay}",
             "at least 0",
-            "0 is no decay",
+            "pass 0 for no decay",
         )
-        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "0 is no warm-up")
+        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "pass 0 for none")
         require(0 <= self.ema < 1, f"ema={self.ema}", "a decay in [0, 1)", "the default is 0.999")
         got = f"skip_nonfinite={self.skip_nonfinite}"
-        require(self.skip_nonfinite >= 0, got, "at least 0", "0 stops at the first")
+        require(self.skip_nonfinite >= 0, got, "at least 0", "pass 0 to stop at the first")
         if self.clip is not None:
             check_positive(self.clip, "clip")
 

@@ -135,7 +135,7 @@ def fit(
             infinite. They are counted in ``history.skipped``; one more raises ``NonFiniteLoss``.
         stages: ``None``: the model's own recipe, each stage of ``steps`` steps; a latent diffusion
             trains its VAE first, on the bound, then the diffusion with ``objective``. ``"joint"``:
-            all parts together.
+            all parts together. ``"two-stage"``: any learned prior that way.
         progress: whether to show a bar with the loss and the bound; or a function that is called
             with ``(step, line)`` a few times a second, for a display of your own.
 

@@ -73,7 +73,9 @@ class ObjectivePairs(Objective):
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """Refused: each objective needs a forward pass of its own."""
-        raise NotImplementedError("call the objective on a model and a batch")
+        raise NotImplementedError(
+            "pairs have no loss of one bound: call them on a model and a batch"
+        )
 
     def check(self, model: LatentModel) -> None:
         """Check each objective on the model in which only its own parameters learn."""

@@ -28,9 +28,8 @@ from genmod.training.devices import Devices, Place
 from genmod.training.history import History, Step
 from genmod.training.identity import Identity
 from genmod.training.metrics import Bar, MetricsLog, OnProgress
-from genmod.training.nonfinite import SpoiledBatches
 from genmod.training.pairs import refuse_weighted_levels
-from genmod.training.state import TrainingState, adam
+from genmod.training.state import SpoiledBatches, TrainingState, adam
 from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
