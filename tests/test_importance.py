@@ -20,7 +20,7 @@ from torch.distributions import (
 )
 from torch.distributions import Normal as TorchNormal
 
-from genmod import decoders, encoders, fit, random
+from genmod import decoders, encoders, fit, priors, random
 from genmod.config import from_plain, to_plain
 from genmod.model import LatentModel, Request
 from genmod.models import (
@@ -115,6 +115,16 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
     "VAE": broad,
     "full covariance": full,
     "prior of posteriors": vamp,
+    "VampPrior": lambda: VAE(3, latents=2, width=4, prior=priors.VampPrior(3)),
+    "flows": lambda: jittered(
+        VAE(
+            3,
+            latents=2,
+            width=4,
+            encoder=encoders.FlowEncoder(width=4, transforms=1, bins=3, context=2),
+            prior=priors.FlowPrior(width=4, transforms=1, bins=3),
+        )
+    ),
     "bottom-up": lambda: jittered(tower(2).bottom_up()),
     "top-down": lambda: jittered(tower(2).top_down()),
     "shared top-down features": lambda: HVAE(3, latents=(2, 2), width=4, inference="top-down"),
