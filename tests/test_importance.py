@@ -128,6 +128,7 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
     "bottom-up": lambda: jittered(tower(2).bottom_up()),
     "top-down": lambda: jittered(tower(2).top_down()),
     "shared top-down features": lambda: HVAE(3, latents=(2, 2), width=4, inference="top-down"),
+    "very deep": lambda: jittered(HVAE(3, latents=2, levels=3, width=4), 0.05),
     "latent diffusion": lambda: LatentDiffusion(
         vae=VAE(3, latents=2, width=4), diffusion=Diffusion(2, steps=2, width=4, schedule=MILD)
     ),
@@ -281,6 +282,20 @@ def test_one_pass_through_one_latent_equals_the_two_passes_of_many(
     short = slopes(model, IWAE(5), x, 0)
     monkeypatch.setattr(importance, "Normal", MultivariateNormal)
     torch.testing.assert_close(slopes(model, IWAE(5), x, 0), short, rtol=1e-9, atol=1e-11)
+
+
+def test_recomputed_activations_have_the_same_gradient() -> None:
+    """Levels that are computed again in each of the two backward passes."""
+    kept, again = (
+        HVAE(3, latents=2, levels=3, width=4, checkpoint_activations=saved)
+        for saved in (False, True)
+    )
+    again.load_state_dict(jittered(kept).state_dict())
+    x = torch.randn(8, 3)
+    with random.keyed(0):
+        first = slopes(kept, IWAE(3), x, 0)
+    with random.keyed(0):
+        torch.testing.assert_close(slopes(again, IWAE(3), x, 0), first, rtol=1e-9, atol=1e-12)
 
 
 def test_near_the_optimum_the_noise_of_q_is_far_smaller() -> None:

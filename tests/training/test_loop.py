@@ -220,7 +220,7 @@ def test_data_of_another_kind_are_refused() -> None:
         ("digits.csv", "digits.csv, which does not exist"),
         ((x, x, x), "data of 3 parts"),
         (np.array(["a", "b"]), "array x of type"),
-        (x[:0], "no data"),
+        (x[:0], "no rows"),
     ):
         with pytest.raises(ValueError, match=said):
             fit(vae(), wrong, steps=1, progress=False)
