@@ -23,6 +23,7 @@ from genmod.checks import require
 from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective
+from genmod.objectives.pairs import ObjectivePairs, Pairs
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
@@ -32,7 +33,6 @@ from genmod.training.history import History
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop, as_if_frozen, stages_of
 from genmod.training.metrics import MetricsLog, OnProgress
-from genmod.training.pairs import ObjectivePairs, Pairs
 from genmod.training.run import Setup
 
 
