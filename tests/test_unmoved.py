@@ -1,6 +1,6 @@
 """The numbers of commit f5e1b7b still come out: bounds, losses, gradients, samples, reports, short fits.
 
-A value that moves on purpose gets a line in ``MOVED`` with the reason, and its new numbers in ``moved.json``.
+A value that moves on purpose gets a line in ``MOVED`` with the reason, and new numbers in ``moved.json``.
 A value that moves without one is a fault of the package, or of the files of :mod:`tests.unmoved`.
 """
 
