@@ -29,35 +29,41 @@ OTHERS = [
     GenerativeImputer(**SMALL, importance_samples=2, sample_posterior=True),
 ]
 LONG = {"check_outliers_fit_predict", "check_outliers_train"}
-"""Several passes over 300 rows; the second one stays in the default suite on memory that is read-only."""
+"""Many passes over 300 rows: what they ask of shares and labels, test_outliers.py asks of fewer."""
 
 
-def checks(estimators: list[GenerativeEstimator], slow: bool) -> list[Any]:
-    """Each estimator with each of its checks that is slow, or is not."""
+def checks(estimators: list[GenerativeEstimator], long: bool = False) -> pytest.MarkDecorator:
+    """Each estimator with each of its checks that is long, or is not."""
     found = []
     for estimator in estimators:
         for _, check in estimator_checks_generator(estimator, mark="skip"):
-            settings = ",".join(f"{name}={value}" for name, value in check.keywords.items())
-            name = f"{check.func.__name__}[{settings}]" if settings else check.func.__name__
-            if slow == (name in LONG):
-                found.append(pytest.param(estimator, check, id=f"{estimator}-{name}"))
-    return found
+            if long == (check.func.__name__ in LONG):
+                settings = "".join(f", {name}={value}" for name, value in check.keywords.items())
+                name = f"{estimator}-{check.func.__name__}{settings}"
+                found.append(pytest.param(estimator, check, id=name))
+    return pytest.mark.parametrize(("estimator", "check"), found)
 
 
 # The checks also pass values of wrong types on purpose.
 @pytest.mark.usefixtures("as_users_run")
-@pytest.mark.parametrize(("estimator", "check"), checks(ESTIMATORS, slow=False))
+@checks(ESTIMATORS)
 def test_scikit_learns_checks(estimator: GenerativeEstimator, check: Callable[..., None]) -> None:
     check(estimator)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_users_run")
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [*checks(ESTIMATORS, slow=True), *checks(OTHERS, slow=False)],
-)
-def test_scikit_learns_checks_of_many_rows_and_of_other_settings(
+@checks(ESTIMATORS, long=True)
+def test_scikit_learns_long_checks(
+    estimator: GenerativeEstimator, check: Callable[..., None]
+) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_run")
+@checks(OTHERS)
+def test_scikit_learns_checks_of_other_settings(
     estimator: GenerativeEstimator, check: Callable[..., None]
 ) -> None:
     check(estimator)
