@@ -31,21 +31,21 @@ import torch
 from common import LOADERS, machine, table, write
 from torch import Tensor
 
-from genmod import random
 from genmod.compare.candidate import BuildInputs, Plan
 from genmod.compare.suites import image_top_down
 from genmod.data import Dataset, binarized, digits
 from genmod.elbo import Measure
-from genmod.evaluation import Estimate, Scores, log_weights, paired, score
+from genmod.evaluation import Estimate, collapse, log_weights, paired
 from genmod.evaluation.evidence import Evidence
-from genmod.model import LatentModel, Request
-from genmod.models import VAE, Diffusion, LatentDiffusion
-from genmod.nn import MLPs
+from genmod.evaluation.scoring import Scores, score
+from genmod.model import LatentModel
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.nn import ConvNets, MLPs
 from genmod.objectives import IWAE, Objective
+from genmod.priors import VampPrior
 
-TARGETS = {"VAE": 88.5, "IWAE-50": 87.0, "HVAE, top-down": 82.0}
+TARGETS = {"VAE": 88.5, "IWAE-50": 87.0, "HVAE, top-down": 82.0, "HVAE, deep": 82.0}
 """Nats of the largest IW-K, at most, after ten minutes on two cores."""
-_ACTIVE = 0.01
 _ENDLESS = 10**7
 """Steps that no budget pays for."""
 _LATENTS = 50
@@ -76,6 +76,12 @@ def plain(data: Dataset, trained: Mapping[str, LatentModel]) -> VAE:
     return VAE(data, latents=_LATENTS, networks=MLPs(width=200, depth=2))
 
 
+def vamp(data: Dataset, trained: Mapping[str, LatentModel]) -> VAE:
+    """The same network under a mixture of its own posteriors, which start at training rows."""
+    prior = VampPrior(200, data.train[:200])
+    return VAE(data, latents=_LATENTS, networks=MLPs(width=200, depth=2), prior=prior)
+
+
 def with_diffusion(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentDiffusion:
     """The first model, frozen, under a diffusion over its latents."""
     first = trained["VAE"]
@@ -88,6 +94,11 @@ def with_diffusion(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentD
 def top_down(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentModel:
     """Three levels with convolutions: the top-down hierarchy of ``genmod compare``."""
     return image_top_down(BuildInputs(data, 1.0, {}))
+
+
+def deep(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentModel:
+    """Twelve levels over three resolutions, of residual blocks."""
+    return HVAE(data, levels=12, latents=4, networks=ConvNets(width=16, patch=4))
 
 
 def recipe(warm: int = 0, learning_rate: float = 1e-3, **settings: int) -> Recipe:
@@ -106,8 +117,10 @@ def recipe(warm: int = 0, learning_rate: float = 1e-3, **settings: int) -> Recip
 MODELS: dict[str, tuple[Build, Recipe]] = {
     "VAE": (plain, recipe()),
     "IWAE-50": (plain, recipe(draws=50)),
+    "VampPrior": (vamp, recipe()),
     "diffusion prior": (with_diffusion, recipe()),
     "HVAE, top-down": (top_down, recipe(warm=2400)),
+    "HVAE, deep": (deep, recipe(warm=2400)),
 }
 """From the bottom of the ladder up."""
 
@@ -189,27 +202,10 @@ def measure(
             gains[count] = values - scores.value[:rows]
         evidence = Evidence(*weights.shape)
         evidence.add(weights)
-        active = active_units(model, x)
+        levels = collapse(model, x).levels
+        active = sum(each.active for each in levels), sum(each.units for each in levels)
     parameters = sum(each.numel() for each in model.parameters())
     return Result(name, scores, gains, evidence, active, parameters, *took)
-
-
-@torch.no_grad()
-def active_units(model: LatentModel, x: Tensor) -> tuple[int, int]:
-    """How many latent dimensions have a posterior mean that varies over rows, and how many there are.
-
-    The variance is the covariance of the means under two joint draws, whose noise is independent.
-    """
-    active = units = 0
-    with random.keyed(0):
-        path = model(x, Request(samples=2, needs_path=True))[1]
-    assert path is not None
-    for law in path.q.values():
-        first, second = law.mean.flatten(1).double().chunk(2)
-        varies = ((first - first.mean(0)) * (second - second.mean(0))).mean(0)
-        active += int((varies > _ACTIVE).sum())
-        units += varies.numel()
-    return active, units
 
 
 # ---------------------------------------------------------------------- the table

@@ -53,6 +53,7 @@ class ModelParts(Saved, Settings, nn.Module):
             "one description of the data",
             "build both with the same DataSpec",
         )
+        prior = prior.bind(encoder)
         prior.check_encoder(encoder)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self._masked = "observed" in inspect.signature(encoder.forward).parameters

@@ -89,6 +89,18 @@ class Prior(Settings, nn.Module, ABC):
         """The formula of the prior, as text."""
         return f"p(z) = {type(self).__name__}"
 
+    def bind(self, encoder: Encoder) -> Prior:
+        """The prior for the latents of an encoder: itself, unless settings were left for it to fill in."""
+        return self
+
+    def shares_parameters(self, encoder: Encoder) -> bool:
+        """Whether ``log p(z)`` has trainable parameters of the encoder, as that of a VampPrior has.
+
+        A gradient that holds q's parameters fixed in ``log q`` then needs the generalized form.
+        """
+        own = {id(each) for each in self.parameters() if each.requires_grad}
+        return any(id(each) in own for each in encoder.parameters())
+
     def check_encoder(self, encoder: Encoder) -> None:
         """Require an encoder whose posterior this prior can draw from.
 

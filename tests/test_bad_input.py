@@ -55,7 +55,7 @@ BAD: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "prior of another shape": (
         lambda: VAE((4,), latents=3, prior=priors.NormalPrior((2,))).elbo(X * 1.0),
-        ("latents have shape (3,)", "the prior's shape (2,)"),
+        ("over latents of shape (2,)", "expected (3,)", "latents=2"),
     ),
     "autoencoder's sample": (
         lambda: Autoencoder((4,), width=8).sample(2),

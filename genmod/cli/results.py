@@ -192,15 +192,15 @@ class Canvas:
 def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
     """Samples, each with a seed of its own: a longer list begins with the shorter one."""
     with sentences() as console:
-        require(drawing.n >= 1, f"-n {drawing.n}", "at least 1", "64 is common")
+        require(drawing.n >= 1, f"-n {drawing.n}", "at least 1", "pass the number of samples")
         model, data = open_model(drawing.run, drawing.device), open_data(drawing.run)
         path = drawing.path("sampled", data)
         given = {name: value for name, value in options.items() if value is not None}
         require(
             not given or isinstance(model, DiffusionBased),
             f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
-            "a diffusion",
-            "leave it out",
+            "a diffusion, which alone has samplers and steps",
+            "leave it out for this model",
         )
         kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
         arguments: dict[str, Any] = read_arguments(kind, given, ("self",))

@@ -203,7 +203,7 @@ class _Reader:
             len(values) <= len(order),
             f"{text!r} with {len(values)} values",
             f"at most {len(order)}: {', '.join(order)}",
-            "leave some out",
+            "leave some out, or pass them by name",
         )
         return self._called(built, {**dict(zip(order, values, strict=False)), **settings}, place)
 

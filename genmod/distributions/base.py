@@ -163,6 +163,8 @@ def _map(value: object, function: Callable[[Tensor], Tensor]) -> object:
         return function(value)
     if isinstance(value, Distribution):
         return moved(value, function)
+    if isinstance(value, dict) and all(isinstance(each, Tensor) for each in value.values()):
+        return {name: function(each) for name, each in value.items()}
     if isinstance(value, tuple) and all(isinstance(each, Distribution) for each in value):
         return tuple(_map(each, function) for each in value)
     if isinstance(value, list) and all(

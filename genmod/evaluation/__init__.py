@@ -5,6 +5,8 @@ where these mean something. ``data`` are a data set, whose test part is used, or
 the id of a row, so results depend neither on ``batch_size`` nor on the order of the rows.
 """
 
+from genmod.evaluation.amortization import AmortizationGap as AmortizationGap
+from genmod.evaluation.amortization import amortization_gap as amortization_gap
 from genmod.evaluation.baselines import gaussian as gaussian
 from genmod.evaluation.baselines import pixel_histogram as pixel_histogram
 from genmod.evaluation.baselines import ppca as ppca

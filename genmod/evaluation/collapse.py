@@ -111,15 +111,18 @@ def collapse(
     rates = _rate(model, levels, draws)
     mutual, rest = Estimate.of(nats), Estimate.of(rates[used] - nats)
     forecast, variance = _linear(model, rows, levels)
+    value = Estimate.of(torch.stack([draw.value for draw in draws]).mean(0))
     return Collapse(
         name=name or type(model).__name__,
         samples=len(rows),
+        value=value,
         levels=levels,
         information=mutual,
         aggregate=Estimate(float(rates.mean()) - mutual.mean, rest.error),
         informed=_informed(model, levels),
         forecast=forecast,
         variance=variance,
+        linear_bound=_linear_bound(model, forecast, variance),
     )
 
 
@@ -144,6 +147,7 @@ def _check(model: LatentModel) -> None:
 class _Piece:
     """What one chunk of rows gives, on the CPU in float64, apart from the law and the draw."""
 
+    value: Tensor  # the bound, (B,)
     nats: dict[str, Tensor]  # of each level, (B,)
     kinds: dict[str, Kind]
     per_unit: dict[str, Tensor]  # sums over rows, (D,)
@@ -161,6 +165,7 @@ class _Piece:
         levels = elbo.levels()
         first = next(iter(path.z))
         return cls(
+            elbo.value.double().cpu(),
             {level.name: level.nats.double().cpu() for level in levels},
             {level.name: level.kind for level in levels},
             per_unit,
@@ -183,6 +188,7 @@ def _mean(path: Path, name: str) -> Tensor:
 class _Draw:
     """One joint draw for every row."""
 
+    value: Tensor
     nats: dict[str, Tensor]
     kinds: dict[str, Kind]
     per_unit: dict[str, Tensor]
@@ -195,6 +201,7 @@ class _Draw:
         """The chunks together."""
         first = pieces[0]
         return cls(
+            torch.cat([piece.value for piece in pieces]),
             {name: torch.cat([piece.nats[name] for piece in pieces]) for name in first.nats},
             first.kinds,
             {
@@ -250,6 +257,18 @@ def _linear(
         return None, None
     x = spec.standardize(spec.center(rows.x.double().cpu())).flatten(1)
     return LinearForecast(spectrum(x), spec.size, len(x), levels[0].units), variance
+
+
+def _linear_bound(
+    model: LatentModel, forecast: LinearForecast | None, variance: float | None
+) -> float | None:
+    """The bound of the best linear VAE on these rows, where they are enough to fit one."""
+    if forecast is None or variance is None or forecast.samples < 4 * forecast.dims:
+        return None
+    decoder = model.decoder
+    fixed = isinstance(decoder, GaussianDecoder) and isinstance(decoder.scale, FixedScale)
+    best = variance if fixed else forecast.learned_variance
+    return forecast.bound(best) + float(model.spec.standardize.log_det()) if best > 0 else None
 
 
 def _variance(decoder: Decoder) -> float | None:

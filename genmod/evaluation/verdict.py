@@ -54,6 +54,7 @@ class Collapse:
     Args:
         name: the name of the model.
         samples: ``N``, how many rows were used.
+        value: the bound, nats per sample.
         levels: each level of latents, in the order in which the posterior draws them.
         information: the mutual information of data and latent in nats, at most ``log N``.
         aggregate: :math:`\mathrm{KL}(q(z) \| p(z))` of the aggregate posterior from the prior, in nats:
@@ -62,16 +63,20 @@ class Collapse:
         forecast: what a linear VAE would do on these rows, for a VAE with a Gaussian decoder whose
             variance is one number; else ``None``.
         variance: this variance.
+        linear_bound: the bound of a linear VAE with as many latents on these rows: with the same variance
+            if that is fixed, else with the best one. ``None`` for fewer than 4 rows an entry.
     """
 
     name: str
     samples: int
+    value: Estimate
     levels: tuple[LatentUse, ...]
     information: Estimate
     aggregate: Estimate
     informed: str = "the latent"
     forecast: LinearForecast | None = None
     variance: float | None = None
+    linear_bound: float | None = None
 
     @property
     def limit(self) -> float:
@@ -129,14 +134,21 @@ class Collapse:
         """What follows from the eigenvalues of the data, where units or nats could be more."""
         if self.forecast is None or self.variance is None:
             return ()
-        expected = self.forecast.live(self.variance)
-        if expected >= min(self.levels[0].units, len(self.forecast.eigenvalues)):
-            return ()
-        std = math.sqrt(float(self.forecast.eigenvalues[expected]))
-        return (
-            f"With a decoder std of {math.sqrt(self.variance):.3g} a linear VAE has {expected} active "
-            f"units on these data: the next one needs a std below {std:.3g}.",
-        )
+        expected, found = self.forecast.live(self.variance), []
+        if expected < min(self.levels[0].units, len(self.forecast.eigenvalues)):
+            std = math.sqrt(float(self.forecast.eigenvalues[expected]))
+            found.append(
+                f"With a decoder std of {math.sqrt(self.variance):.3g} a linear VAE has {expected} "
+                f"active units on these data: the next one needs a std below {std:.3g}."
+            )
+        ahead = -math.inf if self.linear_bound is None else self.linear_bound - self.value.mean
+        if ahead > max(0.1, 2 * self.value.error):
+            found.append(
+                f"A linear VAE has a bound of {self.linear_bound:.1f} nats on these data, above the "
+                f"{self.value.mean:.1f} here: train longer. The best std of a decoder is found at "
+                "once by decoders.CalibratedGaussianDecoder."
+            )
+        return tuple(found)
 
     def _by_prior(self) -> tuple[str, ...]:
         """What follows from the mutual information for the prior."""
@@ -183,7 +195,7 @@ class Collapse:
         largest = ""
         if level.per_unit is not None:
             ordered = level.per_unit.sort(descending=True).values[:_SHOWN]
-            largest = " ".join(f"{float(nats):.2f}" for nats in ordered)
+            largest = " ".join(f"{float(nats):z.2f}" for nats in ordered)
         return (
             f"  {level.name[:10]:<10} {level.units:>6} {level.active:>7} {level.kl!s:>15}  {largest}"
         ).rstrip()[:80]

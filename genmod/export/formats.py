@@ -100,7 +100,9 @@ def onnx_file(program: ExportedProgram, part: Part, names: list[str]) -> tuple[b
     state = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         with _quiet():
-            made = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names)
+            made = torch.onnx.export(
+                _without_hypot(program), dynamo=True, verbose=False, output_names=names
+            )
             assert made is not None
             model: Any = made.model_proto
             _name_batch(model)
@@ -113,6 +115,21 @@ def onnx_file(program: ExportedProgram, part: Part, names: list[str]) -> tuple[b
             f"got the {part.name}, which cannot be written as ONNX ({type(error).__name__}: {reason}); "
             "expected networks of operations that ONNX has; pass format='torch', or replace the operation"
         ) from error
+
+
+def _without_hypot(program: ExportedProgram) -> ExportedProgram:
+    """The program with square roots of sums in place of ``torch.hypot``, which ONNX does not have.
+
+    Under schedules that do not preserve the variance, states are divided by ``hypot(alpha, sigma)``, whose
+    squares neither overflow nor underflow.
+    """
+    hypot = torch.ops.aten.hypot.default
+    if not any(node.target is hypot for node in program.graph.nodes):
+        return program
+    found: ExportedProgram = program.run_decompositions(
+        {hypot: lambda a, b: (a * a + b * b).sqrt()}
+    )
+    return found
 
 
 def _session_run(session: Any) -> Run:

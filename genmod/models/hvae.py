@@ -7,6 +7,7 @@ from enum import Enum
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod import decoders, encoders
 from genmod.checks import choice, require
@@ -23,7 +24,8 @@ from genmod.models.build import (
 from genmod.models.deep import deep_networks, latents_of_each, very_deep_parts
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
-from genmod.priors import NestedPrior, NormalPrior, TopDownBlock, TopDownPrior
+from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
+from genmod.priors.given import as_prior
 from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
 
@@ -72,6 +74,8 @@ class HVAE(LatentModel):
             backward pass, with the same noise, to save memory.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
+        prior: the prior of the top latent of a bottom-up hierarchy, as for :class:`~genmod.models.VAE`;
+            ``None``: N(0, I).
         decoder: a decoder of your own. Its input has ``latents[0]`` numbers (``z1``) bottom-up,
             and ``networks.features`` numbers (the state below all latents) top-down. Beside ``levels`` the
             state has the shape ``(width,)`` of MLPs; of ConvNets ``(2 * width, *space)``, with the number
@@ -106,18 +110,14 @@ class HVAE(LatentModel):
         dropout: float = 0.0,
         networks: Networks | None = None,
         condition: Condition | None = None,
+        prior: Prior | LatentModel | Distribution | nn.Module | None = None,
         checkpoint_activations: bool = False,
         decoder: Decoder | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
         order = None if inference is None else choice(Inference, inference, "inference")
         aligned = levels is not None or order in (Inference.TOP_DOWN, Inference.LADDER)
-        require(
-            aligned or not checkpoint_activations,
-            "checkpoint_activations=True for bottom-up inference",
-            "a top-down hierarchy, whose levels are recomputed one by one",
-            'pass inference="top-down" or levels=20, or leave it out',
-        )
+        _check_order(aligned, prior, checkpoint_activations)
         parts: _Parts
         if levels is not None:
             count = latents_of_each(levels, latents, order in (None, Inference.TOP_DOWN))
@@ -132,14 +132,30 @@ class HVAE(LatentModel):
                 ladder = order is Inference.LADDER
                 parts = _top_down(data, sizes, inner, ladder, checkpoint_activations)
             else:
-                parts = _bottom_up(data, sizes, inner)
-        encoder, prior, code = parts
+                parts = _bottom_up(data, sizes, inner, prior)
+        encoder, latent_prior, code = parts
         decoder = decoder or default_decoder(kind, code, data)
-        super().__init__(encoder, decoder, prior)
+        super().__init__(encoder, decoder, latent_prior)
 
 
 _Parts = tuple[encoders.Encoder, Prior, Shape]
 """The encoder, the prior, and the shape of the state that the decoder gets."""
+
+
+def _check_order(aligned: bool, prior: object, recompute: bool) -> None:
+    """Refuse what the other order of inference has."""
+    require(
+        aligned or not recompute,
+        "checkpoint_activations=True for bottom-up inference",
+        "a top-down hierarchy, whose levels are recomputed one by one",
+        'pass inference="top-down" or levels=20, or leave it out',
+    )
+    require(
+        prior is None or not aligned,
+        f"prior={type(prior).__name__} for top-down inference",
+        "none, because a top-down hierarchy learns the laws of all its levels",
+        'pass inference="bottom-up", or leave it out',
+    )
 
 
 def _sizes(latents: Sequence[int] | int | None) -> tuple[int, ...]:
@@ -156,13 +172,16 @@ def _sizes(latents: Sequence[int] | int | None) -> tuple[int, ...]:
     return sizes
 
 
-def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _Parts:
+def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks, top: object) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
-    prior: Prior = NormalPrior((sizes[-1],), name=f"z{len(sizes)}")
+    name = f"z{len(sizes)}"
+    prior: Prior | None = None
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
+        encoder = encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,), below)
+        prior = as_prior(top, encoder, (here,), name) if prior is None else prior
         inner = LatentModel(
-            encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,)),
+            encoder,
             decoders.GaussianDecoder(
                 networks.build((here,), (2 * below,)), (below,), decoders.PredictedScale()
             ),
@@ -172,6 +191,7 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks) -> _P
     encoder = encoders.GaussianEncoder(
         networks.build(data.feature_shape, (2 * sizes[0],)), (sizes[0],), data
     )
+    prior = as_prior(top, encoder, (sizes[0],), name) if prior is None else prior
     return encoder, prior, (sizes[0],)
 
 

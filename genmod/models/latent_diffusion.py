@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import require
-from genmod.chunks import chunks, rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
@@ -18,10 +15,10 @@ from genmod.models.build import check_condition
 from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
+from genmod.models.two_stage import first_stage, freeze_first_stage
 from genmod.models.vae import VAE
 from genmod.nn import Condition, ConvNets, Ignored, Networks
-from genmod.nn.modules import evaluation_mode
-from genmod.priors import NestedPrior, NormalPrior
+from genmod.priors import NestedPrior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike
 
@@ -115,10 +112,8 @@ class LatentDiffusion(DiffusionBased):
 
     def first_stage(self) -> LatentModel:
         """The same encoder and decoder under a standard normal prior."""
-        assert self.encoder.latent_shape is not None
-        return LatentModel(self.encoder, self.decoder, NormalPrior(self.encoder.latent_shape))
+        return first_stage(self)
 
-    @torch.no_grad()
     def freeze(
         self, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
     ) -> LatentDiffusion:
@@ -132,24 +127,7 @@ class LatentDiffusion(DiffusionBased):
             context: what the encoder is conditioned on.
             observed: which entries of ``x`` count; ``None``: all.
         """
-        self.spec.check(x, observed)
-        device, chunk = self.device, rows_per_chunk(self.spec.shape, self.device)
-
-        def cut(each: Tensor | None, rows: slice) -> Tensor | None:
-            return None if each is None else each[rows].to(device)
-
-        means, variances = [], []
-        with evaluation_mode(self):
-            for rows in chunks(len(x), chunk):
-                q = self.posterior(x[rows].to(device), cut(context, rows), cut(observed, rows))
-                assert isinstance(q, Distribution)
-                means.append(q.mean)
-                variances.append(q.variance)
-        mean = torch.cat(means)
-        total = mean.var(0, correction=0) + torch.cat(variances).mean(0)
-        self.nested.standardize(mean.mean(0), total.sqrt())
-        for fixed in self.fixed():
-            fixed.requires_grad_(False)
+        freeze_first_stage(self, x, context, observed)
         return self
 
     def fixed(self) -> Iterator[nn.Module]:

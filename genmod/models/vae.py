@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from torch import nn
 from torch.distributions import Distribution
 
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder, GaussianEncoder
+from genmod.encoders.flexible import OpenEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     as_shape,
@@ -18,7 +22,7 @@ from genmod.models.build import (
 )
 from genmod.nn import Condition, Networks
 from genmod.prior import Prior
-from genmod.priors import DistributionPrior, NestedPrior, NormalPrior
+from genmod.priors.given import as_prior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike
 
@@ -43,9 +47,13 @@ class VAE(LatentModel):
         condition: what encoder and decoder are conditioned on, ``Labels(10)`` for example. The bound is
             then on ``log p(x | context)``, and each method needs its ``context``. The prior uses it only
             if it is conditional itself, as a conditional diffusion is.
-        encoder, decoder: parts of your own.
-        prior: a prior of your own; any torch distribution over the latent; or another model with a bound
-            on real vectors, ``VAE(..., prior=Diffusion((32,)))``, which is nested.
+        encoder: a more flexible posterior, ``encoders.FullCovarianceEncoder()`` or
+            ``encoders.FlowEncoder()``, whose network is built here; or an encoder of your own.
+        decoder: a decoder of your own.
+        prior: a learned prior: ``priors.LearnedGaussianPrior()``, ``MixturePrior(10)``, ``VampPrior(50)``,
+            ``FlowPrior()``; any torch distribution over the latent; another model with a bound on real
+            vectors, ``Diffusion(32)`` or ``VAE(32)``, which is nested; a module with ``log_prob(z)`` and
+            ``sample(n)``; or a prior of your own. ``None``: N(0, I).
 
     Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eqs. 3 and 10; Rezende, Mohamed,
     Wierstra, "Stochastic Backpropagation and Approximate Inference in Deep Generative Models" (2014).
@@ -68,22 +76,22 @@ class VAE(LatentModel):
         condition: Condition | None = None,
         encoder: Encoder | None = None,
         decoder: Decoder | None = None,
-        prior: Prior | LatentModel | Distribution | None = None,
+        prior: Prior | LatentModel | Distribution | nn.Module | None = None,
     ) -> None:
         code = as_shape(latents)
         data = stated_spec(spec, bins, decoder)
-        check_condition(condition, encoder, decoder)
-        if encoder is None:
+        is_open = isinstance(encoder, OpenEncoder) and encoder.network is None
+        check_condition(condition, None if is_open else encoder, decoder)
+        if encoder is None or is_open:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data, width, depth, dropout, condition)
-            network = kind.build(data.feature_shape, multiply_channels(code, 2))
-            encoder = GaussianEncoder(network, code, data)
+            build = partial(kind.build, data.feature_shape)
+            if isinstance(encoder, OpenEncoder):
+                encoder = encoder.bind(build, code, data)
+            else:
+                encoder = GaussianEncoder(build(multiply_channels(code, 2)), code, data)
         if decoder is None:
             data = data_spec(data, "decoder")
             kind = resolve_networks(networks, data, width, depth, dropout, condition)
             decoder = default_decoder(kind, code, data)
-        if isinstance(prior, LatentModel):
-            prior = NestedPrior(prior)
-        if isinstance(prior, Distribution):
-            prior = DistributionPrior(prior)
-        super().__init__(encoder, decoder, prior or NormalPrior(code))
+        super().__init__(encoder, decoder, as_prior(prior, encoder, code))

@@ -276,3 +276,19 @@ def require_prior(model: LatentModel, name: str) -> None:
         "a rate: a prior that normalizes",
         "use VAE, or objectives.Bound",
     )
+
+
+def refuse_weighted_levels(
+    model: LatentModel, objective: Objective, loss: Tensor, elbo: ELBO
+) -> None:
+    """Refuse an objective of the user's own that would train an encoder by weighted timesteps.
+
+    Raises:
+        ValueError: it does.
+    """
+    priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
+    schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
+    if objective.needs_path or not encoder_learns(model, schedules):
+        return
+    if weights_levels(loss, elbo):
+        require_fixed_encoder(model, type(objective).__name__, schedules)

@@ -52,7 +52,7 @@ def latent_use(found: Mapping[str, Collapse], *, title: str = "", caption: str =
     require(len(found) > 0, "no models", "at least one", "pass evaluation.collapse(model, data)")
     rows = [row for name, each in found.items() for row in _rows(name, each, len(found) > 1)]
     widest = max(len(row.nats) for row in rows)
-    made = figure(10.0, 1.7 + 0.46 * len(rows) + 0.5 * bool(caption), title, caption)
+    made = figure(10.0, 1.3 + 0.4 * len(rows) + 0.5 * bool(caption), title, caption)
     axes = plain(made.add_subplot())
     table = torch.full((len(rows), widest), torch.nan, dtype=torch.float64)
     for index, row in enumerate(rows):
@@ -63,12 +63,14 @@ def latent_use(found: Mapping[str, Collapse], *, title: str = "", caption: str =
     )  # fmt: skip
     for index, row in enumerate(rows):
         _mark(axes, index, row, top, widest)
+    axes.set_xticks(range(widest) if widest <= _LABELED else range(9, widest, 10))
+    axes.xaxis.set_major_formatter(lambda place, _: f"{place + 1:.0f}")
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=NOTE)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
     label_axes(axes, "unit, largest first", "")
-    bar = made.colorbar(image, ax=axes, pad=0.2, fraction=0.04)
+    bar = made.colorbar(image, ax=axes, pad=0.17, fraction=0.04)
     bar.set_label("nats", fontsize=LABEL, color=INK)
     bar.ax.tick_params(labelsize=NOTE)
     return made
@@ -90,14 +92,14 @@ def _row(name: str, level: LatentUse, hierarchy: bool, several: bool) -> _Row:
     order = nats.argsort(descending=True)
     words = [name] if several or not hierarchy else []
     label = ", ".join([*words, level.name] if hierarchy else words)
-    note = f"{level.kl.mean:.1f} nats, {level.active} of {level.units}"
+    note = f"{level.kl.mean:z.1f} nats, {level.active} of {level.units}"
     return _Row(label, nats[order], level.activity[order] > ACTIVE, note)
 
 
 def _mark(axes: Axes, index: int, row: _Row, top: float, widest: int) -> None:
     """The numbers of a row, crosses on units that are not active, and its sum at the right."""
     for unit, (nats, active) in enumerate(zip(row.nats.tolist(), row.active.tolist(), strict=True)):
-        text = f"{nats:z.2g}" if widest <= _LABELED else ""
+        text = f"{nats:z.1f}" if widest <= _LABELED else ""
         if not active:
             text = "×"
         dark = active and nats > 0.6 * top

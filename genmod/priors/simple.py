@@ -86,6 +86,12 @@ class DistributionPrior(DensityPrior):
             "an empty batch shape: one event is one latent",
             "wrap it in torch.distributions.Independent",
         )
+        require(
+            not _has_mass(distribution),
+            f"a {type(distribution).__name__} for a prior: it has a mass on integers",
+            "a law with a density, because latents are real",
+            "use a continuous law, such as Independent(Normal(mean, std), 1)",
+        )
         super().__init__(tuple(distribution.event_shape), name)
         like = torch.zeros(())
 
@@ -113,6 +119,14 @@ class DistributionPrior(DensityPrior):
     def formula(self) -> str:
         """The formula of the prior, as text."""
         return f"p(z) = {type(self.distribution).__name__}"
+
+
+def _has_mass(distribution: Distribution) -> bool:
+    try:
+        support = distribution.support
+    except NotImplementedError:  # A law of the user's own need not state its support.
+        return False
+    return bool(getattr(support, "is_discrete", False))
 
 
 class FlatPrior(Prior):

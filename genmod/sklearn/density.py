@@ -18,6 +18,7 @@ from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel
 from genmod.sklearn.base import GenerativeEstimator
 from genmod.sklearn.rows import Array, check_scores, estimate, score_rows
+from genmod.sklearn.start import central_rows
 
 
 @dataclass(eq=False, repr=False)
@@ -134,9 +135,11 @@ class GenerativeDensity(DensityMixin, _Scoring):
 class GenerativeOutlierDetector(OutlierMixin, _Scoring):
     """Outlier (anomaly) detection: rows of a low log-density under a generative model.
 
-    Rows whose score lies below ``offset_`` are outliers. ``offset_`` is the quantile ``contamination`` of
-    the scores of the training rows. Rows with missing entries are refused, because the
-    densities of rows with different observed entries cannot be compared.
+    The model is trained without the rows that a robust Gaussian finds least likely, a fraction
+    ``contamination`` of all, so that it does not learn the outliers. Then every row is scored. Rows whose
+    score lies below ``offset_`` are outliers; ``offset_`` is the quantile ``contamination`` of the scores.
+    Rows with missing entries are refused, because the densities of rows with different observed entries
+    cannot be compared.
 
     Args:
         model, latents, width, depth, steps, batch_size: see :class:`GenerativeDensity`.
@@ -168,7 +171,7 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
             "a number in (0, 0.5]",
             "0.1 marks a tenth of the training rows",
         )
-        super()._fit(x)
+        super()._fit(x[central_rows(x, share)])
         self.offset_ = float(np.percentile(self._scores(x)[0], 100 * share))
 
     def decision_function(self, X: Any) -> Array:

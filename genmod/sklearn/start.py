@@ -37,8 +37,10 @@ from genmod.spec import DataSpec
 _SHRINKAGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Weights of the identity in the covariance, chosen by cross-validation."""
 _FOLDS = 5
-_ROWS, _ROUNDS, _SHRINKAGE = 3000, 20, 3e-3
-"""Of the EM algorithm, for rows with missing entries: rows at most, rounds, weight of the identity."""
+_ROUNDS = 20
+"""Rounds at most, of robust covariances and of the EM algorithm."""
+_ROWS, _SHRINKAGE = 3000, 3e-3
+"""Of the EM algorithm, for rows with missing entries: rows at most, weight of the identity."""
 _GAIN = 10.0
 """How fast the scales of columns are learned; see :class:`~genmod.decoders.PerDimensionScale`."""
 
@@ -123,12 +125,17 @@ def covariance(z: Array) -> Array:
     """
     if np.isnan(z).any():
         return _by_em(z)
+    return _shrunk(_moments(z), _shrinkage(z))
+
+
+def _shrinkage(z: Array) -> float:
+    """The weight of the identity that cross-validation chooses."""
     folds = np.array_split(np.random.default_rng(0).permutation(len(z)), min(_FOLDS, len(z)))
     nats = [
         sum(_log_likelihood(z[f], _shrunk(_moments(np.delete(z, f, 0)), alpha)) for f in folds)
         for alpha in _SHRINKAGES
     ]
-    return _shrunk(_moments(z), _SHRINKAGES[int(np.argmax(nats))])
+    return _SHRINKAGES[int(np.argmax(nats))]
 
 
 def _moments(z: Array) -> Array:
@@ -161,6 +168,45 @@ def _by_em(z: Array) -> Array:
             total[np.ix_(holes, holes)] += len(rows) * rest
         cov = _shrunk(total / len(z), _SHRINKAGE)
     return cov
+
+
+def central_rows(x: Array, share: float) -> Array:
+    """The positions of the rows that remain when a fraction of the rows, far from the others, is set aside.
+
+    The covariance of the rows that remain has a small determinant (FastMCD). From a start by medians, each
+    round takes the covariance of these rows, and keeps the rows of the smallest Mahalanobis distance.
+
+    Args:
+        x: complete rows, ``(N, D)``.
+        share: the fraction to set aside, in [0, 1).
+
+    Reference: Rousseeuw, Van Driessen, "A Fast Algorithm for the Minimum Covariance Determinant Estimator"
+    (1999), theorem 1.
+
+    >>> x = np.r_[np.random.default_rng(0).normal(size=(18, 2)), [[9.0, 9.0], [-9.0, 9.0]]]
+    >>> central_rows(x, 0.1).max()
+    17
+    """
+    count = max(len(x) - math.ceil(share * len(x)), min(2, len(x)))
+    center = np.median(x, 0)
+    spread = np.median(np.abs(x - center), 0)
+    spread = np.where(spread > 0, spread, x.std(0) + 1e-300)
+    # Clipped: an entry far out in one column must not outweigh the other columns.
+    distance = np.clip((x - center) / spread, -3, 3)
+    kept = np.sort(np.argsort((distance**2).sum(1), kind="stable")[:count])
+    alpha = None
+    for _ in range(_ROUNDS):
+        mean, std = x[kept].mean(0), x[kept].std(0)
+        if not (std > 1e-12 * np.abs(mean)).all():
+            return np.arange(len(x))  # a column varies in the other rows alone
+        z = (x - mean) / std
+        alpha = _shrinkage(z[kept]) if alpha is None else alpha
+        cov = _shrunk(_moments(z[kept]), alpha)
+        distance = np.einsum("nd,nd->n", z @ np.linalg.inv(cov), z)
+        before, kept = kept, np.sort(np.argsort(distance, kind="stable")[:count])
+        if np.array_equal(before, kept):
+            break
+    return kept
 
 
 def _log_likelihood(z: Array, cov: Array) -> float:

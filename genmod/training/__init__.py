@@ -7,4 +7,4 @@ from genmod.training.fitting import fit as fit
 from genmod.training.fitting import training_loop as training_loop
 from genmod.training.history import History as History
 from genmod.training.history import Step as Step
-from genmod.training.nonfinite import NonFiniteLoss as NonFiniteLoss
+from genmod.training.state import NonFiniteLoss as NonFiniteLoss

@@ -73,7 +73,7 @@ class MemoryBatches(Batches):
     checked = True
 
     def __post_init__(self) -> None:
-        require(len(self.x) >= 1, "no data", "at least one sample", "check the split")
+        require(len(self.x) >= 1, "no rows", "at least one", "check how the data were split")
         require(
             1 <= self.size <= len(self.x),
             f"batch_size={self.size} for {len(self.x)} samples",

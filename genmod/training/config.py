@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass, fields
-from typing import SupportsIndex
 
 import torch
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, require, whole_number
 
 BATCH_SIZE = 128
 """Rows in a batch, by default."""
@@ -90,7 +88,7 @@ class TrainingConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if "int" in str(field.type) and value is not None:
-                object.__setattr__(self, field.name, _whole(field.name, value))
+                object.__setattr__(self, field.name, whole_number(value, field.name))
         for name in (
             "steps",
             "batch_size",
@@ -103,18 +101,19 @@ class TrainingConfig:
             "log_every",
         ):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", "leave it out")
+            advice = f"leave {name} out for the default"
+            require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", advice)
         check_positive(self.learning_rate, "learning_rate")
         require(
             self.weight_decay >= 0,
             f"weight_decay={self.weight_decay}",
             "at least 0",
-            "0 is no decay",
+            "pass 0 for no decay",
         )
-        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "0 is no warm-up")
+        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "pass 0 for none")
         require(0 <= self.ema < 1, f"ema={self.ema}", "a decay in [0, 1)", "the default is 0.999")
         got = f"skip_nonfinite={self.skip_nonfinite}"
-        require(self.skip_nonfinite >= 0, got, "at least 0", "0 stops at the first")
+        require(self.skip_nonfinite >= 0, got, "at least 0", "pass 0 to stop at the first")
         if self.clip is not None:
             check_positive(self.clip, "clip")
 
@@ -186,10 +185,3 @@ class Cycle:
             f"steps {self.first + 1} to {self.last}: the learning rate rises to its peak until step "
             f"{peak}, then {end}"
         )
-
-
-def _whole(name: str, value: SupportsIndex) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"got {name}={value!r}; expected a whole number; pass an int") from None

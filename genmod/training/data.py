@@ -93,7 +93,12 @@ class TrainingData:
             if spec is None or spec.columns is None:
                 warn_of_spread(found.x, "the training data", "pass data.load(x, standardize=True)")
             return cls(found.x, context, observed=found.observed)
-        require(context is None, "a context beside a data set", "its labels", "use conditional")
+        require(
+            context is None,
+            "a context beside a data set",
+            "a data set whose labels are the context",
+            "pass genmod.data.conditional(data), or the pair (data.train, context)",
+        )
         return cls(
             found.train,
             found.context("train"),
@@ -107,7 +112,7 @@ class TrainingData:
 
     def check(self, model: LatentModel) -> None:
         """Require rows that the model can score and contexts that it can take. Called once a run."""
-        require(self.x is None or len(self.x) >= 1, "no data", "at least one sample", "check it")
+        require(self.x is None or len(self.x) >= 1, "no rows", "at least one", "check the data")
         if self.observed is not None or self.held_out_observed is not None:
             model.check_missing()
         for part, context, observed in (

@@ -23,6 +23,7 @@ from genmod.checks import require
 from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective
+from genmod.objectives.pairs import ObjectivePairs, Pairs
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
@@ -32,7 +33,6 @@ from genmod.training.history import History
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop, as_if_frozen, stages_of
 from genmod.training.metrics import MetricsLog, OnProgress
-from genmod.training.pairs import ObjectivePairs, Pairs
 from genmod.training.run import Setup
 
 
@@ -135,7 +135,7 @@ def fit(
             infinite. They are counted in ``history.skipped``; one more raises ``NonFiniteLoss``.
         stages: ``None``: the model's own recipe, each stage of ``steps`` steps; a latent diffusion
             trains its VAE first, on the bound, then the diffusion with ``objective``. ``"joint"``:
-            all parts together.
+            all parts together. ``"two-stage"``: any learned prior that way.
         progress: whether to show a bar with the loss and the bound; or a function that is called
             with ``(step, line)`` a few times a second, for a display of your own.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
+from genmod.models.two_stage import check_two_stages, first_stage, freeze_first_stage
 from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
 from genmod.training.checkpoint import Checkpoint
@@ -39,26 +41,30 @@ def stages_of(model: LatentModel, stages: str | None) -> Sequence[Stage]:
 
     Args:
         model: the model to train.
-        stages: ``None``: the recipe; ``"joint"``: all parts together, on the plain bound.
+        stages: ``None``: the recipe; ``"joint"``: all parts together, on the plain bound;
+            ``"two-stage"``: the encoder and decoder under N(0, I), then the prior on their latents.
 
     Raises:
-        ValueError: another word.
+        ValueError: another word; two stages of a model whose prior is not learned.
+
+    Reference: Dai, Wipf, "Diagnosing and Enhancing VAE Models" (2019), section 5, for the two stages.
     """
     require(
-        stages in (None, "joint"),
+        stages in (None, "joint", "two-stage"),
         f"stages={stages!r}",
-        "None (the model's own recipe) or 'joint'",
+        "None (the model's own recipe), 'joint' or 'two-stage'",
         "leave it out for the recipe",
     )
     whole = Stage(type(model).__name__, model)
-    if stages is not None or not isinstance(model, LatentDiffusion):
+    if stages == "two-stage":
+        check_two_stages(model)
+    if stages == "joint" or (stages is None and not isinstance(model, LatentDiffusion)):
         return [whole]
-    if not any(p.requires_grad for part in model.fixed() for p in part.parameters()):
+    first = (model.encoder, model.decoder)
+    if not any(p.requires_grad for part in first for p in part.parameters()):
         return [whole]
-    return [
-        Stage("VAE", model.first_stage()),
-        Stage(type(model).__name__, model, model.freeze),
-    ]
+    before = partial(freeze_first_stage, model)
+    return [Stage("VAE", first_stage(model)), replace(whole, before=before)]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch, Objective
-from genmod.objectives.base import check_loss
+from genmod.objectives.base import check_loss, refuse_weighted_levels
 from genmod.random.streams import keyed_step
 from genmod.training.augment import Augmentation, Transform, augmented
 from genmod.training.batches import Batches, joined, joined_elbo, split
@@ -28,9 +28,7 @@ from genmod.training.devices import Devices, Place
 from genmod.training.history import History, Step
 from genmod.training.identity import Identity
 from genmod.training.metrics import Bar, MetricsLog, OnProgress
-from genmod.training.nonfinite import SpoiledBatches
-from genmod.training.pairs import refuse_weighted_levels
-from genmod.training.state import TrainingState, adam
+from genmod.training.state import SpoiledBatches, TrainingState, adam
 from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()

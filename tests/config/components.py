@@ -20,7 +20,7 @@ from genmod.nn.cells import Cell, Pyramid
 from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
-from genmod.priors import FlatPrior, NormalPrior
+from genmod.priors import FlatPrior, MixturePrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
 from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle, TrainingConfig
@@ -56,6 +56,8 @@ OTHERS: dict[str, Callable[[], object]] = {
         decoders.GaussianDecoder(MLP(2, 3, width=8), (3,)),
         NormalPrior((2,)),
     ),
+    "an open prior": lambda: MixturePrior(3),
+    "an open encoder": encoders.FullCovarianceEncoder,
     "FlatPrior": lambda: FlatPrior((2,)),
     "Bins": lambda: Bins(17),
     "Standardize": lambda: Standardize((170.0,), (8.5,)),

@@ -62,6 +62,14 @@ ENCODERS: dict[str, tuple[Callable[[DataSpec], Encoder], tuple[int, ...]]] = {
         lambda spec: encoders.GaussianEncoder(MLP(EVENT, 16, width=8), (2, 2, 2), spec),
         (2, 2, 2),
     ),
+    "Full covariance": (
+        lambda spec: encoders.FullCovarianceEncoder(MLP(EVENT, 20, width=8), (5,), spec),
+        (5,),
+    ),
+    "Normalizing flow": (
+        lambda spec: encoders.FlowEncoder(MLP(EVENT, 14, width=8), (5,), spec, width=8, context=4),
+        (5,),
+    ),
     "TopDown": (top_down, (2,)),
     "Ladder": (ladder, (2,)),
     "Pyramid": (pyramid, (4, 3)),

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from genmod import Kind, decoders, diffusion, encoders, priors
+from genmod.config import Settings, register
 from genmod.denoisers import Learned
 from genmod.diffusion import LearnedInterpolation
 from genmod.diffusion.depth import LearnedNoisingEncoder, NoisingHierarchyPrior
@@ -68,6 +69,23 @@ def given() -> priors.DistributionPrior:
     return priors.DistributionPrior(MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
 
+@register
+class StandardLaw(Settings, nn.Module):
+    """A density of a user's own: N(0, I)."""
+
+    zero: Tensor
+
+    def __init__(self, size: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(size))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return MultivariateNormal(self.zero, torch.eye(len(self.zero)).to(self.zero)).log_prob(z)
+
+    def sample(self, n: int) -> Tensor:
+        return torch.randn(n, len(self.zero)).to(self.zero)
+
+
 def very_deep() -> priors.TopDownPrior:
     """Three levels of blocks that own both heads."""
     blocks = [VeryDeepBlock(EVENT, 2, 3, hidden=8) for _ in range(3)]
@@ -95,6 +113,13 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "Denoising, 4 latents": lambda: denoising(4),
     "Denoising, continuous": lambda: denoising(None),
     "Denoising, learned variance": learned_variance,
+    "Learned Gaussian": lambda: priors.LearnedGaussianPrior(EVENT),
+    "Mixture": lambda: priors.MixturePrior(4, EVENT),
+    "Vamp": lambda: priors.VampPrior(
+        4, encoder=encoders.GaussianEncoder(MLP(2, 6, width=8), EVENT, 2)
+    ),
+    "Normalizing flow": lambda: priors.FlowPrior(width=8, shape=EVENT),
+    "Module": lambda: priors.ModulePrior(StandardLaw(), EVENT),
     "Flow": lambda: ProbabilityFlowPrior(denoising(None), steps=4),
     "Flow, 2 probes": lambda: ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
 }

@@ -207,7 +207,13 @@ def test_a_decoder_that_is_too_broad_is_found_by_the_forecast() -> None:
     assert found.variance == pytest.approx(9.0)
     assert re_joined(found.verdict).count("a linear VAE has 0 active units") == 1
     assert "a linear VAE, decoder std 3:" in str(found)
-    fine = collapse(vae(torch.eye(2, 3), torch.full((2,), 0.3), scale=0.3), x)
+    blind = collapse(vae(torch.zeros(2, 3), torch.ones(2), scale=0.1), x)
+    assert blind.linear_bound is not None
+    assert blind.forecast is not None
+    assert blind.linear_bound == pytest.approx(blind.forecast.bound(0.01))
+    assert f"A linear VAE has a bound of {blind.linear_bound:.1f} nats" in re_joined(blind.verdict)
+    exact = ppca(3, 2)
+    fine = collapse(exact.model(exact.diagonal()), exact.law.sample((200,)))
     assert "linear VAE" not in re_joined(fine.verdict)
 
 
@@ -220,6 +226,9 @@ def test_a_learned_scale_is_the_variance_of_the_forecast() -> None:
     assert found.variance == pytest.approx(0.49)
     assert found.forecast is not None
     assert found.forecast.latents == 2
+    best_variance = found.forecast.learned_variance
+    assert found.linear_bound == pytest.approx(found.forecast.bound(best_variance))
+    assert collapse(model, torch.randn(11, 3)).linear_bound is None  # too few rows to fit one
     best = CalibratedGaussianDecoder(MLP(2, 3, width=8), (3,))
     best.mean_square.fill_(0.3)
     assert collapse(VAE(3, latents=2, width=8, decoder=best), torch.randn(30, 3)).variance == 0.3

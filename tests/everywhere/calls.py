@@ -193,6 +193,13 @@ def evaluate(given: Case) -> Found:
     return whole(report)
 
 
+def amortization_gap(given: Case) -> Found:
+    found = evaluation.amortization_gap(
+        given.model, given.x, given.context, steps=3, importance_samples=2, **_given(given)
+    )
+    return rows(gap=found.per_row)
+
+
 def collapse(given: Case) -> Found:
     return whole(evaluation.collapse(given.model, given.x, given.context, **_given(given)))
 

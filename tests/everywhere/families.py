@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from genmod.diffusion import DiffusionPrior, LearnedInterpolation
+from genmod.encoders import FlowEncoder, FullCovarianceEncoder
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, with_depth
 from genmod.nn import MLP, ConvNets, DenoisingMLP, Ignored, Labels, MLPs
+from genmod.priors import FlowPrior, MixturePrior, VampPrior
 from genmod.spec import Column, DataSpec
 
 ROWS, BINS, CLASSES = 5, 5, 3
@@ -57,6 +59,13 @@ FAMILIES: dict[str, Callable[[], LatentModel]] = {
     "vae": lambda: VAE(INTEGERS, BINS, latents=2, **TINY),
     "vae of reals": lambda: VAE(REALS, latents=2, **TINY),
     "vae under a torch law": lambda: VAE(REALS, latents=2, prior=_mixture(), **TINY),
+    "vae under a vampprior": lambda: VAE(INTEGERS, BINS, latents=2, prior=VampPrior(3), **TINY),
+    "full covariance and mixture": lambda: VAE(
+        REALS, latents=2, encoder=FullCovarianceEncoder(), prior=MixturePrior(3), **TINY
+    ),
+    "flows": lambda: VAE(
+        REALS, latents=2, encoder=FlowEncoder(width=8), prior=FlowPrior(width=8), **TINY
+    ),
     "conditional vae": lambda: VAE(INTEGERS, BINS, latents=2, condition=_label(), **TINY),
     "bottom-up": lambda: HVAE(INTEGERS, BINS, latents=(3, 2), inference="bottom-up", **TINY),
     "top-down": lambda: HVAE(REALS, latents=(3, 2), inference="top-down", **TINY),

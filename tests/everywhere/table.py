@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from genmod import random
+from genmod.diffusion.depth import NoisingHierarchyPrior
 from genmod.models import (
     LatentDiffusion,
 )
@@ -92,6 +93,12 @@ def _imputed(given: Case) -> str | None:
     return "Diffusion to impute with" if own else None
 
 
+def _amortized(given: Case) -> str | None:
+    own = given.diffusion is not None and not isinstance(given.model, LatentDiffusion)
+    own = own or isinstance(given.model.prior, NoisingHierarchyPrior)
+    return "expected a Gaussian" if own or not given.model.prior.proper else None
+
+
 def _integers(given: Case) -> str | None:
     return None if given.model.spec.is_integer else "decoder of real numbers"
 
@@ -151,6 +158,9 @@ ENTRIES: dict[str, Entry] = {
     "score": Entry(calls.score, ("score", "paired"), keyed=True),
     "log_weights": Entry(calls.log_weights, ("log_weights",), log_weight_refusal, keyed=True),
     "evaluate": Entry(calls.evaluate, ("evaluate",), keyed=True),
+    "amortization gap": Entry(
+        calls.amortization_gap, ("amortization_gap",), _amortized, keyed=True
+    ),
     "collapse": Entry(calls.collapse, ("collapse",), _collapse, keyed=True, alone=False),
     "profile": Entry(calls.profile, ("profile",), diffusion_refusal, keyed=True),
     "refinement": Entry(calls.refinement, ("refinement",), _integers, keyed=True),

@@ -46,7 +46,7 @@ IMAGES: dict[str, Any] = {
     "table of betas": lambda: Diffusion(3, schedule=LinearBeta(), steps=10, **TINY),
     "learned schedule": lambda: Diffusion(3, schedule=MonotoneNetwork(), **TINY),
     "rectified flow": lambda: Diffusion(3, schedule=RectifiedFlow(Cosine()), **TINY),
-    "transformer": lambda: Diffusion((1, 16, 16), bins=2, networks=DiTs(width=16, depth=1)),
+    "transformer": lambda: Diffusion((1, 16, 16), bins=2, networks=DiTs(width=32, depth=1)),
 }
 
 

@@ -236,10 +236,10 @@ def test_a_heat_map_holds_the_nats_of_every_unit_and_marks_dead_ones(tmp_path: P
     forecast = LinearForecast(torch.tensor([4.0, 1.0, 0.1]).double(), 3, 100, 3)
     little = Estimate(0.5, 0.1)
     vae = Collapse(
-        "VAE", 100, (use([0.1, 2.0, 0.0], [0.5, 0.9, 0.001]),), little, little, "the latent",
+        "VAE", 100, little, (use([0.1, 2.0, 0.0], [0.5, 0.9, 0.001]),), little, little, "the latent",
         forecast, 0.25,
     )  # fmt: skip
-    hvae = Collapse("HVAE", 100, (use([1.0, 3.0], [1.0, 1.0], "z2"),), little, little)
+    hvae = Collapse("HVAE", 100, little, (use([1.0, 3.0], [1.0, 1.0], "z2"),), little, little)
     figure = plots.latent_use({"VAE": vae, "HVAE": hvae})
     (image,) = figure.axes[0].images
     cells = image.get_array()

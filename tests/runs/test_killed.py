@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,13 @@ def started(folder: Path, rank: int, count: int, port: int) -> int:
         os._exit(1)
 
 
-def killed(folder: Path, seconds: float, count: int, draw: random.Random) -> bool:
-    """Go on with the run, and kill all its processes after some time; whether it was done before."""
+def killed(folder: Path, due: Callable[[], bool], count: int, draw: random.Random) -> bool:
+    """Go on with the run, and kill all its processes once it is due; whether it was done before."""
     port = free_port()
     children = [started(folder, rank, count, port) for rank in range(count)]
     codes: dict[int, int] = {}
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit and len(codes) < count:
+    limit = time.monotonic() + 1000
+    while time.monotonic() < limit and len(codes) < count and not due():
         for child in set(children) - codes.keys():
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
@@ -106,26 +107,59 @@ def killed(folder: Path, seconds: float, count: int, draw: random.Random) -> boo
     return len(codes) == count
 
 
+def made(folder: Path) -> int:
+    """The number of lines of metrics."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def moment(folder: Path, step: int, seconds: float) -> Callable[[], bool]:
+    """Whether some seconds have passed since a step, or since now if it was made before."""
+    since: list[float] = []
+
+    def due() -> bool:
+        if not since and made(folder) >= step:
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] >= seconds
+
+    return due
+
+
 def kill_at_random_moments(tmp_path: Path, count: int) -> None:
-    """Train one run whole, and one that is killed again and again; compare their files."""
+    """Train one run whole, and one that is killed again and again; compare their files.
+
+    Half of the kills come at any time of a start, the others after some steps: so the run goes on, also on
+    a busy machine.
+    """
     if count > 1:
         importlib.import_module("accelerate")  # once, before the children start
-    began, draw = time.monotonic(), random.Random(0)
-    assert killed(tmp_path / "whole", 600, count, draw)
-    span = time.monotonic() - began
-    folder, steps = tmp_path / "killed", [0]
-    for _ in range(KILLS):
-        # A few kills fall into the start and the end, where the other files are written.
-        if killed(folder, draw.uniform(0, 2 * span / KILLS + 0.2 * count), count, draw):
+    draw, whole, folder, times = random.Random(0), tmp_path / "whole", tmp_path / "killed", [0.0]
+
+    def first_step() -> bool:
+        if len(times) == 1 and made(whole):
+            times.append(time.monotonic())
+        return False
+
+    times[0] = time.monotonic()
+    assert killed(whole, first_step, count, draw)
+    start, training = times[1] - times[0], time.monotonic() - times[1]
+    steps, kills = [0], 0
+    for number in range(KILLS):
+        step, seconds = 0, draw.uniform(0, start)
+        if number % 2:
+            step = steps[-1] + draw.randint(1, max(2, 2 * STEPS // KILLS))
+            seconds = draw.uniform(0, 5 * training / STEPS)
+        if killed(folder, moment(folder, step, seconds), count, draw):
             break
+        kills += 1
         if folder.exists():
             steps.append(check_files(folder))
+    print(f"{kills} kills, checkpoints at {sorted(set(steps))}")
     assert steps == sorted(steps)
-    # On a busy machine many kills come before the first new checkpoint.
     assert len(set(steps)) > 1
-    assert killed(folder, 600, count, draw)
+    assert killed(folder, lambda: False, count, draw)
     check_files(folder)
-    same_run(folder, tmp_path / "whole")
+    same_run(folder, whole)
     assert not list(folder.rglob("*.writing"))
 
 

@@ -31,9 +31,11 @@ from genmod import (
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.denoisers import Guided, Learned
 from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingEncoder
+from genmod.encoders import FlowEncoder, FullCovarianceEncoder
 from genmod.model import LatentModel
 from genmod.models import find_diffusion, with_denoiser, with_depth, with_steps
 from genmod.nn import ConvNets, DenoisingMLP, Labels, MLPs
+from genmod.priors import FlowPrior, MixturePrior, VampPrior
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, ZeroTerminalSNR
 
 DIGITS = DataSpec((1, 4, 4), 17)
@@ -49,6 +51,14 @@ MODELS: dict[str, Callable[[], LatentModel]] = {
     "autoencoder": lambda: Autoencoder(3, latents=2, width=8),
     "vae": lambda: VAE(DIGITS, latents=4, width=8),
     "vae, mixture prior": lambda: VAE(3, latents=2, width=8, prior=mixture()),
+    "vae, vampprior": lambda: VAE(DIGITS, latents=2, width=8, prior=VampPrior(3)),
+    "vae, flows": lambda: VAE(
+        3, latents=2, width=8, encoder=FlowEncoder(width=8), prior=FlowPrior(width=8)
+    ),
+    "vae, full covariance": lambda: VAE(
+        3, latents=2, width=8, encoder=FullCovarianceEncoder(), prior=MixturePrior(3)
+    ),
+    "hvae, vampprior": lambda: HVAE(3, latents=(4, 2), width=8, prior=VampPrior(3)),
     "vae, nested": lambda: VAE(3, latents=2, width=8, prior=Diffusion(2, width=8, steps=3)),
     "hvae, bottom-up": lambda: HVAE(3, latents=(4, 2), width=8),
     "hvae, ladder": lambda: HVAE(3, latents=(4, 2), inference="ladder", width=8),

@@ -12,8 +12,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
-from genmod.sklearn import GenerativeOutlierDetector
-from tests.sklearn.cases import FAST, gaussian, holes, truth
+from genmod.sklearn import GenerativeDensity, GenerativeOutlierDetector
+from genmod.sklearn.start import central_rows
+from tests.sklearn.cases import FAST, ROOT, gaussian, holes, truth
 
 # Checks of types on every call would take most of the time: each row is a forward pass.
 pytestmark = pytest.mark.usefixtures("as_users_run")
@@ -39,6 +40,31 @@ def test_the_contamination_is_the_share_of_the_training_rows() -> None:
         scores = detector.score_samples(x)
         assert (detector.decision_function(x) == scores - detector.offset_).all()
     assert detector.score_kind_ == "estimate"
+
+
+def test_outliers_among_the_training_rows_do_not_hide_each_other() -> None:
+    """A tenth of the rows lies together, five deviations away: trained on, they would widen the density."""
+    x = gaussian(180)
+    direction = np.linalg.svd(ROOT)[0][:, -1] * np.linalg.svd(ROOT)[1][-1]
+    far = gaussian(20, seed=5) + 5 * direction
+    rows, known = np.r_[x, far], np.r_[np.zeros(180), np.ones(20)]
+    assert (central_rows(rows, 0.1) < 180).mean() > 0.97
+    detector = GenerativeOutlierDetector(contamination=0.1, importance_samples=4, **FAST).fit(rows)
+    assert roc_auc_score(known, -detector.score_samples(rows)) > 0.97
+    hidden = GenerativeDensity(importance_samples=4, **FAST).fit(rows)
+    assert roc_auc_score(known, -hidden.score_samples(rows)) < 0.96
+
+
+def test_the_central_rows_are_the_same_in_other_units() -> None:
+    x = gaussian(60) ** 3
+    kept = central_rows(x, 0.25)
+    assert len(kept) == 45
+    assert (central_rows(x * [1e3, 1.0, 1e-4] + [0.0, 5.0, -1.0], 0.25) == kept).all()
+
+
+def test_rows_are_not_set_aside_where_a_column_would_be_constant_without_them() -> None:
+    x = np.c_[gaussian(20), np.r_[np.zeros(19), 1.0]]
+    assert (central_rows(x, 0.1) == np.arange(20)).all()
 
 
 def test_malignant_tumors_stand_out_from_benign_ones() -> None:

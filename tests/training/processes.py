@@ -24,7 +24,7 @@ from genmod.nn.modules import weights
 from genmod.objectives import Bound, LearnedSchedule, Simple, WarmUp
 from genmod.schedules import MonotoneNetwork
 from genmod.training import fit, training_loop
-from genmod.training.nonfinite import NonFiniteLoss
+from genmod.training.state import NonFiniteLoss
 
 STEPS = 20
 TINY: dict[str, Any] = {"width": 16, "depth": 1}

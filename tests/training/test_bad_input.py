@@ -113,7 +113,7 @@ class _Root(nn.Module):
         (lambda x: fit(vae(), x, validation_rows=0), "validation_rows=0"),
         (lambda x: fit(vae(), x, validation_timesteps=0), "validation_timesteps=0"),
         (lambda x: fit(vae(), x, checkpoint_every=0), "checkpoint_every=0"),
-        (lambda x: fit(vae(), x[:0]), "no data"),
+        (lambda x: fit(vae(), x[:0]), "no rows"),
         (lambda x: fit(vae(), x.where(x != x[5, 1], math.nan)), "1 values of x that are NaN"),
         (lambda x: fit(vae(), x[:, :2]), r"x of shape \(48, 2\)"),
         (lambda x: fit(vae(), (x, x[:5])), "context with another number of rows"),

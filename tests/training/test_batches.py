@@ -73,7 +73,7 @@ def test_the_context_and_the_index_follow_their_sample() -> None:
 @pytest.mark.parametrize(
     ("x", "context", "size", "said"),
     [
-        (torch.zeros(0, 2), None, 1, "no data"),
+        (torch.zeros(0, 2), None, 1, "no rows"),
         (torch.zeros(4, 2), None, 5, "batch_size=5 for 4 samples"),
         (torch.zeros(4, 2), torch.zeros(3), 2, "context with another number of rows"),
     ],

@@ -220,7 +220,7 @@ def test_data_of_another_kind_are_refused() -> None:
         ("digits.csv", "digits.csv, which does not exist"),
         ((x, x, x), "data of 3 parts"),
         (np.array(["a", "b"]), "array x of type"),
-        (x[:0], "no data"),
+        (x[:0], "no rows"),
     ):
         with pytest.raises(ValueError, match=said):
             fit(vae(), wrong, steps=1, progress=False)
@@ -230,8 +230,8 @@ def test_data_of_another_kind_are_refused() -> None:
         fit(vae(), list((x * math.nan).split(4)), steps=1, progress=False)
     with pytest.raises(ValueError, match=r"x of shape \(4, 2\)"):
         fit(vae(), list(x[:, :2].split(4)), steps=1, progress=False)
-    with pytest.raises(ValueError, match="loader's batch of 3 parts"):
-        fit(vae(), [(x, x, x)], steps=1, progress=False)
+    with pytest.raises(ValueError, match="loader's batch of 4 parts"):
+        fit(vae(), [(x, x, x, x)], steps=1, progress=False)
     with pytest.raises(ValueError, match="without noise levels"):
         fit(vae(), x, steps=1, validation_timesteps=3, progress=False)
 

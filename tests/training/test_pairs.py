@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from genmod.model import LatentModel
 from genmod.models import LatentDiffusion
 from genmod.objectives import Batch, Beta, Bound, Simple
+from genmod.objectives.pairs import ObjectivePairs, Pairs
 from genmod.random import keyed
 from genmod.training import fit
-from genmod.training.pairs import ObjectivePairs, Pairs
 from tests.training.cases import data, diffusion, flat, vae
 from tests.training.test_accumulate import Weights
 

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
-from genmod.objectives import Batch, Objective
-from genmod.objectives.base import encoder_learns, require_fixed_encoder, weights_levels
+from genmod.objectives.base import Batch, Objective
 from genmod.path import Path
 from genmod.random.streams import rewound
 
@@ -73,7 +71,9 @@ class ObjectivePairs(Objective):
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """Refused: each objective needs a forward pass of its own."""
-        raise NotImplementedError("call the objective on a model and a batch")
+        raise NotImplementedError(
+            "pairs have no loss of one bound: call them on a model and a batch"
+        )
 
     def check(self, model: LatentModel) -> None:
         """Check each objective on the model in which only its own parameters learn."""
@@ -104,22 +104,6 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-
-
-def refuse_weighted_levels(
-    model: LatentModel, objective: Objective, loss: Tensor, elbo: ELBO
-) -> None:
-    """Refuse an objective of the user's own that would train an encoder by weighted timesteps.
-
-    Raises:
-        ValueError: it does.
-    """
-    priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
-    schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
-    if objective.needs_path or not encoder_learns(model, schedules):
-        return
-    if weights_levels(loss, elbo):
-        require_fixed_encoder(model, type(objective).__name__, schedules)
 
 
 def _check_pairs(pairs: Pairs) -> None:
