@@ -42,6 +42,7 @@ from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.nn import ConvNets, MLPs
 from genmod.objectives import IWAE, Objective
+from genmod.priors import VampPrior
 
 TARGETS = {"VAE": 88.5, "IWAE-50": 87.0, "HVAE, top-down": 82.0, "HVAE, deep": 82.0}
 """Nats of the largest IW-K, at most, after ten minutes on two cores."""
@@ -73,6 +74,12 @@ Build = Callable[[Dataset, Mapping[str, LatentModel]], LatentModel]
 def plain(data: Dataset, trained: Mapping[str, LatentModel]) -> VAE:
     """The network of the IWAE paper: two layers of 200 on both sides of 50 latents."""
     return VAE(data, latents=_LATENTS, networks=MLPs(width=200, depth=2))
+
+
+def vamp(data: Dataset, trained: Mapping[str, LatentModel]) -> VAE:
+    """The same network under a mixture of its own posteriors, which start at training rows."""
+    prior = VampPrior(200, data.train[:200])
+    return VAE(data, latents=_LATENTS, networks=MLPs(width=200, depth=2), prior=prior)
 
 
 def with_diffusion(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentDiffusion:
@@ -110,6 +117,7 @@ def recipe(warm: int = 0, learning_rate: float = 1e-3, **settings: int) -> Recip
 MODELS: dict[str, tuple[Build, Recipe]] = {
     "VAE": (plain, recipe()),
     "IWAE-50": (plain, recipe(draws=50)),
+    "VampPrior": (vamp, recipe()),
     "diffusion prior": (with_diffusion, recipe()),
     "HVAE, top-down": (top_down, recipe(warm=2400)),
     "HVAE, deep": (deep, recipe(warm=2400)),

@@ -7,11 +7,12 @@ for a GPU). So a caller that has checked a data set once may run inside :func:`t
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,6 +68,20 @@ def require(condition: bool, got: str, expected: str, advice: str) -> None:
     """Raise a ``ValueError`` "got ...; expected ...; advice" unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"got {got}; expected {expected}; {advice}")
+
+
+def whole_number(value: Any, name: str) -> int:
+    """A Python int from a whole number of any library. Fractions, whole floats and strings are refused.
+
+    >>> whole_number(torch.tensor(3), "steps")
+    3
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(
+            f"got {name}={value!r}; expected a whole number; convert it with int()"
+        ) from None
 
 
 def check_shape(x: Tensor, shape: Shape, name: str = "x") -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.random.streams import TorchDraws
 from genmod.shapes import Shape, size
 
@@ -68,8 +68,9 @@ def rows_per_chunk(
     (1024, 16, 3)
     """
     if batch_size is not None:
+        batch_size = whole_number(batch_size, "batch_size")
         require(batch_size >= 1, f"batch_size={batch_size}", "at least 1", "leave it out")
-        return int(batch_size)
+        return batch_size
     budget = _limit.get()
     if budget is None:
         budget = 64 << 20 if device is None or device.type == "cpu" else 2 << 30

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import for_autograd
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.config import Settings
 from genmod.distributions.base import Draws, Laws
 from genmod.shapes import Mask, PerLevel, copies
@@ -48,8 +48,8 @@ class TimestepSampler(Settings, nn.Module, ABC):
 
     def __init__(self, n: int = 1) -> None:
         super().__init__()
+        self.n = whole_number(n, "n")
         require(n >= 1, f"n={n}", "n >= 1", "timesteps=None visits every level")
-        self.n = n
 
     @abstractmethod
     def forward(

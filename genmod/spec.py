@@ -7,7 +7,6 @@ A :class:`DataSpec` is the one description of data that data sets, encoders, dec
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genmod import shapes
-from genmod.checks import check_integers, check_mask, check_real, check_shape, require
+from genmod.checks import check_integers, check_mask, check_real, check_shape, require, whole_number
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
 from genmod.columns import as_columns, check_columns, count_features, features
@@ -59,7 +58,7 @@ class DataSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _as_shape(self.shape))
         if self.bins is not None:
-            object.__setattr__(self, "bins", _as_index(self.bins, "bins"))
+            object.__setattr__(self, "bins", whole_number(self.bins, "bins"))
             Bins(self.bins)
         if self.columns is not None:
             object.__setattr__(self, "columns", as_columns(self.columns, self.shape, self.bins))
@@ -89,7 +88,7 @@ class DataSpec:
                 "leave bins out",
             )
             return data
-        return cls(_as_shape(data), None if bins is None else _as_index(bins, "bins"))
+        return cls(_as_shape(data), None if bins is None else whole_number(bins, "bins"))
 
     @property
     def size(self) -> int:
@@ -244,13 +243,6 @@ class HasSpec(Protocol):
 SpecLike: TypeAlias = HasSpec | DataSpec | Sequence[int] | SupportsIndex
 
 
-def _as_index(value: object, name: str) -> int:
-    """A whole number of any library as Python's own."""
-    if isinstance(value, SupportsIndex):
-        return operator.index(value)
-    raise ValueError(f"got {name}={value!r}; expected a whole number; convert it with int()")
-
-
 def _as_shape(shape: object) -> Shape:
     """A shape as a tuple; one number is the length of a vector."""
     if isinstance(shape, int | np.integer) and not isinstance(shape, bool):
@@ -262,7 +254,7 @@ def _as_shape(shape: object) -> Shape:
             "(1, 28, 28), or the length of a vector; pass genmod.data.load(x) for data, or "
             "tuple(x.shape[1:]) for their shape alone"
         )
-    found = tuple(_as_index(side, "side") for side in shape)
+    found = tuple(whole_number(side, "side") for side in shape)
     require(
         len(found) > 0 and all(side >= 1 for side in found),
         f"shape={shape}",

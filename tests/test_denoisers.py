@@ -249,3 +249,32 @@ def test_denoisers_refuse_what_they_cannot_be() -> None:
 
     with pytest.raises(ValueError, match=r"2 outputs a row from Wide; expected 1"):
         Learned(Wide())(real(1.0)[None], real(0.0))
+
+
+def test_points_and_moments_are_real_numbers_of_one_shape() -> None:
+    """Bytes have no mean, an empty set has none, and NaN would come back as an estimate."""
+    points = torch.zeros(3, 2)
+    for bad, message in (
+        (points.to(torch.uint8), "points of type torch.uint8"),
+        (points[:0], "at least one point"),
+        (points * torch.nan, "6 values of points that are NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EmpiricalDenoiser(bad)
+    for mean, covariance, message in (
+        (torch.zeros(3), torch.eye(2), r"shapes \(d,\) and \(d, d\)"),
+        (torch.zeros(2), torch.eye(2) * torch.nan, "the covariance that are NaN"),
+        (torch.zeros(2).long(), torch.eye(2), "a mean of type torch.int64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GaussianDenoiser(mean, covariance)
+
+
+def test_a_denoiser_made_in_inference_mode_has_gradients_outside() -> None:
+    with torch.inference_mode():
+        made = [GaussianDenoiser(real(0.0, 1.0), torch.eye(2).double()), EmpiricalDenoiser(POINTS)]
+    for denoiser, dims in zip(made, (2, 1), strict=True):
+        z = torch.zeros(3, dims, dtype=F64, requires_grad=True)
+        denoiser(z, real(0.0, 1.0, 2.0)).x_hat.sum().backward()
+        assert z.grad is not None
+        assert bool(z.grad.isfinite().all())

@@ -37,6 +37,7 @@ ON_MNIST = [
     if path.stem not in LEFT_OUT
 ]
 FEWER = {
+    "depth": ["--most", "4"],
     "instability": ["--seeds", "2"],
     "inverse": ["--draws", "2"],
     **{name: ["--samples", "65"] for name in JUDGED},

@@ -16,8 +16,8 @@ from scipy import stats
 from torch.utils.checkpoint import checkpoint
 
 from genmod import random
+from genmod.checks import whole_number
 from genmod.chunks import by_rows
-from genmod.random.keys import _whole_number
 from genmod.random.streams import mix
 from tests.statistics import assert_mean
 
@@ -321,7 +321,7 @@ def test_keys_that_mean_nothing_are_refused(settings: dict[str, object], said: s
 @pytest.mark.parametrize("value", [0.5, "one", None, np.float64(2)])
 def test_a_seed_is_a_whole_number(value: object) -> None:
     with pytest.raises(ValueError, match=r"got seed=.*expected a whole number"):
-        _whole_number(value, "seed")
+        whole_number(value, "seed")
 
 
 def test_several_draws_of_each_row() -> None:
@@ -346,7 +346,7 @@ def test_as_many_ids_as_rows() -> None:
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, np.uint8, torch.tensor])
-def test_whole_numbers_of_any_kind_are_seeds(kind: Callable[[int], int]) -> None:
+def testwhole_numbers_of_any_kind_are_seeds(kind: Callable[[int], int]) -> None:
     with random.keyed(7, ids=[3]):
         expected = draws("normal", 1)
     with random.keyed(kind(7), ids=[3]):

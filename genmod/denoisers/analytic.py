@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_real, require
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
 from genmod.schedules.base import time_dtype
@@ -34,18 +34,30 @@ class GaussianDenoiser(Denoiser):
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
-        values, vectors = torch.linalg.eigh(covariance)
-        # An eigenvalue of zero is computed as about +-1e-7 of the largest one in float32.
-        rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
+        dims = mean.shape[0] if mean.ndim == 1 else -1
         require(
-            bool(values[0] >= -rounding),
-            f"a covariance with eigenvalue {float(values[0]):g}",
-            "a positive semi-definite one",
-            "symmetrize it, or add a ridge",
+            covariance.shape == (dims, dims) and mean.is_floating_point(),
+            f"a mean of type {mean.dtype} and shape {tuple(mean.shape)}, a covariance of shape "
+            f"{tuple(covariance.shape)}",
+            "real numbers of shapes (d,) and (d, d)",
+            "flatten the events, and convert integers with .double()",
         )
-        self.register_buffer("mean", mean)
-        self.register_buffer("values", values.clamp(min=0))
-        self.register_buffer("vectors", vectors)
+        check_real(mean, name="the mean")
+        check_real(covariance, name="the covariance")
+        # Autograd could not use buffers that were made in inference mode.
+        with torch.inference_mode(False):
+            values, vectors = torch.linalg.eigh(covariance.clone())
+            # An eigenvalue of zero is computed as about +-1e-7 of the largest one in float32.
+            rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
+            require(
+                bool(values[0] >= -rounding),
+                f"a covariance with eigenvalue {float(values[0]):g}",
+                "a positive semi-definite one",
+                "symmetrize it, or add a ridge",
+            )
+            self.register_buffer("mean", mean.clone())
+            self.register_buffer("values", values.clamp(min=0))
+            self.register_buffer("vectors", vectors)
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """The posterior mean of each row, and its variance per entry (the covariance's diagonal)."""
@@ -76,11 +88,19 @@ class EmpiricalDenoiser(Denoiser):
     def __init__(self, points: Tensor, log_weights: Tensor | None = None, std: float = 0.0) -> None:
         super().__init__()
         require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
+        require(
+            points.is_floating_point() and points.ndim >= 2 and len(points) >= 1,
+            f"points of type {points.dtype} and shape {tuple(points.shape)}",
+            "at least one point of real numbers, (N, *event)",
+            "integers become real by model.encoder.real(x), or by .double()",
+        )
+        check_real(points, name="points")
         if log_weights is None:
             log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)
-        self.register_buffer("center", points.mean(0))
-        self.register_buffer("points", points)
-        self.register_buffer("log_weights", log_weights)
+        with torch.inference_mode(False):
+            self.register_buffer("center", points.clone().mean(0))
+            self.register_buffer("points", points.clone())
+            self.register_buffer("log_weights", log_weights.clone())
         self.std = std
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
+from genmod.arrays import Rows, as_tensor
 from genmod.checks import require
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
@@ -91,7 +92,7 @@ class Calibrated(Denoiser):
 def calibrate(
     denoiser: Denoiser,
     schedule: Schedule,
-    x: Real,
+    x: Rows,
     levels: int = 64,
     context: Tensor | None = None,
 ) -> Calibrated:
@@ -119,6 +120,7 @@ def calibrate(
     >>> [round(u, 1) for u in found.error(torch.tensor([-20.0, 0.0, 20.0])).tolist()]
     [0.0, 0.5, 1.0]
     """
+    x = as_tensor(x)
     require(
         len(x) >= 1 and x.is_floating_point(),
         f"{len(x)} rows of type {x.dtype}",
@@ -132,6 +134,9 @@ def calibrate(
         "pass the context of these samples",
     )
     require(levels >= 2, f"levels={levels}", "at least 2", "64 is the default")
+    # The network computes in its own type; data of another one are cast to it.
+    own = next((p for p in denoiser.parameters() if p.is_floating_point()), x)
+    x = x.to(own.dtype)
     clean, noisy = schedule.log_snr_range()
     log_snr = torch.linspace(noisy, clean, levels, dtype=torch.float64)
     with evaluation_mode(denoiser):

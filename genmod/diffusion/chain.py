@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.denoisers import Denoiser
 from genmod.diffusion.bound import diffusion_rates
 from genmod.diffusion.noising import NoisingEncoder, NoisingPosterior
@@ -76,6 +76,8 @@ class DiffusionPrior(Prior):
         resolution: int = 256,
     ) -> None:
         super().__init__(shape)
+        steps = None if steps is None else whole_number(steps, "steps")
+        resolution = whole_number(resolution, "resolution")
         require(
             steps is None or steps >= 1,
             f"steps={steps}",

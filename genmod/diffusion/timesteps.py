@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.path import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.shapes import PerLevel
 
@@ -205,7 +205,10 @@ def _overlaps(level: Tensor, dt: Tensor, bins: int) -> Tensor:
 
 def timestep_sampler(timesteps: int | TimestepSampler) -> TimestepSampler:
     """The sampler for a number of levels: stratified, unless one is given."""
-    return timesteps if isinstance(timesteps, TimestepSampler) else _stratified(timesteps)
+    if isinstance(timesteps, TimestepSampler):
+        return timesteps
+    # Before the cache, for which 2.0 and 2 are one key.
+    return _stratified(whole_number(timesteps, "timesteps"))
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
+from genmod.distributions.full import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
 from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import DataSpec, SpecLike
@@ -184,9 +185,11 @@ def copied_posterior(
     """
     if isinstance(posterior, Posterior):
         return posterior.copies(count)
-    if type(posterior) is not Normal:
-        return None
-    return Normal(copies(posterior.loc, count), copies(posterior.log_std, count))
+    if type(posterior) is Normal:
+        return Normal(copies(posterior.loc, count), copies(posterior.log_std, count))
+    if type(posterior) is FullCovarianceNormal:
+        return FullCovarianceNormal(copies(posterior.loc, count), copies(posterior.tril, count))
+    return None
 
 
 def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:

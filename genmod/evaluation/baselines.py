@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.arrays import Rows, as_tensor
+from genmod.checks import require, whole_number
 from genmod.data.values import check_values
 from genmod.elbo import Stamp
 
@@ -52,7 +53,7 @@ class Baseline:
     stamp: Stamp
 
 
-def pixel_histogram(train: Tensor, test: Tensor, bins: int) -> Baseline:
+def pixel_histogram(train: Rows, test: Rows, bins: int) -> Baseline:
     r"""The per-pixel histogram: each entry is independent and has a histogram of its own.
 
     .. math:: P(x) = \prod_{j=1}^{d} \frac{n_j(x_j) + 1/2}{N + \text{bins}/2}
@@ -76,11 +77,12 @@ def pixel_histogram(train: Tensor, test: Tensor, bins: int) -> Baseline:
     >>> pixel_histogram(coins, torch.tensor([[1]]), bins=2).log_prob.exp()  # (2 + 1/2) / (3 + 1)
     tensor([0.6250], dtype=torch.float64)
     """
-    train, test = _rows(train, test, bins)
-    return _histogram("per-pixel histogram", train, test, bins, bins * torch.arange(train.shape[1]))
+    known, scored = _rows(train, test, bins)
+    first = bins * torch.arange(known.shape[1])
+    return _histogram("per-pixel histogram", known, scored, bins, first)
 
 
-def global_histogram(train: Tensor, test: Tensor, bins: int) -> Baseline:
+def global_histogram(train: Rows, test: Rows, bins: int) -> Baseline:
     r"""The global histogram: all entries are independent and share one histogram.
 
     .. math:: P(x) = \prod_{j=1}^{d} \frac{n(x_j) + 1/2}{N d + \text{bins}/2}
@@ -96,9 +98,9 @@ def global_histogram(train: Tensor, test: Tensor, bins: int) -> Baseline:
     Raises:
         ValueError: values outside ``0 .. bins - 1``, or parts of different event shapes.
     """
-    train, test = _rows(train, test, bins)
-    shared = torch.zeros(train.shape[1], dtype=torch.long)
-    return _histogram("global histogram", train, test, bins, shared)
+    known, scored = _rows(train, test, bins)
+    shared = torch.zeros(known.shape[1], dtype=torch.long)
+    return _histogram("global histogram", known, scored, bins, shared)
 
 
 def _histogram(name: str, train: Tensor, test: Tensor, bins: int, first: Tensor) -> Baseline:
@@ -113,7 +115,7 @@ def _histogram(name: str, train: Tensor, test: Tensor, bins: int, first: Tensor)
     return Baseline(name, torch.cat(nats), Stamp.EXACT)
 
 
-def gaussian(train: Tensor, test: Tensor, bins: int | None, seed: int = 0) -> Baseline:
+def gaussian(train: Rows, test: Rows, bins: int | None, seed: int = 0) -> Baseline:
     r"""The full-covariance Gaussian of maximum likelihood, on dequantized rows if they are integers.
 
     For integers the mean ``m`` and the covariance ``S`` are those of ``train + u`` for one draw of the
@@ -144,7 +146,7 @@ def gaussian(train: Tensor, test: Tensor, bins: int | None, seed: int = 0) -> Ba
     return _spectral("full-covariance Gaussian", train, test, bins, None, seed)
 
 
-def ppca(train: Tensor, test: Tensor, bins: int | None, rank: int, seed: int = 0) -> Baseline:
+def ppca(train: Rows, test: Rows, bins: int | None, rank: int, seed: int = 0) -> Baseline:
     r"""Probabilistic PCA of maximum likelihood: :math:`x \sim N(m, W W^\top + s^2 I)`.
 
     The covariance has eigenvalues :math:`l_1 \ge \dots \ge l_d`. The noise variance :math:`s^2` is the
@@ -172,9 +174,10 @@ def ppca(train: Tensor, test: Tensor, bins: int | None, rank: int, seed: int = 0
     >>> bool(full.log_prob.mean() > isotropic.log_prob.mean())
     True
     """
+    train = as_tensor(train, "train")
     dims = math.prod(train.shape[1:])
     require(
-        0 <= rank < dims,
+        0 <= whole_number(rank, "rank") < dims,
         f"rank={rank}",
         f"0 to {dims - 1} for data of {dims} entries",
         "use gaussian(...) for the full covariance",
@@ -183,24 +186,24 @@ def ppca(train: Tensor, test: Tensor, bins: int | None, rank: int, seed: int = 0
 
 
 def _spectral(
-    name: str, train: Tensor, test: Tensor, bins: int | None, rank: int | None, seed: int
+    name: str, train: Rows, test: Rows, bins: int | None, rank: int | None, seed: int
 ) -> Baseline:
     """A Gaussian whose covariance keeps ``rank`` eigenvalues and averages the others."""
-    train, test = (part.double() for part in _rows(train, test, bins))
+    known, scored = (part.double() for part in _rows(train, test, bins))
     if bins is not None:
-        generator = torch.Generator().manual_seed(seed)
-        train = train + torch.rand(train.shape, generator=generator, dtype=torch.float64)
-        test = test + 0.5
-    mean = train.mean(0)
-    centered = train - mean
-    eigenvalues, directions = torch.linalg.eigh(centered.T @ centered / len(train))
+        generator = torch.Generator().manual_seed(whole_number(seed, "seed"))
+        known = known + torch.rand(known.shape, generator=generator, dtype=torch.float64)
+        scored = scored + 0.5
+    mean = known.mean(0)
+    centered = known - mean
+    eigenvalues, directions = torch.linalg.eigh(centered.T @ centered / len(known))
     if rank is not None:
         # Ascending order: the discarded directions come first.
         discarded = len(eigenvalues) - rank
         eigenvalues = eigenvalues.clone()
         eigenvalues[:discarded] = eigenvalues[:discarded].mean()
-    _check_spectrum(eigenvalues, len(train))
-    square = (((test - mean) @ directions).square() / eigenvalues).sum(-1)
+    _check_spectrum(eigenvalues, len(known))
+    square = (((scored - mean) @ directions).square() / eigenvalues).sum(-1)
     log_density = -0.5 * (square + eigenvalues.log().sum() + len(mean) * math.log(2 * math.pi))
     if bins is None:
         return Baseline(name, log_density, Stamp.EXACT)
@@ -221,8 +224,9 @@ def _check_spectrum(eigenvalues: Tensor, rows: int) -> None:
     )
 
 
-def _rows(train: Tensor, test: Tensor, bins: int | None) -> tuple[Tensor, Tensor]:
+def _rows(train: Rows, test: Rows, bins: int | None) -> tuple[Tensor, Tensor]:
     """Checked matrices ``(N, d)`` on the CPU (not every device has float64), in the type they came in."""
+    train, test = as_tensor(train, "train"), as_tensor(test, "test")
     require(
         train.ndim >= 2 and len(train) >= 1 and train.shape[1:] == test.shape[1:],
         f"train of shape {tuple(train.shape)} and test of shape {tuple(test.shape)}",

@@ -229,9 +229,32 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
     return iter(track(pieces, description=label))
 
 
+def require_finite(terms: Mapping[str, Tensor]) -> None:
+    """Require numbers by name, ``(N, ...)``, to be finite in every row: what is not finite has no stamp.
+
+    Raises:
+        ValueError: NaN or infinity; the message names the term and states in how many rows.
+    """
+    for name, values in terms.items():
+        broken = int((~values.isfinite()).reshape(len(values), -1).any(1).sum())
+        if broken:
+            raise ValueError(
+                f"got a {name} term that is NaN or infinite in {broken} of {len(values)} rows; "
+                "expected finite nats; check the model's parameters (a diverged training) and these "
+                "rows (far outside the training data, or where the decoder has no support)"
+            )
+
+
 def _numbers(ids: Ids, rows: int) -> Tensor:
     """The id of each row: its place, by default."""
-    found = torch.arange(rows) if ids is None else torch.as_tensor(ids).cpu().long()
+    found = torch.arange(rows) if ids is None else as_tensor(ids, "ids").cpu()
+    require(
+        not found.is_floating_point() and found.dtype is not torch.bool,
+        f"ids of type {found.dtype}",
+        "whole numbers",
+        "pass the index of each row in its data set",
+    )
+    found = found.long()
     require(
         found.shape == (rows,),
         f"ids of shape {tuple(found.shape)} for {rows} rows",

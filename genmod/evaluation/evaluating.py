@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.chunks import chunks
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
@@ -89,15 +89,14 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     _check_counts(replicates, importance_samples)
+    seed = whole_number(seed, "seed")
     data = rows_or_dataset(data, model.spec)
 
     def run(replicate: int) -> Scores:
-        found = score(
+        return score(
             model, data, context, timesteps=timesteps, seed=seed + replicate,
             batch_size=batch_size, ids=ids, observed=observed, progress=progress,
         )  # fmt: skip
-        found.check_finite()
-        return found
 
     runs = [run(0)]
     if replicates is None:
@@ -124,8 +123,9 @@ def evaluate(
 
 
 def _check_counts(replicates: int | None, importance_samples: int) -> None:
+    whole_number(importance_samples, "importance_samples")
     require(
-        replicates is None or replicates >= 1,
+        replicates is None or whole_number(replicates, "replicates") >= 1,
         f"replicates={replicates}",
         "at least 1",
         "pass 2 or more to measure the noise of the draws",

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.chunks import COPIES
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Stamp
-from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks, require_finite
 from genmod.evaluation.evaluating import evaluate
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, paired, score
@@ -138,6 +138,7 @@ def flow_density(
             progress=f"flow in {flow.steps} steps" if progress else None,
         )  # fmt: skip
         noise, nats = (torch.cat(each) for each in zip(*pieces, strict=True))
+        require_finite({"flow": nats})
         return rows.restore_order(noise), rows.restore_order(nats)
 
     noise, nats = density(fine)
@@ -247,6 +248,7 @@ def _flows(
 ) -> tuple[ProbabilityFlowPrior, ProbabilityFlowPrior]:
     """The flow of a model's diffusion, and the same with half as many steps."""
     prior = find_diffusion(model)
+    steps, probes = whole_number(steps, "steps"), probes and whole_number(probes, "probes")
     require(
         steps >= 2 and steps % 2 == 0,
         f"steps={steps}",

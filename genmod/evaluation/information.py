@@ -34,13 +34,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmod import random
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, require, whole_number
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks, require_finite
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, Scores
 from genmod.model import LatentModel
@@ -106,6 +106,7 @@ def immse(
     ('estimate', ['reconstruction', 'prior', 'steps'])
     """
     prior = _require_diffusion(model)
+    timesteps, seed = whole_number(timesteps, "timesteps"), whole_number(seed, "seed")
     require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "16 to 256 are common")
     rows, spec = RowSet.of(model, data, context, ids=ids), model.spec
     tail = tail or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
@@ -129,7 +130,7 @@ def immse(
     rest = float(spec.standardize.log_det()) - tail.nats(clean, spec.size)
     beyond = torch.full((len(rows),), rest, dtype=torch.float64)
     scores = Scores(beyond, nats, {}, None, Stamp.ESTIMATE, tail.measure)
-    scores.check_finite()
+    require_finite(scores.terms)
     return Report(
         name=name or f"{type(model).__name__}, I-MMSE", dims=spec.size, samples=len(rows),
         value=Estimate.of(scores.value), stamp=scores.stamp, measure=scores.measure,
@@ -248,8 +249,7 @@ class GaussianTail(Tail):
 
     .. math:: \tfrac{D}{2} \log \frac{2 \pi e}{v}
 
-    The true integral differs by about :math:`\tfrac{D}{2 v}` if the density is flat over the noise of the
-    clean end.
+    The true integral differs by about :math:`D / 2v` if the density is flat over the clean end's noise.
     """
 
     measure = Measure.DENSITY

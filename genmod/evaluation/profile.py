@@ -33,11 +33,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.chunks import rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import elementwise
-from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.evaluation.batching import Ids, RowSet, in_chunks, require_finite
 from genmod.model import LatentModel, Request
 from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps
@@ -138,8 +138,7 @@ def profile(
         A :class:`Profile`: ``.nats``, ``.density`` and ``.rmse`` of each interval, ``.rate`` at its ends.
 
     Raises:
-        ValueError: a model without denoising steps; fewer than one interval; data that the model cannot
-            score.
+        ValueError: a model without denoising steps; no interval; data that it cannot score.
 
     >>> from genmod.models import Diffusion
     >>> found = profile(Diffusion(2, steps=9), torch.randn(32, 2))
@@ -147,6 +146,7 @@ def profile(
     >>> found.nats.shape, bool(torch.allclose(whole, whole[0]))
     (torch.Size([8]), True)
     """
+    timesteps = whole_number(timesteps, "timesteps")
     require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "64 give a smooth curve")
     prior = _require_steps(model)
     count = timesteps if prior.steps is None else min(timesteps, prior.steps - 1)
@@ -157,6 +157,7 @@ def profile(
         batch_size=together if batch_size is None else batch_size, progress="profile" if progress else None,
     )  # fmt: skip
     nats, square, first, last = (torch.cat(each) for each in zip(*pieces, strict=True))
+    require_finite({"steps": nats, "prior": first, "decoder": last})
     t = torch.linspace(0, 1, count + 1, dtype=torch.float64)
     spread = nats.std(0) if len(rows) > 1 else torch.full_like(nats[0], torch.nan)
     return Profile(
@@ -203,9 +204,8 @@ def _log_snr(prior: DiffusionPrior, t: Tensor, device: torch.device) -> Tensor:
         return prior.schedule.log_snr(t.to(device)).detach().cpu()
     nodes = prior.schedule.log_snr(prior.times()).detach().cpu()
     place = t * (prior.steps - 1)
-    left = place.floor().clamp(max=prior.steps - 2)
-    index = left.long()
-    return torch.lerp(nodes[index], nodes[index + 1], (place - left).to(nodes.dtype))
+    index = place.long().clamp(max=prior.steps - 2)
+    return torch.lerp(nodes[index], nodes[index + 1], (place - index).to(nodes.dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,8 +215,8 @@ class Refinement:
     Args:
         width: the number of values in a cell, from all of them down to 1, ``(C,)``.
         nats: the nats of sending the cell, ``(C,)``: from 0 to ``-log p(x | z)``.
-        rmse: the root mean square error per dimension of the best guess given the cell, ``(C,)``, on the
-            scale [-1, 1].
+        rmse: the root mean square error per dimension of the best guess given the cell, ``(C,)``.
+            It is on the scale [-1, 1].
     """
 
     width: Tensor
@@ -274,8 +274,9 @@ def refinement(
         model, rows, run, seed=seed, batch_size=batch_size, copies=4 * spec.bins,
         progress="refinement" if progress else None,
     )  # fmt: skip
-    nats, square = (torch.cat(each, 1).mean(1) for each in zip(*pieces, strict=True))
-    return Refinement(torch.tensor(widths), nats, (square / spec.size).sqrt())
+    nats, square = (torch.cat(each, 1) for each in zip(*pieces, strict=True))
+    require_finite({"decoder": nats.T})
+    return Refinement(torch.tensor(widths), nats.mean(1), (square.mean(1) / spec.size).sqrt())
 
 
 def _cells(
@@ -287,14 +288,12 @@ def _cells(
     x, values = x.long(), torch.arange(count, device=x.device)
     masses = torch.stack([elementwise(law, torch.full_like(x, k)) for k in range(count)])
     masses, real = masses.flatten(2), spec.center(x).flatten(1)
-    nats, square = [], []
+    nats, square, centers = [], [], spec.center(values).to(masses.dtype)
     for width in widths:
         inside = (values // width)[:, None, None] == (x // width).flatten(1)
         kept = masses.masked_fill(~inside, -torch.inf)
         log_mass = kept.logsumexp(0)
-        mean = torch.einsum(
-            "kbd,k->bd", (kept - log_mass).exp(), spec.center(values).to(log_mass.dtype)
-        )
+        mean = torch.einsum("kbd,k->bd", (kept - log_mass).exp(), centers)
         nats.append(-log_mass.double().sum(1).cpu())
         square.append((mean - real).double().square().sum(1).cpu())
     return torch.stack(nats), torch.stack(square)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.chunks import COPIES
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks
+from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks, require_finite
 from genmod.model import LatentModel, Request
 from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
@@ -42,10 +42,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
-        """The mean of one number per sample, ``(N,)``.
-
-        The error measures how the mean would change with other samples (and other noise).
-        """
+        """The mean of ``(N,)`` numbers; the error is how it would change with other samples and noise."""
         spread = float(values.std()) if len(values) > 1 else math.nan
         return cls(float(values.mean()), spread / math.sqrt(len(values)))
 
@@ -90,17 +87,6 @@ class Scores:
         """The reconstruction and every rate, by name."""
         return {"reconstruction": self.reconstruction, **self.rates}
 
-    def check_finite(self) -> None:
-        """Require every term of every row to be finite; else a ``ValueError`` names the term."""
-        for name, values in self.terms.items():
-            broken = int((~values.isfinite()).sum())
-            if broken:
-                raise ValueError(
-                    f"got a {name} term that is NaN or infinite in {broken} of {len(values)} rows; "
-                    "expected finite nats; check the model's parameters (a diverged training) and these "
-                    "rows (far outside the training data, or where the decoder has no support)"
-                )
-
 
 def score(
     model: LatentModel,
@@ -131,13 +117,28 @@ def score(
         The terms of the bound, on the CPU, in float64.
 
     Raises:
-        ValueError: data that the model cannot score; timesteps for a model without noise levels.
+        ValueError: data that the model cannot score; timesteps for a model without noise levels; terms that
+            are not finite.
 
     >>> from genmod.models import VAE
     >>> score(VAE(2, latents=1, width=8), torch.randn(5, 2)).value.shape
     torch.Size([5])
     """
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
+    scores = scores_of(model, rows, timesteps, seed, batch_size, progress)
+    require_finite(scores.terms)
+    return scores
+
+
+def scores_of(
+    model: LatentModel,
+    rows: RowSet,
+    timesteps: Timesteps,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Scores:
+    """The bound of checked rows, which may be NaN; see :func:`score`."""
 
     def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> ChunkBound:
         return ChunkBound.of(model(x, Request(context, seen, timesteps))[0])
@@ -189,7 +190,7 @@ def log_weights(
 
     Raises:
         ValueError: continuous time, no prior, or a prior whose log-density is a random estimate: ``exp`` of
-            an unbiased log-density is too large in the mean.
+            an unbiased log-density is too large in the mean; a weight that is NaN or plus infinity.
 
     Reference: Burda, Grosse, Salakhutdinov, "Importance weighted autoencoders" (2016), eq. 8.
 
@@ -213,6 +214,7 @@ def weights_of(
     progress: bool = False,
 ) -> Tensor:
     """The importance log-weights of checked rows, by ascending ids; see :func:`log_weights`."""
+    importance_samples = whole_number(importance_samples, "importance_samples")
     require(
         importance_samples >= 1,
         f"importance_samples={importance_samples}",
@@ -231,11 +233,14 @@ def weights_of(
         label = f"draw {sample + 1} of {importance_samples}" if progress else None
         # A path keeps every latent and both of its distributions: hence more copies.
         pieces = in_chunks(
-            model, rows, model.log_weight, seed=mix(seed, sample), batch_size=batch_size,
-            copies=COPIES + 8 * latents, progress=label,
+            model, rows, model.log_weight, seed=mix(whole_number(seed, "seed"), sample),
+            batch_size=batch_size, copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())
-    return torch.stack(columns, 1)
+    weights = torch.stack(columns, 1)
+    # A weight of zero, whose logarithm is minus infinity, is a number like any other.
+    require_finite({"log-weight": weights.where(weights != -torch.inf, 0.0)})
+    return weights
 
 
 def paired(a: Scores, b: Scores) -> Estimate:
@@ -245,9 +250,8 @@ def paired(a: Scores, b: Scores) -> Estimate:
         \mathrm{se}^2 = \frac{\mathrm{Var}(a) + \mathrm{Var}(b) - 2\,\mathrm{Cov}(a, b)}{N}
 
     The scores of two models are correlated: a row that is unlikely under one is usually unlikely under
-    the other, and noise of the same seed moves both alike. The covariance makes the error of the
-    difference far smaller than that of either mean. Two checkpoints whose intervals overlap can still
-    differ significantly.
+    the other, and noise of the same seed moves both alike. So the error of the difference is far smaller
+    than that of either mean. Two checkpoints whose intervals overlap can still differ significantly.
 
     Args:
         a: the scores of one model, from :func:`score` (or ``report.scores``).

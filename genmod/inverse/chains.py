@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.arrays import Rows
+from genmod.checks import require, whole_number
 from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
-from genmod.inverse.operators import Mask, Operator, check_measurement, check_rows
+from genmod.inverse.operators import Mask, Operator, as_measurement, check_rows
 from genmod.nn.jacobian import pullback
 from genmod.samplers import Ancestral, Sampler, State
 from genmod.samplers.base import Denoise, intervals
@@ -55,12 +56,12 @@ class DPS(Sampler):
         schedule: Schedule | None = None,
         *,
         operator: Operator,
-        y: Tensor,
+        y: Rows,
         zeta: float = 1.0,
         variance: ReverseVariance | None = None,
     ) -> None:
         super().__init__(denoiser, schedule)
-        check_measurement(operator, y)
+        y = as_measurement(operator, y)
         require(0 <= zeta < float("inf"), f"zeta={zeta}", "zeta >= 0", "the paper takes 0.1 to 1")
         self.operator, self.y, self.zeta = operator, y, zeta
         self.chain = Ancestral(variance=variance)
@@ -120,7 +121,7 @@ class RePaint(Sampler):
         schedule: Schedule | None = None,
         *,
         operator: Operator,
-        y: Tensor,
+        y: Rows,
         repeats: int = 10,
         jump: int = 10,
         variance: ReverseVariance | None = None,
@@ -131,7 +132,8 @@ class RePaint(Sampler):
                 f"got a {type(operator).__name__}; expected a Mask, which observes entries of x; use MMPS "
                 "for other operators"
             )
-        check_measurement(operator, y)
+        y = as_measurement(operator, y)
+        repeats, jump = whole_number(repeats, "repeats"), whole_number(jump, "jump")
         require(
             repeats >= 1 and jump >= 1,
             f"repeats={repeats}, jump={jump}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from genmod.arrays import Rows, as_tensor
 from genmod.checks import check_positive, check_real, require
 from genmod.shapes import Real, Shape, size
 
@@ -56,7 +57,8 @@ class Exact:
     """
 
     def __init__(self, value: Tensor) -> None:
-        self.value = value.detach()
+        with torch.inference_mode(False):
+            self.value = value.detach().clone()
         self._cast: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def __call__(self, like: Tensor) -> Tensor:
@@ -106,7 +108,8 @@ class Mask(Operator):
 
     observed: Tensor
 
-    def __init__(self, observed: Tensor) -> None:
+    def __init__(self, observed: Rows) -> None:
+        observed = as_tensor(observed, "observed")
         require(
             observed.dtype is torch.bool and bool(observed.any()),
             f"a mask of type {observed.dtype} with {int(observed.sum())} entries observed",
@@ -136,7 +139,9 @@ class Matrix(Operator):
         ValueError: columns that are not as many as the event has entries.
     """
 
-    def __init__(self, matrix: Tensor, shape: Shape | None = None) -> None:
+    def __init__(self, matrix: Rows, shape: Shape | None = None) -> None:
+        matrix = as_tensor(matrix, "matrix")
+        check_real(matrix, name="matrix")
         require(
             matrix.ndim == 2 and (shape is None or matrix.shape[1] == size(shape)),
             f"a matrix of shape {tuple(matrix.shape)} on events of shape {shape}",
@@ -252,23 +257,25 @@ def _blurring(side: int, std: float, circular: bool) -> Tensor:
     return matrix
 
 
-def check_measurement(operator: Operator, y: Tensor) -> None:
-    """Require a measurement to be what an operator gives, in real numbers."""
+def as_measurement(operator: Operator, y: Rows) -> Tensor:
+    """A measurement as a tensor; refused unless it is what an operator gives, in real numbers."""
+    y = as_tensor(y, "y")
     require(
-        y.is_floating_point() and tuple(y.shape[1:]) == operator.outputs,
+        y.is_floating_point() and len(y) >= 1 and tuple(y.shape[1:]) == operator.outputs,
         f"y of type {y.dtype} and shape {tuple(y.shape)}",
         f"real numbers, (B, {', '.join(map(str, operator.outputs))})",
         "measure data on the diffusion's own real scale: operator(model.encoder.real(x))",
     )
     check_real(y, name="y")
+    return y
 
 
 def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> None:
     """Require states that an operator takes, and one measurement for each of them, or one for all."""
     require(
-        tuple(z.shape[1:]) == operator.inputs,
-        f"states of shape {tuple(z.shape[1:])} for {operator}",
-        f"the operator's inputs, {operator.inputs}",
+        len(z) >= 1 and tuple(z.shape[1:]) == operator.inputs,
+        f"{len(z)} states of shape {tuple(z.shape[1:])} for {operator}",
+        f"at least one row of the operator's inputs, {operator.inputs}",
         "build the operator for the shape of the diffusion's data",
     )
     require(

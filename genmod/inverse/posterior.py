@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.arrays import Rows
+from genmod.checks import check_positive, require, whole_number
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.targets import NOISIEST, scales_of
-from genmod.inverse.operators import Operator, check_measurement, check_rows
+from genmod.inverse.operators import Operator, as_measurement, check_rows
 from genmod.nn.jacobian import Linear, pullback
 from genmod.schedules import Schedule
 from genmod.shapes import PerSample, Real, event_sum, expand_like
@@ -51,16 +52,17 @@ class PosteriorDenoiser(Denoiser):
     y: Tensor
 
     def __init__(
-        self, denoiser: Denoiser, operator: Operator, y: Tensor, std: float, iterations: int = 20
+        self, denoiser: Denoiser, operator: Operator, y: Rows, std: float, iterations: int = 20
     ) -> None:
         super().__init__()
-        check_measurement(operator, y)
+        y = as_measurement(operator, y)
         require(
             0 <= std < float("inf"),
             f"std={std}",
             "std >= 0",
             "pass 0 for a measurement without noise",
         )
+        iterations = whole_number(iterations, "iterations")
         require(iterations >= 1, f"iterations={iterations}", "at least one", "20 are the default")
         self.denoiser, self.operator = denoiser, operator
         self.std, self.iterations = std, iterations
@@ -168,7 +170,7 @@ class PiGDM(PosteriorDenoiser):
         self,
         denoiser: Denoiser,
         operator: Operator,
-        y: Tensor,
+        y: Rows,
         std: float,
         iterations: int = 50,
         data_std: float = 1.0,

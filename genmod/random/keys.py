@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
@@ -14,7 +13,7 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.random.streams import TORCH, SeededRows, Stream, TorchDraws, current, mix
 
 T = TypeVar("T")
@@ -72,7 +71,7 @@ def keyed(
         "pass block=the global batch size if the batch is a part of it",
     )
     rows = None if ids is None else _row_ids(ids, start)
-    key = _whole_number(seed, "seed"), _whole_number(step, "step")
+    key = whole_number(seed, "seed"), whole_number(step, "step")
     if rows is not None:
         block = block or BLOCK
         start = int(rows[0]) if len(rows) else 0
@@ -83,15 +82,6 @@ def keyed(
             yield drawn
     finally:
         current.reset(token)
-
-
-def _whole_number(value: object, name: str) -> int:
-    """A Python int, from any whole number, also of NumPy or torch; fractions are refused."""
-    if not isinstance(value, SupportsIndex):
-        raise ValueError(
-            f"got {name}={value!r}; expected a whole number; pass {name}=0, or another integer"
-        )
-    return operator.index(value)
 
 
 def _row_ids(ids: Tensor | Sequence[int], start: int) -> Tensor:
@@ -131,7 +121,7 @@ class seeded:  # noqa: N801  a context manager, like keyed
     """
 
     def __init__(self, seeds: Iterable[SupportsIndex]) -> None:
-        self._rows = SeededRows(tuple(_whole_number(seed, "seed") for seed in seeds))
+        self._rows = SeededRows(tuple(whole_number(seed, "seed") for seed in seeds))
         self._torch: list[tuple[torch.Generator, Tensor]] = []
         self._drawn = TorchDraws()
         self._entered: list[

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from genmod.arrays import for_autograd
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.denoisers import Denoised, Denoiser
@@ -143,6 +144,12 @@ class Sampler(Settings, ABC):
     def _checked(self, z: Tensor, times: Tensor) -> Tensor:
         """The times in float64, or an error if no path follows them."""
         require(
+            z.ndim >= 1 and len(z) >= 1,
+            f"states of shape {tuple(z.shape)}",
+            "at least one row",
+            "leave an empty batch out",
+        )
+        require(
             1 <= times.ndim <= 2 and len(times) >= 1 and z.is_floating_point(),
             f"times of shape {tuple(times.shape)}, a state of type {z.dtype}",
             "at least one time, as a vector, and real numbers",
@@ -191,10 +198,7 @@ class Sampler(Settings, ABC):
         denoiser, schedule = self.denoiser, self.schedule
 
         def denoise_at(z: Tensor, t: Tensor) -> Denoised:
-            given = context
-            if given is not None and given.is_inference() and not torch.is_inference_mode_enabled():
-                # A tensor made in inference mode cannot be saved for gradients.
-                given = given.clone()
+            given = None if context is None else for_autograd(context)
             with torch.no_grad():
                 point = schedule.at(t.reshape(-1))
             at, log_snr, alpha, sigma = (part.to(z.device).expand(len(z)) for part in point[:4])

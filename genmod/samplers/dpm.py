@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import require, whole_number
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
@@ -82,7 +82,7 @@ class DPMSolver(Sampler):
         lower_order_final: bool = False,
     ) -> None:
         super().__init__(denoiser, schedule)
-        highest = 2 if sde else 3
+        highest, order = 2 if sde else 3, whole_number(order, "order")
         require(
             1 <= order <= highest,
             f"order={order}{' for the SDE' if sde else ''}",

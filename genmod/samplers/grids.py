@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, require, whole_number
 from genmod.config import Settings
 from genmod.schedules import Schedule
 from genmod.schedules.base import time_dtype
@@ -34,6 +34,7 @@ class TimeGrid(Settings, ABC):
             ValueError: fewer than one step; a schedule whose noisy end lies beyond the last number
                 before one, where the times of two steps are the same.
         """
+        steps = whole_number(steps, "steps")
         require(
             steps >= 1, f"steps={steps}", "steps >= 1", "one step goes from noise to z_0 at once"
         )

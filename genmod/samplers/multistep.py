@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from genmod.checks import one_of, require
+from genmod.checks import one_of, require, whole_number
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.samplers.dpm import log_snrs, lowered, orders_of, phi
@@ -77,6 +77,7 @@ class IPNDM(Sampler):
         published: bool = False,
     ) -> None:
         super().__init__(denoiser, schedule)
+        order = whole_number(order, "order")
         require(
             1 <= order <= 4, f"order={order}", "an order from 1 to 4", "4 is the paper's choice"
         )
@@ -156,6 +157,7 @@ class UniPC(Sampler):
         published: bool = False,
     ) -> None:
         super().__init__(denoiser, schedule)
+        order = whole_number(order, "order")
         require(1 <= order <= 3, f"order={order}", "order 1, 2 or 3", "higher ones are not stable")
         self.scale = one_of(SCALES, scale, "scale")
         self.order, self.lower_order_final = order, lower_order_final

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass, fields
-from typing import SupportsIndex
 
 import torch
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, require, whole_number
 
 BATCH_SIZE = 128
 """Rows in a batch, by default."""
@@ -90,7 +88,7 @@ class TrainingConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if "int" in str(field.type) and value is not None:
-                object.__setattr__(self, field.name, _whole(field.name, value))
+                object.__setattr__(self, field.name, whole_number(value, field.name))
         for name in (
             "steps",
             "batch_size",
@@ -187,10 +185,3 @@ class Cycle:
             f"steps {self.first + 1} to {self.last}: the learning rate rises to its peak until step "
             f"{peak}, then {end}"
         )
-
-
-def _whole(name: str, value: SupportsIndex) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"got {name}={value!r}; expected a whole number; pass an int") from None

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
-from genmod.evaluation.scoring import Estimate, score
+from genmod.evaluation.batching import RowSet
+from genmod.evaluation.scoring import Estimate, scores_of
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
@@ -149,17 +150,14 @@ def validate(
     own = slice(None) if devices is None else devices.rows(len(held_out.x))
     context, observed = held_out.context, held_out.observed
     default = VALIDATION_TIMESTEPS if model.prior.has_timesteps else AutoTimesteps.EVALUATION
-    scores = score(
-        model,
-        GivenRows(
-            held_out.x[own],
-            None if context is None else context[own],
-            None if observed is None else observed[own],
-        ),
-        timesteps=timesteps or default,
-        seed=SEED,
-        ids=held_out.ids[own],
+    given = GivenRows(
+        held_out.x[own],
+        None if context is None else context[own],
+        None if observed is None else observed[own],
     )
+    checked = RowSet.of(model, given, ids=held_out.ids[own], masked=True)
+    # Not score: a bound that is NaN belongs into the history of the run.
+    scores = scores_of(model, checked, timesteps or default, SEED)
     value = scores.value
     if devices is not None:
         value = devices.gather(value, own, len(held_out.x))

@@ -86,9 +86,9 @@ def test_gaussian_data_have_the_density_of_the_affine_flow(schedule: Schedule) -
     """The noisy end's own mismatch included, whatever scales the schedule has."""
     data = correlated()
     z = rings(data)
-    found = flow_density(exact_diffusion(data, schedule, None), z, steps=128)
-    torch.testing.assert_close(found.nats, carried(data, schedule, z), rtol=0, atol=2e-6)
-    assert float(found.drift.abs().max()) < 5e-5
+    found = flow_density(exact_diffusion(data, schedule, None), z, steps=64)
+    torch.testing.assert_close(found.nats, carried(data, schedule, z), rtol=0, atol=4e-5)
+    assert float(found.drift.abs().max()) < 1e-3
     assert torch.equal(found.error, torch.zeros(9, dtype=F64))
 
 
@@ -96,7 +96,7 @@ def test_with_a_noisy_end_of_pure_noise_it_is_the_density_of_z_0() -> None:
     """Gaussian data against the marginal itself."""
     data = correlated()
     z = rings(data)
-    found = flow_density(exact_diffusion(data, WIDE, None), z, steps=128)
+    found = flow_density(exact_diffusion(data, WIDE, None), z, steps=64)
     exact = marginal(data, WIDE, 0.0).log_prob(z)
     torch.testing.assert_close(found.nats, exact, rtol=0, atol=4e-4)
 
@@ -124,15 +124,15 @@ def test_a_mixture_has_its_density(dims: int) -> None:
     z = torch.linspace(-2, 2, 11, dtype=F64)[:, None] * torch.ones(dims) + 0.1
     square = (z[:, None] - alpha * points).square().sum(-1) / spread
     exact = (-0.5 * square).logsumexp(1) - 0.5 * dims * (2 * math.pi * spread).log() - math.log(3)
-    found = flow_density(model, z, steps=128)
-    torch.testing.assert_close(found.nats, exact, rtol=0, atol=1e-4)
+    found = flow_density(model, z, steps=96)
+    torch.testing.assert_close(found.nats, exact, rtol=0, atol=4e-4)
 
 
 def test_the_density_of_any_denoiser_integrates_to_one() -> None:
     """One that is neither linear nor optimal, on a grid."""
-    side = torch.linspace(-6, 6, 49)
+    side = torch.linspace(-6, 6, 41)
     z = torch.cartesian_prod(side, side)
-    nats = flow_density(bent(None), z, steps=24).nats
+    nats = flow_density(bent(None), z, steps=16).nats
     mass = nats.exp().sum() * (side[1] - side[0]).square()
     assert float(mass) == pytest.approx(1.0, abs=2e-3)
 
@@ -142,8 +142,8 @@ def test_probes_are_unbiased_and_their_standard_error_is_right() -> None:
     data = correlated()
     model = exact_diffusion(data, SHORT, None)
     z = data.law.sample((300,))
-    exact = flow_density(model, z, steps=16).nats
-    found = flow_density(model, z, steps=16, probes=12, seed=3)
+    exact = flow_density(model, z, steps=8).nats
+    found = flow_density(model, z, steps=8, probes=12, seed=3)
     assert_mean(found.nats - exact, 0.0)
     scores = (found.nats - exact) / found.error
     assert 0.8 < float(scores.square().mean().sqrt()) < 1.4
@@ -169,7 +169,7 @@ def test_samples_of_the_flow_follow_its_own_density() -> None:
 
     The way back finds the noise again.
     """
-    flow = ProbabilityFlowPrior(inner(exact_diffusion(correlated(), SHORT, None)), steps=128)
+    flow = ProbabilityFlowPrior(inner(exact_diffusion(correlated(), SHORT, None)), steps=96)
     with random.keyed(4):
         noise = random.normal((50, 3), F64)
     found = flow.log_density(flow.push(noise))
@@ -185,12 +185,12 @@ def test_the_bound_of_gaussian_data_is_tight_draw_by_draw() -> None:
     """With the true ``p(x | z_0)`` the log-ratio at every draw of ``z_0`` is ``log p(x)`` itself."""
     data = correlated()
     model, x = exact_diffusion(data, WIDE, None), data.law.sample((40,))
-    found = flow_bound(model, x, steps=64, importance_samples=2, seed=2)
+    found = flow_bound(model, x, steps=48, importance_samples=2, seed=2)
     report = found.report
     torch.testing.assert_close(values(report), data.law.log_prob(x), rtol=0, atol=4e-4)
     assert report.importance is not None
     assert report.importance.mean == pytest.approx(report.value.mean, abs=1e-4)
-    assert abs(found.drift.mean) < 1e-5
+    assert abs(found.drift.mean) < 1e-4
     assert list(report.terms) == ["reconstruction", "z0"]
     assert report.stamp is Stamp.ESTIMATE
     assert report.measure is Measure.DENSITY
@@ -206,8 +206,8 @@ def test_a_decoder_that_is_not_the_posterior_leaves_a_gap_that_draws_close() -> 
     model = LatentModel(exact.encoder, GaussianDecoder(Identity(), (3,), std), exact.prior).double()
     eye = torch.eye(3, dtype=F64)
     evidence = MultivariateNormal(law.mean, law.covariance_matrix + std**2 * eye)
-    x = data.law.sample((250,))
-    found = flow_bound(model, x, steps=24, importance_samples=4)
+    x = data.law.sample((150,))
+    found = flow_bound(model, x, steps=16, importance_samples=4)
     report, truth = found.report, evidence.log_prob(x)
     assert report.importance is not None
     assert report.value.mean < report.importance.mean < float(truth.mean())
@@ -229,8 +229,8 @@ def test_integers_have_masses_that_sum_to_one() -> None:
     points = torch.stack([real(-1.0, 0.0), real(1.0, 1.0), real(0.0, -1.0)])
     denoiser = EmpiricalDenoiser(points, std=0.3)
     model = Diffusion(2, bins=3, denoiser=denoiser, schedule=LinearLogSNR(3.0, -6.0)).double()
-    x, draws = torch.cartesian_prod(torch.arange(3), torch.arange(3)), 300
-    report = flow_bound(model, x.repeat_interleave(draws, 0), steps=24).report
+    x, draws = torch.cartesian_prod(torch.arange(3), torch.arange(3)), 150
+    report = flow_bound(model, x.repeat_interleave(draws, 0), steps=16).report
     assert report.measure is Measure.MASS
     assert report.bits_per_dim is not None
     mass = values(report).reshape(9, draws).exp().sum(0)

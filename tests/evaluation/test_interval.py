@@ -97,6 +97,18 @@ def test_the_ends_are_the_means_of_their_rows() -> None:
     assert groups.importance == of(weights).importance
 
 
+def test_a_constant_of_each_row_moves_both_ends_and_no_tail() -> None:
+    """The scale of ``p(x)`` differs from row to row by hundreds of nats."""
+    weights = gaussian(50, 32, 1.5)[0]
+    constant = 100 * torch.arange(50, dtype=torch.float64)
+    plain, moved = of(weights), of(weights + constant[:, None])
+    torch.testing.assert_close(moved.floors, plain.floors + constant)
+    torch.testing.assert_close(moved.ceilings, plain.ceilings + constant)
+    assert moved.pareto_k == pytest.approx(plain.pareto_k, rel=1e-6)
+    assert moved.heavy == plain.heavy
+    assert moved.errors_of_draws() == pytest.approx(plain.errors_of_draws())
+
+
 def test_the_errors_count_rows_and_draws() -> None:
     """Over fresh rows and draws the ends vary as their errors say."""
     found = [of(gaussian(30, 16, 1.5, seed)[0]).interval(Measure.DENSITY) for seed in range(300)]

@@ -93,7 +93,7 @@ def test_training_is_deterministic_and_learns(tmp_path: Path) -> None:
     data = small()
     assert data.labels is not None
     x, y = resized(gray(data, data.train[:400])), data.labels["train"][:400]
-    net, again = train(x, y, steps=40), train(x, y, steps=40)
+    net, again = train(x, y, steps=25), train(x, y, steps=25)
     assert write(net, tmp_path / "a") == write(again, tmp_path / "b")
     with torch.no_grad():
         right = net.head(net(x)).argmax(1) == y

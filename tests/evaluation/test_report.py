@@ -303,7 +303,7 @@ def test_the_error_of_the_structural_part_is_that_of_its_rows(logit: float) -> N
     does not. 95 % intervals cover the truth: 0.00 of them did, and 0.89.
     """
     cost = 8 * (math.log1p(math.exp(logit)) - 0.5 * logit)
-    truth, hit, rounds = cost - 4.0, 0, 60
+    truth, hit, rounds = cost - 4.0, 0, 30
     model = VAE(
         8,
         2,

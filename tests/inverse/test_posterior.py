@@ -323,3 +323,26 @@ def test_bad_measurements_are_refused() -> None:
         MMPS(denoiser, blur, torch.zeros(1, 1, 3), 0.1, iterations=0)
     with pytest.raises(ValueError, match="data_std"):
         PiGDM(denoiser, blur, torch.zeros(1, 1, 3), 0.1, data_std=0.0)
+
+
+def test_measurements_and_operators_are_taken_from_arrays() -> None:
+    """The same numbers as of tensors, also of a measurement that was made in inference mode."""
+    data, z, log_snr = correlated(), torch.randn(4, 3, dtype=F64), torch.zeros(4, dtype=F64)
+    matrix, observed, y = (
+        torch.ones(1, 3, dtype=F64),
+        torch.tensor([True, False, True]),
+        real(0.7)[None],
+    )
+    with torch.inference_mode():
+        late = real(0.7)[None]
+    expected = MMPS(data.denoiser(), Matrix(matrix), y, 0.1)(z, log_snr).x_hat
+    for seen in (y.numpy(), late, [[0.7]]):
+        found = MMPS(data.denoiser(), Matrix(matrix.numpy()), seen, 0.1)(z, log_snr).x_hat
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert torch.equal(Mask(observed.numpy()).observed, observed)
+    with pytest.raises(ValueError, match="1 values of matrix that are NaN"):
+        Matrix(real(1.0, torch.nan, 0.0)[None])
+    with pytest.raises(ValueError, match=r"got y .*shape \(0, 1\)"):
+        MMPS(data.denoiser(), Matrix(matrix), y[:0], 0.1)
+    with pytest.raises(ValueError, match=r"got 0 states .* at least one row"):
+        MMPS(data.denoiser(), Matrix(matrix), y, 0.1)(z[:0], log_snr[:0])

@@ -31,7 +31,7 @@ schedulers = pytest.importorskip("diffusers.schedulers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 TABLE = LinearBeta(1000)
-STEPS = [10, 20, 50]
+STEPS = [10, 25]
 TARGETS = {"epsilon": NoiseTarget(), "sample": DataTarget(), "v_prediction": VelocityTarget()}
 Next = Callable[[Tensor, Any, Tensor], Tensor]
 

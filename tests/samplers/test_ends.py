@@ -38,7 +38,7 @@ SCHEDULES: list[Schedule] = [
     schedules.VarianceExploding(LinearLogSNR()),
     schedules.RectifiedFlow(LinearLogSNR()),
 ]
-FEW, MANY = (1, 2, 3, 5, 10, 20), (50, 100, 200, 1000)
+FEW, MANY = (1, 2, 5, 20), (50, 100, 200, 1000)
 RMS = math.sqrt(1 + 0.1**2)
 
 

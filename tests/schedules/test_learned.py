@@ -61,7 +61,7 @@ def data(rows: int) -> Tensor:
     return CENTERS[torch.randint(5, (rows,))] + 0.1 * torch.randn(rows, DIMS, dtype=F64)
 
 
-def draws_of(schedule: Schedule, rows: int = 10_000) -> Tensor:
+def draws_of(schedule: Schedule, rows: int = 4_000) -> Tensor:
     """One-level estimates of what the steps cost, independent."""
     with torch.no_grad():
         return clusters(schedule).elbo(data(rows), Independent()).rates["steps"].total

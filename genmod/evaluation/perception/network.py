@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genmod.arrays import Rows, as_tensor
 from genmod.checks import check_real, is_trusted, require
 from genmod.data import Dataset, digits, fashion_mnist, mnist
 
@@ -85,7 +86,7 @@ def network() -> Perception:
 
 
 @torch.no_grad()
-def features(images: Tensor) -> Tensor:
+def features(images: Rows) -> Tensor:
     r"""The perceptual features of images, 64 numbers each.
 
     Images of other sizes are resized to 28 x 28 (bilinear).
@@ -102,6 +103,7 @@ def features(images: Tensor) -> Tensor:
     >>> features(torch.rand(3, 1, 8, 8)).shape
     torch.Size([3, 64])
     """
+    images = as_tensor(images, "images")
     _check(images)
     net = network()
     return torch.cat([net(resized(part)) for part in images.split(_BLOCK)]).double()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.arrays import as_context
-from genmod.checks import check_integers, check_real, check_shape, require, trusted
+from genmod.arrays import Rows, as_context, as_tensor
+from genmod.checks import check_integers, check_real, check_shape, instance, require, trusted
 from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
@@ -124,11 +124,11 @@ def quality(
     size = min(BLOCK, rows_per_chunk(data.shape, model.device, batch_size=batch_size))
     with evaluating(model):
         pieces = chunks(n, size)
-        drawn = list(by_rows(pieces, lambda rows: random.keyed(seed, ids=_range(rows)), run))
+        drawn = list(by_rows(pieces, lambda rows: random.keyed(seed, ids=range(n)[rows]), run))
     return quality_of(torch.cat(drawn), data, name=name or type(model).__name__)
 
 
-def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Quality:
+def quality_of(samples: Rows, data: Dataset, *, name: str = "samples") -> Quality:
     """Measure the quality of given samples against the test images of a data set.
 
     Args:
@@ -142,6 +142,7 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
     Raises:
         ValueError: data that are not gray images of integers; fewer than 65 samples or real images.
     """
+    samples = as_tensor(samples, "samples")
     bins = _require_images(data, len(samples))
     check_shape(samples, data.shape, "samples")
     check_integers(samples, bins, name="samples")
@@ -166,6 +167,7 @@ def quality_of(samples: Tensor, data: Dataset, *, name: str = "samples") -> Qual
 
 def _require_images(data: Dataset, count: int) -> int:
     """Require enough images of integers to compare; returns their number of values."""
+    data = instance(data, Dataset, "data")
     if data.bins is None:
         raise ValueError(
             f"got {data.name} with bins=None; expected integer images, which can be scaled to [0, 1]; "
@@ -181,10 +183,6 @@ def _require_images(data: Dataset, count: int) -> int:
     return data.bins
 
 
-def _range(rows: slice) -> Tensor:
-    return torch.arange(rows.start, rows.stop)
-
-
 def _some(images: Tensor, count: int) -> Tensor:
     """At most ``count`` images in a fixed random order: the first half of MNIST's test part is easier."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -196,7 +194,7 @@ def _halves(*sets: Tensor) -> bool:
     return all(len(each) // 2 > DIMS for each in sets)
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
+def frechet_distance(a: Rows, b: Rows) -> float:
     r"""The Fréchet distance of two sets of features, as in FID: that of two fitted Gaussians, squared.
 
     .. math:: \|m_a - m_b\|^2
@@ -220,6 +218,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     >>> round(frechet_distance(a, a + 2.0), 6)  # means apart by 2 in each of 3 dimensions
     12.0
     """
+    a, b = as_tensor(a, "a"), as_tensor(b, "b")
     require(
         a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[1],
         f"features of shapes {tuple(a.shape)} and {tuple(b.shape)}",
