@@ -33,7 +33,7 @@ from genmod.training import fit
 
 DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
 NETWORKS: dict[str, Networks] = {
-    "digits": MLPs(dropout=0.2),
+    "digits": MLPs(width=128, dropout=0.1),
     "mnist": ConvNets(width=16, dropout=0.1),
 }
 FIGURE = Path("runs/examples/depth.png")
@@ -56,13 +56,13 @@ def build(data: Dataset, levels: int, learned: bool) -> LatentModel:
     return with_depth(base, levels, learned_encoder=learned, networks=networks)
 
 
-def main(data: Dataset, steps: int) -> None:
+def main(data: Dataset, steps: int, most: int) -> None:
     """Train at each depth with both encoders: a table, and a curve for each."""
     few = replace(data, validation=data.validation[:500], labels=None)
     found: dict[str, dict[int, Estimate]] = {}
     for name, depths in LEVELS.items():
         found[name] = {}
-        for levels in depths:
+        for levels in (count for count in depths if count <= most):
             model, start = build(data, levels, name == "learned encoder"), time.monotonic()
             fit(model, few, steps=steps, learning_rate=2e-3, progress=False)
             seconds = time.monotonic() - start
@@ -99,5 +99,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=1500, help="steps of each training run")
+    parser.add_argument("--most", type=int, default=1000, help="the most levels of a model")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(DATA[chosen.data](), chosen.steps, chosen.most)

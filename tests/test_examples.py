@@ -33,6 +33,7 @@ SLOW = {"objectives", "schedules", "predictions", "prompted"}
 """Of several seconds: the first three train and judge several models as ``samplers`` does one."""
 SLOW_ON_MNIST = {*SLOW, "samplers", "compare", "depth", "inverse", "tsweep"}
 FEWER = {
+    "depth": ["--most", "4"],
     "instability": ["--seeds", "2"],
     "inverse": ["--draws", "2"],
     **{name: ["--samples", "65"] for name in JUDGED},

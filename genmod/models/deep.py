@@ -12,7 +12,7 @@ from genmod.encoders.topdown import PyramidEncoder
 from genmod.models.build import TableNetworks, resolve_networks
 from genmod.nn import Condition, ConvNets, MLPs, Networks
 from genmod.nn.cells import Pyramid, level_shapes
-from genmod.nn.networks import Conditional
+from genmod.nn.networks import Conditional, default_networks
 from genmod.priors import TopDownPrior
 from genmod.priors.deep import VeryDeepBlock
 from genmod.shapes import Shape
@@ -125,5 +125,10 @@ def deep_networks(
     dropout: float,
     condition: Condition | None,
 ) -> Networks:
-    """The networks of a very deep hierarchy: those asked for, or the default kind."""
+    """The networks of a very deep hierarchy: those asked for, or the default kind.
+
+    MLPs are half as wide as elsewhere, because each level has four of them.
+    """
+    if networks is None and width is None and isinstance(default_networks(data.shape), MLPs):
+        width = MLPs.width // 2
     return resolve_networks(networks, data, width, depth, dropout, condition)

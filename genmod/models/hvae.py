@@ -68,7 +68,7 @@ class HVAE(LatentModel):
             ``"ladder"``. Beside ``levels`` it is top-down.
         levels: how many levels a very deep hierarchy has; ``None``: as many as ``latents`` lists.
         width, depth, dropout: of the default networks: MLPs, or convolutional networks next to images
-            of at least 16 pixels a side.
+            of at least 16 pixels a side. Beside ``levels``, ``depth`` counts the residual cells of a level.
         networks: another kind of networks, with settings of their own; for ``levels`` MLPs or ConvNets.
         checkpoint_activations: whether training recomputes the activations of each top-down level in the
             backward pass, with the same noise, to save memory.
