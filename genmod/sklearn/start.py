@@ -82,7 +82,6 @@ class PrincipalEncoder(Encoder):
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Distribution:
-        """The posterior of each row."""
         seen = torch.ones_like(x) if observed is None else observed.to(x.dtype)
         scaled = self.weight * (-self.log_noise).exp()[:, None]
         counted = seen[:, :, None] * scaled
@@ -98,7 +97,6 @@ class PrincipalEncoder(Encoder):
         return FullNormal(mean + shift, scale_tril=scale_tril, validate_args=False)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
         return "q(z | x) = N(z; mean(x), Sigma(x)), near the posterior of probabilistic PCA"
 
 
