@@ -31,14 +31,11 @@ FLOAT32 = {
     "inverse/pigdm: x_hat, bound, sample",
     "objectives/learned schedule, its gradient to the schedule",
 }
-HEUN = "Heun's method weighs its correction so that long steps stay stable"
 NO_RISE = "StochasticHeun adds no noise beyond the noisy end of the schedule"
 BY_LEVEL = "I-MMSE draws noise by row id, one level at a time: other draws of the same mean"
 MOVED = {
     "samples/stochastic heun": NO_RISE,
     "samples/exploding and rectified flow by stochastic heun, last state and x_hat": NO_RISE,
-    "codes/diffusion: encoded, decoded": HEUN,
-    "editing/interpolate": HEUN,
     "evaluate/immse reals": BY_LEVEL,
     "evaluate/immse integers": BY_LEVEL,
     "evaluate/immse of points under their denoiser": BY_LEVEL,
