@@ -73,8 +73,7 @@ def main(data: Dataset, steps: int, most: int) -> None:
                 f"{name}, {levels:4} levels: test, {report.stamp.value}: {report.value} nats = "
                 f"{report.bits_per_dim} bits/dim, {seconds:.0f} s"
             )
-    plots.save(draw(found), FIGURE)
-    print(f"figure: {FIGURE}")
+    print("figure:", plots.save(draw(found), FIGURE))
 
 
 def draw(found: Mapping[str, Mapping[int, Estimate]]) -> Figure:
@@ -85,12 +84,9 @@ def draw(found: Mapping[str, Mapping[int, Estimate]]) -> Figure:
         means, errors = [b.mean for b in bits.values()], [b.error for b in bits.values()]
         axes.errorbar(list(bits), means, errors, color=color, lw=2.0, marker="o", label=name)
     axes.set_xscale("log", base=2)
-    ticks = LEVELS["fixed encoder"]
-    axes.set_xticks(ticks, [str(count) for count in ticks])
+    axes.set_xticks(LEVELS["fixed encoder"], [str(count) for count in LEVELS["fixed encoder"]])
     axes.minorticks_off()
-    label_axes(
-        axes, "levels (1: a VAE; with a fixed encoder, many: a diffusion)", "bits/dim (test)"
-    )
+    label_axes(axes, "levels (1: a VAE; many, fixed: a diffusion)", "bits/dim (test)")
     axes.legend(frameon=False, fontsize=LABEL)
     return made
 

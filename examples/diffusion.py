@@ -1,9 +1,8 @@
 """A diffusion, trained in continuous time, evaluated and sampled with any number of steps.
 
-Run ``python examples/diffusion.py``, or with ``--data mnist`` (the network is then a U-Net). The
-figures are runs/examples/diffusion_chain.png (noise added to an image, and a sample denoised from
-noise), runs/examples/diffusion.png (samples) and runs/examples/diffusion_steps.png (the bound by
-noise level).
+Run ``python examples/diffusion.py``, or with ``--data mnist`` (the network is then a U-Net). Figures:
+runs/examples/diffusion_chain.png (noise added to an image, and a sample denoised from noise),
+runs/examples/diffusion.png (samples), runs/examples/diffusion_steps.png (the bound by noise level).
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """L, L_simple and other weights with the same network, data and schedule: bits and sample quality.
 
-Run ``python examples/objectives.py``, or with ``--data mnist`` (the network is then a U-Net). The
-figures are runs/examples/objectives.png (samples) and runs/examples/objectives_steps.png (the
-bound by noise level for each).
+Run ``python examples/objectives.py``, or with ``--data mnist`` (the network is then a U-Net). Figures:
+runs/examples/objectives.png (samples), runs/examples/objectives_steps.png (the bound by noise level).
 
 All are weights on the levels of one integrand. Weight 1 is the bound itself, L_simple gives every step of
 the schedule the same weight, min-SNR limits the weight of clean levels, and the sigmoid, written here by

@@ -27,11 +27,7 @@ DATA: dict[str, Callable[[], Dataset]] = {
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
 }
-WORDS = {
-    "digits": Prompts.digits(),
-    "mnist": Prompts.digits(),
-    "fashion_mnist": Prompts.clothes(),
-}
+WORDS = {name: Prompts.clothes() if "fashion" in name else Prompts.digits() for name in DATA}
 FIGURE = Path("runs/examples/prompted.png")
 SCALES, SHOWN = (1.0, 3.0), 6  # guidance scales (1: none), and images for each
 

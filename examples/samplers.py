@@ -1,8 +1,7 @@
 """Sample quality by number of steps: one trained diffusion, sampled by several samplers.
 
-Run ``python examples/samplers.py``, or with ``--data mnist``. The figures are runs/examples/samplers.png
-(Fréchet distance from test images against evaluations of the denoiser) and runs/examples/samplers_few.png
-(samples with 8 evaluations, from the same noise). The bound does not depend on the sampler.
+Run ``python examples/samplers.py``, or with ``--data mnist``. Figures: runs/examples/samplers.png (Fréchet
+distance by evaluations of the denoiser), runs/examples/samplers_few.png (8 evaluations, of the same noise).
 """
 
 import argparse

@@ -47,8 +47,9 @@ class Bins:
 
     def center(self, x: Tensor) -> Tensor:
         """The center of each integer; floating point tensors keep their type."""
-        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-        return real * self.width - 1.0
+        if x.is_floating_point():
+            return x * self.width - 1.0
+        return x.to(torch.get_default_dtype()).mul_(self.width).sub_(1.0)
 
     def value(self, real: Tensor) -> Tensor:
         """The integer whose interval holds each real number: the inverse of :meth:`center`."""

@@ -29,13 +29,9 @@ LEFT_OUT = {"instability", "video"}
 """Without MNIST."""
 JUDGED = ("samplers", "objectives", "schedules", "predictions")
 """By how many samples their looks are judged is an option."""
-SLOW = {*JUDGED, "compare", "depth", "inverse", "prompted", "tsweep"}
-"""Of several seconds and more on MNIST."""
-ON_MNIST = [
-    pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
-    for path in EXAMPLES
-    if path.stem not in LEFT_OUT
-]
+SLOW = {"objectives", "schedules", "predictions", "prompted"}
+"""Of several seconds: the first three train and judge several models as ``samplers`` does one."""
+SLOW_ON_MNIST = {*SLOW, "samplers", "compare", "depth", "inverse", "tsweep"}
 FEWER = {
     "depth": ["--most", "4"],
     "instability": ["--seeds", "2"],
@@ -44,7 +40,13 @@ FEWER = {
 }
 """Options that make an example short."""
 
-every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+
+def marked(slow: set[str], left_out: set[str] | None = None) -> pytest.MarkDecorator:
+    """The examples, some of them as slow tests."""
+    paths = [path for path in EXAMPLES if path.stem not in (left_out or set())]
+    marks = {True: [pytest.mark.slow], False: []}
+    cases = [pytest.param(path, marks=marks[path.stem in slow], id=path.stem) for path in paths]
+    return pytest.mark.parametrize("path", cases)
 
 
 def test_there_is_an_example_for_every_family() -> None:
@@ -77,7 +79,7 @@ def run(
 
 
 @pytest.mark.usefixtures("as_users_run")
-@every_example
+@marked(SLOW)
 def test_an_example_runs(
     path: Path,
     tmp_path: Path,
@@ -85,7 +87,7 @@ def test_an_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two steps of training, on some of the digits."""
-    data = few(digits(), LOOKED_AT)
+    data = few(digits(), LOOKED_AT if path.stem in JUDGED else ROWS)
     monkeypatch.setattr(genmod.data, "digits", lambda: data)
     run(path, tmp_path, ["--steps", "2", *FEWER.get(path.stem, [])], monkeypatch, capsys)
 
@@ -111,7 +113,7 @@ def few(data: Dataset, rows: Mapping[str, int]) -> Dataset:
 
 @pytest.mark.data
 @pytest.mark.usefixtures("as_users_run")
-@pytest.mark.parametrize("path", ON_MNIST)
+@marked(SLOW_ON_MNIST, LEFT_OUT)
 def test_an_example_runs_on_mnist(
     path: Path,
     whole: Dataset,
@@ -126,6 +128,6 @@ def test_an_example_runs_on_mnist(
     run(path, tmp_path, options, monkeypatch, capsys)
 
 
-@every_example
+@marked(set())
 def test_an_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= (130 if path.stem == "instability" else 100)

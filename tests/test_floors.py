@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
-    {"shapes", "checks", "errors", "version"}  # ground
+    {"shapes", "checks", "errors", "version", "numerics"}  # ground
     | {"random", "chunks", "files", "nn", "config", "units", "columns", "spec", "arrays", "saving"},
     {"stamps", "elbo", "gaussian"},  # the words of the bound need no density
     {"distributions"},  # rates of pairs of densities

@@ -85,12 +85,13 @@ def test_a_ramp_of_one_is_a_saw_and_cycles_need_not_divide_the_steps() -> None:
 
 
 @BOTH
-def test_the_capacity_rises_linearly_and_is_kept_from_both_sides(order: str) -> None:
-    model, x, target = hierarchy(order), rows(), CapacityTarget(8.0, steps=4, weight=50.0)
+@pytest.mark.parametrize("nats", [8.0, 1e4])
+def test_the_capacity_rises_linearly_and_is_kept_from_both_sides(order: str, nats: float) -> None:
+    model, x, target = hierarchy(order), rows(), CapacityTarget(nats, steps=4, weight=50.0)
     for step in range(1, 7):
         value, elbo = loss(target, model, x)
         rate = (elbo.reconstruction - elbo.value).mean()
-        aim = 8.0 * min(1.0, step / 4)
+        aim = nats * min(1.0, step / 4)
         expected = 50 * (rate - aim).abs() - elbo.reconstruction.mean()
         torch.testing.assert_close(value, expected)
         torch.testing.assert_close(elbo.value, loss(Bound(), model, x)[1].value)
@@ -170,7 +171,12 @@ def test_geco_raises_its_multiplier_until_the_reconstruction_reaches_the_target(
     model, x = hierarchy(order), rows()
     elbo = loss(Bound(), model, x)[1].detach()
     found = elbo.reconstruction.mean()
-    for target, clipped in ((float(found) + 50, 1.0), (float(found) - 0.25, -0.25)):
+    over = float(found) - 50  # beyond the target it falls faster
+    for target, clipped in (
+        (float(found) + 50, 1.0),
+        (float(found) - 0.25, -0.25),
+        (over, -10.0),
+    ):
         geco = GECO(target, step_size=0.1, decay=0.5)
         for step in range(4):
             value, _ = loss(geco, model, x)

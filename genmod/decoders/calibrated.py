@@ -76,7 +76,6 @@ class CalibratedGaussianDecoder(Decoder):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Normal:
-        """The distribution of each row."""
         mean = outputs(self.network, self.shape, state, context=context)
         log_std = 0.5 * self.mean_square.to(mean).log()
         if self.training:
@@ -95,7 +94,6 @@ class CalibratedGaussianDecoder(Decoder):
         return found
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return f"p(x | z) = N(x; d(z), {'s_i' if self.per_dimension else 's'})"
 
 
@@ -136,7 +134,6 @@ class ContinuousBernoulliDecoder(Decoder):
         self.outputs = self.spec.size
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> ContinuousBernoulli:
-        """The distribution of each row."""
         logits = outputs(self.network, self.shape, state, context=context)
         return ContinuousBernoulli(logits)
 
@@ -159,7 +156,6 @@ class ContinuousBernoulliDecoder(Decoder):
         )
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return "p(x | z) = ContinuousBernoulli(x; sigmoid(d(z)))"
 
 

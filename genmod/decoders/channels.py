@@ -62,7 +62,6 @@ class ChannelMixtureDecoder(Decoder):
         self.outputs = components * (1 + 3 * CHANNELS) * (self.spec.size // CHANNELS)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> DiscretizedChannelMixture:
-        """The distribution of each row."""
         space, count = self.shape[1:], self.components
         both = outputs(self.network, (count * (1 + 3 * CHANNELS), *space), state, context=context)
         logits, rest = both[:, :count], both[:, count:]
@@ -74,6 +73,5 @@ class ChannelMixtureDecoder(Decoder):
         )
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         law = f"sum of {self.components} products of 3 Logistics over bins"
         return f"p(x | z) = {law}(x; d_k(z) + coupling(x), s_k(z))"

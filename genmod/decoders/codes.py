@@ -48,13 +48,11 @@ class Categories(Decoder):
         self.register_buffer("index", torch.tensor(rows), persistent=False)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Categorical:
-        """The distribution of each row."""
         logits = outputs(self.network, (self.outputs or 0,), state, context=context)
         padded = nn.functional.pad(logits, (0, 1), value=-torch.inf)
         return distributions.Categorical(padded[:, self.index])
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return "p(x | z) = Categorical(x; softmax(d(z)))"
 
 
@@ -109,12 +107,10 @@ class OrderedCategories(Decoder):
     def forward(
         self, state: Tensor, context: Tensor | None = None
     ) -> distributions.OrderedCategorical:
-        """The distribution of each row."""
         location = outputs(self.network, self.shape, state, context=context)
         return distributions.OrderedCategorical(location, self.thresholds())
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return "p(x | z) = Ordered(x; sigmoid(c_k - d(z)))"
 
 
@@ -151,7 +147,6 @@ class IntegerLogisticDecoder(LocationScaleDecoder):
         self.register_buffer("limits", torch.tensor([c.limits for c in columns]), persistent=False)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> IntegerLogistic:
-        """The distribution of each row."""
         location, log_scale = self.both(state, context)
         low, high = self.limits.unbind(-1)
         return IntegerLogistic(

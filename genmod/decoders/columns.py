@@ -139,7 +139,6 @@ class Columns(Decoder):
         return cls(network(sum(part.outputs or 0 for part in parts)), data, parts)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Joined:
-        """The distribution of each row."""
         numbers = outputs(self.network, (self.outputs or 0,), state, context=context)
         pieces = numbers.split(self.sizes, 1)
         laws = [part(piece) for part, piece in zip(self.parts, pieces, strict=True)]
@@ -152,7 +151,6 @@ class Columns(Decoder):
         return Joined(laws, self.places)
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         lines = []
         for part in self.parts:
             assert isinstance(part, Decoder)

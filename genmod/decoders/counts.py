@@ -59,7 +59,6 @@ class CountDecoder(Decoder):
         return self.log_base + _REACH * torch.tanh(found[:, 0] / _REACH), found[:, 1:]
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return f"p(x | z) = {self.name}(x; mean exp d(z))"
 
 
@@ -79,7 +78,6 @@ class PoissonDecoder(CountDecoder):
     name = "Poisson"
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Poisson:
-        """The distribution of each row."""
         return distributions.Poisson(self.numbers(state, context)[0])
 
 
@@ -102,7 +100,6 @@ class NegativeBinomialDecoder(CountDecoder):
     def forward(
         self, state: Tensor, context: Tensor | None = None
     ) -> distributions.NegativeBinomial:
-        """The distribution of each row."""
         log_mean, _ = self.numbers(state, context)
         return distributions.NegativeBinomial(log_mean, _GAIN * self.log_concentration)
 
@@ -121,7 +118,6 @@ class ZeroInflatedPoissonDecoder(CountDecoder):
     per_column = 2
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.ZeroInflated:
-        """The distribution of each row."""
         log_mean, rest = self.numbers(state, context)
         return distributions.ZeroInflated(distributions.Poisson(log_mean), rest[:, 0] + _FEW)
 
@@ -144,7 +140,6 @@ class ZeroInflatedNegativeBinomialDecoder(CountDecoder):
         self.log_concentration = nn.Parameter(torch.zeros(self.shape))
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.ZeroInflated:
-        """The distribution of each row."""
         log_mean, rest = self.numbers(state, context)
         counts = distributions.NegativeBinomial(log_mean, _GAIN * self.log_concentration)
         return distributions.ZeroInflated(counts, rest[:, 0] + _FEW)

@@ -31,11 +31,9 @@ class BernoulliDecoder(Decoder):
         self.network = network
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Bernoulli:
-        """The distribution of each row."""
         return distributions.Bernoulli(outputs(self.network, self.shape, state, context=context))
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return "p(x | z) = Bernoulli(x; sigmoid(d(z)))"
 
 
@@ -53,12 +51,10 @@ class CategoricalDecoder(Decoder):
         self.network = network
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Categorical:
-        """The distribution of each row."""
         shape = (*self.shape, self.bins or 0)
         return distributions.Categorical(outputs(self.network, shape, state, context=context))
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         return "p(x | z) = Categorical(x; softmax(d(z)))"
 
 
@@ -91,10 +87,11 @@ class LocationScaleDecoder(Decoder):
             return location, self.scale(location)
         both = (1 + self.scale.outputs, *shape)
         output = outputs(self.network, both, state, context=context)
-        return output[:, 0], self.scale(output[:, 1:])
+        # Not output[:, 0] and output[:, 1:], whose gradients are two tensors of the size of the output.
+        location, rest = output.split((1, output.shape[1] - 1), 1)
+        return location.squeeze(1), self.scale(rest)
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         spread = {FixedScale: "s", GlobalScale: "s"}.get(type(self.scale), "s_i")
         spread = "s_i(z)" if isinstance(self.scale, PredictedScale) else spread
         return f"p(x | z) = {self.name}(x; d(z), {spread})"
@@ -111,7 +108,6 @@ class GaussianDecoder(LocationScaleDecoder):
         super().__init__(network, spec, GlobalScale() if scale is None else scale)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Normal:
-        """The distribution of each row."""
         return distributions.Normal(*self.both(state, context))
 
 
@@ -139,7 +135,6 @@ class BinnedDecoder(LocationScaleDecoder):
         self.values = Bins(data.bins or 0)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Discretized:
-        """The distribution of each row."""
         return self.law(*self.both(state, context), self.values)
 
 
@@ -201,7 +196,6 @@ class DiscretizedMixtureDecoder(Decoder):
     def forward(
         self, state: Tensor, context: Tensor | None = None
     ) -> distributions.DiscretizedMixture:
-        """The distribution of each row."""
         shape = (3, self.components, *self.shape)
         logits, shift, log_scale = outputs(self.network, shape, state, context=context).unbind(1)
         location, reach = shift + self.offsets, 1.0
@@ -213,7 +207,6 @@ class DiscretizedMixtureDecoder(Decoder):
         return distributions.DiscretizedMixture(logits, location, log_scale + wide, self.values)
 
     def formula(self) -> str:
-        """The decoder as it stands on paper."""
         where, given = (
             ("d_c(z)", "z") if self.schedule is None else ("z_0 / alpha_0 + d_c(z_0)", "z_0")
         )

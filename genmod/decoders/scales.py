@@ -37,7 +37,6 @@ class FixedScale(Scale):
         self.value = value
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The log-scale."""
         return torch.full((), math.log(self.value), dtype=numbers.dtype, device=numbers.device)
 
     def extra_repr(self) -> str:
@@ -64,7 +63,6 @@ class GlobalScale(Scale):
         self.log_scale = nn.Parameter(torch.tensor(math.log(initial) / gain))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The log-scale."""
         return self.gain * self.log_scale
 
     @torch.no_grad()
@@ -91,7 +89,6 @@ class PerDimensionScale(Scale):
         self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial) / gain))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The log-scale."""
         return (self.gain * self.log_scale)[None]
 
 
@@ -114,7 +111,6 @@ class PredictedScale(Scale):
         self.floor = floor
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """The log-scale."""
         log_scale = numbers[:, 0] + self.log_initial
         if not self.floor:
             return log_scale

@@ -34,7 +34,6 @@ class LaplaceDecoder(LocationScaleDecoder):
         super().__init__(network, spec, GlobalScale() if scale is None else scale)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> LaplaceDensity:
-        """The distribution of each row."""
         return LaplaceDensity(*self.both(state, context))
 
 
@@ -72,5 +71,4 @@ class StudentTDecoder(LocationScaleDecoder):
         self.log_df = nn.Parameter(torch.full(self.shape, math.log(df) / 10))
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.StudentT:
-        """The distribution of each row."""
         return distributions.StudentT(*self.both(state, context), 10 * self.log_df)

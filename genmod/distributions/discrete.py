@@ -10,6 +10,9 @@ which has no difference of two numbers near one, so masses far in a tail are rig
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -17,6 +20,7 @@ from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
+from genmod.numerics import log1p_
 from genmod.shapes import Sizes
 
 _FAR = 1e4
@@ -49,8 +53,37 @@ class Bernoulli(Factorized):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log mass of each bit, from the logit (no sigmoid: nothing saturates)."""
-        bits = x.to(self.logits.dtype)
-        return -F.binary_cross_entropy_with_logits(self.logits, bits, reduction="none")
+        nats: Tensor = _BitMass.apply(
+            *torch.broadcast_tensors(x.to(self.logits.dtype), self.logits)
+        )
+        return nats
+
+
+class _BitMass(torch.autograd.Function):
+    r"""The log mass of bits, and its slope :math:`x - \sigma(l)`.
+
+    .. math:: \log p(x) = x l - \max(l, 0) - \log(1 + e^{-|l|})
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(bits: Tensor, logits: Tensor) -> Tensor:
+        tail = log1p_(torch.abs(logits).neg_().exp_())
+        return torch.mul(bits, logits).sub_(torch.clamp(logits, min=0)).sub_(tail)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        bits, logits = ctx.saved_tensors
+        return None, grads[0] * (bits - logits.sigmoid())
+
+
+# Function.apply inspects the signature in every call, unless it is stored.
+setattr(_BitMass.forward, "__signature__", inspect.signature(_BitMass.forward))  # noqa: B010 - a plain assignment fails the type check
 
 
 class Categorical(Factorized):

@@ -147,7 +147,7 @@ class GaussianEncoder(NetworkEncoder):
     ) -> Normal:
         """The Gaussian of each row."""
         both = self.outputs((2, *self.latent_shape), x, context, observed)
-        return Normal(both[:, 0], both[:, 1])
+        return Normal(*both.unbind(1))
 
     def formula(self) -> str:
         """The formula of the encoder, as text."""

@@ -45,8 +45,7 @@ def information(laws: Sequence[Distribution], z: Tensor) -> tuple[Tensor, Tensor
     Returns:
         The mean over the draws of each row used, ``(M,)`` nats in float64, and the rows, ``(M,)``.
     """
-    laws = _joined(laws)
-    z = z.cpu().double() if type(laws[0]) is Normal else z
+    laws, z = _centered(laws, z)
     draws, rows = z.shape[:2]
     used = min(rows, max(1, _PAIRS // (draws * rows)))
     chosen = torch.arange(used) * rows // used
@@ -57,24 +56,25 @@ def information(laws: Sequence[Distribution], z: Tensor) -> tuple[Tensor, Tensor
     return torch.cat(found, 1).mean(0), chosen
 
 
-def _joined(laws: Sequence[Distribution]) -> list[Distribution]:
-    """Gaussians as one, on the CPU in float64; any other laws as they are."""
+def _centered(laws: Sequence[Distribution], z: Tensor) -> tuple[list[Distribution], Tensor]:
+    """Gaussians as one, on the CPU in float64; any other laws as they are.
+
+    The mean of all posteriors is moved to zero: the pairs below are products of matrices, and squares of
+    large means divided by small variances would lose the digits of their differences.
+    """
     normals = [law for law in laws if type(law) is Normal]
     if len(normals) < len(laws):
-        return list(laws)
+        return list(laws), z
     mean = torch.cat([law.loc for law in normals]).cpu().double()
-    return [Normal(mean, torch.cat([law.log_std for law in normals]).cpu().double())]
+    log_std = torch.cat([law.log_std for law in normals]).cpu().double()
+    return [Normal(mean - mean.mean(0), log_std)], z.cpu().double() - mean.mean(0)
 
 
 def _log_ratio(laws: Sequence[Distribution], z: Tensor, own: Tensor, rows: int) -> Tensor:
     """``log q(z | x_own) - log q(z)`` of each draw, ``(M,)``."""
     pairs = torch.cat([_log_probs(law, z) for law in laws], 1).double().cpu()
-    place = torch.arange(len(own)), own
-    law = laws[0]
-    if type(law) is Normal:
-        # The pairs are products of matrices, whose rounding a narrow posterior magnifies at its own draw.
-        pairs[place] = Normal(law.loc[own], law.log_std[own]).log_prob(z)
-    return (pairs[place] - pairs.logsumexp(1) + math.log(rows)).clamp(max=math.log(rows))
+    at_own = pairs[torch.arange(len(own)), own]
+    return (at_own - pairs.logsumexp(1) + math.log(rows)).clamp(max=math.log(rows))
 
 
 def _log_probs(law: Distribution, z: Tensor) -> Tensor:

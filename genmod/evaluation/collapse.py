@@ -107,7 +107,9 @@ def collapse(
         )
         draws.append(_Draw.of(pieces, len(rows)))
     levels = tuple(_level(draws, level) for level in draws[0].nats)
-    nats, used = information(draws[0].laws, torch.stack([draw.z for draw in draws]))
+    # A law may hold the parameters of a network, as a normalizing flow does.
+    with torch.no_grad():
+        nats, used = information(draws[0].laws, torch.stack([draw.z for draw in draws]))
     rates = _rate(model, levels, draws)
     mutual, rest = Estimate.of(nats), Estimate.of(rates[used] - nats)
     forecast, variance = _linear(model, rows, levels)

@@ -57,7 +57,6 @@ class EncoderPart(Part):
         self.model = model
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs by name."""
         context = given.get("context")
         posterior = self.model.posterior(given["x"], context, given.get("observed"))
         if isinstance(posterior, Distribution):
@@ -111,12 +110,10 @@ class DecoderPart(Part):
         return self.model.law(self.model.prior.state_from(latents, context), context)
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs by name."""
         return law_outputs(self.law(given))
 
     @torch.no_grad()
     def laws(self, given: Mapping[str, Tensor]) -> dict[str, object]:
-        """The kind of distribution whose parameters the outputs are."""
         return law_names(self.law(given))
 
 
@@ -134,7 +131,6 @@ class DenoiserPart(Part):
         self.denoiser: Denoiser = prior.denoiser
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs by name."""
         denoised = self.denoiser(given["z_t"], given["log_snr"], given.get("context"))
         found = denoised._asdict()
         return {name: tensor for name, tensor in found.items() if tensor is not None}
@@ -157,7 +153,6 @@ class PriorPart(Part):
         )
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs by name."""
         context = given.get("context")
         if isinstance(self.model.prior, TopDownPrior):
             found: dict[str, Tensor] = {}

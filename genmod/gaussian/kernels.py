@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genmod.numerics import expm1
 from genmod.shapes import Shape
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -74,7 +75,7 @@ class _StandardKL(torch.autograd.Function):
 
     @staticmethod
     def forward(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
-        growth = torch.mul(log_std, 2).expm1_()
+        growth = expm1(torch.mul(log_std, 2))
         minus_nats = torch.sub(log_std, growth, alpha=0.5).addcmul_(mean, mean, value=-0.5)
         # abs, not neg: CUDA's expm1 may be one unit in the last place too low, which would make
         # the nats negative at log_std = 1e-8.
@@ -121,7 +122,7 @@ class _DiagonalKL(torch.autograd.Function):
         # Divide before squaring: at std_p = 1e-20 in float32, 1 / std_p^2 is infinite.
         delta = torch.sub(mean_q, mean_p).div_(std_p)
         log_ratio = torch.sub(log_std_q, log_std_p)
-        growth = torch.mul(log_ratio, 2).expm1_()
+        growth = expm1(torch.mul(log_ratio, 2))
         minus_nats = log_ratio.sub_(growth, alpha=0.5).addcmul_(delta, delta, value=-0.5)
         return minus_nats.abs_(), growth, delta, std_p
 

@@ -25,7 +25,7 @@ from genmod.models.deep import deep_networks, latents_of_each, very_deep_parts
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
-from genmod.priors.given import as_prior
+from genmod.priors.given import PriorLaw, as_prior
 from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
 
@@ -74,8 +74,8 @@ class HVAE(LatentModel):
             backward pass, with the same noise, to save memory.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
             ``log p(x | context)``, and each method needs its ``context``.
-        prior: the prior of the top latent of a bottom-up hierarchy, as for :class:`~genmod.models.VAE`;
-            ``None``: N(0, I).
+        prior: the prior of the top latent, as for :class:`~genmod.models.VAE`; top-down it is one law, no
+            model and no VampPrior. ``None``: N(0, I) bottom-up, a learned Gaussian top-down.
         decoder: a decoder of your own. Its input has ``latents[0]`` numbers (``z1``) bottom-up,
             and ``networks.features`` numbers (the state below all latents) top-down. Beside ``levels`` the
             state has the shape ``(width,)`` of MLPs; of ConvNets ``(2 * width, *space)``, with the number
@@ -117,7 +117,8 @@ class HVAE(LatentModel):
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
         order = None if inference is None else choice(Inference, inference, "inference")
         aligned = levels is not None or order in (Inference.TOP_DOWN, Inference.LADDER)
-        _check_order(aligned, prior, checkpoint_activations)
+        relative = levels is not None or order is Inference.LADDER
+        _check_order(aligned, relative, prior, checkpoint_activations)
         parts: _Parts
         if levels is not None:
             count = latents_of_each(levels, latents, order in (None, Inference.TOP_DOWN))
@@ -130,7 +131,7 @@ class HVAE(LatentModel):
             sizes = _sizes(latents)
             if aligned:
                 ladder = order is Inference.LADDER
-                parts = _top_down(data, sizes, inner, ladder, checkpoint_activations)
+                parts = _top_down(data, sizes, inner, prior, ladder, checkpoint_activations)
             else:
                 parts = _bottom_up(data, sizes, inner, prior)
         encoder, latent_prior, code = parts
@@ -142,7 +143,7 @@ _Parts = tuple[encoders.Encoder, Prior, Shape]
 """The encoder, the prior, and the shape of the state that the decoder gets."""
 
 
-def _check_order(aligned: bool, prior: object, recompute: bool) -> None:
+def _check_order(aligned: bool, relative: bool, prior: object, recompute: bool) -> None:
     """Refuse what the other order of inference has."""
     require(
         aligned or not recompute,
@@ -151,10 +152,10 @@ def _check_order(aligned: bool, prior: object, recompute: bool) -> None:
         'pass inference="top-down" or levels=20, or leave it out',
     )
     require(
-        prior is None or not aligned,
-        f"prior={type(prior).__name__} for top-down inference",
-        "none, because a top-down hierarchy learns the laws of all its levels",
-        'pass inference="bottom-up", or leave it out',
+        prior is None or not relative,
+        f"prior={type(prior).__name__} for a very deep hierarchy or a ladder",
+        "none, because their posteriors are relative to a Gaussian prior of each level",
+        'pass inference="bottom-up" or "top-down", or leave it out',
     )
 
 
@@ -196,7 +197,12 @@ def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks, top: 
 
 
 def _top_down(
-    data: DataSpec, sizes: tuple[int, ...], networks: Networks, ladder: bool, recompute: bool
+    data: DataSpec,
+    sizes: tuple[int, ...],
+    networks: Networks,
+    top: object,
+    ladder: bool,
+    recompute: bool,
 ) -> _Parts:
     """Alignment: one deterministic pass up, then both ``q`` and ``p`` from the state on the way down."""
     width, down = networks.features, sizes[::-1]
@@ -223,6 +229,9 @@ def _top_down(
         )
         for here in down
     ]
+    if top is not None:
+        prior = as_prior(top, encoder, (sizes[-1],))
+        blocks[0] = TopDownBlock(PriorLaw(prior), Merge(width, sizes[-1]))
     initial = nn.Parameter(torch.zeros(width))
     return encoder, TopDownPrior(blocks, initial, recompute), (width,)
 

@@ -20,6 +20,8 @@ from genmod.priors import NestedPrior
 
 _MOST = math.log(1e6)
 """The largest absolute value of the logarithm of GECO's multiplier."""
+_DOWN = -10
+"""How much faster it may fall than rise."""
 
 
 class FreeBits(Objective):
@@ -124,18 +126,22 @@ class GECO(Objective):
     :math:`\lambda` is a multiplier that training learns. After each step, with the moving average
     :math:`\bar C` of the constraint ``C``,
 
-    .. math:: \log \lambda \leftarrow \log \lambda + \eta\, \mathrm{clip}(\bar C, -1, 1).
+    .. math:: \log \lambda \leftarrow \log \lambda + \eta\, \mathrm{clip}(\bar C, -10, 1).
 
     While the target is not reached, the reconstruction gains weight; beyond the target it loses weight. The
     result is a beta-VAE with :math:`\beta = 1/\lambda`, in which the reconstruction was chosen instead of
     :math:`\beta`. The clip is ours: without it the speed would depend on the number of entries of ``x``.
-    A target that the model cannot reach drives :math:`\lambda` to its limit of 1e6.
+    It allows faster steps down, because the weight that was gathered before the decoder had learned
+    anything is too large. A target that the model cannot reach drives :math:`\lambda` to its limit of 1e6.
+
+    With validation data ``fit`` keeps the weights of the best bound, which may be those of an earlier step.
+    To keep the last ones, train on rows without a validation part.
 
     Args:
         reconstruction: :math:`\kappa`, the mean ``log p(x | z)`` to reach, in nats per sample. For a
             Gaussian of fixed std ``s`` and ``D`` entries, a root mean square error ``e`` is
             :math:`-\tfrac{D}{2} (\log 2 \pi s^2 + e^2 / s^2)`.
-        step_size: :math:`\eta`, the largest change of :math:`\log\lambda` in a step.
+        step_size: :math:`\eta`, the largest rise of :math:`\log\lambda` in a step.
         decay: the decay of the moving average of the constraint, in [0, 1).
         timesteps: which levels of a diffusion each row visits.
 
@@ -160,8 +166,8 @@ class GECO(Objective):
     def __init__(
         self,
         reconstruction: float,
-        step_size: float = 0.01,
-        decay: float = 0.99,
+        step_size: float = 0.005,
+        decay: float = 0.95,
         timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
         super().__init__(timesteps)
@@ -172,7 +178,7 @@ class GECO(Objective):
             "take the reconstruction of a trained model as a start: evaluate(model, data).terms",
         )
         check_positive(step_size, "step_size")
-        require(0 <= decay < 1, f"decay={decay}", "a decay in [0, 1)", "0.99 is the paper's")
+        require(0 <= decay < 1, f"decay={decay}", "a decay in [0, 1)", "0.95 is the default")
         self.reconstruction, self.step_size, self.decay = reconstruction, step_size, decay
         self.register_buffer("log_multiplier", torch.zeros(()))
         self.register_buffer("average", torch.full((), math.nan))
@@ -199,7 +205,7 @@ class GECO(Objective):
         constraint = self.reconstruction - sums[0] / sums[1]
         moved = torch.lerp(constraint, self.average, self.decay)
         self.average.copy_(torch.where(self.average.isnan(), constraint, moved))
-        change = self.step_size * self.average.clamp(-1, 1)
+        change = self.step_size * self.average.clamp(_DOWN, 1)
         self.log_multiplier.add_(change).clamp_(-_MOST, _MOST)
 
     def check(self, model: LatentModel) -> None:

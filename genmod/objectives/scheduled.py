@@ -127,11 +127,15 @@ class CapacityTarget(ScheduledObjective):
     cannot collapse to zero. ``R`` is the mean over the batch, as in Locatello et al.'s code, so that rows
     may differ. (The paper's equation is for one row.) The bound that training logs has the plain rate.
 
+    With validation data ``fit`` keeps the weights of the best bound, which may be those of an earlier
+    capacity. To keep the last ones, train on rows without a validation part.
+
     Args:
         nats: ``C``, the rate at the end, in nats per sample.
         steps: the number of training steps until the capacity is ``nats``.
-        weight: :math:`\gamma`, the weight of the distance from the target; 1000 in the paper. A small one
-            lets the rate leave the target where that gains more reconstruction.
+        weight: :math:`\gamma`, the weight of the distance from the target. A small one lets the rate leave
+            the target where that gains more reconstruction. A large one, such as the paper's 1000, leaves
+            the reconstruction little of a gradient whose norm is clipped.
         timesteps: which levels of a diffusion each row visits.
 
     Raises:
@@ -144,7 +148,7 @@ class CapacityTarget(ScheduledObjective):
     >>> target = CapacityTarget(nats=10.0, steps=1000)
     >>> loss, elbo = target(VAE(2, latents=1, width=8), Batch(torch.zeros(4, 2)))
     >>> rate = (elbo.reconstruction - elbo.value).mean()
-    >>> expected = 1000 * (rate - 10 / 1000).abs() - elbo.reconstruction.mean()
+    >>> expected = 10 * (rate - 10 / 1000).abs() - elbo.reconstruction.mean()
     >>> bool(torch.isclose(loss, expected))
     True
     """
@@ -153,7 +157,7 @@ class CapacityTarget(ScheduledObjective):
         self,
         nats: float,
         steps: int,
-        weight: float = 1000.0,
+        weight: float = 10.0,
         timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
         super().__init__(steps, timesteps)

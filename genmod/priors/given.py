@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from genmod.checks import require
+from genmod.decoders import Decoder
 from genmod.encoders import Encoder
 from genmod.model import LatentModel
-from genmod.prior import Prior
+from genmod.prior import DensityPrior, Prior
 from genmod.priors.learned import OpenPrior
 from genmod.priors.nested import NestedPrior
 from genmod.priors.simple import DistributionPrior, NormalPrior
@@ -126,6 +127,34 @@ def _draw(module: nn.Module, n: int) -> Tensor:
     return drawn
 
 
+class PriorLaw(Decoder):
+    """A prior as the law of the top level of a hierarchy, whatever the state is.
+
+    Args:
+        prior: a prior that is one law.
+
+    Raises:
+        ValueError: a model, or another prior of several latents.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        if not isinstance(prior, DensityPrior):
+            raise ValueError(
+                f"got a {type(prior).__name__} for the top of a top-down hierarchy; expected a prior that "
+                'is one law, such as priors.MixturePrior(10); pass inference="bottom-up" for a model'
+            )
+        super().__init__(prior.shape)
+        self.prior = prior
+
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Distribution:
+        """The law of the prior, for as many rows as the state has."""
+        return self.prior.law(len(state), context)
+
+    def formula(self) -> str:
+        """The formula of the prior, as text."""
+        return self.prior.formula()
+
+
 def as_prior(given: object, encoder: Encoder, shape: Shape, name: str | None = None) -> Prior:
     """What was given as ``prior=``, as a prior over an encoder's latents.
 
@@ -156,6 +185,8 @@ def as_prior(given: object, encoder: Encoder, shape: Shape, name: str | None = N
             f"got prior={what}; expected a prior, a model, a torch distribution, or a module with "
             "log_prob(z) and sample(n); pass an instance, such as priors.MixturePrior(10)"
         )
+    if isinstance(found, OpenPrior) and encoder.latent_shape is None:
+        found = found.with_shape(shape)
     found, shape = found.bind(encoder), encoder.latent_shape or shape
     require(
         found.shape == shape,

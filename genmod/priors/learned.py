@@ -44,6 +44,10 @@ class OpenPrior(DensityPrior):
         )
         return self._with(self._missing(encoder))
 
+    def with_shape(self, shape: Shape) -> OpenPrior:
+        """A prior of these settings over latents of a shape; itself, if its shape is known."""
+        return self._with({"shape": shape}) if self.is_open else self
+
     def named(self, name: str) -> OpenPrior:
         """A prior of these settings whose rate has another name; itself, if the user chose a name."""
         return self._with({"name": name}) if self.is_open and self.name == "prior" else self

@@ -12,6 +12,7 @@ from genmod.distributions.mixture import Mixture
 from genmod.encoders import Encoder
 from genmod.encoders.base import require_distribution
 from genmod.priors.learned import OpenPrior, check_components
+from genmod.shapes import Shape
 from genmod.spec import DataSpec
 
 
@@ -149,6 +150,20 @@ class VampPrior(OpenPrior):
             return self._posterior(u[index % self.count], context[row])
 
         return Mixture(of_rows, logits, n)
+
+    def with_shape(self, shape: Shape) -> VampPrior:
+        """Refused without an encoder of one latent.
+
+        Raises:
+            ValueError: the encoder is not known.
+        """
+        if not self.is_open:
+            return self
+        raise ValueError(
+            "got a VampPrior beside an encoder that does not state its latent_shape; expected an encoder "
+            'of one latent, whose posteriors are its components; pass inference="bottom-up" for a '
+            "hierarchy, or set latent_shape in an encoder of your own"
+        )
 
     def formula(self) -> str:
         """The prior as it stands on paper."""

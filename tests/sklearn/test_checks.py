@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators, all of them, each a test."""
+"""scikit-learn's own checks of its estimators, each a test; those of hundreds of rows are slow tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from genmod.sklearn import (
     GenerativeDensity,
@@ -28,18 +28,41 @@ OTHERS = [
     GenerativeDensity("diffusion", **SMALL, timesteps=4),
     GenerativeImputer(**SMALL, importance_samples=2, sample_posterior=True),
 ]
+LONG = {"check_outliers_fit_predict", "check_outliers_train"}
+"""Many passes over 300 rows: what they ask of shares and labels, test_outliers.py asks of fewer."""
+
+
+def checks(estimators: list[GenerativeEstimator], long: bool = False) -> pytest.MarkDecorator:
+    """Each estimator with each of its checks that is long, or is not."""
+    found = []
+    for estimator in estimators:
+        for _, check in estimator_checks_generator(estimator, mark="skip"):
+            if long == (check.func.__name__ in LONG):
+                settings = "".join(f", {name}={value}" for name, value in check.keywords.items())
+                name = f"{estimator}-{check.func.__name__}{settings}"
+                found.append(pytest.param(estimator, check, id=name))
+    return pytest.mark.parametrize(("estimator", "check"), found)
 
 
 # The checks also pass values of wrong types on purpose.
 @pytest.mark.usefixtures("as_users_run")
-@parametrize_with_checks(ESTIMATORS)
+@checks(ESTIMATORS)
 def test_scikit_learns_checks(estimator: GenerativeEstimator, check: Callable[..., None]) -> None:
     check(estimator)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_users_run")
-@parametrize_with_checks(OTHERS)
+@checks(ESTIMATORS, long=True)
+def test_scikit_learns_long_checks(
+    estimator: GenerativeEstimator, check: Callable[..., None]
+) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_users_run")
+@checks(OTHERS)
 def test_scikit_learns_checks_of_other_settings(
     estimator: GenerativeEstimator, check: Callable[..., None]
 ) -> None:

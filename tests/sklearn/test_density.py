@@ -62,8 +62,8 @@ def test_an_untrained_vae_has_the_density_of_probabilistic_pca() -> None:
 @pytest.mark.parametrize("model", ["vae", "hvae", "diffusion"])
 def test_a_score_depends_on_its_own_row_alone(model: str) -> None:
     """Not by a bit on the order, the number and the neighbors of the rows; equal rows score alike."""
-    x = gaussian(60)
-    x = np.concatenate([x, x[:20]])
+    x = gaussian(30)
+    x = np.concatenate([x, x[:10]])
     if model != "diffusion":
         x = holes(x)
     density = GenerativeDensity(model, **FAST).fit(x)
@@ -72,7 +72,7 @@ def test_a_score_depends_on_its_own_row_alone(model: str) -> None:
     order = np.random.default_rng(2).permutation(len(x))
     assert (density.score_samples(x[order]) == scores[order]).all()
     assert (density.score_samples(np.repeat(x, 2, 0)) == np.repeat(scores, 2)).all()
-    pieces = [density.score_samples(piece) for piece in np.array_split(x, 13)]
+    pieces = [density.score_samples(piece) for piece in np.array_split(x, 7)]
     assert (np.concatenate(pieces) == scores).all()
     assert (density.score_samples(pd.DataFrame(x[::-1].copy()).to_numpy()) == scores[::-1]).all()
     assert len(np.unique(scores)) == len(distinct(x)[0])
@@ -98,11 +98,11 @@ def test_a_seed_repeats_the_estimator_and_leaves_global_noise_alone() -> None:
 
 def test_equal_rows_count_once_in_the_standard_error() -> None:
     """A table that is repeated says as much as once; without equal rows the error is the usual one."""
-    x = gaussian(50)
+    x = gaussian(30)
     density = GenerativeDensity(**FAST).fit(x)
     scores, once = density.score_samples(x), density.score_estimate(x)
     assert once.mean == pytest.approx(density.score(x))
-    assert once.error == pytest.approx(scores.std(ddof=1) / np.sqrt(50))
+    assert once.error == pytest.approx(scores.std(ddof=1) / np.sqrt(30))
     many = density.score_estimate(np.repeat(x, 4, 0))
     assert (many.mean, many.error) == pytest.approx((once.mean, once.error))
     assert np.isnan(density.score_estimate(np.repeat(x[:1], 9, 0)).error)
@@ -110,7 +110,7 @@ def test_equal_rows_count_once_in_the_standard_error() -> None:
 
 def test_other_units_shift_scores_by_the_log_determinant() -> None:
     """By a power of two nothing is rounded: the training is the same, and only the noise another."""
-    x = gaussian(80)
+    x = gaussian(60)
     scores = GenerativeDensity(**FAST).fit(x).score_samples(x)
     scaled = GenerativeDensity(**FAST).fit(8 * x).score_samples(8 * x)
     assert np.abs(scaled + 3 * np.log(8) - scores).mean() < 0.1
@@ -158,7 +158,7 @@ def test_grid_search_picks_the_model_with_the_higher_likelihood() -> None:
         {"generativedensity__latents": [1, 2]},
         cv=3,
     )
-    search.fit(gaussian(300))
+    search.fit(gaussian(120))
     assert search.best_params_ == {"generativedensity__latents": 2}
 
 

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from genmod.models import Diffusion
 from genmod.sklearn import GenerativeImputer, LatentTransformer
+from genmod.sklearn.start import covariance
 from tests.sklearn.cases import FAST, MEAN, ROOT, Table, gaussian, holes
 
 COV = ROOT @ ROOT.T
@@ -65,6 +66,13 @@ def test_codes_work_in_a_pipeline() -> None:
 
 
 # ------------------------------------------------------------------ imputation
+
+
+def test_the_covariance_of_rows_with_holes_is_that_of_whole_rows() -> None:
+    """EM adds the conditional covariances: filled in by means alone, variances are too small."""
+    z = gaussian(2000)
+    z = (z - z.mean(0)) / z.std(0)
+    assert np.abs(covariance(holes(z, 0.4)) - z.T @ z / len(z)).max() < 0.06
 
 
 def test_imputed_means_and_draws_are_the_closed_conditionals() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genmod.data import Dataset
 from genmod.decoders import GaussianDecoder
 from genmod.distributions import Normal
 from genmod.model import LatentModel
@@ -16,6 +17,12 @@ def data(rows: int = 48) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(rows, 3, generator=generator)
     return noise + 0.8 * noise.roll(1, 1)
+
+
+def split() -> Dataset:
+    """The shared rows, some of them held out."""
+    x = data()
+    return Dataset("rows", x[:32], x[32:40], x[40:])
 
 
 def vae(dropout: float = 0.0, width: int = 8) -> VAE:

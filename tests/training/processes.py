@@ -21,7 +21,7 @@ from genmod.files import save_tensors
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
 from genmod.nn.modules import weights
-from genmod.objectives import Bound, LearnedSchedule, Simple, WarmUp
+from genmod.objectives import GECO, Bound, LearnedSchedule, Simple, WarmUp
 from genmod.schedules import MonotoneNetwork
 from genmod.training import fit, training_loop
 from genmod.training.state import NonFiniteLoss
@@ -35,6 +35,10 @@ RUNS: dict[str, tuple[Callable[[], LatentModel], Callable[[LatentModel], dict[st
     "vae in parts": (
         lambda: VAE(4, latents=2, **TINY),
         lambda _: {"objective": WarmUp(10), "accumulate": 2, "batch_size": 15},
+    ),
+    "vae with a constraint": (
+        lambda: VAE(4, latents=2, **TINY),
+        lambda _: {"objective": GECO(-4.0, step_size=0.1)},
     ),
     "diffusion": (lambda: Diffusion(4, **TINY), lambda _: {"validate_every": 10}),
     "diffusion with learned timesteps": (

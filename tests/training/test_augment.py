@@ -13,7 +13,7 @@ from genmod import random
 from genmod.objectives import Batch
 from genmod.training import fit, training_loop
 from genmod.training.augment import Augmentation, Flip, Shift, Transform, augmented
-from tests.training.cases import data, flat, vae
+from tests.training.cases import data, flat, split, vae
 
 IMAGES = torch.arange(2 * 5 * 6).reshape(1, 2, 5, 6).expand(64, 2, 5, 6)
 
@@ -111,14 +111,10 @@ def test_training_rows_are_changed_and_validation_rows_are_not() -> None:
 
     model, seen = vae(), []
     hook = model.encoder.register_forward_pre_hook(lambda _m, given: seen.append(given[0]))
-    from genmod.data import Dataset
-
-    x = data()
-    held = Dataset("rows", x[:32], x[32:40], x[40:])
-    fit(model, held, augment=[Zero()], steps=1, batch_size=8, progress=False)
+    fit(model, split(), augment=[Zero()], steps=1, batch_size=8, progress=False)
     hook.remove()
     assert bool((seen[0] == 0).all())
-    assert torch.equal(seen[1].sort(0).values, x[32:40].sort(0).values)
+    assert torch.equal(seen[1].sort(0).values, data()[32:40].sort(0).values)
 
 
 def test_values_of_a_function_of_ones_own_are_checked() -> None:

@@ -10,21 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.data import Dataset
 from genmod.models import Diffusion
 from genmod.training import compiled, fit, run, training_loop
 from genmod.training.compiled import compile_networks, explained, networks, plain_networks
-from tests.training.cases import data, diffusion, flat, vae
+from tests.training.cases import data, diffusion, flat, split, vae
 
 pytestmark = pytest.mark.usefixtures("as_users_run")  # no type checker inside compiled networks
 
 SETTINGS: dict[str, Any] = {"steps": 4, "batch_size": 16, "validate_every": 2, "progress": False}
-
-
-def split() -> Dataset:
-    """The shared rows, some of them held out."""
-    x = data()
-    return Dataset("rows", x[:32], x[32:40], x[40:])
 
 
 def test_networks_are_the_modules_that_are_no_parts() -> None:

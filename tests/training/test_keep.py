@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.data import Dataset
 from genmod.models import LatentDiffusion
 from genmod.training import fit, training_loop
 from genmod.training.checkpoint import Checkpoint
-from tests.training.cases import data, flat, vae
+from tests.training.cases import data, flat, split, vae
 
 SETTINGS: dict[str, Any] = {
     "steps": 12,
@@ -23,12 +22,6 @@ SETTINGS: dict[str, Any] = {
     "keep": 2,
     "progress": False,
 }
-
-
-def split() -> Dataset:
-    """The shared rows, some of them held out."""
-    x = data()
-    return Dataset("rows", x[:32], x[32:40], x[40:])
 
 
 def names(folder: Path) -> list[str]:

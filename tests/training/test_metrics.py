@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from genmod.data import Dataset
 from genmod.models import LatentDiffusion
 from genmod.training import fit, training_loop
 from genmod.training import metrics as module
 from genmod.training.metrics import MetricsLog, check_trackers, read_metrics
-from tests.training.cases import data, vae
+from tests.training.cases import data, split, vae
 
 SETTINGS: dict[str, Any] = {
     "steps": 12,
@@ -24,12 +23,6 @@ SETTINGS: dict[str, Any] = {
     "log_every": 4,
     "progress": False,
 }
-
-
-def split() -> Dataset:
-    """The shared rows, some of them held out."""
-    x = data()
-    return Dataset("rows", x[:32], x[32:40], x[40:])
 
 
 def test_lines_are_the_numbers_of_the_history(tmp_path: Path) -> None:

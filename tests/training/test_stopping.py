@@ -9,20 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.data import Dataset
 from genmod.elbo import Measure
 from genmod.objectives import Bound, WarmUp, Weighted
 from genmod.training import fit, training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
-from tests.training.cases import data, flat, vae
-
-
-def split() -> Dataset:
-    """The shared rows, some of them held out."""
-    x = data()
-    return Dataset("rows", x[:32], x[32:40], x[40:])
+from tests.training.cases import data, flat, split, vae
 
 
 def state(nats: list[float], patience: int = 2, warmup: int = 0) -> TrainingState:

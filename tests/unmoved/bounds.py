@@ -2,265 +2,111 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
-from tests.unmoved.calls import (
-    bits_per_dim_of,
-    bound_of,
-    bound_terms,
-    freeze,
-    steps_of,
-    units_of,
-    visiting,
-    visiting_as_edm,
-)
-from tests.unmoved.evaluation import gaussian_values
-from tests.unmoved.inputs import (
-    BINS,
-    IMAGE,
-    IMAGES,
-    INTS,
-    LABELS,
-    POINTS,
-    REALS,
-    SEEN,
-    autoencoder,
-    bound,
-    built,
-    continuous,
-    hvae,
-    labeled,
-    large,
-    latent_diffusion,
-    learned,
-    steps10,
-    vae,
-    vae_mixture,
-    vae_reals,
-    value,
-)
-from tests.unmoved.models import (
-    NULL,
-    build_diffusion,
-    build_empirical_diffusion,
-    build_gaussian_diffusion,
-    build_schedule,
-    build_vae,
-    build_vae_deciding,
-    keyed,
-    schedule_of,
-    schedule_values,
-)
+from genmod import denoisers, gaussian
+from genmod.diffusion import FixedLarge, LossAwareTimesteps, UniformTimesteps
+from genmod.gaussian.diagonal import kl_isotropic, product_log_normalizer
+from genmod.gaussian.full import entropy_full, kl_standard_full
+from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std
+from genmod.nn import NULL_LABEL, ConvNets, DiTs
+from genmod.objectives import EDMWeight
+from genmod.random import keyed
+from tests.unmoved import models
+from tests.unmoved.inputs import BINS, IMAGE, IMAGES, INTS, LABELS, POINTS, REALS, SEEN, bound, rows
 
 
-@value("autoencoder/terms")
-def _() -> object:
-    return bound("autoencoder", autoencoder(), INTS, 1)
-
-
-@value("vae integers/terms")
-def _() -> object:
-    return bound("vae", vae(), INTS, 2)
-
-
-@value("vae integers/bound of each row")
-def _() -> object:
+def units_and_bits() -> object:
+    """Nats of each dimension of a VAE's latent, and bits per dimension of the data."""
     with keyed(2):
-        return bound_terms("vae", bound_of(vae(), INTS))[-1]
+        found = models.vae().elbo(INTS)
+    return [found.rates["prior"].per_dim[0].mean(0), found.bits_per_dim(16).mean()]
 
 
-@value("vae integers/observed entries alone")
-def _() -> object:
-    return bound("vae", vae(), INTS, 2, observed=SEEN)
-
-
-@value("vae integers/units and bits per dimension")
-def _() -> object:
-    with keyed(2):
-        found = bound_of(vae(), INTS)
-    return [units_of(found).mean(0), bits_per_dim_of(found, 16).mean()]
-
-
-@value("vae integers/conditional")
-def _() -> object:
-    model = built(lambda: build_vae(IMAGE, BINS, classes=3), 20)
-    return bound("vae", model, INTS, 2, context=LABELS)
-
-
-@value("vae reals/terms")
-def _() -> object:
-    return bound("vae", vae_reals(), REALS, 3)
-
-
-@value("vae reals, mixture prior/terms")
-def _() -> object:
-    return bound("vae", vae_mixture(), REALS, 4)
-
-
-@value("vae/decoders")
-def _() -> object:
-    found: list[Any] = []
-    for number, name in enumerate(
-        [
-            "bernoulli",
-            "categorical",
-            "discretized gaussian",
-            "discretized mixture",
-            "gaussian per dimension",
-        ]
-    ):
-        kept: dict[str, Any] = {}
-
-        def make(name: str = name, kept: dict[str, Any] = kept) -> Any:
-            model, kept["bins"] = build_vae_deciding(name)
-            return model
-
-        model = built(make, 30 + number)
-        x = IMAGES if kept["bins"] is None else INTS % kept["bins"]
-        found.append(bound("vae", model, x, 5)[0])
+def of_decoders() -> object:
+    found = []
+    for number, (bins, *_) in enumerate(models.DECODERS):
+        x = IMAGES if bins is None else INTS % bins
+        found.append(bound(models.vae_deciding(number), x, 5)[0])
     return found
 
 
-@value("hvae bottom-up/terms")
-def _() -> object:
-    return bound("hvae", hvae(False), INTS, 6)
-
-
-@value("hvae top-down/terms")
-def _() -> object:
-    return bound("hvae", hvae(True), INTS, 7)
-
-
-@value("diffusion 10/terms")
-def _() -> object:
-    return bound("diffusion", steps10(), INTS, 8)
-
-
-@value("diffusion 10/terms, 3 levels visited")
-def _() -> object:
-    return bound("diffusion", steps10(), INTS, 9, visited=3)
-
-
-@value("diffusion 10/noise levels of a row")
-def _() -> object:
+def levels_of_a_row() -> object:
+    """What a diffusion's rate knows of the fifth row at each of two levels."""
     with keyed(9):
-        known = steps_of(bound_of(steps10(), INTS, visited=2))
-    return [each[4] for each in known.values()]
+        rate = models.steps10().elbo(INTS, timesteps=2).rates["steps"]
+    noise = rate.noise
+    fields = (rate.nats, rate.weight, rate.level, noise.log_snr, noise.gap, noise.error, noise.dt)
+    return [field[4] for field in fields]
 
 
-@value("diffusion continuous/terms, 4 levels visited")
-def _() -> object:
-    return bound("diffusion", continuous(), REALS, 10, visited=4)
-
-
-@value("diffusion continuous/timestep samplers")
-def _() -> object:
-    model = continuous()
+def of_timestep_samplers() -> object:
+    model = models.continuous()
     ways = [
-        visiting("uniform", 3),
-        visiting("importance", 3),
-        visiting_as_edm(schedule_of(model), 3),
+        UniformTimesteps(3),
+        LossAwareTimesteps(3, bins=4),
+        EDMWeight.timestep_sampler(model.prior.schedule, n=3),
     ]
-    return [bound("diffusion", model, REALS, 11, visited=way)[2] for way in ways]
+    return [bound(model, REALS, 11, timesteps=way)[2] for way in ways]
 
 
-@value("diffusion fixed large/terms")
-def _() -> object:
-    return bound("diffusion", large(), INTS, 12)
-
-
-@value("diffusion learned variance/terms")
-def _() -> object:
-    return bound("diffusion", learned(), REALS, 13)
-
-
-@value("diffusion conditional/terms")
-def _() -> object:
-    return bound("diffusion", labeled(), INTS, 14, context=LABELS)
-
-
-@value("diffusion conditional/null context in some rows")
-def _() -> object:
-    context = torch.where(torch.arange(6) % 2 == 0, LABELS, NULL)
-    return bound("diffusion", labeled(), INTS, 14, context=context)
-
-
-@value("diffusion/schedules, 10 steps")
-def _() -> object:
-    names = [
+def of_schedules() -> object:
+    found = []
+    for name in (
         "cosine",
         "linear beta",
         "zero terminal linear beta",
         "exploding",
         "rectified flow",
         "log-normal",
-    ]
-    found: list[Any] = []
-    for name in names:
-        model = built(partial(build_diffusion, 3, None, 10, schedule=build_schedule(name)), 14)
-        found += bound("diffusion", model, REALS, 15)[1:3]
+    ):
+        found += bound(models.diffusion(14, 3, None, 10, name), REALS, 15)[1:3]
     return found
 
 
-@value("diffusion/exploding and rectified flow, fixed large")
-def _() -> object:
-    found: list[Any] = []
-    for name in ["exploding", "rectified flow"]:
-        make = partial(build_diffusion, 3, None, 10, build_schedule(name), variance="large")
-        found.append(bound("diffusion", built(make, 15), REALS, 16)[2])
+def of_fixed_large() -> object:
+    found = []
+    for name in ("exploding", "rectified flow"):
+        model = models.diffusion(15, 3, None, 10, name, variance=FixedLarge())
+        found.append(bound(model, REALS, 16)[2])
     return found
 
 
-@value("diffusion/targets")
-def _() -> object:
-    found: list[Any] = []
-    for name in ["noise", "data", "velocity", "score", "flow velocity", "edm"]:
-        model = built(partial(build_diffusion, 3, None, None, target=name), 16)
-        found.append(bound("diffusion", model, REALS, 17, visited=4)[2])
-    return found
-
-
-@value("diffusion/networks: u-net, transformer, fourier features")
-def _() -> object:
-    found: list[Any] = []
-    for settings in ({"network": "u-net"}, {"network": "transformer"}, {"fourier": (2, 3)}):
-        model = built(partial(build_diffusion, IMAGE, BINS, 4, **settings), 17)
-        found.append(bound("diffusion", model, INTS, 18)[2])
-    return found
-
-
-@value("diffusion/optimal denoisers")
-def _() -> object:
-    covariance = torch.tensor(
-        [[1.0, 0.5, 0.0], [0.5, 0.8, 0.1], [0.0, 0.1, 0.4]], dtype=torch.float64
+def of_targets() -> object:
+    targets = (
+        denoisers.NoiseTarget,
+        denoisers.DataTarget,
+        denoisers.VelocityTarget,
+        denoisers.ScoreTarget,
+        denoisers.FlowVelocityTarget,
+        denoisers.EDMTarget,
     )
-    mean = torch.tensor([0.2, -0.1, 0.4], dtype=torch.float64)
-    known = built(lambda: build_gaussian_diffusion(mean, covariance, 10), 18)
-    points = built(lambda: build_empirical_diffusion(POINTS, 0.3, 10), 19)
-    return [bound("diffusion", known, REALS, 19), bound("diffusion", points, REALS, 19)]
+    return [bound(models.predicting(of()), REALS, 17, timesteps=4)[2] for of in targets]
 
 
-@value("latent diffusion 10/terms")
-def _() -> object:
-    return bound("latent diffusion", latent_diffusion(10), INTS, 20)
+def of_networks() -> object:
+    found = []
+    for settings in (
+        {"networks": ConvNets(width=8, head=8)},
+        {"networks": DiTs(width=16, depth=1, head=8, patch=2)},
+        {"fourier": (2, 3)},
+    ):
+        found.append(bound(models.diffusion(17, IMAGE, BINS, 4, **settings), INTS, 18)[2])
+    return found
 
 
-@value("latent diffusion continuous, frozen/terms, 4 levels visited")
-def _() -> object:
-    model = latent_diffusion(None)
-    freeze(model, INTS)
-    return bound("latent diffusion", model, INTS, 21, visited=4)
+def of_a_frozen_latent_diffusion() -> object:
+    model = models.latent_diffusion(None)
+    model.freeze(INTS)
+    return bound(model, INTS, 21, timesteps=4)
 
 
-# ---------------------------------------------------------------- schedules, Gaussians
-
-
-@value("schedules/at t = 0.3")
-def _() -> object:
-    names = [
+def at_a_time() -> object:
+    """Log-SNR, its slope, alpha and sigma of each schedule, and the time that is read back."""
+    t, found = torch.tensor([0.3], dtype=torch.float64), []
+    for name in (
         "linear log-snr",
         "cosine 0.008",
         "linear beta",
@@ -276,16 +122,72 @@ def _() -> object:
         "exploding",
         "shifted cosine",
         "monotone",
-    ]
-    t = torch.tensor([0.3], dtype=torch.float64)
-    return [schedule_values(build_schedule(name), t) for name in names]
+    ):
+        schedule = models.SCHEDULES[name]()
+        log_snr = schedule.log_snr(t)
+        found.append([log_snr, schedule.slope(t), *schedule.scales(t), schedule.time(log_snr)])
+    return found
 
 
-@value("gaussians")
-def _() -> object:
-    m, s, n, r = torch.tensor(
-        [[0.3, -1.2], [0.5, 2.0], [-0.4, 0.1], [1.5, 0.7]], dtype=torch.float64
-    )
+def of_gaussians() -> object:
+    """KLs, densities, entropies, products and distances of N(m, s^2) and N(n, r^2)."""
+    rows = [[0.3, -1.2], [0.5, 2.0], [-0.4, 0.1], [1.5, 0.7]]
+    m, s, n, r = torch.tensor(rows, dtype=torch.float64)
     lower_q = torch.tensor([[0.9, 0.0], [0.4, 0.6]], dtype=torch.float64)
     lower_p = torch.tensor([[1.3, 0.0], [-0.2, 0.8]], dtype=torch.float64)
-    return gaussian_values(m, s, n, r, lower_q, lower_p)
+    return [
+        gaussian.kl(m, s, n, r),
+        gaussian.kl_standard(m, s),
+        kl_isotropic(m, s[0], n, r[0]),
+        kl_log_std(m, s.log(), n, r.log()),
+        kl_standard_log_std(m, s.log()),
+        gaussian.kl_full(m, lower_q, n, lower_p),
+        kl_standard_full(m, lower_q),
+        [gaussian.entropy(s), entropy_full(lower_q)],
+        [gaussian.log_prob(n, m, s), gaussian.log_prob_full(n, m, lower_q)],
+        [*gaussian.product(m, s, n, r), product_log_normalizer(m, s, n, r)],
+        gaussian.wasserstein_squared(m, s, n, r),
+        gaussian.wasserstein_squared_full(m, lower_q, n, lower_p),
+        list(gaussian.LinearGaussian(m, lower_q, lower_p, n, lower_q).posterior(n)),
+    ]
+
+
+NULL_IN_SOME = torch.where(torch.arange(6) % 2 == 0, LABELS, NULL_LABEL)
+VALUES: dict[str, Callable[[], object]] = {
+    "autoencoder/terms": lambda: bound(models.autoencoder(), INTS, 1),
+    "vae integers/terms": lambda: bound(models.vae(), INTS, 2),
+    "vae integers/bound of each row": lambda: rows(models.vae(), INTS, 2)[-1],
+    "vae integers/observed entries alone": lambda: bound(models.vae(), INTS, 2, observed=SEEN),
+    "vae integers/units and bits per dimension": units_and_bits,
+    "vae integers/conditional": lambda: bound(models.vae_labeled(), INTS, 2, context=LABELS),
+    "vae reals/terms": lambda: bound(models.vae_reals(), REALS, 3),
+    "vae reals, mixture prior/terms": lambda: bound(models.vae_mixture(), REALS, 4),
+    "vae/decoders": of_decoders,
+    "hvae bottom-up/terms": lambda: bound(models.hvae(False), INTS, 6),
+    "hvae top-down/terms": lambda: bound(models.hvae(True), INTS, 7),
+    "diffusion 10/terms": lambda: bound(models.steps10(), INTS, 8),
+    "diffusion 10/terms, 3 levels visited": lambda: bound(models.steps10(), INTS, 9, timesteps=3),
+    "diffusion 10/noise levels of a row": levels_of_a_row,
+    "diffusion continuous/terms, 4 levels visited": lambda: bound(
+        models.continuous(), REALS, 10, timesteps=4
+    ),
+    "diffusion continuous/timestep samplers": of_timestep_samplers,
+    "diffusion fixed large/terms": lambda: bound(models.large(), INTS, 12),
+    "diffusion learned variance/terms": lambda: bound(models.learned(), REALS, 13),
+    "diffusion conditional/terms": lambda: bound(models.labeled(), INTS, 14, context=LABELS),
+    "diffusion conditional/null context in some rows": lambda: bound(
+        models.labeled(), INTS, 14, context=NULL_IN_SOME
+    ),
+    "diffusion/schedules, 10 steps": of_schedules,
+    "diffusion/exploding and rectified flow, fixed large": of_fixed_large,
+    "diffusion/targets": of_targets,
+    "diffusion/networks: u-net, transformer, fourier features": of_networks,
+    "diffusion/optimal denoisers": lambda: [
+        bound(models.known_gaussian(), REALS, 19),
+        bound(models.known_points(19, POINTS, 0.3, 10), REALS, 19),
+    ],
+    "latent diffusion 10/terms": lambda: bound(models.latent_diffusion(10), INTS, 20),
+    "latent diffusion continuous, frozen/terms, 4 levels visited": of_a_frozen_latent_diffusion,
+    "schedules/at t = 0.3": at_a_time,
+    "gaussians": of_gaussians,
+}

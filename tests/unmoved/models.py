@@ -1,271 +1,205 @@
-"""The package's names, part 1: models and their parts, as the values of f5e1b7b have them.
-
-A change of the package's names changes this file, ``calls.py`` and ``evaluation.py``. The values stay.
-The defaults of f5e1b7b are stated here: a default that moves later moves no value.
-"""
+"""The models of commit f5e1b7b, with noise on every parameter, in float64."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 
-from genmod import random
-from genmod.decoders import (
-    BernoulliDecoder,
-    CategoricalDecoder,
-    DiscretizedGaussianDecoder,
-    DiscretizedMixtureDecoder,
-    GaussianDecoder,
-    GlobalScale,
-    PerDimensionScale,
-)
-from genmod.denoisers import (
-    DataTarget,
-    EDMTarget,
-    EmpiricalDenoiser,
-    FlowVelocityTarget,
-    GaussianDenoiser,
-    Learned,
-    NoiseTarget,
-    ScoreTarget,
-    VelocityTarget,
-)
-from genmod.diffusion import (
-    FixedLarge,
-    LearnedInterpolation,
-)
-from genmod.models import (
-    HVAE,
-    VAE,
-    Autoencoder,
-    Diffusion,
-    Inference,
-    LatentDiffusion,
-)
-from genmod.nn import NULL_LABEL, ConvNets, DenoisingMLP, DiTs, Labels
+from genmod import decoders, schedules
+from genmod.denoisers import EmpiricalDenoiser, GaussianDenoiser, Learned
+from genmod.diffusion import FixedLarge, LearnedInterpolation
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
+from genmod.nn import DenoisingMLP, Labels
 from genmod.priors import DistributionPrior
-from genmod.schedules import (
-    Cosine,
-    CosineBeta,
-    Laplace,
-    LinearBeta,
-    LinearLogSNR,
-    Logistic,
-    LogNormal,
-    MonotoneNetwork,
-    Polynomial,
-    RectifiedFlow,
-    ScaledLinearBeta,
-    Schedule,
-    Shifted,
-    Sigmoid,
-    SigmoidBeta,
-    VarianceExploding,
-    ZeroTerminalSNR,
-)
+from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import Shape
+from tests.unmoved.inputs import BINS, IMAGE
 
-Model: TypeAlias = Any
-
-
-def keyed(seed: int) -> Any:
-    """A context in which noise is a function of the seed."""
-    return random.keyed(seed)
-
-
-# ---------------------------------------------------------------- models (float32; `built` finishes them)
-
-
-def build_autoencoder(shape: Any, bins: int | None) -> Any:
-    return Autoencoder(shape, bins=bins, latents=4, width=16)
-
-
-def build_vae(shape: Any, bins: int | None, latents: int = 4, classes: int | None = None) -> Any:
-    condition = None if classes is None else Labels(classes)
-    return VAE(shape, bins=bins, latents=latents, width=16, condition=condition)
-
-
-def build_vae_under(
-    law: torch.distributions.Distribution, shape: Any, bins: int | None, latents: int
-) -> Any:
-    """A VAE whose prior is a distribution of torch's."""
-    return VAE(shape, bins=bins, latents=latents, width=16, prior=DistributionPrior(law))
+CLEAN = 13.3
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "linear log-snr": lambda: LinearLogSNR(CLEAN, -5.0),
+    "linear log-snr 8..-6": lambda: LinearLogSNR(8.0, -6.0),
+    "cosine": lambda: schedules.Cosine(clean=CLEAN),
+    "cosine 0.008": lambda: schedules.Cosine(offset=0.008, clean=CLEAN),
+    "linear beta": schedules.LinearBeta,
+    "scaled linear beta": schedules.ScaledLinearBeta,
+    "sigmoid beta": schedules.SigmoidBeta,
+    "cosine beta": schedules.CosineBeta,
+    "zero terminal linear beta": lambda: schedules.ZeroTerminalSNR(schedules.LinearBeta()),
+    "sigmoid": lambda: schedules.Sigmoid(clean=CLEAN),
+    "laplace": lambda: schedules.Laplace(clean=CLEAN),
+    "logistic": lambda: schedules.Logistic(clean=CLEAN),
+    "log-normal": lambda: schedules.LogNormal(clean=-2 * math.log(0.002)),
+    "polynomial": lambda: schedules.Polynomial(smallest=0.002),
+    "rectified flow": lambda: schedules.RectifiedFlow(schedules.Logistic(clean=CLEAN)),
+    "exploding": lambda: schedules.VarianceExploding(LinearLogSNR(8.0, -8.0)),
+    "shifted cosine": lambda: schedules.Shifted(schedules.Cosine(clean=CLEAN), by=-1.5),
+    "monotone": lambda: schedules.MonotoneNetwork(clean=CLEAN, features=8),
+}
 
 
-def build_vae_deciding(decoder: str, latents: int = 4) -> Any:
-    """A VAE of (1, 4, 4) with a named decoder on one linear layer; and its number of values."""
-    shape, entries = (1, 4, 4), 16
-    made: dict[str, Any] = {
-        "bernoulli": lambda: (2, BernoulliDecoder(nn.Linear(latents, entries), shape)),
-        "categorical": lambda: (
-            17,
-            CategoricalDecoder(nn.Linear(latents, 17 * entries), shape, 17),
-        ),
-        "discretized gaussian": lambda: (
-            17,
-            DiscretizedGaussianDecoder(nn.Linear(latents, entries), shape, 17),
-        ),
-        "discretized mixture": lambda: (
-            17,
-            DiscretizedMixtureDecoder(nn.Linear(latents, 9 * entries), shape, 17, components=3),
-        ),
-        "gaussian per dimension": lambda: (
-            None,
-            GaussianDecoder(nn.Linear(latents, entries), shape, PerDimensionScale(shape)),
-        ),
-    }
-    bins, made_decoder = made[decoder]()
-    return VAE(shape, bins=bins, latents=latents, width=16, decoder=made_decoder), bins
-
-
-def build_hvae(shape: Any, bins: int | None, top_down: bool, latents: Shape = (4, 3, 2)) -> Any:
-    order = Inference.TOP_DOWN if top_down else Inference.BOTTOM_UP
-    return HVAE(shape, bins=bins, latents=latents, width=16, inference=order)
-
-
-def build_diffusion(
-    shape: Any,
-    bins: int | None,
-    chain: int | None,
-    schedule: Schedule | None = None,
-    variance: str | None = None,
-    classes: int | None = None,
-    network: str | None = None,
-    target: str | None = None,
-    fourier: Any = (),
-) -> Any:
-    """A diffusion; `chain` is its number of latents, None for continuous time."""
-    variances: dict[str | None, Any] = {
-        None: None,
-        "large": FixedLarge,
-        "learned": LearnedInterpolation,
-    }
-    chosen = variances[variance]
-    schedule = schedule or build_schedule("linear log-snr")
-    settings: dict[str, Any] = {
-        "steps": chain,
-        "schedule": schedule,
-        "variance": None if chosen is None else chosen(),
-    }
-    if target is not None:
-        net = DenoisingMLP((shape,), width=16, depth=2)
-        return Diffusion(
-            shape, bins=bins, denoiser=Learned(net, target=build_target(target)), **settings
-        )
-    kinds: dict[str | None, Any] = {
-        None: lambda: {"width": 16, "depth": 2},
-        "u-net": lambda: {"networks": ConvNets(width=8, head=8)},
-        "transformer": lambda: {"networks": DiTs(width=16, depth=1, head=8, patch=2)},
-    }
-    condition = None if classes is None else Labels(classes)
-    model = Diffusion(
-        shape, bins=bins, fourier=fourier, condition=condition, **kinds[network](), **settings
-    )
-    if bins is not None:
-        _plain_scale(model, schedule)
+def built(seed: int, make: Callable[[], nn.Module]) -> Any:
+    """A seeded model in float64, with noise on every parameter: in their order, whatever their names."""
+    torch.manual_seed(seed)
+    model = make().double()
+    generator = torch.Generator().manual_seed(1000 + seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_((0.1 * noise).to(parameter.dtype))
     return model
 
 
-def _plain_scale(model: Model, schedule: Schedule) -> None:
-    """The scale of the last step as at f5e1b7b: another start, and no gain."""
-    noise = math.exp(-0.5 * schedule.log_snr_range()[0])
-    model.decoder.decoder.scale = GlobalScale(max(noise, model.spec.width / 8))
+# ---------------------------------------------------------------- learned encoders
 
 
-def build_target(name: str) -> Any:
-    targets: dict[str, Any] = {
-        "noise": NoiseTarget,
-        "data": DataTarget,
-        "velocity": VelocityTarget,
-        "score": ScoreTarget,
-        "flow velocity": FlowVelocityTarget,
-        "edm": EDMTarget,
-    }
-    return targets[name]()
+def autoencoder() -> Any:
+    return built(1, lambda: Autoencoder(IMAGE, bins=BINS, latents=4, width=16))
 
 
-def build_latent_diffusion(
-    shape: Any, bins: int | None, chain: int | None, latents: int = 3
-) -> Any:
-    vae = VAE(shape, bins=bins, latents=latents, width=16)
-    return LatentDiffusion(vae=vae, diffusion=Diffusion((latents,), width=16, depth=2, steps=chain))
+def vae() -> Any:
+    return built(2, lambda: VAE(IMAGE, bins=BINS, latents=4, width=16))
 
 
-def build_gaussian_diffusion(mean: Tensor, covariance: Tensor, chain: int | None) -> Any:
-    """A diffusion whose denoiser is the optimum for a Gaussian; no parameter but the decoder's."""
-    return Diffusion(len(mean), denoiser=GaussianDenoiser(mean, covariance), steps=chain)
+def vae_reals() -> Any:
+    return built(3, lambda: VAE(3, latents=2, width=16))
 
 
-def build_empirical_diffusion(points: Tensor, std: float, chain: int | None) -> Any:
-    return Diffusion(
-        points.shape[1],
-        denoiser=EmpiricalDenoiser(points, std=std),
-        schedule=LinearLogSNR(9.0, -12.0),
-        steps=chain,
+def vae_mixture() -> Any:
+    """Its prior is a torch mixture of two Gaussians, in float64."""
+    centers = torch.linspace(-1.0, 1.0, 4, dtype=torch.float64).reshape(2, 2)
+    spread = torch.full((2, 2), 0.7, dtype=torch.float64)
+    law = distributions.MixtureSameFamily(
+        distributions.Categorical(torch.tensor([0.3, 0.7], dtype=torch.float64)),
+        distributions.Independent(distributions.Normal(centers, spread), 1),
     )
+    return built(4, lambda: VAE(3, latents=2, width=16, prior=DistributionPrior(law)))
 
 
-CLEAN, NOISY = 13.3, -5.0
+def vae_labeled() -> Any:
+    return built(20, lambda: VAE(IMAGE, bins=BINS, latents=4, width=16, condition=Labels(3)))
 
 
-def build_schedule(name: str) -> Any:
-    return {
-        "linear log-snr": lambda: LinearLogSNR(CLEAN, NOISY),
-        "linear log-snr 8..-6": lambda: LinearLogSNR(8.0, -6.0),
-        "cosine": lambda: Cosine(clean=CLEAN),
-        "cosine 0.008": lambda: Cosine(offset=0.008, clean=CLEAN),
-        "linear beta": lambda: LinearBeta(),
-        "scaled linear beta": lambda: ScaledLinearBeta(),
-        "sigmoid beta": lambda: SigmoidBeta(),
-        "cosine beta": lambda: CosineBeta(),
-        "zero terminal linear beta": lambda: ZeroTerminalSNR(LinearBeta()),
-        "sigmoid": lambda: Sigmoid(clean=CLEAN),
-        "laplace": lambda: Laplace(clean=CLEAN),
-        "logistic": lambda: Logistic(clean=CLEAN),
-        "log-normal": lambda: LogNormal(clean=-2 * math.log(0.002)),
-        "polynomial": lambda: Polynomial(smallest=0.002),
-        "rectified flow": lambda: RectifiedFlow(Logistic(clean=CLEAN)),
-        "exploding": lambda: VarianceExploding(LinearLogSNR(8.0, -8.0)),
-        "shifted cosine": lambda: Shifted(Cosine(clean=CLEAN), by=-1.5),
-        "monotone": lambda: MonotoneNetwork(clean=CLEAN, features=8),
-    }[name]()
+DECODERS: list[tuple[int | None, int, Callable[[nn.Module], decoders.Decoder]]] = [
+    (2, 16, lambda network: decoders.BernoulliDecoder(network, IMAGE)),
+    (17, 272, lambda network: decoders.CategoricalDecoder(network, IMAGE, 17)),
+    (17, 16, lambda network: decoders.DiscretizedGaussianDecoder(network, IMAGE, 17)),
+    (17, 144, lambda network: decoders.DiscretizedMixtureDecoder(network, IMAGE, 17, components=3)),
+    (
+        None,
+        16,
+        lambda network: decoders.GaussianDecoder(network, IMAGE, decoders.PerDimensionScale(IMAGE)),
+    ),
+]
+"""The number of values of each decoder, the outputs of its network, and the decoder."""
 
 
-NULL = NULL_LABEL
-"""The label of an unconditional row."""
+def vae_deciding(number: int) -> Any:
+    """A VAE with the decoder of a number on one linear layer."""
+    bins, outputs, decoder = DECODERS[number]
+
+    def make() -> VAE:
+        network = nn.Linear(4, outputs)
+        return VAE(IMAGE, bins=bins, latents=4, width=16, decoder=decoder(network))
+
+    return built(30 + number, make)
 
 
-# ---------------------------------------------------------------- parts of the models
+def hvae(top_down: bool) -> Any:
+    order = Inference.TOP_DOWN if top_down else Inference.BOTTOM_UP
+    settings: dict[str, Any] = {"bins": BINS, "latents": (4, 3, 2), "width": 16}
+    return built(6 if top_down else 5, lambda: HVAE(IMAGE, inference=order, **settings))
 
 
-def schedule_of(model: Model) -> Any:
-    return model.prior.schedule
+# ---------------------------------------------------------------- diffusions
 
 
-def denoiser_of(model: Model) -> Any:
-    return model.prior.denoiser
+def diffusion(
+    seed: int,
+    shape: int | Shape,
+    bins: int | None,
+    steps: int | None,
+    schedule: str = "linear log-snr",
+    **settings: Any,
+) -> Any:
+    """A diffusion; of integers, with the scale of the last step as at f5e1b7b: without a gain."""
+
+    def make() -> Diffusion:
+        law = SCHEDULES[schedule]()
+        if "networks" not in settings:
+            settings.update(width=16, depth=2)
+        model: Any = Diffusion(shape, bins=bins, steps=steps, schedule=law, **settings)
+        if bins is not None:
+            noise = math.exp(-0.5 * law.log_snr_range()[0])
+            scale = decoders.GlobalScale(max(noise, model.spec.width / 8))
+            model.decoder.decoder.scale = scale
+        return model
+
+    return built(seed, make)
 
 
-def real_of(model: Model, x: Tensor) -> Tensor:
-    """Integer data as the reals that the model sees."""
-    return model.posterior(x).x
+def steps10() -> Any:
+    return diffusion(7, IMAGE, BINS, 10)
 
 
-def noised(model: Model, x: Tensor, t: float) -> Tensor:
-    """A draw of q(z_t | x)."""
-    q = model.posterior(x)
-    return q.at(torch.full((len(x),), t, dtype=torch.float64)).sample()
+def continuous() -> Any:
+    return diffusion(8, 3, None, None, "linear log-snr 8..-6")
 
 
-def x_hat_of(model: Model, z: Tensor, log_snr: float, context: Tensor | None = None) -> Tensor:
-    denoised = denoiser_of(model)(z, torch.full((len(z),), log_snr, dtype=torch.float64), context)
-    return denoised.x_hat
+def large() -> Any:
+    return diffusion(9, IMAGE, BINS, 10, variance=FixedLarge())
 
 
-def schedule_values(schedule: Schedule, t: Tensor) -> Tensor:
-    """Log-SNR, its slope, alpha and sigma at some times, and the time that is read back."""
-    log_snr = schedule.log_snr(t)
-    return torch.stack([log_snr, schedule.slope(t), *schedule.scales(t), schedule.time(log_snr)])
+def learned() -> Any:
+    return diffusion(10, 3, None, 10, variance=LearnedInterpolation())
+
+
+def labeled() -> Any:
+    return diffusion(11, IMAGE, BINS, 10, "cosine", condition=Labels(3))
+
+
+def images10() -> Any:
+    """A diffusion of real images, for inverse problems."""
+    return diffusion(13, IMAGE, None, 10, "linear log-snr 8..-6")
+
+
+def predicting(target: Any) -> Any:
+    """A diffusion whose network predicts a target."""
+
+    def make() -> Diffusion:
+        denoiser = Learned(DenoisingMLP((3,), width=16, depth=2), target=target)
+        return Diffusion(3, schedule=SCHEDULES["linear log-snr"](), denoiser=denoiser)
+
+    return built(16, make)
+
+
+def latent_diffusion(steps: int | None) -> Any:
+    def make() -> LatentDiffusion:
+        vae = VAE(IMAGE, bins=BINS, latents=3, width=16)
+        return LatentDiffusion(vae=vae, diffusion=Diffusion((3,), width=16, depth=2, steps=steps))
+
+    return built(12, make)
+
+
+def known_gaussian() -> Any:
+    """A diffusion whose denoiser is the optimum for a Gaussian; no parameter but the decoder's."""
+    covariance = torch.tensor(
+        [[1.0, 0.5, 0.0], [0.5, 0.8, 0.1], [0.0, 0.1, 0.4]], dtype=torch.float64
+    )
+    mean = torch.tensor([0.2, -0.1, 0.4], dtype=torch.float64)
+    return built(18, lambda: Diffusion(3, denoiser=GaussianDenoiser(mean, covariance), steps=10))
+
+
+def known_points(seed: int, points: Tensor, std: float, steps: int | None) -> Any:
+    """A diffusion whose denoiser is the optimum for a few points."""
+    schedule = LinearLogSNR(9.0, -12.0)
+
+    def make() -> Diffusion:
+        denoiser = EmpiricalDenoiser(points, std=std)
+        return Diffusion(points.shape[1], denoiser=denoiser, schedule=schedule, steps=steps)
+
+    return built(seed, make)

@@ -2,99 +2,117 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from tests.unmoved.calls import build_objective, explained, loss_of
-from tests.unmoved.inputs import (
-    INTS,
-    REALS,
-    built,
-    continuous,
-    hvae,
-    latent_diffusion,
-    learned,
-    steps10,
-    vae,
-    value,
-)
-from tests.unmoved.models import build_diffusion, build_schedule, keyed, schedule_of
+from genmod import objectives
+from genmod.objectives import Batch, Objective, explain
+from genmod.path import AutoTimesteps
+from genmod.random import keyed
+from tests.unmoved import models
+from tests.unmoved.inputs import INTS, REALS
 
-Model: TypeAlias = Any
-Visited: TypeAlias = Any
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "bound": objectives.Bound,
+    "beta": partial(objectives.Beta, 0.3),
+    "simple": objectives.Simple,
+    "weighted": partial(objectives.Weighted, torch.sigmoid),
+    "min-snr": partial(objectives.MinSNR, 5.0),
+    "truncated snr": objectives.TruncatedSNR,
+    "p2": partial(objectives.P2, gamma=0.5, k=1.0),
+    "sigmoid": partial(objectives.SigmoidWeight, 0.5),
+    "edm": objectives.EDMWeight,
+}
+"""Of the bound of a diffusion. Those below are for some models alone."""
+OTHERS: dict[str, Callable[..., Objective]] = {
+    "warm-up": partial(objectives.WarmUp, 4),
+    "hybrid": partial(objectives.Hybrid, 0.1),
+    "learned schedule": lambda timesteps: objectives.LearnedSchedule(
+        objectives.Bound(timesteps=timesteps)
+    ),
+}
 
 
-def loss(
-    name: str,
-    model: Model,
-    x: Tensor,
-    seed: int,
-    visited: Visited = 2,
-    context: Tensor | None = None,
-) -> Tensor:
+def objective(name: str, timesteps: Any = 2) -> Objective:
+    return (OBJECTIVES | OTHERS)[name](timesteps=timesteps)
+
+
+def fitting(chosen: Objective, model: Any) -> Any:
+    """The objective, without a number of levels where the model has none to choose from."""
+    if not model.prior.has_timesteps:
+        chosen.timesteps = AutoTimesteps.TRAINING
+    return chosen
+
+
+def loss(name: str, model: Any, x: Tensor, seed: int, timesteps: Any = 2) -> Tensor:
+    """Of one batch."""
     with keyed(seed):
-        return loss_of(build_objective(name, visited), model, x, context)
+        found, _ = fitting(objective(name, timesteps), model)(model, Batch(x))
+    return found
 
 
-@value("objectives/bound, beta, warm-up of families that learn their encoder")
-def _() -> object:
-    found: list[Any] = []
-    for model in (vae(), hvae(False), hvae(True), latent_diffusion(None)):
+def of_learned_encoders() -> object:
+    found = []
+    for model in (
+        models.vae(),
+        models.hvae(False),
+        models.hvae(True),
+        models.latent_diffusion(None),
+    ):
         found += [loss(name, model, INTS, 30) for name in ("bound", "beta", "warm-up")]
     return found
 
 
-for _name in [
-    "bound",
-    "beta",
-    "simple",
-    "weighted",
-    "min-snr",
-    "truncated snr",
-    "p2",
-    "sigmoid",
-    "edm",
-]:
-
-    @value(f"objectives/{_name}: 10 steps, continuous")
-    def _(name: str = _name) -> object:
-        return [loss(name, steps10(), INTS, 31), loss(name, continuous(), REALS, 31)]
-
-
-@value("objectives/hybrid, and simple beside it")
-def _() -> object:
-    return [loss(name, learned(), REALS, 32) for name in ("hybrid", "simple")]
-
-
-@value("objectives/hybrid, its gradient")
-def _() -> object:
-    model = learned()
-    loss("hybrid", model, REALS, 32).backward()
+def of_diffusions(name: str) -> object:
     return [
-        parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None
-    ][-3:]
+        loss(name, models.steps10(), INTS, 31),
+        loss(name, models.continuous(), REALS, 31),
+    ]
 
 
-@value("objectives/bound, gradient through the chain of all levels")
-def _() -> object:
-    model = steps10()
-    loss("bound", model, INTS, 33, visited=None).backward()
-    return [sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5]
+def gradient_of_hybrid() -> object:
+    model = models.learned()
+    loss("hybrid", model, REALS, 32).backward()
+    return [p.grad.norm() for p in model.parameters() if p.grad is not None][-3:]
 
 
-@value("objectives/learned schedule, its gradient to the schedule")
-def _() -> object:
-    model = built(lambda: build_diffusion(3, None, None, schedule=build_schedule("monotone")), 21)
+def gradient_of_the_bound() -> object:
+    model = models.steps10()
+    loss("bound", model, INTS, 33, None).backward()
+    return sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5
+
+
+def gradient_to_the_schedule() -> object:
+    model = models.diffusion(21, 3, None, None, "monotone")
     found = loss("learned schedule", model, REALS, 34)
     found.backward()
-    schedule = list(schedule_of(model).parameters())
-    return [found, *(parameter.grad.double().norm() for parameter in schedule)]
+    return [found, *(p.grad.double().norm() for p in model.prior.schedule.parameters())]
 
 
-@value("objectives/explained")
-def _() -> object:
-    schedule = build_schedule("cosine")
-    return [
-        explained(build_objective(name), schedule) for name in ("simple", "min-snr", "p2", "edm")
-    ]
+def explained() -> object:
+    """The mean weight of the bound that an objective is, its weights at both ends."""
+    found = []
+    for name in ("simple", "min-snr", "p2", "edm"):
+        weight = explain(objective(name), models.SCHEDULES["cosine"](), points=101).weight
+        found.append([weight.mean(), weight[0], weight[-1]])
+    return found
+
+
+VALUES: dict[str, Callable[[], object]] = {
+    "objectives/bound, beta, warm-up of families that learn their encoder": of_learned_encoders,
+    **{
+        f"objectives/{name}: 10 steps, continuous": partial(of_diffusions, name)
+        for name in OBJECTIVES
+    },
+    "objectives/hybrid, and simple beside it": lambda: [
+        loss(name, models.learned(), REALS, 32) for name in ("hybrid", "simple")
+    ],
+    "objectives/hybrid, its gradient": gradient_of_hybrid,
+    "objectives/bound, gradient through the chain of all levels": gradient_of_the_bound,
+    "objectives/learned schedule, its gradient to the schedule": gradient_to_the_schedule,
+    "objectives/explained": explained,
+}

@@ -1,0 +1,64 @@
+"""``expm1``, ``log1p`` and ``log_sigmoid`` of vectorized operations, against NumPy in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from genmod.distributions import Bernoulli
+from genmod.numerics import expm1, log1p_, log_sigmoid
+from genmod.training.state import clip_gradients
+
+SIZES = torch.logspace(-30, 1.9, 4001, dtype=torch.float64)
+SMALL = torch.logspace(-30, 0.5, 4001, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_they_are_accurate_to_a_few_units_in_the_last_place(dtype: torch.dtype) -> None:
+    both = torch.cat([-SIZES, SIZES]).to(dtype)
+    small = SMALL.to(dtype)
+    wide, thin = both.numpy().astype(np.longdouble), small.numpy().astype(np.longdouble)
+    pairs = [
+        (expm1(both), np.expm1(wide)),
+        (log1p_(small.clone()), np.log1p(thin)),
+        (log_sigmoid(both), -np.logaddexp(np.zeros_like(wide), -wide)),
+    ]
+    for found, wanted in pairs:
+        normal = np.abs(wanted) > 1e-30
+        error = np.abs(found.numpy()[normal] - wanted[normal]) / np.abs(wanted[normal])
+        assert error.max() < 3 * torch.finfo(dtype).eps
+
+
+def test_their_ends_are_exact() -> None:
+    ends = torch.tensor([0.0, -1e4, 1e4])
+    assert expm1(ends).tolist() == [0.0, -1.0, float("inf")]
+    assert log1p_(torch.zeros(1)).tolist() == [0.0]
+    assert log_sigmoid(ends).tolist()[1:] == [-1e4, 0.0]
+
+
+def test_the_mass_of_a_bit_and_its_slopes_are_those_of_torch() -> None:
+    logits = torch.randn(50, 3, dtype=torch.float64).mul_(20).requires_grad_()
+    bits = torch.rand(50, 3, dtype=torch.float64)
+    ours = Bernoulli(logits).elementwise(bits)
+    plain = -F.binary_cross_entropy_with_logits(logits, bits, reduction="none")
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-14)
+    (slope,) = torch.autograd.grad(ours.sum(), logits, create_graph=True)
+    (other,) = torch.autograd.grad(plain.sum(), logits, create_graph=True)
+    torch.testing.assert_close(slope, other)
+    again = [torch.autograd.grad(each.square().sum(), logits)[0] for each in (slope, other)]
+    torch.testing.assert_close(*again)
+
+
+@pytest.mark.parametrize("largest", [0.5, 100.0, float("inf")])
+def test_gradients_are_clipped_as_torch_clips_them(largest: float) -> None:
+    ours = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 5, 1)]
+    theirs = [torch.nn.Parameter(torch.zeros(n)) for n in (3, 5, 1)]
+    for one, two in zip(ours[:2], theirs[:2], strict=True):
+        one.grad = torch.randn_like(one)
+        two.grad = one.grad.clone()
+    norm = torch.nn.utils.clip_grad_norm_(theirs, largest)
+    assert torch.equal(clip_gradients(ours, largest), norm)
+    for one, two in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=0, atol=0)
