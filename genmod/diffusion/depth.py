@@ -24,17 +24,18 @@ from torch.distributions import Distribution
 
 from genmod.checks import require
 from genmod.denoisers import Denoiser
-from genmod.diffusion.chain import DiffusionPrior
 from genmod.diffusion.noising import NoisingPosterior
+from genmod.diffusion.reverse import ReverseProcess
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.distributions import Normal
 from genmod.elbo import Rate
 from genmod.encoders import Encoder, Posterior
-from genmod.nn.modules import outputs
+from genmod.nn.modules import outputs, tensors_of
 from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior
 from genmod.priors.topdown import joined_levels
 from genmod.schedules import Schedule
+from genmod.schedules.base import time_dtype
 from genmod.shapes import Batch, Mask, PerSample, Real, Shape
 from genmod.spec import SpecLike
 
@@ -137,9 +138,29 @@ class NoisingHierarchyPrior(Prior):
         self.variance = variance or FixedSmall()
 
     @property
-    def _chain(self) -> DiffusionPrior:
-        """The same laws as the prior of a diffusion."""
-        return DiffusionPrior(self.denoiser, self.schedule, self.shape, self.levels, self.variance)
+    def reverse(self) -> ReverseProcess:
+        """The steps ``p(z_s | z_t)``."""
+        return ReverseProcess(self.denoiser, self.schedule, self.variance)
+
+    def _times(self, x: Tensor) -> Tensor:
+        """The times of the latents, from clean to noise, as in a chain of as many latents."""
+        return torch.linspace(0, 1, self.levels, dtype=time_dtype(x.device), device=x.device)
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Require an encoder whose schedule is this prior's own.
+
+        Raises:
+            ValueError: another schedule, or latents of another shape.
+        """
+        super().check_encoder(encoder)
+        # Not where a path is drawn: torch.export would take one schedule in two modules for two.
+        own = not isinstance(encoder, LearnedNoisingEncoder) or encoder.schedule is self.schedule
+        require(
+            own,
+            "an encoder with another schedule than the prior's own",
+            "one schedule, one object, in encoder and prior",
+            "build both with the same schedule",
+        )
 
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
@@ -150,14 +171,8 @@ class NoisingHierarchyPrior(Prior):
                 f"got a {type(posterior).__name__}; expected that of a learned noising encoder; pair "
                 "NoisingHierarchyPrior with LearnedNoisingEncoder, or a NoisingEncoder with DiffusionPrior"
             )
-        require(
-            posterior.fixed.schedule is self.schedule,
-            "data noised by another schedule than the prior's own",
-            "one schedule, one object, in encoder and prior",
-            "build both with the same schedule",
-        )
-        q, chain, x = posterior, self._chain, posterior.fixed.x
-        times, reverse = chain.times(device=x.device), chain.reverse
+        q, x, reverse = posterior, posterior.fixed.x, self.reverse
+        times = self._times(x)
         top = times[-1].expand(q.rows)
         z = yield Latent(f"z{self.levels}", q.at(top), reverse.top(x, top))
         for i in range(self.levels - 1, 0, -1):
@@ -167,8 +182,16 @@ class NoisingHierarchyPrior(Prior):
         return z
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
-        """From noise, level by level."""
-        return (yield from self._chain.generate(n, context))
+        """From noise, level by level: ancestral sampling."""
+        tensors = tensors_of(self, skip=(Schedule,))
+        kind = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+        like, reverse = kind.new_zeros(()).expand(n, *self.shape), self.reverse
+        times = self._times(like)
+        z = yield f"z{self.levels}", reverse.top(like, times[-1].expand(n))
+        for i in range(self.levels - 1, 0, -1):
+            law = reverse.law(z, times[i].expand(n), times[i - 1].expand(n), context)
+            z = yield f"z{i}", law
+        return z
 
     def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """One rate, ``"levels"``, of all levels from the top down."""
@@ -176,4 +199,7 @@ class NoisingHierarchyPrior(Prior):
 
     def formula(self) -> str:
         """The formula of the prior, as text."""
-        return self._chain.formula()
+        return (
+            "p(z) = p(z_T) prod_t p(z_s | z_t), p(z_s | z_t) = q_0(z_s | z_t, x_hat(z_t)), "
+            f"T = {self.levels}"
+        )
