@@ -141,6 +141,22 @@ class NoisingHierarchyPrior(Prior):
         """The same laws as the prior of a diffusion."""
         return DiffusionPrior(self.denoiser, self.schedule, self.shape, self.levels, self.variance)
 
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Require an encoder whose schedule is this prior's own.
+
+        Raises:
+            ValueError: another schedule, or latents of another shape.
+        """
+        super().check_encoder(encoder)
+        # Not where a path is drawn: torch.export would take one schedule in two modules for two.
+        own = not isinstance(encoder, LearnedNoisingEncoder) or encoder.schedule is self.schedule
+        require(
+            own,
+            "an encoder with another schedule than the prior's own",
+            "one schedule, one object, in encoder and prior",
+            "build both with the same schedule",
+        )
+
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
@@ -150,12 +166,6 @@ class NoisingHierarchyPrior(Prior):
                 f"got a {type(posterior).__name__}; expected that of a learned noising encoder; pair "
                 "NoisingHierarchyPrior with LearnedNoisingEncoder, or a NoisingEncoder with DiffusionPrior"
             )
-        require(
-            posterior.fixed.schedule is self.schedule,
-            "data noised by another schedule than the prior's own",
-            "one schedule, one object, in encoder and prior",
-            "build both with the same schedule",
-        )
         q, chain, x = posterior, self._chain, posterior.fixed.x
         times, reverse = chain.times(device=x.device), chain.reverse
         top = times[-1].expand(q.rows)

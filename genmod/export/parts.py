@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
+from genmod.diffusion.depth import NoisingHierarchyPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
@@ -34,6 +35,9 @@ from genmod.path import Latent, run_path
 from genmod.priors import NestedPrior, NormalPrior, TopDownPrior
 from genmod.shapes import expand_like
 
+_ALIGNED = (TopDownPrior, NoisingHierarchyPrior)
+"""Priors of several levels, each inferred given the levels above."""
+
 
 class EncoderPart(Part):
     """``q(z | x)``: from data to the mean and the log-std of the latents.
@@ -45,7 +49,7 @@ class EncoderPart(Part):
     def __init__(self, model: LatentModel, example: Tensor | None) -> None:
         kind, encoder = dtype_of(model), model.encoder
         inside: list[nn.Module] = [encoder]
-        if isinstance(model.prior, TopDownPrior):
+        if isinstance(model.prior, _ALIGNED):
             inside.append(model.prior)
         ports = [data_port(model.spec, kind), context_port(inside, example, kind)]
         if model.spec.missing:
@@ -87,7 +91,7 @@ class DecoderPart(Part):
         kind, prior = dtype_of(model), model.prior
         inside: list[nn.Module] = [model.decoder]
         diffused = isinstance(model.encoder, NoisingEncoder)
-        if isinstance(prior, TopDownPrior):
+        if isinstance(prior, _ALIGNED):
             inside.append(prior)
             latents = level_shapes(model, context_port(inside, example, kind))
         else:
@@ -154,7 +158,7 @@ class PriorPart(Part):
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         context = given.get("context")
-        if isinstance(self.model.prior, TopDownPrior):
+        if isinstance(self.model.prior, _ALIGNED):
             found: dict[str, Tensor] = {}
 
             def take(step: tuple[str, Distribution]) -> Tensor:
@@ -190,7 +194,7 @@ def model_parts(model: LatentModel, example: Tensor | None = None) -> list[Part]
         parts.append(DenoiserPart(model, innermost, example))
     nested = isinstance(model.prior, NestedPrior)
     known = isinstance(innermost, DiffusionPrior | NormalPrior)
-    if isinstance(model.prior, TopDownPrior) or (nested and known):
+    if isinstance(model.prior, _ALIGNED) or (nested and known):
         parts.append(PriorPart(model, example))
     for part in parts:
         part.separate()
@@ -199,7 +203,7 @@ def model_parts(model: LatentModel, example: Tensor | None = None) -> list[Part]
 
 def _prior_ports(model: LatentModel, context: Port | None, kind: torch.dtype) -> list[Port]:
     about = "standard normal noise"
-    if isinstance(model.prior, TopDownPrior):
+    if isinstance(model.prior, _ALIGNED):
         levels = level_shapes(model, context).items()
         return [noise_port(f"noise_{name}", shape, kind, about) for name, shape in levels]
     *outer, innermost = nesting(model)

@@ -9,10 +9,10 @@ from torch import nn
 
 from genmod.checks import require
 from genmod.encoders.topdown import PyramidEncoder
-from genmod.models.build import TableNetworks, resolve_networks
+from genmod.models.build import TableNetworks
 from genmod.nn import Condition, ConvNets, MLPs, Networks
 from genmod.nn.cells import Pyramid, level_shapes
-from genmod.nn.networks import Conditional, default_networks
+from genmod.nn.networks import Conditional
 from genmod.priors import TopDownPrior
 from genmod.priors.deep import VeryDeepBlock
 from genmod.shapes import Shape
@@ -115,20 +115,3 @@ def latents_of_each(levels: int, latents: Sequence[int] | int | None, top_down: 
             "pass latents=16, or leave levels out and list a size for each level"
         )
     return count
-
-
-def deep_networks(
-    networks: Networks | None,
-    data: DataSpec,
-    width: int | None,
-    depth: int | None,
-    dropout: float,
-    condition: Condition | None,
-) -> Networks:
-    """The networks of a very deep hierarchy: those asked for, or the default kind.
-
-    MLPs are half as wide as elsewhere, because each level has four of them.
-    """
-    if networks is None and width is None and isinstance(default_networks(data.shape), MLPs):
-        width = MLPs.width // 2
-    return resolve_networks(networks, data, width, depth, dropout, condition)

@@ -21,7 +21,7 @@ from genmod.models.build import (
     resolve_networks,
     stated_spec,
 )
-from genmod.models.deep import deep_networks, latents_of_each, very_deep_parts
+from genmod.models.deep import latents_of_each, very_deep_parts
 from genmod.nn import MLP, Condition, Networks
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
@@ -119,13 +119,12 @@ class HVAE(LatentModel):
         aligned = levels is not None or order in (Inference.TOP_DOWN, Inference.LADDER)
         relative = levels is not None or order is Inference.LADDER
         _check_order(aligned, relative, prior, checkpoint_activations)
+        kind = resolve_networks(networks, data, width, depth, dropout, condition)
         parts: _Parts
         if levels is not None:
             count = latents_of_each(levels, latents, order in (None, Inference.TOP_DOWN))
-            kind = deep_networks(networks, data, width, depth, dropout, condition)
             parts = very_deep_parts(data, levels, count, kind, checkpoint_activations)
         else:
-            kind = resolve_networks(networks, data, width, depth, dropout, condition)
             # Linear maps to the log-stds of inner levels would start them far from one.
             inner = kind.networks if isinstance(kind, TableNetworks) else kind
             sizes = _sizes(latents)

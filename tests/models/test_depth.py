@@ -135,6 +135,9 @@ def test_wrong_pairs_and_depths_are_refused() -> None:
     model = learned(base, 2)
     with pytest.raises(ValueError, match=r"expected the encoder that adds noise"):
         LatentModel(model.encoder, model.decoder, with_depth(base, 2).prior)
+    other = LearnedNoisingEncoder(SMALL.denoiser((4,)), Cosine(), model.spec)
+    with pytest.raises(ValueError, match=r"got an encoder with another schedule than the prior's"):
+        LatentModel(other, model.decoder, model.prior)
     wrong = LatentModel(with_depth(base, 2).encoder, model.decoder, model.prior)
     with pytest.raises(ValueError, match=r"got a NoisingPosterior; expected that of a learned"):
         wrong.elbo(torch.zeros(3, 2, dtype=torch.long))
