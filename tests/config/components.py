@@ -171,6 +171,7 @@ NO_SETTINGS = {
     "History": "a result",
     "Path": "draws",
     "Rate": "a result",
+    "ReverseProcess": "the parts of a prior",
     "Settings": "the base class",
     "Step": "a result",
     "TopDownPosterior": "a distribution of some rows",

@@ -178,6 +178,7 @@ def test_a_vampprior_shares_the_encoder_and_says_so() -> None:
     )
 
 
+@torch.no_grad()
 def test_a_flow_prior_has_a_mass_of_one() -> None:
     """In one dimension by quadrature, after its parameters have moved; in two by importance weights."""
     grid = torch.linspace(-12, 12, 20_001)[:, None]
