@@ -85,7 +85,7 @@ class LearnedNoisingEncoder(Encoder):
         spec: the data it reads.
     """
 
-    leaves_out = False
+    accepts_missing = False
 
     def __init__(
         self, network: nn.Module, schedule: Schedule, spec: SpecLike | None = None

@@ -70,6 +70,9 @@ class IWAE(Objective):
     With a posterior that is exact, every weight is ``p(x)``. The doubly reparameterized gradient of q's
     parameters is then zero at each draw, and near the optimum its noise is small at every ``K``.
 
+    A subclass that adds a term of its own to the loss needs ``gradient="autograd"``: the other estimators
+    scale the gradients that flow through the draws, also those of other terms.
+
     Args:
         samples: ``K``, the number of draws of the latents for each row; 5 to 64 are common.
         gradient: the estimator of the gradient: ``"doubly-reparameterized"`` (DReG), ``"autograd"`` (the

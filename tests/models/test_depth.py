@@ -55,6 +55,14 @@ def test_an_untrained_learned_encoder_is_the_fixed_one(
     torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("learn", [False, True])
+def test_missing_entries_are_refused(learn: bool) -> None:
+    """Either encoder would noise what stands in their place."""
+    model = with_depth(diffusion(), 2, learned_encoder=learn, networks=SMALL)
+    with pytest.raises(ValueError, match="got missing entries for a"):
+        model.check_missing()
+
+
 @pytest.mark.parametrize("levels", [1, 4])
 def test_the_fixed_encoder_is_the_diffusion_of_as_many_latents(levels: int) -> None:
     fixed = with_depth(diffusion(), levels)
