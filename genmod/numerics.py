@@ -35,13 +35,3 @@ def log1p_(c: Tensor) -> Tensor:
     u = torch.add(c, 1)
     lost = c.sub_(torch.sub(u, 1)).div_(u)
     return u.log_().add_(lost)
-
-
-def log_sigmoid(x: Tensor) -> Tensor:
-    r"""The log of the logistic function: :math:`\min(x, 0) - \log(1 + e^{-|x|})`.
-
-    >>> log_sigmoid(torch.tensor([0.0, 50.0]))
-    tensor([-6.9315e-01, -1.9287e-22])
-    """
-    tail = log1p_(torch.abs(x).neg_().exp_())
-    return torch.clamp(x, max=0).sub_(tail)

@@ -1,4 +1,4 @@
-"""``expm1``, ``log1p`` and ``log_sigmoid`` of vectorized operations, against NumPy in double precision."""
+"""``expm1`` and ``log1p`` of vectorized operations, against NumPy in extended precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from genmod.distributions import Bernoulli
-from genmod.numerics import expm1, log1p_, log_sigmoid
+from genmod.numerics import expm1, log1p_
 from genmod.training.state import clip_gradients
 
 SIZES = torch.logspace(-30, 1.9, 4001, dtype=torch.float64)
@@ -23,7 +23,6 @@ def test_they_are_accurate_to_a_few_units_in_the_last_place(dtype: torch.dtype) 
     pairs = [
         (expm1(both), np.expm1(wide)),
         (log1p_(small.clone()), np.log1p(thin)),
-        (log_sigmoid(both), -np.logaddexp(np.zeros_like(wide), -wide)),
     ]
     for found, wanted in pairs:
         normal = np.abs(wanted) > 1e-30
@@ -35,7 +34,6 @@ def test_their_ends_are_exact() -> None:
     ends = torch.tensor([0.0, -1e4, 1e4])
     assert expm1(ends).tolist() == [0.0, -1.0, float("inf")]
     assert log1p_(torch.zeros(1)).tolist() == [0.0]
-    assert log_sigmoid(ends).tolist()[1:] == [-1e4, 0.0]
 
 
 def test_the_mass_of_a_bit_and_its_slopes_are_those_of_torch() -> None:
