@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
@@ -93,10 +94,13 @@ class NormalizingFlow(Distribution):
     def _at_fixed_points(self) -> Tensor:
         """Events at noise that is the same in every call, ``(points, B, *event)``."""
         size = self._flat(self.loc).shape[-1]
-        half = torch.randn(_POINTS, size, generator=torch.Generator().manual_seed(0))
+        # NumPy's noise is a constant to torch.export; torch's own would be drawn anew by the file.
+        half = torch.from_numpy(np.random.default_rng(0).standard_normal((_POINTS, size)))
         points = torch.cat([half, -half]).to(self.loc).reshape(-1, 1, *self.event_shape)
         # A few points at a time, so that many rows need no more memory than a training step.
-        together = max(1, _TOGETHER // max(1, len(self.loc)))
+        # An exported graph takes any number of rows, so it maps all points at once.
+        rows = 1 if torch.compiler.is_compiling() else max(1, len(self.loc))
+        together = max(1, _TOGETHER // rows)
         pieces = points.expand(-1, *self.loc.shape).split(together)
         return torch.cat([self._image(piece) for piece in pieces])
 
