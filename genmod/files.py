@@ -207,7 +207,7 @@ def read_text(
     Args:
         path: the file.
         advice: what to do about a file that cannot be read.
-        expected: what the message says was expected.
+        expected: what was expected, for the message.
 
     Raises:
         ValueError: the file is missing, no regular file, too large, or no text.

@@ -47,12 +47,21 @@ class Factorized(Distribution, ABC):
 
     def refuse_extra(self, sample_shape: Sizes) -> None:
         """Refuse a ``sample_shape``: there is one draw for each row of the parameters."""
-        require(
-            len(sample_shape) == 0,
-            f"sample_shape={tuple(sample_shape)}",
-            "an empty sample shape",
-            "repeat the rows of the parameters instead",
-        )
+        refuse_sample_shape(sample_shape)
+
+
+def refuse_sample_shape(sample_shape: Sizes) -> None:
+    """Refuse a ``sample_shape``: a law here gives one draw for each row of its parameters.
+
+    Raises:
+        ValueError: it is not empty.
+    """
+    require(
+        len(sample_shape) == 0,
+        f"sample_shape={tuple(sample_shape)}",
+        "an empty sample shape",
+        "repeat the rows of the parameters instead",
+    )
 
 
 def check_parameters(law: Distribution, *parameters: Tensor) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from genmod import random
-from genmod.distributions.base import check_parameters
+from genmod.distributions.base import check_parameters, refuse_sample_shape
 from genmod.distributions.discretized import DiscretizedLogistic
 from genmod.distributions.logistic import logistic_log_mass
 from genmod.shapes import PerSample, Sizes, event_sum
@@ -91,11 +91,7 @@ class DiscretizedChannelMixture(Distribution):
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Integers ``(B, 3, *space)``: a component for each pixel, then its channels in order."""
-        if len(sample_shape):
-            raise ValueError(
-                f"got sample_shape={tuple(sample_shape)}; expected an empty sample shape; repeat the rows "
-                "of the parameters instead"
-            )
+        refuse_sample_shape(sample_shape)
         check_parameters(self, self.logits, self.location, self.log_scale, self.coupling)
         with torch.no_grad():
             noise = random.uniform(tuple(self.logits.shape), torch.float64, self.logits.device)

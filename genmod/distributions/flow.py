@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 from torch.func import functional_call
 
 from genmod import random
-from genmod.checks import require
+from genmod.distributions.base import refuse_sample_shape
 from genmod.gaussian import kernels
 from genmod.shapes import Sizes, event_sum
 
@@ -67,12 +67,7 @@ class NormalizingFlow(Distribution):
 
     def rsample(self, sample_shape: Sizes = ()) -> Tensor:
         """A draw, differentiable in all parameters."""
-        require(
-            len(sample_shape) == 0,
-            f"sample_shape={tuple(sample_shape)}",
-            "an empty sample shape",
-            "repeat the rows of the parameters instead",
-        )
+        refuse_sample_shape(sample_shape)
         return self._image(random.normal_like(self.loc))
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributions import (
 from torch.distributions import Normal as TorchNormal
 
 from genmod import random
-from genmod.checks import require
+from genmod.distributions.base import refuse_sample_shape
 from genmod.distributions.normal import Normal
 from genmod.gaussian.full import kl_full, kl_standard_full, log_prob_full
 from genmod.shapes import Sizes
@@ -77,12 +77,7 @@ class FullCovarianceNormal(Distribution):
 
     def rsample(self, sample_shape: Sizes = ()) -> Tensor:
         """A draw ``mean + L eps``, differentiable in both."""
-        require(
-            len(sample_shape) == 0,
-            f"sample_shape={tuple(sample_shape)}",
-            "an empty sample shape",
-            "repeat the rows of the parameters instead",
-        )
+        refuse_sample_shape(sample_shape)
         noise = random.normal_like(self.loc).flatten(1)
         return self.loc + (self.tril @ noise[..., None]).reshape(self.loc.shape)
 
