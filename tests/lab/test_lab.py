@@ -7,6 +7,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "docs" / "lab"
-TINY = {"width": 8, "depth": 1}
+TINY: dict[str, Any] = {"width": 8, "depth": 1}
 MOST = 2_000_000
 """Bytes of a model's file on the site."""
 
@@ -170,8 +171,7 @@ def test_every_kind_of_network_runs_in_the_page(name: str, tmp_path: Path) -> No
     model = random_model(name) if name in IMAGES else SHOWN[name]().eval()
     shape, bins = model.spec.shape, model.spec.bins
     rows = torch.randn(40, *shape) if bins is None else torch.randint(bins, (40, *shape))
-    rows = data.load((rows, torch.arange(40) % 2), bins=bins)
-    page = write_lab(model, rows, tmp_path)
+    page = write_lab(model, data.load((rows, torch.arange(40) % 2), bins=bins), tmp_path)
     seen = visit(page, "return lab.sections.map(({ model }) => lab.check(model));")
     (check,) = seen.found
     assert max(check["calls"].values()) < 1e-4, check
