@@ -239,6 +239,14 @@
     return out;
   };
   ops.index_select = (x, dim, index) => ops.cat(Array.from(index.data, (i) => ops.slice(x, dim, i, i + 1, 1)), dim);
+  // x[..., index, ...]: one tensor of places, along one axis.
+  ops.index = (x, indices) => {
+    const d = indices.findIndex((each) => each !== null);
+    const n = x.shape[d];
+    const places = { shape: [indices[d].data.length], data: indices[d].data.map((v) => (v < 0 ? v + n : v)) };
+    const flat = ops.index_select(x, d, places);
+    return shaped(flat, [...x.shape.slice(0, d), ...indices[d].shape, ...x.shape.slice(d + 1)]);
+  };
   ops.embedding = (table, index) => {
     const width = table.shape[1];
     const out = make([...index.shape, width]);
