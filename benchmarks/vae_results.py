@@ -20,6 +20,9 @@ from genmod.evaluation.scoring import score
 from genmod.files import write_atomically, write_json
 from genmod.model import LatentModel
 
+LEVELS = 64
+"""Noise levels that a test row visits under a diffusion."""
+
 
 @dataclass(frozen=True)
 class Took:
@@ -83,10 +86,11 @@ def measure(
     took: Took,
 ) -> Result:
     """Score a model on all test rows, and some of them by importance weights."""
-    values = score(model, data).value
+    noisy = model.prior.has_timesteps
+    values = (score(model, data, timesteps=LEVELS) if noisy else score(model, data)).value
     gains: dict[int, Tensor] = {}
     interval, pareto, active = None, None, None
-    if not model.prior.has_timesteps:
+    if not noisy:
         x = data.test[:rows]
         weights = log_weights(model, x, importance_samples=max(draws))
         for count in draws:
