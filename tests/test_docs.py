@@ -21,7 +21,9 @@ SHORTER = {
 }
 """Numbers of rows that a page shows something with, and that its code does not need to run."""
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
+EXECUTED = [page for page in PAGES if page.parent.name == "lecture"]
+"""Tutorials: docs/_build/tutorials.py executes their sources."""
+WITH_CODE = [p for p in PAGES if p not in EXECUTED and BLOCK.search(p.read_text(encoding="utf-8"))]
 
 
 def _name(page: Path) -> str:
