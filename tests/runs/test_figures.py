@@ -79,7 +79,7 @@ def test_a_table_is_drawn_column_by_column(
     for each in axes:
         outline = each.patches[0]
         assert isinstance(outline, StepPatch)
-        assert outline.get_data().values.sum() == pytest.approx(1.0)
+        assert outline.get_data()[0].sum() == pytest.approx(1.0)
     shown = table.train[table.observed["train"][:, 0], 0] if table.observed else table.train[:, 0]
     assert axes[0].get_xlim()[0] < float(shown.min()) < float(shown.max()) < axes[0].get_xlim()[1]
     assert float(shown.min()) > 100, "a missing height would be drawn at 0"
