@@ -23,6 +23,7 @@ from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, MixturePrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
+from genmod.priors.given import PriorLaw
 from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle, TrainingConfig
 from tests.contracts.test_decoders import DECODERS
@@ -88,6 +89,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "ChannelMixtureDecoder": lambda: decoders.ChannelMixtureDecoder(
         MLP(2, 10 * 2 * 4, width=8), (3, 2, 2), 17, components=2
     ),
+    "PriorLaw": lambda: PriorLaw(NormalPrior((2,))),
     "Categories": lambda: Categories(MLP(2, 3, width=8), a_column("category")),
     "OrderedCategories": lambda: OrderedCategories(MLP(2, 1, width=8), a_column("ordinal")),
     "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(2, 1, width=8), a_column("count")),
