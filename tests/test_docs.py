@@ -16,7 +16,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LONG, SHORT = "steps=2000", "steps=20"
 """Training that a reader waits for, and that a test does not."""
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
+EXECUTED = [page for page in PAGES if page.parent.name == "lecture"]
+"""Tutorials: docs/_build/tutorials.py executes their sources."""
+WITH_CODE = [p for p in PAGES if p not in EXECUTED and BLOCK.search(p.read_text(encoding="utf-8"))]
 
 
 def _name(page: Path) -> str:

@@ -196,4 +196,4 @@ def _last_step(data: DataSpec, schedule: Schedule) -> Decoder:
     # A logistic of scale s has a standard deviation of 1.81 s. The denoiser soon errs by less than
     # the noise, and a scale that lagged behind it would cost 0.06 bits/dim on the digits.
     scale = max(noise * math.sqrt(3) / math.pi, data.width / 8)
-    return likelihood(lambda _: Identity(), data, scale=GlobalScale(scale, gain=10))
+    return likelihood(lambda _: Identity(), data, scale=GlobalScale(scale))

@@ -54,7 +54,7 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca() -> None:
         ema=0.95,
         progress=False,
     )
-    spread = float((2 * scale.log_scale.detach()).exp())
+    spread = float((2 * scale(torch.zeros(1)).detach()).exp())
     learned = PPCA(network.weight.detach(), network.bias.detach(), spread)
     optimum = ppca_optimum(x, 1)
     reached = float(learned.law.log_prob(x).mean())
