@@ -166,7 +166,8 @@ page
 #
 # Take two test images, a 0 and a 6. Encode them, go from one code to the other on a
 # straight line, and decode on the way: `model.decode(torch.lerp(a, b, s))`. In the VAE's space the
-# path stays among codes. In the autoencoder's space it crosses a gap.
+# path goes from 0 to 6 directly. In the autoencoder's space it passes through codes
+# of another digit.
 
 # %%
 # alt: Straight paths between two digits through both latent spaces, with the

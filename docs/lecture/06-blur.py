@@ -18,7 +18,7 @@ from genmod.data import Dataset
 from genmod.decoders import GaussianDecoder, GlobalScale
 from genmod.distributions import Normal
 from genmod.nn import MLP
-from genmod.plots.style import COLORS, INK, figure, label_axes, plain
+from genmod.plots.style import COLORS, figure, label_axes, plain
 
 torch.manual_seed(0)
 STEPS = 1_500  # few: 20
@@ -212,8 +212,8 @@ frequency, power = spectrum(drawn)
 spectra["diffusion"] = (frequency, power / reference)
 print("power at high frequencies, test images = 1")
 for name, kinds in bars.items():
-    for kind, (ratio, error) in kinds.items():
-        print(f"{name:16s} {kind:16s} {ratio:.2f} ± {error:.2f}")
+    for kind, (ratio, uncertain) in kinds.items():
+        print(f"{name:16s} {kind:16s} {ratio:.2f} ± {uncertain:.2f}")
 
 # %%
 # alt: Bars and curves: decoded means of VAEs have too little power at high
@@ -340,7 +340,7 @@ page
 # * Maximum likelihood covers both modes; the reverse divergence takes one of them.
 #
 # What helps, then? Every cure lets pixels depend on each other *given* the last
-# latent less: more latents, a hierarchy of latents ([next page](07-hierarchical.md)),
+# latent less: more latents, a hierarchy of latents (next page),
 # or many small steps, each with little to average, which is diffusion.
 #
 # ## Exercises
