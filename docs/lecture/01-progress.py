@@ -63,7 +63,7 @@ for year, name, row, ours in HISTORY:
     )
 axes.set_yticks(range(len(ROWS)), ROWS, fontsize=12)
 axes.set_ylim(-0.4, 3.8)
-axes.set_xlim(2009, 2025)
+axes.set_xlim(2008.4, 2025)
 years = range(2012, 2025, 2)
 axes.set_xticks([2010, *years], ["1991", *map(str, years)], fontsize=11)
 axes.grid(axis="y", alpha=0.4)

@@ -158,5 +158,21 @@ def export(
     export_run(run, out, kind)
 
 
-COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, export, info)
+def lab(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="The folders of some runs.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; RUN/lab by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a page that runs VAEs and diffusions in a browser, without a server or a network."""
+    from genmod.cli.results import lab_runs
+
+    lab_runs(runs, out)
+
+
+COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, export, lab, info)
 """In the order in which the help lists them."""

@@ -37,8 +37,11 @@ class Diffusion(DiffusionBased):
     at the noisy end, and ``rates["steps"]`` between them. With :math:`\mathrm{SNR} = \alpha^2 / \sigma^2`,
 
     .. math::
-        \log p(x) \ge \mathbb{E}_{q}[\log p(x | z_0)] - \mathrm{KL}(q(z_1 | x) \| p(z_1))
-        - \sum_{s < t} \tfrac12 (\mathrm{SNR}(s) - \mathrm{SNR}(t))\, \mathbb{E}_q \|x - \hat x(z_t, t)\|^2.
+        \begin{aligned}
+        \log p(x) \ge{} & \mathbb{E}_{q}[\log p(x | z_0)] - \mathrm{KL}(q(z_1 | x) \| p(z_1)) \\
+        & - \sum_{s < t} \tfrac12 (\mathrm{SNR}(s) - \mathrm{SNR}(t))\,
+        \mathbb{E}_q \|x - \hat x(z_t, t)\|^2.
+        \end{aligned}
 
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
