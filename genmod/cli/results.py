@@ -25,11 +25,12 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig
-from genmod.runs.figures import draw_images, is_image
+from genmod.runs.figures import draw_images
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving.folder import WEIGHTS, read_config
+from genmod.shapes import is_image
 from genmod.training.metrics import read_metrics
 
 

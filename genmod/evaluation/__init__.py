@@ -27,4 +27,6 @@ from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score
 from genmod.evaluation.spectrum import LinearForecast as LinearForecast
 from genmod.evaluation.spectrum import linear_forecast as linear_forecast
+from genmod.evaluation.traversal import Traversal as Traversal
+from genmod.evaluation.traversal import traverse as traverse
 from genmod.evaluation.verdict import Collapse as Collapse
