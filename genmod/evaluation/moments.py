@@ -32,9 +32,10 @@ class Features:
     def of(cls, spec: DataSpec, rows: RowSet) -> Features:
         """The features of some data, and their spreads; missing entries are left out."""
         x = rows.x.flatten(1).double().cpu()
-        seen = (
-            torch.ones_like(x) if rows.observed is None else rows.observed.flatten(1).double().cpu()
-        )
+        seen = torch.ones_like(x)
+        if rows.observed is not None:
+            seen = rows.observed.flatten(1).double().cpu()
+            x = torch.where(seen > 0, x, 0.0)
         seen = torch.cat([seen[:, [place]] for place, _, _ in _slots(spec)], 1)
         values = torch.cat(
             [
