@@ -238,15 +238,15 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
         drawing.write(console, path, {"data": rows.cpu(), "reconstructed": made.cpu()}, data)
 
 
-def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
+def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
     """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
         data, rows, context = _some(drawing, name, 2 * drawing.n, model)
         context = None if context is None else context[::2]
-        made = editing.interpolate(model, rows[::2], rows[1::2], count, context).cpu()
+        made = editing.interpolate(model, rows[::2], rows[1::2], count, context, path=way).cpu()
         path = drawing.path("interpolated", data)
-        drawing.write(console, path, {f"{i}": way for i, way in enumerate(made)}, data)
+        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data)
 
 
 def export_run(run: Path, out: Path | None, kind: str) -> None:

@@ -61,8 +61,9 @@ class LatentMap:
 
     def __repr__(self) -> str:
         rows, units = len(self.points), len(self.directions)
-        shown = f", colored by {self.color_name}" if self.color is not None else ""
-        return f"LatentMap({rows} rows, {units} units; {'; '.join(self.labels)}{shown})"
+        lines = [f"Map of the codes of {rows} rows, {units} unit{'' if units == 1 else 's'}"]
+        lines += [f"  {label}" for label in self.labels]
+        return "\n".join(lines if self.color is None else [*lines, f"  color: {self.color_name}"])
 
 
 def latent_map(

@@ -117,19 +117,19 @@ class PredictiveCheck:
         return low, middle, high
 
     def __repr__(self) -> str:
-        low, middle, high = self._quantiles()
+        low, _, high = self._quantiles()
         order = self.order()[:_SHOWN]
         wide = max(len("statistic"), *(len(_cut(self.names[place])) for place in order))
         head = (
             f"Predictive check of {self.name}: {self.rows} rows, {len(self.replicated)} replicates"
         )
-        title = f"  {'statistic':<{wide}}  {'data':>9}  {'replicates (95 %)':>31}  tail  adjusted"
+        title = f"  {'statistic':<{wide}}  {'data':>8}  {'95 % of replicates':>19}  tail  adj."
         lines = [head, title]
         for place in order:
-            ends = f"{middle[place]:.4g} ({low[place]:.4g} to {high[place]:.4g})"
+            ends = f"{_number(low[place])} to {_number(high[place])}"
             lines.append(
-                f"  {_cut(self.names[place]):<{wide}}  {self.observed[place]:>9.4g}  {ends:>31}  "
-                f"{self.tail[place]:.2f}  {self.adjusted[place]:>8.2f}"
+                f"  {_cut(self.names[place]):<{wide}}  {_number(self.observed[place]):>8}  {ends:>19}  "
+                f"{self.tail[place]:.2f}  {self.adjusted[place]:.2f}"
             )
         rest = len(self.names) - len(order)
         if rest:
@@ -140,7 +140,12 @@ class PredictiveCheck:
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= 44 else f"{name[:43]}…"
+    return name if len(name) <= 34 else f"{name[:33]}…"
+
+
+def _number(value: Tensor) -> str:
+    """Three digits, and whole numbers from 1000 on."""
+    return f"{float(value):.3g}" if abs(float(value)) < 1000 else f"{float(value):.0f}"
 
 
 def predictive_check(
@@ -223,14 +228,14 @@ def predictive_check(
         found.append(summarize(rows.restore_order(torch.cat(pieces))))
     replicated, values = torch.stack(found), summarize(rows.restore_order(rows.x))
     names = summarize.names
-    tail, adjusted, overall = _probabilities(values, replicated, names)
+    tail, adjusted, overall = probabilities(values, replicated, names)
     kind = type(model).__name__
     return PredictiveCheck(
         kind, len(rows), names, values, replicated, tail, adjusted, overall, summarize.groups
     )
 
 
-def _probabilities(
+def probabilities(
     observed: Tensor, replicated: Tensor, names: Sequence[str]
 ) -> tuple[Tensor, Tensor, float]:
     """The two-sided tail probability of each statistic, the adjusted ones, and that of all together.

@@ -69,10 +69,8 @@ class Traversal:
     def __repr__(self) -> str:
         low, high = (100 * float(self.probabilities[end]) for end in (0, -1))
         law = "prior" if self.over == "prior" else "aggregate posterior"
-        head = (
-            f"Traversal of {self.name} around row {self.row}: quantiles of the {law}, "
-            f"{low:.1f} % to {high:.1f} %"
-        )
+        head = f"Traversal of {self.name} around row {self.row}:"
+        head += f"\n  quantiles of the {law}, {low:.1f} % to {high:.1f} %"
         wide = max(len("unit"), *map(len, self.labels))
         lines = [head, f"  {'unit':<{wide}}  {'from':>7}  {'to':>7}  changes most"]
         for index, label in enumerate(self.labels):
@@ -87,7 +85,7 @@ class Traversal:
             return f"{float(moved):.3g} a pixel"
         span = self.changes[index, -1] - self.changes[index, 0]
         most = int(span.abs().argmax())
-        return f"{self.features[most]}, {float(span[most]):+.2f} std"
+        return f"{self.features[most][:20]}, {float(span[most]):+.2f} std"
 
 
 def traverse(

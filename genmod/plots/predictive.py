@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.evaluation import PredictiveCheck
+from genmod.evaluation.predictive import PredictiveCheck
 from genmod.plots.style import COLORS, INK, NOTE, figure, plain
 
 _SHOWN, _ACROSS = 12, 4

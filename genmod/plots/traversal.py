@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.evaluation import Traversal
+from genmod.evaluation.traversal import Traversal
 from genmod.plots.images import Row, strips
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, plain
 from genmod.shapes import is_image
