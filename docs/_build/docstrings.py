@@ -35,7 +35,7 @@ def _visit(obj: Object) -> None:
     if isinstance(obj, Module) and obj.exports is None:
         # ``from a import b as b`` is how a room says that ``b`` is public; what it defines is, too.
         names = [n for n, m in obj.members.items() if _offered(n, m)]
-        obj.exports = names if obj.is_init_module and names else None
+        obj.exports = [*names] if obj.is_init_module and names else None
     for member in obj.members.values():
         if not isinstance(member, Alias):
             _visit(member)

@@ -1,8 +1,8 @@
-"""The commands that use a trained run: score, fill, draw and export."""
+"""The commands that use a trained run: score, fill, draw, export and show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from genmod.elbo import Measure
 from genmod.evaluation import evaluate, score
 from genmod.export import export
 from genmod.files import as_path, read_json, write_text
+from genmod.lab.content import lab_content
+from genmod.lab.page import write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
@@ -255,6 +257,15 @@ def export_run(run: Path, out: Path | None, kind: str) -> None:
         run = as_path(run)
         folder = export(open_model(run, "cpu"), out or run / "exported", kind)
         console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def lab_runs(runs: Sequence[Path], out: Path | None) -> None:
+    """The page of the models of some runs, each with rows of its own data."""
+    with sentences() as console:
+        contents = [lab_content(open_model(run, "cpu"), open_data(run)) for run in runs]
+        page = write_contents(contents, out or as_path(runs[0]) / "lab")
+        wrote(console, page)
+        plain(console, f"open {page.resolve().as_uri()} in a browser")
 
 
 def _some(

@@ -217,6 +217,22 @@ def export(
     export_run(run, out, kind)
 
 
+def lab(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="The folders of some runs.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; RUN/lab by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a page that runs VAEs and diffusions in a browser, without a server or a network."""
+    from genmod.cli.results import lab_runs
+
+    lab_runs(runs, out)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "score": score,
@@ -228,6 +244,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "impute": impute,
     "export": export,
+    "lab": lab,
     "info": info,
 }
 """By name, in the order in which the help lists them."""

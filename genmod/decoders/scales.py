@@ -55,7 +55,7 @@ class GlobalScale(Scale):
     Reference: Dai, Wipf, "Diagnosing and Enhancing VAE Models" (2019), section 5.
     """
 
-    def __init__(self, initial: float = 1.0, gain: float = 1.0) -> None:
+    def __init__(self, initial: float = 1.0, gain: float = 10.0) -> None:
         super().__init__()
         check_positive(initial, "initial")
         check_positive(gain, "gain")
@@ -81,7 +81,7 @@ class PerDimensionScale(Scale):
         gain: how fast they are learned, as in :class:`GlobalScale`.
     """
 
-    def __init__(self, shape: Shape, initial: float = 1.0, gain: float = 1.0) -> None:
+    def __init__(self, shape: Shape, initial: float = 1.0, gain: float = 10.0) -> None:
         super().__init__()
         check_positive(initial, "initial")
         check_positive(gain, "gain")

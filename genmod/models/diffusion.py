@@ -37,8 +37,11 @@ class Diffusion(DiffusionBased):
     at the noisy end, and ``rates["steps"]`` between them. With :math:`\mathrm{SNR} = \alpha^2 / \sigma^2`,
 
     .. math::
-        \log p(x) \ge \mathbb{E}_{q}[\log p(x | z_0)] - \mathrm{KL}(q(z_1 | x) \| p(z_1))
-        - \sum_{s < t} \tfrac12 (\mathrm{SNR}(s) - \mathrm{SNR}(t))\, \mathbb{E}_q \|x - \hat x(z_t, t)\|^2.
+        \begin{aligned}
+        \log p(x) \ge{} & \mathbb{E}_{q}[\log p(x | z_0)] - \mathrm{KL}(q(z_1 | x) \| p(z_1)) \\
+        & - \sum_{s < t} \tfrac12 (\mathrm{SNR}(s) - \mathrm{SNR}(t))\,
+        \mathbb{E}_q \|x - \hat x(z_t, t)\|^2.
+        \end{aligned}
 
     Args:
         spec: the data: a data set, a :class:`~genmod.spec.DataSpec`, or an event shape.
@@ -196,4 +199,4 @@ def _last_step(data: DataSpec, schedule: Schedule) -> Decoder:
     # A logistic of scale s has a standard deviation of 1.81 s. The denoiser soon errs by less than
     # the noise, and a scale that lagged behind it would cost 0.06 bits/dim on the digits.
     scale = max(noise * math.sqrt(3) / math.pi, data.width / 8)
-    return likelihood(lambda _: Identity(), data, scale=GlobalScale(scale, gain=10))
+    return likelihood(lambda _: Identity(), data, scale=GlobalScale(scale))

@@ -28,9 +28,10 @@ class DiT(Settings, nn.Module):
     embedded log-SNR and context give the scale, shift and gate of every norm (*adaLN-zero*):
 
     .. math:: h \leftarrow h + \text{gate} \cdot \mathrm{Attention}\big((1 + \text{scale})\,
-        \mathrm{LayerNorm}(h) + \text{shift}\big), \quad\text{then the same with an MLP.}
+        \mathrm{LayerNorm}(h) + \text{shift}\big),
 
-    The gates start at zero, so that each block starts as the identity, and the output is zero.
+    then the same with an MLP. The gates start at zero, so that each block starts as the identity, and
+    the output is zero.
 
     Args:
         shape: the shape of one event, ``(C, *space)``, with one to three spatial dimensions of any size.

@@ -120,8 +120,11 @@ def _require_closed(name: str, rate: Rate) -> None:
 class GECO(Objective):
     r"""GECO: the least rate at which the reconstruction reaches a target.
 
-    .. math:: \min \mathrm{KL} \quad\text{so that}\quad \mathbb{E}\log p(x|z) \ge \kappa, \qquad
+    .. math::
+        \begin{gathered}
+        \min \mathrm{KL} \quad\text{so that}\quad \mathbb{E}\log p(x|z) \ge \kappa, \\
         L = R + \lambda\, C, \qquad C = \kappa - \log p(x|z), \qquad R = \textstyle\sum \text{rates}
+        \end{gathered}
 
     :math:`\lambda` is a multiplier that training learns. After each step, with the moving average
     :math:`\bar C` of the constraint ``C``,

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from genmod.cli.app import app
 from genmod.config.text import from_yaml
 from genmod.files import read_tensors
 from genmod.training.metrics import read_metrics
+from tests.conftest import no_looks
 
 COLUMNS = 80
 TRAIN = [
@@ -107,6 +108,14 @@ def refused(*words: object) -> str:
     assert "Traceback" not in found.stderr
     assert re.fullmatch(r"got [^\n]*; expected [^\n]*; [^\n]*\n", found.stderr), found.stderr
     return found.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_looks() -> Iterator[None]:
+    """No figures while training goes on."""
+    with pytest.MonkeyPatch.context() as patched:
+        no_looks(patched)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def scales() -> dict[str, tuple[decoders.Scale | float, Tensor]]:
     """Each source of a scale, and the scale it then is on two entries, for a network's numbers."""
     per_dimension = decoders.PerDimensionScale((2,), 0.5)
     with torch.no_grad():
-        per_dimension.log_scale.copy_(torch.tensor([0.1, 1.2]))
+        per_dimension.log_scale.copy_(torch.tensor([0.1, 1.2]) / per_dimension.gain)
     return {
         "a number": (0.7, torch.tensor(0.7)),
         "fixed": (decoders.FixedScale(0.7), torch.tensor(0.7)),
@@ -87,11 +87,11 @@ def test_learned_scales_learn_the_spread_of_the_data() -> None:
         (decoders.PerDimensionScale((2,)), spread),
     ):
         with torch.no_grad():
-            scale.log_scale.copy_(best.log())
+            scale.log_scale.copy_(best.log() / scale.gain)
         decoder = decoders.GaussianDecoder(affine(torch.zeros(2, 3), torch.zeros(2)), (2,), scale)
         decoder(torch.zeros(500, 3)).log_prob(x).mean().backward()
         assert scale.log_scale.grad is not None
-        assert float(scale.log_scale.grad.abs().max()) < 1e-12
+        assert float(scale.log_scale.grad.abs().max()) < 1e-12 * scale.gain
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_discretized_decoders_put_integers_on_the_line(
     location = affine(0.1 * torch.randn(2, 3), torch.zeros(2))
     decoder = family(location, (2,), 9)
     assert isinstance(decoder.scale, decoders.GlobalScale)
-    assert float(decoder.scale.log_scale.detach().exp()) == pytest.approx(Bins(9).width)
     x = torch.randint(2, 7, (6, 2))
+    assert float(decoder.scale(x).detach().exp()) == pytest.approx(Bins(9).width)
     cdf = stats.logistic.cdf if family is decoders.DiscretizedLogisticDecoder else stats.norm.cdf
     with torch.no_grad():
         center, place, width = x / 4 - 1, location(STATE), Bins(9).width

@@ -53,7 +53,7 @@ def pair(name: str) -> tuple[LatentModel, LatentModel]:
         torch.manual_seed(0)
         model = FAMILIES[name](spec)
         for parameter in model.parameters():
-            nn.init.normal_(parameter, std=0.3)
+            nn.init.normal_(parameter, std=0.3 if parameter.dim() else 0.03)  # one scale: times 10
         models.append(model.eval())
     return models[0], models[1]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributions, nn
 
 from genmod import decoders, schedules
+from genmod.config.settings import arguments, record_arguments
 from genmod.denoisers import EmpiricalDenoiser, GaussianDenoiser, Learned
 from genmod.diffusion import FixedLarge, LearnedInterpolation
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
@@ -45,12 +46,23 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 def built(seed: int, make: Callable[[], nn.Module]) -> Any:
     """A seeded model in float64, with noise on every parameter: in their order, whatever their names."""
     torch.manual_seed(seed)
-    model = make().double()
+    model = without_gain(make()).double()
     generator = torch.Generator().manual_seed(1000 + seed)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_((0.1 * noise).to(parameter.dtype))
+    return model
+
+
+def without_gain(model: nn.Module) -> nn.Module:
+    """The model with the learned scales of f5e1b7b, whose parameter was the log-scale itself."""
+    for part in model.modules():
+        if isinstance(part, decoders.GlobalScale | decoders.PerDimensionScale):
+            given: dict[str, Any] = (arguments(part) or {}) | {"gain": 1.0}
+            record_arguments(part, given)
+            part.gain = 1.0
+            part.log_scale.data.fill_(math.log(given["initial"]))
     return model
 
 
@@ -126,7 +138,7 @@ def diffusion(
     schedule: str = "linear log-snr",
     **settings: Any,
 ) -> Any:
-    """A diffusion; of integers, with the scale of the last step as at f5e1b7b: without a gain."""
+    """A diffusion; of integers, with the scale of the last step as at f5e1b7b."""
 
     def make() -> Diffusion:
         law = SCHEDULES[schedule]()
