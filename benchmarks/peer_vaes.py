@@ -1,0 +1,312 @@
+r"""VAEs beside those of pythae: equal networks, data, batch and epochs; the likelihood of test rows.
+
+Each library trains with its own loop at the same learning rate: ours as ``fit`` comes (a learning rate
+that falls, averaged weights, clipping), pythae's with Adam as it comes. All networks start from the same
+weights.
+Binarized MNIST, one fixed draw of the bits. The columns:
+
+* **-log p(x)**: the importance-weighted bound of test rows, nats. One function scores the models of both
+  libraries: pythae's networks are put into a model of ours. **difference** is paired; negative is better
+  for ours. For the autoencoder it is the squared error of a gray test image, summed over its pixels.
+* **steps a second**: of the processor's seconds, on one thread; **ratio** is ours over theirs.
+
+Run: python benchmarks/peer_vaes.py        (pythae must be installed; the data: see genmod.data.mnist)
+Smoke test: python benchmarks/peer_vaes.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import LOADERS, machine, table, write
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from genmod.data import binarized, digits
+from genmod.decoders import BernoulliDecoder, GaussianDecoder
+from genmod.encoders import DiracEncoder, GaussianEncoder
+from genmod.evaluation import Estimate, log_weights
+from genmod.model import LatentModel
+from genmod.models import VAE, Autoencoder
+from genmod.objectives import IWAE, Beta, Bound, Objective
+from genmod.priors import VampPrior
+from genmod.spec import DataSpec
+from genmod.training import fit
+
+BETA, DRAWS, COMPONENTS = 2.0, 5, 50
+"""Of the beta-VAE, of importance-weighted training, and of the VampPrior: pythae's own default there."""
+MODELS = ("VAE", "beta-VAE", "IWAE", "VampPrior", "AE")
+RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both libraries share.
+
+    Args:
+        train, test: rows of a flat image, bits or gray values in [0, 1].
+        up, down: the networks with their initial weights.
+        latents: how many.
+        batch, epochs: of training.
+        samples: importance samples of a test row.
+    """
+
+    train: Tensor
+    test: Tensor
+    up: nn.Module
+    down: nn.Module
+    latents: int
+    batch: int
+    epochs: int
+    samples: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs; the last, smaller batch of an epoch counts."""
+        return self.epochs * math.ceil(len(self.train) / self.batch)
+
+
+def model_of(name: str, up: nn.Module, down: nn.Module, setting: Setting) -> LatentModel:
+    """A model of ours around two networks."""
+    latents, dims = setting.latents, setting.train.shape[1]
+    if name == "AE":
+        encoder = DiracEncoder(up, (latents,), DataSpec((dims,)))
+        return Autoencoder(
+            latents=latents, encoder=encoder, decoder=GaussianDecoder(down, (dims,), 1.0)
+        )
+    return VAE(
+        latents=latents,
+        encoder=GaussianEncoder(up, (latents,), DataSpec((dims,), 2)),
+        decoder=BernoulliDecoder(down, (dims,)),
+        prior=VampPrior(COMPONENTS) if name == "VampPrior" else None,
+    )
+
+
+def objective_of(name: str) -> Objective:
+    """What ours is trained on."""
+    return {"beta-VAE": Beta(BETA), "IWAE": IWAE(DRAWS)}.get(name, Bound())
+
+
+def ours(name: str, setting: Setting) -> tuple[LatentModel, float]:
+    """Our model after ``fit``, and its steps a second."""
+    model = model_of(name, copy.deepcopy(setting.up), copy.deepcopy(setting.down), setting)
+    began = time.process_time()
+    fit(
+        model,
+        setting.train,
+        objective_of(name),
+        steps=setting.steps,
+        batch_size=setting.batch,
+        learning_rate=RATE,
+        progress=False,
+    )
+    return model.eval(), setting.steps / (time.process_time() - began)
+
+
+# ---------------------------------------------------------------------- pythae
+
+
+class Centered(nn.Module):
+    """A network of bits with log-variances, as an encoder of ours takes it: of -1 and 1, with log-stds.
+
+    Args:
+        network: the network that pythae trained.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Means and log-stds of -1 and 1."""
+        mean, log_variance = self.network((x + 1) / 2).chunk(2, 1)
+        return torch.cat([mean, log_variance / 2], 1)
+
+
+def parts(bits: bool) -> tuple[type[nn.Module], type[nn.Module]]:
+    """The kinds of encoder and decoder of pythae, around a network."""
+    nets = importlib.import_module("pythae.models.nn")
+    output = importlib.import_module("pythae.models.base.base_utils").ModelOutput
+
+    class Up(nets.BaseEncoder):  # type: ignore[misc, name-defined]
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> object:
+            found = self.network(x)
+            if not bits:
+                return output(embedding=found)
+            mean, log_variance = found.chunk(2, 1)
+            return output(embedding=mean, log_covariance=log_variance)
+
+    class Down(nets.BaseDecoder):  # type: ignore[misc, name-defined]
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, z: Tensor) -> object:
+            found = self.network(z)
+            return output(reconstruction=found.sigmoid() if bits else found)
+
+    return Up, Down
+
+
+def build(name: str, setting: Setting) -> Any:
+    """A model of pythae."""
+    models = importlib.import_module("pythae.models")
+    shape, latents = (setting.train.shape[1],), setting.latents
+    loss = {"input_dim": shape, "latent_dim": latents, "reconstruction_loss": "bce"}
+    kinds: dict[str, Callable[[], tuple[Any, Any]]] = {
+        "VAE": lambda: (models.VAE, models.VAEConfig(**loss)),
+        "beta-VAE": lambda: (models.BetaVAE, models.BetaVAEConfig(beta=BETA, **loss)),
+        "IWAE": lambda: (models.IWAE, models.IWAEConfig(number_samples=DRAWS, **loss)),
+        "VampPrior": lambda: (
+            models.VAMP,
+            models.VAMPConfig(number_components=COMPONENTS, **loss),
+        ),
+        "AE": lambda: (models.AE, models.AEConfig(input_dim=shape, latent_dim=latents)),
+    }
+    kind, config = kinds[name]()
+    up, down = parts(name != "AE")
+    return kind(
+        config, encoder=up(copy.deepcopy(setting.up)), decoder=down(copy.deepcopy(setting.down))
+    )
+
+
+def theirs(name: str, setting: Setting) -> tuple[LatentModel, float]:
+    """The networks of pythae after its own loop, in a model of ours, and its steps a second."""
+    trainers = importlib.import_module("pythae.trainers")
+    datasets = importlib.import_module("pythae.data.datasets")
+    model = build(name, setting)
+    data = datasets.BaseDataset(setting.train.float(), torch.zeros(len(setting.train)))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = trainers.BaseTrainerConfig(
+            output_dir=folder,
+            num_epochs=setting.epochs,
+            per_device_train_batch_size=setting.batch,
+            learning_rate=RATE,
+            no_cuda=True,
+        )
+        trainer = trainers.BaseTrainer(model, data, training_config=settings)
+        trainer.prepare_training()
+        trainer.callback_handler.callbacks = []  # its display, which ours leaves out, too
+        began = time.process_time()
+        for epoch in range(1, setting.epochs + 1):
+            trainer.train_step(epoch)
+        seconds = time.process_time() - began
+    up, down = model.encoder.network, model.decoder.network
+    found = model_of(
+        "AE" if name == "AE" else "VAE", up if name == "AE" else Centered(up), down, setting
+    )
+    if name == "VampPrior":
+        found = with_mixture(found, model)
+    return found.eval(), setting.steps / seconds
+
+
+@torch.no_grad()
+def with_mixture(found: LatentModel, model: Any) -> LatentModel:
+    """The model under pythae's prior: the mixture of its posteriors at the pseudo-inputs."""
+    means, log_variances = model.encoder.network(model.pseudo_inputs(model.idle_input)).chunk(2, 1)
+    posteriors = Independent(Normal(means, (log_variances / 2).exp()), 1)
+    law = MixtureSameFamily(Categorical(logits=torch.zeros(len(means))), posteriors)
+    return VAE(latents=means.shape[1], encoder=found.encoder, decoder=found.decoder, prior=law)
+
+
+# ---------------------------------------------------------------------- scores
+
+
+@torch.no_grad()
+def losses(name: str, model: LatentModel, setting: Setting) -> Tensor:
+    """Of each test row: minus the importance-weighted bound, or the squared error."""
+    if name == "AE":
+        x = setting.test.float()
+        return (model.reconstruct(x) - x).square().sum(1)
+    weights = log_weights(model, setting.test, importance_samples=setting.samples)
+    return math.log(setting.samples) - weights.logsumexp(1)
+
+
+def compare(name: str, setting: Setting) -> list[object]:
+    """A line of the table."""
+    torch.manual_seed(0)
+    peer, peer_pace = theirs(name, setting)
+    torch.manual_seed(0)
+    own, pace = ours(name, setting)
+    a, b = losses(name, own, setting), losses(name, peer, setting)
+    return [
+        name,
+        str(Estimate.of(a)),
+        str(Estimate.of(b)),
+        str(Estimate.of(a - b)),
+        f"{pace:.0f}",
+        f"{peer_pace:.0f}",
+        f"{pace / peer_pace:.2f}",
+    ]
+
+
+def setting_of(name: str, arguments: argparse.Namespace) -> Setting:
+    """The rows and networks of a model: bits, and gray values for the autoencoder."""
+    gray = digits() if arguments.quick else LOADERS["mnist"](arguments.root)
+    data = gray if name == "AE" else binarized(gray)
+    train, test = (
+        part[:rows].flatten(1)
+        for part, rows in ((data.train, arguments.train), (data.test, arguments.test))
+    )
+    if name == "AE":
+        top = (gray.bins or 2) - 1
+        train, test = train.float() / top, test.float() / top
+    torch.manual_seed(1)
+    dims, width, latents = train.shape[1], arguments.width, arguments.latents
+    ends = latents if name == "AE" else 2 * latents
+    up = nn.Sequential(nn.Linear(dims, width), nn.ReLU(), nn.Linear(width, ends))
+    down = nn.Sequential(nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, dims))
+    return Setting(
+        train, test, up, down, latents, arguments.batch, arguments.epochs, arguments.samples
+    )
+
+
+HEAD = ["model", "ours", "pythae", "difference", "steps a second", "pythae", "ratio"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and score every model in both libraries."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, help="the folder that holds MNIST/raw")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--train", type=int, default=10_000, help="training rows")
+    parser.add_argument("--test", type=int, default=1000, help="test rows")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--width", type=int, default=400)
+    parser.add_argument("--latents", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=128, help="importance samples of a test row")
+    parser.add_argument(
+        "--quick", action="store_true", help="one epoch of the digits: a smoke test"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/peer_vaes.json"))
+    arguments = parser.parse_args(argv)
+    if arguments.quick:
+        arguments.epochs, arguments.test, arguments.samples = 1, 50, 8
+    torch.set_num_threads(1)
+    print(", ".join(f"{name} {value}" for name, value in machine().items() if value))
+    rows: list[list[object]] = []
+    for name in arguments.models:
+        rows.append(compare(name, setting_of(name, arguments)))
+        print(*rows[-1], sep=" | ", flush=True)
+        write(arguments.out, {"head": HEAD, "rows": rows}, tell=False)
+    print()
+    table(HEAD, rows)
+
+
+if __name__ == "__main__":
+    main()
