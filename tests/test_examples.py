@@ -38,6 +38,7 @@ FEWER = {
     "depth": ["--most", "4"],
     "instability": ["--seeds", "2"],
     "inverse": ["--draws", "2"],
+    "latents": ["--replicates", "39"],
     **{name: ["--samples", "65"] for name in JUDGED},
 }
 """Options that make an example short."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from genmod.models.sampling import DiffusionBased
 from genmod.plots import Row, strips
 from genmod.plots.style import COLORS, NOTE, figure, label_axes, plain
 from genmod.samplers import DPMSolver
+from genmod.shapes import is_image
 from genmod.spec import Column, DataSpec
 
 _STEPS = 20
@@ -75,11 +76,6 @@ def _made(
         made = model.sample(len(real), context, sampler=sampler, steps=_STEPS, seeds=seeds)
         return made, "samples"
     return model.sample(len(real), context, seeds=seeds), "samples"
-
-
-def is_image(shape: Sequence[int]) -> bool:
-    """Whether events are drawn as pictures: one or three channels of at least 4 x 4 pixels."""
-    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= 4
 
 
 def draw_images(path: Path, rows: Mapping[str, Tensor], data: Dataset, title: str) -> None:

@@ -170,7 +170,12 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
     done("sample", run, "-n", 30)
     done("reconstruct", run, "-n", 4)
     done("interpolate", run, "-n", 2, "--count", 5)
-    for name in ("sampled", "reconstructed", "interpolated"):
+    done("interpolate", run, "-n", 2, "--path", "linear", "--out", tmp_path / "line.npy")
+    assert np.load(tmp_path / "line.npy").shape == (2 * 9, 1, 8, 8)
+    assert "unit 1" in done("traverse", run, "--row", 3)
+    assert "of the variance" in done("map", run)
+    assert "all together" in done("check", run, "--replicates", 39)
+    for name in ("sampled", "reconstructed", "interpolated", "traversal", "map", "check"):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -261,6 +266,7 @@ def test_data_are_shown_as_they_are_read(tmp_path: Path) -> None:
         (["info", "nowhere"], "pass the folder of a run"),
         (["sample", "nowhere"], "pass the folder of a run"),
         (["data", "nowhere.npy"], "does not exist"),
+        (["map", "nowhere"], "pass the folder of a run"),
     ],
 )
 def test_bad_input_is_one_sentence(
