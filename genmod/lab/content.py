@@ -18,8 +18,8 @@ from genmod.export.base import Part
 from genmod.lab.parts import classes_of, lab_parts, scale_of
 from genmod.lab.program import Weights, program_of, written_tensor
 from genmod.model import LatentModel
-from genmod.runs.figures import is_image
 from genmod.samplers import DDIM, DPMSolver, Heun, Sampler, UniformTime
+from genmod.shapes import is_image
 
 EXAMPLES, POINTS = 30, 300
 """Rows that can be chosen, and rows whose codes are drawn, at most."""
