@@ -27,11 +27,12 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig
-from genmod.runs.figures import draw_images, is_image
+from genmod.runs.figures import draw_images
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving.folder import WEIGHTS, read_config
+from genmod.shapes import is_image
 from genmod.training.metrics import read_metrics
 
 
@@ -239,15 +240,15 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
         drawing.write(console, path, {"data": rows.cpu(), "reconstructed": made.cpu()}, data)
 
 
-def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
+def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
     """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
         data, rows, context = _some(drawing, name, 2 * drawing.n, model)
         context = None if context is None else context[::2]
-        made = editing.interpolate(model, rows[::2], rows[1::2], count, context).cpu()
+        made = editing.interpolate(model, rows[::2], rows[1::2], count, context, path=way).cpu()
         path = drawing.path("interpolated", data)
-        drawing.write(console, path, {f"{i}": way for i, way in enumerate(made)}, data)
+        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data)
 
 
 def export_run(run: Path, out: Path | None, kind: str) -> None:

@@ -18,8 +18,8 @@ from genmod.export.base import Part
 from genmod.lab.parts import classes_of, lab_parts, scale_of
 from genmod.lab.program import Weights, program_of, written_tensor
 from genmod.model import LatentModel
-from genmod.runs.figures import is_image
 from genmod.samplers import DDIM, DPMSolver, Heun, Sampler, UniformTime
+from genmod.shapes import is_image
 
 EXAMPLES, POINTS = 30, 300
 """Rows that can be chosen, and rows whose codes are drawn, at most."""
@@ -134,11 +134,11 @@ def _noise(model: LatentModel) -> Tensor:
 def _codes(model: LatentModel, data: Dataset, parts: Sequence[Part]) -> dict[str, object]:
     """The posterior means of some rows, drawn as points."""
     x, labels = _examples(data, POINTS)
-    bound = next(part for part in parts if part.name == "bound")
-    given: dict[str, Tensor] = {"x": x, "z": torch.zeros(len(x), *model.prior.shape)}
+    posterior = next(part for part in parts if part.name == "posterior")
+    given: dict[str, Tensor] = {"x": x.to(model.dtype or x.dtype)}
     if classes_of(model) is not None:
         given["context"] = torch.tensor(labels or [0] * len(x))
-    means = bound.run(given)["mean"].half().float()
+    means = posterior.run(given)["mean"].half().float()
     return {
         "latents": list(model.prior.shape),
         "codes": {"z": written_tensor(means), "labels": labels},
