@@ -79,7 +79,8 @@ plots.strips(
 # $$d^*(z) = \frac{\sum_n q(z | x_n)\, x_n}{\sum_n q(z | x_n)}.$$
 #
 # We train three VAEs, with 2, 8 and 32 latents, and compare their decoders with this
-# formula. `model.posterior(x)` is $q(z|x)$, and its `log_prob` gives the weights.
+# formula. `model.posterior(x)` is $q(z|x)$, and
+# `gaussian.log_prob` gives the weights.
 
 
 # %%
@@ -339,8 +340,8 @@ page
 #   Neighbors in the residual are correlated.
 # * Maximum likelihood covers both modes; the reverse divergence takes one of them.
 #
-# What helps, then? Every cure lets pixels depend on each other *given* the last
-# latent less: more latents, a hierarchy of latents ([next page](07-hierarchical.md)),
+# What helps, then? Every cure leaves less to average: more latents, a hierarchy of
+# latents ([next page](07-hierarchical.md)),
 # or many small steps, each with little to average, which is diffusion.
 #
 # ## Exercises
