@@ -346,15 +346,15 @@ page
 #
 # ## Exercises
 #
-# 1. Under absolute error, $\lVert x - d(z) \rVert_1$, what is the best answer? Is it
-#    sharper?
+# **1.** Under absolute error, $\lVert x - d(z) \rVert_1$, what is the best answer? Is it
+# sharper?
 #
 # ??? example "Solution"
 #     The *median* of each pixel. It has sharper edges, but it is still one answer for
 #     all images with this code, and pixels are chosen one by one: strokes of
 #     different images are mixed. `decoders.LaplaceDecoder` has this loss.
 #
-# 2. A decoder has $s = 0.01$, fixed. What happens to the rate, and to samples?
+# **2.** A decoder has $s = 0.01$, fixed. What happens to the rate, and to samples?
 #
 # ??? example "Solution"
 #     The reconstruction term counts $0.5 / s^2 = 5000$ times the squared error, so
@@ -362,8 +362,8 @@ page
 #     aggregate posterior no longer matches the prior, so samples get worse: it is
 #     nearly an autoencoder.
 #
-# 3. Check the law of total variance in numbers, for the VAE with two latents and
-#    reconstructions: is the variance of test images the sum of the two terms?
+# **3.** Check the law of total variance in numbers, for the VAE with two latents and
+# reconstructions: is the variance of test images the sum of the two terms?
 #
 # ??? example "Solution"
 #     ```python

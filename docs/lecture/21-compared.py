@@ -337,14 +337,14 @@ page
 #
 # ## Exercises
 #
-# 1. A model that copies its training images: what do the three measures say?
+# **1.** A model that copies its training images: what do the three measures say?
 #
 # ??? example "Solution"
 #     Exactly what the first row of the table says: nearly perfect. None of the three can
 #     see copying. The likelihood of *test* images can, and so can the distance to the
 #     nearest training image.
 #
-# 2. The GAN's training has a global optimum. What is $g$ there, and what is $D$?
+# **2.** The GAN's training has a global optimum. What is $g$ there, and what is $D$?
 #
 # ??? example "Solution"
 #     For a fixed $g$ the best discriminator is
@@ -353,8 +353,8 @@ page
 #     $p_g = p_{\text{data}}$ and $D = 1/2$, so the discriminator's loss is
 #     $2 \log 2 = 1.39$: the dotted line.
 #
-# 3. Give the VAE's samples the same treatment with the decoder's mean in place of a draw
-#    of $p(x|z)$. Which measure changes most?
+# **3.** Give the VAE's samples the same treatment with the decoder's mean in place of a draw
+# of $p(x|z)$. Which measure changes most?
 #
 # ??? example "Solution"
 #     ```python
