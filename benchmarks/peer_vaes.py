@@ -3,7 +3,7 @@ r"""VAEs beside those of pythae: equal networks, data, batch and epochs; the lik
 Each library trains with its own loop at the same learning rate: pythae's with Adam as it comes, ours with
 averaged weights and clipping. With ``--decay`` ours has the warm-up and the falling learning rate of
 ``fit``, too: after a few hundred steps it has then moved less than half as far. All networks start from the
-same weights.
+same weights, and see bits as 0 and 1.
 
 Binarized MNIST, one fixed draw of the bits. The columns:
 
@@ -80,6 +80,23 @@ class Setting:
         return self.epochs * math.ceil(len(self.train) / self.batch)
 
 
+class ZeroOne(nn.Module):
+    """A network of bits 0 and 1, as in pythae: an encoder of ours gives its network -1 and 1.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the network makes of 0 and 1."""
+        found: Tensor = self.network((x + 1) / 2)
+        return found
+
+
 def model_of(name: str, up: nn.Module, down: nn.Module, setting: Setting) -> LatentModel:
     """A model of ours around two networks."""
     latents, dims = setting.latents, setting.train.shape[1]
@@ -90,7 +107,7 @@ def model_of(name: str, up: nn.Module, down: nn.Module, setting: Setting) -> Lat
         )
     return VAE(
         latents=latents,
-        encoder=GaussianEncoder(up, (latents,), DataSpec((dims,), 2)),
+        encoder=GaussianEncoder(ZeroOne(up), (latents,), DataSpec((dims,), 2)),
         decoder=BernoulliDecoder(down, (dims,)),
         prior=VampPrior(COMPONENTS) if name == "VampPrior" else None,
     )
@@ -122,8 +139,8 @@ def ours(name: str, setting: Setting) -> tuple[LatentModel, float]:
 # ---------------------------------------------------------------------- pythae
 
 
-class Centered(nn.Module):
-    """A network of bits with log-variances, as an encoder of ours takes it: of -1 and 1, with log-stds.
+class LogStd(nn.Module):
+    """A network of means and log-variances, with log-stds in place of those.
 
     Args:
         network: the network that pythae trained.
@@ -134,8 +151,8 @@ class Centered(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Means and log-stds of -1 and 1."""
-        mean, log_variance = self.network((x + 1) / 2).chunk(2, 1)
+        """Means and log-stds."""
+        mean, log_variance = self.network(x).chunk(2, 1)
         return torch.cat([mean, log_variance / 2], 1)
 
 
@@ -213,7 +230,7 @@ def theirs(name: str, setting: Setting) -> tuple[LatentModel, float]:
         seconds = time.process_time() - began
     up, down = model.encoder.network, model.decoder.network
     found = model_of(
-        "AE" if name == "AE" else "VAE", up if name == "AE" else Centered(up), down, setting
+        "AE" if name == "AE" else "VAE", up if name == "AE" else LogStd(up), down, setting
     )
     if name == "VampPrior":
         found = with_mixture(found, model)
