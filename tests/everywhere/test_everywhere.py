@@ -207,16 +207,20 @@ def compiling() -> Iterator[None]:
 
 
 MODES = (inference_mode, float64, pieces, one_row, training_mode, aot_eager, inductor)
-COMPILED, USED = ("vae", "conditional diffusion"), ("elbo", "sample", "fit")
-"""Families and entry points that are tried with compiled networks by default."""
+COMPILED = {"vae": ("elbo", "fit"), "conditional diffusion": ("sample",)}
+"""The entry points that are tried with compiled networks by default, of two families."""
 SLOW = (
     "vae of reals",
     "conditional vae",
     "conditional hierarchy",
+    "conditional very deep hierarchy",
+    "vae under a vampprior",
     "learned variance",
     "conditional latent diffusion",
 )
 """Families tried by default in inference mode alone: their parts are in others."""
+PARTLY = ("flows", "full covariance and mixture", "ladder", "learned encoder", "very deep")
+"""Families tried by default in inference mode and in pieces: others have their networks in every mode."""
 
 
 def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
@@ -231,7 +235,9 @@ def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
 
 def _slow(family: str, name: str, mode: Callable[[str, str], None]) -> bool:
     if mode is aot_eager:
-        return family not in COMPILED or name not in USED
+        return name not in COMPILED.get(family, ())
+    if family in PARTLY and mode is not pieces:
+        return mode is not inference_mode
     return mode is inductor or (family in SLOW and mode is not inference_mode)
 
 

@@ -14,7 +14,6 @@ from genmod.checks import trusted
 from genmod.nn import (
     MLP,
     NULL_LABEL,
-    Condition,
     ConvDecoder,
     ConvEncoder,
     ConvNet,
@@ -27,7 +26,7 @@ from genmod.nn import (
     Vectors,
     null_context,
 )
-from genmod.nn.conditioning import drop_context, is_null_context
+from genmod.nn.conditioning import Condition, drop_context, is_null_context
 from genmod.nn.mlp import ContextEmbedding, check_context
 from genmod.nn.networks import Conditional
 from tests.nn.test_unet import opened
@@ -224,6 +223,7 @@ def test_a_context_without_a_class_or_number_is_refused(build: Callable[[], Cond
         drop_context(LABELS, 1.5)
 
 
+@pytest.mark.usefixtures("as_users_run")
 @pytest.mark.parametrize(
     ("condition", "context"), [(Labels(3), LABELS), (Vectors(2), NUMBERS)], ids=str
 )
