@@ -295,7 +295,7 @@ plots.strips(
 #
 # * The size halves twice on the way down and doubles twice on the way up. The
 #   number of channels does the opposite. Most parameters sit where the image is
-#   smallest, and they cost little time there.
+#   smallest.
 # * Attention at 7 x 7 compares 2,401 pairs of positions, at 28 x 28 it would
 #   compare 256 times as many.
 # * Neighboring log-SNRs have similar embeddings, distant ones do not.

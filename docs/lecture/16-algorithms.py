@@ -301,8 +301,8 @@ print(
 #   variance of a step are the slide's.
 # * By hand and by `model.sample` the samples have the same quality, with either
 #   variance. Two draws of the same law differ by about 8 in the distance.
-# * `fit` is a little better for the same number of steps, thanks to averaged
-#   weights.
+# * `fit` is a little better for the same number of steps. It averages the
+#   weights, clips gradients and lowers the learning rate.
 #
 # !!! note "The slides"
 #     * The training box writes $\epsilon \sim \mathcal{N}(0, 1)$. It is

@@ -293,9 +293,9 @@ drawing
 # * The model's step *is* $q$ with the estimate, and its KL is the weighted error
 #   of the data.
 # * Here the data network is best, by far with four steps. It is a small network,
-#   trained for a short time, on data of few values. With U-Nets, cleaner ends and
-#   longer training the velocity is the safer choice
-#   ([predictions and variances](../guides/predictions.md)).
+#   trained for a short time, on data of few values, with one seed. genmod's default
+#   is the velocity; for the choice see
+#   [predictions and variances](../guides/predictions.md).
 #
 # !!! note "The slide"
 #     The slide ends with

@@ -257,7 +257,7 @@ print(f"after decoding, error {(again - x).abs().mean():.2f} of 16 values")
 # * With the same start all samplers of the flow end at the same image, and
 #   ancestral sampling at another one each time.
 # * Ancestral sampling needs about 32 calls; Heun and DPM-Solver++ are as good as
-#   they get with 8. More calls do not help: what remains is the network's error.
+#   they get with 8. More calls do not help.
 # * An image, encoded and decoded by the flow, comes back to within a quarter of a
 #   value.
 #
