@@ -149,3 +149,18 @@ def test_the_script_that_looks_sees_faults(tmp_path: Path) -> None:
     expected = ["raw TeX", "without alternative", "missing: b.png", "distorted", "wide on a screen"]
     expected += ["KaTeX refuses", "script: no", "network: https://example.org"]
     assert [text for text in expected if text not in faults] == []
+
+
+def test_the_gallery_shows_every_example() -> None:
+    """Each has a heading and its command; a figure that is kept is shown, with its text."""
+    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"`python examples/{path.name}`" in text
+    kept = {path.name for path in (DOCS / "assets" / "gallery").glob("*.png")}
+    assert kept == {Path(path).name for _, path in pictures(DOCS / "gallery.md")}
+
+
+def test_the_site_has_many_pictures() -> None:
+    """Different files, on all pages together."""
+    files = {(page.parent / path).resolve() for page in PAGES for _, path in pictures(page)}
+    assert len(files) >= 60
