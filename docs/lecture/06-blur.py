@@ -340,7 +340,7 @@ page
 # * Maximum likelihood covers both modes; the reverse divergence takes one of them.
 #
 # What helps, then? Every cure lets pixels depend on each other *given* the last
-# latent less: more latents, a hierarchy of latents (next page),
+# latent less: more latents, a hierarchy of latents ([next page](07-hierarchical.md)),
 # or many small steps, each with little to average, which is diffusion.
 #
 # ## Exercises
