@@ -52,6 +52,15 @@ def pictures(page: Path) -> Iterator[tuple[str, str]]:
             yield found.get("alt", ""), found["src"]
 
 
+def test_no_page_is_twice_in_the_navigation() -> None:
+    """Nor a section: each page has one place, so that previous and next are one way."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    places = re.findall(r": (\S+\.md)$", text, re.MULTILINE)
+    sections = re.findall(r"^  - ([^:\n]+):$", text, re.MULTILINE)
+    assert len(places) == len(set(places))
+    assert len(sections) == len(set(sections))
+
+
 def test_the_site_shows_the_version() -> None:
     assert str(config()["copyright"]).startswith(f"genmod {version.__version__} ")
 
@@ -81,7 +90,8 @@ def test_code_has_eighty_columns() -> None:
             language, options, code = match.groups()
             if language in {"text", "{"} or "title=" in options:
                 continue
-            lines = [line for line in code.splitlines() if len(line) > 80]
+            most = 100 if page.parent.name == "lecture" else 80  # strings of tables are not broken
+            lines = [line for line in code.splitlines() if len(line) > most]
             wide += [f"{page.relative_to(DOCS)}: {line}" for line in lines]
     assert not wide
 
