@@ -282,16 +282,16 @@ for name, found in draws.items():
 #
 # ## Exercises
 #
-# 1. The slide's loss is a sum over the data set, and `fit` uses a mean over a
-#    batch. Does this change the best networks?
+# **1.** The slide's loss is a sum over the data set, and `fit` uses a mean over a
+# batch. Does this change the best networks?
 #
 # ??? example "Solution"
 #     No. The mean over the data is the sum divided by a constant, and the mean
 #     over a random batch is an unbiased estimate of it. Only the size of the
 #     gradient changes, which the learning rate absorbs.
 #
-# 2. Fit a full-covariance Gaussian to the 16-number codes and decode its draws.
-#    Are they better than independent noise?
+# **2.** Fit a full-covariance Gaussian to the 16-number codes and decode its draws.
+# Are they better than independent noise?
 #
 # ??? example "Solution"
 #     ```python
@@ -305,8 +305,8 @@ for name, found in draws.items():
 #     law of the codes helps more: a diffusion trained on the codes is *latent
 #     diffusion*.
 #
-# 3. Give the decoder a learned standard deviation:
-#    `GaussianDecoder(network, images.shape)`. What happens to $\log p(x | z)$?
+# **3.** Give the decoder a learned standard deviation:
+# `GaussianDecoder(network, images.shape)`. What happens to $\log p(x | z)$?
 #
 # ??? example "Solution"
 #     The best standard deviation is the root of the mean squared error of a

@@ -518,8 +518,8 @@ page
 #
 # ## Exercises
 #
-# 1. $q$ is fixed, but $x$ changes. For which $x$ is the gap of
-#    $q = \mathcal{N}(1.5, 0.6^2)$ smallest? Is it zero there?
+# **1.** $q$ is fixed, but $x$ changes. For which $x$ is the gap of
+# $q = \mathcal{N}(1.5, 0.6^2)$ smallest? Is it zero there?
 #
 # ??? example "Solution"
 #     Where the posterior's mean is 1.5: $x = b + 1.5\,(w^2 + s^2)/w = 3.11$. The
@@ -529,14 +529,14 @@ page
 #     print(gaussian.kl(m, v, m, post_std))  # 0.327 nats
 #     ```
 #
-# 2. The derivation uses $\mathrm{KL}(q \,\|\, p)$. Why not
-#    $\mathrm{KL}(p(z|x) \,\|\, q)$?
+# **2.** The derivation uses $\mathrm{KL}(q \,\|\, p)$. Why not
+# $\mathrm{KL}(p(z|x) \,\|\, q)$?
 #
 # ??? example "Solution"
 #     Its expectation is over the posterior, from which we cannot draw. The
 #     expectations of the ELBO are over $q$, which we chose so that drawing is easy.
 #
-# 3. Show that line 2 has no noise, in code.
+# **3.** Show that line 2 has no noise, in code.
 #
 # ??? example "Solution"
 #     ```python

@@ -375,7 +375,7 @@ page
 #
 # ## Exercises
 #
-# 1. Show that $\mathbb{E}_q[\nabla_\phi \log q_\phi(z)] = 0$, and check it by draws.
+# **1.** Show that $\mathbb{E}_q[\nabla_\phi \log q_\phi(z)] = 0$, and check it by draws.
 #
 # ??? example "Solution"
 #     $\int q \nabla \log q\, dz = \int \nabla q\, dz = \nabla \int q\, dz = \nabla 1 =
@@ -387,8 +387,8 @@ page
 #     print(score.mean(), "±", score.std() / DRAWS**0.5)
 #     ```
 #
-# 2. A latent is 0 or 1, with probability $\mathrm{sigmoid}(\phi)$ of a 1. Which of
-#    the two gradients can be used?
+# **2.** A latent is 0 or 1, with probability $\mathrm{sigmoid}(\phi)$ of a 1. Which of
+# the two gradients can be used?
 #
 # ??? example "Solution"
 #     Only the score function. A draw is a step function of $\phi$ for fixed noise, so
@@ -396,7 +396,7 @@ page
 #     backpropagate. (For few values, the expectation can be summed instead of
 #     drawn.)
 #
-# 3. The encoder could give $\sigma$ through a ReLU. What goes wrong?
+# **3.** The encoder could give $\sigma$ through a ReLU. What goes wrong?
 #
 # ??? example "Solution"
 #     $\sigma = 0$ is possible. Then $\log q(z | x)$ is infinite, and so is the KL,

@@ -255,15 +255,15 @@ plots.samples(
 #
 # ## Exercises
 #
-# 1. The rate of the VAE with two latents is 5.3 nats. How many images can two latents
-#    tell apart, roughly?
+# **1.** The rate of the VAE with two latents is 5.3 nats. How many images can two latents
+# tell apart, roughly?
 #
 # ??? example "Solution"
 #     A rate of $R$ nats can distinguish about $e^R$ codes: $e^{5.3} \approx 200$. So
 #     a code holds the digit ($\log 10 = 2.3$ nats) and about 20 styles of it.
 #
-# 2. Train the VAE with `Beta(0.01)` from `genmod.objectives`. Which of the two latent
-#    spaces will it resemble?
+# **2.** Train the VAE with `Beta(0.01)` from `genmod.objectives`. Which of the two latent
+# spaces will it resemble?
 #
 # ??? example "Solution"
 #     That of the autoencoder: the KL hardly counts, so nothing keeps the codes
@@ -276,7 +276,7 @@ plots.samples(
 #     print(loose.encode(digits.train).std(0))
 #     ```
 #
-# 3. Why are the cells of the grid not equally wide?
+# **3.** Why are the cells of the grid not equally wide?
 #
 # ??? example "Solution"
 #     They have equal *probability* under the prior. Where the density is low, at the

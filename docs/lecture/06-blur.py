@@ -79,7 +79,8 @@ plots.strips(
 # $$d^*(z) = \frac{\sum_n q(z | x_n)\, x_n}{\sum_n q(z | x_n)}.$$
 #
 # We train three VAEs, with 2, 8 and 32 latents, and compare their decoders with this
-# formula. `model.posterior(x)` is $q(z|x)$, and its `log_prob` gives the weights.
+# formula. `model.posterior(x)` is $q(z|x)$, and
+# `gaussian.log_prob` gives the weights.
 
 
 # %%
@@ -339,21 +340,21 @@ page
 #   Neighbors in the residual are correlated.
 # * Maximum likelihood covers both modes; the reverse divergence takes one of them.
 #
-# What helps, then? Every cure lets pixels depend on each other *given* the last
-# latent less: more latents, a hierarchy of latents ([next page](07-hierarchical.md)),
+# What helps, then? Every cure leaves less to average: more latents, a hierarchy of
+# latents ([next page](07-hierarchical.md)),
 # or many small steps, each with little to average, which is diffusion.
 #
 # ## Exercises
 #
-# 1. Under absolute error, $\lVert x - d(z) \rVert_1$, what is the best answer? Is it
-#    sharper?
+# **1.** Under absolute error, $\lVert x - d(z) \rVert_1$, what is the best answer? Is it
+# sharper?
 #
 # ??? example "Solution"
 #     The *median* of each pixel. It has sharper edges, but it is still one answer for
 #     all images with this code, and pixels are chosen one by one: strokes of
 #     different images are mixed. `decoders.LaplaceDecoder` has this loss.
 #
-# 2. A decoder has $s = 0.01$, fixed. What happens to the rate, and to samples?
+# **2.** A decoder has $s = 0.01$, fixed. What happens to the rate, and to samples?
 #
 # ??? example "Solution"
 #     The reconstruction term counts $0.5 / s^2 = 5000$ times the squared error, so
@@ -361,8 +362,8 @@ page
 #     aggregate posterior no longer matches the prior, so samples get worse: it is
 #     nearly an autoencoder.
 #
-# 3. Check the law of total variance in numbers, for the VAE with two latents and
-#    reconstructions: is the variance of test images the sum of the two terms?
+# **3.** Check the law of total variance in numbers, for the VAE with two latents and
+# reconstructions: is the variance of test images the sum of the two terms?
 #
 # ??? example "Solution"
 #     ```python

@@ -398,8 +398,8 @@ plots.strips(rows, title="Samples of the top-down hierarchy")
 #
 # ## Exercises
 #
-# 1. Choose $q$ as the exact posterior in the linear example. What are the three kinds of
-#    terms, and what is the ELBO?
+# **1.** Choose $q$ as the exact posterior in the linear example. What are the three kinds of
+# terms, and what is the ELBO?
 #
 # ??? example "Solution"
 #     The posterior upward is $p(z_1|x)\, p(z_2|z_1)\, p(z_3|z_2)$, and
@@ -407,15 +407,15 @@ plots.strips(rows, title="Samples of the top-down hierarchy")
 #     not $p(z_{t-1} | z_t)$: it has seen $x$. So the KL terms are not zero. But the
 #     ELBO is $\log p(x)$, at every single draw.
 #
-# 2. Why is the consistency term called that?
+# **2.** Why is the consistency term called that?
 #
 # ??? example "Solution"
 #     It compares two ways to get $z_{t-1}$ from the level above: downward by the
 #     generative model, $p(z_{t-1}|z_t)$, and by the inference model, which knows $x$.
 #     Training makes them consistent.
 #
-# 3. With $T$ levels that all have the dimension of $x$, and a $q$ that adds Gaussian
-#    noise and has nothing to learn: which model is this?
+# **3.** With $T$ levels that all have the dimension of $x$, and a $q$ that adds Gaussian
+# noise and has nothing to learn: which model is this?
 #
 # ??? example "Solution"
 #     A diffusion. Its consistency terms are closed, because $q$ is linear and

@@ -202,14 +202,14 @@ page
 #
 # ## Exercises
 #
-# 1. Why does a rate of zero give no signal to the encoder?
+# **1.** Why does a rate of zero give no signal to the encoder?
 #
 # ??? example "Solution"
 #     If the decoder ignores $z$, the reconstruction term does not depend on $q$. Then the
 #     ELBO's gradient with respect to the encoder is that of minus the KL, which only
 #     pushes $q$ to the prior, where it is already.
 #
-# 2. What else keeps levels in use?
+# **2.** What else keeps levels in use?
 #
 # ??? example "Solution"
 #     A budget that need not be saved: `objectives.FreeBits` does not lower the rate of
@@ -229,8 +229,8 @@ page
 #     print(evaluate(model, digits.test))
 #     ```
 #
-# 3. The diffusion has 60 levels, the hierarchies three. Would a hierarchy of 60 learned
-#    levels be worse?
+# **3.** The diffusion has 60 levels, the hierarchies three. Would a hierarchy of 60 learned
+# levels be worse?
 #
 # ??? example "Solution"
 #     It is harder to start, but it can be trained: with residual blocks, small
