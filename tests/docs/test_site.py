@@ -173,4 +173,4 @@ def test_the_gallery_shows_every_example() -> None:
 def test_the_site_has_many_pictures() -> None:
     """Different files, on all pages together."""
     files = {(page.parent / path).resolve() for page in PAGES for _, path in pictures(page)}
-    assert len(files) >= 60
+    assert len(files) >= 80
