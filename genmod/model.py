@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import is_trusted, require
+from genmod.checks import is_trusted
 from genmod.chunks import run_in_chunks
 from genmod.distributions.base import masked_log_prob
 from genmod.elbo import ELBO, Rate
@@ -100,14 +100,17 @@ class LatentModel(ModelParts):
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""
-        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
-        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
-        require(
-            len(state) == rows,
-            f"a prior's state of {len(state)} rows for {rows} samples",
-            "one row a sample",
-            "return one state a row",
-        )
+        # No `require` here: it would build both messages at every step of training.
+        if not rates and self.prior.proper:
+            raise ValueError(
+                f"got a {type(self.prior).__name__} without rates; expected a rate for every latent; "
+                "or set proper = False"
+            )
+        if state.shape[0] != rows:
+            raise ValueError(
+                f"got a prior's state of {len(state)} rows for {rows} samples; expected one row a sample; "
+                "return one state a row"
+            )
 
     def elbo(
         self,
