@@ -51,3 +51,12 @@ def copies(batch: Tensor, count: int) -> Tensor:
 def repeat(batch: Tensor, times: int) -> Tensor:
     """Each row ``times`` times in a row: ``(B, *event)`` to ``(B * times, *event)``."""
     return batch if times == 1 else batch.repeat_interleave(times, 0)
+
+
+def is_image(shape: Shape) -> bool:
+    """Whether events are drawn as pictures: one or three channels of at least 4 x 4 pixels.
+
+    >>> is_image((1, 28, 28)), is_image((64, 7, 7)), is_image((3,))
+    (True, False, False)
+    """
+    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= 4

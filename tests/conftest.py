@@ -6,18 +6,24 @@ checks, in tests only, so it has to run before the first import of the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import jaxtyping
 import matplotlib as mpl
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from hypothesis import settings
 
-from tests import typechecker as typechecker
+from tests import typechecker
 
-jaxtyping.install_import_hook("genmod", "tests.typechecker.check")
+typechecker.install()
+
+from genmod.data import sources  # noqa: E402
+from genmod.runs import training  # noqa: E402
 
 torch.set_num_threads(1)
 mpl.use("Agg")
@@ -49,6 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Each test draws the same numbers, alone or in the suite."""
+    typechecker.next_test()
     torch.manual_seed(0)
     np.random.seed(0)
 
@@ -68,3 +75,34 @@ def as_users_run() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data sets that come with the package, with fewer rows: for pages and recipes that have to run.
+
+    Half of the digits leave the 65 validation images that a Fréchet distance takes at least.
+    """
+    for name, share in (("load_digits", 2), ("load_wine", 3)):
+        load = getattr(sklearn.datasets, name)
+        monkeypatch.setattr(sklearn.datasets, name, partial(_thinned, load, share))
+    monkeypatch.setattr(sources, "_TOY_ROWS", 200)
+    no_looks(monkeypatch)
+
+
+def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run folders without figures while training goes on: the one at the end is drawn alike."""
+    monkeypatch.setattr(training, "_LOOKS", 1)
+
+
+def _thinned(load: Callable[..., Any], share: int, **settings: Any) -> Any:
+    """Every second row, or third: scikit-learn's tables are sorted by class."""
+    found = load(**settings)
+    if isinstance(found, tuple):
+        return tuple(part[::share] for part in found)
+    rows = len(found.target)
+    cut = {
+        key: value[::share] if np.shape(value)[:1] == (rows,) else value
+        for key, value in found.items()
+    }
+    return type(found)(**cut)

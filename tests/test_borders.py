@@ -45,7 +45,7 @@ def right(location: Tensor) -> Distribution:
     return Independent(Laplace(location, SCALE), 1)
 
 
-def cases(rows: tuple[int, ...] = (1, 3, 4, 7)) -> list[tuple[str, int]]:
+def cases(rows: tuple[int, ...] = (1, 4, 7)) -> list[tuple[str, int]]:
     """Each wrong law at each batch size; one row for a batch of one is right."""
     return [(name, n) for name in WRONG for n in rows if not (name == "one row" and n == 1)]
 
@@ -79,7 +79,7 @@ MODELS: dict[str, Callable[[Decoder], LatentModel]] = {
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all observed", "some observed"])
-@pytest.mark.parametrize("rows", [1, 3, 4, 7])
+@pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_decoders_terms_are_summed_over_the_event(name: str, rows: int, masked: bool) -> None:
     """The reconstruction is the sum over the observed entries, by hand."""

@@ -182,8 +182,8 @@ def test_a_flow_of_few_steps_exceeds_the_likelihood_and_is_an_estimate() -> None
     Four steps of the solver end far above it, so no claim of a bound would be true.
     """
     generator = torch.Generator().manual_seed(0)
-    which = torch.randint(2, (400,), generator=generator)
-    x = POINTS[which] + SPREAD * torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    which = torch.randint(2, (100,), generator=generator)
+    x = POINTS[which] + SPREAD * torch.randn(100, 2, generator=generator, dtype=torch.float64)
     square = (x[:, None] - POINTS).square().sum(-1)
     truth = (-0.5 * square / SPREAD**2).logsumexp(1) - math.log(4 * math.pi * SPREAD**2)
     denoiser, schedule = EmpiricalDenoiser(POINTS, std=SPREAD), LinearLogSNR(9.0, -12.0)
@@ -195,7 +195,7 @@ def test_a_flow_of_few_steps_exceeds_the_likelihood_and_is_an_estimate() -> None
         assert flow_bound(model, x[:8], steps=steps).report.stamp is Stamp.ESTIMATE
         if steps == 4:
             above = flow.elbo(x).value.detach() - truth
-            assert float(above.mean()) > 5 * float(above.std()) / 20
+            assert float(above.mean()) > 5 * float(above.std()) / 10
 
 
 @pytest.mark.parametrize("make", [lambda: diffusion(5), lambda: latent_diffusion(5)])

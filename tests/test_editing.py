@@ -6,11 +6,16 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from genmod.chunks import memory_limit
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.diffusion import FixedLarge
-from genmod.editing import interpolate, sdedit, slerp
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.editing import interpolate, latent_direction, move, sdedit, slerp
+from genmod.encoders import GaussianEncoder
+from genmod.model import LatentModel
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.priors import NormalPrior
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
 from tests.oracles import F64, GaussianData, correlated, real, standard
@@ -111,6 +116,98 @@ def test_other_models_interpolate_between_their_codes() -> None:
     torch.testing.assert_close(path[:, -1], model.reconstruct(b))
 
 
+def latents_as_data(dims: int) -> LatentModel:
+    """The encoder's mean is ``x``, the decoder's is ``z``: paths of codes are paths of data."""
+    encoder = GaussianEncoder(_Beside(), (dims,), dims)
+    return LatentModel(encoder, GaussianDecoder(Identity(), dims, 0.1), NormalPrior((dims,)))
+
+
+class _Beside(nn.Module):
+    """``x``, and log-stds of zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, torch.zeros_like(x)], 1)
+
+
+def test_a_circle_keeps_the_norm_of_gaussian_draws_and_a_line_does_not() -> None:
+    r"""Half-way between draws of N(0, I) in many dimensions: norms near :math:`\sqrt D, \sqrt{D / 2}`."""
+    torch.manual_seed(0)
+    dims = 400
+    a, b = torch.randn(2, 200, dims)
+    model = latents_as_data(dims)
+    for path, mean_square in (("spherical", 1.0), ("linear", 0.5)):
+        ways = interpolate(model, a, b, 3, path=path)
+        assert_mean(ways[:, 1].double().square().mean(1), mean_square)
+        # The ends are exactly the codes, not nearly.
+        assert torch.equal(ways[:, 0], a)
+        assert torch.equal(ways[:, -1], b)
+
+
+def test_a_path_of_a_hierarchy_ends_at_its_reconstructions() -> None:
+    """Level by level, in each order of inference and along both paths; an equal level stays as it is."""
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 3, 5)
+    for order in ("bottom-up", "top-down"):
+        model = HVAE(5, latents=(3, 2), inference=order, width=8)
+        for path in ("spherical", "linear"):
+            ways = interpolate(model, a, b, 3, path=path)
+            torch.testing.assert_close(ways[:, 0], model.reconstruct(a))
+            torch.testing.assert_close(ways[:, -1], model.reconstruct(b))
+    zero = torch.zeros(2, 4)
+    torch.testing.assert_close(interpolate(latents_as_data(4), zero, zero, 3)[:, 1], zero)
+
+
+def linear_model(rows: torch.Tensor) -> VAE:
+    """A VAE of 5 numbers with 2 latents: ``mean(z) = W z + b`` with the weights ``rows``."""
+    model = VAE(5, latents=2, networks=None, width=8, decoder=GaussianDecoder(_Linear(rows), 5))
+    return model.double()
+
+
+class _Linear(nn.Module):
+    def __init__(self, rows: torch.Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z @ self.rows + 3.0
+
+
+def test_a_linear_model_moves_by_the_image_of_the_direction() -> None:
+    """``mean(e(x) + s d) - mean(e(x)) = s W d`` exactly, with ``d`` the difference of the mean codes."""
+    torch.manual_seed(0)
+    rows = torch.randn(2, 5, dtype=F64)
+    model = linear_model(rows)
+    with_, without, x = (torch.randn(n, 5, dtype=F64) for n in (40, 30, 4))
+    direction = latent_direction(model, with_, without)
+    assert isinstance(direction, torch.Tensor)
+    codes = [model.encode(group) for group in (with_, without)]
+    torch.testing.assert_close(direction, codes[0].mean(0) - codes[1].mean(0))  # type: ignore[union-attr]
+    strengths = [-1.0, 0.0, 0.5, 2.0]
+    moved = move(model, x, direction, strengths)
+    expected = real(*strengths)[:, None] * (direction @ rows)
+    torch.testing.assert_close(moved - model.reconstruct(x)[:, None], expected.expand(4, 4, 5))
+    # From one group to the other and back.
+    there = move(model, x, direction, [1.0])[:, 0] - model.reconstruct(x)
+    back = move(model, x, latent_direction(model, without, with_), [1.0])[:, 0]
+    torch.testing.assert_close(back - model.reconstruct(x), -there)
+
+
+def test_directions_take_groups_in_chunks_contexts_and_masks() -> None:
+    """A row of context and of the mask for each row, those of ``with_`` first; levels stay apart."""
+    torch.manual_seed(0)
+    model = HVAE(5, latents=(3, 2), inference="top-down", width=8).double()
+    x, seen = torch.randn(9, 5, dtype=F64), torch.rand(9, 5) < 0.7
+    whole = latent_direction(model, x[:6], x[6:], observed=seen)
+    codes = model.encode(x, observed=seen)
+    assert [tuple(part.shape) for part in whole] == [(2,), (3,)]
+    for part, code in zip(whole, codes, strict=True):
+        torch.testing.assert_close(part, code[:6].mean(0) - code[6:].mean(0))
+    with memory_limit(5 * 8 * 200):  # two rows a chunk
+        pieces = latent_direction(model, x[:6], x[6:], observed=seen)
+    for part, again in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(part, again)
+
+
 def test_slerp_stays_on_the_sphere_and_turns_at_one_speed() -> None:
     """Norms and angles; nearly equal and opposite directions give no NaN."""
     a, b = torch.randn(2, 6, 2, 3, dtype=F64)
@@ -121,7 +218,7 @@ def test_slerp_stays_on_the_sphere_and_turns_at_one_speed() -> None:
     torch.testing.assert_close(slerp(a, b, 0.3).flatten(1).norm(dim=1), norm)
     for i in range(4):
         torch.testing.assert_close(angles[i], angles[3] * (i + 1) / 4)
-    for other in (a, a * (1 + 1e-15), -a, 0 * a):
+    for other in (a, a * (1 + 1e-15), -a):
         assert bool(slerp(a, other, 0.5).isfinite().all())
     torch.testing.assert_close(slerp(a, 3 * a, 0.5), 2 * a)
     assert math.isclose(float(slerp(real(1.0)[None], real(1.0)[None], 0.2)), 1.0)
@@ -142,3 +239,26 @@ def test_bad_edits_are_refused() -> None:
         interpolate(model, x, x, 1)
     with pytest.raises(ValueError, match="row i of one"):
         interpolate(model, x, x[:1], 3)
+    with pytest.raises(ValueError, match=r"path='sphere'.*did you mean 'spherical'"):
+        interpolate(model, x, x, 3, path="sphere")
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_directions_of_nothing_and_circles_without_a_direction_are_refused() -> None:
+    a = torch.ones(2, 3)
+    with pytest.raises(ValueError, match=r"1 rows of zeros.*with a direction.*linear"):
+        slerp(a, torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), 0.5)
+    with pytest.raises(ValueError, match=r"type torch.int64.*real vectors"):
+        slerp(a, a.long(), 0.5)
+    model = latents_as_data(3)
+    with pytest.raises(ValueError, match="rows of zeros"):
+        interpolate(model, a, 0 * a, 3)
+    torch.testing.assert_close(interpolate(model, a, 0 * a, 3, path="linear")[:, 1], a / 2)
+    with pytest.raises(ValueError, match=r"without without a row; expected at least one"):
+        latent_direction(model, a, a[:0])
+    with pytest.raises(ValueError, match=r"context of 2 rows for 2 \+ 1 rows"):
+        latent_direction(model, a, a[:1], context=[0, 1])
+    with pytest.raises(ValueError, match=r"shapes \[\(2,\)\].*\[\(3,\)\]"):
+        move(model, a, torch.ones(2))
+    with pytest.raises(ValueError, match="no strengths"):
+        move(model, a, torch.ones(3), [])

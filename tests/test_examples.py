@@ -20,9 +20,11 @@ from genmod.data.downloads import ROOT
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 """Beside the repository: where its developers keep MNIST."""
-ROWS = {"train": 800, "validation": 8, "test": 8}
-"""Images that an example is run on: more to train on than pixels, for the Gaussian baseline."""
-LOOKED_AT = ROWS | {"test": 65}
+ROWS = {"train": 100, "validation": 8, "test": 8}
+"""Digits that an example is run on: more to train on than pixels, for the Gaussian baseline."""
+LARGE = ROWS | {"train": 800}
+"""The same for MNIST."""
+LOOKED_AT = {"test": 65}
 """The fewest that a Fréchet distance takes."""
 
 LEFT_OUT = {"instability", "video"}
@@ -36,6 +38,7 @@ FEWER = {
     "depth": ["--most", "4"],
     "instability": ["--seeds", "2"],
     "inverse": ["--draws", "2"],
+    "latents": ["--replicates", "39"],
     **{name: ["--samples", "65"] for name in JUDGED},
 }
 """Options that make an example short."""
@@ -87,7 +90,7 @@ def test_an_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two steps of training, on some of the digits."""
-    data = few(digits(), LOOKED_AT if path.stem in JUDGED else ROWS)
+    data = few(digits(), ROWS | LOOKED_AT if path.stem in JUDGED else ROWS)
     monkeypatch.setattr(genmod.data, "digits", lambda: data)
     run(path, tmp_path, ["--steps", "2", *FEWER.get(path.stem, [])], monkeypatch, capsys)
 
@@ -122,7 +125,7 @@ def test_an_example_runs_on_mnist(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One step of training, so that convolutions, U-Net and latents with places are gone through."""
-    data = few(whole, LOOKED_AT if path.stem in JUDGED else ROWS)
+    data = few(whole, LARGE | LOOKED_AT if path.stem in JUDGED else LARGE)
     monkeypatch.setattr(genmod.data, "mnist", lambda: data)
     options = ["--data", "mnist", "--steps", "1", *FEWER.get(path.stem, [])]
     run(path, tmp_path, options, monkeypatch, capsys)

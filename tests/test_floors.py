@@ -37,7 +37,7 @@ FLOORS: list[set[str]] = [
         "compression",
         "export",
     },  # use
-    {"runs", "compare", "sklearn"},  # the face
+    {"runs", "compare", "sklearn", "lab"},  # the face
     {"cli"},
 ]
 FACE = {"", "__main__"}

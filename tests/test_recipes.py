@@ -33,6 +33,7 @@ BY_NAME = [
 ]
 
 
+@pytest.mark.usefixtures("as_users_run", "few_rows")
 @pytest.mark.parametrize("path", BY_NAME)
 def test_a_recipe_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -243,7 +243,7 @@ def test_loss_aware_timesteps_lower_the_variance_of_a_steep_cost() -> None:
 
         def losses(draws: Timesteps) -> Tensor:
             bound = Bound(draws).eval()
-            return torch.stack([bound(model, Batch(x))[0] for _ in range(120)])
+            return torch.stack([bound(model, Batch(x))[0] for _ in range(60)])
 
         learned, strata = losses(visits), losses(StratifiedTimesteps())
     assert_equal_means(learned, strata)

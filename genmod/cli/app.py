@@ -118,8 +118,8 @@ app.command()(with_settings(train, ("training", "data", "model")))
 app.command()(with_settings(data, ("data",)))
 
 
-for _command in COMMANDS:
-    app.command()(_command)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 @app.command()

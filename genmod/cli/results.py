@@ -1,8 +1,8 @@
-"""The commands that use a trained run: score, fill, draw and export."""
+"""The commands that use a trained run: score, fill, draw, export and show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,18 @@ from genmod.elbo import Measure
 from genmod.evaluation import evaluate, score
 from genmod.export import export
 from genmod.files import as_path, read_json, write_text
+from genmod.lab.content import lab_content
+from genmod.lab.page import write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig
-from genmod.runs.figures import draw_images, is_image
+from genmod.runs.figures import draw_images
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving.folder import WEIGHTS, read_config
+from genmod.shapes import is_image
 from genmod.training.metrics import read_metrics
 
 
@@ -237,15 +240,15 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
         drawing.write(console, path, {"data": rows.cpu(), "reconstructed": made.cpu()}, data)
 
 
-def interpolate_run(drawing: Canvas, name: str | None, count: int) -> None:
+def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
     """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
         data, rows, context = _some(drawing, name, 2 * drawing.n, model)
         context = None if context is None else context[::2]
-        made = editing.interpolate(model, rows[::2], rows[1::2], count, context).cpu()
+        made = editing.interpolate(model, rows[::2], rows[1::2], count, context, path=way).cpu()
         path = drawing.path("interpolated", data)
-        drawing.write(console, path, {f"{i}": way for i, way in enumerate(made)}, data)
+        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data)
 
 
 def export_run(run: Path, out: Path | None, kind: str) -> None:
@@ -254,6 +257,15 @@ def export_run(run: Path, out: Path | None, kind: str) -> None:
         run = as_path(run)
         folder = export(open_model(run, "cpu"), out or run / "exported", kind)
         console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def lab_runs(runs: Sequence[Path], out: Path | None) -> None:
+    """The page of the models of some runs, each with rows of its own data."""
+    with sentences() as console:
+        contents = [lab_content(open_model(run, "cpu"), open_data(run)) for run in runs]
+        page = write_contents(contents, out or as_path(runs[0]) / "lab")
+        wrote(console, page)
+        plain(console, f"open {page.resolve().as_uri()} in a browser")
 
 
 def _some(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ Device = Annotated[
     str | None, typer.Option("--device", help="Where to compute: cpu, cuda.", show_default=False)
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed of the noise.")]
+Level = Annotated[
+    str | None,
+    typer.Option("--level", help="A level of a hierarchy, such as z2.", show_default=False),
+]
 
 
 def evaluate(
@@ -106,6 +111,9 @@ def interpolate(
     data: DataPath = None,
     n: Annotated[int, typer.Option("-n", "--number", help="How many pairs of rows.")] = 6,
     count: Annotated[int, typer.Option(help="Points between two rows, with both ends.")] = 9,
+    path: Annotated[
+        str, typer.Option(help="spherical, along a great circle; or linear.")
+    ] = "spherical",
     out: Out = None,
     seed: Seed = 0,
     device: Device = None,
@@ -113,7 +121,58 @@ def interpolate(
     """Go from one row to another through the codes of the model."""
     from genmod.cli.results import Canvas, interpolate_run
 
-    interpolate_run(Canvas(run, n, out, seed, device), data, count)
+    interpolate_run(Canvas(run, n, out, seed, device), data, count, path)
+
+
+def traverse(
+    run: RunPath,
+    data: DataPath = None,
+    row: Annotated[int, typer.Option(help="The row around whose code units move.")] = 0,
+    over: Annotated[
+        str, typer.Option(help="Quantiles of the prior, or of the aggregate posterior.")
+    ] = "prior",
+    units: Annotated[int, typer.Option(help="Units to traverse, the most used first.")] = 10,
+    level: Level = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Move one latent unit at a time, and show what the decoder makes of it."""
+    from genmod.cli.looking import Look, traverse_run
+
+    traverse_run(Look(run, data, out, seed, device), row, over, units, level)
+
+
+def map_(
+    run: RunPath,
+    data: DataPath = None,
+    color: Annotated[
+        str | None,
+        typer.Option(help="A column of a table; the labels by default.", show_default=False),
+    ] = None,
+    level: Level = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Draw a map of the data: their codes on two axes of the latent space."""
+    from genmod.cli.looking import Look, map_run
+
+    map_run(Look(run, data, out, seed, device), color, level)
+
+
+def check(
+    run: RunPath,
+    data: DataPath = None,
+    replicates: Annotated[int, typer.Option(help="Data sets that the model draws.")] = 200,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Posterior predictive check: statistics of the data beside those of the model's data."""
+    from genmod.cli.looking import Look, check_run
+
+    check_run(Look(run, data, out, seed, device), replicates)
 
 
 def impute(
@@ -158,5 +217,34 @@ def export(
     export_run(run, out, kind)
 
 
-COMMANDS = (evaluate, score, sample, reconstruct, interpolate, impute, export, info)
-"""In the order in which the help lists them."""
+def lab(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="The folders of some runs.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder; RUN/lab by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a page that runs VAEs and diffusions in a browser, without a server or a network."""
+    from genmod.cli.results import lab_runs
+
+    lab_runs(runs, out)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "evaluate": evaluate,
+    "score": score,
+    "sample": sample,
+    "reconstruct": reconstruct,
+    "interpolate": interpolate,
+    "traverse": traverse,
+    "map": map_,
+    "check": check,
+    "impute": impute,
+    "export": export,
+    "lab": lab,
+    "info": info,
+}
+"""By name, in the order in which the help lists them."""

@@ -15,9 +15,11 @@ from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
 from genmod.evaluation.information import immse as immse
+from genmod.evaluation.latent_map import latent_map as latent_map
 from genmod.evaluation.perception.network import features as features
 from genmod.evaluation.perception.quality import frechet_distance as frechet_distance
 from genmod.evaluation.perception.quality import quality as quality
+from genmod.evaluation.predictive import predictive_check as predictive_check
 from genmod.evaluation.profile import profile as profile
 from genmod.evaluation.profile import refinement as refinement
 from genmod.evaluation.report import Report as Report
@@ -27,4 +29,5 @@ from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score
 from genmod.evaluation.spectrum import LinearForecast as LinearForecast
 from genmod.evaluation.spectrum import linear_forecast as linear_forecast
+from genmod.evaluation.traversal import traverse as traverse
 from genmod.evaluation.verdict import Collapse as Collapse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib import colormaps
@@ -12,8 +13,10 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from genmod.checks import require
+from genmod.evaluation.latent_map import LatentMap
 from genmod.plots.images import draw, grid
-from genmod.plots.style import INK, LABEL, NOTE, figure, plain
+from genmod.plots.style import INK, LABEL, NOTE, PALE, figure, label_axes, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +66,22 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def latent_spaces(
-    codes: Mapping[str, Tensor],
-    labels: Tensor,
+    codes: Mapping[str, Tensor | LatentMap],
+    labels: Tensor | None = None,
     routes: Mapping[str, Route] | None = None,
     *,
     colors: Mapping[str, str] | None = None,
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    """Latent spaces: a scatter plot of codes for each model, colored by label.
+    """Latent spaces: a scatter plot of codes for each model, colored by label or by a column.
 
     The dotted circle marks two standard deviations of N(0, I), around the origin of the latent space.
 
     Args:
-        codes: codes ``(N, d)`` by title.
-        labels: an integer per row, ``(N,)``.
+        codes: by title, codes ``(N, d)`` or a map of a data set (:func:`genmod.evaluation.latent_map`),
+            which has its own colors, and axes labeled with their share of the variance.
+        labels: an integer per row of the codes, ``(N,)``.
         routes: a path through each space, by the same titles. It is drawn over the codes, and its decoded
             images are shown below.
         colors: the color of each title; by default black.
@@ -89,40 +93,100 @@ def latent_spaces(
     >>> figure.axes[0].get_title()
     'VAE'
     """
+    require(len(codes) > 0, "no codes", "those of at least one model", "pass {'VAE': codes}")
     routes = routes or {}
     wide, count = 5.2, len(codes)
     tall = 1.15 if routes else 0.0
-    made = figure(wide * count + 0.6, wide + tall + 0.9 * bool(title), title, caption)
+    legends = sum(isinstance(points, LatentMap) for points in codes.values())
+    made = figure(
+        wide * count + 0.6 + 0.6 * legends, wide + tall + 0.9 * bool(title), title, caption
+    )
     ratios = [wide - 0.4, tall] if routes else [1.0]
     spec = made.add_gridspec(len(ratios), count, height_ratios=ratios)
     above, last = [], None
     for index, (name, points) in enumerate(codes.items()):
         axes = plain(made.add_subplot(spec[0, index]))
-        last = _scatter(axes, points, labels)
         axes.set_title(name, fontsize=LABEL, color=(colors or {}).get(name, INK))
-        above.append(axes)
+        if isinstance(points, LatentMap):
+            _map(axes, points)
+        else:
+            last = _scatter(axes, points, torch.zeros(len(points)) if labels is None else labels)
+            above.append(axes)
         if name in routes:
-            _route(axes, principal(points, routes[name].codes))
+            _route(axes, _projected(points, routes[name].codes))
             _along(made.add_subplot(spec[1, index]), routes[name])
-    if last is not None and len(labels.unique()) > 1:
+    if last is not None and labels is not None and len(labels.unique()) > 1:
         bar = made.colorbar(last, ax=above, ticks=range(10), shrink=0.9, pad=0.01)
         bar.ax.tick_params(labelsize=NOTE)
         bar.set_label("label", fontsize=LABEL, color=INK)
     return made
 
 
+def _projected(points: Tensor | LatentMap, codes: Tensor) -> Tensor:
+    """Codes on the axes of a space."""
+    if isinstance(points, LatentMap):
+        return codes.flatten(1).double().cpu() @ points.directions
+    return principal(points, codes)
+
+
 def _scatter(axes: Axes, codes: Tensor, labels: Tensor) -> PathCollection:
     seen = principal(codes)
-    size = max(3.0, min(14.0, 2.5e4 / len(seen)))
     points = axes.scatter(
-        seen[:, 0], seen[:, 1], c=labels, cmap=colormaps["tab10"], s=size, vmin=-0.5, vmax=9.5,
-        linewidths=0, alpha=0.75,
+        seen[:, 0], seen[:, 1], c=labels, cmap=colormaps["tab10"], s=_size(seen), vmin=-0.5,
+        vmax=9.5, linewidths=0, alpha=0.75,
     )  # fmt: skip
+    _frame(axes, seen)
+    return points
+
+
+def _size(seen: Tensor) -> float:
+    """The size of a point: smaller where there are many."""
+    return max(3.0, min(14.0, 2.5e4 / len(seen)))
+
+
+def _map(axes: Axes, found: LatentMap) -> None:
+    """The points of a map, with a legend of its classes or a bar of its numbers."""
+    x, y = found.points.T
+    style: dict[str, Any] = {"s": _size(found.points), "linewidths": 0, "alpha": 0.75}
+    color = torch.full_like(x, torch.nan) if found.color is None else found.color
+    missing = color.isnan()
+    if bool(missing.any()):
+        label = "missing" if found.color is not None else None
+        axes.scatter(x[missing], y[missing], color=PALE, label=label, **style)
+    if found.classes is not None:
+        _classes(axes, found, color, style)
+    elif found.color is not None and not bool(missing.all()):
+        known = ~missing
+        points = axes.scatter(x[known], y[known], c=color[known], cmap="viridis", **style)
+        bar = axes.figure.colorbar(points, ax=axes, shrink=0.8, pad=0.02)
+        bar.set_label(found.color_name, fontsize=LABEL, color=INK)
+        bar.ax.tick_params(labelsize=NOTE)
+    _frame(axes, found.points)
+    label_axes(axes, *found.labels)
+
+
+def _classes(axes: Axes, found: LatentMap, color: Tensor, style: dict[str, Any]) -> None:
+    names = found.classes or ()
+    table = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    for code, name in enumerate(names):
+        own = color == code
+        if bool(own.any()):
+            points = found.points[own]
+            axes.scatter(*points.T, color=table(code % table.N), label=name, **style)
+    if len(names) <= 20:
+        legend = axes.legend(
+            title=found.color_name, fontsize=NOTE, title_fontsize=NOTE, frameon=False,
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.6, handletextpad=0.2,
+        )  # fmt: skip
+        legend.get_title().set_color(INK)
+
+
+def _frame(axes: Axes, seen: Tensor) -> None:
+    """The circle of two standard deviations, and equal scales around the origin."""
     turn = torch.linspace(0, 2 * torch.pi, 200)
     axes.plot(2 * turn.cos(), 2 * turn.sin(), color=INK, lw=1.2, ls=":")
     reach = 1.08 * max(2.0, float(seen.abs().max()))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-    return points
 
 
 def _route(axes: Axes, seen: Tensor) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from genmod.models.sampling import DiffusionBased
 from genmod.plots import Row, strips
 from genmod.plots.style import COLORS, NOTE, figure, label_axes, plain
 from genmod.samplers import DPMSolver
+from genmod.shapes import is_image
 from genmod.spec import Column, DataSpec
 
 _STEPS = 20
@@ -74,11 +76,6 @@ def _made(
         made = model.sample(len(real), context, sampler=sampler, steps=_STEPS, seeds=seeds)
         return made, "samples"
     return model.sample(len(real), context, seeds=seeds), "samples"
-
-
-def is_image(shape: Sequence[int]) -> bool:
-    """Whether events are drawn as pictures: one or three channels of at least 4 x 4 pixels."""
-    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= 4
 
 
 def draw_images(path: Path, rows: Mapping[str, Tensor], data: Dataset, title: str) -> None:
@@ -140,9 +137,9 @@ def _histogram(
         width = 1.4 * (high - low or 1.0) / _BINS
         edges = [low - 0.2 * (high - low) + place * width for place in range(_BINS + 1)]
     for color, (name, each) in zip(COLORS, values.items(), strict=False):
-        inside = each[(each >= edges[0]) & (each <= edges[-1])].tolist()
-        share = [1 / max(len(each), 1)] * len(inside)
-        axes.hist(inside, edges, weights=share, color=color, alpha=0.5, label=name)
+        share = np.histogram(each.numpy(), edges)[0] / max(len(each), 1)
+        # One outline instead of a rectangle for each bin: a figure takes a fifth of the time.
+        axes.stairs(share, edges, fill=True, color=color, alpha=0.5, label=name)
     if bars and column is not None and column.values is not None:
         places = range(int(low), int(high) + 1)
         words = [str(column.values[place])[:10] for place in places]

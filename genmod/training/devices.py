@@ -13,7 +13,10 @@ Reference: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Par
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from genmod.checks import require
@@ -222,4 +225,18 @@ def _accelerator(device: torch.device | str | None) -> Any:
     # A loss need not use every parameter: DDP would wait for the gradients of the others.
     ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     on_cpu = not torch.cuda.is_available() or (device is not None and "cpu" in str(device))
-    return accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[ddp])
+    accelerator = accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[ddp])
+    atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    """Leave the processes of a launcher, before the interpreter ends.
+
+    A thread of the process group that asks for the interpreter after its end aborts the process: "terminate
+    called without an active exception". So models under DDP are collected, and the threads get a moment.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    gc.collect()
+    time.sleep(0.1)

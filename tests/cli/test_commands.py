@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from genmod.cli.app import app
 from genmod.config.text import from_yaml
 from genmod.files import read_tensors
 from genmod.training.metrics import read_metrics
+from tests.conftest import no_looks
 
 COLUMNS = 80
 TRAIN = [
@@ -109,6 +110,14 @@ def refused(*words: object) -> str:
     return found.stderr
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_looks() -> Iterator[None]:
+    """No figures while training goes on."""
+    with pytest.MonkeyPatch.context() as patched:
+        no_looks(patched)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, how: str) -> Path:
     """A run that the command has made."""
@@ -161,7 +170,12 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
     done("sample", run, "-n", 30)
     done("reconstruct", run, "-n", 4)
     done("interpolate", run, "-n", 2, "--count", 5)
-    for name in ("sampled", "reconstructed", "interpolated"):
+    done("interpolate", run, "-n", 2, "--path", "linear", "--out", tmp_path / "line.npy")
+    assert np.load(tmp_path / "line.npy").shape == (2 * 9, 1, 8, 8)
+    assert "unit 1" in done("traverse", run, "--row", 3)
+    assert "of the variance" in done("map", run)
+    assert "all together" in done("check", run, "--replicates", 39)
+    for name in ("sampled", "reconstructed", "interpolated", "traversal", "map", "check"):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -252,6 +266,7 @@ def test_data_are_shown_as_they_are_read(tmp_path: Path) -> None:
         (["info", "nowhere"], "pass the folder of a run"),
         (["sample", "nowhere"], "pass the folder of a run"),
         (["data", "nowhere.npy"], "does not exist"),
+        (["map", "nowhere"], "pass the folder of a run"),
     ],
 )
 def test_bad_input_is_one_sentence(

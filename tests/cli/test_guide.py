@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.usefixtures("as_users_run", "few_rows")
 def test_the_commands_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one folder, as a reader would type them."""
     monkeypatch.chdir(tmp_path)

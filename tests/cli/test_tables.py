@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table(folder / "mine.csv")
     kinds = "{grade: [low, mid, high], visits: count}"
     genmod(
-        "train", folder / "mine.csv", "--model", "vae", "--latents", 2, "--width", 16, "--steps", 60,
+        "train", folder / "mine.csv", "--model", "vae", "--latents", 2, "--width", 16, "--steps", 10,
         "--kinds", kinds, "--no-progress", "--out", folder / "run",
     )  # fmt: skip
     return folder / "run"

@@ -130,7 +130,9 @@ def test_the_entropy_of_binarization_is_reported_beside_every_number(tmp_path: P
     assert page.count(f"| {data.entropy_floor:.2f} |") == 4
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=["color", "vectors"])
+@pytest.mark.parametrize(
+    "shape", [pytest.param((3, 4, 5), marks=pytest.mark.slow, id="color"), (6,)], ids=str
+)
 def test_data_that_are_no_gray_images_are_compared_without_pictures(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from genmod.compare import BuildInputs, Candidate, compare
-from genmod.compare.job import build, run
+from genmod.compare.job import Job, build, run
 from genmod.compare.progress import Began, Event, Progressed
 from genmod.compare.records import RunFolder
 from genmod.data import binarized
@@ -34,9 +34,17 @@ def same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A candidate that nobody stopped."""
+    whole = job(tmp_path_factory.mktemp("compare") / "whole")
+    run(whole, "VAE", few(), ignore)
+    return whole
+
+
 @pytest.mark.parametrize("stop", [1, 25])
 def test_an_interrupted_candidate_goes_on_to_the_same_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    whole: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     """Weights, scores and report are those of a run that nobody stopped, before a checkpoint or after."""
     monkeypatch.setattr(metrics, "INTERVAL", 0.0)
@@ -47,8 +55,7 @@ def test_an_interrupted_candidate_goes_on_to_the_same_end(
         if isinstance(event, Progressed) and event.step == stop:
             raise KeyboardInterrupt
 
-    whole, stopped = job(tmp_path / "whole"), job(tmp_path / "stopped")
-    run(whole, "VAE", few(), ignore)
+    stopped = job(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         run(stopped, "VAE", few(), interrupting)
     assert stopped.folder.checkpoint("vae").exists() == (stop == 25)

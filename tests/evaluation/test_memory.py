@@ -58,7 +58,7 @@ def growth(code: str) -> float:
     [
         (ONE_ROW, 200),
         pytest.param(RECONSTRUCTIONS.format(rows=1000), 300, marks=pytest.mark.slow),
-        (HISTOGRAM, 60),
+        pytest.param(HISTOGRAM, 60, marks=pytest.mark.slow),
         pytest.param(RECONSTRUCTIONS.format(rows=10_000), 1000, marks=pytest.mark.slow),
     ],
     ids=["one row of 1000 levels", "1,000 reconstructions", "counts", "10,000 reconstructions"],

@@ -28,6 +28,7 @@ from genmod.models import (
 )
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import MLPs
+from genmod.priors import DistributionPrior
 from genmod.samplers import DDIM
 from genmod.shapes import size
 from genmod.training import fit
@@ -269,6 +270,33 @@ def interpolate(given: Case) -> Found:
         other = given.x.clone()
         other[:, 0] += 5
     return rows(x=editing.interpolate(given.model, given.x, other, 3, given.context))
+
+
+def latent_arithmetic(given: Case) -> Found:
+    """Each row moved along one direction; the direction from a row to itself is none."""
+    model, context = given.model, given.context
+    twice = None if context is None else context[:1].repeat(2)
+    still = editing.latent_direction(model, given.x[:1], given.x[:1], twice)
+    parts = (still,) if isinstance(still, Tensor) else still
+    steps = tuple(part.to(_type(given)) + 1 for part in parts)
+    direction = steps[0] if len(steps) == 1 else steps
+    return rows(x=editing.move(model, given.x, direction, [0.0, 0.5], context))
+
+
+def traverse(given: Case) -> Found:
+    # Draws of a law of torch's own are others in another type: there, quantiles of rows.
+    plain = not given.model.prior.proper or isinstance(given.model.prior, DistributionPrior)
+    over = "posterior" if plain else "prior"
+    found = evaluation.traverse(
+        given.model, given.x, given.context, row=int(given.ids.argmin()), over=over, count=3,
+        **_given(given),
+    )  # fmt: skip
+    return whole(found)
+
+
+def latent_map(given: Case) -> Found:
+    found = evaluation.latent_map(given.model, given.x, given.context, **_given(given))
+    return whole((found.points.square().mean(), found.shares))
 
 
 def trained(given: Case) -> Found:

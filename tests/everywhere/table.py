@@ -82,6 +82,15 @@ def _collapse(given: Case) -> str | None:
     return None if given.diffusion is None else "posterior is fixed"
 
 
+def _traversed(given: Case) -> str | None:
+    return None if given.diffusion is None else "latents are noise"
+
+
+def _mapped(given: Case) -> str | None:
+    own = given.diffusion is not None and not isinstance(given.model, LatentDiffusion)
+    return "codes are noise" if own else None
+
+
 def _timesteps(given: Case) -> str | None:
     return None if given.diffusion is not None else "without noise levels"
 
@@ -171,6 +180,9 @@ ENTRIES: dict[str, Entry] = {
     "explain": Entry(calls.explain, ("explain",), diffusion_refusal, keyed=True, rowwise=False),
     "sdedit": Entry(calls.sdedit, ("sdedit",), diffusion_refusal),
     "interpolate": Entry(calls.interpolate, ("interpolate", "slerp")),
+    "latent arithmetic": Entry(calls.latent_arithmetic, ("move", "latent_direction")),
+    "traverse": Entry(calls.traverse, ("traverse",), _traversed, keyed=True, alone=False),
+    "latent map": Entry(calls.latent_map, ("latent_map",), _mapped, keyed=True, alone=False),
     "fit": Entry(calls.trained, ("fit",), keyed=True, rowwise=False),
     "pyro": Entry(calls.pyro_pair, ("to_pyro",), _pyro),
 }
@@ -186,6 +198,7 @@ WITHOUT_A_MODEL = {
 }
 """Public functions that take no model."""
 ELSEWHERE = {
+    "predictive_check": "draws as sample does, and compares statistics of whole data sets",
     "quality": "draws by sample(seeds=...), and looks at images with a trained network",
     "formula": "gives words",
 }

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 
 EQUAL = 1e-5
 TINY: dict[str, Any] = {"width": 8, "depth": 1}
-QUICK = [("vae", "onnx"), ("conditional latent diffusion", "torch"), ("vae of a table", "torch")]
+QUICK = [("vae", "onnx"), ("conditional latent diffusion", "torch")]
 ALL = [(family, kind) for kind in ("onnx", "torch") for family in FAMILIES]
 
 IMAGES: dict[str, Any] = {

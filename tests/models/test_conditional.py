@@ -122,10 +122,10 @@ ONE_LINERS: dict[str, Callable[[], LatentModel]] = {
         width=8,
         condition=Labels(3),
     ),
-    "vae of images": lambda: VAE(IMAGE, 5, latents=(2, 4, 4), width=16, condition=Labels(3)),
-    "diffusion of images": lambda: Diffusion(IMAGE, 5, width=16, condition=Labels(3), steps=3),
+    "vae of images": lambda: VAE(IMAGE, 5, latents=(2, 4, 4), width=8, condition=Labels(3)),
+    "diffusion of images": lambda: Diffusion(IMAGE, 5, width=8, condition=Labels(3), steps=3),
     "latent images": lambda: LatentDiffusion(
-        IMAGE, 5, latents=(2, 4, 4), width=16, condition=Labels(3)
+        IMAGE, 5, latents=(2, 4, 4), width=8, condition=Labels(3)
     ),
     "a prior that listens": lambda: VAE(
         TABLE,
@@ -241,7 +241,10 @@ def test_vectors_can_be_a_context() -> None:
     data = conditional(dataset(x, labels=hint, validation=0.0), dropout=0.2)
     torch.manual_seed(0)
     model = Diffusion(2, width=32, condition=Vectors(2), schedule=LinearLogSNR(5.0, -5.0))
-    fit(model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, progress=False)
+    fit(
+        model, data, steps=100, batch_size=128, learning_rate=1e-2, ema=0.95, validate_every=100,
+        progress=False,
+    )  # fmt: skip
     told = data.context("test")
     assert told is not None
     assert is_null_context(null_context(told)).all()

@@ -170,6 +170,15 @@ def test_every_kind_of_column_is_scored_drawn_and_restored(name: str) -> None:
         assert drawn.dtype is torch.float64
 
 
+def test_counts_alone_are_drawn_as_rows_of_a_table() -> None:
+    """A law of counts draws integers; rows of a table are floating point numbers."""
+    spec = DataSpec((2,), columns=[Column("cats", "count"), Column("dogs", "count")])
+    decoder = PoissonDecoder(MLP(1, 2, width=8), spec)
+    drawn = VAE(spec, latents=1, decoder=decoder, width=8).sample(5)
+    spec.check(drawn)
+    assert drawn.dtype is torch.float64
+
+
 @pytest.mark.parametrize("name", list(MIXED))
 def test_what_stands_under_the_mask_changes_no_bit(name: str) -> None:
     model, x = MIXED[name](), table(8)

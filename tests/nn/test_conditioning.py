@@ -224,6 +224,7 @@ def test_a_context_without_a_class_or_number_is_refused(build: Callable[[], Cond
         drop_context(LABELS, 1.5)
 
 
+@pytest.mark.usefixtures("as_users_run")
 @pytest.mark.parametrize(
     ("condition", "context"), [(Labels(3), LABELS), (Vectors(2), NUMBERS)], ids=str
 )

@@ -214,8 +214,8 @@ def test_the_command_is_killed_and_goes_on(tmp_path: Path) -> None:
 
 def launched(folder: Path, count: int, *words: object) -> subprocess.Popen[str]:
     """The command in several processes, as a shell starts it."""
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={count}"]
-    launcher += [f"--master_port={free_port()}", "-m", "genmod"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    launcher += ["-m", "genmod"]
     plain = ["-m", "genmod"]
     train_words = ["train", "digits", "--model", "vae", "--latents", "2", "--width", "8"]
     train_words += ["--batch-size", "16", "--warmup", "2", "--no-progress", "--out", str(folder)]

@@ -23,8 +23,15 @@ from genmod.runs import RunConfig, train
 from genmod.runs.config import read_settings
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.training.metrics import read_metrics
+from tests.conftest import no_looks
 
 SENTENCE = r"^got [^\n]*; expected [^\n]*; [^\n]*$"
+
+
+@pytest.fixture(autouse=True)
+def _no_looks(monkeypatch: pytest.MonkeyPatch, whole: Path) -> None:
+    """Figures on the way have no part in what is resumed: the run that is not interrupted draws them."""
+    no_looks(monkeypatch)
 
 
 def settings(model: str = "VAE(latents=2, width=8)", **training: object) -> dict[str, Any]:
@@ -55,6 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_folder_explains_itself(whole: Path) -> None:
+    assert len(list((whole / "figures").glob("VAE-*.png"))) == 3
     names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*.*"))
     assert [name for name in names if not name.startswith((".", "figures/VAE"))] == [
         "checkpoints/best.safetensors",
@@ -96,7 +104,7 @@ def test_every_line_of_the_metrics_is_a_step(whole: Path) -> None:
     assert sum("validation" in line for line in lines) == 12
 
 
-@pytest.mark.parametrize("steps", [1, 4, 6, 11])
+@pytest.mark.parametrize("steps", [1, 4, 11])
 def test_stopped_and_resumed_is_uninterrupted(steps: int, whole: Path, tmp_path: Path) -> None:
     """Bit for bit: weights, losses, validations."""
     first = train(settings(), tmp_path, progress=False, stop=after(steps))
@@ -128,11 +136,10 @@ def same_run(one: Path, other: Path) -> None:
 def test_both_stages_of_a_latent_diffusion_are_resumed(tmp_path: Path) -> None:
     given = settings("LatentDiffusion(latents=2, width=8)", steps=6)
     train(given, tmp_path / "whole", progress=False, scored=False)
-    for steps in (3, 8):
-        folder = tmp_path / str(steps)
-        train(given, folder, progress=False, scored=False, stop=after(steps))
-        train(given, folder, progress=False, scored=False, resume=True)
-        same_run(folder, tmp_path / "whole")
+    folder = tmp_path / "stopped"
+    train(given, folder, progress=False, scored=False, stop=after(8))  # in the second stage
+    train(given, folder, progress=False, scored=False, resume=True)
+    same_run(folder, tmp_path / "whole")
     stages = {line["stage"] for line in read_metrics(tmp_path / "whole" / "metrics.jsonl")}
     assert stages == {0, 1}
 

@@ -8,7 +8,6 @@ several numbers of steps.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -200,16 +199,18 @@ def test_phi_near_zero_and_far_from_it() -> None:
 def test_second_order_on_any_schedule_either_way(
     sampler: Sampler, schedule: Schedule, t: float, s: float
 ) -> None:
-    """The error against the exact map falls four times as steps double, in either direction."""
+    """The error against the exact map falls four times as steps double, in either direction.
+
+    Between 60 and 120 steps: a first order would show 1, far outside the tolerance.
+    """
     exact = flowed(DATA, GAUSSIAN, schedule, t, s)
     flow = sampler.bind(DATA.denoiser(), schedule)
     errors = []
-    for count in (60, 120, 240):
+    for count in (60, 120):
         found = flow.run(GAUSSIAN, torch.linspace(t, s, count + 1, dtype=F64))
         errors.append(float((found - exact).abs().max() / exact.abs().max()))
-    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
-    assert slopes == pytest.approx([2.0, 2.0], abs=0.25)
-    assert errors[-1] < 5e-3
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.25)
+    assert errors[1] < 0.02
 
 
 def test_samplers_pass_log_snr_and_context_to_the_denoiser() -> None:

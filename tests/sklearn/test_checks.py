@@ -30,6 +30,19 @@ OTHERS = [
 ]
 LONG = {"check_outliers_fit_predict", "check_outliers_train"}
 """Many passes over 300 rows: what they ask of shares and labels, test_outliers.py asks of fewer."""
+SHARED = {
+    "check_classifier_data_not_an_array",
+    "check_dtype_object",
+    "check_estimators_dtypes",
+    "check_estimators_pickle",
+    "check_fit_idempotent",
+    "check_fit_score_takes_y",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+}
+"""The longest checks of what the detector of outliers has from the density, on which they are not slow."""
 
 
 def checks(estimators: list[GenerativeEstimator], long: bool = False) -> pytest.MarkDecorator:
@@ -37,7 +50,8 @@ def checks(estimators: list[GenerativeEstimator], long: bool = False) -> pytest.
     found = []
     for estimator in estimators:
         for _, check in estimator_checks_generator(estimator, mark="skip"):
-            if long == (check.func.__name__ in LONG):
+            detector = isinstance(estimator, GenerativeOutlierDetector)
+            if long == (check.func.__name__ in (LONG | SHARED if detector else LONG)):
                 settings = "".join(f", {name}={value}" for name, value in check.keywords.items())
                 name = f"{estimator}-{check.func.__name__}{settings}"
                 found.append(pytest.param(estimator, check, id=name))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from scipy.stats import multivariate_normal
 from sklearn.feature_selection import VarianceThreshold
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 
 def test_scores_approach_the_true_log_density() -> None:
     """Also where columns have units far apart: they are standardized inside."""
-    x, fresh = gaussian(1000), gaussian(150, seed=1)
+    x, fresh = gaussian(1000), gaussian(60, seed=1)
     density = GenerativeDensity(steps=100, width=16, random_state=0).fit(x)
     difference = density.score_samples(fresh) - truth(fresh)
     # The Gaussian of maximum likelihood from 1000 rows is worse than the truth by 9 / 2000 nats.
@@ -62,8 +61,8 @@ def test_an_untrained_vae_has_the_density_of_probabilistic_pca() -> None:
 @pytest.mark.parametrize("model", ["vae", "hvae", "diffusion"])
 def test_a_score_depends_on_its_own_row_alone(model: str) -> None:
     """Not by a bit on the order, the number and the neighbors of the rows; equal rows score alike."""
-    x = gaussian(30)
-    x = np.concatenate([x, x[:10]])
+    x = gaussian(16)
+    x = np.concatenate([x, x[:5]])
     if model != "diffusion":
         x = holes(x)
     density = GenerativeDensity(model, **FAST).fit(x)
@@ -120,7 +119,7 @@ def test_missing_entries_are_left_out() -> None:
     """The score of a row with holes is the marginal log-density of its observed entries."""
     x = gaussian(1500)
     density = GenerativeDensity(steps=150, width=16, random_state=0).fit(holes(x))
-    fresh = gaussian(100, seed=1)
+    fresh = gaussian(50, seed=1)
     fresh[:, 1] = np.nan
     cov = np.array([[4.0, 0.008], [0.008, 2.9e-5]])
     marginal = multivariate_normal([5.0, 0.02], cov).logpdf(fresh[:, [0, 2]])
@@ -129,10 +128,10 @@ def test_missing_entries_are_left_out() -> None:
 
 
 def test_more_importance_samples_give_a_tighter_bound() -> None:
-    x = gaussian(100)
+    x = gaussian(40)
     settings = {**FAST, "latents": 1}
     one, many = (
-        GenerativeDensity("hvae", importance_samples=k, **settings).fit(x) for k in (1, 64)
+        GenerativeDensity("hvae", importance_samples=k, **settings).fit(x) for k in (1, 32)
     )
     assert one.score_kind_ == "bound"
     assert many.score_kind_ == "estimate"
@@ -156,9 +155,9 @@ def test_grid_search_picks_the_model_with_the_higher_likelihood() -> None:
     search = GridSearchCV(
         make_pipeline(StandardScaler(), GenerativeDensity(**FAST)),
         {"generativedensity__latents": [1, 2]},
-        cv=3,
+        cv=2,
     )
-    search.fit(gaussian(120))
+    search.fit(gaussian(80))
     assert search.best_params_ == {"generativedensity__latents": 2}
 
 
@@ -192,9 +191,9 @@ def test_its_owner_can_pickle_it_and_save_its_model(tmp_path: Path) -> None:
 
 
 def test_the_package_does_not_hide_scikit_learn() -> None:
-    code = "import genmod; genmod.sklearn.GenerativeDensity; import sklearn; print(sklearn.__version__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().count(".") >= 1
+    """The two packages have one name: whoever imports ``sklearn`` gets scikit-learn."""
+    assert sklearn.__version__.count(".") >= 1
+    assert genmod.sklearn is not sklearn
 
 
 @pytest.mark.parametrize(

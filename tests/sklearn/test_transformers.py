@@ -35,10 +35,10 @@ def conditional(x: Table, missing: int) -> tuple[Table, float]:
 
 @pytest.mark.parametrize("model", ["vae", "hvae", "diffusion"])
 def test_codes_lead_back_to_their_rows(model: str) -> None:
-    x = gaussian(80)
+    x = gaussian(30)
     codes = LatentTransformer(model, **FAST).fit(x)
     z = codes.transform(x)
-    assert z.shape == (80, {"vae": 2, "hvae": 2, "diffusion": 3}[model])
+    assert z.shape == (30, {"vae": 2, "hvae": 2, "diffusion": 3}[model])
     assert len(codes.get_feature_names_out()) == z.shape[1]
     assert codes.inverse_transform(z).shape == x.shape
     np.testing.assert_allclose(codes.transform(x[::-1])[::-1], z, atol=1e-9)
@@ -78,7 +78,7 @@ def test_the_covariance_of_rows_with_holes_is_that_of_whole_rows() -> None:
 def test_imputed_means_and_draws_are_the_closed_conditionals() -> None:
     x = gaussian(1500)
     imputer = GenerativeImputer(steps=300, width=16, random_state=0).fit(holes(x))
-    fresh = gaussian(100, seed=1)
+    fresh = gaussian(40, seed=1)
     for missing in (1, 2):
         given = fresh.copy()
         given[:, missing] = np.nan
@@ -86,7 +86,7 @@ def test_imputed_means_and_draws_are_the_closed_conditionals() -> None:
         error = (imputer.transform(given)[:, missing] - mean) / std
         assert abs(error.mean()) < 0.2
         assert np.sqrt(np.square(error).mean()) < 0.5
-        draws = (imputer.impute(given, n=50)[:, :, missing] - mean) / std
+        draws = (imputer.impute(given, n=25)[:, :, missing] - mean) / std
         assert 0.8 < draws.std() < 1.2
 
 
@@ -94,7 +94,7 @@ def test_imputation_of_wine_beats_the_mean() -> None:
     x, _ = load_wine(return_X_y=True)
     missing = np.random.default_rng(0).random(x.shape) < 0.2
     given = np.where(missing, np.nan, x)
-    imputer = GenerativeImputer(steps=200, importance_samples=32, random_state=0)
+    imputer = GenerativeImputer(steps=100, importance_samples=16, random_state=0)
     filled, plain = imputer.fit_transform(given), SimpleImputer().fit_transform(given)
     assert (filled[~missing] == x[~missing]).all()
     error, beside = (
@@ -104,7 +104,7 @@ def test_imputation_of_wine_beats_the_mean() -> None:
 
 
 def test_a_fill_depends_on_its_own_row_alone_and_draws_of_equal_rows_differ() -> None:
-    x = holes(gaussian(60))
+    x = holes(gaussian(25))
     imputer = GenerativeImputer(importance_samples=8, **FAST).fit(x)
     filled = imputer.transform(x)
     assert (imputer.transform(x[::-1])[::-1] == filled).all()
@@ -119,7 +119,7 @@ def test_a_fill_depends_on_its_own_row_alone_and_draws_of_equal_rows_differ() ->
 
 
 def test_one_draw_in_place_of_the_mean() -> None:
-    x = holes(gaussian(60))
+    x = holes(gaussian(25))
     mean = GenerativeImputer(importance_samples=8, **FAST).fit(x)
     draw = GenerativeImputer(importance_samples=8, sample_posterior=True, **FAST).fit(x)
     assert (draw.transform(x) == draw.impute(x, n=1)[0]).all()

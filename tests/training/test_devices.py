@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,19 +86,17 @@ def test_a_launcher_without_accelerate_names_the_extra(monkeypatch: pytest.Monke
 
 
 def launched(folder: Path, count: int) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     module = ["-m", "tests.training.processes", str(folder)]
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={count}", f"--master_port={port}"]
-    subprocess.run(
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    done = subprocess.run(
         [sys.executable, *(launcher if count > 1 else []), *module],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        check=True,
+        text=True,
         timeout=500,
     )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,260 @@
+"""Statistics of a table for predictive checks: moments, quantiles, zeros, shares and correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genmod.checks import require
+from genmod.columns import Column, ColumnKind
+from genmod.evaluation.batching import RowSet
+from genmod.shapes import is_image
+from genmod.spec import DataSpec
+
+StatisticFunction: TypeAlias = Callable[[Tensor], Tensor | float]
+"""From rows ``(N, *event)``, NaN where an entry is missing, to a number or a vector of numbers."""
+
+_WIDEST = 64
+"""Columns that are checked one by one, at most; of more, all entries together."""
+_QUANTILES = {"5 % quantile": 0.05, "median": 0.5, "95 % quantile": 0.95}
+
+
+class Group(Enum):
+    """The kind of a statistic, with what a misfit in it calls for."""
+
+    LEVEL = "level"
+    SPREAD = "spread"
+    COUNTED_SPREAD = "spread of counts"
+    TAIL = "tail"
+    ZEROS = "zeros"
+    COUNTED_ZEROS = "zeros of counts"
+    SHARE = "share"
+    CORRELATION = "correlation"
+    OWN = "own"
+
+    def advice(self, model_too_low: bool) -> str:
+        """What to do where the replicates are below the data (or above them)."""
+        side = "below" if model_too_low else "above"
+        low, high = _ADVICE[self]
+        return f"the replicates are {side} the data; {low if model_too_low else high}"
+
+
+_TRAIN = "train longer, or with more latents"
+_OVERDISPERSED = (
+    "counts vary more than the model's: use decoders.NegativeBinomialDecoder, or with more zeros "
+    "decoders.ZeroInflatedNegativeBinomialDecoder"
+)
+_ADVICE: dict[Group, tuple[str, str]] = {
+    Group.LEVEL: (_TRAIN, _TRAIN),
+    Group.SPREAD: (
+        "let the decoder predict its scale (decoders.PredictedScale), or use more latents",
+        "its noise is too wide: train longer, or let the decoder predict its scale "
+        "(decoders.PredictedScale)",
+    ),
+    Group.COUNTED_SPREAD: (
+        _OVERDISPERSED,
+        "train longer, or use a law with less spread such as decoders.PoissonDecoder",
+    ),
+    Group.TAIL: (
+        "use a law with heavier tails, such as decoders.StudentTDecoder",
+        "use a law with lighter tails, such as decoders.GaussianDecoder",
+    ),
+    Group.ZEROS: ("describe the column as a count or as integers", _TRAIN),
+    Group.COUNTED_ZEROS: (_OVERDISPERSED, "use a law without added zeros"),
+    Group.SHARE: (_TRAIN, _TRAIN),
+    Group.CORRELATION: (_TRAIN, _TRAIN),
+    Group.OWN: ("see what this statistic measures", "see what this statistic measures"),
+}
+
+
+@dataclass
+class _Collected:
+    """Statistics in the order in which they were computed."""
+
+    names: list[str] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, name: str, group: Group, value: float) -> None:
+        self.names.append(name)
+        self.groups.append(group)
+        self.values.append(value)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which statistics of a column are computed, and what a misfit in its spread or its tails is."""
+
+    name: str
+    column: Column | None
+    zeros: bool
+    integer: bool = False
+
+    @property
+    def is_category(self) -> bool:
+        return self.column is not None and self.column.kind is ColumnKind.CATEGORY
+
+    @property
+    def counted(self) -> bool:
+        return self.column is not None and self.column.kind is ColumnKind.COUNT
+
+    @property
+    def groups(self) -> tuple[Group, Group]:
+        """Of the standard deviation and outer quantiles, and of the extremes."""
+        if self.counted:
+            return Group.COUNTED_SPREAD, Group.COUNTED_SPREAD
+        whole = self.integer if self.column is None else not self.column.is_real
+        return (Group.SHARE, Group.SHARE) if whole else (Group.SPREAD, Group.TAIL)
+
+
+class Summaries:
+    """The statistics of rows as a vector, with their names.
+
+    Args:
+        spec: the data.
+        missing: which entries are missing, like the rows; ``None``: none.
+        plans: of the columns, or of all entries and the means of rows.
+        own: the user's statistics.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        missing: Tensor | None,
+        plans: Sequence[_Plan],
+        own: Mapping[str, StatisticFunction],
+    ) -> None:
+        self.spec, self.missing, self.plans, self.own = spec, missing, plans, own
+        self.names: tuple[str, ...] = ()
+        self.groups: tuple[Group, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The statistics of rows, ``(M,)``, in float64."""
+        x = x.cpu().double()
+        if self.missing is not None:
+            x = torch.where(self.missing, torch.nan, x)
+        found = _Collected()
+        flat = x.flatten(1)
+        wide = _together(self.spec)
+        every = [flat.flatten(), flat.nanmean(1)] if wide else list(flat.T)
+        for plan, values in zip(self.plans, every, strict=True):
+            _of_column(found, plan, values[~values.isnan()])
+        if not wide:
+            self._correlations(found, flat)
+        for name, function in self.own.items():
+            _of_function(found, name, function, x)
+        names = tuple(found.names)
+        require(
+            not self.names or names == self.names,
+            "statistics whose number changes from one data set to another",
+            "a number, or a vector of one length",
+            "return one number for each column, whatever the rows are",
+        )
+        self.names, self.groups = names, tuple(found.groups)
+        return torch.tensor(found.values, dtype=torch.float64)
+
+    def _correlations(self, found: _Collected, x: Tensor) -> None:
+        places = [place for place, plan in enumerate(self.plans) if not plan.is_category]
+        table = correlations(x[:, places])
+        for row in range(len(places)):
+            for other in range(row):
+                one, two = self.plans[places[other]].name, self.plans[places[row]].name
+                value = float(table[row, other])
+                found.add(f"correlation of {one} and {two}", Group.CORRELATION, value)
+
+
+def summaries(spec: DataSpec, rows: RowSet, own: Mapping[str, StatisticFunction]) -> Summaries:
+    """The statistics of data of a kind: of each column, of pairs of columns, and of one's own.
+
+    Raises:
+        ValueError: a column without two observed entries.
+    """
+    missing = None if rows.observed is None else ~rows.restore_order(rows.observed.cpu())
+    x = rows.restore_order(rows.x.cpu()).flatten(1)
+    seen = None if missing is None else ~missing.flatten(1)
+    if _together(spec):
+        whole = spec.is_integer
+        plans = [_Plan("all entries", None, whole, whole), _Plan("row means", None, False, whole)]
+        return Summaries(spec, missing, plans, own)
+    plans = []
+    for place in range(x.shape[1]):
+        column = None if spec.columns is None else spec.columns[place]
+        name = f"x{place}" if column is None else column.name
+        values = x[:, place] if seen is None else x[seen[:, place], place]
+        require(
+            len(values) >= 2,
+            f"{len(values)} observed entries of {name}",
+            "at least two",
+            "pass more rows, or leave the column out",
+        )
+        coded = column is not None and column.kind in (ColumnKind.CATEGORY, ColumnKind.ORDINAL)
+        zeros = not coded and bool((values == 0).any())
+        plans.append(_Plan(name, column, zeros, spec.is_integer))
+    return Summaries(spec, missing, plans, own)
+
+
+def _together(spec: DataSpec) -> bool:
+    """Whether all entries of a row are one sample: those of images, and of long vectors."""
+    return spec.size > _WIDEST or is_image(spec.shape)
+
+
+def _of_column(found: _Collected, plan: _Plan, values: Tensor) -> None:
+    """The statistics of the observed entries of a column."""
+    column = plan.column
+    if column is not None and plan.is_category:
+        for code, value in enumerate(column.values or ()):
+            share = float((values == code).double().mean())
+            found.add(f"share of {plan.name}={value}", Group.SHARE, share)
+        return
+    spread, tail = plan.groups
+    found.add(f"mean of {plan.name}", Group.LEVEL, float(values.mean()))
+    deviation = float(values.std()) if len(values) > 1 else 0.0
+    found.add(f"standard deviation of {plan.name}", spread, deviation)
+    at = np.quantile(values.numpy(), list(_QUANTILES.values()))
+    for name, value in zip(_QUANTILES, at.tolist(), strict=True):
+        group = Group.LEVEL if name == "median" else spread
+        found.add(f"{name} of {plan.name}", group, value)
+    found.add(f"minimum of {plan.name}", tail, float(values.min()))
+    found.add(f"maximum of {plan.name}", tail, float(values.max()))
+    if plan.zeros:
+        zeros = Group.COUNTED_ZEROS if plan.counted else Group.ZEROS
+        share = float((values == 0).double().mean())
+        found.add(f"share of zeros of {plan.name}", zeros, share)
+
+
+def _of_function(found: _Collected, name: str, function: StatisticFunction, x: Tensor) -> None:
+    """The numbers that a function of the user's returns."""
+    values = torch.as_tensor(function(x)).double().flatten()
+    require(
+        bool(values.isfinite().all()) and len(values) >= 1,
+        f"a statistic {name!r} of {values.tolist()[:3]}",
+        "finite numbers",
+        "leave missing entries out, which are NaN: torch.nanmean, x[~x.isnan()]",
+    )
+    for place, value in enumerate(values.tolist()):
+        found.add(name if len(values) == 1 else f"{name} {place}", Group.OWN, value)
+
+
+def correlations(x: Tensor) -> Tensor:
+    """Pearson correlations of columns ``(N, D)`` from the rows where both are observed, ``(D, D)``.
+
+    A column that is constant on these rows has the correlation 0.
+    """
+    seen = (~x.isnan()).double()
+    filled = torch.where(seen > 0, x, 0.0)
+    mean = filled.sum(0) / seen.sum(0).clamp(min=1)
+    # Around the column's own mean first, so that far from zero no digits are lost.
+    filled = (filled - mean) * seen
+    count = (seen.T @ seen).clamp(min=1)
+    sums, squares = filled.T @ seen, filled.square().T @ seen
+    cross = filled.T @ filled - sums * sums.T / count
+    spread = (squares - sums.square() / count).clamp(min=0)
+    scale = (spread * spread.T).sqrt()
+    tiny = 1e-12 * (squares * squares.T).sqrt()
+    return torch.where(scale > tiny, cross / scale.clamp(min=1e-300), 0.0).clamp(-1, 1)
