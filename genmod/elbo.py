@@ -104,14 +104,15 @@ class Rate:
 
     def detach(self) -> Rate:
         """The same numbers without gradients."""
-        split = None if self.per_dim is None else tuple(each.detach() for each in self.per_dim)
-        return replace(
-            self,
-            nats=self.nats.detach(),
-            weight=self.weight.detach(),
-            level=self.level.detach(),
-            per_dim=split,
-            noise=None if self.noise is None else self.noise.detach(),
+        return Rate(
+            self.nats.detach(),
+            self.weight.detach(),
+            self.level.detach(),
+            self.kind,
+            self.claim,
+            self.names,
+            None if self.per_dim is None else tuple(each.detach() for each in self.per_dim),
+            None if self.noise is None else self.noise.detach(),
         )
 
     @classmethod

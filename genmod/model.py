@@ -55,7 +55,7 @@ class LatentModel(ModelParts):
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
         self._check_inputs(x, request)
-        rows, samples = len(x), request.samples
+        rows, samples = x.shape[0], request.samples
         x, posterior, request = self._encoded(x, request)
         context, observed = request.context, request.observed
         path: LatentPath | None = None
@@ -65,7 +65,7 @@ class LatentModel(ModelParts):
             rates = self.prior.rates_of_path(path)
         else:
             state, rates = self.prior.rates(posterior, request.timesteps, context)
-        self._check_drawn(state, rates, len(x))
+        self._check_drawn(state, rates, rows * samples)
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
         reconstruction = reconstruction + self.spec.standardize.log_det(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
@@ -96,7 +96,7 @@ class LatentModel(ModelParts):
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
-        self._check_request(request, len(x))
+        self._check_request(request, x.shape[0])
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""

@@ -193,10 +193,10 @@ class ModelParts(Saved, Settings, nn.Module):
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
         posterior: Posterior | Distribution = self.encoder(*given)
-        check_posterior(posterior, len(x), self.prior.shape)
+        check_posterior(posterior, x.shape[0], self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
         law = self.decoder(state, context)
-        check_law(law, len(state), self.decoder.spec.shape, "the decoder's law")
+        check_law(law, state.shape[0], self.decoder.spec.shape, "the decoder's law")
         return law

@@ -46,9 +46,8 @@ class FusedStep:
         self._first: dict[str, Tensor] | None = None
         self._moments: list[list[Tensor]] = []
 
-    @torch.no_grad()
     def __call__(self) -> None:
-        """Make a step."""
+        """Make a step; inside ``torch.no_grad()``."""
         # Not kept: loading a state makes new groups.
         group = self.optimizer.param_groups[0]
         gradients = [parameter.grad for parameter in group["params"]]
@@ -88,7 +87,6 @@ class FusedStep:
         return True
 
 
-@torch.no_grad()
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
     """Scale all gradients together to a norm of at most ``largest``; their norm before that.
 

@@ -60,7 +60,7 @@ class TrainingState:
             own = adam(model, config)
             self.optimizer, self._make_step = own, FusedStep(own)
         else:
-            self.optimizer, self._make_step = optimizer, optimizer.step
+            self.optimizer, self._make_step = optimizer, torch.enable_grad()(optimizer.step)
         self.step = 0
         self.cycles = [Cycle(0, config.steps)]
         self.learned: list[nn.Parameter] = [
@@ -105,6 +105,7 @@ class TrainingState:
         loss.backward()
         return self.apply(loss.detach())
 
+    @torch.no_grad()
     def apply(self, loss: Tensor) -> bool:
         """As :meth:`update`, with the gradients that backward passes have added up."""
         fraction = self.config.fraction(self.cycle, self.step)
@@ -193,12 +194,11 @@ class SpoiledBatches:
         self.state, self.most = state, most
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    @torch.no_grad()
     def keep(self) -> None:
         """Before a forward pass: keep the buffers, which layers with running statistics change in it."""
         if self.most:
             parts = (self.state.model, self.state.objective)
-            self._kept = [(b, b.clone()) for part in parts for b in part.buffers()]
+            self._kept = [(b, b.detach().clone()) for part in parts for b in part.buffers()]
 
     @torch.no_grad()
     def skip(self, loss: float, elbo: ELBO) -> str:
