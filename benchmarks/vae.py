@@ -121,7 +121,8 @@ def recipe(steps: int, warm: int = 0, draws: int = 0, autocast: bool = False) ->
 MODELS: dict[str, tuple[Build, Recipe]] = {
     "VAE": (plain, recipe(100_000)),
     "IWAE-50": (plain, recipe(7_000, draws=50)),
-    "VampPrior": (vamp, recipe(45_000)),
+    # Without a warm-up it collapses at once: all posteriors are equal, and so is their mixture.
+    "VampPrior": (vamp, recipe(45_000, warm=9000)),
     "diffusion prior": (with_diffusion, recipe(60_000)),
     "HVAE, top-down": (top_down, recipe(12_000, warm=2400, autocast=True)),
     "HVAE, deep": (deep, recipe(9_000, warm=2400, autocast=True)),

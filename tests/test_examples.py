@@ -33,7 +33,9 @@ JUDGED = ("samplers", "objectives", "schedules", "predictions")
 """By how many samples their looks are judged is an option."""
 SLOW = {"objectives", "schedules", "predictions", "prompted"}
 """Of several seconds: the first three train and judge several models as ``samplers`` does one."""
-SLOW_ON_MNIST = {*SLOW, "samplers", "compare", "depth", "inverse", "tsweep"}
+SLOW_ON_MNIST = {
+    *SLOW, "samplers", "compare", "depth", "inverse", "tsweep", "hvae", "latent_diffusion",
+}  # fmt: skip
 FEWER = {
     "depth": ["--most", "4"],
     "instability": ["--seeds", "2"],

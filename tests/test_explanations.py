@@ -17,7 +17,6 @@ from genmod.objectives import (
     EDMWeight,
     Hybrid,
     MinSNR,
-    NoiseWeighted,
     Objective,
     SigmoidWeight,
     Simple,
@@ -26,6 +25,7 @@ from genmod.objectives import (
     Weighted,
     explain,
 )
+from genmod.objectives.weighted import NoiseWeighted
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import bent
 

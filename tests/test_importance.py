@@ -181,6 +181,7 @@ def test_data_are_encoded_once_for_all_draws() -> None:
         (VAE(3, latents=2, width=4), [4]),
         (HVAE(3, latents=(2, 2), width=4, inference="top-down"), [4]),
         (VAE(3, latents=2, width=4, encoder=FullCovarianceEncoder()), [4]),
+        (VAE(3, latents=2, width=4, encoder=FlowEncoder(width=8)), [4]),
         (full(), [4, 20]),
     ):
         counted.clear()

@@ -29,7 +29,7 @@ from genmod.objectives import (
     WarmUp,
 )
 from genmod.objectives.total_correlation import aggregate_weights, total_correlation
-from genmod.priors import DistributionPrior
+from genmod.priors.simple import DistributionPrior
 from genmod.runs.config import RunConfig
 from genmod.training import fit
 from tests.oracles_vae import FullGaussian, ppca

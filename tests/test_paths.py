@@ -22,7 +22,7 @@ from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.objectives import Batch, Bound
 from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior
-from genmod.priors import DistributionPrior
+from genmod.priors.simple import DistributionPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles_vae import ppca
 from tests.statistics import assert_mean

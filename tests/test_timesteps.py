@@ -17,16 +17,8 @@ from genmod.diffusion.timesteps import (
     UniformTimesteps,
 )
 from genmod.models import Diffusion
-from genmod.objectives import (
-    Batch,
-    Bound,
-    EDMWeight,
-    MinSNR,
-    NoiseWeighted,
-    SigmoidWeight,
-    Simple,
-    Weighted,
-)
+from genmod.objectives import Batch, Bound, EDMWeight, MinSNR, SigmoidWeight, Simple, Weighted
+from genmod.objectives.weighted import NoiseWeighted
 from genmod.path import Timesteps, TimestepSampler
 from genmod.schedules import Cosine, LinearLogSNR
 from tests.oracles import bent, constant_noise, exact_diffusion, real, standard

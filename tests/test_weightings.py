@@ -26,13 +26,13 @@ from genmod.objectives import (
     Bound,
     EDMWeight,
     MinSNR,
-    NoiseWeighted,
     SigmoidWeight,
     Simple,
     TruncatedSNR,
     Weighted,
     explain,
 )
+from genmod.objectives.weighted import NoiseWeighted
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import bent, steps_of
 

@@ -147,6 +147,7 @@
   // Shapes.
   ops.view = (x, shape) => shaped(x, resolved(shape, x.data.length));
   ops.reshape = ops.view;
+  ops._unsafe_view = ops.view;
   ops.flatten = (x, start, end) => {
     const [from, to] = [axis(start, x.shape.length), axis(end, x.shape.length)];
     const middle = sizeOf(x.shape.slice(from, to + 1));

@@ -1,11 +1,13 @@
 // A VAE: a plane of two latents, the decoded image, and the terms of the bound.
 "use strict";
 (() => {
-  const DRAWS = 64;
-  const TILES = 13;
-  const CELLS = 40;
-  // Of Okabe and Ito, and two more: distinct to readers who are color blind.
-  const COLORS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b5a800", "#7f7f7f", "#6a3d9a", "#a65628"];
+  // The numbers of draws, of images behind the plane and of cells, at most; fewer where a network is slow.
+  const [DRAWS, TILES, CELLS] = [64, 13, 40];
+  const MILLISECONDS = 500;
+  // Of Okabe and Ito, and two more: distinct to readers who are color blind. Lighter ones on a dark page.
+  const LIGHT = ["#0072b2", "#c78300", "#009e73", "#cc79a7", "#2f9fd6", "#d55e00", "#9a8f00", "#7f7f7f", "#6a3d9a", "#a65628"];
+  const DARK = ["#4fa9e6", "#e69f00", "#1fc495", "#e59cc4", "#8fd3f7", "#f0813a", "#d6c92a", "#a9a9a9", "#b794e6", "#d39a6f"];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
 
   lab.vae = (section, model) => {
     const found = lab.parts(section);
@@ -26,11 +28,20 @@
     const decode = (data) => model.call("decoder", { z: latents(data), ...context(data.length / size) }).mean.data;
     const bound = (data) => {
       const rows = data.length / size;
-      return model.call("bound", { x: repeat(model.row(model.x, state.row), rows), z: latents(data), ...context(rows) });
+      const [x, mean, log_std] = [model.row(model.x, state.row), state.q.mean, state.q.log_std];
+      const given = { x: repeat(x, rows), z: latents(data), ...context(rows) };
+      for (const [name, each] of Object.entries({ mean, log_std })) given[name] = repeat(latents(each), rows);
+      return model.call("bound", given);
+    };
+    // How many rows fit into the time, at most `most`.
+    const affordable = (call, most) => {
+      const from = performance.now();
+      call(state.z);
+      return Math.max(4, Math.min(most, Math.floor(MILLISECONDS / (performance.now() - from + 1e-3))));
     };
     const drawn = (rows) => {
       const noise = normals(rows * size);
-      return noise.map((v, i) => state.q.mean[i % size] + state.q.std[i % size] * v);
+      return noise.map((v, i) => state.q.mean[i % size] + Math.exp(state.q.log_std[i % size]) * v);
     };
 
     // Places on the plane: latents from -reach to reach, the second one upward.
@@ -54,33 +65,37 @@
     };
 
     function drawImages(canvas) {
-      const values = decode(tiles(TILES));
+      const count = Math.floor(Math.sqrt(affordable(decode, TILES * TILES)));
+      const values = decode(tiles(count));
       const tile = document.createElement("canvas");
-      const wide = side / TILES;
+      const wide = side / count;
       canvas.imageSmoothingEnabled = false;
-      for (let i = 0; i < TILES * TILES; i += 1) {
+      for (let i = 0; i < count * count; i += 1) {
         lab.picture(tile, model, values.slice(i * model.size, (i + 1) * model.size), model.range);
-        canvas.drawImage(tile, (i % TILES) * wide, Math.floor(i / TILES) * wide, wide - 1, wide - 1);
+        canvas.drawImage(tile, (i % count) * wide, Math.floor(i / count) * wide, wide - 1, wide - 1);
       }
     }
     function drawWeight(canvas) {
-      const { log_likelihood: likelihood, log_p: prior } = bound(tiles(CELLS));
+      const count = Math.floor(Math.sqrt(affordable(bound, CELLS * CELLS)));
+      const wide = side / count;
+      const { log_likelihood: likelihood, log_p: prior } = bound(tiles(count));
       const values = likelihood.data.map((v, i) => v + prior.data[i]);
       const most = Math.max(...values.filter(Number.isFinite));
       canvas.fillStyle = lab.color("accent");
       values.forEach((v, i) => {
         canvas.globalAlpha = Math.max(0, 1 + (v - most) / 60);
-        canvas.fillRect((i % CELLS) * (side / CELLS), Math.floor(i / CELLS) * (side / CELLS), side / CELLS, side / CELLS);
+        canvas.fillRect((i % count) * wide, Math.floor(i / count) * wide, wide, wide);
       });
       canvas.globalAlpha = 1;
     }
     function drawCodes(canvas) {
       const { labels } = model.codes;
+      const colors = dark.matches ? DARK : LIGHT;
       canvas.font = "bold 18px system-ui, sans-serif";
       canvas.textAlign = "center";
       for (let i = 0; i < codes.length / size; i += 1) {
         const [x, y] = [toX(codes[i * size + state.axes[0]]), toY(size > 1 ? codes[i * size + state.axes[1]] : 0)];
-        canvas.fillStyle = labels ? COLORS[labels[i] % COLORS.length] : lab.color("accent");
+        canvas.fillStyle = labels ? colors[labels[i] % colors.length] : lab.color("accent");
         if (labels) canvas.fillText(labels[i], x, y + 6);
         else canvas.fillRect(x - 3, y - 3, 6, 6);
       }
@@ -111,7 +126,8 @@
       canvas.lineWidth = 2;
       for (const radius of [1, 2]) ellipse(canvas, side / 2, side / 2, radius * scale, radius * scale, lab.color("quiet"), [6, 6]);
       canvas.lineWidth = 4;
-      const { mean, std } = state.q;
+      const { mean } = state.q;
+      const std = state.q.log_std.map(Math.exp);
       const [my, sy] = size > 1 ? [mean[j], std[j]] : [0, 0.05];
       ellipse(canvas, toX(mean[i]), toY(my), 2 * std[i] * scale, 2 * sy * scale, lab.color("second"));
       const [x, y] = [toX(state.z[i]), toY(size > 1 ? state.z[j] : 0)];
@@ -152,17 +168,19 @@
     // A row of data: its posterior, z at the posterior's mean, and averages over draws.
     function choose(row) {
       state.row = row;
-      const { mean, std } = bound(new Float32Array(size));
-      state.q = { mean: mean.data, std: std.data };
+      const { mean, log_std } = model.call("posterior", { x: model.row(model.x, row), ...context(1) });
+      state.q = { mean: mean.data, log_std: log_std.data };
       state.z = Float32Array.from(mean.data);
       state.background = null;
       lab.picture(found.chosen, model, model.row(model.x, row).data, model.range, "The chosen row of data");
-      const { log_likelihood: likelihood, kl, log_p: p, log_q: q } = bound(drawn(DRAWS));
+      const draws = affordable(bound, DRAWS);
+      const { log_likelihood: likelihood, kl, log_p: p, log_q: q } = bound(drawn(draws));
       const weights = likelihood.data.map((v, i) => v + p.data[i] - q.data[i]);
       const most = Math.max(...weights);
-      found.draws.textContent = DRAWS;
-      found.average.textContent = lab.short(likelihood.data.reduce((sum, v, i) => sum + v - kl.data[i], 0) / DRAWS);
-      found.iwae.textContent = lab.short(most + Math.log(weights.reduce((sum, w) => sum + Math.exp(w - most), 0) / DRAWS));
+      found.draws.textContent = draws;
+      const mean_ = likelihood.data.reduce((sum, v, i) => sum + v - kl.data[i], 0) / draws;
+      found.average.textContent = lab.short(mean_);
+      found.iwae.textContent = lab.short(most + Math.log(weights.reduce((sum, w) => sum + Math.exp(w - most), 0) / draws));
       show();
     }
 

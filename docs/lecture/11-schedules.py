@@ -83,15 +83,15 @@ plots.schedules(
 
 # %%
 print(
-    "   t      alpha_bar: linear  cosine        SNR: linear     cosine      log-SNR: linear  cosine"
+    "   t   alpha_bar: linear  cosine   SNR: linear   cosine   log-SNR: linear  cosine"
 )
 for moment in torch.tensor(
     [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0], dtype=torch.float64
 ):
     a, b = linear.log_snr(moment), cosine.log_snr(moment)
     print(
-        f"{moment:4.2f}   {a.sigmoid():17.6f}  {b.sigmoid():8.6f}   {a.exp():14.5g}  {b.exp():9.5g}"
-        f"   {a:16.2f}  {b:6.2f}"
+        f"{moment:4.2f} {a.sigmoid():19.5f} {b.sigmoid():7.5f} {a.exp():13.3g} {b.exp():8.3g}"
+        f" {a:17.2f} {b:7.2f}"
     )
 
 # %% [markdown]
@@ -226,8 +226,8 @@ for name, schedule, color in (
 ):
     found[name] = [step_nats(schedule, latents) for latents in LENGTHS]
     axes.plot(LENGTHS, found[name], marker="o", color=color, lw=2.2, label=name)
-    print(f"{name:15}" + "".join(f"{nats:9.2f}" for nats in found[name]))
-print(f"{'T':15}" + "".join(f"{latents:9}" for latents in LENGTHS))
+    print(f"{name:15}" + "".join(f"{nats:8.0f}" for nats in found[name]))
+print(f"{'T':15}" + "".join(f"{latents:8}" for latents in LENGTHS))
 axes.set_xscale("log", base=2)
 axes.set_yscale("log")
 axes.legend(frameon=False, fontsize=LABEL)

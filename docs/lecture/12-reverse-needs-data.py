@@ -97,7 +97,7 @@ for place, (t, s) in enumerate(((0.55, 0.05), (0.55, 0.45))):
         bayes * ((bayes + 1e-300).log() - normal.log()), grid
     )
     print(
-        f"from t = {t} to s = {s}: weights {[f'{w:.2f}' for w in weights]}, "
+        f"from t = {t} to s = {s}: weights {[round(float(w), 2) for w in weights]},\n  "
         f"KL to the Gaussian of the same mean and std {apart:.4f} nats"
     )
     axes = plain(drawing.add_subplot(1, 2, place + 1))
@@ -330,3 +330,4 @@ plots.strips(rows, title="The exact reverse process of a finite data set")
 #     test images shows it: validation data choose the weights. A network that is
 #     large enough and trained long enough does begin to copy.
 #
+# Next: [the objective](13-objective.md).

@@ -5,4 +5,3 @@ from genmod.compare.candidate import Candidate as Candidate
 from genmod.compare.candidate import Plan as Plan
 from genmod.compare.run import Comparison as Comparison
 from genmod.compare.run import compare as compare
-from genmod.compare.suites import suite_for as suite_for

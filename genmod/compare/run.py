@@ -122,7 +122,7 @@ def compare(
         folder: the run folder, for ``report.md``, ``report.json``, ``figures/`` and the trained models.
         data: integers with a test part, in any form that :func:`genmod.data.load` takes.
         binarize: whether gray values become probabilities of bits; see :func:`genmod.data.binarized`.
-        suite: the models; by default the suite for the data (:func:`~genmod.compare.suite_for`).
+        suite: the models; by default the suite for the data (:func:`~genmod.compare.suites.suite_for`).
         quick: whether to train three small models in half a minute, with at most 500 test rows and two
             figures.
         models: the names of the models to train, beside those in their ``after``; by default all.

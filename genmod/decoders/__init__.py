@@ -4,9 +4,6 @@ from genmod.decoders.base import Decoder as Decoder
 from genmod.decoders.calibrated import CalibratedGaussianDecoder as CalibratedGaussianDecoder
 from genmod.decoders.calibrated import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
 from genmod.decoders.channels import ChannelMixtureDecoder as ChannelMixtureDecoder
-from genmod.decoders.codes import Categories as Categories
-from genmod.decoders.codes import IntegerLogisticDecoder as IntegerLogisticDecoder
-from genmod.decoders.codes import OrderedCategories as OrderedCategories
 from genmod.decoders.columns import Columns as Columns
 from genmod.decoders.counts import NegativeBinomialDecoder as NegativeBinomialDecoder
 from genmod.decoders.counts import PoissonDecoder as PoissonDecoder
@@ -26,6 +23,5 @@ from genmod.decoders.scales import FixedScale as FixedScale
 from genmod.decoders.scales import GlobalScale as GlobalScale
 from genmod.decoders.scales import PerDimensionScale as PerDimensionScale
 from genmod.decoders.scales import PredictedScale as PredictedScale
-from genmod.decoders.scales import Scale as Scale
 from genmod.decoders.tails import LaplaceDecoder as LaplaceDecoder
 from genmod.decoders.tails import StudentTDecoder as StudentTDecoder

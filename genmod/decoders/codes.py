@@ -13,7 +13,7 @@ from genmod.decoders.base import Decoder
 from genmod.decoders.counts import require_kind
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import PredictedScale, Scale
-from genmod.distributions.discrete import IntegerLogistic
+from genmod.distributions.discrete import IntegerLogistic, OrderedCategorical
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
@@ -104,11 +104,9 @@ class OrderedCategories(Decoder):
             nn.functional.pad(points, (1, 0), value=-torch.inf), (0, 1), value=torch.inf
         )
 
-    def forward(
-        self, state: Tensor, context: Tensor | None = None
-    ) -> distributions.OrderedCategorical:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> OrderedCategorical:
         location = outputs(self.network, self.shape, state, context=context)
-        return distributions.OrderedCategorical(location, self.thresholds())
+        return OrderedCategorical(location, self.thresholds())
 
     def formula(self) -> str:
         return "p(x | z) = Ordered(x; sigmoid(c_k - d(z)))"

@@ -18,6 +18,7 @@ from genmod import distributions
 from genmod.checks import require
 from genmod.columns import ColumnKind
 from genmod.decoders.base import Decoder
+from genmod.distributions.counts import ZeroInflated
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 
@@ -117,9 +118,9 @@ class ZeroInflatedPoissonDecoder(CountDecoder):
     name = "ZIP"
     per_column = 2
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.ZeroInflated:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> ZeroInflated:
         log_mean, rest = self.numbers(state, context)
-        return distributions.ZeroInflated(distributions.Poisson(log_mean), rest[:, 0] + _FEW)
+        return ZeroInflated(distributions.Poisson(log_mean), rest[:, 0] + _FEW)
 
 
 class ZeroInflatedNegativeBinomialDecoder(CountDecoder):
@@ -139,10 +140,10 @@ class ZeroInflatedNegativeBinomialDecoder(CountDecoder):
         super().__init__(network, spec)
         self.log_concentration = nn.Parameter(torch.zeros(self.shape))
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.ZeroInflated:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> ZeroInflated:
         log_mean, rest = self.numbers(state, context)
         counts = distributions.NegativeBinomial(log_mean, _GAIN * self.log_concentration)
-        return distributions.ZeroInflated(counts, rest[:, 0] + _FEW)
+        return ZeroInflated(counts, rest[:, 0] + _FEW)
 
 
 def require_kind(spec: DataSpec, kind: ColumnKind, name: str) -> DataSpec:

@@ -65,7 +65,7 @@ class LocationScaleDecoder(Decoder):
         network: the location of each entry of ``x``; and its log-scale after that, with
             :class:`~genmod.decoders.PredictedScale`.
         spec: the event shape of ``x``.
-        scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned.
+        scale: a ``Scale``, or a number that is never learned.
         bins: how many values, for integer data.
     """
 

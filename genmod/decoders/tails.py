@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genmod import distributions
 from genmod.checks import check_positive
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.decoders.scales import GlobalScale, Scale
-from genmod.distributions.tails import LaplaceDensity
+from genmod.distributions.tails import LaplaceDensity, StudentT
 from genmod.spec import SpecLike
 
 
@@ -22,7 +21,7 @@ class LaplaceDecoder(LocationScaleDecoder):
         network: the location of each entry of ``x``, and its log-scale after that, with
             :class:`~genmod.decoders.PredictedScale`.
         spec: the event shape of ``x``.
-        scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned; one learned number by
+        scale: a ``Scale``, or a number that is never learned; one learned number by
             default.
     """
 
@@ -44,7 +43,7 @@ class StudentTDecoder(LocationScaleDecoder):
         network: the location of each entry of ``x``, and its log-scale after that, with
             :class:`~genmod.decoders.PredictedScale`.
         spec: the event shape of ``x``.
-        scale: a :class:`~genmod.decoders.Scale`, or a number that is never learned; one learned number by
+        scale: a ``Scale``, or a number that is never learned; one learned number by
             default.
         df: the degrees of freedom that the learned ones of each entry start from. The smaller, the heavier
             the tails.
@@ -70,5 +69,5 @@ class StudentTDecoder(LocationScaleDecoder):
         # A tenth of log df: Adam moves a parameter by its learning rate a step, and log df has far to go.
         self.log_df = nn.Parameter(torch.full(self.shape, math.log(df) / 10))
 
-    def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.StudentT:
-        return distributions.StudentT(*self.both(state, context), 10 * self.log_df)
+    def forward(self, state: Tensor, context: Tensor | None = None) -> StudentT:
+        return StudentT(*self.both(state, context), 10 * self.log_df)

@@ -2,10 +2,8 @@
 
 from genmod.distributions.counts import NegativeBinomial as NegativeBinomial
 from genmod.distributions.counts import Poisson as Poisson
-from genmod.distributions.counts import ZeroInflated as ZeroInflated
 from genmod.distributions.discrete import Bernoulli as Bernoulli
 from genmod.distributions.discrete import Categorical as Categorical
-from genmod.distributions.discrete import OrderedCategorical as OrderedCategorical
 from genmod.distributions.discretized import DiscretizedLogistic as DiscretizedLogistic
 from genmod.distributions.discretized import DiscretizedMixture as DiscretizedMixture
 from genmod.distributions.discretized import DiscretizedNormal as DiscretizedNormal
@@ -13,4 +11,3 @@ from genmod.distributions.divergence import rate as rate
 from genmod.distributions.divergence import register_kl_per_dim as register_kl_per_dim
 from genmod.distributions.normal import Dirac as Dirac
 from genmod.distributions.normal import Normal as Normal
-from genmod.distributions.tails import StudentT as StudentT

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from genmod import random
 from genmod.distributions.base import refuse_sample_shape
 from genmod.gaussian import kernels
-from genmod.shapes import Sizes, event_sum
+from genmod.shapes import Sizes, copies, event_sum
 
 _TOGETHER = 4096
 """Rows by points that are mapped at once."""
@@ -81,6 +81,14 @@ class NormalizingFlow(Distribution):
         noise, log_det = self._run(self._flat(y), inverse=False)
         log_noise = kernels.log_prob_standard(noise).sum(-1)
         return log_noise + log_det - event_sum(self.log_std)
+
+    def copies(self, count: int) -> NormalizingFlow:
+        """``count`` copies of all rows, one after another; the weights are the same tensors."""
+        context = None if self.context is None else copies(self.context, count)
+        mean, log_std = copies(self.loc, count), copies(self.log_std, count)
+        made = NormalizingFlow(self.transform, mean, log_std, context)
+        made.weights = self.weights
+        return made
 
     def _image(self, noise: Tensor) -> Tensor:
         y, _ = self._run(self._flat(noise), inverse=True)

@@ -6,6 +6,5 @@ from genmod.encoders.base import GaussianEncoder as GaussianEncoder
 from genmod.encoders.base import Posterior as Posterior
 from genmod.encoders.flexible import FlowEncoder as FlowEncoder
 from genmod.encoders.flexible import FullCovarianceEncoder as FullCovarianceEncoder
-from genmod.encoders.topdown import LadderEncoder as LadderEncoder
 from genmod.encoders.topdown import TopDownEncoder as TopDownEncoder
 from genmod.encoders.topdown import TopDownHead as TopDownHead

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_law, require
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
+from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
 from genmod.shapes import Batch, Mask, Shape, copies
@@ -189,6 +190,8 @@ def copied_posterior(
         return Normal(copies(posterior.loc, count), copies(posterior.log_std, count))
     if type(posterior) is FullCovarianceNormal:
         return FullCovarianceNormal(copies(posterior.loc, count), copies(posterior.tril, count))
+    if type(posterior) is NormalizingFlow:
+        return posterior.copies(count)
     return None
 
 

@@ -266,5 +266,5 @@ def _tails(every: Tensor) -> Tensor:
         ordered = values.sort().values
         below = torch.searchsorted(ordered, values, right=True)
         above = len(values) - torch.searchsorted(ordered, values)
-        found.append((2 * torch.minimum(below, above) / len(values)).clamp(max=1).double())
+        found.append((2 * torch.minimum(below, above).double() / len(values)).clamp(max=1))
     return torch.stack(found, 1)

@@ -223,7 +223,8 @@ def _of_column(found: _Collected, plan: _Plan, values: Tensor) -> None:
     found.add(f"minimum of {plan.name}", tail, float(values.min()))
     found.add(f"maximum of {plan.name}", tail, float(values.max()))
     if plan.zeros:
-        zeros = Group.COUNTED_ZEROS if plan.counted else Group.ZEROS
+        zeros = Group.ZEROS if tail is Group.TAIL else tail
+        zeros = Group.COUNTED_ZEROS if plan.counted else zeros
         share = float((values == 0).double().mean())
         found.add(f"share of zeros of {plan.name}", zeros, share)
 

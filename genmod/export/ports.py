@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.columns import CODED, Column, ColumnKind
-from genmod.nn import NULL_LABEL, Condition, Labels, Vectors
+from genmod.nn import NULL_LABEL, Labels, Vectors
+from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import ContextEmbedding
 from genmod.shapes import Shape
 from genmod.spec import DataSpec

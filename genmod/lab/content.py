@@ -134,11 +134,11 @@ def _noise(model: LatentModel) -> Tensor:
 def _codes(model: LatentModel, data: Dataset, parts: Sequence[Part]) -> dict[str, object]:
     """The posterior means of some rows, drawn as points."""
     x, labels = _examples(data, POINTS)
-    bound = next(part for part in parts if part.name == "bound")
-    given: dict[str, Tensor] = {"x": x, "z": torch.zeros(len(x), *model.prior.shape)}
+    posterior = next(part for part in parts if part.name == "posterior")
+    given: dict[str, Tensor] = {"x": x.to(model.dtype or x.dtype)}
     if classes_of(model) is not None:
         given["context"] = torch.tensor(labels or [0] * len(x))
-    means = bound.run(given)["mean"].half().float()
+    means = posterior.run(given)["mean"].half().float()
     return {
         "latents": list(model.prior.shape),
         "codes": {"z": written_tensor(means), "labels": labels},

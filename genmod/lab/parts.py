@@ -22,32 +22,43 @@ from genmod.nn.mlp import ContextEmbedding
 from genmod.prior import DensityPrior
 
 
+class PosteriorPart(Part):
+    """``q(z | x)`` of a VAE: from ``x`` to its mean and log-std."""
+
+    def __init__(self, model: LatentModel) -> None:
+        kind = dtype_of(model)
+        super().__init__("posterior", [data_port(model.spec, kind), _context(model, kind)])
+        self.model = model
+
+    def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        q = self.model.posterior(given["x"], given.get("context"))
+        if not isinstance(q, Normal):
+            raise _refusal(f"a VAE whose posterior is a {type(q).__name__}", "a Normal")
+        return {"mean": q.mean, "log_std": q.log_std}
+
+
 class BoundPart(Part):
-    """The terms of the bound of a VAE: from ``x`` and a latent ``z`` to densities, in nats.
+    """The terms of the bound of a VAE, in nats: from ``x``, its posterior, and a latent ``z``.
 
     The KL is ``log q(z|x) - log p(z)`` at ``z`` where the two laws have no closed form.
     """
 
     def __init__(self, model: LatentModel) -> None:
-        kind = dtype_of(model)
-        ports = [data_port(model.spec, kind), _latent(model, kind), _context(model, kind)]
+        kind, shape = dtype_of(model), model.prior.shape
+        laws = [noise_port(name, shape, kind, "of q(z|x)") for name in ("mean", "log_std")]
+        ports = [data_port(model.spec, kind), _latent(model, kind), *laws, _context(model, kind)]
         super().__init__("bound", ports)
         self.model, self.law = model, _law(model)
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         x, z, context = given["x"], given["z"], given.get("context")
-        q = self.model.posterior(x, context)
-        if not isinstance(q, Normal):
-            raise _refusal(f"a VAE whose posterior is a {type(q).__name__}", "a Normal")
-        p = self.law.law(x.shape[0], context)
+        q, p = Normal(given["mean"], given["log_std"]), self.law.law(x.shape[0], context)
         likelihood = self.model.law(self.law.state_from(z, context), context)
         return {
             "log_likelihood": likelihood.log_prob(x),
             "kl": rate(q, p, z).total,
             "log_q": q.log_prob(z),
             "log_p": p.log_prob(z),
-            "mean": q.mean,
-            "std": q.log_std.exp(),
         }
 
 
@@ -90,8 +101,8 @@ def lab_parts(model: LatentModel) -> list[Part]:
             DenoiserPart(model, prior, None),
         ]
     if isinstance(prior, DensityPrior) and model.measure is not Measure.NONE:
-        return [ImagePart(model), BoundPart(model)]
-    found = f"a {type(model).__name__} with a {type(prior).__name__}"
+        return [ImagePart(model), PosteriorPart(model), BoundPart(model)]
+    found = f"the model {type(model).__name__} with the prior {type(prior).__name__}"
     raise _refusal(found, "a VAE or a Diffusion")
 
 

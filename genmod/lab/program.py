@@ -86,12 +86,19 @@ def program_of(part: Part, weights: Weights, outputs: Sequence[str] = ()) -> dic
         ValueError: a part that cannot be traced, or with an operation that the page lacks.
     """
     names = outputs or list(part(*part.draw(1)))
-    program = traced(part).run_decompositions({})
+    program = traced(part)
+    if any(_mutates(node) for node in program.graph.nodes):
+        program = program.run_decompositions({})
     graph = _Graph(program, part)
     results = [str(spec) for spec in program.graph_signature.user_outputs]
     by_name = dict(zip(part(*part.draw(1)), results, strict=True))
     kept = {name: by_name[name] for name in names}
     return graph.plain(weights, kept)
+
+
+def _mutates(node: fx.Node) -> bool:
+    """Whether an operation writes into its input, which a list of values cannot express."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 class _Graph:

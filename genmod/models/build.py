@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from genmod.checks import require
 from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
-from genmod.nn import MLP, Condition, ConvNets, MLPs, Networks
+from genmod.nn import MLP, ConvNets, MLPs, Networks
+from genmod.nn.conditioning import Condition
 from genmod.nn.modules import call
 from genmod.nn.networks import Conditional, default_networks
 from genmod.shapes import Shape, size

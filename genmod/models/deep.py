@@ -10,8 +10,9 @@ from torch import nn
 from genmod.checks import require
 from genmod.encoders.topdown import PyramidEncoder
 from genmod.models.build import TableNetworks
-from genmod.nn import Condition, ConvNets, MLPs, Networks
+from genmod.nn import ConvNets, MLPs, Networks
 from genmod.nn.cells import Pyramid, level_shapes
+from genmod.nn.conditioning import Condition
 from genmod.nn.networks import Conditional
 from genmod.priors import TopDownPrior
 from genmod.priors.deep import VeryDeepBlock

@@ -16,7 +16,8 @@ from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, Re
 from genmod.model import LatentModel
 from genmod.models.build import check_condition, data_spec, resolve_networks, stated_spec
 from genmod.models.sampling import DiffusionBased
-from genmod.nn import Condition, Networks
+from genmod.nn import Networks
+from genmod.nn.conditioning import Condition
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import Batch, LatentTensors, Mask

@@ -22,7 +22,8 @@ from genmod.models.build import (
     stated_spec,
 )
 from genmod.models.deep import latents_of_each, very_deep_parts
-from genmod.nn import MLP, Condition, Networks
+from genmod.nn import MLP, Networks
+from genmod.nn.conditioning import Condition
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
 from genmod.priors.given import PriorLaw, as_prior

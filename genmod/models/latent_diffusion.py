@@ -17,7 +17,8 @@ from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
 from genmod.models.two_stage import first_stage, freeze_first_stage
 from genmod.models.vae import VAE
-from genmod.nn import Condition, ConvNets, Ignored, Networks
+from genmod.nn import ConvNets, Ignored, Networks
+from genmod.nn.conditioning import Condition
 from genmod.priors import NestedPrior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike

@@ -20,7 +20,8 @@ from genmod.models.build import (
     resolve_networks,
     stated_spec,
 )
-from genmod.nn import Condition, Networks
+from genmod.nn import Networks
+from genmod.nn.conditioning import Condition
 from genmod.prior import Prior
 from genmod.priors.given import as_prior
 from genmod.shapes import Shape

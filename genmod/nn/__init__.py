@@ -1,7 +1,6 @@
 """Networks: no probability here, only functions from tensors to tensors."""
 
 from genmod.nn.conditioning import NULL_LABEL as NULL_LABEL
-from genmod.nn.conditioning import Condition as Condition
 from genmod.nn.conditioning import Ignored as Ignored
 from genmod.nn.conditioning import Labels as Labels
 from genmod.nn.conditioning import Vectors as Vectors

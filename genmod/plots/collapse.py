@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.evaluation import Collapse
-from genmod.evaluation.verdict import ACTIVE, LatentUse
+from genmod.evaluation.verdict import ACTIVE, Collapse, LatentUse
 from genmod.plots.style import INK, LABEL, NOTE, PALE, figure, label_axes, plain
 
 _LABELED = 16

@@ -1,4 +1,4 @@
-"""Latent spaces, projected on the two principal directions of the codes."""
+"""Latent spaces: codes of two dimensions, or projected on their two principal directions."""
 
 from __future__ import annotations
 
@@ -39,17 +39,19 @@ class Route:
 def principal(codes: Tensor, others: Tensor | None = None) -> Tensor:
     """Codes projected on their two principal directions, ``(N, 2)``, without a change of scale.
 
-    The origin of the plane is the origin of the latent space, where N(0, I) is centered.
+    The origin of the plane is the origin of the latent space, where N(0, I) is centered. One or two latents
+    are shown as they are, without a rotation.
 
     Args:
         codes: ``(N, d)``; they define the principal directions.
         others: codes ``(M, d)`` to project on these directions instead.
     """
     flat = codes.flatten(1).double()
-    _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     shown = flat if others is None else others.flatten(1).double()
-    seen = shown @ directions[:2].T
-    return torch.nn.functional.pad(seen, (0, 2 - seen.shape[1]))
+    if flat.shape[1] > 2:  # with two, a rotation would hide which axis is which latent
+        _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+        shown = shown @ directions[:2].T
+    return torch.nn.functional.pad(shown, (0, 2 - shown.shape[1]))
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:

@@ -5,11 +5,9 @@ from genmod.path import Path as Path
 from genmod.prior import DensityPrior as DensityPrior
 from genmod.prior import Prior as Prior
 from genmod.priors.flow import FlowPrior as FlowPrior
-from genmod.priors.given import ModulePrior as ModulePrior
 from genmod.priors.learned import LearnedGaussianPrior as LearnedGaussianPrior
 from genmod.priors.learned import MixturePrior as MixturePrior
 from genmod.priors.nested import NestedPrior as NestedPrior
-from genmod.priors.simple import DistributionPrior as DistributionPrior
 from genmod.priors.simple import FlatPrior as FlatPrior
 from genmod.priors.simple import NormalPrior as NormalPrior
 from genmod.priors.topdown import TopDownBlock as TopDownBlock

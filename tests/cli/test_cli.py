@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from genmod.cli import training
 from genmod.cli.app import app
 from genmod.cli.settings import SUITE as MODELS
-from genmod.compare import Comparison, compare
+from genmod.compare import compare
+from genmod.compare.run import Comparison
 from genmod.compare.suites import DIGITS, IMAGES
 from genmod.data import Dataset, load
 from genmod.version import __version__

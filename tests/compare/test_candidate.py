@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmod.compare import BuildInputs, Candidate, suite_for
+from genmod.compare import BuildInputs, Candidate
 from genmod.compare.candidate import Plan, Timing, check_suite, select
 from genmod.compare.job import run
-from genmod.compare.suites import DIGITS, IMAGES, QUICK
+from genmod.compare.suites import DIGITS, IMAGES, QUICK, suite_for
 from genmod.data import Dataset, conditional, digits
 from genmod.data.rows import dataset
 from genmod.diffusion import NoisingEncoder

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.compare import compare, suite_for
+from genmod.compare import compare
 from genmod.compare.figures import FIGURES
-from genmod.compare.suites import IMAGES
+from genmod.compare.suites import IMAGES, suite_for
 from genmod.data import Dataset, binarized
 from genmod.data.rows import dataset
 from tests.compare.test_compare import totals

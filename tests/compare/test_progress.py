@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -70,17 +69,6 @@ def test_a_row_names_the_candidate_the_stage_and_one_bound() -> None:
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
-def test_stages_are_training_scoring_and_drawing() -> None:
-    found = after(Began("VAE", 100), Progressed("VAE", 100, "b"), Scoring("VAE"))
-    assert found.lines() == [("VAE", "scoring, 0:00", 1.0, "b")]
-    found.update(Ended("VAE"))
-    assert found.lines() == []
-    assert found.headline() == "1 of 3 models done"
-    found.update(Drawing("Samples", 2, 13))
-    assert found.lines() == [("Samples", "drawing", 2 / 13, "")]
-    assert found.headline() == "1 of 3 models done · drawing 3 of 13"
-
-
 def test_the_fraction_done_grows_from_zero_to_one() -> None:
     found = after()
     parts = [found.fraction]
@@ -116,35 +104,11 @@ def test_the_time_left_is_that_of_the_whole_at_the_pace_so_far(first: int) -> No
     assert "left" in found.headline()
 
 
-def test_steps_of_an_earlier_run_do_not_count_in_the_pace() -> None:
-    clock = Clock()
-    found = after(done={"autoencoder", "VAE"}, clock=clock)
-    assert found.headline() == "2 of 3 models done"
-    clock.now += 10
-    for event in (Began("latent diffusion", 10), Progressed("latent diffusion", 1, "")):
-        found.update(event)
-    found.update(Progressed("latent diffusion", 10, ""))
-    share = (1 - progress.FIGURES) / 4
-    made, left = share * (1 - progress.SCORING), share * progress.SCORING + progress.FIGURES
-    assert found.seconds_left == pytest.approx(10 * left / made)
-
-
 def test_a_failure_is_reported_with_its_own_message() -> None:
     """Also of a candidate that has no row yet; brackets are not taken for markup."""
     text = shown(Failed("VAE", "got 2; expected a fraction in [red] and [0, 1)"))
     assert "VAE failed: got 2; expected a fraction in [red] and [0, 1)" in text
     assert shown(Failed("VAE", "no"), silent=True, terminal=False) == ""
-
-
-def test_progress_is_logged_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "SILENCE", 0.01)
-    out = StringIO()
-    with Display(Progress(TINY, set()), True, Console(file=out, width=80)) as display:
-        display.on_event(Began("VAE", 100))
-        until = time.monotonic() + 20
-        while "VAE training 0/100" not in out.getvalue() and time.monotonic() < until:
-            time.sleep(0.01)
-    assert "0 of 3 models done · VAE training 0/100" in out.getvalue()
 
 
 def test_a_candidate_reports_its_steps_and_its_bound(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
 from genmod.config.names import named, public_names
 from genmod.config.settings import arguments
+from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
@@ -22,6 +23,7 @@ from genmod.nn.networks import Conditional
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, MixturePrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
+from genmod.priors.given import PriorLaw
 from genmod.spec import Bins, Column, DataSpec, Standardize
 from genmod.training.config import Cycle, TrainingConfig
 from tests.contracts.test_decoders import DECODERS
@@ -87,10 +89,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "ChannelMixtureDecoder": lambda: decoders.ChannelMixtureDecoder(
         MLP(2, 10 * 2 * 4, width=8), (3, 2, 2), 17, components=2
     ),
-    "Categories": lambda: decoders.Categories(MLP(2, 3, width=8), a_column("category")),
-    "OrderedCategories": lambda: decoders.OrderedCategories(
-        MLP(2, 1, width=8), a_column("ordinal")
-    ),
+    "PriorLaw": lambda: PriorLaw(NormalPrior((2,))),
+    "Categories": lambda: Categories(MLP(2, 3, width=8), a_column("category")),
+    "OrderedCategories": lambda: OrderedCategories(MLP(2, 1, width=8), a_column("ordinal")),
     "PoissonDecoder": lambda: decoders.PoissonDecoder(MLP(2, 1, width=8), a_column("count")),
     "NegativeBinomialDecoder": lambda: decoders.NegativeBinomialDecoder(
         MLP(2, 1, width=8), a_column("count")
@@ -101,7 +102,7 @@ OTHERS: dict[str, Callable[[], object]] = {
     "ZeroInflatedNegativeBinomialDecoder": lambda: decoders.ZeroInflatedNegativeBinomialDecoder(
         MLP(2, 2, width=8), a_column("count")
     ),
-    "IntegerLogisticDecoder": lambda: decoders.IntegerLogisticDecoder(
+    "IntegerLogisticDecoder": lambda: IntegerLogisticDecoder(
         MLP(2, 1, width=8), a_column("integer")
     ),
     "LaplaceDecoder": lambda: decoders.LaplaceDecoder(MLP(2, 3, width=8), (3,)),

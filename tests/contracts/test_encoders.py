@@ -13,7 +13,7 @@ from genmod import diffusion, distributions, encoders
 from genmod.diffusion.depth import LearnedNoisingEncoder, LearnedNoisingPosterior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.encoders import Encoder
-from genmod.encoders.topdown import PyramidEncoder, TopDownPosterior
+from genmod.encoders.topdown import LadderEncoder, PyramidEncoder, TopDownPosterior
 from genmod.nn import MLP, DenoisingMLP
 from genmod.nn.cells import Pyramid
 from genmod.schedules import LinearLogSNR
@@ -39,10 +39,10 @@ def top_down(spec: DataSpec) -> encoders.TopDownEncoder:
     )
 
 
-def ladder(spec: DataSpec) -> encoders.LadderEncoder:
+def ladder(spec: DataSpec) -> LadderEncoder:
     """Two levels of two dimensions."""
     stages = [MLP(EVENT, 4, width=8), MLP(4, 4, width=8)]
-    return encoders.LadderEncoder(stages, [MLP(4, 4, width=8) for _ in range(2)], spec)
+    return LadderEncoder(stages, [MLP(4, 4, width=8) for _ in range(2)], spec)
 
 
 def pyramid(spec: DataSpec) -> PyramidEncoder:

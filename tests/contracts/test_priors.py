@@ -26,6 +26,8 @@ from genmod.nn.cells import Pyramid
 from genmod.path import AutoTimesteps, Timesteps, run_path
 from genmod.prior import Prior
 from genmod.priors.deep import VeryDeepBlock
+from genmod.priors.given import ModulePrior
+from genmod.priors.simple import DistributionPrior
 from genmod.schedules import LinearLogSNR
 from tests.contracts.common import (
     DEVICES,
@@ -64,9 +66,9 @@ def top_down() -> priors.TopDownPrior:
     return priors.TopDownPrior(blocks, torch.zeros(3))
 
 
-def given() -> priors.DistributionPrior:
+def given() -> DistributionPrior:
     """A distribution is no module: it keeps the type it was built with."""
-    return priors.DistributionPrior(MultivariateNormal(torch.zeros(3), torch.eye(3)))
+    return DistributionPrior(MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
 
 @register
@@ -119,7 +121,7 @@ PRIORS: dict[str, Callable[[], Prior]] = {
         4, encoder=encoders.GaussianEncoder(MLP(2, 6, width=8), EVENT, 2)
     ),
     "Normalizing flow": lambda: priors.FlowPrior(width=8, shape=EVENT),
-    "Module": lambda: priors.ModulePrior(StandardLaw(), EVENT),
+    "Module": lambda: ModulePrior(StandardLaw(), EVENT),
     "Flow": lambda: ProbabilityFlowPrior(denoising(None), steps=4),
     "Flow, 2 probes": lambda: ProbabilityFlowPrior(denoising(None), steps=4, probes=2),
 }

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from genmod import Measure, decoders, diffusion
 from genmod.decoders import Decoder, Identity
+from genmod.decoders.scales import Scale
 from genmod.denoisers import GaussianDenoiser
 from genmod.distributions.base import Factorized
 from genmod.nn import MLP
@@ -44,7 +45,7 @@ def test_bits_and_levels_read_logits() -> None:
     torch.testing.assert_close(law.log_prob(x), expected.sum(1))
 
 
-def scales() -> dict[str, tuple[decoders.Scale | float, Tensor]]:
+def scales() -> dict[str, tuple[Scale | float, Tensor]]:
     """Each source of a scale, and the scale it then is on two entries, for a network's numbers."""
     per_dimension = decoders.PerDimensionScale((2,), 0.5)
     with torch.no_grad():

@@ -16,19 +16,12 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
 
 from genmod import random
-from genmod.distributions import (
-    Categorical,
-    NegativeBinomial,
-    Normal,
-    OrderedCategorical,
-    Poisson,
-    StudentT,
-    ZeroInflated,
-)
+from genmod.distributions import Categorical, NegativeBinomial, Normal, Poisson
 from genmod.distributions.base import Factorized, masked_log_prob, moved
-from genmod.distributions.discrete import IntegerLogistic
+from genmod.distributions.counts import ZeroInflated
+from genmod.distributions.discrete import IntegerLogistic, OrderedCategorical
 from genmod.distributions.joined import Joined, Rescaled
-from genmod.distributions.tails import LaplaceDensity
+from genmod.distributions.tails import LaplaceDensity, StudentT
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -16,6 +16,7 @@ from genmod.distributions import Normal
 from genmod.distributions.base import detached
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
+from genmod.encoders.base import copied_posterior
 from genmod.nn.flow import SplineFlow
 from tests.oracles_vae import PPCA, affine
 from tests.statistics import assert_mean
@@ -181,6 +182,21 @@ def test_a_detached_flow_gives_its_parameters_no_gradient() -> None:
     assert z.grad is not None
     assert q.loc.grad is None
     assert all(p.grad is None for p in q.transform.parameters())
+
+
+def test_copies_of_a_flow_are_the_law_of_copies_of_the_data() -> None:
+    """Densities, draws and gradients, with detached weights where they were; batch by batch."""
+    flow = a_flow()
+    copied = copied_posterior(flow, 3)
+    assert isinstance(copied, NormalizingFlow)
+    assert copied.batch_shape == (15,)
+    z = torch.randn(15, 3)
+    whole = copied.log_prob(z).reshape(3, 5)
+    for place in range(3):
+        torch.testing.assert_close(whole[place], flow.log_prob(z[5 * place : 5 * place + 5]))
+    still = copied_posterior(detached(flow), 2)
+    assert isinstance(still, NormalizingFlow)
+    assert not any(weight.requires_grad for weight in still.weights.values())
 
 
 def test_models_build_the_networks_of_such_posteriors() -> None:

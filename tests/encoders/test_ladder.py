@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod import Kind, decoders, encoders, priors
+from genmod import Kind, decoders, priors
 from genmod.distributions import Normal
-from genmod.encoders.topdown import TopDownPosterior
+from genmod.encoders.topdown import LadderEncoder, TopDownPosterior
 from genmod.model import LatentModel
 from tests.oracles_vae import Tower, affine, gaussian_head, tower
 from tests.statistics import assert_mean
@@ -30,7 +30,7 @@ class Fixed(nn.Module):
 def test_the_merge_is_the_product_of_the_two_gaussians() -> None:
     """``log q = log N(z; m, s) + log p(z) + c`` with one ``c`` for all ``z``; precisions add."""
     mean, log_std = torch.randn(3), torch.randn(3)
-    encoder = encoders.LadderEncoder([nn.Identity()], [Fixed(mean, log_std)])
+    encoder = LadderEncoder([nn.Identity()], [Fixed(mean, log_std)])
     p = Normal(torch.randn(4, 3), torch.randn(4, 3))
     q = encoder(torch.zeros(4, 2)).conditional(0, torch.zeros(4, 5), p)
     torch.testing.assert_close(
@@ -59,7 +59,7 @@ def ladder(oracle: Tower) -> LatentModel:
     stages = [affine(torch.eye(d), torch.zeros(d)) for _ in range(oracle.levels)]
     blocks = [priors.TopDownBlock(oracle.law(level)) for level in range(oracle.levels, 0, -1)]
     prior = priors.TopDownPrior(blocks, torch.zeros(q))
-    return LatentModel(encoders.LadderEncoder(stages, heads), oracle.decoder(), prior)
+    return LatentModel(LadderEncoder(stages, heads), oracle.decoder(), prior)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 4])
@@ -76,7 +76,7 @@ def test_a_ladder_is_exact_on_a_linear_gaussian_tower(levels: int) -> None:
 
 
 def test_a_ladder_over_a_level_that_is_not_gaussian_is_refused() -> None:
-    encoder = encoders.LadderEncoder([nn.Identity()], [Fixed(torch.zeros(2), torch.zeros(2))])
+    encoder = LadderEncoder([nn.Identity()], [Fixed(torch.zeros(2), torch.zeros(2))])
     p = torch.distributions.Independent(torch.distributions.Laplace(torch.zeros(4, 2), 1.0), 1)
     with pytest.raises(
         ValueError, match=r"got a ladder over a Independent level; expected a Gaussian"

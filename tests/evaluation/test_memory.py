@@ -45,6 +45,17 @@ print(peak() - before)
 """
 
 
+MAP = """
+from genmod.evaluation import latent_map
+model = VAE(4, latents=500, width=8).eval()
+x = torch.zeros(60_000, 4)
+latent_map(model, x[:3000])
+before = peak()
+latent_map(model, x)
+print(peak() - before)
+"""
+
+
 def growth(code: str) -> float:
     """How many megabytes a piece of code adds to the largest size of its process."""
     done = subprocess.run(
@@ -59,9 +70,16 @@ def growth(code: str) -> float:
         (ONE_ROW, 200),
         pytest.param(RECONSTRUCTIONS.format(rows=1000), 300, marks=pytest.mark.slow),
         pytest.param(HISTOGRAM, 60, marks=pytest.mark.slow),
+        pytest.param(MAP, 60, marks=pytest.mark.slow),
         pytest.param(RECONSTRUCTIONS.format(rows=10_000), 1000, marks=pytest.mark.slow),
     ],
-    ids=["one row of 1000 levels", "1,000 reconstructions", "counts", "10,000 reconstructions"],
+    ids=[
+        "one row of 1000 levels",
+        "1,000 reconstructions",
+        "counts",
+        "map",
+        "10,000 reconstructions",
+    ],
 )
 def test_memory_grows_with_a_chunk_and_not_with_the_rows(code: str, most: float) -> None:
     """All levels of 256 rows took 8 GB; all masses of 500 rows took 4 GB; counts of 60,000, 750 MB."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,7 +196,10 @@ def test_every_kind_of_column_has_its_statistics() -> None:
     assert "share of zeros of all entries" in pictures.names
     assert "standard deviation of row means" in pictures.names
     assert pictures.overall <= 0.05
-    assert "together" in pictures.verdict
+    assert "StudentT" not in pictures.verdict
+    assert "as a count" not in pictures.verdict
+    none = replace(pictures, adjusted=torch.ones_like(pictures.adjusted))
+    assert "all 15 statistics together" in none.verdict
 
 
 def test_correlations_with_holes_are_those_of_the_complete_pairs() -> None:

@@ -22,8 +22,8 @@ from torch.distributions import MultivariateNormal
 from genmod.data import Dataset, load
 from genmod.decoders import GaussianDecoder
 from genmod.encoders import GaussianEncoder
-from genmod.evaluation import LinearForecast, collapse, linear_forecast
-from genmod.evaluation.spectrum import spectrum
+from genmod.evaluation import collapse, linear_forecast
+from genmod.evaluation.spectrum import LinearForecast, spectrum
 from genmod.model import LatentModel
 from genmod.objectives import Beta
 from genmod.priors import NormalPrior

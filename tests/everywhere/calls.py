@@ -28,7 +28,7 @@ from genmod.models import (
 )
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import MLPs
-from genmod.priors import DistributionPrior
+from genmod.priors.simple import DistributionPrior
 from genmod.samplers import DDIM
 from genmod.shapes import size
 from genmod.training import fit

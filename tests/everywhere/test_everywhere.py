@@ -219,6 +219,8 @@ SLOW = (
     "conditional latent diffusion",
 )
 """Families tried by default in inference mode alone: their parts are in others."""
+PARTLY = ("flows", "full covariance and mixture", "ladder", "learned encoder", "very deep")
+"""Families tried by default in inference mode and in pieces: others have their networks in every mode."""
 
 
 def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
@@ -234,6 +236,8 @@ def _meant(name: str, mode: Callable[[str, str], None]) -> bool:
 def _slow(family: str, name: str, mode: Callable[[str, str], None]) -> bool:
     if mode is aot_eager:
         return name not in COMPILED.get(family, ())
+    if family in PARTLY and mode is not pieces:
+        return mode is not inference_mode
     return mode is inductor or (family in SLOW and mode is not inference_mode)
 
 

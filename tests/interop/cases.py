@@ -20,7 +20,8 @@ from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference
 from genmod.nn import MLP, DenoisingMLP
 from genmod.path import Latent, run_path
-from genmod.priors import DistributionPrior, NestedPrior
+from genmod.priors import NestedPrior
+from genmod.priors.simple import DistributionPrior
 from genmod.schedules import LinearLogSNR, Schedule
 
 ROWS = 6

@@ -44,7 +44,7 @@ class Visit:
 
 
 def visit(page: Path, body: str, clock: bool = True, fragment: str = "") -> Visit:
-    """Open a copy of a page with a script added.
+    """Open a copy of a page with a script added, as wide as a phone.
 
     Args:
         page: its HTML file.
@@ -58,7 +58,11 @@ def visit(page: Path, body: str, clock: bool = True, fragment: str = "") -> Visi
     script = _SCRIPT.format(mark=_MARK, body=body)
     copy.write_text(text.replace("</body>", f"{script}</body>"), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    options += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    options += [
+        "--window-size=400,900",
+        "--disable-background-networking",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
     options += [f"--virtual-time-budget={_WAIT}"] if clock else []
     ran = subprocess.run(
         [CHROMIUM, *options, "--dump-dom", f"{copy.resolve().as_uri()}#{fragment}"],

@@ -103,14 +103,29 @@ def test_weights_are_rounded_to_half_precision_and_the_model_is_kept() -> None:
         assert written_tensor(own)["stored"] == "float16"
 
 
-def test_the_command_writes_the_page_of_a_run(tmp_path: Path) -> None:
-    run, out = tmp_path / "run", tmp_path / "page"
+def trained(run: Path, model: dict[str, Any]) -> Path:
+    """A run of two training steps."""
     settings = {
         "data": {"x": "digits"},
-        "model": {"class": "VAE", "latents": 3, **TINY},
+        "model": model | TINY,
         "training": {"steps": 2, "batch_size": 8},
     }
     train(RunConfig.of(settings), run, scored=False, progress=False)
+    return run
+
+
+def test_the_command_refuses_the_run_of_another_model(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", {"class": "Autoencoder", "latents": 2})
+    found = CliRunner().invoke(app, ["lab", str(run)], prog_name="genmod")
+    assert found.exit_code == 2
+    assert "got the model Autoencoder" in found.stderr
+    assert not (run / "lab").exists()
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_page_of_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    run = trained(tmp_path / "run", {"class": "VAE", "latents": 3})
     found = CliRunner().invoke(app, ["lab", str(run), "--out", str(out)], prog_name="genmod")
     assert found.exit_code == 0, found.output
     assert "index.html" in found.stdout

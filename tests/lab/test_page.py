@@ -47,10 +47,12 @@ const calls = {
     log_snr: { shape: [2], type: "float32", data: Float32Array.from([1, -3]) },
     context: { shape: [2], type: "int64", data: Float64Array.from(labels) },
   }).x_hat,
-  bound: vae.call("bound", {
-    x: vae.row(vae.x, 1), z: { shape: [1, 2], type: "float32", data: Float32Array.from([0.5, -1.25]) },
-  }),
+  posterior: vae.call("posterior", { x: vae.row(vae.x, 1) }),
 };
+calls.bound = vae.call("bound", {
+  x: vae.row(vae.x, 1), z: { shape: [1, 2], type: "float32", data: Float32Array.from([0.5, -1.25]) },
+  ...calls.posterior,
+});
 const plain = (value) => (value.data ? Array.from(value.data) : Object.fromEntries(
   Object.entries(value).map(([name, each]) => [name, plain(each)])));
 const paths = {};
@@ -115,6 +117,7 @@ const unnamed = [...document.querySelectorAll(controls)].filter((each) => (
 return {
   calls: Object.fromEntries(Object.entries(calls).map(([name, value]) => [name, plain(value)])),
   paths, moved, dragged, first, played, unnamed, errors: lab.errors,
+  wide: [document.documentElement.scrollWidth, innerWidth],
   compared: part(1, "compared").children.length, checks: lab.sections.map(({ model }) => lab.check(model)),
 };
 """
@@ -181,7 +184,7 @@ def test_one_call_of_the_network_is_torchs(opened: Opened) -> None:
 
 def test_the_terms_of_the_bound_are_those_of_the_model(opened: Opened) -> None:
     model, x, z = opened.vae, opened.x[1:2].long(), torch.tensor([[0.5, -1.25]])
-    found = opened.found["calls"]["bound"]
+    found = opened.found["calls"]["bound"] | opened.found["calls"]["posterior"]
     with torch.no_grad():
         (rate,) = model.elbo(x).rates.values()
         q = model.posterior(x)
@@ -192,7 +195,7 @@ def test_the_terms_of_the_bound_are_those_of_the_model(opened: Opened) -> None:
             "log_q": q.log_prob(z),
             "log_p": torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1),
             "mean": q.mean,
-            "std": q.stddev,
+            "log_std": q.stddev.log(),
         }
     for name, expected in terms.items():
         assert close(found[name], expected, CALL), name
@@ -259,8 +262,10 @@ def test_the_page_checks_itself_and_reports_no_error(opened: Opened) -> None:
     assert opened.visit.console == []
 
 
-def test_every_control_has_a_name(opened: Opened) -> None:
+def test_every_control_has_a_name_and_a_phone_is_wide_enough(opened: Opened) -> None:
     assert opened.found["unnamed"] == []
+    scrolled, inside = opened.found["wide"]
+    assert scrolled <= inside <= 500
 
 
 def test_the_page_asks_for_no_network() -> None:

@@ -12,6 +12,7 @@ from genmod import ELBO, Kind, Measure, decoders, encoders, priors
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.nn import MLP
+from genmod.priors.simple import DistributionPrior
 from genmod.spec import DataSpec
 from tests.oracles_vae import FullGaussian, affine, gaussian_head, ppca
 from tests.statistics import assert_mean
@@ -119,7 +120,7 @@ def test_a_nested_gaussian_equals_the_closed_form() -> None:
     outer = ppca(d=5, q=3)
     encoder = outer.diagonal()
     nested = VAE(encoder=encoder, decoder=outer.decoder(), prior=inner.model(inner.diagonal()))
-    given = VAE(encoder=encoder, decoder=outer.decoder(), prior=priors.DistributionPrior(inner.law))
+    given = VAE(encoder=encoder, decoder=outer.decoder(), prior=DistributionPrior(inner.law))
     x = outer.law.sample((50,))
     torch.manual_seed(1)
     one = nested.log_weight(x)

@@ -14,7 +14,6 @@ from genmod.checks import trusted
 from genmod.nn import (
     MLP,
     NULL_LABEL,
-    Condition,
     ConvDecoder,
     ConvEncoder,
     ConvNet,
@@ -27,7 +26,7 @@ from genmod.nn import (
     Vectors,
     null_context,
 )
-from genmod.nn.conditioning import drop_context, is_null_context
+from genmod.nn.conditioning import Condition, drop_context, is_null_context
 from genmod.nn.mlp import ContextEmbedding, check_context
 from genmod.nn.networks import Conditional
 from tests.nn.test_unet import opened

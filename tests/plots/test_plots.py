@@ -54,6 +54,14 @@ def test_principal_directions_are_those_of_most_variance() -> None:
     torch.testing.assert_close(seen.var(0), spread[:2])
 
 
+@pytest.mark.parametrize("latents", [1, 2])
+def test_up_to_two_latents_are_drawn_as_they_are(latents: int) -> None:
+    """Each axis is a latent, so that a grid of decoded codes can be read beside the points."""
+    codes = torch.randn(50, latents, dtype=torch.float64) + 3.0
+    torch.testing.assert_close(principal(codes)[:, :latents], codes)
+    assert (principal(codes)[:, latents:] == 0).all()
+
+
 def test_others_are_seen_in_the_same_plane() -> None:
     """A code's place does not depend on whether it comes with the codes or beside them."""
     codes = torch.randn(100, 5, dtype=torch.float64)

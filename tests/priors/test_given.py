@@ -22,7 +22,8 @@ from genmod.config.plain import from_plain, read_arguments, to_plain
 from genmod.distributions import Normal
 from genmod.encoders import GaussianEncoder
 from genmod.nn import MLP
-from genmod.priors.given import as_prior
+from genmod.priors.given import ModulePrior, as_prior
+from genmod.priors.simple import DistributionPrior
 
 
 @register
@@ -58,10 +59,10 @@ GIVEN: dict[str, Any] = {
     "a diffusion": (lambda: Diffusion(2, width=8, steps=3), priors.NestedPrior),
     "a law": (
         lambda: MultivariateNormal(torch.zeros(2), torch.eye(2)),
-        priors.DistributionPrior,
+        DistributionPrior,
     ),
-    "a module": (Wide, priors.ModulePrior),
-    "a module like torch's": (ByShape, priors.ModulePrior),
+    "a module": (Wide, ModulePrior),
+    "a module like torch's": (ByShape, ModulePrior),
 }
 
 

@@ -19,6 +19,7 @@ from genmod.distributions.mixture import Mixture
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel, Request
 from genmod.nn import MLP, Labels
+from genmod.priors.simple import DistributionPrior
 from genmod.priors.vamp import PseudoInputs
 from genmod.spec import Column
 from tests.statistics import assert_mean
@@ -313,7 +314,7 @@ def test_a_learned_prior_beats_the_standard_normal_where_latents_are_not_normal(
     ideal = LatentModel(
         plain.encoder,
         plain.decoder,
-        priors.DistributionPrior(MixtureSameFamily(Categorical(torch.ones(2)), parts)),
+        DistributionPrior(MixtureSameFamily(Categorical(torch.ones(2)), parts)),
     )
     values = {}
     for key, each in {"plain": plain, "learned": model, "ideal": ideal}.items():

@@ -23,6 +23,7 @@ from genmod import Kind, encoders, priors
 from genmod.decoders import Identity
 from genmod.distributions import Dirac, Normal
 from genmod.models import VAE
+from genmod.priors.simple import DistributionPrior
 from genmod.shapes import Sizes
 from tests.oracles_vae import affine, ppca
 from tests.statistics import assert_mean
@@ -55,7 +56,7 @@ def laws() -> dict[str, tuple[Distribution, Kind]]:
 def test_any_distribution_can_be_a_prior(name: str) -> None:
     """Closed where a form is registered; the path's weight is torch's ``log p - log q``."""
     law, kind = laws()[name]
-    prior = priors.DistributionPrior(law)
+    prior = DistributionPrior(law)
     q = Normal(torch.randn(1, 2).expand(30_000, 2), torch.tensor([-0.5, 0.2]))
     torch.manual_seed(1)
     z, path = prior.draw_path(q)
@@ -88,7 +89,7 @@ def test_the_standard_normal_is_closed_and_per_dimension() -> None:
 @pytest.mark.parametrize("name", ["full", "mixture"])
 def test_samples_are_the_distributions_own(name: str) -> None:
     law, _ = laws()[name]
-    z = priors.DistributionPrior(law).sample(20_000)
+    z = DistributionPrior(law).sample(20_000)
     assert_mean(z, law.mean, name="mean")
     assert_mean((z - law.mean).square(), law.variance, name="variance")
     assert_mean(priors.NormalPrior((2,)).sample(20_000).square(), 1.0, name="standard")
@@ -107,7 +108,7 @@ def test_a_given_prior_makes_the_exact_posterior_tight() -> None:
     std = root.diagonal() * exact.std
     both = torch.cat([weight, torch.zeros_like(weight)])
     encoder = encoders.GaussianEncoder(affine(both, torch.cat([bias, std.log()])), (2,))
-    model = VAE(encoder=encoder, decoder=oracle.decoder(), prior=priors.DistributionPrior(law))
+    model = VAE(encoder=encoder, decoder=oracle.decoder(), prior=DistributionPrior(law))
     x = inner.law.sample((50,))
     assert (model.log_weight(x) - inner.law.log_prob(x)).abs().max() < 1e-10
 
@@ -136,7 +137,7 @@ def test_a_flat_prior_has_no_rate_and_no_bound() -> None:
 
 def test_a_distribution_with_a_batch_is_not_a_prior() -> None:
     with pytest.raises(ValueError, match=r"batch shape \(3,\).*Independent"):
-        priors.DistributionPrior(TorchNormal(torch.zeros(3), 1.0))
+        DistributionPrior(TorchNormal(torch.zeros(3), 1.0))
 
 
 @pytest.mark.parametrize("make", [priors.NormalPrior, priors.FlatPrior])
@@ -158,7 +159,7 @@ def test_a_point_under_a_proper_prior_is_refused() -> None:
     point = Dirac(torch.zeros(3, 2))
     for prior in (
         priors.NormalPrior((2,)),
-        *(priors.DistributionPrior(law) for law, _ in laws().values()),
+        *(DistributionPrior(law) for law, _ in laws().values()),
     ):
         with pytest.raises(ValueError, match=r"Dirac.*priors.FlatPrior\(\)"):
             prior.rates(point)
@@ -194,7 +195,7 @@ class Shell(torch.distributions.Distribution):
 
 
 def test_a_law_without_expand_is_sampled() -> None:
-    drawn = priors.DistributionPrior(Shell()).sample(5)
+    drawn = DistributionPrior(Shell()).sample(5)
     assert drawn.shape == (5, 2)
     torch.testing.assert_close(drawn.norm(dim=1), torch.ones(5))
 
@@ -204,4 +205,4 @@ def test_a_law_draws_what_torch_draws() -> None:
     torch.manual_seed(3)
     expected = law.sample((5,))
     torch.manual_seed(3)
-    torch.testing.assert_close(priors.DistributionPrior(law).sample(5), expected, rtol=0, atol=0)
+    torch.testing.assert_close(DistributionPrior(law).sample(5), expected, rtol=0, atol=0)

@@ -71,7 +71,19 @@ def of_log_normal(mean: float, std: float) -> Formula:
     return lambda u: -2 * float(norm.ppf(u, mean, std))
 
 
+def of_cosine(offset: float) -> Formula:
+    """Nichol and Dhariwal (2021), eq. 17."""
+
+    def log_snr(u: float) -> float:
+        angle, first = ((v + offset) / (1 + offset) * math.pi / 2 for v in (u, 0.0))
+        return logit((math.cos(angle) / math.cos(first)) ** 2)
+
+    return log_snr
+
+
 CASES: list[tuple[Schedule, Formula]] = [
+    (Cosine(0.008), of_cosine(0.008)),
+    (Cosine(0.1, 6.0, -7.0), of_cosine(0.1)),
     (Sigmoid(), of_sigmoid(-3, 3, 1)),
     (Sigmoid(0, 3, 0.3, 8.0, -6.0), of_sigmoid(0, 3, 0.3)),
     (Laplace(), of_laplace(0, 0.5)),
@@ -99,7 +111,7 @@ def test_between_its_ends_a_curve_is_its_papers(schedule: Schedule, formula: For
 
 @pytest.mark.parametrize("schedule", [case[0] for case in CASES], ids=lambda s: repr(s)[:40])
 def test_a_curve_has_its_stated_ends(schedule: Schedule) -> None:
-    assert isinstance(schedule, Sigmoid | Laplace | LogNormal | Logistic)
+    assert isinstance(schedule, Cosine | Sigmoid | Laplace | LogNormal | Logistic)
     assert schedule.log_snr_range() == pytest.approx((schedule.clean, schedule.noisy), rel=1e-9)
 
 

@@ -58,36 +58,6 @@ def test_a_density_has_no_bits_and_an_autoencoder_no_bound() -> None:
     assert "bound -" not in shown(Measure.NONE)
 
 
-@pytest.mark.parametrize("measure", list(Measure))
-@pytest.mark.parametrize("nats", [-8.0, -12345.678, -1.5e9, math.nan])
-def test_a_line_fits_eighty_columns(measure: Measure, nats: float) -> None:
-    """The longest name, many steps, large numbers: nothing is cut or wrapped."""
-    out = StringIO()
-    bar = Bar(100_000, 784, "LatentDiffusion", True, Console(file=out, width=80))
-    bar.start()
-    bar.show(100_000, -nats, bound(nats, measure), Validation(1, nats, 784, measure))
-    bar.stop()
-    lines = out.getvalue().strip().splitlines()
-    assert len(lines) == 1
-    assert len(lines[0]) <= 80
-    assert "…" not in lines[0]
-    assert lines[0].endswith(("nats", "bits/dim"))
-
-
-def test_a_caller_gets_the_whole_line() -> None:
-    """With the best validation, whatever the terminal's width."""
-    lines: list[tuple[int, str]] = []
-    bar = Bar(1, 4, "Model", lambda step, line: lines.append((step, line)))
-    bar.show(1, 2.0, bound(-8.0, Measure.DENSITY), Validation(1, -6.5, 4, Measure.DENSITY))
-    assert lines == [(1, "loss 2.000, bound -8.000 nats, best -6.50 nats")]
-
-
-def test_the_last_step_is_always_shown() -> None:
-    """However soon after another it comes; a run that is stopped shows where it was."""
-    assert "3/3" in shown(Measure.MASS)
-    assert "2/3" in shown(Measure.MASS, steps=2)
-
-
 def test_the_best_validation_is_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the last."""
     monkeypatch.setattr(metrics, "INTERVAL", 0.0)

@@ -21,7 +21,8 @@ from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, Inference
 from genmod.objectives import Batch, Bound, Objective, WarmUp, explain
 from genmod.path import Path as LatentPath
-from genmod.priors import DistributionPrior, NestedPrior
+from genmod.priors import NestedPrior
+from genmod.priors.simple import DistributionPrior
 from genmod.training import fit, training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.optimizer import FusedStep, adam

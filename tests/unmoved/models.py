@@ -15,7 +15,7 @@ from genmod.denoisers import EmpiricalDenoiser, GaussianDenoiser, Learned
 from genmod.diffusion import FixedLarge, LearnedInterpolation
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import DenoisingMLP, Labels
-from genmod.priors import DistributionPrior
+from genmod.priors.simple import DistributionPrior
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import Shape
 from tests.unmoved.inputs import BINS, IMAGE
