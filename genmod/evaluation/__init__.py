@@ -15,7 +15,7 @@ from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
 from genmod.evaluation.information import immse as immse
-from genmod.evaluation.latent_map import latent_map as latent_map
+from genmod.evaluation.maps import latent_map as latent_map
 from genmod.evaluation.perception.network import features as features
 from genmod.evaluation.perception.quality import frechet_distance as frechet_distance
 from genmod.evaluation.perception.quality import quality as quality

@@ -17,4 +17,4 @@ from genmod.plots.schedules import loss_weights as loss_weights
 from genmod.plots.schedules import schedules as schedules
 from genmod.plots.style import palette as palette
 from genmod.plots.style import save as save
-from genmod.plots.traversal import traversal as traversal
+from genmod.plots.traversals import traversal as traversal

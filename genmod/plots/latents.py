@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
-from genmod.evaluation.latent_map import LatentMap
+from genmod.evaluation.maps import LatentMap
 from genmod.plots.images import draw, grid
 from genmod.plots.style import INK, LABEL, NOTE, PALE, figure, label_axes, plain
 

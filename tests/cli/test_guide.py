@@ -22,7 +22,9 @@ def test_the_commands_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     table(tmp_path / "mine.csv")
     text = (ROOT / "docs" / "guides" / "commands.md").read_text(encoding="utf-8")
-    commands = [line for block in BLOCK.findall(text) for line in block.splitlines()]
+    commands = [
+        line for block in BLOCK.findall(text) for line in block.replace("\\\n", "").splitlines()
+    ]
     assert len(commands) > 12
     for command in commands:
         words = shlex.split(re.sub(r"--steps 2000", "--steps 4", command))

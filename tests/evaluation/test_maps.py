@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import Tensor
@@ -60,7 +58,7 @@ def test_a_latent_of_many_units_has_axes_of_some_rows_and_shares_of_all(
 ) -> None:
     x = torch.randn(400, 6) @ torch.diag(torch.tensor([5.0, 3.0, 0.1, 0.1, 0.1, 0.1]))
     whole = latent_map(identity(6), x)
-    monkeypatch.setattr(sys.modules["genmod.evaluation.latent_map"], "_WIDEST", 5)
+    monkeypatch.setattr("genmod.evaluation.maps._WIDEST", 5)
     some = latent_map(identity(6), x, seed=3)
     spread = (x @ some.directions).var(0, correction=0) / x.var(0, correction=0).sum()
     torch.testing.assert_close(some.shares, spread)
