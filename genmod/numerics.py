@@ -54,11 +54,12 @@ class _Inputs(NamedTuple):
         """Nothing: every input was given."""
 
 
-class _InOrder(inspect.Signature):
-    """A signature whose call always has all inputs, in order: there is nothing to bind."""
+def _in_order(signature: inspect.Signature, *args: Any) -> _Inputs:
+    """In place of :meth:`inspect.Signature.bind`, where all inputs are given in order."""
+    return _Inputs(args, {})
 
-    def bind(self, *args: Any, **kwargs: Any) -> _Inputs:  # type: ignore[override]
-        return _Inputs(args, kwargs)
+
+_InOrder = type("_InOrder", (inspect.Signature,), {"bind": _in_order})
 
 
 def bound_in_order(function: Function) -> Function:
