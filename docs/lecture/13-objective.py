@@ -149,11 +149,13 @@ torch.testing.assert_close(
 #
 # Now each factor of $p$ meets a factor of $q$ with the same variables:
 #
-# $$\underbrace{\mathbb{E}[\log p_\theta(x_0 \mid x_1)]}_{\text{reconstruction}}
-# - \underbrace{\mathrm{KL}(q(x_T \mid x_0) \,\|\, p(x_T))}_{\text{prior matching}}
-# - \sum_{t=2}^T \underbrace{\mathbb{E}_{q(x_t \mid x_0)}
+# $$\begin{aligned}
+# &\underbrace{\mathbb{E}[\log p_\theta(x_0 \mid x_1)]}_{\text{reconstruction}}
+# - \underbrace{\mathrm{KL}(q(x_T \mid x_0) \,\|\, p(x_T))}_{\text{prior matching}} \\
+# &\quad - \sum_{t=2}^T \underbrace{\mathbb{E}_{q(x_t \mid x_0)}
 # \mathrm{KL}(q(x_{t-1} \mid x_t, x_0) \,\|\, p_\theta(x_{t-1} \mid x_t))
-# }_{\text{denoising matching}}.$$
+# }_{\text{denoising matching}}.
+# \end{aligned}$$
 #
 # These are `elbo.reconstruction`, `elbo.rates["prior"]` and
 # `elbo.rates["steps"]`. There are $T$ latents and $T - 1$ denoising terms. The

@@ -152,17 +152,16 @@ beta_tilde = (1 - alpha_bar_before) / (1 - alpha_bar) * beta
 def sample(
     n: int, variances: Tensor, kept: tuple[int, ...] = ()
 ) -> tuple[Tensor, list[Tensor]]:
-    """The slide's algorithm; the variance of each step is given. Also some states on the way."""
+    """The slide's algorithm with given variances; also some states on the way."""
     x, states = torch.randn(n, 1, 8, 8), []
     for t in range(T, 0, -1):
         if t in kept:
             states.append(x.clone())
         z = torch.randn_like(x) if t > 1 else torch.zeros_like(x)
         eps = eps_theta(x, torch.full((n,), t))
-        x = (x - beta[t - 1] / (1 - alpha_bar[t - 1]).sqrt() * eps) / alpha[
-            t - 1
-        ].sqrt()
-        x = x + variances[t - 1].sqrt() * z
+        noise = beta[t - 1] / (1 - alpha_bar[t - 1]).sqrt() * eps
+        mean = (x - noise) / alpha[t - 1].sqrt()
+        x = mean + variances[t - 1].sqrt() * z
     return x, states
 
 
