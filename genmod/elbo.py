@@ -104,11 +104,22 @@ class Rate:
 
     def detach(self) -> Rate:
         """The same numbers without gradients."""
-        return _combine([self], lambda tensors: tensors[0].detach())
+        return Rate(
+            self.nats.detach(),
+            self.weight.detach(),
+            self.level.detach(),
+            self.kind,
+            self.claim,
+            self.names,
+            None if self.per_dim is None else tuple(each.detach() for each in self.per_dim),
+            None if self.noise is None else self.noise.detach(),
+        )
 
     @classmethod
     def join(cls, rates: Sequence[Rate], dim: int) -> Rate:
         """Rates of the same latents side by side: more rows (``dim=0``) or more levels (``dim=1``)."""
+        if len(rates) == 1:
+            return rates[0]
         joined = _combine(rates, lambda tensors: torch.cat(tensors, dim))
         if dim == 0:
             return joined
@@ -193,8 +204,8 @@ class ELBO:
 
     def __post_init__(self) -> None:
         shape = self.reconstruction.shape
-        rows = {name: len(rate.nats) for name, rate in self.rates.items()}
-        if len(shape) != 1 or any(count != shape[0] for count in rows.values()):
+        if len(shape) != 1 or any(r.nats.shape[0] != shape[0] for r in self.rates.values()):
+            rows = {name: len(rate.nats) for name, rate in self.rates.items()}
             raise ValueError(
                 f"got a reconstruction of shape {tuple(shape)} beside rates of {rows} rows; expected "
                 "(B,) and B rows: one number a sample in every term; give distributions one event a row "

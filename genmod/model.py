@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import is_trusted, require
+from genmod.checks import is_trusted
 from genmod.chunks import run_in_chunks
 from genmod.distributions.base import masked_log_prob
 from genmod.elbo import ELBO, Rate
@@ -55,7 +55,7 @@ class LatentModel(ModelParts):
                 a model without noise levels; a part that does not give one number, or one law, a row.
         """
         self._check_inputs(x, request)
-        rows, samples = len(x), request.samples
+        rows, samples = x.shape[0], request.samples
         x, posterior, request = self._encoded(x, request)
         context, observed = request.context, request.observed
         path: LatentPath | None = None
@@ -65,7 +65,7 @@ class LatentModel(ModelParts):
             rates = self.prior.rates_of_path(path)
         else:
             state, rates = self.prior.rates(posterior, request.timesteps, context)
-        self._check_drawn(state, rates, len(x))
+        self._check_drawn(state, rates, rows * samples)
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
         reconstruction = reconstruction + self.spec.standardize.log_det(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
@@ -96,18 +96,21 @@ class LatentModel(ModelParts):
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
-        self._check_request(request, len(x))
+        self._check_request(request, x.shape[0])
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""
-        got, expected = f"a {type(self.prior).__name__} without rates", "a rate for every latent"
-        require(bool(rates) or not self.prior.proper, got, expected, "or set proper = False")
-        require(
-            len(state) == rows,
-            f"a prior's state of {len(state)} rows for {rows} samples",
-            "one row a sample",
-            "return one state a row",
-        )
+        # No `require` here: it would build both messages at every step of training.
+        if not rates and self.prior.proper:
+            raise ValueError(
+                f"got a {type(self.prior).__name__} without rates; expected a rate for every latent; "
+                "or set proper = False"
+            )
+        if state.shape[0] != rows:
+            raise ValueError(
+                f"got a prior's state of {len(state)} rows for {rows} samples; expected one row a sample; "
+                "return one state a row"
+            )
 
     def elbo(
         self,

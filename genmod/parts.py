@@ -22,7 +22,7 @@ from genmod.distributions.joined import Rescaled
 from genmod.elbo import Measure
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import check_posterior
-from genmod.nn.modules import float_dtype, tensors_of
+from genmod.nn.modules import float_dtype, parameters_of, tensors_of
 from genmod.path import AutoTimesteps, Request
 from genmod.prior import Prior
 from genmod.saving.hub import Saved
@@ -73,8 +73,8 @@ class ModelParts(Saved, Settings, nn.Module):
     @property
     def dtype(self) -> torch.dtype | None:
         """The type of its first floating point tensor, schedules left out: they are never cast."""
-        for name, parameter in self.decoder.named_parameters():
-            if parameter.is_floating_point() and not name.startswith("schedule."):
+        for parameter in parameters_of(self.decoder, skip=(Schedule,)):
+            if parameter.is_floating_point():
                 return parameter.dtype
         return float_dtype(self, skip=(Schedule,))
 
@@ -193,10 +193,10 @@ class ModelParts(Saved, Settings, nn.Module):
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
         posterior: Posterior | Distribution = self.encoder(*given)
-        check_posterior(posterior, len(x), self.prior.shape)
+        check_posterior(posterior, x.shape[0], self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
         law = self.decoder(state, context)
-        check_law(law, len(state), self.decoder.spec.shape, "the decoder's law")
+        check_law(law, state.shape[0], self.decoder.spec.shape, "the decoder's law")
         return law

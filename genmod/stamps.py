@@ -77,3 +77,13 @@ class NoiseLevels:
     error: PerLevel
     dt: PerLevel
     variance_nats: PerLevel | None = None
+
+    def detach(self) -> NoiseLevels:
+        """The same numbers without gradients."""
+        return NoiseLevels(
+            self.log_snr.detach(),
+            self.gap.detach(),
+            self.error.detach(),
+            self.dt.detach(),
+            None if self.variance_nats is None else self.variance_nats.detach(),
+        )

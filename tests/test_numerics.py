@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from genmod.distributions import Bernoulli
 from genmod.numerics import expm1, log1p_
-from genmod.training.state import clip_gradients
+from genmod.training.optimizer import clip_gradients
 
 SIZES = torch.logspace(-30, 1.9, 4001, dtype=torch.float64)
 SMALL = torch.logspace(-30, 0.5, 4001, dtype=torch.float64)

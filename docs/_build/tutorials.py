@@ -182,7 +182,7 @@ def outputs(cell: Any) -> tuple[str, list[bytes]]:
     return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()), pictures
 
 
-def reduced(png: bytes) -> bytes:
+def reduced(png: bytes, palettes: tuple[int, ...] = (256, 64, 16)) -> bytes:
     """A picture with a palette, as small as it must be.
 
     Raises:
@@ -191,7 +191,7 @@ def reduced(png: bytes) -> bytes:
     from PIL import Image
 
     picture = Image.open(BytesIO(png)).convert("RGB")
-    for colors in (256, 64, 16):
+    for colors in palettes:
         file = BytesIO()
         method, dither = Image.Quantize.MEDIANCUT, Image.Dither.NONE
         palette = picture.quantize(colors, method=method, kmeans=1, dither=dither)

@@ -156,7 +156,8 @@ def _squared_errors(
 ) -> tuple[Denoised, Tensor]:
     r"""The denoiser's output at each visited level, and :math:`(\varepsilon - \hat\varepsilon)^2`."""
     # Level by level: the keyed noise of a level must not depend on how many levels share a chunk.
-    eps = torch.stack([random.normal_like(q.x) for _ in range(levels)], 1).flatten(0, 1)
+    noise = [random.normal_like(q.x) for _ in range(levels)]
+    eps = noise[0] if levels == 1 else torch.stack(noise, 1).flatten(0, 1)
     x = repeat(q.x, levels)
     z = expand_like(point.alpha, x) * x + expand_like(point.sigma, x) * eps
     if context is not None:

@@ -30,7 +30,7 @@ class NoisingPosterior(Posterior):
     @property
     def rows(self) -> int:
         """How many samples it is the posterior of."""
-        return len(self.x)
+        return self.x.shape[0]
 
     def at(self, t: PerSample) -> Normal:
         """``q(z_t | x)`` at times ``(B,)`` or ``(1,)``, in one step from ``x``."""

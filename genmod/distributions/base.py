@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
+from torch.utils.hooks import RemovableHandle
 
 from genmod.checks import can_read, require
 from genmod.shapes import PerSample, Sizes, event_sum, expand_like
@@ -134,25 +135,27 @@ class Draws:
     def __init__(self) -> None:
         self.first: dict[str, Tensor] = {}
         self.later: dict[str, Tensor] = {}
-        self._change: list[Callable[[Tensor], Tensor]] = []
+        self._hooks: list[RemovableHandle] = []
 
     def add(self, name: str, z: Tensor) -> Tensor:
         """Keep a draw, and return the tensor for everything that depends on it."""
-        self.first[name], change = z, self._change
-        if z.requires_grad:
-            z = z.view_as(z)
-            # The hook must not hold this object, whose tensors hold the hook: a cycle would stay in memory.
-            z.register_hook(lambda gradient: change[0](gradient) if change else gradient)
-        self.later[name] = z
-        return z
+        self.first[name] = z
+        self.later[name] = z.view_as(z) if z.requires_grad else z
+        return self.later[name]
 
     def scale_gradients(self, factor: Tensor) -> None:
         """Multiply gradients on their way back into the draws by one number for each, ``(K B,)``."""
-        self._change[:] = [lambda gradient: gradient * expand_like(factor, gradient)]
+        self._change(lambda gradient: gradient * expand_like(factor, gradient))
 
     def stop_gradients(self) -> None:
         """Let no gradient pass on its way back into the draws."""
-        self._change[:] = [torch.zeros_like]
+        self._change(torch.zeros_like)
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        changed = (z for z in self.later.values() if z.requires_grad)
+        self._hooks = [z.register_hook(change) for z in changed]
 
 
 def detached(law: Distribution) -> Distribution:

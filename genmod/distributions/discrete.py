@@ -10,7 +10,6 @@ which has no difference of two numbers near one, so masses far in a tail are rig
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
-from genmod.numerics import log1p_
+from genmod.numerics import bound_in_order, log1p_
 from genmod.shapes import Sizes
 
 _FAR = 1e4
@@ -53,12 +52,14 @@ class Bernoulli(Factorized):
 
     def elementwise(self, x: Tensor) -> Tensor:
         """The log mass of each bit, from the logit (no sigmoid: nothing saturates)."""
-        nats: Tensor = _BitMass.apply(
-            *torch.broadcast_tensors(x.to(self.logits.dtype), self.logits)
-        )
+        bits, logits = x.to(self.logits.dtype), self.logits
+        if bits.shape != logits.shape:
+            bits, logits = torch.broadcast_tensors(bits, logits)
+        nats: Tensor = _BitMass.apply(bits, logits)
         return nats
 
 
+@bound_in_order
 class _BitMass(torch.autograd.Function):
     r"""The log mass of bits, and its slope :math:`x - \sigma(l)`.
 
@@ -80,10 +81,6 @@ class _BitMass(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         bits, logits = ctx.saved_tensors
         return None, grads[0] * (bits - logits.sigmoid())
-
-
-# Function.apply inspects the signature in every call, unless it is stored.
-setattr(_BitMass.forward, "__signature__", inspect.signature(_BitMass.forward))  # noqa: B010 - a plain assignment fails the type check
 
 
 class Categorical(Factorized):

@@ -10,7 +10,9 @@ written as a subclass of Normal would get the divergence of the Normal. Here it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -119,7 +121,13 @@ def _law_type(law: Distribution) -> type[Distribution] | None:
     base = getattr(law, "base_dist", None)
     if isinstance(base, Distribution) and _law_type(base) is None:
         return None
-    for kind in type(law).__mro__:
+    # mypy takes the hash of a class for that of its objects.
+    return _library_class(cast("Hashable", type(law)))
+
+
+@lru_cache(maxsize=256)
+def _library_class(law: type) -> type[Distribution] | None:
+    for kind in law.__mro__:
         if (kind.__module__ + ".").startswith(_LIBRARIES):
             return kind
         if any(name in vars(kind) for name in _LAW):

@@ -14,13 +14,12 @@ There are no branches, because on a CPU ``where`` and ``masked_fill`` cost more 
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmod.numerics import log1p_
+from genmod.numerics import bound_in_order, log1p_
 from genmod.spec import Bins
 
 _FAR = 1e4
@@ -84,6 +83,7 @@ def _slopes(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> tuple
     return (down - up) * inverse, low * down - high * up - between
 
 
+@bound_in_order
 class _LogMass(torch.autograd.Function):
     """The log mass. Its derivatives are computed with it and kept; for second derivatives, anew."""
 
@@ -122,10 +122,6 @@ class _LogMass(torch.autograd.Function):
             for tensor, dim in zip(tensors, in_dims, strict=False)
         ]
         return _LogMass.apply(*rows, bins), (0, 0, 0)
-
-
-# Function.apply inspects the signature in every call, unless it is stored.
-setattr(_LogMass.forward, "__signature__", inspect.signature(_LogMass.forward))  # noqa: B010 - a plain assignment fails the type check
 
 
 def logistic_log_mass(x: Tensor, location: Tensor, log_scale: Tensor, bins: Bins) -> Tensor:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import check_law
 from genmod.distributions import Normal
-from genmod.distributions.base import elementwise, is_factorized
 from genmod.elbo import ELBO
 from genmod.encoders.base import require_distribution
 from genmod.evaluation.batching import RowSet, in_chunks
@@ -97,10 +96,8 @@ def _sums(elbo: ELBO, path: Path) -> dict[str, _Sums]:
         per_dim |= zip(rate.names or (name,), rate.per_dim or (), strict=False)
     found = {}
     for name, z in path.z.items():
-        q, nats = path.q[name], per_dim.get(name)
-        if nats is None:
-            nats = _log_ratio(q, path.p[name], z[0])
-        mean = _mean(q, z[0]).flatten(1).double().cpu()
+        nats = per_dim.get(name)
+        mean = _mean(path.q[name], z[0]).flatten(1).double().cpu()
         total = None if nats is None else nats.flatten(1).double().sum(0).cpu()
         found[name] = _Sums(total, mean.sum(0), mean.square().sum(0))
     return found
@@ -112,21 +109,6 @@ def _mean(q: Distribution, z: Tensor) -> Tensor:
         return q.mean
     except NotImplementedError:
         return z
-
-
-def _log_ratio(q: Distribution, p: Distribution, z: Tensor) -> Tensor | None:
-    """``log q - log p`` of each unit at a draw, where both laws factorize."""
-    if not (_splits(q) and _splits(p)):
-        return None
-    return elementwise(q, z) - elementwise(p, z)
-
-
-def _splits(law: Distribution) -> bool:
-    while isinstance(law, Independent):
-        law = law.base_dist
-        if not law.event_shape:
-            return True
-    return is_factorized(law)
 
 
 def _units(name: str, pieces: Sequence[Mapping[str, _Sums]], rows: int) -> list[Unit]:

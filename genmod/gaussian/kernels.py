@@ -16,14 +16,13 @@ example under ``torch.autocast``) is computed and returned in float32.
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genmod.numerics import expm1
+from genmod.numerics import bound_in_order, expm1
 from genmod.shapes import Shape
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -66,6 +65,7 @@ def _rows_first(
     ]
 
 
+@bound_in_order
 class _StandardKL(torch.autograd.Function):
     """The nats, and the factor expm1(2 log_std) of their gradient.
 
@@ -111,6 +111,7 @@ class _StandardKL(torch.autograd.Function):
         return _StandardKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0)
 
 
+@bound_in_order
 class _DiagonalKL(torch.autograd.Function):
     """The nats, and the factors of their gradient: expm1(2 d), delta, and std_p."""
 
@@ -169,12 +170,6 @@ class _DiagonalKL(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         return _DiagonalKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0, 0, 0)
-
-
-# Function.apply inspects the signature in every call, which takes longer than the KL of a small batch.
-# A signature that is stored is not inspected.
-for _function in (_StandardKL, _DiagonalKL):
-    setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010 - a plain assignment fails the type check
 
 
 def kl_standard_log_std(mean: Tensor, log_std: Tensor) -> Tensor:

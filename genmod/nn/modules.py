@@ -37,7 +37,7 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
         ValueError: the network does not give ``B`` rows of ``prod(shape)`` numbers, or gives no tensor.
     """
     found = call(network, *inputs, context=context)
-    rows = len(found) if found.ndim else 0
+    rows = found.shape[0] if found.ndim else 0
     per_row = found.numel() // max(rows, 1)
     # No `require` here: it would build the message at every call, and a sampler makes thousands.
     if per_row != size(shape):
@@ -45,7 +45,7 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
             f"got {per_row} outputs a row from {type(network).__name__}; expected {size(shape)} (for the "
             f"shape {tuple(shape)}); change the width of the network's last layer"
         )
-    if rows != len(inputs[0]):
+    if rows != inputs[0].shape[0]:
         raise ValueError(
             f"got {rows} rows from {type(network).__name__} for a batch of {len(inputs[0])}; expected one "
             "for each; return the batch dimension first, without a mean or a sum over it"
@@ -140,16 +140,24 @@ def tensors_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> Ite
         skip: classes of modules whose tensors are left out, such as schedules, which keep their own
             type when the model is cast.
     """
+    yield from parameters_of(module, skip)
     for part in _parts(module, skip):
-        yield from part.parameters(recurse=False)
+        yield from (buffer for buffer in part._buffers.values() if buffer is not None)
+
+
+def parameters_of(
+    module: nn.Module, skip: tuple[type[nn.Module], ...] = ()
+) -> Iterator[nn.Parameter]:
+    """All parameters, but those of classes to skip; a shared one as often as it stands in the module."""
+    # Not part.parameters(recurse=False), which takes ten times as long, and a model asks at every step.
     for part in _parts(module, skip):
-        yield from part.buffers(recurse=False)
+        yield from (own for own in part._parameters.values() if own is not None)
 
 
 def _parts(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
     yield module
-    for child in module.children():
-        if not isinstance(child, skip):
+    for child in module._modules.values():
+        if child is not None and not isinstance(child, skip):
             yield from _parts(child, skip)
 
 

@@ -132,7 +132,11 @@ class Schedule(Settings, nn.Module, ABC):
 
     def at(self, t: Tensor) -> Point:
         """Log-SNR and scales at each time."""
-        return Point(t, self.log_snr(t), *self.scales(t), self.variance_preserving)
+        log_snr = self.log_snr(t)
+        # The log-SNR once, unless a subclass has scales of its own.
+        own = type(self).scales is not Schedule.scales
+        scales = self.scales(t) if own else self._scales(log_snr)
+        return Point(t, log_snr, *scales, self.variance_preserving)
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """The scales at each log-SNR. The wrappers of this package override it."""

@@ -40,9 +40,8 @@ class Average:
         self._mean: list[Tensor] = [parameter.detach().clone() for parameter in self._current]
         self._copy: LatentModel | None = None
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
-        """Update the average with the weights after a step, counted from 1."""
+        """Update the average with the weights after a step, counted from 1; inside ``torch.no_grad()``."""
         decay = min(self._ema, (step - 1) / (step + 8))
         torch._foreach_lerp_(self._mean, self._current, 1 - decay)
         if self._copy is not None:

@@ -138,9 +138,13 @@ class TrainingLoop:
         self._run.pause()
         self._setup.metrics.close()
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
     def _next(self) -> Step | None:
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            return self._advance()
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._advance()
+
+    def _advance(self) -> Step | None:
         step = self._run.next()
         while step is None and self._run.stage + 1 < len(self._stages):
             self._run.pause()

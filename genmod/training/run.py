@@ -28,7 +28,7 @@ from genmod.training.devices import Devices, Place
 from genmod.training.history import History, Step
 from genmod.training.identity import Identity
 from genmod.training.metrics import Bar, MetricsLog, OnProgress
-from genmod.training.state import SpoiledBatches, TrainingState, adam
+from genmod.training.state import SpoiledBatches, TrainingState
 from genmod.training.validation import Validation, held_out_rows, validate
 
 _one_run = threading.RLock()
@@ -80,8 +80,7 @@ class Setup:
         objective.to(self.device).train()
         objective.begin()
         self.devices.equalize(model, objective)
-        optimizer = self.optimizer or adam(model, self.config)
-        return TrainingState(model, optimizer, self.config, objective)
+        return TrainingState(model, self.optimizer, self.config, objective)
 
     @property
     def half(self) -> AbstractContextManager[object]:

@@ -6,7 +6,7 @@ A step whose loss or gradient is not finite changes none of it: the run stops, o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from genmod.objectives import Objective
 from genmod.objectives.base import broken_terms
 from genmod.training.averaging import Average
 from genmod.training.config import Cycle, TrainingConfig
+from genmod.training.optimizer import FusedStep, adam, clip_gradients
 from genmod.training.validation import Validation
 
 
@@ -39,8 +40,8 @@ class TrainingState:
 
     Args:
         model: the model; its weights are changed in place.
-        optimizer: the optimizer. Its learning rates are the peaks: each step uses the fraction of
-            them that the settings give. They are restored when the run stops.
+        optimizer: the user's own; ``None``: fused AdamW. Its learning rates are the peaks: each step uses
+            the fraction of them that the settings give. They are restored when the run stops.
         config: the settings.
         objective: the objective that is minimized.
     """
@@ -48,19 +49,25 @@ class TrainingState:
     def __init__(
         self,
         model: LatentModel,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         config: TrainingConfig,
         objective: Objective,
     ) -> None:
-        self.model, self.optimizer, self.config = model, optimizer, config
-        self.objective = objective
+        self.model, self.config, self.objective = model, config, objective
+        self.optimizer: torch.optim.Optimizer
+        self._make_step: Callable[[], object]
+        if optimizer is None:
+            own = adam(model, config)
+            self.optimizer, self._make_step = own, FusedStep(own)
+        else:
+            self.optimizer, self._make_step = optimizer, torch.enable_grad()(optimizer.step)
         self.step = 0
         self.cycles = [Cycle(0, config.steps)]
         self.learned: list[nn.Parameter] = [
-            p for group in optimizer.param_groups for p in group["params"]
+            p for group in self.optimizer.param_groups for p in group["params"]
         ]
         _check_optimizer(model, objective, self.learned)
-        self.peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
+        self.peaks: list[float] = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(model, self.learned, config.ema)
         self.best: dict[str, Tensor] | None = None
         self.validations: list[Validation] = []
@@ -98,6 +105,7 @@ class TrainingState:
         loss.backward()
         return self.apply(loss.detach())
 
+    @torch.no_grad()
     def apply(self, loss: Tensor) -> bool:
         """As :meth:`update`, with the gradients that backward passes have added up."""
         fraction = self.config.fraction(self.cycle, self.step)
@@ -110,7 +118,7 @@ class TrainingState:
         if not math.isfinite(value + length):
             self.forget_gradients()
             return False
-        self.optimizer.step()
+        self._make_step()
         self.losses.append(value)
         self.step += 1
         self.average.update(self.step)
@@ -147,20 +155,6 @@ class TrainingState:
         training_mode(self.model)
 
 
-@torch.no_grad()
-def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
-    """Scale all gradients together to a norm of at most ``largest``; their norm before that.
-
-    As ``torch.nn.utils.clip_grad_norm_``, in half its time, because all are on one device.
-    """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
-    return norm
-
-
 def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:
     own = {id(p) for part in (model, objective) for p in part.parameters()}
     foreign = sum(id(parameter) not in own for parameter in learned)
@@ -175,20 +169,6 @@ def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.
         "an optimizer whose parameters are all frozen",
         "at least one that learns",
         "unfreeze a part: parameter.requires_grad_(True)",
-    )
-
-
-def adam(model: LatentModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Fused AdamW over the parameters of a model that learn."""
-    learned = [p for p in model.parameters() if p.requires_grad]
-    require(
-        len(learned) > 0,
-        "a model without parameters that learn",
-        "at least one",
-        "unfreeze a part: parameter.requires_grad_(True)",
-    )
-    return torch.optim.AdamW(
-        learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
 
 
@@ -214,12 +194,11 @@ class SpoiledBatches:
         self.state, self.most = state, most
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    @torch.no_grad()
     def keep(self) -> None:
         """Before a forward pass: keep the buffers, which layers with running statistics change in it."""
         if self.most:
             parts = (self.state.model, self.state.objective)
-            self._kept = [(b, b.clone()) for part in parts for b in part.buffers()]
+            self._kept = [(b, b.detach().clone()) for part in parts for b in part.buffers()]
 
     @torch.no_grad()
     def skip(self, loss: float, elbo: ELBO) -> str:

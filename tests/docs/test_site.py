@@ -52,6 +52,15 @@ def pictures(page: Path) -> Iterator[tuple[str, str]]:
             yield found.get("alt", ""), found["src"]
 
 
+def test_no_page_is_twice_in_the_navigation() -> None:
+    """Nor a section: each page has one place, so that previous and next are one way."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    places = re.findall(r": (\S+\.md)$", text, re.MULTILINE)
+    sections = re.findall(r"^  - ([^:\n]+):$", text, re.MULTILINE)
+    assert len(places) == len(set(places))
+    assert len(sections) == len(set(sections))
+
+
 def test_the_site_shows_the_version() -> None:
     assert str(config()["copyright"]).startswith(f"genmod {version.__version__} ")
 
@@ -81,7 +90,8 @@ def test_code_has_eighty_columns() -> None:
             language, options, code = match.groups()
             if language in {"text", "{"} or "title=" in options:
                 continue
-            lines = [line for line in code.splitlines() if len(line) > 80]
+            most = 100 if page.parent.name == "lecture" else 80  # strings of tables are not broken
+            lines = [line for line in code.splitlines() if len(line) > most]
             wide += [f"{page.relative_to(DOCS)}: {line}" for line in lines]
     assert not wide
 
@@ -149,3 +159,18 @@ def test_the_script_that_looks_sees_faults(tmp_path: Path) -> None:
     expected = ["raw TeX", "without alternative", "missing: b.png", "distorted", "wide on a screen"]
     expected += ["KaTeX refuses", "script: no", "network: https://example.org"]
     assert [text for text in expected if text not in faults] == []
+
+
+def test_the_gallery_shows_every_example() -> None:
+    """Each has a heading and its command; a figure that is kept is shown, with its text."""
+    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"`python examples/{path.name}`" in text
+    kept = {path.name for path in (DOCS / "assets" / "gallery").glob("*.png")}
+    assert kept == {Path(path).name for _, path in pictures(DOCS / "gallery.md")}
+
+
+def test_the_site_has_many_pictures() -> None:
+    """Different files, on all pages together."""
+    files = {(page.parent / path).resolve() for page in PAGES for _, path in pictures(page)}
+    assert len(files) >= 80

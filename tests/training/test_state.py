@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from genmod.path import Path as LatentPath
 from genmod.priors import NestedPrior
 from genmod.priors.simple import DistributionPrior
 from genmod.training import fit, training_loop
+from genmod.training.config import TrainingConfig
+from genmod.training.optimizer import FusedStep, adam
 from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -332,3 +335,26 @@ def test_the_users_tensors_are_left_alone() -> None:
     before: Tensor = x.clone()
     fit(vae(), x, steps=2, progress=False)
     assert torch.equal(x, before)
+
+
+def test_the_default_optimizer_makes_the_steps_of_torch_bit_for_bit() -> None:
+    """Also after its state was loaded, and with a parameter that has no gradient for one step."""
+    config = TrainingConfig(steps=9, learning_rate=0.1, weight_decay=0.01)
+    torch.manual_seed(0)
+    ours = vae()
+    theirs = copy.deepcopy(ours)
+    own, plain = adam(ours, config), adam(theirs, config)
+    make_step = FusedStep(own)
+    for step in range(6):
+        if step == 3:
+            own.load_state_dict(copy.deepcopy(own.state_dict()))
+        for number, pair in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+            noise = None if step == 4 and number == 1 else torch.randn_like(pair[0])
+            pair[0].grad, pair[1].grad = noise, noise
+        own.param_groups[0]["lr"] = plain.param_groups[0]["lr"] = 0.1 / (step + 1)
+        with torch.no_grad():
+            make_step()
+        plain.step()
+    assert torch.equal(flat(ours), flat(theirs))
+    for mine, other in zip(own.state.values(), plain.state.values(), strict=True):
+        assert all(torch.equal(mine[name], other[name]) for name in other)
