@@ -147,7 +147,7 @@ plots.reconstructions(
 #
 # ## How much detail is missing?
 #
-# The law of total variance says where the variance of the data goes:
+# The law of total variance splits the variance of the data into two parts:
 #
 # $$\mathrm{Var}[x] = \underbrace{\mathrm{Var}\big[\mathbb{E}[x|z]\big]}_{\text{what the
 # means show}} + \underbrace{\mathbb{E}\big[\mathrm{Var}[x|z]\big]}_{\text{what the
