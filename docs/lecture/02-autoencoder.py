@@ -84,15 +84,15 @@ for name, value in {
 print("what the value bounds:", elbo.measure.value)
 
 # %% [markdown]
-# The last line matters: an autoencoder's value is a *reconstruction*, and it
-# bounds nothing. There is no distribution of codes, so there is no $p(x)$.
+# The last line matters: an autoencoder's value is a *reconstruction term*, and it is no
+# bound. There is no distribution of codes, so there is no $p(x)$.
 #
 # ## Training: the code is a bottleneck
 #
-# Nothing but the small code keeps the network from copying its input. We train
-# three autoencoders, with 2, 8 and 16 numbers in a code. A linear autoencoder of
-# the same size can do no better than principal component analysis (PCA). This
-# makes PCA the baseline.
+# Nothing but the small code keeps the network from copying its input. We train three
+# autoencoders, with 2, 8 and 16 numbers in a code. On the training data, a linear
+# autoencoder with the same size of code can do no better than principal component
+# analysis (PCA). This makes PCA the baseline.
 
 # %%
 models = {count: build(count) for count in (2, 8, 16)}
@@ -151,10 +151,10 @@ plots.reconstructions(
 # %% [markdown]
 # ## The latent space
 #
-# With two numbers in a code we can look at the whole latent space. Each point
-# is the code of a training image, colored by its digit. The dotted circle holds
-# most of the noise that we are about to feed to the decoder: two standard
-# deviations of $\mathcal{N}(\mathbf{0}, \mathbf{I})$.
+# With two numbers in a code we can look at the whole latent space. Each point is the
+# code of a training image, colored by its digit. The dotted circle holds most of the
+# noise that we are about to feed to the decoder: two standard deviations of
+# $\mathcal{N}(\mathbf{0}, \mathbf{I})$.
 
 # %%
 # alt: Codes of training images in two dimensions, spread far outside a small circle.
@@ -164,10 +164,10 @@ plots.latent_spaces({"Autoencoder, two latents": codes}, labels["train"])
 
 # %% [markdown]
 # The lecture calls this "not a very nice representation": it has empty space, its
-# center is not at zero, and some digits take much more room than others. Here is
-# what the decoder makes of *every* place of a rectangle around the codes. A red shade
-# marks places that are far from all codes of the training data: farther than
-# 99 % of the codes are from their own nearest neighbor.
+# center is not at zero, and some digits take much more room than others. The next
+# figure shows what the decoder makes of 225 places, on a grid over the rectangle that
+# holds all codes. A red shade marks places that are far from all codes of the training
+# data: farther than 99 % of the codes are from their own nearest neighbor.
 
 # %%
 # alt: Decoded images over the latent plane; a red shade marks places far from all codes.
@@ -202,9 +202,9 @@ page
 # %% [markdown]
 # ## Feed the decoder noise?
 #
-# A GAN samples this way: draw $z \sim \mathcal{N}(\mathbf{0}, \mathbf{I})$, decode
-# it. But the decoder of a GAN was *trained* on such noise. Ours has only seen
-# codes. `sample` refuses, because the model has no distribution to draw from:
+# A GAN samples this way: draw $z \sim \mathcal{N}(\mathbf{0}, \mathbf{I})$, decode it.
+# But the generator of a GAN was *trained* on such noise. Our decoder was trained on
+# codes only. `sample` refuses, because the model has no distribution to draw from:
 
 # %%
 try:
@@ -265,20 +265,20 @@ for name, found in draws.items():
 # %% [markdown]
 # ## What you should see
 #
-# * The squared error falls as the code grows, and the autoencoder is well below
-#   PCA with the same number of codes.
+# * The squared error falls as the code grows, and the autoencoder is well below PCA
+#   with a code of the same size.
 # * The codes of two latents reach far outside the circle of the noise, and about
 #   four in ten of the places are far from every code. Nothing in the loss asks for
 #   another shape or scale: the codes of 16 numbers came out narrower than the
 #   noise.
-# * Decoded noise from $\mathcal{N}(\mathbf{0}, \mathbf{I})$ is made of fragments:
-#   five times as far from the training images as test images are.
-# * Noise with the right spread looks better, but most pictures are no digits. The
-#   16 numbers of a code depend on each other, and independent noise does not
-#   know this.
+# * Decoded noise from $\mathcal{N}(\mathbf{0}, \mathbf{I})$ is made of fragments. Its
+#   squared distance to the training images is five times that of test images.
+# * Noise with the right spread looks better, but its squared distance is still 2.5
+#   times that of test images. The 16 numbers of a code depend on each other, and those
+#   of this noise do not.
 #
-# Something must make codes and noise agree. This is the **prior** of a VAE, and
-# [variational inference](03-variational-inference.md) says how to train with it.
+# Something must make codes and noise agree. This is the **prior** of a VAE. Next:
+# [variational inference](03-variational-inference.md), which trains with a prior.
 #
 # ## Exercises
 #
@@ -309,7 +309,7 @@ for name, found in draws.items():
 # `GaussianDecoder(network, images.shape)`. What happens to $\log p(x | z)$?
 #
 # ??? example "Solution"
-#     The best standard deviation is the root of the mean squared error of a
-#     pixel, far below 1. The log-likelihood rises by many nats, although the
-#     reconstructions hardly change: the density is higher because it is
-#     narrower. This is why a reconstruction loss without its scale says little.
+#     The best standard deviation is the root of the mean squared error of a pixel, far
+#     below 1. The log-likelihood rises by many nats, although the reconstructions
+#     hardly change: the density is higher because it is narrower. So a log-likelihood
+#     depends on the scale as much as on the reconstructions.

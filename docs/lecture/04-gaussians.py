@@ -29,11 +29,10 @@ digits = data.load("digits")
 # %% [markdown]
 # ## The architecture
 #
-# A network has no trouble to output two vectors. The mean may be any real number.
-# A standard deviation must be positive, so the network's second output is its
-# **logarithm**, $\log \sigma$: every real number is valid, and $\sigma = \exp(\log
-# \sigma)$. In genmod this is `encoders.GaussianEncoder`; `model.posterior(x)`
-# returns the distribution.
+# A network can easily give two vectors. The mean may be any real number. A standard
+# deviation must be positive, so the network's second output is its **logarithm**,
+# $\log \sigma$: every real number is valid, and $\sigma = \exp(\log \sigma)$. In genmod
+# this is `encoders.GaussianEncoder`; `model.posterior(x)` returns the distribution.
 
 # %%
 # alt: Boxes from x through a network to mean and log-std; noise enters at z; then the decoder.
@@ -227,14 +226,15 @@ page
 
 # %% [markdown]
 # The variance of the score function grows with the *square* of the number of latents,
-# because one number $f(z)$ must tell all the dimensions what to do. To match one
-# draw of reparameterization in 64 dimensions it needs more than 4,000 draws.
+# because one number $f(z)$ is the only signal for all dimensions. In 64 dimensions it
+# needs more than 4,000 draws to be as precise as one draw of reparameterization.
 #
 # ## The same in a VAE
 #
 # Now $f(z)$ is what a VAE averages, $f(z) = \log p(x | z) + \log p(z) - \log q(z|x)$.
-# We compare the gradient with respect to the encoder's outputs for the digits,
-# drawing many times for one image.
+# We compare the gradient with respect to the 8 means of one image, at 2,000 draws. The
+# baseline is the mean of $f$ over the draws. In the histogram, the first and the last
+# bin also hold all draws beyond the axis.
 
 # %%
 model = VAE(digits, latents=8, width=128)
@@ -300,8 +300,8 @@ page
 # ## Training with each
 #
 # The same VAE, the same steps, the same optimizer; only the gradient of the encoder
-# differs. The decoder's gradient is the same in both cases: it does not pass the
-# draw. The curve is the bound on test images.
+# differs. The decoder's gradient is computed in the same way in all cases: it does not
+# pass through the draw. The curve is the bound on test images.
 
 
 # %%
@@ -361,17 +361,18 @@ page
 # ## What you should see
 #
 # * Draws with $\sigma^2$ in place of $\sigma$ have the wrong spread: 0.25, not 0.5.
-# * Measured variances agree with the closed forms. Reparameterization has the same
-#   variance in every dimension; the score function grows like $4D^2$, and with a
-#   baseline like $6D$.
+# * Measured variances agree with the closed forms within 5 %. Reparameterization has
+#   the same variance in every dimension; the score function grows like $4D^2$, and with
+#   a baseline like $6D$.
 # * In the VAE the score function's variance is some 4,000 times that of
 #   reparameterization, and 16 times with a baseline.
-# * After the same training, reparameterization has the best bound. The score
-#   function learns a decoder, but its encoder is lost in the noise. A baseline helps
-#   a lot, and stays about 5 nats behind.
+# * After the same training, reparameterization has the best bound. The score function
+#   ends 26 nats behind: after the first steps its bound hardly rises, because the
+#   gradient of the encoder is mostly noise. With a baseline the bound ends about 5 nats
+#   behind.
 #
-# This is why every model of this lecture draws by reparameterization: `fit` uses
-# `rsample`. Next: [sampling and interpolation](05-sampling.md).
+# This is why the models of these pages are trained with reparameterized draws: `fit`
+# uses `rsample`. Next: [sampling and interpolation](05-sampling.md).
 #
 # ## Exercises
 #

@@ -6,8 +6,8 @@
 #
 # > One code stands for many images, and the decoder's best answer is their **average**.
 #
-# This page derives the answer, checks it on a trained VAE, measures how much detail is
-# missing, and shows what brings it back.
+# This page derives the answer and checks it on a trained VAE. It measures how much
+# detail is missing, and what brings it back.
 
 # %%
 import torch
@@ -142,11 +142,12 @@ plots.reconstructions(
 # With two latents the decoder is close to the average of the formula: closer than to
 # the image itself. With more latents fewer images share a code, and the pictures get
 # sharper. (With 8 or 32 latents and only 1,294 images, hardly any training image shares
-# a code, so the formula would copy its input. A network cannot.)
+# a code, so the formula copies its input: the two squared errors of these rows agree.
+# The trained networks do not copy.)
 #
 # ## How much detail is missing?
 #
-# The law of total variance says where the variance of the data goes:
+# The law of total variance splits the variance of the data into two parts:
 #
 # $$\mathrm{Var}[x] = \underbrace{\mathrm{Var}\big[\mathbb{E}[x|z]\big]}_{\text{what the
 # means show}} + \underbrace{\mathbb{E}\big[\mathrm{Var}[x|z]\big]}_{\text{what the
@@ -154,7 +155,9 @@ plots.reconstructions(
 #
 # The same holds for every spatial frequency. Blur means that the second term is large
 # at *high* frequencies. So we compare the power spectrum of decoded means with that of
-# the data. A diffusion model, trained on the same images, stands beside the VAEs.
+# the data. A diffusion model, trained on the same images, is compared with the VAEs.
+# For the VAEs we decode means, without the noise of $p(x|z)$. For the diffusion we take
+# its samples.
 
 # %%
 diffusion = Diffusion(digits, steps=100, width=128)
@@ -225,10 +228,10 @@ plots.sharpness(bars, spectra, title="Detail, by model")
 # ## Why do draws of p(x|z) not help?
 #
 # A sample of the model is not the mean $d(z)$, but a draw
-# $x \sim \mathcal{N}(d(z), s^2)$. Its power is right, because training fits $s$ to the
-# residual. But the decoder's pixels are *independent given $z$*: the draw adds white
-# noise. What the average removed is not white. It is strokes, whose pixels go
-# together. The figure compares the correlations of neighboring pixels.
+# $x \sim \mathcal{N}(d(z), s^2)$. Its total power is about right, because training fits
+# $s$ to the residual. But the decoder's pixels are *independent given $z$*: the draw
+# adds white noise. What the average removed is not white. It is parts of strokes, whose
+# neighboring pixels are alike. We compare the correlations of neighboring pixels.
 
 # %%
 model = models[2]
@@ -268,14 +271,15 @@ plots.strips(
 )
 
 # %% [markdown]
-# ## Likelihood covers, a GAN chooses
+# ## Maximum likelihood covers, the reverse KL chooses
 #
 # Averages are not special to squared error. Maximum likelihood minimizes
 # $\mathrm{KL}(p_{\text{data}} \,\|\, p_\theta)$. It punishes a model that gives *no*
 # probability to data, so a model that is too simple spreads over everything. The
 # reverse divergence punishes probability where there are *no* data, so a model that is
-# too simple chooses one mode. GANs behave more like the second: sharp, and with
-# images missing. Here a single Gaussian is fitted to two modes in both ways.
+# too simple chooses one mode. GANs often behave more like the second: sharp, and with
+# images missing. [The last page](21-compared.md) trains one. Here a single Gaussian is
+# fitted to two modes in both ways.
 
 # %%
 # alt: A bimodal density; maximum likelihood lies across both modes, the reverse KL
@@ -332,17 +336,16 @@ page
 # * Averages of a few images of the same digit are soft already.
 # * With two latents about four training images share a code, and the decoder is
 #   nearer to their weighted average than to the image.
-# * Means of the VAE with two latents have 60 % of the data's power at high
-#   frequencies. More latents bring back a part of it, and a part of the bound's rate
-#   is spent on them. The diffusion has 89 % in all, and the right power at the highest
-#   frequency.
+# * Means of the VAE with two latents have 60 % of the data's power at high frequencies.
+#   With 32 latents it is 81 %, at a higher rate: 23 nats in place of 6. The diffusion
+#   has 89 %, and the right power at the highest frequency.
 # * The decoder's noise has nearly the right size, but neighbors in it are independent.
 #   Neighbors in the residual are correlated.
 # * Maximum likelihood covers both modes; the reverse divergence takes one of them.
 #
-# What helps, then? Every cure leaves less to average: more latents, a hierarchy of
-# latents ([next page](07-hierarchical.md)),
-# or many small steps, each with little to average, which is diffusion.
+# What helps, then? Whatever leaves less to average: more latents, a hierarchy of
+# latents, or the many small steps of a diffusion, each with little to average. Next:
+# [hierarchical VAEs](07-hierarchical.md).
 #
 # ## Exercises
 #
@@ -358,12 +361,12 @@ page
 #
 # ??? example "Solution"
 #     The reconstruction term counts $0.5 / s^2 = 5000$ times the squared error, so
-#     training buys reconstruction with rate. Reconstructions get sharp. But the
-#     aggregate posterior no longer matches the prior, so samples get worse: it is
+#     training lowers the error and lets the rate grow. Reconstructions get sharp. But
+#     the aggregate posterior no longer matches the prior, so samples get worse: it is
 #     nearly an autoencoder.
 #
-# **3.** Check the law of total variance in numbers, for the VAE with two latents and
-# reconstructions: is the variance of test images the sum of the two terms?
+# **3.** Check the law of total variance for reconstructions of the VAE with two
+# latents. Is the variance of test images the sum of the two terms?
 #
 # ??? example "Solution"
 #     ```python

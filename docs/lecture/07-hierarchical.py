@@ -60,9 +60,10 @@ page
 # %% [markdown]
 # ## Why: a richer prior
 #
-# One Gaussian level can only be a bell. If its mean is a nonlinear function of another
-# Gaussian, the marginal can have any shape. Below $z_2 \sim \mathcal{N}(0, 1)$ and
-# $z_1 | z_2 \sim \mathcal{N}(2 \tanh(4 z_2), 0.5^2)$; both laws are Gaussians.
+# The density of one Gaussian level is a bell. If its mean is a nonlinear function of
+# another Gaussian, the marginal can have many other shapes. In the example,
+# $z_2 \sim \mathcal{N}(0, 1)$ and $z_1 | z_2 \sim \mathcal{N}(2 \tanh(4 z_2), 0.5^2)$;
+# both laws are Gaussian.
 
 # %%
 # alt: The marginal density of z1 has two peaks; a single Gaussian has one.
@@ -276,7 +277,7 @@ page
 #     as in diffusion. For a learned bottom-up $q$ one takes the log-ratio at a draw, our
 #     first route.
 #
-# `HVAE` has both orders, and `elbo.levels()` says how each number was computed.
+# `HVAE` has both orders, and `elbo.levels()` shows how each number was computed.
 
 # %%
 digits = data.load("digits")
@@ -291,9 +292,9 @@ for order, model in models.items():
     print(order, {level.name: level.kind.value for level in levels})
 
 # %% [markdown]
-# Now we train them, with a flat VAE of as many latents beside. `WarmUp` raises the
-# weight of the rates from 0 to 1 over the first third of the training. Without it, upper levels
-# tend to stay unused; [the next page](08-instability.md) shows this.
+# Now we train both, and a flat VAE with the same number of latents, 28. `WarmUp` raises
+# the weight of the rates from 0 to 1 over the first third of the training. Without it,
+# upper levels tend to stay unused; [the next page](08-instability.md) shows this.
 
 # %%
 models["flat VAE"] = VAE(digits, latents=28, width=64)
@@ -336,9 +337,10 @@ plots.level_rates(rates, title="What each level holds")
 # %% [markdown]
 # ## What do the levels draw?
 #
-# Sampling goes from the top down. `model.prior.generate` yields one level after another
-# and takes the draw back, so *we* can decide which draws to keep. In the first row
-# everything is drawn anew for each picture. In each row below, one more level is kept.
+# Sampling goes from the top down. `model.prior.generate` yields the distribution of one
+# level after another, and we give it a value of that level. So *we* can decide which
+# draws to keep. In the first row everything is drawn anew for each picture. In each row
+# below, one more level is kept.
 
 
 # %%
@@ -382,30 +384,32 @@ plots.strips(rows, title="Samples of the top-down hierarchy")
 # ## What you should see
 #
 # * The two routes to the extended ELBO agree within their errors: about -2.37, half a
-#   nat below $\log p(x) = -1.867$. The draw of the log-ratio and the sum of KL terms
-#   have different noise and the same mean.
+#   nat below $\log p(x) = -1.867$. The log-ratio and the three terms have the same
+#   mean, but not the same noise.
 # * The slide's formula and `gaussian.kl` agree to rounding.
 # * Bottom-up, two levels are log-ratios at a draw ("monte carlo"). Top-down, all
 #   three are closed.
-# * The levels are not used equally. Bottom-up, everything sits in $z_1$, and the levels
-#   above are unused, in spite of the warm-up: the hierarchy is a flat VAE. Top-down,
-#   $z_3$ holds the most, 6.4 nats, and the bound of this short training is no better.
-# * Keeping $z_3$ keeps the digit: the spread of a pixel falls from 0.185 to 0.058.
-#   $z_2$ and $z_1$ change details.
+# * The levels are not used equally. Bottom-up, $z_1$ holds all 14.4 nats, and the
+#   levels above are unused, in spite of the warm-up: the hierarchy is a flat VAE.
+#   Top-down, $z_3$ holds the most, 6.4 nats. After this short training neither
+#   hierarchy is clearly better than the flat VAE: the three bounds differ by about
+#   twice their error.
+# * Keeping $z_3$ keeps the digit in this example: the spread of a pixel falls from
+#   0.185 to 0.058. $z_2$ and $z_1$ change details.
 #
-# Which level is used, and when, depends on chance. The next page looks at
+# Which level is used depends on the random seed, too. Next:
 # [the instability of joint training](08-instability.md).
 #
 # ## Exercises
 #
-# **1.** Choose $q$ as the exact posterior in the linear example. What are the three kinds of
-# terms, and what is the ELBO?
+# **1.** Choose $q$ as the exact posterior in the linear example. Are the KL terms zero?
+# What is the ELBO?
 #
 # ??? example "Solution"
 #     The posterior upward is $p(z_1|x)\, p(z_2|z_1)\, p(z_3|z_2)$, and
 #     `LinearGaussian.reverse` gives each factor. Then $q(z_{t-1} | z_t, x)$ is still
-#     not $p(z_{t-1} | z_t)$: it has seen $x$. So the KL terms are not zero. But the
-#     ELBO is $\log p(x)$, at every single draw.
+#     not $p(z_{t-1} | z_t)$, because it depends on $x$. So the KL terms are not zero.
+#     But the log-ratio is $\log p(x)$ at every single draw, and so is the ELBO.
 #
 # **2.** Why is the consistency term called that?
 #

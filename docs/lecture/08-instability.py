@@ -2,15 +2,15 @@
 # # Hard to learn jointly: training over seeds
 #
 # The lecture says of the consistency term: *unstable optimization*, it is hard to
-# jointly learn hierarchical encoders and decoders. The reason is in the formula,
+# jointly learn hierarchical encoders and decoders. A reason is in the formula,
 #
 # $$\sum_{t=2}^T \mathbb{E}_{q_\phi(z_t|x)}\big[\mathrm{KL}\big(q_\phi(z_{t-1}|z_t, x)
 # \,\|\, p_\theta(z_{t-1}|z_t)\big)\big].$$
 #
-# Both sides of each KL are learned at the same time. Each is the target of the other, so
-# the target moves. And there is an easy way out: a level whose posterior equals its prior
-# has a KL of zero and holds nothing. This is **posterior collapse**. Once the decoder
-# ignores a level, the encoder gets no signal to use it.
+# Both sides of each KL are learned at the same time. Each is the target of the other,
+# so the target moves. And one solution is easy to reach: a level whose posterior equals
+# its prior has a KL of zero and holds nothing. This is **posterior collapse**. Once the
+# decoder ignores a level, the encoder gets no signal to use it.
 #
 # One run shows nothing about stability. So this page trains each model from several
 # random seeds and draws *all* the runs.
@@ -145,9 +145,9 @@ draw("top-down", LEVELS)
 # %% [markdown]
 # ## Top-down, with a warm-up
 #
-# While the weight of the rates is small, a level may hold as much as it likes, and the
-# decoder learns to use it. `WarmUp` is an objective; the bound of the report always has
-# weight 1.
+# While the weight of the rates is small, a level can hold many nats at little cost, and
+# the decoder learns to use it. `WarmUp` is an objective for training. The bounds above
+# are always computed with weight 1.
 
 # %%
 # alt: With a warm-up the rates are large at first and settle; levels stay in use.
@@ -156,8 +156,8 @@ draw("top-down, warm-up", LEVELS)
 # %% [markdown]
 # ## A fixed encoder
 #
-# A diffusion has 60 levels here. We group them by time in three. The curves of the seeds
-# lie on each other: the target of each KL does not move.
+# A diffusion has 60 levels here. We group them by time in three. The curves of the
+# seeds lie on each other. The target of each KL is fixed here.
 
 # %%
 # alt: Three groups of steps of a diffusion; the curves of all seeds lie on each
@@ -186,19 +186,18 @@ page
 # ## What you should see
 #
 # * On the plain bound, all levels of both hierarchies fall to nearly zero within the
-#   first 100 steps: **collapse**. Later a level may come back, in some runs, at some
-#   time. Seeds that find no way back stay there.
-# * The final bounds of a hierarchy are several nats apart, by nothing but the seed.
-# * With a warm-up each run uses at least its top level, and the bounds are better by
-#   about eight nats. But the seeds still differ: in which level holds how much, and in
-#   the bound, by eight nats as well.
+#   first 100 steps: **collapse**. In four of the eight runs one level comes back, at
+#   different times. In the other four all levels stay unused.
+# * The final bounds of a hierarchy are four to five nats apart. Only the seed differs.
+# * With a warm-up each run uses at least its top level, and the mean of the bounds is
+#   about eight nats better than for top-down without it. But the seeds still differ in
+#   how much each level holds, and the bounds by about eight nats.
 # * The curves of the diffusion coincide, and its bounds are within half a nat.
 #
 # A fixed encoder makes training stable. It does not by itself give a better bound: in
-# this short training three of the four runs with a warm-up are ahead. What it gives is a sum
-# of many terms, each of which can be trained alone, so that depth costs nothing in
-# stability. That is where the lecture goes next: the
-# [forward process](10-forward-process.md).
+# this short training three of the four runs with a warm-up are ahead. Its bound is a
+# sum of many terms, and each of them can be trained alone. Here 60 levels train more
+# stably than three. Next: the [forward process](10-forward-process.md) of a diffusion.
 #
 # ## Exercises
 #
@@ -212,9 +211,9 @@ page
 # **2.** What else keeps levels in use?
 #
 # ??? example "Solution"
-#     A budget that need not be saved: `objectives.FreeBits` does not lower the rate of
-#     a level below a floor. A target for the rate: `objectives.CapacityTarget`. Or
-#     posteriors relative to the prior: `HVAE(..., inference="ladder")`.
+#     Free bits: with `objectives.FreeBits`, the rate of a level has no gradient below a
+#     floor. A target for the rate: `objectives.CapacityTarget`. Or posteriors that are
+#     relative to the prior: `HVAE(..., inference="ladder")`.
 #     ```python
 #     from genmod.objectives import FreeBits
 #
@@ -233,6 +232,6 @@ page
 # levels be worse?
 #
 # ??? example "Solution"
-#     It is harder to start, but it can be trained: with residual blocks, small
-#     initial weights and gradient clipping, `HVAE(digits, levels=20)` is a *very deep
-#     VAE*. It needs more care and more steps than a diffusion of the same depth.
+#     It is harder to start, but it can be trained: with residual blocks, small initial
+#     weights and gradient clipping, `HVAE(digits, levels=20)` is a *very deep VAE*
+#     (Child 2021).

@@ -180,8 +180,8 @@ drawing
 # the sum of all of them, scaled to variance one:
 # $\epsilon = (x_t - \sqrt{\bar\alpha_t}\, x_0) / \sqrt{1 - \bar\alpha_t}$. This
 # is the noise that a network will learn to predict. We compute it from the chain
-# of the digits, and check that it is standard normal and does not depend on the
-# image.
+# of the digits. Then we check its mean, its variance, and its correlation with
+# the image.
 
 # %%
 torch.manual_seed(1)
@@ -209,7 +209,7 @@ print(
 # The last state should be pure noise, whatever the image was.
 # `gaussian.kl_standard` measures what is left, in nats: the KL divergence of
 # $q(x_t \mid x_0)$ from $\mathcal{N}(0, I)$. At $t = T$ it is the **prior
-# matching term** of the bound, which the page on the objective meets again.
+# matching term** of the bound (see [the objective](13-objective.md)).
 
 # %%
 # alt: Two curves against the step: the factor of the image falls from one to
@@ -256,23 +256,26 @@ drawing
 # %% [markdown]
 # ## What you should see
 #
-# * The digits are still readable at $t = 100$, only partly at $t = 200$, and gone
-#   from $t = 400$ on. DDPM's linear schedule spends more than half of its steps
-#   on noise. The [next page](11-schedules.md) compares schedules.
+# * To the eye, the digits are still readable at $t = 100$, only partly at
+#   $t = 200$, and gone from $t = 400$ on. So DDPM's linear schedule spends more
+#   than half of its steps on what looks like noise. The
+#   [next page](11-schedules.md) compares schedules.
 # * Step by step and merged agree in all printed digits. Nothing is approximated
-#   when the steps merge.
+#   when the steps merge. The means and variances of the drawn chains agree with
+#   the merged law within about one standard error.
 # * The merged noise has mean 0, variance 1, and no correlation with the image.
 #   The change $x_t - x_0$ itself is correlated with it, because the image is also
 #   shrunk.
 # * The squares of the two factors sum to one. So data of variance one keep
 #   variance one at every step.
-# * At $t = 1000$ the last state carries about a thousandth of a nat about the
-#   image.
+# * At $t = 1000$ the last state carries at most about a thousandth of a nat
+#   about the image.
 #
 # !!! note "The slide"
-#     The slides write $\epsilon_{t-1}$, $\bar\epsilon_{t-2}$ and then $\epsilon$.
-#     All are standard normal, and all are different random variables. Only the
-#     last one is independent of the route by which $x_t$ was reached.
+#     The slides write $\epsilon_{t-1}$, $\bar\epsilon_{t-2}$ and then
+#     $\epsilon$. All are standard normal, and all are different random
+#     variables. Each one holds the noise that was added after the state in its
+#     own line: after $x_{t-1}$, after $x_{t-2}$, and after $x_0$.
 #
 # ## Exercises
 #
@@ -281,17 +284,17 @@ drawing
 #
 # ??? example "Solution"
 #     $\bar\alpha_{100} = \prod_{i \le 100} (1 - \beta_i) \approx 0.897$ (printed
-#     above). The state is still 95 % image ($\sqrt{0.897} = 0.947$), so a sampler
-#     that starts from pure noise starts from the wrong law.
+#     above). The factor of the image is still $\sqrt{0.897} = 0.947$. So a
+#     sampler that starts from pure noise starts from the wrong law.
 #
 # **2.** Leave out the factor $\sqrt{1 - \beta_t}$. What is the law of $x_T$ then?
 #
 # ??? example "Solution"
-#     $x_T = x_0 + \sqrt{\sum_t \beta_t}\, \epsilon$: the mean stays and the
-#     variance grows without limit. This is a *variance exploding* process
+#     $x_T = x_0 + \sqrt{\sum_t \beta_t}\, \epsilon$: the mean stays, and the
+#     variance grows with every step. This is a *variance exploding* process
 #     (`schedules.VarianceExploding`). Its signal-to-noise ratio falls too,
-#     because the noise grows. After a change of scale it is a variance preserving
-#     process again.
+#     because the noise grows. After a change of scale it is a variance
+#     preserving process again.
 #
 # **3.** Let $x_0$ have variance $v$ in each pixel. Show that the variance of
 # $x_t$ tends to 1.

@@ -9,9 +9,11 @@
 # \mathrm{SNR}(t) = \frac{\bar\alpha_t}{1 - \bar\alpha_t}, \qquad
 # \lambda_t = \log \mathrm{SNR}(t).$$
 #
-# The three say the same. This page shows why the **log-SNR** is the most useful
-# of them, and what a choice of schedule changes and what it does not. Time $t$ is
-# 0 for data and 1 for noise from here on.
+# Each of the three gives the other two. This page shows why the **log-SNR** is
+# the most useful of them, and what a choice of schedule changes and what it does
+# not. Time $t$ is 0 for data and 1 for noise from here on. (The lecture uses
+# $\lambda_t$ for the [weight of a step](14-weighting.md). Here it is the
+# log-SNR.)
 
 # %%
 import math
@@ -38,14 +40,14 @@ print(log_linear)
 # ## The two formulas of the lecture
 #
 # **Linear**: $\beta_i$ rises linearly in 1000 steps, and $\bar\alpha$ is a
-# product. **Cosine**: $\bar\alpha_t = \cos^2(\tfrac{\pi}{2} t / T)$. In terms of
-# the log-SNR the cosine is short:
+# product. **Cosine**: $\bar\alpha_t = \cos^2(\tfrac{\pi}{2} t / T)$. The log-SNR
+# of the cosine has a short formula:
 # $\lambda_t = \log(\cos^2 / \sin^2) = -2 \log \tan(\tfrac{\pi}{2} t / T)$.
 #
 # At $t = 0$ this log-SNR is $+\infty$ and at $t = T$ it is $-\infty$. Then the
 # last $\beta_T$ is exactly 1, and the noise of the first state is 0. Programs
-# avoid both: `schedules.Cosine` is the same curve between two ends that it
-# prints. With $\theta$ the angle, `t` is linear in $\theta$ between them.
+# avoid both. `schedules.Cosine` is the same curve between two finite ends, and
+# it prints them. Between the ends the angle $\theta$ is linear in $t$.
 
 # %%
 t = torch.linspace(0, 1, 5, dtype=torch.float64)
@@ -76,10 +78,10 @@ plots.schedules(
 )
 
 # %% [markdown]
-# The middle panel shows nothing but one steep fall: SNR runs over eight orders of
-# magnitude. The left panel hides both ends, where $\bar\alpha$ is close to 1 or
-# to 0. The right panel shows all of it. That is why networks here are given the
-# log-SNR as their "time": one network then works under every schedule.
+# The middle panel shows only one steep fall, because the SNR runs over eight
+# orders of magnitude. The left panel hides both ends, where $\bar\alpha$ is
+# close to 1 or to 0. The right panel shows all of it. In genmod a network gets
+# the log-SNR as its "time". So one network works under every schedule.
 
 # %%
 print(
@@ -135,9 +137,10 @@ plots.strips(
 # ## Where a schedule spends its steps
 #
 # Draw $t$ uniformly. Which log-SNRs come up, and how often? The density is
-# $-dt/d\lambda$, one over the slope of the right panel above (`Schedule.slope`).
-# We count them, with the times at which a digit can still be told from others:
-# log-SNR between about $-4$ and $4$.
+# $-dt/d\lambda$, one over the size of the slope in the right panel above
+# (`Schedule.slope`). The table counts three ranges. Between $-4$ and $4$ neither
+# image nor noise dominates: the ratio of their factors is between $e^{-2}$ and
+# $e^{2}$.
 
 # %%
 # alt: Histograms of the log-SNR at uniformly drawn times, for the three
@@ -177,9 +180,10 @@ drawing
 # %% [markdown]
 # ## What does not depend on the schedule
 #
-# In continuous time the bound is an integral over the log-SNR. So only its two
-# *ends* matter, not the curve between them (Kingma et al. 2021). In $T$ steps the
-# sum approaches that integral, and here the curve matters: it places the steps.
+# In continuous time the denoising terms are an integral over the log-SNR. So
+# only its two *ends* matter, not the curve between them (Kingma et al. 2021). In
+# $T$ steps the sum approaches that integral, and here the curve matters: it
+# places the steps.
 #
 # To see this without training, take data whose best denoiser is known: a Gaussian
 # with the mean and the covariance of the digits (`GaussianDenoiser`).
@@ -237,21 +241,22 @@ drawing
 # %% [markdown]
 # ## What you should see
 #
-# * Under the linear schedule the digit is gone at half time, at a log-SNR near
-#   $-2.5$. Under the cosine it is still there, at a log-SNR of 0.
+# * At half time, to the eye, the digit is gone under the linear schedule
+#   (log-SNR $-2.5$). Under the cosine (log-SNR 0) a part of it is left.
 # * The linear schedule spends 37 % of its times below a log-SNR of $-4$, the
 #   cosine 8 %.
 # * The sums of all three schedules fall towards one limit as $T$ grows, because
 #   the ends are the same.
 # * With few steps they differ by far: the linear log-SNR needs the fewest steps
-#   here. A long step at the *clean* end costs most: its weight is the ratio of
-#   two SNRs. The linear betas have the longest step there.
+#   here. A step from $t$ to $s$ weighs the squared error of the image with
+#   $\tfrac12 (\mathrm{SNR}(s) - \mathrm{SNR}(t))$. So a long step at the *clean*
+#   end costs most, and the linear betas have the longest step there.
 #
 # !!! note "The slide"
-#     The cosine on the slide, $\bar\alpha_t = \cos^2(\tfrac{\pi}{2} t/T)$, has no
-#     finite log-SNR at its two ends. Improved DDPM, its source, adds an offset of
-#     0.008 and limits each $\beta$ to 0.999. `Cosine(offset=0.008)` has the
-#     first; stated ends take the place of the second.
+#     The cosine on the slide, $\bar\alpha_t = \cos^2(\tfrac{\pi}{2} t/T)$, has
+#     no finite log-SNR at its two ends. Improved DDPM, its source, adds an
+#     offset of 0.008 and limits each $\beta$ to 0.999. `Cosine(offset=0.008)`
+#     has the offset. Its finite ends take the place of the limit.
 #
 # ## Exercises
 #
@@ -261,7 +266,7 @@ drawing
 # ??? example "Solution"
 #     $\lambda = -2 \log \tan\theta$ gives
 #     $d\lambda/d\theta = -2 / (\sin\theta \cos\theta) = -4 / \sin 2\theta$. At
-#     $\theta = \pi/4$ this is $-4$, the smallest slope of the curve. So most
+#     $\theta = \pi/4$ this is $-4$, where the curve is least steep. So most
 #     times lie near log-SNR 0.
 #
 # **2.** Images four times as wide and as high look cleaner at the same log-SNR:
@@ -277,9 +282,9 @@ drawing
 # from it. Try it. What does it advise, and why?
 #
 # ??? example "Solution"
-#     The table ends at log-SNR 9.2, but digits have 17 values: noise far below
-#     the distance of two values tells the denoiser nothing. The decoder models
-#     the rest more cheaply. `LinearBeta(1000).cut(clean=1.83)` is the same curve
-#     without that part.
+#     The table ends at log-SNR 9.2, but digits have only 17 values. Where the
+#     noise is much smaller than the distance of two values, the denoiser has
+#     nothing left to learn. The decoder needs fewer nats for the rest.
+#     `LinearBeta(1000).cut(clean=1.83)` is the same curve without that part.
 #
 # Next: [why the reverse step needs the whole data set](12-reverse-needs-data.md).

@@ -134,15 +134,15 @@ for place, (t, s) in enumerate(((0.55, 0.05), (0.55, 0.45))):
 drawing
 
 # %% [markdown]
-# Two things are worth a second look. Over a long step the true reverse law has
-# several humps, and no Gaussian fits it. Over a short step it is almost Gaussian.
-# This is why the model $p_\theta(x_{t-1} \mid x_t)$ may be a Gaussian, *if* the
-# steps are short: only its mean has to be learned.
+# Over a long step the true reverse law has several peaks, and no Gaussian fits
+# it. Over a short step it is almost Gaussian. This is why the model
+# $p_\theta(x_{t-1} \mid x_t)$ may be a Gaussian *if* the steps are short.
 #
 # ## Take one point away
 #
-# Without the point 0.6, the left law changes. The tractable one cannot: the other
-# points do not occur in it.
+# Without the point 0.6, the law $q(x_s \mid x_t)$ changes (here for the short
+# step). The tractable law given $x_0 = 1.0$ cannot change: the other points do
+# not occur in its formula.
 
 # %%
 fewer = points[[0, 1, 2, 4]]
@@ -201,8 +201,10 @@ plots.strips(rows, side=1.0, title="What the reverse step is aimed at")
 # ## How many images take part?
 #
 # The weights $w_n$ are a softmax over all images. The exponential of their
-# entropy is the number of images that matter. `x_hat` is checked against the
-# weighted sum.
+# entropy is the number of images that matter. The code also checks `x_hat`
+# against the weighted sum. In the figure, the line is the median of 64 states,
+# and the band holds the middle 80 % of them. The dotted line is at all 1,294
+# images.
 
 # %%
 # alt: The number of images that matter against the log-SNR: all of them in
@@ -249,9 +251,9 @@ drawing
 # ## The cost, and the way out
 #
 # One reverse step of $B$ states costs $B N$ distances. With $N$ = 1,294 that is
-# nothing. With a million photographs and a thousand steps it is hopeless. And
-# there is a worse fault: followed exactly, this reverse process ends in a
-# *training image*. We run it with `samplers.Ancestral`.
+# fast. With a million photographs and a thousand steps it is a billion distances
+# for every sample. And there is a worse fault: followed exactly, this reverse
+# process ends in a *training image*. We run it with `samplers.Ancestral`.
 
 # %%
 # alt: Twelve samples of the exact reverse process, each above the nearest
@@ -281,18 +283,18 @@ plots.strips(rows, title="The exact reverse process of a finite data set")
 #
 # one image at a time. Averaged over images, the best mean is that of
 # $q(x_{t-1} \mid x_t)$: the average over the data set comes from training, not
-# from a sum at every step. And a network cannot store all images exactly, so it
-# generalizes.
+# from a sum at every step. And a network that cannot store all images exactly
+# has to generalize.
 #
 # ## What you should see
 #
 # * Bayes' rule and the mixture give the same density. The long step has several
-#   humps, the short step is Gaussian to within a few thousandths of a nat.
+#   peaks. The short step is Gaussian to within a few thousandths of a nat.
 # * Without one of five points the reverse law moves. Given $x_0$, it does not
 #   depend on other points.
 # * In pure noise the average over all images is a blurred mean digit. At high
-#   log-SNR it is one training image, and not always the right one. With 50 images
-#   it is often another digit.
+#   log-SNR it is close to one training image. With 50 images it is often another
+#   digit.
 # * At the noisy end almost all 1,294 images matter, at the clean end one.
 # * Samples of the exact reverse process are training images.
 #
@@ -311,7 +313,8 @@ plots.strips(rows, title="The exact reverse process of a finite data set")
 #     = \frac{\alpha_t (1 - \bar\alpha_{t-1}) + \beta_t}{\beta_t (1 - \bar\alpha_{t-1})}
 #     = \frac{1 - \bar\alpha_t}{\beta_t (1 - \bar\alpha_{t-1})}.$$
 #
-#     `gaussian.product` multiplies two Gaussians.
+#     The variance $\tilde\beta_t$ is the inverse. `gaussian.product` multiplies
+#     two Gaussians.
 #
 # **2.** Why does $q(x_{t-1} \mid x_t)$ become Gaussian when the step is short?
 #
@@ -319,15 +322,17 @@ plots.strips(rows, title="The exact reverse process of a finite data set")
 #     As a function of $x_{t-1}$, $q(x_t \mid x_{t-1})$ is then a very narrow
 #     Gaussian. Over its width the smooth $\log q(x_{t-1})$ is nearly linear, and
 #     a Gaussian times the exponential of a linear function is a Gaussian with a
-#     shifted mean. The shift is the score, $\nabla \log q(x_{t-1})$.
+#     shifted mean. The shift is about $\beta_t \nabla \log q(x_{t-1})$, where
+#     $\nabla \log q$ is the score.
 #
 # **3.** The optimal denoiser of the training set gives samples that are copies.
 # Why do trained networks usually not copy?
 #
 # ??? example "Solution"
-#     They never reach that optimum. A network with far fewer numbers than the
-#     data set, stopped early, learns a smoother function of $x_t$. Its error on
-#     test images shows it: validation data choose the weights. A network that is
-#     large enough and trained long enough does begin to copy.
+#     Usually they do not reach that optimum. A network with far fewer numbers
+#     than the data set, or one that is stopped early, learns a smoother function
+#     of $x_t$. In genmod, the weights are chosen by the bound on validation
+#     data. A network that is large enough and trained long enough does begin to
+#     copy.
 #
 # Next: [the objective](13-objective.md).

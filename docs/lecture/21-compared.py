@@ -2,13 +2,14 @@
 # # VAE, GAN and diffusion compared
 #
 # The lecture ends with three families side by side: VAEs maximize a bound on the
-# likelihood, GANs play a game, diffusion models reverse noise. A well-known picture
-# places them at the corners of a triangle: *good samples*, *all modes covered*, *fast
-# sampling*. This page trains one of each on the digits, with networks of about the same
-# size, and measures all three corners, and the likelihood.
+# likelihood, GANs play a game, diffusion models reverse the adding of noise. A
+# well-known picture places them at the corners of a triangle: *good samples*, *all
+# modes covered*, *fast sampling*. This page trains one of each on the digits, with
+# networks of about the same size, and measures all three corners, and the likelihood.
 #
-# genmod has no GAN: a GAN has no $q$, no bound, nothing that the rest of the package
-# could score. So this page builds a small one, as an example from outside the family.
+# genmod has no GAN: a GAN has no $q$ and no bound, so nothing that the rest of the
+# package could compute. So this page builds a small one, as an example from outside the
+# family.
 
 # %%
 import time
@@ -60,8 +61,9 @@ for name, report in reports.items():
 # $$\max_D\; \mathbb{E}_{x}[\log D(x)] + \mathbb{E}_{z}[\log(1 - D(g(z)))],
 # \qquad \max_g\; \mathbb{E}_{z}[\log D(g(z))].$$
 #
-# There is no encoder and no density: an image that $g$ does not make has probability
-# zero, and there is no way to compute the probability of one that it does.
+# There is no encoder and no density. With 16 latents, the images of $g$ are a thin set
+# among all images of 64 pixels. Almost every image has density zero, so there is no
+# useful likelihood of test images.
 
 
 # %%
@@ -153,8 +155,10 @@ axes.legend(frameon=False, fontsize=10.5)
 page
 
 # %% [markdown]
-# A bound tells how good a model is, and falls or rises for a reason. The losses of a GAN
-# say only who is ahead.
+# A bound measures how good a model is, and training raises it. A loss of a GAN measures
+# a network only against the other network. Here both losses approach those of a
+# discriminator that only guesses: 1.39 and 0.69. This does not mean that the samples
+# are good.
 #
 # ## Samples
 
@@ -183,18 +187,17 @@ plots.samples(
 #
 # **Quality** is a Fréchet distance: the distance between two Gaussians, fitted to
 # features of samples and of test images (`evaluation.frechet_distance`). Smaller is
-# better. From a few hundred images it is too large for all, so only compare. It sees
-# both bad samples and missing ones. So we also take two measures that look at one
-# thing each.
-# Around every test image lies a ball that just reaches its 5th neighbor among the test
-# images. Then
+# better. From a few hundred images the estimate is too large, for every model, so it is
+# only good for comparisons. Bad samples and missing ones both raise it. So we also take
+# two measures of one thing each. Around every test image lies a ball that just reaches
+# its 5th neighbor among the test images. Then
 #
 # * **precision** is the share of samples that lie in some ball: do they look real?
 # * **coverage** is the share of test images whose ball holds a sample: are all kinds
 #   of images made?
 #
 # The features are those of the package's own small network, `evaluation.features`.
-# Training images are measured as well: what a perfect model would reach.
+# Training images are measured as well. A perfect model would have about their values.
 
 
 # %%
@@ -238,9 +241,10 @@ for name, (frechet, precision, coverage, took) in rows.items():
     )
 
 # %% [markdown]
-# The fourth column is processor time for one sample, of many drawn together. "None" is not a
-# bad value: the GAN has no likelihood at all. The diffusion with 10 steps of another
-# sampler (DDIM) has the same network, but the bound does not describe its samples.
+# The fourth column is processor time for one sample, when many are drawn together.
+# "None" is not a bad value: the GAN has no likelihood at all. The diffusion with 10
+# steps of another sampler (DDIM) has the same network, but the bound does not describe
+# its samples.
 #
 # ## The triangle, measured
 
@@ -270,8 +274,9 @@ page
 # %% [markdown]
 # ## Does the game depend on the seed?
 #
-# Three GANs, the same but for the seed, and the digit of the nearest training image for
-# each of their samples. A digit that is missing is a mode that was dropped.
+# We train three GANs that differ only in the seed. (Seed 0 is the GAN of the table,
+# with new draws.) For each sample we take the digit of the nearest training image. A
+# digit that is missing is a mode that was dropped.
 
 
 # %%
@@ -309,26 +314,28 @@ page
 # %% [markdown]
 # ## What you should see
 #
-# * The losses of the GAN do not fall: they are a game.
-# * The diffusion has the lowest Fréchet distance, close to that of training images,
-#   and the highest precision and coverage. The VAE comes second, the GAN third, in
+# * The two losses of the GAN do not fall together: one rises while the other falls.
+# * The diffusion has the lowest Fréchet distance, close to that of training images, and
+#   the highest precision and coverage. Then comes the VAE, and the GAN is last, in
 #   *this* comparison of small networks and short trainings.
 # * The GAN covers the fewest test images. What it leaves out depends on the seed: one of
 #   the three hardly draws a 3, another few of 2, 5 and 8.
-# * One sample of the VAE or the GAN is one pass of a small network: some
-#   microseconds. The diffusion makes 200 passes and takes hundreds of times as long. With
-#   10 it is 20 times faster, and has a little less coverage.
+# * One sample of the VAE or the GAN is one pass of a small network: some microseconds.
+#   The diffusion makes 200 passes and takes hundreds of times as long. With 10 it is 20
+#   times faster, with the same precision and a little less coverage.
 # * The VAE and the diffusion have a bound on $\log p(x)$; the two are close. The GAN has
 #   none.
 #
-# The triangle has an answer: fewer steps of a better sampler, or diffusion in a smaller
-# latent space, move the diffusion towards the fast corner.
+# Two things move the diffusion towards the fast corner:
+# [fewer steps](19-fewer-steps.md) of a better sampler, as measured here, and diffusion
+# in a [smaller latent space](20-latent-and-prompted.md). All formulas of the lecture
+# are in [the table of equations](equations.md).
 #
-# !!! note "Of how much this holds"
-#     One data set, small networks, one training budget. Large GANs have far better
-#     samples than ours, and careful training has made them cover more. What does not
-#     depend on the scale: which of the three have a bound, how many passes a sample
-#     takes, and which trainings are a descent.
+# !!! note "How far this holds"
+#     One data set, small networks, one training budget. Large GANs do far better: in
+#     the lecture's table StyleGAN2 has an FID of 3.26, close to the 3.17 of DDPM. Three
+#     things do not depend on the scale: which models have a bound, how many passes a
+#     sample takes, and whether training minimizes a single loss.
 #
 # References: Xiao, Kreis, Vahdat, "Tackling the generative learning trilemma with
 # denoising diffusion GANs" (2022), for the triangle; Kynkäänniemi et al., "Improved
@@ -337,11 +344,11 @@ page
 #
 # ## Exercises
 #
-# **1.** A model that copies its training images: what do the three measures say?
+# **1.** A model copies its training images. What are its three measures?
 #
 # ??? example "Solution"
-#     Exactly what the first row of the table says: nearly perfect. None of the three can
-#     see copying. The likelihood of *test* images can, and so can the distance to the
+#     Those of the first row of the table: nearly perfect. None of the three can detect
+#     copying. The likelihood of *test* images can, and so can the distance to the
 #     nearest training image.
 #
 # **2.** The GAN's training has a global optimum. What is $g$ there, and what is $D$?
@@ -361,8 +368,9 @@ page
 #     torch.manual_seed(1)
 #     means = vae.decode(torch.randn(SAMPLES, 16)).mean.round().long()
 #     print(near(drawn["VAE"]), near(means))
+#     print(frechet_distance(features(means.float() / 16), real_features))
 #     ```
 #     Precision rises from 0.84 to 0.91 and coverage from 0.78 to 0.91: means have no
-#     pixel noise. But the Fréchet distance gets worse, 80 and not 74, because means are
-#     too smooth (see [why VAEs blur](06-blur.md)). Measures can disagree, so one number
-#     is not enough.
+#     pixel noise. But the Fréchet distance gets worse, from 74 to 80: means are too
+#     smooth (see [why VAEs blur](06-blur.md)). Measures can disagree, so one number is
+#     not enough.
