@@ -273,8 +273,8 @@ drawing
 #     times. For the cosine this is $1 / (2\pi \cosh(\lambda / 2))$, the hump in
 #     the second figure. So $L_\text{simple}$ depends on the schedule.
 #
-# **2.** In the second figure, the $w$ of $L_\text{simple}$ rises between $-6$ and
-# 0. Why does `explain` print that $L_\text{simple}$ bounds nothing?
+# **2.** In the second figure, the $w$ of $L_\text{simple}$ rises from $-6$ to
+# $0$. Why does `explain` print that $L_\text{simple}$ bounds nothing?
 #
 # ??? example "Solution"
 #     A weight that never rises is a mixture of bounds on noised data, with

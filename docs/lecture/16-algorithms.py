@@ -95,8 +95,8 @@ print(f"loss of the first steps {first:.1f}, of the last {last:.1f}")
 
 # %% [markdown]
 # The loss is a sum over 64 pixels. A network that predicts zero has a loss of 64.
-# The single losses vary a lot, because their $t$ do: the right panel shows the
-# error at each.
+# The losses of single steps vary a lot, because they have different $t$. The
+# right panel shows the error at each $t$.
 
 # %%
 # alt: The loss against the training step, and the squared error against the

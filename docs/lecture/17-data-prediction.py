@@ -47,7 +47,7 @@ digits = data.load("digits")
 schedule = LinearLogSNR(clean=4.0, noisy=-8.0)
 
 # %% [markdown]
-# ## Three targets, one information
+# ## Three targets, the same information
 #
 # With $\alpha = \sqrt{\bar\alpha_t}$ and $\sigma = \sqrt{1 - \bar\alpha_t}$, a
 # network may predict the **noise** $\epsilon$, the **data** $x$, or the

@@ -149,7 +149,7 @@ for row, (a, b) in enumerate(pairs):
 # %% [markdown]
 # ## The same bound, in another order
 #
-# At a draw the terms differ: the tower has a log-ratio for each level, the
+# For one draw the terms differ: the tower has a log-ratio for each level, the
 # diffusion a KL in closed form for each step. In the mean they agree. The names
 # of the terms show the two orders.
 

@@ -110,9 +110,9 @@ drawing
 # %% [markdown]
 # ## Prompts
 #
-# `Prompts` is the text encoder: it finds one known name in a sentence. Everything
-# after it is as in the large models. **Guidance** combines two estimates of the
-# same network, with and without the prompt,
+# `Prompts` is the text encoder: it finds one known name in a sentence. The steps
+# after it are those of large models, too. **Guidance** combines two estimates of
+# the same network, with and without the prompt,
 #
 # $$\hat x_w = \hat x(z_t) + w\, \big(\hat x(z_t \mid \text{prompt}) - \hat x(z_t)\big),$$
 #
