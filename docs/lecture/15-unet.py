@@ -325,7 +325,7 @@ plots.strips(
 #
 # ??? example "Solution"
 #     A color photograph has 256 x 256 x 3 = 196,608 numbers. The first layer of
-#     an MLP would have a weight for each of them and each hidden unit, and would
+#     an MLP would have a weight for each of them and each hidden unit. It would
 #     have to learn an edge again at each place. Convolutions share weights over
 #     places.
 #

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # The training and sampling algorithms, line by line
 #
-# The lecture ends with two boxes of pseudocode. This page writes both in plain
-# PyTorch, one line of code for each line of the slide, trains with the first,
-# samples with the second, and then shows that `fit` and `model.sample` do the
-# same.
+# The lecture has two boxes of pseudocode, for training and for sampling. This
+# page writes both in plain PyTorch, one line of code for each line of the slide.
+# It trains with the first and samples with the second. Then it compares them with
+# `fit` and `model.sample`.
 
 # %%
 import torch
