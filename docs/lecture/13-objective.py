@@ -35,9 +35,10 @@ print(
 
 # %% [markdown]
 # The schedule is DDPM's linear one, with fewer steps. Its clean end is cut at a
-# log-SNR of 2: digits have 17 values, and finer noise would tell the denoiser
-# nothing (the [schedules](11-schedules.md) page). So $\beta_1$ is large, and the
-# reconstruction $p(x_0 \mid x_1)$ has something to do.
+# log-SNR of 2 (see the [schedules](11-schedules.md) page). A pixel has 17 values,
+# and the noise in $x_1$ then has a standard deviation of about three of them. So
+# $\beta_1$ is large, and the reconstruction $p(x_0 \mid x_1)$ has something to
+# do.
 #
 # The model: a network $\epsilon_\theta(x_t, t)$ predicts the noise
 # (`NoiseTarget`). We train it with the bound that this page derives, and keep an
@@ -91,8 +92,8 @@ print(f"one draw of it varies by          {spread:.2f} nats")
 # = q(x_T \mid x_0) \prod_{t=2}^T q(x_{t-1} \mid x_t, x_0).$$
 #
 # `model.diffusion.infer` goes down the right side. It yields each latent with its
-# two laws, $q$ and $p$, and takes the draw back. We record a path and score it in
-# both directions.
+# two laws, $q$ and $p$. The function `draw` records both and returns a draw from
+# $q$. We score the recorded path in both directions.
 
 # %%
 path: list[
@@ -270,9 +271,9 @@ for t in (2, 5, 20, 50, 80, 100):
 # %% [markdown]
 # ## 6. Where the nats are
 #
-# The left panel is the error of the noise, which a loss without weights would
-# sum. The middle panel is $\lambda_t$. The right panel is their product, the KL
-# of each step: what the bound counts.
+# The left panel is the error of the predicted noise. A loss without weights sums
+# these errors. The middle panel is $\lambda_t$. The right panel is their product,
+# the KL of each step. The bound sums these.
 
 # %%
 # alt: Against the step t: the error of the predicted noise, the weight lambda,
@@ -331,7 +332,8 @@ plots.strips(rows, side=1.0)
 # With another reverse variance, $\sigma_t^2 = \beta_t$ (`FixedLarge`), the two
 # stds differ, and the KL keeps the terms $\frac{D}{2} (r - 1 - \ln r)$ with
 # $r = \tilde\beta_t / \beta_t$ and $D = 64$ pixels. They do not depend on the
-# network, so gradients do not change. But the bound does.
+# network, so they add nothing to its gradients. But they count in the bound. The
+# weight $\lambda_t$ also changes: its $\sigma_t^2$ is now $\beta_t$.
 
 # %%
 ratio = small[1:] / beta[1:]
@@ -366,8 +368,8 @@ print(f"denoising terms, variance beta            {mean_large:6.2f} nats")
 # * At $t = 100$ the implied image $\hat x_0$ is useless: a small error of the
 #   noise is divided by a tiny $\sqrt{\bar\alpha_t}$. The page on
 #   [data prediction](17-data-prediction.md) returns to this.
-# * With $\sigma_t^2 = \beta_t$ the steps cost more, though less than $C$ more:
-#   the larger variance also divides the error.
+# * With $\sigma_t^2 = \beta_t$ the sum of the KLs is larger, but by less than the
+#   sum of $C$: the larger variance makes the weights $\lambda_t$ smaller.
 #
 # !!! note "The slides"
 #     * In one formula of $L_{t-1}$ the $\epsilon$ after $\sqrt{1 - \bar\alpha_t}$
@@ -412,12 +414,13 @@ print(f"denoising terms, variance beta            {mean_large:6.2f} nats")
 #     drawn from $x_0$ in one step. So training can visit any single $t$ without
 #     drawing the others.
 #
-# **3.** What does an untrained network cost, which predicts
-# $\epsilon_\theta = 0$? Compare with the bar above.
+# **3.** A network predicts $\epsilon_\theta = 0$ everywhere. What is the sum of
+# its denoising terms? Compare with the bar of the untrained network in section 3.
 #
 # ??? example "Solution"
-#     $\mathbb{E}\|\epsilon\|^2 = 64$ at every step, so the steps cost
-#     $64 \sum_t \lambda_t$. Compute `64 * weight[1:].sum()`. The last layer of
-#     the network starts at zero, so this is the first bar's part.
+#     $\mathbb{E}\|\epsilon\|^2 = 64$ at every step, so the sum is
+#     $64 \sum_{t \ge 2} \lambda_t$. Compute `64 * weight[1:].sum()`. The last
+#     layer of the network starts at zero, so the untrained network predicts zero.
+#     The sum is the part *steps* of its bar.
 #
 # Next: [weighting](14-weighting.md).

@@ -34,10 +34,10 @@ digits = data.load("digits")
 # %% [markdown]
 # ## The weight is large where there is little noise
 #
-# Two factors in the denominator go to zero for small $t$:
-# $\sigma_t^2 = \tilde\beta_t$, and $1 - \bar\alpha_t$. The table is that of
-# DDPM's schedule; the last column says what the weight is, half the relative fall
-# of the SNR in one step.
+# Two factors in the denominator are close to zero for small $t$:
+# $\sigma_t^2 = \tilde\beta_t$, and $1 - \bar\alpha_t$. The table is for DDPM's
+# schedule. Its last column is another formula of the same weight: half the
+# relative fall of the SNR in one step.
 
 # %%
 T = 1000
@@ -67,10 +67,10 @@ plots.loss_weights(
 # %% [markdown]
 # ## The same weights, seen at the log-SNR
 #
-# A weight a step depends on the schedule. A weight *per unit of log-SNR* does
-# not, so it shows what an objective asks for. The bound has weight 1 at every
-# log-SNR. `objectives.explain` computes the weight of any objective, and says
-# what the loss bounds.
+# The weight of a step depends on the schedule. For the bound, the weight *per
+# unit of log-SNR* does not: it is 1 at every log-SNR. `objectives.explain`
+# computes this weight for any objective and schedule, and names what the loss
+# bounds. The figure scales each weight to an area of one.
 
 # %%
 # alt: Weights of the bound, of L_simple and of min-SNR against the log-SNR;
@@ -159,8 +159,8 @@ plots.step_profile(profiles)
 # `refinement` continues inside the decoder, from coarse values to exact ones.
 #
 # Digits have 17 values. On the usual scale of 0 to 255 a difference of one value
-# is 16 gray levels, which one can just see. So everything after a distortion of
-# 16 gray levels is an imperceptible detail.
+# is 16 gray levels. We choose this as the limit: bits after a distortion of 16
+# gray levels count as *imperceptible details*. Another limit gives another share.
 
 # %%
 # alt: Distortion against rate of the model trained with L, with the share of
@@ -177,9 +177,9 @@ plots.rate_distortion({"L": both}, threshold=16.0, ends={"L": end})
 # %% [markdown]
 # ## The details themselves
 #
-# What does the last part of the code say? We noise a test image to the clean end
-# of the chain, where nearly all of the decoder's bits are still to come, and to
-# levels above it, and show the estimate $\hat x$ at each.
+# What does the last part of the code describe? We noise a test image to six
+# levels and show the estimate $\hat x$ at each. The first level, $t = 0$, is the
+# clean end of the chain: after it, only the decoder's bits are still to come.
 
 # %%
 # alt: A test image, its estimates at six noise levels, and the bits that are
@@ -214,9 +214,8 @@ plots.strips(rows, side=1.05, title="What is known after so many bits")
 # %% [markdown]
 # ## A weight as a knob
 #
-# Between $L$ and $L_\text{simple}$ lies a family, weights
-# $\mathrm{SNR}^{-\gamma}$ and others. In a figure: the share of the weight that
-# lies above a log-SNR, for three objectives.
+# An objective is a choice of weight. The figure shows, for three objectives, the
+# share of the weight that lies above each log-SNR.
 
 # %%
 # alt: The share of the weight above each log-SNR, for the bound, L_simple and
@@ -237,23 +236,24 @@ drawing
 # %% [markdown]
 # ## What you should see
 #
-# * $\lambda_2$ is 120 times as large as $\lambda_{300}$: the bound stresses the
-#   first steps. Both formulas of the weight agree.
+# * $\lambda_2$ is about 120 times as large as $\lambda_{300}$: the bound stresses
+#   the first steps. Both formulas of the weight agree.
 # * Per unit of log-SNR, the bound is flat. $L_\text{simple}$ and min-SNR stress
-#   the middle, where an image becomes a digit or another one.
+#   the middle, near log-SNR 0.
 # * With the same budget, $L$ has the better likelihood and $L_\text{simple}$ the
-#   better samples. It is the order of the lecture's table, where the Fréchet
-#   distance (FID) is 13.51 for $L$ and 3.17 for $L_\text{simple}$.
-# * The order depends on the clean end. We tried four schedules and show the one
-#   that ends at a log-SNR of 5.5. At 4 the samples are equally good (139 and 143)
-#   and $L$ has the better likelihood (2.25 and 2.51 bits/dim). At 8, and under
-#   DDPM's linear table, $L_\text{simple}$ is better in both: so small a network,
-#   trained so briefly, does not learn the many clean levels under $L$.
-# * The likelihood differs in the decoder's part, the cleanest of all. In the
-#   denoising steps $L_\text{simple}$ is even lower.
-# * More than half of the bits encode details below one value of a pixel. A fifth
-#   of all bits (0.51 of 2.67 bits/dim, at $t = 0.2$) gives an estimate that
-#   looks final.
+#   better samples. The lecture's table has the same order of the samples: the
+#   Fréchet distance (FID) is 13.51 for $L$ and 3.17 for $L_\text{simple}$.
+# * The order depends on the clean end. We tried four schedules in runs that this
+#   page does not show. It shows the one that ends at a log-SNR of 5.5. At 4 the
+#   samples are equally good (139 and 143) and $L$ has the better likelihood (2.25
+#   and 2.51 bits/dim). At 8, and under DDPM's linear table, $L_\text{simple}$ is
+#   better in both. Our guess: a network this small, trained for so few steps,
+#   does not learn the many clean levels under $L$.
+# * The likelihood is better under $L$ only through the decoder's part, the
+#   cleanest of all. In the denoising steps $L_\text{simple}$ needs fewer nats.
+# * More than half of the bits encode details below one value of a pixel. After a
+#   fifth of all bits (0.51 of 2.67 bits/dim, at $t = 0.2$) the estimate already
+#   looks much like the one at $t = 0$.
 #
 # !!! note "The slide"
 #     The slide marks the denominator of $\lambda_t$ with "approaches zero!". For
@@ -273,8 +273,8 @@ drawing
 #     times. For the cosine this is $1 / (2\pi \cosh(\lambda / 2))$, the hump in
 #     the second figure. So $L_\text{simple}$ depends on the schedule.
 #
-# **2.** $w$ rises with the log-SNR between $-6$ and 0 there. Why does `explain`
-# say that it bounds nothing?
+# **2.** In the second figure, the $w$ of $L_\text{simple}$ rises from $-6$ to
+# $0$. Why does `explain` print that $L_\text{simple}$ bounds nothing?
 #
 # ??? example "Solution"
 #     A weight that never rises is a mixture of bounds on noised data, with
@@ -284,9 +284,9 @@ drawing
 # **3.** Does $L_\text{simple}$ change the optimal denoiser?
 #
 # ??? example "Solution"
-#     No. At each noise level the minimum is $\mathbb{E}[\epsilon \mid x_t]$,
-#     whatever the weight, if the network could represent every function. Weights
-#     decide how a network of limited size spends its capacity, and how noisy
+#     No. If the network can represent every function, the minimum at each noise
+#     level is $\mathbb{E}[\epsilon \mid x_t]$, for every positive weight. Weights
+#     decide how a network of limited size uses its capacity, and how noisy the
 #     gradients are.
 #
 # Next: [the U-Net](15-unet.md).

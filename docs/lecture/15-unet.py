@@ -29,12 +29,12 @@ print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
 # %% [markdown]
 # ## Run once, record all shapes
 #
-# On the way **down** each level has residual blocks, and a convolution of stride
-# 2 halves the size. In the **middle** the image is small and has many channels.
-# On the way **up** the size doubles again. The result of each level on the way
-# down is kept, and joined on the way up at the same size: the **skip
-# connections**. They carry the fine details, which the small images in the middle
-# have lost.
+# On the way **down** each level has residual blocks. Between levels, a
+# convolution of stride 2 halves the size. In the **middle** the image is small
+# and has many channels. On the way **up** the size doubles again. The results of
+# the larger levels are kept, and joined on the way up at the same size: the
+# **skip connections**. They can carry fine details, which a small image in the
+# middle cannot hold in its pixels.
 
 # %%
 shapes: list[tuple[str, tuple[int, ...], int]] = []
@@ -140,8 +140,8 @@ for side in (28, 14, 7):
 # The network must know how much noise there is. The lecture embeds the step $t$
 # by sines and cosines, as transformers embed positions. Here the **log-SNR** is
 # embedded: it means the same noise under every schedule and number of steps.
-# Frequencies are spaced geometrically: the slow ones tell noise from data, the
-# fast ones tell neighbors apart.
+# Frequencies are spaced geometrically: the slow ones tell the noisy end from the
+# clean end, the fast ones tell neighbors apart.
 
 # %%
 # alt: Sines and cosines of the log-SNR, one row per frequency, and the
@@ -203,9 +203,9 @@ print(
 # %% [markdown]
 # ## What the time embedding does
 #
-# We train a small U-Net on the digits, then give it *one* noised image and three
-# different log-SNRs. Only one is right. The network removes as much noise as it
-# is asked to.
+# We train a small U-Net on the digits. Then we give it the *same* noised images
+# with three different log-SNRs. Only one of the three is right. The network
+# removes as much noise as the given log-SNR implies.
 
 # %%
 # alt: Noised digits, and the estimate of the clean image for a log-SNR that is
@@ -250,8 +250,8 @@ plots.strips(rows, side=0.9)
 # %% [markdown]
 # ## The skip connections, cut
 #
-# What do they carry? We set the one of this network to zero, after training, and
-# denoise the same images again.
+# What do they do? This network has one skip connection. We set it to zero after
+# training, and denoise the same images again.
 
 # %%
 # alt: Estimates with all connections, without the skip connection, and the
@@ -296,14 +296,14 @@ plots.strips(
 # * The size halves twice on the way down and doubles twice on the way up. The
 #   number of channels does the opposite. Most parameters sit where the image is
 #   smallest.
-# * Attention at 7 x 7 compares 2,401 pairs of positions, at 28 x 28 it would
+# * Attention at 7 x 7 compares 2,401 pairs of positions. At 28 x 28 it would
 #   compare 256 times as many.
 # * Neighboring log-SNRs have similar embeddings, distant ones do not.
 # * The untrained network predicts exactly zero.
 # * Asked for a log-SNR that is too low, the network blurs: it removes noise that
 #   is not there. Asked for one that is too high, it leaves noise as strokes.
-# * Without its skip connection the network removes far less noise: its error nearly
-#   doubles.
+# * Without its skip connection the error grows from 0.293 to 0.516. Grays turn
+#   black or white, and single wrong pixels appear.
 #
 # !!! note "The slide"
 #     The slide names "additive positional embedding" as an example. Scale and
@@ -320,20 +320,20 @@ plots.strips(
 #     a diffusion have the size of the data. An encoder of a VAE may shrink its
 #     input; this network may not.
 #
-# **2.** An MLP denoises 8x8 digits as well as a U-Net does. Why not use it for
-# 256x256 photographs?
+# **2.** The next pages use an MLP for the 8x8 digits. Why not use one for 256x256
+# photographs?
 #
 # ??? example "Solution"
-#     Its first layer would have a weight for each of 196,608 inputs and each
-#     hidden unit, and would have to learn an edge again at each place.
-#     Convolutions share weights over places.
+#     A color photograph has 256 x 256 x 3 = 196,608 numbers. The first layer of
+#     an MLP would have a weight for each of them and each hidden unit. It would
+#     have to learn an edge again at each place. Convolutions share weights over
+#     places.
 #
 # **3.** What would happen if the log-SNR were not given to the network?
 #
 # ??? example "Solution"
-#     It would have to estimate the noise from the image. For images this works
-#     surprisingly well where noise and content look different, but the scale of
-#     the output changes with the noise, and errors at high noise grow. The strips
-#     above show what a wrong level does.
+#     It would have to estimate the noise level from the image. This can work
+#     where noise and content look different. A wrong estimate of the level has
+#     the effect that the strips above show: blur, or noise that stays.
 #
 # Next: [the algorithms](16-algorithms.md).

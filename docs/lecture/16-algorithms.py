@@ -1,10 +1,10 @@
 # %% [markdown]
 # # The training and sampling algorithms, line by line
 #
-# The lecture ends with two boxes of pseudocode. This page writes both in plain
-# PyTorch, one line of code for each line of the slide, trains with the first,
-# samples with the second, and then shows that `fit` and `model.sample` do the
-# same.
+# The lecture has two boxes of pseudocode, for training and for sampling. This
+# page writes both in plain PyTorch, one line of code for each line of the slide.
+# It trains with the first and samples with the second. Then it compares them with
+# `fit` and `model.sample`.
 
 # %%
 import torch
@@ -95,8 +95,8 @@ print(f"loss of the first steps {first:.1f}, of the last {last:.1f}")
 
 # %% [markdown]
 # The loss is a sum over 64 pixels. A network that predicts zero has a loss of 64.
-# The single losses vary a lot, because their $t$ do: the right panel shows the
-# error at each.
+# The losses of single steps vary a lot, because they have different $t$. The
+# right panel shows the error at each $t$.
 
 # %%
 # alt: The loss against the training step, and the squared error against the
@@ -182,9 +182,9 @@ plots.strips(rows, side=0.9, title="The sampling algorithm, run")
 # ## The same in genmod
 #
 # Put the same network into a `Diffusion` whose latents are the slide's
-# $x_1, \dots, x_T$. First the **loss**. We let the objective `Simple` compute it,
-# look over its shoulder at the states that the network gets, and compute the
-# slide's loss from them.
+# $x_1, \dots, x_T$. First the **loss**. We let the objective `Simple` compute it.
+# A hook records the states that the network gets, and we compute the slide's loss
+# from them.
 
 # %%
 model = Diffusion(
@@ -267,10 +267,10 @@ plots.samples(
 # ## What `fit` adds
 #
 # One line trains the same model: `fit(model, digits, Simple())`. It is the loop
-# above, with a few lines that the slide leaves out: a moving average of the
-# weights, warm-up and decay of the learning rate, clipped gradients, time steps
-# that are stratified over the batch, the bound on validation images, and the best
-# weights at the end.
+# above, with more that the slide leaves out: a moving average of the weights,
+# warm-up and decay of the learning rate, clipped gradients, time steps that are
+# stratified over the batch, the bound on validation images, and the best weights
+# at the end. (The loop above has one of these, the decay of the learning rate.)
 
 # %%
 torch.manual_seed(0)
@@ -299,17 +299,17 @@ print(
 # * Noise becomes digits in the last third of the steps.
 # * The slide's loss and that of `Simple` are the same number, and mean and
 #   variance of a step are the slide's.
-# * By hand and by `model.sample` the samples have the same quality, with either
-#   variance. Two draws of the same law differ by about 8 in the distance.
-# * `fit` is a little better for the same number of steps. It averages the
-#   weights, clips gradients and lowers the learning rate.
+# * By hand and by `model.sample` the samples have about the same quality, with
+#   either variance: sets with the same variance differ by 7 or 8 in the distance.
+# * `fit` has a smaller distance for the same number of steps, 148. This is one
+#   run. The page does not show which of its additions helps.
 #
 # !!! note "The slides"
 #     * The training box writes $\epsilon \sim \mathcal{N}(0, 1)$. It is
 #       $\mathcal{N}(0, I)$: one number for each pixel.
 #     * The sampling slide writes
 #       $p_\theta(x_{t-1} \mid x_t) = q(x_{t-1} \mid x_t, \epsilon_\theta(x_t, t))$.
-#       The second argument of $q$ is the data, so it must be the estimate
+#       The last argument of $q$ is the data, so it must be the estimate
 #       $x_\theta(x_t, t)$, which follows from $\epsilon_\theta$.
 #     * The box trains at $t = 1$, too. In the bound this term is the
 #       reconstruction $\log p_\theta(x_0 \mid x_1)$. `Simple` visits
@@ -327,15 +327,17 @@ print(
 # **2.** Why is $z = 0$ in the last step?
 #
 # ??? example "Solution"
-#     The last step returns an image, and its mean is the best guess of it. Noise
-#     would only be visible as noise. In the bound, the last step is the decoder:
-#     it has a variance, since it must give every image a probability.
+#     The last step returns an image, and no later step can remove noise that it
+#     adds. With $\bar\alpha_0 = 1$, $\tilde\beta_1$ is zero too. In the bound,
+#     the last step is the decoder: it has a variance, since it must give every
+#     image a probability.
 #
 # **3.** Why is a time step drawn at random, not taken in order?
 #
 # ??? example "Solution"
-#     Each $t$ gives an unbiased estimate of one term. Neighbors in a batch should
-#     be independent, and every step of the optimizer should see all noise levels.
-#     `timesteps=StratifiedTimesteps(1)` spreads them evenly.
+#     With a random $t$, each step of the optimizer has an unbiased estimate of
+#     the whole loss. In order, the optimizer would see only similar noise levels
+#     for many steps. `timesteps=StratifiedTimesteps(1)` is still random, and
+#     spreads the times of a batch evenly.
 #
 # Next: [data prediction](17-data-prediction.md).

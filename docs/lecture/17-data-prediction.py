@@ -47,7 +47,7 @@ digits = data.load("digits")
 schedule = LinearLogSNR(clean=4.0, noisy=-8.0)
 
 # %% [markdown]
-# ## Three targets, one information
+# ## Three targets, the same information
 #
 # With $\alpha = \sqrt{\bar\alpha_t}$ and $\sigma = \sqrt{1 - \bar\alpha_t}$, a
 # network may predict the **noise** $\epsilon$, the **data** $x$, or the
@@ -127,7 +127,8 @@ drawing
 # Noise prediction divides by $\alpha$. At log-SNR $-8$ an error of the network is
 # multiplied by 55. Data prediction never multiplies, but at the clean end it must
 # repeat an image that it is already given. Velocity prediction has a factor of at
-# most 1 and learns only what is missing at both ends. It is genmod's default.
+# most 1. Its target is the noise at the clean end, and minus the image at the
+# noisy end, so it never has to repeat its input. It is genmod's default.
 #
 # ## Train all three
 #
@@ -199,8 +200,8 @@ plots.strips(rows, side=0.95, title=r"The estimate of the image, $\hat x(x_t)$")
 
 # %% [markdown]
 # At high noise the best estimate is a **mean**, so it is blurred. It is not a
-# sample. A reverse step takes only a small part of it, adds noise, and asks
-# again.
+# sample. A reverse step moves only a small part of the way to it and adds noise.
+# Then the network makes a new estimate.
 #
 # ## The reverse step is q with the estimate in place of the data
 #
@@ -236,9 +237,9 @@ print("from the error of the data", [f"{v:.6f}" for v in closed[:4]])
 # %% [markdown]
 # ## With few steps
 #
-# The amplified errors of noise prediction matter most where steps are few: the
-# first step then starts from the noisiest state. The networks do not change;
-# `with_steps` changes the chain.
+# With few steps, the first step from pure noise is long, and it uses an estimate
+# at the noisiest level. How do the three targets do then? The networks do not
+# change; `with_steps` changes the chain.
 
 # %%
 # alt: Bits per dimension and Frechet distance against the number of latents for
@@ -288,22 +289,23 @@ drawing
 # * The noise network's estimate is useless at the noisy end, as on the page on
 #   the [objective](13-objective.md). In the bound it does no harm there, because
 #   the bound counts errors of the *noise*.
-# * The estimates of all networks become means as the noise grows. That of the
-#   training set is sharper at low noise: it is a training image.
+# * The estimates of the data network and of the velocity network become means as
+#   the noise grows. That of the training set is a training image at low noise.
 # * The model's step *is* $q$ with the estimate, and its KL is the weighted error
 #   of the data.
-# * Here the data network is best, by far with four steps. It is a small network,
-#   trained for a short time, on data of few values, with one seed. genmod's default
-#   is the velocity; for the choice see
+# * Here the data network is best, by far with four steps. Noise and velocity have
+#   nearly the same bound from 8 steps on, but the samples of the velocity network
+#   are then the worst. These are small networks, trained for a short time, with
+#   one seed. genmod's default is the velocity; for the choice see
 #   [predictions and variances](../guides/predictions.md).
 #
 # !!! note "The slide"
 #     The slide ends with
 #     $q(x_{t-1} \mid x_t, x_\theta(x_t, t)) \approx q(x_{t-1} \mid x_t, x_0)$.
-#     For a single step at high noise the two are *not* close: the estimate is a
-#     mean, the image is not. What is close is $p_\theta(x_{t-1} \mid x_t)$ and
-#     the average of $q(x_{t-1} \mid x_t, x_0)$ over all $x_0$ that $x_t$ may come
-#     from, if the step is short.
+#     For a given image the two differ: the estimate is a mean, the image is not.
+#     The KL above is about one nat for a step of 0.05. For short steps,
+#     $p_\theta(x_{t-1} \mid x_t)$ approximates the *average* of
+#     $q(x_{t-1} \mid x_t, x_0)$ over all $x_0$ that $x_t$ may come from.
 #
 # ## Exercises
 #
@@ -318,12 +320,13 @@ drawing
 #     $$\mathrm{KL} = \frac{\alpha_s^2 c^2}{2 \sigma_s^2 c} \|x - \hat x\|^2
 #     = \tfrac12 \mathrm{SNR}(s)\, c\, \|x - \hat x\|^2.$$
 #
-# **2.** Which noise does a network imply that always predicts the mean image?
+# **2.** A data network always predicts the mean image $\bar x$. Which noise does
+# it imply?
 #
 # ??? example "Solution"
 #     $\hat\epsilon = (x_t - \alpha \bar x) / \sigma$. At $\alpha \to 0$ this is
-#     $x_t$ itself, which is the right answer in pure noise: the noise is all
-#     there is. At the clean end it is far off.
+#     $x_t$ itself. That is right in pure noise, where $x_t = \epsilon$. At the
+#     clean end its error is $\alpha (x - \bar x) / \sigma$, which is large.
 #
 # **3.** Why does a data network have trouble at the clean end?
 #

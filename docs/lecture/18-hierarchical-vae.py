@@ -3,8 +3,8 @@
 #
 # The lecture asks for the differences between diffusion models and hierarchical
 # VAEs, and answers: a diffusion *is* a hierarchical VAE, whose encoder is fixed,
-# linear and Gaussian. This page runs the equality: the same numbers from a tower
-# of VAEs and from a `Diffusion`. Then it makes the tower deeper and deeper.
+# linear and Gaussian. This page computes the same numbers with a tower of VAEs
+# and with a `Diffusion`. Then it makes the tower deeper and deeper.
 #
 # | | hierarchical VAE | diffusion |
 # |---|---|---|
@@ -149,7 +149,7 @@ for row, (a, b) in enumerate(pairs):
 # %% [markdown]
 # ## The same bound, in another order
 #
-# At a draw the terms differ: the tower has a log-ratio for each level, the
+# For one draw the terms differ: the tower has a log-ratio for each level, the
 # diffusion a KL in closed form for each step. In the mean they agree. The names
 # of the terms show the two orders.
 
@@ -166,11 +166,12 @@ for name, model in (("tower", tower), ("diffusion", diffusion)):
 # %% [markdown]
 # ## To infinite depth
 #
-# The encoder is fixed, so levels cost nothing to add: the same denoiser serves a
-# chain of every length (`with_steps`). For Gaussian data the best denoiser is
-# known, and so is $\log p(x)$. Then the bound can only be loose because the
-# reverse steps are Gaussian with the posterior's variance. As $T$ grows, this gap
-# vanishes.
+# The encoder is fixed, so more levels need no more parameters: the same denoiser
+# serves a chain of every length (`with_steps`). For Gaussian data the best
+# denoiser is known, and so is $\log p(x)$. The bound is loose mainly because the
+# reverse steps have the posterior's variance, which is too small for a long step.
+# As $T$ grows, this part of the gap vanishes. A small part can stay, because the
+# schedule ends at a finite log-SNR on both sides.
 
 # %%
 # alt: The gap between log p(x) and the bound against the number of latents,
@@ -351,7 +352,7 @@ for name, found_bits in spread.items():
 #
 # * At any latents, tower and diffusion have the same log-ratio, to all printed
 #   digits. In the mean they have the same bound, from different terms.
-# * With its best denoiser the bound of a Gaussian approaches $\log p(x)$: from
+# * With its best denoiser the bound of a Gaussian gets close to $\log p(x)$: from
 #   $T = 32$ on, doubling $T$ about halves the gap.
 # * On the digits the bound of one network falls with $T$ towards that of
 #   infinitely many latents. $T = 1$ is a VAE and has no long step, so it is
@@ -359,11 +360,12 @@ for name, found_bits in spread.items():
 # * With the fixed encoder a training step asks the denoiser for two states, at
 #   any depth: one step of the chain, and the decoder, which is the denoiser's
 #   last step. With a learned one it asks for one at each level.
-# * For the same number of steps the learned encoder is better, and here as
-#   stable. It starts as the fixed one, in top-down order. But each of its steps
-#   costs eight levels, and a thousand levels are out of reach.
-# * The lecture's warning about unstable joint training is about encoders that are
-#   learned from nothing; the fixed encoder is the safest cure.
+# * For the same number of steps the learned encoder is better, and the three
+#   seeds agree. It starts as the fixed one, in top-down order. But each of its
+#   steps gives 8 states to the denoiser, and not 2. With a thousand levels it
+#   would be a thousand.
+# * The lecture warns of unstable joint training. This run does not show it. We
+#   read the warning as one about encoders that start at random.
 #
 # !!! note "The slides"
 #     The slide of the hierarchical bound puts
@@ -386,16 +388,16 @@ for name, found_bits in spread.items():
 # **2.** Why does the bound improve with $T$ although the network is the same?
 #
 # ??? example "Solution"
-#     The sum over steps is a Riemann sum of a decreasing integrand: each long
-#     step pays the price of its noisier end for the whole step. Halving the step
-#     lets the second half use a better estimate (Kingma et al. 2021, section
-#     4.2).
+#     The sum over steps is a Riemann sum of
+#     $\frac12 \int \mathbb{E}\|x - \hat x\|^2 \, d\,\mathrm{SNR}$. The error
+#     falls as the SNR grows, and each step counts the error at its noisier end
+#     for the whole step. Halving a step lets the second half use a better
+#     estimate (Kingma et al. 2021).
 #
 # **3.** Could a diffusion have latents smaller than the data?
 #
 # ??? example "Solution"
 #     Not by adding noise alone. But the data of the diffusion may themselves be
-#     the latents of a VAE: latent diffusion, the
-#     [last page](20-latent-and-prompted.md).
+#     the latents of a VAE: [latent diffusion](20-latent-and-prompted.md).
 #
 # Next: [fewer steps](19-fewer-steps.md).
