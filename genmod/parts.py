@@ -123,9 +123,8 @@ class ModelParts(Saved, Settings, nn.Module):
         z = random.draw(self._likelihood(state, context), gradients=False)
         x = self.spec.standardize.inverse(z)
         if self.spec.columns is not None and not x.is_floating_point():
-            x = x.to(
-                self.dtype or torch.get_default_dtype()
-            )  # a law of counts alone draws integers
+            # A law of counts alone draws integers.
+            x = x.to(self.dtype or torch.get_default_dtype())
         self.spec.check(x, name="samples")
         return x
 

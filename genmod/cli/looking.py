@@ -68,7 +68,8 @@ def map_run(look: Look, color: str | None, level: str | None) -> None:
     """The codes of the data on two axes."""
     with sentences() as console:
         model, data, rows = look.opened()
-        whole = look.data is None
+        # A data set with a test part has its labels as colors; a file is one part of rows.
+        whole = len(data.test) > 0
         found = latent_map(
             model, data if whole else rows.x, None if whole else rows.context, color=color,
             level=level, seed=look.seed, observed=rows.observed,

@@ -88,6 +88,15 @@ def slerp(a: Real, b: Real, weight: float) -> Tensor:
     Between points of equal norm the norm stays the same. Noise lies near a sphere of radius
     :math:`\sqrt D`; half-way on a straight line the norm would be smaller by :math:`\sqrt 2`.
 
+    Args:
+        a: real vectors, ``(B, *event)``; the norm and the angle are those of the whole event.
+        b: vectors of the same shape: row ``i`` of ``a`` is joined to row ``i`` of ``b``.
+        weight: :math:`w`, the place on the arc, in [0, 1].
+
+    Returns:
+        A point for each row, ``(B, *event)``. Between equal or opposite directions it lies on the straight
+        line.
+
     Raises:
         ValueError: whole numbers, or a row of zeros, which has no direction.
 
@@ -206,7 +215,7 @@ def move(
     got = [tuple(part.shape) for part in steps]
     advice = "pass what latent_direction returns for this model"
     require(got == expected, f"a direction of shapes {got}", f"those of a code, {expected}", advice)
-    require(len(strengths) >= 1, "no strengths", "at least one number", "0 is the data themselves")
+    require(len(strengths) >= 1, "no strengths", "at least one number", "pass 1.0 for all of it")
     means = [
         model.decode(
             _code(tuple(z + s * d.to(z) for z, d in zip(code, steps, strict=True))), context

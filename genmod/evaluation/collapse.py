@@ -36,6 +36,7 @@ from genmod.decoders import (
 from genmod.elbo import ELBO, Kind
 from genmod.evaluation.aggregate import information
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
+from genmod.evaluation.latents import mean_or_draw
 from genmod.evaluation.scoring import Estimate
 from genmod.evaluation.spectrum import LinearForecast, spectrum
 from genmod.evaluation.verdict import Collapse, LatentUse
@@ -171,19 +172,13 @@ class _Piece:
             {level.name: level.nats.double().cpu() for level in levels},
             {level.name: level.kind for level in levels},
             per_unit,
-            {latent: _mean(path, latent) for latent in path.z},
+            {
+                latent: mean_or_draw(path.q[latent], z[0]).flatten(1).double().cpu()
+                for latent, z in path.z.items()
+            },
             path.z[first][0],
             path.q[first],
         )
-
-
-def _mean(path: Path, name: str) -> Tensor:
-    """The posterior mean of a latent, ``(B, D)``; its draw, where the law does not know its mean."""
-    try:
-        found = path.q[name].mean
-    except NotImplementedError:
-        found = path.z[name][0]
-    return found.flatten(1).double().cpu()
 
 
 @dataclass(frozen=True, eq=False)

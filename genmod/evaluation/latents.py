@@ -32,7 +32,7 @@ class Unit:
         level: the name of its rate.
         index: its place in the level, from 0.
         nats: what it carries, a mean over samples; NaN where the laws of its level do not factorize.
-        activity: the variance over the data of its posterior mean.
+        activity: the variance of its posterior mean over the data; in a hierarchy also over draws above it.
     """
 
     level: str
@@ -97,14 +97,14 @@ def _sums(elbo: ELBO, path: Path) -> dict[str, _Sums]:
     found = {}
     for name, z in path.z.items():
         nats = per_dim.get(name)
-        mean = _mean(path.q[name], z[0]).flatten(1).double().cpu()
+        mean = mean_or_draw(path.q[name], z[0]).flatten(1).double().cpu()
         total = None if nats is None else nats.flatten(1).double().sum(0).cpu()
         found[name] = _Sums(total, mean.sum(0), mean.square().sum(0))
     return found
 
 
-def _mean(q: Distribution, z: Tensor) -> Tensor:
-    """The mean of a law, or its draw where it does not know its mean."""
+def mean_or_draw(q: Distribution, z: Tensor) -> Tensor:
+    """The mean of a law; where it has no formula for its mean, a draw ``z`` of it."""
     try:
         return q.mean
     except NotImplementedError:
@@ -176,7 +176,7 @@ class Code:
         def keep(latent: Latent) -> Tensor:
             if latent.q is not None:
                 with random.keyed(0, ids=row.ids):
-                    latents[latent.name] = _mean(latent.q, latent.q.sample())
+                    latents[latent.name] = mean_or_draw(latent.q, latent.q.sample())
             return latents[latent.name]
 
         def note(step: tuple[str, Distribution]) -> Tensor:

@@ -20,10 +20,13 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.latents import FLAT
 from genmod.model import LatentModel
 from genmod.models import Diffusion
+from genmod.nn.conditioning import is_null_context
 from genmod.path import Latent
 
 _WIDEST = 1024
 """Units of which the whole covariance is kept. Beyond, directions come from this many rows."""
+_FEW = 20
+"""Integer labels below this number are classes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +36,7 @@ class LatentMap:
     Args:
         points: where each row lies, ``(N, 2)``, in the order of the rows.
         shares: the part of the variance of the codes along each axis, ``(2,)``.
-        axes: the names of the axes.
+        axes: the names of the axes; the second is empty for a latent of one unit.
         directions: of the axes in the latent space, ``(D, 2)``.
         level: the name of the latent.
         color: one number a row, ``(N,)``, NaN where it is missing; ``None``: no color.
@@ -52,9 +55,9 @@ class LatentMap:
 
     @property
     def labels(self) -> tuple[str, str]:
-        """The names of the axes, each with its share of the variance."""
+        """The names of the axes, each with its share of the variance; an empty name stays empty."""
         first, second = (
-            f"{name} ({100 * float(share):.0f} % of the variance)"
+            f"{name} ({100 * float(share):.0f} % of the variance)" if name else ""
             for name, share in zip(self.axes, self.shares, strict=True)
         )
         return first, second
@@ -62,7 +65,7 @@ class LatentMap:
     def __repr__(self) -> str:
         rows, units = len(self.points), len(self.directions)
         lines = [f"Map of the codes of {rows} rows, {units} unit{'' if units == 1 else 's'}"]
-        lines += [f"  {label}" for label in self.labels]
+        lines += [f"  {label}" for label in self.labels if label]
         return "\n".join(lines if self.color is None else [*lines, f"  color: {self.color_name}"])
 
 
@@ -124,7 +127,7 @@ def latent_map(
     level, units = means.level_of(rows)
     if units <= 2:
         directions = torch.eye(units, 2, dtype=torch.float64)
-        names = ("unit 0", "unit 1")
+        names = ("unit 0", "unit 1" if units == 2 else "")
     else:
         directions, names = means.principal(rows, units, seed), ("PC 1", "PC 2")
     moments, pieces = _Moments(units, whole=False), []
@@ -135,7 +138,7 @@ def latent_map(
     total = float(moments.total)
     spread = (points - points.mean(0)).square().mean(0)
     shares = spread / total if total > 0 else torch.zeros_like(spread)
-    values, name, classes = _colors(color, data, rows, model)
+    values, name, classes = _colors(color, rows, model)
     return LatentMap(points, shares, names, directions, level, values, name, classes)
 
 
@@ -155,6 +158,7 @@ class _Means:
         model = self.model
         posterior = model.posterior(x, context, seen)
         if not model.prior.proper:
+            one_of((FLAT,), self.level or FLAT, "level")
             mean = require_distribution(posterior, model.prior.shape).mean
             return FLAT, mean.flatten(1).double().cpu()
         path, found = model.prior.infer(posterior, context), {}
@@ -233,7 +237,7 @@ class _Moments:
 
 
 def _colors(
-    color: object, data: object, rows: RowSet, model: LatentModel
+    color: object, rows: RowSet, model: LatentModel
 ) -> tuple[Tensor | None, str, tuple[str, ...] | None]:
     """One number a row in the user's order, what it is, and its classes."""
     source = rows.data
@@ -245,7 +249,7 @@ def _colors(
         labels = source.labels["test"]
         if labels.ndim > 1:
             return None, "", None
-        return labels.double(), "label", source.classes or _numbered(labels)
+        return _of_labels(labels, source.classes)
     values = color.cpu().numpy() if isinstance(color, Tensor) else np.asarray(color)
     require(
         values.shape == (len(rows),),
@@ -259,11 +263,18 @@ def _colors(
     return torch.from_numpy(codes.reshape(-1).astype(np.float64)), "color", tuple(names.tolist())
 
 
-def _numbered(labels: Tensor) -> tuple[str, ...] | None:
-    """Integer labels as classes, if they are few."""
-    if labels.is_floating_point() or not 0 <= int(labels.max()) < 20:
-        return None
-    return tuple(str(each) for each in range(int(labels.max()) + 1))
+def _of_labels(
+    labels: Tensor, classes: tuple[str, ...] | None
+) -> tuple[Tensor, str, tuple[str, ...] | None]:
+    """Labels ``(N,)`` as colors; NaN for a label that stands for no class, such as the null label."""
+    color = labels.double().cpu().masked_fill(is_null_context(labels).cpu(), torch.nan)
+    known = color[~color.isnan()]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, torch.inf)
+    if classes is None and not labels.is_floating_point() and low >= 0 and high < _FEW:
+        classes = tuple(str(each) for each in range(int(high) + 1))
+    if classes is not None:
+        color = torch.where((color >= 0) & (color < len(classes)), color, torch.nan)
+    return color, "label", classes
 
 
 def _column(

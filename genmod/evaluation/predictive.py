@@ -85,7 +85,7 @@ class PredictiveCheck:
         seen: dict[str, str] = {}
         for place in found:
             low = float(self.observed[place]) > float(self.replicated[:, place].median())
-            advice = self.groups[place].advice(model_too_low=low)
+            advice = self.groups[place].advice(self.names[place], model_too_low=low)
             seen.setdefault(advice, self.names[place])
         return " ".join([*lines, *(f"{name}: {advice}." for advice, name in seen.items())])
 

@@ -23,6 +23,8 @@ StatisticFunction: TypeAlias = Callable[[Tensor], Tensor | float]
 _WIDEST = 64
 """Columns that are checked one by one, at most; of more, all entries together."""
 _QUANTILES = {"5 % quantile": 0.05, "median": 0.5, "95 % quantile": 0.95}
+_LOWER = ("minimum", "5 % quantile")
+"""How the names of statistics begin that fall as the spread grows."""
 
 
 class Group(Enum):
@@ -38,11 +40,17 @@ class Group(Enum):
     CORRELATION = "correlation"
     OWN = "own"
 
-    def advice(self, model_too_low: bool) -> str:
-        """What to do where the replicates are below the data (or above them)."""
+    def advice(self, name: str, model_too_low: bool) -> str:
+        """What to do where the replicates are below the data (or above them).
+
+        Args:
+            name: of the statistic. A larger minimum or lower quantile means a smaller spread.
+            model_too_low: whether the replicates are below the data.
+        """
         side = "below" if model_too_low else "above"
         low, high = _ADVICE[self]
-        return f"the replicates are {side} the data; {low if model_too_low else high}"
+        short = model_too_low != name.startswith(_LOWER)
+        return f"the replicates are {side} the data; {low if short else high}"
 
 
 _TRAIN = "train longer, or with more latents"

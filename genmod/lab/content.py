@@ -99,12 +99,13 @@ def _examples(data: Dataset, most: int) -> tuple[Tensor, list[int] | None]:
     labels = None if data.labels is None else data.labels[part]
     if labels is None or labels.is_floating_point() or labels.ndim != 1:
         return x[:most].float(), None
-    place = torch.zeros(len(labels))
+    place = torch.zeros(len(labels), dtype=torch.int64)
     for label in labels.unique():
         same = labels == label
-        place[same] = torch.arange(int(same.sum())).float()
+        place[same] = torch.arange(int(same.sum()))
     # The first of each label, then the second of each, and so on; shown by label.
-    chosen = torch.argsort(place * 1e6 + labels)[:most]
+    by_label = torch.argsort(labels, stable=True)
+    chosen = by_label[torch.argsort(place[by_label], stable=True)][:most]
     chosen = chosen[torch.argsort(labels[chosen], stable=True)]
     return x[chosen].float(), labels[chosen].tolist()
 

@@ -62,7 +62,10 @@ def _caption(found: PredictiveCheck) -> str:
 
 def _histogram(axes: Axes, replicated: Tensor, observed: float, misfit: bool) -> None:
     values = replicated.tolist()
-    axes.hist(values, bins=min(20, max(1, len(set(values)))), color=COLORS[0], alpha=0.45)
+    # NumPy refuses bins that are narrower than the last digit of the values.
+    apart = max(values) - min(values) > 1e-9 * max(map(abs, values))
+    bins = min(20, len(set(values))) if apart else 1
+    axes.hist(values, bins=bins, color=COLORS[0], alpha=0.45)
     axes.axvline(observed, color=COLORS[1] if misfit else INK, lw=2.2)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

@@ -14,7 +14,6 @@ from genmod.checks import require
 from genmod.evaluation.traversal import Traversal
 from genmod.plots.images import Row, strips
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, plain
-from genmod.shapes import is_image
 
 _FEATURES, _ACROSS = 24, 4
 """Features of a heat map at most, those that change most; and heat maps side by side."""
@@ -30,7 +29,7 @@ def traversal(found: Traversal, *, title: str = "", caption: str = "") -> Figure
     Args:
         found: from :func:`genmod.evaluation.traverse`.
         title: the title of the figure.
-        caption: the text below the figure; by default it says what was moved.
+        caption: the text below the figure; by default what was moved, and over which quantiles.
 
     >>> from genmod import evaluation, plots
     >>> from genmod.models import VAE
@@ -40,7 +39,7 @@ def traversal(found: Traversal, *, title: str = "", caption: str = "") -> Figure
     """
     require(len(found.units) > 0, "a traversal without units", "at least one", "pass units=1")
     caption = caption or _caption(found)
-    if found.changes is None or is_image(found.spec.shape):
+    if found.changes is None:
         return _pictures(found, title, caption)
     return _maps(found, found.changes, title, caption)
 

@@ -225,15 +225,18 @@ def _accelerator(device: torch.device | str | None) -> Any:
     # A loss need not use every parameter: DDP would wait for the gradients of the others.
     ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     on_cpu = not torch.cuda.is_available() or (device is not None and "cpu" in str(device))
+    # A process group that is there already is left by whoever made it, perhaps an earlier run.
+    ours = not distributed.is_initialized()
     accelerator = accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[ddp])
-    atexit.register(_leave)
+    if ours:
+        atexit.register(_leave)
     return accelerator
 
 
 def _leave() -> None:
     """Leave the processes of a launcher, before the interpreter ends.
 
-    A thread of the process group that asks for the interpreter after its end aborts the process: "terminate
+    If a thread of the process group needs the interpreter after its end, the process aborts: "terminate
     called without an active exception". So models under DDP are collected, and the threads get a moment.
     """
     if distributed.is_initialized():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,8 @@ class TrainingState:
             own = adam(model, config)
             self.optimizer, self._make_step = own, FusedStep(own)
         else:
-            self.optimizer, self._make_step = optimizer, torch.enable_grad()(optimizer.step)
+            # Looked up at each step: a scheduler replaces `optimizer.step` when it is made.
+            self.optimizer, self._make_step = optimizer, partial(_users_step, optimizer)
         self.step = 0
         self.cycles = [Cycle(0, config.steps)]
         self.learned: list[nn.Parameter] = [
@@ -153,6 +155,11 @@ class TrainingState:
             load_weights(self.model, self._own)
         self._own = None
         training_mode(self.model)
+
+
+@torch.enable_grad()
+def _users_step(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
 
 
 def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:

@@ -174,6 +174,7 @@ def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "line.npy").shape == (2 * 9, 1, 8, 8)
     assert "unit 1" in done("traverse", run, "--row", 3)
     assert "of the variance" in done("map", run)
+    assert "color: label" in done("map", run, "digits", "--out", tmp_path / "named.png")
     assert "all together" in done("check", run, "--replicates", 39)
     for name in ("sampled", "reconstructed", "interpolated", "traversal", "map", "check"):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

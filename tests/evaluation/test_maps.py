@@ -12,6 +12,7 @@ from genmod.encoders import GaussianEncoder
 from genmod.evaluation import latent_map
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.nn import NULL_LABEL
 from genmod.priors import NormalPrior
 from genmod.spec import Column, DataSpec
 from tests.oracles_vae import affine, gaussian_head
@@ -51,6 +52,7 @@ def test_two_units_are_shown_as_they_are_and_one_on_a_line() -> None:
     single = latent_map(identity(1), x[:, :1])
     torch.testing.assert_close(single.points[:, 0], x[:, 0])
     assert single.shares.tolist() == pytest.approx([1.0, 0.0])
+    assert single.labels == ("unit 0 (100 % of the variance)", "")
 
 
 def test_a_latent_of_many_units_has_axes_of_some_rows_and_shares_of_all(
@@ -124,6 +126,8 @@ def test_every_family_that_encodes_has_a_map() -> None:
     torch.testing.assert_close(latent_map(latent, x).points, codes)
     plain = Autoencoder(4, latents=2, width=8)
     torch.testing.assert_close(latent_map(plain, x).points, plain.encode(x))
+    with pytest.raises(ValueError, match=r"level='z1'.*'code'"):
+        latent_map(plain, x, level="z1")
     with pytest.raises(ValueError, match=r"level='z3'.*z1"):
         latent_map(top_down, x, level="z3")
     with pytest.raises(ValueError, match="codes are noise"):
@@ -136,3 +140,18 @@ def test_real_labels_are_a_scale_and_not_classes() -> None:
     found = latent_map(identity(2), Dataset("targets", x, x, x, labels=labels))
     assert found.classes is None
     torch.testing.assert_close(found.color, labels["test"].double())
+
+
+def test_rows_without_a_class_have_no_color() -> None:
+    x, marks = torch.randn(4, 2), torch.tensor([0, NULL_LABEL, 2, 0])
+    labels = {"train": marks, "validation": marks, "test": marks}
+    for classes in (None, ("a", "b", "c")):
+        found = latent_map(identity(2), Dataset("some", x, x, x, labels=labels, classes=classes))
+        assert found.classes == (classes or ("0", "1", "2"))
+        expected = torch.tensor([0.0, torch.nan, 2.0, 0.0])
+        torch.testing.assert_close(found.color, expected, equal_nan=True)
+    signs = dict.fromkeys(labels, torch.tensor([-1, 1, 1, -1]))
+    found = latent_map(identity(2), Dataset("signs", x, x, x, labels=signs))
+    assert found.classes is None
+    assert found.color is not None
+    assert found.color.tolist() == [-1.0, 1.0, 1.0, -1.0]

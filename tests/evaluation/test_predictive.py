@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod import data
+from genmod import data, plots
 from genmod.decoders import (
     Decoder,
     GaussianDecoder,
@@ -20,8 +20,8 @@ from genmod.decoders import (
 from genmod.distributions import Normal
 from genmod.encoders import GaussianEncoder
 from genmod.evaluation import predictive_check
-from genmod.evaluation.predictive import probabilities
-from genmod.evaluation.statistics import correlations
+from genmod.evaluation.predictive import PredictiveCheck, probabilities
+from genmod.evaluation.statistics import Group, correlations
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder
 from genmod.nn import Labels
@@ -114,6 +114,39 @@ def test_a_gaussian_model_of_heavy_tails_is_caught_by_its_extremes() -> None:
     assert found.overall <= 0.05
     assert any("maximum" in name or "minimum" in name for name in found.misfits)
     assert StudentTDecoder.__name__ in found.verdict
+
+
+def test_replicates_that_differ_in_the_last_digit_are_drawn() -> None:
+    """A correlation of one, up to rounding."""
+    replicated = torch.tensor([[1.0], [1.0 - 2.0**-53]] * 20, dtype=torch.float64)
+    one, small = torch.ones(1), torch.tensor([0.02])
+    names, groups = ("correlation of x0 and x1",), (Group.CORRELATION,)
+    check = PredictiveCheck("VAE", 9, names, one, replicated, small, small, 0.02, groups)
+    (axes,) = plots.predictive_check(check).axes
+    assert sum(float(bar.get_height()) for bar in axes.containers[0]) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "wider", "narrower"),
+    [
+        ("minimum of x0", Group.TAIL, "StudentTDecoder", "GaussianDecoder"),
+        ("5 % quantile of x0", Group.SPREAD, "or use more latents", "noise is too wide"),
+    ],
+)
+def test_a_minimum_below_the_replicates_calls_for_more_spread(
+    name: str, group: Group, wider: str, narrower: str
+) -> None:
+    """A lower end that is too high is a spread that is too small; the other way for an upper end."""
+    upper = {"minimum of x0": "maximum of x0"}.get(name, "95 % quantile of x0")
+    replicated, small = -5.0 + torch.linspace(0, 1, 40)[:, None], torch.tensor([0.02])
+    for end, data_at, remedy in (
+        (name, -50.0, wider), (name, 5.0, narrower), (upper, -50.0, narrower), (upper, 5.0, wider),
+    ):  # fmt: skip
+        check = PredictiveCheck(
+            "VAE", 9, (end,), torch.tensor([data_at]), replicated, small, small, 0.02, (group,)
+        )
+        assert remedy in check.verdict
+        assert f"the replicates are {'above' if data_at < 0 else 'below'} the data" in check.verdict
 
 
 @pytest.mark.usefixtures("float64")

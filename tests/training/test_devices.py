@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from genmod.files import read_tensors
 from genmod.models import VAE
@@ -80,6 +82,24 @@ def test_a_launcher_without_accelerate_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ValueError, match=r"genmod-torch\[accelerate\]"):
         fit(VAE(2, latents=1, width=4), torch.randn(8, 2), steps=1, progress=False)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["own", "the user's"])
+def test_a_process_group_is_left_by_whoever_made_it(
+    made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for all runs of a process: the second one finds the group of the first."""
+    registered: list[object] = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: made)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    fake = types.ModuleType("accelerate")
+    vars(fake)["Accelerator"] = lambda **_: _Accelerator(0, 2)
+    vars(fake)["DistributedDataParallelKwargs"] = dict
+    monkeypatch.setitem(sys.modules, "accelerate", fake)
+    assert Devices.of(None, "cpu").count == 2
+    assert len(registered) == (0 if made else 1)
 
 
 # ------------------------------------------------------------------ two processes beside one

@@ -55,6 +55,16 @@ def test_the_current_rate_of_an_optimizer_is_its_peak() -> None:
         assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-5)
 
 
+def test_a_scheduler_made_after_the_run_began_sees_the_steps() -> None:
+    """It replaces ``optimizer.step``, and warns if its own was never called."""
+    model = vae()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    with training_loop(model, data(), steps=3, optimizer=optimizer, **PLAIN) as steps:
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1)
+        for _ in steps:
+            scheduler.step()
+
+
 def test_a_resumed_run_has_the_rate_of_its_checkpoint_and_another_rate_is_refused(
     tmp_path: Path,
 ) -> None:
