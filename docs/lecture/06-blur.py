@@ -49,7 +49,7 @@ images = Dataset("digits, ink in [0, 1]", train, validation, test)
 # not sharp. Below, $k$ images of a 3 are averaged; no network is involved.
 
 # %%
-# alt: Averages of 1, 2, 4, 16 and 64 images of a three; they get softer.
+# alt: Averages of 1, 2, 4, 8, 16 and 64 images of a three; they get softer.
 threes = train[labels["train"] == 3]
 counts = [1, 2, 4, 8, 16, 64]
 averages = torch.stack([threes[:count].mean(0) for count in counts])

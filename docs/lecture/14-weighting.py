@@ -135,8 +135,7 @@ plots.samples(grids, highest=16)
 
 # %%
 # alt: Nats per unit of log-SNR of both models, with bands of two standard
-#   errors, and
-#   nearly equal elsewhere.
+#   errors.
 profiles = {
     name: profile(model, digits.test, timesteps=LEVELS)
     for name, model in trained.items()

@@ -254,8 +254,7 @@ plots.strips(rows, side=0.9)
 # training, and denoise the same images again.
 
 # %%
-# alt: Estimates with all connections, without the skip connection, and the
-#   clean images.
+# alt: Estimates with all connections, and without the skip connection.
 level_up = network.up[0]
 
 

@@ -87,7 +87,7 @@ drawing
 
 # %%
 # alt: The error of DDIM, Heun and DPM-Solver++ against calls of the network,
-#   with slopes near one and two.
+#   with slopes of about one, three and two.
 covariance = torch.tensor([[0.9, 0.6], [0.6, 0.7]], dtype=torch.float64)
 gauss = GaussianDenoiser(torch.tensor([0.5, -0.2]).double(), covariance)
 METHODS: dict[str, Sampler] = {

@@ -132,8 +132,8 @@ def gan_sample(n: int) -> Tensor:
     return to_ink(generator(torch.randn(n, 16)).tanh())
 
 
-# alt: Losses of the two players during training; they move against each other and
-#   do not fall.
+# alt: Losses of the two players during training, with their values at a draw
+#   between the players; they move against each other.
 page = figure(8.4, 3.6, "The two losses of the GAN: a game, not a descent")
 axes = plain(page.add_subplot())
 window = max(1, STEPS // 60)
