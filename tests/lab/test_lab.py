@@ -20,7 +20,7 @@ from genmod.cli.app import app
 from genmod.lab import write_lab
 from genmod.lab.content import halved
 from genmod.lab.page import page_files
-from genmod.lab.program import operations, written_tensor
+from genmod.lab.program import STATIC, operations, written_tensor
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import DiTs, Labels, Vectors
@@ -80,7 +80,7 @@ def test_data_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 def test_the_interpreter_has_what_the_lecture_needs() -> None:
     assert {"linear", "conv2d", "group_norm", "layer_norm", "silu", "matmul"} <= operations()
-    text = (ROOT / "genmod/lab/static/ops.js").read_text(encoding="utf-8")
+    text = (STATIC / "ops.js").read_text(encoding="utf-8")
     assert len(operations()) == len(set(re.findall(r"ops\.(\w+) = ", text)))
 
 
