@@ -33,7 +33,11 @@ FLOAT32 = {
 }
 NO_RISE = "StochasticHeun adds no noise beyond the noisy end of the schedule"
 BY_LEVEL = "I-MMSE draws noise by row id, one level at a time: other draws of the same mean"
+BEST_ITERATE = (
+    "conjugate gradients return an iterate near the smallest residual, for a network's Jacobian"
+)
 MOVED = {
+    "inverse/mmps: x_hat, bound, sample": BEST_ITERATE,
     "samples/stochastic heun": NO_RISE,
     "samples/exploding and rectified flow by stochastic heun, last state and x_hat": NO_RISE,
     "evaluate/immse reals": BY_LEVEL,

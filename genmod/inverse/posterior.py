@@ -221,7 +221,8 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
 
     A row stops at the precision of its type. It takes no step along a direction whose curvature is below
     ``least / 2``: the Jacobian of a network is neither symmetric nor positive, and one step along such a
-    direction goes so far that later steps do not correct it.
+    direction goes so far that later steps do not correct it. The result is the last iterate whose residual
+    is at most twice the smallest one, so that it is never worse than twice no step at all.
 
     Args:
         matrix: the product with a batch of vectors.
@@ -239,6 +240,7 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
     """
     v, rest, direction = torch.zeros_like(b), b, b
     square = event_sum(b * b)
+    found, left, smallest = v, b, square
     enough = (10 * torch.finfo(b.dtype).eps) ** 2 * square
     earlier: list[Tensor] = []
     for _ in range(iterations):
@@ -251,10 +253,16 @@ def conjugate_gradients(matrix: Linear, b: Tensor, iterations: int, least: float
         active = active & (curvature > 0.5 * least * event_sum(direction * direction))
         step = expand_like(torch.where(active, square / curvature, 0.0), b)
         earlier.append(rest / expand_like(square.sqrt().clamp(min=_TINY), b))
-        v, rest = v + step * direction, _orthogonal(rest - step * image, earlier)
+        v, left = v + step * direction, left - step * image
+        remaining = event_sum(left * left)
+        # The residual itself; NaN compares as false. ``rest`` has lost what was not orthogonal.
+        kept = expand_like(remaining <= 4 * smallest, b) > 0
+        found = torch.where(kept, v, found)
+        smallest = torch.fmin(smallest, remaining)
+        rest = _orthogonal(rest - step * image, earlier)
         before, square = square, event_sum(rest * rest)
         direction = rest + expand_like(torch.where(active, square / before, 0.0), b) * direction
-    return v
+    return found
 
 
 def _orthogonal(rest: Tensor, earlier: Sequence[Tensor]) -> Tensor:

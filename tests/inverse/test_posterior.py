@@ -277,6 +277,20 @@ def test_measurements_are_repeated_in_place_for_the_levels_of_a_row() -> None:
         torch.testing.assert_close(found, repeated(once))
 
 
+def test_conjugate_gradients_survive_a_matrix_that_is_not_symmetric() -> None:
+    """As the Jacobian of a network: iterates diverged, to NaN in single precision."""
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(200, 16, 16, generator=generator, dtype=torch.float64) / 4
+    matrices = matrices + 0.3 * torch.eye(16)
+    b = torch.randn(200, 16, generator=generator, dtype=torch.float64)
+
+    def product(v: Tensor) -> Tensor:
+        return (matrices @ v[..., None])[..., 0]
+
+    found = conjugate_gradients(product, b, 20, least=0.01)
+    assert bool(((b - product(found)).norm(dim=-1) <= 2.001 * b.norm(dim=-1)).all())
+
+
 def test_conjugate_gradients_stop_without_curvature() -> None:
     """A matrix that is not positive definite gives no NaN, and no step uphill."""
     b = real(1.0, 2.0)[None]
