@@ -225,7 +225,7 @@ def _accelerator(device: torch.device | str | None) -> Any:
     # A loss need not use every parameter: DDP would wait for the gradients of the others.
     ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     on_cpu = not torch.cuda.is_available() or (device is not None and "cpu" in str(device))
-    # A process group that is there already is left by whoever made it, perhaps an earlier run.
+    # A process group that is there already belongs to its maker, perhaps an earlier run.
     ours = not distributed.is_initialized()
     accelerator = accelerate.Accelerator(cpu=on_cpu, kwargs_handlers=[ddp])
     if ours:

@@ -191,7 +191,7 @@ def test_its_owner_can_pickle_it_and_save_its_model(tmp_path: Path) -> None:
 
 
 def test_the_package_does_not_hide_scikit_learn() -> None:
-    """The two packages have one name: whoever imports ``sklearn`` gets scikit-learn."""
+    """The two packages have one name: ``import sklearn`` gives scikit-learn."""
     assert sklearn.__version__.count(".") >= 1
     assert genmod.sklearn is not sklearn
 
