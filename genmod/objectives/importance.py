@@ -41,7 +41,8 @@ from genmod.distributions.base import Draws
 from genmod.elbo import ELBO
 from genmod.encoders import DiracEncoder
 from genmod.model import LatentModel
-from genmod.objectives.base import Batch, Objective, encoders
+from genmod.objectives.base import Batch, Objective
+from genmod.objectives.requirements import encoders
 from genmod.path import Path
 from genmod.shapes import event_sum, expand_like
 
