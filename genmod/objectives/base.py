@@ -7,6 +7,7 @@ returns the loss beside the true bound, so that a run can log both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
