@@ -117,6 +117,24 @@ def test_boxes_become_what_a_notebook_shows(tutorials: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_page_and_its_notebook_have_the_cells_of_the_source(
+    tutorials: ModuleType, source: Path
+) -> None:
+    """Whatever formats the files of the repository must leave these alone."""
+    jupytext = pytest.importorskip("jupytext")
+    page = source.with_suffix(".md").read_text(encoding="utf-8")
+    first, *cells = jupytext.read(source, fmt="py:percent").cells
+    assert first.source.partition("\n")[2].strip() in page
+    for cell in cells:
+        if cell.cell_type == "code":
+            assert f"```python\n{tutorials.visible(cell.source)}\n```" in page
+        else:
+            assert tutorials.SKIP.sub("", cell.source).strip() in page
+    notebook = source.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert notebook == tutorials.notebook_text(source)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_comment_of_the_pipeline_is_on_a_page(source: Path) -> None:
     """Neither in the page nor in its notebook, not even in a solution."""
     for made in (source.with_suffix(".md"), source.with_suffix(".ipynb")):
