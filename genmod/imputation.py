@@ -91,7 +91,6 @@ def impute_rows(
     got = f"importance_samples={importance_samples}"
     require(importance_samples >= 1, got, "at least one", "64 is the default")
     model.spec.check(x, observed)
-    model = model.weighable()
     most = max(1, rows_per_chunk(model.spec.shape, model.device) // importance_samples)
     keys = None if seeds is None else torch.tensor([int(seed) for seed in seeds])
     got, advice = f"{0 if keys is None else len(keys)} seeds for {len(x)} rows", "pass one a row"

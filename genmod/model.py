@@ -1,35 +1,45 @@
-"""A latent-variable model: an encoder, a decoder and a prior, scored by one bound."""
+"""A latent-variable model: an encoder, a decoder and a prior, scored by one bound.
+
+Data that enter are checked, converted to the model's type, and standardized if they are real columns of a
+table. Laws and draws that leave are in the data's own units. What else a model can do, given these, is in
+:mod:`genmod.generative`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import is_trusted
-from genmod.chunks import run_in_chunks
+from genmod.checks import check_law, is_trusted, require
+from genmod.decoders import Decoder
 from genmod.distributions.base import masked_log_prob
-from genmod.elbo import ELBO, Rate
-from genmod.encoders.base import Posterior, copied_posterior
+from genmod.distributions.joined import Rescaled
+from genmod.elbo import ELBO, Measure, Rate
+from genmod.encoders import Encoder
+from genmod.encoders.base import Posterior, check_posterior, copied_posterior
+from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.imputation import impute_rows
-from genmod.parts import ModelParts
+from genmod.nn.modules import float_dtype, parameters_of
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
+from genmod.prior import Prior
 from genmod.saving.folder import load_model
-from genmod.shapes import Batch, LatentTensors, Mask, PerSample, copies
+from genmod.schedules import Schedule
+from genmod.shapes import Batch, copies
 
 _PLAIN = Request()
 
 
-class LatentModel(ModelParts):
+class LatentModel(GenerativeModel):
     """``p(x, z) = p(x | z) p(z)`` with a posterior ``q(z | x)``: every model of this package.
 
     Wrappers (DDP, FSDP, torch.compile) need one entry, which is the call; :meth:`elbo` uses it.
@@ -42,6 +52,31 @@ class LatentModel(ModelParts):
     Raises:
         ValueError: parts that were built for different data, or for latents of different shapes.
     """
+
+    measure: Measure
+    """Whether ``p(x)`` is a mass or a density; ``NONE`` if the prior is not normalized."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
+        super().__init__()
+        require(
+            encoder.spec is None or encoder.spec == decoder.spec,
+            f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
+            "one description of the data",
+            "build both with the same DataSpec",
+        )
+        prior = prior.bind(encoder)
+        prior.check_encoder(encoder)
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self._masked = "observed" in inspect.signature(encoder.forward).parameters
+        self.measure = decoder.measure if prior.proper else Measure.NONE
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of its first floating point tensor, schedules left out: they are never cast."""
+        for parameter in parameters_of(self.decoder, skip=(Schedule,)):
+            if parameter.is_floating_point():
+                return parameter.dtype
+        return float_dtype(self, skip=(Schedule,))
 
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, LatentPath | None]:
         """The bound of each sample, and the drawn path where it is asked for.
@@ -67,7 +102,9 @@ class LatentModel(ModelParts):
             state, rates = self.prior.rates(posterior, request.timesteps, context)
         self._check_drawn(state, rates, rows * samples)
         reconstruction = masked_log_prob(self._likelihood(state, context), x, observed)
-        reconstruction = reconstruction + self.spec.standardize.log_det(observed)
+        units = self.decoder.spec.standardize
+        if not units.is_identity:
+            reconstruction = reconstruction + units.log_det(observed)
         elbo = ELBO(reconstruction, rates, self.measure)
         if path is None:
             return elbo, None
@@ -92,11 +129,74 @@ class LatentModel(ModelParts):
             copied = self._posterior(seen, request.context, request.observed)
         return x, copied, request
 
+    def _real(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The data to score and the data to encode, in the model's own type and units.
+
+        Integers are scored as they are. Entries that were not observed are set to zero. Another value would
+        also give a bound, because every posterior does.
+        """
+        kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        if kind in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"got a model in {kind}; expected float32 or float64: a bound in half precision is wrong; "
+                "keep the parameters in float32 and use fit(..., autocast=torch.bfloat16)"
+            )
+        # Standardized in the type given: a column of mean 1e6 and std 1 has no digits left in float32.
+        seen = self.decoder.spec.standardize(x).to(kind)
+        if observed is not None:
+            seen = torch.where(observed, seen, torch.zeros_like(seen))
+            x = torch.where(observed, x, torch.zeros_like(x))
+        return (seen if self.decoder.spec.bins is None else x), seen
+
+    def _posterior(
+        self, x: Tensor, context: Tensor | None, observed: Tensor | None
+    ) -> Posterior | Distribution:
+        # An encoder of one's own need not take masks: what was not observed is zero in any case.
+        given = (x, context, observed) if observed is not None and self._masked else (x, context)
+        posterior: Posterior | Distribution = self.encoder(*given)
+        check_posterior(posterior, x.shape[0], self.prior.shape)
+        return posterior
+
+    def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
+        law = self.decoder(state, context)
+        check_law(law, state.shape[0], self.decoder.spec.shape, "the decoder's law")
+        return law
+
     def _check_inputs(self, x: Batch, request: Request) -> None:
         checked = is_trusted() and request.observed is None
         if not checked or x.shape[1:] != self.decoder.spec.shape:
             self.decoder.check(x, request.observed)
         self._check_request(request, x.shape[0])
+
+    def _check_request(self, request: Request, rows: int) -> None:
+        """Require a request that this model can answer for ``rows`` rows of data.
+
+        Raises:
+            ValueError: a context with another number of rows; timesteps beside whole paths, or for a model
+                without noise levels; importance weights of a density that is a random estimate.
+        """
+        context, timesteps, name = request.context, request.timesteps, type(self).__name__
+        if context is not None and len(context) != rows:
+            raise ValueError(
+                f"got {len(context)} rows of context for {rows} samples; expected one row a sample; "
+                "repeat the context, or pass fewer samples"
+            )
+        if isinstance(timesteps, int) and (request.needs_path or request.samples > 1):
+            raise ValueError(
+                f"got timesteps={timesteps} beside whole paths of latents; expected one or the other; "
+                "leave timesteps out: a path visits every level"
+            )
+        if request.needs_path and self.prior.stochastic_density:
+            raise ValueError(
+                f"got a request for importance weights of a {name} whose prior density is a random "
+                "estimate; expected a density without noise; use the exact trace (probes=None)"
+            )
+        stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
+        if stated and not self.prior.has_timesteps:
+            raise ValueError(
+                f"got timesteps={timesteps} for a {name} without noise levels; expected none; "
+                "leave timesteps out: every latent is visited"
+            )
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""
@@ -140,130 +240,38 @@ class LatentModel(ModelParts):
         elbo: ELBO = self(x, Request(as_context(context, len(x)), as_mask(observed), timesteps))[0]
         return elbo
 
-    def log_weight(
+    def posterior(
         self, x: Rows, context: Context = None, observed: Rows | None = None
-    ) -> PerSample:
-        """``log p(x, z) - log q(z | x)`` at one joint draw: the bound with every KL sampled.
-
-        Its mean over draws is the ELBO. The log of the mean of its exponential is ``log p(x)``.
-
-        Raises:
-            ValueError: the model has no finite path of latents (continuous time), no prior, or one
-                whose density is a random estimate.
-        """
-        x = as_tensor(x)
-        request = Request(as_context(context, len(x)), as_mask(observed), needs_path=True)
-        path: LatentPath | None = self(x, request)[1]
-        assert path is not None
-        return path.log_weight()[0]
-
-    @torch.no_grad()
-    def sample(
-        self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
-    ) -> Tensor:
-        """``n`` draws of ``x``: latents from the prior, then data from the decoder.
-
-        Args:
-            n: how many.
-            context: what the model is conditioned on, ``(n, ...)``, or one label for all.
-            seeds: one a sample. The noise of a sample then depends on its seed alone:
-                ``sample(1, seeds=[7])`` draws one of a batch again.
-
-        Raises:
-            ValueError: the prior is no distribution (an autoencoder's); the model returns NaN.
-        """
-        context = as_context(context, n)
-
-        def some(rows: slice) -> Tensor:
-            given = None if context is None else context[rows]
-            return self.draw(self.prior.sample(rows.stop - rows.start, given), given)
-
-        return run_in_chunks(n, self._most_rows, some, seeds)
-
-    @torch.no_grad()
-    def encode(
-        self, x: Rows, context: Context = None, observed: Rows | None = None
-    ) -> LatentTensors:
-        """A code of each sample, without randomness: what :meth:`decode` takes.
-
-        The posterior's mean; a tuple of means, top level first, for a top-down hierarchy; for a
-        diffusion the noise that the probability flow maps it to.
-        """
-        return self.prior.means(self.posterior(x, context, observed), as_context(context, len(x)))
-
-    @torch.no_grad()
-    def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
-        """The distribution of ``x`` given a code, in the data's own units."""
-        context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
-        return self.law(self.prior.state_from(z, context), context)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
-        """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises.
-
-        Of a category or an ordinal column it is the most probable code. With ``observed`` the code is
-        that of the observed entries.
-        """
+    ) -> Posterior | Distribution:
+        """``q(z | x)`` of checked data, ``(B, *event)``: what :meth:`Prior.infer` takes."""
         x, seen = as_tensor(x), as_mask(observed)
         context = as_context(context, len(x))
+        self.decoder.check(x, seen)
+        self._check_request(Request(context, seen), len(x))
+        return self._posterior(self._real(x, seen)[1], context, seen)
 
-        def some(rows: slice) -> Tensor:
-            given = None if context is None else context[rows]
-            return self.restore(x[rows], given, None if seen is None else seen[rows])
+    def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
+        """``p(x | state)`` in the data's own units, one event a row."""
+        law = self._likelihood(state, context)
+        if self.spec.standardize.is_identity:
+            return law
+        return Rescaled(law, *self.spec.standardize.moments(state))
 
-        return run_in_chunks(len(x), self._most_rows, some)
-
-    def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
-        """What :meth:`reconstruct` returns of rows that fit in memory."""
-        means = self.prior.means(self.posterior(x, context, observed), context)
-        return self.law(self.prior.state_from(means, context), context).mean
-
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Rows,
-        observed: Rows,
-        n: int = 1,
-        importance_samples: int = 64,
-        *,
-        context: Context = None,
-        seeds: Sequence[SupportsIndex] | None = None,
-    ) -> Imputation:
-        r"""Fill missing entries: ``n`` draws of them given the observed ones (multiple imputation).
-
-        Latents are drawn from the posterior of the observed entries, and resampled by their weights
-
-        .. math:: w_k \propto \frac{p(x_{\text{obs}} | z_k)\, p(z_k)}{q(z_k | x_{\text{obs}})}
-
-        (sampling importance resampling); then the entries are drawn from the decoder. A row without an
-        observed entry gets draws of the model.
-
-        Args:
-            x: data, ``(B, *event)``; entries that were not observed may hold anything.
-            observed: which entries were observed, like ``x``. To sample some columns given others, mark
-                those others as observed.
-            n: how many completed copies.
-            importance_samples: ``K``, draws of the latents for each row; exact as ``K`` grows.
-            context: what the model is conditioned on, ``(B, ...)``.
-            seeds: one a row, from 0 on; the noise of a row then depends on its seed alone.
-
-        Returns:
-            The completed copies, their weighted mean, and the effective sample size of each row.
+    def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """A draw of ``x`` for each state.
 
         Raises:
-            ValueError: a model without importance weights (an autoencoder, a diffusion of the data); a
-                decoder whose entries are coupled given the latents.
-
-        Reference: Mattei, Frellsen, "MIWAE: Deep Generative Modelling and Imputation of Incomplete Data
-        Sets" (2019), section 3 on single and multiple imputation.
+            ValueError: values that are not finite, or integers outside their range.
         """
-        x = as_tensor(x)
-        given = as_context(context, len(x))
-        seen = as_tensor(observed, "observed")
-        return impute_rows(self, x, seen, n, importance_samples, given, seeds)
+        z = random.draw(self._likelihood(state, context), gradients=False)
+        x = self.spec.standardize.inverse(z)
+        if self.spec.columns is not None and not x.is_floating_point():
+            # A law of counts alone draws integers.
+            x = x.to(self.dtype or torch.get_default_dtype())
+        self.spec.check(x, name="samples")
+        return x
 
     def weighable(self) -> LatentModel:
-        """A model of the same data whose latents have importance weights: itself, if it has them."""
         return self
 
 

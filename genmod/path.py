@@ -110,8 +110,11 @@ class Request:
     needs_path: bool = False
 
     def __post_init__(self) -> None:
-        got, advice = f"samples={self.samples}", "one draw for each row is the bound as usual"
-        require(self.samples >= 1, got, "at least one draw for each row", advice)
+        if self.samples < 1:
+            raise ValueError(
+                f"got samples={self.samples}; expected at least one draw for each row; one draw for each "
+                "row is the bound as usual"
+            )
         if self.observed is not None:
             object.__setattr__(self, "observed", for_autograd(self.observed))
 

@@ -253,6 +253,22 @@ class DensityPrior(Prior):
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
         """``p(z)`` of ``n`` rows: batch shape ``(n,)``, or ``()`` if all rows have the same."""
 
+    def rates(
+        self,
+        posterior: Posterior | Distribution,
+        timesteps: Timesteps = AutoTimesteps.EVALUATION,
+        context: Tensor | None = None,
+    ) -> tuple[Tensor, Mapping[str, Rate]]:
+        """The rate of the one latent: the same draw and number as along :meth:`infer`, without a path."""
+        if type(self).infer is not DensityPrior.infer:
+            return super().rates(posterior, timesteps, context)
+        q = require_distribution(posterior, self.shape)
+        rows = q.batch_shape[0]
+        p = self.law(rows, context)
+        check_law(p, rows, self.shape, f"the prior of {self.name}", shared=True)
+        z = draw_posterior(q)
+        return z, {self.name: rate(q, p, z, self.claim)}
+
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:

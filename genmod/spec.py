@@ -115,15 +115,15 @@ class DataSpec:
     @property
     def width(self) -> float:
         """The distance of neighboring values on [-1, 1]; integer data only."""
-        return self._bins().width
+        return self._bins.width
 
     def center(self, x: Tensor) -> Tensor:
         """The data as real numbers: integers on [-1, 1] (:meth:`Bins.center`), reals as they are."""
-        return x if self.bins is None else Bins(self.bins).center(x)
+        return x if self.bins is None else self._bins.center(x)
 
     def edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The ends of each integer's interval on [-1, 1]; see :meth:`Bins.edges`."""
-        return self._bins().edges(x)
+        return self._bins.edges(x)
 
     def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """A batch in the type to compute in: integers as ``torch.int64``, floating point as ``dtype``.
@@ -208,6 +208,7 @@ class DataSpec:
         mask = torch.ones_like(x) if observed is None else observed.to(x.dtype)
         return torch.cat([found, mask.to(found.dtype)], 1)
 
+    @cached_property
     def _bins(self) -> Bins:
         require(
             self.bins is not None,

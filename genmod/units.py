@@ -40,16 +40,15 @@ class Bins:
             "8-bit images)",
         )
 
-    @property
+    @cached_property
     def width(self) -> float:
         """The distance between neighboring centers."""
         return 2.0 / (self.count - 1)
 
     def center(self, x: Tensor) -> Tensor:
         """The center of each integer; floating point tensors keep their type."""
-        if x.is_floating_point():
-            return x * self.width - 1.0
-        return x.to(torch.get_default_dtype()).mul_(self.width).sub_(1.0)
+        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        return (real * self.width).sub_(1.0)
 
     def value(self, real: Tensor) -> Tensor:
         """The integer whose interval holds each real number: the inverse of :meth:`center`."""

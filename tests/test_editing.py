@@ -15,6 +15,8 @@ from genmod.editing import interpolate, latent_direction, move, sdedit, slerp
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.nn import Labels
+from genmod.nn.conditioning import Vectors
 from genmod.priors import NormalPrior
 from genmod.samplers import Ancestral, Heun
 from genmod.schedules import LinearLogSNR
@@ -157,6 +159,45 @@ def test_a_path_of_a_hierarchy_ends_at_its_reconstructions() -> None:
     torch.testing.assert_close(interpolate(latents_as_data(4), zero, zero, 3)[:, 1], zero)
 
 
+def test_paths_between_rows_with_missing_entries_do_not_read_them() -> None:
+    """The mask of the rows of ``a``, then of ``b``: the ends are reconstructions of what was observed."""
+    torch.manual_seed(0)
+    for model in (VAE(5, latents=2, width=8), HVAE(5, latents=(3, 2), width=8)):
+        x, seen = torch.randn(6, 5), torch.rand(6, 5) < 0.6
+        ways = interpolate(model, x[:3], x[3:], 4, observed=seen)
+        ends = model.reconstruct(x, observed=seen)
+        torch.testing.assert_close(ways[:, 0], ends[:3])
+        torch.testing.assert_close(ways[:, -1], ends[3:])
+        other = torch.where(seen, x, 7.0)
+        assert torch.equal(interpolate(model, other[:3], other[3:], 4, observed=seen), ways)
+        assert not torch.equal(interpolate(model, x[:3], x[3:], 4), ways)
+
+
+def test_each_end_of_a_path_has_a_context_of_its_own() -> None:
+    """Labels change half-way, vectors of numbers along a straight line, null contexts like labels."""
+    torch.manual_seed(0)
+    x, labels = torch.randn(4, 5), torch.tensor([0, 1, 2, 0])
+    vectors = torch.randn(4, 2)
+    vectors[1] = math.nan
+    for condition, context in ((Labels(3), labels), (Vectors(2), vectors)):
+        model = VAE(5, latents=2, width=8, condition=condition)
+        ways = interpolate(model, x[:2], x[2:], 5, context, path="linear")
+        ends = model.reconstruct(x, context)
+        torch.testing.assert_close(ways[:, 0], ends[:2])
+        torch.testing.assert_close(ways[:, -1], ends[2:])
+        code = model.encode(x, context)
+        assert isinstance(code, torch.Tensor)
+        between = torch.lerp(code[:2], code[2:], 0.75)
+        mixed = context[2:].clone()
+        if context.is_floating_point():
+            mixed[0] = torch.lerp(context[0], context[2], 0.75)  # the path of row 1 begins at null
+        torch.testing.assert_close(ways[:, 3], model.decode(between, mixed).mean)
+        # One row for each pair serves both ends.
+        pair = interpolate(model, x[:2], x[2:], 5, context[2:])
+        twice = interpolate(model, x[:2], x[2:], 5, context[[2, 3, 2, 3]])
+        torch.testing.assert_close(pair, twice)
+
+
 def linear_model(rows: torch.Tensor) -> VAE:
     """A VAE of 5 numbers with 2 latents: ``mean(z) = W z + b`` with the weights ``rows``."""
     model = VAE(5, latents=2, networks=None, width=8, decoder=GaussianDecoder(_Linear(rows), 5))
@@ -239,6 +280,10 @@ def test_bad_edits_are_refused() -> None:
         interpolate(model, x, x, 1)
     with pytest.raises(ValueError, match="row i of one"):
         interpolate(model, x, x[:1], 3)
+    with pytest.raises(ValueError, match=r"context of 3 rows for 2 pairs.*2, or 4"):
+        interpolate(model, x, x, 3, context=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"observed of 2 rows for 2 pairs.*those of a"):
+        interpolate(model, x, x, 3, observed=x == 0)
     with pytest.raises(ValueError, match=r"path='sphere'.*did you mean 'spherical'"):
         interpolate(model, x, x, 3, path="sphere")
 

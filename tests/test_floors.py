@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"stamps", "elbo", "gaussian"},  # the words of the bound need no density
     {"distributions"},  # rates of pairs of densities
     {"schedules", "denoisers", "encoders", "decoders"}  # parts
-    | {"path", "prior", "priors", "imputation", "parts", "model"},
+    | {"path", "prior", "priors", "imputation", "generative", "model"},
     {"diffusion"},
     {"samplers", "inverse", "editing"},  # users of diffusion, never used by it
     {"models"},

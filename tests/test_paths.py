@@ -22,7 +22,7 @@ from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.objectives import Batch, Bound
 from genmod.path import GenerativePath, InferencePath, Latent, Path
 from genmod.prior import Prior
-from genmod.priors.simple import DistributionPrior
+from genmod.priors.simple import DistributionPrior, NormalPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles_vae import ppca
 from tests.statistics import assert_mean
@@ -244,6 +244,31 @@ def test_both_latents_of_a_custom_prior_enter_the_bound() -> None:
     assert list(bound.rates) == ["z2", "z1"]
     assert_mean(bound.value - truth, 0.0, name="ELBO")
     assert_mean(model.sample(20_000).square(), 3.0, name="variance of samples")
+
+
+class Shifted(NormalPrior):
+    """One latent, whose draw is moved by one on its own path."""
+
+    def infer(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> InferencePath:
+        q = require_distribution(posterior, self.shape)
+        moved = Normal(q.mean + 1, q.stddev.log())
+        z = yield Latent(self.name, moved, self.law(q.batch_shape[0], context))
+        return z
+
+
+def test_the_rates_of_a_density_follow_a_path_of_its_own() -> None:
+    """The route without a path is for the path of the base class alone."""
+    q = Normal(torch.zeros(3, 1), torch.zeros(3, 1))
+    for prior, nats in ((NormalPrior((1,)), 0.0), (Shifted((1,)), 0.5)):
+        with random.keyed(0):
+            z, rates = prior.rates(q)
+        with random.keyed(0):
+            state, path = prior.draw_path(q)
+        assert torch.equal(z, state)
+        assert torch.equal(rates["prior"].nats, prior.rates_of_path(path)["prior"].nats)
+        torch.testing.assert_close(rates["prior"].total, torch.full((3,), nats))
 
 
 class Forgetful(Two):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -68,7 +69,9 @@ def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> None:
+def write_rows(
+    path: Path, rows: Tensor, spec: DataSpec, copies: int = 1, observed: Tensor | None = None
+) -> None:
     """Rows as ``.npy``, or flat as ``.csv``: those of a table with its names and its values.
 
     Args:
@@ -76,6 +79,8 @@ def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> Non
         rows: ``(N, *event)``.
         spec: the description of the rows.
         copies: how many copies of one table the rows are, one after another. A column numbers them.
+        observed: which entries are not missing, like the rows. A missing one is an empty cell of a
+            ``.csv``, and NaN in a ``.npy``.
     """
     require(
         path.suffix in (".npy", ".csv"),
@@ -84,24 +89,31 @@ def write_rows(path: Path, rows: Tensor, spec: DataSpec, copies: int = 1) -> Non
         "choose one of these endings",
     )
     if path.suffix == ".npy":
+        if observed is not None:
+            real = rows if rows.is_floating_point() else rows.double()
+            rows = real.masked_fill(~observed, float("nan"))
         with write_atomically(path) as beside, beside.open("wb") as file:
             np.save(file, rows.numpy(), allow_pickle=False)
         return
     columns: dict[str, Sequence[object]] = {}
     if copies > 1:
         columns["copy"] = [number for number in range(copies) for _ in range(len(rows) // copies)]
-    if spec.columns is not None:
-        # NumPy's numbers: their text is as short as their precision allows.
-        for column, numbers in zip(spec.columns, rows.T.numpy(), strict=True):
-            columns[column.name] = [_cell(column, number) for number in numbers]
-    else:
-        flat = rows.flatten(1)
-        columns |= {f"x{place}": numbers for place, numbers in enumerate(flat.T.numpy())}
+    flat = rows.flatten(1)
+    seen = torch.ones_like(flat, dtype=torch.bool) if observed is None else observed.flatten(1)
+    known = spec.columns or (None,) * flat.shape[1]
+    # NumPy's numbers: their text is as short as their precision allows.
+    for place, (column, numbers, there) in enumerate(
+        zip(known, flat.T.numpy(), seen.T.tolist(), strict=True)
+    ):
+        columns[f"x{place}" if column is None else column.name] = [
+            _cell(column, number) if shown else ""
+            for number, shown in zip(numbers, there, strict=True)
+        ]
     write_text(path, csv_text(columns))
 
 
-def _cell(column: Column, number: Any) -> object:
+def _cell(column: Column | None, number: Any) -> object:
     """An entry of a table as it stands in a file."""
-    if column.is_real:
+    if column is None or column.is_real:
         return number
     return int(number) if column.values is None else column.values[int(number)]

@@ -17,6 +17,7 @@ from genmod.cli.console import csv_text, plain, sentences, write_rows, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
 from genmod.data import Dataset
+from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation import evaluate, score
 from genmod.export import export
@@ -176,9 +177,14 @@ class Canvas:
         return place / "figures" / f"{name}.png" if is_image(data.shape) else place / f"{name}.csv"
 
     def write(
-        self, console: Console, path: Path, rows: Mapping[str, Tensor], data: Dataset
+        self,
+        console: Console,
+        path: Path,
+        rows: Mapping[str, Tensor],
+        data: Dataset,
+        observed: Tensor | None = None,
     ) -> None:
-        """Rows of images as a picture, or all numbers, one group after another."""
+        """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
         if path.suffix == ".png":
             require(
                 is_image(data.shape),
@@ -188,7 +194,7 @@ class Canvas:
             )
             draw_images(path, dict(rows), data, as_path(self.run).name)
         else:
-            write_rows(path, torch.cat(list(rows.values())), data.spec)
+            write_rows(path, torch.cat(list(rows.values())), data.spec, observed=observed)
         wrote(console, path)
 
 
@@ -232,21 +238,28 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
     """Rows, and their reconstructions."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
-        data, rows, context = _some(drawing, name, drawing.n, model)
+        data, rows = _some(drawing, name, drawing.n, model)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(drawing.seed)
-            made = model.reconstruct(rows, context)
+            made = model.reconstruct(rows.x, rows.context, rows.observed).cpu()
         path = drawing.path("reconstructed", data)
-        drawing.write(console, path, {"data": rows.cpu(), "reconstructed": made.cpu()}, data)
+        shown, seen = {"data": rows.x.cpu(), "reconstructed": made}, rows.observed
+        seen = None if seen is None else torch.cat([seen.cpu(), torch.ones_like(seen.cpu())])
+        drawing.write(console, path, shown, data, seen)
 
 
 def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
     """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
     with sentences() as console:
         model = open_model(drawing.run, drawing.device)
-        data, rows, context = _some(drawing, name, 2 * drawing.n, model)
-        context = None if context is None else context[::2]
-        made = editing.interpolate(model, rows[::2], rows[1::2], count, context, path=way).cpu()
+        data, rows = _some(drawing, name, 2 * drawing.n, model)
+        x, context, observed = (
+            None if each is None else torch.cat([each[::2], each[1::2]])
+            for each in (rows.x, rows.context, rows.observed)
+        )
+        assert x is not None
+        a, b = x.chunk(2)
+        made = editing.interpolate(model, a, b, count, context, path=way, observed=observed).cpu()
         path = drawing.path("interpolated", data)
         drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data)
 
@@ -270,15 +283,18 @@ def lab_runs(runs: Sequence[Path], out: Path | None) -> None:
 
 def _some(
     drawing: Canvas, name: str | None, count: int, model: LatentModel
-) -> tuple[Dataset, Tensor, Tensor | None]:
-    """The first rows of some data, on the model's device."""
-    data, given = open_rows(drawing.run, model.spec, name)
-    rows, context = given.x, given.context
+) -> tuple[Dataset, GivenRows]:
+    """The first rows of some data, with their contexts and their mask, on the model's device."""
+    data, rows = open_rows(drawing.run, model.spec, name)
     require(
-        1 <= count <= len(rows),
-        f"{count} rows of {len(rows)}",
+        1 <= count <= len(rows.x),
+        f"{count} rows of {len(rows.x)}",
         "some that are there",
         "choose another -n",
     )
-    context = None if context is None else context[:count].to(model.device)
-    return data, rows[:count].to(model.device), context
+    x, context, observed = (
+        None if each is None else each[:count].to(model.device)
+        for each in (rows.x, rows.context, rows.observed)
+    )
+    assert x is not None
+    return data, GivenRows(x, context, observed)

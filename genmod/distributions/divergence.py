@@ -74,7 +74,9 @@ def rate(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.BOUND
     Returns:
         A rate of one level, with its nats per dimension where both laws factorize.
     """
-    closed = _PER_DIM.get((_law_type(q) or type(q), _law_type(p) or type(p)))
+    closed = _PER_DIM.get((type(q), type(p)))
+    if closed is None:
+        closed = _PER_DIM.get((_law_type(q) or type(q), _law_type(p) or type(p)))
     if closed is not None:
         each = closed(q, p)
         return Rate.single(event_sum(each), Kind.ANALYTIC, claim, each.flatten(1))

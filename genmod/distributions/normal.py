@@ -67,7 +67,8 @@ class Normal(Factorized):
 
     def rsample(self, sample_shape: Sizes = ()) -> Tensor:
         """A draw ``mean + std * eps``, differentiable in both; noise from :mod:`genmod.random`."""
-        self.refuse_extra(sample_shape)
+        if sample_shape:
+            self.refuse_extra(sample_shape)
         return torch.addcmul(self.loc, self.log_std.exp(), random.normal_like(self.loc))
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:

@@ -15,6 +15,7 @@ from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import can_read, one_of, require
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.model import LatentModel
+from genmod.nn.conditioning import is_null_context
 from genmod.shapes import LatentTensors, Real, event_sum, expand_like
 
 
@@ -27,6 +28,7 @@ def interpolate(
     context: Context = None,
     *,
     path: str = "spherical",
+    observed: Rows | None = None,
 ) -> Tensor:
     r"""Interpolate between data: encode both, go from code to code, decode.
 
@@ -39,16 +41,20 @@ def interpolate(
         a: data as the model takes them, ``(B, *event)``.
         b: data of the same shape: row ``i`` of ``a`` is joined to row ``i`` of ``b``.
         count: the number of points on each path, the two ends among them.
-        context: what the model is conditioned on, ``(B, ...)``.
+        context: what the model is conditioned on: one label for all, a row for each pair, ``(B, ...)``, or
+            a row for each of ``a``, then of ``b``, ``(2 B, ...)``. Between two vectors of numbers the
+            context goes along a straight line. Between two labels it changes half-way.
         path: ``"spherical"``, along a great circle (:func:`slerp`), which keeps the norm that draws of
             N(0, I) have; or ``"linear"``, along a straight line, which also suits codes near zero.
+        observed: which entries are not missing, for the rows of ``a`` and then of ``b``,
+            ``(2 B, *event)``.
 
     Returns:
         The decoder's means, ``(B, count, *event)``.
 
     Raises:
-        ValueError: fewer than two points, data of different shapes, another path; a spherical path
-            from a code that is zero, which has no direction.
+        ValueError: fewer than two points, data of different shapes, another path; contexts or a mask of
+            another number of rows; a spherical path from a code that is zero, which has no direction.
 
     Reference: Song, Meng, Ermon, "Denoising diffusion implicit models" (2021), section 5.3 and appendix
     D.5; Shoemake, "Animating rotation with quaternion curves" (1985); White, "Sampling generative
@@ -68,14 +74,18 @@ def interpolate(
         "two batches of one shape",
         "row i of one is joined to row i of the other",
     )
-    ends = [_tuple(model.encode(x, context)) for x in (a, b)]
+    contexts = _ends_of("context", as_context(context, len(a)), len(a), shared=True)
+    masks = _ends_of("observed", as_mask(observed), len(a))
+    ends = [
+        _tuple(model.encode(x, c, seen)) for x, c, seen in zip((a, b), contexts, masks, strict=True)
+    ]
     means = []
     for weight in torch.linspace(0, 1, count).tolist():
         code = tuple(
             torch.lerp(start, end, weight) if path == "linear" else _arc(start, end, weight)
             for start, end in zip(*ends, strict=True)
         )
-        means.append(model.decode(_code(code), context).mean)
+        means.append(model.decode(_code(code), _context_at(*contexts, weight)).mean)
     return torch.stack(means, 1)
 
 
@@ -223,6 +233,34 @@ def move(
         for s in strengths
     ]
     return torch.stack(means, 1)
+
+
+def _ends_of(
+    name: str, rows: Tensor | None, pairs: int, shared: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """What belongs to the rows of ``a``, and to those of ``b``; with ``shared`` one row may serve both."""
+    if rows is None:
+        return None, None
+    if shared and len(rows) == pairs:
+        return rows, rows
+    require(
+        len(rows) == 2 * pairs,
+        f"{name} of {len(rows)} rows for {pairs} pairs",
+        f"{pairs}, or {2 * pairs}" if shared else f"{2 * pairs}",
+        "put those of a before those of b",
+    )
+    return rows[:pairs], rows[pairs:]
+
+
+def _context_at(a: Tensor | None, b: Tensor | None, weight: float) -> Tensor | None:
+    """The context at a point of a path. Labels and null contexts have no middle: the nearer end's."""
+    if a is None or b is None or a is b:
+        return a
+    near = a if weight <= 0.5 else b
+    if not a.is_floating_point():
+        return near
+    null = is_null_context(a) | is_null_context(b)
+    return torch.where(null.reshape(-1, *[1] * (a.ndim - 1)), near, torch.lerp(a, b, weight))
 
 
 def _mean_code(

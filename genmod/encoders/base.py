@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_law, require
+from genmod.checks import check_law
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.distributions.flow import NormalizingFlow
@@ -70,7 +70,7 @@ class Encoder(Settings, nn.Module, ABC):
 
     def real(self, x: Tensor) -> Tensor:
         """The data as real numbers: integers of ``n`` values lie on [-1, 1]."""
-        x = self._floating(x)
+        x = x if x.is_floating_point() else self._cast(x)
         return x if self.spec is None else self.spec.center(x)
 
     def features(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
@@ -80,12 +80,10 @@ class Encoder(Settings, nn.Module, ABC):
             x: a batch, as :meth:`forward` gets it.
             observed: which entries were observed.
         """
-        x = self._floating(x)
+        x = x if x.is_floating_point() else self._cast(x)
         return x if self.spec is None else self.spec.features(x, observed)
 
-    def _floating(self, x: Tensor) -> Tensor:
-        if x.is_floating_point():
-            return x
+    def _cast(self, x: Tensor) -> Tensor:
         return x.to(float_dtype(self) or torch.get_default_dtype())
 
 
@@ -104,12 +102,6 @@ class NetworkEncoder(Encoder, ABC):
         super().__init__(spec)
         self.network, self.latent_shape = network, tuple(shape)
 
-    def outputs(
-        self, shape: Shape, x: Batch, context: Tensor | None, observed: Mask | None
-    ) -> Tensor:
-        """The network's output for the features of the data, ``(B, *shape)``."""
-        return outputs(self.network, shape, self.features(x, observed), context=context)
-
 
 class DiracEncoder(NetworkEncoder):
     """An autoencoder's encoder: one point, no uncertainty.
@@ -126,7 +118,8 @@ class DiracEncoder(NetworkEncoder):
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Dirac:
         """The point of each row."""
-        return Dirac(self.outputs(self.latent_shape, x, context, observed))
+        features = self.features(x, observed)
+        return Dirac(outputs(self.network, self.latent_shape, features, context=context))
 
     def formula(self) -> str:
         """The formula of the encoder, as text."""
@@ -147,7 +140,8 @@ class GaussianEncoder(NetworkEncoder):
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> Normal:
         """The Gaussian of each row."""
-        both = self.outputs((2, *self.latent_shape), x, context, observed)
+        features = self.features(x, observed)
+        both = outputs(self.network, (2, *self.latent_shape), features, context=context)
         return Normal(*both.unbind(1))
 
     def formula(self) -> str:
@@ -164,12 +158,11 @@ def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape
     if not isinstance(posterior, Posterior):
         check_law(posterior, rows, shape, "the encoder's posterior")
         return
-    require(
-        posterior.rows == rows,
-        f"a posterior of {posterior.rows} rows for {rows} samples",
-        "one row a sample",
-        "return one output a row from the encoder's networks",
-    )
+    if posterior.rows != rows:
+        raise ValueError(
+            f"got a posterior of {posterior.rows} rows for {rows} samples; expected one row a sample; "
+            "return one output a row from the encoder's networks"
+        )
 
 
 def rows_of(posterior: Posterior | Distribution) -> int:
@@ -207,10 +200,9 @@ def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> D
             "encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with "
             "diffusion.DiffusionPrior"
         )
-    require(
-        tuple(posterior.event_shape) == tuple(shape),
-        f"a posterior over latents of shape {tuple(posterior.event_shape)}",
-        f"the prior's shape {tuple(shape)}",
-        "build the encoder and the prior with the same latent shape",
-    )
+    if posterior.event_shape != shape:
+        raise ValueError(
+            f"got a posterior over latents of shape {tuple(posterior.event_shape)}; expected the prior's "
+            f"shape {tuple(shape)}; build the encoder and the prior with the same latent shape"
+        )
     return posterior

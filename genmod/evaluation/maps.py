@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from genmod.checks import one_of, require
+from genmod.diffusion import DiffusionPrior
 from genmod.encoders.base import require_distribution
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.latents import FLAT
 from genmod.model import LatentModel
-from genmod.models import Diffusion
+from genmod.models.replace import levels_above_diffusion
 from genmod.nn.conditioning import is_null_context
 from genmod.path import Latent
 
@@ -117,8 +118,8 @@ def latent_map(
     (torch.Size([50, 2]), ('PC 1', 'PC 2'))
     """
     require(
-        not isinstance(model, Diffusion),
-        "a Diffusion, whose codes are noise for every data set",
+        not isinstance(model.prior, DiffusionPrior),
+        f"a {type(model).__name__} whose prior denoises: its codes are noise for every data set",
         "a model whose encoder learns",
         "use a VAE, an HVAE or a LatentDiffusion",
     )
@@ -162,6 +163,7 @@ class _Means:
             mean = require_distribution(posterior, model.prior.shape).mean
             return FLAT, mean.flatten(1).double().cpu()
         path, found = model.prior.infer(posterior, context), {}
+        above = levels_above_diffusion(model)
         try:
             latent: Latent = next(path)
             while True:
@@ -170,6 +172,8 @@ class _Means:
                 if latent.name == (self.level or latent.name):
                     path.close()
                     return latent.name, found[latent.name].flatten(1).double().cpu()
+                if len(found) == above:
+                    one_of(found, str(self.level), "level")
                 latent = path.send(found[latent.name])
         except StopIteration:
             one_of(found, str(self.level), "level")

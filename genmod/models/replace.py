@@ -43,6 +43,11 @@ def has_diffusion(model: LatentModel) -> bool:
     return isinstance(_innermost(model), DiffusionPrior)
 
 
+def levels_above_diffusion(model: LatentModel) -> int | None:
+    """How many latents are drawn before the noise levels of a diffusion; ``None``: there is none."""
+    return len(list(_nested(model))) - 1 if has_diffusion(model) else None
+
+
 def _innermost(model: LatentModel) -> Prior:
     prior = model.prior
     while isinstance(prior, NestedPrior):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.checks import require
-from genmod.shapes import Shape, size
+from genmod.shapes import Shape
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -36,13 +37,15 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
     Raises:
         ValueError: the network does not give ``B`` rows of ``prod(shape)`` numbers, or gives no tensor.
     """
-    found = call(network, *inputs, context=context)
+    found = network(*inputs) if context is None else network(*inputs, context)
+    if not isinstance(found, Tensor):
+        found = tensor_in(found, network)
     rows = found.shape[0] if found.ndim else 0
-    per_row = found.numel() // max(rows, 1)
+    per_row, wanted = found.numel() // max(rows, 1), math.prod(shape)
     # No `require` here: it would build the message at every call, and a sampler makes thousands.
-    if per_row != size(shape):
+    if per_row != wanted:
         raise ValueError(
-            f"got {per_row} outputs a row from {type(network).__name__}; expected {size(shape)} (for the "
+            f"got {per_row} outputs a row from {type(network).__name__}; expected {wanted} (for the "
             f"shape {tuple(shape)}); change the width of the network's last layer"
         )
     if rows != inputs[0].shape[0]:
@@ -155,10 +158,13 @@ def parameters_of(
 
 
 def _parts(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
-    yield module
-    for child in module._modules.values():
-        if child is not None and not isinstance(child, skip):
-            yield from _parts(child, skip)
+    """The module and its parts, depth first."""
+    waiting = [module]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        children = [each for each in part._modules.values() if each is not None]
+        waiting.extend(each for each in reversed(children) if not isinstance(each, skip))
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

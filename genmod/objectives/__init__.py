@@ -1,6 +1,7 @@
 """Objectives: the losses that training minimizes."""
 
 from genmod.objectives.base import Batch as Batch
+from genmod.objectives.base import Bound as Bound
 from genmod.objectives.base import Objective as Objective
 from genmod.objectives.constrained import GECO as GECO
 from genmod.objectives.constrained import FreeBits as FreeBits
@@ -17,7 +18,6 @@ from genmod.objectives.scheduled import CapacityTarget as CapacityTarget
 from genmod.objectives.scheduled import WarmUp as WarmUp
 from genmod.objectives.total_correlation import BetaTC as BetaTC
 from genmod.objectives.weighted import Beta as Beta
-from genmod.objectives.weighted import Bound as Bound
 from genmod.objectives.weighted import BoundWeighted as BoundWeighted
 from genmod.objectives.weighted import NoiseWeighted as NoiseWeighted
 from genmod.objectives.weighted import Simple as Simple

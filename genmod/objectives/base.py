@@ -7,8 +7,8 @@ returns the loss beside the true bound, so that a run can log both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -103,10 +103,9 @@ class Objective(Settings, nn.Module, ABC):
         for name, value in self._initial.items():
             state[name].copy_(value)
 
-    @contextmanager
-    def around(self) -> Iterator[None]:
-        """A context around the forward pass of the model."""
-        yield
+    def around(self) -> AbstractContextManager[object]:
+        """A context around the forward pass of the model. Most objectives need none."""
+        return nullcontext()
 
     def update(self, elbo: ELBO, batch: Batch) -> None:
         """Called after each training step, with an ``elbo`` without gradients.
@@ -146,12 +145,17 @@ class Objective(Settings, nn.Module, ABC):
 
     @property
     def warmup_steps(self) -> int:
-        """The number of steps during which the loss itself changes; 0 for most objectives.
+        """Steps during which the loss itself changes, for which early stopping waits; 0 for most losses."""
+        return max((part.warmup_steps for part in self._wrapped()), default=0)
 
-        Early stopping waits for it. A wrapper has that of the objectives that it wraps.
-        """
-        wrapped = (part for part in self.children() if isinstance(part, Objective))
-        return max((part.warmup_steps for part in wrapped), default=0)
+    @property
+    def validation_samples(self) -> int:
+        """``K`` of the importance-weighted bound that chooses the best weights; 1: the plain bound."""
+        return max((part.validation_samples for part in self._wrapped()), default=1)
+
+    def _wrapped(self) -> Iterator[Objective]:
+        """The objectives in a wrapper, whose needs are its own."""
+        return (p for p in self.modules() if isinstance(p, Objective) and p is not self)
 
     def extra_repr(self) -> str:
         """The settings. A timestep sampler prints below, as a module."""
@@ -174,24 +178,48 @@ class MeanObjective(Objective):
         return self.cost(elbo).mean()
 
 
+class Bound(MeanObjective):
+    r"""Minus the evidence lower bound, in nats: the objective of maximum likelihood. The default.
+
+    .. math:: L = -\frac{1}{B} \sum_b \Big(\log p(x_b | z_b) - \sum_\text{rates} \text{rate}_b\Big)
+
+    Args:
+        timesteps: which levels of a diffusion each row visits; one by default. Its loss is then an
+            unbiased estimate of minus the bound.
+
+    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3; for a diffusion Kingma,
+    Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eq. 11.
+
+    >>> import torch
+    >>> from genmod.models import VAE
+    >>> from genmod.objectives import Batch
+    >>> loss, elbo = Bound()(VAE(2, latents=1, width=8), Batch(torch.zeros(4, 2)))
+    >>> bool(loss == -elbo.value.mean())
+    True
+    """
+
+    def cost(self, elbo: ELBO) -> PerSample:
+        return -elbo.value
+
+
 def check_loss(loss: Tensor, objective: Objective) -> None:
     """Require a scalar with a gradient.
 
     Raises:
         ValueError: another shape, or a loss that depends on no parameter.
     """
-    require(
-        loss.ndim == 0,
-        f"a loss of shape {tuple(loss.shape)} from {type(objective).__name__}",
-        "a scalar",
-        "return the mean over the batch",
-    )
-    require(
-        loss.requires_grad,
-        f"a loss of {type(objective).__name__} that depends on no parameter",
-        "a loss with a gradient",
-        "unfreeze a part, or look for a detach() in the objective",
-    )
+    # No `require` here: it would build both messages at every step of training.
+    name = type(objective).__name__
+    if loss.ndim != 0:
+        raise ValueError(
+            f"got a loss of shape {tuple(loss.shape)} from {name}; expected a scalar; return the mean "
+            "over the batch"
+        )
+    if not loss.requires_grad:
+        raise ValueError(
+            f"got a loss of {name} that depends on no parameter; expected a loss with a gradient; "
+            "unfreeze a part, or look for a detach() in the objective"
+        )
 
 
 def broken_terms(elbo: ELBO) -> list[str]:
@@ -199,96 +227,3 @@ def broken_terms(elbo: ELBO) -> list[str]:
     terms = {"reconstruction": elbo.reconstruction}
     terms |= {name: rate.total for name, rate in elbo.rates.items()}
     return [name for name, values in terms.items() if not bool(torch.isfinite(values).all())]
-
-
-def encoders(model: LatentModel) -> list[nn.Module]:
-    """Every encoder that a gradient of the bound reaches: the model's, and those of nested models."""
-    return [part.encoder for part in model.modules() if isinstance(part, LatentModel)]
-
-
-def encoder_learns(model: LatentModel, apart: Iterable[nn.Parameter] = ()) -> bool:
-    """Whether an encoder, also of a nested model, has trainable parameters other than ``apart``."""
-    known = {id(parameter) for parameter in apart}
-    return any(
-        parameter.requires_grad and id(parameter) not in known
-        for encoder in encoders(model)
-        for parameter in encoder.parameters()
-    )
-
-
-def weights_levels(loss: Tensor, elbo: ELBO) -> bool:
-    r"""Whether a loss weights the levels of a diffusion unequally, or leaves terms of the bound out.
-
-    It differentiates the loss by the nats of each level. Each derivative is divided by the weight of the
-    visit, and by the derivative by the reconstruction. For the bound, also with a weight on a whole rate,
-    this ratio is the same for all levels.
-
-    Args:
-        loss: the loss of an objective; its graph is kept.
-        elbo: the bound from which it was computed.
-    """
-    levels = [rate for rate in elbo.rates.values() if rate.noise is not None]
-    terms = [elbo.reconstruction, *(rate.nats for rate in levels)]
-    if not levels or not all(term.requires_grad for term in terms):
-        return False
-    slopes = torch.autograd.grad(loss, terms, retain_graph=True, allow_unused=True)
-    if any(slope is None for slope in slopes):
-        return True
-    reconstruction = -slopes[0][:, None]
-    for rate, slope in zip(levels, slopes[1:], strict=True):
-        each = slope / rate.weight
-        # Rows without any weight in the loss give 0 / 0 here.
-        used = ((each != 0) | (reconstruction != 0)).expand_as(each)
-        ratio = (each / reconstruction)[used]
-        if ratio.numel() and not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6):
-            return True
-    return False
-
-
-def require_fixed_encoder(
-    model: LatentModel, name: str, apart: Iterable[nn.Parameter] = ()
-) -> None:
-    """Refuse a model with an encoder that has trainable parameters other than ``apart``.
-
-    Encoders of nested models count, such as the middle one of a bottom-up hierarchy.
-
-    Raises:
-        ValueError: there is such an encoder.
-    """
-    require(
-        not encoder_learns(model, apart),
-        f"{name} on a model whose encoder learns",
-        "a fixed encoder, in nested models too",
-        "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
-        "the weight is small: train in two stages, or use Bound",
-    )
-
-
-def require_prior(model: LatentModel, name: str) -> None:
-    """Refuse a model whose latents have no rate, because its prior does not normalize.
-
-    Raises:
-        ValueError: there is no rate.
-    """
-    require(
-        model.prior.proper,
-        f"{name} on {type(model).__name__}, whose prior is flat",
-        "a rate: a prior that normalizes",
-        "use VAE, or objectives.Bound",
-    )
-
-
-def refuse_weighted_levels(
-    model: LatentModel, objective: Objective, loss: Tensor, elbo: ELBO
-) -> None:
-    """Refuse an objective of the user's own that would train an encoder by weighted timesteps.
-
-    Raises:
-        ValueError: it does.
-    """
-    priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
-    schedules = [parameter for prior in priors for parameter in prior.schedule.parameters()]
-    if objective.needs_path or not encoder_learns(model, schedules):
-        return
-    if weights_levels(loss, elbo):
-        require_fixed_encoder(model, type(objective).__name__, schedules)

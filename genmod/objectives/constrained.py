@@ -14,7 +14,8 @@ from torch import Tensor, distributed
 from genmod.checks import check_positive, require
 from genmod.elbo import ELBO, Kind, Rate
 from genmod.model import LatentModel
-from genmod.objectives.base import Batch, Objective, require_prior
+from genmod.objectives.base import Batch, Objective
+from genmod.objectives.requirements import require_prior
 from genmod.path import AutoTimesteps, Path, Timesteps
 from genmod.priors import NestedPrior
 

@@ -13,13 +13,9 @@ from genmod.checks import require
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
-from genmod.objectives.base import (
-    Batch,
-    MeanObjective,
-    Objective,
-    require_fixed_encoder,
-)
-from genmod.objectives.weighted import Bound, BoundWeighted, Simple, Weighted
+from genmod.objectives.base import Batch, Bound, MeanObjective, Objective
+from genmod.objectives.requirements import require_fixed_encoder
+from genmod.objectives.weighted import BoundWeighted, Simple, Weighted
 from genmod.path import AutoTimesteps, Path, Timesteps
 from genmod.schedules.curve import GradientScale, Learnable, scale_gradient
 from genmod.shapes import PerLevel, PerSample

@@ -13,7 +13,8 @@ from torch import Tensor
 from genmod.checks import check_positive, require
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
-from genmod.objectives.base import Batch, MeanObjective, Objective, require_prior
+from genmod.objectives.base import Batch, MeanObjective, Objective
+from genmod.objectives.requirements import require_prior
 from genmod.path import AutoTimesteps, Path, Timesteps
 from genmod.shapes import PerSample
 

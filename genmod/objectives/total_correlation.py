@@ -24,7 +24,8 @@ from genmod.checks import require
 from genmod.distributions.base import elementwise, is_factorized
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
-from genmod.objectives.base import Batch, Objective, require_prior
+from genmod.objectives.base import Batch, Objective
+from genmod.objectives.requirements import require_prior
 from genmod.path import Path
 from genmod.prior import DensityPrior
 

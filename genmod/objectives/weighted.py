@@ -1,4 +1,4 @@
-r"""The bound as a loss, and weights on its terms: on whole rates, and on the levels of a diffusion.
+r"""Weights on the terms of the bound: on whole rates, and on the levels of a diffusion.
 
 A level of a diffusion has :math:`\tfrac{1}{2}\,\text{gap}\,\|\varepsilon - \hat\varepsilon\|^2` nats. So
 every weighted loss is a weighted integral of the bound. A weight is given in one of two ways:
@@ -28,33 +28,10 @@ from torch import Tensor
 from genmod.checks import require
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
-from genmod.objectives.base import MeanObjective, require_fixed_encoder
+from genmod.objectives.base import MeanObjective
+from genmod.objectives.requirements import require_fixed_encoder
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.shapes import PerLevel, PerSample
-
-
-class Bound(MeanObjective):
-    r"""Minus the evidence lower bound, in nats: the objective of maximum likelihood. The default.
-
-    .. math:: L = -\frac{1}{B} \sum_b \Big(\log p(x_b | z_b) - \sum_\text{rates} \text{rate}_b\Big)
-
-    Args:
-        timesteps: which levels of a diffusion each row visits; one by default. Its loss is then an
-            unbiased estimate of minus the bound.
-
-    Reference: Kingma, Welling, "Auto-Encoding Variational Bayes" (2014), eq. 3; for a diffusion Kingma,
-    Salimans, Poole, Ho, "Variational Diffusion Models" (2021), eq. 11.
-
-    >>> import torch
-    >>> from genmod.models import VAE
-    >>> from genmod.objectives import Batch
-    >>> loss, elbo = Bound()(VAE(2, latents=1, width=8), Batch(torch.zeros(4, 2)))
-    >>> bool(loss == -elbo.value.mean())
-    True
-    """
-
-    def cost(self, elbo: ELBO) -> PerSample:
-        return -elbo.value
 
 
 class Beta(MeanObjective):

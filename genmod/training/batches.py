@@ -95,7 +95,7 @@ class MemoryBatches(Batches):
     def __call__(self, step: int) -> Batch:
         """The batch of a step."""
         epoch, place = divmod(step, self.per_epoch)
-        order = _order(mix(self.seed, epoch), len(self.x), self.x.device)
+        order = _order(self.seed, epoch, len(self.x), self.x.device)
         index = order[place * self.size : (place + 1) * self.size]
         return Batch(
             self._to_device(self._rows(index, step)),
@@ -229,6 +229,8 @@ def joined_elbo(elbos: Sequence[ELBO]) -> ELBO:
 
 
 @lru_cache(maxsize=2)
-def _order(key: int, count: int, device: torch.device) -> Tensor:
+def _order(seed: int, epoch: int, count: int, device: torch.device) -> Tensor:
+    """The order of the rows in an epoch."""
     # On the CPU, so that every kind of device trains on the same order.
-    return torch.randperm(count, generator=torch.Generator().manual_seed(key)).to(device)
+    generator = torch.Generator().manual_seed(mix(seed, epoch))
+    return torch.randperm(count, generator=generator).to(device)

@@ -18,7 +18,6 @@ import gc
 import os
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -137,26 +136,8 @@ class Devices:
             places.append((sum(sizes[:number]) + own.start, own.stop - own.start, sum(sizes)))
         return mine, places
 
-    def gradients(
-        self,
-        wrapped: DistributedDataParallel | None,
-        last: bool,
-    ) -> AbstractContextManager[object]:
-        """A block around a forward and a backward pass; DDP adds up gradients after the last one only."""
-        return nullcontext() if wrapped is None or last else wrapped.no_sync()
-
-    def loss(
-        self,
-        wrapped: DistributedDataParallel | None,
-        model: nn.Module,
-        objective: Objective,
-        batch: Batch,
-    ) -> tuple[Tensor, ELBO]:
-        """The loss of some rows, and their bound."""
-        found: tuple[Tensor, ELBO]
-        if wrapped is None:
-            found = objective(model, batch)
-            return found
+    def loss(self, wrapped: DistributedDataParallel, batch: Batch) -> tuple[Tensor, ELBO]:
+        """The loss of the rows of this process, and their bound, under DDP."""
         loss: Tensor = wrapped(batch)
         assert wrapped.module.elbo is not None
         return loss, wrapped.module.elbo

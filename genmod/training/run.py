@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.objectives import Batch, Objective
-from genmod.objectives.base import check_loss, refuse_weighted_levels
+from genmod.objectives.base import check_loss
+from genmod.objectives.requirements import refuse_weighted_levels
 from genmod.random.streams import keyed_step
 from genmod.training.augment import Augmentation, Transform, augmented
 from genmod.training.batches import Batches, joined, joined_elbo, split
@@ -115,7 +117,14 @@ class Run:
         if saved is not None:
             load_checkpoint(state, saved)
         self.wrapped = setup.devices.wrap(state.model, state.objective)
+        self.loss: Callable[[Batch], tuple[Tensor, ELBO]] = (
+            partial(state.objective, state.model)
+            if self.wrapped is None
+            else partial(setup.devices.loss, self.wrapped)
+        )
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
+        own = all(isinstance(transform, Augmentation) for transform in setup.augment)
+        self.checked = self.batches.checked and own
         self.held_out = held_out_rows(setup.data, setup.config, state.cycles[0], state.model)
         self.half = setup.half
         self.spoiled = SpoiledBatches(state, setup.config.skip_nonfinite)
@@ -171,7 +180,10 @@ class Run:
         state = self.state
         if not state.model.training:
             state.resume()
-        parts, places = self.setup.devices.share(self._parts())
+        parts = self._parts()
+        places: list[Place | None] = [None]
+        if self.wrapped is not None or len(parts) > 1:
+            parts, places = self.setup.devices.share(parts)
         loss, elbo, made = self._gradient_step(parts, places)
         if made:
             state.objective.update(elbo, joined(parts))
@@ -205,6 +217,7 @@ class Run:
     ) -> tuple[Tensor, ELBO, bool]:
         """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
         state, config, devices = self.state, self.setup.config, self.setup.devices
+        wrapped = self.wrapped
         losses, elbos = [], []
         # The backward pass is inside the lock, too: layers that are recomputed there draw again.
         with _one_run, explained() if config.compile else nullcontext():
@@ -213,24 +226,25 @@ class Run:
             for number, (part, place) in enumerate(zip(parts, places, strict=True)):
                 last = number + 1 == len(parts)
                 noise = keyed_step(config.seed, state.step, self.setup.device, place)
-                with devices.gradients(self.wrapped, last):
+                # DDP adds up the gradients of all processes after the last part only.
+                with nullcontext() if wrapped is None or last else wrapped.no_sync():
                     with self._values(part), noise, self.half:
-                        loss, elbo = devices.loss(self.wrapped, state.model, state.objective, part)
+                        loss, elbo = self.loss(part)
                     check_loss(loss, state.objective)
                     if state.step == state.cycle.first and number == 0:
                         refuse_weighted_levels(state.model, state.objective, loss, elbo)
                     loss = loss if place is None else loss * (place[1] / place[2])
                     # DDP takes the mean of the gradients over processes.
-                    (loss if devices.count == 1 else loss * devices.count).backward()
+                    (loss if wrapped is None else loss * devices.count).backward()
                 losses.append(loss.detach())
                 elbos.append(elbo.detach())
-            whole = devices.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+            whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            whole = whole if wrapped is None else devices.sum(whole)
             return whole, joined_elbo(elbos), state.apply(whole)
 
     def _values(self, batch: Batch) -> AbstractContextManager[object]:
         """A block without checks of values, if all were checked before. Compiled networks check none."""
-        own = all(isinstance(transform, Augmentation) for transform in self.setup.augment)
-        if self.batches.checked and own:
+        if self.checked:
             return trusted()
         if batch.observed is not None:
             self.state.model.check_missing()
@@ -260,6 +274,8 @@ class Run:
         values = {"loss": step.loss, "bound": step.bound, "learning_rate": float(rate)}
         if valid is not None:
             values |= {"validation": valid.nats, "validation_error": valid.error}
+            if valid.weighted is not None:
+                values["validation_weighted"] = valid.weighted
         before = sum(len(history.losses) for history in self.earlier)
         self.setup.metrics.log(self.stage, step.number, values, before)
 
@@ -270,7 +286,8 @@ class Run:
         eager = uncompiled() if config.compile else nullcontext()
         with _one_run, eager, state.average.inside() as model:
             validation = validate(
-                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices
-            )
+                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices,
+                state.objective.validation_samples,
+            )  # fmt: skip
         state.record(validation)
         return validation

@@ -119,6 +119,30 @@ def test_samples_are_a_table_of_the_same_columns(run: Path) -> None:
     assert all(int(row["visits"]) >= 0 for row in rows)
 
 
+def test_rows_with_empty_cells_are_encoded_without_them(run: Path, tmp_path: Path) -> None:
+    """Reconstructions have no empty cell, and the first and last row of a path are reconstructions."""
+    cells, made = table(tmp_path / "again.csv"), tmp_path / "made.csv"
+    assert any("" in row for row in cells[:6])
+    genmod("reconstruct", run, run.parent / "mine.csv", "-n", 6, "--out", made)
+    given, decoded = read(made)[:6], read(made)[6:]
+    for row, expected in zip(given, cells, strict=False):
+        assert [bool(row[name]) for name in NAMES] == [bool(cell) for cell in expected]
+        assert all(row[name] == cell for name, cell in zip(NAMES[2:4], expected[2:4], strict=True))
+    assert all(row[name] for row in decoded for name in NAMES)
+    ways = tmp_path / "ways.csv"
+    genmod("interpolate", run, run.parent / "mine.csv", "-n", 3, "--count", 4, "--out", ways)
+    ends = [row for number, row in enumerate(read(ways)) if number % 4 in (0, 3)]
+    for end, row in zip(ends, decoded, strict=True):
+        assert (end["city"], end["grade"]) == (row["city"], row["grade"])
+        assert float(end["size"]) == pytest.approx(float(row["size"]), rel=1e-5)
+    # What stands beside the run: its own test part, and numbers with NaN in place of empty cells.
+    genmod("reconstruct", run, "-n", 6, "--out", tmp_path / "made.npy")
+    genmod("interpolate", run, "-n", 3)
+    numbers = np.load(tmp_path / "made.npy", allow_pickle=False)
+    assert np.isnan(numbers[:6]).any()
+    assert np.isfinite(numbers[6:]).all()
+
+
 def test_what_cannot_be_filled_or_read_is_one_sentence(run: Path, tmp_path: Path) -> None:
     (tmp_path / "whole.csv").write_text(",".join(NAMES) + "\n100.0,3,Ulm,low,1999\n" * 3)
     (tmp_path / "other.csv").write_text("size,visits\n1.0,2\n")

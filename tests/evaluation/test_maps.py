@@ -130,8 +130,23 @@ def test_every_family_that_encodes_has_a_map() -> None:
         latent_map(plain, x, level="z1")
     with pytest.raises(ValueError, match=r"level='z3'.*z1"):
         latent_map(top_down, x, level="z3")
-    with pytest.raises(ValueError, match="codes are noise"):
-        latent_map(Diffusion(4, steps=3, width=8), x)
+
+
+def test_levels_of_noise_have_no_map() -> None:
+    """Those of a prior that denoises, whatever class of model holds it, and those nested under a VAE."""
+    torch.manual_seed(0)
+    x = torch.randn(12, 4)
+    diffusion = Diffusion(4, steps=3, width=8)
+    by_hand = LatentModel(diffusion.encoder, diffusion.decoder, diffusion.prior)
+    for model in (diffusion, by_hand):
+        with pytest.raises(ValueError, match="codes are noise"):
+            latent_map(model, x)
+    for steps in (3, None):
+        inner = Diffusion(2, steps=steps, width=8)
+        nested = VAE(4, latents=2, width=8, prior=inner)
+        assert latent_map(nested, x, level="latent").level == "latent"
+        with pytest.raises(ValueError, match=r"level='z3'.*'latent'"):
+            latent_map(nested, x, level="z3")
 
 
 def test_real_labels_are_a_scale_and_not_classes() -> None:
