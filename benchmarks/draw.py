@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from contenders import samplers
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.plots.style import LABEL, PALE, figure, label_axes, plain
+from genmod.plots.style import INK, NOTE, PALE, figure, label_axes, plain
+from genmod.schedules import LinearLogSNR
 
 Found = Mapping[str, Any]
 """What a benchmark wrote."""
@@ -27,36 +29,38 @@ def few_steps(found: Found) -> Figure:
         distance, curve = each["quality"]["frechet"], curves.setdefault(each["sampler"], {})
         budget = each["budget"]
         curve[budget] = min(distance, curve.get(budget, distance))
+    noisy = {name for name, sampler in samplers(LinearLogSNR()).items() if sampler.stochastic}
     caption = (
         f"N = {chain['samples']:,} samples against {chain['real']:,} test images of {found['data']}; "
-        f"features {chain['sha256'][:12]}. Each sampler on the grid that suits it best."
+        f"features {chain['sha256'][:12]}. Each sampler on the grid that suits it best. Gray: the "
+        f"{len(curves.keys() - noisy)} samplers that add no noise."
     )
-    made = figure(9.0, 5.4, "Few steps, by sampler", caption)
+    made = figure(9.0, 5.4, "Few steps: samplers that add noise, and those that do not", caption)
     axes = plain(made.add_subplot())
-    colors = plots.palette(curves)
-    for i, (name, curve) in enumerate(curves.items()):
-        # More samplers than colors: the second round of them is dashed.
-        style = {"color": colors[name], "ls": "-" if i < len(set(colors.values())) else "--"}
-        axes.plot(list(curve), list(curve.values()), **style, lw=1.8, marker="o", label=name)
-    levels = {f"the chain, {chain['evaluations']:,}": chain["frechet"], "real": chain["zero"]}
+    colors, ends = plots.palette(name for name in curves if name in noisy), set[int]()
+    for name, curve in curves.items():
+        ends |= set(curve)
+        if name in noisy:
+            style: dict[str, Any] = {"color": colors[name], "lw": 2.2, "label": name, "zorder": 3}
+        else:
+            style = {"color": PALE, "lw": 1.2, "alpha": 0.7}
+        axes.plot(list(curve), list(curve.values()), marker="o", ms=5, **style)
+    levels = {
+        f"ancestral, {chain['evaluations']:,}": chain["frechet"],
+        "real images": chain["zero"],
+    }
     for name, level in levels.items():
-        axes.axhline(level, color=PALE, lw=1.2, ls=":")
+        axes.axhline(level, color=INK, lw=1.2, ls=":")
         axes.annotate(
-            name, (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-        )
+            name, (0.0, level), (4, 3), xycoords=("axes fraction", "data"),
+            textcoords="offset points", fontsize=NOTE, color=INK,
+        )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_yscale("log")
-    ticks = sorted({budget for curve in curves.values() for budget in curve})
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(sorted(ends), [str(end) for end in sorted(ends)])
     axes.set_xticks([], minor=True)
     label_axes(axes, "evaluations of the denoiser", "Fréchet distance from test images")
-    axes.legend(
-        frameon=False,
-        fontsize=LABEL - 2,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        handlelength=4,
-    )
+    axes.legend(frameon=False, fontsize=NOTE, loc="upper right", ncols=2)
     return made
 
 
@@ -83,7 +87,7 @@ def diffusion(found: Found) -> Figure:
         axes.set_yscale("log")
         label_axes(axes, "seconds of training, one thread", label)
         if number == 0:
-            axes.legend(frameon=False, fontsize=LABEL - 2)
+            axes.legend(frameon=False, fontsize=NOTE, loc="lower left")
     return made
 
 

@@ -49,10 +49,15 @@ def main(data: Dataset, steps: int) -> None:
         "d(noise), N(0, I)": model.decode(noise).mean,
         "d(noise), spread of the codes": model.decode(codes.mean(0) + codes.std(0) * noise).mean,
     }
-    plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
+    drawn = plots.samples(
+        pictures, highest=data.bins - 1, title="An autoencoder decodes noise badly"
+    )
+    plots.save(drawn, FIGURE)
     latents = FIGURE.with_name("autoencoder_latents.png")
     title = f"Autoencoder, {codes.shape[1]} latent dimensions"
-    plots.save(plots.latent_spaces({title: codes}, labels), latents)
+    plots.save(
+        plots.latent_spaces({title: codes}, labels, title="Codes of training images"), latents
+    )
     print(f"figures: {FIGURE}, {latents}")
 
 

@@ -61,7 +61,8 @@ def main(data: Dataset, steps: int) -> None:
             with torch.no_grad():
                 pictures[name] = model.decoder(model.prior.sample(16)).mean.cpu()
 
-    plots.save(plots.samples(pictures, highest=data.bins - 1, columns=4), FIGURE)
+    drawn = plots.samples(pictures, data.bins - 1, columns=4, title="Samples of every model")
+    plots.save(drawn, FIGURE)
     print(f"figure: {FIGURE}")
 
 

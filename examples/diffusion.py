@@ -68,12 +68,12 @@ def main(data: Dataset, steps: int) -> None:
         assert report.scores.levels is not None
         profiles[f"T = {count}"] = report.scores.levels
 
-    plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
+    plots.save(plots.samples(pictures, data.bins - 1, title="Samples, by steps"), FIGURE)
     profile, strip = (FIGURE.with_stem(f"diffusion_{name}") for name in ("steps", "chain"))
-    plots.save(plots.step_profile(profiles), profile)
+    plots.save(plots.step_profile(profiles, title="The bound by noise level"), profile)
     model.cpu()
     x = NoisingEncoder(schedule, data.bins).real(data.test[:1])
-    plots.save(plots.strips(both_ways(denoiser, schedule, x)), strip)
+    plots.save(plots.strips(both_ways(denoiser, schedule, x), "Noising and denoising"), strip)
     print(f"figures: {FIGURE}, {profile}, {strip}")
 
 

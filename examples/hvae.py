@@ -47,9 +47,10 @@ def main(data: Dataset, steps: int) -> None:
         # z3 ~ p(z3), z2 ~ p(z2 | z3), z1 ~ p(z1 | z2), then the mean of the decoder.
         pictures[f"samples, {title}"] = model.cpu().decoder(model.prior.sample(36)).mean.detach()
 
-    plots.save(plots.level_rates(rates), FIGURE)
+    plots.save(plots.level_rates(rates, title="The rate of each level of latents"), FIGURE)
     drawn = FIGURE.with_name("hvae_samples.png")
-    plots.save(plots.samples(pictures, highest=data.bins - 1), drawn)
+    title = "Samples of hierarchical VAEs"
+    plots.save(plots.samples(pictures, highest=data.bins - 1, title=title), drawn)
     print(f"figures: {FIGURE}, {drawn}")
 
 

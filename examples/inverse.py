@@ -61,7 +61,7 @@ def main(data: Dataset, steps: int, draws: int) -> None:
         misfit = (operator(2 * drawn[:, 0] - 1) - y).square().mean().sqrt()
         print(f"{name}: error of a draw {one:.3f}, of their mean {mean:.3f} (black is 1); ", end="")
         print(f"A draw - y {misfit:.3f}, its noise {NOISE}")
-    plots.save(plots.strips(rows), FIGURE)
+    plots.save(plots.strips(rows, "From a measurement to images: draws, and their mean"), FIGURE)
     print(f"figure: {FIGURE}")
 
 

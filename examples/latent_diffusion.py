@@ -55,7 +55,8 @@ def main(data: Dataset, steps: int) -> None:
     show("jointly", evaluate(joint, test, timesteps=32, replicates=4))
     pictures["samples, jointly"] = means(joint)
 
-    plots.save(plots.samples(pictures, highest=data.bins - 1, columns=4), FIGURE)
+    title = "Samples: a Gaussian prior, and a diffusion as the prior"
+    plots.save(plots.samples(pictures, data.bins - 1, columns=4, title=title), FIGURE)
     print(f"figure: {FIGURE}")
 
 

@@ -43,7 +43,7 @@ def main(data: Dataset, steps: int, replicates: int) -> None:
     codes = latent_map(model, data)
     print(codes)
     map_ = plots.save(
-        plots.latent_spaces({f"{data.name}: test images": codes}),
+        plots.latent_spaces({f"{data.name}: test images": codes}, title="A map of the codes"),
         FIGURE.with_name("latents_map.png"),
     )
 
@@ -66,7 +66,8 @@ def main(data: Dataset, steps: int, replicates: int) -> None:
     # Do data sets that the model draws look like the test part?
     check = predictive_check(model, data.cut("test", 300), replicates=replicates)
     print(check)
-    checked = plots.save(plots.predictive_check(check), FIGURE.with_name("latents_check.png"))
+    compared = plots.predictive_check(check, title="Test data beside data that the model draws")
+    checked = plots.save(compared, FIGURE.with_name("latents_check.png"))
     print(f"figures: {FIGURE}, {map_}, {paths}, {checked}")
 
 

@@ -82,9 +82,9 @@ def main(data: Dataset, steps: int, samples: int, seed: int) -> None:
         f"Fréchet distance of N = {looks.samples} samples from {looks.real} test images: real against "
         f"real {looks.zero:.1f}; class score of real ones {looks.real_classes:.2f}"
     )
-    plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
+    plots.save(plots.samples(pictures, data.bins - 1, title="Samples, by objective"), FIGURE)
     steps_figure = FIGURE.with_stem("objectives_steps")
-    plots.save(plots.step_profile(profiles), steps_figure)
+    plots.save(plots.step_profile(profiles, title="The bound by noise level"), steps_figure)
     print(f"figures: {FIGURE}, {steps_figure}")
 
 

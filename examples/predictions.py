@@ -71,7 +71,7 @@ def main(data: Dataset, steps: int, samples: int) -> None:
                 images = chain.sample(16).cpu() / (data.bins - 1)
                 rows.append(plots.Row(f"{name}, {count} steps", images))
 
-    print("figures:", plots.save(plots.strips(rows, side=0.5), FIGURE))
+    print("figures:", plots.save(plots.strips(rows, "Samples, by prediction", side=0.5), FIGURE))
     print(plots.save(draw(bits, looks, seen.zero), FIGURE.with_stem("predictions_bits")))
 
 

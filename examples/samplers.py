@@ -55,7 +55,8 @@ def main(data: Dataset, steps: int, count: int) -> None:
     report = evaluate(model, data.test[:400])
     print(f"test, {report.stamp.value}: {report.value} nats = {report.bits_per_dim} bits/dim")
 
-    curves, rows, zero = {}, [plots.Row("test images", data.test[:16] / (data.bins - 1))], 0.0
+    rows = [plots.Row("test images", data.test[:16] / (data.bins - 1))]
+    curves: dict[str, list[float]] = {}
     for name, sampler in SAMPLERS.items():
         curves[name] = []
         for budget in EVALUATIONS:
@@ -67,24 +68,23 @@ def main(data: Dataset, steps: int, count: int) -> None:
             found = quality_of(images.cpu(), data, name=f"{name}, {budget} evaluations")
             print(found)
             curves[name].append(found.frechet)
-            zero = found.zero
             if budget == FEW:
                 rows.append(plots.Row(name, images[:16].cpu() / (data.bins - 1)))
 
-    plots.save(draw(curves, zero), FIGURE)
-    few = plots.save(plots.strips(rows, side=0.5), FIGURE.with_stem("samplers_few"))
-    print(f"figures: {FIGURE}, {few}")
+    few, title = FIGURE.with_stem("samplers_few"), f"Samples of {FEW} evaluations"
+    plots.save(plots.strips(rows, title, side=0.5), few)
+    print("figures:", plots.save(draw(curves, found.zero), FIGURE), few)
 
 
 def draw(curves: Mapping[str, Sequence[float]], zero: float) -> Figure:
     """Fréchet distance against evaluations; a line shows that of real images."""
-    made = figure(7.0, 4.4)
+    made = figure(7.0, 4.4, "Fewer evaluations by a better sampler")
     axes = plain(made.add_subplot())
     for (name, found), color in zip(curves.items(), plots.palette(curves).values(), strict=True):
         axes.plot(EVALUATIONS, found, color=color, lw=2.0, marker="o", label=name)
     axes.axhline(zero, color="0.6", lw=1.2, ls="--", label="other real images")
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_ylim(bottom=0)
     axes.set_xticks(EVALUATIONS, [str(count) for count in EVALUATIONS])
     label_axes(axes, "evaluations of the denoiser", "Fréchet distance from test images")
     axes.legend(frameon=False, fontsize=LABEL)

@@ -68,10 +68,10 @@ def main(data: Dataset, steps: int, samples: int) -> None:
             assert report.scores.levels is not None
             profiles[f"{objective}, {name}"] = report.scores.levels
 
-    plots.save(plots.schedules(shown), FIGURE)
+    plots.save(plots.schedules(shown, title="The two schedules"), FIGURE)
     profile, drawn = (FIGURE.with_stem(f"schedules_{name}") for name in ("steps", "samples"))
-    plots.save(plots.step_profile(profiles), profile)
-    plots.save(plots.samples(pictures, highest=data.bins - 1), drawn)
+    plots.save(plots.step_profile(profiles, title="The bound by noise level"), profile)
+    plots.save(plots.samples(pictures, data.bins - 1, title="Samples"), drawn)
     print(f"figures: {FIGURE}, {profile}, {drawn}")
 
 

@@ -52,7 +52,8 @@ def main(data: Dataset, steps: int) -> None:
         "samples: mean of p(x | z)": model.decode(z).mean,
         "samples: x ~ p(x | z)": model.decode(z).sample(),
     }
-    plots.save(plots.samples(pictures, highest=data.bins - 1), FIGURE)
+    title = "A VAE: reconstructions, and samples from the prior"
+    plots.save(plots.samples(pictures, highest=data.bins - 1, title=title), FIGURE)
 
     codes, labels = model.encode(data.train[:3000]), data.labels["train"][:3000]
     ends = model.encode(x[:2])
@@ -63,7 +64,8 @@ def main(data: Dataset, steps: int) -> None:
     title = f"VAE, {codes.shape[1]} latent dimensions"
     routes = {title: plots.Route(path, images, label="decoded along the path from A to B")}
     latents = FIGURE.with_name("vae_latents.png")
-    plots.save(plots.latent_spaces({title: codes}, labels, routes), latents)
+    drawn = plots.latent_spaces({title: codes}, labels, routes, title="A path through the codes")
+    plots.save(drawn, latents)
     print(f"figures: {FIGURE}, {latents}")
 
 

@@ -51,7 +51,9 @@ def main(steps: int) -> None:
         for name, shown in (("test", data.test), ("sample", clips))
         for number, clip in enumerate(shown[:5])
     ]
-    plots.save(plots.strips(rows, caption="each row: 8 frames of one clip"), FIGURE)
+    plots.save(
+        plots.strips(rows, "Clips of moving digits", "Each row: 8 frames of one clip."), FIGURE
+    )
     print(f"figure: {FIGURE}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from genmod import Diffusion, VAE, data, fit
+from genmod import VAE, Diffusion, data, fit
 from genmod.data import Dataset, conditional
 from genmod.files import write_text
 from genmod.lab import write_lab
@@ -21,6 +21,10 @@ from genmod.nn import Labels
 from genmod.schedules import Cosine
 
 LAB = Path(__file__).parents[1] / "lab"
+HOME = (
+    '<p><a href="../index.html">genmod</a> · <a href="../guides/lab.html">About the lab</a></p>\n      '
+)
+"""Relative: the site is also read from disk."""
 STEPS = 4000
 
 
@@ -36,8 +40,8 @@ def models(digits: Dataset, steps: int) -> list[LatentModel]:
 
 
 def copy_page() -> None:
-    """The files of the page beside the models that are there."""
-    for name, text in page_files(len(list(LAB.glob("model-*.js")))).items():
+    """The files of the page beside the models that are there, with a link to the site."""
+    for name, text in page_files(len(list(LAB.glob("model-*.js"))), HOME).items():
         write_text(LAB / name, text)
 
 
@@ -50,8 +54,7 @@ def main() -> None:
     if given.train:
         digits = data.load("digits")
         write_lab(models(digits, given.steps), digits, LAB)
-    else:
-        copy_page()
+    copy_page()
 
 
 if __name__ == "__main__":

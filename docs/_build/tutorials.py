@@ -14,9 +14,10 @@ executes nothing.
 * ``STEPS = 1_500  # few: 20``: the value of a run with few steps.
 * ``# alt: What the picture shows.``: the alternative text of a figure, one for each figure of the
   cell, in order. A line that follows and begins with three spaces after ``#`` continues it.
+* ``# fmt: skip``: the formatter leaves the statement as it is.
 * A cell that ends with a figure shows it.
 
-Readers see neither comment. Cells run in ``docs/lecture``. A run with few steps also executes the
+Readers see none of these comments. Cells run in ``docs/lecture``. A run with few steps also executes the
 Python blocks of the text, which are the solutions of the exercises.
 
 The digest of a page is that of its source and of the version of genmod.
@@ -46,6 +47,7 @@ SHARPNESS = 1.5
 """Pixels of a figure for each pixel of the page."""
 _FEW = re.compile(r"^(\w+(?:: [^=\n]+)? = )(.+?)  # few: (.+)$", re.MULTILINE)
 _ALT = re.compile(r"^ *# alt: (.*(?:\n *#   .*)*)\n?", re.MULTILINE)
+SKIP = re.compile(r" *# fmt: skip$", re.MULTILINE)
 _PICTURE = re.compile(r"!\[.*?\]\((\S+?\.png)\)")
 _CODE = re.compile(r"^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _FOLDED = re.compile(r'^(!!!|\?\?\?\+?) (\w+)(?: "(.*)")?\n((?:\n| {4}.*\n?)+)', re.MULTILINE)
@@ -140,7 +142,7 @@ def render(source: Path, notebook: Any) -> tuple[str, list[bytes]]:
     parts, figures = [f"---\ndigest: {digest(source)}\n---"], list[bytes]()
     for cell in notebook.cells[1:]:
         if cell.cell_type == "markdown":
-            parts.append(cell.source.strip())
+            parts.append(SKIP.sub("", cell.source).strip())
             continue
         alts = [" ".join(re.split(r"\s*\n *#\s*", m[1])) for m in _ALT.finditer(cell.source)]
         parts.append(f"```python\n{visible(cell.source)}\n```")
@@ -165,7 +167,7 @@ def render(source: Path, notebook: Any) -> tuple[str, list[bytes]]:
 
 def visible(code: str) -> str:
     """Code as readers see it: without the comments that are for this file."""
-    return _FEW.sub(r"\1\2", _ALT.sub("", code)).strip()
+    return SKIP.sub("", _FEW.sub(r"\1\2", _ALT.sub("", code))).strip()
 
 
 def outputs(cell: Any) -> tuple[str, list[bytes]]:
@@ -225,7 +227,7 @@ def notebook_text(source: Path) -> str:
             code = visible(cell.source)
             cell.source = re.sub(r"\n\w+$", "", code) if "plt." in code else code
         else:
-            cell.source = plain(cell.source)
+            cell.source = plain(SKIP.sub("", cell.source))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel}
     nbformat.validate(notebook)

@@ -70,7 +70,10 @@ axes.set_xlim(2008.4, 2025)
 years = range(2012, 2025, 2)
 axes.set_xticks([2010, *years], ["1991", *map(str, years)], fontsize=11)
 axes.grid(axis="y", alpha=0.4)
-axes.set_title("Progress of generative models (filled: in genmod)")
+axes.text(2011, -0.4, "//", ha="center", va="center", fontsize=14)
+axes.set_xlabel("year (cut between 1991 and 2012)", fontsize=12)
+axes.spines[["top", "right"]].set_visible(False)
+axes.set_title("Progress of generative models (filled: in genmod)", fontsize=14)
 figure
 
 # %% [markdown]

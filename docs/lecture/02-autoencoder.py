@@ -152,7 +152,8 @@ plots.reconstructions(
 # ## The latent space
 #
 # With two numbers in a code we can look at the whole latent space. Each point is the
-# code of a training image, colored by its digit. The dotted circle holds most of the
+# code of a training image, colored by its digit; the digit itself is written at the
+# median of its codes. The dotted circle holds most of the
 # noise that we are about to feed to the decoder: two standard deviations of
 # $\mathcal{N}(\mathbf{0}, \mathbf{I})$.
 
@@ -160,7 +161,11 @@ plots.reconstructions(
 # alt: Codes of training images in two dimensions, spread far outside a small circle.
 codes = models[2].encode(images.train)
 assert isinstance(codes, Tensor)
-plots.latent_spaces({"Autoencoder, two latents": codes}, labels["train"])
+plots.latent_spaces(
+    {"a point for each training image": codes},
+    labels["train"],
+    title="The codes of an autoencoder",
+)
 
 # %% [markdown]
 # The lecture calls this "not a very nice representation": it has empty space, its
@@ -183,7 +188,9 @@ usual = (
 empty = torch.cdist(places, codes).amin(1) > usual
 print(f"empty places: {int(empty.sum())} of {len(places)}")
 
-page = figure(7.4, 7.6, "The decoder over the whole latent plane")
+page = figure(
+    7.4, 7.9, "The decoder over the latent plane (red: no codes near)"
+)
 axes = page.add_subplot()
 tiles = (
     decoded.reshape(SIDE, SIDE, 8, 8)
@@ -196,7 +203,10 @@ for index in empty.nonzero()[:, 0].tolist():
     left, top = 8 * column - 0.5, 8 * row - 0.5
     axes.fill([left, left + 8, left + 8, left], [top, top, top + 8, top + 8],
               color=COLORS[1], alpha=0.25, lw=0)  # fmt: skip
-axes.set_axis_off()
+ends = [3.5, 8 * SIDE - 4.5]  # the middle of the first and the last tile
+axes.set_xticks(ends, [f"{float(low[0]):.1f}", f"{float(high[0]):.1f}"])
+axes.set_yticks(ends, [f"{float(high[1]):.1f}", f"{float(low[1]):.1f}"])
+label_axes(plain(axes), "first latent", "second latent")
 page
 
 # %% [markdown]
@@ -233,7 +243,7 @@ pictures = {
     "d(noise), N(0, I)": models[16].decode(noise).mean,
     "d(noise), spread of the codes": models[16].decode(matched).mean,
 }
-plots.samples(pictures, highest=1.0)
+plots.samples(pictures, highest=1.0, title="Decoded noise is not like the data")
 
 # %% [markdown]
 # How bad are they? We measure the distance of each picture to the nearest

@@ -40,9 +40,9 @@ print(report)
 #
 # ## Two latent spaces
 #
-# Each point is the code of a training image, colored by its digit. The code of the VAE
-# is the mean of $q(z|x)$. The dotted circle is two standard deviations of
-# $\mathcal{N}(\mathbf{0}, \mathbf{I})$.
+# Each point is the code of a training image, colored by its digit; the digit itself is
+# written at the median of its codes. The code of the VAE is the mean of $q(z|x)$. The
+# dotted circle is two standard deviations of $\mathcal{N}(\mathbf{0}, \mathbf{I})$.
 
 # %%
 # alt: Codes of the autoencoder spread far outside a small circle; those of the
@@ -55,7 +55,9 @@ for name, model in models.items():
     spread = ", ".join(f"{std:.2f}" for std in found.std(0))
     center = ", ".join(f"{mean:.2f}" for mean in found.mean(0))
     print(f"{name:12s} mean of the codes ({center}), std ({spread})")
-plots.latent_spaces(codes, labels["train"])
+plots.latent_spaces(
+    codes, labels["train"], title="Only the codes of the VAE fill the circle"
+)
 
 # %% [markdown]
 # Each code of the VAE is a small Gaussian, not a point. Over all images these form
@@ -75,14 +77,14 @@ print(
     [round(s, 2) for s in draws.std(0).tolist()],
 )
 page = figure(
-    10.0, 3.8, "Codes, and draws of the aggregate posterior, beside N(0, 1)"
+    10.0, 3.8, "The VAE's latents follow the prior, the autoencoder's do not"
 )
 grid = torch.linspace(-6, 6, 400)
 edges = torch.linspace(-6, 6, 49).tolist()
 bell = (-(grid**2) / 2).exp() / (2 * torch.pi) ** 0.5
 for place, (name, values, color) in enumerate(
     [
-        ("autoencoder: codes", codes["Autoencoder"], COLORS[1]),
+        ("Autoencoder: codes", codes["Autoencoder"], COLORS[1]),
         ("VAE: draws of q(z|x)", draws, COLORS[0]),
     ]
 ):
@@ -93,7 +95,8 @@ for place, (name, values, color) in enumerate(
             histtype="stepfilled" if latent else "bar", label=f"z{latent + 1}",
         )  # fmt: skip
     axes.plot(grid, bell, color=INK, lw=2, label="prior")
-    label_axes(axes, name, "density")
+    axes.set_title(name, fontsize=11.5)
+    label_axes(axes, "value of a latent", "density")
     axes.legend(frameon=False, fontsize=10)
 page
 
@@ -113,18 +116,22 @@ quantiles = (torch.arange(SIDE) + 0.5) / SIDE
 ticks = torch.distributions.Normal(0.0, 1.0).icdf(quantiles)
 plane = torch.stack(torch.meshgrid(-ticks, ticks, indexing="ij"), -1).flip(-1)
 pictures = {
-    f"{name}, decoded": model.decode(plane.reshape(-1, 2)).mean
+    name: model.decode(plane.reshape(-1, 2)).mean
     for name, model in models.items()
 }
-page = figure(10.0, 5.4)
+page = figure(10.0, 5.6, "Decoded places of equal probability under N(0, I)")
+middles = [3.5, 4 * SIDE - 0.5, 8 * SIDE - 4.5]  # of the plane and its ends
+names = [f"{float(ticks[0]):.1f}", "0", f"{float(ticks[-1]):.1f}"]
 for place, (name, images) in enumerate(pictures.items()):
     axes = page.add_subplot(1, 2, place + 1)
     tiles = images.reshape(SIDE, SIDE, 8, 8).permute(0, 2, 1, 3)
     axes.imshow(
         tiles.reshape(SIDE * 8, SIDE * 8), cmap="gray_r", vmin=0, vmax=16
     )
-    axes.set_title(name, fontsize=12)
-    axes.set_axis_off()
+    axes.set_title(name, fontsize=11.5)
+    axes.set_xticks(middles, names)
+    axes.set_yticks(middles, names[::-1])
+    label_axes(plain(axes), "first latent", "second latent")
 page
 
 # %% [markdown]
@@ -181,7 +188,9 @@ for name, model in models.items():
     a, b = model.encode(ends)
     path = torch.lerp(a, b, torch.linspace(0, 1, 9)[:, None])
     routes[name] = plots.Route(path, model.decode(path).mean / 16)
-plots.latent_spaces(codes, labels["train"], routes)
+plots.latent_spaces(
+    codes, labels["train"], routes, title="A straight path from a 0 to a 6"
+)
 
 # %% [markdown]
 # One path proves nothing. So we draw 500 random pairs of test images and keep those of
@@ -236,6 +245,7 @@ plots.samples(
         "16 latents, x ~ p(x|z)": wide.sample(36, seeds=range(36)),
     },
     highest=16,
+    title="Samples of VAEs with 2 and 16 latents",
 )
 
 # %% [markdown]

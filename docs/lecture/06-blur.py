@@ -220,9 +220,14 @@ for name, kinds in bars.items():
         print(f"{name:16s} {kind:16s} {ratio:.2f} ± {uncertain:.2f}")
 
 # %%
-# alt: Bars and curves: decoded means of VAEs have too little power at high
-#   frequencies, the diffusion nearly as much as the data.
-plots.sharpness(bars, spectra, title="Detail, by model")
+# alt: Bars: decoded means of VAEs have too little power at high frequencies, the
+#   diffusion nearly as much as the data.
+plots.sharpness(bars, title="Power at high frequencies, by model")
+
+# %%
+# alt: Curves: the power of samples falls with the frequency for the VAEs, and ends
+#   at that of the data for the diffusion.
+plots.sharpness({}, spectra, title="The VAEs lack the highest frequencies")
 
 # %% [markdown]
 # ## Why do draws of p(x|z) not help?

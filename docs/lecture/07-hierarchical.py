@@ -31,7 +31,7 @@ DRAWS = 100_000  # few: 2_000
 # %%
 # alt: Arrows up from x to z1, z2, z3 for inference, and down from z3 to x for
 #   generation.
-page = figure(8.4, 1.7)
+page = figure(8.4, 2.1, "Inference goes up, generation comes down")
 for place, (title, way, color) in enumerate(
     [
         ("inference model q", "up", COLORS[1]),

@@ -162,12 +162,19 @@ for place, (t, drawn) in enumerate(chains.items()):
     )
     axes = plain(drawing.add_subplot(1, 3, place + 1))
     axes.hist(
-        drawn.numpy(), bins=50, range=(-4, 4), density=True, color="#b9cbe4"
+        drawn.numpy(),
+        bins=50,
+        range=(-4, 4),
+        density=True,
+        color="#b9cbe4",
+        label="many steps",
     )
     density = gaussian.log_prob(grid, centre, spread).exp()
-    axes.plot(grid, density, color="#d1495b", lw=2.2)
+    axes.plot(grid, density, color="#d1495b", lw=2.2, label="one step")
     axes.set_title(f"t = {t}", fontsize=LABEL)
     label_axes(axes, "$x_t$", "density" if place == 0 else "")
+    if place == 0:
+        axes.legend(frameon=False, fontsize=9.5, loc="upper left")
     print(
         f"{t:4}   {drawn.mean():14.4f}   {centre:19.4f}   {drawn.var():8.4f}   {spread**2:13.4f}"
     )
@@ -214,23 +221,9 @@ print(
 # %%
 # alt: Two curves against the step: the factor of the image falls from one to
 #   zero, that of the noise rises.
-left = []
-for t in range(T):
-    law_mean = alpha_bar[t].sqrt() * images[:200]
-    law_std = (1 - alpha_bar[t]).sqrt().expand_as(law_mean)
-    left.append(
-        gaussian.kl_standard(law_mean, law_std).flatten(1).sum(1).mean()
-    )
-kl = torch.stack(left)
-for t in (1, 100, 500, 1000):
-    print(
-        f"t = {t:4}   alpha_bar = {alpha_bar[t - 1]:.6f}   "
-        f"KL to N(0, I) = {kl[t - 1]:.4f} nats an image"
-    )
-
-drawing = figure(10.0, 3.6)
 steps = torch.arange(1, T + 1)
-axes = plain(drawing.add_subplot(1, 2, 1))
+drawing = figure(8.2, 3.8, "The image fades, the noise grows")
+axes = plain(drawing.add_subplot())
 axes.plot(
     steps,
     alpha_bar.sqrt(),
@@ -247,7 +240,27 @@ axes.plot(
 )
 axes.legend(frameon=False, fontsize=LABEL)
 label_axes(axes, "step t", "factor")
-axes = plain(drawing.add_subplot(1, 2, 2))
+drawing
+
+# %%
+# alt: The KL divergence from N(0, I) against the step, on a logarithmic axis: it
+#   falls to a thousandth of a nat.
+left = []
+for t in range(T):
+    law_mean = alpha_bar[t].sqrt() * images[:200]
+    law_std = (1 - alpha_bar[t]).sqrt().expand_as(law_mean)
+    left.append(
+        gaussian.kl_standard(law_mean, law_std).flatten(1).sum(1).mean()
+    )
+kl = torch.stack(left)
+for t in (1, 100, 500, 1000):
+    print(
+        f"t = {t:4}   alpha_bar = {alpha_bar[t - 1]:.6f}   "
+        f"KL to N(0, I) = {kl[t - 1]:.4f} nats an image"
+    )
+
+drawing = figure(8.2, 3.8, "What is left of the image")
+axes = plain(drawing.add_subplot())
 axes.plot(steps, kl, lw=2.4, color="#2a9d8f")
 axes.set_yscale("log")
 label_axes(axes, "step t", r"KL$(q(x_t | x_0)\,\|\,N(0, I))$, nats")

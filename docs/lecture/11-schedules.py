@@ -74,7 +74,8 @@ torch.testing.assert_close(
 # alt: Alpha-bar, SNR and log-SNR of the linear, the cosine and the log-linear
 #   schedule against time.
 plots.schedules(
-    {"linear beta": linear, "cosine": cosine, "linear log-SNR": log_linear}
+    {"linear beta": linear, "cosine": cosine, "linear log-SNR": log_linear},
+    title="Three views of each schedule",
 )
 
 # %% [markdown]
@@ -152,7 +153,7 @@ print("schedule         below -4   -4 to 4   above 4")
 for name, schedule, color in (
     ("linear beta", linear, "#22272e"),
     ("cosine", cosine, "#b08968"),
-    ("linear log-SNR", log_linear, "#3b6fb6"),
+    ("linear log-SNR", log_linear, "#56a3d9"),
 ):
     level = schedule.log_snr(uniform)
     shares = [
@@ -173,7 +174,7 @@ axes.legend(frameon=False, fontsize=LABEL)
 label_axes(
     axes,
     "log-SNR  (noise on the left, data on the right)",
-    "share of the steps",
+    "share of the steps per unit",
 )
 drawing
 
@@ -226,7 +227,7 @@ found = {}
 for name, schedule, color in (
     ("linear beta", linear, "#22272e"),
     ("cosine", cosine, "#b08968"),
-    ("linear log-SNR", log_linear, "#3b6fb6"),
+    ("linear log-SNR", log_linear, "#56a3d9"),
 ):
     found[name] = [step_nats(schedule, latents) for latents in LENGTHS]
     axes.plot(LENGTHS, found[name], marker="o", color=color, lw=2.2, label=name)

@@ -86,7 +86,9 @@ def both_sides(
 
 points = torch.tensor([-1.0, -0.8, -0.1, 0.6, 1.0], dtype=torch.float64)
 grid = torch.linspace(-1.6, 1.6, 1601, dtype=torch.float64)
-drawing = figure(10.0, 3.8, "The reverse step from one state, x_t = 0.3")
+drawing = figure(
+    10.0, 3.8, "From x_t = 0.3: only a short step is nearly Gaussian"
+)
 for place, (t, s) in enumerate(((0.55, 0.05), (0.55, 0.45))):
     bayes, mixture, weights = both_sides(points, 0.3, t, s, grid)
     torch.testing.assert_close(bayes, mixture, rtol=1e-9, atol=1e-12)
@@ -195,7 +197,7 @@ rows = [
     plots.Row(r"$E[x_0|x_t]$, 50 images", shown(few_images(z, level).x_hat)),
     plots.Row("$x_0$", shown(x)),
 ]
-plots.strips(rows, side=1.0, title="What the reverse step is aimed at")
+plots.strips(rows, side=1.0, title="The estimate needs all images")
 
 # %% [markdown]
 # ## How many images take part?
@@ -231,14 +233,15 @@ for index in (0, 10, 20, 25, 30, 40):
         f"log-SNR {float(levels[index]):5.1f}: {float(count[index].median()):7.1f} images matter"
         f" (median of {NOISED} states)"
     )
-drawing = figure(8.6, 3.8)
+drawing = figure(8.6, 4.0, "The noisier the state, the more images matter")
 axes = plain(drawing.add_subplot())
 low, middle, high = count.quantile(
     torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), 1
 )
 axes.fill_between(levels, low, high, color="#3b6fb6", alpha=0.25, linewidth=0)
-axes.plot(levels, middle, color="#3b6fb6", lw=2.4)
-axes.axhline(len(train), color="#22272e", lw=1, ls=":")
+axes.plot(levels, middle, color="#3b6fb6", lw=2.4, label="median state")
+axes.axhline(len(train), color="#22272e", lw=1, ls=":", label="all images")
+axes.legend(frameon=False, fontsize=LABEL)
 axes.set_yscale("log")
 label_axes(
     axes,

@@ -282,7 +282,7 @@ rates = [bound.rates["steps"] for bound in bounds]
 nats = torch.stack([rate.nats.mean(0) for rate in rates]).mean(0)
 squares = nats / weight[1:]  # the same as rate.noise.error
 counted = torch.arange(2, T + 1)
-drawing = figure(11.0, 3.5)
+drawing = figure(11.0, 3.8, "Noise error times weight is the KL of a step")
 panels: tuple[tuple[Tensor, str, str], ...] = (
     (squares, r"$\|\epsilon - \epsilon_\theta\|^2$, all 64 pixels", "#3b6fb6"),
     (weight[1:], r"$\lambda_t$", "#22272e"),
@@ -324,7 +324,7 @@ rows = [plots.Row(name, torch.stack(images)) for name, images in parts.items()]
 rows[0] = plots.Row(
     rows[0].name, rows[0].images, above=[f"t = {t}" for t in SHOWN]
 )
-plots.strips(rows, side=1.0)
+plots.strips(rows, "What the network predicts, by noise level", side=1.0)
 
 # %% [markdown]
 # ## 8. The constant C

@@ -61,7 +61,8 @@ torch.testing.assert_close(weight, fall, rtol=1e-6, atol=0)
 # alt: The weight of each step in the bound against time, for two schedules,
 #   beside the weight one of L_simple.
 plots.loss_weights(
-    {"linear": LinearBeta(1000), "cosine": Cosine(clean=9.21, noisy=-10.12)}
+    {"linear": LinearBeta(1000), "cosine": Cosine(clean=9.21, noisy=-10.12)},
+    title="The weight of each step",
 )
 
 # %% [markdown]
@@ -86,7 +87,7 @@ explained = {
 }
 for name, found in explained.items():
     print(wrapped(f"{name} bounds {found.bounded}", 76, subsequent_indent="  "))
-plots.level_weights(explained)
+plots.level_weights(explained, title="The weight of each log-SNR")
 
 # %% [markdown]
 # ## Train with both
@@ -131,7 +132,7 @@ print(
 grids = {"test images": digits.test[:36]}
 for name, model in trained.items():
     grids[f"trained with {name}"] = model.sample(36, seeds=range(36)).cpu()
-plots.samples(grids, highest=16)
+plots.samples(grids, highest=16, title="Samples beside test images")
 
 # %%
 # alt: Nats per unit of log-SNR of both models, with bands of two standard
@@ -147,7 +148,7 @@ for name, seen in profiles.items():
         f"{name:9} steps above log-SNR 1: {above:.1f} nats, below: {below:.1f}, "
         f"decoder: {seen.decoder:.1f}"
     )
-plots.step_profile(profiles)
+plots.step_profile(profiles, title="The nats of each log-SNR")
 
 # %% [markdown]
 # ## Rate and distortion
@@ -171,7 +172,12 @@ print(f"rate of the whole chain          {float(rate[0]):.2f} bits/dim")
 print(f"distortion at its clean end      {float(gray[0]):.1f} gray levels")
 whole = float(rate[0] + both.bits_per_dim(end.nats[-1:])[0])
 print(f"rate with the decoder            {whole:.2f} bits/dim")
-plots.rate_distortion({"L": both}, threshold=16.0, ends={"L": end})
+plots.rate_distortion(
+    {"L": both},
+    threshold=16.0,
+    ends={"L": end},
+    title="Most bits encode imperceptible details",
+)
 
 # %% [markdown]
 # ## The details themselves
@@ -219,7 +225,7 @@ plots.strips(rows, side=1.05, title="What is known after so many bits")
 # %%
 # alt: The share of the weight above each log-SNR, for the bound, L_simple and
 #   min-SNR.
-drawing = figure(8.0, 3.8)
+drawing = figure(8.0, 4.0, "How much weight lies at cleaner levels")
 axes = plain(drawing.add_subplot())
 colors = plots.palette(explained)
 for name, found in explained.items():
@@ -229,7 +235,11 @@ for name, found in explained.items():
     part = float(share[(found.log_snr[1:] > 1.0).nonzero()[0, 0]])
     print(f"{name:9} {part:4.0%} of the weight lies above log-SNR 1")
 axes.legend(frameon=False)
-label_axes(axes, "log-SNR", "share of the weight above it")
+label_axes(
+    axes,
+    "log-SNR  (noise on the left, data on the right)",
+    "share of the weight above it",
+)
 drawing
 
 # %% [markdown]

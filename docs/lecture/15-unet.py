@@ -81,20 +81,14 @@ PLACES = {
     "last": 7,
 }
 drawing = figure(
-    10.6, 4.6, "The U-Net: heights are image sizes, widths are channels"
+    10.6, 4.6, "The U-Net: heights are pixels, widths are channels"
 )
 axes = drawing.add_subplot()
 for name, (channels, height, _), _ in shapes:
     if name not in PLACES:
         continue
     centre, width = 2.1 * PLACES[name], 0.25 + channels / 110
-    color = (
-        "#d1495b"
-        if name == "middle"
-        else "#e09f3e"
-        if name == "down 2"
-        else "#3b6fb6"
-    )
+    color = "#e09f3e" if name == "down 2" else "#3b6fb6"
     axes.add_patch(
         Rectangle(
             (centre - width / 2, -height / 2),
@@ -113,13 +107,13 @@ for low, high, top in (("down 0", "up 0", 17.5), ("down 1", "up 1", 10.0)):
                         connectionstyle="arc3,rad=-0.18", color=INK, lw=1.4)
     )  # fmt: skip
 axes.text(
-    2.1 * 3.5, 20.5, "skip connections", ha="center", fontsize=LABEL, color=INK
+    2.1 * 3.5, 22.0, "skip connections", ha="center", fontsize=LABEL, color=INK
 )
 axes.text(
     2.1 * 3, 5.0, "self-attention", ha="center", fontsize=NOTE, color="#b07514"
 )
 axes.set_xlim(-1.5, 16.2)
-axes.set_ylim(-20, 23)
+axes.set_ylim(-20, 25)
 axes.axis("off")
 drawing
 
@@ -144,16 +138,16 @@ for side in (28, 14, 7):
 # clean end, the fast ones tell neighbors apart.
 
 # %%
-# alt: Sines and cosines of the log-SNR, one row per frequency, and the
-#   similarity of the embeddings of two levels.
+# alt: Sines and cosines of the log-SNR, one row per frequency: the first rows
+#   change slowly, the last ones fast.
 levels = torch.linspace(-8, 8, 321)
 with torch.no_grad():
     features = net.level.time[0](levels)
     same = torch.nn.functional.cosine_similarity(
         features[:, None], features[None], dim=-1
     )
-drawing = figure(10.6, 4.0)
-axes = plain(drawing.add_subplot(1, 2, 1))
+drawing = figure(8.2, 4.0, "The embedding: sines and cosines of the log-SNR")
+axes = plain(drawing.add_subplot())
 image = axes.imshow(
     features.T,
     aspect="auto",
@@ -163,13 +157,18 @@ image = axes.imshow(
     vmax=1,
 )
 label_axes(axes, "log-SNR", "feature: sines, then cosines")
-drawing.colorbar(image, ax=axes)
-axes = plain(drawing.add_subplot(1, 2, 2))
-image = axes.imshow(same, cmap="Blues", extent=(-8, 8, 8, -8), vmin=0, vmax=1)
-label_axes(axes, "log-SNR", "log-SNR")
-axes.set_title("similarity of two embeddings", fontsize=LABEL)
-drawing.colorbar(image, ax=axes)
+drawing.colorbar(image, ax=axes).set_label("value", fontsize=LABEL)
 print("features of a log-SNR:", features.shape[1])
+drawing
+
+# %%
+# alt: The similarity of the embeddings of two log-SNRs: high near the diagonal
+#   only.
+drawing = figure(6.4, 5.2, "Embeddings of near log-SNRs are alike")
+axes = plain(drawing.add_subplot())
+image = axes.imshow(same, cmap="Blues", extent=(-8, 8, 8, -8), vmin=0, vmax=1)
+label_axes(axes, "log-SNR", "another log-SNR")
+drawing.colorbar(image, ax=axes).set_label("cosine similarity", fontsize=LABEL)
 near, far = same[160, 170].item(), same[160, 300].item()
 print(f"similarity of log-SNR 0 and 0.5: {near:.2f}, of 0 and 7: {far:.2f}")
 drawing
@@ -245,7 +244,7 @@ for asked in (-3.0, 1.0, 4.0):
     print(f"asked for log-SNR {asked:4}: error of the estimate {rmse:.3f}")
     rows.append(plots.Row(f"asked for {asked:g}", (x_hat.clamp(-1, 1) + 1) / 2))
 rows.append(plots.Row("clean", (x + 1) / 2))
-plots.strips(rows, side=0.9)
+plots.strips(rows, "The estimate, by the log-SNR asked for", side=0.9)
 
 # %% [markdown]
 # ## The skip connections, cut
@@ -287,6 +286,7 @@ plots.strips(
         plots.Row("no skip connection", (cut.clamp(-1, 1) + 1) / 2),
     ],
     side=0.9,
+    title="The estimate with the skip connection cut",
 )
 
 # %% [markdown]

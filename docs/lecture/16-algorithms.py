@@ -16,7 +16,7 @@ from genmod.diffusion import FixedLarge, FixedSmall
 from genmod.evaluation.perception.quality import quality_of
 from genmod.nn import MLPs
 from genmod.objectives import Batch, Simple
-from genmod.plots.style import figure, label_axes, plain
+from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.samplers import Ancestral
 from genmod.schedules import LinearBeta
 
@@ -96,15 +96,13 @@ print(f"loss of the first steps {first:.1f}, of the last {last:.1f}")
 # %% [markdown]
 # The loss is a sum over 64 pixels. A network that predicts zero has a loss of 64.
 # The losses of single steps vary a lot, because they have different $t$. The
-# right panel shows the error at each $t$.
+# second figure shows the error at each $t$.
 
 # %%
-# alt: The loss against the training step, and the squared error against the
-#   time step t.
-seen = torch.cat(times[-300:], 1)
-drawing = figure(10.4, 3.6)
-axes = plain(drawing.add_subplot(1, 2, 1))
-axes.plot(losses, color="#b9cbe4", lw=0.8)
+# alt: The loss against the training step: it falls fast, then slowly, with noise.
+drawing = figure(8.2, 3.8, "The loss during training")
+axes = plain(drawing.add_subplot())
+axes.plot(losses, color="#b9cbe4", lw=0.8, label="a batch")
 width = max(1, STEPS // 50)
 smooth = (
     torch.tensor(losses)[: STEPS // width * width].reshape(-1, width).mean(1)
@@ -114,17 +112,35 @@ axes.plot(
     smooth,
     color="#3b6fb6",
     lw=2.4,
+    label=f"mean of {width} batches",
 )
 axes.set_ylim(0, 66)
-label_axes(axes, "training step", r"$\|\epsilon - \epsilon_\theta\|^2$")
-axes = plain(drawing.add_subplot(1, 2, 2))
-axes.plot(seen[0][::7], seen[1][::7], ".", ms=2, color="#b9cbe4")
+axes.legend(frameon=False, fontsize=LABEL)
+label_axes(
+    axes, "training step", r"$\|\epsilon - \epsilon_\theta\|^2$, 64 pixels"
+)
+drawing
+
+# %%
+# alt: The squared error against the time step t: large at the first steps, where
+#   there is little noise, and near zero at the last.
+seen = torch.cat(times[-300:], 1)
+drawing = figure(8.2, 3.8, "The less noise, the harder it is to predict")
+axes = plain(drawing.add_subplot())
+axes.plot(
+    seen[0][::7], seen[1][::7], ".", ms=2, color="#b9cbe4", label="an image"
+)
 bins = torch.arange(0, T, T // 10)
 means = [
     seen[1][(seen[0] > low) & (seen[0] <= low + T // 10)].mean() for low in bins
 ]
-axes.plot(bins + T / 20, means, color="#d1495b", lw=2.4, marker="o")
-label_axes(axes, "time step t", r"$\|\epsilon - \epsilon_\theta\|^2$")
+axes.plot(
+    bins + T / 20, means, color="#d1495b", lw=2.4, marker="o", label="mean"
+)
+axes.legend(frameon=False, fontsize=LABEL, markerscale=2)
+label_axes(
+    axes, "time step t", r"$\|\epsilon - \epsilon_\theta\|^2$, 64 pixels"
+)
 drawing
 
 # %% [markdown]
@@ -261,6 +277,7 @@ for name, found in list(grids.items())[1:]:
 plots.samples(
     {name: found[:36] for name, found in grids.items() if "Large" not in name},
     highest=16,
+    title="Samples by hand and by genmod",
 )
 
 # %% [markdown]

@@ -244,7 +244,7 @@ print("from the error of the data", [f"{v:.6f}" for v in closed[:4]])
 # %%
 # alt: Bits per dimension and Frechet distance against the number of latents for
 #   the three targets.
-drawing = figure(10.4, 3.9)
+drawing = figure(10.4, 4.2, "Few latents: predicting the data does best here")
 left, right = (
     plain(drawing.add_subplot(1, 2, 1)),
     plain(drawing.add_subplot(1, 2, 2)),
@@ -273,7 +273,7 @@ for (name, model), color in zip(
 print("         (bits/dim of the bound / Frechet distance of samples)")
 for axes, label in (
     (left, "bits/dim (test, bound)"),
-    (right, "Fréchet distance"),
+    (right, "Fréchet distance of samples"),
 ):
     axes.set_xscale("log", base=2)
     axes.set_xticks(LENGTHS, [str(count) for count in LENGTHS])

@@ -54,7 +54,7 @@ schedule = LinearLogSNR(clean=7.0, noisy=-6.0)
 torch.manual_seed(0)
 start = torch.randn(24, 2, dtype=torch.float64)
 times = UniformLogSNR().times(schedule, steps=200)
-drawing = figure(9.6, 4.6)
+drawing = figure(9.6, 5.0, "Two ways from noise (black) to the data (red)")
 for place, (name, sampler) in enumerate(
     {
         "ancestral: random": Ancestral(ring, schedule),
@@ -69,7 +69,8 @@ for place, (name, sampler) in enumerate(
     axes.plot(points[:, 0], points[:, 1], "o", ms=10, color="#d1495b")
     axes.plot(start[:, 0], start[:, 1], ".", color="#22272e")
     axes.set_title(name, fontsize=LABEL)
-    axes.set_aspect("equal")
+    axes.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
+    label_axes(axes, "first coordinate", "second coordinate" * (place == 0))
 drawing
 
 # %% [markdown]
@@ -175,7 +176,7 @@ for calls in BUDGETS[::2]:
             seeds=range(14),
         )
         rows.append(plots.Row(f"{calls} calls, {name}", images / 16))
-plots.strips(rows, side=0.52)
+plots.strips(rows, "The same noise, by calls and sampler", side=0.52)
 
 # %% [markdown]
 # ## Quality against calls
@@ -185,7 +186,7 @@ plots.strips(rows, side=0.52)
 # %%
 # alt: Frechet distance of the samples against calls of the network, for four
 #   samplers.
-drawing = figure(8.2, 4.2)
+drawing = figure(8.2, 4.4, "Better samplers need fewer calls")
 axes = plain(drawing.add_subplot())
 colors = plots.palette(SAMPLERS)
 print("calls           " + "".join(f"{calls:>7}" for calls in BUDGETS))
@@ -209,7 +210,7 @@ for name, sampler in SAMPLERS.items():
         BUDGETS, distances, marker="o", lw=2.2, color=colors[name], label=name
     )
 print(f"real images against real images: {quality.zero:.0f}")
-axes.axhline(quality.zero, color="#22272e", ls=":", lw=1.2)
+axes.axhline(quality.zero, color="#22272e", ls=":", lw=1.2, label="real images")
 axes.set_xscale("log", base=2)
 axes.set_ylim(bottom=0)
 axes.set_xticks(BUDGETS, [str(calls) for calls in BUDGETS])

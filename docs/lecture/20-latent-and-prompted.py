@@ -84,7 +84,7 @@ named = {
     "VAE, prior N(0, I)": vae_report,
     "latent diffusion": evaluate(model, digits.test, labels, timesteps=32),
 }
-drawing = figure(9.6, 2.8)
+drawing = figure(9.6, 3.0, "A better prior needs fewer nats for the latents")
 axes = plain(drawing.add_subplot())
 for row, (name, report) in enumerate(named.items()):
     reconstruction = -report.terms["reconstruction"].mean
@@ -198,7 +198,7 @@ print(
     end=" ",
 )
 print(f"{spread_of(torch.cat(groups)):.1f}")
-drawing = figure(9.6, 3.5)
+drawing = figure(9.6, 3.8, "Guidance: more of the right class, less variety")
 for place, (values, name, color) in enumerate(
     (([100 * a for a in agreement], "samples of the right class, %", "#3b6fb6"),
      (spread, "distance of two samples of a class", "#d1495b"))

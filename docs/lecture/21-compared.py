@@ -180,6 +180,7 @@ plots.samples(
         **{n: x[:36] for n, x in drawn.items() if "," not in n},
     },
     highest=16,
+    title="Samples of three families",
 )
 
 # %% [markdown]

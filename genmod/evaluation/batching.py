@@ -232,11 +232,14 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
 def require_finite(terms: Mapping[str, Tensor]) -> None:
     """Require numbers by name, ``(N, ...)``, to be finite in every row: what is not finite has no stamp.
 
+    Minus infinity is a log-weight like any other: that of a weight of zero.
+
     Raises:
         ValueError: NaN or infinity; the message names the term and states in how many rows.
     """
     for name, values in terms.items():
-        broken = int((~values.isfinite()).reshape(len(values), -1).any(1).sum())
+        fine = values.isfinite() | (values == -torch.inf if name == "log-weight" else False)
+        broken = int((~fine).reshape(len(values), -1).any(1).sum())
         if broken:
             raise ValueError(
                 f"got a {name} term that is NaN or infinite in {broken} of {len(values)} rows; "

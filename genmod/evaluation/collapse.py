@@ -43,6 +43,7 @@ from genmod.evaluation.verdict import Collapse, LatentUse
 from genmod.model import LatentModel, Request
 from genmod.models.replace import has_diffusion
 from genmod.path import Path
+from genmod.prior import DensityPrior
 from genmod.priors import NestedPrior
 
 _DRAWS = 2
@@ -126,6 +127,11 @@ def collapse(
         forecast=forecast,
         variance=variance,
         linear_bound=_linear_bound(model, forecast, variance),
+        shared=any(
+            part.prior.shares_parameters(part.encoder)
+            for part in model.modules()
+            if isinstance(part, LatentModel) and isinstance(part.prior, DensityPrior)
+        ),
     )
 
 

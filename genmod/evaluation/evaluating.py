@@ -15,7 +15,7 @@ from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.baselines import pixel_histogram
-from genmod.evaluation.batching import Ids, RowSet
+from genmod.evaluation.batching import Ids, RowSet, require_finite
 from genmod.evaluation.evidence import HEAVY, Evidence
 from genmod.evaluation.report import Report, structural
 from genmod.evaluation.scoring import Estimate, Scores, score, weights_of
@@ -108,9 +108,11 @@ def evaluate(
         rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
         evidence = Evidence(len(rows), importance_samples)
         for part in chunks(len(rows), Evidence.rows_at_a_time(importance_samples)):
-            evidence.add(
-                weights_of(model, rows.part(part), importance_samples, seed, batch_size, progress)
+            weights = weights_of(
+                model, rows.part(part), importance_samples, seed, batch_size, progress
             )
+            require_finite({"log-weight": weights})
+            evidence.add(weights)
         report = _weighted(report, evidence)
     return replace(
         report,

@@ -202,6 +202,7 @@ def log_weights(
     """
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     weights = weights_of(model, rows, importance_samples, seed, batch_size, progress)
+    require_finite({"log-weight": weights})
     return rows.restore_order(weights)
 
 
@@ -213,7 +214,7 @@ def weights_of(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """The importance log-weights of checked rows, by ascending ids; see :func:`log_weights`."""
+    """Importance log-weights of checked rows by ascending ids, maybe NaN; see :func:`log_weights`."""
     importance_samples = whole_number(importance_samples, "importance_samples")
     require(
         importance_samples >= 1,
@@ -237,10 +238,7 @@ def weights_of(
             batch_size=batch_size, copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())
-    weights = torch.stack(columns, 1)
-    # A weight of zero, whose logarithm is minus infinity, is a number like any other.
-    require_finite({"log-weight": weights.where(weights != -torch.inf, 0.0)})
-    return weights
+    return torch.stack(columns, 1)
 
 
 def paired(a: Scores, b: Scores) -> Estimate:

@@ -65,6 +65,7 @@ class Collapse:
         variance: this variance.
         linear_bound: the bound of a linear VAE with as many latents on these rows: with the same variance
             if that is fixed, else with the best one. ``None`` for fewer than 4 rows an entry.
+        shared: whether the prior has parameters of the encoder, as a VampPrior has.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Collapse:
     forecast: LinearForecast | None = None
     variance: float | None = None
     linear_bound: float | None = None
+    shared: bool = False
 
     @property
     def limit(self) -> float:
@@ -119,6 +121,11 @@ class Collapse:
 
     def _remedy(self) -> str:
         """What keeps latents alive in a model of this kind."""
+        if self.shared:
+            return (
+                "Train with a KL warm-up of a thousand steps or more, objectives.WarmUp(1000). This prior "
+                "follows the posteriors, so that nothing holds them apart, and a short one changes nothing."
+            )
         if any(level.kind is Kind.MONTE_CARLO for level in self.levels):
             return (
                 "Train with a KL warm-up, objectives.WarmUp(steps). (Free bits need a KL in closed form, "

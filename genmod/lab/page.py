@@ -16,6 +16,8 @@ from genmod.model import LatentModel
 PAGE = "index.html"
 _MARK = "<!-- models -->"
 """Where the page loads the models."""
+_HOME = "<!-- home -->"
+"""Where the page links to what it belongs to."""
 
 
 def write_lab(
@@ -70,12 +72,17 @@ def write_contents(contents: Sequence[dict[str, object]], folder: Path | str) ->
     return place / PAGE
 
 
-def page_files(models: int) -> dict[str, str]:
-    """The files of a page of some models, without the models, by name; its HTML last."""
+def page_files(models: int, home: str = "") -> dict[str, str]:
+    """The files of a page of some models, without the models, by name; its HTML last.
+
+    Args:
+        models: how many.
+        home: HTML above the list of models, such as a link to a site; a page of one's own has none.
+    """
     files = {path.name: path.read_text(encoding="utf-8") for path in sorted(STATIC.iterdir())}
     numbers = range(1, models + 1)
     scripts = "\n    ".join(f'<script src="model-{each}.js"></script>' for each in numbers)
-    html = files.pop(PAGE).replace(_MARK, scripts)
+    html = files.pop(PAGE).replace(_MARK, scripts).replace(_HOME, home)
     return {**files, PAGE: html}
 
 

@@ -7,6 +7,7 @@ returns the loss beside the true bound, so that a run can log both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -144,12 +145,17 @@ class Objective(Settings, nn.Module, ABC):
 
     @property
     def warmup_steps(self) -> int:
-        """The number of steps during which the loss itself changes; 0 for most objectives.
+        """Steps during which the loss itself changes, for which early stopping waits; 0 for most losses."""
+        return max((part.warmup_steps for part in self._wrapped()), default=0)
 
-        Early stopping waits for it. A wrapper has that of the objectives that it wraps.
-        """
-        wrapped = (part for part in self.children() if isinstance(part, Objective))
-        return max((part.warmup_steps for part in wrapped), default=0)
+    @property
+    def validation_samples(self) -> int:
+        """``K`` of the importance-weighted bound that chooses the best weights; 1: the plain bound."""
+        return max((part.validation_samples for part in self._wrapped()), default=1)
+
+    def _wrapped(self) -> Iterator[Objective]:
+        """The objectives in a wrapper, whose needs are its own."""
+        return (p for p in self.modules() if isinstance(p, Objective) and p is not self)
 
     def extra_repr(self) -> str:
         """The settings. A timestep sampler prints below, as a module."""

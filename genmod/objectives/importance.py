@@ -66,7 +66,9 @@ class IWAE(Objective):
 
     Its mean rises with ``K`` from the bound to ``log p(x)``. A large ``K`` trains the decoder for a better
     likelihood, and asks less of the posterior. The bound that training logs is the plain one, a mean over
-    the same draws. Each step decodes ``K`` draws of every row at once; data are encoded once.
+    the same draws. The best weights are those with the highest bound of ``K`` draws on the validation rows,
+    which is printed beside the plain one. Each step decodes ``K`` draws of every row at once; data are
+    encoded once.
 
     With a posterior that is exact, every weight is ``p(x)``. The doubly reparameterized gradient of q's
     parameters is then zero at each draw, and near the optimum its noise is small at every ``K``.
@@ -112,6 +114,11 @@ class IWAE(Objective):
             "one draw, because the gradient of several would be biased",
             "use gradient='doubly-reparameterized', which equals it at samples=1 and is right at any",
         )
+
+    @property
+    def validation_samples(self) -> int:
+        """``K``: a validation is scored by the bound that training raises."""
+        return self.samples
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """Minus the importance-weighted bound, a mean over rows; its gradient by the estimator."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from genmod.checks import require
@@ -67,7 +66,7 @@ def rate_distortion(
     title: str = "",
     caption: str = "",
 ) -> Figure:
-    r"""The rate-distortion curve of a diffusion (left), and both against log-SNR (right).
+    r"""The rate-distortion curve of a diffusion: the error of its estimate after so many bits.
 
     The *rate* is the code length of the states from noise down to :math:`z_t`. The *distortion* is the root
     mean square error of :math:`\hat x(z_t)`. Bits after the point where the error falls below the threshold
@@ -86,36 +85,17 @@ def rate_distortion(
     """
     require(len(profiles) > 0, "no profiles", "at least one diffusion", "use evaluation.profile")
     colors = palette(profiles) | dict(colors or {})
-    made = figure(11.2, 4.6 + 0.6 * bool(caption), title, caption)
-    spec = made.add_gridspec(2, 2, width_ratios=[1.15, 1])
-    left = plain(made.add_subplot(spec[:, 0]))
-    upper = plain(made.add_subplot(spec[0, 1]))
-    lower = plain(made.add_subplot(spec[1, 1], sharex=upper))
+    made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
+    axes = plain(made.add_subplot())
     for place, (name, found) in enumerate(profiles.items()):
         end = (ends or {}).get(name)
-        _rate_distortion(left, name, (found, end), colors[name], threshold, 0.6 - 0.2 * place)
-        upper.plot(found.middle, GRAY * found.rmse, color=colors[name], lw=2.2)
-        lower.plot(found.log_snr, found.bits_per_dim(found.rate), color=colors[name], lw=2.2)
-    upper.axhline(threshold, color=INK, lw=1.0, ls=":")
-    upper.annotate(
-        grays(threshold), (0.01, threshold), xycoords=upper.get_yaxis_transform(),
-        xytext=(0, 3), textcoords="offset points", fontsize=NOTE, color=INK,
-    )  # fmt: skip
-    upper.set_yscale("log")
-    upper.yaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5))
-    )  # an error may span less than a decade
-    upper.yaxis.set_major_formatter("{x:g}")
-    upper.yaxis.set_minor_formatter(NullFormatter())
-    upper.tick_params(labelbottom=False)
+        _rate_distortion(axes, name, (found, end), colors[name], threshold, 0.6 - 0.2 * place)
     label_axes(
-        left, "rate, bits/dim", r"distortion: error of $\hat x(z_t)$, gray levels (0 to 255)"
+        axes, "rate, bits/dim", r"distortion: error of $\hat x(z_t)$, gray levels (0 to 255)"
     )
-    label_axes(upper, "", "distortion")
-    label_axes(lower, "log-SNR  (noise on the left, data on the right)", "rate, bits/dim")
-    left.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0)
     if len(profiles) > 1:
-        left.legend(fontsize=NOTE + 0.5, framealpha=0.9, edgecolor="white")
+        axes.legend(fontsize=NOTE + 0.5, framealpha=0.9, edgecolor="white")
     return made
 
 

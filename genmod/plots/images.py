@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from matplotlib.axes import Axes
@@ -193,7 +194,7 @@ def draw(axes: Axes, picture: Tensor, highest: float) -> None:
 
 def sharpness(
     bars: Mapping[str, Mapping[str, tuple[float, float]]],
-    spectra: Mapping[str, tuple[Tensor, Tensor]],
+    spectra: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
     *,
     colors: Mapping[str, str] | None = None,
     title: str = "",
@@ -203,38 +204,61 @@ def sharpness(
 
     Args:
         bars: for each model, the relative power at high frequencies and its standard error, by the kind of
-            image ("samples", "reconstructions"); the first kind is drawn in the full color.
+            image ("samples", "reconstructions"); the first kind is drawn in the full color. Without bars
+            the figure has one panel, that of the spectra.
         spectra: for each model, spatial frequencies ``(F,)`` and the relative power at each, ``(F,)``.
+            Without spectra the figure has one panel, that of the bars.
         colors: the color of each model.
         title: the title of the figure.
         caption: the text below the figure.
     """
-    require(len(bars) > 0, "no models", "at least one", "measure the samples of a model first")
-    colors = palette(bars) | dict(colors or {})
-    made = figure(11.2, 1.9 + max(2.4, 0.62 * len(bars)) + 0.5 * bool(caption), title, caption)
-    left, right = (plain(made.add_subplot(1, 2, index + 1)) for index in range(2))
+    shown = [drawn for drawn in (bars, spectra) if drawn]
+    require(len(shown) > 0, "no models", "at least one", "measure the samples of a model first")
+    colors = palette({**bars, **spectra}) | dict(colors or {})
+    wide = 11.2 if len(shown) == 2 else 7.4
+    tall = 1.9 + max(2.4, 0.62 * len(bars)) + 0.5 * bool(caption)
+    made = figure(wide, tall, title, caption)
+    panels = [plain(made.add_subplot(1, len(shown), index + 1)) for index in range(len(shown))]
+    if bars:
+        _bars(panels[0], bars, colors)
+    if spectra:
+        _spectra(panels[-1], spectra, colors)
+    return made
+
+
+def _bars(
+    axes: Axes,
+    bars: Mapping[str, Mapping[str, tuple[float, float]]],
+    colors: Mapping[str, str],
+) -> None:
+    """The power at high frequencies, a bar for each kind of image."""
     for row, (name, kinds) in enumerate(bars.items()):
         high = 0.76 / len(kinds)
         for index, (kind, (mean, error)) in enumerate(kinds.items()):
             place = row + (index - (len(kinds) - 1) / 2) * high
-            left.barh(
+            axes.barh(
                 place, mean, height=high, xerr=error, color=colors[name],
                 alpha=(1.0, 0.45)[min(index, 1)], ecolor=INK, error_kw={"lw": 1.2},
             )  # fmt: skip
-            left.annotate(
+            axes.annotate(
                 f"{mean:.2f}  {kind}", (mean + error, place), (4, 0), textcoords="offset points",
                 va="center", fontsize=NOTE, color=INK,
                 bbox={"fc": "white", "ec": "none", "pad": 1.5},
             )  # fmt: skip
-    left.set_yticks(range(len(bars)), list(bars), fontsize=LABEL)
-    left.invert_yaxis()
-    left.axvline(1, color=INK, lw=1.4, ls="--")
-    left.set_xlim(right=1.45 * left.get_xlim()[1])
-    label_axes(left, "power at high frequencies, data = 1", "")
+    axes.set_yticks(range(len(bars)), list(bars), fontsize=LABEL)
+    axes.invert_yaxis()
+    axes.axvline(1, color=INK, lw=1.4, ls="--")
+    axes.set_xlim(right=1.45 * axes.get_xlim()[1])
+    label_axes(axes, "power at high frequencies, data = 1", "")
+
+
+def _spectra(
+    axes: Axes, spectra: Mapping[str, tuple[Tensor, Tensor]], colors: Mapping[str, str]
+) -> None:
+    """The power at each frequency, a curve for each model."""
     for name, (frequency, power) in spectra.items():
-        right.plot(frequency, power, color=colors[name], lw=2.0, label=name)
-    right.axhline(1, color=INK, lw=1.4, ls="--", label="data")
-    right.set_ylim(0, 1.4 * right.get_ylim()[1])  # room for the legend
-    label_axes(right, "spatial frequency, cycles per pixel", "power of samples, data = 1")
-    right.legend(frameon=False, fontsize=NOTE, ncols=2, loc="upper right")
-    return made
+        axes.plot(frequency, power, color=colors[name], lw=2.0, label=name)
+    axes.axhline(1, color=INK, lw=1.4, ls="--", label="data")
+    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
+    label_axes(axes, "spatial frequency, cycles per pixel", "power of samples, data = 1")
+    axes.legend(frameon=False, fontsize=NOTE, ncols=2, loc="upper right")

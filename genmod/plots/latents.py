@@ -73,12 +73,14 @@ def latent_spaces(
     routes: Mapping[str, Route] | None = None,
     *,
     colors: Mapping[str, str] | None = None,
+    axis_names: tuple[str, str] | None = None,
     title: str = "",
     caption: str = "",
 ) -> Figure:
     """Latent spaces: a scatter plot of codes for each model, colored by label or by a column.
 
-    The dotted circle marks two standard deviations of N(0, I), around the origin of the latent space.
+    The dotted circle marks two standard deviations of N(0, I), around the origin of the latent space. Up to
+    20 classes are also named, each at the median of its codes, so that the figure does not need its colors.
 
     Args:
         codes: by title, codes ``(N, d)`` or a map of a data set (:func:`genmod.evaluation.latent_map`),
@@ -87,6 +89,8 @@ def latent_spaces(
         routes: a path through each space, by the same titles. It is drawn over the codes, and its decoded
             images are shown below.
         colors: the color of each title; by default black.
+        axis_names: what the axes of plain codes are; by default the latents, or the principal directions of
+            more than two latents. A map names its own axes.
         title: the title of the figure.
         caption: the text below the figure.
 
@@ -113,6 +117,7 @@ def latent_spaces(
             _map(axes, points)
         else:
             last = _scatter(axes, points, torch.zeros(len(points)) if labels is None else labels)
+            label_axes(axes, *(axis_names or _axis_names(points)))
             above.append(axes)
         if name in routes:
             _route(axes, _projected(points, routes[name].codes))
@@ -122,6 +127,14 @@ def latent_spaces(
         bar.ax.tick_params(labelsize=NOTE)
         bar.set_label("label", fontsize=LABEL, color=INK)
     return made
+
+
+def _axis_names(codes: Tensor) -> tuple[str, str]:
+    """What the axes of a projection are."""
+    units = codes.flatten(1).shape[1]
+    if units > 2:
+        return "first principal direction", "second principal direction"
+    return "first latent", "second latent" if units == 2 else ""
 
 
 def _projected(points: Tensor | LatentMap, codes: Tensor) -> Tensor:
@@ -138,7 +151,21 @@ def _scatter(axes: Axes, codes: Tensor, labels: Tensor) -> PathCollection:
         vmax=9.5, linewidths=0, alpha=0.75,
     )  # fmt: skip
     _frame(axes, seen)
+    if len(labels.unique()) > 1:
+        _name(axes, {str(int(k)): seen[labels == k] for k in labels.unique().tolist()})
     return points
+
+
+def _name(axes: Axes, groups: Mapping[str, Tensor]) -> None:
+    """Write the name of each class at the median of its points; long names are left to the legend."""
+    if len(groups) > 20 or max(map(len, groups)) > 12:
+        return
+    for name, points in groups.items():
+        x, y = points.median(0).values.tolist()
+        axes.text(
+            x, y, name, ha="center", va="center", fontsize=LABEL, fontweight="bold", color=INK,
+            zorder=3.5, bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+        )  # fmt: skip
 
 
 def _size(seen: Tensor) -> float:
@@ -175,6 +202,8 @@ def _classes(axes: Axes, found: LatentMap, color: Tensor, style: dict[str, Any])
         if bool(own.any()):
             points = found.points[own]
             axes.scatter(*points.T, color=table(code % table.N), label=name, **style)
+    groups = {name: found.points[color == code] for code, name in enumerate(names)}
+    _name(axes, {name: points for name, points in groups.items() if len(points)})
     if len(names) <= 20:
         legend = axes.legend(
             title=found.color_name, fontsize=NOTE, title_fontsize=NOTE, frameon=False,
@@ -187,6 +216,10 @@ def _frame(axes: Axes, seen: Tensor) -> None:
     """The circle of two standard deviations, and equal scales around the origin."""
     turn = torch.linspace(0, 2 * torch.pi, 200)
     axes.plot(2 * turn.cos(), 2 * turn.sin(), color=INK, lw=1.2, ls=":")
+    axes.text(
+        0.99, 0.01, "dotted: 2 std of N(0, I)", transform=axes.transAxes, ha="right", va="bottom",
+        fontsize=NOTE, color=INK,
+    )  # fmt: skip
     reach = 1.08 * max(2.0, float(seen.abs().max()))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 

@@ -103,7 +103,7 @@ def step_profile(
     """The bound of a diffusion by noise level: nats per unit of log-SNR, against log-SNR.
 
     The area under a curve is the nats of all denoising steps. An axis above shows, for each schedule, the
-    time at which it passes a log-SNR.
+    time at which it passes a log-SNR; there is none for more than two schedules.
 
     Args:
         profiles: for each model, the result of :func:`genmod.evaluation.profile`, drawn with a band of two
@@ -121,6 +121,7 @@ def step_profile(
     )
     colors = palette(profiles) | dict(colors or {})
     clocks = _clocks(profiles)
+    clocks = clocks if len(clocks) <= 2 else []
     made = figure(8.6, 4.4 + 0.45 * len(clocks) + 0.5 * bool(caption), title, caption)
     axes = plain(made.add_subplot())
     for name, found in profiles.items():
@@ -140,9 +141,8 @@ def step_profile(
     axes.legend(frameon=False, fontsize=LABEL)
     for place, names in enumerate(clocks):
         color = colors[names[0]] if len(names) == 1 < len(profiles) else INK
-        _clock(
-            axes, profiles[names[0]], 1.02 + 0.15 * place, names if len(clocks) > 1 else [], color
-        )
+        finest = max((profiles[name] for name in names), key=lambda found: len(_timed(found)[0]))
+        _clock(axes, finest, 1.02 + 0.15 * place, names if len(clocks) > 1 else [], color)
     return made
 
 
@@ -153,17 +153,23 @@ def _timed(found: Profile | Levels) -> tuple[Tensor, Tensor]:
 
 
 def _clocks(profiles: Mapping[str, Profile | Levels]) -> list[list[str]]:
-    """The names, grouped by schedule."""
+    """The names, grouped by schedule. The profiles of a group may have other times."""
     groups: list[list[str]] = []
     for name, found in profiles.items():
         for group in groups:
-            pairs = zip(_timed(found), _timed(profiles[group[0]]), strict=True)
-            if all(a.shape == b.shape and a.allclose(b) for a, b in pairs):
+            if _alike(found, profiles[group[0]]):
                 group.append(name)
                 break
         else:
             groups.append([name])
     return groups
+
+
+def _alike(a: Profile | Levels, b: Profile | Levels) -> bool:
+    """Whether two profiles have one schedule: at the times of the coarser, the finer has its log-SNRs."""
+    coarse, fine = sorted((_timed(a), _timed(b)), key=lambda timed: len(timed[0]))
+    times, log_snr, t, known = (part.cpu().numpy() for part in (*coarse, *fine))
+    return bool(np.allclose(np.interp(times, t, known), log_snr, rtol=0.0, atol=0.1))
 
 
 def _clock(

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from genmod.checks import require
 from genmod.objectives.explanation import Explanation
-from genmod.plots.style import COLORS, INK, LABEL, NOTE, PALE, figure, label_axes, palette, plain
+from genmod.plots.style import COLORS, INK, NOTE, figure, label_axes, palette, plain
 from genmod.schedules import Schedule
 
-PLAIN = (INK, "#b08968", PALE)
+PLAIN = (INK, "#b08968", "#56a3d9")
 """Colors of the standard schedules; no model has them."""
 
 HIGHEST_SNR = 10.0
@@ -64,13 +64,13 @@ def schedules(
     panels[1].set_ylim(0, HIGHEST_SNR)
     panels[2].axhline(0, color=INK, lw=0.8, ls=":")
     names = (
-        r"$\bar\alpha_t$",
-        r"$\mathrm{SNR}(t) = \bar\alpha_t\,/\,(1-\bar\alpha_t)$",
+        r"$\bar\alpha_t$, share of data in the variance",
+        r"$\mathrm{SNR}(t) = \bar\alpha_t\,/\,(1-\bar\alpha_t)$"
+        f", cut at {HIGHEST_SNR:.0f}",
         r"$\log\,\mathrm{SNR}(t)$",
     )
     for axes, name in zip(panels, names, strict=True):
-        label_axes(axes, "t  (0 clean, 1 noise)", "")
-        axes.set_title(name, fontsize=LABEL + 1, color=INK)
+        label_axes(axes, "t  (0 clean, 1 noise)", name)
         axes.set_xlim(0, 1)
     panels[2].legend(frameon=False, fontsize=NOTE)
     return made

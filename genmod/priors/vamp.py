@@ -99,6 +99,10 @@ class VampPrior(OpenPrior):
     It shares the encoder's parameters, so that a gradient of the prior reaches them. Its rate is a
     log-ratio at a draw.
 
+    Train it with a KL warm-up of a thousand steps or more, ``WarmUp(1000)``, as its authors do. The mixture
+    follows the posteriors, so that nothing holds them apart while a decoder learns the average of the data.
+    On binarized MNIST all posteriors became equal within a hundred steps, and stayed so.
+
     Args:
         components: ``K``.
         pseudo_inputs: the first values of the pseudo-inputs, ``(K, *event)``: rows of the training data, as

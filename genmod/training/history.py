@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LINES = 12
 """The most lines of a printed table, not counting the best one."""
+_NO_RATE = 0.1
+"""Nats of rate below which the latents carry nothing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,9 +115,9 @@ class History:
     @property
     def best(self) -> Validation | None:
         """The highest validation, whose averaged weights the model holds; ``None`` if there was none."""
-        known = [v for v in self.validations if not math.isnan(v.nats)]
+        known = [v for v in self.validations if not math.isnan(v.score)]
         # The last of equal ones, as in TrainingState.record.
-        return max(reversed(known), key=lambda v: v.nats, default=None)
+        return max(reversed(known), key=lambda v: v.score, default=None)
 
     def plot(self, title: str = "", caption: str = "") -> Figure:
         """The training curve, a matplotlib figure: losses and validations, a row a stage.
@@ -164,6 +166,10 @@ class History:
             mark = "  best" if best is not None and step == best.step else ""
             loss = sum(recent) / len(recent)
             yield f"  {step:>9}  {loss:>12.5g}  {shown.get(step, '')}{mark}".rstrip()
+        rate = None if best is None else best.rate
+        if rate is not None and rate < _NO_RATE:
+            yield f"  {rate:z.2f} nats of rate: the decoder ignores the latents. For a remedy call"
+            yield "  evaluation.collapse(model, data)."
 
     def _scored(self) -> str:
         """How many rows the validations scored, where these are not all."""

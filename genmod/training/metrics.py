@@ -243,7 +243,7 @@ class Bar:
         self, step: int, loss: float, elbo: ELBO, validation: Validation | None = None
     ) -> None:
         """Show a step. The bound is read a few times a second only."""
-        if validation is not None and (self.best is None or validation.nats >= self.best.nats):
+        if validation is not None and (self.best is None or validation.score >= self.best.score):
             self.best = validation
         now = time.monotonic()
         due = now - self.updated >= INTERVAL or validation is not None or step == self.total

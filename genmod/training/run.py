@@ -274,6 +274,8 @@ class Run:
         values = {"loss": step.loss, "bound": step.bound, "learning_rate": float(rate)}
         if valid is not None:
             values |= {"validation": valid.nats, "validation_error": valid.error}
+            if valid.weighted is not None:
+                values["validation_weighted"] = valid.weighted
         before = sum(len(history.losses) for history in self.earlier)
         self.setup.metrics.log(self.stage, step.number, values, before)
 
@@ -284,7 +286,8 @@ class Run:
         eager = uncompiled() if config.compile else nullcontext()
         with _one_run, eager, state.average.inside() as model:
             validation = validate(
-                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices
-            )
+                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices,
+                state.objective.validation_samples,
+            )  # fmt: skip
         state.record(validation)
         return validation

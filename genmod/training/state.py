@@ -97,9 +97,9 @@ class TrainingState:
         if self.config.patience is None:
             return False
         start = max(self.cycle.first, self.objective.warmup_steps)
-        nats = [v.nats for v in self.validations if v.step > start and not math.isnan(v.nats)]
-        best = max(range(len(nats)), key=lambda i: (nats[i], i), default=0)
-        return len(nats) - 1 - best >= self.config.patience
+        scores = [v.score for v in self.validations if v.step > start and not math.isnan(v.score)]
+        best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
+        return len(scores) - 1 - best >= self.config.patience
 
     def update(self, loss: Tensor) -> bool:
         """Make an optimizer step; ``False``, and nothing is changed, if loss or gradient is not finite."""
@@ -134,8 +134,8 @@ class TrainingState:
     def record(self, validation: Validation) -> None:
         """Record a validation, and keep the averaged weights if none before was better."""
         # NaN is left out: as a maximum it would hide all later validations.
-        earlier = [v.nats for v in self.validations if not math.isnan(v.nats)]
-        if validation.nats >= max(earlier, default=-math.inf):
+        earlier = [v.score for v in self.validations if not math.isnan(v.score)]
+        if validation.score >= max(earlier, default=-math.inf):
             self.best = self.average.weights()
         self.validations.append(validation)
 

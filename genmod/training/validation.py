@@ -16,8 +16,9 @@ from torch import Tensor
 from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.batching import RowSet
-from genmod.evaluation.scoring import Estimate, scores_of
+from genmod.evaluation.scoring import Estimate, scores_of, weights_of
 from genmod.model import LatentModel
+from genmod.objectives.importance import importance_bound
 from genmod.path import AutoTimesteps
 from genmod.training.config import VALIDATION_TIMESTEPS, Cycle, TrainingConfig
 from genmod.training.data import TrainingData
@@ -42,9 +43,15 @@ class Validation:
             :func:`genmod.evaluation.paired`). NaN for one sample.
         rows: how many rows were scored.
         total: how many rows the validation part has.
+        weighted: the mean importance-weighted bound of ``samples`` draws, where the objective raises that
+            one (:class:`~genmod.objectives.IWAE`); else ``None``.
+        samples: ``K``, the number of its draws.
+        rate: the mean of all rates together, in nats; ``None``: the model has none.
 
     >>> print(Validation(100, -16.0, 4, Measure.MASS, error=0.5))
     5.771 ± 0.180 bits/dim
+    >>> print(Validation(100, -16.0, 4, Measure.DENSITY, weighted=-15.5, samples=8))
+    -16.00 nats (IW-8 -15.50)
     """
 
     step: int
@@ -54,6 +61,14 @@ class Validation:
     error: float = math.nan
     rows: int | None = None
     total: int | None = None
+    weighted: float | None = None
+    samples: int = 1
+    rate: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The number by which validations are compared, in nats, to be maximized."""
+        return self.nats if self.weighted is None else self.weighted
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -68,7 +83,11 @@ class Validation:
         value, digits, unit = (self.nats, 2, "nats") if bits is None else (bits, 3, "bits/dim")
         error = self.error if bits is None else self.error / (self.dims * math.log(2))
         known = "" if math.isnan(error) else f" ± {error:.{digits}f}"
-        return f"{value:.{digits}f}{known} {unit}"
+        text = f"{value:.{digits}f}{known} {unit}"
+        if self.weighted is None:
+            return text
+        scale = 1.0 if bits is None else -1 / (self.dims * math.log(2))
+        return f"{text} (IW-{self.samples} {scale * self.weighted:.{digits}f})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +156,7 @@ def validate(
     step: int,
     timesteps: int | None = None,
     devices: Devices | None = None,
+    samples: int = 1,
 ) -> Validation:
     """The mean bound on held-out data and its standard error over rows, with shared noise.
 
@@ -146,6 +166,8 @@ def validate(
         step: how many steps of training the model has had.
         timesteps: how many levels of a diffusion each row visits; 8 by default.
         devices: the processes that share the rows.
+        samples: the draws of the importance-weighted bound by which this validation is to be compared; 1:
+            by the plain bound.
     """
     own = slice(None) if devices is None else devices.rows(len(held_out.x))
     context, observed = held_out.context, held_out.observed
@@ -158,11 +180,17 @@ def validate(
     checked = RowSet.of(model, given, ids=held_out.ids[own], masked=True)
     # Not score: a bound that is NaN belongs into the history of the run.
     scores = scores_of(model, checked, timesteps or default, SEED)
-    value = scores.value
+    values = [scores.value, scores.reconstruction - scores.value]
+    if samples > 1:
+        weights = checked.restore_order(weights_of(model, checked, samples, SEED))
+        values.append(importance_bound(weights.T))
+    rows = len(held_out.x)
     if devices is not None:
-        value = devices.gather(value, own, len(held_out.x))
-    mean = Estimate.of(value)
-    size, rows = model.spec.size, len(held_out.x)
+        values = [devices.gather(value, own, rows) for value in values]
+    mean = Estimate.of(values[0])
+    weighted = float(values[2].mean()) if samples > 1 else None
+    rate = float(values[1].mean()) if scores.rates else None
     return Validation(
-        step, mean.mean, size, scores.measure, mean.error, rows=rows, total=held_out.total
-    )
+        step, mean.mean, model.spec.size, scores.measure, mean.error,
+        rows=rows, total=held_out.total, weighted=weighted, samples=samples, rate=rate,
+    )  # fmt: skip

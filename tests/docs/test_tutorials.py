@@ -70,6 +70,7 @@ def test_a_lost_figure_makes_its_page_stale(
 def test_readers_see_no_comment_of_the_pipeline(tutorials: ModuleType) -> None:
     cell = "# alt: A line\n#   that goes up.\nSTEPS: int = 1_500  # few: 20\nplot()  # keep"
     assert tutorials.visible(cell) == "STEPS: int = 1_500\nplot()  # keep"
+    assert tutorials.visible("f(\n  x\n)  # fmt: skip\ny = 1") == "f(\n  x\n)\ny = 1"
     assert tutorials._FEW.sub(r"\1\3", cell).splitlines()[2] == "STEPS: int = 20"
 
 
@@ -113,6 +114,33 @@ def test_boxes_become_what_a_notebook_shows(tutorials: ModuleType) -> None:
     assert tutorials.plain(text) == "> **The slide**\n> \n> It has $\\sigma^2$.\n\nThen `VAE`."
     folded = tutorials.plain('??? example "Solution"\n    One.\n\n    Two.\n')
     assert folded == "<details><summary>Solution</summary>\n\nOne.\n\nTwo.\n\n</details>"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_page_and_its_notebook_have_the_cells_of_the_source(
+    tutorials: ModuleType, source: Path
+) -> None:
+    """Whatever formats the files of the repository must leave these alone."""
+    jupytext = pytest.importorskip("jupytext")
+    page = source.with_suffix(".md").read_text(encoding="utf-8")
+    first, *cells = jupytext.read(source, fmt="py:percent").cells
+    assert first.source.partition("\n")[2].strip() in page
+    for cell in cells:
+        if cell.cell_type == "code":
+            assert f"```python\n{tutorials.visible(cell.source)}\n```" in page
+        else:
+            assert tutorials.SKIP.sub("", cell.source).strip() in page
+    notebook = source.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert notebook == tutorials.notebook_text(source)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_no_comment_of_the_pipeline_is_on_a_page(source: Path) -> None:
+    """Neither in the page nor in its notebook, not even in a solution."""
+    for made in (source.with_suffix(".md"), source.with_suffix(".ipynb")):
+        text = made.read_text(encoding="utf-8")
+        for comment in ("# fmt:", "# few:", "# alt:"):
+            assert comment not in text, made.name
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)

@@ -19,7 +19,7 @@ from genmod.evaluation.aggregate import information
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import MLP
-from genmod.priors import NestedPrior, NormalPrior
+from genmod.priors import NestedPrior, NormalPrior, VampPrior
 from tests.oracles_vae import FullGaussian, affine, gaussian_head, ppca, tower
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -187,6 +187,10 @@ def test_the_remedy_is_one_that_the_model_can_use() -> None:
     assert nested.collapsed == ("z1", "z2")
     assert "WarmUp(steps)" in nested.verdict[0]
     assert "FreeBits" not in nested.verdict[0]
+    # A prior that is made of the posteriors follows them, and a short warm-up changes nothing.
+    shared = collapse(quiet(VAE(3, latents=2, width=8, prior=VampPrior(4))), x)
+    assert "WarmUp(1000)" in shared.verdict[0]
+    assert "follows the posteriors" in shared.verdict[0]
 
 
 def test_one_dead_level_of_a_hierarchy_is_named() -> None:

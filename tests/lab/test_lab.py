@@ -134,9 +134,15 @@ def test_the_command_writes_the_page_of_a_run(tmp_path: Path) -> None:
 
 
 def test_the_page_of_the_site_is_the_packages() -> None:
-    """Mend it with ``python docs/_build/lab.py``."""
+    """Mend it with ``python docs/_build/lab.py``. Only the site's own page links to the site."""
     models = sorted(LAB.glob("model-*.js"))
-    for name, text in page_files(len(models)).items():
+    home = re.search(r"<p><a href.*</p>\n *", (LAB / "index.html").read_text(encoding="utf-8"))
+    assert home is not None
+    links = re.findall(r'href="\.\./([\w/]+)\.html"', home[0])
+    assert links == ["index", "guides/lab"]
+    assert all((LAB.parent / f"{link}.md").exists() for link in links)
+    assert "../" not in page_files(1)["index.html"]
+    for name, text in page_files(len(models), home[0]).items():
         assert (LAB / name).read_text(encoding="utf-8") == text, name
     assert len(models) == 2
     assert all(model.stat().st_size < MOST for model in models)

@@ -20,6 +20,7 @@ from genmod.lab.page import page_files
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.nn import Labels
+from genmod.plots.schedules import step_weights
 from genmod.samplers import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniformLogSNR, UniformTime
 from genmod.schedules import Cosine
 from tests.lab.browser import Visit, needs_browser, visit
@@ -35,6 +36,8 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm": DPMSolver(order=2),
 }
 GRIDS = {"time": UniformTime(), "log_snr": UniformLogSNR()}
+TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Where the script leaves the slider."""
 
 SCRIPT = """
 const [vae, diffusion] = lab.sections.map((each) => each.model);
@@ -93,9 +96,10 @@ const slider = part(1, "t");
 const at = (t) => {
   slider.value = String(t);
   slider.dispatchEvent(new Event("input"));
-  return ["alpha_bar", "log_snr", "weight"].map((name) => part(1, `${name}_value`).textContent);
+  return ["alpha_bar_value", "log_snr_value", "weight_value", "noise_error", "nats"].map(
+    (name) => part(1, name).textContent);
 };
-const dragged = [at(0), at(1)];
+const dragged = [0, 0.25, 0.5, 0.75, 1].map(at);
 const choose = (name, value) => {
   part(1, name).value = value;
   part(1, name).dispatchEvent(new Event("input"));
@@ -164,6 +168,11 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
     assert "failed" not in seen.found, seen.found
     own = halved(diffusion)
     return Opened(halved(vae), own, seen, _noise(own), _examples(load("digits"), 30)[0])
+
+
+def number(text: str) -> float:
+    """A number as the page writes it."""
+    return float(text.replace("−", "-"))
 
 
 def close(found: object, expected: Tensor, tolerance: float) -> bool:
@@ -236,11 +245,26 @@ def test_keys_and_fingers_move_the_latent(opened: Opened) -> None:
 
 def test_the_slider_shows_the_schedule(opened: Opened) -> None:
     schedule = Cosine().resolve(opened.diffusion.spec)
-    for t, (alpha_bar, log_snr, _) in zip((0.0, 1.0), opened.found["dragged"], strict=True):
+    for t, shown in zip(TIMES, opened.found["dragged"], strict=True):
+        alpha_bar, log_snr, *_ = (number(text) for text in shown)
         expected = float(schedule.log_snr(torch.tensor(t, dtype=torch.float64)))
-        assert float(log_snr.replace("−", "-")) == pytest.approx(expected, rel=1e-2)
+        assert log_snr == pytest.approx(expected, rel=1e-2, abs=1e-2)
         squared = float(torch.tensor(expected).sigmoid())
-        assert float(alpha_bar.replace("−", "-")) == pytest.approx(squared, rel=0.1, abs=1e-3)
+        assert alpha_bar == pytest.approx(squared, rel=0.1, abs=1e-3)
+
+
+def test_the_slider_shows_the_weight_of_the_bound(opened: Opened) -> None:
+    """Half the fall of the log-SNR: the limit of a step's weight as steps become many; times the error."""
+    schedule, many = Cosine().resolve(opened.diffusion.spec), 10_001
+    times, step = step_weights(schedule, many)
+    for t, shown in zip(TIMES, opened.found["dragged"], strict=True):
+        _, _, weight, error, nats = (number(text) for text in shown)
+        assert nats == pytest.approx(weight * error, rel=0.02, abs=1e-3)
+        if 0 < t < 1:  # at the ends the slope of the cosine changes within an interval of the table
+            moment = torch.tensor(t, dtype=torch.float64)
+            assert weight == pytest.approx(-0.5 * float(schedule.slope(moment)), rel=1e-2)
+            near = int((times - t).abs().argmin())
+            assert weight == pytest.approx((many - 1) * float(step[near]), rel=1e-2)
 
 
 def test_step_and_play_follow_the_path(opened: Opened) -> None:

@@ -23,7 +23,7 @@ from genmod.plots.distortion import GRAY, curve, rate_at
 from genmod.plots.images import grid
 from genmod.plots.latents import distances, principal
 from genmod.plots.schedules import step_weights
-from genmod.schedules import Cosine, LinearBeta, LinearLogSNR
+from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 
 
 def line(axes: Axes, index: int = 0) -> tuple[Tensor, Tensor]:
@@ -88,6 +88,21 @@ def test_a_latent_space_has_a_point_a_code_and_its_route(tmp_path: Path) -> None
     assert plots.save(figure, tmp_path / "made" / "figure.png").stat().st_size > 1000
 
 
+def test_a_latent_space_names_its_axes_and_its_classes() -> None:
+    """Each class at the median of its codes: the figure can be read without its colors."""
+    codes, labels = torch.randn(41, 2) + 2.0, torch.arange(41) % 3
+    axes = plots.latent_spaces({"two": codes}, labels).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("first latent", "second latent")
+    names = {text.get_text(): text.get_position() for text in axes.texts}
+    for label in range(3):
+        expected = codes[labels == label].median(0).values
+        torch.testing.assert_close(torch.tensor(names[str(label)]), expected)
+    three = plots.latent_spaces({"three": torch.randn(9, 3)}).axes[0]
+    assert "principal" in three.get_xlabel()
+    projected = plots.latent_spaces({"own": codes}, axis_names=("length", "width")).axes[0]
+    assert (projected.get_xlabel(), projected.get_ylabel()) == ("length", "width")
+
+
 # ---------------------------------------------------------------------- rates
 
 
@@ -115,6 +130,24 @@ def test_a_profile_integrates_to_the_nats_it_shows() -> None:
     torch.testing.assert_close((density * (log_snr[:-1] - log_snr[1:])).sum(), nats[1:].sum())
     _, density = line(figure.axes[0], 1)
     torch.testing.assert_close((density * -found.log_snr.diff()).sum(), found.nats.sum())
+
+
+def test_profiles_of_one_schedule_share_a_time_axis() -> None:
+    """Whatever their numbers of steps; three schedules have no time axis."""
+
+    def chain(steps: int, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+        t = torch.linspace(0, 1, steps)
+        return t[1:], schedule.log_snr(t[1:]), torch.ones(steps - 1)
+
+    def clocks(profiles: dict[str, tuple[Tensor, Tensor, Tensor]]) -> list[str]:
+        children = plots.step_profile(profiles).axes[0].child_axes
+        return [axes.get_xlabel() for axes in children]
+
+    lengths = {f"T = {steps}": chain(steps, LinearLogSNR(4.0, -6.0)) for steps in (8, 17, 64)}
+    assert clocks(lengths) == ["t"]
+    two = {"a": lengths["T = 8"], "b": chain(64, LinearLogSNR(6.0, -6.0))}
+    assert clocks(two) == ["t, a", "t, b"]
+    assert clocks({**two, "c": chain(64, LinearLogSNR(8.0, -6.0))}) == []
 
 
 # ---------------------------------------------------------------------- rate and distortion
@@ -150,14 +183,12 @@ def test_the_rate_at_a_distortion_is_read_off_the_curve() -> None:
 def test_the_rate_distortion_curve_ends_with_x_exact() -> None:
     """The curve goes on to the whole code length at no error; the share below the threshold is written."""
     figure = plots.rate_distortion({"model": measured()}, threshold=1.0)
-    left, upper, lower = figure.axes
-    whole = line(left, 2)
+    (axes,) = figure.axes
+    whole = line(axes, 2)
     assert (float(whole[0]), float(whole[1])) == (pytest.approx(50.0), 0.0)
-    said = " ".join(text.get_text() for text in left.texts)
+    said = " ".join(text.get_text() for text in axes.texts)
     assert "74 % of the bits" in said  # from 13 bits/dim on, of 50
     assert "12.00 bits/dim" in said  # the decoder's
-    torch.testing.assert_close(line(upper)[1], GRAY * measured().rmse)
-    assert float(line(lower)[1][0]) == pytest.approx(38.0)
     never = plots.rate_distortion({"model": measured()}, threshold=0.01)
     assert "of the bits" not in " ".join(text.get_text() for text in never.axes[0].texts)
 
@@ -214,6 +245,17 @@ def test_schedules_and_weights_are_drawn_as_they_are() -> None:
 
 
 # ---------------------------------------------------------------------- blur, refusals
+
+
+def test_blur_is_drawn_as_bars_as_curves_or_as_both() -> None:
+    bars = {"VAE": {"samples": (0.6, 0.1), "reconstructions": (0.7, 0.1)}}
+    spectra = {"VAE": (torch.tensor([0.1, 0.5]), torch.tensor([0.9, 0.4]))}
+    both = plots.sharpness(bars, spectra)
+    for drawn in (both.axes[0], *plots.sharpness(bars).axes):
+        widths = [bar.get_width() for bar in drawn.patches if isinstance(bar, Rectangle)]
+        assert widths == [0.6, 0.7]
+    for drawn in (both.axes[1], *plots.sharpness({}, spectra).axes):
+        torch.testing.assert_close(line(drawn)[1], spectra["VAE"][1])
 
 
 def test_nothing_to_draw_is_refused() -> None:

@@ -10,15 +10,17 @@ import pytest
 import torch
 from matplotlib.lines import Line2D
 from rich.console import Console
+from torch import nn
 
 from genmod import ELBO, Measure, Stamp
 from genmod.elbo import Kind, Rate
+from genmod.models import VAE
 from genmod.training import History, fit, metrics
 from genmod.training.config import Cycle
 from genmod.training.history import averages
 from genmod.training.metrics import Bar
 from genmod.training.validation import Validation
-from tests.training.cases import data, vae
+from tests.training.cases import data, diffusion, split, vae
 
 
 def bound(nats: float, measure: Measure) -> ELBO:
@@ -78,6 +80,21 @@ def test_progress_false_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr().out
     assert "VAE" in said
     assert "loss" in said
+
+
+def test_latents_that_carry_nothing_are_named_in_the_table() -> None:
+    """Below a tenth of a nat; not before, and not of a model without rates."""
+    for rate, named in ((0.02, True), (-0.01, True), (0.2, False), (None, False)):
+        seen = Validation(3, -5.0, 4, Measure.DENSITY, rate=rate)
+        text = str(History("VAE", (Cycle(0, 3),), (3.0, 2.0, 1.0), [seen]))
+        assert ("ignores the latents" in text) is named
+        assert max(map(len, text.splitlines())) <= 80
+    dead = VAE(3, latents=2, width=8)
+    for parameter in dead.encoder.parameters():
+        nn.init.zeros_(parameter)
+        parameter.requires_grad_(False)
+    assert "evaluation.collapse" in str(fit(dead, split(), steps=2, progress=False))
+    assert "evaluation.collapse" not in str(fit(diffusion(), split(), steps=2, progress=False))
 
 
 def points(line: Line2D) -> tuple[list[float], list[float]]:

@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from genmod.data import Dataset, conditional
-from genmod.evaluation import score
+from genmod.evaluation import log_weights, score
 from genmod.model import LatentModel
 from genmod.models import Diffusion
 from genmod.nn import Labels
+from genmod.objectives import IWAE, Bound, WarmUp
+from genmod.objectives.importance import importance_bound
+from genmod.objectives.pairs import ObjectivePairs
 from genmod.training import fit, training_loop
 from genmod.training.config import VALIDATION_ROWS, VALIDATION_SHARE, Cycle, TrainingConfig
 from genmod.training.validation import SEED, HeldOut, validate
+from tests.oracles_vae import ppca
 from tests.training.cases import data, diffusion, flat, vae
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -119,6 +123,45 @@ def test_a_longer_leg_scores_the_rows_of_the_first(tmp_path: Path) -> None:
     assert TrainingConfig(steps=240).scored_rows(400, Cycle(0, 240), 40, 1) > VALIDATION_ROWS
     longer = fit(vae(), x, steps=240, **settings)
     assert {v.rows for v in longer.validations} == {VALIDATION_ROWS}
+
+
+def test_importance_weighted_training_is_validated_by_the_bound_that_it_raises() -> None:
+    """That of K draws chooses the best weights; the plain bound is printed, and is what it was."""
+    x = parts(20)
+    model, kept = vae(), vae()
+    weighted = fit(model, x, IWAE(5), steps=6, batch_size=16, validate_every=2, progress=False)
+    last = weighted.validations[-1]
+    assert weighted.best == max(weighted.validations, key=lambda v: v.score)
+    # The model holds the weights of the best validation: both of its numbers are found again.
+    best = weighted.best
+    assert best is not None
+    log_w = log_weights(model, x.validation, importance_samples=5, seed=SEED)
+    assert best.score == best.weighted == pytest.approx(float(importance_bound(log_w.T).mean()))
+    assert best.nats == pytest.approx(float(score(model, x.validation, seed=SEED).value.mean()))
+    assert f"{last.nats:.2f}" in str(weighted)
+    assert f"(IW-5 {last.score:.2f})" in str(weighted)
+    assert max(map(len, str(weighted).splitlines())) <= 80
+    # Where no importance-weighted bound is trained, the two are one number.
+    plain = fit(kept, x, IWAE(1), steps=2, batch_size=16, progress=False).validations[-1]
+    assert (plain.weighted, plain.score) == (None, plain.nats)
+    assert "IW" not in str(plain)
+
+
+def test_with_the_exact_posterior_the_score_is_the_likelihood() -> None:
+    """Every weight is p(x): at any K the score is the mean log-likelihood."""
+    oracle = ppca()
+    x = oracle.law.sample((30,))
+    model = oracle.model(oracle.diagonal())
+    found = validate(model, HeldOut.sample(x, None, len(x)), 0, samples=4)
+    assert found.weighted == pytest.approx(float(oracle.law.log_prob(x).mean()), abs=1e-9)
+
+
+def test_objectives_in_a_wrapper_are_asked() -> None:
+    """How long the loss changes, and by how many draws a validation is scored."""
+    model = vae()
+    apart = ObjectivePairs([(WarmUp(30), model.encoder), (IWAE(7), model.decoder)], model)
+    assert (apart.warmup_steps, apart.validation_samples) == (30, 7)
+    assert (Bound().warmup_steps, Bound().validation_samples) == (0, 1)
 
 
 def test_the_number_of_rows_can_be_chosen_and_is_printed() -> None:

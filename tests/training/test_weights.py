@@ -95,6 +95,16 @@ def test_a_nan_validation_does_not_hide_a_later_one() -> None:
         assert (state.best is not None) is kept
 
 
+def test_the_best_weights_are_those_of_the_highest_score() -> None:
+    """An importance-weighted bound stands in place of the plain one, where there is one."""
+    model = vae()
+    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), config(), Bound())
+    for nats, weighted, kept in ((-5.0, -3.0, True), (-4.0, -3.5, False), (-6.0, -2.0, True)):
+        state.best = None
+        state.record(Validation(1, nats, 3, Measure.DENSITY, weighted=weighted, samples=8))
+        assert (state.best is not None) is kept
+
+
 def test_each_tensor_has_one_name() -> None:
     """A denoiser in two parts is listed once; loading by those names restores both parts."""
     model = diffusion()

@@ -52,6 +52,7 @@ def latent_spaces(inputs: FigureData) -> Figure | None:
     colors = {title: inputs.colors[name] for title, name in zip(points, chosen, strict=True)}
     return plots.latent_spaces(
         points, _labels(inputs), routes, colors=colors,
+        axis_names=("first principal direction", "second principal direction"),
         title="Latent spaces: a straight path between two images", caption=_caption(len(chosen)),
     )  # fmt: skip
 
@@ -208,9 +209,9 @@ def step_profile(inputs: FigureData) -> Figure | None:
     caption = (
         r"The integrand of the bound, $\frac{1}{2}\Vert\epsilon-\hat\epsilon\Vert^2$, in at most "
         f"{inputs.levels} intervals; the band is two standard errors over {samples} test images. "
-        f"The area under a curve is the nats of all denoising steps. Above: the time t (0 clean, "
-        f"1 noise) at which the schedule passes a log-SNR. A latent diffusion noises latents "
-        f"instead of images."
+        f"The area under a curve is the nats of all denoising steps. Above, for one or two "
+        f"schedules: the time t (0 clean, 1 noise) that has a log-SNR. A latent diffusion noises "
+        f"latents instead of images."
     )
     return plots.step_profile(
         inputs.profiles, colors=inputs.colors, title="The bound by noise level", caption=caption
