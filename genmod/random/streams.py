@@ -283,7 +283,7 @@ def _shifting(dtype: torch.dtype, device: torch.device) -> Draw:
 
 @lru_cache(maxsize=16)
 def _offsets(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The ranks of the first terms of van der Corput's sequence, which mirrors the bits of the index, over B.
+    """The first ranks of van der Corput's sequence, which mirrors the bits of the index, divided by B.
 
     >>> 6 * _offsets(6, torch.float64, torch.device("cpu"))
     tensor([0., 3., 2., 5., 1., 4.], dtype=torch.float64)
