@@ -281,8 +281,8 @@ def test_models_without_latents_that_can_collapse_are_refused() -> None:
     found = collapse(LatentDiffusion(3, latents=2, width=8).first_stage(), x)
     assert found.levels[0].units == 2
     # What the message advises for another model with a diffusion as its prior.
-    model = VAE(3, latents=2, width=8, prior=Diffusion(2, width=8))
+    nested = VAE(3, latents=2, width=8, prior=Diffusion(2, width=8))
     with pytest.raises(ValueError, match=r"LatentModel\(model.encoder, model.decoder, priors"):
-        collapse(model, x)
-    apart = LatentModel(model.encoder, model.decoder, priors.NormalPrior(model.prior.shape))
+        collapse(nested, x)
+    apart = LatentModel(nested.encoder, nested.decoder, priors.NormalPrior(nested.prior.shape))
     assert collapse(apart, x).levels[0].units == 2
