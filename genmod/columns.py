@@ -26,6 +26,15 @@ Value: TypeAlias = str | int | float | bool
 """A value that a code stands for."""
 
 
+def shorten(text: str, most: int) -> str:
+    """The name of a column in at most so many characters.
+
+    >>> shorten("price of the house", 8), shorten("price", 8)
+    ('price o…', 'price')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class ColumnKind(StrEnum):
     """The kind of values in a column. It decides their likelihood."""
 

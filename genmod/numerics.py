@@ -44,6 +44,20 @@ def log1p_(c: Tensor) -> Tensor:
     return u.log_().add_(lost)
 
 
+def unexpanded(x: Tensor) -> Tensor:
+    """A view of a tensor with size one along each dimension along which it was expanded.
+
+    What depends on a scale alone is then computed once where all entries share the scale.
+
+    >>> unexpanded(torch.zeros(3, 1).expand(3, 5)).shape
+    torch.Size([3, 1])
+    """
+    for dim, stride in enumerate(x.stride()):
+        if stride == 0 and x.shape[dim] > 1:
+            x = x.narrow(dim, 0, 1)
+    return x
+
+
 class _Inputs(NamedTuple):
     """What :func:`inspect.Signature.bind` returns, as far as ``Function.apply`` reads it."""
 

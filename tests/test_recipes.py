@@ -16,10 +16,6 @@ FOLDER = Path(__file__).parents[1] / "examples" / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 IMAGES = ("mnist", "fashion-mnist")
 NOT_MEASURED = {
-    "digits-conditional",
-    "digits-diffusion",
-    "digits-hvae",
-    "digits-latent-diffusion",
     "fashion-mnist-vae",
     "mnist-vae",
     "moons-vae",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import one_of, require
+from genmod.columns import shorten
 from genmod.data.binarized import BernoulliPixels, check_entropy, check_resample
 from genmod.data.kinds import table_of
 from genmod.data.values import (
@@ -209,7 +210,7 @@ class Dataset:
     def __repr__(self) -> str:
         width = max(len(f"{len(part):,}") for part in self.parts().values())
         kind = self.spec if self.columns is None else f"{len(self.columns)} columns"
-        lines = [f"{_short(self.name)}: {kind}"]
+        lines = [f"{shorten(self.name, 40)}: {kind}"]
         for split, part in self.parts().items():
             lines.append(f"  {split:<11} {len(part):>{width},} row{'' if len(part) == 1 else 's'}")
         lines += [f"  {name:<11} {text}" for name, text in self._notes()]
@@ -282,7 +283,3 @@ def digest(*tensors: Tensor) -> str:
         bytes_of = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         found.update(bytes_of.numpy().data if tensor.numel() else b"")
     return found.hexdigest()[:16]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:39]}…"

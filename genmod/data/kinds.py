@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import choice, require
-from genmod.columns import CODED, Column, ColumnKind, Value
+from genmod.columns import CODED, Column, ColumnKind, Value, shorten
 from genmod.data.readers import Content, RawColumn, number_of
 from genmod.data.values import Array
 
@@ -131,7 +131,7 @@ def encode(raw: RawColumn, column: Column) -> tuple[Array, Array]:
     require(
         not unknown,
         f"column {raw.name!r} with {len(unknown)} unknown values, such as {unknown[:1]}",
-        f"one of {_shorten([repr(value) for value in column.values or ()])}",
+        f"one of {_listed([repr(value) for value in column.values or ()])}",
         "correct these cells, or empty them, which makes them missing",
     )
     numbers = np.zeros(len(raw), dtype=np.float64)
@@ -149,13 +149,13 @@ def table_of(columns: Sequence[Column], observed: Mapping[str, Tensor] | None) -
     holes = [0] * len(columns)
     if observed is not None:
         holes = (~torch.cat(list(observed.values()))).sum(0).tolist()
-    names = [_cut(column.name, 24) for column in columns[:MOST_TEXTS]]
+    names = [shorten(column.name, 24) for column in columns[:MOST_TEXTS]]
     width = max(map(len, names), default=0)
     lines = []
     for name, column, missing in zip(names, columns, holes, strict=False):
         note = f"; {missing:,} missing" if missing else ""
         start = f"    {name:<{width}}  {column.kind:<8}  "
-        lines.append(start + _cut(_values(column), 80 - len(start) - len(note)) + note)
+        lines.append(start + shorten(_values(column), 80 - len(start) - len(note)) + note)
     if len(columns) > len(names):
         lines.append(f"    and {len(columns) - len(names):,} more columns")
     return lines
@@ -250,14 +250,10 @@ def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> Non
         require(
             name in names,
             f"{setting} for a column {name!r}",
-            f"one of {_shorten([repr(each) for each in names])}",
+            f"one of {_listed([repr(each) for each in names])}",
             f"did you mean {near[0]!r}?" if near else "check the name",
         )
 
 
-def _shorten(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str]) -> str:
     return ", ".join([*words[:8], *(["..."] if len(words) > 8 else [])])
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -194,28 +194,28 @@ class DiffusionPrior(Prior):
                 "diffusion.DiffusionPrior with diffusion.NoisingEncoder"
             )
         x = posterior.x
-        require(
-            tuple(x.shape[1:]) == self.shape,
-            f"data of shape {tuple(x.shape[1:])}",
-            f"the prior's shape {self.shape}",
-            "build the prior with the data's own event shape",
-        )
-        require(
-            x.dtype in (torch.float32, torch.float64),
-            f"data of type {x.dtype}",
-            "float32 or float64: a rate in half precision overflows",
-            "keep the data in float32; fit(..., autocast=torch.bfloat16) runs only the networks in half",
-        )
+        # No `require` here: it would build the messages at every step of training.
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"got data of shape {tuple(x.shape[1:])}; expected the prior's shape {self.shape}; build "
+                "the prior with the data's own event shape"
+            )
+        if x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"got data of type {x.dtype}; expected float32 or float64: a rate in half precision "
+                "overflows; keep the data in float32; fit(..., autocast=torch.bfloat16) runs only the "
+                "networks in half"
+            )
         self._check_schedule(posterior.schedule)
         return posterior
 
     def _check_schedule(self, schedule: Schedule) -> None:
-        require(
-            schedule is self.schedule,
-            f"data noised by another {type(schedule).__name__} than the prior's own",
-            "one schedule, one object, in encoder and prior",
-            "build both with the same schedule: two would give a number that bounds nothing",
-        )
+        if schedule is not self.schedule:
+            raise ValueError(
+                f"got data noised by another {type(schedule).__name__} than the prior's own; expected one "
+                "schedule, one object, in encoder and prior; build both with the same schedule: two would "
+                "give a number that bounds nothing"
+            )
 
     def empty_states(self, n: int) -> Tensor:
         """``n`` states of zeros, in the type and on the device of the parameters."""

@@ -223,7 +223,7 @@ def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSample
         ValueError: ``timesteps=None`` in continuous time.
     """
     if timesteps is AutoTimesteps.TRAINING:
-        timesteps = 1
+        return _stratified(1)
     if timesteps is AutoTimesteps.EVALUATION:
         timesteps = None if steps is not None and steps <= MOST_LEVELS else FEW_LEVELS
     if timesteps is None:

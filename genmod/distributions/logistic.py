@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.numerics import bound_in_order, log1p_
+from genmod.numerics import bound_in_order, log1p_, unexpanded
 from genmod.spec import Bins
 
 _FAR = 1e4
@@ -34,25 +34,26 @@ def _log_mass(
     All operations are in place, so that the tensors stay in the cache of the CPU.
     """
     real, top, half = x.to(location.dtype), bins.count - 1, bins.width / 2
-    inverse = torch.neg(log_scale).exp_()
+    inverse = torch.neg(unexpanded(log_scale)).exp_()
+    # 1 for the last value, for the first one, and for one with two finite ends, else 0.
+    last, first = torch.sub(real, top - 1).clamp_(0, 1), torch.rsub(real, 1).clamp_(0, 1)
+    closed = torch.add(last, first).neg_().add_(1)
     # In units of half a width the ends are whole numbers, so that two neighbors share an end to the last
-    # bit. The clamps are 1 at the last value (upper) or the first (lower), else 0: they move an end to
-    # +-1e30 without a branch. This must come first: then 1e30 absorbs the end and the location. An
-    # infinite end instead would give inf * 0 = NaN in the derivatives.
-    upper = torch.sub(real, top - 1).clamp_(0, 1).mul_(1e30)
+    # bit. The last value (upper) and the first (lower) have an end moved to +-1e30 without a branch. This
+    # must come first: then 1e30 absorbs the end and the location. An infinite end instead would give
+    # inf * 0 = NaN in the derivatives.
+    upper = last.mul_(1e30)
     upper.add_(torch.mul(real, 2).sub_(top - 1).mul_(half)).sub_(location).mul_(inverse)
-    lower = torch.rsub(real, 1).clamp_(0, 1).mul_(-1e30)
+    lower = first.mul_(-1e30)
     lower.add_(torch.mul(real, 2).sub_(top + 1).mul_(half)).sub_(location).mul_(inverse)
     # No error: beyond 1e4 no type has mass left. Without it, 1e30 / 1e-9 would overflow float32.
     lower.clamp_(min=-_FAR)
     upper.clamp_(max=_FAR)
-    # 1 for a value with two finite ends, 0 for the first and the last.
-    closed = torch.sub(real, top / 2).abs_().neg_().add_(top / 2).clamp_(0, 1)
     width = torch.mul(inverse, bins.width).clamp_(max=_FAR)
     # 1 - e^-w = tanh(w / 2) (1 + e^-w)
     rest = torch.neg(width).exp_()
     inside = torch.mul(width, 0.5).tanh_().mul_(rest.add_(1))
-    nats = torch.log(inside).mul_(closed)
+    nats = torch.mul(closed, torch.log(inside))
     # log sigma(b) + log sigma(-a) = min(b, 0) - max(a, 0) - log((1 + e^-|b|) (1 + e^-|a|))
     nats.add_(torch.clamp(upper, max=0)).sub_(torch.clamp(lower, min=0))
     near, far = torch.abs(upper).neg_().exp_(), torch.abs(lower).neg_().exp_()

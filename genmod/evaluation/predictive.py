@@ -7,7 +7,7 @@ parameters stay at their fitted values. So if the data are draws of the model, d
 exchangeable, and a tail probability is uniform on the ranks.
 
 Reference: Gelman, Meng, Stern, "Posterior predictive assessment of model fitness via realized
-discrepancies" (1996), section 2; Westfall, Young, "Resampling-based multiple testing" (1993), section 2.3.
+discrepancies" (1996), section 2; Westfall, Young, "Resampling-based multiple testing" (1993), chapter 2.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.columns import shorten
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.statistics import Group, StatisticFunction, summaries
 from genmod.model import LatentModel
@@ -48,6 +49,7 @@ class PredictiveCheck:
         overall: the tail probability of all statistics together: the share of replicates whose mean
             ``-log`` tail probability is at least as large.
         groups: the kind of each statistic, which decides the advice.
+        used: the names of the classes in the decoder of its column, which are not advised again.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PredictiveCheck:
     adjusted: Tensor
     overall: float
     groups: tuple[Group, ...]
+    used: tuple[frozenset[str], ...] = ()
 
     @property
     def misfits(self) -> tuple[str, ...]:
@@ -85,7 +88,8 @@ class PredictiveCheck:
         seen: dict[str, str] = {}
         for place in found:
             low = float(self.observed[place]) > float(self.replicated[:, place].median())
-            advice = self.groups[place].advice(self.names[place], model_too_low=low)
+            used = self.used[place] if self.used else frozenset()
+            advice = self.groups[place].advice(self.names[place], low, used)
             seen.setdefault(advice, self.names[place])
         return " ".join([*lines, *(f"{name}: {advice}." for advice, name in seen.items())])
 
@@ -119,7 +123,7 @@ class PredictiveCheck:
     def __repr__(self) -> str:
         low, _, high = self._quantiles()
         order = self.order()[:_SHOWN]
-        wide = max(len("statistic"), *(len(_cut(self.names[place])) for place in order))
+        wide = max(len("statistic"), *(len(shorten(self.names[place], 34)) for place in order))
         head = (
             f"Predictive check of {self.name}: {self.rows} rows, {len(self.replicated)} replicates"
         )
@@ -128,8 +132,8 @@ class PredictiveCheck:
         for place in order:
             ends = f"{_number(low[place])} to {_number(high[place])}"
             lines.append(
-                f"  {_cut(self.names[place]):<{wide}}  {_number(self.observed[place]):>8}  {ends:>19}  "
-                f"{self.tail[place]:.2f}  {self.adjusted[place]:.2f}"
+                f"  {shorten(self.names[place], 34):<{wide}}  {_number(self.observed[place]):>8}  "
+                f"{ends:>19}  {self.tail[place]:.2f}  {self.adjusted[place]:.2f}"
             )
         rest = len(self.names) - len(order)
         if rest:
@@ -137,10 +141,6 @@ class PredictiveCheck:
         lines.append(f"  all together: tail probability {self.overall:.2g}")
         lines += [f"  {line}" for line in textwrap.wrap(self.verdict, 76)]
         return "\n".join(lines)
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 34 else f"{name[:33]}…"
 
 
 def _number(value: Tensor) -> str:
@@ -201,8 +201,8 @@ def predictive_check(
             shape; fewer than 39 replicates.
 
     Reference: Gelman, Meng, Stern, "Posterior predictive assessment of model fitness via realized
-    discrepancies" (1996), eq. 7; Rubin, "Bayesianly justifiable and relevant frequency calculations for the
-    applied statistician" (1984), section 5.
+    discrepancies" (1996), section 2; Rubin, "Bayesianly justifiable and relevant frequency calculations
+    for the applied statistician" (1984), section 5.
 
     >>> from genmod.models import VAE
     >>> found = predictive_check(VAE(2, latents=1, width=8), torch.randn(50, 2), replicates=39)
@@ -218,7 +218,7 @@ def predictive_check(
         # Always chunks of the same rows, so that the noise is that of their ids.
         return model.draw(model.prior.sample(len(x), context), context).cpu()
 
-    summarize = summaries(model.spec, rows, statistics or {})
+    summarize = summaries(model.spec, rows, statistics or {}, model.decoder)
     found = []
     for step in range(replicates):
         label = f"replicate {step + 1} of {replicates}" if progress else None
@@ -231,8 +231,9 @@ def predictive_check(
     tail, adjusted, overall = probabilities(values, replicated, names)
     kind = type(model).__name__
     return PredictiveCheck(
-        kind, len(rows), names, values, replicated, tail, adjusted, overall, summarize.groups
-    )
+        kind, len(rows), names, values, replicated, tail, adjusted, overall, summarize.groups,
+        summarize.used,
+    )  # fmt: skip
 
 
 def probabilities(

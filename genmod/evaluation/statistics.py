@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,10 +10,11 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genmod.checks import require
 from genmod.columns import Column, ColumnKind
+from genmod.decoders import Columns, Decoder
 from genmod.evaluation.batching import RowSet
 from genmod.shapes import is_image
 from genmod.spec import DataSpec
@@ -40,44 +42,49 @@ class Group(Enum):
     CORRELATION = "correlation"
     OWN = "own"
 
-    def advice(self, name: str, model_too_low: bool) -> str:
+    def advice(self, name: str, model_too_low: bool, used: frozenset[str] = frozenset()) -> str:
         """What to do where the replicates are below the data (or above them).
 
         Args:
             name: of the statistic. A larger minimum or lower quantile means a smaller spread.
             model_too_low: whether the replicates are below the data.
+            used: the names of the classes in the decoder of the column, which are not advised again.
         """
         side = "below" if model_too_low else "above"
-        low, high = _ADVICE[self]
         short = model_too_low != name.startswith(_LOWER)
-        return f"the replicates are {side} the data; {low if short else high}"
+        if "ZeroInflatedNegativeBinomialDecoder" in used:
+            used = used | {"NegativeBinomialDecoder"}
+        options = _ADVICE[self][0 if short else 1]
+        fresh = [each for each in options if not used.intersection(_CLASS.findall(each))]
+        return f"the replicates are {side} the data; {', or '.join(fresh or _TRAIN)}"
 
 
-_TRAIN = "train longer, or with more latents"
+_CLASS = re.compile(r"decoders\.(\w+)")
+_TRAIN = ("train longer", "with more latents")
 _OVERDISPERSED = (
-    "counts vary more than the model's: use decoders.NegativeBinomialDecoder, or with more zeros "
-    "decoders.ZeroInflatedNegativeBinomialDecoder"
+    "counts vary more than the model's: use decoders.NegativeBinomialDecoder",
+    "for more zeros use decoders.ZeroInflatedNegativeBinomialDecoder",
 )
-_ADVICE: dict[Group, tuple[str, str]] = {
+_PREDICTED = "let the decoder predict its scale (decoders.PredictedScale)"
+_ADVICE: dict[Group, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Group.LEVEL: (_TRAIN, _TRAIN),
     Group.SPREAD: (
-        "let the decoder predict its scale (decoders.PredictedScale), or use more latents",
-        "its noise is too wide: train longer, or let the decoder predict its scale "
-        "(decoders.PredictedScale)",
+        (_PREDICTED, "use more latents"),
+        ("its noise is too wide: train longer", _PREDICTED),
     ),
     Group.COUNTED_SPREAD: (
         _OVERDISPERSED,
-        "train longer, or use a law with less spread such as decoders.PoissonDecoder",
+        ("train longer", "use a law with less spread such as decoders.PoissonDecoder"),
     ),
     Group.TAIL: (
-        "use a law with heavier tails, such as decoders.StudentTDecoder",
-        "use a law with lighter tails, such as decoders.GaussianDecoder",
+        ("use a law with heavier tails, such as decoders.StudentTDecoder",),
+        ("use a law with lighter tails, such as decoders.GaussianDecoder",),
     ),
-    Group.ZEROS: ("describe the column as a count or as integers", _TRAIN),
-    Group.COUNTED_ZEROS: (_OVERDISPERSED, "use a law without added zeros"),
+    Group.ZEROS: (("describe the column as a count or as integers",), _TRAIN),
+    Group.COUNTED_ZEROS: (_OVERDISPERSED, ("use a law without added zeros",)),
     Group.SHARE: (_TRAIN, _TRAIN),
     Group.CORRELATION: (_TRAIN, _TRAIN),
-    Group.OWN: ("see what this statistic measures", "see what this statistic measures"),
+    Group.OWN: (("see what this statistic measures",), ("see what this statistic measures",)),
 }
 
 
@@ -88,11 +95,14 @@ class _Collected:
     names: list[str] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    used: list[frozenset[str]] = field(default_factory=list)
+    column: frozenset[str] = frozenset()  # those of the column whose statistics are being added
 
     def add(self, name: str, group: Group, value: float) -> None:
         self.names.append(name)
         self.groups.append(group)
         self.values.append(value)
+        self.used.append(self.column)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ class _Plan:
     column: Column | None
     zeros: bool
     integer: bool = False
+    used: frozenset[str] = frozenset()
 
     @property
     def is_category(self) -> bool:
@@ -141,6 +152,7 @@ class Summaries:
         self.spec, self.missing, self.plans, self.own = spec, missing, plans, own
         self.names: tuple[str, ...] = ()
         self.groups: tuple[Group, ...] = ()
+        self.used: tuple[frozenset[str], ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
         """The statistics of rows, ``(M,)``, in float64."""
@@ -152,7 +164,9 @@ class Summaries:
         wide = _together(self.spec)
         every = [flat.flatten(), flat.nanmean(1)] if wide else list(flat.T)
         for plan, values in zip(self.plans, every, strict=True):
+            found.column = plan.used
             _of_column(found, plan, values[~values.isnan()])
+        found.column = frozenset()
         if not wide:
             self._correlations(found, flat)
         for name, function in self.own.items():
@@ -164,7 +178,7 @@ class Summaries:
             "a number, or a vector of one length",
             "return one number for each column, whatever the rows are",
         )
-        self.names, self.groups = names, tuple(found.groups)
+        self.names, self.groups, self.used = names, tuple(found.groups), tuple(found.used)
         return torch.tensor(found.values, dtype=torch.float64)
 
     def _correlations(self, found: _Collected, x: Tensor) -> None:
@@ -177,7 +191,9 @@ class Summaries:
                 found.add(f"correlation of {one} and {two}", Group.CORRELATION, value)
 
 
-def summaries(spec: DataSpec, rows: RowSet, own: Mapping[str, StatisticFunction]) -> Summaries:
+def summaries(
+    spec: DataSpec, rows: RowSet, own: Mapping[str, StatisticFunction], decoder: Decoder
+) -> Summaries:
     """The statistics of data of a kind: of each column, of pairs of columns, and of one's own.
 
     Raises:
@@ -188,9 +204,10 @@ def summaries(spec: DataSpec, rows: RowSet, own: Mapping[str, StatisticFunction]
     seen = None if missing is None else ~missing.flatten(1)
     if _together(spec):
         whole = spec.is_integer
-        plans = [_Plan("all entries", None, whole, whole), _Plan("row means", None, False, whole)]
+        both, made = (("all entries", whole), ("row means", False)), _classes(decoder)
+        plans = [_Plan(name, None, zeros, whole, made) for name, zeros in both]
         return Summaries(spec, missing, plans, own)
-    plans = []
+    plans, used = [], _classes_by_column(decoder, x.shape[1])
     for place in range(x.shape[1]):
         column = None if spec.columns is None else spec.columns[place]
         name = f"x{place}" if column is None else column.name
@@ -203,8 +220,22 @@ def summaries(spec: DataSpec, rows: RowSet, own: Mapping[str, StatisticFunction]
         )
         coded = column is not None and column.kind in (ColumnKind.CATEGORY, ColumnKind.ORDINAL)
         zeros = not coded and bool((values == 0).any())
-        plans.append(_Plan(name, column, zeros, spec.is_integer))
+        plans.append(_Plan(name, column, zeros, spec.is_integer, used[place]))
     return Summaries(spec, missing, plans, own)
+
+
+def _classes(decoder: nn.Module) -> frozenset[str]:
+    """The names of the classes of all modules of a decoder, and of their base classes."""
+    return frozenset(kind.__name__ for part in decoder.modules() for kind in type(part).__mro__)
+
+
+def _classes_by_column(decoder: Decoder, columns: int) -> list[frozenset[str]]:
+    """The same for the decoder of each column."""
+    if not isinstance(decoder, Columns):
+        return [_classes(decoder)] * columns
+    pairs = zip(decoder.places, decoder.parts, strict=True)
+    found = {place: _classes(part) for places, part in pairs for place in places}
+    return [found[place] for place in range(columns)]
 
 
 def _together(spec: DataSpec) -> bool:

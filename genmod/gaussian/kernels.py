@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.numerics import bound_in_order, expm1
+from genmod.numerics import bound_in_order, expm1, unexpanded
 from genmod.shapes import Shape
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -75,11 +75,13 @@ class _StandardKL(torch.autograd.Function):
 
     @staticmethod
     def forward(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
-        growth = expm1(torch.mul(log_std, 2))
-        minus_nats = torch.sub(log_std, growth, alpha=0.5).addcmul_(mean, mean, value=-0.5)
+        own = unexpanded(log_std)
+        growth = expm1(torch.mul(own, 2))
+        minus_nats = torch.sub(own, growth, alpha=0.5)
+        minus_nats = torch.addcmul(minus_nats, mean, mean, value=-0.5)
         # abs, not neg: CUDA's expm1 may be one unit in the last place too low, which would make
         # the nats negative at log_std = 1e-8.
-        return minus_nats.abs_(), growth
+        return minus_nats.abs_(), growth.expand_as(mean)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:

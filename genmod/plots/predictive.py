@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.columns import shorten
 from genmod.evaluation.predictive import PredictiveCheck
 from genmod.plots.style import COLORS, INK, NOTE, figure, plain
 
@@ -46,7 +47,7 @@ def predictive_check(found: PredictiveCheck, *, title: str = "", caption: str = 
         misfit = found.names[place] in found.misfits
         _histogram(axes, found.replicated[:, place], float(found.observed[place]), misfit)
         name = found.names[place].replace(" of ", "\nof ", 1)
-        lines = "\n".join(_short(line) for line in name.split("\n"))
+        lines = "\n".join(shorten(line, 32) for line in name.split("\n"))
         axes.set_title(lines, fontsize=NOTE, color=INK)
         text = f"tail {float(found.tail[place]):.2f}, adjusted {float(found.adjusted[place]):.2f}"
         axes.set_xlabel(text, fontsize=NOTE, color=INK)
@@ -70,7 +71,3 @@ def _histogram(axes: Axes, replicated: Tensor, observed: float, misfit: bool) ->
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=4)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"{name[:31]}…"

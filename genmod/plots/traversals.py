@@ -11,6 +11,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from genmod.checks import require
+from genmod.columns import shorten
 from genmod.evaluation.traversal import Traversal
 from genmod.plots.images import Row, strips
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, plain
@@ -71,7 +72,7 @@ def _pictures(found: Traversal, title: str, caption: str) -> Figure:
 def _maps(found: Traversal, changes: Tensor, title: str, caption: str) -> Figure:
     largest = changes.abs().amax((0, 1))
     shown = largest.argsort(descending=True, stable=True)[:_FEATURES].sort().values
-    names = [_short(found.features[place]) for place in shown.tolist()]
+    names = [shorten(found.features[place], 24) for place in shown.tolist()]
     if len(shown) < len(found.features):
         caption += f" The {len(shown)} of {len(found.features)} features that change most."
     count = len(found.units)
@@ -104,7 +105,3 @@ def _map(axes: Axes, values: Tensor, norm: CenteredNorm, ticks: Tensor) -> AxesI
     label_axes(axes, "value of the unit", "")
     axes.xaxis.label.set_fontsize(NOTE)
     return image
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -276,22 +276,22 @@ def _shifting(dtype: torch.dtype, device: torch.device) -> Draw:
     def shifted_comb(shape: Shape, generator: torch.Generator | None) -> Tensor:
         """``(u + r_i / B) mod 1`` for ``shape[0] = B`` rows and one uniform ``u``."""
         start = torch.rand(1, generator=generator, dtype=dtype, device=device)
-        comb = _ranks(shape[0], device).to(dtype) / shape[0]
-        return (start + comb).remainder(1.0)
+        return (start + _offsets(shape[0], dtype, device)).remainder(1.0)
 
     return shifted_comb
 
 
 @lru_cache(maxsize=16)
-def _ranks(rows: int, device: torch.device) -> Tensor:
-    """The ranks of the first terms of van der Corput's sequence, which mirrors the bits of the index.
+def _offsets(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The first ranks of van der Corput's sequence, which mirrors the bits of the index, divided by B.
 
-    >>> _ranks(6, torch.device("cpu"))
-    tensor([0, 3, 2, 5, 1, 4])
+    >>> 6 * _offsets(6, torch.float64, torch.device("cpu"))
+    tensor([0., 3., 2., 5., 1., 4.], dtype=torch.float64)
     """
     bits, index = max(1, (rows - 1).bit_length()), torch.arange(rows)
     mirrored = sum((index >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
-    return torch.as_tensor(mirrored).argsort().argsort().to(device)
+    ranks = torch.as_tensor(mirrored).argsort().argsort()
+    return ranks.to(device).to(dtype) / rows
 
 
 def draw(law: Distribution, gradients: bool = True) -> Tensor:

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from genmod import data, plots
 from genmod.decoders import (
+    Columns,
     Decoder,
     GaussianDecoder,
     NegativeBinomialDecoder,
     PoissonDecoder,
     StudentTDecoder,
 )
+from genmod.decoders.columns import ColumnLaw
 from genmod.distributions import Normal
 from genmod.encoders import GaussianEncoder
 from genmod.evaluation import predictive_check
@@ -114,6 +116,32 @@ def test_a_gaussian_model_of_heavy_tails_is_caught_by_its_extremes() -> None:
     assert found.overall <= 0.05
     assert any("maximum" in name or "minimum" in name for name in found.misfits)
     assert StudentTDecoder.__name__ in found.verdict
+
+
+@pytest.mark.usefixtures("float64")
+def test_what_a_model_has_already_is_not_advised() -> None:
+    """Column by column: tables have Student's t, a predicted scale and a negative binomial by default."""
+    torch.manual_seed(0)
+    spec = DataSpec((3,), columns=[Column("a"), Column("b"), Column("n", "count", mean=2.0)])
+    laws: dict[str, ColumnLaw] = {"b": GaussianDecoder}
+    decoder = Columns.of(lambda outputs: nn.Linear(1, outputs), spec, laws)
+    model = VAE(spec, latents=1, width=8, decoder=decoder)
+    x = torch.stack([torch.zeros(60), torch.zeros(60), over_dispersed(60)[:, 0]], 1)
+    x[:2, :2] = torch.tensor([[1e5], [-1e5]])  # two outliers are out of reach of any of these laws
+    verdict = predictive_check(model, x, replicates=39).verdict
+    sentences = verdict.split(". ")
+    tails = [each for each in sentences if "StudentTDecoder" in each]
+    assert [each.split(":")[0] for each in tails] == ["minimum of b", "maximum of b"]
+    assert not any("of a:" in each and "decoders." in each for each in sentences)
+    for used, low, high in (
+        (frozenset[str](), "NegativeBinomialDecoder, or for more zeros use", "PoissonDecoder"),
+        ({"NegativeBinomialDecoder"}, "for more zeros use decoders.Zero", "PoissonDecoder"),
+        ({"ZeroInflatedNegativeBinomialDecoder"}, "train longer, or with more latents", "Poisson"),
+        ({"PoissonDecoder"}, "use decoders.NegativeBinomialDecoder", "data; train longer"),
+    ):
+        group = Group.COUNTED_SPREAD
+        assert low in group.advice("maximum of n", model_too_low=True, used=frozenset(used))
+        assert high in group.advice("maximum of n", model_too_low=False, used=frozenset(used))
 
 
 def test_replicates_that_differ_in_the_last_digit_are_drawn() -> None:
