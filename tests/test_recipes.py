@@ -16,13 +16,7 @@ FOLDER = Path(__file__).parents[1] / "examples" / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 IMAGES = ("mnist", "fashion-mnist")
 NOT_MEASURED = {
-    "digits-conditional",
-    "digits-diffusion",
-    "digits-hvae",
-    "digits-latent-diffusion",
     "fashion-mnist-vae",
-    "mnist-vae",
-    "moons-vae",
 }
 """Recipes whose comments have no result yet."""
 BY_NAME = [

@@ -111,7 +111,9 @@ def executed(page: Path) -> str:
             out = StringIO()
             lines = "\n" * text[: match.start("code")].count("\n")
             with redirect_stdout(out):
-                exec(compile(lines + match["code"], str(page), "exec"), namespace)
+                # Without the future imports of this file: a reader has not typed them.
+                code = compile(lines + match["code"], str(page), "exec", dont_inherit=True)
+                exec(code, namespace)
             printed = "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
             result.append(match[0])
         elif match["output"] is not None:

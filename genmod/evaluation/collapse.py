@@ -41,7 +41,7 @@ from genmod.evaluation.scoring import Estimate
 from genmod.evaluation.spectrum import LinearForecast, spectrum
 from genmod.evaluation.verdict import Collapse, LatentUse
 from genmod.model import LatentModel, Request
-from genmod.models.replace import has_diffusion
+from genmod.models.replace import FIRST_STAGE, has_diffusion
 from genmod.path import Path
 from genmod.prior import DensityPrior
 from genmod.priors import NestedPrior
@@ -147,8 +147,7 @@ def _check(model: LatentModel) -> None:
         not has_diffusion(model),
         f"a {kind} with a diffusion, whose posterior is fixed",
         "latents of an encoder that learns",
-        "use evaluation.profile for the nats of each noise level; of a latent diffusion, pass "
-        "model.first_stage()",
+        f"use evaluation.profile for the nats of each noise level; {FIRST_STAGE}",
     )
 
 

@@ -21,7 +21,7 @@ from genmod.evaluation.batching import Ids, RowSet, evaluating
 from genmod.evaluation.latents import Code, Unit, posterior_draws, units_by_use
 from genmod.evaluation.moments import Features
 from genmod.model import LatentModel
-from genmod.models.replace import has_diffusion
+from genmod.models.replace import FIRST_STAGE, has_diffusion
 from genmod.shapes import is_image
 from genmod.spec import DataSpec
 
@@ -182,7 +182,7 @@ def _check(model: LatentModel, over: str, count: int, reach: float, units: int) 
         not has_diffusion(model),
         f"a {kind} with a diffusion, whose latents are noise",
         "latents of an encoder that learns",
-        "of a latent diffusion, pass model.first_stage()",
+        FIRST_STAGE,
     )
     require(
         model.prior.proper or over == "posterior",

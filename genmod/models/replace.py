@@ -43,6 +43,13 @@ def has_diffusion(model: LatentModel) -> bool:
     return isinstance(_innermost(model), DiffusionPrior)
 
 
+FIRST_STAGE = (
+    "of a latent diffusion pass model.first_stage(), of another model whose prior is a diffusion "
+    "LatentModel(model.encoder, model.decoder, priors.NormalPrior(model.prior.shape))"
+)
+"""What can be done with a model whose encoder learns and whose prior has noise levels."""
+
+
 def levels_above_diffusion(model: LatentModel) -> int | None:
     """How many latents are drawn before the noise levels of a diffusion; ``None``: there is none."""
     return len(list(_nested(model))) - 1 if has_diffusion(model) else None

@@ -53,6 +53,12 @@ def test_output_is_that_of_the_code(
     assert (tmp_path / "a-line.png").read_bytes().startswith(b"\x89PNG")
     page.write_text(made)
     assert outputs.executed(page) == made
+    typed = tmp_path / "b.md"  # as a reader types it: without this file's future imports
+    typed.write_text(
+        "```python\nx: int = 1\nprint(__annotations__)\n```\n\n``` { .text .output }\n```\n"
+    )
+    assert "{'x': <class 'int'>}" in outputs.executed(typed)
+    typed.unlink()
     assert outputs.stale() == ["a.md"]
     (tmp_path / "digests.json").write_text(f'{{"a.md": "{outputs.digest(page)}"}}')
     assert not outputs.stale()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from genmod import priors
 from genmod.data import load
 from genmod.decoders import CalibratedGaussianDecoder, GaussianDecoder, GlobalScale
 from genmod.distributions import Normal
@@ -279,3 +280,9 @@ def test_models_without_latents_that_can_collapse_are_refused() -> None:
             collapse(model, x)
     found = collapse(LatentDiffusion(3, latents=2, width=8).first_stage(), x)
     assert found.levels[0].units == 2
+    # What the message advises for another model with a diffusion as its prior.
+    nested = VAE(3, latents=2, width=8, prior=Diffusion(2, width=8))
+    with pytest.raises(ValueError, match=r"LatentModel\(model.encoder, model.decoder, priors"):
+        collapse(nested, x)
+    apart = LatentModel(nested.encoder, nested.decoder, priors.NormalPrior(nested.prior.shape))
+    assert collapse(apart, x).levels[0].units == 2
