@@ -87,12 +87,12 @@ def measure(
 ) -> Result:
     """Score a model on all test rows, and some of them by importance weights."""
     noisy = model.prior.has_timesteps
-    values = (score(model, data, timesteps=LEVELS) if noisy else score(model, data)).value
+    values = (score(model, data, timesteps=LEVELS) if noisy else score(model, data)).value.cpu()
     gains: dict[int, Tensor] = {}
     interval, pareto, active = None, None, None
     if not noisy:
-        x = data.test[:rows]
-        weights = log_weights(model, x, importance_samples=max(draws))
+        x = data.test[:rows].to(model.device)
+        weights = log_weights(model, x, importance_samples=max(draws)).cpu()
         for count in draws:
             groups = weights[:, : max(draws) // count * count].reshape(len(x), -1, count)
             gains[count] = (groups.logsumexp(2) - math.log(count)).mean(1) - weights.mean(1)
