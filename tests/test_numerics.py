@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from genmod.distributions import Bernoulli
+from genmod.distributions.logistic import logistic_log_mass
+from genmod.gaussian.kernels import kl_standard_log_std
 from genmod.numerics import expm1, log1p_
+from genmod.shapes import Shape
+from genmod.spec import Bins
 from genmod.training.optimizer import clip_gradients
 
 SIZES = torch.logspace(-30, 1.9, 4001, dtype=torch.float64)
@@ -60,3 +67,31 @@ def test_gradients_are_clipped_as_torch_clips_them(largest: float) -> None:
     assert torch.equal(clip_gradients(ours, largest), norm)
     for one, two in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(one.grad, two.grad, rtol=0, atol=0)
+
+
+def _mass(location: Tensor, log_scale: Tensor) -> Tensor:
+    x = torch.arange(location.numel()).reshape(location.shape) % 17
+    return logistic_log_mass(x, location, log_scale, Bins(17))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shared", [(1, 1, 1), (1, 3, 1), (5, 1, 1)], ids=str)
+@pytest.mark.parametrize("function", [_mass, kl_standard_log_std])
+def test_a_shared_scale_gives_the_numbers_of_equal_scales(
+    function: Callable[[Tensor, Tensor], Tensor], shared: Shape, dtype: torch.dtype
+) -> None:
+    """What depends on the scale alone is computed at its own size; no bit changes, of gradients too."""
+    whole = (5, 3, 7)
+    location = torch.randn(whole, dtype=dtype, requires_grad=True)
+    scale = torch.randn(shared, dtype=dtype, requires_grad=True)
+    equal = scale.detach().expand(whole).clone().requires_grad_()
+    short, long = function(location, scale.expand(whole)), function(location, equal)
+    assert torch.equal(short, long)
+    given = torch.randn(whole, dtype=dtype)
+    by_short = torch.autograd.grad(short, (location, scale), given)
+    by_long = torch.autograd.grad(long, (location, equal), given)
+    assert torch.equal(by_short[0], by_long[0])
+    torch.testing.assert_close(by_short[1], by_long[1].sum_to_size(shared))
+    first = scale.expand(whole)[0]
+    mapped = torch.func.vmap(function, in_dims=(0, None))(location, first)
+    assert torch.equal(mapped, torch.stack([function(each, first) for each in location]))

@@ -64,9 +64,9 @@ def diffusion_rates(
         denoising steps).
     """
     t_0 = torch.zeros(q.rows, dtype=time_dtype(q.x.device), device=q.x.device)
-    t_1 = t_0 if steps == 1 else torch.ones_like(t_0)
     # Prior matching. All rows end at one time: one number, broadcast.
-    rates = {"prior": rate(q.at(t_1[:1]), p.top(q.x, t_1[:1]), q.x)}
+    t_1 = t_0[:1] if steps == 1 else torch.ones_like(t_0[:1])
+    rates = {"prior": rate(q.at(t_1), p.top(q.x, t_1), q.x)}
     # Denoising matching: all visited steps, as many at a time as fit in memory.
     if steps != 1:
         visits = visited_steps(q, steps, timesteps)

@@ -66,6 +66,8 @@ class FourierFeatures(Settings, nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``(B, C, ...)`` to ``(B, copies * C, ...)``."""
+        if not self.exponents:
+            return z
         angles = [2.0**n * math.pi * z for n in self.exponents]
         return torch.cat([z, *(a.sin() for a in angles), *(a.cos() for a in angles)], 1)
 

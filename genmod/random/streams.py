@@ -264,11 +264,12 @@ def stratified(
     Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), appendix I.1.
     """
     place = torch.device(device or "cpu")
-    offset = _rows((rows,), place, _shifting(dtype, place))
-    comb = torch.arange(draws, dtype=dtype, device=place)
+    u = _rows((rows,), place, _shifting(dtype, place))[:, None]
     # In float32, (j + o) / n can round up to 1, which is outside of [0, 1).
     below_one = 1 - torch.finfo(dtype).eps
-    return ((comb + offset[:, None]) / draws).clamp(max=below_one)
+    if draws > 1:
+        u = (torch.arange(draws, dtype=dtype, device=place) + u) / draws
+    return u.clamp(max=below_one)
 
 
 @lru_cache(maxsize=32)

@@ -99,7 +99,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor
 
     As ``torch.nn.utils.clip_grad_norm_``, in half its time, because all are on one device.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [own for parameter in parameters if (own := parameter.grad) is not None]
     if not gradients:
         return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
