@@ -97,13 +97,13 @@ def measure(
 ) -> tuple[dict[str, object], list[object]]:
     """Train and score on one data set; returns a record for JSON, and a line of the table."""
     trained = train(who, data, arguments.minutes, arguments.seed, arguments.steps)
-    began = time.perf_counter()
+    noisy, began = trained.model.prior.has_timesteps, time.perf_counter()
     report = evaluate(
         trained.model,
         data,
         name=who.name,
-        timesteps=arguments.draws or None,
-        replicates=arguments.replicates,
+        timesteps=(arguments.draws or None) if noisy else None,
+        replicates=arguments.replicates if noisy else 1,
         seed=arguments.seed,
         seconds=trained.seconds,
     )
