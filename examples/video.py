@@ -87,5 +87,5 @@ def change(clips: torch.Tensor) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300, help="training steps")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps")
     main(parser.parse_args().steps)
