@@ -27,7 +27,7 @@ Value: TypeAlias = str | int | float | bool
 
 
 def shorten(text: str, most: int) -> str:
-    """The name of a column in at most so many characters.
+    """A name, of a column or of a data set, in at most so many characters.
 
     >>> shorten("price of the house", 8), shorten("price", 8)
     ('price o…', 'price')

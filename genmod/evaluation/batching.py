@@ -229,16 +229,18 @@ def _shown(pieces: list[slice], label: str | None) -> Iterator[slice]:
     return iter(track(pieces, description=label))
 
 
-def require_finite(terms: Mapping[str, Tensor]) -> None:
+def require_finite(terms: Mapping[str, Tensor], zero_weights: bool = False) -> None:
     """Require numbers by name, ``(N, ...)``, to be finite in every row: what is not finite has no stamp.
 
-    Minus infinity is a log-weight like any other: that of a weight of zero.
+    Args:
+        terms: the numbers.
+        zero_weights: whether they may be minus infinity, the logarithm of a weight of zero.
 
     Raises:
         ValueError: NaN or infinity; the message names the term and states in how many rows.
     """
     for name, values in terms.items():
-        fine = values.isfinite() | (values == -torch.inf if name == "log-weight" else False)
+        fine = values.isfinite() | (zero_weights & (values == -torch.inf))
         broken = int((~fine).reshape(len(values), -1).any(1).sum())
         if broken:
             raise ValueError(

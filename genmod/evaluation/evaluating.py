@@ -111,7 +111,7 @@ def evaluate(
             weights = weights_of(
                 model, rows.part(part), importance_samples, seed, batch_size, progress
             )
-            require_finite({"log-weight": weights})
+            require_finite({"log-weight": weights}, zero_weights=True)
             evidence.add(weights)
         report = _weighted(report, evidence)
     return replace(

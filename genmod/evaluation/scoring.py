@@ -202,7 +202,7 @@ def log_weights(
     """
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     weights = weights_of(model, rows, importance_samples, seed, batch_size, progress)
-    require_finite({"log-weight": weights})
+    require_finite({"log-weight": weights}, zero_weights=True)
     return rows.restore_order(weights)
 
 

@@ -18,8 +18,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
     """The tensor ``network(*inputs)``, or ``network(*inputs, context)`` where there is a context."""
-    given = inputs if context is None else (*inputs, context)
-    return tensor_in(network(*given), network)
+    found = network(*inputs) if context is None else network(*inputs, context)
+    return tensor_in(found, network)
 
 
 def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor | None) -> Tensor:
@@ -37,9 +37,7 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
     Raises:
         ValueError: the network does not give ``B`` rows of ``prod(shape)`` numbers, or gives no tensor.
     """
-    found = network(*inputs) if context is None else network(*inputs, context)
-    if not isinstance(found, Tensor):
-        found = tensor_in(found, network)
+    found = call(network, *inputs, context=context)
     rows = found.shape[0] if found.ndim else 0
     per_row, wanted = found.numel() // max(rows, 1), math.prod(shape)
     # No `require` here: it would build the message at every call, and a sampler makes thousands.
