@@ -200,8 +200,9 @@ def _free(places: Tensor, taken: Tensor, gap: float) -> Tensor:
 
 def _bold(axes: Axes, place: Tensor, text: str, size: float, height: float) -> None:
     """A name on a white ground."""
+    x, y = place.tolist()
     axes.text(
-        *place.tolist(), text, ha="center", va="center", fontsize=size, fontweight="bold",
+        x, y, text, ha="center", va="center", fontsize=size, fontweight="bold",
         color=INK, zorder=height,
         bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
     )  # fmt: skip
