@@ -160,8 +160,8 @@ def largest_difference(part: Part, run: Run, tolerance: float) -> float:
     """The largest difference between a file and its part on random rows, relative to the largest output.
 
     Raises:
-        ValueError: a part that gives values that are not finite; a difference above the tolerance. The logit
-            of a value that a column does not have is minus infinity, in the model and in the file.
+        ValueError: a part that gives values that are not finite (but the logit of a value that a column
+            does not have is minus infinity); a difference above the tolerance.
     """
     worst = 0.0
     for seed, rows in enumerate(COMPARED):
