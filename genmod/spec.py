@@ -216,7 +216,7 @@ class DataSpec:
                 "integer data, because only their values have intervals",
                 "pass bins=... with the number of values",
             )
-        return Bins(self.bins or 0)
+        return Bins(self.bins)
 
     def __repr__(self) -> str:
         columns = "" if self.columns is None else f", columns={self.columns!r}"

@@ -190,7 +190,7 @@ def test_several_draws_go_with_masks_and_contexts() -> None:
 
 @pytest.mark.parametrize("samples", [0, -1])
 def test_no_draws_are_refused(samples: int) -> None:
-    with pytest.raises(ValueError, match=f"samples={samples}; expected at least 1"):
+    with pytest.raises(ValueError, match=f"samples={samples}; expected at least one"):
         Request(samples=samples)
 
 

@@ -115,7 +115,6 @@ def impute_rows(
                 "a table with empty cells",
                 "leave a cell empty where its value is to be drawn",
             )
-        assert rows.observed is not None
         seeds = range(seed, seed + len(rows.x))
         filled = model.impute(
             rows.x, rows.observed, n, importance_samples, context=rows.context, seeds=seeds

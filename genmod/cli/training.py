@@ -75,7 +75,6 @@ def run(options: TrainOptions) -> None:
             return
         if options.out is None:
             raise invalid("no --out", "the folder of the run", "add --out runs/NAME")
-        assert options.out is not None
         with _ends_after_the_step() as stop:
             done = train(
                 config,

@@ -130,7 +130,7 @@ def calibrate(
         )
     if context is not None and len(context) != len(x):
         raise invalid(
-            f"{0 if context is None else len(context)} rows of context for {len(x)} of data",
+            f"{len(context)} rows of context for {len(x)} of data",
             "one for each",
             "pass the context of these samples",
         )

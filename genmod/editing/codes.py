@@ -185,7 +185,7 @@ def latent_direction(
     seen, given = as_mask(observed), as_context(context, first + rest)
     for name, each in (("observed", seen), ("context", given)):
         if each is not None and len(each) != first + rest:
-            got = f"{name} of {0 if each is None else len(each)} rows for {first} + {rest} rows"
+            got = f"{name} of {len(each)} rows for {first} + {rest} rows"
             raise invalid(got, "a row for each", "put those of with_ before those of without")
     means = []
     for x, rows in zip(groups, (slice(first), slice(first, None)), strict=True):

@@ -37,7 +37,7 @@ class OpenEncoder(Encoder):
         spec: SpecLike | None = None,
     ) -> None:
         super().__init__(spec)
-        if network is None != shape is None:
+        if (network is None) != (shape is None):
             raise invalid(
                 f"{'no ' if network is None else 'a '}network and shape={shape} for "
                 f"{type(self).__name__}",

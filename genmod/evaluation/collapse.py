@@ -98,7 +98,6 @@ def collapse(
 
     def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> _Piece:
         elbo, path = model(x, Request(context, seen, needs_path=True))
-        assert path is not None
         return _Piece.of(elbo, path)
 
     draws = []

@@ -188,7 +188,6 @@ def _visit(
     bound = model(x, Request(context, timesteps=count))[0]
     others = dict(bound.rates)
     steps = next(others.pop(name) for name, rate in bound.rates.items() if rate.noise is not None)
-    assert steps.noise is not None
     first = others.pop("prior").total
     last = sum((rate.total for rate in others.values()), -bound.reconstruction)
     square = steps.noise.error.double() * (-steps.noise.log_snr.double()).exp()

@@ -84,7 +84,6 @@ class LatentDiffusion(DiffusionBased):
                 "pass VAE(...), not a hierarchy or a diffusion",
             )
         code = vae.encoder.latent_shape
-        assert code is not None
         if diffusion is None:
             kind = ConvNets() if len(code) > 1 else None
             diffusion = Diffusion(code, networks=kind, condition=condition)

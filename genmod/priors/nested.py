@@ -165,7 +165,6 @@ class NestedPrior(Prior):
                 f"(B, {', '.join(map(str, self.shape))})",
                 "pass z1 alone: the decoder takes no deeper latents",
             )
-        assert isinstance(z, Tensor)
         return z
 
     def outside(self, inner: Tensor) -> Tensor:

@@ -132,8 +132,7 @@ class VampPrior(OpenPrior):
         check_components(components)
         if pseudo_inputs is not None and len(pseudo_inputs) != components:
             raise invalid(
-                f"components={components} beside "
-                f"{0 if pseudo_inputs is None else len(pseudo_inputs)} pseudo-inputs",
+                f"components={components} beside {len(pseudo_inputs)} pseudo-inputs",
                 "as many pseudo-inputs as components",
                 "pass VampPrior(50, data.train[:50])",
             )
@@ -197,7 +196,6 @@ def _start(encoder: Encoder, count: int, rows: Tensor | None) -> tuple[DataSpec,
                 "a DataSpec, from which the pseudo-inputs get their shape and range",
                 "build the encoder with spec=data.spec, or pass pseudo_inputs=rows",
             )
-        assert rows is not None
         return DataSpec(tuple(rows.shape[1:])), rows.to(torch.get_default_dtype())
     if rows is None:
         return spec, _noise(spec, count)

@@ -154,7 +154,6 @@ class Sampler(Settings, ABC):
                 "take times from UniformTime().times(schedule, steps); integers become real by "
                 "model.encoder.real(x)",
             )
-        # Not by `require`: its message would read tensors (wait for the device) also when all is well.
         if not bool((times.clamp(0, 1) == times).all()):
             raise invalid(
                 f"times from {float(times.min()):g} to {float(times.max()):g}",

@@ -234,7 +234,6 @@ def _names(text: str) -> list[str]:
         found = None
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise invalid(f"{WEIGHTS} whose metadata name no parameters", "a list of names", _ADVICE)
-    assert isinstance(found, list)
     return found
 
 

@@ -234,7 +234,7 @@ class Late(Schedule):
 
 def test_a_prior_that_cannot_be_is_refused() -> None:
     """At construction: no latents, no schedule, a variance of infinite cost in continuous time."""
-    with pytest.raises(ValueError, match="steps=0; expected at least 1"):
+    with pytest.raises(ValueError, match="steps=0; expected steps >= 1"):
         DiffusionPrior(Bent(), MILD, (2,), 0)
     with pytest.raises(ValueError, match=r"FixedLarge\(\) in continuous time; expected FixedSmall"):
         DiffusionPrior(Bent(), MILD, (2,), None, FixedLarge())

@@ -111,7 +111,7 @@ def quality(
     contexts = as_context(context, n)
     if contexts is not None and len(contexts) != n:
         raise invalid(
-            f"{0 if contexts is None else len(contexts)} rows of context for n={n}",
+            f"{len(contexts)} rows of context for n={n}",
             "one row per sample",
             "repeat the classes until there are n",
         )
