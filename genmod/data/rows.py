@@ -87,7 +87,7 @@ def dataset(
     marks = None if labels is None else as_labels(labels)
     if marks is not None and marks.shape[:1] != (len(rows),):
         raise invalid(
-            f"labels of shape {None if marks is None else tuple(marks.shape)}",
+            f"labels of shape {tuple(marks.shape)}",
             f"one label for each of the {len(rows)} rows of x",
             "pass them in the order of the rows",
         )
