@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.cli.console import csv_text, wrote
 from genmod.data.readers import RawColumn
 from genmod.data.sources import TableSource, source_of
@@ -58,12 +58,12 @@ class Canvas:
     ) -> None:
         """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
         if path.suffix == ".png":
-            require(
-                is_image(spec.shape),
-                f"--out {path} for rows of shape {spec.shape}",
-                "a file for numbers",
-                "end it in .npy or .csv",
-            )
+            if not is_image(spec.shape):
+                raise invalid(
+                    f"--out {path} for rows of shape {spec.shape}",
+                    "a file for numbers",
+                    "end it in .npy or .csv",
+                )
             draw_images(path, dict(rows), spec, as_path(self.run).name)
         else:
             write_rows(path, torch.cat(list(rows.values())), spec, observed=observed)
@@ -95,12 +95,12 @@ def write_rows(
             ``.csv``, and NaN in a ``.npy``.
         given: of copies of a table: its columns by name as they were read, in double precision.
     """
-    require(
-        path.suffix in (".npy", ".csv"),
-        f"--out {path}",
-        "a file that ends in .npy, .csv, or .png for images",
-        "choose one of these endings",
-    )
+    if path.suffix not in (".npy", ".csv"):
+        raise invalid(
+            f"--out {path}",
+            "a file that ends in .npy, .csv, or .png for images",
+            "choose one of these endings",
+        )
     if path.suffix == ".npy":
         if observed is not None:
             real = rows if rows.is_floating_point() else rows.double()
