@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -111,7 +112,27 @@ def ranks(values: object, count: int, name: str) -> Tensor:
     return torch.from_numpy(inverse.reshape(-1).astype(np.int64))
 
 
+def check_times(time: object) -> None:
+    """Refuse times of text whose alphabetical order is not that in time: 28.2.2020, Monday, 9:30.
+
+    Dates that begin with the year, all in one notation, are in order: 2020-02-28, 2020-02-28 12:00.
+    """
+    found = np.asarray(time.cpu() if isinstance(time, Tensor) else time)
+    if found.dtype.kind not in "OUS":
+        return
+    texts = [each for each in found.ravel().tolist() if isinstance(each, str)]
+    kinds = {re.sub(r"[0-9]", "0", each[:10]) for each in texts}
+    wrong = next((each for each in texts if not re.match(r"[0-9]{4}(?![0-9])", each)), texts[:1])
+    if len(kinds) > 1 or isinstance(wrong, str):
+        raise invalid(
+            f"times of text such as {wrong if isinstance(wrong, str) else texts[0]!r}",
+            "numbers, dates, or text of one form that begins with the year, such as 2020-02-28",
+            "convert them, with pandas.to_datetime for example",
+        )
+
+
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
+_REALS = (np.float16, np.float32, np.float64)
 _WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with."""
 
@@ -126,7 +147,13 @@ def _array(rows: Sequence[object], name: str) -> np.ndarray:
 
 
 def _from_array(x: np.ndarray, name: str) -> Tensor:
-    if x.dtype.kind not in "biu" and x.dtype not in (np.float16, np.float32, np.float64):
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise invalid(
+            f"a masked array {name} with {int(np.ma.count_masked(x))} masked entries",
+            "an array without a mask of its own",
+            "pass x.filled(0), and observed=~numpy.ma.getmaskarray(x) where entries can be missing",
+        )
+    if x.dtype.kind not in "biu" and x.dtype.newbyteorder("=") not in _REALS:
         raise invalid(
             f"an array {name} of type {x.dtype}",
             "real numbers of at most 64 bits",
