@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -174,7 +174,11 @@ def _module(module: nn.Module) -> dict[str, Any]:
 
 def _attributes(value: object) -> dict[str, Any]:
     """The public attributes of an object of the package that are settings."""
-    named = {n: v for n, v in vars(value).items() if _public(n) and not isinstance(v, nn.Module)}
+    named = {
+        name: each
+        for name, each in vars(value).items()
+        if _public(name) and not isinstance(each, nn.Module) and not _is_derived(value, name)
+    }
     return {**{name: setting(v) for name, v in named.items()}, **_arguments(value)}
 
 
@@ -186,13 +190,22 @@ def _plain_attributes(value: object) -> dict[str, Any]:
 
 def _arguments(value: object) -> dict[str, Any]:
     given = arguments(value) or {}
-    # A network among the arguments of a module is itself a module of the model, compared on its own.
-    kept = {n: v for n, v in given.items() if not isinstance(value, nn.Module) or _is_plain(v)}
-    return {name: setting(v) for name, v in kept.items()}
+    if isinstance(value, nn.Module):
+        # A network or a parameter among the arguments of a module is compared on its own, as its part.
+        given = {n: v for n, v in given.items() if _is_plain(v) and not _learns(v, value)}
+    return {name: setting(v) for name, v in given.items()}
 
 
 def _is_plain(value: object) -> bool:
     return not isinstance(value, nn.Module) or isinstance(value, Objective)
+
+
+def _learns(value: object, module: nn.Module) -> bool:
+    """Whether a tensor is a parameter of a module, or shares its memory: training changes both."""
+    if not isinstance(value, Tensor):
+        return False
+    own = module.parameters(recurse=False)
+    return any(value.data_ptr() == parameter.data_ptr() for parameter in own)
 
 
 # ---------------------------------------------------------------------- values
@@ -288,6 +301,11 @@ def _class(kind: type) -> str:
 def _from(value: object, package: str) -> bool:
     """Whether the class of an object is a package's."""
     return type(value).__module__.split(".")[0] == package
+
+
+def _is_derived(value: object, name: str) -> bool:
+    """Whether an attribute is a cached property: it is only there after its first use."""
+    return isinstance(getattr(type(value), name, None), cached_property)
 
 
 def _public(name: str) -> bool:
