@@ -46,6 +46,12 @@ def as_tensor(x: object, name: str = "x") -> Tensor:
             f"got {name} of type {type(x).__name__}; expected a tensor, an array or a list of rows; "
             "convert it first (a data frame of numbers with .to_numpy())"
         )
+    require(
+        x.layout is torch.strided,
+        f"{name} of layout {x.layout}",
+        "a dense tensor",
+        "use x.to_dense()",
+    )
     require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
     return for_autograd(_wide(x, name))
 
@@ -122,13 +128,13 @@ def _array(rows: Sequence[object], name: str) -> np.ndarray:
 
 
 def _from_array(x: np.ndarray, name: str) -> Tensor:
+    native = x.astype(x.dtype.newbyteorder("="), copy=False)
     require(
-        x.dtype.kind in "biu" or x.dtype in (np.float16, np.float32, np.float64),
+        x.dtype.kind in "biu" or native.dtype in (np.float16, np.float32, np.float64),
         f"an array {name} of type {x.dtype}",
         "real numbers of at most 64 bits",
         "select and encode the columns you mean to model, and convert with .astype(float)",
     )
-    native = x.astype(x.dtype.newbyteorder("="), copy=False)
     # Negative strides do not exist in torch, and it warns about memory that must not be written.
     safe = native.flags.writeable and all(step >= 0 for step in native.strides)
     return torch.from_numpy(native if safe else native.copy())

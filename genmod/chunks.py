@@ -101,11 +101,11 @@ def run_in_chunks(
         run: from a slice to its results, ``(rows of the slice, *event)``.
         seeds: one for each row. The noise of a row then depends on its seed only.
     """
-    require(rows >= 1, f"n={rows}", "n >= 1", "pass n=1 or more")
+    require(whole_number(rows, "n") >= 1, f"n={rows}", "n >= 1", "pass n=1 or more")
     pieces = chunks(rows, most)
     if seeds is None:
         return torch.cat([run(piece) for piece in pieces])
-    keys = list(seeds)
+    keys = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
     require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
     return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))

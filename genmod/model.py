@@ -18,16 +18,17 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import check_law, is_trusted, require
+from genmod.checks import check_law, instance, is_trusted, require
 from genmod.decoders import Decoder
+from genmod.decoders.base import check_decoder, check_mass
 from genmod.distributions.base import masked_log_prob
 from genmod.distributions.joined import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
-from genmod.encoders.base import Posterior, check_posterior, copied_posterior
+from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import float_dtype, parameters_of
+from genmod.nn.modules import call_without_changes, float_dtype, parameters_of
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
@@ -58,6 +59,9 @@ class LatentModel(GenerativeModel):
 
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
         super().__init__()
+        check_encoder(encoder)
+        check_decoder(decoder)
+        instance(prior, Prior, "prior")
         require(
             encoder.spec is None or encoder.spec == decoder.spec,
             f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
@@ -153,13 +157,15 @@ class LatentModel(GenerativeModel):
     ) -> Posterior | Distribution:
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
-        posterior: Posterior | Distribution = self.encoder(*given)
+        posterior: Posterior | Distribution = call_without_changes(self.encoder, *given)
         check_posterior(posterior, x.shape[0], self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
-        law = self.decoder(state, context)
+        law: Distribution = call_without_changes(self.decoder, state, context)
         check_law(law, state.shape[0], self.decoder.spec.shape, "the decoder's law")
+        if self.decoder.spec.is_integer:
+            check_mass(law)
         return law
 
     def _check_inputs(self, x: Batch, request: Request) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import instance, require, whole_number
 from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
+from genmod.decoders.base import check_decoder
 from genmod.nn import MLP, ConvNets, MLPs, Networks
 from genmod.nn.conditioning import Condition
 from genmod.nn.modules import call
@@ -29,7 +30,7 @@ def stated_spec(
     stated = None if spec is None else DataSpec.of(spec, bins)
     if decoder is None:
         return stated
-    own = decoder.spec
+    own = check_decoder(decoder).spec
     bare = bins is None and not isinstance(spec, DataSpec | HasSpec)
     agree = bins in (None, own.bins)
     if stated is not None:
@@ -149,7 +150,14 @@ def resolve_networks(
             "one or the other",
             "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
         )
-        return networks
+        return instance(networks, Networks, "networks")
+    for name, value, least in (("width", width, 1), ("depth", depth, 0)):
+        require(
+            value is None or whole_number(value, name) >= least,
+            f"{name}={value}",
+            f"at least {least}",
+            "leave it out for the default",
+        )
     kind = default_networks(data.shape)
     assert isinstance(kind, MLPs | ConvNets)
     found = replace(
@@ -171,11 +179,32 @@ def check_condition(condition: Condition | None, *parts: object | None) -> None:
     Raises:
         ValueError: a condition, and no part that the model builds.
     """
+    if isinstance(condition, type):
+        instance(condition, Condition, "condition")
     require(
         condition is None or any(part is None for part in parts),
         f"condition={condition} beside parts of your own",
         "one or the other",
         "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
+    )
+
+
+def check_networks(built: bool, settings: Mapping[str, object]) -> None:
+    """Refuse settings of default networks where every network is the user's own.
+
+    Args:
+        built: whether the model builds a part of its own.
+        settings: of the default networks, by name.
+
+    Raises:
+        ValueError: a setting that would be ignored.
+    """
+    stated = [f"{name}={value}" for name, value in settings.items() if value not in (None, 0, ())]
+    require(
+        built or not stated,
+        f"{', '.join(stated)} beside parts of your own",
+        "one or the other",
+        "put the settings into the networks of your parts",
     )
 
 

@@ -210,10 +210,12 @@ def check_loss(loss: Tensor, objective: Objective) -> None:
     """
     # No `require` here: it would build both messages at every step of training.
     name = type(objective).__name__
-    if loss.ndim != 0:
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or loss.is_complex():
+        is_tensor = isinstance(loss, Tensor)
+        got = f"shape {tuple(loss.shape)}" if is_tensor else f"type {type(loss).__name__}"
         raise ValueError(
-            f"got a loss of shape {tuple(loss.shape)} from {name}; expected a scalar; return the mean "
-            "over the batch"
+            f"got a loss of {got} from {name}; expected a scalar; return the mean over the batch, a real "
+            "tensor with its gradient"
         )
     if not loss.requires_grad:
         raise ValueError(

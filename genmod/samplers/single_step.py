@@ -57,13 +57,19 @@ class SingleStep(Sampler):
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
         for t, s in intervals(times, z):
             x_hat = denoise(z, t).x_hat
-            moved = self.update(z, x_hat, t, s).to(z.dtype)
-            if moved.shape != z.shape:
-                raise ValueError(
-                    f"got a state of shape {tuple(moved.shape)} from {self}.update; expected the shape of "
-                    f"z_t, {tuple(z.shape)}; use factors that broadcast against z_t, as schedule.scales(t)"
+            moved = self.update(z, x_hat, t, s)
+            if not isinstance(moved, Tensor) or moved.shape != z.shape:
+                is_tensor = isinstance(moved, Tensor)
+                got = (
+                    f"of shape {tuple(moved.shape)}"
+                    if is_tensor
+                    else f"of type {type(moved).__name__}"
                 )
-            z = moved
+                raise ValueError(
+                    f"got a state {got} from {self}.update; expected the shape of z_t, {tuple(z.shape)}; "
+                    "use factors that broadcast against z_t, as schedule.scales(t), and return the state"
+                )
+            z = moved.to(z.dtype)
             yield State(s, z, x_hat)
 
 

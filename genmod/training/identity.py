@@ -1,7 +1,6 @@
 """The identity of a run: the values of all its settings, and a digest of its data.
 
-A checkpoint holds the identity of its run, and so does the folder of a comparison. A run that continues
-one must have the same identity; the message of a refusal names each setting that changed.
+A checkpoint and the folder of a comparison hold it. A refusal names each setting that changed.
 """
 
 from __future__ import annotations
@@ -174,11 +173,10 @@ def _module(module: nn.Module) -> dict[str, Any]:
 
 def _attributes(value: object) -> dict[str, Any]:
     """The public attributes of an object of the package that are settings."""
-    named = {
-        name: each
-        for name, each in vars(value).items()
-        if _public(name) and not isinstance(each, nn.Module) and not _is_derived(value, name)
-    }
+    named = {n: v for n, v in vars(value).items() if _public(n) and not isinstance(v, nn.Module)}
+    # A cached property is an attribute only after its first use.
+    for name in [n for n in named if isinstance(getattr(type(value), n, None), cached_property)]:
+        del named[name]
     return {**{name: setting(v) for name, v in named.items()}, **_arguments(value)}
 
 
@@ -191,21 +189,16 @@ def _plain_attributes(value: object) -> dict[str, Any]:
 def _arguments(value: object) -> dict[str, Any]:
     given = arguments(value) or {}
     if isinstance(value, nn.Module):
-        # A network or a parameter among the arguments of a module is compared on its own, as its part.
-        given = {n: v for n, v in given.items() if _is_plain(v) and not _learns(v, value)}
-    return {name: setting(v) for name, v in given.items()}
+        # A part among the arguments of a module is compared on its own.
+        given = {name: each for name, each in given.items() if not _is_part(each, value)}
+    return {name: setting(each) for name, each in given.items()}
 
 
-def _is_plain(value: object) -> bool:
-    return not isinstance(value, nn.Module) or isinstance(value, Objective)
-
-
-def _learns(value: object, module: nn.Module) -> bool:
-    """Whether a tensor is a parameter of a module, or shares its memory: training changes both."""
-    if not isinstance(value, Tensor):
-        return False
-    own = module.parameters(recurse=False)
-    return any(value.data_ptr() == parameter.data_ptr() for parameter in own)
+def _is_part(value: object, module: nn.Module) -> bool:
+    """Whether an argument of a module is a network, or a tensor whose memory the module trains."""
+    if isinstance(value, Tensor):
+        return any(value.data_ptr() == own.data_ptr() for own in module.parameters(recurse=False))
+    return isinstance(value, nn.Module) and not isinstance(value, Objective)
 
 
 # ---------------------------------------------------------------------- values
@@ -301,11 +294,6 @@ def _class(kind: type) -> str:
 def _from(value: object, package: str) -> bool:
     """Whether the class of an object is a package's."""
     return type(value).__module__.split(".")[0] == package
-
-
-def _is_derived(value: object, name: str) -> bool:
-    """Whether an attribute is a cached property: it is only there after its first use."""
-    return isinstance(getattr(type(value), name, None), cached_property)
 
 
 def _public(name: str) -> bool:
