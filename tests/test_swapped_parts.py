@@ -252,7 +252,7 @@ RETURNS: dict[str, tuple[Callable[[], object], str]] = {
     "objective: float": (lambda: trained(vae(), OwnLoss(lambda v: 1.0)), "loss of type float"),
     "objective: None": (lambda: trained(vae(), OwnLoss(lambda v: None)), "loss of type NoneType"),
     "objective: a row each": (lambda: trained(vae(), OwnLoss(lambda v: -v)), "loss of shape"),
-    "objective: unlearned": (lambda: trained(vae(), Weighted()), "1 parameters of the objective"),
+    "objective: unlearned": (lambda: trained(vae(), Weighted()), "1 parameters of Weighted"),
     "schedule: float": (lambda: diffusion(schedule=OwnSchedule()), "gives a float"),
     "denoiser: tensor": (
         lambda: diffusion(denoiser=OwnDenoiser(lambda z: z)).elbo(X),
@@ -262,7 +262,7 @@ RETURNS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: diffusion(denoiser=OwnDenoiser(lambda z: None)).sample(2),
         "expected a Denoised",
     ),
-    "sampler: None": (lambda: diffusion().sample(2, sampler=OwnStep()), "type NoneType"),
+    "sampler: None": (lambda: diffusion().sample(2, sampler=OwnStep()), "a NoneType of shape None"),
     "sampler: no state": (lambda: diffusion().sample(2, sampler=OwnPath(0)), "got 0 states"),
     "sampler: too few": (lambda: diffusion().sample(2, sampler=OwnPath(2)), "got 2 states"),
     "sampler: no path": (lambda: diffusion().sample(2, sampler=NoPath()), "got 0 states"),
@@ -369,7 +369,7 @@ KINDS: dict[str, tuple[Callable[[], object], str]] = {
 
 def trained_on(x: object) -> object:
     """A step of training on rows."""
-    return fit(vae(), x, steps=1, progress=False)  # type: ignore[arg-type]
+    return fit(vae(), x, steps=1, progress=False)
 
 
 @pytest.mark.usefixtures("as_users_run")

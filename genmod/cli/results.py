@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from genmod import editing
-from genmod.checks import require
-from genmod.cli.console import csv_text, plain, sentences, write_rows, wrote
+from genmod.checks import check_at_least, invalid
+from genmod.cli.canvas import Canvas, own_columns, write_rows
+from genmod.cli.console import csv_text, plain, sentences, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
 from genmod.data import Dataset
@@ -28,12 +28,10 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig
-from genmod.runs.figures import draw_images
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving.folder import WEIGHTS, read_config
-from genmod.shapes import is_image
 from genmod.training.metrics import read_metrics
 
 
@@ -109,19 +107,19 @@ def impute_rows(
     with sentences() as console:
         model = open_model(run, device)
         found, rows = open_rows(run, model.spec, data)
-        require(
-            rows.observed is not None,
-            f"{data} without a missing entry",
-            "a table with empty cells",
-            "leave a cell empty where its value is to be drawn",
-        )
-        assert rows.observed is not None
+        if rows.observed is None:
+            raise invalid(
+                f"{data} without a missing entry",
+                "a table with empty cells",
+                "leave a cell empty where its value is to be drawn",
+            )
         seeds = range(seed, seed + len(rows.x))
         filled = model.impute(
             rows.x, rows.observed, n, importance_samples, context=rows.context, seeds=seeds
         )
         path = as_path(run) / "imputed.csv" if out is None else as_path(out)
-        write_rows(path, filled.draws.cpu().flatten(0, 1), found.spec, n)
+        draws = filled.draws.cpu().flatten(0, 1)
+        write_rows(path, draws, found.spec, n, given=own_columns(data))
         plain(console, repr(filled))
         wrote(console, path)
 
@@ -151,73 +149,27 @@ def show_run(run: Path) -> None:
 # ---------------------------------------------------------------------- pictures and files
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """The options that all commands share which draw rows.
-
-    Args:
-        run: the folder of the run.
-        n: the number of rows.
-        out: the file; in the run's folder by default.
-        seed: the seed of the noise.
-        device: the device to compute on.
-    """
-
-    run: Path
-    n: int
-    out: Path | None
-    seed: int
-    device: str | None
-
-    def path(self, name: str, data: Dataset) -> Path:
-        """The file that is written: a picture for images, else a CSV."""
-        if self.out is not None:
-            return as_path(self.out)
-        place = as_path(self.run)
-        return place / "figures" / f"{name}.png" if is_image(data.shape) else place / f"{name}.csv"
-
-    def write(
-        self,
-        console: Console,
-        path: Path,
-        rows: Mapping[str, Tensor],
-        data: Dataset,
-        observed: Tensor | None = None,
-    ) -> None:
-        """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
-        if path.suffix == ".png":
-            require(
-                is_image(data.shape),
-                f"--out {path} for rows of shape {data.shape}",
-                "a file for numbers",
-                "end it in .npy or .csv",
-            )
-            draw_images(path, dict(rows), data, as_path(self.run).name)
-        else:
-            write_rows(path, torch.cat(list(rows.values())), data.spec, observed=observed)
-        wrote(console, path)
-
-
 def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
     """Samples, each with a seed of its own: a longer list begins with the shorter one."""
     with sentences() as console:
-        require(drawing.n >= 1, f"-n {drawing.n}", "at least 1", "pass the number of samples")
-        model, data = open_model(drawing.run, drawing.device), open_data(drawing.run)
-        path = drawing.path("sampled", data)
+        check_at_least(drawing.n, 1, "-n", "pass the number of samples")
+        # Not the data: a run that was handed on without them has samples, too.
+        model = open_model(drawing.run, drawing.device)
+        path = drawing.path("sampled", model.spec)
         given = {name: value for name, value in options.items() if value is not None}
-        require(
-            not given or isinstance(model, DiffusionBased),
-            f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
-            "a diffusion, which alone has samplers and steps",
-            "leave it out for this model",
-        )
+        if given and not isinstance(model, DiffusionBased):
+            raise invalid(
+                f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
+                "a diffusion, which alone has samplers and steps",
+                "leave it out for this model",
+            )
         kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
         arguments: dict[str, Any] = read_arguments(kind, given, ("self",))
         seeds = range(drawing.seed, drawing.seed + drawing.n)
         made = model.sample(drawing.n, _context(label, drawing.n), seeds=seeds, **arguments).cpu()
         across = 12
         rows = {f"{start}": made[start : start + across] for start in range(0, len(made), across)}
-        drawing.write(console, path, rows, data)
+        drawing.write(console, path, rows, model.spec)
 
 
 def _context(label: str | None, n: int) -> Tensor | None:
@@ -225,12 +177,8 @@ def _context(label: str | None, n: int) -> Tensor | None:
     if label is None:
         return None
     values = read_value(f"[{label}]")
-    require(
-        isinstance(values, list) and all(isinstance(each, int | float) for each in values),
-        f"--label {label}",
-        "numbers, as in 3,7",
-        "labels are numbers from 0 on",
-    )
+    if not isinstance(values, list) or not all(isinstance(each, int | float) for each in values):
+        raise invalid(f"--label {label}", "numbers, as in 3,7", "labels are numbers from 0 on")
     return torch.tensor([values[place % len(values)] for place in range(n)])
 
 
@@ -242,10 +190,10 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(drawing.seed)
             made = model.reconstruct(rows.x, rows.context, rows.observed).cpu()
-        path = drawing.path("reconstructed", data)
+        path = drawing.path("reconstructed", data.spec)
         shown, seen = {"data": rows.x.cpu(), "reconstructed": made}, rows.observed
         seen = None if seen is None else torch.cat([seen.cpu(), torch.ones_like(seen.cpu())])
-        drawing.write(console, path, shown, data, seen)
+        drawing.write(console, path, shown, data.spec, seen)
 
 
 def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
@@ -260,8 +208,8 @@ def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> 
         assert x is not None
         a, b = x.chunk(2)
         made = editing.interpolate(model, a, b, count, context, path=way, observed=observed).cpu()
-        path = drawing.path("interpolated", data)
-        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data)
+        path = drawing.path("interpolated", data.spec)
+        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data.spec)
 
 
 def export_run(run: Path, out: Path | None, kind: str) -> None:
@@ -286,12 +234,8 @@ def _some(
 ) -> tuple[Dataset, GivenRows]:
     """The first rows of some data, with their contexts and their mask, on the model's device."""
     data, rows = open_rows(drawing.run, model.spec, name)
-    require(
-        1 <= count <= len(rows.x),
-        f"{count} rows of {len(rows.x)}",
-        "some that are there",
-        "choose another -n",
-    )
+    if not 1 <= count <= len(rows.x):
+        raise invalid(f"{count} rows of {len(rows.x)}", "some that are there", "choose another -n")
     x, context, observed = (
         None if each is None else each[:count].to(model.device)
         for each in (rows.x, rows.context, rows.observed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import instance
+from genmod.checks import check_law, instance, invalid
 from genmod.config import Settings
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
@@ -86,19 +86,24 @@ class Decoder(Settings, nn.Module, ABC):
         self.spec.check(x, observed)
 
 
-def check_mass(law: Distribution) -> None:
-    """Refuse a density as the law of integers: its log is not the log of a probability."""
-    if torch.compiler.is_compiling():
+def check_likelihood(law: Distribution, rows: int, spec: DataSpec) -> None:
+    """Require a decoder's law to be one event a row, and a probability mass for integers.
+
+    The log of a density is not the log of a probability: bits per dimension of it mean nothing.
+    """
+    check_law(law, rows, spec.shape, "the decoder's law")
+    if not spec.is_integer or torch.compiler.is_compiling():
         return
     try:
         support = law.support
     except NotImplementedError:  # A law of one's own need not state its support.
         return
     if support is not None and not support.is_discrete:
-        raise ValueError(
-            f"got a density for integers, {type(law).__name__}, as the decoder's law; expected a "
-            "probability mass; return a law of integers, such as Independent(Categorical(logits=...), 1), "
-            "or describe the data as real numbers"
+        raise invalid(
+            f"a density for integers, {type(law).__name__}, as the decoder's law",
+            "a probability mass",
+            "return a law of integers, such as Independent(Categorical(logits=...), 1), or describe the "
+            "data as real numbers",
         )
 
 

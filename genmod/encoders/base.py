@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_law, instance
+from genmod.checks import check_law, instance, invalid
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.distributions.flow import NormalizingFlow
@@ -168,9 +168,10 @@ def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape
         check_law(posterior, rows, shape, "the encoder's posterior")
         return
     if posterior.rows != rows:
-        raise ValueError(
-            f"got a posterior of {posterior.rows} rows for {rows} samples; expected one row a sample; "
-            "return one output a row from the encoder's networks"
+        raise invalid(
+            f"a posterior of {posterior.rows} rows for {rows} samples",
+            "one row a sample",
+            "return one output a row from the encoder's networks",
         )
 
 
@@ -204,14 +205,16 @@ def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> D
         ValueError: it is noised or goes level by level, or has another shape.
     """
     if not isinstance(posterior, Distribution):
-        raise ValueError(
-            f"got a {type(posterior).__name__}; expected one distribution over the latent; pair "
-            "encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with "
-            "diffusion.DiffusionPrior"
+        raise invalid(
+            f"a {type(posterior).__name__}",
+            "one distribution over the latent",
+            "pair encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder "
+            "with diffusion.DiffusionPrior",
         )
     if posterior.event_shape != shape:
-        raise ValueError(
-            f"got a posterior over latents of shape {tuple(posterior.event_shape)}; expected the prior's "
-            f"shape {tuple(shape)}; build the encoder and the prior with the same latent shape"
+        raise invalid(
+            f"a posterior over latents of shape {tuple(posterior.event_shape)}",
+            f"the prior's shape {tuple(shape)}",
+            "build the encoder and the prior with the same latent shape",
         )
     return posterior

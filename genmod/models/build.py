@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from genmod.checks import instance, require, whole_number
+from genmod.checks import check_at_least, instance, invalid, whole_number
 from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
 from genmod.decoders.base import check_decoder
@@ -35,13 +35,14 @@ def stated_spec(
     agree = bins in (None, own.bins)
     if stated is not None:
         agree = stated.shape == own.shape if bare else stated == own
-    got = f"bins={bins}" if stated is None else f"data of {stated}"
-    require(
-        agree,
-        f"{got} beside a decoder of {own}",
-        "one description of the data",
-        "leave it out, because a decoder of your own states its data, or build the decoder for these",
-    )
+    if not agree:
+        got = f"bins={bins}" if stated is None else f"data of {stated}"
+        raise invalid(
+            f"{got} beside a decoder of {own}",
+            "one description of the data",
+            "leave it out, because a decoder of your own states its data, or build the decoder "
+            "for these",
+        )
     return own
 
 
@@ -52,9 +53,11 @@ def data_spec(spec: DataSpec | None, part: str) -> DataSpec:
         ValueError: no description.
     """
     if spec is None:
-        raise ValueError(
-            f"got no description of the data and no {part}; expected one of them; pass a data set, a "
-            f"shape such as (1, 8, 8) with bins= for integers, or your own {part}"
+        raise invalid(
+            f"no description of the data and no {part}",
+            "one of them",
+            "pass a data set, a shape such as (1, 8, 8) with bins= for integers, or your own "
+            f"{part}",
         )
     return spec
 
@@ -144,20 +147,16 @@ def resolve_networks(
     if condition is not None:
         return Conditional(resolve_networks(networks, data, width, depth, dropout), condition)
     if networks is not None:
-        require(
-            width is None and depth is None and dropout == 0,
-            f"networks={networks} beside width={width}, depth={depth}, dropout={dropout}",
-            "one or the other",
-            "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
-        )
+        if width is not None or depth is not None or dropout != 0:
+            raise invalid(
+                f"networks={networks} beside width={width}, depth={depth}, dropout={dropout}",
+                "one or the other",
+                "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
+            )
         return instance(networks, Networks, "networks")
     for name, value, least in (("width", width, 1), ("depth", depth, 0)):
-        require(
-            value is None or whole_number(value, name) >= least,
-            f"{name}={value}",
-            f"at least {least}",
-            "leave it out for the default",
-        )
+        if value is not None:
+            check_at_least(whole_number(value, name), least, name, "leave it out for the default")
     kind = default_networks(data.shape)
     assert isinstance(kind, MLPs | ConvNets)
     found = replace(
@@ -181,12 +180,12 @@ def check_condition(condition: Condition | None, *parts: object | None) -> None:
     """
     if isinstance(condition, type):
         instance(condition, Condition, "condition")
-    require(
-        condition is None or any(part is None for part in parts),
-        f"condition={condition} beside parts of your own",
-        "one or the other",
-        "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
-    )
+    if condition is not None and not any(part is None for part in parts):
+        raise invalid(
+            f"condition={condition} beside parts of your own",
+            "one or the other",
+            "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
+        )
 
 
 def check_networks(built: bool, settings: Mapping[str, object]) -> None:
@@ -200,12 +199,12 @@ def check_networks(built: bool, settings: Mapping[str, object]) -> None:
         ValueError: a setting that would be ignored.
     """
     stated = [f"{name}={value}" for name, value in settings.items() if value not in (None, 0, ())]
-    require(
-        built or not stated,
-        f"{', '.join(stated)} beside parts of your own",
-        "one or the other",
-        "put the settings into the networks of your parts",
-    )
+    if stated and not built:
+        raise invalid(
+            f"{', '.join(stated)} beside parts of your own",
+            "one or the other",
+            "put the settings into the networks of your parts",
+        )
 
 
 def multiply_channels(shape: Shape, count: int) -> Shape:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.names import name_of
 from genmod.config.settings import arguments
 from genmod.model import LatentModel
@@ -117,12 +117,12 @@ def refuse_changes(
     # Through JSON, as the file was: tuples are lists there.
     changed = changes(saved, json.loads(json.dumps(wanted)))
     more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-    require(
-        not changed,
-        f"{what} made with other settings: {', '.join(changed[:_SHOWN])}{more}",
-        "the settings and data that it was made with",
-        advice,
-    )
+    if changed:
+        raise invalid(
+            f"{what} made with other settings: {', '.join(changed[:_SHOWN])}{more}",
+            "the settings and data that it was made with",
+            advice,
+        )
 
 
 def _equal(one: object, other: object) -> bool:
@@ -189,13 +189,12 @@ def _plain_attributes(value: object) -> dict[str, Any]:
 def _arguments(value: object) -> dict[str, Any]:
     given = arguments(value) or {}
     if isinstance(value, nn.Module):
-        # A part among the arguments of a module is compared on its own.
         given = {name: each for name, each in given.items() if not _is_part(each, value)}
     return {name: setting(each) for name, each in given.items()}
 
 
 def _is_part(value: object, module: nn.Module) -> bool:
-    """Whether an argument of a module is a network, or a tensor whose memory the module trains."""
+    """Whether an argument of a module is a network, or a tensor that it trains: both are compared apart."""
     if isinstance(value, Tensor):
         return any(value.data_ptr() == own.data_ptr() for own in module.parameters(recurse=False))
     return isinstance(value, nn.Module) and not isinstance(value, Objective)
@@ -267,10 +266,11 @@ def _function(function: Any) -> str:
     name = getattr(function, "__qualname__", repr(function))
     known = home.split(".")[0] in {"torch", "genmod", "math", "builtins", ""} and "<" not in name
     if not known or isinstance(function, partial):
-        raise ValueError(
-            f"got the function {home}.{name} among the settings of a run with a checkpoint; expected one "
-            "whose value a file can name; pass a function that is defined at the top of a module to "
-            "genmod.register, or train without a checkpoint"
+        raise invalid(
+            f"the function {home}.{name} among the settings of a run with a checkpoint",
+            "one whose value a file can name",
+            "pass a function that is defined at the top of a module to genmod.register, or train "
+            "without a checkpoint",
         )
     return f"{home}.{name}"
 

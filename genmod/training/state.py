@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import instance, require
+from genmod.checks import instance, invalid
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights
@@ -169,38 +169,38 @@ def _check_optimizer_kind(optimizer: object) -> None:
     advice = "build it over the parameters: torch.optim.SGD(model.parameters(), lr=0.01)"
     kind = type(instance(optimizer, torch.optim.Optimizer, "optimizer", advice))
     closure = inspect.signature(kind.step).parameters.get("closure")
-    require(
-        closure is None or closure.default is not inspect.Parameter.empty,
-        f"an optimizer {kind.__name__}, which computes the loss several times a step",
-        "one that makes a step from one gradient",
-        "pass for example torch.optim.SGD(model.parameters(), lr=0.01)",
-    )
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise invalid(
+            f"an optimizer {kind.__name__}, which computes the loss several times a step",
+            "one that makes a step from one gradient",
+            "pass for example torch.optim.SGD(model.parameters(), lr=0.01)",
+        )
 
 
 def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:
     own = {id(p) for part in (model, objective) for p in part.parameters()}
     foreign = sum(id(parameter) not in own for parameter in learned)
-    require(
-        foreign == 0,
-        f"an optimizer with {foreign} of {len(learned)} parameters that are not the model's",
-        "an optimizer over the parameters of the model that is trained",
-        "build it with model.parameters(), after the model was copied or loaded",
-    )
-    require(
-        any(parameter.requires_grad for parameter in learned),
-        "an optimizer whose parameters are all frozen",
-        "at least one that learns",
-        "unfreeze a part: parameter.requires_grad_(True)",
-    )
+    if foreign != 0:
+        raise invalid(
+            f"an optimizer with {foreign} of {len(learned)} parameters that are not the model's",
+            "an optimizer over the parameters of the model that is trained",
+            "build it with model.parameters(), after the model was copied or loaded",
+        )
+    if not any(parameter.requires_grad for parameter in learned):
+        raise invalid(
+            "an optimizer whose parameters are all frozen",
+            "at least one that learns",
+            "unfreeze a part: parameter.requires_grad_(True)",
+        )
     changed = {id(parameter) for parameter in learned}
     left = [p for p in objective.parameters() if p.requires_grad and id(p) not in changed]
-    require(
-        not left,
-        f"{len(left)} parameters of the objective {type(objective).__name__} that the optimizer leaves out",
-        "an optimizer that changes them, too",
-        "pass optimizer=torch.optim.AdamW([*model.parameters(), *objective.parameters()]); a state that "
-        "is not learned by gradients goes into buffers",
-    )
+    if left:
+        raise invalid(
+            f"{len(left)} parameters of {type(objective).__name__} that the optimizer leaves out",
+            "an optimizer that changes the parameters of the objective, too",
+            "pass optimizer=torch.optim.AdamW([*model.parameters(), *objective.parameters()]); a state "
+            "that is not learned by gradients goes into buffers",
+        )
 
 
 # ---------------------------------------------------------------------- losses that are not finite
