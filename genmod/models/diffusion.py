@@ -12,7 +12,8 @@ from genmod.arrays import Context, Rows, as_context
 from genmod.checks import instance, invalid
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
-from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
+from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder
+from genmod.diffusion.variances import ReverseVariance
 from genmod.model import LatentModel
 from genmod.models.build import (
     check_condition,

@@ -127,7 +127,7 @@ class Sampler(Settings, ABC):
 
         Args:
             z: the first state, ``(B, *event)``.
-            times: ``(N + 1,)``, falling from noise to data (see :class:`~genmod.samplers.TimeGrid`). Rising
+            times: ``(N + 1,)``, falling from noise to data, as :meth:`UniformTime.times` gives them. Rising
                 times go from data to noise; only a sampler without noise can. ``(N + 1, B)`` gives each row
                 times of its own, one column for each row.
             context: what the denoiser is conditioned on, ``(B, ...)``.
