@@ -49,6 +49,8 @@ def as_tensor(x: object, name: str = "x") -> Tensor:
             "a tensor, an array or a list of rows",
             "convert it first (a data frame of numbers with .to_numpy())",
         )
+    if x.layout is not torch.strided:
+        raise invalid(f"{name} of layout {x.layout}", "a dense tensor", "use x.to_dense()")
     if x.is_complex():
         raise invalid(f"complex {name}", "real numbers", "use torch.view_as_real first")
     return for_autograd(_wide(x, name))
@@ -122,17 +124,16 @@ def check_times(time: object) -> None:
         return
     texts = [each for each in found.ravel().tolist() if isinstance(each, str)]
     kinds = {re.sub(r"[0-9]", "0", each[:10]) for each in texts}
-    wrong = next((each for each in texts if not re.match(r"[0-9]{4}(?![0-9])", each)), texts[:1])
-    if len(kinds) > 1 or isinstance(wrong, str):
+    wrong = [each for each in texts if not re.match(r"[0-9]{4}(?![0-9])", each)]
+    if wrong or len(kinds) > 1:
         raise invalid(
-            f"times of text such as {wrong if isinstance(wrong, str) else texts[0]!r}",
+            f"times of text such as {(wrong or texts)[0]!r}",
             "numbers, dates, or text of one form that begins with the year, such as 2020-02-28",
             "convert them, with pandas.to_datetime for example",
         )
 
 
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
-_REALS = (np.float16, np.float32, np.float64)
 _WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with."""
 
@@ -153,13 +154,13 @@ def _from_array(x: np.ndarray, name: str) -> Tensor:
             "an array without a mask of its own",
             "pass x.filled(0), and observed=~numpy.ma.getmaskarray(x) where entries can be missing",
         )
-    if x.dtype.kind not in "biu" and x.dtype.newbyteorder("=") not in _REALS:
+    native = x.astype(x.dtype.newbyteorder("="), copy=False)
+    if x.dtype.kind not in "biu" and native.dtype not in (np.float16, np.float32, np.float64):
         raise invalid(
             f"an array {name} of type {x.dtype}",
             "real numbers of at most 64 bits",
             "select and encode the columns you mean to model, and convert with .astype(float)",
         )
-    native = x.astype(x.dtype.newbyteorder("="), copy=False)
     # Negative strides do not exist in torch, and it warns about memory that must not be written.
     safe = native.flags.writeable and all(step >= 0 for step in native.strides)
     return torch.from_numpy(native if safe else native.copy())

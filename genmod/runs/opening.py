@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from genmod.checks import invalid
-from genmod.config import to_plain
+from genmod.config.plain import to_plain
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
 from genmod.data.sources import NAMES, source_of
