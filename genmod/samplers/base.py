@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -186,7 +186,23 @@ class Sampler(Settings, ABC):
         if steps is not None:
             return steps
         states = self.trajectory(z, spread(times, z), self.denoise_with(context))
-        return ((state.z, state) for state in states)
+        return self._checked_states(states, z.shape, len(times) - 1)
+
+    def _checked_states(
+        self, states: Iterator[State], shape: torch.Size, steps: int
+    ) -> Iterator[tuple[Tensor, State]]:
+        """Each state of a path, refused where one is missing or of another shape."""
+        expected = f"a State for each of the {steps} steps, with z of shape {tuple(shape)}"
+        advice = "let trajectory yield State(s, z, x_hat) for each t, s in intervals(times, z)"
+        found = 0
+        for state in states if isinstance(states, Iterable) else ():
+            if not isinstance(state, State) or state.z.shape != shape:
+                got = tuple(state.z.shape) if isinstance(state, State) else type(state).__name__
+                raise invalid(f"{got} from {self}.trajectory", expected, advice)
+            found += 1
+            yield state.z, state
+        if found != steps:
+            raise invalid(f"{found} states of {self}", expected, advice)
 
     def denoise_with(self, context: Tensor | None = None) -> Denoise:
         """The bound denoiser as a function ``denoise(z, t)`` of a state and its time.
