@@ -150,7 +150,7 @@ def _array(rows: Sequence[object], name: str) -> np.ndarray:
 def _from_array(x: np.ndarray, name: str) -> Tensor:
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise invalid(
-            f"a masked array {name} with {int(np.ma.count_masked(x))} masked entries",
+            f"a masked array {name} with {int(np.ma.getmaskarray(x).sum())} masked entries",
             "an array without a mask of its own",
             "pass x.filled(0), and observed=~numpy.ma.getmaskarray(x) where entries can be missing",
         )

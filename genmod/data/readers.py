@@ -136,9 +136,9 @@ def _from_series(name: str, series: Any) -> RawColumn:
     if isinstance(kind, nw.Enum):
         order = tuple(str(value) for value in kind.categories)
         return _objects(name, [str(cell) for cell in cells], observed, order)
-    order = _order(series.to_native())
-    if order is not None or isinstance(kind, nw.Categorical):
-        return _objects(name, [str(cell) for cell in cells], observed, order)
+    dictionary = _order(series.to_native())
+    if dictionary is not None or isinstance(kind, nw.Categorical):
+        return _objects(name, [str(cell) for cell in cells], observed, dictionary)
     return _objects(name, cells.tolist(), observed)
 
 
