@@ -51,6 +51,21 @@ def test_a_mixtures_density_is_torchs(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(law.variance, other.variance)
 
 
+def test_a_mixture_in_float32_is_that_in_float64() -> None:
+    """By a matrix product and entry by entry, of narrow and wide components, near and far from zero."""
+    means = torch.tensor([0.0, 1.0, 1e3]).repeat_interleave(3)[:, None].repeat(1, 4)
+    log_std = torch.tensor([1e-2, 1.0, 1e2]).repeat(3)[:, None].repeat(1, 4).log().float()
+    z = (means + 3 * log_std.exp() * torch.randn(9, 4)).float()
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        parts = [x.to(dtype).requires_grad_() for x in (z, means, log_std)]
+        law = Mixture(lambda index, p=parts: Normal(p[1][index], p[2][index]), parts[0].new_zeros(9))
+        nats = law.log_prob(parts[0])
+        found.append([nats, *torch.autograd.grad(nats.sum(), parts)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
 def test_a_mixture_in_pieces_is_the_same_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many rows and components, pieces are held one at a time: same density, same gradients."""
     prior = priors.MixturePrior(4, (2,))
