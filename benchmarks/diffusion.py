@@ -71,7 +71,7 @@ class Line:
     def cells(self) -> list[object]:
         """As printed."""
         seconds = "never" if self.seconds is None else f"{self.seconds:.1f}"
-        share = "" if self.noise.dt is None else f"{self.noise.dt:.0%}"
+        share = "" if self.share is None else f"{self.share:.0%}"
         wanted = "" if self.wanted is None else f"<= {self.wanted:.0%}"
         numbers = [self.value, self.ours, seconds, share, wanted]
         return [self.peer, self.number, f"{self.rate:g}", int(self.steps), *numbers]
@@ -100,7 +100,7 @@ def compare(mine: Contestant, others: Sequence[Contestant]) -> list[Line]:
                     ours=mine.curve[-1][number],
                     seconds=seconds,
                     share=None if seconds is None else seconds / last["seconds"],
-                    wanted=best.entrant.noise.dt,
+                    wanted=best.entrant.share,
                 )
             )
     return found

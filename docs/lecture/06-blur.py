@@ -283,7 +283,7 @@ plots.strips(
 # probability to data, so a model that is too simple spreads over everything. The
 # reverse divergence punishes probability where there are *no* data, so a model that is
 # too simple chooses one mode. GANs often behave more like the second: sharp, and with
-# images missing. [The last page](21-compared.md) trains one. Here a single Gaussian is
+# images missing. [The last page](20-compared.md) trains one. Here a single Gaussian is
 # fitted to two modes in both ways.
 
 # %%

@@ -197,7 +197,7 @@ page
 # A fixed encoder makes training stable. It does not by itself give a better bound: in
 # this short training three of the four runs with a warm-up are ahead. Its bound is a
 # sum of many terms, and each of them can be trained alone. Here 60 levels train more
-# stably than three. Next: the [forward process](10-forward-process.md) of a diffusion.
+# stably than three. Next: the [forward process](09-forward-process.md) of a diffusion.
 #
 # ## Exercises
 #

@@ -113,14 +113,17 @@ def latent_spaces(
     for index, (name, points) in enumerate(codes.items()):
         axes = plain(made.add_subplot(spec[0, index]))
         axes.set_title(name, fontsize=LABEL, color=(colors or {}).get(name, INK))
+        path = _projected(points, routes[name].codes) if name in routes else torch.zeros(0, 2)
         if isinstance(points, LatentMap):
-            _map(axes, points)
+            groups = _map(axes, points)
         else:
             last = _scatter(axes, points, torch.zeros(len(points)) if labels is None else labels)
+            groups = {} if labels is None else _groups(points, labels)
             label_axes(axes, *(axis_names or _axis_names(points)))
             above.append(axes)
+        names = _name(axes, groups, path)
         if name in routes:
-            _route(axes, _projected(points, routes[name].codes))
+            _route(axes, path, names)
             _along(made.add_subplot(spec[1, index]), routes[name])
     if last is not None and labels is not None and len(labels.unique()) > 1:
         bar = made.colorbar(last, ax=above, ticks=range(10), shrink=0.9, pad=0.01)
@@ -151,21 +154,58 @@ def _scatter(axes: Axes, codes: Tensor, labels: Tensor) -> PathCollection:
         vmax=9.5, linewidths=0, alpha=0.75,
     )  # fmt: skip
     _frame(axes, seen)
-    if len(labels.unique()) > 1:
-        _name(axes, {str(int(k)): seen[labels == k] for k in labels.unique().tolist()})
     return points
 
 
-def _name(axes: Axes, groups: Mapping[str, Tensor]) -> None:
-    """Write the name of each class at the median of its points; long names are left to the legend."""
-    if len(groups) > 20 or max(map(len, groups)) > 12:
-        return
+def _groups(codes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The projected codes of each label, if there are at least two."""
+    seen, known = principal(codes), labels.unique().tolist()
+    return {str(int(k)): seen[labels == k] for k in known} if len(known) > 1 else {}
+
+
+def _name(axes: Axes, groups: Mapping[str, Tensor], path: Tensor) -> Tensor:
+    """Write the name of each class at the median of its points, or beside a path or a name there.
+
+    Long names are left to the legend.
+
+    Returns:
+        The places of the names, ``(K, 2)``.
+    """
+    if not groups or len(groups) > 20 or max(map(len, groups)) > 12:
+        return torch.zeros(0, 2)
+    turns = torch.linspace(0, 2 * torch.pi, 17)[:-1]
+    around = torch.stack([turns.cos(), turns.sin()], 1)
+    rings = torch.cat([torch.zeros(1, 2), 8 * around, 16 * around, 24 * around]) * _point(axes)
+    taken = torch.cat([path, (path[1:] + path[:-1]) / 2])
     for name, points in groups.items():
-        x, y = points.median(0).values.tolist()
-        axes.text(
-            x, y, name, ha="center", va="center", fontsize=LABEL, fontweight="bold", color=INK,
-            zorder=3.5, bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
-        )  # fmt: skip
+        place = _free(points.median(0).values + rings, taken, 14 * _point(axes))
+        _bold(axes, place, name, LABEL, 3.5)
+        taken = torch.cat([taken, place[None]])
+    return taken[-len(groups) :]
+
+
+def _point(axes: Axes) -> float:
+    """About one typographic point, in units of the data: a panel is some 290 points wide."""
+    left, right = axes.get_xlim()
+    return (right - left) / 290
+
+
+def _free(places: Tensor, taken: Tensor, gap: float) -> Tensor:
+    """The first of the places that keeps a distance from what is taken, or the farthest one."""
+    if not len(taken):
+        return places[0]
+    away = distances(places, taken).min(1).values
+    return places[int((away >= gap).int().argmax() if bool((away >= gap).any()) else away.argmax())]
+
+
+def _bold(axes: Axes, place: Tensor, text: str, size: float, height: float) -> None:
+    """A name on a white ground."""
+    x, y = place.tolist()
+    axes.text(
+        x, y, text, ha="center", va="center", fontsize=size, fontweight="bold",
+        color=INK, zorder=height,
+        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+    )  # fmt: skip
 
 
 def _size(seen: Tensor) -> float:
@@ -173,8 +213,12 @@ def _size(seen: Tensor) -> float:
     return max(3.0, min(14.0, 2.5e4 / len(seen)))
 
 
-def _map(axes: Axes, found: LatentMap) -> None:
-    """The points of a map, with a legend of its classes or a bar of its numbers."""
+def _map(axes: Axes, found: LatentMap) -> dict[str, Tensor]:
+    """The points of a map, with a legend of its classes or a bar of its numbers.
+
+    Returns:
+        The points of each class.
+    """
     x, y = found.points.T
     style: dict[str, Any] = {"s": _size(found.points), "linewidths": 0, "alpha": 0.75}
     color = torch.full_like(x, torch.nan) if found.color is None else found.color
@@ -182,8 +226,9 @@ def _map(axes: Axes, found: LatentMap) -> None:
     if bool(missing.any()):
         label = "missing" if found.color is not None else None
         axes.scatter(x[missing], y[missing], color=PALE, label=label, **style)
+    groups = dict[str, Tensor]()
     if found.classes is not None:
-        _classes(axes, found, color, style)
+        groups = _classes(axes, found, color, style)
     elif found.color is not None and not bool(missing.all()):
         known = ~missing
         points = axes.scatter(x[known], y[known], c=color[known], cmap="viridis", **style)
@@ -192,9 +237,12 @@ def _map(axes: Axes, found: LatentMap) -> None:
         bar.ax.tick_params(labelsize=NOTE)
     _frame(axes, found.points)
     label_axes(axes, *found.labels)
+    return groups
 
 
-def _classes(axes: Axes, found: LatentMap, color: Tensor, style: dict[str, Any]) -> None:
+def _classes(
+    axes: Axes, found: LatentMap, color: Tensor, style: dict[str, Any]
+) -> dict[str, Tensor]:
     names = found.classes or ()
     table = colormaps["tab10" if len(names) <= 10 else "tab20"]
     for code, name in enumerate(names):
@@ -202,14 +250,14 @@ def _classes(axes: Axes, found: LatentMap, color: Tensor, style: dict[str, Any])
         if bool(own.any()):
             points = found.points[own]
             axes.scatter(*points.T, color=table(code % table.N), label=name, **style)
-    groups = {name: found.points[color == code] for code, name in enumerate(names)}
-    _name(axes, {name: points for name, points in groups.items() if len(points)})
     if len(names) <= 20:
         legend = axes.legend(
             title=found.color_name, fontsize=NOTE, title_fontsize=NOTE, frameon=False,
             loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.6, handletextpad=0.2,
         )  # fmt: skip
         legend.get_title().set_color(INK)
+    groups = {name: found.points[color == code] for code, name in enumerate(names)}
+    return {name: points for name, points in groups.items() if len(points)}
 
 
 def _frame(axes: Axes, seen: Tensor) -> None:
@@ -224,28 +272,16 @@ def _frame(axes: Axes, seen: Tensor) -> None:
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
-def _route(axes: Axes, seen: Tensor) -> None:
-    """Draw the path over the points."""
-    axes.plot(seen[:, 0], seen[:, 1], color="white", lw=4.0, zorder=4)
-    axes.plot(
-        seen[:, 0],
-        seen[:, 1],
-        color=INK,
-        lw=1.8,
-        zorder=5,
-        marker="o",
-        ms=5.5,
-        mfc="white",
-        mew=1.5,
-    )
+def _route(axes: Axes, seen: Tensor, names: Tensor) -> None:
+    """Draw the path over the points; A and B keep away from the names of the classes."""
+    axes.plot(*seen.T, color="white", lw=4.0, zorder=4)
+    axes.plot(*seen.T, color=INK, lw=1.8, zorder=5, marker="o", ms=5.5, mfc="white", mew=1.5)
     away = torch.nn.functional.normalize(seen[-1] - seen[0], dim=0)
+    turns = torch.tensor([0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5], dtype=away.dtype)
     for place, side, name in ((seen[0], -away, "A"), (seen[-1], away, "B")):
-        across, up = (14 * side).tolist()
-        axes.annotate(
-            name, (float(place[0]), float(place[1])), (across, up), textcoords="offset points",
-            ha="center", va="center", fontsize=LABEL + 2, fontweight="bold", color=INK, zorder=6,
-            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85},
-        )  # fmt: skip
+        angles = torch.atan2(side[1], side[0]) + turns
+        around = place + 14 * _point(axes) * torch.stack([angles.cos(), angles.sin()], 1)
+        _bold(axes, _free(around, names, 18 * _point(axes)), name, LABEL + 2, 6)
 
 
 def _along(axes: Axes, route: Route) -> None:

@@ -90,7 +90,8 @@ def test_a_latent_space_has_a_point_a_code_and_its_route(tmp_path: Path) -> None
 
 def test_a_latent_space_names_its_axes_and_its_classes() -> None:
     """Each class at the median of its codes: the figure can be read without its colors."""
-    codes, labels = torch.randn(41, 2) + 2.0, torch.arange(41) % 3
+    labels = torch.arange(41) % 3
+    codes = torch.randn(41, 2) + 4.0 * labels[:, None]
     axes = plots.latent_spaces({"two": codes}, labels).axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("first latent", "second latent")
     names = {text.get_text(): text.get_position() for text in axes.texts}

@@ -1,26 +1,20 @@
----
-digest: 60bcc2a64c150861
----
+# %% [markdown]
+# # Diffusion as a hierarchical VAE, of any depth
+#
+# The lecture asks for the differences between diffusion models and hierarchical
+# VAEs, and answers: a diffusion *is* a hierarchical VAE, whose encoder is fixed,
+# linear and Gaussian. This page computes the same numbers with a tower of VAEs
+# and with a `Diffusion`. Then it makes the tower deeper and deeper.
+#
+# | | hierarchical VAE | diffusion |
+# |---|---|---|
+# | inference $q$ | learned | fixed: only adds noise |
+# | latents | usually smaller than the data | all of the size of the data |
+# | bound | one sum over levels, visited together | one sum over levels, any may be visited alone |
+# | depth | a few levels | a thousand, or infinitely many |
+# | training | the bound | a reweighted bound |
 
-# Diffusion as a hierarchical VAE, of any depth
-
-[Notebook](18-hierarchical-vae.ipynb){ download } · [Python file](18-hierarchical-vae.py){ download }
-{ .offered }
-
-The lecture asks for the differences between diffusion models and hierarchical
-VAEs, and answers: a diffusion *is* a hierarchical VAE, whose encoder is fixed,
-linear and Gaussian. This page computes the same numbers with a tower of VAEs
-and with a `Diffusion`. Then it makes the tower deeper and deeper.
-
-| | hierarchical VAE | diffusion |
-|---|---|---|
-| inference $q$ | learned | fixed: only adds noise |
-| latents | usually smaller than the data | all of the size of the data |
-| bound | one sum over levels, visited together | one sum over levels, any may be visited alone |
-| depth | a few levels | a thousand, or infinitely many |
-| training | the bound | a reweighted bound |
-
-```python
+# %%
 import torch
 from torch import Tensor
 
@@ -38,21 +32,22 @@ from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.priors import NestedPrior, NormalPrior
 from genmod.schedules import LinearLogSNR, Schedule
 
-STEPS = 1_000
-DEEP_STEPS = 150
-DEPTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-DRAWS = 2_000
-```
+STEPS = 1_000  # few: 10
+DEEP_STEPS = 150  # few: 5
+DEPTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # few: (1, 2, 8)
+DRAWS = 2_000  # few: 50
 
-## A tower of VAEs
+# %% [markdown]
+# ## A tower of VAEs
+#
+# We build the hierarchy of the slide with $T = 3$ levels from parts that know
+# nothing of diffusion. Each level is a VAE: an encoder $q(z_t \mid z_{t-1})$, a
+# decoder $p(z_{t-1} \mid z_t)$, and a prior, which is the VAE above
+# (`priors.NestedPrior`). The encoders do what a forward step does: scale, and add
+# noise.
 
-We build the hierarchy of the slide with $T = 3$ levels from parts that know
-nothing of diffusion. Each level is a VAE: an encoder $q(z_t \mid z_{t-1})$, a
-decoder $p(z_{t-1} \mid z_t)$, and a prior, which is the VAE above
-(`priors.NestedPrior`). The encoders do what a forward step does: scale, and add
-noise.
 
-```python
+# %%
 class Step(Encoder):
     """q(z_t | z_s) = N(a z_s, b^2 I): one step of the forward process."""
 
@@ -110,25 +105,17 @@ tower = LatentModel(
     Step(schedule, None, 0.0), decoder, NestedPrior(middle, name="z1")
 ).double()
 print(diffusion)
-```
 
-``` { .text .output }
-Diffusion(
-  q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)
-  p(x | z) = N(x; d(z), s)
-  p(z) = p(z_T) prod_t p(z_s | z_t), p(z_s | z_t) = q(z_s | z_t, x_hat(z_t)), T = 3
-  1 parameters
-)
-```
+# %% [markdown]
+# ## The same joint law
+#
+# Take any three latents, likely or not. Both models must give the same
+# $\log p(x, z_{1:3}) - \log q(z_{1:3} \mid x)$, although the tower scores the
+# latents from the data upwards and the diffusion from the noise downwards.
+# `run_path` lets the caller choose the draws.
 
-## The same joint law
 
-Take any three latents, likely or not. Both models must give the same
-$\log p(x, z_{1:3}) - \log q(z_{1:3} \mid x)$, although the tower scores the
-latents from the data upwards and the diffusion from the noise downwards.
-`run_path` lets the caller choose the draws.
-
-```python
+# %%
 def log_weight_at(
     model: LatentModel, x: Tensor, given: dict[str, Tensor]
 ) -> Tensor:
@@ -158,24 +145,15 @@ pairs = zip(
 )
 for row, (a, b) in enumerate(pairs):
     print(f"{row:3} {a.item():21.12f} {b.item():24.12f}")
-```
 
-``` { .text .output }
-row      tower, bottom up      diffusion, top down
-  0        4.374698114276           4.374698114276
-  1       27.832448431894          27.832448431894
-  2      -39.187671503866         -39.187671503866
-  3      -29.019867124607         -29.019867124607
-  4      -15.192839259483         -15.192839259483
-```
+# %% [markdown]
+# ## The same bound, in another order
+#
+# For one draw the terms differ: the tower has a log-ratio for each level, the
+# diffusion a KL in closed form for each step. In the mean they agree. The names
+# of the terms show the two orders.
 
-## The same bound, in another order
-
-For one draw the terms differ: the tower has a log-ratio for each level, the
-diffusion a KL in closed form for each step. In the mean they agree. The names
-of the terms show the two orders.
-
-```python
+# %%
 torch.manual_seed(0)
 many = x[:1].expand(DRAWS, -1)
 for name, model in (("tower", tower), ("diffusion", diffusion)):
@@ -184,23 +162,20 @@ for name, model in (("tower", tower), ("diffusion", diffusion)):
     error = bound.value.std() / DRAWS**0.5
     kinds = {level.name: level.kind.value for level in bound.levels()}
     print(f"{name:10} {bound.value.mean():.3f} +- {error:.3f} nats, {kinds}")
-```
 
-``` { .text .output }
-tower      -12.891 +- 0.235 nats, {'z1': 'monte carlo', 'z2': 'monte carlo', 'z3': 'analytic'}
-diffusion  -12.924 +- 0.247 nats, {'prior': 'analytic', 'steps': 'analytic'}
-```
+# %% [markdown]
+# ## To infinite depth
+#
+# The encoder is fixed, so more levels need no more parameters: the same denoiser
+# serves a chain of every length (`with_steps`). For Gaussian data the best
+# denoiser is known, and so is $\log p(x)$. The bound is loose mainly because the
+# reverse steps have the posterior's variance, which is too small for a long step.
+# As $T$ grows, this part of the gap vanishes. A small part can stay, because the
+# schedule ends at a finite log-SNR on both sides.
 
-## To infinite depth
-
-The encoder is fixed, so more levels need no more parameters: the same denoiser
-serves a chain of every length (`with_steps`). For Gaussian data the best
-denoiser is known, and so is $\log p(x)$. The bound is loose mainly because the
-reverse steps have the posterior's variance, which is too small for a long step.
-As $T$ grows, this part of the gap vanishes. A small part can stay, because the
-schedule ends at a finite log-SNR on both sides.
-
-```python
+# %%
+# alt: The gap between log p(x) and the bound against the number of latents,
+#   falling towards zero.
 fine = LinearLogSNR(clean=9.0, noisy=-9.0)
 law = torch.distributions.MultivariateNormal(
     torch.zeros(2).double(), covariance
@@ -228,28 +203,17 @@ label_axes(
     axes, "T, the number of latents", r"$\log p(x)$ minus the bound, nats"
 )
 drawing
-```
 
-``` { .text .output }
-T =    2: bound -8366.458 nats, log p(x) -2.361, gap 8364.097
-T =    4: bound -379.906 nats, log p(x) -2.361, gap 377.545
-T =    8: bound -27.744 nats, log p(x) -2.361, gap 25.383
-T =   16: bound -9.061 nats, log p(x) -2.361, gap 6.701
-T =   32: bound -5.091 nats, log p(x) -2.361, gap 2.730
-T =   64: bound -3.553 nats, log p(x) -2.361, gap 1.192
-T =  128: bound -2.986 nats, log p(x) -2.361, gap 0.625
-T =  256: bound -2.710 nats, log p(x) -2.361, gap 0.349
-```
+# %% [markdown]
+# ## Digits: one network, every depth
+#
+# Now with a trained network. It is trained in continuous time (`steps=None`),
+# where the bound is an integral over noise levels, and scored as a chain of each
+# length.
 
-![The gap between log p(x) and the bound against the number of latents, falling towards zero.](18-hierarchical-vae/figure-1.png){ width=741 loading=lazy }
-
-## Digits: one network, every depth
-
-Now with a trained network. It is trained in continuous time (`steps=None`),
-where the bound is an integral over noise levels, and scored as a chain of each
-length.
-
-```python
+# %%
+# alt: Bits per dimension of one trained network as a chain of each length,
+#   against the continuous limit.
 digits = data.load("digits")
 torch.manual_seed(0)
 model = Diffusion(
@@ -293,32 +257,19 @@ axes.set_yticks([2, 3, 5, 10], ["2", "3", "5", "10"])
 axes.minorticks_off()
 label_axes(axes, "T, the number of latents", "bits/dim (test)")
 drawing
-```
 
-``` { .text .output }
-T =    1: 3.34 ± 0.01 bits/dim (bound)
-T =    2: 5.98 ± 0.05 bits/dim (bound)
-T =    4: 3.66 ± 0.03 bits/dim (bound)
-T =    8: 2.61 ± 0.02 bits/dim (bound)
-T =   16: 2.37 ± 0.01 bits/dim (bound)
-T =   32: 2.27 ± 0.01 bits/dim (bound)
-T =   64: 2.23 ± 0.01 bits/dim (bound)
-T =  128: 2.22 ± 0.01 bits/dim (bound)
-T =  256: 2.19 ± 0.01 bits/dim (bound)
-infinite: 2.20 ± 0.01 bits/dim (estimate)
-```
+# %% [markdown]
+# ## What a learned encoder costs
+#
+# With a *learned* encoder the marginals $q(z_t \mid x)$ are not known, so a
+# training step must go through all levels
+# (`with_depth(..., learned_encoder=True)`). With the fixed one it visits a single
+# level. We count how many states the denoiser is given in one training step, and
+# train both for a moment.
 
-![Bits per dimension of one trained network as a chain of each length, against the continuous limit.](18-hierarchical-vae/figure-2.png){ width=741 loading=lazy }
-
-## What a learned encoder costs
-
-With a *learned* encoder the marginals $q(z_t \mid x)$ are not known, so a
-training step must go through all levels
-(`with_depth(..., learned_encoder=True)`). With the fixed one it visits a single
-level. We count how many states the denoiser is given in one training step, and
-train both for a moment.
-
-```python
+# %%
+# alt: States given to the denoiser in a training step, for one image, against
+#   the number of levels.
 counts: dict[str, list[int]] = {"fixed encoder": [], "learned encoder": []}
 LEVELS = (2, 4, 8, 16)
 for name in counts:
@@ -360,22 +311,15 @@ for (name, found), color in zip(
 axes.legend(frameon=False, fontsize=LABEL)
 label_axes(axes, "levels", "states")
 drawing
-```
 
-``` { .text .output }
-fixed encoder    {2: 2, 4: 2, 8: 2, 16: 2}
-learned encoder  {2: 2, 4: 4, 8: 8, 16: 16}
-```
+# %% [markdown]
+# ## Is a learned encoder worth it?
+#
+# We train the same denoiser with both encoders, 8 levels each, for the same small
+# number of steps and from three seeds. The learned encoder starts as the fixed
+# one.
 
-![States given to the denoiser in a training step, for one image, against the number of levels.](18-hierarchical-vae/figure-3.png){ width=741 loading=lazy }
-
-## Is a learned encoder worth it?
-
-We train the same denoiser with both encoders, 8 levels each, for the same small
-number of steps and from three seeds. The learned encoder starts as the fixed
-one.
-
-```python
+# %%
 spread: dict[str, list[float]] = {"fixed encoder": [], "learned encoder": []}
 for name, found_bits in spread.items():
     for seed in range(3):
@@ -402,63 +346,58 @@ for name, found_bits in spread.items():
     print(
         f"{name:16} bits/dim of three seeds: {[round(b, 2) for b in found_bits]}"
     )
-```
 
-``` { .text .output }
-fixed encoder    bits/dim of three seeds: [3.86, 3.83, 3.88]
-learned encoder  bits/dim of three seeds: [2.98, 2.98, 2.98]
-```
-
-## What you should see
-
-* At any latents, tower and diffusion have the same log-ratio, to all printed
-  digits. In the mean they have the same bound, from different terms.
-* With its best denoiser the bound of a Gaussian gets close to $\log p(x)$: from
-  $T = 32$ on, doubling $T$ about halves the gap.
-* On the digits the bound of one network falls with $T$ towards that of
-  infinitely many latents. $T = 1$ is a VAE and has no long step, so it is
-  better than $T = 2$ and 4.
-* With the fixed encoder a training step asks the denoiser for two states, at
-  any depth: one step of the chain, and the decoder, which is the denoiser's
-  last step. With a learned one it asks for one at each level.
-* For the same number of steps the learned encoder is better, and the three
-  seeds agree. It starts as the fixed one, in top-down order. But each of its
-  steps gives 8 states to the denoiser, and not 2. With a thousand levels it
-  would be a thousand.
-* The lecture warns of unstable joint training. This run does not show it. We
-  read the warning as one about encoders that start at random.
-
-!!! note "The slides"
-    The slide of the hierarchical bound puts
-    $\mathrm{KL}(q(z_{t-1} \mid z_t, x) \,\|\, p(z_{t-1} \mid z_t))$ beside a
-    picture with bottom-up arrows. For a learned bottom-up $q$ this KL has no
-    closed form. For the fixed linear Gaussian one of a diffusion it has: that
-    is what turns the unstable sum into a fast one. And its generative side
-    $p(z_3)\, p(z_2 \mid z_3)\, p(z_1 \mid z_2)\, p(x \mid z_1)$ is the joint
-    $p(x, z_{1:3})$.
-
-## Exercises
-
-**1.** How many latents and how many denoising terms has a diffusion with
-$T = 1$? What model is it?
-
-??? example "Solution"
-    One latent, no denoising term. It is a VAE whose encoder adds a fixed noise:
-    reconstruction minus $\mathrm{KL}(q(z_1 \mid x) \,\|\, p(z_1))$.
-
-**2.** Why does the bound improve with $T$ although the network is the same?
-
-??? example "Solution"
-    The sum over steps is a Riemann sum of
-    $\frac12 \int \mathbb{E}\|x - \hat x\|^2 \, d\,\mathrm{SNR}$. The error
-    falls as the SNR grows, and each step counts the error at its noisier end
-    for the whole step. Halving a step lets the second half use a better
-    estimate (Kingma et al. 2021).
-
-**3.** Could a diffusion have latents smaller than the data?
-
-??? example "Solution"
-    Not by adding noise alone. But the data of the diffusion may themselves be
-    the latents of a VAE: [latent diffusion](20-latent-and-prompted.md).
-
-Next: [fewer steps](19-fewer-steps.md).
+# %% [markdown]
+# ## What you should see
+#
+# * At any latents, tower and diffusion have the same log-ratio, to all printed
+#   digits. In the mean they have the same bound, from different terms.
+# * With its best denoiser the bound of a Gaussian gets close to $\log p(x)$: from
+#   $T = 32$ on, doubling $T$ about halves the gap.
+# * On the digits the bound of one network falls with $T$ towards that of
+#   infinitely many latents. $T = 1$ is a VAE and has no long step, so it is
+#   better than $T = 2$ and 4.
+# * With the fixed encoder a training step asks the denoiser for two states, at
+#   any depth: one step of the chain, and the decoder, which is the denoiser's
+#   last step. With a learned one it asks for one at each level.
+# * For the same number of steps the learned encoder is better, and the three
+#   seeds agree. It starts as the fixed one, in top-down order. But each of its
+#   steps gives 8 states to the denoiser, and not 2. With a thousand levels it
+#   would be a thousand.
+# * The lecture warns of unstable joint training. This run does not show it. We
+#   read the warning as one about encoders that start at random.
+#
+# !!! note "The slides"
+#     The slide of the hierarchical bound puts
+#     $\mathrm{KL}(q(z_{t-1} \mid z_t, x) \,\|\, p(z_{t-1} \mid z_t))$ beside a
+#     picture with bottom-up arrows. For a learned bottom-up $q$ this KL has no
+#     closed form. For the fixed linear Gaussian one of a diffusion it has: that
+#     is what turns the unstable sum into a fast one. And its generative side
+#     $p(z_3)\, p(z_2 \mid z_3)\, p(z_1 \mid z_2)\, p(x \mid z_1)$ is the joint
+#     $p(x, z_{1:3})$.
+#
+# ## Exercises
+#
+# **1.** How many latents and how many denoising terms has a diffusion with
+# $T = 1$? What model is it?
+#
+# ??? example "Solution"
+#     One latent, no denoising term. It is a VAE whose encoder adds a fixed noise:
+#     reconstruction minus $\mathrm{KL}(q(z_1 \mid x) \,\|\, p(z_1))$.
+#
+# **2.** Why does the bound improve with $T$ although the network is the same?
+#
+# ??? example "Solution"
+#     The sum over steps is a Riemann sum of
+#     $\frac12 \int \mathbb{E}\|x - \hat x\|^2 \, d\,\mathrm{SNR}$. The error
+#     falls as the SNR grows, and each step counts the error at its noisier end
+#     for the whole step. Halving a step lets the second half use a better
+#     estimate (Kingma et al. 2021).
+#
+# **3.** Could a diffusion have latents smaller than the data?
+#
+# ??? example "Solution"
+#     Not by adding noise alone. But the data of the diffusion may themselves be
+#     the latents of a VAE: [latent diffusion](19-latent-and-prompted.md).
+#
+# Next: [fewer steps](18-fewer-steps.md).

@@ -35,7 +35,7 @@ print(
 
 # %% [markdown]
 # The schedule is DDPM's linear one, with fewer steps. Its clean end is cut at a
-# log-SNR of 2 (see the [schedules](11-schedules.md) page). A pixel has 17 values,
+# log-SNR of 2 (see the [schedules](10-schedules.md) page). A pixel has 17 values,
 # and the noise in $x_1$ then has a standard deviation of about three of them. So
 # $\beta_1$ is large, and the reconstruction $p(x_0 \mid x_1)$ has something to
 # do.
@@ -367,7 +367,7 @@ print(f"denoising terms, variance beta            {mean_large:6.2f} nats")
 # * Half of the nats of the steps are in the first dozen of them.
 # * At $t = 100$ the implied image $\hat x_0$ is useless: a small error of the
 #   noise is divided by a tiny $\sqrt{\bar\alpha_t}$. The page on
-#   [data prediction](17-data-prediction.md) returns to this.
+#   [data prediction](16-data-prediction.md) returns to this.
 # * With $\sigma_t^2 = \beta_t$ the sum of the KLs is larger, but by less than the
 #   sum of $C$: the larger variance makes the weights $\lambda_t$ smaller.
 #
@@ -423,4 +423,4 @@ print(f"denoising terms, variance beta            {mean_large:6.2f} nats")
 #     layer of the network starts at zero, so the untrained network predicts zero.
 #     The sum is the part *steps* of its bar.
 #
-# Next: [weighting](14-weighting.md).
+# Next: [weighting](13-weighting.md).

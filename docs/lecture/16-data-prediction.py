@@ -287,7 +287,7 @@ drawing
 # * Conversions are exact. An error of the noise at log-SNR $-8$ moves the image
 #   55 times as far: its square is multiplied by 2981.
 # * The noise network's estimate is useless at the noisy end, as on the page on
-#   the [objective](13-objective.md). In the bound it does no harm there, because
+#   the [objective](12-objective.md). In the bound it does no harm there, because
 #   the bound counts errors of the *noise*.
 # * The estimates of the data network and of the velocity network become means as
 #   the noise grows. That of the training set is a training image at low noise.
@@ -335,4 +335,4 @@ drawing
 #     input to within the noise. A velocity network has this copy in its target:
 #     $\hat x = \alpha x_t - \sigma \hat v$.
 #
-# Next: [diffusion as a hierarchical VAE](18-hierarchical-vae.md).
+# Next: [diffusion as a hierarchical VAE](17-hierarchical-vae.md).

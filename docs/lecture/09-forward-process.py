@@ -216,7 +216,7 @@ print(
 # The last state should be pure noise, whatever the image was.
 # `gaussian.kl_standard` measures what is left, in nats: the KL divergence of
 # $q(x_t \mid x_0)$ from $\mathcal{N}(0, I)$. At $t = T$ it is the **prior
-# matching term** of the bound (see [the objective](13-objective.md)).
+# matching term** of the bound (see [the objective](12-objective.md)).
 
 # %%
 # alt: Two curves against the step: the factor of the image falls from one to
@@ -272,7 +272,7 @@ drawing
 # * To the eye, the digits are still readable at $t = 100$, only partly at
 #   $t = 200$, and gone from $t = 400$ on. So DDPM's linear schedule spends more
 #   than half of its steps on what looks like noise. The
-#   [next page](11-schedules.md) compares schedules.
+#   [next page](10-schedules.md) compares schedules.
 # * Step by step and merged agree in all printed digits. Nothing is approximated
 #   when the steps merge. The means and variances of the drawn chains agree with
 #   the merged law within about one standard error.
@@ -317,4 +317,4 @@ drawing
 #     and $\bar\alpha_t \to 0$. With $v = 1$ it is 1 at all times, hence the name
 #     *variance preserving*.
 #
-# Next: [schedules](11-schedules.md).
+# Next: [schedules](10-schedules.md).

@@ -328,8 +328,8 @@ page
 #   none.
 #
 # Two things move the diffusion towards the fast corner:
-# [fewer steps](19-fewer-steps.md) of a better sampler, as measured here, and diffusion
-# in a [smaller latent space](20-latent-and-prompted.md). All formulas of the lecture
+# [fewer steps](18-fewer-steps.md) of a better sampler, as measured here, and diffusion
+# in a [smaller latent space](19-latent-and-prompted.md). All formulas of the lecture
 # are in [the table of equations](equations.md).
 #
 # !!! note "How far this holds"

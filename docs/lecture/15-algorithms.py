@@ -357,4 +357,4 @@ print(
 #     for many steps. `timesteps=StratifiedTimesteps(1)` is still random, and
 #     spreads the times of a batch evenly.
 #
-# Next: [data prediction](17-data-prediction.md).
+# Next: [data prediction](16-data-prediction.md).

@@ -12,7 +12,7 @@
 # Each of the three gives the other two. This page shows why the **log-SNR** is
 # the most useful of them, and what a choice of schedule changes and what it does
 # not. Time $t$ is 0 for data and 1 for noise from here on. (The lecture uses
-# $\lambda_t$ for the [weight of a step](14-weighting.md). Here it is the
+# $\lambda_t$ for the [weight of a step](13-weighting.md). Here it is the
 # log-SNR.)
 
 # %%
@@ -288,4 +288,4 @@ drawing
 #     nothing left to learn. The decoder needs fewer nats for the rest.
 #     `LinearBeta(1000).cut(clean=1.83)` is the same curve without that part.
 #
-# Next: [why the reverse step needs the whole data set](12-reverse-needs-data.md).
+# Next: [why the reverse step needs the whole data set](11-reverse-needs-data.md).

@@ -300,4 +300,4 @@ print(f"after decoding, error {(again - x).abs().mean():.2f} of 16 values")
 #     cosine schedule even times leave very long steps at both ends, in terms of
 #     log-SNR.
 #
-# Next: [latent and prompted diffusion](20-latent-and-prompted.md).
+# Next: [latent and prompted diffusion](19-latent-and-prompted.md).

@@ -338,4 +338,4 @@ plots.strips(rows, title="The exact reverse process of a finite data set")
 #     data. A network that is large enough and trained long enough does begin to
 #     copy.
 #
-# Next: [the objective](13-objective.md).
+# Next: [the objective](12-objective.md).

@@ -335,4 +335,4 @@ plots.strips(
 #     where noise and content look different. A wrong estimate of the level has
 #     the effect that the strips above show: blur, or noise that stays.
 #
-# Next: [the algorithms](16-algorithms.md).
+# Next: [the algorithms](15-algorithms.md).

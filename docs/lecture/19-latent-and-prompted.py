@@ -265,4 +265,4 @@ drawing
 #     trained for it. Compare the bound of the guided chain with that above:
 #     `evaluate(model.guided(3.0), digits.test, labels, timesteps=32)`.
 #
-# Next: [VAE, GAN and diffusion compared](21-compared.md).
+# Next: [VAE, GAN and diffusion compared](20-compared.md).

@@ -298,4 +298,4 @@ drawing
 #     decide how a network of limited size uses its capacity, and how noisy the
 #     gradients are.
 #
-# Next: [the U-Net](15-unet.md).
+# Next: [the U-Net](14-unet.md).
