@@ -267,7 +267,8 @@ def log_prob_pairs(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 
     Args:
         x: points, ``(B, D)``.
-        mean, log_std: of the Gaussians, ``(K, D)``.
+        mean: of each Gaussian, ``(K, D)``.
+        log_std: of each Gaussian, ``(K, D)``.
 
     >>> log_prob_pairs(torch.zeros(2, 1), torch.zeros(3, 1), torch.zeros(3, 1)).shape
     torch.Size([2, 3])

@@ -59,7 +59,9 @@ def test_a_mixture_in_float32_is_that_in_float64() -> None:
     found = []
     for dtype in (torch.float32, torch.float64):
         parts = [x.to(dtype).requires_grad_() for x in (z, means, log_std)]
-        law = Mixture(lambda index, p=parts: Normal(p[1][index], p[2][index]), parts[0].new_zeros(9))
+        law = Mixture(
+            lambda index, p=parts: Normal(p[1][index], p[2][index]), parts[0].new_zeros(9)
+        )
         nats = law.log_prob(parts[0])
         found.append([nats, *torch.autograd.grad(nats.sum(), parts)])
     for a, b in zip(*found, strict=True):
