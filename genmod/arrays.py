@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 
 Rows: TypeAlias = Tensor | np.ndarray | Sequence[object]
 """A batch as a caller may hold it."""
@@ -35,18 +35,21 @@ def as_tensor(x: object, name: str = "x") -> Tensor:
     """
     if isinstance(x, list | tuple) and x and all(isinstance(row, Tensor) for row in x):
         found = {tuple(row.shape) for row in x}
-        require(len(found) == 1, f"rows of {name} of shapes {sorted(found)}", *_ONE_SHAPE)
+        if len(found) != 1:
+            raise invalid(f"rows of {name} of shapes {sorted(found)}", *_ONE_SHAPE)
         x = torch.stack([row for row in x if isinstance(row, Tensor)])
     if isinstance(x, list | tuple):
         x = _array(x, name)
     if isinstance(x, np.ndarray):
         x = _from_array(x, name)
     if not isinstance(x, Tensor):
-        raise ValueError(
-            f"got {name} of type {type(x).__name__}; expected a tensor, an array or a list of rows; "
-            "convert it first (a data frame of numbers with .to_numpy())"
+        raise invalid(
+            f"{name} of type {type(x).__name__}",
+            "a tensor, an array or a list of rows",
+            "convert it first (a data frame of numbers with .to_numpy())",
         )
-    require(not x.is_complex(), f"complex {name}", "real numbers", "use torch.view_as_real first")
+    if x.is_complex():
+        raise invalid(f"complex {name}", "real numbers", "use torch.view_as_real first")
     return for_autograd(_wide(x, name))
 
 
@@ -90,19 +93,20 @@ def ranks(values: object, count: int, name: str) -> Tensor:
     tensor([1, 0, 1])
     """
     found = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    require(
-        found.shape == (count,),
-        f"{name} of shape {found.shape}",
-        f"one value for each of the {count} rows",
-        "pass them in the order of the rows",
-    )
+    if found.shape != (count,):
+        raise invalid(
+            f"{name} of shape {found.shape}",
+            f"one value for each of the {count} rows",
+            "pass them in the order of the rows",
+        )
     holes = int((found != found).sum()) if found.dtype.kind in "fmM" else 0
-    require(holes == 0, f"{name} with {holes} missing values", "a value a row", "fill them")
+    if holes != 0:
+        raise invalid(f"{name} with {holes} missing values", "a value a row", "fill them")
     try:
         inverse = np.unique(found, return_inverse=True)[1]
     except TypeError:
-        raise ValueError(
-            f"got {name} of several types; expected numbers, text or dates alone; convert them"
+        raise invalid(
+            f"{name} of several types", "numbers, text or dates alone", "convert them"
         ) from None
     return torch.from_numpy(inverse.reshape(-1).astype(np.int64))
 
@@ -116,18 +120,18 @@ def _array(rows: Sequence[object], name: str) -> np.ndarray:
     try:
         return np.asarray(rows)
     except ValueError:
-        raise ValueError(
-            f"got {name} with rows of different shapes; expected {_ONE_SHAPE[0]}; {_ONE_SHAPE[1]}"
+        raise invalid(
+            f"{name} with rows of different shapes", _ONE_SHAPE[0], _ONE_SHAPE[1]
         ) from None
 
 
 def _from_array(x: np.ndarray, name: str) -> Tensor:
-    require(
-        x.dtype.kind in "biu" or x.dtype in (np.float16, np.float32, np.float64),
-        f"an array {name} of type {x.dtype}",
-        "real numbers of at most 64 bits",
-        "select and encode the columns you mean to model, and convert with .astype(float)",
-    )
+    if x.dtype.kind not in "biu" and x.dtype not in (np.float16, np.float32, np.float64):
+        raise invalid(
+            f"an array {name} of type {x.dtype}",
+            "real numbers of at most 64 bits",
+            "select and encode the columns you mean to model, and convert with .astype(float)",
+        )
     native = x.astype(x.dtype.newbyteorder("="), copy=False)
     # Negative strides do not exist in torch, and it warns about memory that must not be written.
     safe = native.flags.writeable and all(step >= 0 for step in native.strides)
@@ -138,10 +142,10 @@ def _wide(x: Tensor, name: str) -> Tensor:
     if x.dtype not in _WRAPPING:
         return x
     wide = x.to(torch.int64)
-    require(
-        x.dtype is not torch.uint64 or not bool((wide < 0).any()),
-        f"{name} of type {x.dtype} with values of 2**63 or more",
-        "integers below 2**63",
-        "shift or rescale them",
-    )
+    if x.dtype is torch.uint64 and bool((wide < 0).any()):
+        raise invalid(
+            f"{name} of type {x.dtype} with values of 2**63 or more",
+            "integers below 2**63",
+            "shift or rescale them",
+        )
     return wide

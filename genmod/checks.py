@@ -64,10 +64,17 @@ def _is_batched(x: Tensor) -> bool:
     return False
 
 
-def require(condition: bool, got: str, expected: str, advice: str) -> None:
-    """Raise a ``ValueError`` "got ...; expected ...; advice" unless ``condition`` holds."""
-    if not condition:
-        raise ValueError(f"got {got}; expected {expected}; {advice}")
+def invalid(got: str, expected: str, advice: str) -> ValueError:
+    """The error for a refused argument: what was got, what was expected, what to do.
+
+    Test first, then raise it: the words are built only on failure, and a type checker follows the test.
+
+    >>> raise invalid("steps=0", "at least 1", "pass a positive number")
+    Traceback (most recent call last):
+    ...
+    ValueError: got steps=0; expected at least 1; pass a positive number
+    """
+    return ValueError(f"got {got}; expected {expected}; {advice}")
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -79,29 +86,23 @@ def whole_number(value: Any, name: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ValueError(
-            f"got {name}={value!r}; expected a whole number; convert it with int()"
-        ) from None
+        raise invalid(f"{name}={value!r}", "a whole number", "convert it with int()") from None
 
 
 def check_shape(x: Tensor, shape: Shape, name: str = "x") -> None:
     """Require ``x`` to be a batch ``(B, *shape)``."""
-    require(
-        x.ndim == len(shape) + 1 and tuple(x.shape[1:]) == tuple(shape),
-        f"{name} of shape {tuple(x.shape)}",
-        f"a batch of shape (B, {', '.join(map(str, shape))})",
-        "reshape the data, or build the model with the data's own event shape",
-    )
+    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != tuple(shape):
+        raise invalid(
+            f"{name} of shape {tuple(x.shape)}",
+            f"a batch of shape (B, {', '.join(map(str, shape))})",
+            "reshape the data, or build the model with the data's own event shape",
+        )
 
 
 def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> None:
     """Require every (observed) value of ``x`` to be finite."""
-    require(
-        not x.dtype.is_complex and x.dtype is not torch.bool,
-        f"{name} of type {x.dtype}",
-        "real numbers",
-        "convert it first",
-    )
+    if x.dtype.is_complex or x.dtype is torch.bool:
+        raise invalid(f"{name} of type {x.dtype}", "real numbers", "convert it first")
     if not x.is_floating_point() or not can_read(x):
         return
     if observed is None and all_finite(x):
@@ -110,12 +111,12 @@ def check_real(x: Tensor, observed: Tensor | None = None, name: str = "x") -> No
     if observed is not None:
         broken = broken & observed
     count = int(broken.sum())
-    require(
-        count == 0,
-        f"{count} values of {name} that are NaN or infinite",
-        "finite numbers",
-        "clean the data, or pass observed=... to leave entries out of the bound",
-    )
+    if count > 0:
+        raise invalid(
+            f"{count} values of {name} that are NaN or infinite",
+            "finite numbers",
+            "clean the data, or pass observed=... to leave entries out of the bound",
+        )
 
 
 def all_finite(x: Tensor) -> bool:
@@ -135,37 +136,43 @@ def check_integers(x: Tensor, bins: int, observed: Tensor | None = None, name: s
     values = wide if observed is None else wide[observed]
     if values.is_floating_point():
         fractions = int((values != values.round()).sum())
-        require(
-            fractions == 0,
-            f"{fractions} values of {name} that are not whole numbers",
-            f"integers in 0..{bins - 1}, because this decoder gives a probability mass",
-            "keep integer data integer (do not scale to [0, 1]), or use a decoder with a density",
-        )
+        if fractions > 0:
+            raise invalid(
+                f"{fractions} values of {name} that are not whole numbers",
+                f"integers in 0..{bins - 1}, because this decoder gives a probability mass",
+                "keep integer data integer (do not scale to [0, 1]), or use a decoder with a "
+                "density",
+            )
     if values.numel():
         low, high = int(values.min()), int(values.max())
-        require(
-            low >= 0 and high < bins,
-            f"{name} from {low} to {high}",
-            f"integers in 0..{bins - 1}",
-            f"set bins={high + 1} or more, or shift the data so that it begins at 0",
-        )
+        if low < 0 or high >= bins:
+            raise invalid(
+                f"{name} from {low} to {high}",
+                f"integers in 0..{bins - 1}",
+                f"set bins={high + 1} or more, or shift the data so that it begins at 0",
+            )
 
 
 def check_mask(observed: Tensor, x: Tensor) -> None:
     """Require a mask of the entries that count to be boolean and of the data's own shape."""
-    require(
-        observed.dtype is torch.bool and observed.shape == x.shape,
-        f"observed of type {observed.dtype} and shape {tuple(observed.shape)}",
-        f"torch.bool of shape {tuple(x.shape)}",
-        "pass True where an entry of x was observed",
-    )
+    if observed.dtype is not torch.bool or observed.shape != x.shape:
+        raise invalid(
+            f"observed of type {observed.dtype} and shape {tuple(observed.shape)}",
+            f"torch.bool of shape {tuple(x.shape)}",
+            "pass True where an entry of x was observed",
+        )
 
 
 def check_positive(value: float, name: str) -> None:
     """Require a setting to be a positive, finite number."""
-    require(
-        0 < value < float("inf"), f"{name}={value}", "a positive finite number", f"change {name}"
-    )
+    if not 0 < value < float("inf"):
+        raise invalid(f"{name}={value}", "a positive finite number", f"change {name}")
+
+
+def check_at_least(value: float, least: int, name: str, advice: str) -> None:
+    """Require a setting to be at least ``least``. A NaN is refused too."""
+    if not value >= least:
+        raise invalid(f"{name}={value}", f"at least {least}", advice)
 
 
 def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
@@ -191,17 +198,19 @@ def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = Fa
     ValueError: got the law with batch shape (3, 2) and event shape (); ...
     """
     if not isinstance(law, Distribution):
-        raise ValueError(
-            f"got {name} of type {type(law).__name__}; expected a torch.distributions.Distribution; "
-            "return a distribution over one event a row"
+        raise invalid(
+            f"{name} of type {type(law).__name__}",
+            "a torch.distributions.Distribution",
+            "return a distribution over one event a row",
         )
     batch, event = law.batch_shape, law.event_shape
     if event == shape and (batch == (rows,) or (shared and batch == ())):
         return
     expected = f"({rows},)" + (" or ()" if shared else "")
-    raise ValueError(
-        f"got {name} with batch shape {tuple(batch)} and event shape {tuple(event)}; expected batch "
-        f"shape {expected} and event shape {tuple(shape)}; {_law_advice(law, rows, shape, shared)}"
+    raise invalid(
+        f"{name} with batch shape {tuple(batch)} and event shape {tuple(event)}",
+        f"batch shape {expected} and event shape {tuple(shape)}",
+        _law_advice(law, rows, shape, shared),
     )
 
 
@@ -235,9 +244,8 @@ def choice(kind: type[E], value: object, name: str | None = None) -> E:
     if isinstance(value, str) and value in names:
         return kind(value)
     label = kind.__name__.lower() if name is None else name
-    raise ValueError(
-        f"got {label}={value!r}; expected one of {', '.join(map(repr, names))}; "
-        f"{_suggestion(value, names)}"
+    raise invalid(
+        f"{label}={value!r}", f"one of {', '.join(map(repr, names))}", _suggestion(value, names)
     )
 
 
@@ -246,9 +254,8 @@ def one_of(names: Iterable[str], value: str, name: str) -> str:
     known = list(names)
     if value in known:
         return value
-    raise ValueError(
-        f"got {name}={value!r}; expected one of {', '.join(map(repr, known))}; "
-        f"{_suggestion(value, known)}"
+    raise invalid(
+        f"{name}={value!r}", f"one of {', '.join(map(repr, known))}", _suggestion(value, known)
     )
 
 
@@ -266,20 +273,17 @@ def instance(value: object, kind: type[T], name: str) -> T:
     if isinstance(value, kind):
         return value
     expected = f"an instance of {kind.__name__}"
-    if isinstance(value, type):
-        advice = (
-            f"call it: {value.__name__}(...)" if issubclass(value, kind) else f"pass {expected}"
-        )
-        raise ValueError(f"got {name}={value.__name__}, a class; expected {expected}; {advice}")
-    got = (
-        f"{name}={value!r}" if isinstance(value, str) else f"{name} of type {type(value).__name__}"
-    )
     advice = f"pass {expected}"
+    if isinstance(value, type):
+        advice = f"call it: {value.__name__}(...)" if issubclass(value, kind) else advice
+        raise invalid(f"{name}={value.__name__}, a class", expected, advice)
+    got = f"{name} of type {type(value).__name__}"
     if isinstance(value, str):
+        got = f"{name}={value!r}"
         names = {each.__name__.lower(): each.__name__ for each in _subclasses(kind)}
         near = difflib.get_close_matches(value.lower(), names, 1)
         advice = f"did you mean {names[near[0]]}()?" if near else advice
-    raise ValueError(f"got {got}; expected {expected}; {advice}")
+    raise invalid(got, expected, advice)
 
 
 def _suggestion(value: object, names: list[str]) -> str:

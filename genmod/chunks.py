@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.random.streams import TorchDraws
 from genmod.shapes import Shape, size
 
@@ -38,7 +38,8 @@ def memory_limit(size: int) -> Iterator[None]:
     ...     rows_per_chunk((1, 8, 8))
     256
     """
-    require(size >= 1, f"size={size}", "a positive number of bytes", "pass 64 << 20 for 64 MB")
+    if size < 1:
+        raise invalid(f"size={size}", "a positive number of bytes", "pass 64 << 20 for 64 MB")
     token = _limit.set(size)
     try:
         yield
@@ -69,7 +70,7 @@ def rows_per_chunk(
     """
     if batch_size is not None:
         batch_size = whole_number(batch_size, "batch_size")
-        require(batch_size >= 1, f"batch_size={batch_size}", "at least 1", "leave it out")
+        check_at_least(batch_size, 1, "batch_size", "leave it out")
         return batch_size
     budget = _limit.get()
     if budget is None:
@@ -101,13 +102,14 @@ def run_in_chunks(
         run: from a slice to its results, ``(rows of the slice, *event)``.
         seeds: one for each row. The noise of a row then depends on its seed only.
     """
-    require(rows >= 1, f"n={rows}", "n >= 1", "pass n=1 or more")
+    check_at_least(rows, 1, "n", "pass n=1 or more")
     pieces = chunks(rows, most)
     if seeds is None:
         return torch.cat([run(piece) for piece in pieces])
     keys = list(seeds)
-    got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
-    require(len(keys) == rows, got, expected, "pass seeds=range(n), for example")
+    if len(keys) != rows:
+        got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
+        raise invalid(got, expected, "pass seeds=range(n), for example")
     return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
 
 

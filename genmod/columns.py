@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import can_read, check_real, choice, require
+from genmod.checks import can_read, check_real, choice, invalid
 from genmod.shapes import Shape
 
 __all__ = ["Column", "ColumnKind"]
@@ -91,25 +91,26 @@ class Column:
             object.__setattr__(self, "values", tuple(plain))
         label = f"column {self.name!r} ({self.kind})"
         coded = self.kind in CODED
-        require(
-            coded == bool(self.values),
-            f"{label} with values={self.values}",
-            "the values of a category or an ordinal, and of no other kind",
-            "list what the codes 0, 1, 2, ... stand for",
-        )
+        if coded != bool(self.values):
+            raise invalid(
+                f"{label} with values={self.values}",
+                "the values of a category or an ordinal, and of no other kind",
+                "list what the codes 0, 1, 2, ... stand for",
+            )
         got = f"{label} with mean={self.mean:g} and std={self.std:g}"
         finite = math.isfinite(self.mean) and 0 < self.std < math.inf
-        require(
-            finite, got, "a finite mean and a positive std", "leave out a column without spread"
-        )
+        if not finite:
+            raise invalid(
+                got, "a finite mean and a positive std", "leave out a column without spread"
+            )
         bounded = self.low is not None or self.high is not None
         ordered = self.low is None or self.high is None or self.low < self.high
-        require(
-            ordered and (not bounded or self.kind is ColumnKind.INTEGER),
-            f"{label} with low={self.low} and high={self.high}",
-            "low < high, and bounds of an integer alone",
-            "leave them out",
-        )
+        if not (ordered and (not bounded or self.kind is ColumnKind.INTEGER)):
+            raise invalid(
+                f"{label} with low={self.low} and high={self.high}",
+                "low < high, and bounds of an integer alone",
+                "leave them out",
+            )
 
     @property
     def count(self) -> int:
@@ -139,16 +140,18 @@ class Column:
 def as_columns(columns: Sequence[Column], shape: Shape, bins: int | None) -> tuple[Column, ...]:
     """The columns of a table as a tuple, one for each entry of an event."""
     found = tuple(columns)
-    require(
-        all(isinstance(column, Column) for column in found) and shape == (len(found),),
-        f"{len(found)} columns for events of shape {shape}",
-        "one Column for each entry of a vector",
-        "pass the number of columns as the shape",
-    )
-    require(bins is None, f"bins={bins} beside columns", "one of them", "leave bins out")
+    if not all(isinstance(column, Column) for column in found) or shape != (len(found),):
+        raise invalid(
+            f"{len(found)} columns for events of shape {shape}",
+            "one Column for each entry of a vector",
+            "pass the number of columns as the shape",
+        )
+    if bins is not None:
+        raise invalid(f"bins={bins} beside columns", "one of them", "leave bins out")
     twice = [name for name, count in Counter(c.name for c in found).items() if count > 1]
-    got, advice = f"two columns named {twice[:1]}", "rename one of them"
-    require(not twice, got, "a name for each column", advice)
+    if twice:
+        got, advice = f"two columns named {twice[:1]}", "rename one of them"
+        raise invalid(got, "a name for each column", advice)
     return found
 
 
@@ -161,12 +164,12 @@ def check_columns(
         ValueError: integers in place of floating point; values that are not finite; fractions, negative
             counts or unknown codes where a column has none. The message names the column.
     """
-    require(
-        x.is_floating_point(),
-        f"{name} of type {x.dtype}",
-        "floating point numbers, because the data are described by columns",
-        f"pass {name}.float(); categories are codes 0, 1, 2, ...",
-    )
+    if not x.is_floating_point():
+        raise invalid(
+            f"{name} of type {x.dtype}",
+            "floating point numbers, because the data are described by columns",
+            f"pass {name}.float(); categories are codes 0, 1, 2, ...",
+        )
     check_real(x, observed, name)
     if not can_read(x):
         return
@@ -186,10 +189,12 @@ def _refuse(broken: Tensor, x: Tensor, columns: Sequence[Column], name: str, exp
     column, wrong = columns[place], broken[:, place]
     low, high = column.limits
     span = f" from {low:g} to {high:g}" if math.isfinite(low) or math.isfinite(high) else ""
-    raise ValueError(
-        f"got {int(wrong.sum())} values of {name} in column {column.name!r} ({column.kind}) such as "
-        f"{float(x[wrong, place][0]):g}; expected {expected}{span}; correct them, pass observed=... "
-        "to leave entries out, or describe the column by another kind"
+    raise invalid(
+        f"{int(wrong.sum())} values of {name} in column {column.name!r} ({column.kind}) such as "
+        f"{float(x[wrong, place][0]):g}",
+        f"{expected}{span}",
+        "correct them, pass observed=... to leave entries out, or describe the column by another "
+        "kind",
     )
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
 from genmod.stamps import Measure as Measure
@@ -75,10 +75,11 @@ class Rate:
     def __post_init__(self) -> None:
         shape = self.nats.shape
         if len(shape) != 2 or self.weight.shape != shape or self.level.shape != shape:
-            raise ValueError(
-                f"got a rate with nats of shape {tuple(shape)}, weight {tuple(self.weight.shape)} and "
-                f"level {tuple(self.level.shape)}; expected (B, L) for all three; sum each row's event "
-                "first, and use Rate.single for one level"
+            raise invalid(
+                f"a rate with nats of shape {tuple(shape)}, weight {tuple(self.weight.shape)} and "
+                f"level {tuple(self.level.shape)}",
+                "(B, L) for all three",
+                "sum each row's event first, and use Rate.single for one level",
             )
 
     @classmethod
@@ -87,10 +88,10 @@ class Rate:
     ) -> Rate:
         """The rate of one level that every row visits; ``nats`` is ``(B,)``, ``per_dim`` is ``(B, D)``."""
         if nats.ndim != 1:
-            raise ValueError(
-                f"got nats of shape {tuple(nats.shape)}; expected (B,), one number a row; sum over the "
-                "event, or wrap the distribution in torch.distributions.Independent"
+            advice = (
+                "sum over the event, or wrap the distribution in torch.distributions.Independent"
             )
+            raise invalid(f"nats of shape {tuple(nats.shape)}", "(B,), one number a row", advice)
         column = nats[:, None]
         each = None if per_dim is None else (per_dim,)
         return cls(
@@ -206,10 +207,10 @@ class ELBO:
         shape = self.reconstruction.shape
         if len(shape) != 1 or any(r.nats.shape[0] != shape[0] for r in self.rates.values()):
             rows = {name: len(rate.nats) for name, rate in self.rates.items()}
-            raise ValueError(
-                f"got a reconstruction of shape {tuple(shape)} beside rates of {rows} rows; expected "
-                "(B,) and B rows: one number a sample in every term; give distributions one event a row "
-                "(torch.distributions.Independent), and networks one output a row"
+            raise invalid(
+                f"a reconstruction of shape {tuple(shape)} beside rates of {rows} rows",
+                "(B,) and B rows: one number a sample in every term",
+                "give distributions one event a row (Independent), and networks one output a row",
             )
 
     @property
@@ -250,18 +251,18 @@ class ELBO:
         Raises:
             ValueError: the value bounds nothing, or is a density whose bin width is not stated.
         """
-        require(dims >= 1, f"dims={dims}", "at least one dimension", "count the entries of x")
-        got, advice = "a value that bounds nothing", "report the reconstruction instead"
-        require(self.measure is not Measure.NONE, got, "a bound on a mass or a density", advice)
+        check_at_least(dims, 1, "dims", "count the entries of x")
+        if self.measure is Measure.NONE:
+            expected, advice = "a bound on a mass or a density", "report the reconstruction instead"
+            raise invalid("a value that bounds nothing", expected, advice)
         if self.measure is Measure.MASS:
-            got = f"bin_width={bin_width} for a probability mass"
-            require(bin_width is None, got, "no bin width", "leave it out: a mass needs none")
+            if bin_width is not None:
+                got, expected = f"bin_width={bin_width} for a probability mass", "no bin width"
+                raise invalid(got, expected, "leave it out: a mass needs none")
             return -self.value / (dims * math.log(2))
         if bin_width is None or not bin_width > 0:
-            raise ValueError(
-                f"got a density with bin_width={bin_width}; expected its bin width stated; pass "
-                "bin_width=1/256 for 8-bit data scaled to [0, 1], or report nats"
-            )
+            advice = "pass bin_width=1/256 for 8-bit data scaled to [0, 1], or report nats"
+            raise invalid(f"a density with bin_width={bin_width}", "its bin width stated", advice)
         return -self.value / (dims * math.log(2)) - math.log2(bin_width)
 
     def detach(self) -> ELBO:

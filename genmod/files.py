@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 
 _SUFFIX = ".writing"
 _LOCK = ".lock"
@@ -35,8 +35,8 @@ def as_path(path: Path | str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(
-            f"got the path {str(path)!r} ({error}); expected a home folder that exists; write it in full"
+        raise invalid(
+            f"the path {str(path)!r} ({error})", "a home folder that exists", "write it in full"
         ) from None
 
 
@@ -47,12 +47,12 @@ def check_file(path: Path | str) -> Path:
         ValueError: before any work is done.
     """
     found = as_path(path)
-    require(
-        not found.is_dir(),
-        f"the folder {found}",
-        "the path of a file",
-        f"add a file name, such as {found / 'model.safetensors'}",
-    )
+    if found.is_dir():
+        raise invalid(
+            f"the folder {found}",
+            "the path of a file",
+            f"add a file name, such as {found / 'model.safetensors'}",
+        )
     _check_parents(found)
     return found
 
@@ -64,12 +64,12 @@ def check_folder(path: Path | str) -> Path:
         ValueError: a file in its place or above it, a folder that is read-only.
     """
     found = as_path(path)
-    require(
-        not found.is_file(),
-        f"the file {found}",
-        "a folder, or a path for a new one",
-        "choose another path, or move that file away",
-    )
+    if found.is_file():
+        raise invalid(
+            f"the file {found}",
+            "a folder, or a path for a new one",
+            "choose another path, or move that file away",
+        )
     _check_parents(found)
     with _explained(found):
         found.mkdir(parents=True, exist_ok=True)
@@ -82,12 +82,12 @@ def check_folder(path: Path | str) -> Path:
 
 def _check_parents(path: Path) -> None:
     blocking = next((each for each in path.parents if each.exists()), None)
-    require(
-        blocking is None or blocking.is_dir(),
-        f"{path}, below {blocking}, which is a file",
-        "a folder there",
-        "choose another path, or move that file away",
-    )
+    if blocking is not None and not blocking.is_dir():
+        raise invalid(
+            f"{path}, below {blocking}, which is a file",
+            "a folder there",
+            "choose another path, or move that file away",
+        )
 
 
 @contextmanager
@@ -107,9 +107,10 @@ def locked(folder: Path) -> Iterator[None]:
             _lock(file)
         except OSError as error:
             file.seek(0)
-            raise ValueError(
-                f"got {folder}, which is in use by process {file.read(20).strip()}; expected a folder of "
-                "its own for each process; wait until that process is done, or choose another folder"
+            raise invalid(
+                f"{folder}, which is in use by process {file.read(20).strip()}",
+                "a folder of its own for each process",
+                "wait until that process is done, or choose another folder",
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -161,9 +162,10 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(
-            f"got {path}, which cannot be written ({reason}); expected a place with space and the right "
-            "to write; free some space, or choose another path"
+        raise invalid(
+            f"{path}, which cannot be written ({reason})",
+            "a place with space and the right to write",
+            "free some space, or choose another path",
         ) from error
 
 
@@ -221,7 +223,7 @@ def read_text(
             return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or f"no text: {error}"
-    raise ValueError(f"got {path}, which cannot be read ({reason}); expected {expected}; {advice}")
+    raise invalid(f"{path}, which cannot be read ({reason})", expected, advice)
 
 
 def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
@@ -235,9 +237,8 @@ def read_json(path: Path | str, mark: str, advice: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"got {path}, which cannot be read (no JSON: {error}); expected a file of format {mark}; "
-            f"{advice}"
+        raise invalid(
+            f"{path}, which cannot be read (no JSON: {error})", f"a file of format {mark}", advice
         ) from error
     check_format(path, content.get("format") if isinstance(content, dict) else None, mark, advice)
     return dict(content)
@@ -258,7 +259,8 @@ def check_format(path: Path, stated: object, mark: str, advice: str) -> None:
     later, _, other = str(stated).rpartition("-")
     newer = later == name and other.isdecimal() and int(other) > int(number)
     upgrade = "a newer version of genmod wrote it: upgrade genmod"
-    require(stated == mark, f"{path} of format {stated}", mark, upgrade if newer else advice)
+    if stated != mark:
+        raise invalid(f"{path} of format {stated}", mark, upgrade if newer else advice)
 
 
 def save_tensors(
@@ -290,7 +292,8 @@ def read_tensors(path: Path | str, advice: str) -> tuple[dict[str, Tensor], dict
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (SafetensorError, OSError, TypeError, LookupError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ValueError(
-            f"got {path}, which is no whole safetensors file ({reason}); expected one that genmod wrote; "
-            f"{advice}"
+        raise invalid(
+            f"{path}, which is no whole safetensors file ({reason})",
+            "one that genmod wrote",
+            advice,
         ) from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.chunks import rows_per_chunk, run_in_chunks
 from genmod.config import Settings
 from genmod.decoders import Decoder
@@ -200,13 +200,14 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         Raises:
             ValueError: a diffusion's, which is fixed.
         """
-        require(
-            self.encoder.accepts_missing,
-            f"missing entries for a {type(self).__name__}, whose encoder is fixed and would noise "
-            "the zeros in their place",
-            "complete data",
-            "use VAE, HVAE or LatentDiffusion, whose encoders get the mask, or leave out incomplete rows",
-        )
+        if not self.encoder.accepts_missing:
+            raise invalid(
+                f"missing entries for a {type(self).__name__}, whose encoder is fixed and would "
+                "noise the zeros in their place",
+                "complete data",
+                "use VAE, HVAE or LatentDiffusion, whose encoders get the mask, or leave out "
+                "incomplete rows",
+            )
 
     def formula(self) -> str:
         """The formula of the model, as text."""

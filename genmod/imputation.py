@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.columns import CODED
 from genmod.distributions.base import elementwise, masked_log_prob
@@ -87,14 +87,13 @@ def impute_rows(
     seeds: Sequence[SupportsIndex] | None,
 ) -> Imputation:
     """Imputation of all rows, in chunks: see :meth:`genmod.model.LatentModel.impute`."""
-    require(n >= 1, f"n={n}", "at least one copy", "n=1 fills the table once")
-    got = f"importance_samples={importance_samples}"
-    require(importance_samples >= 1, got, "at least one", "64 is the default")
+    check_at_least(n, 1, "n", "n=1 fills the table once")
+    check_at_least(importance_samples, 1, "importance_samples", "64 is the default")
     model.spec.check(x, observed)
     most = max(1, rows_per_chunk(model.spec.shape, model.device) // importance_samples)
     keys = None if seeds is None else torch.tensor([int(seed) for seed in seeds])
-    got, advice = f"{0 if keys is None else len(keys)} seeds for {len(x)} rows", "pass one a row"
-    require(keys is None or len(keys) == len(x), got, "one seed a row", advice)
+    if keys is not None and len(keys) != len(x):
+        raise invalid(f"{len(keys)} seeds for {len(x)} rows", "one seed a row", "pass one a row")
 
     def some(rows: slice) -> Imputation:
         given = None if context is None else context[rows].to(model.device)

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import check_law, is_trusted, require
+from genmod.checks import check_law, invalid, is_trusted
 from genmod.decoders import Decoder
 from genmod.distributions.base import masked_log_prob
 from genmod.distributions.joined import Rescaled
@@ -58,12 +58,12 @@ class LatentModel(GenerativeModel):
 
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
         super().__init__()
-        require(
-            encoder.spec is None or encoder.spec == decoder.spec,
-            f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
-            "one description of the data",
-            "build both with the same DataSpec",
-        )
+        if encoder.spec is not None and encoder.spec != decoder.spec:
+            raise invalid(
+                f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
+                "one description of the data",
+                "build both with the same DataSpec",
+            )
         prior = prior.bind(encoder)
         prior.check_encoder(encoder)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
@@ -137,9 +137,10 @@ class LatentModel(GenerativeModel):
         """
         kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
         if kind in (torch.bfloat16, torch.float16):
-            raise ValueError(
-                f"got a model in {kind}; expected float32 or float64: a bound in half precision is wrong; "
-                "keep the parameters in float32 and use fit(..., autocast=torch.bfloat16)"
+            raise invalid(
+                f"a model in {kind}",
+                "float32 or float64: a bound in half precision is wrong",
+                "keep the parameters in float32 and use fit(..., autocast=torch.bfloat16)",
             )
         # Standardized in the type given: a column of mean 1e6 and std 1 has no digits left in float32.
         seen = self.decoder.spec.standardize(x).to(kind)
@@ -177,39 +178,45 @@ class LatentModel(GenerativeModel):
         """
         context, timesteps, name = request.context, request.timesteps, type(self).__name__
         if context is not None and len(context) != rows:
-            raise ValueError(
-                f"got {len(context)} rows of context for {rows} samples; expected one row a sample; "
-                "repeat the context, or pass fewer samples"
+            raise invalid(
+                f"{len(context)} rows of context for {rows} samples",
+                "one row a sample",
+                "repeat the context, or pass fewer samples",
             )
         if isinstance(timesteps, int) and (request.needs_path or request.samples > 1):
-            raise ValueError(
-                f"got timesteps={timesteps} beside whole paths of latents; expected one or the other; "
-                "leave timesteps out: a path visits every level"
+            raise invalid(
+                f"timesteps={timesteps} beside whole paths of latents",
+                "one or the other",
+                "leave timesteps out: a path visits every level",
             )
         if request.needs_path and self.prior.stochastic_density:
-            raise ValueError(
-                f"got a request for importance weights of a {name} whose prior density is a random "
-                "estimate; expected a density without noise; use the exact trace (probes=None)"
+            raise invalid(
+                f"a request for importance weights of a {name} whose prior density is a random "
+                "estimate",
+                "a density without noise",
+                "use the exact trace (probes=None)",
             )
         stated = timesteps is not None and not isinstance(timesteps, AutoTimesteps)
         if stated and not self.prior.has_timesteps:
-            raise ValueError(
-                f"got timesteps={timesteps} for a {name} without noise levels; expected none; "
-                "leave timesteps out: every latent is visited"
+            raise invalid(
+                f"timesteps={timesteps} for a {name} without noise levels",
+                "none",
+                "leave timesteps out: every latent is visited",
             )
 
     def _check_drawn(self, state: Tensor, rates: Mapping[str, Rate], rows: int) -> None:
         """Require what the prior returned to have rates, and one state a row."""
-        # No `require` here: it would build both messages at every step of training.
         if not rates and self.prior.proper:
-            raise ValueError(
-                f"got a {type(self.prior).__name__} without rates; expected a rate for every latent; "
-                "or set proper = False"
+            raise invalid(
+                f"a {type(self.prior).__name__} without rates",
+                "a rate for every latent",
+                "or set proper = False",
             )
         if state.shape[0] != rows:
-            raise ValueError(
-                f"got a prior's state of {len(state)} rows for {rows} samples; expected one row a sample; "
-                "return one state a row"
+            raise invalid(
+                f"a prior's state of {len(state)} rows for {rows} samples",
+                "one row a sample",
+                "return one state a row",
             )
 
     def elbo(
@@ -288,5 +295,5 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:
     """
     model = load_model(folder, device)
     if not isinstance(model, LatentModel):
-        raise ValueError(f"got a saved {type(model).__name__}; expected a model; pass its folder")
+        raise invalid(f"a saved {type(model).__name__}", "a model", "pass its folder")
     return model

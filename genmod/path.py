@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import for_autograd
-from genmod.checks import require, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.config import Settings
 from genmod.distributions.base import Draws, Laws
 from genmod.shapes import Mask, PerLevel, copies
@@ -49,7 +49,7 @@ class TimestepSampler(Settings, nn.Module, ABC):
     def __init__(self, n: int = 1) -> None:
         super().__init__()
         self.n = whole_number(n, "n")
-        require(n >= 1, f"n={n}", "n >= 1", "timesteps=None visits every level")
+        check_at_least(n, 1, "n", "timesteps=None visits every level")
 
     @abstractmethod
     def forward(
@@ -111,9 +111,10 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(
-                f"got samples={self.samples}; expected at least one draw for each row; one draw for each "
-                "row is the bound as usual"
+            raise invalid(
+                f"samples={self.samples}",
+                "at least one draw for each row",
+                "one draw for each row is the bound as usual",
             )
         if self.observed is not None:
             object.__setattr__(self, "observed", for_autograd(self.observed))
@@ -216,9 +217,10 @@ class Path:
 
     def _likelihood(self) -> Tensor:
         if self.log_likelihood is None:
-            raise ValueError(
-                "got a path without log p(x | z); expected one that a model has decoded; take the path "
-                "that model(x, Request(needs_path=True)) returns"
+            raise invalid(
+                "a path without log p(x | z)",
+                "one that a model has decoded",
+                "take the path that model(x, Request(needs_path=True)) returns",
             )
         return self.log_likelihood
 
@@ -235,10 +237,11 @@ def draw_posterior(q: Distribution) -> Tensor:
             not be that of the bound.
     """
     if torch.is_grad_enabled() and not q.has_rsample:
-        raise ValueError(
-            f"got a posterior law {type(q).__name__} without reparameterized draws (rsample); expected one "
-            "with them, because the encoder learns through its draws; score the model without gradients, "
-            "or relax the law (RelaxedOneHotCategorical, for example)"
+        raise invalid(
+            f"a posterior law {type(q).__name__} without reparameterized draws (rsample)",
+            "one with them, because the encoder learns through its draws",
+            "score the model without gradients, or relax the law (RelaxedOneHotCategorical, for "
+            "example)",
         )
     return random.draw(q)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_law, check_shape, require
+from genmod.checks import check_at_least, check_law, check_shape, invalid
 from genmod.config import Settings
 from genmod.distributions import rate
 from genmod.distributions.base import Draws, Laws
@@ -102,17 +102,13 @@ class Prior(Settings, nn.Module, ABC):
         return any(id(each) in own for each in encoder.parameters())
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Require an encoder whose posterior this prior can draw from.
-
-        Raises:
-            ValueError: its latents have another shape.
-        """
-        require(
-            encoder.latent_shape is None or encoder.latent_shape == self.shape,
-            f"an encoder whose latents have shape {encoder.latent_shape}",
-            f"the prior's shape {self.shape}",
-            "build the encoder and the prior with the same latent shape",
-        )
+        """Require an encoder whose posterior this prior can draw from: latents of the same shape."""
+        if encoder.latent_shape is not None and encoder.latent_shape != self.shape:
+            raise invalid(
+                f"an encoder whose latents have shape {encoder.latent_shape}",
+                f"the prior's shape {self.shape}",
+                "build the encoder and the prior with the same latent shape",
+            )
 
     def rates(
         self,
@@ -160,14 +156,16 @@ class Prior(Settings, nn.Module, ABC):
                 draws.add(name, draw_posterior(latent.q))
             if latent.p is not None:
                 _check_new(name, p, "scored")
-                require(name in z, f"a law p of {name!r}, which was not drawn", *_EVERY_LATENT)
+                if name not in z:
+                    raise invalid(f"a law p of {name!r}, which was not drawn", *_EVERY_LATENT)
                 check_law(latent.p, rows, z[name].shape[1:], f"the prior of {name}", shared=True)
                 p[name] = latent.p
             return z[name]
 
         state = run_path(self.infer(posterior, context), take)
         missing = sorted(z.keys() - p.keys())
-        require(not missing, f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
+        if missing:
+            raise invalid(f"latents that are drawn and never scored: {missing}", *_EVERY_LATENT)
         shaped = {name: each.reshape(samples, -1, *each.shape[1:]) for name, each in z.items()}
         return state, Path(shaped, q, p, draws=draws)
 
@@ -180,7 +178,7 @@ class Prior(Settings, nn.Module, ABC):
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` draws of the latents from the prior, as states for the decoder."""
-        require(n >= 1, f"n={n}", "n >= 1", "pass n=1 or more")
+        check_at_least(n, 1, "n", "pass n=1 or more")
 
         def take(step: tuple[str, Distribution]) -> Tensor:
             name, p = step
@@ -213,16 +211,19 @@ class Prior(Settings, nn.Module, ABC):
         latents = [z] if isinstance(z, Tensor) else list(z)
         count, advice = len(latents), "pass what encode returns"
         expected = "one for each level, in the order in which they are drawn"
-        require(count > 0, "no latents", expected, advice)
+        if count == 0:
+            raise invalid("no latents", expected, advice)
 
         def take(step: tuple[str, Distribution]) -> Tensor:
             name, p = step
-            require(bool(latents), f"{count} latents, none left for {name}", expected, advice)
+            if not latents:
+                raise invalid(f"{count} latents, none left for {name}", expected, advice)
             check_shape(latents[0], tuple(p.event_shape), name)
             return latents.pop(0)
 
         state = run_path(self.generate(len(latents[0]), context), take)
-        require(not latents, f"{count} latents, {len(latents)} too many", expected, advice)
+        if latents:
+            raise invalid(f"{count} latents, {len(latents)} too many", expected, advice)
         return state
 
 
@@ -293,7 +294,6 @@ _EVERY_LATENT = (
 
 def _check_new(name: str, laws: Laws, what: str) -> None:
     if name in laws:
-        raise ValueError(
-            f"got two latents named {name!r} (the second would be {what} in place of the first); "
-            "expected a different name for each latent; pass another name= to one of the priors"
-        )
+        got = f"two latents named {name!r} (the second would be {what} in place of the first)"
+        advice = "pass another name= to one of the priors"
+        raise invalid(got, "a different name for each latent", advice)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genmod import shapes
-from genmod.checks import check_integers, check_mask, check_real, check_shape, require, whole_number
+from genmod.checks import check_integers, check_mask, check_real, check_shape, invalid, whole_number
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
 from genmod.columns import as_columns, check_columns, count_features, features
@@ -81,12 +81,12 @@ class DataSpec:
         if isinstance(data, HasSpec):
             data = data.spec
         if isinstance(data, DataSpec):
-            require(
-                bins is None or bins == data.bins,
-                f"bins={bins} beside data of {data}",
-                "bins only beside a shape, because a data set or a spec has its own",
-                "leave bins out",
-            )
+            if bins is not None and bins != data.bins:
+                raise invalid(
+                    f"bins={bins} beside data of {data}",
+                    "bins only beside a shape, because a data set or a spec has its own",
+                    "leave bins out",
+                )
             return data
         return cls(_as_shape(data), None if bins is None else whole_number(bins, "bins"))
 
@@ -146,12 +146,12 @@ class DataSpec:
                 and values outside ``0 .. bins - 1``.
         """
         check_shape(x, self.shape, name)
-        require(
-            len(x) >= 1,
-            f"{name} of shape {tuple(x.shape)}, without a row",
-            "at least one row",
-            "leave empty batches out",
-        )
+        if len(x) == 0:
+            raise invalid(
+                f"{name} of shape {tuple(x.shape)}, without a row",
+                "at least one row",
+                "leave empty batches out",
+            )
         if observed is not None:
             check_mask(observed, x)
         if self.columns is not None:
@@ -160,12 +160,12 @@ class DataSpec:
         if self.bins is not None:
             check_integers(x, self.bins, observed, name)
             return
-        require(
-            x.is_floating_point(),
-            f"{name} of type {x.dtype}",
-            "real numbers, because the data are described without bins",
-            f"pass bins=... for integer data, or {name}.float() for measurements on a scale",
-        )
+        if not x.is_floating_point():
+            raise invalid(
+                f"{name} of type {x.dtype}",
+                "real numbers, because the data are described without bins",
+                f"pass bins=... for integer data, or {name}.float() for measurements on a scale",
+            )
         check_real(x, observed, name)
 
     @cached_property
@@ -210,13 +210,13 @@ class DataSpec:
 
     @cached_property
     def _bins(self) -> Bins:
-        require(
-            self.bins is not None,
-            f"real data, {self}",
-            "integer data, because only their values have intervals",
-            "pass bins=... with the number of values",
-        )
-        return Bins(self.bins or 0)
+        if self.bins is None:
+            raise invalid(
+                f"real data, {self}",
+                "integer data, because only their values have intervals",
+                "pass bins=... with the number of values",
+            )
+        return Bins(self.bins)
 
     def __repr__(self) -> str:
         columns = "" if self.columns is None else f", columns={self.columns!r}"
@@ -250,16 +250,16 @@ def _as_shape(shape: object) -> Shape:
         shape = (shape,)
     if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
         what = repr(shape) if isinstance(shape, str | type) else f"a {type(shape).__name__}"
-        raise ValueError(
-            f"got {what} for the shape of the data; expected a data set, a DataSpec, a shape such as "
-            "(1, 28, 28), or the length of a vector; pass genmod.data.load(x) for data, or "
-            "tuple(x.shape[1:]) for their shape alone"
+        raise invalid(
+            f"{what} for the shape of the data",
+            "a data set, a DataSpec, a shape such as (1, 28, 28), or the length of a vector",
+            "pass genmod.data.load(x) for data, or tuple(x.shape[1:]) for their shape alone",
         )
     found = tuple(whole_number(side, "side") for side in shape)
-    require(
-        len(found) > 0 and all(side >= 1 for side in found),
-        f"shape={shape}",
-        "an event shape of positive sides",
-        "leave the batch axis out: (1, 28, 28) for gray images, (d,) for vectors",
-    )
+    if len(found) == 0 or min(found) < 1:
+        raise invalid(
+            f"shape={shape}",
+            "an event shape of positive sides",
+            "leave the batch axis out: (1, 28, 28) for gray images, (d,) for vectors",
+        )
     return found

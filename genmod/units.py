@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 
 Numbers: TypeAlias = Sequence[float] | np.ndarray
 """One number a column."""
@@ -32,13 +32,8 @@ class Bins:
     count: int
 
     def __post_init__(self) -> None:
-        require(
-            self.count >= 2,
-            f"bins={self.count}",
-            "at least 2 values",
-            "pass the number of distinct integers the data can hold (17 for the digits, 256 for "
-            "8-bit images)",
-        )
+        advice = "pass the number of distinct integers: 17 for the digits, 256 for 8-bit images"
+        check_at_least(self.count, 2, "bins", advice)
 
     @cached_property
     def width(self) -> float:
@@ -95,12 +90,14 @@ class Standardize:
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
         object.__setattr__(self, "std", tuple(float(s) for s in self.std))
         finite = all(math.isfinite(m) for m in self.mean)
-        require(
-            len(self.mean) == len(self.std) and finite and all(0 < s < math.inf for s in self.std),
-            f"mean={_short(self.mean)} and std={_short(self.std)}",
-            "a finite mean and a positive std for each column",
-            "take them from rows: Standardize.of(x)",
-        )
+        if not (
+            len(self.mean) == len(self.std) and finite and all(0 < s < math.inf for s in self.std)
+        ):
+            raise invalid(
+                f"mean={_short(self.mean)} and std={_short(self.std)}",
+                "a finite mean and a positive std for each column",
+                "take them from rows: Standardize.of(x)",
+            )
 
     @classmethod
     def of(
@@ -119,20 +116,23 @@ class Standardize:
         >>> Standardize.of(torch.tensor([[1.0], [3.0]]))
         Standardize(mean=(2.0,), std=(1.0,))
         """
-        require(x.ndim == 2, f"x of shape {tuple(x.shape)}", "rows (N, D)", "flatten the events")
+        if x.ndim != 2:
+            raise invalid(f"x of shape {tuple(x.shape)}", "rows (N, D)", "flatten the events")
         means, stds = [], []
         for place in range(x.shape[1]):
             column = x[:, place] if observed is None else x[observed[:, place], place]
             column = column.double()
             means.append(float(column.mean()) if len(column) else 0.0)
             stds.append(float(column.std(correction=0)) if len(column) else 0.0)
-            require(
-                # The sum of 0.1 and 0.2 is not 0.3 in floating point, but the same value.
-                stds[-1] > 1e-12 * abs(means[-1]),
-                f"column {place if names is None else repr(names[place])} without two different values",
-                "columns that vary in the training rows, because the density of a constant has no bound",
-                "leave it out (in scikit-learn: VarianceThreshold)",
-            )
+            # The sum of 0.1 and 0.2 is not 0.3 in floating point, but the same value.
+            if not stds[-1] > 1e-12 * abs(means[-1]):
+                raise invalid(
+                    f"column {place if names is None else repr(names[place])} without two "
+                    "different values",
+                    "columns that vary in the training rows, because the density of a constant "
+                    "has no bound",
+                    "leave it out (in scikit-learn: VarianceThreshold)",
+                )
         return cls(means, stds)
 
     @cached_property

@@ -17,9 +17,15 @@ NAN = torch.tensor([[1.0, math.nan], [math.inf, 2.0]])
 
 
 def test_an_error_states_got_expected_and_what_to_do() -> None:
-    checks.require(True, "a", "b", "c")
     with pytest.raises(ValueError, match=r"^got a; expected b; c$"):
-        checks.require(False, "a", "b", "c")
+        raise checks.invalid("a", "b", "c")
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, -math.inf])
+def test_what_is_less_than_the_least_is_refused_and_so_is_a_nan(value: float) -> None:
+    checks.check_at_least(1, 1, "n", "pass more")
+    with pytest.raises(ValueError, match=rf"^got n={value}; expected at least 1; pass more$"):
+        checks.check_at_least(value, 1, "n", "pass more")
 
 
 def test_shapes() -> None:

@@ -141,7 +141,7 @@ def test_bits_per_dim_of_a_density_count_the_bin_and_not_the_units() -> None:
         ),
         (Measure.NONE, 4, 0.1, "bounds nothing"),
         (Measure.MASS, 4, 0.1, r"bin_width=0.1.*leave it out"),
-        (Measure.MASS, 0, None, r"dims=0.*at least one"),
+        (Measure.MASS, 0, None, r"dims=0.*at least 1"),
         (Measure.DENSITY, 4, None, r"bin_width=None.*stated; pass bin_width="),
         (Measure.DENSITY, 4, 0.0, r"bin_width=0"),
         (Measure.DENSITY, 4, -1.0, r"bin_width=-1"),

@@ -149,6 +149,36 @@ def test_names_of_classes_are_unique() -> None:
     assert {name: where for name, where in found.items() if len(where) > 1} == {}
 
 
+def _calls(path: Path, name: str) -> Iterator[ast.Call]:
+    """The calls of a function by its bare name."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+            yield node
+
+
+def _beginning(node: ast.expr) -> str:
+    """The words that a string begins with, up to the first part that is computed."""
+    first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+    return str(first.value) if isinstance(first, ast.Constant) else ""
+
+
+def test_every_refusal_is_worded_by_one_function() -> None:
+    """``raise invalid(got, expected, advice)``: words of a refusal are built only for an error."""
+    by_hand = {
+        f"{name}:{call.lineno}"
+        for name, path in MODULES.items()
+        for call in _calls(path, "ValueError")
+        if name != "checks"
+    }
+    assert by_hand == set()
+    for name, path in MODULES.items():
+        for call in _calls(path, "invalid"):
+            where, words = f"{name}:{call.lineno}", call.args
+            assert len(words) == 3 or isinstance(words[-1], ast.Starred), where
+            for word, prefix in zip(words, ("got ", "expected ", ";"), strict=False):
+                assert not _beginning(word).startswith(prefix), f"{where} repeats {prefix!r}"
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda path: name_of(path) or "genmod")
 def test_files_and_functions_stay_small(path: Path) -> None:
     """A function's docstring and signature explain it; they do not count against its length."""

@@ -373,7 +373,7 @@ def test_what_has_no_importance_weights_is_refused() -> None:
         with pytest.raises(ValueError, match=words):
             fit(model, x, IWAE(4), steps=1, progress=False)
     for samples in (0, -3):
-        with pytest.raises(ValueError, match=f"samples={samples}; expected at least one"):
+        with pytest.raises(ValueError, match=f"samples={samples}; expected at least 1"):
             IWAE(samples)
     with pytest.raises(ValueError, match="gradient='dreg'; expected one of 'autograd'"):
         IWAE(4, "dreg")

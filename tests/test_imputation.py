@@ -259,7 +259,7 @@ def test_what_cannot_be_filled_is_refused() -> None:
         Autoencoder(D, latents=2, **TINY).impute(x, observed)
     with pytest.raises(ValueError, match=r"Diffusion to impute with.*VAE"):
         Diffusion(D, **TINY).impute(x, observed)
-    with pytest.raises(ValueError, match="n=0; expected at least one copy"):
+    with pytest.raises(ValueError, match="n=0; expected at least 1"):
         proposal().impute(x, observed, 0)
     with pytest.raises(ValueError, match="importance_samples=0"):
         proposal().impute(x, observed, 1, 0)

@@ -157,7 +157,7 @@ class Uncut(LinearLogSNR):
         (lambda: LinearLogSNR(-5.0, 13.3), "clean > noisy"),
         (lambda: LinearLogSNR(math.inf, -5.0), "a finite log-SNR at each end"),
         (lambda: Cosine(clean=-5.0, noisy=13.3), "clean > noisy"),
-        (lambda: Cosine(offset=-0.1), "offset >= 0"),
+        (lambda: Cosine(offset=-0.1), "offset=-0.1; expected at least 0"),
         (lambda: Table.from_betas(real(0.1, 1.0)), "clip it to 0.999"),
         (lambda: Table.from_betas(real(0.0, 0.1)), r"every beta inside \(0, 1\)"),
         (lambda: Table(real(1.0)), "at least 2 entries"),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.files import write_atomically, write_text
 from genmod.spec import Column, DataSpec
 
@@ -82,12 +82,12 @@ def write_rows(
         observed: which entries are not missing, like the rows. A missing one is an empty cell of a
             ``.csv``, and NaN in a ``.npy``.
     """
-    require(
-        path.suffix in (".npy", ".csv"),
-        f"--out {path}",
-        "a file that ends in .npy, .csv, or .png for images",
-        "choose one of these endings",
-    )
+    if path.suffix not in (".npy", ".csv"):
+        raise invalid(
+            f"--out {path}",
+            "a file that ends in .npy, .csv, or .png for images",
+            "choose one of these endings",
+        )
     if path.suffix == ".npy":
         if observed is not None:
             real = rows if rows.is_floating_point() else rows.double()

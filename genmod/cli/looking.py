@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from genmod import plots
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.cli.console import plain, sentences, wrote
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
@@ -47,7 +47,8 @@ class Look:
         """Write a figure as a PNG."""
         path = as_path(self.run) / "figures" / f"{name}.png"
         path = path if self.out is None else as_path(self.out)
-        require(path.suffix == ".png", f"--out {path}", "a file that ends in .png", "rename it")
+        if path.suffix != ".png":
+            raise invalid(f"--out {path}", "a file that ends in .png", "rename it")
         save_figure(figure, path)
         wrote(console, path)
 

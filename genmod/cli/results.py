@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from genmod import editing
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.cli.console import csv_text, plain, sentences, write_rows, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
@@ -109,13 +109,12 @@ def impute_rows(
     with sentences() as console:
         model = open_model(run, device)
         found, rows = open_rows(run, model.spec, data)
-        require(
-            rows.observed is not None,
-            f"{data} without a missing entry",
-            "a table with empty cells",
-            "leave a cell empty where its value is to be drawn",
-        )
-        assert rows.observed is not None
+        if rows.observed is None:
+            raise invalid(
+                f"{data} without a missing entry",
+                "a table with empty cells",
+                "leave a cell empty where its value is to be drawn",
+            )
         seeds = range(seed, seed + len(rows.x))
         filled = model.impute(
             rows.x, rows.observed, n, importance_samples, context=rows.context, seeds=seeds
@@ -186,12 +185,12 @@ class Canvas:
     ) -> None:
         """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
         if path.suffix == ".png":
-            require(
-                is_image(data.shape),
-                f"--out {path} for rows of shape {data.shape}",
-                "a file for numbers",
-                "end it in .npy or .csv",
-            )
+            if not is_image(data.shape):
+                raise invalid(
+                    f"--out {path} for rows of shape {data.shape}",
+                    "a file for numbers",
+                    "end it in .npy or .csv",
+                )
             draw_images(path, dict(rows), data, as_path(self.run).name)
         else:
             write_rows(path, torch.cat(list(rows.values())), data.spec, observed=observed)
@@ -201,16 +200,16 @@ class Canvas:
 def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
     """Samples, each with a seed of its own: a longer list begins with the shorter one."""
     with sentences() as console:
-        require(drawing.n >= 1, f"-n {drawing.n}", "at least 1", "pass the number of samples")
+        check_at_least(drawing.n, 1, "-n", "pass the number of samples")
         model, data = open_model(drawing.run, drawing.device), open_data(drawing.run)
         path = drawing.path("sampled", data)
         given = {name: value for name, value in options.items() if value is not None}
-        require(
-            not given or isinstance(model, DiffusionBased),
-            f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
-            "a diffusion, which alone has samplers and steps",
-            "leave it out for this model",
-        )
+        if given and not isinstance(model, DiffusionBased):
+            raise invalid(
+                f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
+                "a diffusion, which alone has samplers and steps",
+                "leave it out for this model",
+            )
         kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
         arguments: dict[str, Any] = read_arguments(kind, given, ("self",))
         seeds = range(drawing.seed, drawing.seed + drawing.n)
@@ -225,12 +224,8 @@ def _context(label: str | None, n: int) -> Tensor | None:
     if label is None:
         return None
     values = read_value(f"[{label}]")
-    require(
-        isinstance(values, list) and all(isinstance(each, int | float) for each in values),
-        f"--label {label}",
-        "numbers, as in 3,7",
-        "labels are numbers from 0 on",
-    )
+    if not isinstance(values, list) or not all(isinstance(each, int | float) for each in values):
+        raise invalid(f"--label {label}", "numbers, as in 3,7", "labels are numbers from 0 on")
     return torch.tensor([values[place % len(values)] for place in range(n)])
 
 
@@ -286,12 +281,8 @@ def _some(
 ) -> tuple[Dataset, GivenRows]:
     """The first rows of some data, with their contexts and their mask, on the model's device."""
     data, rows = open_rows(drawing.run, model.spec, name)
-    require(
-        1 <= count <= len(rows.x),
-        f"{count} rows of {len(rows.x)}",
-        "some that are there",
-        "choose another -n",
-    )
+    if not 1 <= count <= len(rows.x):
+        raise invalid(f"{count} rows of {len(rows.x)}", "some that are there", "choose another -n")
     x, context, observed = (
         None if each is None else each[:count].to(model.device)
         for each in (rows.x, rows.context, rows.observed)

@@ -234,21 +234,23 @@ def merge(settings: dict[str, Any], given: Mapping[str, Any], changes: list[str]
     for name, value in given.items():
         _put(merged, [homes[name], name], value)
     for change in changes:
-        # Not at the top: the package of settings imports torch.
+        # Not at the top: both import torch.
+        from genmod.checks import invalid
         from genmod.config.text import read_value
 
         path, equals, text = change.partition("=")
         if not equals or not path:
-            raise ValueError(
-                f"got --set {change}; expected a setting and its value; write --set model.width=64"
+            raise invalid(
+                f"--set {change}", "a setting and its value", "write --set model.width=64"
             )
         places = path.split(".")
         if len(places) == 1 and places[0] not in ("data", "model"):
             near = difflib.get_close_matches(places[0], homes, 1)
             if places[0] not in homes:
-                raise ValueError(
-                    f"got --set {change}; expected section.setting=value; "
-                    + (f"did you mean {homes[near[0]]}.{near[0]}?" if near else "name its section")
+                raise invalid(
+                    f"--set {change}",
+                    "section.setting=value",
+                    f"did you mean {homes[near[0]]}.{near[0]}?" if near else "name its section",
                 )
             places = [homes[places[0]], *places]
         _put(merged, places, read_value(text))

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.cli.console import INTERRUPTED, plain, sentences, wrote
 from genmod.cli.settings import merge
 from genmod.compare import compare
@@ -73,13 +73,8 @@ def run(options: TrainOptions) -> None:
         if options.dry_run:
             _dry_run(console, config)
             return
-        require(
-            options.out is not None,
-            "no --out",
-            "the folder of the run",
-            "add --out runs/NAME",
-        )
-        assert options.out is not None
+        if options.out is None:
+            raise invalid("no --out", "the folder of the run", "add --out runs/NAME")
         with _ends_after_the_step() as stop:
             done = train(
                 config,

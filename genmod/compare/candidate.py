@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from genmod.checks import one_of, require
+from genmod.checks import check_at_least, invalid, one_of
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
@@ -92,22 +92,24 @@ def check_suite(suite: Sequence[Candidate]) -> None:
     Raises:
         ValueError: two candidates with one name; a candidate before one of its ``after``.
     """
-    require(len(suite) >= 1, "a suite without candidates", "at least one", "pass suite=None")
+    if len(suite) == 0:
+        raise invalid("a suite without candidates", "at least one", "pass suite=None")
     seen: dict[str, str] = {}
     for candidate in suite:
-        require(
-            candidate.slug != "" and candidate.slug not in seen,
-            f"a candidate named {candidate.name!r} beside {seen.get(candidate.slug, 'others')!r}",
-            "names that differ in letters or digits, because they are used as file names",
-            "rename one of them",
-        )
-        for name in candidate.after:
-            require(
-                name in seen.values(),
-                f"{candidate.name!r} with after={name!r}",
-                f"the name of a candidate before it: {', '.join(seen) or 'none'}",
-                "put that candidate earlier into the suite",
+        if candidate.slug == "" or candidate.slug in seen:
+            raise invalid(
+                f"a candidate named {candidate.name!r} beside "
+                f"{seen.get(candidate.slug, 'others')!r}",
+                "names that differ in letters or digits, because they are used as file names",
+                "rename one of them",
             )
+        for name in candidate.after:
+            if name not in seen.values():
+                raise invalid(
+                    f"{candidate.name!r} with after={name!r}",
+                    f"the name of a candidate before it: {', '.join(seen) or 'none'}",
+                    "put that candidate earlier into the suite",
+                )
         seen[candidate.slug] = candidate.name
 
 
@@ -167,14 +169,9 @@ class Plan:
     validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps={self.steps}", "steps >= 1", "pass at least one step")
-        require(self.warm >= 0, f"warm={self.warm}", "warm >= 0", "pass 0 for no warm-up")
-        require(
-            self.validations >= 1,
-            f"validations={self.validations}",
-            "validations >= 1",
-            "leave it out for 20",
-        )
+        check_at_least(self.steps, 1, "steps", "pass at least one step")
+        check_at_least(self.warm, 0, "warm", "pass 0 for no warm-up")
+        check_at_least(self.validations, 1, "validations", "leave it out for 20")
 
     @property
     def every(self) -> int:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.compare.candidate import Candidate, Plan
 from genmod.elbo import Measure
 from genmod.evaluation import Report
@@ -120,12 +120,12 @@ class RunFolder:
             refuse_changes(saved, settings, f"the run in {self.folder}", _CHANGED)
             return
         left = sorted(path.name for path in self.folder.glob("records/*.json"))
-        require(
-            not left,
-            f"{self.folder} with records of a run ({', '.join(left)}), but no run.json",
-            "a folder without a run, or a whole one",
-            _TORN,
-        )
+        if left:
+            raise invalid(
+                f"{self.folder} with records of a run ({', '.join(left)}), but no run.json",
+                "a folder without a run, or a whole one",
+                _TORN,
+            )
         write_json(path, {"format": _RUN, "settings": dict(settings)})
 
     def _clear(self, path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_at_least, check_positive, invalid
 from genmod.compare.candidate import Candidate, check_suite, select
 from genmod.compare.job import Job, finished, one_thread, report_of, restore
 from genmod.compare.progress import Display, Drawing, Ended, Event, Progress
@@ -182,7 +182,7 @@ def _check(effort: float, minutes: float | None, jobs: int) -> None:
     check_positive(effort, "effort")
     if minutes is not None and minutes != math.inf:
         check_positive(minutes, "minutes")
-    require(jobs >= 1, f"jobs={jobs}", "at least one", "pass 1 to train one model after another")
+    check_at_least(jobs, 1, "jobs", "pass 1 to train one model after another")
 
 
 def _settings(data: Dataset) -> dict[str, object]:
@@ -200,9 +200,10 @@ def _settings(data: Dataset) -> dict[str, object]:
 def _baselines(data: Dataset) -> tuple[list[Report], list[str]]:
     """The reports of the baselines; and a note for each that cannot be computed."""
     if data.bins is None or not len(data.test):
-        raise ValueError(
-            f"got {data.summary()}; expected integers with a test part; pass bins=..., test=0.2 to "
-            "genmod.data.load"
+        raise invalid(
+            data.summary(),
+            "integers with a test part",
+            "pass bins=..., test=0.2 to genmod.data.load",
         )
     dims = size(data.shape)
     # Baselines have no settings to choose on the validation part, so it joins their training data.
@@ -237,7 +238,11 @@ def _train(run: _Run, done: set[str]) -> None:
     if queue.failed:
         complaints = [f"{name}: {message}" for name, message in queue.failed.items()]
         kept = f"the results of the others are kept in {run.job.path}; run again to continue"
-        raise ValueError("\n".join([*complaints, kept]))
+        raise invalid(
+            f"a failure of {', '.join(queue.failed)}",
+            "every candidate to train and to be evaluated",
+            "\n".join([kept, *complaints]),
+        )
 
 
 def _unused(reports: Sequence[Report]) -> list[str]:

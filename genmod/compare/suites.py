@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.compare.candidate import BuildInputs, Candidate, Plan
 from genmod.data import Dataset
 from genmod.decoders import Decoder, DiscretizedMixtureDecoder, likelihood
@@ -282,12 +282,12 @@ def suite_for(data: Dataset, quick: bool = False) -> Sequence[Candidate]:
     large = len(shape) == 3 and min(shape[1:]) >= SIDE
     if quick:
         # In half a minute no model of larger images beats the per-pixel histogram.
-        require(
-            not large,
-            f"quick=True for images of shape {shape}",
-            f"images of fewer than {SIDE} pixels a side, such as the digits",
-            "leave --quick out, and limit the time with --minutes",
-        )
+        if large:
+            raise invalid(
+                f"quick=True for images of shape {shape}",
+                f"images of fewer than {SIDE} pixels a side, such as the digits",
+                "leave --quick out, and limit the time with --minutes",
+            )
         return QUICK
     return IMAGES if large else DIGITS
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
+from genmod.checks import invalid
 from genmod.compare.candidate import Candidate
 from genmod.compare.job import Job, one_thread, run
 from genmod.compare.progress import Ended, Event, Failed, OnEvent
@@ -200,7 +201,8 @@ def _pickled(job: Job, data: Dataset) -> bytes:
     try:
         return pickle.dumps((job, data))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"got a suite that cannot be sent to another process ({error}); expected every `build` to be "
-            "a function at the top level of a module; move it there, or use jobs=1"
+        raise invalid(
+            f"a suite that cannot be sent to another process ({error})",
+            "every `build` to be a function at the top level of a module",
+            "move it there, or use jobs=1",
         ) from error

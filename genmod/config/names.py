@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.settings import Settings
 
 Named = TypeVar("Named", bound="type | Callable[..., object]")
@@ -83,18 +83,16 @@ def register(value: Named, name: str | None = None) -> Named:
     """
     called = name or f"{value.__module__}.{value.__qualname__}"
     other = _named.get(called, value)
-    require(
-        other is value or getattr(other, "__code__", 0) == getattr(value, "__code__", 1),
-        f"two things to register as {called!r}",
-        "one name for each",
-        "pass another name=",
-    )
-    require(
-        "<locals>" not in called and "<lambda>" not in called,
-        f"{called!r} to register",
-        "a name that the next program can give it, too",
-        "define it at the top of a module, or pass name=",
-    )
+    if other is not value and getattr(other, "__code__", 0) != getattr(value, "__code__", 1):
+        raise invalid(
+            f"two things to register as {called!r}", "one name for each", "pass another name="
+        )
+    if "<locals>" in called or "<lambda>" in called:
+        raise invalid(
+            f"{called!r} to register",
+            "a name that the next program can give it, too",
+            "define it at the top of a module, or pass name=",
+        )
     _named[called] = value
     _names[id(value)] = called
     return value
@@ -133,10 +131,11 @@ def named(name: str, wanted: Iterable[type] = ()) -> object:
         return found
     known, near = public_names(kinds), _nearest(name, kinds)
     listed = f"one of {', '.join(known)}" if len(known) <= _LISTED else "a public class of genmod"
-    raise ValueError(
-        f"got settings that name {name!r}; expected {listed}, or one that was registered; "
-        f"{f'did you mean {near!r}? ' if near else ''}call genmod.register on a class of your own before "
-        "you read the file"
+    raise invalid(
+        f"settings that name {name!r}",
+        f"{listed}, or one that was registered",
+        f"{f'did you mean {near!r}? ' if near else ''}call genmod.register on a class of your own "
+        "before you read the file",
     )
 
 
@@ -160,9 +159,10 @@ def dtype_named(name: object) -> torch.dtype:
     """
     found = vars(torch).get(str(name))
     if not isinstance(found, torch.dtype):
-        raise ValueError(
-            f"got settings with dtype {name!r}; expected a type of torch; the file was written by "
-            "something else, or is damaged"
+        raise invalid(
+            f"settings with dtype {name!r}",
+            "a type of torch",
+            "the file was written by something else, or is damaged",
         )
     return found
 
@@ -235,9 +235,10 @@ def law_class(name: str) -> type[Distribution]:
     """
     found = torch_law(name)
     if found is None:
-        raise ValueError(
-            f"got settings that name the law {name!r}; expected a class of torch.distributions; the file "
-            "was written by something else, or is damaged"
+        raise invalid(
+            f"settings that name the law {name!r}",
+            "a class of torch.distributions",
+            "the file was written by something else, or is damaged",
         )
     return found
 

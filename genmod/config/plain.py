@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.names import (
     classes_in,
     dtype_named,
@@ -169,12 +169,12 @@ class _Reader:
             return self._called(built, given, place)
         if _SAME in data:
             found = self.built.get(str(data[_SAME]))
-            require(
-                found is not None,
-                f"the same module at {place} as at {data[_SAME]!r}, where none was built",
-                "a place that comes earlier in the settings",
-                "the file is damaged: write it again",
-            )
+            if found is None:
+                raise invalid(
+                    f"the same module at {place} as at {data[_SAME]!r}, where none was built",
+                    "a place that comes earlier in the settings",
+                    "the file is damaged: write it again",
+                )
             return found
         if _TENSOR in data:
             return self._tensor(data)
@@ -199,12 +199,12 @@ class _Reader:
         name, values, settings = read_call(text)
         built = named(name, kinds)
         order = list(_parameters(built))
-        require(
-            len(values) <= len(order),
-            f"{text!r} with {len(values)} values",
-            f"at most {len(order)}: {', '.join(order)}",
-            "leave some out, or pass them by name",
-        )
+        if len(values) > len(order):
+            raise invalid(
+                f"{text!r} with {len(values)} values",
+                f"at most {len(order)}: {', '.join(order)}",
+                "leave some out, or pass them by name",
+            )
         return self._called(built, {**dict(zip(order, values, strict=False)), **settings}, place)
 
     def _called(self, built: object, given: Mapping[str, Plain], place: str) -> object:
@@ -218,9 +218,10 @@ class _Reader:
             reason = " ".join(str(error).split())
             if reason.startswith("got ") and "; expected " in reason:
                 raise
-            raise ValueError(
-                f"got settings of {name} that it cannot be built with ({reason}); expected what "
-                f"genmod wrote, or what help(genmod.{name}) lists; correct the settings"
+            raise invalid(
+                f"settings of {name} that it cannot be built with ({reason})",
+                f"what genmod wrote, or what help(genmod.{name}) lists",
+                "correct the settings",
             ) from error
         self.built[place] = found
         return found
@@ -236,12 +237,12 @@ class _Reader:
         known = {k: v for k, v in _parameters(built).items() if k not in set(leave_out)}
         for key in given:
             near = difflib.get_close_matches(key, known, 1)
-            require(
-                key in known,
-                f"the setting {key!r} of {getattr(built, '__name__', built)}",
-                f"one of {', '.join(known)}",
-                f"did you mean {near[0]!r}?" if near else "leave it out",
-            )
+            if key not in known:
+                raise invalid(
+                    f"the setting {key!r} of {getattr(built, '__name__', built)}",
+                    f"one of {', '.join(known)}",
+                    f"did you mean {near[0]!r}?" if near else "leave it out",
+                )
         return {k: self.read(v, _join(place, k), known[k]) for k, v in given.items()}
 
     def _tensor(self, data: Mapping[str, Any]) -> Tensor:
@@ -251,9 +252,10 @@ class _Reader:
                 return self.tensors[held]
             return torch.tensor(held, dtype=dtype_named(data.get(_DTYPE)))
         except (TypeError, ValueError, RuntimeError, LookupError) as error:
-            raise ValueError(
-                f"got settings with a tensor that cannot be read ({error!r}); expected numbers and their "
-                "type; the file was written by something else, or is damaged"
+            raise invalid(
+                f"settings with a tensor that cannot be read ({error!r})",
+                "numbers and their type",
+                "the file was written by something else, or is damaged",
             ) from error
 
 
@@ -278,9 +280,9 @@ def _name(value: object) -> str:
     found = name_of(value)
     if found is None:
         what = getattr(value, "__qualname__", None) or repr(value)
-        raise ValueError(
-            f"got {what} among the settings, which no file can name; expected a public class of "
-            "genmod, or a class or function that was registered; call genmod.register on it (a "
-            "lambda needs to become a function with a name)"
+        raise invalid(
+            f"{what} among the settings, which no file can name",
+            "a public class of genmod, or a class or function that was registered",
+            "call genmod.register on it (a lambda needs to become a function with a name)",
         )
     return found

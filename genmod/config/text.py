@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from genmod.checks import require
+from genmod.checks import invalid
 
 try:
     from yaml import CSafeDumper as _BaseDumper
@@ -53,12 +53,12 @@ class _Loader(_Base):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, line = self.construct_object(key_node), key_node.start_mark.line + 1
-            require(
-                isinstance(key, str) and key not in found,
-                f"the key {key!r} in line {line}",
-                "different words as keys",
-                "quote a number that is meant as a word, and keep one of two equal keys",
-            )
+            if not isinstance(key, str) or key in found:
+                raise invalid(
+                    f"{key_node.start_mark.name} with the key {key!r} in line {line}",
+                    "different words as keys",
+                    "quote a number that is meant as a word, and keep one of two equal keys",
+                )
             found[key] = self.construct_object(value_node, deep=True)
         return found
 
@@ -119,22 +119,22 @@ def from_yaml(text: str, name: str) -> dict[str, Plain]:
     >>> from_yaml("learning_rate: 1e-3\nname: no", "the settings")
     {'learning_rate': 0.001, 'name': 'no'}
     """
-    require(
-        len(text) <= _LENGTH, f"{name} of {len(text)} characters", f"at most {_LENGTH}", _ADVICE
-    )
+    if len(text) > _LENGTH:
+        raise invalid(f"{name} of {len(text)} characters", f"at most {_LENGTH}", _ADVICE)
     try:
         _check_events(text, name)
         # A loader built on the safe one: it builds numbers, words, lists and mappings, and nothing else.
-        found = yaml.load(text, _Loader)
+        loader = _Loader(text)
+        loader.name = name
+        found = loader.get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         if "; expected " in reason:
-            raise ValueError(reason if name in reason else f"{reason} ({name})") from None
-        raise ValueError(
-            f"got {name}, which is no YAML ({reason}); expected settings; {_ADVICE}"
-        ) from None
-    expected, advice = "settings by name, as in 'model: vae'", "see docs/guides/runs.md"
-    require(isinstance(found, dict), f"{name} with a {type(found).__name__}", expected, advice)
+            raise
+        raise invalid(f"{name}, which is no YAML ({reason})", "settings", _ADVICE) from None
+    if not isinstance(found, dict):
+        expected, advice = "settings by name, as in 'model: vae'", "see docs/guides/runs.md"
+        raise invalid(f"{name} with a {type(found).__name__}", expected, advice)
     return dict(found)
 
 
@@ -144,21 +144,22 @@ def _check_events(text: str, name: str) -> None:
     for event in yaml.parse(text, _Loader):
         line = event.start_mark.line + 1
         tag, anchor = getattr(event, "tag", None), getattr(event, "anchor", None)
-        require(
-            tag is None,
-            f"{name} with the tag {tag!r} in line {line}",
-            "numbers, words, lists and mappings",
-            f"no file of settings needs a tag: {_ADVICE}",
-        )
-        require(
-            anchor is None,
-            f"{name} with the anchor or alias {anchor!r} in line {line}",
-            "each value written out",
-            _ADVICE,
-        )
+        if tag is not None:
+            raise invalid(
+                f"{name} with the tag {tag!r} in line {line}",
+                "numbers, words, lists and mappings",
+                f"no file of settings needs a tag: {_ADVICE}",
+            )
+        if anchor is not None:
+            raise invalid(
+                f"{name} with the anchor or alias {anchor!r} in line {line}",
+                "each value written out",
+                _ADVICE,
+            )
         starts = isinstance(event, yaml.CollectionStartEvent)
         depth += starts - isinstance(event, yaml.CollectionEndEvent)
-        require(depth <= _DEPTH, f"{name} of {depth} levels", f"at most {_DEPTH}", _ADVICE)
+        if depth > _DEPTH:
+            raise invalid(f"{name} of {depth} levels", f"at most {_DEPTH}", _ADVICE)
 
 
 def to_yaml(content: Mapping[str, Plain]) -> str:
@@ -214,9 +215,10 @@ def read_call(text: str) -> tuple[str, list[Plain], dict[str, Plain]]:
         values = [ast.literal_eval(each) for each in found.args]
         settings = {str(each.arg): ast.literal_eval(each.value) for each in found.keywords}
     except (SyntaxError, ValueError, AssertionError, RecursionError, MemoryError) as error:
-        raise ValueError(
-            f"got {text!r}; expected a class with numbers or words as arguments, as in 'Labels(10)'; "
-            "correct it"
+        raise invalid(
+            f"{text!r}",
+            "a class with numbers or words as arguments, as in 'Labels(10)'",
+            "correct it",
         ) from error
     return name.strip(), [_plain(v) for v in values], {k: _plain(v) for k, v in settings.items()}
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import check_integers, require
+from genmod.checks import check_integers, invalid
 from genmod.random.streams import mix
 from genmod.spec import Bins
 
@@ -121,12 +121,12 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
     >>> bits.name, bits.bins, round(bits.entropy_floor, 1)
     ('binarized digits', 2, 13.6)
     """
-    require(
-        data.bins is not None and data.bins > 2,
-        data.summary(),
-        "gray values: integers with bins of at least 3",
-        "pass bins=... to genmod.data.load; bits need no binarization",
-    )
+    if data.bins is None or data.bins <= 2:
+        raise invalid(
+            data.summary(),
+            "gray values: integers with bins of at least 3",
+            "pass bins=... to genmod.data.load; bits need no binarization",
+        )
     pixels = [BernoulliPixels(part, data.bins or 0) for part in data.parts().values()]
     train, validation, test = (_draw(each, seed, place) for place, each in enumerate(pixels))
     return replace(
@@ -152,26 +152,27 @@ def _draw(pixels: BernoulliPixels, seed: int, place: int) -> Tensor:
 
 
 def check_resample(resample: BernoulliPixels, train: Tensor, bins: int | None) -> None:
-    require(
-        bins == 2 and resample.gray.shape == train.shape,
-        f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
-        f"{tuple(train.shape)} with bins={bins}",
-        "bits (bins=2), and a pixel for each of them",
-        "use genmod.data.binarized",
-    )
+    if bins != 2 or resample.gray.shape != train.shape:
+        raise invalid(
+            f"Bernoulli pixels of shape {tuple(resample.gray.shape)} for a training part of shape "
+            f"{tuple(train.shape)} with bins={bins}",
+            "bits (bins=2), and a pixel for each of them",
+            "use genmod.data.binarized",
+        )
 
 
 def check_entropy(entropy: Tensor, test: Tensor) -> None:
-    require(
-        entropy.shape == (len(test),),
-        f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
-        "one for each of them",
-        "cut both with data.cut('test', rows), or cut the gray images before genmod.data.binarized",
-    )
+    if entropy.shape != (len(test),):
+        raise invalid(
+            f"an entropy of shape {tuple(entropy.shape)} for a test part of {len(test)} rows",
+            "one for each of them",
+            "cut both with data.cut('test', rows), or cut the gray images before "
+            "genmod.data.binarized",
+        )
     wrong = int((~(entropy.isfinite() & (entropy >= 0))).sum())
-    require(
-        wrong == 0,
-        f"{wrong} entropies that are negative or not finite",
-        "nats for each row, at least 0",
-        "use genmod.data.binarized",
-    )
+    if wrong > 0:
+        raise invalid(
+            f"{wrong} entropies that are negative or not finite",
+            "nats for each row, at least 0",
+            "use genmod.data.binarized",
+        )

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from genmod.checks import one_of, require
+from genmod.checks import check_at_least, invalid, one_of
 from genmod.columns import shorten
 from genmod.data.binarized import BernoulliPixels, check_entropy, check_resample
 from genmod.data.kinds import table_of
@@ -92,12 +92,12 @@ class Dataset:
                 self.spec.check(part, self.mask(split), split)
             if self.bins is not None:
                 object.__setattr__(self, split, part.to(storage(self.bins)))
-        require(
-            len(self.train) >= 1,
-            "an empty training part",
-            "at least one row to learn from",
-            "lower the fractions of validation and test",
-        )
+        if len(self.train) == 0:
+            raise invalid(
+                "an empty training part",
+                "at least one row to learn from",
+                "lower the fractions of validation and test",
+            )
         if self.labels is not None:
             check_labels(self.labels, self.parts())
         if self.resample is not None:
@@ -147,7 +147,7 @@ class Dataset:
         10
         """
         one_of(SPLITS, split, "split")
-        require(rows >= 0, f"rows={rows}", "at least 0", "0 leaves the part out")
+        check_at_least(rows, 0, "rows", "0 leaves the part out")
         train, validation, test = {**self.parts(), split: self.parts()[split][:rows]}.values()
 
         def shorter(each: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.formats import IDXFile
 
 ROOT = "GENMOD_DATA"
@@ -57,7 +57,7 @@ class Collection:
         paths = [file.find(place) for file in self.files]
         found = [path for path in paths if path is not None]
         if len(found) < len(paths):
-            raise ValueError(self._complaint(place, "download=False"))
+            raise self._refusal(place, "download=False")
         return [file.read(path) for file, path in zip(self.files, found, strict=True)]
 
     def _missing(self, place: Path) -> list[IDXFile]:
@@ -76,15 +76,15 @@ class Collection:
         missing = [file.name for file in self._missing(place)]
         error = fetch_beside(place, missing, fetch, root)
         if error:
-            raise ValueError(self._complaint(place, f"the download failed: {error}"))
+            raise self._refusal(place, f"the download failed: {error}")
 
-    def _complaint(self, place: Path, reason: str) -> str:
+    def _refusal(self, place: Path, reason: str) -> ValueError:
         missing = ", ".join(file.name for file in self._missing(place))
-        return (
-            f"got {place} without {missing} ({reason}); expected the four files of {self.folder} in IDX "
-            f"format, plain or with .gz after their names; put them there, or name the folder that holds "
-            f"{self.folder}/raw by root=... or the environment variable {ROOT}, or call with "
-            "download=True where there is a network"
+        return invalid(
+            f"{place} without {missing} ({reason})",
+            f"the four files of {self.folder} in IDX format, plain or with .gz after their names",
+            f"put them there, or name the folder that holds {self.folder}/raw by root=... or the "
+            f"environment variable {ROOT}, or call with download=True where there is a network",
         )
 
 
@@ -140,20 +140,21 @@ class PublishedFile:
         reason = "download=False"
         if not path.is_file() and download:
             reason = fetch_beside(place, [self.name], self._fetch)
-        require(
-            path.is_file(),
-            f"{place} without {self.name} ({reason})",
-            f"the file that {self.url} offers",
-            f"put it there, or name the folder above by root=... or the environment variable {ROOT}",
-        )
+        if not path.is_file():
+            raise invalid(
+                f"{place} without {self.name} ({reason})",
+                f"the file that {self.url} offers",
+                "put it there, or name the folder above by root=... or the environment variable "
+                f"{ROOT}",
+            )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "md5").hexdigest()
-        require(
-            digest == self.md5,
-            f"{path} whose bytes have the MD5 {digest}",
-            f"{self.md5}, as published",
-            "it is cut short or was changed: delete it and load the data again",
-        )
+        if digest != self.md5:
+            raise invalid(
+                f"{path} whose bytes have the MD5 {digest}",
+                f"{self.md5}, as published",
+                "it is cut short or was changed: delete it and load the data again",
+            )
         return path
 
     def _fetch(self, beside: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import choice, require
+from genmod.checks import choice, invalid
 from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.rows import Split, dataset, divide
 from genmod.data.values import BYTE, check_memory
@@ -67,16 +67,15 @@ class ImageSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "resize", choice(Resize, self.resize, "resize"))
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        require(
-            size is None or (len(size) == 2 and all(side >= 1 for side in size)),
-            f"size={self.size}",
-            "(height, width) in pixels, or one number for both",
-            "pass size=64, for example",
-        )
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise invalid(
+                f"size={self.size}",
+                "(height, width) in pixels, or one number for both",
+                "pass size=64, for example",
+            )
         object.__setattr__(self, "size", size)
-        require(
-            self.channels in (None, 1, 3), f"channels={self.channels}", "1 or 3", "1: gray, 3: RGB"
-        )
+        if self.channels not in (None, 1, 3):
+            raise invalid(f"channels={self.channels}", "1 or 3", "1: gray, 3: RGB")
 
 
 def folder_dataset(
@@ -128,7 +127,8 @@ def _images(folder: Path) -> list[Path]:
             if not each.startswith("."):
                 image = Path(each).suffix.lower() in _SUFFIXES
                 (found if image else others).append(Path(where, each))
-    require(bool(found), f"{folder}, a folder without images", *_IMAGES)
+    if not found:
+        raise invalid(f"{folder}, a folder without images", *_IMAGES)
     if others:
         warnings.warn(
             f"got {len(others)} files in {folder} that are no images, such as {min(others).name}; expected "
@@ -186,9 +186,10 @@ def _refuse(found: Sequence[_Look]) -> None:
     broken = [each for each in found if each.wrong]
     if broken:
         more = f", and {len(broken) - 1} others" if len(broken) > 1 else ""
-        raise ValueError(
-            f"got {broken[0].path}, which is no image that can be used ({broken[0].wrong}){more}; "
-            f"expected whole images of 8 bits, one a file; replace or remove {_it(broken)}"
+        raise invalid(
+            f"{broken[0].path}, which is no image that can be used ({broken[0].wrong}){more}",
+            "whole images of 8 bits, one a file",
+            f"replace or remove {_it(broken)}",
         )
 
 
@@ -204,12 +205,13 @@ def _shape(found: Sequence[_Look], settings: ImageSettings) -> tuple[int, int, i
     sizes = Counter(each.size for each in found)
     (common, _), *others = sizes.most_common()
     other = next((each for each in found if each.size != common), None)
-    require(
-        not others,
-        f"images of {len(sizes)} sizes: {common}, and {other and other.size} in {other and other.path}",
-        "one size (height, width)",
-        f"pass size={common}, and resize='crop' or 'stretch'",
-    )
+    if others:
+        raise invalid(
+            f"images of {len(sizes)} sizes: {common}, and {other and other.size} in "
+            f"{other and other.path}",
+            "one size (height, width)",
+            f"pass size={common}, and resize='crop' or 'stretch'",
+        )
     return channels, *common
 
 
@@ -240,12 +242,12 @@ def _classes(inside: Sequence[tuple[str, ...]]) -> tuple[Tensor | None, tuple[st
     names = sorted(set(heads))
     if names == [""]:
         return None, None
-    require(
-        "" not in names,
-        f"images beside the subfolders {', '.join(names[1:4])}",
-        "all images in subfolders, whose names are the labels, or none",
-        "move them into a subfolder",
-    )
+    if "" in names:
+        raise invalid(
+            f"images beside the subfolders {', '.join(names[1:4])}",
+            "all images in subfolders, whose names are the labels, or none",
+            "move them into a subfolder",
+        )
     return torch.tensor([names.index(head) for head in heads]), tuple(names)
 
 

@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.shapes import Shape, size
 
 _UNSIGNED_BYTE = 8
@@ -64,25 +64,25 @@ class IDXFile:
             "delete it and call again with download=True, or put the original in its place; data of "
             "your own go through genmod.data.load"
         )
-        require(
-            content.startswith(header),
-            f"{path} beginning with {content[: len(header)].hex(' ')}",
-            f"{wanted}, which begin with {header.hex(' ')}",
-            advice,
-        )
-        require(
-            len(numbers) == size(self.shape),
-            f"{path} with {len(numbers)} bytes after its header",
-            f"{size(self.shape)}: {wanted}",
-            f"it may be a copy cut short: {advice}",
-        )
+        if not content.startswith(header):
+            raise invalid(
+                f"{path} beginning with {content[: len(header)].hex(' ')}",
+                f"{wanted}, which begin with {header.hex(' ')}",
+                advice,
+            )
+        if len(numbers) != size(self.shape):
+            raise invalid(
+                f"{path} with {len(numbers)} bytes after its header",
+                f"{size(self.shape)}: {wanted}",
+                f"it may be a copy cut short: {advice}",
+            )
         digest = hashlib.sha256(numbers).hexdigest()
-        require(
-            digest == self.sha256,
-            f"{path} whose bytes have the SHA-256 {digest}",
-            f"{self.sha256}, as in the original",
-            f"some bytes were changed: {advice}",
-        )
+        if digest != self.sha256:
+            raise invalid(
+                f"{path} whose bytes have the SHA-256 {digest}",
+                f"{self.sha256}, as in the original",
+                f"some bytes were changed: {advice}",
+            )
         return torch.frombuffer(numbers, dtype=torch.uint8).reshape(self.shape)
 
 
@@ -94,9 +94,10 @@ def _content(path: Path) -> bytearray:
         with gzip.open(path) as file:
             return bytearray(file.read())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"got {path}, which cannot be uncompressed ({error}); expected a whole gzip file; delete it "
-            "and call again with download=True, or put the original in its place"
+        raise invalid(
+            f"{path}, which cannot be uncompressed ({error})",
+            "a whole gzip file",
+            "delete it and call again with download=True, or put the original in its place",
         ) from error
 
 
@@ -108,19 +109,19 @@ def parse_idx(content: bytes, name: str) -> Tensor:
     """
     axes = content[3] if len(content) >= 4 else 0
     start = 4 + 4 * axes
-    require(
-        len(content) > start and content[:3] == bytes([0, 0, _UNSIGNED_BYTE]),
-        f"{name} beginning with {content[:4].hex(' ')}",
-        "bytes in IDX format, which begin with 00 00 08",
-        "fetch it again",
-    )
+    if len(content) <= start or content[:3] != bytes([0, 0, _UNSIGNED_BYTE]):
+        raise invalid(
+            f"{name} beginning with {content[:4].hex(' ')}",
+            "bytes in IDX format, which begin with 00 00 08",
+            "fetch it again",
+        )
     shape = struct.unpack(f">{axes}I", content[4:start])
-    require(
-        len(content) - start == size(shape),
-        f"{name} with {len(content) - start} bytes after its header",
-        f"{size(shape)}, because its header says {shape}",
-        "fetch it again",
-    )
+    if len(content) - start != size(shape):
+        raise invalid(
+            f"{name} with {len(content) - start} bytes after its header",
+            f"{size(shape)}, because its header says {shape}",
+            "fetch it again",
+        )
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
 
 
@@ -139,9 +140,10 @@ def read_zipped_idx(path: Path, member: str) -> Tensor:
         with ZipFile(path) as archive:
             return parse_idx(gzip.decompress(archive.read(member)), f"{path} ({member})")
     except (KeyError, BadZipFile, OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"got {path} without a whole {member} ({error}); expected the published archive; delete it and "
-            "load the data again"
+        raise invalid(
+            f"{path} without a whole {member} ({error})",
+            "the published archive",
+            "delete it and load the data again",
         ) from error
 
 
@@ -175,18 +177,19 @@ def read_cifar(
                 file = archive.extractfile(member)
                 found[member] = b"" if file is None else file.read()
     except (KeyError, tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"got {path}, which cannot be read ({error}); expected the published archive in binary format; "
-            "delete it and load the data again"
+        raise invalid(
+            f"{path}, which cannot be read ({error})",
+            "the published archive in binary format",
+            "delete it and load the data again",
         ) from error
     length = labels + size(CIFAR_SHAPE)
     content = bytearray(b"".join(found[member] for member in members))
-    require(
-        len(content) > 0 and len(content) % length == 0,
-        f"{path} with {len(content)} bytes of records",
-        f"whole records of {length} bytes",
-        "delete it and load the data again",
-    )
+    if len(content) == 0 or len(content) % length != 0:
+        raise invalid(
+            f"{path} with {len(content)} bytes of records",
+            f"whole records of {length} bytes",
+            "delete it and load the data again",
+        )
     records = torch.frombuffer(content, dtype=torch.uint8).reshape(-1, length)
     classes = tuple(found[names].decode("ascii", "replace").split())
     return records[:, labels:].reshape(-1, *CIFAR_SHAPE), records[:, labels - 1].long(), classes
@@ -206,8 +209,9 @@ def read_svhn(path: Path) -> tuple[Tensor, Tensor]:
         arrays = loadmat(path, variable_names=["X", "y"])
         x, y = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"])
     except (MatReadError, OSError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise ValueError(
-            f"got {path}, which cannot be read ({error!r}); expected MATLAB arrays X and y; delete it and "
-            "load the data again"
+        raise invalid(
+            f"{path}, which cannot be read ({error!r})",
+            "MATLAB arrays X and y",
+            "delete it and load the data again",
         ) from error
     return x.permute(3, 2, 0, 1).contiguous(), y.flatten().long() % 10

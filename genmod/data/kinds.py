@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import choice, require
+from genmod.checks import choice, invalid
 from genmod.columns import CODED, Column, ColumnKind, Value, shorten
 from genmod.data.readers import Content, RawColumn, number_of
 from genmod.data.values import Array
@@ -52,29 +52,29 @@ def describe(raw: RawColumn, kind: ColumnKind | str | Sequence[Value] | None = N
         ValueError: text, dates, a column of one value or of none, cells that the kind cannot have.
     """
     found = _distinct(raw)
-    require(
-        len(found) > 0,
-        f"column {raw.name!r} without a value",
-        "at least two values in a column",
-        f"leave it out: drop=[{raw.name!r}]",
-    )
-    require(
-        len(found) > 1,
-        f"column {raw.name!r} with one value only, {found[0]!r}",
-        "at least two values in a column",
-        f"leave it out: drop=[{raw.name!r}]",
-    )
+    if len(found) == 0:
+        raise invalid(
+            f"column {raw.name!r} without a value",
+            "at least two values in a column",
+            f"leave it out: drop=[{raw.name!r}]",
+        )
+    if len(found) <= 1:
+        raise invalid(
+            f"column {raw.name!r} with one value only, {found[0]!r}",
+            "at least two values in a column",
+            f"leave it out: drop=[{raw.name!r}]",
+        )
     if kind is not None and not isinstance(kind, str):
         return Column(raw.name, ColumnKind.ORDINAL, tuple(kind))
     kind = guess(raw, found) if kind is None else choice(ColumnKind, kind, f"kinds[{raw.name!r}]")
     if kind in CODED:
         return Column(raw.name, kind, _in_order(raw, found, kind))
-    require(
-        raw.content is Content.NUMBERS,
-        f"column {raw.name!r} of {raw.content} as {kind}",
-        "numbers",
-        f"pass kinds={{{raw.name!r}: 'category'}}, or leave it out: drop=[{raw.name!r}]",
-    )
+    if raw.content is not Content.NUMBERS:
+        raise invalid(
+            f"column {raw.name!r} of {raw.content} as {kind}",
+            "numbers",
+            f"pass kinds={{{raw.name!r}: 'category'}}, or leave it out: drop=[{raw.name!r}]",
+        )
     if kind is ColumnKind.REAL:
         return Column(raw.name, kind)
     _check_whole(raw, found, kind)
@@ -116,24 +116,24 @@ def encode(raw: RawColumn, column: Column) -> tuple[Array, Array]:
         ValueError: cells that the column cannot have.
     """
     if column.kind not in CODED:
-        require(
-            raw.content is Content.NUMBERS or not raw.observed.any(),
-            f"column {raw.name!r} of {raw.content}",
-            f"numbers, because it is described as {column.kind}",
-            "correct its cells",
-        )
+        if raw.content is not Content.NUMBERS and raw.observed.any():
+            raise invalid(
+                f"column {raw.name!r} of {raw.content}",
+                f"numbers, because it is described as {column.kind}",
+                "correct its cells",
+            )
         cells = raw.cells if raw.content is Content.NUMBERS else np.zeros(len(raw))
         return cells.astype(np.float64), raw.observed
     codes = {_key(value): code for code, value in enumerate(column.values or ())}
     seen = raw.cells[raw.observed].tolist()
     known = {cell: codes.get(_key(cell)) for cell in set(seen)}
     unknown = [cell for cell, code in known.items() if code is None]
-    require(
-        not unknown,
-        f"column {raw.name!r} with {len(unknown)} unknown values, such as {unknown[:1]}",
-        f"one of {_listed([repr(value) for value in column.values or ()])}",
-        "correct these cells, or empty them, which makes them missing",
-    )
+    if unknown:
+        raise invalid(
+            f"column {raw.name!r} with {len(unknown)} unknown values, such as {unknown[:1]}",
+            f"one of {_listed([repr(value) for value in column.values or ()])}",
+            "correct these cells, or empty them, which makes them missing",
+        )
     numbers = np.zeros(len(raw), dtype=np.float64)
     numbers[raw.observed] = [known[cell] for cell in seen]
     return numbers, raw.observed
@@ -189,9 +189,10 @@ def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
         advice = f"correct these cells, or {advice}"
     elif raw.content is Content.TEXT:
         advice += f", or keep it as a category: kinds={{{raw.name!r}: 'category'}}"
-    raise ValueError(
-        f"got column {raw.name!r} of {what}; expected numbers, or at most {MOST_TEXTS} repeated values; "
-        f"{advice}"
+    raise invalid(
+        f"column {raw.name!r} of {what}",
+        f"numbers, or at most {MOST_TEXTS} repeated values",
+        advice,
     )
 
 
@@ -209,12 +210,12 @@ def _in_order(raw: RawColumn, found: Sequence[Value], kind: ColumnKind) -> tuple
     if raw.order is not None:
         seen = set(found)
         return tuple(value for value in raw.order if value in seen)
-    require(
-        kind is ColumnKind.CATEGORY or raw.content is Content.NUMBERS,
-        f"kinds[{raw.name!r}]='ordinal' for text",
-        "the order of its values",
-        f"pass kinds={{{raw.name!r}: [...]}} with the values from low to high",
-    )
+    if kind is not ColumnKind.CATEGORY and raw.content is not Content.NUMBERS:
+        raise invalid(
+            f"kinds[{raw.name!r}]='ordinal' for text",
+            "the order of its values",
+            f"pass kinds={{{raw.name!r}: [...]}} with the values from low to high",
+        )
     return tuple(found)
 
 
@@ -223,12 +224,12 @@ def _check_whole(raw: RawColumn, found: Sequence[Value], kind: ColumnKind) -> No
     wrong = (numbers != np.round(numbers)) | (np.abs(numbers) >= _exact())
     if kind is ColumnKind.COUNT:
         wrong |= numbers < 0
-    require(
-        not wrong.any(),
-        f"column {raw.name!r} as {kind} with values such as {numbers[wrong][:1].tolist()}",
-        f"whole numbers {'from 0 on ' if kind is ColumnKind.COUNT else ''}below {_exact():,}",
-        f"pass kinds={{{raw.name!r}: 'real'}}",
-    )
+    if wrong.any():
+        raise invalid(
+            f"column {raw.name!r} as {kind} with values such as {numbers[wrong][:1].tolist()}",
+            f"whole numbers {'from 0 on ' if kind is ColumnKind.COUNT else ''}below {_exact():,}",
+            f"pass kinds={{{raw.name!r}: 'real'}}",
+        )
 
 
 def _exact() -> int:
@@ -247,12 +248,12 @@ def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> Non
     """Require names of columns that the table has."""
     for name in asked:
         near = difflib.get_close_matches(name, names, 1)
-        require(
-            name in names,
-            f"{setting} for a column {name!r}",
-            f"one of {_listed([repr(each) for each in names])}",
-            f"did you mean {near[0]!r}?" if near else "check the name",
-        )
+        if name not in names:
+            raise invalid(
+                f"{setting} for a column {name!r}",
+                f"one of {_listed([repr(each) for each in names])}",
+                f"did you mean {near[0]!r}?" if near else "check the name",
+            )
 
 
 def _listed(words: Sequence[str]) -> str:

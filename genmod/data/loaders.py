@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from genmod.arrays import as_tensor
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.values import check_memory
 
 _PARTS = ("x", "context", "observed")
@@ -52,7 +52,8 @@ def as_loader(x: TorchDataset[Any], batch_size: int, seed: int) -> DataLoader[An
     """
     if isinstance(x, IterableDataset):
         return DataLoader(x, batch_size)
-    require(_length(x) >= 1, "a torch data set without rows", "at least one", "check it")
+    if _length(x) == 0:
+        raise invalid("a torch data set without rows", "at least one", "check it")
     generator = torch.Generator().manual_seed(seed)
     size = min(batch_size, _length(x))
     return DataLoader(x, size, shuffle=True, drop_last=True, generator=generator)
@@ -65,7 +66,8 @@ def collect(x: Iterable[Any] | TorchDataset[Any]) -> tuple[Tensor, Tensor | None
         ValueError: batches that :func:`batch_parts` refuses; no batches; more rows than fit in memory.
     """
     batches = list(_checked(_batches(x), type(x).__name__))
-    require(bool(batches), f"a {type(x).__name__} without batches", "at least one", "check it")
+    if not batches:
+        raise invalid(f"a {type(x).__name__} without batches", "at least one", "check it")
     rows, labels, observed = zip(*batches, strict=True)
     x = torch.cat([*_of_one_shape("x", rows)])
     return x, _joined("labels", labels), _joined("masks", observed)
@@ -74,15 +76,17 @@ def collect(x: Iterable[Any] | TorchDataset[Any]) -> tuple[Tensor, Tensor | None
 def _joined(name: str, pieces: Sequence[Tensor | None]) -> Tensor | None:
     """Labels or masks of all batches as one tensor; ``None`` if no batch has them."""
     found = [piece for piece in pieces if piece is not None]
-    got = f"{name} in {len(found)} of {len(pieces)} batches"
-    require(len(found) in (0, len(pieces)), got, f"{name} in all, or in none", "add them")
+    if len(found) not in (0, len(pieces)):
+        got = f"{name} in {len(found)} of {len(pieces)} batches"
+        raise invalid(got, f"{name} in all, or in none", "add them")
     return torch.cat([*_of_one_shape(name, found)]) if found else None
 
 
 def _of_one_shape(name: str, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
     shapes = {tuple(piece.shape[1:]) for piece in pieces}
-    got = f"batches with {name} of shapes {sorted(shapes)}"
-    require(len(shapes) == 1, got, "rows of one shape", "pad or cut them")
+    if len(shapes) != 1:
+        got = f"batches with {name} of shapes {sorted(shapes)}"
+        raise invalid(got, "rows of one shape", "pad or cut them")
     return pieces
 
 
@@ -105,18 +109,20 @@ def _item(part: Any) -> Tensor:
     try:
         return torch.as_tensor(part if isinstance(part, Tensor) else np.array(part))
     except (TypeError, ValueError):
-        raise ValueError(
-            f"got an item of type {type(part).__name__} from a torch data set; expected numbers, arrays or "
-            "images; give the data set a transform that makes a tensor of it"
+        raise invalid(
+            f"an item of type {type(part).__name__} from a torch data set",
+            "numbers, arrays or images",
+            "give the data set a transform that makes a tensor of it",
         ) from None
 
 
 def _length(x: object) -> int:
     if isinstance(x, Sized):
         return len(x)
-    raise ValueError(
-        f"got a {type(x).__name__} without a length; expected a torch data set with __len__, or one to "
-        "iterate over; define __len__, or derive it from IterableDataset"
+    raise invalid(
+        f"a {type(x).__name__} without a length",
+        "a torch data set with __len__, or one to iterate over",
+        "define __len__, or derive it from IterableDataset",
     )
 
 
@@ -127,16 +133,17 @@ def _checked(
     size = 0
     for place, item in enumerate(batches):
         x, context, observed = batch_parts(item)
-        require(
-            x.ndim >= 2,
-            f"a batch of shape {tuple(x.shape)} from a {name}",
-            "batches (B, *event)",
-            "give each batch an axis of rows, also for one row: x[None]",
-        )
+        if x.ndim < 2:
+            raise invalid(
+                f"a batch of shape {tuple(x.shape)} from a {name}",
+                "batches (B, *event)",
+                "give each batch an axis of rows, also for one row: x[None]",
+            )
         size += x.nbytes
         if place % 1024 == 0 or x.nbytes > 1 << 20:
             check_memory(size, f"a {name}")
-        require(place < _MOST_BATCHES, f"a {name} without end", "one that ends", "cut it")
+        if place >= _MOST_BATCHES:
+            raise invalid(f"a {name} without end", "one that ends", "cut it")
         yield x, context, observed
 
 
@@ -160,12 +167,12 @@ def batch_parts(item: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
         given = list(item) if isinstance(item, tuple | list) else [item]
         parts, named = [*given, None, None][:3], 1 <= len(given) <= 3
         got = f"{len(given)} parts" if parts[0] is not None else "no rows"
-    require(
-        named and parts[0] is not None,
-        f"a loader's batch of {got}",
-        "x, (x,), (x, context), (x, context, observed), or a dictionary with these names",
-        "let the loader leave the others out",
-    )
+    if not named or parts[0] is None:
+        raise invalid(
+            f"a loader's batch of {got}",
+            "x, (x,), (x, context), (x, context, observed), or a dictionary with these names",
+            "let the loader leave the others out",
+        )
     x = as_tensor(parts[0])
     context = None if parts[1] is None else as_tensor(parts[1], "context")
     observed = None if parts[2] is None else as_tensor(parts[2], "observed")

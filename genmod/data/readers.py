@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.values import Array, check_memory
 
 MOST_COLUMNS = 50_000
@@ -73,24 +73,24 @@ def read_csv(path: Path) -> list[RawColumn]:
         with path.open("rb") as file:
             first = file.readline(_LONGEST_LINE)
             torn = len(first) == _LONGEST_LINE or b"\0" in first or b"\0" in file.read(1 << 16)
-        require(not torn, f"{path}, which is no text file", *_A_TABLE)
+        if torn:
+            raise invalid(f"{path}, which is no text file", *_A_TABLE)
         delimiter = _delimiter(first.decode("utf-8-sig"))
         with path.open(encoding="utf-8-sig", newline="") as text:
             rows = list(_lines(csv.reader(text, delimiter=delimiter, strict=True), path))
     except UnicodeDecodeError:
-        raise ValueError(
-            f"got {path}, which is not in UTF-8; expected a text file in UTF-8; save it as CSV UTF-8"
-        ) from None
+        got = f"{path}, which is not in UTF-8"
+        raise invalid(got, "a text file in UTF-8", "save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise ValueError(
-            f"got {path}, which is no whole table ({error}); expected {_A_TABLE[0]}; {_A_TABLE[1]}"
-        ) from None
-    require(bool(rows), f"{path}, which is empty", *_A_TABLE)
+        raise invalid(f"{path}, which is no whole table ({error})", *_A_TABLE) from None
+    if not rows:
+        raise invalid(f"{path}, which is empty", *_A_TABLE)
     named = not all(number_of(cell) is not None for cell in rows[0])
     names = [cell.strip() for cell in rows.pop(0)] if named else [""] * len(rows[0])
     names = [name or f"column {place}" for place, name in enumerate(names, 1)]
     _check_names(names, str(path))
-    require(bool(rows), f"{path} with a header and no rows", "at least one row", "add the rows")
+    if not rows:
+        raise invalid(f"{path} with a header and no rows", "at least one row", "add the rows")
     return [
         _from_text(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)
     ]
@@ -107,9 +107,10 @@ def read_parquet(path: Path) -> list[RawColumn]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise ValueError(
-            f"got {path}, but pyarrow is not installed; expected it for Parquet files; install it with "
-            "pip install 'genmod-torch[parquet]', or save the table as CSV"
+        raise invalid(
+            f"{path}, but pyarrow is not installed",
+            "it for Parquet files",
+            "install it with pip install 'genmod-torch[parquet]', or save the table as CSV",
         ) from None
     try:
         with parquet.ParquetFile(path) as file:
@@ -118,10 +119,8 @@ def read_parquet(path: Path) -> list[RawColumn]:
             check_memory(8 * shape[0] * shape[1], str(path))
             table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"got {path}, which is no whole Parquet file ({reason}); expected one; write it again"
-        ) from None
+        got = f"{path}, which is no whole Parquet file ({' '.join(str(error).split())})"
+        raise invalid(got, "one", "write it again") from None
     return from_frame(table)
 
 
@@ -144,18 +143,21 @@ def from_frame(frame: Any) -> list[RawColumn]:
     import narwhals as nw
 
     lazy = type(frame).__name__ == "LazyFrame"
-    require(not lazy, "a lazy frame", "one whose rows are computed", "call .collect() first")
+    if lazy:
+        raise invalid("a lazy frame", "one whose rows are computed", "call .collect() first")
     try:
         found = nw.from_native(frame, eager_only=True)
         names = [str(name) for name in found.columns]
     except (TypeError, nw.exceptions.NarwhalsError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"got a frame that cannot be read ({reason}); expected columns with names of their own; "
-            "rename them, or pass an array"
+        raise invalid(
+            f"a frame that cannot be read ({reason})",
+            "columns with names of their own",
+            "rename them, or pass an array",
         ) from None
     _check_names(names, "a frame")
-    require(len(found) >= 1, "a frame without rows", "at least one row", "check how it was made")
+    if len(found) == 0:
+        raise invalid("a frame without rows", "at least one row", "check how it was made")
     return [
         _from_series(name, each) for name, each in zip(names, found.iter_columns(), strict=True)
     ]
@@ -194,12 +196,12 @@ def _objects(
         numbers = [cell if there else np.nan for cell, there in pairs]
         return _numbers(name, np.array(numbers, dtype=np.float64), observed)
     other = next((cell for cell in seen if not isinstance(cell, str)), None)
-    require(
-        other is None,
-        f"column {name!r} with a cell of type {type(other).__name__}",
-        "numbers, flags or text in a column, and nothing else",
-        f"convert it, or leave it out: drop=[{name!r}]",
-    )
+    if other is not None:
+        raise invalid(
+            f"column {name!r} with a cell of type {type(other).__name__}",
+            "numbers, flags or text in a column, and nothing else",
+            f"convert it, or leave it out: drop=[{name!r}]",
+        )
     pairs = zip(cells, observed, strict=True)
     text = np.array([str(cell).strip() if there else "" for cell, there in pairs], dtype=object)
     return RawColumn(name, text, observed & (text != ""), Content.TEXT, order)
@@ -209,12 +211,12 @@ def _numbers(name: str, cells: Array, observed: Array) -> RawColumn:
     """A column of numbers: NaN is missing, infinite values are refused."""
     observed = observed & ~np.isnan(cells)
     broken = int(np.isinf(cells[observed]).sum())
-    require(
-        broken == 0,
-        f"column {name!r} with {broken} infinite values",
-        "finite numbers",
-        f"correct them, empty these cells, or drop=[{name!r}]",
-    )
+    if broken > 0:
+        raise invalid(
+            f"column {name!r} with {broken} infinite values",
+            "finite numbers",
+            f"correct them, empty these cells, or drop=[{name!r}]",
+        )
     return RawColumn(name, np.where(observed, cells, 0.0), observed, Content.NUMBERS)
 
 
@@ -261,9 +263,10 @@ def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
             width = len(cells)
             _check_width(width, str(path))
         if len(cells) != width:
-            raise ValueError(
-                f"got {path} with {len(cells)} cells in line {reader.line_num}; expected {width}, as in "
-                "the first line; correct that line: it may be cut short, or hold an unquoted delimiter"
+            raise invalid(
+                f"{path} with {len(cells)} cells in line {reader.line_num}",
+                f"{width}, as in the first line",
+                "correct that line: it may be cut short, or hold an unquoted delimiter",
             )
         yield cells
 
@@ -274,24 +277,24 @@ def _delimiter(line: str) -> str:
 
 
 def _check_width(count: int, name: str) -> None:
-    require(
-        count <= MOST_COLUMNS,
-        f"{name} with {count:,} columns",
-        f"at most {MOST_COLUMNS:,}",
-        "save so wide a table as an array with numpy.save, or check the delimiter",
-    )
+    if count > MOST_COLUMNS:
+        raise invalid(
+            f"{name} with {count:,} columns",
+            f"at most {MOST_COLUMNS:,}",
+            "save so wide a table as an array with numpy.save, or check the delimiter",
+        )
 
 
 def _check_names(names: Iterable[str], what: str) -> None:
     found = list(names)
     _check_width(len(found), what)
     twice = [name for name, count in Counter(found).items() if count > 1]
-    require(
-        not twice,
-        f"{what} with more than one column named {', '.join(map(repr, twice[:3]))}",
-        "a name of its own for each column",
-        "rename them",
-    )
+    if twice:
+        raise invalid(
+            f"{what} with more than one column named {', '.join(map(repr, twice[:3]))}",
+            "a name of its own for each column",
+            "rename them",
+        )
 
 
 _A_TABLE = ("a table of comma-separated values with a header", "write it again as CSV in UTF-8")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import ranks
-from genmod.checks import choice, require
+from genmod.checks import choice, invalid
 from genmod.columns import Column
 from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.values import BYTE, as_labels, checked_rows
@@ -74,22 +74,23 @@ def dataset(
             ``bins``; values outside ``0 .. bins - 1``; a layout in doubt; too few rows for the split.
     """
     rows, mask = checked_rows(x, bins, observed)
-    require(
-        rows.ndim >= 2 and rows[:1].numel() > 0,
-        f"x of shape {tuple(rows.shape)}",
-        "rows of events, (N, *event), with at least one row and one number a row",
-        "give scalars an axis of their own (x[:, None]), and a single row a batch axis (x[None])",
-    )
+    if rows.ndim < 2 or rows[:1].numel() == 0:
+        raise invalid(
+            f"x of shape {tuple(rows.shape)}",
+            "rows of events, (N, *event), with at least one row and one number a row",
+            "give scalars an axis of their own (x[:, None]), and a single row a batch axis "
+            "(x[None])",
+        )
     layout = choice(Layout, layout, "layout")
     shaped = _channels_first(rows, bins, layout)
     split = Split(validation, test, operator.index(seed), groups, time)
     marks = None if labels is None else as_labels(labels)
-    require(
-        marks is None or marks.shape[:1] == (len(rows),),
-        f"labels of shape {None if marks is None else tuple(marks.shape)}",
-        f"one label for each of the {len(rows)} rows of x",
-        "pass them in the order of the rows",
-    )
+    if marks is not None and marks.shape[:1] != (len(rows),):
+        raise invalid(
+            f"labels of shape {tuple(marks.shape)}",
+            f"one label for each of the {len(rows)} rows of x",
+            "pass them in the order of the rows",
+        )
     mask = None if mask is None else _channels_first(mask, 2, layout)
     indices = split.indices(len(rows))
     return divide(name, shaped, indices, split.record(), bins=bins, labels=marks, observed=mask)
@@ -108,10 +109,9 @@ def _channels_first(rows: Tensor, bins: int | None, layout: Layout) -> Tensor:
         layout = _guess(shape, bins)
     axes = {Layout.GRAY: "(height, width)", Layout.CHANNELS_LAST: "(height, width, channels)"}
     expected = axes.get(layout, "")
-    got = f"layout={str(layout)!r} for events of shape {shape}"
-    require(
-        not expected or len(shape) == expected.count(",") + 1, got, expected, "leave layout out"
-    )
+    if expected and len(shape) != expected.count(",") + 1:
+        got = f"layout={str(layout)!r} for events of shape {shape}"
+        raise invalid(got, expected, "leave layout out")
     if layout is Layout.GRAY:
         return rows[:, None]
     return rows.permute(0, 3, 1, 2).contiguous() if layout is Layout.CHANNELS_LAST else rows
@@ -127,12 +127,12 @@ def _guess(shape: Shape, bins: int | None) -> Layout:
         layout, meaning = Layout.CHANNELS_LAST, "an image with its channels last, or a volume"
     else:
         return Layout.AS_GIVEN
-    require(
-        bins is not None,
-        f"real data with events of shape {shape}: {meaning}",
-        "images as (channels, height, width), or a layout",
-        f"pass layout={str(layout)!r} for images, or layout='as-given'",
-    )
+    if bins is None:
+        raise invalid(
+            f"real data with events of shape {shape}: {meaning}",
+            "images as (channels, height, width), or a layout",
+            f"pass layout={str(layout)!r} for images, or layout='as-given'",
+        )
     return layout
 
 
@@ -164,18 +164,14 @@ class Split:
 
     def __post_init__(self) -> None:
         for fraction, split in ((self.validation, "validation"), (self.test, "test")):
-            require(
-                0 <= fraction < 1,
-                f"{split}={fraction}",
-                "a fraction in [0, 1)",
-                "give the share of rows, not their number",
-            )
-        require(
-            self.groups is None or self.time is None,
-            "groups and time",
-            "one of the two",
-            "leave one out",
-        )
+            if not 0 <= fraction < 1:
+                raise invalid(
+                    f"{split}={fraction}",
+                    "a fraction in [0, 1)",
+                    "give the share of rows, not their number",
+                )
+        if self.groups is not None and self.time is not None:
+            raise invalid("groups and time", "one of the two", "leave one out")
 
     def indices(self, count: int) -> list[Tensor]:
         """The row numbers of train, validation and test.
@@ -207,15 +203,17 @@ class Split:
 
     def _check(self, sizes: Sequence[int], what: str, least: int) -> None:
         trained, validated, tested = sizes
-        require(
+        if not (
             trained >= least
             and (tested >= 1 or self.test == 0)
-            and (validated >= 1 or self.validation == 0),
-            f"{what}, which validation={self.validation} and test={self.test} split into {trained} "
-            f"train, {validated} validation and {tested} test",
-            f"at least {least} to train on and 1 in every other part asked for",
-            "bring more rows, or set a fraction to 0 to go without that part",
-        )
+            and (validated >= 1 or self.validation == 0)
+        ):
+            raise invalid(
+                f"{what}, which validation={self.validation} and test={self.test} split into "
+                f"{trained} train, {validated} validation and {tested} test",
+                f"at least {least} to train on and 1 in every other part asked for",
+                "bring more rows, or set a fraction to 0 to go without that part",
+            )
 
     def _by_group(self, group: Tensor) -> list[Tensor]:
         """Whole groups, in random order, until a part has about its share of rows."""

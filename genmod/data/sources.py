@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
-from genmod.checks import one_of, require
+from genmod.checks import invalid, one_of
 from genmod.data import images, toys
 from genmod.data.datasets import Dataset
 from genmod.data.folders import ImageSettings, Resize, folder_dataset
@@ -100,12 +100,12 @@ class Source(ABC):
 def check_settings(settings: LoadSettings, known: tuple[str, ...], title: str) -> None:
     """Refuse settings that a source does not use."""
     idle = [name for name in settings.given() if name not in known]
-    require(
-        not idle,
-        f"{', '.join(idle)} for {title}",
-        "only settings that change something",
-        f"leave {' and '.join(idle)} out",
-    )
+    if idle:
+        raise invalid(
+            f"{', '.join(idle)} for {title}",
+            "only settings that change something",
+            f"leave {' and '.join(idle)} out",
+        )
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ class RowsSource(Source):
 
 def _one(own: object, given: object, name: str) -> object:
     """What the data hold, or what was given beside them; both are refused."""
-    got = f"{name} beside data that hold {name}"
-    require(own is None or given is None, got, "one of the two", f"leave {name} out")
+    if own is not None and given is not None:
+        raise invalid(f"{name} beside data that hold {name}", "one of the two", f"leave {name} out")
     return own if given is None else given
 
 
@@ -250,18 +250,19 @@ def source_of(x: object) -> Source:
 
 
 def _file(path: Path) -> Source:
-    require(path.exists(), f"{path}, which does not exist", "a file or a folder", "check the path")
+    if not path.exists():
+        raise invalid(f"{path}, which does not exist", "a file or a folder", "check the path")
     if path.is_dir():
         return FolderSource(path)
     suffix = path.suffix.lower()
     if suffix in _TABLES:
         return TableSource(_TABLES[suffix](path), path.stem)
-    require(
-        suffix in (".npy", ".npz"),
-        f"{path}",
-        "a table (.csv, .tsv, .parquet), an array (.npy, .npz) or a folder of images",
-        "save it as one of them",
-    )
+    if suffix not in (".npy", ".npz"):
+        raise invalid(
+            f"{path}",
+            "a table (.csv, .tsv, .parquet), an array (.npy, .npz) or a folder of images",
+            "save it as one of them",
+        )
     if is_large(path):
         return FileSource(path)
     return RowsSource(*_named(read_arrays(path), path), name=path.stem)
@@ -271,12 +272,12 @@ def _named(arrays: Mapping[str, Array], path: Path) -> tuple[Array, Array | None
     """The rows and labels among the arrays of a file."""
     if len(arrays) == 1:
         return next(iter(arrays.values())), None
-    require(
-        arrays.keys() == {"x", "y"},
-        f"{path} with arrays named {sorted(arrays)}",
-        "one array, or x (rows) and y (labels)",
-        "pass the arrays themselves: load(file['...'], labels=file['...'])",
-    )
+    if arrays.keys() != {"x", "y"}:
+        raise invalid(
+            f"{path} with arrays named {sorted(arrays)}",
+            "one array, or x (rows) and y (labels)",
+            "pass the arrays themselves: load(file['...'], labels=file['...'])",
+        )
     return arrays["x"], arrays["y"]
 
 

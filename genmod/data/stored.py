@@ -22,7 +22,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.rows import Split
 from genmod.data.values import Array, as_labels, check_memory
@@ -58,9 +58,10 @@ def read_arrays(path: Path) -> dict[str, Array]:
         if str(error).startswith("got "):
             raise
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"got {path}, which cannot be read ({reason}); expected a whole file of numbers that "
-            "numpy.save or numpy.savez wrote (nothing is unpickled); write it again"
+        raise invalid(
+            f"{path}, which cannot be read ({reason})",
+            "a whole file of numbers that numpy.save or numpy.savez wrote (nothing is unpickled)",
+            "write it again",
         ) from error
 
 
@@ -83,19 +84,19 @@ def _header(file: Any, size: int, name: str) -> tuple[np.dtype[Any], tuple[int, 
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, kind = read(file)
-    require(
-        not kind.hasobject,
-        f"{name} of pickled objects",
-        "numbers (nothing is unpickled)",
-        "write it again as an array of numbers",
-    )
+    if kind.hasobject:
+        raise invalid(
+            f"{name} of pickled objects",
+            "numbers (nothing is unpickled)",
+            "write it again as an array of numbers",
+        )
     there = size - file.tell()
-    require(
-        there == _bytes(kind, shape),
-        f"{name} with {there:,} bytes of values",
-        f"{_bytes(kind, shape):,}, because its header says {shape} of {kind}",
-        "it may be a copy cut short: write it again",
-    )
+    if there != _bytes(kind, shape):
+        raise invalid(
+            f"{name} with {there:,} bytes of values",
+            f"{_bytes(kind, shape):,}, because its header says {shape} of {kind}",
+            "it may be a copy cut short: write it again",
+        )
     return kind, shape, fortran
 
 
@@ -123,12 +124,12 @@ def map_file(path: Path) -> Tensor:
         with path.open("rb") as file:
             kind, shape, fortran = _header(file, path.stat().st_size, str(path))
             start = file.tell()
-            require(
-                kind.isnative and not fortran and kind.kind in "biuf",
-                f"{path} of type {kind}" + (" in Fortran order" if fortran else ""),
-                "real numbers row by row, in the byte order of this machine",
-                "write it again with numpy.save(path, numpy.ascontiguousarray(x))",
-            )
+            if not kind.isnative or fortran or kind.kind not in "biuf":
+                raise invalid(
+                    f"{path} of type {kind}" + (" in Fortran order" if fortran else ""),
+                    "real numbers row by row, in the byte order of this machine",
+                    "write it again with numpy.save(path, numpy.ascontiguousarray(x))",
+                )
             if sys.platform == "win32":
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             else:
@@ -141,9 +142,10 @@ def map_file(path: Path) -> Tensor:
     except (OSError, ValueError) as error:
         if str(error).startswith("got "):
             raise
-        raise ValueError(
-            f"got {path}, which cannot be read in place ({error}); expected a whole file that numpy.save "
-            "wrote; write it again"
+        raise invalid(
+            f"{path}, which cannot be read in place ({error})",
+            "a whole file that numpy.save wrote",
+            "write it again",
         ) from error
     return torch.from_numpy(np.frombuffer(mapped, kind, offset=start).reshape(shape))
 
@@ -164,14 +166,15 @@ def in_place(
     Raises:
         ValueError: a file that cannot be read in place; groups or times; too few rows.
     """
-    require(
-        split.groups is None and split.time is None,
-        f"groups or time for {path}, which is read in place",
-        "a random split",
-        "divide the rows into files, or load them as an array",
-    )
+    if split.groups is not None or split.time is not None:
+        raise invalid(
+            f"groups or time for {path}, which is read in place",
+            "a random split",
+            "divide the rows into files, or load them as an array",
+        )
     x = map_file(path)
-    require(x.ndim >= 2 and len(x) > 0, f"{path} of shape {tuple(x.shape)}", *_ROWS)
+    if x.ndim < 2 or len(x) == 0:
+        raise invalid(f"{path} of shape {tuple(x.shape)}", *_ROWS)
     count = len(x)
     most = max(1, min(_HELD_OUT_ROWS, _HELD_OUT_BYTES // max(1, x[0].nbytes)))
     tested = min(most, round(split.test * count))
@@ -183,7 +186,8 @@ def in_place(
     marks = None
     if labels is not None:
         found = as_labels(labels).clone()
-        require(len(found) == count, f"{len(found)} labels", f"{count}, one a row", "add them")
+        if len(found) != count:
+            raise invalid(f"{len(found)} labels", f"{count}, one a row", "add them")
         marks = _divide(found, rows, moves, tested)
     record = {**split.record(), "kind": "random, in place", "held out": tested + validated}
     train, validation, test = (parts[part] for part in SPLITS)

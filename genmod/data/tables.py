@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import ranks
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import CODED, Column, ColumnKind
 from genmod.data.datasets import Dataset
 from genmod.data.kinds import Kinds, check_known, describe, encode
@@ -102,7 +102,8 @@ def numbers(
         columns = list(_of_spec(settings.spec, names))
         by_name = {raw.name: raw for raw in table}
         kept = [by_name[column.name] for column in columns]
-    require(bool(kept), "a table without columns", "at least one", "drop fewer")
+    if not kept:
+        raise invalid("a table without columns", "at least one", "drop fewer")
     pairs = [encode(raw, column) for raw, column in zip(kept, columns, strict=True)]
     rows = torch.from_numpy(np.stack([cells for cells, _ in pairs], 1))
     observed = torch.from_numpy(np.stack([mask for _, mask in pairs], 1))
@@ -113,19 +114,20 @@ def numbers(
 def _of_spec(spec: DataSpec, names: Sequence[str]) -> Sequence[Column]:
     """The columns of a model or a data set, which the table must have."""
     columns = spec.columns or ()
-    require(
-        spec.columns is not None,
-        f"a table for data of {spec}",
-        "a model of columns",
-        "pass an array of its numbers, or build the model from the table: VAE(data.load(table))",
-    )
+    if spec.columns is None:
+        raise invalid(
+            f"a table for data of {spec}",
+            "a model of columns",
+            "pass an array of its numbers, or build the model from the table: "
+            "VAE(data.load(table))",
+        )
     lacking = [column.name for column in columns if column.name not in names]
-    require(
-        not lacking,
-        f"a table without the column {lacking[:1]}",
-        f"the columns {', '.join(column.name for column in columns)}",
-        "add it, with empty cells where it is missing",
-    )
+    if lacking:
+        raise invalid(
+            f"a table without the column {lacking[:1]}",
+            f"the columns {', '.join(column.name for column in columns)}",
+            "add it, with empty cells where it is missing",
+        )
     return columns
 
 
@@ -138,12 +140,12 @@ def _taken(table: Sequence[RawColumn], given: object, setting: str) -> tuple[obj
     if not isinstance(given, str):
         return given, None
     raw = _column(table, given, setting)
-    require(
-        bool(raw.observed.all()),
-        f"{setting}={given!r}, a column with {int((~raw.observed).sum())} missing cells",
-        "a value in each row",
-        "fill them, or remove these rows",
-    )
+    if not raw.observed.all():
+        raise invalid(
+            f"{setting}={given!r}, a column with {int((~raw.observed).sum())} missing cells",
+            "a value in each row",
+            "fill them, or remove these rows",
+        )
     return raw.cells if raw.content is Content.NUMBERS else raw.cells.astype(str), given
 
 
@@ -156,12 +158,12 @@ def _labels(
     if not isinstance(given, str):
         count = len(table[0])
         marks, classes = labels_of(given)
-        require(
-            marks.shape[:1] == (count,),
-            f"labels of shape {tuple(marks.shape)}",
-            f"one label for each of the {count} rows",
-            "pass them in the order of the rows",
-        )
+        if marks.shape[:1] != (count,):
+            raise invalid(
+                f"labels of shape {tuple(marks.shape)}",
+                f"one label for each of the {count} rows",
+                "pass them in the order of the rows",
+            )
         return marks, classes, None
     cells, _ = _taken(table, given, "labels")
     marks, classes = labels_of(cells)
@@ -176,8 +178,9 @@ def labels_of(given: object) -> tuple[Tensor, tuple[str, ...] | None]:
         found = np.array(found)
     if isinstance(found, np.ndarray) and found.dtype.kind in "OUS":
         holes = sum(each is None or each != each for each in found.tolist())
-        got = f"labels with {holes} missing values"
-        require(holes == 0, got, "a label for each row", "fill them, or remove these rows")
+        if holes != 0:
+            got = f"labels with {holes} missing values"
+            raise invalid(got, "a label for each row", "fill them, or remove these rows")
         text = found.astype(str)
         return ranks(text, len(text), "labels"), tuple(np.unique(text).tolist())
     if (
@@ -202,12 +205,14 @@ def _check_precision(rows: Tensor, observed: Tensor, columns: Sequence[Column]) 
             continue
         seen = rows[observed[:, place], place]
         lost = float((seen.to(kind).double() - seen).abs().max()) if len(seen) else 0.0
-        require(
-            lost <= 1e-3 * float(seen.std(correction=0)) if len(seen) > 1 else True,
-            f"column {column.name!r} around {float(seen.mean()):.8g}, which {kind} rounds by {lost:.2g}",
-            f"rounding far below its standard deviation {float(seen.std(correction=0)):.2g}",
-            f"subtract {float(seen.mean()):.8g} first, or use torch.set_default_dtype(torch.float64)",
-        )
+        if len(seen) > 1 and not lost <= 1e-3 * float(seen.std(correction=0)):
+            raise invalid(
+                f"column {column.name!r} around {float(seen.mean()):.8g}, which {kind} rounds by "
+                f"{lost:.2g}",
+                f"rounding far below its standard deviation {float(seen.std(correction=0)):.2g}",
+                f"subtract {float(seen.mean()):.8g} first, or use "
+                "torch.set_default_dtype(torch.float64)",
+            )
 
 
 def standardized(data: Dataset, standardize: bool | Standardize = True) -> Dataset:
@@ -220,12 +225,10 @@ def standardized(data: Dataset, standardize: bool | Standardize = True) -> Datas
     Raises:
         ValueError: data that are no vectors of real numbers, a column of one value.
     """
-    require(
-        data.bins is None and len(data.shape) == 1,
-        f"standardize={standardize} for {data.spec}",
-        "vectors of real numbers",
-        "leave it out",
-    )
+    if data.bins is not None or len(data.shape) != 1:
+        raise invalid(
+            f"standardize={standardize} for {data.spec}", "vectors of real numbers", "leave it out"
+        )
     columns = [Column(f"column {place}") for place in range(data.shape[0])]
     train = data.mask("train")
     observed = torch.ones_like(data.train, dtype=torch.bool) if train is None else train
@@ -253,12 +256,12 @@ def with_moments(
     moments = dict(zip(counted, zip(own.mean, own.std, strict=True), strict=True))
     given = standardize if isinstance(standardize, Standardize) else None
     if given is not None:
-        require(
-            len(given.mean) == len(columns),
-            f"standardize with {len(given.mean)} means for {len(columns)} columns",
-            "one mean and one std for each column",
-            "those of columns that are not real are not used",
-        )
+        if len(given.mean) != len(columns):
+            raise invalid(
+                f"standardize with {len(given.mean)} means for {len(columns)} columns",
+                "one mean and one std for each column",
+                "those of columns that are not real are not used",
+            )
         moments |= {p: (given.mean[p], given.std[p]) for p in counted if columns[p].is_real}
     if standardize is False:
         moments = {p: pair for p, pair in moments.items() if not columns[p].is_real}

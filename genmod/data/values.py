@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genmod.arrays import as_tensor
-from genmod.checks import all_finite, check_mask, require
+from genmod.checks import all_finite, check_mask, invalid
 from genmod.spec import Bins
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def check_values(x: Tensor, bins: int | None, name: str = "x") -> None:
         ValueError: with how many values break the rule, and the index of the first.
     """
     if bins is None and not x.is_floating_point():
-        raise ValueError(
-            f"got {x.dtype} data in {name} and bins=None; expected floating point data, or integer data "
-            "with their number of values; pass bins=... (largest possible value + 1) to keep integers a "
-            "probability mass, or x.float() if they are measurements on a scale"
+        raise invalid(
+            f"{x.dtype} data in {name} and bins=None",
+            "floating point data, or integer data with their number of values",
+            "pass bins=... (largest possible value + 1) to keep integers a probability mass, or "
+            "x.float() if they are measurements on a scale",
         )
     if x.is_floating_point() and not all_finite(x):
         broken = ~torch.isfinite(x)
@@ -68,9 +69,11 @@ def _refuse(broken: Tensor, x: Tensor, name: str, kind: str, expected: str, advi
     count = int(broken.sum())
     if count:
         first = tuple(torch.nonzero(broken)[0].tolist())
-        raise ValueError(
-            f"got {x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
-            f"{first}, which is {x[first].item()}; expected {expected}; {advice}"
+        raise invalid(
+            f"{x.dtype} data with {kind} values in {name}: {count} of them, the first at index "
+            f"{first}, which is {x[first].item()}",
+            expected,
+            advice,
         )
 
 
@@ -152,12 +155,12 @@ def check_memory(size: int, what: str) -> None:
         ValueError: before anything is read.
     """
     free = free_memory()
-    require(
-        size <= free // 2,
-        f"{what}, which takes {size / 2**20:,.0f} MB in memory",
-        f"at most {free / 2**21:,.0f} MB, half of what is free",
-        "save its rows with numpy.save: large .npy files are read in place; or take fewer rows",
-    )
+    if size > free // 2:
+        raise invalid(
+            f"{what}, which takes {size / 2**20:,.0f} MB in memory",
+            f"at most {free / 2**21:,.0f} MB, half of what is free",
+            "save its rows with numpy.save: large .npy files are read in place; or take fewer rows",
+        )
 
 
 def free_memory() -> int:
@@ -170,30 +173,33 @@ def free_memory() -> int:
 
 
 def check_part(split: str, part: Tensor, train: Tensor, bins: int | None) -> None:
-    require(
+    if not (
         part.ndim >= 2
         and part.shape[1:] == train.shape[1:]
-        and (bins is not None or part.dtype == train.dtype),
-        f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
-        f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
-        "cut all parts from one tensor, or use genmod.data.load",
-    )
+        and (bins is not None or part.dtype == train.dtype)
+    ):
+        raise invalid(
+            f"a {split} part of shape {tuple(part.shape)} and type {part.dtype}",
+            f"rows (N, *event) like the training part: {tuple(train.shape)}, {train.dtype}",
+            "cut all parts from one tensor, or use genmod.data.load",
+        )
 
 
 def check_labels(labels: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
     sizes = {split: len(part) for split, part in parts.items()}
     got = {split: len(marks) for split, marks in labels.items()}
-    require(got == sizes, f"labels per part {got}", f"{sizes}", "give one label a row of each part")
+    if got != sizes:
+        raise invalid(f"labels per part {got}", f"{sizes}", "give one label a row of each part")
 
 
 def check_observed(observed: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
     """Require a mask for each part, and an observed entry in every row."""
-    require(
-        observed.keys() == parts.keys(),
-        f"observed for {', '.join(observed)}",
-        f"a mask for each of {', '.join(parts)}",
-        "give an empty one for an empty part",
-    )
+    if observed.keys() != parts.keys():
+        raise invalid(
+            f"observed for {', '.join(observed)}",
+            f"a mask for each of {', '.join(parts)}",
+            "give an empty one for an empty part",
+        )
     for split, part in parts.items():
         check_mask(observed[split], part)
         check_seen(observed[split], split)
@@ -204,21 +210,21 @@ def check_seen(observed: Tensor, name: str) -> None:
     empty = (~observed).flatten(1).all(1) if len(observed) else observed.flatten(1).any(1)
     count = int(empty.sum())
     first = int(empty.nonzero()[0]) if count else 0
-    require(
-        count == 0,
-        f"{count} rows of {name} without an observed entry, the first at row {first}",
-        "at least one observed entry in each row",
-        "remove these rows (of a pandas frame: .dropna(how='all'))",
-    )
+    if count > 0:
+        raise invalid(
+            f"{count} rows of {name} without an observed entry, the first at row {first}",
+            "at least one observed entry in each row",
+            "remove these rows (of a pandas frame: .dropna(how='all'))",
+        )
 
 
 def check_dropout(rate: float, labels: Mapping[str, Tensor] | None) -> None:
-    require(
-        labels is not None and 0 <= rate <= 1,
-        f"context_dropout={rate} with{'out' if labels is None else ''} labels",
-        "a rate in [0, 1], and labels to give as the context",
-        "use genmod.data.conditional",
-    )
+    if labels is None or not 0 <= rate <= 1:
+        raise invalid(
+            f"context_dropout={rate} with{'out' if labels is None else ''} labels",
+            "a rate in [0, 1], and labels to give as the context",
+            "use genmod.data.conditional",
+        )
 
 
 _SPREAD = (0.1, 10.0)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import can_read, require
+from genmod.checks import can_read, invalid
 from genmod.decoders.base import Decoder
 from genmod.distributions import Normal
 from genmod.distributions.interval import ContinuousBernoulli
@@ -69,7 +69,8 @@ class CalibratedGaussianDecoder(Decoder):
         decay: float = 0.99,
     ) -> None:
         super().__init__(_reals(spec))
-        require(0 <= decay < 1, f"decay={decay}", "a decay in [0, 1)", "0.99 is the default")
+        if not 0 <= decay < 1:
+            raise invalid(f"decay={decay}", "a decay in [0, 1)", "0.99 is the default")
         self.network, self.decay, self.per_dimension = network, decay, per_dimension
         self.outputs = self.spec.size
         self.register_buffer("mean_square", torch.ones(self.shape if per_dimension else ()))
@@ -148,12 +149,12 @@ class ContinuousBernoulliDecoder(Decoder):
             return
         outside = (x < 0) | (x > 1)
         count = int((outside if observed is None else outside & observed).sum())
-        require(
-            count == 0,
-            f"{count} values of x outside [0, 1]",
-            "numbers from 0 to 1, on which the continuous Bernoulli is a density",
-            "divide 8-bit gray values by 255, or use decoders.GaussianDecoder",
-        )
+        if count > 0:
+            raise invalid(
+                f"{count} values of x outside [0, 1]",
+                "numbers from 0 to 1, on which the continuous Bernoulli is a density",
+                "divide 8-bit gray values by 255, or use decoders.GaussianDecoder",
+            )
 
     def formula(self) -> str:
         return "p(x | z) = ContinuousBernoulli(x; sigmoid(d(z)))"
@@ -166,16 +167,17 @@ def _reals(spec: SpecLike, missing: bool = False) -> DataSpec:
         ValueError: integers, columns, or missing entries where they are not allowed.
     """
     found = DataSpec.of(spec)
-    require(
-        found.bins is None and not found.is_mixed,
-        f"{found} for a decoder of real numbers",
-        "real data",
-        "pass real data to it (load(x / 255) instead of integers), or use a decoder of integers",
-    )
-    require(
-        missing or not found.missing,
-        "data with missing entries for a decoder whose variance is the error of whole rows",
-        "complete rows",
-        "use decoders.GaussianDecoder, whose variance is learned",
-    )
+    if found.bins is not None or found.is_mixed:
+        raise invalid(
+            f"{found} for a decoder of real numbers",
+            "real data",
+            "pass real data to it (load(x / 255) instead of integers), or use a decoder of "
+            "integers",
+        )
+    if not missing and found.missing:
+        raise invalid(
+            "data with missing entries for a decoder whose variance is the error of whole rows",
+            "complete rows",
+            "use decoders.GaussianDecoder, whose variance is learned",
+        )
     return found

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.decoders.base import Decoder
 from genmod.distributions.channels import CHANNELS, DiscretizedChannelMixture
 from genmod.nn.modules import outputs
@@ -48,13 +48,13 @@ class ChannelMixtureDecoder(Decoder):
         self, network: nn.Module, spec: SpecLike, bins: int | None = None, components: int = 5
     ) -> None:
         super().__init__(DataSpec.of(spec, bins))
-        require(
-            self.spec.is_integer and len(self.shape) >= 2 and self.shape[0] == CHANNELS,
-            f"{self.spec} for a decoder of color images",
-            "integers of shape (3, *space), the channels first",
-            "use DiscretizedMixtureDecoder for gray images, and GaussianDecoder for real data",
-        )
-        require(components >= 1, f"components={components}", "at least 1", "5 is the default")
+        if not self.spec.is_integer or len(self.shape) < 2 or self.shape[0] != CHANNELS:
+            raise invalid(
+                f"{self.spec} for a decoder of color images",
+                "integers of shape (3, *space), the channels first",
+                "use DiscretizedMixtureDecoder for gray images, and GaussianDecoder for real data",
+            )
+        check_at_least(components, 1, "components", "5 is the default")
         self.network, self.components, self.values = network, components, Bins(self.bins or 0)
         centers = (2 * torch.arange(components) + 1) / components - 1
         offsets = centers.reshape(-1, *[1] * len(self.shape))

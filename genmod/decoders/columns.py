@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import Column, ColumnKind
 from genmod.decoders.base import Decoder
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
@@ -83,21 +83,21 @@ class Columns(Decoder):
         columns = {column.name: place for place, column in enumerate(self.spec.columns or ())}
         named = [[column.name for column in part.spec.columns or ()] for part in parts]
         flat = [name for names in named for name in names]
-        require(
-            bool(columns) and sorted(flat) == sorted(columns),
-            f"parts for the columns {flat}",
-            f"one part for each of the columns {list(columns)}",
-            "build the decoder with Columns.of(network, spec)",
-        )
+        if not columns or sorted(flat) != sorted(columns):
+            raise invalid(
+                f"parts for the columns {flat}",
+                f"one part for each of the columns {list(columns)}",
+                "build the decoder with Columns.of(network, spec)",
+            )
         self.places = [[columns[name] for name in names] for names in named]
         self.sizes = [part.outputs or 0 for part in parts]
         silent = [type(part).__name__ for part in parts if part.outputs is None]
-        require(
-            not silent,
-            f"parts {silent}, which do not state how many numbers they take",
-            "decoders that set outputs",
-            "set self.outputs in the decoder's __init__",
-        )
+        if silent:
+            raise invalid(
+                f"parts {silent}, which do not state how many numbers they take",
+                "decoders that set outputs",
+                "set self.outputs in the decoder's __init__",
+            )
         self.outputs = sum(self.sizes)
 
     @classmethod
@@ -121,12 +121,12 @@ class Columns(Decoder):
         columns, laws = tuple(data.columns or ()), dict(laws or {})
         known = {column.name for column in columns} | {kind.value for kind in ColumnKind}
         unknown = [str(name) for name in laws if name not in known]
-        require(
-            not unknown,
-            f"laws for {unknown}",
-            f"names of columns {[column.name for column in columns]}, or of kinds",
-            "check the spelling",
-        )
+        if unknown:
+            raise invalid(
+                f"laws for {unknown}",
+                f"names of columns {[column.name for column in columns]}, or of kinds",
+                "check the spelling",
+            )
         groups: dict[ColumnLaw, list[Column]] = {}
         for column in columns:
             kind = ColumnKind(column.kind)
@@ -144,9 +144,10 @@ class Columns(Decoder):
         laws = [part(piece) for part, piece in zip(self.parts, pieces, strict=True)]
         for part, law in zip(self.parts, laws, strict=True):
             if not isinstance(law, Factorized):
-                raise ValueError(
-                    f"got a {type(law).__name__} from {type(part).__name__}; expected a law of "
-                    "genmod.distributions, whose entries are independent; use it for the whole table"
+                raise invalid(
+                    f"a {type(law).__name__} from {type(part).__name__}",
+                    "a law of genmod.distributions, whose entries are independent",
+                    "use it for the whole table",
                 )
         return Joined(laws, self.places)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import distributions
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import ColumnKind
 from genmod.decoders.base import Decoder
 from genmod.distributions.counts import ZeroInflated
@@ -153,11 +153,11 @@ def require_kind(spec: DataSpec, kind: ColumnKind, name: str) -> DataSpec:
         ValueError: other data, or a column of another kind.
     """
     columns = spec.columns or ()
-    require(
-        len(columns) > 0 and all(column.kind is kind for column in columns),
-        f"data of {spec} for a {name}",
-        f"columns of the kind {kind.value!r} alone",
-        f"describe them by DataSpec((d,), columns=[Column(name, {kind.value!r}, ...), ...]), and use "
-        "decoders.Columns for columns of several kinds",
-    )
+    if len(columns) == 0 or not all(column.kind is kind for column in columns):
+        raise invalid(
+            f"data of {spec} for a {name}",
+            f"columns of the kind {kind.value!r} alone",
+            f"describe them by DataSpec((d,), columns=[Column(name, {kind.value!r}, ...), ...]), "
+            "and use decoders.Columns for columns of several kinds",
+        )
     return spec

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.decoders.base import Decoder
 from genmod.decoders.columns import Columns, robust_columns
 from genmod.decoders.likelihoods import (
@@ -43,7 +43,8 @@ def likelihood(
     """
     spec = DataSpec.of(spec, bins)
     if spec.is_mixed:
-        require(scale is None, f"scale={scale} for columns of several kinds", *_A_LAW_EACH)
+        if scale is not None:
+            raise invalid(f"scale={scale} for columns of several kinds", *_A_LAW_EACH)
         return Columns.of(network, spec)
     if spec.columns is not None and scale is None:
         return robust_columns(network(2 * spec.size), spec)

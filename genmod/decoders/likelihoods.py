@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import distributions
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.config import Settings
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
@@ -184,7 +184,7 @@ class DiscretizedMixtureDecoder(Decoder):
         around: Schedule | None = None,
     ) -> None:
         super().__init__(_integers(spec, bins))
-        require(components >= 1, f"components={components}", "at least 1", "5 is the default")
+        check_at_least(components, 1, "components", "5 is the default")
         self.network, self.values, self.components = network, Bins(self.spec.bins or 0), components
         self.schedule = None if around is None else around.resolve(self.spec)
         self.begin = (1.0, 0.0) if self.schedule is None else self.schedule.scales_at_zero()
@@ -230,8 +230,9 @@ def _integers(spec: SpecLike, bins: int | None) -> DataSpec:
     """
     found = DataSpec.of(spec, bins)
     if not found.is_integer:
-        raise ValueError(
-            f"got real data of shape {found.shape} for a decoder of integers; expected how many values "
-            "they have; pass bins=..., or use decoders.GaussianDecoder"
+        raise invalid(
+            f"real data of shape {found.shape} for a decoder of integers",
+            "how many values they have",
+            "pass bins=..., or use decoders.GaussianDecoder",
         )
     return found

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_at_least, check_positive
 from genmod.config import Settings
 from genmod.shapes import Shape
 
@@ -106,7 +106,7 @@ class PredictedScale(Scale):
     def __init__(self, initial: float = 1.0, floor: float = 0.0) -> None:
         super().__init__()
         check_positive(initial, "initial")
-        require(floor >= 0, f"floor={floor}", "at least 0", "0 is no lower bound")
+        check_at_least(floor, 0, "floor", "0 is no lower bound")
         self.log_initial = math.log(initial)
         self.floor = floor
 

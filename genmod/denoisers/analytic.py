@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmod.checks import check_real, require
+from genmod.checks import check_at_least, check_real, invalid
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
 from genmod.schedules.base import time_dtype
@@ -35,13 +35,13 @@ class GaussianDenoiser(Denoiser):
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
         dims = mean.shape[0] if mean.ndim == 1 else -1
-        require(
-            covariance.shape == (dims, dims) and mean.is_floating_point(),
-            f"a mean of type {mean.dtype} and shape {tuple(mean.shape)}, a covariance of shape "
-            f"{tuple(covariance.shape)}",
-            "real numbers of shapes (d,) and (d, d)",
-            "flatten the events, and convert integers with .double()",
-        )
+        if covariance.shape != (dims, dims) or not mean.is_floating_point():
+            raise invalid(
+                f"a mean of type {mean.dtype} and shape {tuple(mean.shape)}, a covariance of "
+                f"shape {tuple(covariance.shape)}",
+                "real numbers of shapes (d,) and (d, d)",
+                "flatten the events, and convert integers with .double()",
+            )
         check_real(mean, name="the mean")
         check_real(covariance, name="the covariance")
         # Autograd could not use buffers that were made in inference mode.
@@ -49,12 +49,12 @@ class GaussianDenoiser(Denoiser):
             values, vectors = torch.linalg.eigh(covariance.clone())
             # An eigenvalue of zero is computed as about +-1e-7 of the largest one in float32.
             rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()
-            require(
-                bool(values[0] >= -rounding),
-                f"a covariance with eigenvalue {float(values[0]):g}",
-                "a positive semi-definite one",
-                "symmetrize it, or add a ridge",
-            )
+            if not values[0] >= -rounding:
+                raise invalid(
+                    f"a covariance with eigenvalue {float(values[0]):g}",
+                    "a positive semi-definite one",
+                    "symmetrize it, or add a ridge",
+                )
             self.register_buffer("mean", mean.clone())
             self.register_buffer("values", values.clamp(min=0))
             self.register_buffer("vectors", vectors)
@@ -87,13 +87,13 @@ class EmpiricalDenoiser(Denoiser):
 
     def __init__(self, points: Tensor, log_weights: Tensor | None = None, std: float = 0.0) -> None:
         super().__init__()
-        require(std >= 0, f"std={std}", "std >= 0", "pass 0 for bare points")
-        require(
-            points.is_floating_point() and points.ndim >= 2 and len(points) >= 1,
-            f"points of type {points.dtype} and shape {tuple(points.shape)}",
-            "at least one point of real numbers, (N, *event)",
-            "integers become real by model.encoder.real(x), or by .double()",
-        )
+        check_at_least(std, 0, "std", "pass 0 for bare points")
+        if not points.is_floating_point() or points.ndim < 2 or len(points) == 0:
+            raise invalid(
+                f"points of type {points.dtype} and shape {tuple(points.shape)}",
+                "at least one point of real numbers, (N, *event)",
+                "integers become real by model.encoder.real(x), or by .double()",
+            )
         check_real(points, name="points")
         if log_weights is None:
             log_weights = torch.zeros(len(points), dtype=points.dtype, device=points.device)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.denoisers.targets import Target, VelocityTarget, scales_of
 from genmod.nn.modules import outputs
@@ -84,9 +84,11 @@ def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None 
         z = z / expand_like(torch.hypot(point.alpha, point.sigma), z)
     denoised = denoiser(z, log_snr, context)
     if denoised.x_hat.shape != z.shape:
-        raise ValueError(
-            f"got x_hat of shape {tuple(denoised.x_hat.shape)} from {type(denoiser).__name__} for states "
-            f"of shape {tuple(z.shape)}; expected the states' own shape; return one estimate a row"
+        raise invalid(
+            f"x_hat of shape {tuple(denoised.x_hat.shape)} from {type(denoiser).__name__} for "
+            f"states of shape {tuple(z.shape)}",
+            "the states' own shape",
+            "return one estimate a row",
         )
     return denoised
 
@@ -140,12 +142,14 @@ class Learned(Denoiser):
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule that ends noisier than the target allows."""
         noisy = schedule.log_snr_range()[1]
-        require(
-            noisy >= self.target.noisiest,
-            f"a network that predicts {self.target} under a schedule that ends at log-SNR {noisy:g}",
-            f"an end of {self.target.noisiest:g} or above",
-            "its x_hat divides by alpha, about 0 there: predict VelocityTarget() or DataTarget()",
-        )
+        if not noisy >= self.target.noisiest:
+            raise invalid(
+                f"a network that predicts {self.target} under a schedule that ends at log-SNR "
+                f"{noisy:g}",
+                f"an end of {self.target.noisiest:g} or above",
+                "its x_hat divides by alpha, about 0 there: predict VelocityTarget() or "
+                "DataTarget()",
+            )
 
     def extra_repr(self) -> str:
         return f"target={self.target}" + (", interpolation=True" if self.interpolation else "")

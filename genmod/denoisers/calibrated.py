@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.arrays import Rows, as_tensor
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
 from genmod.nn.modules import evaluation_mode
@@ -52,18 +52,19 @@ class Calibrated(Denoiser):
 
     def __init__(self, denoiser: Denoiser, log_snr: Tensor, error: Tensor) -> None:
         super().__init__()
-        require(
-            log_snr.ndim == 1 and len(log_snr) >= 2 and bool((log_snr.diff() > 0).all()),
-            f"log-SNRs of shape {tuple(log_snr.shape)} that do not rise",
-            "at least two, rising",
-            "use calibrate, which makes the table",
-        )
-        require(
-            error.shape == log_snr.shape and bool(((error >= 0) & error.isfinite()).all()),
-            f"errors of shape {tuple(error.shape)} for {len(log_snr)} log-SNRs, or some below 0 or broken",
-            "a finite error at least 0 for each",
-            "use calibrate, on a denoiser without NaN",
-        )
+        if log_snr.ndim != 1 or len(log_snr) < 2 or not (log_snr.diff() > 0).all():
+            raise invalid(
+                f"log-SNRs of shape {tuple(log_snr.shape)} that do not rise",
+                "at least two, rising",
+                "use calibrate, which makes the table",
+            )
+        if error.shape != log_snr.shape or not ((error >= 0) & error.isfinite()).all():
+            raise invalid(
+                f"errors of shape {tuple(error.shape)} for {len(log_snr)} log-SNRs, or some below "
+                "0 or broken",
+                "a finite error at least 0 for each",
+                "use calibrate, on a denoiser without NaN",
+            )
         self.denoiser = denoiser
         self.register_buffer("log_snr", log_snr)
         # The clamp: an error of exactly zero, as for data of one point, has no logarithm.
@@ -121,19 +122,19 @@ def calibrate(
     [0.0, 0.5, 1.0]
     """
     x = as_tensor(x)
-    require(
-        len(x) >= 1 and x.is_floating_point(),
-        f"{len(x)} rows of type {x.dtype}",
-        "at least one row of real numbers",
-        "a thousand are enough; integers become real by model.encoder.real(x)",
-    )
-    require(
-        context is None or len(context) == len(x),
-        f"{0 if context is None else len(context)} rows of context for {len(x)} of data",
-        "one for each",
-        "pass the context of these samples",
-    )
-    require(levels >= 2, f"levels={levels}", "at least 2", "64 is the default")
+    if len(x) == 0 or not x.is_floating_point():
+        raise invalid(
+            f"{len(x)} rows of type {x.dtype}",
+            "at least one row of real numbers",
+            "a thousand are enough; integers become real by model.encoder.real(x)",
+        )
+    if context is not None and len(context) != len(x):
+        raise invalid(
+            f"{len(context)} rows of context for {len(x)} of data",
+            "one for each",
+            "pass the context of these samples",
+        )
+    check_at_least(levels, 2, "levels", "64 is the default")
     # The network computes in its own type; data of another one are cast to it.
     own = next((p for p in denoiser.parameters() if p.is_floating_point()), x)
     x = x.to(own.dtype)

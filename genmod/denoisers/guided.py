@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.nn.conditioning import null_context
 from genmod.schedules import Schedule
@@ -79,24 +79,24 @@ class Guided(Denoiser):
         null_context: Callable[[Tensor], Tensor] = null_context,
     ) -> None:
         super().__init__()
-        require(
-            math.isfinite(scale),
-            f"scale={scale}",
-            "a finite number",
-            "1 is the conditional model, 0 the unconditional one, 2 to 8 is usual",
-        )
-        require(
-            0 <= rescale <= 1,
-            f"rescale={rescale}",
-            "a number from 0 (off) to 1",
-            "0.7 is the paper's choice where a large scale overexposes",
-        )
-        require(
-            interval is None or interval[0] < interval[1],
-            f"interval={interval}",
-            "(low, high) in log-SNR, low < high",
-            "noise comes first: the lower end is the noisier one",
-        )
+        if not math.isfinite(scale):
+            raise invalid(
+                f"scale={scale}",
+                "a finite number",
+                "1 is the conditional model, 0 the unconditional one, 2 to 8 is usual",
+            )
+        if not 0 <= rescale <= 1:
+            raise invalid(
+                f"rescale={rescale}",
+                "a number from 0 (off) to 1",
+                "0.7 is the paper's choice where a large scale overexposes",
+            )
+        if interval is not None and not interval[0] < interval[1]:
+            raise invalid(
+                f"interval={interval}",
+                "(low, high) in log-SNR, low < high",
+                "noise comes first: the lower end is the noisier one",
+            )
         self.denoiser, self.worse = denoiser, worse
         self.scale, self.interval, self.rescale = scale, interval, rescale
         self.null_context = null_context
@@ -152,9 +152,10 @@ class Guided(Denoiser):
 
 def _needed(context: Tensor | None) -> Tensor:
     if context is None:
-        raise ValueError(
-            "got no context; expected one to guide towards; pass context=labels to sample(...), or build "
-            "Guided with worse=another denoiser"
+        raise invalid(
+            "no context",
+            "one to guide towards",
+            "pass context=labels to sample(...), or build Guided with worse=another denoiser",
         )
     return context
 

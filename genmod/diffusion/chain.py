@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require, whole_number
+from genmod.checks import invalid, whole_number
 from genmod.denoisers import Denoiser
 from genmod.diffusion.bound import diffusion_rates
 from genmod.diffusion.noising import NoisingEncoder, NoisingPosterior
@@ -78,23 +78,23 @@ class DiffusionPrior(Prior):
         super().__init__(shape)
         steps = None if steps is None else whole_number(steps, "steps")
         resolution = whole_number(resolution, "resolution")
-        require(
-            steps is None or steps >= 1,
-            f"steps={steps}",
-            "steps >= 1, or None",
-            "steps counts the latents; None is continuous time",
-        )
+        if steps is not None and steps < 1:
+            raise invalid(
+                f"steps={steps}",
+                "steps >= 1, or None",
+                "steps counts the latents; None is continuous time",
+            )
         schedule.check()
         denoiser.check(schedule)
         self.denoiser, self.schedule, self.steps = denoiser, schedule, steps
         self.variance, self.resolution = variance or FixedSmall(), resolution
-        require(
-            steps is not None or isinstance(self.variance, FixedSmall),
-            f"{self.variance} in continuous time",
-            "FixedSmall(), the posterior's own",
-            "any other ratio of variances gives an infinite KL in infinitely many steps; set steps=T, or "
-            "leave variance out",
-        )
+        if steps is None and not isinstance(self.variance, FixedSmall):
+            raise invalid(
+                f"{self.variance} in continuous time",
+                "FixedSmall(), the posterior's own",
+                "any other ratio of variances gives an infinite KL in infinitely many steps; set "
+                "steps=T, or leave variance out",
+            )
 
     @property
     def has_timesteps(self) -> bool:
@@ -118,9 +118,10 @@ class DiffusionPrior(Prior):
             ValueError: another kind of encoder, another schedule, or latents of another shape.
         """
         if not isinstance(encoder, NoisingEncoder):
-            raise ValueError(
-                f"got a {type(encoder).__name__} for a diffusion; expected the encoder that adds noise; "
-                "pair diffusion.DiffusionPrior with diffusion.NoisingEncoder"
+            raise invalid(
+                f"a {type(encoder).__name__} for a diffusion",
+                "the encoder that adds noise",
+                "pair diffusion.DiffusionPrior with diffusion.NoisingEncoder",
             )
         super().check_encoder(encoder)
         self._check_schedule(encoder.schedule)
@@ -156,9 +157,10 @@ class DiffusionPrior(Prior):
         """
         q = self.noising(posterior)
         if self.steps is None:
-            raise ValueError(
-                "got a request for one joint path in continuous time; expected finitely many "
-                "latents; build the model with steps=T for importance weights or a codec"
+            raise invalid(
+                "a request for one joint path in continuous time",
+                "finitely many latents",
+                "build the model with steps=T for importance weights or a codec",
             )
         times, reverse = self.times(device=q.x.device), self.reverse
         top = times[-1].expand(q.rows)
@@ -189,32 +191,34 @@ class DiffusionPrior(Prior):
             ValueError: another kind, data of another shape, half precision, another schedule.
         """
         if not isinstance(posterior, NoisingPosterior):
-            raise ValueError(
-                f"got a {type(posterior).__name__} posterior; expected data noised to any time; pair "
-                "diffusion.DiffusionPrior with diffusion.NoisingEncoder"
+            raise invalid(
+                f"a {type(posterior).__name__} posterior",
+                "data noised to any time",
+                "pair diffusion.DiffusionPrior with diffusion.NoisingEncoder",
             )
         x = posterior.x
-        # No `require` here: it would build the messages at every step of training.
         if x.shape[1:] != self.shape:
-            raise ValueError(
-                f"got data of shape {tuple(x.shape[1:])}; expected the prior's shape {self.shape}; build "
-                "the prior with the data's own event shape"
+            raise invalid(
+                f"data of shape {tuple(x.shape[1:])}",
+                f"the prior's shape {self.shape}",
+                "build the prior with the data's own event shape",
             )
         if x.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"got data of type {x.dtype}; expected float32 or float64: a rate in half precision "
-                "overflows; keep the data in float32; fit(..., autocast=torch.bfloat16) runs only the "
-                "networks in half"
+            raise invalid(
+                f"data of type {x.dtype}",
+                "float32 or float64: a rate in half precision overflows",
+                "keep the data in float32; fit(..., autocast=torch.bfloat16) runs only the "
+                "networks in half",
             )
         self._check_schedule(posterior.schedule)
         return posterior
 
     def _check_schedule(self, schedule: Schedule) -> None:
         if schedule is not self.schedule:
-            raise ValueError(
-                f"got data noised by another {type(schedule).__name__} than the prior's own; expected one "
-                "schedule, one object, in encoder and prior; build both with the same schedule: two would "
-                "give a number that bounds nothing"
+            raise invalid(
+                f"data noised by another {type(schedule).__name__} than the prior's own",
+                "one schedule, one object, in encoder and prior",
+                "build both with the same schedule: two would give a number that bounds nothing",
             )
 
     def empty_states(self, n: int) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.denoisers import Denoiser
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.diffusion.reverse import ReverseProcess
@@ -131,7 +131,7 @@ class NoisingHierarchyPrior(Prior):
         variance: ReverseVariance | None = None,
     ) -> None:
         super().__init__(shape)
-        require(levels >= 1, f"levels={levels}", "at least one level", "pass levels=1 for a VAE")
+        check_at_least(levels, 1, "levels", "pass levels=1 for a VAE")
         schedule.check()
         denoiser.check(schedule)
         self.denoiser, self.schedule, self.levels = denoiser, schedule, levels
@@ -155,21 +155,23 @@ class NoisingHierarchyPrior(Prior):
         super().check_encoder(encoder)
         # Not where a path is drawn: torch.export would take one schedule in two modules for two.
         own = not isinstance(encoder, LearnedNoisingEncoder) or encoder.schedule is self.schedule
-        require(
-            own,
-            "an encoder with another schedule than the prior's own",
-            "one schedule, one object, in encoder and prior",
-            "build both with the same schedule",
-        )
+        if not own:
+            raise invalid(
+                "an encoder with another schedule than the prior's own",
+                "one schedule, one object, in encoder and prior",
+                "build both with the same schedule",
+            )
 
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> InferencePath:
         """``z_T`` down to ``z_1``, each given the one above."""
         if not isinstance(posterior, LearnedNoisingPosterior):
-            raise ValueError(
-                f"got a {type(posterior).__name__}; expected that of a learned noising encoder; pair "
-                "NoisingHierarchyPrior with LearnedNoisingEncoder, or a NoisingEncoder with DiffusionPrior"
+            raise invalid(
+                f"a {type(posterior).__name__}",
+                "that of a learned noising encoder",
+                "pair NoisingHierarchyPrior with LearnedNoisingEncoder, or a NoisingEncoder with "
+                "DiffusionPrior",
             )
         q, x, reverse = posterior, posterior.fixed.x, self.reverse
         times = self._times(x)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.decoders import Decoder, GlobalScale
 from genmod.decoders.likelihoods import LocationScaleDecoder
 from genmod.denoisers import Denoiser
@@ -109,12 +109,12 @@ def fit_scale(
         for log_scale in tried:
             scale.set(math.exp(log_scale))
             likely.append(float(decoder.decoder(x_hat, context).log_prob(x).mean()))
-        require(
-            all(map(math.isfinite, likely)),
-            "log-masses that are NaN or infinite",
-            "finite log-masses",
-            "look at x_hat of the denoiser at z_0: its training may have diverged",
-        )
+        if not all(map(math.isfinite, likely)):
+            raise invalid(
+                "log-masses that are NaN or infinite",
+                "finite log-masses",
+                "look at x_hat of the denoiser at z_0: its training may have diverged",
+            )
         best = tried[max(range(SCALES), key=likely.__getitem__)]
         scale.set(math.exp(best))
     return math.exp(best)
@@ -131,7 +131,8 @@ def _last_step(model: LatentModel) -> tuple[LastStepDecoder, GlobalScale, Bins]:
         and inner.bins is not None
     ):
         return decoder, inner.scale, Bins(inner.bins)
-    raise ValueError(
-        f"got a model with {model.decoder.formula()}; expected a diffusion of integers whose decoder "
-        "is a LastStepDecoder with one GlobalScale; train other decoders with the bound"
+    raise invalid(
+        f"a model with {model.decoder.formula()}",
+        "a diffusion of integers whose decoder is a LastStepDecoder with one GlobalScale",
+        "train other decoders with the bound",
     )

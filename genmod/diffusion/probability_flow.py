@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.diffusion.chain import DiffusionPrior
 from genmod.elbo import Stamp
 from genmod.encoders import Encoder, Posterior
@@ -92,13 +92,13 @@ class ProbabilityFlowPrior(Prior):
         self, diffusion: DiffusionPrior, steps: int = 128, probes: int | None = None
     ) -> None:
         super().__init__(diffusion.shape)
-        require(steps >= 1, f"steps={steps}", "at least one", "128 is the default")
-        require(
-            probes is None or probes >= 1,
-            f"probes={probes}",
-            "at least one, or None",
-            "None computes the exact trace; several probes give a standard error",
-        )
+        check_at_least(steps, 1, "steps", "128 is the default")
+        if probes is not None and probes < 1:
+            raise invalid(
+                f"probes={probes}",
+                "at least one, or None",
+                "None computes the exact trace; several probes give a standard error",
+            )
         self.diffusion, self.steps, self.probes = diffusion, steps, probes
 
     @property
@@ -225,12 +225,12 @@ class ProbabilityFlowDistribution(Distribution):
         return self.flow.log_density(value, self.context).nats.mean(1).to(value.dtype)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
-        require(
-            len(sample_shape) == 0,
-            f"sample_shape={tuple(sample_shape)}",
-            "an empty sample shape",
-            "build the law with more rows",
-        )
+        if len(sample_shape) > 0:
+            raise invalid(
+                f"sample_shape={tuple(sample_shape)}",
+                "an empty sample shape",
+                "build the law with more rows",
+            )
         noise = random.normal_like(self.flow.diffusion.empty_states(self.rows))
         return self.flow.push(noise, self.context)
 

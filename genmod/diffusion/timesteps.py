@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from genmod import random
-from genmod.checks import require, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.path import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.shapes import PerLevel
 
@@ -66,12 +66,13 @@ class TabulatedTimesteps(TimestepSampler):
 
     def __init__(self, masses: Tensor, n: int = 1) -> None:
         super().__init__(n)
-        require(
-            masses.ndim == 1 and bool((masses > 0).all() and masses.isfinite().all()),
-            f"masses of shape {tuple(masses.shape)} from {float(masses.min()):g}",
-            "one positive finite number for each bin",
-            "a level that is never visited is missing from the sum: give it a small mass instead",
-        )
+        if masses.ndim != 1 or not ((masses > 0).all() and masses.isfinite().all()):
+            raise invalid(
+                f"masses of shape {tuple(masses.shape)} from {float(masses.min()):g}",
+                "one positive finite number for each bin",
+                "a level that is never visited is missing from the sum: give it a small mass "
+                "instead",
+            )
         self.register_buffer("masses", (masses / masses.sum()).detach())
 
     def forward(
@@ -122,10 +123,12 @@ class LossAwareTimesteps(TimestepSampler):
         least: float = 10.0,
     ) -> None:
         super().__init__(n)
-        require(bins >= 2, f"bins={bins}", "at least 2", "one bin is StratifiedTimesteps")
-        require(0 < floor <= 1, f"floor={floor}", "0 < floor <= 1", "1 is StratifiedTimesteps")
-        require(least >= 1, f"least={least}", "at least 1 visit", "the paper waits for 10")
-        require(memory >= least, f"memory={memory}", f"at least {least:g} visits", "raise it")
+        check_at_least(bins, 2, "bins", "one bin is StratifiedTimesteps")
+        if not 0 < floor <= 1:
+            raise invalid(f"floor={floor}", "0 < floor <= 1", "1 is StratifiedTimesteps")
+        check_at_least(least, 1, "least", "the paper waits for 10")
+        if memory < least:
+            raise invalid(f"memory={memory}", f"at least {least:g} visits", "raise it")
         self.bins, self.floor, self.memory, self.least = bins, floor, memory, least
         self.register_buffer("moments", torch.zeros(bins))
         self.register_buffer("visits", torch.zeros(bins))
@@ -228,9 +231,10 @@ def resolve_timesteps(timesteps: Timesteps, steps: int | None) -> TimestepSample
         timesteps = None if steps is not None and steps <= MOST_LEVELS else FEW_LEVELS
     if timesteps is None:
         if steps is None:
-            raise ValueError(
-                "got timesteps=None in continuous time; expected a number of levels to visit; pass "
-                "timesteps=n (unbiased), or build the model with steps=T to visit all T"
+            raise invalid(
+                "timesteps=None in continuous time",
+                "a number of levels to visit",
+                "pass timesteps=n (unbiased), or build the model with steps=T to visit all T",
             )
         return None
     assert not isinstance(timesteps, AutoTimesteps)

@@ -28,6 +28,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.denoisers import Denoised
 from genmod.schedules.base import Bridge
@@ -103,9 +104,10 @@ class LearnedInterpolation(ReverseVariance):
     def log_std_ratio(self, bridge: Bridge, denoised: Denoised) -> Tensor:
         place = denoised.interpolation
         if place is None:
-            raise ValueError(
-                "got a denoiser without a reverse variance; expected one with twice "
-                "the outputs; build it with Learned(network, interpolation=True)"
+            raise invalid(
+                "a denoiser without a reverse variance",
+                "one with twice the outputs",
+                "build it with Learned(network, interpolation=True)",
             )
         return place * expand_like(bridge.log_sigma_ratio, place)
 
@@ -132,9 +134,11 @@ class Analytic(ReverseVariance):
         r""":math:`\tfrac12 \log(1 + c^2 \mathrm{Var}[x|z_t] / v_q)`."""
         unknown = denoised.variance
         if unknown is None:
-            raise ValueError(
-                "got a denoiser that returns no variance of x; expected one that does; measure "
-                "it on data with denoisers.calibrate(denoiser, schedule, x), and use what that returns"
+            raise invalid(
+                "a denoiser that returns no variance of x",
+                "one that does",
+                "measure it on data with denoisers.calibrate(denoiser, schedule, x), and use what "
+                "that returns",
             )
         relative = (2 * (bridge.coef_x.log() - bridge.log_std)).exp()
         return 0.5 * torch.log1p(expand_like(relative, unknown) * unknown)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 from torch.utils.hooks import RemovableHandle
 
-from genmod.checks import can_read, require
+from genmod.checks import can_read, invalid
 from genmod.shapes import PerSample, Sizes, event_sum, expand_like
 
 
@@ -57,12 +57,12 @@ def refuse_sample_shape(sample_shape: Sizes) -> None:
     Raises:
         ValueError: it is not empty.
     """
-    require(
-        len(sample_shape) == 0,
-        f"sample_shape={tuple(sample_shape)}",
-        "an empty sample shape",
-        "repeat the rows of the parameters instead",
-    )
+    if len(sample_shape) > 0:
+        raise invalid(
+            f"sample_shape={tuple(sample_shape)}",
+            "an empty sample shape",
+            "repeat the rows of the parameters instead",
+        )
 
 
 def check_parameters(law: Distribution, *parameters: Tensor) -> None:
@@ -78,13 +78,13 @@ def check_parameters(law: Distribution, *parameters: Tensor) -> None:
         if not can_read(parameter):
             return
         broken = int(parameter.isnan().sum())
-        require(
-            broken == 0,
-            f"{broken} parameters of {type(law).__name__} that are NaN",
-            "parameters without NaN",
-            "the network that gives them has diverged: load earlier weights, or train with a lower "
-            "learning rate",
-        )
+        if broken > 0:
+            raise invalid(
+                f"{broken} parameters of {type(law).__name__} that are NaN",
+                "parameters without NaN",
+                "the network that gives them has diverged: load earlier weights, or train with a "
+                "lower learning rate",
+            )
 
 
 def is_factorized(distribution: Distribution) -> bool:
@@ -99,13 +99,13 @@ def elementwise(distribution: Distribution, x: Tensor) -> Tensor:
     base = distribution
     while isinstance(base, Independent) and type(base).log_prob is Independent.log_prob:
         base = base.base_dist
-    require(
-        not base.event_shape,
-        f"{distribution}",
-        "a distribution that factorizes over the entries of x",
-        "observed=... leaves single entries out of the bound: use a decoder whose entries are independent "
-        "given z, such as decoders.GaussianDecoder",
-    )
+    if base.event_shape:
+        raise invalid(
+            f"{distribution}",
+            "a distribution that factorizes over the entries of x",
+            "observed=... leaves single entries out of the bound: use a decoder whose entries are "
+            "independent given z, such as decoders.GaussianDecoder",
+        )
     return base.log_prob(x)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence, register_kl
 
+from genmod.checks import invalid
 from genmod.distributions.base import Factorized, is_factorized
 from genmod.elbo import Kind, Rate, Stamp
 from genmod.shapes import event_sum
@@ -107,10 +108,11 @@ def log_ratio(q: Distribution, p: Distribution, z: Tensor, claim: Stamp = Stamp.
 
 def _check_gradient(p: Distribution, z: Tensor, log_prob: Tensor) -> None:
     if torch.is_grad_enabled() and z.requires_grad and not log_prob.requires_grad:
-        raise ValueError(
-            f"got a prior law {type(p).__name__} whose log_prob carries no gradient to z; expected one "
-            "with a gradient, because the encoder learns through it; compute log_prob from z without "
-            "no_grad() or detach(), or score the model without gradients (torch.no_grad())"
+        raise invalid(
+            f"a prior law {type(p).__name__} whose log_prob carries no gradient to z",
+            "one with a gradient, because the encoder learns through it",
+            "compute log_prob from z without no_grad() or detach(), or score the model without "
+            "gradients (torch.no_grad())",
         )
 
 

@@ -14,6 +14,7 @@ from torch.distributions import (
 from torch.distributions import Normal as TorchNormal
 
 from genmod import random
+from genmod.checks import invalid
 from genmod.distributions.base import Factorized
 from genmod.distributions.divergence import register_kl_per_dim
 from genmod.gaussian import kernels
@@ -162,8 +163,9 @@ class Dirac(Factorized):
         Raises:
             ValueError: always, because its rate under a density is infinite.
         """
-        raise ValueError(
-            "got a Dirac posterior under a prior that is a density; expected a posterior with a "
-            "density; use priors.FlatPrior() (an autoencoder, which bounds nothing), or "
-            "encoders.GaussianEncoder"
+        raise invalid(
+            "a Dirac posterior under a prior that is a density",
+            "a posterior with a density",
+            "use priors.FlatPrior() (an autoencoder, which bounds nothing), or "
+            "encoders.GaussianEncoder",
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import can_read, one_of, require
+from genmod.checks import can_read, check_at_least, invalid, one_of
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.model import LatentModel
 from genmod.nn.conditioning import is_null_context
@@ -65,15 +65,15 @@ def interpolate(
     >>> interpolate(model, x[:4], x[4:], 5, path="linear").shape
     torch.Size([4, 5, 3])
     """
-    require(count >= 2, f"count={count}", "at least 2", "the two ends are among them")
+    check_at_least(count, 2, "count", "the two ends are among them")
     one_of(("spherical", "linear"), path, "path")
     a, b = as_tensor(a, "a"), as_tensor(b, "b")
-    require(
-        a.shape == b.shape,
-        f"data of shapes {tuple(a.shape)} and {tuple(b.shape)}",
-        "two batches of one shape",
-        "row i of one is joined to row i of the other",
-    )
+    if a.shape != b.shape:
+        raise invalid(
+            f"data of shapes {tuple(a.shape)} and {tuple(b.shape)}",
+            "two batches of one shape",
+            "row i of one is joined to row i of the other",
+        )
     contexts = _ends_of("context", as_context(context, len(a)), len(a), shared=True)
     masks = _ends_of("observed", as_mask(observed), len(a))
     ends = [
@@ -116,19 +116,19 @@ def slerp(a: Real, b: Real, weight: float) -> Tensor:
     tensor([[0.7071, 0.7071]])
     """
     for name, x in (("a", a), ("b", b)):
-        require(
-            x.is_floating_point(),
-            f"{name} of type {x.dtype}",
-            "real vectors, because between whole numbers there is no circle",
-            "interpolate the codes of the data: editing.interpolate(model, a, b, count)",
-        )
+        if not x.is_floating_point():
+            raise invalid(
+                f"{name} of type {x.dtype}",
+                "real vectors, because between whole numbers there is no circle",
+                "interpolate the codes of the data: editing.interpolate(model, a, b, count)",
+            )
         broken = int((x == 0).flatten(1).all(1).sum()) if can_read(x) else 0
-        require(
-            broken == 0,
-            f"{name} with {broken} rows of zeros",
-            "vectors with a direction",
-            'use a straight line: torch.lerp(a, b, weight), or interpolate(..., path="linear")',
-        )
+        if broken != 0:
+            raise invalid(
+                f"{name} with {broken} rows of zeros",
+                "vectors with a direction",
+                'use a straight line: torch.lerp(a, b, weight), or interpolate(..., path="linear")',
+            )
     # The angle by atan2 of sum and difference: acos(1 - 1e-8) in float32 is 0, where the angle is 1.4e-4.
     tiny = torch.finfo(a.dtype).tiny
     u, v = (x / expand_like(_norm(x).clamp(min=tiny), x) for x in (a, b))
@@ -179,13 +179,14 @@ def latent_direction(
     """
     groups = as_tensor(with_, "with_"), as_tensor(without, "without")
     for name, group in zip(("with_", "without"), groups, strict=True):
-        require(len(group) >= 1, f"{name} without a row", "at least one", "pass rows of the data")
+        if len(group) == 0:
+            raise invalid(f"{name} without a row", "at least one", "pass rows of the data")
     first, rest = (len(group) for group in groups)
     seen, given = as_mask(observed), as_context(context, first + rest)
     for name, each in (("observed", seen), ("context", given)):
-        got = f"{name} of {0 if each is None else len(each)} rows for {first} + {rest} rows"
-        advice = "put those of with_ before those of without"
-        require(each is None or len(each) == first + rest, got, "a row for each", advice)
+        if each is not None and len(each) != first + rest:
+            got = f"{name} of {len(each)} rows for {first} + {rest} rows"
+            raise invalid(got, "a row for each", "put those of with_ before those of without")
     means = []
     for x, rows in zip(groups, (slice(first), slice(first, None)), strict=True):
         c, mask = (None if each is None else each[rows] for each in (given, seen))
@@ -223,9 +224,11 @@ def move(
     code, steps = _tuple(model.encode(x, context, observed)), _tuple(direction)
     expected = [tuple(part.shape[1:]) for part in code]
     got = [tuple(part.shape) for part in steps]
-    advice = "pass what latent_direction returns for this model"
-    require(got == expected, f"a direction of shapes {got}", f"those of a code, {expected}", advice)
-    require(len(strengths) >= 1, "no strengths", "at least one number", "pass 1.0 for all of it")
+    if got != expected:
+        advice = "pass what latent_direction returns for this model"
+        raise invalid(f"a direction of shapes {got}", f"those of a code, {expected}", advice)
+    if len(strengths) == 0:
+        raise invalid("no strengths", "at least one number", "pass 1.0 for all of it")
     means = [
         model.decode(
             _code(tuple(z + s * d.to(z) for z, d in zip(code, steps, strict=True))), context
@@ -243,12 +246,12 @@ def _ends_of(
         return None, None
     if shared and len(rows) == pairs:
         return rows, rows
-    require(
-        len(rows) == 2 * pairs,
-        f"{name} of {len(rows)} rows for {pairs} pairs",
-        f"{pairs}, or {2 * pairs}" if shared else f"{2 * pairs}",
-        "put those of a before those of b",
-    )
+    if len(rows) != 2 * pairs:
+        raise invalid(
+            f"{name} of {len(rows)} rows for {pairs} pairs",
+            f"{pairs}, or {2 * pairs}" if shared else f"{2 * pairs}",
+            "put those of a before those of b",
+        )
     return rows[:pairs], rows[pairs:]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import Context, Rows, as_context, as_tensor
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.diffusion import DiffusionPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.encoders.base import require_distribution
@@ -54,8 +54,9 @@ def sdedit(
     >>> sdedit(Diffusion((1, 8, 8), bins=17), torch.zeros(2, 1, 8, 8).long(), 0.5, steps=2).shape
     torch.Size([2, 1, 8, 8])
     """
-    require(0 <= t <= 1, f"t={t}", "a time in [0, 1]", "0 is clean, 1 is noise")
-    require(steps >= 1, f"steps={steps}", "at least one", "50 is common")
+    if not 0 <= t <= 1:
+        raise invalid(f"t={t}", "a time in [0, 1]", "0 is clean, 1 is noise")
+    check_at_least(steps, 1, "steps", "50 is common")
     x, prior = as_tensor(x), model.prior
     context = as_context(context, len(x))
     posterior = model.posterior(x, context)
@@ -78,8 +79,10 @@ def sdedit(
 
 def _diffusion(model: LatentModel) -> DiffusionPrior:
     if not isinstance(model.prior, DiffusionPrior):
-        raise ValueError(
-            f"got a {type(model).__name__}; expected a diffusion; only a prior that denoises can noise "
-            "data part of the way: pass a Diffusion or a LatentDiffusion"
+        raise invalid(
+            f"a {type(model).__name__}",
+            "a diffusion",
+            "only a prior that denoises can noise data part of the way: pass a Diffusion or a "
+            "LatentDiffusion",
         )
     return model.prior

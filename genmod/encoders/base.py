@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import layer_norm
 
-from genmod.checks import check_law, require
+from genmod.checks import check_law, invalid
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.distributions.flow import NormalizingFlow
@@ -155,12 +155,12 @@ class GaussianEncoder(NetworkEncoder):
         normalized: bool = False,
     ) -> None:
         super().__init__(network, shape, spec)
-        require(
-            not normalized or size(self.latent_shape) >= 3,
-            f"normalized=True for a latent of shape {self.latent_shape}",
-            "at least 3 numbers",
-            "leave it out, or use more latents",
-        )
+        if normalized and size(self.latent_shape) < 3:
+            raise invalid(
+                f"normalized=True for a latent of shape {self.latent_shape}",
+                "at least 3 numbers",
+                "leave it out, or use more latents",
+            )
         self.normalized = normalized
 
     def forward(
@@ -187,9 +187,10 @@ def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape
         check_law(posterior, rows, shape, "the encoder's posterior")
         return
     if posterior.rows != rows:
-        raise ValueError(
-            f"got a posterior of {posterior.rows} rows for {rows} samples; expected one row a sample; "
-            "return one output a row from the encoder's networks"
+        raise invalid(
+            f"a posterior of {posterior.rows} rows for {rows} samples",
+            "one row a sample",
+            "return one output a row from the encoder's networks",
         )
 
 
@@ -223,14 +224,16 @@ def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> D
         ValueError: it is noised or goes level by level, or has another shape.
     """
     if not isinstance(posterior, Distribution):
-        raise ValueError(
-            f"got a {type(posterior).__name__}; expected one distribution over the latent; pair "
-            "encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder with "
-            "diffusion.DiffusionPrior"
+        raise invalid(
+            f"a {type(posterior).__name__}",
+            "one distribution over the latent",
+            "pair encoders.TopDownEncoder with priors.TopDownPrior, and diffusion.NoisingEncoder "
+            "with diffusion.DiffusionPrior",
         )
     if posterior.event_shape != shape:
-        raise ValueError(
-            f"got a posterior over latents of shape {tuple(posterior.event_shape)}; expected the prior's "
-            f"shape {tuple(shape)}; build the encoder and the prior with the same latent shape"
+        raise invalid(
+            f"a posterior over latents of shape {tuple(posterior.event_shape)}",
+            f"the prior's shape {tuple(shape)}",
+            "build the encoder and the prior with the same latent shape",
         )
     return posterior

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.settings import arguments
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
@@ -37,12 +37,14 @@ class OpenEncoder(Encoder):
         spec: SpecLike | None = None,
     ) -> None:
         super().__init__(spec)
-        require(
-            (network is None) == (shape is None),
-            f"{'no ' if network is None else 'a '}network and shape={shape} for {type(self).__name__}",
-            "both, or neither",
-            "leave both out, and the model builds the network: VAE(data, latents=8, encoder=...)",
-        )
+        if (network is None) != (shape is None):
+            raise invalid(
+                f"{'no ' if network is None else 'a '}network and shape={shape} for "
+                f"{type(self).__name__}",
+                "both, or neither",
+                "leave both out, and the model builds the network: VAE(data, latents=8, "
+                "encoder=...)",
+            )
         self.network = network
         self.latent_shape = None if shape is None else tuple(shape)
 
@@ -64,9 +66,10 @@ class OpenEncoder(Encoder):
     ) -> Distribution:
         """The posterior of each row."""
         if self.network is None or self.latent_shape is None:
-            raise ValueError(
-                f"got a {type(self).__name__} without a network; expected one; give the encoder to a "
-                "model, VAE(data, encoder=...), or pass network= and shape="
+            raise invalid(
+                f"a {type(self).__name__} without a network",
+                "one",
+                "give the encoder to a model, VAE(data, encoder=...), or pass network= and shape=",
             )
         count = self.outputs_for(size(self.latent_shape))
         found = outputs(self.network, (count,), self.features(x, observed), context=context)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
@@ -65,12 +65,13 @@ class TopDownPosterior(Posterior):
         Raises:
             ValueError: a posterior without heads, whose blocks own them.
         """
-        require(
-            len(self.heads) == len(self.features),
-            f"{len(self.heads)} heads for {len(self.features)} levels",
-            "a head a level",
-            "give the encoder one head a level, or the prior blocks that own theirs (VeryDeepBlock)",
-        )
+        if len(self.heads) != len(self.features):
+            raise invalid(
+                f"{len(self.heads)} heads for {len(self.features)} levels",
+                "a head a level",
+                "give the encoder one head a level, or the prior blocks that own theirs "
+                "(VeryDeepBlock)",
+            )
         given = () if self.context is None else (self.context,)
         law: Distribution = self.heads[level](self.features[level], state, *given)
         return law
@@ -96,9 +97,10 @@ class LadderPosterior(TopDownPosterior):
             ValueError: a level whose prior is not Gaussian.
         """
         if not isinstance(p, Normal):
-            raise ValueError(
-                f"got a ladder over a {type(p).__name__} level; expected a Gaussian one, because the merge "
-                "is a product of Gaussians; use decoders.GaussianDecoder for the levels, or TopDownEncoder"
+            raise invalid(
+                f"a ladder over a {type(p).__name__} level",
+                "a Gaussian one, because the merge is a product of Gaussians",
+                "use decoders.GaussianDecoder for the levels, or TopDownEncoder",
             )
         shape = (2, *p.event_shape)
         both = outputs(self.heads[level], shape, self.features[level], context=self.context)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, invalid
 from genmod.distributions import Normal
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
@@ -126,7 +126,8 @@ def amortization_gap(
     >>> found.per_row.shape
     torch.Size([8])
     """
-    require(steps >= 1 and draws >= 1, f"steps={steps}, draws={draws}", "at least 1", "leave out")
+    if steps < 1 or draws < 1:
+        raise invalid(f"steps={steps}, draws={draws}", "at least 1", "leave out")
     check_positive(learning_rate, "learning_rate")
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     plan = _Plan(model, steps, learning_rate, draws, importance_samples)
@@ -226,9 +227,10 @@ def _free_parameters(q: Posterior | Distribution) -> tuple[_Build, list[Tensor]]
         return _around(given, q.variance.sqrt(), FullCovarianceNormal.of)
     if isinstance(q, TopDownPosterior):
         return _top_down(q)
-    raise ValueError(
-        f"got a posterior of type {type(q).__name__}; expected a Gaussian, a normalizing flow, or a "
-        "top-down posterior, whose parameters can be refined; pass a VAE or an HVAE"
+    raise invalid(
+        f"a posterior of type {type(q).__name__}",
+        "a Gaussian, a normalizing flow, or a top-down posterior, whose parameters can be refined",
+        "pass a VAE or an HVAE",
     )
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import Rows, as_tensor
-from genmod.checks import require, whole_number
+from genmod.checks import invalid, whole_number
 from genmod.data.values import check_values
 from genmod.elbo import Stamp
 
@@ -176,12 +176,12 @@ def ppca(train: Rows, test: Rows, bins: int | None, rank: int, seed: int = 0) ->
     """
     train = as_tensor(train, "train")
     dims = math.prod(train.shape[1:])
-    require(
-        0 <= whole_number(rank, "rank") < dims,
-        f"rank={rank}",
-        f"0 to {dims - 1} for data of {dims} entries",
-        "use gaussian(...) for the full covariance",
-    )
+    if not 0 <= whole_number(rank, "rank") < dims:
+        raise invalid(
+            f"rank={rank}",
+            f"0 to {dims - 1} for data of {dims} entries",
+            "use gaussian(...) for the full covariance",
+        )
     return _spectral(f"pPCA of rank {rank}", train, test, bins, rank, seed)
 
 
@@ -214,25 +214,25 @@ def _check_spectrum(eigenvalues: Tensor, rows: int) -> None:
     """Require an invertible covariance: points on a line have no density in the plane."""
     largest, smallest = float(eigenvalues.max()), float(eigenvalues.min())
     floor = largest * len(eigenvalues) * torch.finfo(torch.float64).eps
-    require(
-        smallest > floor,
-        f"a singular covariance: eigenvalues from {smallest:.3g} to {largest:.3g} in "
-        f"{len(eigenvalues)} dimensions from {rows} rows",
-        "a positive variance in every direction",
-        "bring more rows than dimensions, drop constant or dependent columns, or use ppca of low "
-        "rank",
-    )
+    if not smallest > floor:
+        raise invalid(
+            f"a singular covariance: eigenvalues from {smallest:.3g} to {largest:.3g} in "
+            f"{len(eigenvalues)} dimensions from {rows} rows",
+            "a positive variance in every direction",
+            "bring more rows than dimensions, drop constant or dependent columns, or use ppca of "
+            "low rank",
+        )
 
 
 def _rows(train: Rows, test: Rows, bins: int | None) -> tuple[Tensor, Tensor]:
     """Checked matrices ``(N, d)`` on the CPU (not every device has float64), in the type they came in."""
     train, test = as_tensor(train, "train"), as_tensor(test, "test")
-    require(
-        train.ndim >= 2 and len(train) >= 1 and train.shape[1:] == test.shape[1:],
-        f"train of shape {tuple(train.shape)} and test of shape {tuple(test.shape)}",
-        "rows of one event shape, (N, *event), at least one of them in train",
-        "cut both from one data set",
-    )
+    if train.ndim < 2 or len(train) == 0 or train.shape[1:] != test.shape[1:]:
+        raise invalid(
+            f"train of shape {tuple(train.shape)} and test of shape {tuple(test.shape)}",
+            "rows of one event shape, (N, *event), at least one of them in train",
+            "cut both from one data set",
+        )
     check_values(train, bins, "train")
     check_values(test, bins, "test")
     return train.detach().cpu().flatten(1), test.detach().cpu().flatten(1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genmod import random
 from genmod.arrays import as_context, as_tensor, for_autograd
-from genmod.checks import require, trusted
+from genmod.checks import invalid, trusted
 from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows, rows_or_dataset
@@ -94,17 +94,16 @@ class RowSet:
         given = _rows_of(source, context)
         x = given.x
         seen = given.observed if observed is None else as_tensor(observed, "observed")
-        require(
-            seen is None or masked,
-            f"{name} with missing entries",
-            "complete rows, because this measure is of whole rows",
-            "leave incomplete rows out, or use evaluate or impute",
-        )
+        if seen is not None and not masked:
+            raise invalid(
+                f"{name} with missing entries",
+                "complete rows, because this measure is of whole rows",
+                "leave incomplete rows out, or use evaluate or impute",
+            )
         (spec or model.spec).check(x, seen, name)
         c = as_context(given.context if context is None else context, len(x))
-        if c is not None:
-            require(
-                c.ndim >= 1 and len(c) == len(x),
+        if c is not None and (c.ndim == 0 or len(c) != len(x)):
+            raise invalid(
                 f"a context of shape {tuple(c.shape)} for {len(x)} rows",
                 "one row of context for each row of data",
                 "pass the contexts of these rows alone, in their order",
@@ -150,19 +149,19 @@ class RowSet:
 def _rows_of(source: Dataset | GivenRows, context: object) -> GivenRows:
     """The rows of the test part of a data set, or the user's own rows."""
     if isinstance(source, Dataset):
-        require(
-            len(source.test) >= 1,
-            f"{source.name} without a test part",
-            "rows to score",
-            "pass the part to score: evaluate(model, data.validation)",
-        )
+        if len(source.test) == 0:
+            raise invalid(
+                f"{source.name} without a test part",
+                "rows to score",
+                "pass the part to score: evaluate(model, data.validation)",
+            )
         return GivenRows(source.test, source.context("test"), source.mask("test"))
-    require(
-        context is None or source.context is None,
-        "rows in a tuple with their context, and context=... beside it",
-        "one of the two",
-        "drop one of them",
-    )
+    if context is not None and source.context is not None:
+        raise invalid(
+            "rows in a tuple with their context, and context=... beside it",
+            "one of the two",
+            "drop one of them",
+        )
     return source
 
 
@@ -243,29 +242,30 @@ def require_finite(terms: Mapping[str, Tensor], zero_weights: bool = False) -> N
         fine = values.isfinite() | (zero_weights & (values == -torch.inf))
         broken = int((~fine).reshape(len(values), -1).any(1).sum())
         if broken:
-            raise ValueError(
-                f"got a {name} term that is NaN or infinite in {broken} of {len(values)} rows; "
-                "expected finite nats; check the model's parameters (a diverged training) and these "
-                "rows (far outside the training data, or where the decoder has no support)"
+            raise invalid(
+                f"a {name} term that is NaN or infinite in {broken} of {len(values)} rows",
+                "finite nats",
+                "check the model's parameters (a diverged training) and these rows (far outside "
+                "the training data, or where the decoder has no support)",
             )
 
 
 def _numbers(ids: Ids, rows: int) -> Tensor:
     """The id of each row: its place, by default."""
     found = torch.arange(rows) if ids is None else as_tensor(ids, "ids").cpu()
-    require(
-        not found.is_floating_point() and found.dtype is not torch.bool,
-        f"ids of type {found.dtype}",
-        "whole numbers",
-        "pass the index of each row in its data set",
-    )
+    if found.is_floating_point() or found.dtype is torch.bool:
+        raise invalid(
+            f"ids of type {found.dtype}",
+            "whole numbers",
+            "pass the index of each row in its data set",
+        )
     found = found.long()
-    require(
-        found.shape == (rows,),
-        f"ids of shape {tuple(found.shape)} for {rows} rows",
-        "one id for each row",
-        "pass the index of each row in its data set",
-    )
+    if found.shape != (rows,):
+        raise invalid(
+            f"ids of shape {tuple(found.shape)} for {rows} rows",
+            "one id for each row",
+            "pass the index of each row in its data set",
+        )
     return found
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.decoders import (
     CalibratedGaussianDecoder,
     Decoder,
@@ -98,7 +98,6 @@ def collapse(
 
     def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> _Piece:
         elbo, path = model(x, Request(context, seen, needs_path=True))
-        assert path is not None
         return _Piece.of(elbo, path)
 
     draws = []
@@ -137,18 +136,18 @@ def collapse(
 
 def _check(model: LatentModel) -> None:
     kind = type(model).__name__
-    require(
-        model.prior.proper,
-        f"a {kind} with a flat prior, whose latents have no rate",
-        "a prior that normalizes",
-        "use VAE; nothing pulls the latents of an autoencoder to a prior",
-    )
-    require(
-        not has_diffusion(model),
-        f"a {kind} with a diffusion, whose posterior is fixed",
-        "latents of an encoder that learns",
-        f"use evaluation.profile for the nats of each noise level; {FIRST_STAGE}",
-    )
+    if not model.prior.proper:
+        raise invalid(
+            f"a {kind} with a flat prior, whose latents have no rate",
+            "a prior that normalizes",
+            "use VAE; nothing pulls the latents of an autoencoder to a prior",
+        )
+    if has_diffusion(model):
+        raise invalid(
+            f"a {kind} with a diffusion, whose posterior is fixed",
+            "latents of an encoder that learns",
+            f"use evaluation.profile for the nats of each noise level; {FIRST_STAGE}",
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.elbo import Measure
 from genmod.evaluation.scoring import Estimate
 
@@ -70,12 +70,12 @@ class Evidence:
             ValueError: log-weights that are NaN or plus infinity.
         """
         broken = int((weights.isnan() | (weights == math.inf)).any(1).sum())
-        require(
-            broken == 0,
-            f"importance weights that are NaN or infinite in {broken} of {len(weights)} rows",
-            "finite log-weights",
-            "check these rows, and the model's parameters (a diverged training)",
-        )
+        if broken > 0:
+            raise invalid(
+                f"importance weights that are NaN or infinite in {broken} of {len(weights)} rows",
+                "finite log-weights",
+                "check these rows, and the model's parameters (a diverged training)",
+            )
         split = torch.stack(weights.chunk(2, 1), 1)
         halves = split.logsumexp(2) - math.log(split.shape[2])
         ratios = (split - halves.flip(1)[:, :, None]).exp().flatten()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import require, whole_number
+from genmod.checks import invalid, whole_number
 from genmod.chunks import COPIES
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Stamp
@@ -249,17 +249,17 @@ def _flows(
     """The flow of a model's diffusion, and the same with half as many steps."""
     prior = find_diffusion(model)
     steps, probes = whole_number(steps, "steps"), probes and whole_number(probes, "probes")
-    require(
-        steps >= 2 and steps % 2 == 0,
-        f"steps={steps}",
-        "an even number, because half as many steps check the result",
-        "64 to 256 are common",
-    )
-    require(
-        probes is None or probes >= 2,
-        f"probes={probes}",
-        "at least two, or None for the exact trace",
-        "one probe has no standard error",
-    )
+    if steps < 2 or steps % 2 != 0:
+        raise invalid(
+            f"steps={steps}",
+            "an even number, because half as many steps check the result",
+            "64 to 256 are common",
+        )
+    if probes is not None and probes < 2:
+        raise invalid(
+            f"probes={probes}",
+            "at least two, or None for the exact trace",
+            "one probe has no standard error",
+        )
     fine, coarse = (ProbabilityFlowPrior(prior, each, probes) for each in (steps, steps // 2))
     return fine, coarse

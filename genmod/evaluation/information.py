@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmod import random
-from genmod.checks import check_positive, require, whole_number
+from genmod.checks import check_at_least, check_positive, invalid, whole_number
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
@@ -107,7 +107,7 @@ def immse(
     """
     prior = _require_diffusion(model)
     timesteps, seed = whole_number(timesteps, "timesteps"), whole_number(seed, "seed")
-    require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "16 to 256 are common")
+    check_at_least(timesteps, 1, "timesteps", "16 to 256 are common")
     rows, spec = RowSet.of(model, data, context, ids=ids), model.spec
     tail = tail or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
     clean, noisy = prior.schedule.log_snr_range()
@@ -225,10 +225,9 @@ def _standard(x: Tensor, log_snr: float) -> Tensor:
 def _require_diffusion(model: LatentModel) -> DiffusionPrior:
     prior = model.prior
     if not isinstance(prior, DiffusionPrior) or not isinstance(model.encoder, NoisingEncoder):
-        raise ValueError(
-            f"got a model with a {type(prior).__name__} as its prior; expected a diffusion of the data; "
-            "pass the nested diffusion and latents, or use evaluation.evaluate"
-        )
+        got = f"a model with a {type(prior).__name__} as its prior"
+        advice = "pass the nested diffusion and latents, or use evaluation.evaluate"
+        raise invalid(got, "a diffusion of the data", advice)
     return prior
 
 

@@ -75,7 +75,6 @@ def units_by_use(
             mean = _flat(model, x, context, seen).flatten(1).double()
             return {FLAT: _Sums(None, mean.sum(0).cpu(), mean.square().sum(0).cpu())}
         elbo, path = model(x, Request(context, seen, needs_path=True))
-        assert path is not None
         return _sums(elbo, path)
 
     label = "units" if progress else None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.checks import one_of, require
+from genmod.checks import invalid, one_of
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders.base import require_distribution
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
@@ -117,12 +117,13 @@ def latent_map(
     >>> found.points.shape, found.axes
     (torch.Size([50, 2]), ('PC 1', 'PC 2'))
     """
-    require(
-        not isinstance(model.prior, DiffusionPrior),
-        f"a {type(model).__name__} whose prior denoises: its codes are noise for every data set",
-        "a model whose encoder learns",
-        "use a VAE, an HVAE or a LatentDiffusion",
-    )
+    if isinstance(model.prior, DiffusionPrior):
+        raise invalid(
+            f"a {type(model).__name__} whose prior denoises: its codes are noise for every data "
+            "set",
+            "a model whose encoder learns",
+            "use a VAE, an HVAE or a LatentDiffusion",
+        )
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     means = _Means(model, level, batch_size, "codes" if progress else None)
     level, units = means.level_of(rows)
@@ -255,12 +256,12 @@ def _colors(
             return None, "", None
         return _of_labels(labels, source.classes)
     values = color.cpu().numpy() if isinstance(color, Tensor) else np.asarray(color)
-    require(
-        values.shape == (len(rows),),
-        f"colors of shape {values.shape} for {len(rows)} rows",
-        "one value a row",
-        "pass them in the order of the rows, or the name of a column",
-    )
+    if values.shape != (len(rows),):
+        raise invalid(
+            f"colors of shape {values.shape} for {len(rows)} rows",
+            "one value a row",
+            "pass them in the order of the rows, or the name of a column",
+        )
     if values.dtype.kind in "biuf":
         return torch.from_numpy(values.astype(np.float64)), "color", None
     names, codes = np.unique(values.astype(str), return_inverse=True)
@@ -285,12 +286,10 @@ def _column(
     name: str, rows: RowSet, model: LatentModel
 ) -> tuple[Tensor, str, tuple[str, ...] | None]:
     columns = {column.name: place for place, column in enumerate(model.spec.columns or ())}
-    require(
-        bool(columns),
-        f"color={name!r} for data without columns",
-        "one value a row",
-        "pass an array",
-    )
+    if not columns:
+        raise invalid(
+            f"color={name!r} for data without columns", "one value a row", "pass an array"
+        )
     place = columns[one_of(columns, name, "color")]
     column = (model.spec.columns or ())[place]
     values = rows.x[:, place].double().cpu()

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import shorten
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.statistics import Group, StatisticFunction, summaries
@@ -210,8 +210,9 @@ def predictive_check(
     (39, True)
     """
     fewest = math.ceil(2 / ALPHA) - 1
-    advice = "with fewer no probability is small enough for a verdict; 200 is the default"
-    require(replicates >= fewest, f"replicates={replicates}", f"at least {fewest}", advice)
+    if replicates < fewest:
+        advice = "with fewer no probability is small enough for a verdict; 200 is the default"
+        raise invalid(f"replicates={replicates}", f"at least {fewest}", advice)
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
 
     def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> Tensor:

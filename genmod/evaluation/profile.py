@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.chunks import rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import elementwise
@@ -147,7 +147,7 @@ def profile(
     (torch.Size([8]), True)
     """
     timesteps = whole_number(timesteps, "timesteps")
-    require(timesteps >= 1, f"timesteps={timesteps}", "at least one", "64 give a smooth curve")
+    check_at_least(timesteps, 1, "timesteps", "64 give a smooth curve")
     prior = _require_steps(model)
     count = timesteps if prior.steps is None else min(timesteps, prior.steps - 1)
     rows = RowSet.of(model, data, context, ids=ids)
@@ -175,10 +175,9 @@ def profile(
 
 def _require_steps(model: LatentModel) -> DiffusionPrior:
     if not has_diffusion(model) or find_diffusion(model).steps == 1:
-        raise ValueError(
-            f"got a model without denoising steps (its prior is {type(model.prior).__name__}); "
-            "expected a diffusion of at least two latents; use evaluation.score for other models"
-        )
+        got = f"a model without denoising steps (its prior is {type(model.prior).__name__})"
+        advice = "use evaluation.score for other models"
+        raise invalid(got, "a diffusion of at least two latents", advice)
     return find_diffusion(model)
 
 
@@ -189,7 +188,6 @@ def _visit(
     bound = model(x, Request(context, timesteps=count))[0]
     others = dict(bound.rates)
     steps = next(others.pop(name) for name, rate in bound.rates.items() if rate.noise is not None)
-    assert steps.noise is not None
     first = others.pop("prior").total
     last = sum((rate.total for rate in others.values()), -bound.reconstruction)
     square = steps.noise.error.double() * (-steps.noise.log_snr.double()).exp()
@@ -258,9 +256,10 @@ def refinement(
     """
     spec = model.spec
     if spec.bins is None:
-        raise ValueError(
-            "got a decoder of real numbers; expected a decoder of integers, whose values can be sent "
-            "exactly; use evaluation.profile for the error at each noise level"
+        raise invalid(
+            "a decoder of real numbers",
+            "a decoder of integers, whose values can be sent exactly",
+            "use evaluation.profile for the error at each noise level",
         )
     rows = RowSet.of(model, data, context, ids=ids)
     widths = [2**power for power in reversed(range((spec.bins - 1).bit_length() + 1))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from genmod.checks import require, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.chunks import COPIES
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks, require_finite
@@ -216,18 +216,13 @@ def weights_of(
 ) -> Tensor:
     """Importance log-weights of checked rows by ascending ids, maybe NaN; see :func:`log_weights`."""
     importance_samples = whole_number(importance_samples, "importance_samples")
-    require(
-        importance_samples >= 1,
-        f"importance_samples={importance_samples}",
-        "at least one",
-        "100 to 5000 are common",
-    )
-    require(
-        not model.prior.stochastic_density,
-        "importance weights of a prior whose log-density is a random estimate",
-        "an exact log-density, because weights of an estimate are too large in the mean",
-        "use the exact trace, with_probability_flow(model, probes=None)",
-    )
+    check_at_least(importance_samples, 1, "importance_samples", "100 to 5000 are common")
+    if model.prior.stochastic_density:
+        raise invalid(
+            "importance weights of a prior whose log-density is a random estimate",
+            "an exact log-density, because weights of an estimate are too large in the mean",
+            "use the exact trace, with_probability_flow(model, probes=None)",
+        )
     latents = (find_diffusion(model).steps or 1) if has_diffusion(model) else 1
     columns = []
     for sample in range(importance_samples):
@@ -265,18 +260,18 @@ def paired(a: Scores, b: Scores) -> Estimate:
     >>> print(paired(score(model, x, seed=1), score(model, x, seed=1)))
     0.00 ± 0.00
     """
-    require(
-        len(a.value) == len(b.value),
-        f"{len(a.value)} rows and {len(b.value)} rows",
-        "scores of the same rows in the same order",
-        "score both models on one tensor",
-    )
-    require(
-        a.measure is b.measure,
-        f"a {a.measure.value} and a {b.measure.value}",
-        "two masses or two densities",
-        "compare models of integers with each other, and models of reals with each other",
-    )
+    if len(a.value) != len(b.value):
+        raise invalid(
+            f"{len(a.value)} rows and {len(b.value)} rows",
+            "scores of the same rows in the same order",
+            "score both models on one tensor",
+        )
+    if a.measure is not b.measure:
+        raise invalid(
+            f"a {a.measure.value} and a {b.measure.value}",
+            "two masses or two densities",
+            "compare models of integers with each other, and models of reals with each other",
+        )
     return Estimate.of(a.value - b.value)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, invalid
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
 from genmod.spec import DataSpec
@@ -171,10 +171,12 @@ def linear_forecast(
     >>> [forecast.live(variance) for variance in (9.0, 2.0, 0.5, 0.001)]
     [0, 1, 2, 3]
     """
-    require(0 < beta < math.inf, f"beta={beta}", "a positive weight", "1 is the bound")
+    if not 0 < beta < math.inf:
+        raise invalid(f"beta={beta}", "a positive weight", "1 is the bound")
     x, name = _real_rows(data)
     count = min(x.shape) if latents is None else latents
-    require(count >= 1, f"latents={latents}", "at least one", "leave it out for all entries")
+    if count < 1:
+        raise invalid(f"latents={latents}", "at least one", "leave it out for all entries")
     return LinearForecast(spectrum(x), x.shape[1], len(x), count, beta, name)
 
 
@@ -185,18 +187,18 @@ def _real_rows(data: object) -> tuple[Tensor, str]:
         x, seen, spec, name = found.train, found.mask("train"), found.spec, found.name
     else:
         x, seen, spec, name = found.x, found.observed, DataSpec(found.x.shape[1:]), "data"
-    require(
-        seen is None or bool(seen.all()),
-        f"{name} with missing entries",
-        "complete rows, because a covariance is of whole rows",
-        "leave incomplete rows out, or impute them first",
-    )
-    require(
-        not spec.is_mixed,
-        f"{name} with columns of several kinds",
-        "numbers, because categories have no covariance",
-        "drop these columns",
-    )
+    if seen is not None and not seen.all():
+        raise invalid(
+            f"{name} with missing entries",
+            "complete rows, because a covariance is of whole rows",
+            "leave incomplete rows out, or impute them first",
+        )
+    if spec.is_mixed:
+        raise invalid(
+            f"{name} with columns of several kinds",
+            "numbers, because categories have no covariance",
+            "drop these columns",
+        )
     spec.check(x)
     x = _thinned(x, max(2, _MOST // spec.size))
     return spec.standardize(spec.center(x.double())).flatten(1), name

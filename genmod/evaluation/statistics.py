@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import Column, ColumnKind
 from genmod.decoders import Columns, Decoder
 from genmod.evaluation.batching import RowSet
@@ -172,12 +172,12 @@ class Summaries:
         for name, function in self.own.items():
             _of_function(found, name, function, x)
         names = tuple(found.names)
-        require(
-            not self.names or names == self.names,
-            "statistics whose number changes from one data set to another",
-            "a number, or a vector of one length",
-            "return one number for each column, whatever the rows are",
-        )
+        if self.names and names != self.names:
+            raise invalid(
+                "statistics whose number changes from one data set to another",
+                "a number, or a vector of one length",
+                "return one number for each column, whatever the rows are",
+            )
         self.names, self.groups, self.used = names, tuple(found.groups), tuple(found.used)
         return torch.tensor(found.values, dtype=torch.float64)
 
@@ -212,12 +212,12 @@ def summaries(
         column = None if spec.columns is None else spec.columns[place]
         name = f"x{place}" if column is None else column.name
         values = x[:, place] if seen is None else x[seen[:, place], place]
-        require(
-            len(values) >= 2,
-            f"{len(values)} observed entries of {name}",
-            "at least two",
-            "pass more rows, or leave the column out",
-        )
+        if len(values) < 2:
+            raise invalid(
+                f"{len(values)} observed entries of {name}",
+                "at least two",
+                "pass more rows, or leave the column out",
+            )
         coded = column is not None and column.kind in (ColumnKind.CATEGORY, ColumnKind.ORDINAL)
         zeros = not coded and bool((values == 0).any())
         plans.append(_Plan(name, column, zeros, spec.is_integer, used[place]))
@@ -271,12 +271,12 @@ def _of_column(found: _Collected, plan: _Plan, values: Tensor) -> None:
 def _of_function(found: _Collected, name: str, function: StatisticFunction, x: Tensor) -> None:
     """The numbers that a function of the user's returns."""
     values = torch.as_tensor(function(x)).double().flatten()
-    require(
-        bool(values.isfinite().all()) and len(values) >= 1,
-        f"a statistic {name!r} of {values.tolist()[:3]}",
-        "finite numbers",
-        "leave missing entries out, which are NaN: torch.nanmean, x[~x.isnan()]",
-    )
+    if not values.isfinite().all() or len(values) == 0:
+        raise invalid(
+            f"a statistic {name!r} of {values.tolist()[:3]}",
+            "finite numbers",
+            "leave missing entries out, which are NaN: torch.nanmean, x[~x.isnan()]",
+        )
     for place, value in enumerate(values.tolist()):
         found.add(name if len(values) == 1 else f"{name} {place}", Group.OWN, value)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, one_of, require
+from genmod.checks import check_at_least, check_positive, invalid, one_of
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.evaluation.batching import Ids, RowSet, evaluating
 from genmod.evaluation.latents import Code, Unit, posterior_draws, units_by_use
@@ -147,8 +147,8 @@ def traverse(
     """
     _check(model, over, count, reach, units)
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
-    got, advice = f"row={row} of {len(rows)} rows", "row=0 is the first"
-    require(0 <= row < len(rows), got, "the number of a row", advice)
+    if not 0 <= row < len(rows):
+        raise invalid(f"row={row} of {len(rows)} rows", "the number of a row", "row=0 is the first")
     ordered = units_by_use(model, rows, seed=seed, batch_size=batch_size, progress=progress)
     if level is not None:
         one_of(dict.fromkeys(unit.level for unit in ordered), level, "level")
@@ -178,20 +178,20 @@ def traverse(
 def _check(model: LatentModel, over: str, count: int, reach: float, units: int) -> None:
     kind = type(model).__name__
     one_of(("prior", "posterior"), over, "over")
-    require(
-        not has_diffusion(model),
-        f"a {kind} with a diffusion, whose latents are noise",
-        "latents of an encoder that learns",
-        FIRST_STAGE,
-    )
-    require(
-        model.prior.proper or over == "posterior",
-        f'over="prior" for a {kind} with a flat prior',
-        "a prior that normalizes",
-        'pass over="posterior": quantiles of the codes of the data',
-    )
-    require(count >= 2, f"count={count}", "at least 2 values", "7 is the default")
-    require(units >= 1, f"units={units}", "at least one", "10 is the default")
+    if has_diffusion(model):
+        raise invalid(
+            f"a {kind} with a diffusion, whose latents are noise",
+            "latents of an encoder that learns",
+            FIRST_STAGE,
+        )
+    if not model.prior.proper and over != "posterior":
+        raise invalid(
+            f'over="prior" for a {kind} with a flat prior',
+            "a prior that normalizes",
+            'pass over="posterior": quantiles of the codes of the data',
+        )
+    check_at_least(count, 2, "count", "7 is the default")
+    check_at_least(units, 1, "units", "10 is the default")
     check_positive(reach, "reach")
 
 

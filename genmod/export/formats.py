@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.export.base import ROWS, Part
 
 Run: TypeAlias = Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
@@ -40,10 +40,10 @@ def require_onnx() -> None:
         try:
             importlib.import_module(name)
         except ImportError:
-            raise ValueError(
-                f"got format='onnx' without the package {name}; expected the optional packages of the "
-                "extra 'export'; install them with: pip install 'genmod-torch[export]', or pass "
-                "format='torch'"
+            raise invalid(
+                f"format='onnx' without the package {name}",
+                "the optional packages of the extra 'export'",
+                "install them with: pip install 'genmod-torch[export]', or pass format='torch'",
             ) from None
 
 
@@ -61,10 +61,11 @@ def traced(part: Part) -> ExportedProgram:
             return torch.export.export(part, part.draw(ROWS), dynamic_shapes=shapes)
     except _TROUBLES as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"got the {part.name}, which torch.export cannot trace ({type(error).__name__}: {reason}); "
-            "expected networks made of tensor operations, the same for every batch; take branches on "
-            "values and Python numbers of tensors (.item(), float()) out of the networks"
+        raise invalid(
+            f"the {part.name}, which torch.export cannot trace ({type(error).__name__}: {reason})",
+            "networks made of tensor operations, the same for every batch",
+            "take branches on values and Python numbers of tensors (.item(), float()) out of the "
+            "networks",
         ) from error
 
 
@@ -90,12 +91,12 @@ def onnx_file(program: ExportedProgram, part: Part, names: list[str]) -> tuple[b
         ValueError: an operation that ONNX does not have; weights too large for one file.
     """
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    require(
-        size < _TOO_LARGE,
-        f"the {part.name} with {size / 2**30:.1f} GB of weights",
-        "less than 2 GB, the limit of one ONNX file",
-        "pass format='torch', or export a smaller model",
-    )
+    if size >= _TOO_LARGE:
+        raise invalid(
+            f"the {part.name} with {size / 2**30:.1f} GB of weights",
+            "less than 2 GB, the limit of one ONNX file",
+            "pass format='torch', or export a smaller model",
+        )
     onnxruntime: Any = importlib.import_module("onnxruntime")
     state = onnxruntime.capi.onnxruntime_pybind11_state
     try:
@@ -111,9 +112,10 @@ def onnx_file(program: ExportedProgram, part: Part, names: list[str]) -> tuple[b
             return content, _session_run(session)
     except (*_TROUBLES, state.Fail, state.NotImplemented, state.InvalidGraph) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"got the {part.name}, which cannot be written as ONNX ({type(error).__name__}: {reason}); "
-            "expected networks of operations that ONNX has; pass format='torch', or replace the operation"
+        raise invalid(
+            f"the {part.name}, which cannot be written as ONNX ({type(error).__name__}: {reason})",
+            "networks of operations that ONNX has",
+            "pass format='torch', or replace the operation",
         ) from error
 
 
@@ -167,23 +169,23 @@ def largest_difference(part: Part, run: Run, tolerance: float) -> float:
         given = part.draw(rows, seed + 1)
         expected, found = part(*given), run(given)
         for name, right in expected.items():
-            require(
-                bool(right.isfinite().all()),
-                f"the {part.name}, whose output {name!r} is not finite",
-                "finite numbers",
-                "train the model again at a lower learning rate, or load earlier weights",
-            )
+            if not right.isfinite().all():
+                raise invalid(
+                    f"the {part.name}, whose output {name!r} is not finite",
+                    "finite numbers",
+                    "train the model again at a lower learning rate, or load earlier weights",
+                )
             one_shape = found[name].shape == right.shape
             apart = float((found[name] - right).abs().max()) if one_shape else float("inf")
             share = apart / max(1.0, float(right.abs().max()))
-            require(
-                share <= tolerance,
-                f"a file of the {part.name} whose output {name!r} for {rows} rows differs from the model's "
-                f"by {share:.2g} of its size",
-                f"at most {tolerance:g}",
-                "a network that depends on the batch, on random numbers or on values as Python numbers "
-                "cannot be exported as it is",
-            )
+            if not share <= tolerance:
+                raise invalid(
+                    f"a file of the {part.name} whose output {name!r} for {rows} rows differs "
+                    f"from the model's by {share:.2g} of its size",
+                    f"at most {tolerance:g}",
+                    "a network that depends on the batch, on random numbers or on values as "
+                    "Python numbers cannot be exported as it is",
+                )
             worst = max(worst, share)
     return worst
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
+from genmod.checks import invalid
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
 from genmod.diffusion.depth import NoisingHierarchyPrior
@@ -222,8 +223,10 @@ def _prior_ports(model: LatentModel, context: Port | None, kind: torch.dtype) ->
 def _moved(law: Distribution, noise: Tensor) -> Tensor:
     """A draw of a Gaussian by given noise."""
     if not isinstance(law, Normal):
-        raise ValueError(
-            f"got a hierarchy with a {type(law).__name__} level; expected Gaussian levels; use "
-            "decoders.GaussianDecoder for the levels, which is what an exported prior draws from"
+        raise invalid(
+            f"a hierarchy with a {type(law).__name__} level",
+            "Gaussian levels",
+            "use decoders.GaussianDecoder for the levels, which is what an exported prior draws "
+            "from",
         )
     return law.mean + law.stddev * noise

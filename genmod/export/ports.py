@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import CODED, Column, ColumnKind
 from genmod.nn import NULL_LABEL, Labels, Vectors
 from genmod.nn.conditioning import Condition
@@ -116,12 +116,12 @@ def context_port(
     kinds = {
         part.condition for part in layers if isinstance(part, ContextEmbedding) and part.linear
     }
-    require(
-        len(kinds) <= 1,
-        f"networks with contexts of the kinds {sorted(map(repr, kinds))}",
-        "one kind of context in a part",
-        "pass context=, some rows of the context that all of them take",
-    )
+    if len(kinds) > 1:
+        raise invalid(
+            f"networks with contexts of the kinds {sorted(map(repr, kinds))}",
+            "one kind of context in a part",
+            "pass context=, some rows of the context that all of them take",
+        )
     return None if not kinds else _context_of(kinds.pop(), dtype)
 
 
@@ -137,14 +137,16 @@ def _context_of(condition: Condition | None, dtype: torch.dtype) -> Port:
     if isinstance(condition, Vectors):
         about = f"{condition.size} real numbers a row; NaN throughout for unconditional rows"
         return noise_port("context", (condition.size,), dtype, about)
-    raise ValueError(
-        f"got a model conditioned on {condition}; expected Labels or Vectors; pass context=, some rows "
-        "of its context"
+    raise invalid(
+        f"a model conditioned on {condition}",
+        "Labels or Vectors",
+        "pass context=, some rows of its context",
     )
 
 
 def _context_like(example: Tensor) -> Port:
-    require(len(example) >= 1, "a context without rows", "at least one row", "pass some rows")
+    if len(example) == 0:
+        raise invalid("a context without rows", "at least one row", "pass some rows")
 
     def draw(rows: int, generator: torch.Generator) -> Tensor:
         return example[torch.arange(rows) % len(example)]

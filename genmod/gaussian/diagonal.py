@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmod.checks import can_read, require
+from genmod.checks import can_read, invalid
 from genmod.gaussian.kernels import (
     HALF_LOG_TAU,
     common_shape,
@@ -268,12 +268,12 @@ def check_std(std: Tensor, name: str) -> None:
     if not can_read(std):
         return
     broken = int((~((std > 0) & (std < torch.inf))).sum())
-    require(
-        broken == 0,
-        f"{broken} values of {name} that are not positive and finite",
-        "standard deviations above 0",
-        "let the network give log_std, and call the *_log_std form, which needs no check",
-    )
+    if broken > 0:
+        raise invalid(
+            f"{broken} values of {name} that are not positive and finite",
+            "standard deviations above 0",
+            "let the network give log_std, and call the *_log_std form, which needs no check",
+        )
 
 
 def checked_pair(
@@ -288,11 +288,11 @@ def checked_pair(
 
 def _split(mean: Tensor, event_dims: int, name: str) -> tuple[Shape, Shape]:
     """The shape of a mean as (batch, event)."""
-    require(
-        0 < event_dims <= mean.ndim,
-        f"event_dims={event_dims} for {name} of shape {tuple(mean.shape)}",
-        f"1 to {mean.ndim} trailing dimensions that form one event",
-        "use 1 for vectors, 3 for images (C, H, W)",
-    )
+    if not 0 < event_dims <= mean.ndim:
+        raise invalid(
+            f"event_dims={event_dims} for {name} of shape {tuple(mean.shape)}",
+            f"1 to {mean.ndim} trailing dimensions that form one event",
+            "use 1 for vectors, 3 for images (C, H, W)",
+        )
     shape = tuple(mean.shape)
     return shape[: mean.ndim - event_dims], shape[mean.ndim - event_dims :]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genmod.checks import can_read, require
+from genmod.checks import can_read, invalid
 from genmod.gaussian.diagonal import check_std, log_ratio
 from genmod.gaussian.kernels import HALF_LOG_TAU, common_shape, in_float32, kl_standard_log_std
 
@@ -255,40 +255,40 @@ def wasserstein_squared_full(
 
 def check_vector(mean: Tensor, dims: int, name: str) -> None:
     """Require ``mean`` to be ``(*batch, dims)``."""
-    require(
-        mean.ndim >= 1 and mean.shape[-1] == dims,
-        f"{name} of shape {tuple(mean.shape)}",
-        f"(*batch, {dims})",
-        f"give {name} as many entries as its matrix has rows",
-    )
+    if mean.ndim == 0 or mean.shape[-1] != dims:
+        raise invalid(
+            f"{name} of shape {tuple(mean.shape)}",
+            f"(*batch, {dims})",
+            f"give {name} as many entries as its matrix has rows",
+        )
 
 
 def check_matrix(matrix: Tensor, rows: int, columns: int, name: str) -> None:
     """Require ``matrix`` to be ``(*batch, rows, columns)``."""
-    require(
-        matrix.ndim >= 2 and tuple(matrix.shape[-2:]) == (rows, columns),
-        f"{name} of shape {tuple(matrix.shape)}",
-        f"(*batch, {rows}, {columns})",
-        f"pass {name} with one row per output and one column per input",
-    )
+    if matrix.ndim < 2 or tuple(matrix.shape[-2:]) != (rows, columns):
+        raise invalid(
+            f"{name} of shape {tuple(matrix.shape)}",
+            f"(*batch, {rows}, {columns})",
+            f"pass {name} with one row per output and one column per input",
+        )
 
 
 def check_tril(tril: Tensor, name: str) -> None:
     """Require a Cholesky factor: square, lower-triangular, with a positive finite diagonal."""
-    require(
-        tril.ndim >= 2 and tril.shape[-1] == tril.shape[-2] and tril.shape[-1] > 0,
-        f"{name} of shape {tuple(tril.shape)}",
-        "square matrices (*batch, D, D)",
-        "pass the Cholesky factor: torch.linalg.cholesky(covariance)",
-    )
+    if tril.ndim < 2 or tril.shape[-1] != tril.shape[-2] or tril.shape[-1] == 0:
+        raise invalid(
+            f"{name} of shape {tuple(tril.shape)}",
+            "square matrices (*batch, D, D)",
+            "pass the Cholesky factor: torch.linalg.cholesky(covariance)",
+        )
     if not can_read(tril):
         return
-    require(
-        not bool(tril.triu(1).any()),
-        f"{name} with entries above its diagonal",
-        "a lower-triangular Cholesky factor of the covariance",
-        "pass torch.linalg.cholesky(covariance), not the covariance itself",
-    )
+    if bool(tril.triu(1).any()):
+        raise invalid(
+            f"{name} with entries above its diagonal",
+            "a lower-triangular Cholesky factor of the covariance",
+            "pass torch.linalg.cholesky(covariance), not the covariance itself",
+        )
     check_std(tril.diagonal(dim1=-2, dim2=-1), f"the diagonal of {name}")
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genmod.checks import invalid
 from genmod.numerics import bound_in_order, expm1, unexpanded
 from genmod.shapes import Shape
 
@@ -49,9 +50,10 @@ def common_shape(*shapes: Shape) -> Shape:
     try:
         return tuple(torch.broadcast_shapes(*shapes))
     except RuntimeError as error:
-        raise ValueError(
-            f"got shapes {', '.join(map(str, shapes))}; expected shapes that broadcast to one; "
-            "give the means and the stds the same shape, or size 1 where they are shared"
+        raise invalid(
+            f"shapes {', '.join(map(str, shapes))}",
+            "shapes that broadcast to one",
+            "give the means and the stds the same shape, or size 1 where they are shared",
         ) from error
 
 

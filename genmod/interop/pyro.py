@@ -48,7 +48,7 @@ except ImportError as missing:
     ) from missing
 
 from genmod import distributions
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
@@ -104,12 +104,12 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
     >>> pair = to_pyro(VAE(8, bins=2, latents=2))
     >>> loss = Trace_ELBO().loss(pair.model, pair.guide, x)  # minus the bound, summed over the rows
     """
-    require(
-        model.measure is not Measure.NONE,
-        f"a {type(model).__name__} that bounds nothing (its measure is NONE)",
-        "a model with a proper prior",
-        "use a VAE: an autoencoder has no generative program",
-    )
+    if model.measure is Measure.NONE:
+        raise invalid(
+            f"a {type(model).__name__} that bounds nothing (its measure is NONE)",
+            "a model with a proper prior",
+            "use a VAE: an autoencoder has no generative program",
+        )
 
     def generate(x: Tensor, context: Tensor | None = None) -> Tensor:
         with _rows(model, name, x) as sites:
@@ -137,20 +137,20 @@ class _Sites:
 
     def latent(self, name: str, law: Distribution) -> Tensor:
         """Draw a latent, or take the value that Pyro gives it."""
-        require(
-            name not in self.drawn and name not in (DATA, PLATE),
-            f"a second site named {name!r} (latents so far: {', '.join(self.drawn) or 'none'})",
-            f"a name of its own for each latent, none of them {DATA!r} or {PLATE!r}",
-            "pass another name= to one of the priors",
-        )
+        if name in self.drawn or name in (DATA, PLATE):
+            raise invalid(
+                f"a second site named {name!r} (latents so far: {', '.join(self.drawn) or 'none'})",
+                f"a name of its own for each latent, none of them {DATA!r} or {PLATE!r}",
+                "pass another name= to one of the priors",
+            )
         z: Tensor = pyro.sample(name, as_pyro(law))
         expected = (self.rows, *law.event_shape)
-        require(
-            tuple(z.shape) == expected,
-            f"a value of shape {tuple(z.shape)} for {name!r}",
-            f"{expected}, one event a row",
-            "leave Pyro's vectorize_particles and enumeration off: rows are the only batch",
-        )
+        if tuple(z.shape) != expected:
+            raise invalid(
+                f"a value of shape {tuple(z.shape)} for {name!r}",
+                f"{expected}, one event a row",
+                "leave Pyro's vectorize_particles and enumeration off: rows are the only batch",
+            )
         self.drawn[name] = z
         return z
 
@@ -185,12 +185,12 @@ def _register(model: LatentModel, name: str) -> None:
         if not value.requires_grad:
             continue
         key = param_with_module_name(name, path)
-        require(
-            pyro.param(key, value) is value,
-            f"a parameter store whose {key!r} is not this model's own",
-            "one name in the store for each model",
-            "pass to_pyro(model, name=...), or call pyro.clear_param_store() first",
-        )
+        if pyro.param(key, value) is not value:
+            raise invalid(
+                f"a parameter store whose {key!r} is not this model's own",
+                "one name in the store for each model",
+                "pass to_pyro(model, name=...), or call pyro.clear_param_store() first",
+            )
 
 
 # ---------------------------------------------------------------------------- distributions

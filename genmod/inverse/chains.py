@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.arrays import Rows
-from genmod.checks import require, whole_number
+from genmod.checks import invalid, whole_number
 from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion import ReverseVariance
 from genmod.inverse.operators import Mask, Operator, as_measurement, check_rows
@@ -62,7 +62,8 @@ class DPS(Sampler):
     ) -> None:
         super().__init__(denoiser, schedule)
         y = as_measurement(operator, y)
-        require(0 <= zeta < float("inf"), f"zeta={zeta}", "zeta >= 0", "the paper takes 0.1 to 1")
+        if not 0 <= zeta < float("inf"):
+            raise invalid(f"zeta={zeta}", "zeta >= 0", "the paper takes 0.1 to 1")
         self.operator, self.y, self.zeta = operator, y, zeta
         self.chain = Ancestral(variance=variance)
 
@@ -128,18 +129,19 @@ class RePaint(Sampler):
     ) -> None:
         super().__init__(denoiser, schedule)
         if not isinstance(operator, Mask):
-            raise ValueError(
-                f"got a {type(operator).__name__}; expected a Mask, which observes entries of x; use MMPS "
-                "for other operators"
+            raise invalid(
+                f"a {type(operator).__name__}",
+                "a Mask, which observes entries of x",
+                "use MMPS for other operators",
             )
         y = as_measurement(operator, y)
         repeats, jump = whole_number(repeats, "repeats"), whole_number(jump, "jump")
-        require(
-            repeats >= 1 and jump >= 1,
-            f"repeats={repeats}, jump={jump}",
-            "at least 1 each",
-            "10 each is the paper's choice",
-        )
+        if repeats < 1 or jump < 1:
+            raise invalid(
+                f"repeats={repeats}, jump={jump}",
+                "at least 1 each",
+                "10 each is the paper's choice",
+            )
         self.operator, self.y, self.repeats, self.jump = operator, y, repeats, jump
         self.chain = Ancestral(variance=variance)
 
@@ -155,13 +157,13 @@ class RePaint(Sampler):
         """
         check_rows(self.operator, self.y, z)
         steps = list(intervals(times, z))
-        require(
-            self.repeats == 1 or len(steps) > self.jump,
-            f"a path of {len(steps)} steps for {self}",
-            f"more than jump={self.jump} steps: the first {self.jump} are made once, only later steps "
-            "are repeated",
-            "take more steps, a smaller jump, or repeats=1",
-        )
+        if self.repeats != 1 and len(steps) <= self.jump:
+            raise invalid(
+                f"a path of {len(steps)} steps for {self}",
+                f"more than jump={self.jump} steps: the first {self.jump} are made once, only "
+                "later steps are repeated",
+                "take more steps, a smaller jump, or repeats=1",
+            )
         for first in range(0, len(steps), self.jump):
             group = steps[first : first + self.jump]
             for _ in range(self.repeats - 1 if first else 0):

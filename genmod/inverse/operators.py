@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.arrays import Rows, as_tensor
-from genmod.checks import check_positive, check_real, require
+from genmod.checks import check_positive, check_real, invalid
 from genmod.shapes import Real, Shape, size
 
 
@@ -77,12 +77,12 @@ class Composition(Operator):
     """
 
     def __init__(self, outer: Operator, inner: Operator) -> None:
-        require(
-            outer.inputs == inner.outputs,
-            f"an operator on {outer.inputs} after one that gives {inner.outputs}",
-            "equal shapes",
-            "the right one is applied first: Blur(...) before AveragePool(...) is pool @ blur",
-        )
+        if outer.inputs != inner.outputs:
+            raise invalid(
+                f"an operator on {outer.inputs} after one that gives {inner.outputs}",
+                "equal shapes",
+                "the right one is applied first: Blur(...) before AveragePool(...) is pool @ blur",
+            )
         super().__init__(inner.inputs, outer.outputs)
         self.outer, self.inner = outer, inner
 
@@ -110,12 +110,12 @@ class Mask(Operator):
 
     def __init__(self, observed: Rows) -> None:
         observed = as_tensor(observed, "observed")
-        require(
-            observed.dtype is torch.bool and bool(observed.any()),
-            f"a mask of type {observed.dtype} with {int(observed.sum())} entries observed",
-            "torch.bool, with at least one True",
-            "pass True where an entry is measured",
-        )
+        if observed.dtype is not torch.bool or not observed.any():
+            raise invalid(
+                f"a mask of type {observed.dtype} with {int(observed.sum())} entries observed",
+                "torch.bool, with at least one True",
+                "pass True where an entry is measured",
+            )
         super().__init__(tuple(observed.shape), (int(observed.sum()),))
         self.register_buffer("observed", observed)
 
@@ -142,12 +142,12 @@ class Matrix(Operator):
     def __init__(self, matrix: Rows, shape: Shape | None = None) -> None:
         matrix = as_tensor(matrix, "matrix")
         check_real(matrix, name="matrix")
-        require(
-            matrix.ndim == 2 and (shape is None or matrix.shape[1] == size(shape)),
-            f"a matrix of shape {tuple(matrix.shape)} on events of shape {shape}",
-            "(measurements, entries of the event)",
-            "transpose it, or pass the event's shape",
-        )
+        if not (matrix.ndim == 2 and (shape is None or matrix.shape[1] == size(shape))):
+            raise invalid(
+                f"a matrix of shape {tuple(matrix.shape)} on events of shape {shape}",
+                "(measurements, entries of the event)",
+                "transpose it, or pass the event's shape",
+            )
         super().__init__((matrix.shape[1],) if shape is None else shape, (len(matrix),))
         self.matrix = Exact(matrix)
 
@@ -171,12 +171,12 @@ class Separable(Operator):
 
     def __init__(self, shape: Shape, matrices: Sequence[Tensor]) -> None:
         space = tuple(shape)[1:]
-        require(
-            len(space) > 0 and [m.shape[-1] for m in matrices] == list(space),
-            f"matrices of shapes {[tuple(m.shape) for m in matrices]} for the shape {shape}",
-            "an event (C, *space) and one matrix (outputs, side) for each side",
-            "for vectors, use Matrix",
-        )
+        if len(space) == 0 or [m.shape[-1] for m in matrices] != list(space):
+            raise invalid(
+                f"matrices of shapes {[tuple(m.shape) for m in matrices]} for the shape {shape}",
+                "an event (C, *space) and one matrix (outputs, side) for each side",
+                "for vectors, use Matrix",
+            )
         super().__init__(shape, (shape[0], *(len(m) for m in matrices)))
         self.matrices = [Exact(matrix) for matrix in matrices]
 
@@ -206,12 +206,12 @@ class AveragePool(Separable):
     """
 
     def __init__(self, shape: Shape, factor: int) -> None:
-        require(
-            factor >= 1 and all(side % factor == 0 for side in shape[1:]),
-            f"factor={factor} for the shape {shape}",
-            "a factor that divides every side",
-            "pad the data, or choose another factor",
-        )
+        if factor < 1 or not all(side % factor == 0 for side in shape[1:]):
+            raise invalid(
+                f"factor={factor} for the shape {shape}",
+                "a factor that divides every side",
+                "pad the data, or choose another factor",
+            )
         blocks = torch.full((1, factor), 1 / factor, dtype=torch.float64)
         eyes = [torch.eye(side // factor, dtype=torch.float64) for side in shape[1:]]
         super().__init__(shape, [torch.kron(eye, blocks) for eye in eyes])
@@ -260,27 +260,27 @@ def _blurring(side: int, std: float, circular: bool) -> Tensor:
 def as_measurement(operator: Operator, y: Rows) -> Tensor:
     """A measurement as a tensor; refused unless it is what an operator gives, in real numbers."""
     y = as_tensor(y, "y")
-    require(
-        y.is_floating_point() and len(y) >= 1 and tuple(y.shape[1:]) == operator.outputs,
-        f"y of type {y.dtype} and shape {tuple(y.shape)}",
-        f"real numbers, (B, {', '.join(map(str, operator.outputs))})",
-        "measure data on the diffusion's own real scale: operator(model.encoder.real(x))",
-    )
+    if not y.is_floating_point() or len(y) == 0 or tuple(y.shape[1:]) != operator.outputs:
+        raise invalid(
+            f"y of type {y.dtype} and shape {tuple(y.shape)}",
+            f"real numbers, (B, {', '.join(map(str, operator.outputs))})",
+            "measure data on the diffusion's own real scale: operator(model.encoder.real(x))",
+        )
     check_real(y, name="y")
     return y
 
 
 def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> None:
     """Require states that an operator takes, and one measurement for each of them, or one for all."""
-    require(
-        len(z) >= 1 and tuple(z.shape[1:]) == operator.inputs,
-        f"{len(z)} states of shape {tuple(z.shape[1:])} for {operator}",
-        f"at least one row of the operator's inputs, {operator.inputs}",
-        "build the operator for the shape of the diffusion's data",
-    )
-    require(
-        len(y) in (1, len(z)) or (repeated and len(z) % len(y) == 0),
-        f"{len(y)} measurements for {len(z)} rows",
-        "one for each row, or one for all",
-        "repeat each measurement as often as it is sampled: y.repeat_interleave(n, 0)",
-    )
+    if len(z) == 0 or tuple(z.shape[1:]) != operator.inputs:
+        raise invalid(
+            f"{len(z)} states of shape {tuple(z.shape[1:])} for {operator}",
+            f"at least one row of the operator's inputs, {operator.inputs}",
+            "build the operator for the shape of the diffusion's data",
+        )
+    if len(y) not in (1, len(z)) and (not repeated or len(z) % len(y) != 0):
+        raise invalid(
+            f"{len(y)} measurements for {len(z)} rows",
+            "one for each row, or one for all",
+            "repeat each measurement as often as it is sampled: y.repeat_interleave(n, 0)",
+        )

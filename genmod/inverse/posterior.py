@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import Rows
-from genmod.checks import check_positive, require, whole_number
+from genmod.checks import check_at_least, check_positive, invalid, whole_number
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.targets import NOISIEST, scales_of
 from genmod.inverse.operators import Operator, as_measurement, check_rows
@@ -56,14 +56,10 @@ class PosteriorDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         y = as_measurement(operator, y)
-        require(
-            0 <= std < float("inf"),
-            f"std={std}",
-            "std >= 0",
-            "pass 0 for a measurement without noise",
-        )
+        if not 0 <= std < float("inf"):
+            raise invalid(f"std={std}", "std >= 0", "pass 0 for a measurement without noise")
         iterations = whole_number(iterations, "iterations")
-        require(iterations >= 1, f"iterations={iterations}", "at least one", "20 are the default")
+        check_at_least(iterations, 1, "iterations", "20 are the default")
         self.denoiser, self.operator = denoiser, operator
         self.std, self.iterations = std, iterations
         self.register_buffer("y", y, persistent=False)
@@ -113,13 +109,13 @@ class PosteriorDenoiser(Denoiser):
         """Refuse a schedule whose noisy end is too noisy to compute a covariance from a Jacobian."""
         self.denoiser.check(schedule)
         noisy = schedule.log_snr_range()[1]
-        require(
-            noisy >= NOISIEST,
-            f"{type(self).__name__} under a schedule that ends at log-SNR {noisy:g}",
-            f"an end of {NOISIEST:g} or above",
-            "its covariance divides by alpha, about 0 there: take a schedule with a cleaner noisy end, or "
-            "sample with inverse.DPS or inverse.RePaint",
-        )
+        if not noisy >= NOISIEST:
+            raise invalid(
+                f"{type(self).__name__} under a schedule that ends at log-SNR {noisy:g}",
+                f"an end of {NOISIEST:g} or above",
+                "its covariance divides by alpha, about 0 there: take a schedule with a cleaner "
+                "noisy end, or sample with inverse.DPS or inverse.RePaint",
+            )
 
     def extra_repr(self) -> str:
         return f"std={self.std}, iterations={self.iterations}"
@@ -198,13 +194,14 @@ def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor
     if len(y) in (1, len(z)):
         return y
     count = len(z) // len(y)
-    require(
-        not bool((log_snr == log_snr[0]).all()),
-        f"{len(z)} rows at one noise level for {len(y)} measurements",
-        "one measurement for each row, or one for all",
-        f"repeat them in the order of the rows: y.repeat({count}, ...) for joint draws, batch after batch; "
-        f"y.repeat_interleave({count}, 0) for several visits to one level of each row",
-    )
+    if bool((log_snr == log_snr[0]).all()):
+        raise invalid(
+            f"{len(z)} rows at one noise level for {len(y)} measurements",
+            "one measurement for each row, or one for all",
+            f"repeat them in the order of the rows: y.repeat({count}, ...) for joint draws, batch "
+            f"after batch; y.repeat_interleave({count}, 0) for several visits to one level of "
+            "each row",
+        )
     return y.repeat_interleave(count, 0)
 
 

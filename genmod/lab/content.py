@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data import Dataset
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
@@ -54,12 +54,12 @@ def lab_content(model: LatentModel, data: Dataset) -> dict[str, object]:
     Raises:
         ValueError: a model that the page cannot run, or data of another shape.
     """
-    require(
-        data.spec.shape == model.spec.shape,
-        f"data of shape {data.spec.shape} for a model of {model.spec.shape}",
-        "the data that the model was trained on",
-        "pass data of the model's shape",
-    )
+    if data.spec.shape != model.spec.shape:
+        raise invalid(
+            f"data of shape {data.spec.shape} for a model of {model.spec.shape}",
+            "the data that the model was trained on",
+            "pass data of the model's shape",
+        )
     own, weights = halved(model), Weights()
     parts, classes = lab_parts(own), classes_of(own)
     x, labels = _examples(data, EXAMPLES)

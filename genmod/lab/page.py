@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from genmod.checks import instance, require
+from genmod.checks import instance, invalid
 from genmod.data import load
 from genmod.files import check_folder, remove, write_text
 from genmod.lab.content import lab_content
@@ -51,7 +51,8 @@ def write_lab(
     ('index.html', ['model-1.js'])
     """
     given = [models] if isinstance(models, LatentModel) else list(models)
-    require(len(given) > 0, "no model", "one or more", "pass write_lab(model, data, folder)")
+    if len(given) == 0:
+        raise invalid("no model", "one or more", "pass write_lab(model, data, folder)")
     rows = load(data)
     contents = [lab_content(instance(model, LatentModel, "models"), rows) for model in given]
     return write_contents(contents, folder)

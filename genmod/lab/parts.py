@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
 from genmod.distributions import Normal
 from genmod.distributions.divergence import rate
@@ -87,12 +87,13 @@ def lab_parts(model: LatentModel) -> list[Part]:
     Raises:
         ValueError: a model of another kind, data that are no numbers, a context that is no label.
     """
-    require(
-        not model.spec.is_mixed and not model.spec.missing,
-        f"a model of data of {model.spec}",
-        "images or vectors of numbers, all observed",
-        "the page draws images and bars; a table is read better from a report: genmod evaluate RUN",
-    )
+    if model.spec.is_mixed or model.spec.missing:
+        raise invalid(
+            f"a model of data of {model.spec}",
+            "images or vectors of numbers, all observed",
+            "the page draws images and bars; a table is read better from a report: genmod "
+            "evaluate RUN",
+        )
     prior = model.prior
     if isinstance(prior, DiffusionPrior) and isinstance(model.encoder, NoisingEncoder):
         return [
@@ -147,7 +148,9 @@ def _law(model: LatentModel) -> DensityPrior:
 
 
 def _refusal(got: str, expected: str) -> ValueError:
-    return ValueError(
-        f"got {got}; expected {expected}; the page shows one group of Gaussian latents, or the levels of "
-        "a diffusion: use genmod sample and genmod reconstruct for this model"
+    return invalid(
+        got,
+        expected,
+        "the page shows one group of Gaussian latents, or the levels of a diffusion: use genmod "
+        "sample and genmod reconstruct for this model",
     )

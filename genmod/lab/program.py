@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.export.base import Part
 from genmod.export.formats import traced
 
@@ -154,12 +154,14 @@ class _Graph:
             if name in used and node.op == "call_function" and _operation(node) not in operations()
         }
         listed = ", ".join(f"{name} (in {layer})" for name, layer in sorted(lacking.items()))
-        require(
-            not lacking,
-            f"a model whose {self.part.name} uses operations that the page lacks: {listed}",
-            "networks of linear layers, convolutions, norms, attention and elementwise functions",
-            "build the networks from genmod.nn, or write the model for onnxruntime: genmod export RUN",
-        )
+        if lacking:
+            raise invalid(
+                f"a model whose {self.part.name} uses operations that the page lacks: {listed}",
+                "networks of linear layers, convolutions, norms, attention and elementwise "
+                "functions",
+                "build the networks from genmod.nn, or write the model for onnxruntime: genmod "
+                "export RUN",
+            )
 
     def _step(self, node: fx.Node) -> list[object] | None:
         if node.op != "call_function":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
 from genmod.nn import MLP, ConvNets, MLPs, Networks
@@ -34,13 +34,14 @@ def stated_spec(
     agree = bins in (None, own.bins)
     if stated is not None:
         agree = stated.shape == own.shape if bare else stated == own
-    got = f"bins={bins}" if stated is None else f"data of {stated}"
-    require(
-        agree,
-        f"{got} beside a decoder of {own}",
-        "one description of the data",
-        "leave it out, because a decoder of your own states its data, or build the decoder for these",
-    )
+    if not agree:
+        got = f"bins={bins}" if stated is None else f"data of {stated}"
+        raise invalid(
+            f"{got} beside a decoder of {own}",
+            "one description of the data",
+            "leave it out, because a decoder of your own states its data, or build the decoder "
+            "for these",
+        )
     return own
 
 
@@ -51,9 +52,11 @@ def data_spec(spec: DataSpec | None, part: str) -> DataSpec:
         ValueError: no description.
     """
     if spec is None:
-        raise ValueError(
-            f"got no description of the data and no {part}; expected one of them; pass a data set, a "
-            f"shape such as (1, 8, 8) with bins= for integers, or your own {part}"
+        raise invalid(
+            f"no description of the data and no {part}",
+            "one of them",
+            "pass a data set, a shape such as (1, 8, 8) with bins= for integers, or your own "
+            f"{part}",
         )
     return spec
 
@@ -143,12 +146,12 @@ def resolve_networks(
     if condition is not None:
         return Conditional(resolve_networks(networks, data, width, depth, dropout), condition)
     if networks is not None:
-        require(
-            width is None and depth is None and dropout == 0,
-            f"networks={networks} beside width={width}, depth={depth}, dropout={dropout}",
-            "one or the other",
-            "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
-        )
+        if width is not None or depth is not None or dropout != 0:
+            raise invalid(
+                f"networks={networks} beside width={width}, depth={depth}, dropout={dropout}",
+                "one or the other",
+                "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
+            )
         return networks
     kind = default_networks(data.shape)
     assert isinstance(kind, MLPs | ConvNets)
@@ -171,12 +174,12 @@ def check_condition(condition: Condition | None, *parts: object | None) -> None:
     Raises:
         ValueError: a condition, and no part that the model builds.
     """
-    require(
-        condition is None or any(part is None for part in parts),
-        f"condition={condition} beside parts of your own",
-        "one or the other",
-        "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
-    )
+    if condition is not None and not any(part is None for part in parts):
+        raise invalid(
+            f"condition={condition} beside parts of your own",
+            "one or the other",
+            "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
+        )
 
 
 def multiply_channels(shape: Shape, count: int) -> Shape:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.encoders.topdown import PyramidEncoder
 from genmod.models.build import TableNetworks
 from genmod.nn import ConvNets, MLPs, Networks
@@ -53,9 +53,10 @@ def very_deep_parts(
         space = tuple(data.feature_shape[1:])
         patch, width, hidden = kind._patch(data.feature_shape), 2 * kind.width, kind.width
     else:
-        raise ValueError(
-            f"got networks={kind} for levels={levels}; expected MLPs or ConvNets, of which residual cells "
-            "are built; pass one of them, or build the levels yourself with latents=(...)"
+        raise invalid(
+            f"networks={kind} for levels={levels}",
+            "MLPs or ConvNets, of which residual cells are built",
+            "pass one of them, or build the levels yourself with latents=(...)",
         )
     shapes = level_shapes(levels, width, space, patch)
     context = condition or 0
@@ -100,19 +101,19 @@ def latents_of_each(levels: int, latents: Sequence[int] | int | None, top_down: 
         ValueError: fewer than one level; a list of latents beside a number of levels; another order of
             inference.
     """
-    require(
-        levels >= 1, f"levels={levels}", "at least one level", "pass levels=20, or leave it out"
-    )
-    require(
-        top_down,
-        f"levels={levels} beside another inference",
-        "top-down inference, which is what a very deep hierarchy has",
-        "leave inference out, or pass latents=(...) with a size for each level instead of levels",
-    )
+    check_at_least(levels, 1, "levels", "pass levels=20, or leave it out")
+    if not top_down:
+        raise invalid(
+            f"levels={levels} beside another inference",
+            "top-down inference, which is what a very deep hierarchy has",
+            "leave inference out, or pass latents=(...) with a size for each level instead of "
+            "levels",
+        )
     count = LATENTS if latents is None else latents
     if not isinstance(count, int) or count < 1:
-        raise ValueError(
-            f"got latents={latents} beside levels={levels}; expected one positive number for all levels; "
-            "pass latents=16, or leave levels out and list a size for each level"
+        raise invalid(
+            f"latents={latents} beside levels={levels}",
+            "one positive number for all levels",
+            "pass latents=16, or leave levels out and list a size for each level",
         )
     return count

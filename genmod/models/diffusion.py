@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.arrays import Context, Rows, as_context
-from genmod.checks import instance, require
+from genmod.checks import instance, invalid
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
@@ -97,7 +97,8 @@ class Diffusion(DiffusionBased):
         condition: Condition | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
-        require(not data.is_mixed, f"data of {data} for a Diffusion", *_REALS_ALONE)
+        if data.is_mixed:
+            raise invalid(f"data of {data} for a Diffusion", *_REALS_ALONE)
         schedule = LinearLogSNR() if schedule is None else instance(schedule, Schedule, "schedule")
         schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned
@@ -147,10 +148,11 @@ class Diffusion(DiffusionBased):
         Raises:
             ValueError: always.
         """
-        raise ValueError(
-            "got a Diffusion to impute with; expected a model whose encoder can leave entries out; use "
-            "VAE, HVAE or LatentDiffusion, or draw from p(x | y) by genmod.inverse with the observed "
-            "entries as the measurement y"
+        raise invalid(
+            "a Diffusion to impute with",
+            "a model whose encoder can leave entries out",
+            "use VAE, HVAE or LatentDiffusion, or draw from p(x | y) by genmod.inverse with the "
+            "observed entries as the measurement y",
         )
 
     def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
@@ -183,13 +185,13 @@ def _check_start(decoder: Decoder, schedule: Schedule) -> None:
     if decoder.schedule is None:
         return
     given, wanted = decoder.schedule.scales_at_zero(), schedule.scales_at_zero()
-    require(
-        all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, wanted, strict=True)),
-        f"a decoder for z_0 = {given[0]:.4g} x + {given[1]:.4g} eps under a schedule that starts at "
-        f"{wanted[0]:.4g} x + {wanted[1]:.4g} eps",
-        "one schedule for both",
-        "build the decoder with the schedule of the diffusion",
-    )
+    if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, wanted, strict=True)):
+        raise invalid(
+            f"a decoder for z_0 = {given[0]:.4g} x + {given[1]:.4g} eps under a schedule that "
+            f"starts at {wanted[0]:.4g} x + {wanted[1]:.4g} eps",
+            "one schedule for both",
+            "build the decoder with the schedule of the diffusion",
+        )
 
 
 def _last_step(data: DataSpec, schedule: Schedule) -> Decoder:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod import decoders, encoders
-from genmod.checks import choice, require
+from genmod.checks import choice, invalid
 from genmod.decoders import Decoder
 from genmod.encoders.topdown import LadderEncoder
 from genmod.model import LatentModel
@@ -151,24 +151,24 @@ def _check_order(
     aligned: bool, relative: bool, prior: object, recompute: bool, level_std: float | None
 ) -> None:
     """Refuse what the other order of inference has."""
-    require(
-        not aligned or level_std is None,
-        f"level_std={level_std} for top-down inference",
-        "a bottom-up hierarchy: top-down, each level's posterior starts at its prior",
-        'pass inference="bottom-up", or leave it out',
-    )
-    require(
-        aligned or not recompute,
-        "checkpoint_activations=True for bottom-up inference",
-        "a top-down hierarchy, whose levels are recomputed one by one",
-        'pass inference="top-down" or levels=20, or leave it out',
-    )
-    require(
-        prior is None or not relative,
-        f"prior={type(prior).__name__} for a very deep hierarchy or a ladder",
-        "none, because their posteriors are relative to a Gaussian prior of each level",
-        'pass inference="bottom-up" or "top-down", or leave it out',
-    )
+    if aligned and level_std is not None:
+        raise invalid(
+            f"level_std={level_std} for top-down inference",
+            "a bottom-up hierarchy: top-down, each level's posterior starts at its prior",
+            'pass inference="bottom-up", or leave it out',
+        )
+    if not aligned and recompute:
+        raise invalid(
+            "checkpoint_activations=True for bottom-up inference",
+            "a top-down hierarchy, whose levels are recomputed one by one",
+            'pass inference="top-down" or levels=20, or leave it out',
+        )
+    if prior is not None and relative:
+        raise invalid(
+            f"prior={type(prior).__name__} for a very deep hierarchy or a ladder",
+            "none, because their posteriors are relative to a Gaussian prior of each level",
+            'pass inference="bottom-up" or "top-down", or leave it out',
+        )
 
 
 def _sizes(latents: Sequence[int] | int | None) -> tuple[int, ...]:
@@ -176,12 +176,12 @@ def _sizes(latents: Sequence[int] | int | None) -> tuple[int, ...]:
     if latents is None:
         return (32, 16, 8)
     sizes = tuple(latents) if isinstance(latents, Iterable) else ()
-    require(
-        len(sizes) >= 1 and all(size >= 1 for size in sizes),
-        f"latents={latents}",
-        "a positive size for each level, z1 first",
-        "pass latents=(32, 16, 8) for three levels, or levels=20 for a very deep hierarchy",
-    )
+    if len(sizes) == 0 or min(sizes) < 1:
+        raise invalid(
+            f"latents={latents}",
+            "a positive size for each level, z1 first",
+            "pass latents=(32, 16, 8) for three levels, or levels=20 for a very deep hierarchy",
+        )
     return sizes
 
 
@@ -193,12 +193,12 @@ def _bottom_up(
     level_std: float | None,
 ) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
-    require(
-        level_std is None or len(sizes) > 1,
-        f"level_std={level_std} beside one level",
-        "at least two, because it is the std of p(z1 | z2)",
-        "add a level, or leave it out",
-    )
+    if level_std is not None and len(sizes) < 2:
+        raise invalid(
+            f"level_std={level_std} beside one level",
+            "at least two, because it is the std of p(z1 | z2)",
+            "add a level, or leave it out",
+        )
     name = f"z{len(sizes)}"
     prior: Prior | None = None
     for number in range(len(sizes) - 1, 0, -1):

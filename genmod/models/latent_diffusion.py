@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
@@ -78,21 +78,21 @@ class LatentDiffusion(DiffusionBased):
             condition=None if condition is None else Ignored(),
         )
         if not isinstance(vae.encoder, GaussianEncoder):
-            raise ValueError(
-                f"got a VAE with a {type(vae.encoder).__name__} encoder; expected a Gaussian one "
-                "over one latent; pass VAE(...), not a hierarchy or a diffusion"
+            raise invalid(
+                f"a VAE with a {type(vae.encoder).__name__} encoder",
+                "a Gaussian one over one latent",
+                "pass VAE(...), not a hierarchy or a diffusion",
             )
         code = vae.encoder.latent_shape
-        assert code is not None
         if diffusion is None:
             kind = ConvNets() if len(code) > 1 else None
             diffusion = Diffusion(code, networks=kind, condition=condition)
-        require(
-            diffusion.decoder.shape == code,
-            f"a diffusion over {diffusion.decoder.shape}",
-            f"one over the latent's shape {code}",
-            "build it with Diffusion(shape=(latents,))",
-        )
+        if diffusion.decoder.shape != code:
+            raise invalid(
+                f"a diffusion over {diffusion.decoder.shape}",
+                f"one over the latent's shape {code}",
+                "build it with Diffusion(shape=(latents,))",
+            )
         super().__init__(vae.encoder, vae.decoder, NestedPrior(diffusion))
 
     @property

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.settings import arguments, forget_arguments, record_arguments
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior
@@ -31,9 +31,10 @@ def find_diffusion(model: LatentModel) -> DiffusionPrior:
     """
     prior = _innermost(model)
     if not isinstance(prior, DiffusionPrior):
-        raise ValueError(
-            f"got a {type(model).__name__} without a diffusion (its prior is {type(prior).__name__}); "
-            "expected one with noise levels; pass a Diffusion, or a LatentDiffusion"
+        raise invalid(
+            f"a {type(model).__name__} without a diffusion (its prior is {type(prior).__name__})",
+            "one with noise levels",
+            "pass a Diffusion, or a LatentDiffusion",
         )
     return prior
 
@@ -89,12 +90,12 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
     """
     priors = [part for part in model.modules() if isinstance(part, DiffusionPrior)]
     denoisers = {id(prior.denoiser): prior.denoiser for prior in priors}
-    require(
-        len(denoisers) == 1,
-        f"a {type(model).__name__} with {len(denoisers)} denoisers",
-        "one with a diffusion in it",
-        "pass a Diffusion, or a LatentDiffusion",
-    )
+    if len(denoisers) != 1:
+        raise invalid(
+            f"a {type(model).__name__} with {len(denoisers)} denoisers",
+            "one with a diffusion in it",
+            "pass a Diffusion, or a LatentDiffusion",
+        )
     (denoiser,) = denoisers.values()
     wrapped = wrap(denoiser)
     for prior in priors:

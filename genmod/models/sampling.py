@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.arrays import Context, as_context
-from genmod.checks import instance, require
+from genmod.checks import check_at_least, instance, invalid
 from genmod.chunks import run_in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
@@ -164,9 +164,11 @@ class Sampling:
         """
         times = self._times(prior)
         if len(times) < 2:
-            raise ValueError(
-                "got a chain of one latent; expected steps for a sampler to take; sample it as it is, "
-                "sample(n), or state their number: sample(n, sampler=..., steps=50)"
+            raise invalid(
+                "a chain of one latent",
+                "steps for a sampler to take",
+                "sample it as it is, sample(n), or state their number: sample(n, sampler=..., "
+                "steps=50)",
             )
         if self.progress:
             return deque(self.states(prior, n, context), maxlen=1)[0].z
@@ -181,7 +183,7 @@ class Sampling:
         Raises:
             ValueError: a sampler bound to another schedule; fewer than one sample.
         """
-        require(n >= 1, f"n={n}", "n >= 1", "ask for at least one sample")
+        check_at_least(n, 1, "n", "ask for at least one sample")
         return self._states(prior, self._sampler(prior), n, context)
 
     def _sampler(self, prior: DiffusionPrior) -> Sampler:

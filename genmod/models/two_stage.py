@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.model import LatentModel
 from genmod.nn.modules import evaluation_mode
@@ -26,18 +26,19 @@ def check_two_stages(model: LatentModel) -> None:
     """
     kind, prior = type(model).__name__, model.prior
     apart = {id(p) for part in (model.encoder, model.decoder) for p in part.parameters()}
-    require(
-        any(p.requires_grad and id(p) not in apart for p in prior.parameters()),
-        f"stages='two-stage' for a {kind} whose {type(prior).__name__} has no parameters of its own",
-        "a learned prior",
-        "leave stages out, or pass a prior such as priors.MixturePrior(10)",
-    )
-    require(
-        model.encoder.latent_shape == prior.shape,
-        f"stages='two-stage' for a {kind} whose encoder gives no single latent",
-        "one latent, whose prior is learned in the second stage",
-        "leave stages out",
-    )
+    if not any(p.requires_grad and id(p) not in apart for p in prior.parameters()):
+        raise invalid(
+            f"stages='two-stage' for a {kind} whose {type(prior).__name__} has no parameters of "
+            "its own",
+            "a learned prior",
+            "leave stages out, or pass a prior such as priors.MixturePrior(10)",
+        )
+    if model.encoder.latent_shape != prior.shape:
+        raise invalid(
+            f"stages='two-stage' for a {kind} whose encoder gives no single latent",
+            "one latent, whose prior is learned in the second stage",
+            "leave stages out",
+        )
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.checks import can_read, require
+from genmod.checks import can_read, check_at_least, invalid
 from genmod.config import register
 
 NULL_LABEL = -100
@@ -37,12 +37,12 @@ def null_context(context: Tensor) -> Tensor:
     """
     if context.is_floating_point():
         return torch.full_like(context, math.nan)
-    require(
-        context.dtype in (torch.int8, torch.int16, torch.int32, torch.int64),
-        f"a context of type {context.dtype}",
-        "labels as signed integers, or floating point numbers",
-        "convert it: labels.long(), or vectors.float()",
-    )
+    if context.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
+        raise invalid(
+            f"a context of type {context.dtype}",
+            "labels as signed integers, or floating point numbers",
+            "convert it: labels.long(), or vectors.float()",
+        )
     return torch.full_like(context, NULL_LABEL)
 
 
@@ -71,7 +71,8 @@ def drop_context(context: Tensor, rate: float) -> Tensor:
     >>> drop_context(torch.tensor([3, 7]), rate=1.0)
     tensor([-100, -100])
     """
-    require(0 <= rate <= 1, f"rate={rate}", "a rate in [0, 1]", "0.1 is usual, 0 drops nothing")
+    if not 0 <= rate <= 1:
+        raise invalid(f"rate={rate}", "a rate in [0, 1]", "0.1 is usual, 0 drops nothing")
     dropped = random.uniform((len(context),), device=context.device) < rate
     return torch.where(dropped[(..., *[None] * (context.ndim - 1))], null_context(context), context)
 
@@ -126,12 +127,7 @@ class Labels(Condition):
     classes: int
 
     def __post_init__(self) -> None:
-        require(
-            self.classes >= 1,
-            f"classes={self.classes}",
-            "at least 1 class",
-            "pass the number of different labels",
-        )
+        check_at_least(self.classes, 1, "classes", "pass the number of different labels")
 
     @property
     def width(self) -> int:
@@ -140,25 +136,25 @@ class Labels(Condition):
 
     def check(self, context: Tensor) -> None:
         """Require integers ``(B,)`` in ``0 .. classes - 1``, or ``NULL_LABEL``."""
-        require(
-            context.ndim == 1 and not context.is_floating_point(),
-            f"a context of type {context.dtype} and shape {tuple(context.shape)}",
-            "integer labels of shape (B,)",
-            "pass one label a row, or build the network with context=Vectors(n)",
-        )
+        if context.ndim != 1 or context.is_floating_point():
+            raise invalid(
+                f"a context of type {context.dtype} and shape {tuple(context.shape)}",
+                "integer labels of shape (B,)",
+                "pass one label a row, or build the network with context=Vectors(n)",
+            )
         if not can_read(context) or len(context) == 0:
             return
         labels = context[context != NULL_LABEL]
         if labels.numel() == 0:
             return
         low, high = int(labels.min()), int(labels.max())
-        require(
-            low >= 0 and high < self.classes,
-            f"labels from {low} to {high}",
-            f"0..{self.classes - 1}, or NULL_LABEL ({NULL_LABEL}) for unconditional rows",
-            "number the classes from 0 (torch.unique(labels, return_inverse=True)[1]), or build the "
-            f"network with context=Labels({max(high, 0) + 1})",
-        )
+        if low < 0 or high >= self.classes:
+            raise invalid(
+                f"labels from {low} to {high}",
+                f"0..{self.classes - 1}, or NULL_LABEL ({NULL_LABEL}) for unconditional rows",
+                "number the classes from 0 (torch.unique(labels, return_inverse=True)[1]), or "
+                f"build the network with context=Labels({max(high, 0) + 1})",
+            )
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """One-hot vectors, times ``sqrt(width)``."""
@@ -183,7 +179,7 @@ class Vectors(Condition):
     size: int
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, f"size={self.size}", "at least 1", "pass the length of a vector")
+        check_at_least(self.size, 1, "size", "pass the length of a vector")
 
     @property
     def width(self) -> int:
@@ -192,23 +188,23 @@ class Vectors(Condition):
 
     def check(self, context: Tensor) -> None:
         """Require vectors ``(B, size)``, each of them finite or NaN in all entries."""
-        require(
-            context.ndim == 2 and context.shape[1] == self.size and context.is_floating_point(),
-            f"a context of type {context.dtype} and shape {tuple(context.shape)}",
-            f"real numbers of shape (B, {self.size})",
-            "pass one vector a sample (use context.float() for integers), or build the network with "
-            "context=Labels(classes)",
-        )
+        if context.ndim != 2 or context.shape[1] != self.size or not context.is_floating_point():
+            raise invalid(
+                f"a context of type {context.dtype} and shape {tuple(context.shape)}",
+                f"real numbers of shape (B, {self.size})",
+                "pass one vector a sample (use context.float() for integers), or build the "
+                "network with context=Labels(classes)",
+            )
         if not can_read(context):
             return
         broken = ~(context.isfinite().all(1) | is_null_context(context))
         count = int(broken.sum())
-        require(
-            count == 0,
-            f"{count} rows of context with some NaN, or infinite, numbers",
-            "finite numbers, or NaN in the whole row for an unconditional sample",
-            "fill or drop these rows",
-        )
+        if count > 0:
+            raise invalid(
+                f"{count} rows of context with some NaN, or infinite, numbers",
+                "finite numbers, or NaN in the whole row for an unconditional sample",
+                "fill or drop these rows",
+            )
 
     def features(self, context: Tensor, dtype: torch.dtype) -> Tensor:
         """The numbers (0 in a null row), and a last feature that is 1 in a null row."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.nn.modules import zero
 from genmod.shapes import Shape
 
@@ -52,12 +52,12 @@ def space_of(shape: Shape) -> Shape:
     Raises:
         ValueError: no channels, or not one, two or three spatial dimensions.
     """
-    require(
-        2 <= len(shape) <= 4,
-        f"an event of shape {tuple(shape)}",
-        "(C, L), (C, H, W) or (C, D, H, W) for a convolutional network",
-        "add a channel dimension to gray images, (1, H, W), and use an MLP for vectors",
-    )
+    if not 2 <= len(shape) <= 4:
+        raise invalid(
+            f"an event of shape {tuple(shape)}",
+            "(C, L), (C, H, W) or (C, D, H, W) for a convolutional network",
+            "add a channel dimension to gray images, (1, H, W), and use an MLP for vectors",
+        )
     return tuple(shape[1:])
 
 
@@ -164,12 +164,12 @@ class Attention(nn.Module):
     def __init__(self, dims: int, channels: int, head: int = 32) -> None:
         super().__init__()
         self.heads = max(1, channels // head)
-        require(
-            channels % self.heads == 0,
-            f"{channels} channels for {self.heads} heads of about {head}",
-            "channels that are a multiple of the number of heads",
-            "choose multiples of 32 for resolutions with attention",
-        )
+        if channels % self.heads != 0:
+            raise invalid(
+                f"{channels} channels for {self.heads} heads of about {head}",
+                "channels that are a multiple of the number of heads",
+                "choose multiples of 32 for resolutions with attention",
+            )
         self.norm = group_norm(channels)
         self.qkv = convolution(dims, channels, 3 * channels, kernel=1)
         self.project = zero(convolution(dims, channels, channels, kernel=1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.transforms import _InverseTransform
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 
 
@@ -50,12 +50,12 @@ class SplineFlow(Settings, nn.Module):
         autoregressive: bool = False,
     ) -> None:
         super().__init__()
-        require(
-            min(features, transforms, width) >= 1 and bins >= 2 and context >= 0,
-            f"features={features}, transforms={transforms}, bins={bins}, width={width}",
-            "at least one of each, and two bins",
-            "leave the settings out for those that work",
-        )
+        if min(features, transforms, width) < 1 or bins < 2 or context < 0:
+            raise invalid(
+                f"features={features}, transforms={transforms}, bins={bins}, width={width}",
+                "at least one of each, and two bins",
+                "leave the settings out for those that work",
+            )
         transform, univariate = _zuko().flows.autoregressive.MaskedAutoregressiveTransform, _map()
         order = torch.arange(features)
         self.maps = nn.ModuleList(
@@ -140,9 +140,10 @@ def _zuko() -> ModuleType:
         # Not at the top: an extra, and an import that changes torch.
         import zuko
     except ModuleNotFoundError as error:
-        raise ValueError(
-            "got a normalizing flow without zuko; expected it for invertible networks; run "
-            "pip install 'genmod-torch[flows]'"
+        raise invalid(
+            "a normalizing flow without zuko",
+            "it for invertible networks",
+            "run pip install 'genmod-torch[flows]'",
         ) from error
     finally:
         for key, value in before.items():

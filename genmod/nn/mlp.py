@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition, Vectors
 from genmod.nn.modules import in_full, zero
@@ -31,12 +31,10 @@ class Sinusoidal(Settings, nn.Module):
 
     def __init__(self, width: int, shortest: float = 0.5, longest: float = 200.0) -> None:
         super().__init__()
-        require(
-            width % 2 == 0,
-            f"width={width}",
-            "an even width",
-            "half of the features are sines, half cosines",
-        )
+        if width % 2 != 0:
+            raise invalid(
+                f"width={width}", "an even width", "half of the features are sines, half cosines"
+            )
         periods = torch.logspace(math.log10(longest), math.log10(shortest), width // 2)
         self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
 
@@ -90,10 +88,11 @@ class ContextEmbedding(Settings, nn.Module):
     def forward(self, context: Tensor | None, rows: int) -> Tensor | None:
         """The embedding, ``(rows, outputs)``; ``None`` if the network takes no context or ignores it."""
         if self.condition is None and context is not None:
-            raise ValueError(
-                "got a context; expected none; build the network with context=Labels(n) or Vectors(n) "
-                "to condition it, or with context=Ignored() if only other parts of its model are "
-                "conditional"
+            raise invalid(
+                "a context",
+                "none",
+                "build the network with context=Labels(n) or Vectors(n) to condition it, or with "
+                "context=Ignored() if only other parts of its model are conditional",
             )
         if self.condition is None or self.linear is None:
             return None
@@ -101,12 +100,12 @@ class ContextEmbedding(Settings, nn.Module):
         if context is None or context.device.type == "cpu":
             self.check(context)
         assert context is not None
-        require(
-            len(context) == rows,
-            f"a context of {len(context)} rows for {rows} samples",
-            "one row a sample",
-            "repeat it, or pass fewer samples",
-        )
+        if len(context) != rows:
+            raise invalid(
+                f"a context of {len(context)} rows for {rows} samples",
+                "one row a sample",
+                "repeat it, or pass fewer samples",
+            )
         embedding: Tensor = self.linear(self.condition.features(context, self.linear.weight.dtype))
         return embedding
 
@@ -115,9 +114,10 @@ class ContextEmbedding(Settings, nn.Module):
         if self.linear is None or self.condition is None:
             return
         if context is None:
-            raise ValueError(
-                f"got no context; expected one for {self.condition}; pass context=..., or "
-                "null_context(labels) for the unconditional law"
+            raise invalid(
+                "no context",
+                f"one for {self.condition}",
+                "pass context=..., or null_context(labels) for the unconditional law",
             )
         self.condition.check(context)
 

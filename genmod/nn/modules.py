@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.shapes import Shape
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -40,16 +40,17 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
     found = call(network, *inputs, context=context)
     rows = found.shape[0] if found.ndim else 0
     per_row, wanted = found.numel() // max(rows, 1), math.prod(shape)
-    # No `require` here: it would build the message at every call, and a sampler makes thousands.
     if per_row != wanted:
-        raise ValueError(
-            f"got {per_row} outputs a row from {type(network).__name__}; expected {wanted} (for the "
-            f"shape {tuple(shape)}); change the width of the network's last layer"
+        raise invalid(
+            f"{per_row} outputs a row from {type(network).__name__}",
+            f"{wanted} (for the shape {tuple(shape)})",
+            "change the width of the network's last layer",
         )
     if rows != inputs[0].shape[0]:
-        raise ValueError(
-            f"got {rows} rows from {type(network).__name__} for a batch of {len(inputs[0])}; expected one "
-            "for each; return the batch dimension first, without a mean or a sum over it"
+        raise invalid(
+            f"{rows} rows from {type(network).__name__} for a batch of {len(inputs[0])}",
+            "one for each",
+            "return the batch dimension first, without a mean or a sum over it",
         )
     if found.dtype in (torch.bfloat16, torch.float16):
         found = found.float()
@@ -73,10 +74,10 @@ def tensor_in(returned: object, network: nn.Module) -> Tensor:
     parts = list(returned.values()) if isinstance(returned, Mapping) else returned
     if isinstance(parts, tuple | list) and len(parts) == 1 and isinstance(parts[0], Tensor):
         return parts[0]
-    raise ValueError(
-        f"got a {type(returned).__name__} from {type(network).__name__}; expected a tensor, or an object "
-        "that holds one (in .sample, or alone in a tuple); wrap the network in a module that returns the "
-        "tensor"
+    raise invalid(
+        f"a {type(returned).__name__} from {type(network).__name__}",
+        "a tensor, or an object that holds one (in .sample, or alone in a tuple)",
+        "wrap the network in a module that returns the tensor",
     )
 
 
@@ -187,18 +188,18 @@ def load_weights(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
     """
     own = weights(module)
     missing, extra = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
-    require(
-        not missing and not extra,
-        f"weights without {missing[:3]} and with {extra[:3]}",
-        f"the {len(own)} tensors of {type(module).__name__}",
-        "build the model with the settings it was saved with",
-    )
-    for name, tensor in own.items():
-        require(
-            tensor.shape == saved[name].shape,
-            f"{name} of shape {tuple(saved[name].shape)}",
-            f"{tuple(tensor.shape)}",
+    if missing or extra:
+        raise invalid(
+            f"weights without {missing[:3]} and with {extra[:3]}",
+            f"the {len(own)} tensors of {type(module).__name__}",
             "build the model with the settings it was saved with",
         )
+    for name, tensor in own.items():
+        if tensor.shape != saved[name].shape:
+            raise invalid(
+                f"{name} of shape {tuple(saved[name].shape)}",
+                f"the model's shape {tuple(tensor.shape)}",
+                "build the model with the settings it was saved with",
+            )
     for name, tensor in own.items():
         tensor.copy_(saved[name])

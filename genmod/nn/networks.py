@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import MLP, DenoisingMLP
 from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
@@ -276,12 +276,12 @@ def default_networks(shape: Shape) -> Networks:
 
 
 def _check_sides(kind: Networks, shape: Shape) -> None:
-    require(
-        len(shape) > 1,
-        f"{type(kind).__name__} for a denoiser of vectors of shape {tuple(shape)}",
-        "an event with spatial dimensions, (C, *space)",
-        "use networks=MLPs(), or add a channel dimension: (1, n) is a sequence",
-    )
+    if len(shape) <= 1:
+        raise invalid(
+            f"{type(kind).__name__} for a denoiser of vectors of shape {tuple(shape)}",
+            "an event with spatial dimensions, (C, *space)",
+            "use networks=MLPs(), or add a channel dimension: (1, n) is a sequence",
+        )
 
 
 def _positions(shape: Shape) -> int:

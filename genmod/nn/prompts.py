@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.nn.conditioning import NULL_LABEL
 
 Names: TypeAlias = tuple[tuple[str, ...], ...]
@@ -69,12 +69,12 @@ class Prompts:
 
     def __post_init__(self) -> None:
         found = [tuple(_words(name)) for names in self.names for name in names]
-        require(
-            all(self.names) and all(found) and len(set(found)) == len(found),
-            f"names={self.names}",
-            "at least one name a label, each of one label alone",
-            "give every label a word of its own",
-        )
+        if not (all(self.names) and all(found) and len(set(found)) == len(found)):
+            raise invalid(
+                f"names={self.names}",
+                "at least one name a label, each of one label alone",
+                "give every label a word of its own",
+            )
 
     @classmethod
     def digits(cls) -> Prompts:
@@ -115,12 +115,12 @@ class Prompts:
             if match is not None:
                 found.add(phrases[match])
             start += 1 if match is None else len(match)
-        require(
-            len(found) == 1,
-            f"a prompt {text!r} that names {sorted(map(self.name, found)) or 'no label'}",
-            f"one of {[names[0] for names in self.names]}",
-            "use one of these words, among any others; the empty prompt leaves the label open",
-        )
+        if len(found) != 1:
+            raise invalid(
+                f"a prompt {text!r} that names {sorted(map(self.name, found)) or 'no label'}",
+                f"one of {[names[0] for names in self.names]}",
+                "use one of these words, among any others; the empty prompt leaves the label open",
+            )
         return found.pop()
 
     def _phrases(self) -> dict[tuple[str, ...], int]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import (
@@ -58,9 +58,10 @@ def descent(space: Shape, patch: int, code: Shape) -> list[Shape]:
         found.append(sides)
         if tuple(code[1:]) == sides or (len(code) == 1 and max(sides) <= _FEW):
             return found
-    raise ValueError(
-        f"got a code of shape {tuple(code)} for events of spatial size {tuple(space)}; expected a vector, "
-        f"or a spatial size among {found}; choose one of them, which halving reaches"
+    raise invalid(
+        f"a code of shape {tuple(code)} for events of spatial size {tuple(space)}",
+        f"a vector, or a spatial size among {found}",
+        "choose one of them, which halving reaches",
     )
 
 
@@ -212,12 +213,12 @@ class ConvNet(Settings, nn.Module):
     ) -> None:
         super().__init__()
         space = space_of(inputs)
-        require(
-            space_of(outputs) == space,
-            f"outputs of spatial size {space_of(outputs)} for inputs of spatial size {space}",
-            "the same size",
-            "use ConvEncoder or ConvDecoder to change it",
-        )
+        if space_of(outputs) != space:
+            raise invalid(
+                f"outputs of spatial size {space_of(outputs)} for inputs of spatial size {space}",
+                "the same size",
+                "use ConvEncoder or ConvDecoder to change it",
+            )
         dims = len(space)
         self.patch, self.space, self.embed = patch, space, ContextEmbedding(context, _EMBEDDING)
         self.first = convolution(dims, inputs[0] * patch**dims, width)

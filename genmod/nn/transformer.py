@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of
@@ -88,12 +88,12 @@ class DiT(Settings, nn.Module):
 
     def forward(self, z: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """States ``(B, *shape)`` and log-SNRs ``(B,)`` to ``(B, outputs, *space)``."""
-        require(
-            tuple(z.shape[1:]) == self.shape,
-            f"events of shape {tuple(z.shape[1:])}",
-            f"shape {self.shape}, for which the network was built",
-            "build the network for this shape",
-        )
+        if tuple(z.shape[1:]) != self.shape:
+            raise invalid(
+                f"events of shape {tuple(z.shape[1:])}",
+                f"shape {self.shape}, for which the network was built",
+                "build the network for this shape",
+            )
         embedding = self.level(log_snr, context)
         tokens = patches(self.features(z), self.patch).flatten(2).transpose(1, 2)
         h = in_full(self.first, tokens) + self.positions
@@ -159,15 +159,15 @@ def _modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def _check(width: int, depth: int, head: int, patch: int) -> None:
-    require(
-        min(depth, head, patch) >= 1,
-        f"depth={depth}, head={head}, patch={patch}",
-        "at least 1 each",
-        "depth=6, head=32, patch=2 suit small images",
-    )
-    require(
-        width >= head and width % head == 0,
-        f"width={width} for heads of {head}",
-        "a width that is a multiple of the size of a head",
-        f"choose a multiple of {head}",
-    )
+    if min(depth, head, patch) < 1:
+        raise invalid(
+            f"depth={depth}, head={head}, patch={patch}",
+            "at least 1 each",
+            "depth=6, head=32, patch=2 suit small images",
+        )
+    if width < head or width % head != 0:
+        raise invalid(
+            f"width={width} for heads of {head}",
+            "a width that is a multiple of the size of a head",
+            f"choose a multiple of {head}",
+        )

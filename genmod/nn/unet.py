@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import (
@@ -178,21 +178,21 @@ class UNetLevel(nn.Module):
 def _check(
     channels: Sequence[int], blocks: int, attends: Sequence[bool], sizes: tuple[int, int, int]
 ) -> None:
-    require(
-        all(c >= 1 for c in channels) and len(channels) >= 1,
-        f"channels {list(channels)}",
-        "at least one resolution of at least one channel",
-        "pass width=64, multipliers=(1, 2)",
-    )
-    require(
-        len(attends) == len(channels),
-        f"attention for {len(attends)} of {len(channels)} resolutions",
-        "one entry for each resolution",
-        "pass as many entries as multipliers",
-    )
-    require(
-        min(blocks, *sizes) >= 1,
-        "blocks={}, patch={}, head={}, embedding={}".format(blocks, *sizes),
-        "at least 1 each",
-        "the defaults are blocks=1, patch=1, head=32, embedding=128",
-    )
+    if len(channels) == 0 or min(channels) < 1:
+        raise invalid(
+            f"channels {list(channels)}",
+            "at least one resolution of at least one channel",
+            "pass width=64, multipliers=(1, 2)",
+        )
+    if len(attends) != len(channels):
+        raise invalid(
+            f"attention for {len(attends)} of {len(channels)} resolutions",
+            "one entry for each resolution",
+            "pass as many entries as multipliers",
+        )
+    if min(blocks, *sizes) < 1:
+        raise invalid(
+            "blocks={}, patch={}, head={}, embedding={}".format(blocks, *sizes),
+            "at least 1 each",
+            "the defaults are blocks=1, patch=1, head=32, embedding=128",
+        )

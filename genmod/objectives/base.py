@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
@@ -135,13 +135,13 @@ class Objective(Settings, nn.Module, ABC):
         continuous = any(
             isinstance(part, DiffusionPrior) and part.steps is None for part in model.modules()
         )
-        require(
-            not (continuous and (self.needs_path or self.samples > 1)),
-            f"{type(self).__name__}, which needs the draws of all latents, on a diffusion in "
-            "continuous time",
-            "finitely many latents",
-            "build the diffusion with steps=T, or use objectives.Bound",
-        )
+        if continuous and (self.needs_path or self.samples > 1):
+            raise invalid(
+                f"{type(self).__name__}, which needs the draws of all latents, on a diffusion in "
+                "continuous time",
+                "finitely many latents",
+                "build the diffusion with steps=T, or use objectives.Bound",
+            )
 
     @property
     def warmup_steps(self) -> int:
@@ -208,17 +208,18 @@ def check_loss(loss: Tensor, objective: Objective) -> None:
     Raises:
         ValueError: another shape, or a loss that depends on no parameter.
     """
-    # No `require` here: it would build both messages at every step of training.
     name = type(objective).__name__
     if loss.ndim != 0:
-        raise ValueError(
-            f"got a loss of shape {tuple(loss.shape)} from {name}; expected a scalar; return the mean "
-            "over the batch"
+        raise invalid(
+            f"a loss of shape {tuple(loss.shape)} from {name}",
+            "a scalar",
+            "return the mean over the batch",
         )
     if not loss.requires_grad:
-        raise ValueError(
-            f"got a loss of {name} that depends on no parameter; expected a loss with a gradient; "
-            "unfreeze a part, or look for a detach() in the objective"
+        raise invalid(
+            f"a loss of {name} that depends on no parameter",
+            "a loss with a gradient",
+            "unfreeze a part, or look for a detach() in the objective",
         )
 
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, distributed
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, invalid
 from genmod.elbo import ELBO, Kind, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import Batch, Objective
@@ -75,9 +75,10 @@ class FreeBits(Objective):
 
     def _dimensions(self, name: str, rate: Rate) -> tuple[Tensor, ...]:
         if rate.per_dim is None:
-            raise ValueError(
-                f"got the rate {name!r} without nats for each dimension; expected a posterior and a "
-                "prior with independent dimensions; use FreeBits(nats), a group for each latent"
+            raise invalid(
+                f"the rate {name!r} without nats for each dimension",
+                "a posterior and a prior with independent dimensions",
+                "use FreeBits(nats), a group for each latent",
             )
         return rate.per_dim
 
@@ -86,11 +87,12 @@ class FreeBits(Objective):
         super().check(model)
         require_prior(model, type(self).__name__)
         nested = [part.name for part in model.modules() if isinstance(part, NestedPrior)]
-        require(
-            not nested,
-            f"FreeBits on nested latents ({', '.join(nested)}), whose rates are log-ratios at a draw",
-            *_CLOSED,
-        )
+        if nested:
+            raise invalid(
+                f"FreeBits on nested latents ({', '.join(nested)}), whose rates are log-ratios at "
+                "a draw",
+                *_CLOSED,
+            )
 
     def extra_repr(self) -> str:
         """Its settings."""
@@ -105,17 +107,16 @@ _CLOSED = (
 
 
 def _require_closed(name: str, rate: Rate) -> None:
-    require(
-        rate.kind is Kind.ANALYTIC,
-        f"FreeBits on the rate {name!r}, which is sampled: a log-ratio at a draw",
-        *_CLOSED,
-    )
-    require(
-        rate.noise is None,
-        f"FreeBits on the noise levels {name!r} of a diffusion",
-        "latents of an encoder that learns",
-        "use objectives.Bound: the posterior of a diffusion is fixed and cannot collapse",
-    )
+    if rate.kind is not Kind.ANALYTIC:
+        raise invalid(
+            f"FreeBits on the rate {name!r}, which is sampled: a log-ratio at a draw", *_CLOSED
+        )
+    if rate.noise is not None:
+        raise invalid(
+            f"FreeBits on the noise levels {name!r} of a diffusion",
+            "latents of an encoder that learns",
+            "use objectives.Bound: the posterior of a diffusion is fixed and cannot collapse",
+        )
 
 
 class GECO(Objective):
@@ -175,14 +176,16 @@ class GECO(Objective):
         timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
         super().__init__(timesteps)
-        require(
-            math.isfinite(reconstruction),
-            f"reconstruction={reconstruction}",
-            "a finite number of nats per sample",
-            "take the reconstruction of a trained model as a start: evaluate(model, data).terms",
-        )
+        if not math.isfinite(reconstruction):
+            raise invalid(
+                f"reconstruction={reconstruction}",
+                "a finite number of nats per sample",
+                "take the reconstruction of a trained model as a start: evaluate(model, "
+                "data).terms",
+            )
         check_positive(step_size, "step_size")
-        require(0 <= decay < 1, f"decay={decay}", "a decay in [0, 1)", "0.95 is the default")
+        if not 0 <= decay < 1:
+            raise invalid(f"decay={decay}", "a decay in [0, 1)", "0.95 is the default")
         self.reconstruction, self.step_size, self.decay = reconstruction, step_size, decay
         self.register_buffer("log_multiplier", torch.zeros(()))
         self.register_buffer("average", torch.full((), math.nan))

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Kind, Measure, NoiseLevels, Rate
 from genmod.model import LatentModel
@@ -158,14 +158,14 @@ def explain(
     >>> explain(Bound(), LinearLogSNR()).bounded
     'the likelihood of the data: it is the bound'
     """
-    require(
-        not isinstance(objective, Hybrid),
-        f"{type(objective).__name__}, which trains a variance beside the mean",
-        "a weighted sum of the bound's terms",
-        "its mean is trained as by Simple, so call explain(Simple(), schedule); its variance is trained "
-        "by the bound",
-    )
-    require(points >= 2, f"points={points}", "at least 2", "the default draws a smooth curve")
+    if isinstance(objective, Hybrid):
+        raise invalid(
+            f"{type(objective).__name__}, which trains a variance beside the mean",
+            "a weighted sum of the bound's terms",
+            "its mean is trained as by Simple, so call explain(Simple(), schedule); its variance "
+            "is trained by the bound",
+        )
+    check_at_least(points, 2, "points", "the default draws a smooth curve")
     if isinstance(schedule, LatentModel):
         objective.check(schedule)
         schedule = _schedule(schedule)
@@ -175,12 +175,12 @@ def explain(
         log_snr, gap = schedule.log_snr(t).detach(), -schedule.slope(t).detach()
     weight, reconstruction = _slopes(objective, t, log_snr, gap, 1.0)
     again, _ = _slopes(objective, t, log_snr, gap, 4.0)
-    require(
-        torch.allclose(weight, again, rtol=1e-6, atol=0) and not reconstruction.diff().any(),
-        f"{type(objective).__name__}, whose loss is not linear in the errors of the noise",
-        "a weighted sum of the bound's terms",
-        "explain only such objectives: others have no weight at a log-SNR",
-    )
+    if not torch.allclose(weight, again, rtol=1e-6, atol=0) or reconstruction.diff().any():
+        raise invalid(
+            f"{type(objective).__name__}, whose loss is not linear in the errors of the noise",
+            "a weighted sum of the bound's terms",
+            "explain only such objectives: others have no weight at a log-SNR",
+        )
     return Explanation(
         objective=repr(objective),
         schedule=repr(schedule),
@@ -197,12 +197,12 @@ def _schedule(model: LatentModel) -> Schedule:
         for part in model.modules()
         if isinstance(part, DiffusionPrior)
     }
-    require(
-        len(schedules) == 1,
-        f"a {type(model).__name__} with {len(schedules)} diffusions",
-        "one whose levels the objective weights",
-        "pass a Diffusion or a LatentDiffusion, or a schedule",
-    )
+    if len(schedules) != 1:
+        raise invalid(
+            f"a {type(model).__name__} with {len(schedules)} diffusions",
+            "one whose levels the objective weights",
+            "pass a Diffusion or a LatentDiffusion, or a schedule",
+        )
     return next(iter(schedules.values()))
 
 

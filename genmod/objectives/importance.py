@@ -35,7 +35,7 @@ import torch._functorch.config as functorch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import choice, require
+from genmod.checks import check_at_least, choice, invalid
 from genmod.distributions import Normal
 from genmod.distributions.base import Draws
 from genmod.elbo import ELBO
@@ -104,16 +104,17 @@ class IWAE(Objective):
         gradient: GradientEstimator | str = GradientEstimator.DOUBLY_REPARAMETERIZED,
     ) -> None:
         super().__init__()
-        require(samples >= 1, f"samples={samples}", "at least one draw", "5 to 64 are common")
+        check_at_least(samples, 1, "samples", "5 to 64 are common")
         self.samples = samples
         self.gradient = choice(GradientEstimator, gradient, "gradient")
         biased = self.gradient is GradientEstimator.STICKING_THE_LANDING and samples > 1
-        require(
-            not biased,
-            f"gradient='sticking-the-landing' with samples={samples}",
-            "one draw, because the gradient of several would be biased",
-            "use gradient='doubly-reparameterized', which equals it at samples=1 and is right at any",
-        )
+        if biased:
+            raise invalid(
+                f"gradient='sticking-the-landing' with samples={samples}",
+                "one draw, because the gradient of several would be biased",
+                "use gradient='doubly-reparameterized', which equals it at samples=1 and is right "
+                "at any",
+            )
 
     @property
     def validation_samples(self) -> int:
@@ -123,9 +124,10 @@ class IWAE(Objective):
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """Minus the importance-weighted bound, a mean over rows; its gradient by the estimator."""
         if path is None:
-            raise ValueError(
-                "got no draws of the latents beside the bound; expected a path, from which the weights are "
-                "computed; call the objective on a model and a batch: objective(model, batch)"
+            raise invalid(
+                "no draws of the latents beside the bound",
+                "a path, from which the weights are computed",
+                "call the objective on a model and a batch: objective(model, batch)",
             )
         log_p, log_q = path.log_joint(), path.log_posterior()
         bound = importance_bound(log_p - log_q)
@@ -149,18 +151,20 @@ class IWAE(Objective):
         """
         name, kind = type(self).__name__, type(model).__name__
         point = any(isinstance(encoder, DiracEncoder) for encoder in encoders(model))
-        require(
-            model.prior.proper and not point,
-            f"{name} on a {kind}, whose posterior is a point (Dirac) or whose prior is flat",
-            "a posterior and a prior with a density, whose ratio is a weight",
-            "use a VAE (encoders.GaussianEncoder), or objectives.Bound for an autoencoder",
-        )
-        require(
-            not model.prior.stochastic_density,
-            f"{name} on a {kind} whose prior's log-density is a random estimate (a stochastic trace)",
-            "an exact log-density, because weights of an estimate are too large in the mean",
-            "use the exact trace, with_probability_flow(model, probes=None), or objectives.Bound",
-        )
+        if not model.prior.proper or point:
+            raise invalid(
+                f"{name} on a {kind}, whose posterior is a point (Dirac) or whose prior is flat",
+                "a posterior and a prior with a density, whose ratio is a weight",
+                "use a VAE (encoders.GaussianEncoder), or objectives.Bound for an autoencoder",
+            )
+        if model.prior.stochastic_density:
+            raise invalid(
+                f"{name} on a {kind} whose prior's log-density is a random estimate (a stochastic "
+                "trace)",
+                "an exact log-density, because weights of an estimate are too large in the mean",
+                "use the exact trace, with_probability_flow(model, probes=None), or "
+                "objectives.Bound",
+            )
         super().check(model)
 
     def extra_repr(self) -> str:
@@ -184,12 +188,14 @@ def importance_bound(log_weight: Tensor, rows: Tensor | None = None) -> Tensor:
     """
     if rows is not None:
         scale = rows.to(log_weight.dtype)
-        require(
-            bool(((scale == 0) | (scale == 1)).all()),
-            f"a scale from {float(scale.min()):g} to {float(scale.max()):g} inside of importance weights",
-            "a mask of rows, 0 or 1, because a scale inside of the logarithm gives no bound (Jensen)",
-            "multiply the result: scale * importance_bound(log_weight)",
-        )
+        if not ((scale == 0) | (scale == 1)).all():
+            raise invalid(
+                f"a scale from {float(scale.min()):g} to {float(scale.max()):g} inside of "
+                "importance weights",
+                "a mask of rows, 0 or 1, because a scale inside of the logarithm gives no bound "
+                "(Jensen)",
+                "multiply the result: scale * importance_bound(log_weight)",
+            )
         log_weight = torch.where(scale == 1, log_weight, torch.zeros_like(log_weight))
     return log_weight.logsumexp(0) - math.log(len(log_weight))
 
@@ -247,9 +253,9 @@ def _check_support(name: str, law: Distribution) -> None:
         edges = list(vars(law.support).values())
     except (NotImplementedError, TypeError):  # A law of one's own need not state its support.
         edges = []
-    require(
-        not any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges),
-        f"a posterior {type(law).__name__} of {name}, whose support depends on its parameters",
-        "a support that is fixed, such as that of a Normal",
-        "use IWAE(..., gradient='autograd')",
-    )
+    if any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges):
+        raise invalid(
+            f"a posterior {type(law).__name__} of {name}, whose support depends on its parameters",
+            "a support that is fixed, such as that of a Normal",
+            "use IWAE(..., gradient='autograd')",
+        )

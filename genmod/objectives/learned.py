@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
@@ -52,12 +52,8 @@ class Hybrid(MeanObjective):
         self, weight: float = 0.001, timesteps: Timesteps = AutoTimesteps.TRAINING
     ) -> None:
         super().__init__(timesteps)
-        require(
-            0 < weight < float("inf"),
-            f"weight={weight}",
-            "weight > 0",
-            "for 0, use objectives.Simple",
-        )
+        if not 0 < weight < float("inf"):
+            raise invalid(f"weight={weight}", "weight > 0", "for 0, use objectives.Simple")
         self.weight = weight
         self.simple = Simple()
 
@@ -84,9 +80,10 @@ def _variance_nats(rate: Rate) -> PerLevel:
     """The nats of each visited step, whose gradient reaches only the reverse variance."""
     levels = rate.noise
     if levels is None or levels.variance_nats is None:
-        raise ValueError(
-            "got a model whose reverse variance is not learned; expected a diffusion in T steps with one "
-            "that is; build it with variance=LearnedInterpolation(), or use objectives.Simple"
+        raise invalid(
+            "a model whose reverse variance is not learned",
+            "a diffusion in T steps with one that is",
+            "build it with variance=LearnedInterpolation(), or use objectives.Simple",
         )
     return levels.variance_nats
 
@@ -125,10 +122,11 @@ class LearnedSchedule(MeanObjective):
         inner = inner or Bound()
         super().__init__(inner.timesteps)
         if not isinstance(inner, Bound | Weighted | BoundWeighted):
-            raise ValueError(
-                f"got {type(inner).__name__} as the inner objective; expected Bound, or a weight of it by "
-                "the log-SNR (Weighted, SigmoidWeight, EDMWeight); the mean of other objectives depends on "
-                "the schedule, which would learn to spend time where the loss is small"
+            raise invalid(
+                f"{type(inner).__name__} as the inner objective",
+                "Bound, or a weight of it by the log-SNR (Weighted, SigmoidWeight, EDMWeight)",
+                "the mean of other objectives depends on the schedule, which would learn to spend "
+                "time where the loss is small",
             )
         self.inner: MeanObjective = inner
         self._scale: GradientScale | None = None
@@ -169,16 +167,18 @@ class LearnedSchedule(MeanObjective):
             # The encoder of a diffusion holds the schedule, which does not follow the weighted loss.
             schedules = [p for prior in learn for p in prior.schedule.parameters()]
             require_fixed_encoder(model, type(self.inner).__name__, schedules)
-        require(
-            bool(learn),
-            f"{type(self).__name__} on a model whose schedule has no parameters",
-            "a diffusion with a learnable schedule",
-            "build it with schedule=schedules.MonotoneNetwork(), or train it with objectives.Bound",
-        )
-        require(
-            all(prior.steps is None for prior in learn),
-            f"{type(self).__name__} on a diffusion in discrete time",
-            "steps=None",
-            "the bound of T steps depends on the schedule itself: objectives.Bound learns both; or "
-            "learn the schedule in continuous time and build a model of T steps with it",
-        )
+        if not learn:
+            raise invalid(
+                f"{type(self).__name__} on a model whose schedule has no parameters",
+                "a diffusion with a learnable schedule",
+                "build it with schedule=schedules.MonotoneNetwork(), or train it with "
+                "objectives.Bound",
+            )
+        if not all(prior.steps is None for prior in learn):
+            raise invalid(
+                f"{type(self).__name__} on a diffusion in discrete time",
+                "steps=None",
+                "the bound of T steps depends on the schedule itself: objectives.Bound learns "
+                "both; or learn the schedule in continuous time and build a model of T steps with "
+                "it",
+            )

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives.base import Batch, Objective
@@ -46,12 +46,12 @@ class ObjectivePairs(Objective):
         self.trained = tuple(_names(learned, names) for _, learned in pairs)
         found = set().union(*self.trained)
         left = [n for n, p in model.named_parameters() if p.requires_grad and n not in found]
-        require(
-            not left,
-            f"{len(left)} parameters in no pair, such as {left[0] if left else ''}",
-            "every parameter that learns in a pair",
-            "add it to a pair, or freeze it: parameter.requires_grad_(False)",
-        )
+        if left:
+            raise invalid(
+                f"{len(left)} parameters in no pair, such as {left[0] if left else ''}",
+                "every parameter that learns in a pair",
+                "add it to a pair, or freeze it: parameter.requires_grad_(False)",
+            )
 
     def __iter__(self) -> Iterator[tuple[Objective, tuple[str, ...]]]:
         for objective, names in zip(self.objectives, self.trained, strict=True):
@@ -108,12 +108,12 @@ def only(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
 
 def _check_pairs(pairs: Pairs) -> None:
     fine = all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs)
-    require(
-        len(pairs) >= 1 and fine and all(isinstance(p[0], Objective) for p in pairs),
-        f"an objective of type {type(pairs).__name__}",
-        "an Objective, or a list of pairs (Objective, parameters)",
-        "pass for example [(Bound(), model.encoder), (Simple(), model.prior)]",
-    )
+    if not (len(pairs) >= 1 and fine and all(isinstance(p[0], Objective) for p in pairs)):
+        raise invalid(
+            f"an objective of type {type(pairs).__name__}",
+            "an Objective, or a list of pairs (Objective, parameters)",
+            "pass for example [(Bound(), model.encoder), (Simple(), model.prior)]",
+        )
 
 
 def _names(learned: Learned, names: dict[int, str]) -> tuple[str, ...]:
@@ -123,10 +123,10 @@ def _names(learned: Learned, names: dict[int, str]) -> tuple[str, ...]:
     for each in given:
         found += each.parameters() if isinstance(each, nn.Module) else [each]
     foreign = sum(id(parameter) not in names for parameter in found)
-    require(
-        found != [] and foreign == 0,
-        f"a pair with {foreign} of {len(found)} parameters that are not the model's",
-        "at least one parameter, and only parameters of the model that is trained",
-        "pass modules of the model, such as model.encoder",
-    )
+    if found == [] or foreign != 0:
+        raise invalid(
+            f"a pair with {foreign} of {len(found)} parameters that are not the model's",
+            "at least one parameter, and only parameters of the model that is trained",
+            "pass modules of the model, such as model.encoder",
+        )
     return tuple(dict.fromkeys(names[id(parameter)] for parameter in found))

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, invalid
 from genmod.diffusion.timesteps import TabulatedTimesteps
 from genmod.objectives.weighted import BoundWeighted, NoiseWeighted
 from genmod.path import AutoTimesteps, Timesteps
@@ -94,7 +94,8 @@ class P2(NoiseWeighted):
         self, gamma: float = 1.0, k: float = 1.0, timesteps: Timesteps = AutoTimesteps.TRAINING
     ) -> None:
         super().__init__(timesteps)
-        require(0 <= gamma < math.inf, f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
+        if not 0 <= gamma < math.inf:
+            raise invalid(f"gamma={gamma}", "gamma >= 0", "the paper's are 0.5 and 1")
         check_positive(k, "k")
         self.gamma, self.k = gamma, k
 
@@ -128,7 +129,8 @@ class SigmoidWeight(BoundWeighted):
 
     def __init__(self, bias: float, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__(timesteps)
-        require(math.isfinite(bias), f"bias={bias}", "a log-SNR", "0 is where signal is noise")
+        if not math.isfinite(bias):
+            raise invalid(f"bias={bias}", "a log-SNR", "0 is where signal is noise")
         self.bias = bias
 
     def weight(self, log_snr: Tensor) -> Tensor:
@@ -170,7 +172,8 @@ class EDMWeight(BoundWeighted):
         timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
         super().__init__(timesteps)
-        require(math.isfinite(mean), f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
+        if not math.isfinite(mean):
+            raise invalid(f"mean={mean}", "the mean of log(sigma)", "it is -1.2 in EDM")
         check_positive(std, "std")
         check_positive(data_std, "data_std")
         self.mean, self.std, self.data_std = mean, std, data_std

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
@@ -72,13 +72,13 @@ def require_fixed_encoder(
     Raises:
         ValueError: there is such an encoder.
     """
-    require(
-        not encoder_learns(model, apart),
-        f"{name} on a model whose encoder learns",
-        "a fixed encoder, in nested models too",
-        "where the levels of a diffusion have unequal weights, an encoder learns to put information where "
-        "the weight is small: train in two stages, or use Bound",
-    )
+    if encoder_learns(model, apart):
+        raise invalid(
+            f"{name} on a model whose encoder learns",
+            "a fixed encoder, in nested models too",
+            "where the levels of a diffusion have unequal weights, an encoder learns to put "
+            "information where the weight is small: train in two stages, or use Bound",
+        )
 
 
 def require_prior(model: LatentModel, name: str) -> None:
@@ -87,12 +87,12 @@ def require_prior(model: LatentModel, name: str) -> None:
     Raises:
         ValueError: there is no rate.
     """
-    require(
-        model.prior.proper,
-        f"{name} on {type(model).__name__}, whose prior is flat",
-        "a rate: a prior that normalizes",
-        "use VAE, or objectives.Bound",
-    )
+    if not model.prior.proper:
+        raise invalid(
+            f"{name} on {type(model).__name__}, whose prior is flat",
+            "a rate: a prior that normalizes",
+            "use VAE, or objectives.Bound",
+        )
 
 
 def refuse_weighted_levels(

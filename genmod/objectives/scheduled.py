@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_at_least, check_positive, invalid
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives.base import Batch, MeanObjective, Objective
@@ -32,7 +32,7 @@ class ScheduledObjective(Objective):
 
     def __init__(self, steps: int, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__(timesteps)
-        require(steps >= 1, f"steps={steps}", "steps >= 1", "use Bound for none")
+        check_at_least(steps, 1, "steps", "use Bound for none")
         self.steps = steps
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
@@ -94,11 +94,11 @@ class WarmUp(ScheduledObjective, MeanObjective):
         timesteps: Timesteps = AutoTimesteps.TRAINING,
     ) -> None:
         super().__init__(steps, timesteps)
-        require(
-            1 <= cycles <= steps, f"cycles={cycles}", f"1 to {steps} cycles", "4 are in the paper"
-        )
+        if not 1 <= cycles <= steps:
+            raise invalid(f"cycles={cycles}", f"1 to {steps} cycles", "4 are in the paper")
         ramp = (1.0 if cycles == 1 else 0.5) if ramp is None else ramp
-        require(0 < ramp <= 1, f"ramp={ramp}", "a part in (0, 1]", "0.5 is the paper's")
+        if not 0 < ramp <= 1:
+            raise invalid(f"ramp={ramp}", "a part in (0, 1]", "0.5 is the paper's")
         self.cycles, self.ramp = cycles, ramp
 
     def weight(self, step: Tensor) -> Tensor:

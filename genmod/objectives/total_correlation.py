@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.distributions.base import elementwise, is_factorized
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
@@ -64,22 +64,25 @@ class BetaTC(Objective):
 
     def __init__(self, beta: float, stratified: bool = False) -> None:
         super().__init__()
-        require(0 <= beta < math.inf, f"beta={beta}", "beta >= 0", "1 is the bound")
+        if not 0 <= beta < math.inf:
+            raise invalid(f"beta={beta}", "beta >= 0", "1 is the bound")
         self.beta, self.stratified = beta, stratified
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """Minus the mean bound, plus the weighted total correlation."""
         assert path is not None
         (name, q), *others = path.q.items()
-        require(
-            not others and _independent(q) and _independent(path.p[name]),
-            f"BetaTC on {', '.join(path.q)} under {type(q).__name__} and {type(path.p[name]).__name__}",
-            *_ONE_LATENT,
-        )
+        if others or not (_independent(q) and _independent(path.p[name])):
+            raise invalid(
+                f"BetaTC on {', '.join(path.q)} under {type(q).__name__} and "
+                f"{type(path.p[name]).__name__}",
+                *_ONE_LATENT,
+            )
         if batch.rows is None:
-            raise ValueError(
-                "got BetaTC on data of unknown length; expected the number of rows, by which a batch is "
-                "weighted; train on a data set or rows, or pass batches objectives.Batch(x, rows=...)"
+            raise invalid(
+                "BetaTC on data of unknown length",
+                "the number of rows, by which a batch is weighted",
+                "train on a data set or rows, or pass batches objectives.Batch(x, rows=...)",
             )
         found = total_correlation(q, path.z[name][0], batch.rows, self.stratified)
         return (self.beta - 1) * found - elbo.value.mean()
@@ -89,11 +92,8 @@ class BetaTC(Objective):
         super().check(model)
         require_prior(model, type(self).__name__)
         kind = type(model.prior)
-        require(
-            issubclass(kind, DensityPrior),
-            f"BetaTC on a model with a {kind.__name__}",
-            *_ONE_LATENT,
-        )
+        if not issubclass(kind, DensityPrior):
+            raise invalid(f"BetaTC on a model with a {kind.__name__}", *_ONE_LATENT)
 
     def extra_repr(self) -> str:
         """Its settings."""
@@ -127,12 +127,12 @@ def total_correlation(q: Distribution, z: Tensor, rows: int, stratified: bool) -
         ValueError: a batch of one row, or a batch larger than the data.
     """
     count = len(z)
-    require(
-        2 <= count <= rows,
-        f"BetaTC on a batch of {count} rows of {rows}",
-        "at least two rows, and no more than the data have",
-        "raise batch_size, or correct the rows of the Batch",
-    )
+    if not 2 <= count <= rows:
+        raise invalid(
+            f"BetaTC on a batch of {count} rows of {rows}",
+            "at least two rows, and no more than the data have",
+            "raise batch_size, or correct the rows of the Batch",
+        )
     event = tuple(z.shape[1:])
     pairs = elementwise(q, z[:, None].expand(count, count, *event)).reshape(count, count, -1)
     log_weight = aggregate_weights(count, rows, stratified).log().to(pairs)

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel
 from genmod.objectives.base import MeanObjective
@@ -59,7 +59,8 @@ class Beta(MeanObjective):
 
     def __init__(self, beta: float, timesteps: Timesteps = AutoTimesteps.TRAINING) -> None:
         super().__init__(timesteps)
-        require(0 <= beta < float("inf"), f"beta={beta}", "beta >= 0", "1 is the bound")
+        if not 0 <= beta < float("inf"):
+            raise invalid(f"beta={beta}", "beta >= 0", "1 is the bound")
         self.beta = beta
 
     def cost(self, elbo: ELBO) -> PerSample:
@@ -136,9 +137,10 @@ class DenoisingObjective(MeanObjective):
         for rate in elbo.rates.values():
             if rate.noise is not None:
                 return (rate.weight * self.per_level(rate)).sum(-1)
-        raise ValueError(
-            f"got {type(self).__name__} on a model without denoising steps; expected a diffusion of at "
-            "least two latents; use objectives.Bound for other models"
+        raise invalid(
+            f"{type(self).__name__} on a model without denoising steps",
+            "a diffusion of at least two latents",
+            "use objectives.Bound for other models",
         )
 
     def check(self, model: LatentModel) -> None:

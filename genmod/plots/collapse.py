@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.evaluation.verdict import ACTIVE, Collapse, LatentUse
 from genmod.plots.style import INK, LABEL, NOTE, PALE, figure, label_axes, plain
 
@@ -48,7 +48,8 @@ def latent_use(found: Mapping[str, Collapse], *, title: str = "", caption: str =
     >>> plots.latent_use({"VAE": report}).axes[0].get_xlabel()
     'unit, largest first'
     """
-    require(len(found) > 0, "no models", "at least one", "pass evaluation.collapse(model, data)")
+    if len(found) == 0:
+        raise invalid("no models", "at least one", "pass evaluation.collapse(model, data)")
     rows = [row for name, each in found.items() for row in _rows(name, each, len(found) > 1)]
     widest = max(len(row.nats) for row in rows)
     made = figure(10.0, 1.3 + 0.4 * len(rows) + 0.5 * bool(caption), title, caption)

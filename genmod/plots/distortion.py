@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.evaluation.profile import Profile, Refinement
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, palette, plain
 
@@ -83,7 +83,8 @@ def rate_distortion(
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), figure 5.
     """
-    require(len(profiles) > 0, "no profiles", "at least one diffusion", "use evaluation.profile")
+    if len(profiles) == 0:
+        raise invalid("no profiles", "at least one diffusion", "use evaluation.profile")
     colors = palette(profiles) | dict(colors or {})
     made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
     axes = plain(made.add_subplot())

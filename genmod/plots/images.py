@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, letters, palette, plain, wrap
 
 
@@ -24,12 +24,12 @@ def grid(images: Tensor, columns: int) -> Tensor:
     >>> grid(torch.ones(4, 1, 8, 8), columns=2).shape, grid(torch.ones(4, 3, 8, 8), columns=2).shape
     (torch.Size([19, 19]), torch.Size([19, 19, 3]))
     """
-    require(
-        images.ndim == 4 and images.shape[1] in (1, 3),
-        f"images of shape {tuple(images.shape)}",
-        "(N, 1, H, W), or (N, 3, H, W) for RGB",
-        "draw vectors with plots.latent_spaces, or reshape them",
-    )
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise invalid(
+            f"images of shape {tuple(images.shape)}",
+            "(N, 1, H, W), or (N, 3, H, W) for RGB",
+            "draw vectors with plots.latent_spaces, or reshape them",
+        )
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     canvas = torch.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), torch.nan)
@@ -134,7 +134,8 @@ def strips(rows: Sequence[Row], title: str = "", caption: str = "", side: float 
         caption: the text below the figure.
         side: the width of an image in inches.
     """
-    require(len(rows) > 0, "no rows", "at least one row of images", "check the models")
+    if len(rows) == 0:
+        raise invalid("no rows", "at least one row of images", "check the models")
     margin = 0.25 + 0.088 * max(letters(line) for row in rows for line in row.name.split("\n"))
     width = margin + side * max(len(row.images) for row in rows) + 0.1
     pictures = [grid(row.images, len(row.images)) for row in rows]
@@ -213,7 +214,8 @@ def sharpness(
         caption: the text below the figure.
     """
     shown = [drawn for drawn in (bars, spectra) if drawn]
-    require(len(shown) > 0, "no models", "at least one", "measure the samples of a model first")
+    if len(shown) == 0:
+        raise invalid("no models", "at least one", "measure the samples of a model first")
     colors = palette({**bars, **spectra}) | dict(colors or {})
     wide = 11.2 if len(shown) == 2 else 7.4
     tall = 1.9 + max(2.4, 0.62 * len(bars)) + 0.5 * bool(caption)

@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.evaluation.maps import LatentMap
 from genmod.plots.images import draw, grid
 from genmod.plots.style import INK, LABEL, NOTE, PALE, figure, label_axes, plain
@@ -99,7 +99,8 @@ def latent_spaces(
     >>> figure.axes[0].get_title()
     'VAE'
     """
-    require(len(codes) > 0, "no codes", "those of at least one model", "pass {'VAE': codes}")
+    if len(codes) == 0:
+        raise invalid("no codes", "those of at least one model", "pass {'VAE': codes}")
     routes = routes or {}
     wide, count = 5.2, len(codes)
     tall = 1.15 if routes else 0.0

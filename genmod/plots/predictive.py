@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import shorten
 from genmod.evaluation.predictive import PredictiveCheck
 from genmod.plots.style import COLORS, INK, NOTE, figure, plain
@@ -37,7 +37,8 @@ def predictive_check(found: PredictiveCheck, *, title: str = "", caption: str = 
     7
     """
     places = found.order()[:_SHOWN]
-    require(len(places) > 0, "a check without statistics", "at least one", "check other data")
+    if len(places) == 0:
+        raise invalid("a check without statistics", "at least one", "check other data")
     across = min(len(places), _ACROSS)
     down = math.ceil(len(places) / across)
     wide = max(2.6 * across, 6.0)

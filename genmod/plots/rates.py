@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.evaluation.profile import Profile
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, palette, plain
 
@@ -43,7 +43,8 @@ def level_rates(
     >>> plots.level_rates(rates).axes[0].get_xlabel()
     'rate of the latents, nats per sample'
     """
-    require(len(rates) > 0, "no models", "at least one", "pass the rates of a report")
+    if len(rates) == 0:
+        raise invalid("no models", "at least one", "pass the rates of a report")
     colors = palette(rates) | dict(colors or {})
     made = figure(9.6, 1.3 + 0.75 * len(rates) + 0.5 * bool(caption), title, caption)
     axes = plain(made.add_subplot())
@@ -113,12 +114,8 @@ def step_profile(
         title: the title of the figure.
         caption: the text below the figure.
     """
-    require(
-        len(profiles) > 0,
-        "no profiles",
-        "at least one model",
-        "pass evaluation.profile(model, data)",
-    )
+    if len(profiles) == 0:
+        raise invalid("no profiles", "at least one model", "pass evaluation.profile(model, data)")
     colors = palette(profiles) | dict(colors or {})
     clocks = _clocks(profiles)
     clocks = clocks if len(clocks) <= 2 else []

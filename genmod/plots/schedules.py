@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.objectives.explanation import Explanation
 from genmod.plots.style import COLORS, INK, NOTE, figure, label_axes, palette, plain
 from genmod.schedules import Schedule
@@ -46,7 +46,8 @@ def schedules(
     >>> [axes.get_xlabel() for axes in plots.schedules({"cosine": Cosine()}).axes][0]
     't  (0 clean, 1 noise)'
     """
-    require(len(by_name) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
+    if len(by_name) == 0:
+        raise invalid("no schedules", "at least one", "pass {'cosine': Cosine()}")
     own = colors or {}
     colors, styles = (
         _default_colors(by_name) | dict(own),
@@ -105,7 +106,7 @@ def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eq. 12.
     """
-    require(latents >= 2, f"latents={latents}", "at least 2", "one latent has no step")
+    check_at_least(latents, 2, "latents", "one latent has no step")
     t = torch.linspace(0, 1, latents, dtype=torch.float64)
     with torch.no_grad():
         log_snr = schedule.log_snr(t)
@@ -125,7 +126,8 @@ def loss_weights(
 
     Reference: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (2020), eqs. 12 and 14.
     """
-    require(len(by_name) > 0, "no schedules", "at least one", "pass {'cosine': Cosine()}")
+    if len(by_name) == 0:
+        raise invalid("no schedules", "at least one", "pass {'cosine': Cosine()}")
     made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
     axes = plain(made.add_subplot())
     colors = _default_colors(by_name)
@@ -174,7 +176,8 @@ def level_weights(
     Reference: Kingma, Gao, "Understanding diffusion objectives as the ELBO with simple data augmentation"
     (2023), theorem 1.
     """
-    require(len(explained) > 0, "no objectives", "at least one", "pass {'bound': explain(...)}")
+    if len(explained) == 0:
+        raise invalid("no objectives", "at least one", "pass {'bound': explain(...)}")
     colors = palette(explained) | dict(colors or {})
     made = figure(8.6, 4.6 + 0.6 * bool(caption), title, caption)
     axes = plain(made.add_subplot())
@@ -192,10 +195,10 @@ def level_weights(
 
 def _of_one_area(name: str, found: Explanation) -> Tensor:
     area = float(torch.trapezoid(found.weight, found.log_snr))
-    require(
-        area > 0,
-        f"{name} with weight 0 at every log-SNR",
-        "a positive weight at some",
-        "explain a warm-up after its first step",
-    )
+    if not area > 0:
+        raise invalid(
+            f"{name} with weight 0 at every log-SNR",
+            "a positive weight at some",
+            "explain a warm-up after its first step",
+        )
     return found.weight / area

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import shorten
 from genmod.evaluation.traversal import Traversal
 from genmod.plots.images import Row, strips
@@ -38,7 +38,8 @@ def traversal(found: Traversal, *, title: str = "", caption: str = "") -> Figure
     >>> len(plots.traversal(found).axes)
     3
     """
-    require(len(found.units) > 0, "a traversal without units", "at least one", "pass units=1")
+    if len(found.units) == 0:
+        raise invalid("a traversal without units", "at least one", "pass units=1")
     caption = caption or _caption(found)
     if found.changes is None:
         return _pictures(found, title, caption)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder
 from genmod.model import LatentModel
@@ -67,25 +67,25 @@ class ModulePrior(OpenPrior):
         name = type(self.module).__name__
         with torch.random.fork_rng(devices=[]):
             z = _draw(self.module, 2)
-        require(
-            z.is_floating_point(),
-            f"draws of type {z.dtype} from {name}: it has a mass",
-            "real draws, because latents are real and their prior has a density",
-            "use a continuous law",
-        )
-        require(
-            tuple(z.shape) == (2, *self.shape),
-            f"draws of shape {tuple(z.shape)} from {name}.sample(2)",
-            f"{(2, *self.shape)}: two latents",
-            f"build {name} for latents of shape {self.shape}, or pass latents= of its size",
-        )
+        if not z.is_floating_point():
+            raise invalid(
+                f"draws of type {z.dtype} from {name}: it has a mass",
+                "real draws, because latents are real and their prior has a density",
+                "use a continuous law",
+            )
+        if tuple(z.shape) != (2, *self.shape):
+            raise invalid(
+                f"draws of shape {tuple(z.shape)} from {name}.sample(2)",
+                f"{(2, *self.shape)}: two latents",
+                f"build {name} for latents of shape {self.shape}, or pass latents= of its size",
+            )
         nats = cast(Density, self.module).log_prob(z)
-        require(
-            tuple(nats.shape) == (2,),
-            f"a log_prob of shape {tuple(nats.shape)} from {name} for two latents",
-            "(2,): one number a row",
-            "sum the log density over the entries of a latent",
-        )
+        if tuple(nats.shape) != (2,):
+            raise invalid(
+                f"a log_prob of shape {tuple(nats.shape)} from {name} for two latents",
+                "(2,): one number a row",
+                "sum the log density over the entries of a latent",
+            )
 
 
 class ModuleLaw(Distribution):
@@ -120,9 +120,10 @@ def _draw(module: nn.Module, n: int) -> Tensor:
     sample: Callable[[object], object] = cast(Any, module).sample
     drawn = sample((n,) if "sample_shape" in inspect.signature(sample).parameters else n)
     if not isinstance(drawn, Tensor):
-        raise ValueError(
-            f"got a {type(drawn).__name__} from {type(module).__name__}.sample({n}); expected a tensor of "
-            "draws; wrap the module, so that sample(n) returns the draws alone"
+        raise invalid(
+            f"a {type(drawn).__name__} from {type(module).__name__}.sample({n})",
+            "a tensor of draws",
+            "wrap the module, so that sample(n) returns the draws alone",
         )
     return drawn
 
@@ -139,9 +140,10 @@ class PriorLaw(Decoder):
 
     def __init__(self, prior: Prior) -> None:
         if not isinstance(prior, DensityPrior):
-            raise ValueError(
-                f"got a {type(prior).__name__} for the top of a top-down hierarchy; expected a prior that "
-                'is one law, such as priors.MixturePrior(10); pass inference="bottom-up" for a model'
+            raise invalid(
+                f"a {type(prior).__name__} for the top of a top-down hierarchy",
+                "a prior that is one law, such as priors.MixturePrior(10)",
+                'pass inference="bottom-up" for a model',
             )
         super().__init__(prior.shape)
         self.prior = prior
@@ -181,19 +183,21 @@ def as_prior(given: object, encoder: Encoder, shape: Shape, name: str | None = N
         found = NormalPrior(shape, name=name or "prior")
     else:
         what = given.__name__ + ", a class" if isinstance(given, type) else type(given).__name__
-        raise ValueError(
-            f"got prior={what}; expected a prior, a model, a torch distribution, or a module with "
-            "log_prob(z) and sample(n); pass an instance, such as priors.MixturePrior(10)"
+        raise invalid(
+            f"prior={what}",
+            "a prior, a model, a torch distribution, or a module with log_prob(z) and sample(n)",
+            "pass an instance, such as priors.MixturePrior(10)",
         )
     if isinstance(found, OpenPrior) and encoder.latent_shape is None:
         found = found.with_shape(shape)
     found, shape = found.bind(encoder), encoder.latent_shape or shape
-    require(
-        found.shape == shape,
-        f"a prior over latents of shape {found.shape}",
-        f"{shape}, the shape of the model's latents",
-        f"build the prior for the shape {shape}, or pass latents={_latents(found.shape)} to the model",
-    )
+    if found.shape != shape:
+        raise invalid(
+            f"a prior over latents of shape {found.shape}",
+            f"{shape}, the shape of the model's latents",
+            f"build the prior for the shape {shape}, or pass latents={_latents(found.shape)} to "
+            "the model",
+        )
     return found
 
 

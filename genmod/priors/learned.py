@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.config.settings import arguments
 from genmod.distributions import Normal
 from genmod.distributions.mixture import Mixture
@@ -36,12 +36,13 @@ class OpenPrior(DensityPrior):
         if not self.is_open:
             return self
         name = type(self).__name__
-        require(
-            encoder.latent_shape is not None,
-            f"a {name} without a shape beside a {type(encoder).__name__}, whose latents have none either",
-            "the shape of the latents",
-            f"pass shape=(32,), or another shape, to {name}",
-        )
+        if encoder.latent_shape is None:
+            raise invalid(
+                f"a {name} without a shape beside a {type(encoder).__name__}, whose latents have "
+                "none either",
+                "the shape of the latents",
+                f"pass shape=(32,), or another shape, to {name}",
+            )
         return self._with(self._missing(encoder))
 
     def with_shape(self, shape: Shape) -> OpenPrior:
@@ -54,12 +55,12 @@ class OpenPrior(DensityPrior):
 
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
         """``p(z)`` of ``n`` rows."""
-        require(
-            not self.is_open,
-            f"a {type(self).__name__} without a shape",
-            "the shape of the latents",
-            "pass shape=(32,), for example, or give the prior to a model: VAE(data, prior=...)",
-        )
+        if self.is_open:
+            raise invalid(
+                f"a {type(self).__name__} without a shape",
+                "the shape of the latents",
+                "pass shape=(32,), for example, or give the prior to a model: VAE(data, prior=...)",
+            )
         return self.density(n, context)
 
     @abstractmethod
@@ -147,6 +148,4 @@ class MixturePrior(OpenPrior):
 
 def check_components(components: int) -> None:
     """Require a mixture of at least one component."""
-    require(
-        components >= 1, f"components={components}", "at least one", "10 to 500 are common: pass 50"
-    )
+    check_at_least(components, 1, "components", "10 to 500 are common: pass 50")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.distributions import Normal
 from genmod.distributions.base import Laws
 from genmod.distributions.divergence import log_ratio
@@ -64,12 +64,12 @@ class NestedPrior(Prior):
         scale: Tensor | None = None,
     ) -> None:
         super().__init__(model.decoder.shape)
-        require(
-            model.measure is Measure.DENSITY,
-            f"a model whose value is a {model.measure.value} as a prior over real latents",
-            "one that bounds a density",
-            "give the inner model a Gaussian decoder (bins=None) and a proper prior",
-        )
+        if model.measure is not Measure.DENSITY:
+            raise invalid(
+                f"a model whose value is a {model.measure.value} as a prior over real latents",
+                "one that bounds a density",
+                "give the inner model a Gaussian decoder (bins=None) and a proper prior",
+            )
         self.model, self.name = model, name
         given = shift if scale is None else scale
         zero = torch.zeros(self.shape) if given is None else given.new_zeros(self.shape)
@@ -81,12 +81,12 @@ class NestedPrior(Prior):
     @torch.no_grad()
     def standardize(self, shift: Tensor, scale: Tensor) -> None:
         """Set the shift and the scale of the latents before they enter the inner model."""
-        require(
-            bool((scale > 0).all() & scale.isfinite().all()),
-            f"scales from {float(scale.min()):g} to {float(scale.max()):g}",
-            "positive finite scales",
-            "a latent that never varies has collapsed: drop it or retrain",
-        )
+        if not ((scale > 0).all() & scale.isfinite().all()):
+            raise invalid(
+                f"scales from {float(scale.min()):g} to {float(scale.max()):g}",
+                "positive finite scales",
+                "a latent that never varies has collapsed: drop it or retrain",
+            )
         self.shift.copy_(shift.expand(self.shape))
         self.log_scale.copy_(scale.expand(self.shape).log())
 
@@ -112,12 +112,12 @@ class NestedPrior(Prior):
         inner = self.model(self.inside(z), Request(context, timesteps=timesteps))[0]
         log_density = inner.reconstruction - event_sum(self.log_scale[None])
         rates = {self.name: Rate.single(q.log_prob(z) - log_density, Kind.MONTE_CARLO, Stamp.BOUND)}
-        require(
-            self.name not in inner.rates,
-            f"two rates named {self.name!r}",
-            "a name for each level",
-            "pass another name to the outer NestedPrior, such as name='z2'",
-        )
+        if self.name in inner.rates:
+            raise invalid(
+                f"two rates named {self.name!r}",
+                "a name for each level",
+                "pass another name to the outer NestedPrior, such as name='z2'",
+            )
         return z, rates | dict(inner.rates)
 
     def rates_of_path(self, path: Path) -> dict[str, Rate]:
@@ -159,13 +159,12 @@ class NestedPrior(Prior):
 
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """``z`` itself."""
-        require(
-            isinstance(z, Tensor) and tuple(z.shape[1:]) == self.shape,
-            "latents that are not one batch of the outer latent",
-            f"(B, {', '.join(map(str, self.shape))})",
-            "pass z1 alone: the decoder takes no deeper latents",
-        )
-        assert isinstance(z, Tensor)
+        if not isinstance(z, Tensor) or tuple(z.shape[1:]) != self.shape:
+            raise invalid(
+                "latents that are not one batch of the outer latent",
+                f"(B, {', '.join(map(str, self.shape))})",
+                "pass z1 alone: the decoder takes no deeper latents",
+            )
         return z
 
     def outside(self, inner: Tensor) -> Tensor:
@@ -179,9 +178,10 @@ class NestedPrior(Prior):
     def _outside(self, law: torch.distributions.Distribution) -> Normal:
         """The inner decoder's Gaussian in the units of ``z``: the scale carries the Jacobian."""
         if not isinstance(law, Normal):
-            raise ValueError(
-                f"got an inner decoder that gives {type(law).__name__}; expected a Gaussian; use "
-                "decoders.GaussianDecoder for a model of latents"
+            raise invalid(
+                f"an inner decoder that gives {type(law).__name__}",
+                "a Gaussian",
+                "use decoders.GaussianDecoder for a model of latents",
             )
         return Normal(self.outside(law.loc), law.log_std + self.log_scale)
 

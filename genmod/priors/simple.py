@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_shape, require
+from genmod.checks import check_shape, invalid
 from genmod.distributions.base import moved
 from genmod.distributions.normal import StandardNormal
 from genmod.elbo import Rate
@@ -76,22 +76,23 @@ class DistributionPrior(DensityPrior):
 
     def __init__(self, distribution: Distribution, name: str = "prior") -> None:
         if not isinstance(distribution, Distribution):
-            raise ValueError(
-                f"got {distribution!r} for a prior; expected a torch distribution; pass an instance such "
-                "as Independent(Normal(mean, std), 1)"
+            raise invalid(
+                f"{distribution!r} for a prior",
+                "a torch distribution",
+                "pass an instance such as Independent(Normal(mean, std), 1)",
             )
-        require(
-            not distribution.batch_shape,
-            f"a distribution of batch shape {tuple(distribution.batch_shape)}",
-            "an empty batch shape: one event is one latent",
-            "wrap it in torch.distributions.Independent",
-        )
-        require(
-            not _has_mass(distribution),
-            f"a {type(distribution).__name__} for a prior: it has a mass on integers",
-            "a law with a density, because latents are real",
-            "use a continuous law, such as Independent(Normal(mean, std), 1)",
-        )
+        if distribution.batch_shape:
+            raise invalid(
+                f"a distribution of batch shape {tuple(distribution.batch_shape)}",
+                "an empty batch shape: one event is one latent",
+                "wrap it in torch.distributions.Independent",
+            )
+        if _has_mass(distribution):
+            raise invalid(
+                f"a {type(distribution).__name__} for a prior: it has a mass on integers",
+                "a law with a density, because latents are real",
+                "use a continuous law, such as Independent(Normal(mean, std), 1)",
+            )
         super().__init__(tuple(distribution.event_shape), name)
         like = torch.zeros(())
 
@@ -158,9 +159,7 @@ class FlatPrior(Prior):
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The code itself."""
         if not isinstance(z, Tensor):
-            raise ValueError(
-                f"got {len(z)} latents; expected one tensor of codes; pass what encode returns"
-            )
+            raise invalid(f"{len(z)} latents", "one tensor of codes", "pass what encode returns")
         check_shape(z, self.shape, "z")
         return z
 
@@ -172,7 +171,7 @@ class FlatPrior(Prior):
         Raises:
             ValueError: always.
         """
-        raise ValueError(self._refusal("a log-ratio of"))
+        raise self._refusal("a log-ratio of")
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """Refused: there is nothing to draw from.
@@ -180,12 +179,13 @@ class FlatPrior(Prior):
         Raises:
             ValueError: always.
         """
-        raise ValueError(self._refusal("a sample from"))
+        raise self._refusal("a sample from")
 
-    def _refusal(self, request: str) -> str:
-        return (
-            f"got a request for {request} a flat prior, which is no distribution; expected a model with "
-            "a proper prior; use a VAE, or decode codes of your own with decode(z)"
+    def _refusal(self, request: str) -> ValueError:
+        return invalid(
+            f"a request for {request} a flat prior, which is no distribution",
+            "a model with a proper prior",
+            "use a VAE, or decode codes of your own with decode(z)",
         )
 
     def formula(self) -> str:

@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
 from genmod import random
-from genmod.checks import check_law, require
+from genmod.checks import check_law, invalid
 from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions import rate
@@ -116,7 +116,8 @@ class TopDownPrior(Prior):
         checkpoint_activations: bool = False,
     ) -> None:
         levels = list(blocks)
-        require(len(levels) >= 1, "no blocks", "at least one level", "pass a block a level")
+        if len(levels) == 0:
+            raise invalid("no blocks", "at least one level", "pass a block a level")
         super().__init__(tuple(initial.shape))
         self.stack, self.checkpoint_activations = nn.ModuleList(levels), checkpoint_activations
         if isinstance(initial, nn.Parameter):
@@ -195,16 +196,17 @@ class TopDownPrior(Prior):
     def _aligned(self, posterior: Posterior | Distribution) -> TopDownPosterior:
         """The posterior, required to be one of as many levels in this prior's order."""
         if not isinstance(posterior, TopDownPosterior):
-            raise ValueError(
-                f"got a {type(posterior).__name__} posterior; expected one in the prior's order, "
-                "level by level; pair priors.TopDownPrior with encoders.TopDownEncoder"
+            raise invalid(
+                f"a {type(posterior).__name__} posterior",
+                "one in the prior's order, level by level",
+                "pair priors.TopDownPrior with encoders.TopDownEncoder",
             )
-        require(
-            len(posterior.features) == len(self.stack),
-            f"a posterior of {len(posterior.features)} levels",
-            f"{len(self.stack)}, as the prior has",
-            "build both with the same number of levels",
-        )
+        if len(posterior.features) != len(self.stack):
+            raise invalid(
+                f"a posterior of {len(posterior.features)} levels",
+                f"{len(self.stack)}, as the prior has",
+                "build both with the same number of levels",
+            )
         return posterior
 
     def formula(self) -> str:

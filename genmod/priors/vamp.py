@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.columns import ColumnKind
 from genmod.distributions.mixture import Mixture
 from genmod.encoders import Encoder
@@ -130,13 +130,12 @@ class VampPrior(OpenPrior):
     ) -> None:
         super().__init__(None if encoder is None else encoder.latent_shape, name)
         check_components(components)
-        require(
-            pseudo_inputs is None or len(pseudo_inputs) == components,
-            f"components={components} beside "
-            f"{0 if pseudo_inputs is None else len(pseudo_inputs)} pseudo-inputs",
-            "as many pseudo-inputs as components",
-            "pass VampPrior(50, data.train[:50])",
-        )
+        if pseudo_inputs is not None and len(pseudo_inputs) != components:
+            raise invalid(
+                f"components={components} beside {len(pseudo_inputs)} pseudo-inputs",
+                "as many pseudo-inputs as components",
+                "pass VampPrior(50, data.train[:50])",
+            )
         self.count = components
         if encoder is not None:
             self.encoder = encoder
@@ -163,10 +162,11 @@ class VampPrior(OpenPrior):
         """
         if not self.is_open:
             return self
-        raise ValueError(
-            "got a VampPrior beside an encoder that does not state its latent_shape; expected an encoder "
-            'of one latent, whose posteriors are its components; pass inference="bottom-up" for a '
-            "hierarchy, or set latent_shape in an encoder of your own"
+        raise invalid(
+            "a VampPrior beside an encoder that does not state its latent_shape",
+            "an encoder of one latent, whose posteriors are its components",
+            'pass inference="bottom-up" for a hierarchy, or set latent_shape in an encoder of '
+            "your own",
         )
 
     def formula(self) -> str:
@@ -183,20 +183,19 @@ class VampPrior(OpenPrior):
 def _start(encoder: Encoder, count: int, rows: Tensor | None) -> tuple[DataSpec, Tensor]:
     """The data that an encoder reads, and the first pseudo-inputs."""
     name, spec = type(encoder).__name__, encoder.spec
-    require(
-        encoder.latent_shape is not None,
-        f"a {name} without a latent_shape for a VampPrior",
-        "the shape of its latents",
-        f"set latent_shape in {name}",
-    )
-    if spec is None:
-        require(
-            rows is not None,
-            f"a {name} that does not state its data for a VampPrior",
-            "a DataSpec, from which the pseudo-inputs get their shape and range",
-            "build the encoder with spec=data.spec, or pass pseudo_inputs=rows",
+    if encoder.latent_shape is None:
+        raise invalid(
+            f"a {name} without a latent_shape for a VampPrior",
+            "the shape of its latents",
+            f"set latent_shape in {name}",
         )
-        assert rows is not None
+    if spec is None:
+        if rows is None:
+            raise invalid(
+                f"a {name} that does not state its data for a VampPrior",
+                "a DataSpec, from which the pseudo-inputs get their shape and range",
+                "build the encoder with spec=data.spec, or pass pseudo_inputs=rows",
+            )
         return DataSpec(tuple(rows.shape[1:])), rows.to(torch.get_default_dtype())
     if rows is None:
         return spec, _noise(spec, count)

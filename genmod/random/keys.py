@@ -13,7 +13,7 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
-from genmod.checks import require, whole_number
+from genmod.checks import invalid, whole_number
 from genmod.random.streams import TORCH, SeededRows, Stream, TorchDraws, current, mix
 
 T = TypeVar("T")
@@ -64,12 +64,12 @@ def keyed(
     >>> bool((whole[[299, 7]] == part).all())
     True
     """
-    require(
-        start >= 0 and (block is None or block >= 1) and not (block is None and start),
-        f"start={start} with block={block}",
-        "start=0, or a block of at least one row",
-        "pass block=the global batch size if the batch is a part of it",
-    )
+    if not (start >= 0 and (block is None or block >= 1) and not (block is None and start)):
+        raise invalid(
+            f"start={start} with block={block}",
+            "start=0, or a block of at least one row",
+            "pass block=the global batch size if the batch is a part of it",
+        )
     rows = None if ids is None else _row_ids(ids, start)
     key = whole_number(seed, "seed"), whole_number(step, "step")
     if rows is not None:
@@ -88,16 +88,18 @@ def _row_ids(ids: Tensor | Sequence[int], start: int) -> Tensor:
     found = torch.as_tensor(ids if isinstance(ids, Tensor) else list(ids)).cpu()
     if found.numel() == 0:
         found = found.long()
-    require(
-        found.ndim == 1 and not found.is_floating_point() and found.dtype is not torch.bool,
-        f"ids of type {found.dtype} and shape {tuple(found.shape)}",
-        "whole numbers of shape (B,)",
-        "pass the index of each row in its data set",
-    )
-    require(start == 0, f"ids and start={start}", "only one of the two", "leave start out")
+    if found.ndim != 1 or found.is_floating_point() or found.dtype is torch.bool:
+        raise invalid(
+            f"ids of type {found.dtype} and shape {tuple(found.shape)}",
+            "whole numbers of shape (B,)",
+            "pass the index of each row in its data set",
+        )
+    if start > 0:
+        raise invalid(f"ids and start={start}", "only one of the two", "leave start out")
     found = found.long()
     lowest = int(found.min()) if len(found) else 0
-    require(lowest >= 0, f"an id of {lowest}", "ids of at least 0", "number the rows from 0")
+    if lowest < 0:
+        raise invalid(f"an id of {lowest}", "ids of at least 0", "number the rows from 0")
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.shapes import Shape, size
 
 _MASK = (1 << 64) - 1
@@ -63,12 +63,12 @@ class Stream:
     ) -> Tensor:
         """The rows with the given ids. Several draws of each id follow each other batch by batch."""
         draws = shape[0] // max(len(ids), 1)
-        require(
-            shape[0] == draws * len(ids),
-            f"noise for {shape[0]} rows inside keyed() with {len(ids)} ids",
-            "one id for each row",
-            "pass as many ids as the batch has rows",
-        )
+        if shape[0] != draws * len(ids):
+            raise invalid(
+                f"noise for {shape[0]} rows inside keyed() with {len(ids)} ids",
+                "one id for each row",
+                "pass as many ids as the batch has rows",
+            )
         block, offset = ids // together, ids % together
         pieces, places = [], []
         for index in block.unique().tolist():
@@ -100,12 +100,12 @@ class SeededRows:
 
     def rows(self, shape: Shape, device: torch.device, draw: Draw) -> Tensor:
         """One row from each seed, independent of the others."""
-        require(
-            shape[0] == len(self.seeds),
-            f"noise for {shape[0]} rows inside seeded() with {len(self.seeds)} seeds",
-            "one seed for each row",
-            "pass as many seeds as there are samples",
-        )
+        if shape[0] != len(self.seeds):
+            raise invalid(
+                f"noise for {shape[0]} rows inside seeded() with {len(self.seeds)} seeds",
+                "one seed for each row",
+                "pass as many seeds as there are samples",
+            )
         self.calls += 1
         generator = self.generators.setdefault(device, torch.Generator(device))
         one = (1, *shape[1:])

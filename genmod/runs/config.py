@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import from_plain, to_plain
 from genmod.config.names import named
 from genmod.config.plain import read_arguments
@@ -59,29 +59,29 @@ class RunConfig:
         """
         for name in settings:
             near = difflib.get_close_matches(name, SECTIONS, 1)
-            require(
-                name in SECTIONS or name in _RECORDED,
-                f"the section {name!r}",
-                f"one of {', '.join(SECTIONS)}",
-                f"did you mean {near[0]!r}?" if near else "leave it out",
-            )
+            if name not in SECTIONS and name not in _RECORDED:
+                raise invalid(
+                    f"the section {name!r}",
+                    f"one of {', '.join(SECTIONS)}",
+                    f"did you mean {near[0]!r}?" if near else "leave it out",
+                )
         data, model = settings.get("data"), settings.get("model")
         training = settings.get("training") or {}
         data = {"x": data} if isinstance(data, str) else data
         model = _one_word(model) if isinstance(model, str) else model
         for name, section in (("data", data), ("model", model), ("training", training)):
-            require(
-                isinstance(section, Mapping),
-                f"{name}: {section}",
-                "settings by name" + ("" if name == "training" else ", or one word"),
-                "name the data and the model: genmod train digits --model vae",
-            )
+            if not isinstance(section, Mapping):
+                raise invalid(
+                    f"{name}: {section}",
+                    "settings by name" + ("" if name == "training" else ", or one word"),
+                    "name the data and the model: genmod train digits --model vae",
+                )
         assert isinstance(data, Mapping)
         assert isinstance(model, Mapping)
-        require("x" in data, "data without x", "a name or a file", "add x: digits, for example")
-        require(
-            "class" in model, "a model without its class", "a class", "add class: vae, for example"
-        )
+        if "x" not in data:
+            raise invalid("data without x", "a name or a file", "add x: digits, for example")
+        if "class" not in model:
+            raise invalid("a model without its class", "a class", "add class: vae, for example")
         rest = {name: value for name, value in model.items() if name != "class"}
         return cls(dict(data), {**_one_word(str(model["class"])), **rest}, dict(training))
 
@@ -133,12 +133,12 @@ class RunConfig:
             torch.default_generator.manual_seed(int(seed))
             model = from_plain(settings, wanted=LatentModel)
         assert isinstance(model, LatentModel)
-        require(
-            model.spec == data.spec,
-            f"a model of {model.spec} for data of {data.spec}",
-            "one description of the data",
-            "leave spec out of the model's settings: the data have it",
-        )
+        if model.spec != data.spec:
+            raise invalid(
+                f"a model of {model.spec} for data of {data.spec}",
+                "one description of the data",
+                "leave spec out of the model's settings: the data have it",
+            )
         return model
 
     def arguments(self) -> dict[str, Any]:
@@ -162,7 +162,8 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 def _one_word(text: str) -> dict[str, Any]:
     """A model by its name, or with arguments as in code."""
     name, values, settings = read_call(text)
-    require(not values, f"model: {text}", "its arguments by name", "as in 'VAE(latents=16)'")
+    if values:
+        raise invalid(f"model: {text}", "its arguments by name", "as in 'VAE(latents=16)'")
     return {"class": name, **settings}
 
 

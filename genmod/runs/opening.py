@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import to_plain
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
@@ -28,12 +28,12 @@ def open_model(folder: Path | str, device: torch.device | str | None = None) -> 
     """
     place = as_path(folder)
     read_config(place)
-    require(
-        (place / WEIGHTS).exists(),
-        f"{place}, whose training is not done",
-        "a run with a model.safetensors",
-        f"finish it: genmod train --resume --out {place}",
-    )
+    if not (place / WEIGHTS).exists():
+        raise invalid(
+            f"{place}, whose training is not done",
+            "a run with a model.safetensors",
+            f"finish it: genmod train --resume --out {place}",
+        )
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return load_saved(place, kind)
 
@@ -50,12 +50,12 @@ def open_data(folder: Path | str) -> Dataset:
     trained_on: dict[str, Any] = found.get("trained_on") or {}
     now = plain_identity(data)
     changed = [name for name, value in trained_on.items() if now.get(name) != value]
-    require(
-        not changed,
-        f"data that have changed since {place} was trained ({', '.join(changed)})",
-        "the same rows",
-        "put the old file back, or name the data to use: genmod evaluate RUN DATA",
-    )
+    if changed:
+        raise invalid(
+            f"data that have changed since {place} was trained ({', '.join(changed)})",
+            "the same rows",
+            "put the old file back, or name the data to use: genmod evaluate RUN DATA",
+        )
     return data
 
 
@@ -83,8 +83,9 @@ def open_rows(folder: Path | str, spec: DataSpec, data: str | None) -> tuple[Dat
         settings = _whole(config, spec, data)
         found = RunConfig.of({**config.sections(), "data": settings}).load_data()
     rows, mask, context = found.parts()[part], found.mask(part), found.context(part)
-    advice = "name a file: genmod ... RUN DATA"
-    require(len(rows) > 0, f"{data or folder} without a test part", "rows", advice)
+    if len(rows) == 0:
+        advice = "name a file: genmod ... RUN DATA"
+        raise invalid(f"{data or folder} without a test part", "rows", advice)
     if part == "train" and found.rows is not None:
         order = found.rows[part].argsort()
         rows = rows[order]

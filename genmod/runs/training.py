@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import to_plain
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
@@ -204,18 +204,16 @@ def _stated(place: Path) -> dict[str, Any]:
 
 def _check_free(place: Path, resume: bool) -> None:
     there = (place / CONFIG).exists()
-    require(
-        resume or not there,
-        f"{place}, which holds a run",
-        "an empty folder",
-        "pass --resume (resume=True) to go on with it, or another folder",
-    )
-    require(
-        there or not (place / WEIGHTS).exists(),
-        f"{place} with a {WEIGHTS} that is no run's",
-        "an empty folder",
-        "choose another one",
-    )
+    if not resume and there:
+        raise invalid(
+            f"{place}, which holds a run",
+            "an empty folder",
+            "pass --resume (resume=True) to go on with it, or another folder",
+        )
+    if not there and (place / WEIGHTS).exists():
+        raise invalid(
+            f"{place} with a {WEIGHTS} that is no run's", "an empty folder", "choose another one"
+        )
     check_folder(place / "checkpoints")
     check_folder(place / "figures")
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from genmod.arrays import for_autograd
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.base import denoise
@@ -98,12 +98,12 @@ class Sampler(Settings, ABC):
         Raises:
             ValueError: it is bound to another schedule than the one that noised the model's data.
         """
-        require(
-            self._schedule is None or self._schedule is schedule,
-            f"{self} bound to another schedule than the model's",
-            "the model's own schedule, which gives the noise of its first latent",
-            "leave the schedule out, or bind the sampler to model.prior.schedule",
-        )
+        if self._schedule is not None and self._schedule is not schedule:
+            raise invalid(
+                f"{self} bound to another schedule than the model's",
+                "the model's own schedule, which gives the noise of its first latent",
+                "leave the schedule out, or bind the sampler to model.prior.schedule",
+            )
         return self.bind(self._denoiser or denoiser, schedule)
 
     @abstractmethod
@@ -143,24 +143,22 @@ class Sampler(Settings, ABC):
 
     def _checked(self, z: Tensor, times: Tensor) -> Tensor:
         """The times in float64, or an error if no path follows them."""
-        require(
-            z.ndim >= 1 and len(z) >= 1,
-            f"states of shape {tuple(z.shape)}",
-            "at least one row",
-            "leave an empty batch out",
-        )
-        require(
-            1 <= times.ndim <= 2 and len(times) >= 1 and z.is_floating_point(),
-            f"times of shape {tuple(times.shape)}, a state of type {z.dtype}",
-            "at least one time, as a vector, and real numbers",
-            "take times from UniformTime().times(schedule, steps); integers become real by "
-            "model.encoder.real(x)",
-        )
-        # Not by `require`: its message would read tensors (wait for the device) also when all is well.
+        if z.ndim == 0 or len(z) == 0:
+            raise invalid(
+                f"states of shape {tuple(z.shape)}", "at least one row", "leave an empty batch out"
+            )
+        if not (1 <= times.ndim <= 2 and len(times) >= 1 and z.is_floating_point()):
+            raise invalid(
+                f"times of shape {tuple(times.shape)}, a state of type {z.dtype}",
+                "at least one time, as a vector, and real numbers",
+                "take times from UniformTime().times(schedule, steps); integers become real by "
+                "model.encoder.real(x)",
+            )
         if not bool((times.clamp(0, 1) == times).all()):
-            raise ValueError(
-                f"got times from {float(times.min()):g} to {float(times.max()):g}; expected times in "
-                "[0, 1]; a schedule is not defined beyond its ends"
+            raise invalid(
+                f"times from {float(times.min()):g} to {float(times.max()):g}",
+                "times in [0, 1]",
+                "a schedule is not defined beyond its ends",
             )
         self.denoiser.check(self.schedule)
         times = times.to(time_dtype(times.device))
@@ -169,10 +167,11 @@ class Sampler(Settings, ABC):
         up = bool((rises < 0).all())
         if not (up and not self.stochastic) and not bool((rises > 0).all()):
             either = "" if self.stochastic else ", or rise at every step"
-            raise ValueError(
-                f"got times {times[0].flatten()[0]:.4g} .. {times[-1].flatten()[0]:.4g} for {self}; "
-                f"expected times that fall at every step{either}; "
-                "sort them and repeat none; from data to noise, use a sampler without noise, as DDIM()"
+            raise invalid(
+                f"times {times[0].flatten()[0]:.4g} .. {times[-1].flatten()[0]:.4g} for {self}",
+                f"times that fall at every step{either}",
+                "sort them and repeat none; from data to noise, use a sampler without noise, as "
+                "DDIM()",
             )
         return times
 
@@ -257,8 +256,9 @@ def intervals(times: Tensor, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _bound(sampler: Sampler, part: Bound | None) -> Bound:
     if part is None:
-        raise ValueError(
-            f"got {sampler} without a denoiser and a schedule; expected a sampler bound to both; pass it "
-            "to model.sample(n, sampler=...), or bind it with .bind(denoiser, schedule)"
+        raise invalid(
+            f"{sampler} without a denoiser and a schedule",
+            "a sampler bound to both",
+            "pass it to model.sample(n, sampler=...), or bind it with .bind(denoiser, schedule)",
         )
     return part

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require, whole_number
+from genmod.checks import invalid, whole_number
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.schedules import Schedule
@@ -83,12 +83,12 @@ class DPMSolver(Sampler):
     ) -> None:
         super().__init__(denoiser, schedule)
         highest, order = 2 if sde else 3, whole_number(order, "order")
-        require(
-            1 <= order <= highest,
-            f"order={order}{' for the SDE' if sde else ''}",
-            f"an order from 1 to {highest}",
-            "order 2 is the default; UniPC and IPNDM are other multistep methods",
-        )
+        if not 1 <= order <= highest:
+            raise invalid(
+                f"order={order}{' for the SDE' if sde else ''}",
+                f"an order from 1 to {highest}",
+                "order 2 is the default; UniPC and IPNDM are other multistep methods",
+            )
         self.order, self.sde, self.published = order, sde, published
         self.lower_order_final = lower_order_final
         self.stochastic = sde

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals, spread
 from genmod.samplers.single_step import SingleStep
@@ -131,12 +131,12 @@ class StochasticHeun(Heun):
         published: bool = False,
     ) -> None:
         super().__init__(denoiser, schedule, published=published)
-        require(
-            churn >= 0 and noise >= 0 and 0 <= lowest <= highest,
-            f"churn={churn}, noise={noise}, lowest={lowest}, highest={highest}",
-            "none negative, and lowest <= highest",
-            "churn=0 is Heun's method",
-        )
+        if not (churn >= 0 and noise >= 0 and 0 <= lowest <= highest):
+            raise invalid(
+                f"churn={churn}, noise={noise}, lowest={lowest}, highest={highest}",
+                "none negative, and lowest <= highest",
+                "churn=0 is Heun's method",
+            )
         self.churn, self.lowest, self.highest, self.noise = churn, lowest, highest, noise
         self.stochastic = churn > 0
 

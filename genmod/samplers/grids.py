@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require, whole_number
+from genmod.checks import check_at_least, check_positive, invalid, whole_number
 from genmod.config import Settings
 from genmod.schedules import Schedule
 from genmod.schedules.base import time_dtype
@@ -35,19 +35,17 @@ class TimeGrid(Settings, ABC):
                 before one, where the times of two steps are the same.
         """
         steps = whole_number(steps, "steps")
-        require(
-            steps >= 1, f"steps={steps}", "steps >= 1", "one step goes from noise to z_0 at once"
-        )
+        check_at_least(steps, 1, "steps", "one step goes from noise to z_0 at once")
         place = device or torch.device("cpu")
         u = torch.linspace(0, 1, steps + 1, dtype=time_dtype(place), device=place)
         times = self._between(schedule, u)
         # The inverse of the schedule has rounding errors, and the ends must be exact.
         times[0], times[-1] = 1, 0
         if not bool((times.diff() < 0).all()):
-            raise ValueError(
-                f"got {self} in {steps} steps under {schedule}, some at equal times near the noisy end; "
-                f"expected different times: the last before 1 has log-SNR {_last(schedule, u):.3g}; raise "
-                "the schedule's noisy end to about that (noisy=...), or take UniformTime()"
+            raise invalid(
+                f"{self} in {steps} steps under {schedule}, some at equal times near the noisy end",
+                f"different times: the last before 1 has log-SNR {_last(schedule, u):.3g}",
+                "raise the schedule's noisy end to about that (noisy=...), or take UniformTime()",
             )
         return times
 

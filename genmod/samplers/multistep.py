@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from genmod.checks import one_of, require, whole_number
+from genmod.checks import invalid, one_of, whole_number
 from genmod.denoisers import Denoiser
 from genmod.samplers.base import Denoise, Sampler, State, intervals
 from genmod.samplers.dpm import log_snrs, lowered, orders_of, phi
@@ -78,9 +78,8 @@ class IPNDM(Sampler):
     ) -> None:
         super().__init__(denoiser, schedule)
         order = whole_number(order, "order")
-        require(
-            1 <= order <= 4, f"order={order}", "an order from 1 to 4", "4 is the paper's choice"
-        )
+        if not 1 <= order <= 4:
+            raise invalid(f"order={order}", "an order from 1 to 4", "4 is the paper's choice")
         self.order, self.published = order, published
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
@@ -158,7 +157,8 @@ class UniPC(Sampler):
     ) -> None:
         super().__init__(denoiser, schedule)
         order = whole_number(order, "order")
-        require(1 <= order <= 3, f"order={order}", "order 1, 2 or 3", "higher ones are not stable")
+        if not 1 <= order <= 3:
+            raise invalid(f"order={order}", "order 1, 2 or 3", "higher ones are not stable")
         self.scale = one_of(SCALES, scale, "scale")
         self.order, self.lower_order_final = order, lower_order_final
         self.published = published

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion.reverse import ReverseProcess
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
@@ -59,9 +59,10 @@ class SingleStep(Sampler):
             x_hat = denoise(z, t).x_hat
             moved = self.update(z, x_hat, t, s).to(z.dtype)
             if moved.shape != z.shape:
-                raise ValueError(
-                    f"got a state of shape {tuple(moved.shape)} from {self}.update; expected the shape of "
-                    f"z_t, {tuple(z.shape)}; use factors that broadcast against z_t, as schedule.scales(t)"
+                raise invalid(
+                    f"a state of shape {tuple(moved.shape)} from {self}.update",
+                    f"the shape of z_t, {tuple(z.shape)}",
+                    "use factors that broadcast against z_t, as schedule.scales(t)",
                 )
             z = moved
             yield State(s, z, x_hat)
@@ -156,7 +157,7 @@ class DDIM(SingleStep):
         eta: float = 0.0,
     ) -> None:
         super().__init__(denoiser, schedule)
-        require(eta >= 0, f"eta={eta}", "eta >= 0", "0 is deterministic, 1 ancestral")
+        check_at_least(eta, 0, "eta", "0 is deterministic, 1 ancestral")
         self.eta = eta
         self.stochastic = eta > 0
 
@@ -184,9 +185,10 @@ def shares(h: Tensor, eta: float) -> tuple[Tensor, Tensor]:
         return torch.ones_like(h), torch.zeros_like(h)
     fresh = -torch.expm1(-2 * h)
     if eta > 1 and not bool((eta**2 * fresh <= 1).all()):
-        raise ValueError(
-            f"got eta={eta:g} on steps that raise log-SNR by up to {2 * float(h.max()):.3g}; expected "
-            f"eta <= {float(fresh.max().rsqrt()):.4g} for these steps; take more steps, or less noise"
+        raise invalid(
+            f"eta={eta:g} on steps that raise log-SNR by up to {2 * float(h.max()):.3g}",
+            f"eta <= {float(fresh.max().rsqrt()):.4g} for these steps",
+            "take more steps, or less noise",
         )
     # At eta = 1 the formula is e^-h. Written so, no bit is lost, and DDIM equals the ancestral chain.
     kept = torch.exp(-h) if eta == 1 else torch.exp(0.5 * torch.log1p(-(eta**2) * fresh))

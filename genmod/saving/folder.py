@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config import from_plain, to_plain
 from genmod.config.settings import arguments
 from genmod.config.text import from_yaml, to_yaml
@@ -59,12 +59,12 @@ def save_model(
         ValueError: a part that no file can name (:func:`genmod.register` allows it), a model that was made
             of another one by :mod:`genmod.models.replace`, a folder that cannot be written to.
     """
-    require(
-        arguments(model) is not None,
-        f"a {type(model).__name__} that its constructor's arguments do not describe",
-        "a model as it was built",
-        "save the model that it was made of, and apply with_denoiser after loading it",
-    )
+    if arguments(model) is None:
+        raise invalid(
+            f"a {type(model).__name__} that its constructor's arguments do not describe",
+            "a model as it was built",
+            "save the model that it was made of, and apply with_denoiser after loading it",
+        )
     beside, settings = dict(beside or {}), dict[str, Tensor]()
     # The folder of a run describes its model without a second file, because it is written before training.
     plain = beside["model"] if "model" in beside else to_plain(model, settings)
@@ -96,7 +96,8 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = as_path(folder) / CONFIG
     found = from_yaml(read_text(path, _ADVICE), str(path))
     check_format(path, found.get("format"), FORMAT, _ADVICE)
-    require("model" in found, f"{path} without a model", "a section model", _ADVICE)
+    if "model" not in found:
+        raise invalid(f"{path} without a model", "a section model", _ADVICE)
     return found
 
 
@@ -128,7 +129,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     ):
         found = from_plain(config["model"], settings)
     if not isinstance(found, nn.Module):
-        raise ValueError(f"got {place} without a model; expected a saved model; {_ADVICE}")
+        raise invalid(f"{place} without a model", "a saved model", _ADVICE)
     _take_types(found, {**saved, **fixed})
     load_weights(found, saved)
     with torch.no_grad():
@@ -174,12 +175,12 @@ def _take_types(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
             if (f"{path}.{n}" if path else n) in saved
         }
         for name, tensor in given.items():
-            require(
-                tensor.is_floating_point() == own[name].is_floating_point(),
-                f"{path}.{name} of type {tensor.dtype}",
-                f"numbers like {own[name].dtype}",
-                "these weights belong to another model",
-            )
+            if tensor.is_floating_point() != own[name].is_floating_point():
+                raise invalid(
+                    f"{path}.{name} of type {tensor.dtype}",
+                    f"numbers like {own[name].dtype}",
+                    "these weights belong to another model",
+                )
         others = {name: each.dtype for name, each in given.items() if each.dtype != own[name].dtype}
         if len(set(others.values())) == 1:
             # The module itself, because some hold tensors that are neither parameters nor buffers.
@@ -203,12 +204,13 @@ def _at_most(numbers: int) -> Iterator[None]:
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal seen
         seen += 0 if tensor is None else tensor.numel()
-        require(
-            seen <= 4 * numbers + _SPARE,
-            f"settings of a model with more than {seen:,} numbers beside weights of {numbers:,}",
-            "the settings that the weights were trained with",
-            _ADVICE,
-        )
+        if seen > 4 * numbers + _SPARE:
+            raise invalid(
+                f"settings of a model with more than {seen:,} numbers beside weights of "
+                f"{numbers:,}",
+                "the settings that the weights were trained with",
+                _ADVICE,
+            )
 
     hooks = [
         registration.register_module_parameter_registration_hook(count),
@@ -230,13 +232,8 @@ def _names(text: str) -> list[str]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
-    require(
-        isinstance(found, list) and all(isinstance(each, str) for each in found),
-        f"{WEIGHTS} whose metadata name no parameters",
-        "a list of names",
-        _ADVICE,
-    )
-    assert isinstance(found, list)
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise invalid(f"{WEIGHTS} whose metadata name no parameters", "a list of names", _ADVICE)
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.text import to_yaml
 from genmod.files import as_path, write_text
 from genmod.saving.folder import CONFIG, WEIGHTS, load_model, save_model
@@ -85,7 +85,8 @@ class Saved:
         Raises:
             ValueError: huggingface_hub is not installed, or refuses; no such name.
         """
-        require(_REPOSITORY.fullmatch(repository) is not None, f"repository={repository!r}", *_NAME)
+        if _REPOSITORY.fullmatch(repository) is None:
+            raise invalid(f"repository={repository!r}", *_NAME)
         hub = _hub()
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, report)
@@ -122,9 +123,10 @@ class Saved:
         """
         found = load_model(_folder(name, revision), device)
         if not isinstance(found, cls):
-            raise ValueError(
-                f"got a saved {type(found).__name__}; expected a {cls.__name__}; read it with genmod.load, "
-                "which takes any class"
+            raise invalid(
+                f"a saved {type(found).__name__}",
+                f"a {cls.__name__}",
+                "read it with genmod.load, which takes any class",
             )
         return found
 
@@ -151,9 +153,10 @@ def _hub() -> ModuleType:
         # Not at the top: an extra.
         import huggingface_hub
     except ModuleNotFoundError as error:
-        raise ValueError(
-            "got a model repository without huggingface_hub; expected it for uploads and downloads; run "
-            "pip install 'genmod-torch[hub]', or pass a folder"
+        raise invalid(
+            "a model repository without huggingface_hub",
+            "it for uploads and downloads",
+            "run pip install 'genmod-torch[hub]', or pass a folder",
         ) from error
     found: ModuleType = huggingface_hub
     return found
@@ -161,9 +164,10 @@ def _hub() -> ModuleType:
 
 def _refused(what: str, repository: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(
-        f"got a refusal of the {what} {repository!r} ({reason}); expected a repository that can be "
-        "reached; check its name, the network, and that you are logged in"
+    return invalid(
+        f"a refusal of the {what} {repository!r} ({reason})",
+        "a repository that can be reached",
+        "check its name, the network, and that you are logged in",
     )
 
 

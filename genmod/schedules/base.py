@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.config import Settings
 from genmod.schedules.consistency import check_schedule, check_slope, clean_end
 from genmod.spec import DataSpec
@@ -118,10 +118,10 @@ class Schedule(Settings, nn.Module, ABC):
             time = t.detach().clone().requires_grad_()
             log_snr = self._recorded(time)
             if not log_snr.requires_grad:
-                raise ValueError(
-                    f"got a {type(self).__name__} whose log_snr(t) has no gradient with respect to t; "
-                    "expected differentiable operations on t; compute log_snr from t with torch "
-                    "functions, or define slope(t) in the class"
+                raise invalid(
+                    f"a {type(self).__name__} whose log_snr(t) has no gradient with respect to t",
+                    "differentiable operations on t",
+                    "compute log_snr from t with torch functions, or define slope(t) in the class",
                 )
             (slope,) = torch.autograd.grad(log_snr.sum(), time, create_graph=keep)
         return slope
@@ -183,7 +183,7 @@ class Schedule(Settings, nn.Module, ABC):
     @torch.no_grad()
     def _nodes(self, steps: int) -> Tensor:
         """The log-SNR of each of ``steps`` latents, on the CPU."""
-        require(steps >= 1, f"steps={steps}", "steps >= 1", "steps counts the latents")
+        check_at_least(steps, 1, "steps", "steps counts the latents")
         return self.log_snr(self._times(steps)).cpu()
 
     def _times(self, count: int) -> Tensor:

@@ -12,7 +12,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.schedules.base import Schedule
 from genmod.schedules.wrappers import Cut
 
@@ -33,22 +33,22 @@ class Table(Schedule):
 
     def __init__(self, log_snrs: Tensor) -> None:
         super().__init__()
-        require(
-            log_snrs.ndim == 1 and len(log_snrs) >= 2,
-            f"a table of shape {tuple(log_snrs.shape)}",
-            "one dimension and at least 2 entries",
-            "a diffusion of one latent needs no table: use steps=1 with any schedule",
-        )
+        if log_snrs.ndim != 1 or len(log_snrs) < 2:
+            raise invalid(
+                f"a table of shape {tuple(log_snrs.shape)}",
+                "one dimension and at least 2 entries",
+                "a diffusion of one latent needs no table: use steps=1 with any schedule",
+            )
         # A plain attribute, not a buffer: .half() must not round it.
         self.table = log_snrs.detach().double().cpu()
         self._placed: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         rising = (self.table.diff() >= 0).nonzero().flatten()
-        require(
-            bool(self.table.isfinite().all()) and not len(rising),
-            f"a table with infinite entries or a rise at {rising[:3].tolist()}",
-            "finite, strictly decreasing log-SNRs",
-            "clip betas away from 0 and 1",
-        )
+        if not self.table.isfinite().all() or len(rising):
+            raise invalid(
+                f"a table with infinite entries or a rise at {rising[:3].tolist()}",
+                "finite, strictly decreasing log-SNRs",
+                "clip betas away from 0 and 1",
+            )
 
     @staticmethod
     def from_betas(betas: Tensor) -> Table:
@@ -57,19 +57,19 @@ class Table(Schedule):
         Raises:
             ValueError: fewer than two betas, or one outside (0, 1).
         """
-        require(
-            betas.ndim == 1 and len(betas) >= 2,
-            f"betas of shape {tuple(betas.shape)}",
-            "at least two, as a vector",
-            "a table of DDPM's length has 1000",
-        )
-        require(
-            bool(((betas > 0) & (betas < 1)).all()),
-            f"betas from {float(betas.min()):g} to {float(betas.max()):g}",
-            "every beta inside (0, 1)",
-            "beta = 1 makes the log-SNR infinite: clip it to 0.999 as Improved DDPM does, or let "
-            "ZeroTerminalSNR end the table at a finite floor",
-        )
+        if betas.ndim != 1 or len(betas) < 2:
+            raise invalid(
+                f"betas of shape {tuple(betas.shape)}",
+                "at least two, as a vector",
+                "a table of DDPM's length has 1000",
+            )
+        if not ((betas > 0) & (betas < 1)).all():
+            raise invalid(
+                f"betas from {float(betas.min()):g} to {float(betas.max()):g}",
+                "every beta inside (0, 1)",
+                "beta = 1 makes the log-SNR infinite: clip it to 0.999 as Improved DDPM does, or "
+                "let ZeroTerminalSNR end the table at a finite floor",
+            )
         log_alpha_bar = torch.log1p(-betas.double()).cumsum(0)
         return Table(log_alpha_bar - (-torch.expm1(log_alpha_bar)).log())
 
@@ -177,7 +177,8 @@ class ScaledLinearBeta(Table):
     """
 
     def __init__(self, steps: int = 1000, first: float = 8.5e-4, last: float = 0.012) -> None:
-        require(first > 0, f"first={first}", "a beta inside (0, 1)", "its square root is taken")
+        if not first > 0:
+            raise invalid(f"first={first}", "a beta inside (0, 1)", "its square root is taken")
         roots = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64)
         super().__init__(Table.from_betas(roots.square()).table)
 
@@ -218,7 +219,7 @@ class CosineBeta(Table):
     """
 
     def __init__(self, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> None:
-        require(offset >= 0, f"offset={offset}", "offset >= 0", "the paper's is 0.008")
+        check_at_least(offset, 0, "offset", "the paper's is 0.008")
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         # cos(a) as sin(pi/2 - a): at u = 1 the cosine would be 6e-17 by rounding, where it is 0.
         kept = (0.5 * math.pi * (1 - u) / (1 + offset)).sin().square()
@@ -261,10 +262,10 @@ class ZeroTerminalSNR(Table):
         lift = root[0] / (root[0] - root[-1])
         kept = 2 * (lift * (root[:-1] - root[-1])).log()
         log_snrs = kept - (-torch.expm1(kept)).log()
-        require(
-            floor < float(log_snrs[-1]),
-            f"floor={floor:g} after a log-SNR of {float(log_snrs[-1]):.4g}",
-            "a lower floor",
-            "pass a lower floor=; a table that ends near -40 has zero terminal SNR already",
-        )
+        if not floor < float(log_snrs[-1]):
+            raise invalid(
+                f"floor={floor:g} after a log-SNR of {float(log_snrs[-1]):.4g}",
+                "a lower floor",
+                "pass a lower floor=; a table that ends near -40 has zero terminal SNR already",
+            )
         super().__init__(torch.cat([log_snrs, log_snrs.new_tensor([floor])]))

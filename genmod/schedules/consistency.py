@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 
 if TYPE_CHECKING:
     from genmod.schedules.base import Schedule
@@ -47,12 +47,12 @@ def checked_ends(clean: float, noisy: float) -> tuple[float, float]:
     Raises:
         ValueError: ``clean <= noisy``, or an infinite end.
     """
-    require(
-        math.isfinite(clean) and math.isfinite(noisy) and clean > noisy,
-        f"ends clean={clean:g}, noisy={noisy:g}",
-        "a finite log-SNR at each end, clean > noisy",
-        "clean is the log-SNR at t = 0, the larger one: 13.3 and -5 for example",
-    )
+    if not (math.isfinite(clean) and math.isfinite(noisy) and clean > noisy):
+        raise invalid(
+            f"ends clean={clean:g}, noisy={noisy:g}",
+            "a finite log-SNR at each end, clean > noisy",
+            "clean is the log-SNR at t = 0, the larger one: 13.3 and -5 for example",
+        )
     return clean, noisy
 
 
@@ -75,34 +75,34 @@ def check_schedule(schedule: Schedule, t: Tensor) -> None:
         _check_scales(name, log_snr, alpha, sigma, t)
     if schedule.variance_preserving:
         excess = (point.alpha.square() + point.sigma.square() - 1).abs().max()
-        require(
-            float(excess) < 1e-6,
-            f"{name} with alpha^2 + sigma^2 off from 1 by {float(excess):.2g}",
-            "a sum of 1, because its variance_preserving is True",
-            "set variance_preserving = False in the class that overrides scales",
-        )
+        if not float(excess) < 1e-6:
+            raise invalid(
+                f"{name} with alpha^2 + sigma^2 off from 1 by {float(excess):.2g}",
+                "a sum of 1, because its variance_preserving is True",
+                "set variance_preserving = False in the class that overrides scales",
+            )
 
 
 def _check_log_snr(name: str, log_snr: Tensor, t: Tensor) -> None:
-    require(
-        log_snr.shape == t.shape,
-        f"{name}, whose log_snr gives shape {tuple(log_snr.shape)} for {len(t)} times",
-        f"shape {tuple(t.shape)}",
-        "return one log-SNR for each time",
-    )
-    require(
-        bool(log_snr.isfinite().all()),
-        f"{name} with log-SNR {log_snr[0]:g} at t=0 and {log_snr[-1]:g} at t=1",
-        "a finite log-SNR on all of [0, 1]",
-        "clip its ends: at an infinite log-SNR the KL is zero or infinite",
-    )
+    if log_snr.shape != t.shape:
+        raise invalid(
+            f"{name}, whose log_snr gives shape {tuple(log_snr.shape)} for {len(t)} times",
+            f"shape {tuple(t.shape)}",
+            "return one log-SNR for each time",
+        )
+    if not log_snr.isfinite().all():
+        raise invalid(
+            f"{name} with log-SNR {log_snr[0]:g} at t=0 and {log_snr[-1]:g} at t=1",
+            "a finite log-SNR on all of [0, 1]",
+            "clip its ends: at an infinite log-SNR the KL is zero or infinite",
+        )
     worst = int(log_snr.diff().argmax())
-    require(
-        bool((log_snr.diff() < 0).all()),
-        f"{name} whose log-SNR rises or is constant near t={worst / (len(t) - 1):.3f}",
-        "a strictly decreasing log-SNR",
-        "t runs from clean (0) to noise (1): reverse time, or remove the flat part",
-    )
+    if not (log_snr.diff() < 0).all():
+        raise invalid(
+            f"{name} whose log-SNR rises or is constant near t={worst / (len(t) - 1):.3f}",
+            "a strictly decreasing log-SNR",
+            "t runs from clean (0) to noise (1): reverse time, or remove the flat part",
+        )
 
 
 def _check_scales(name: str, log_snr: Tensor, alpha: Tensor, sigma: Tensor, t: Tensor) -> None:
@@ -113,13 +113,13 @@ def _check_scales(name: str, log_snr: Tensor, alpha: Tensor, sigma: Tensor, t: T
     slack = 1e-4 if narrowest is torch.float64 else 1e-2
     error = (found - log_snr).abs().nan_to_num(nan=torch.inf) / (1 + log_snr.abs())
     worst = int(error.argmax())
-    require(
-        float(error[worst]) < slack,
-        f"{name} with scales of log-SNR {float(found[worst]):.6g} at t={float(t[worst]):.3f}, where "
-        f"log_snr gives {float(log_snr[worst]):.6g}",
-        "alpha, sigma > 0 with log(alpha^2 / sigma^2) = log_snr",
-        "compute scales from log_snr, in float64",
-    )
+    if not float(error[worst]) < slack:
+        raise invalid(
+            f"{name} with scales of log-SNR {float(found[worst]):.6g} at t={float(t[worst]):.3f}, "
+            f"where log_snr gives {float(log_snr[worst]):.6g}",
+            "alpha, sigma > 0 with log(alpha^2 / sigma^2) = log_snr",
+            "compute scales from log_snr, in float64",
+        )
 
 
 def check_slope(schedule: Schedule, t: Tensor) -> None:
@@ -146,10 +146,10 @@ def check_slope(schedule: Schedule, t: Tensor) -> None:
     slack = (1e-3 if step < 1e-4 else 5e-2) * (high.abs().maximum(low.abs()) + 1)
     wrong = ~((slope >= low - slack) & (slope <= high + slack))
     first = int(wrong.to(torch.int8).argmax())
-    require(
-        slope.shape == inside.shape and not bool(wrong.any()),
-        f"{type(schedule).__name__} with slope {float(slope.flatten()[first]):.6g} at "
-        f"t={float(inside[first]):.3f}, where log_snr has {float(right[first]):.6g}",
-        "the derivative of log_snr",
-        "correct slope, or leave it out: the base class differentiates log_snr",
-    )
+    if slope.shape != inside.shape or bool(wrong.any()):
+        raise invalid(
+            f"{type(schedule).__name__} with slope {float(slope.flatten()[first]):.6g} at "
+            f"t={float(inside[first]):.3f}, where log_snr has {float(right[first]):.6g}",
+            "the derivative of log_snr",
+            "correct slope, or leave it out: the base class differentiates log_snr",
+        )

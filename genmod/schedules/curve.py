@@ -21,7 +21,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import check_at_least
 from genmod.config.settings import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.consistency import NOMINAL, checked_ends
@@ -180,7 +180,7 @@ class MonotoneNetwork(Learnable):
 
     def __init__(self, clean: float | None = None, noisy: float = -5.0, features: int = 64) -> None:
         super().__init__(clean, noisy)
-        require(features >= 1, f"features={features}", "features >= 1", "64 bend a curve well")
+        check_at_least(features, 1, "features", "64 bend a curve well")
         # Sigmoids side by side: each rises where its neighbor has risen half-way.
         steep = max(1.0, 2.0 * features)
         centers = (torch.arange(features) + 0.5) / features

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.schedules.curve import Curve
 
 
@@ -72,13 +72,14 @@ class Polynomial(Curve):
     def __init__(
         self, smallest: float | None = None, largest: float = 80.0, rho: float = 7.0
     ) -> None:
-        require(
-            0 < (0.002 if smallest is None else smallest) < largest,
-            f"noise from {smallest} to {largest}",
-            "0 < smallest < largest",
-            "EDM has 0.002 to 80",
-        )
-        require(rho > 0, f"rho={rho}", "rho > 0", "EDM has 7")
+        if not 0 < (0.002 if smallest is None else smallest) < largest:
+            raise invalid(
+                f"noise from {smallest} to {largest}",
+                "0 < smallest < largest",
+                "EDM has 0.002 to 80",
+            )
+        if not rho > 0:
+            raise invalid(f"rho={rho}", "rho > 0", "EDM has 7")
         self.rho = rho
         clean = None if smallest is None else -2 * math.log(smallest)
         super().__init__(clean, -2 * math.log(largest), nominal=-2 * math.log(0.002))
@@ -164,7 +165,7 @@ class Cosine(InfiniteCurve):
     def __init__(
         self, offset: float = 0.0, clean: float | None = None, noisy: float = -5.0
     ) -> None:
-        require(offset >= 0, f"offset={offset}", "offset >= 0", "the paper's is 0.008")
+        check_at_least(offset, 0, "offset", "the paper's is 0.008")
         self.offset = offset
         self.start = 0.5 * math.pi * offset / (1 + offset)
         super().__init__(clean, noisy)
@@ -237,8 +238,10 @@ class Sigmoid(InfiniteCurve):
         clean: float | None = None,
         noisy: float = -5.0,
     ) -> None:
-        require(end > start, f"start={start}, end={end}", "start < end", "swap them")
-        require(temperature > 0, f"temperature={temperature}", "above 0", "the paper's is 1")
+        if not end > start:
+            raise invalid(f"start={start}, end={end}", "start < end", "swap them")
+        if not temperature > 0:
+            raise invalid(f"temperature={temperature}", "above 0", "the paper's is 1")
         self.width = (end - start) / temperature
         # S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)), which is precise for a near b.
         half = 0.5 / temperature

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.schedules.consistency import NOMINAL
 from genmod.schedules.curve import Curve
 
@@ -41,7 +41,8 @@ class Quantiles(Curve, ABC):
         noisy: float,
         nominal: float = NOMINAL,
     ) -> None:
-        require(scale > 0, f"scale={scale}", "a scale above 0", "at 0 the log-SNR is constant")
+        if not scale > 0:
+            raise invalid(f"scale={scale}", "a scale above 0", "at 0 the log-SNR is constant")
         self.location, self.scale = location, scale
         super().__init__(clean, noisy, nominal)
         self.check()

@@ -14,7 +14,7 @@ from abc import ABC
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_positive, invalid
 from genmod.config.settings import arguments
 from genmod.schedules.base import Schedule
 from genmod.schedules.quantiles import Logistic
@@ -81,12 +81,12 @@ class Cut(Wrapper):
         super().__init__(schedule)
         first, last = schedule.log_snr_range()
         ends = (first if clean is None else clean, last if noisy is None else noisy)
-        require(
-            first >= ends[0] > ends[1] >= last,
-            f"a cut from {ends[0]:g} to {ends[1]:g} of a schedule from {first:g} to {last:g}",
-            "ends inside its own, clean > noisy",
-            "cut less, or take LinearLogSNR(clean, noisy), which can have any two ends",
-        )
+        if not first >= ends[0] > ends[1] >= last:
+            raise invalid(
+                f"a cut from {ends[0]:g} to {ends[1]:g} of a schedule from {first:g} to {last:g}",
+                "ends inside its own, clean > noisy",
+                "cut less, or take LinearLogSNR(clean, noisy), which can have any two ends",
+            )
         self.variance_preserving = schedule.variance_preserving
         self.start, self.end = schedule.time(torch.tensor(ends, dtype=torch.float64)).tolist()
         self.check()

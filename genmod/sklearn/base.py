@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from genmod.checks import instance, one_of, require
+from genmod.checks import check_at_least, instance, invalid, one_of
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
 from genmod.evaluation import score
@@ -96,13 +96,13 @@ class GenerativeEstimator(BaseEstimator):
         x = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=least
         )  # fmt: skip
-        require(
-            self._takes_missing() or not np.isnan(x).any(),
-            f"{int(np.isnan(x).sum())} missing entries (NaN) for a {type(self).__name__} with "
-            f"model={self.model!r}",
-            "complete rows",
-            self._without_missing,
-        )
+        if not self._takes_missing() and np.isnan(x).any():
+            raise invalid(
+                f"{int(np.isnan(x).sum())} missing entries (NaN) for a {type(self).__name__} with "
+                f"model={self.model!r}",
+                "complete rows",
+                self._without_missing,
+            )
         return canonical(x)
 
     _without_missing = "use model='vae' or 'hvae', or fill the rows first by GenerativeImputer"
@@ -116,8 +116,9 @@ class GenerativeEstimator(BaseEstimator):
         generator = np.random.default_rng(self._seed)
         order = generator.permutation(len(x))
         share = self.validation_fraction
-        got = f"validation_fraction={share}"
-        require(0 <= share < 1, got, "a number in [0, 1)", "0.1 is the default, 0 is none")
+        if not 0 <= share < 1:
+            got = f"validation_fraction={share}"
+            raise invalid(got, "a number in [0, 1)", "0.1 is the default, 0 is none")
         held = round(share * len(x))
         held = held if held >= _FEWEST else 0
         train, held_out = (self._prepared(x[part]) for part in (order[held:], order[:held]))
@@ -170,13 +171,16 @@ class GenerativeEstimator(BaseEstimator):
         """The model, not trained."""
         if not isinstance(self.model, str):
             model = instance(self.model(spec), LatentModel, "model(spec)")
-            got, advice = f"a model of {model.spec}", "build it with the DataSpec that it is given"
-            require(model.spec == spec, got, f"one of {spec}", advice)
+            if model.spec != spec:
+                got, advice = (
+                    f"a model of {model.spec}",
+                    "build it with the DataSpec that it is given",
+                )
+                raise invalid(got, f"one of {spec}", advice)
             return model
         kind = one_of(MODELS, self.model, "model")
         latents = max(1, min(spec.size - 1, MOST_LATENTS)) if self.latents is None else self.latents
-        got = f"latents={latents}"
-        require(latents >= 1, got, "at least one", "leave it out: D - 1, at most 32")
+        check_at_least(latents, 1, "latents", "leave it out: D - 1, at most 32")
         width, depth = self.width, self.depth
         if kind == "vae":
             z = spec.standardize(torch.tensor(rows)).numpy()

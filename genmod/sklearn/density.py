@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.evaluation.batching import evaluating
 from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel
@@ -31,7 +31,7 @@ class _Scoring(GenerativeEstimator):
     def _fit(self, x: Array) -> None:
         for name in ("importance_samples", "timesteps"):
             value = getattr(self, name)
-            require(value >= 1, f"{name}={value}", "at least 1", "64 is the default")
+            check_at_least(value, 1, name, "64 is the default")
         super()._fit(x)
         # The same for all rows; one row without holes shows it.
         filled = np.where(np.isnan(x[:1]), 0.0, x[:1])
@@ -165,14 +165,14 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
 
     def _fit(self, x: Array) -> None:
         share = self.contamination
-        require(
-            isinstance(share, Real) and 0 < share <= 0.5,
-            f"contamination={share!r}",
-            "a number in (0, 0.5]",
-            "0.1 marks a tenth of the training rows",
-        )
+        if not isinstance(share, Real) or not 0 < share <= 0.5:
+            raise invalid(
+                f"contamination={share!r}",
+                "a number in (0, 0.5]",
+                "0.1 marks a tenth of the training rows",
+            )
         super()._fit(x[central_rows(x, share)])
-        self.offset_ = float(np.percentile(self._scores(x)[0], 100 * share))
+        self.offset_: float = float(np.percentile(self._scores(x)[0], 100 * share))
 
     def decision_function(self, X: Any) -> Array:
         """The score of each row minus ``offset_``, ``(N,)`` nats: negative for outliers.

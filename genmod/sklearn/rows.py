@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require, trusted
+from genmod.checks import invalid, trusted
 from genmod.data.values import Array as Array
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import evaluating
@@ -116,13 +116,14 @@ def score_rows(
     pairs = run_rows(model, x[first], one, seed)
     scores = np.array([value for value, _ in pairs])[inverse]
     broken = ~np.isfinite(scores)
-    require(
-        not broken.any(),
-        f"scores that are NaN or infinite for {int(broken.sum())} of {len(x)} rows, the first at row "
-        f"{int(broken.argmax())}",
-        "finite scores",
-        "check these rows (values far outside the training data), or train with a lower learning_rate",
-    )
+    if broken.any():
+        raise invalid(
+            f"scores that are NaN or infinite for {int(broken.sum())} of {len(x)} rows, the first "
+            f"at row {int(broken.argmax())}",
+            "finite scores",
+            "check these rows (values far outside the training data), or train with a lower "
+            "learning_rate",
+        )
     return scores, Stamp.weakest(stamp for _, stamp in pairs)
 
 
@@ -144,12 +145,12 @@ def check_scores(model: LatentModel) -> None:
     Raises:
         ValueError: an autoencoder, which bounds nothing.
     """
-    require(
-        model.measure is not Measure.NONE,
-        f"a {type(model).__name__}, whose prior is not normalized",
-        "a model with a density",
-        "use model='vae', or LatentTransformer for codes alone",
-    )
+    if model.measure is Measure.NONE:
+        raise invalid(
+            f"a {type(model).__name__}, whose prior is not normalized",
+            "a model with a density",
+            "use model='vae', or LatentTransformer for codes alone",
+        )
 
 
 def estimate(x: Array, scores: Array) -> Estimate:

@@ -15,7 +15,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.chunks import chunks
 from genmod.evaluation.batching import evaluating
 from genmod.model import LatentModel
@@ -82,12 +82,12 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Gener
         check_is_fitted(self)
         z = torch.tensor(check_array(X, dtype=np.float64))
         width = self._n_features_out
-        require(
-            z.shape[1] == width,
-            f"codes of {z.shape[1]} numbers",
-            f"{width}, as transform gives them",
-            "pass codes of this estimator",
-        )
+        if z.shape[1] != width:
+            raise invalid(
+                f"codes of {z.shape[1]} numbers",
+                f"{width}, as transform gives them",
+                "pass codes of this estimator",
+            )
         sizes = [math.prod(shape) for shape in self._shapes]
         pieces = zip(z.split(sizes, 1), self._shapes, strict=True)
         levels = tuple(piece.reshape(-1, *shape) for piece, shape in pieces)
@@ -137,10 +137,10 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
 
     def _fit(self, x: Array) -> None:
         count = self.importance_samples
-        got = f"importance_samples={count}"
-        require(count >= 1, got, "at least 1", "64 is the default")
-        got = f"model='diffusion' for a {type(self).__name__}"
-        require(self._takes_missing(), got, "'vae', 'hvae' or a function", self._without_missing)
+        check_at_least(count, 1, "importance_samples", "64 is the default")
+        if not self._takes_missing():
+            got = f"model='diffusion' for a {type(self).__name__}"
+            raise invalid(got, "'vae', 'hvae' or a function", self._without_missing)
         super()._fit(x)
 
     def _prepared(self, rows: Array) -> Array:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.objectives import Batch
 from genmod.random.streams import mix
 
@@ -64,12 +64,10 @@ class Flip(Augmentation):
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.probability <= 1,
-            f"probability={self.probability}",
-            "a probability in [0, 1]",
-            "0.5 is usual",
-        )
+        if not 0 <= self.probability <= 1:
+            raise invalid(
+                f"probability={self.probability}", "a probability in [0, 1]", "0.5 is usual"
+            )
 
     def __call__(self, x: Tensor) -> Tensor:
         """The rows, some of them mirrored."""
@@ -103,8 +101,8 @@ class Shift(Augmentation):
     dims: int = 2
 
     def __post_init__(self) -> None:
-        require(self.pixels >= 1, f"pixels={self.pixels}", "at least 1", "2 suits small images")
-        require(self.dims >= 1, f"dims={self.dims}", "at least 1", "pass 2 for images")
+        check_at_least(self.pixels, 1, "pixels", "2 suits small images")
+        check_at_least(self.dims, 1, "dims", "pass 2 for images")
 
     def __call__(self, x: Tensor) -> Tensor:
         """The rows, each of them shifted."""
@@ -148,9 +146,10 @@ def _like(found: object, given: Tensor, transform: Transform, advice: str) -> Te
     if isinstance(found, Tensor):
         got = f"shape {tuple(found.shape)} and type {found.dtype}"
     name = getattr(transform, "__name__", type(transform).__name__)
-    raise ValueError(
-        f"got {got} from {name} for rows; expected a tensor of shape {tuple(given.shape)} and type "
-        f"{given.dtype}; {advice}"
+    raise invalid(
+        f"{got} from {name} for rows",
+        f"a tensor of shape {tuple(given.shape)} and type {given.dtype}",
+        advice,
     )
 
 
@@ -159,9 +158,9 @@ def _like_rows(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _check_dim(x: Tensor, dim: int) -> None:
-    require(
-        dim != 0 and -x.ndim < dim < x.ndim,
-        f"dimension {dim} of rows of shape {tuple(x.shape[1:])}",
-        f"a dimension of the event, from {1 - x.ndim} to -1",
-        "pass dim=-1 for the last one",
-    )
+    if dim == 0 or not -x.ndim < dim < x.ndim:
+        raise invalid(
+            f"dimension {dim} of rows of shape {tuple(x.shape[1:])}",
+            f"a dimension of the event, from {1 - x.ndim} to -1",
+            "pass dim=-1 for the last one",
+        )

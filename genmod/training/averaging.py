@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights
 
@@ -77,12 +77,12 @@ class Average:
             ValueError: averages of other parameters.
         """
         shapes = {str(index): mean.shape for index, mean in enumerate(self._mean)}
-        require(
-            {name: tensor.shape for name, tensor in saved.items()} == shapes,
-            f"a checkpoint with the averages of {len(saved)} tensors",
-            f"those of {len(shapes)}, in the shapes of the model's",
-            "the file is damaged: move it away to begin anew",
-        )
+        if {name: tensor.shape for name, tensor in saved.items()} != shapes:
+            raise invalid(
+                f"a checkpoint with the averages of {len(saved)} tensors",
+                f"those of {len(shapes)}, in the shapes of the model's",
+                "the file is damaged: move it away to begin anew",
+            )
         for index, mean in enumerate(self._mean):
             mean.copy_(saved[str(index)])
 

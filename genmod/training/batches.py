@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import batch_parts
 from genmod.elbo import ELBO, Rate
@@ -73,19 +73,20 @@ class MemoryBatches(Batches):
     checked = True
 
     def __post_init__(self) -> None:
-        require(len(self.x) >= 1, "no rows", "at least one", "check how the data were split")
-        require(
-            1 <= self.size <= len(self.x),
-            f"batch_size={self.size} for {len(self.x)} samples",
-            "a batch no larger than the data",
-            "lower batch_size",
-        )
-        require(
-            self.context is None or len(self.context) == len(self.x),
-            "a context with another number of rows than the data",
-            "one row a sample",
-            "pass data=(x, context)",
-        )
+        if len(self.x) == 0:
+            raise invalid("no rows", "at least one", "check how the data were split")
+        if not 1 <= self.size <= len(self.x):
+            raise invalid(
+                f"batch_size={self.size} for {len(self.x)} samples",
+                "a batch no larger than the data",
+                "lower batch_size",
+            )
+        if self.context is not None and len(self.context) != len(self.x):
+            raise invalid(
+                "a context with another number of rows than the data",
+                "one row a sample",
+                "pass data=(x, context)",
+            )
 
     @property
     def per_epoch(self) -> int:
@@ -183,10 +184,10 @@ class LoaderBatches(Batches):
         try:
             return next(self._stream)
         except StopIteration:
-            raise ValueError(
-                f"got a {type(self.loader).__name__} that gave {self._steps} batches and no more; "
-                "expected one that can be iterated again, or has as many batches as there are steps; "
-                "pass a DataLoader or a list of batches, not a generator"
+            raise invalid(
+                f"a {type(self.loader).__name__} that gave {self._steps} batches and no more",
+                "one that can be iterated again, or has as many batches as there are steps",
+                "pass a DataLoader or a list of batches, not a generator",
             ) from None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import check_at_least, invalid
 from genmod.elbo import Measure
 from genmod.files import check_file, check_folder, check_format, read_tensors, remove, save_tensors
 from genmod.model import LatentModel
@@ -78,9 +78,7 @@ class Checkpoint:
                 tensors,
             )
         except (LookupError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"got {path} with a damaged header ({error!r}); expected {_FORMAT}; {_ADVICE}"
-            ) from error
+            raise invalid(f"{path} with a damaged header ({error!r})", _FORMAT, _ADVICE) from error
 
     def whole(self) -> dict[str, Tensor]:
         """The weights of the whole model, also of parts that an early stage does not train."""
@@ -158,7 +156,8 @@ class Checkpoints:
         Raises:
             ValueError: a folder in place of a file or the other way round, ``keep`` below 1.
         """
-        require(keep is None or keep >= 1, f"keep={keep}", "keep >= 1", "leave it out for one file")
+        if keep is not None:
+            check_at_least(keep, 1, "keep", "leave it out for one file")
         return cls(check_file(path) if keep is None else check_folder(path), keep)
 
     def latest(self) -> Checkpoint | None:
@@ -194,12 +193,12 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
     Raises:
         ValueError: a file of a run with other learned parameters, or with more steps.
     """
-    require(
-        saved.learned == _learned(state),
-        "a checkpoint of a run that learned other parameters, or with another optimizer",
-        "the same parts frozen, and the same optimizer",
-        "set them as they were, or move the file away to begin anew",
-    )
+    if saved.learned != _learned(state):
+        raise invalid(
+            "a checkpoint of a run that learned other parameters, or with another optimizer",
+            "the same parts frozen, and the same optimizer",
+            "set them as they were, or move the file away to begin anew",
+        )
     tensors, history = saved.tensors, saved.history
     state.cycles = _continued(list(history.cycles), saved.step, state.config.steps)
     load_weights(state.model, _under("model", tensors))
@@ -220,12 +219,12 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
 def _continued(cycles: list[Cycle], step: int, steps: int) -> list[Cycle]:
     """The cycles of a run that was saved at a step and makes ``steps`` in all."""
     last = cycles[-1].last
-    require(
-        steps >= last,
-        f"steps={steps} for a checkpoint of a run of {last} steps",
-        f"at least {last}",
-        f"pass steps={last} to continue it as it was, more to extend it, or move the file away",
-    )
+    if steps < last:
+        raise invalid(
+            f"steps={steps} for a checkpoint of a run of {last} steps",
+            f"at least {last}",
+            f"pass steps={last} to continue it as it was, more to extend it, or move the file away",
+        )
     if steps == last:
         return cycles
     done = [Cycle(cycle.first, min(cycle.last, step)) for cycle in cycles if cycle.first < step]

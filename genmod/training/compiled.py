@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from genmod.checks import invalid
 from genmod.decoders import Decoder
 from genmod.denoisers import Denoiser
 from genmod.encoders import Encoder
@@ -81,7 +82,8 @@ def explained() -> Iterator[None]:
             yield
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"got compile=True, and torch.compile failed ({reason}); expected networks that it can "
-            "compile, and a C++ compiler; leave compile out, which trains the same model more slowly"
+        raise invalid(
+            f"compile=True, and torch.compile failed ({reason})",
+            "networks that it can compile, and a C++ compiler",
+            "leave compile out, which trains the same model more slowly",
         ) from error

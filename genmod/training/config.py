@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from genmod.checks import check_positive, require, whole_number
+from genmod.checks import check_at_least, check_positive, invalid, whole_number
 
 BATCH_SIZE = 128
 """Rows in a batch, by default."""
@@ -101,19 +101,14 @@ class TrainingConfig:
             "log_every",
         ):
             value = getattr(self, name)
-            advice = f"leave {name} out for the default"
-            require(value is None or value >= 1, f"{name}={value}", f"{name} >= 1", advice)
+            if value is not None:
+                check_at_least(value, 1, name, f"leave {name} out for the default")
         check_positive(self.learning_rate, "learning_rate")
-        require(
-            self.weight_decay >= 0,
-            f"weight_decay={self.weight_decay}",
-            "at least 0",
-            "pass 0 for no decay",
-        )
-        require(self.warmup >= 0, f"warmup={self.warmup}", "warmup >= 0", "pass 0 for none")
-        require(0 <= self.ema < 1, f"ema={self.ema}", "a decay in [0, 1)", "the default is 0.999")
-        got = f"skip_nonfinite={self.skip_nonfinite}"
-        require(self.skip_nonfinite >= 0, got, "at least 0", "pass 0 to stop at the first")
+        check_at_least(self.weight_decay, 0, "weight_decay", "pass 0 for no decay")
+        check_at_least(self.warmup, 0, "warmup", "pass 0 for none")
+        if not 0 <= self.ema < 1:
+            raise invalid(f"ema={self.ema}", "a decay in [0, 1)", "the default is 0.999")
+        check_at_least(self.skip_nonfinite, 0, "skip_nonfinite", "pass 0 to stop at the first")
         if self.clip is not None:
             check_positive(self.clip, "clip")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from genmod.arrays import as_tensor
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
 from genmod.data.loading import GivenRows, rows_or_dataset
@@ -79,12 +79,12 @@ class TrainingData:
             return cls(None, loader=data)
         context = None
         if isinstance(data, tuple):
-            require(
-                len(data) == 2,
-                f"data of {len(data)} parts",
-                "a pair (x, context)",
-                "pass a Dataset for validation data",
-            )
+            if len(data) != 2:
+                raise invalid(
+                    f"data of {len(data)} parts",
+                    "a pair (x, context)",
+                    "pass a Dataset for validation data",
+                )
             data, context = data
         found = rows_or_dataset(data, spec)
         if isinstance(found, GivenRows):
@@ -93,12 +93,12 @@ class TrainingData:
             if spec is None or spec.columns is None:
                 warn_of_spread(found.x, "the training data", "pass data.load(x, standardize=True)")
             return cls(found.x, context, observed=found.observed)
-        require(
-            context is None,
-            "a context beside a data set",
-            "a data set whose labels are the context",
-            "pass genmod.data.conditional(data), or the pair (data.train, context)",
-        )
+        if context is not None:
+            raise invalid(
+                "a context beside a data set",
+                "a data set whose labels are the context",
+                "pass genmod.data.conditional(data), or the pair (data.train, context)",
+            )
         return cls(
             found.train,
             found.context("train"),
@@ -112,7 +112,8 @@ class TrainingData:
 
     def check(self, model: LatentModel) -> None:
         """Require rows that the model can score and contexts that it can take. Called once a run."""
-        require(self.x is None or len(self.x) >= 1, "no rows", "at least one", "check the data")
+        if self.x is not None and len(self.x) == 0:
+            raise invalid("no rows", "at least one", "check the data")
         if self.observed is not None or self.held_out_observed is not None:
             model.check_missing()
         for part, context, observed in (
@@ -130,12 +131,12 @@ class TrainingData:
             return min(size, len(self.x))
         if is_torch_dataset(self.loader):
             return size
-        require(
-            config.batch_size is None,
-            f"batch_size={config.batch_size} beside a loader",
-            "no batch_size: a loader has its own",
-            "leave it out, or pass it to the loader",
-        )
+        if config.batch_size is not None:
+            raise invalid(
+                f"batch_size={config.batch_size} beside a loader",
+                "no batch_size: a loader has its own",
+                "leave it out, or pass it to the loader",
+            )
         return None
 
     def batches(self, config: TrainingConfig, device: torch.device) -> Batches:

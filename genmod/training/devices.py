@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.elbo import ELBO
 from genmod.objectives import Batch, Objective
 
@@ -67,16 +67,19 @@ class Devices:
         if accelerator is None:
             accelerator = _accelerator(device)
         kind = str(accelerator.distributed_type.value)
-        require(
-            kind in _DATA_PARALLEL and accelerator.mixed_precision == "no",
-            f"an accelerator of kind {kind} with mixed_precision={accelerator.mixed_precision!r}",
-            "data parallelism (DDP) without mixed precision",
-            "pass autocast=torch.bfloat16 to fit for half precision; sharded models are not supported",
-        )
+        if kind not in _DATA_PARALLEL or accelerator.mixed_precision != "no":
+            raise invalid(
+                f"an accelerator of kind {kind} with "
+                f"mixed_precision={accelerator.mixed_precision!r}",
+                "data parallelism (DDP) without mixed precision",
+                "pass autocast=torch.bfloat16 to fit for half precision; sharded models are not "
+                "supported",
+            )
         found = torch.device(accelerator.device)
         wanted = found if device is None else torch.device(device)
-        advice = "leave device out: the accelerator gives each process its own"
-        require(found.type == wanted.type, f"device={wanted}", f"{found}", advice)
+        if found.type != wanted.type:
+            advice = "leave device out: the accelerator gives each process its own"
+            raise invalid(f"device={wanted}", f"{found}", advice)
         return cls(found, accelerator)
 
     @property
@@ -122,12 +125,12 @@ class Devices:
         sizes = [len(part.x) for part in parts]
         if self.count == 1 and len(parts) == 1:
             return list(parts), [None]
-        require(
-            min(sizes) >= self.count,
-            f"a batch of {min(sizes)} rows for {self.count} processes",
-            "at least one row for each process",
-            "raise batch_size, or start fewer processes",
-        )
+        if min(sizes) < self.count:
+            raise invalid(
+                f"a batch of {min(sizes)} rows for {self.count} processes",
+                "at least one row for each process",
+                "raise batch_size, or start fewer processes",
+            )
         mine: list[Batch] = []
         places: list[Place | None] = []
         for number, part in enumerate(parts):
@@ -199,9 +202,10 @@ def _accelerator(device: torch.device | str | None) -> Any:
     try:
         accelerate: Any = import_module("accelerate")
     except ImportError:
-        raise ValueError(
-            f"got {os.environ['WORLD_SIZE']} processes without the package accelerate; expected the extra "
-            "'accelerate'; install it with: pip install 'genmod-torch[accelerate]'"
+        raise invalid(
+            f"{os.environ['WORLD_SIZE']} processes without the package accelerate",
+            "the extra 'accelerate'",
+            "install it with: pip install 'genmod-torch[accelerate]'",
         ) from None
     # A loss need not use every parameter: DDP would wait for the gradients of the others.
     ddp = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective
@@ -216,12 +216,12 @@ def _begin(
         loss.check(last)
     found.check(model)
     _check(model, config, found, optimizer, len(plan))
-    require(
-        keep is None or checkpoint is not None,
-        f"keep={keep} without a checkpoint",
-        "a folder of checkpoints",
-        "pass checkpoint=FOLDER, or leave keep out",
-    )
+    if keep is not None and checkpoint is None:
+        raise invalid(
+            f"keep={keep} without a checkpoint",
+            "a folder of checkpoints",
+            "pass checkpoint=FOLDER, or leave keep out",
+        )
     devices = Devices.of(accelerator, device)
     places, known = None, {}
     if checkpoint is not None:
@@ -261,21 +261,21 @@ def _check(
 ) -> None:
     """Refuse settings that mean nothing for the model or the data."""
     kind, timesteps = type(model).__name__, config.validation_timesteps
-    require(
-        timesteps is None or model.prior.has_timesteps,
-        f"validation_timesteps={timesteps} for a {kind} without noise levels",
-        "none",
-        "leave it out: every latent is visited",
-    )
-    require(
-        optimizer is None or stages == 1,
-        f"an optimizer for a {kind}, which is trained in {stages} stages",
-        "none: each stage has its own",
-        'leave it out, or pass stages="joint"',
-    )
-    require(
-        config.patience is None or data.held_out is not None,
-        f"patience={config.patience} for data without a validation part",
-        "validation data, by which the run stops",
-        "pass a Dataset with a validation part, or leave patience out",
-    )
+    if timesteps is not None and not model.prior.has_timesteps:
+        raise invalid(
+            f"validation_timesteps={timesteps} for a {kind} without noise levels",
+            "none",
+            "leave it out: every latent is visited",
+        )
+    if optimizer is not None and stages != 1:
+        raise invalid(
+            f"an optimizer for a {kind}, which is trained in {stages} stages",
+            "none: each stage has its own",
+            'leave it out, or pass stages="joint"',
+        )
+    if config.patience is not None and data.held_out is None:
+        raise invalid(
+            f"patience={config.patience} for data without a validation part",
+            "validation data, by which the run stops",
+            "pass a Dataset with a validation part, or leave patience out",
+        )

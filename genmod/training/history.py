@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from genmod.checks import invalid
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
 from genmod.training.averaging import Average
@@ -59,9 +60,10 @@ class Step:
         try:
             return self._average.model
         except RuntimeError as error:
-            raise ValueError(
-                f"got a model that cannot be copied ({error}); expected parts that copy.deepcopy copies; "
-                "look at the model after the loop, when it holds the averaged weights"
+            raise invalid(
+                f"a model that cannot be copied ({error})",
+                "parts that copy.deepcopy copies",
+                "look at the model after the loop, when it holds the averaged weights",
             ) from error
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.config.names import name_of
 from genmod.config.settings import arguments
 from genmod.model import LatentModel
@@ -118,12 +118,12 @@ def refuse_changes(
     # Through JSON, as the file was: tuples are lists there.
     changed = changes(saved, json.loads(json.dumps(wanted)))
     more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-    require(
-        not changed,
-        f"{what} made with other settings: {', '.join(changed[:_SHOWN])}{more}",
-        "the settings and data that it was made with",
-        advice,
-    )
+    if changed:
+        raise invalid(
+            f"{what} made with other settings: {', '.join(changed[:_SHOWN])}{more}",
+            "the settings and data that it was made with",
+            advice,
+        )
 
 
 def _equal(one: object, other: object) -> bool:
@@ -261,10 +261,11 @@ def _function(function: Any) -> str:
     name = getattr(function, "__qualname__", repr(function))
     known = home.split(".")[0] in {"torch", "genmod", "math", "builtins", ""} and "<" not in name
     if not known or isinstance(function, partial):
-        raise ValueError(
-            f"got the function {home}.{name} among the settings of a run with a checkpoint; expected one "
-            "whose value a file can name; pass a function that is defined at the top of a module to "
-            "genmod.register, or train without a checkpoint"
+        raise invalid(
+            f"the function {home}.{name} among the settings of a run with a checkpoint",
+            "one whose value a file can name",
+            "pass a function that is defined at the top of a module to genmod.register, or train "
+            "without a checkpoint",
         )
     return f"{home}.{name}"
 

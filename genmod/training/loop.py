@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.models.two_stage import check_two_stages, first_stage, freeze_first_stage
@@ -49,12 +49,12 @@ def stages_of(model: LatentModel, stages: str | None) -> Sequence[Stage]:
 
     Reference: Dai, Wipf, "Diagnosing and Enhancing VAE Models" (2019), section 5, for the two stages.
     """
-    require(
-        stages in (None, "joint", "two-stage"),
-        f"stages={stages!r}",
-        "None (the model's own recipe), 'joint' or 'two-stage'",
-        "leave it out for the recipe",
-    )
+    if stages not in (None, "joint", "two-stage"):
+        raise invalid(
+            f"stages={stages!r}",
+            "None (the model's own recipe), 'joint' or 'two-stage'",
+            "leave it out for the recipe",
+        )
     whole = Stage(type(model).__name__, model)
     if stages == "two-stage":
         check_two_stages(model)

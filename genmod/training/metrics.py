@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from genmod.checks import one_of, require
+from genmod.checks import invalid, one_of
 from genmod.elbo import ELBO, Measure
 from genmod.files import append_text, check_file, check_folder, read_text, write_text
 from genmod.training.validation import Validation
@@ -55,12 +55,12 @@ def check_trackers(names: Sequence[str] | str) -> tuple[str, ...]:
     )
     needed = ["accelerate", *(_TRACKERS[name] for name in found)] if found else []
     missing = [name for name in needed if find_spec(name) is None]
-    require(
-        not missing,
-        f"trackers={list(found)} without {' and '.join(missing)}",
-        "installed packages",
-        f"pip install {' '.join(missing)}, or leave trackers out: metrics= needs no package",
-    )
+    if missing:
+        raise invalid(
+            f"trackers={list(found)} without {' and '.join(missing)}",
+            "installed packages",
+            f"pip install {' '.join(missing)}, or leave trackers out: metrics= needs no package",
+        )
     return found
 
 
@@ -161,13 +161,13 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows.append({**row, "stage": int(row["stage"]), "step": int(row["step"])})
-        except (ValueError, TypeError, KeyError, RecursionError):
-            require(
-                number == len(lines),
-                f"line {number} of {path}, which is no line of metrics",
-                "one JSON object a line, with a stage and a step",
-                "move the file away",
-            )
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            if number != len(lines):
+                raise invalid(
+                    f"line {number} of {path}, which is no line of metrics",
+                    "one JSON object a line, with a stage and a step",
+                    "move the file away",
+                ) from error
     return rows
 
 

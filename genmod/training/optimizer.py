@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.model import LatentModel
 from genmod.training.config import TrainingConfig
 
@@ -18,12 +18,12 @@ from genmod.training.config import TrainingConfig
 def adam(model: LatentModel, config: TrainingConfig) -> torch.optim.AdamW:
     """Fused AdamW over the parameters of a model that learn."""
     learned = [p for p in model.parameters() if p.requires_grad]
-    require(
-        len(learned) > 0,
-        "a model without parameters that learn",
-        "at least one",
-        "unfreeze a part: parameter.requires_grad_(True)",
-    )
+    if len(learned) == 0:
+        raise invalid(
+            "a model without parameters that learn",
+            "at least one",
+            "unfreeze a part: parameter.requires_grad_(True)",
+        )
     return torch.optim.AdamW(
         learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genmod.checks import require, trusted
+from genmod.checks import invalid, trusted
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
@@ -73,12 +73,12 @@ class Setup:
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""
         model.to(self.device)
-        require(
-            not any(parameter.is_inference() for parameter in model.parameters()),
-            f"a {type(model).__name__} whose parameters were made in torch.inference_mode()",
-            "parameters that can learn",
-            "build or copy the model outside of inference mode",
-        )
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise invalid(
+                f"a {type(model).__name__} whose parameters were made in torch.inference_mode()",
+                "parameters that can learn",
+                "build or copy the model outside of inference mode",
+            )
         objective.to(self.device).train()
         objective.begin()
         self.devices.equalize(model, objective)

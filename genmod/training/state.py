@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights
@@ -165,18 +165,18 @@ def _users_step(optimizer: torch.optim.Optimizer) -> None:
 def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:
     own = {id(p) for part in (model, objective) for p in part.parameters()}
     foreign = sum(id(parameter) not in own for parameter in learned)
-    require(
-        foreign == 0,
-        f"an optimizer with {foreign} of {len(learned)} parameters that are not the model's",
-        "an optimizer over the parameters of the model that is trained",
-        "build it with model.parameters(), after the model was copied or loaded",
-    )
-    require(
-        any(parameter.requires_grad for parameter in learned),
-        "an optimizer whose parameters are all frozen",
-        "at least one that learns",
-        "unfreeze a part: parameter.requires_grad_(True)",
-    )
+    if foreign != 0:
+        raise invalid(
+            f"an optimizer with {foreign} of {len(learned)} parameters that are not the model's",
+            "an optimizer over the parameters of the model that is trained",
+            "build it with model.parameters(), after the model was copied or loaded",
+        )
+    if not any(parameter.requires_grad for parameter in learned):
+        raise invalid(
+            "an optimizer whose parameters are all frozen",
+            "at least one that learns",
+            "unfreeze a part: parameter.requires_grad_(True)",
+        )
 
 
 # ---------------------------------------------------------------------- losses that are not finite

@@ -261,7 +261,7 @@ def test_its_repr_is_a_formula(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(PRIORS))
 def test_no_samples_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="got n=0; expected n >= 1"):
+    with pytest.raises(ValueError, match="got n=0; expected at least 1"):
         PRIORS[name]().sample(0)
 
 

@@ -333,7 +333,7 @@ def test_bad_measurements_are_refused() -> None:
         MMPS(denoiser, blur, torch.zeros(1, 1, 3), 0.1)(torch.zeros(2, 1, 4), torch.zeros(2))
     with pytest.raises(ValueError, match="std >= 0"):
         MMPS(denoiser, blur, torch.zeros(1, 1, 3), -1.0)
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         MMPS(denoiser, blur, torch.zeros(1, 1, 3), 0.1, iterations=0)
     with pytest.raises(ValueError, match="data_std"):
         PiGDM(denoiser, blur, torch.zeros(1, 1, 3), 0.1, data_std=0.0)

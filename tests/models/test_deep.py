@@ -214,7 +214,7 @@ def test_conditional_and_incomplete_data() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"levels": 0}, r"got levels=0; expected at least one level"),
+        ({"levels": 0}, r"got levels=0; expected at least 1"),
         ({"levels": 3, "latents": (4, 2)}, r"got latents=\(4, 2\) beside levels=3"),
         ({"levels": 3, "inference": "bottom-up"}, r"got levels=3 beside another inference"),
         ({"levels": 3, "inference": "ladder"}, r"got levels=3 beside another inference"),

@@ -138,7 +138,7 @@ def test_a_conditional_network_has_a_conditional_encoder() -> None:
 
 def test_wrong_pairs_and_depths_are_refused() -> None:
     base = diffusion()
-    with pytest.raises(ValueError, match=r"got levels=0; expected at least one level"):
+    with pytest.raises(ValueError, match=r"got levels=0; expected at least 1"):
         learned(base, 0)
     model = learned(base, 2)
     with pytest.raises(ValueError, match=r"expected the encoder that adds noise"):

@@ -201,7 +201,7 @@ def test_the_repr_of_a_diffusion_is_its_formula() -> None:
         (lambda: Diffusion(), "got no description of the data and no decoder"),
         (lambda: Diffusion((2, 0)), "an event shape of positive sides"),
         (lambda: Diffusion((2,), steps=0), "steps=0"),
-        (lambda: Diffusion((2,), bins=1), "at least 2 values"),
+        (lambda: Diffusion((2,), bins=1), "bins=1; expected at least 2"),
         (lambda: Diffusion((2,), variance=FixedLarge()), "in continuous time"),
         (
             lambda: Diffusion(decoder=AROUND, schedule=LinearLogSNR(5.0, -6.0)),

@@ -177,7 +177,7 @@ def test_what_is_no_diffusion_has_no_sampler() -> None:
     assert model.sample(2).shape == (2, 4)
     with pytest.raises(ValueError, match=r"without a diffusion \(its prior is NormalPrior\)"):
         model.sample(2, sampler=Euler(), steps=3)
-    with pytest.raises(ValueError, match="n=0; expected n >= 1"):
+    with pytest.raises(ValueError, match="n=0; expected at least 1"):
         bent().sample(0, sampler=Euler())
     with pytest.raises(ValueError, match="2 seeds for 3 samples"):
         bent().sample(3, seeds=[1, 2])

@@ -131,7 +131,7 @@ BAD: dict[str, Any] = {
     "a log density of each entry": (PerEntry, r"\(2, 2\) from PerEntry.*one number a row"),
     "draws that are a pair": (Pair, r"a tuple from Pair\.sample.*a tensor of draws"),
     "a network": (lambda: MLP(2, 2, width=8), "prior=MLP; expected a prior, a model"),
-    "no component": (lambda: priors.MixturePrior(0), "components=0; expected at least one"),
+    "no component": (lambda: priors.MixturePrior(0), "components=0; expected at least 1"),
     "too few pseudo-inputs": (
         lambda: priors.VampPrior(3, torch.zeros(2, 5)),
         "as many pseudo-inputs as components",

@@ -66,7 +66,7 @@ def test_a_grid_finer_than_time_itself_is_refused(grid: TimeGrid) -> None:
 
 
 def test_a_grid_without_steps_is_refused() -> None:
-    with pytest.raises(ValueError, match="steps=0; expected steps >= 1"):
+    with pytest.raises(ValueError, match="steps=0; expected at least 1"):
         UniformTime().times(Cosine(), 0)
     with pytest.raises(ValueError, match="rho=0"):
         PolynomialGrid(0)

@@ -252,8 +252,8 @@ def test_a_log_normal_law_keeps_its_tails(ends: tuple[float, float]) -> None:
         (lambda: Shifted(Cosine(), math.inf), "finite log-SNR"),
         (lambda: Shifted.to_resolution(Cosine(), 0), "resolution=0"),
         (lambda: MonotoneNetwork(0.0, 1.0), "clean > noisy"),
-        (lambda: MonotoneNetwork(features=0), "features >= 1"),
-        (lambda: Cosine().betas(0), "steps >= 1"),
+        (lambda: MonotoneNetwork(features=0), "features=0; expected at least 1"),
+        (lambda: Cosine().betas(0), "steps=0; expected at least 1"),
     ],
 )
 def test_invalid_settings_of_a_schedule_are_refused(

@@ -118,5 +118,5 @@ def test_dropout_differs_from_piece_to_piece() -> None:
 def test_a_step_sees_all_rows_and_accumulate_is_a_whole_number() -> None:
     (step,) = training_loop(vae(), data(), batch_size=8, accumulate=3, steps=1, progress=False)
     assert len(step.elbo.value) == 24
-    with pytest.raises(ValueError, match="accumulate=0; expected accumulate >= 1"):
+    with pytest.raises(ValueError, match="accumulate=0; expected at least 1"):
         fit(vae(), data(), accumulate=0, progress=False)

@@ -99,7 +99,7 @@ def test_keep_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="keep=2 without a checkpoint"):
         fit(vae(), data(), keep=2, progress=False)
-    with pytest.raises(ValueError, match="keep=0; expected keep >= 1"):
+    with pytest.raises(ValueError, match="keep=0; expected at least 1"):
         fit(vae(), data(), checkpoint=tmp_path / "c", keep=0, progress=False)
     with pytest.raises(ValueError, match=r"the file .*file; expected a folder"):
         fit(vae(), data(), checkpoint=tmp_path / "file", keep=1, progress=False)

@@ -107,5 +107,5 @@ def test_a_stopped_run_is_done_when_it_is_resumed(tmp_path: Path) -> None:
 def test_it_needs_validation_data() -> None:
     with pytest.raises(ValueError, match="patience=2 for data without a validation part"):
         fit(vae(), data(), patience=2, progress=False)
-    with pytest.raises(ValueError, match="patience=0; expected patience >= 1"):
+    with pytest.raises(ValueError, match="patience=0; expected at least 1"):
         fit(vae(), split(), patience=0, progress=False)

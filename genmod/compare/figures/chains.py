@@ -83,7 +83,6 @@ def _reverse_rows(inputs: FigureData, name: str) -> list[Row]:
     """The states of one diffusion (if they are images), and its decoded ``x_hat``."""
     times, states, estimates, end = _chain(inputs.shortened(name))
     prior = find_diffusion(inputs.models[name])
-    assert prior is not None
     above, under = [*_time_words(times), ""], [*_noise_words(prior.schedule, times), "sample"]
     images = torch.cat([inputs.as_images(estimates), inputs.as_images(end)]).clamp(0, 1)
     color = inputs.colors[name]
@@ -136,7 +135,6 @@ def futures(inputs: FigureData, name: str) -> list[Future]:
     """Samples from states of the first test image, the cleanest first, and from noise."""
     short = inputs.shortened(name)
     prior = find_diffusion(short)
-    assert prior is not None
     times, found = prior.times(), []
     alpha = prior.schedule.scales(times)[0]
     for index, kept in enumerate(KEPT):
@@ -210,7 +208,6 @@ def _run(model: LatentModel, prior: DiffusionPrior, z: Tensor, times: Tensor) ->
 def _chain(model: LatentModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Times, states, decoded ``x_hat``, and the decoded last state of one chain."""
     prior = find_diffusion(model)
-    assert prior is not None
     times = prior.times()
     shown = _times(prior.schedule, times).flip(0)
     with torch.no_grad(), random.keyed(0):

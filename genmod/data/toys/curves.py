@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_at_least, check_positive, invalid
 from genmod.data.toys.toy import Toy, gauss_legendre, plane_entropy, smoothed_log_density
 
 _ORDER = 12
@@ -121,8 +121,9 @@ class Spiral(_Arcs):
         std: float = 0.12,
         dtype: torch.dtype | None = None,
     ) -> None:
-        require(arms >= 1, f"arms={arms}", "at least one arm", "use 2")
-        require(0 <= turns < math.inf, f"turns={turns}", "a finite number >= 0", "use 1.0")
+        check_at_least(arms, 1, "arms", "use 2")
+        if not 0 <= turns < math.inf:
+            raise invalid(f"turns={turns}", "a finite number >= 0", "use 1.0")
         check_positive(radius, "radius")
         self.arms, self.turns, self.radius = arms, turns, radius
         # Panels are even in v and the curve is fastest at its outer end: count them by that speed.
@@ -163,7 +164,8 @@ class Ring(Toy):
         self, radius: float = 1.5, std: float = 0.15, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__(dtype)
-        require(0 <= radius < math.inf, f"radius={radius}", "a finite number >= 0", "use 1.5")
+        if not 0 <= radius < math.inf:
+            raise invalid(f"radius={radius}", "a finite number >= 0", "use 1.5")
         check_positive(std, "std")
         self.radius, self.std = radius, std
 

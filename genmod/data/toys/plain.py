@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from genmod.checks import check_positive, require
+from genmod.checks import check_at_least, check_positive, invalid
 from genmod.data.toys.toy import Toy, smoothed_log_density
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -33,7 +33,8 @@ class Checkerboard(Toy):
         self, squares: int = 4, side: float = 1.0, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__(dtype)
-        require(squares >= 1, f"squares={squares}", "a board of at least 1 square", "use 4")
+        if squares < 1:
+            raise invalid(f"squares={squares}", "a board of at least 1 square", "use 4")
         check_positive(side, "side")
         self.squares, self.side = squares, side
 
@@ -92,7 +93,8 @@ class Banana(Toy):
         super().__init__(dtype)
         for value in std:
             check_positive(value, "std")
-        require(math.isfinite(curvature), f"curvature={curvature}", "a finite number", "use 0.5")
+        if not math.isfinite(curvature):
+            raise invalid(f"curvature={curvature}", "a finite number", "use 0.5")
         self.std, self.curvature = std, curvature
 
     def _bend(self, x: Tensor) -> Tensor:
@@ -132,12 +134,12 @@ class Correlated(Toy):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dtype)
-        require(
-            abs(correlation) < 1,
-            f"correlation={correlation}",
-            "a number in (-1, 1)",
-            "at the ends the density degenerates to a line",
-        )
+        if not abs(correlation) < 1:
+            raise invalid(
+                f"correlation={correlation}",
+                "a number in (-1, 1)",
+                "at the ends the density degenerates to a line",
+            )
         for value in std:
             check_positive(value, "std")
         self.correlation, self.std, self.mean_point = correlation, std, mean
@@ -192,20 +194,20 @@ class GaussianMixture(Toy):
         super().__init__(dtype)
         check_positive(std, "std")
         self.means = torch.as_tensor(means, dtype=torch.float64)
-        require(
-            self.means.ndim == 2 and self.means.shape[1] == 2 and len(self.means) >= 1,
-            f"means of shape {tuple(self.means.shape)}",
-            "K points of the plane, (K, 2)",
-            "give a pair of numbers for each component",
-        )
+        if self.means.ndim != 2 or self.means.shape[1] != 2 or len(self.means) == 0:
+            raise invalid(
+                f"means of shape {tuple(self.means.shape)}",
+                "K points of the plane, (K, 2)",
+                "give a pair of numbers for each component",
+            )
         count = len(self.means)
         given = torch.ones(count) if weights is None else torch.as_tensor(weights)
-        require(
-            given.shape == (count,) and bool((given > 0).all() & given.isfinite().all()),
-            f"weights {given.tolist()}",
-            f"{count} positive finite numbers, one for each mean",
-            "leave out components without weight",
-        )
+        if given.shape != (count,) or not ((given > 0).all() & given.isfinite().all()):
+            raise invalid(
+                f"weights {given.tolist()}",
+                f"{count} positive finite numbers, one for each mean",
+                "leave out components without weight",
+            )
         self.weights = given.to(torch.float64) / given.to(torch.float64).sum()
         self.std = std
 
@@ -218,7 +220,7 @@ class GaussianMixture(Toy):
         dtype: torch.dtype | None = None,
     ) -> GaussianMixture:
         """``count`` equal Gaussians on a circle."""
-        require(count >= 1, f"count={count}", "at least 1 component", "use 8")
+        check_at_least(count, 1, "count", "use 8")
         angle = 2 * math.pi * torch.arange(count, dtype=torch.float64) / count
         return cls(radius * torch.stack([angle.cos(), angle.sin()], -1), std, dtype=dtype)
 
@@ -231,7 +233,8 @@ class GaussianMixture(Toy):
         dtype: torch.dtype | None = None,
     ) -> GaussianMixture:
         """``side * side`` equal Gaussians on a square grid centered at 0."""
-        require(side >= 1, f"side={side}", "at least 1 component along an edge", "use 5")
+        if side < 1:
+            raise invalid(f"side={side}", "at least 1 component along an edge", "use 5")
         axis = spacing * (torch.arange(side, dtype=torch.float64) - (side - 1) / 2)
         return cls(torch.cartesian_prod(axis, axis), std, dtype=dtype)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from genmod.checks import require
+from genmod.checks import invalid
 from genmod.data.datasets import Dataset
 from genmod.data.rows import dataset
 
@@ -104,12 +104,12 @@ class Toy(Distribution, ABC):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of points ``(..., 2)``, in nats, ``(...)``."""
-        require(
-            value.shape[-1:] == (2,) and value.is_floating_point(),
-            f"points of shape {tuple(value.shape)} and type {value.dtype}",
-            "floating point coordinates, (..., 2)",
-            "put the two coordinates on the last axis",
-        )
+        if value.shape[-1:] != (2,) or not value.is_floating_point():
+            raise invalid(
+                f"points of shape {tuple(value.shape)} and type {value.dtype}",
+                "floating point coordinates, (..., 2)",
+                "put the two coordinates on the last axis",
+            )
         return self._log_density(value.reshape(-1, 2)).reshape(value.shape[:-1])
 
     def entropy(self) -> Tensor:
@@ -154,6 +154,7 @@ def toy_dataset(toy: Toy, n: int, seed: int = 0) -> Dataset:
     >>> print(toy_dataset(Moons(), 1000).summary())
     moons (720 train + 80 validation + 200 test rows of (2,), real numbers)
     """
-    require(n >= 1, f"n={n}", "a positive number of points", "ask for at least a dozen")
+    if n < 1:
+        raise invalid(f"n={n}", "a positive number of points", "ask for at least a dozen")
     points = toy.sample((n,), generator=torch.Generator().manual_seed(seed))
     return dataset(points, name=type(toy).__name__.lower(), seed=seed)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genmod.arrays import Rows, as_tensor
-from genmod.checks import check_real, is_trusted, require
+from genmod.checks import check_real, invalid, is_trusted
 from genmod.data import Dataset, digits, fashion_mnist, mnist
 
 SIDE = 28
@@ -74,12 +74,12 @@ def network() -> Perception:
     """
     saved = resources.files(__package__).joinpath(FILE).read_bytes()
     found = hashlib.sha256(saved).hexdigest()
-    require(
-        found == SHA256,
-        f"weights with SHA-256 {found[:12]}...",
-        f"those of {SHA256[:12]}...",
-        "reinstall the package: distances of different weights cannot be compared",
-    )
+    if found != SHA256:
+        raise invalid(
+            f"weights with SHA-256 {found[:12]}...",
+            f"those of {SHA256[:12]}...",
+            "reinstall the package: distances of different weights cannot be compared",
+        )
     net = Perception()
     net.load_state_dict({name: tensor.float() for name, tensor in load(saved).items()})
     return net.eval().requires_grad_(False)
@@ -125,27 +125,28 @@ def resized(images: Tensor) -> Tensor:
 
 
 def _check(images: Tensor) -> None:
-    require(
-        images.ndim == 4 and images.shape[1] == 1 and len(images) >= 1,
-        f"images of shape {tuple(images.shape)}",
-        "gray images, (N, 1, H, W)",
-        "use it for gray images: the network was trained on digits and clothes only",
-    )
-    require(
-        images.is_floating_point(),
-        f"images of type {images.dtype}",
-        "floating point images in [0, 1]",
-        "divide integers by the largest value, x / (bins - 1)",
-    )
+    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
+        raise invalid(
+            f"images of shape {tuple(images.shape)}",
+            "gray images, (N, 1, H, W)",
+            "use it for gray images: the network was trained on digits and clothes only",
+        )
+    if not images.is_floating_point():
+        raise invalid(
+            f"images of type {images.dtype}",
+            "floating point images in [0, 1]",
+            "divide integers by the largest value, x / (bins - 1)",
+        )
     check_real(images, name="images")
     if not is_trusted():
         low, high = float(images.min()), float(images.max())
-        require(
-            low >= 0 and high <= 1,
-            f"images from {low:g} to {high:g}",
-            "gray values in [0, 1]",
-            "divide integers by the largest value, x / (bins - 1); clamp samples of a real-valued model",
-        )
+        if not low >= 0 or not high <= 1:
+            raise invalid(
+                f"images from {low:g} to {high:g}",
+                "gray values in [0, 1]",
+                "divide integers by the largest value, x / (bins - 1); clamp samples of a "
+                "real-valued model",
+            )
 
 
 SEED = 20

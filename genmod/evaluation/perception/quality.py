@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genmod import random
 from genmod.arrays import Rows, as_context, as_tensor
-from genmod.checks import check_integers, check_real, check_shape, instance, require, trusted
+from genmod.checks import check_integers, check_real, check_shape, instance, invalid, trusted
 from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
@@ -109,12 +109,12 @@ def quality(
     """
     _require_images(data, n)
     contexts = as_context(context, n)
-    require(
-        contexts is None or len(contexts) == n,
-        f"{0 if contexts is None else len(contexts)} rows of context for n={n}",
-        "one row per sample",
-        "repeat the classes until there are n",
-    )
+    if contexts is not None and len(contexts) != n:
+        raise invalid(
+            f"{len(contexts)} rows of context for n={n}",
+            "one row per sample",
+            "repeat the classes until there are n",
+        )
     check_context(model, contexts)
 
     def run(rows: slice) -> Tensor:
@@ -169,17 +169,19 @@ def _require_images(data: Dataset, count: int) -> int:
     """Require enough images of integers to compare; returns their number of values."""
     data = instance(data, Dataset, "data")
     if data.bins is None:
-        raise ValueError(
-            f"got {data.name} with bins=None; expected integer images, which can be scaled to [0, 1]; "
-            "load the data with bins=..."
+        raise invalid(
+            f"{data.name} with bins=None",
+            "integer images, which can be scaled to [0, 1]",
+            "load the data with bins=...",
         )
     others = len(data.validation) + len(data.train)
-    require(
-        min(count, len(data.test), others) > DIMS,
-        f"{count} samples and {len(data.test)} test images (and {others} other ones)",
-        f"at least {DIMS + 1} of each, and better ten times as many",
-        "draw more samples: the covariance of few rows is singular, and its distance means nothing",
-    )
+    if not min(count, len(data.test), others) > DIMS:
+        raise invalid(
+            f"{count} samples and {len(data.test)} test images (and {others} other ones)",
+            f"at least {DIMS + 1} of each, and better ten times as many",
+            "draw more samples: the covariance of few rows is singular, and its distance means "
+            "nothing",
+        )
     return data.bins
 
 
@@ -219,12 +221,12 @@ def frechet_distance(a: Rows, b: Rows) -> float:
     12.0
     """
     a, b = as_tensor(a, "a"), as_tensor(b, "b")
-    require(
-        a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[1],
-        f"features of shapes {tuple(a.shape)} and {tuple(b.shape)}",
-        "(N, d) and (M, d)",
-        "pass what evaluation.features gives for both sets",
-    )
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise invalid(
+            f"features of shapes {tuple(a.shape)} and {tuple(b.shape)}",
+            "(N, d) and (M, d)",
+            "pass what evaluation.features gives for both sets",
+        )
     (mean_a, tril_a), (mean_b, tril_b) = _moments(a), _moments(b)
     # Trusted: features that do not vary give a zero on the diagonal, which the distance allows.
     with trusted():
@@ -269,12 +271,12 @@ def class_score(found: Tensor) -> float:
 
     Reference: Salimans et al., "Improved techniques for training GANs" (2016), section 4.
     """
-    require(
-        found.ndim == 2 and len(found) >= 1 and found.shape[1] == DIMS,
-        f"features of shape {tuple(found.shape)}",
-        f"(N, {DIMS})",
-        "pass what evaluation.features gives",
-    )
+    if found.ndim != 2 or len(found) == 0 or found.shape[1] != DIMS:
+        raise invalid(
+            f"features of shape {tuple(found.shape)}",
+            f"(N, {DIMS})",
+            "pass what evaluation.features gives",
+        )
     check_real(found, name="features")
     log_p = class_log_probs(found)
     log_mean = log_p.logsumexp(0) - math.log(len(log_p))
@@ -284,12 +286,13 @@ def class_score(found: Tensor) -> float:
 def _moments(found: Tensor) -> tuple[Tensor, Tensor]:
     """The mean, and a lower-triangular factor of the unbiased covariance."""
     rows, dims = found.shape
-    require(
-        rows > dims,
-        f"{rows} rows of {dims} features",
-        f"at least {dims + 1} rows, and better ten times as many",
-        "draw more samples: the covariance of few rows is singular, and its distance means nothing",
-    )
+    if rows <= dims:
+        raise invalid(
+            f"{rows} rows of {dims} features",
+            f"at least {dims + 1} rows, and better ten times as many",
+            "draw more samples: the covariance of few rows is singular, and its distance means "
+            "nothing",
+        )
     check_real(found, name="features")
     found = found.double()
     mean = found.mean(0)
