@@ -132,12 +132,12 @@ def step_rate(
     def per_level(values: Tensor) -> Tensor:
         return values.to(error.dtype).reshape(t.shape)
 
-    dt = torch.ones_like(t) if s is None else t - s
+    dt = torch.ones_like(t, dtype=error.dtype) if s is None else t - s
     learned = None if variance_nats is None else per_level(variance_nats)
     return Rate(
         nats=per_level(nats),
         weight=per_level(weight),
-        level=per_level(point.t),
+        level=t.to(error.dtype),
         kind=Kind.ANALYTIC,
         claim=Stamp.BOUND if complete else Stamp.ESTIMATE,
         noise=NoiseLevels(

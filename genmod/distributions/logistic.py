@@ -37,15 +37,14 @@ def _log_mass(
     inverse = torch.neg(unexpanded(log_scale)).exp_()
     # 1 for the last value, for the first one, and for one with two finite ends, else 0.
     last, first = torch.sub(real, top - 1).clamp_(0, 1), torch.rsub(real, 1).clamp_(0, 1)
-    closed = torch.add(last, first).neg_().add_(1)
+    closed = torch.rsub(torch.add(last, first), 1)
     # In units of half a width the ends are whole numbers, so that two neighbors share an end to the last
     # bit. The last value (upper) and the first (lower) have an end moved to +-1e30 without a branch. This
     # must come first: then 1e30 absorbs the end and the location. An infinite end instead would give
     # inf * 0 = NaN in the derivatives.
-    upper = last.mul_(1e30)
-    upper.add_(torch.mul(real, 2).sub_(top - 1).mul_(half)).sub_(location).mul_(inverse)
-    lower = first.mul_(-1e30)
-    lower.add_(torch.mul(real, 2).sub_(top + 1).mul_(half)).sub_(location).mul_(inverse)
+    end = torch.mul(real, 2).sub_(top - 1)
+    upper = last.mul_(1e30).add_(torch.mul(end, half)).sub_(location).mul_(inverse)
+    lower = first.mul_(-1e30).add_(end.sub_(2).mul_(half)).sub_(location).mul_(inverse)
     # No error: beyond 1e4 no type has mass left. Without it, 1e30 / 1e-9 would overflow float32.
     lower.clamp_(min=-_FAR)
     upper.clamp_(max=_FAR)
