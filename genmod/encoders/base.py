@@ -153,7 +153,7 @@ class GaussianEncoder(NetworkEncoder):
     def __init__(
         self,
         network: nn.Module,
-        shape: Shape,
+        shape: int | Shape,
         spec: SpecLike | None = None,
         normalized: bool = False,
     ) -> None:
