@@ -8,7 +8,6 @@ import torch
 from genmod import Kind, Measure
 from genmod.model import LatentModel
 from genmod.models import HVAE, Inference
-from genmod.priors import NestedPrior, TopDownPrior
 from tests.oracles_vae import Tower, tower
 from tests.statistics import assert_mean
 
@@ -133,12 +132,6 @@ def test_any_number_of_levels(inference: Inference, latents: tuple[int, ...]) ->
     assert_mean(paired.detach(), 0.0, name="two forms of one bound")
     assert model.sample(4).shape == (4, 1, 2, 2)
     assert model.reconstruct(x).shape == x.shape
-
-
-def test_the_two_orders_are_built_from_the_two_priors() -> None:
-    assert isinstance(HVAE((4,), latents=(3, 2), width=8).prior, NestedPrior)
-    aligned = HVAE((4,), latents=(3, 2), width=8, inference=Inference.TOP_DOWN)
-    assert isinstance(aligned.prior, TopDownPrior)
 
 
 def test_the_repr_of_a_hierarchy_is_its_formula() -> None:
