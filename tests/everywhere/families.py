@@ -68,6 +68,7 @@ FAMILIES: dict[str, Callable[[], LatentModel]] = {
     ),
     "conditional vae": lambda: VAE(INTEGERS, BINS, latents=2, condition=_label(), **TINY),
     "bottom-up": lambda: HVAE(INTEGERS, BINS, latents=(3, 2), inference="bottom-up", **TINY),
+    "bottom-up, fixed std": lambda: HVAE(INTEGERS, BINS, latents=(3, 2), level_std=0.5, **TINY),
     "top-down": lambda: HVAE(REALS, latents=(3, 2), inference="top-down", **TINY),
     "ladder": lambda: HVAE(REALS, latents=(3, 2), inference="ladder", **TINY),
     "very deep": lambda: HVAE(
