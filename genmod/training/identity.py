@@ -36,6 +36,7 @@ _NOT_COMPARED = (
     "patience",
     "log_every",
     "skip_nonfinite",
+    "shard",
 )
 """Settings that may differ when a run continues; the size of a batch is compared in another place."""
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, partial)
