@@ -19,11 +19,11 @@ from genmod.samplers import (
     PolynomialGrid,
     Sampler,
     StochasticHeun,
-    TimeGrid,
     UniformLogSNR,
     UniformTime,
     UniPC,
 )
+from genmod.samplers.grids import TimeGrid
 from genmod.schedules import LinearLogSNR, Schedule
 
 SAME = {

@@ -50,7 +50,8 @@ from genmod.nn.modules import load_weights, weights
 from genmod.random import seeded
 from genmod.random.keys import BLOCK
 from genmod.random.streams import mix
-from genmod.samplers import Sampler, TimeGrid, UniformTime
+from genmod.samplers import Sampler, UniformTime
+from genmod.samplers.grids import TimeGrid
 from genmod.schedules.base import time_dtype
 
 WANTED = 1.10

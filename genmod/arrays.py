@@ -48,6 +48,8 @@ def as_tensor(x: object, name: str = "x") -> Tensor:
             "a tensor, an array or a list of rows",
             "convert it first (a data frame of numbers with .to_numpy())",
         )
+    if x.layout is not torch.strided:
+        raise invalid(f"{name} of layout {x.layout}", "a dense tensor", "use x.to_dense()")
     if x.is_complex():
         raise invalid(f"complex {name}", "real numbers", "use torch.view_as_real first")
     return for_autograd(_wide(x, name))
@@ -126,13 +128,13 @@ def _array(rows: Sequence[object], name: str) -> np.ndarray:
 
 
 def _from_array(x: np.ndarray, name: str) -> Tensor:
-    if x.dtype.kind not in "biu" and x.dtype not in (np.float16, np.float32, np.float64):
+    native = x.astype(x.dtype.newbyteorder("="), copy=False)
+    if x.dtype.kind not in "biu" and native.dtype not in (np.float16, np.float32, np.float64):
         raise invalid(
             f"an array {name} of type {x.dtype}",
             "real numbers of at most 64 bits",
             "select and encode the columns you mean to model, and convert with .astype(float)",
         )
-    native = x.astype(x.dtype.newbyteorder("="), copy=False)
     # Negative strides do not exist in torch, and it warns about memory that must not be written.
     safe = native.flags.writeable and all(step >= 0 for step in native.strides)
     return torch.from_numpy(native if safe else native.copy())

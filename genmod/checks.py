@@ -259,13 +259,14 @@ def one_of(names: Iterable[str], value: str, name: str) -> str:
     )
 
 
-def instance(value: object, kind: type[T], name: str) -> T:
+def instance(value: object, kind: type[T], name: str, advice: str = "") -> T:
     """An instance of a class. The class itself, its name, and anything else are refused.
 
     Args:
         value: what was given.
         kind: the class.
         name: what messages call the setting.
+        advice: what to do with an object of another class; by default, to pass an instance.
 
     Raises:
         ValueError: anything else. For a class or its name, the message shows how to build an instance.
@@ -273,17 +274,16 @@ def instance(value: object, kind: type[T], name: str) -> T:
     if isinstance(value, kind):
         return value
     expected = f"an instance of {kind.__name__}"
-    advice = f"pass {expected}"
+    advice = advice or f"pass {expected}"
     if isinstance(value, type):
         advice = f"call it: {value.__name__}(...)" if issubclass(value, kind) else advice
         raise invalid(f"{name}={value.__name__}, a class", expected, advice)
-    got = f"{name} of type {type(value).__name__}"
+    what = f"={value!r}" if isinstance(value, str) else f" of type {type(value).__name__}"
     if isinstance(value, str):
-        got = f"{name}={value!r}"
         names = {each.__name__.lower(): each.__name__ for each in _subclasses(kind)}
         near = difflib.get_close_matches(value.lower(), names, 1)
         advice = f"did you mean {names[near[0]]}()?" if near else advice
-    raise invalid(got, expected, advice)
+    raise invalid(f"{name}{what}", expected, advice)
 
 
 def _suggestion(value: object, names: list[str]) -> str:

@@ -102,11 +102,11 @@ def run_in_chunks(
         run: from a slice to its results, ``(rows of the slice, *event)``.
         seeds: one for each row. The noise of a row then depends on its seed only.
     """
-    check_at_least(rows, 1, "n", "pass n=1 or more")
+    check_at_least(whole_number(rows, "n"), 1, "n", "pass n=1 or more")
     pieces = chunks(rows, most)
     if seeds is None:
         return torch.cat([run(piece) for piece in pieces])
-    keys = list(seeds)
+    keys = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     if len(keys) != rows:
         got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
         raise invalid(got, expected, "pass seeds=range(n), for example")

@@ -18,6 +18,7 @@ from genmod.checks import invalid
 from genmod.chunks import rows_per_chunk, run_in_chunks
 from genmod.config import Settings
 from genmod.decoders import Decoder
+from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
 from genmod.imputation import Imputation, impute_rows
 from genmod.nn.modules import tensors_of
@@ -148,7 +149,9 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
     def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
         """What :meth:`reconstruct` returns of rows that fit in memory."""
         means = self.prior.means(self.posterior(x, context, observed), context)
-        return self.law(self.prior.state_from(means, context), context).mean
+        return mean_of(
+            self.law(self.prior.state_from(means, context), context), "the decoder's law"
+        )
 
     @torch.no_grad()
     def impute(

@@ -1,8 +1,7 @@
 """A latent-variable model: an encoder, a decoder and a prior, scored by one bound.
 
 Data that enter are checked, converted to the model's type, and standardized if they are real columns of a
-table. Laws and draws that leave are in the data's own units. What else a model can do, given these, is in
-:mod:`genmod.generative`.
+table. What leaves is in the data's own units. What else a model can do is in :mod:`genmod.generative`.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
-from genmod.checks import check_law, invalid, is_trusted
+from genmod.checks import instance, invalid, is_trusted
 from genmod.decoders import Decoder
+from genmod.decoders.base import check_decoder, check_likelihood
 from genmod.distributions.base import masked_log_prob
 from genmod.distributions.joined import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
-from genmod.encoders.base import Posterior, check_posterior, copied_posterior
+from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import float_dtype, parameters_of
+from genmod.nn.modules import call_without_changes, float_dtype, parameters_of
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
@@ -58,13 +58,14 @@ class LatentModel(GenerativeModel):
 
     def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
         super().__init__()
+        encoder, decoder = check_encoder(encoder), check_decoder(decoder)
         if encoder.spec is not None and encoder.spec != decoder.spec:
             raise invalid(
                 f"an encoder of {encoder.spec} beside a decoder of {decoder.spec}",
                 "one description of the data",
                 "build both with the same DataSpec",
             )
-        prior = prior.bind(encoder)
+        prior = instance(prior, Prior, "prior").bind(encoder)
         prior.check_encoder(encoder)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self._masked = "observed" in inspect.signature(encoder.forward).parameters
@@ -154,13 +155,13 @@ class LatentModel(GenerativeModel):
     ) -> Posterior | Distribution:
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
-        posterior: Posterior | Distribution = self.encoder(*given)
+        posterior: Posterior | Distribution = call_without_changes(self.encoder, *given)
         check_posterior(posterior, x.shape[0], self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
-        law = self.decoder(state, context)
-        check_law(law, state.shape[0], self.decoder.spec.shape, "the decoder's law")
+        law: Distribution = call_without_changes(self.decoder, state, context)
+        check_likelihood(law, state.shape[0], self.decoder.spec)
         return law
 
     def _check_inputs(self, x: Batch, request: Request) -> None:

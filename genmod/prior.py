@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_at_least, check_law, check_shape, invalid
 from genmod.config import Settings
 from genmod.distributions import rate
-from genmod.distributions.base import Draws, Laws
+from genmod.distributions.base import Draws, Laws, mean_of
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import require_distribution, rows_of
@@ -49,7 +49,7 @@ class Prior(Settings, nn.Module, ABC):
     derive from :class:`DensityPrior` and implement ``law`` alone.
 
     Args:
-        shape: the event shape of the latent that the encoder's posterior is over.
+        shape: the event shape of the latent that the encoder's posterior is over; an int for a vector.
     """
 
     proper = True
@@ -57,9 +57,9 @@ class Prior(Settings, nn.Module, ABC):
     claim = Stamp.BOUND
     """The strongest stamp of a bound whose rates come from this prior's own laws."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape | int) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape: Shape = (shape,) if isinstance(shape, int) else tuple(shape)
 
     @property
     def has_timesteps(self) -> bool:
@@ -195,7 +195,7 @@ class Prior(Settings, nn.Module, ABC):
 
         def keep(latent: Latent) -> Tensor:
             if latent.q is not None:
-                means[latent.name] = latent.q.mean
+                means[latent.name] = mean_of(latent.q, f"the posterior of {latent.name}")
             return means[latent.name]
 
         run_path(self.infer(posterior, context), keep)
@@ -246,7 +246,7 @@ class DensityPrior(Prior):
     torch.Size([5, 3])
     """
 
-    def __init__(self, shape: Shape, name: str = "prior") -> None:
+    def __init__(self, shape: Shape | int, name: str = "prior") -> None:
         super().__init__(shape)
         self.name = name
 

@@ -22,8 +22,9 @@ from genmod import random
 from genmod.decoders import Decoder, GaussianDecoder, Identity
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
 from genmod.denoisers.base import denoise
-from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder, ReverseVariance
+from genmod.diffusion import DiffusionPrior, FixedLarge, NoisingEncoder
 from genmod.diffusion import LastStepDecoder as DenoisedDecoder
+from genmod.diffusion.variances import ReverseVariance
 from genmod.elbo import Rate
 from genmod.model import LatentModel
 from genmod.models import Diffusion

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genmod.columns import Column, ColumnKind, features
-from genmod.config import from_plain, to_plain
+from genmod.config.plain import from_plain, to_plain
 from genmod.spec import DataSpec, Standardize
 
 TABLE = (

@@ -18,7 +18,7 @@ from torch.distributions import (
 )
 
 from genmod import decoders, encoders, fit, random
-from genmod.config import from_plain, to_plain
+from genmod.config.plain import from_plain, to_plain
 from genmod.encoders import FlowEncoder, FullCovarianceEncoder
 from genmod.model import LatentModel, Request
 from genmod.models import (

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, Laplace
 
 from genmod import decoders, diffusion, encoders, random
 from genmod.decoders import Identity
+from genmod.diffusion.variances import ReverseVariance
 from genmod.distributions import Normal
 from genmod.elbo import Kind
 from genmod.encoders import Posterior
@@ -331,7 +332,7 @@ class Noisy(nn.Module):
     ids=repr,
 )
 def test_recomputed_activations_see_the_same_noise(
-    variance: diffusion.ReverseVariance, chunk: int, monkeypatch: pytest.MonkeyPatch
+    variance: ReverseVariance, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every level visited, activations are computed again: autograd agrees with differences."""
     monkeypatch.setattr(diffusion.bound, "rows_per_chunk", lambda shape, device: chunk)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
-from genmod.diffusion import FixedLarge, FixedSmall, LearnedInterpolation, ReverseVariance
+from genmod.diffusion import FixedLarge, FixedSmall, LearnedInterpolation
 from genmod.diffusion.reverse import ReverseProcess
+from genmod.diffusion.variances import ReverseVariance
 from genmod.schedules import LinearBeta
 
 diffusers = pytest.importorskip("diffusers")

@@ -1,4 +1,4 @@
-"""What the commands share: errors as one sentence with an exit code, and files by their ending."""
+"""What the commands share: errors as one sentence with an exit code, and tables as text."""
 
 from __future__ import annotations
 
@@ -7,18 +7,10 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.text import Text
-from torch import Tensor
-
-from genmod.checks import invalid
-from genmod.files import write_atomically, write_text
-from genmod.spec import Column, DataSpec
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: bad input; a computation that failed; Ctrl-C."""
@@ -67,53 +59,3 @@ def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
-
-
-def write_rows(
-    path: Path, rows: Tensor, spec: DataSpec, copies: int = 1, observed: Tensor | None = None
-) -> None:
-    """Rows as ``.npy``, or flat as ``.csv``: those of a table with its names and its values.
-
-    Args:
-        path: the file.
-        rows: ``(N, *event)``.
-        spec: the description of the rows.
-        copies: how many copies of one table the rows are, one after another. A column numbers them.
-        observed: which entries are not missing, like the rows. A missing one is an empty cell of a
-            ``.csv``, and NaN in a ``.npy``.
-    """
-    if path.suffix not in (".npy", ".csv"):
-        raise invalid(
-            f"--out {path}",
-            "a file that ends in .npy, .csv, or .png for images",
-            "choose one of these endings",
-        )
-    if path.suffix == ".npy":
-        if observed is not None:
-            real = rows if rows.is_floating_point() else rows.double()
-            rows = real.masked_fill(~observed, float("nan"))
-        with write_atomically(path) as beside, beside.open("wb") as file:
-            np.save(file, rows.numpy(), allow_pickle=False)
-        return
-    columns: dict[str, Sequence[object]] = {}
-    if copies > 1:
-        columns["copy"] = [number for number in range(copies) for _ in range(len(rows) // copies)]
-    flat = rows.flatten(1)
-    seen = torch.ones_like(flat, dtype=torch.bool) if observed is None else observed.flatten(1)
-    known = spec.columns or (None,) * flat.shape[1]
-    # NumPy's numbers: their text is as short as their precision allows.
-    for place, (column, numbers, there) in enumerate(
-        zip(known, flat.T.numpy(), seen.T.tolist(), strict=True)
-    ):
-        columns[f"x{place}" if column is None else column.name] = [
-            _cell(column, number) if shown else ""
-            for number, shown in zip(numbers, there, strict=True)
-        ]
-    write_text(path, csv_text(columns))
-
-
-def _cell(column: Column | None, number: Any) -> object:
-    """An entry of a table as it stands in a file."""
-    if column is None or column.is_real:
-        return number
-    return int(number) if column.values is None else column.values[int(number)]

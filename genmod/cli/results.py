@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from genmod import editing
 from genmod.checks import check_at_least, invalid
-from genmod.cli.console import csv_text, plain, sentences, write_rows, wrote
+from genmod.cli.canvas import Canvas, own_columns, write_rows
+from genmod.cli.console import csv_text, plain, sentences, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
 from genmod.data import Dataset
@@ -28,12 +28,10 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig
-from genmod.runs.figures import draw_images
 from genmod.runs.opening import open_data, open_model, open_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving.folder import WEIGHTS, read_config
-from genmod.shapes import is_image
 from genmod.training.metrics import read_metrics
 
 
@@ -120,7 +118,8 @@ def impute_rows(
             rows.x, rows.observed, n, importance_samples, context=rows.context, seeds=seeds
         )
         path = as_path(run) / "imputed.csv" if out is None else as_path(out)
-        write_rows(path, filled.draws.cpu().flatten(0, 1), found.spec, n)
+        draws = filled.draws.cpu().flatten(0, 1)
+        write_rows(path, draws, found.spec, n, given=own_columns(data))
         plain(console, repr(filled))
         wrote(console, path)
 
@@ -150,59 +149,13 @@ def show_run(run: Path) -> None:
 # ---------------------------------------------------------------------- pictures and files
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """The options that all commands share which draw rows.
-
-    Args:
-        run: the folder of the run.
-        n: the number of rows.
-        out: the file; in the run's folder by default.
-        seed: the seed of the noise.
-        device: the device to compute on.
-    """
-
-    run: Path
-    n: int
-    out: Path | None
-    seed: int
-    device: str | None
-
-    def path(self, name: str, data: Dataset) -> Path:
-        """The file that is written: a picture for images, else a CSV."""
-        if self.out is not None:
-            return as_path(self.out)
-        place = as_path(self.run)
-        return place / "figures" / f"{name}.png" if is_image(data.shape) else place / f"{name}.csv"
-
-    def write(
-        self,
-        console: Console,
-        path: Path,
-        rows: Mapping[str, Tensor],
-        data: Dataset,
-        observed: Tensor | None = None,
-    ) -> None:
-        """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
-        if path.suffix == ".png":
-            if not is_image(data.shape):
-                raise invalid(
-                    f"--out {path} for rows of shape {data.shape}",
-                    "a file for numbers",
-                    "end it in .npy or .csv",
-                )
-            draw_images(path, dict(rows), data, as_path(self.run).name)
-        else:
-            write_rows(path, torch.cat(list(rows.values())), data.spec, observed=observed)
-        wrote(console, path)
-
-
 def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
     """Samples, each with a seed of its own: a longer list begins with the shorter one."""
     with sentences() as console:
         check_at_least(drawing.n, 1, "-n", "pass the number of samples")
-        model, data = open_model(drawing.run, drawing.device), open_data(drawing.run)
-        path = drawing.path("sampled", data)
+        # Not the data: a run that was handed on without them has samples, too.
+        model = open_model(drawing.run, drawing.device)
+        path = drawing.path("sampled", model.spec)
         given = {name: value for name, value in options.items() if value is not None}
         if given and not isinstance(model, DiffusionBased):
             raise invalid(
@@ -216,7 +169,7 @@ def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -
         made = model.sample(drawing.n, _context(label, drawing.n), seeds=seeds, **arguments).cpu()
         across = 12
         rows = {f"{start}": made[start : start + across] for start in range(0, len(made), across)}
-        drawing.write(console, path, rows, data)
+        drawing.write(console, path, rows, model.spec)
 
 
 def _context(label: str | None, n: int) -> Tensor | None:
@@ -237,10 +190,10 @@ def reconstruct_run(drawing: Canvas, name: str | None) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(drawing.seed)
             made = model.reconstruct(rows.x, rows.context, rows.observed).cpu()
-        path = drawing.path("reconstructed", data)
+        path = drawing.path("reconstructed", data.spec)
         shown, seen = {"data": rows.x.cpu(), "reconstructed": made}, rows.observed
         seen = None if seen is None else torch.cat([seen.cpu(), torch.ones_like(seen.cpu())])
-        drawing.write(console, path, shown, data, seen)
+        drawing.write(console, path, shown, data.spec, seen)
 
 
 def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
@@ -255,8 +208,8 @@ def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> 
         assert x is not None
         a, b = x.chunk(2)
         made = editing.interpolate(model, a, b, count, context, path=way, observed=observed).cpu()
-        path = drawing.path("interpolated", data)
-        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data)
+        path = drawing.path("interpolated", data.spec)
+        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data.spec)
 
 
 def export_run(run: Path, out: Path | None, kind: str) -> None:

@@ -86,7 +86,8 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw samples: a picture, or rows as .npy or .csv, by the ending of --out."""
-    from genmod.cli.results import Canvas, sample_run
+    from genmod.cli.canvas import Canvas
+    from genmod.cli.results import sample_run
 
     options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
     sample_run(Canvas(run, n, out, seed, device), label, options)
@@ -101,7 +102,8 @@ def reconstruct(
     device: Device = None,
 ) -> None:
     """Encode rows and decode them again: rows beside their reconstructions."""
-    from genmod.cli.results import Canvas, reconstruct_run
+    from genmod.cli.canvas import Canvas
+    from genmod.cli.results import reconstruct_run
 
     reconstruct_run(Canvas(run, n, out, seed, device), data)
 
@@ -119,7 +121,8 @@ def interpolate(
     device: Device = None,
 ) -> None:
     """Go from one row to another through the codes of the model."""
-    from genmod.cli.results import Canvas, interpolate_run
+    from genmod.cli.canvas import Canvas
+    from genmod.cli.results import interpolate_run
 
     interpolate_run(Canvas(run, n, out, seed, device), data, count, path)
 

@@ -12,4 +12,3 @@ from genmod.diffusion.variances import Analytic as Analytic
 from genmod.diffusion.variances import FixedLarge as FixedLarge
 from genmod.diffusion.variances import FixedSmall as FixedSmall
 from genmod.diffusion.variances import LearnedInterpolation as LearnedInterpolation
-from genmod.diffusion.variances import ReverseVariance as ReverseVariance

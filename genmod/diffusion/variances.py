@@ -36,7 +36,16 @@ from genmod.shapes import expand_like
 
 
 class ReverseVariance(Settings, ABC):
-    """The base class of reverse variances, each given as its log-std minus the posterior's."""
+    """The base class of reverse variances, each given as its log-std minus the posterior's.
+
+    >>> class Middle(ReverseVariance):
+    ...     '''The geometric mean of the variances of FixedSmall and FixedLarge.'''
+    ...
+    ...     def log_std_ratio(self, bridge, denoised):
+    ...         return 0.5 * FixedLarge().log_std_ratio(bridge, denoised)
+    >>> Middle()
+    Middle()
+    """
 
     learned: ClassVar[bool] = False
     """Whether the network predicts it, in the second half of its output."""

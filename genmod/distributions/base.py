@@ -163,6 +163,24 @@ def detached(law: Distribution) -> Distribution:
     return moved(law, Tensor.detach)
 
 
+def mean_of(law: Distribution, name: str) -> Tensor:
+    """The mean of a law, refused where the law has no formula for it.
+
+    Args:
+        law: the law.
+        name: what the message calls it, such as ``"the decoder's law"``.
+    """
+    try:
+        mean: Tensor = law.mean
+    except NotImplementedError:
+        raise invalid(
+            f"a {type(law).__name__} without a mean as {name}",
+            "a law with one, because codes and reconstructions are means",
+            "define the property mean in a subclass of it",
+        ) from None
+    return mean
+
+
 def moved(law: Distribution, function: Callable[[Tensor], Tensor]) -> Distribution:
     """The same law with a function applied to each of its tensors, such as ``Tensor.detach``."""
     copied = copy.copy(law)

@@ -14,6 +14,7 @@ from torch import Tensor
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import can_read, check_at_least, invalid, one_of
 from genmod.chunks import chunks, rows_per_chunk
+from genmod.distributions.base import mean_of
 from genmod.model import LatentModel
 from genmod.nn.conditioning import is_null_context
 from genmod.shapes import LatentTensors, Real, event_sum, expand_like
@@ -85,7 +86,8 @@ def interpolate(
             torch.lerp(start, end, weight) if path == "linear" else _arc(start, end, weight)
             for start, end in zip(*ends, strict=True)
         )
-        means.append(model.decode(_code(code), _context_at(*contexts, weight)).mean)
+        law = model.decode(_code(code), _context_at(*contexts, weight))
+        means.append(mean_of(law, "the decoder's law"))
     return torch.stack(means, 1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_law, invalid
+from genmod.checks import check_law, instance, invalid
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.distributions.flow import NormalizingFlow
@@ -92,15 +92,18 @@ class NetworkEncoder(Encoder, ABC):
 
     Args:
         network: gives the parameters of the posterior from the features of the data.
-        shape: the latent's event shape.
+        shape: the latent's event shape; an int for a vector.
         spec: the data it reads.
     """
 
     latent_shape: Shape
 
-    def __init__(self, network: nn.Module, shape: Shape, spec: SpecLike | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, shape: Shape | int, spec: SpecLike | None = None
+    ) -> None:
         super().__init__(spec)
-        self.network, self.latent_shape = network, tuple(shape)
+        self.network = instance(network, nn.Module, "network")
+        self.latent_shape = (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 class DiracEncoder(NetworkEncoder):
@@ -147,6 +150,12 @@ class GaussianEncoder(NetworkEncoder):
     def formula(self) -> str:
         """The formula of the encoder, as text."""
         return "q(z | x) = N(z; mean(x), diag std(x)^2)"
+
+
+def check_encoder(encoder: object) -> Encoder:
+    """Require an encoder: a network alone gives no posterior."""
+    advice = "wrap a network: encoders.GaussianEncoder(network, shape, spec)"
+    return instance(encoder, Encoder, "encoder", advice)
 
 
 def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape) -> None:

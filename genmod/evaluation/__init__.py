@@ -5,7 +5,6 @@ where these mean something. ``data`` are a data set, whose test part is used, or
 the id of a row, so results depend neither on ``batch_size`` nor on the order of the rows.
 """
 
-from genmod.evaluation.amortization import AmortizationGap as AmortizationGap
 from genmod.evaluation.amortization import amortization_gap as amortization_gap
 from genmod.evaluation.baselines import gaussian as gaussian
 from genmod.evaluation.baselines import pixel_histogram as pixel_histogram
@@ -27,7 +26,5 @@ from genmod.evaluation.scoring import Estimate as Estimate
 from genmod.evaluation.scoring import log_weights as log_weights
 from genmod.evaluation.scoring import paired as paired
 from genmod.evaluation.scoring import score as score
-from genmod.evaluation.spectrum import LinearForecast as LinearForecast
 from genmod.evaluation.spectrum import linear_forecast as linear_forecast
 from genmod.evaluation.traversal import traverse as traverse
-from genmod.evaluation.verdict import Collapse as Collapse

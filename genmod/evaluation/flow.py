@@ -33,7 +33,8 @@ from genmod.evaluation.evaluating import evaluate
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, paired, score
 from genmod.model import LatentModel
-from genmod.models import find_diffusion, with_probability_flow
+from genmod.models import with_probability_flow
+from genmod.models.replace import find_diffusion
 from genmod.spec import DataSpec
 
 STAGES = 4

@@ -15,7 +15,7 @@ from genmod import random
 from genmod.arrays import Rows
 from genmod.checks import invalid, whole_number
 from genmod.denoisers import Denoised, Denoiser
-from genmod.diffusion import ReverseVariance
+from genmod.diffusion.variances import ReverseVariance
 from genmod.inverse.operators import Mask, Operator, as_measurement, check_rows
 from genmod.nn.jacobian import pullback
 from genmod.samplers import Ancestral, Sampler, State

@@ -137,6 +137,10 @@ class Matrix(Operator):
 
     Raises:
         ValueError: columns that are not as many as the event has entries.
+
+    >>> import torch
+    >>> Matrix(torch.tensor([[1.0, 1.0, 0.0]]))(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[3.]])
     """
 
     def __init__(self, matrix: Rows, shape: Shape | None = None) -> None:

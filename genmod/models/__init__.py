@@ -8,7 +8,6 @@ from genmod.models.diffusion import Diffusion as Diffusion
 from genmod.models.hvae import HVAE as HVAE
 from genmod.models.hvae import Inference as Inference
 from genmod.models.latent_diffusion import LatentDiffusion as LatentDiffusion
-from genmod.models.replace import find_diffusion as find_diffusion
 from genmod.models.replace import with_denoiser as with_denoiser
 from genmod.models.replace import with_probability_flow as with_probability_flow
 from genmod.models.replace import with_steps as with_steps

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from genmod.decoders import Decoder
 from genmod.encoders import DiracEncoder, Encoder
+from genmod.encoders.base import check_encoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     as_shape,
+    check_networks,
     data_spec,
     default_decoder,
     resolve_networks,
@@ -56,7 +58,11 @@ class Autoencoder(LatentModel):
         decoder: Decoder | None = None,
     ) -> None:
         code = as_shape(latents)
+        if encoder is not None:
+            check_encoder(encoder)
         data = stated_spec(spec, bins, decoder)
+        settings = {"width": width, "depth": depth, "dropout": dropout, "networks": networks}
+        check_networks(encoder is None or decoder is None, settings)
         if encoder is None:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data, width, depth, dropout)

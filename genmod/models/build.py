@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from genmod.checks import invalid
+from genmod.checks import check_at_least, instance, invalid, whole_number
 from genmod.config import Settings
 from genmod.decoders import Decoder, likelihood
+from genmod.decoders.base import check_decoder
 from genmod.nn import MLP, ConvNets, MLPs, Networks
 from genmod.nn.conditioning import Condition
 from genmod.nn.modules import call
@@ -29,7 +30,7 @@ def stated_spec(
     stated = None if spec is None else DataSpec.of(spec, bins)
     if decoder is None:
         return stated
-    own = decoder.spec
+    own = check_decoder(decoder).spec
     bare = bins is None and not isinstance(spec, DataSpec | HasSpec)
     agree = bins in (None, own.bins)
     if stated is not None:
@@ -152,7 +153,10 @@ def resolve_networks(
                 "one or the other",
                 "put the settings into the networks: ConvNets(width=32, dropout=0.1)",
             )
-        return networks
+        return instance(networks, Networks, "networks")
+    for name, value, least in (("width", width, 1), ("depth", depth, 0)):
+        if value is not None:
+            check_at_least(whole_number(value, name), least, name, "leave it out for the default")
     kind = default_networks(data.shape)
     assert isinstance(kind, MLPs | ConvNets)
     found = replace(
@@ -174,11 +178,32 @@ def check_condition(condition: Condition | None, *parts: object | None) -> None:
     Raises:
         ValueError: a condition, and no part that the model builds.
     """
+    if isinstance(condition, type):
+        instance(condition, Condition, "condition")
     if condition is not None and not any(part is None for part in parts):
         raise invalid(
             f"condition={condition} beside parts of your own",
             "one or the other",
             "build the networks of your parts with it, such as UNet(shape, context=Labels(10))",
+        )
+
+
+def check_networks(built: bool, settings: Mapping[str, object]) -> None:
+    """Refuse settings of default networks where every network is the user's own.
+
+    Args:
+        built: whether the model builds a part of its own.
+        settings: of the default networks, by name.
+
+    Raises:
+        ValueError: a setting that would be ignored.
+    """
+    stated = [f"{name}={value}" for name, value in settings.items() if value not in (None, 0, ())]
+    if stated and not built:
+        raise invalid(
+            f"{', '.join(stated)} beside parts of your own",
+            "one or the other",
+            "put the settings into the networks of your parts",
         )
 
 

@@ -12,9 +12,16 @@ from genmod.arrays import Context, Rows, as_context
 from genmod.checks import instance, invalid
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
-from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder, ReverseVariance
+from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder
+from genmod.diffusion.variances import ReverseVariance
 from genmod.model import LatentModel
-from genmod.models.build import check_condition, data_spec, resolve_networks, stated_spec
+from genmod.models.build import (
+    check_condition,
+    check_networks,
+    data_spec,
+    resolve_networks,
+    stated_spec,
+)
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Networks
 from genmod.nn.conditioning import Condition
@@ -103,12 +110,15 @@ class Diffusion(DiffusionBased):
         schedule = schedule.resolve(data)
         learned = variance is not None and variance.learned
         check_condition(condition, denoiser)
+        settings = {"width": width, "depth": depth, "dropout": dropout, "networks": networks}
+        check_networks(denoiser is None, {**settings, "fourier": fourier})
         if denoiser is None:
             kind = resolve_networks(networks, data, width, depth, dropout, condition)
             channels = 2 * data.shape[0] if learned else None
             denoiser = kind.denoiser(data.shape, fourier, channels)
         if not isinstance(denoiser, Denoiser):
-            denoiser = Learned(denoiser, interpolation=learned)
+            network = instance(denoiser, nn.Module, "denoiser")
+            denoiser = Learned(network, interpolation=learned)
         if decoder is None:
             decoder = LastStepDecoder(denoiser, schedule, _last_step(data, schedule))
         _check_start(decoder, schedule)

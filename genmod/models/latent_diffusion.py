@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.checks import invalid
+from genmod.checks import instance, invalid
 from genmod.diffusion import DiffusionPrior
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
-from genmod.models.build import check_condition
+from genmod.models.build import as_shape, check_condition, check_networks, stated_spec
 from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
@@ -67,6 +67,10 @@ class LatentDiffusion(DiffusionBased):
         diffusion: LatentModel | None = None,
     ) -> None:
         check_condition(condition, diffusion)
+        if vae is not None:
+            settings = {"width": width, "depth": depth, "dropout": dropout, "networks": networks}
+            check_networks(False, settings)
+            stated_spec(spec, bins, instance(vae, LatentModel, "vae").decoder)
         vae = vae or VAE(
             spec,
             bins,
@@ -84,10 +88,17 @@ class LatentDiffusion(DiffusionBased):
                 "pass VAE(...), not a hierarchy or a diffusion",
             )
         code = vae.encoder.latent_shape
+        assert code is not None
+        if as_shape(latents) not in (code, (32,)):
+            raise invalid(
+                f"latents={latents} beside a VAE over latents of shape {code}",
+                "one or the other",
+                "leave latents out",
+            )
         if diffusion is None:
             kind = ConvNets() if len(code) > 1 else None
             diffusion = Diffusion(code, networks=kind, condition=condition)
-        if diffusion.decoder.shape != code:
+        if instance(diffusion, LatentModel, "diffusion").decoder.shape != code:
             raise invalid(
                 f"a diffusion over {diffusion.decoder.shape}",
                 f"one over the latent's shape {code}",

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from genmod.checks import invalid
+from genmod.checks import instance, invalid
 from genmod.config.settings import arguments, forget_arguments, record_arguments
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior
@@ -97,7 +97,7 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
             "pass a Diffusion, or a LatentDiffusion",
         )
     (denoiser,) = denoisers.values()
-    wrapped = wrap(denoiser)
+    wrapped = instance(wrap(denoiser), Denoiser, "wrapped denoiser")
     for prior in priors:
         wrapped.check(prior.schedule)
     return _replaced(model, denoiser, wrapped)

@@ -21,7 +21,8 @@ from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
 from genmod.models.replace import with_denoiser, with_probability_flow
 from genmod.path import sample_rows
-from genmod.samplers import Ancestral, Sampler, State, TimeGrid, UniformTime
+from genmod.samplers import Ancestral, Sampler, State, UniformTime
+from genmod.samplers.grids import TimeGrid
 
 Self = TypeVar("Self", bound="DiffusionBased")
 

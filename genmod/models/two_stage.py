@@ -8,6 +8,7 @@ from torch.distributions import Distribution
 
 from genmod.checks import invalid
 from genmod.chunks import chunks, rows_per_chunk
+from genmod.distributions.base import mean_of
 from genmod.model import LatentModel
 from genmod.nn.modules import evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
@@ -78,7 +79,7 @@ def latent_moments(
         for rows in chunks(len(x), chunk):
             q = model.posterior(x[rows].to(device), cut(context, rows), cut(observed, rows))
             assert isinstance(q, Distribution)
-            means.append(q.mean)
+            means.append(mean_of(q, "the posterior"))
             variances.append(q.variance)
     mean = torch.cat(means)
     total = mean.var(0, correction=0) + torch.cat(variances).mean(0)

@@ -9,11 +9,13 @@ from torch.distributions import Distribution
 
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder, GaussianEncoder
+from genmod.encoders.base import check_encoder
 from genmod.encoders.flexible import OpenEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
     as_shape,
     check_condition,
+    check_networks,
     data_spec,
     default_decoder,
     multiply_channels,
@@ -80,9 +82,14 @@ class VAE(LatentModel):
         prior: Prior | LatentModel | Distribution | nn.Module | None = None,
     ) -> None:
         code = as_shape(latents)
+        if encoder is not None:
+            check_encoder(encoder)
         data = stated_spec(spec, bins, decoder)
         is_open = isinstance(encoder, OpenEncoder) and encoder.network is None
-        check_condition(condition, None if is_open else encoder, decoder)
+        own = None if is_open else encoder
+        check_condition(condition, own, decoder)
+        settings = {"width": width, "depth": depth, "dropout": dropout, "networks": networks}
+        check_networks(own is None or decoder is None, settings)
         if encoder is None or is_open:
             data = data_spec(data, "encoder")
             kind = resolve_networks(networks, data, width, depth, dropout, condition)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,35 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
     """The tensor ``network(*inputs)``, or ``network(*inputs, context)`` where there is a context."""
-    found = network(*inputs) if context is None else network(*inputs, context)
-    return tensor_in(found, network)
+    given = inputs if context is None else (*inputs, context)
+    return tensor_in(call_without_changes(network, *given), network)
+
+
+def call_without_changes(part: nn.Module, *inputs: Tensor | None) -> Any:
+    """``part(*inputs)``, refused if it changes an input in place.
+
+    The inputs are needed afterwards: data are scored, a noised state is compared with its estimate. A
+    network that begins with ``ReLU(inplace=True)`` would change the number that they give.
+
+    Raises:
+        ValueError: an input was changed.
+    """
+    before = _versions(inputs)
+    found = part(*inputs)
+    if _versions(inputs) != before:
+        raise invalid(
+            f"a {type(part).__name__} that changed its input in place",
+            "the input as it was, because it is used again",
+            "leave inplace=True out of its first layer, or clone the input",
+        )
+    return found
+
+
+def _versions(inputs: Sequence[Tensor | None]) -> list[int]:
+    """How often each tensor was written to. Torch does not count it for tensors of inference mode."""
+    if torch.compiler.is_compiling():
+        return []
+    return [each._version for each in inputs if each is not None and not each.is_inference()]
 
 
 def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor | None) -> Tensor:

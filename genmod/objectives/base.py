@@ -209,11 +209,13 @@ def check_loss(loss: Tensor, objective: Objective) -> None:
         ValueError: another shape, or a loss that depends on no parameter.
     """
     name = type(objective).__name__
-    if loss.ndim != 0:
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or loss.is_complex():
+        is_tensor = isinstance(loss, Tensor)
+        got = f"shape {tuple(loss.shape)}" if is_tensor else f"type {type(loss).__name__}"
         raise invalid(
-            f"a loss of shape {tuple(loss.shape)} from {name}",
+            f"a loss of {got} from {name}",
             "a scalar",
-            "return the mean over the batch",
+            "return the mean over the batch, a real tensor with its gradient",
         )
     if not loss.requires_grad:
         raise invalid(

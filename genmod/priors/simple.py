@@ -42,7 +42,7 @@ class NormalPrior(DensityPrior):
     like: Tensor
     """A scalar that moves with the model: the prior draws in its type and on its device."""
 
-    def __init__(self, shape: Shape, name: str = "prior") -> None:
+    def __init__(self, shape: Shape | int, name: str = "prior") -> None:
         super().__init__(shape, name)
         self.register_buffer("like", torch.zeros(()), persistent=False)
 

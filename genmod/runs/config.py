@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from genmod.checks import invalid
-from genmod.config import from_plain, to_plain
 from genmod.config.names import named
-from genmod.config.plain import read_arguments
+from genmod.config.plain import from_plain, read_arguments, to_plain
 from genmod.config.text import from_yaml, read_call
 from genmod.data import Dataset, binarized, conditional, load
 from genmod.files import as_path, read_text

@@ -51,7 +51,7 @@ def draw_samples(path: Path, model: LatentModel, data: Dataset, title: str) -> b
     made, name = _made(model, real, context, observed)
     rows = {"data": real, name: made.cpu()}
     if picture:
-        draw_images(path, rows, data, title)
+        draw_images(path, rows, data.spec, title)
     elif data.shape == (2,) and data.bins is None and data.spec.columns is None:
         save_figure(_scatter(rows, title), path)
     else:
@@ -78,11 +78,12 @@ def _made(
     return model.sample(len(real), context, seeds=seeds), "samples"
 
 
-def draw_images(path: Path, rows: Mapping[str, Tensor], data: Dataset, title: str) -> None:
-    """Draw rows of images, each with its name; values are scaled to the range of the data."""
-    lowest, highest = 0.0, float((data.bins or 2) - 1)
-    if data.bins is None:
-        lowest, highest = float(data.train.min()), float(data.train.max())
+def draw_images(path: Path, rows: Mapping[str, Tensor], spec: DataSpec, title: str) -> None:
+    """Draw rows of images, each with its name: integers scaled to their range, reals to that of row one."""
+    lowest, highest = 0.0, float((spec.bins or 2) - 1)
+    if spec.bins is None:
+        first = next(iter(rows.values()))
+        lowest, highest = float(first.min()), float(first.max())
     scaled = {
         name: ((images.cpu().float() - lowest) / (highest - lowest or 1.0)).clamp(0, 1)
         for name, images in rows.items()

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from genmod.checks import invalid
-from genmod.config import to_plain
+from genmod.config.plain import to_plain
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
-from genmod.data.sources import source_of
+from genmod.data.sources import NAMES, source_of
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
@@ -42,11 +42,19 @@ def open_data(folder: Path | str) -> Dataset:
     """The data that a run was trained on.
 
     Raises:
-        ValueError: they have changed since.
+        ValueError: they are not there, or have changed since.
     """
     place = as_path(folder)
     found = read_config(place)
-    data = RunConfig.of(found).load_data()
+    config = RunConfig.of(found)
+    x = config.data.get("x")
+    if isinstance(x, str) and x not in NAMES and not as_path(x).exists():
+        raise invalid(
+            f"{x}, on which {place} was trained, but nothing is there",
+            "the data of the run, at that path from the working directory",
+            "work where the run was trained, or name the data to use: genmod evaluate RUN DATA",
+        )
+    data = config.load_data()
     trained_on: dict[str, Any] = found.get("trained_on") or {}
     now = plain_identity(data)
     changed = [name for name, value in trained_on.items() if now.get(name) != value]

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from genmod.checks import invalid
-from genmod.config import to_plain
+from genmod.config.plain import to_plain
 from genmod.data import Dataset
 from genmod.evaluation import Report, evaluate
 from genmod.files import as_path, check_folder, locked, read_json, write_json

@@ -8,7 +8,6 @@ from genmod.samplers.flow import Euler as Euler
 from genmod.samplers.flow import Heun as Heun
 from genmod.samplers.flow import StochasticHeun as StochasticHeun
 from genmod.samplers.grids import PolynomialGrid as PolynomialGrid
-from genmod.samplers.grids import TimeGrid as TimeGrid
 from genmod.samplers.grids import UniformLogSNR as UniformLogSNR
 from genmod.samplers.grids import UniformTime as UniformTime
 from genmod.samplers.multistep import IPNDM as IPNDM

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -127,7 +127,7 @@ class Sampler(Settings, ABC):
 
         Args:
             z: the first state, ``(B, *event)``.
-            times: ``(N + 1,)``, falling from noise to data (see :class:`~genmod.samplers.TimeGrid`). Rising
+            times: ``(N + 1,)``, falling from noise to data, as :meth:`UniformTime.times` gives them. Rising
                 times go from data to noise; only a sampler without noise can. ``(N + 1, B)`` gives each row
                 times of its own, one column for each row.
             context: what the denoiser is conditioned on, ``(B, ...)``.
@@ -186,7 +186,23 @@ class Sampler(Settings, ABC):
         if steps is not None:
             return steps
         states = self.trajectory(z, spread(times, z), self.denoise_with(context))
-        return ((state.z, state) for state in states)
+        return self._checked_states(states, z.shape, len(times) - 1)
+
+    def _checked_states(
+        self, states: Iterator[State], shape: torch.Size, steps: int
+    ) -> Iterator[tuple[Tensor, State]]:
+        """Each state of a path, refused where one is missing or of another shape."""
+        expected = f"a State for each of the {steps} steps, with z of shape {tuple(shape)}"
+        advice = "let trajectory yield State(s, z, x_hat) for each t, s in intervals(times, z)"
+        found = 0
+        for state in states if isinstance(states, Iterable) else ():
+            if not isinstance(state, State) or state.z.shape != shape:
+                got = tuple(state.z.shape) if isinstance(state, State) else type(state).__name__
+                raise invalid(f"{got} from {self}.trajectory", expected, advice)
+            found += 1
+            yield state.z, state
+        if found != steps:
+            raise invalid(f"{found} states of {self}", expected, advice)
 
     def denoise_with(self, context: Tensor | None = None) -> Denoise:
         """The bound denoiser as a function ``denoise(z, t)`` of a state and its time.

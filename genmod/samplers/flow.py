@@ -117,6 +117,9 @@ class StochasticHeun(Heun):
         published: the published weight of the correction, as for :class:`Heun`.
 
     Reference: Karras et al. (2022), algorithm 2; their S_churn, S_tmin, S_tmax, S_noise.
+
+    >>> StochasticHeun(churn=30.0).stochastic, StochasticHeun(churn=0.0).stochastic
+    (True, False)
     """
 
     def __init__(

@@ -57,14 +57,15 @@ class SingleStep(Sampler):
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
         for t, s in intervals(times, z):
             x_hat = denoise(z, t).x_hat
-            moved = self.update(z, x_hat, t, s).to(z.dtype)
-            if moved.shape != z.shape:
+            moved = self.update(z, x_hat, t, s)
+            if not isinstance(moved, Tensor) or moved.shape != z.shape:
+                shape = tuple(moved.shape) if isinstance(moved, Tensor) else None
                 raise invalid(
-                    f"a state of shape {tuple(moved.shape)} from {self}.update",
-                    f"the shape of z_t, {tuple(z.shape)}",
-                    "use factors that broadcast against z_t, as schedule.scales(t)",
+                    f"a {type(moved).__name__} of shape {shape} from {self}.update",
+                    f"a state of the shape of z_t, {tuple(z.shape)}",
+                    "use factors that broadcast against z_t, as schedule.scales(t), and return the state",
                 )
-            z = moved
+            z = moved.to(z.dtype)
             yield State(s, z, x_hat)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
 from genmod.checks import invalid
-from genmod.config import from_plain, to_plain
+from genmod.config.plain import from_plain, to_plain
 from genmod.config.settings import arguments
 from genmod.config.text import from_yaml, to_yaml
 from genmod.files import (

@@ -68,9 +68,9 @@ def check_schedule(schedule: Schedule, t: Tensor) -> None:
     """
     name = type(schedule).__name__
     with torch.no_grad():
-        point = schedule.at(t)
-        log_snr, scales = schedule.log_snr(t), schedule.scales(t)
-    _check_log_snr(name, log_snr, t)
+        log_snr = schedule.log_snr(t)
+        _check_log_snr(name, log_snr, t)
+        point, scales = schedule.at(t), schedule.scales(t)
     for alpha, sigma in ((point.alpha, point.sigma), scales):
         _check_scales(name, log_snr, alpha, sigma, t)
     if schedule.variance_preserving:
@@ -84,9 +84,11 @@ def check_schedule(schedule: Schedule, t: Tensor) -> None:
 
 
 def _check_log_snr(name: str, log_snr: Tensor, t: Tensor) -> None:
-    if log_snr.shape != t.shape:
+    if not isinstance(log_snr, Tensor) or log_snr.shape != t.shape:
+        is_tensor = isinstance(log_snr, Tensor)
+        found = f"shape {tuple(log_snr.shape)}" if is_tensor else f"a {type(log_snr).__name__}"
         raise invalid(
-            f"{name}, whose log_snr gives shape {tuple(log_snr.shape)} for {len(t)} times",
+            f"{name}, whose log_snr gives {found} for {len(t)} times",
             f"shape {tuple(t.shape)}",
             "return one log-SNR for each time",
         )

@@ -176,6 +176,10 @@ class VarianceExploding(Wrapper):
         schedule: the log-SNR: ``LogNormal()`` or ``Polynomial()`` for EDM.
 
     Reference: Song et al., "Score-Based Generative Modeling through SDEs" (2021), section 3.4.
+
+    >>> from genmod.schedules import LinearLogSNR
+    >>> VarianceExploding(LinearLogSNR(4.0, -4.0)).scales(torch.tensor([0.0, 0.5]))
+    (tensor([1., 1.]), tensor([0.1353, 1.0000]))
     """
 
     variance_preserving = False

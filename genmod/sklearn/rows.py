@@ -23,7 +23,7 @@ from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import evaluating
 from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel, Request
-from genmod.models import find_diffusion
+from genmod.models.replace import find_diffusion
 from genmod.random.streams import mix
 
 T = TypeVar("T")

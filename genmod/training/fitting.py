@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from genmod.checks import invalid
+from genmod.checks import instance, invalid
 from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective
@@ -255,7 +255,10 @@ def _begin(
 def _objective(given: Objective | Pairs | None, model: LatentModel) -> Objective:
     if given is None:
         return Bound()
-    return given if isinstance(given, Objective) else ObjectivePairs(given, model)
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return ObjectivePairs(given, model)
+    advice = "pass for example IWAE(8), or a list of pairs (objective, parameters)"
+    return instance(given, Objective, "objective", advice)
 
 
 def _check(

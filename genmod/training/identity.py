@@ -1,7 +1,6 @@
 """The identity of a run: the values of all its settings, and a digest of its data.
 
-A checkpoint holds the identity of its run, and so does the folder of a comparison. A run that continues
-one must have the same identity; the message of a refusal names each setting that changed.
+A checkpoint and the folder of a comparison hold it. A refusal names each setting that changed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -176,6 +175,9 @@ def _module(module: nn.Module) -> dict[str, Any]:
 def _attributes(value: object) -> dict[str, Any]:
     """The public attributes of an object of the package that are settings."""
     named = {n: v for n, v in vars(value).items() if _public(n) and not isinstance(v, nn.Module)}
+    # A cached property is an attribute only after its first use.
+    for name in [n for n in named if isinstance(getattr(type(value), n, None), cached_property)]:
+        del named[name]
     return {**{name: setting(v) for name, v in named.items()}, **_arguments(value)}
 
 
@@ -187,13 +189,16 @@ def _plain_attributes(value: object) -> dict[str, Any]:
 
 def _arguments(value: object) -> dict[str, Any]:
     given = arguments(value) or {}
-    # A network among the arguments of a module is itself a module of the model, compared on its own.
-    kept = {n: v for n, v in given.items() if not isinstance(value, nn.Module) or _is_plain(v)}
-    return {name: setting(v) for name, v in kept.items()}
+    if isinstance(value, nn.Module):
+        given = {name: each for name, each in given.items() if not _is_part(each, value)}
+    return {name: setting(each) for name, each in given.items()}
 
 
-def _is_plain(value: object) -> bool:
-    return not isinstance(value, nn.Module) or isinstance(value, Objective)
+def _is_part(value: object, module: nn.Module) -> bool:
+    """Whether an argument of a module is a network, or a tensor that it trains: both are compared apart."""
+    if isinstance(value, Tensor):
+        return any(value.data_ptr() == own.data_ptr() for own in module.parameters(recurse=False))
+    return isinstance(value, nn.Module) and not isinstance(value, Objective)
 
 
 # ---------------------------------------------------------------------- values

@@ -5,6 +5,7 @@ A step whose loss or gradient is not finite changes none of it: the run stops, o
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import invalid
+from genmod.checks import instance, invalid
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights
@@ -65,6 +66,7 @@ class TrainingState:
             own = adam(model, config)
             self.optimizer, self._make_step = own, FusedStep(own)
         else:
+            _check_optimizer_kind(optimizer)
             # Looked up at each step: a scheduler replaces `optimizer.step` when it is made.
             self.optimizer, self._make_step = optimizer, partial(_users_step, optimizer)
         self.step = 0
@@ -170,6 +172,19 @@ def _users_step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+def _check_optimizer_kind(optimizer: object) -> None:
+    """Require an optimizer that makes a step from one gradient."""
+    advice = "build it over the parameters: torch.optim.SGD(model.parameters(), lr=0.01)"
+    kind = type(instance(optimizer, torch.optim.Optimizer, "optimizer", advice))
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise invalid(
+            f"an optimizer {kind.__name__}, which computes the loss several times a step",
+            "one that makes a step from one gradient",
+            "pass for example torch.optim.SGD(model.parameters(), lr=0.01)",
+        )
+
+
 def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.Parameter]) -> None:
     own = {id(p) for part in (model, objective) for p in part.parameters()}
     foreign = sum(id(parameter) not in own for parameter in learned)
@@ -184,6 +199,15 @@ def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.
             "an optimizer whose parameters are all frozen",
             "at least one that learns",
             "unfreeze a part: parameter.requires_grad_(True)",
+        )
+    changed = {id(parameter) for parameter in learned}
+    left = [p for p in objective.parameters() if p.requires_grad and id(p) not in changed]
+    if left:
+        raise invalid(
+            f"{len(left)} parameters of {type(objective).__name__} that the optimizer leaves out",
+            "an optimizer that changes the parameters of the objective, too",
+            "pass optimizer=torch.optim.AdamW([*model.parameters(), *objective.parameters()]); a state "
+            "that is not learned by gradients goes into buffers",
         )
 
 

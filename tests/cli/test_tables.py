@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,41 @@ def test_filled_tables_keep_what_was_observed_and_have_no_empty_cell(
     assert changed > 0
     assert {row["city"] for row in filled} == {"Ulm", "Bonn", "Trier"}
     assert {row["grade"] for row in filled} == {"low", "mid", "high"}
+
+
+def test_copies_keep_all_digits_and_every_column_whatever_its_name(tmp_path: Path) -> None:
+    """A table with a column "copy", and numbers of more digits than single precision has."""
+    draw = np.random.default_rng(0)
+    names = ("copy", "row", "x", "copy_")
+    cells = [[repr(each) for each in row] for row in draw.normal(5e4, 9e3, (40, 4)).tolist()]
+    cells[3][2] = cells[5][0] = ""
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *cells])
+    words = ("--latents", 1, "--width", 8, "--steps", 2, "--no-progress", "--no-evaluate")
+    genmod("train", tmp_path / "mine.csv", "--model", "vae", *words, "--out", tmp_path / "run")
+    for n in (1, 2):
+        out = tmp_path / f"filled{n}.csv"
+        genmod("impute", tmp_path / "run", tmp_path / "mine.csv", "-n", n, "--out", out)
+        filled = read(out)
+        assert tuple(filled[0]) == (() if n == 1 else ("copy__",)) + names
+        assert len(filled) == 40 * n
+        for number, row in enumerate(filled):
+            assert n == 1 or row["copy__"] == str(number // 40)
+            for name, cell in zip(names, cells[number % 40], strict=True):
+                assert row[name] == cell or (cell == "" and float(row[name]) > 0)
+
+
+def test_a_run_is_sampled_without_its_data(run: Path, tmp_path: Path) -> None:
+    """A folder that was handed on: the model alone draws, and data are needed for none of it."""
+    shutil.copytree(run, tmp_path / "given")
+    config = tmp_path / "given" / "config.yaml"
+    config.write_text(config.read_text().replace(str(run.parent), str(tmp_path / "gone")))
+    genmod("sample", tmp_path / "given", "-n", 3, "--out", tmp_path / "there.csv")
+    genmod("sample", run, "-n", 3, "--out", tmp_path / "here.csv")
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+    found = CliRunner().invoke(app, ["score", str(tmp_path / "given")])
+    assert found.exit_code == 2
+    assert "name the data to use" in found.stderr
 
 
 def test_samples_are_a_table_of_the_same_columns(run: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from genmod.compare import BuildInputs, Candidate, Plan, figures
+from genmod.compare import Candidate, Plan, figures
+from genmod.compare.candidate import BuildInputs
 from genmod.compare.job import Job
 from genmod.compare.progress import Event, OnEvent
 from genmod.data import Dataset, digits

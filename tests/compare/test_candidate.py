@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmod.compare import BuildInputs, Candidate
-from genmod.compare.candidate import Plan, Timing, check_suite, select
+from genmod.compare import Candidate
+from genmod.compare.candidate import BuildInputs, Plan, Timing, check_suite, select
 from genmod.compare.job import run
 from genmod.compare.suites import DIGITS, IMAGES, QUICK, suite_for
 from genmod.data import Dataset, conditional, digits

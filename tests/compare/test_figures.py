@@ -19,7 +19,8 @@ from genmod.data import Dataset, binarized, digits
 from genmod.denoisers import Denoised, Denoiser, GaussianDenoiser
 from genmod.evaluation import evaluate, score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion, find_diffusion
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
+from genmod.models.replace import find_diffusion
 from genmod.priors import NestedPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles import bent

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genmod.compare import BuildInputs, Candidate, compare
+from genmod.compare import Candidate, compare
+from genmod.compare.candidate import BuildInputs
 from genmod.compare.job import Job, build, run
 from genmod.compare.progress import Began, Event, Progressed
 from genmod.compare.records import RunFolder

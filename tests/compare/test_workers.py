@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.compare import BuildInputs, Candidate, compare
+from genmod.compare import Candidate, compare
+from genmod.compare.candidate import BuildInputs
 from genmod.compare.workers import Queue, side_by_side
 from genmod.models import VAE
 from tests.compare.cases import DEADLY, IMPOSSIBLE, PLAN, TINY, few, ignore, job, numbers

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genmod.config import from_plain, to_plain
+from genmod.config.plain import from_plain, to_plain
 from genmod.config.text import from_yaml, to_yaml
 from genmod.training.identity import changes, module_settings, setting
 from tests.config.components import NO_SETTINGS, components, concrete, parts_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from genmod.config import Settings, from_plain, register, to_plain
+from genmod.config import Settings, register
+from genmod.config.plain import from_plain, to_plain
 from genmod.config.settings import arguments
 from genmod.models import Inference
 from genmod.nn import ConvNets, Labels, MLPs

@@ -18,7 +18,8 @@ from genmod.elbo import Measure, Stamp
 from genmod.evaluation import Report, evaluate, flow_bound, flow_density
 from genmod.evaluation.flow import FlowDensity
 from genmod.model import LatentModel
-from genmod.models import VAE, Diffusion, LatentDiffusion, find_diffusion, with_steps
+from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
+from genmod.models.replace import find_diffusion
 from genmod.random.keys import BLOCK
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (

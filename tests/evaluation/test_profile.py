@@ -12,8 +12,8 @@ from torch import Tensor
 from genmod.evaluation import profile
 from genmod.evaluation.scoring import score
 from genmod.model import LatentModel
-from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion, find_diffusion
-from genmod.models.replace import has_diffusion
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import (
     MILD,

@@ -20,12 +20,12 @@ from genmod.model import LatentModel, Request
 from genmod.models import (
     Diffusion,
     LatentDiffusion,
-    find_diffusion,
     with_denoiser,
     with_depth,
     with_probability_flow,
     with_steps,
 )
+from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import MLPs
 from genmod.priors.simple import DistributionPrior

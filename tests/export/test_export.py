@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from genmod.decoders import GaussianDecoder
+from genmod.distributions.base import elementwise
 from genmod.export import export
 from genmod.export.base import diffusion_of
 from genmod.export.exporting import ExportFormat
@@ -246,6 +247,35 @@ def test_a_law_in_the_units_of_a_table(tmp_path: Path) -> None:
     near(found["mean"], law.mean)
     near(found["log_std"], 0.5 * law.variance.log())
     assert description(folder)["data"]["mean_and_std"] == [[170.0, 10.0], [70.0, 15.0]]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_categories_of_different_numbers_of_values(kind: str, tmp_path: Path) -> None:
+    """A table of every kind: the logit of a value that a column does not have is minus infinity."""
+    columns = [
+        Column("two", "category", ("a", "b")),
+        Column("three", "category", ("a", "b", "c")),
+        Column("low to high", "ordinal", ("low", "middle", "high")),
+        Column("yes or no", "ordinal", ("no", "yes")),
+        Column("year", "integer", low=1990, high=2020, mean=2005.0, std=10.0),
+        Column("visits", "count", mean=3.0, std=5.0),
+        Column("height", mean=170.0, std=10.0),
+    ]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = VAE(DataSpec((7,), columns=columns, missing=True), latents=2, **TINY).eval()
+    folder = export(model, tmp_path, kind)
+    z = torch.randn(5, 2)
+    found, law = run(folder, "decoder", z=z), model.decode(z)
+    near(found["mean"], law.mean)
+    named = description(folder)["parts"]["decoder"]["law"]["parts"]
+    (part,) = (each for each in named if each["class"] == "Categorical")
+    masses = found[f"{part['prefix']}logits"].softmax(-1)
+    assert part["columns"] == [0, 1]
+    assert bool((masses[:, 0, 2] == 0).all())
+    ones = law.mean.clone()
+    ones[:, :2] = 1
+    near(masses[..., 1].log(), elementwise(law, ones)[:, :2])
 
 
 def test_the_description_names_what_the_files_take(root: Path) -> None:

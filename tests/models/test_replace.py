@@ -11,7 +11,8 @@ from torch import Tensor
 from genmod.diffusion import DiffusionPrior, FixedLarge
 from genmod.evaluation import score
 from genmod.model import LatentModel
-from genmod.models import VAE, Diffusion, LatentDiffusion, find_diffusion, with_steps
+from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
+from genmod.models.replace import find_diffusion
 from genmod.priors import NestedPrior
 from genmod.schedules import LinearLogSNR
 from tests.oracles import correlated, exact_diffusion

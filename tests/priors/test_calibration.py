@@ -8,15 +8,9 @@ from torch import Tensor, nn
 
 from genmod.denoisers import Denoised, Denoiser, EmpiricalDenoiser, calibrate
 from genmod.denoisers.calibrated import Calibrated
-from genmod.diffusion import (
-    Analytic,
-    DiffusionPrior,
-    FixedLarge,
-    FixedSmall,
-    NoisingEncoder,
-    ReverseVariance,
-)
+from genmod.diffusion import Analytic, DiffusionPrior, FixedLarge, FixedSmall, NoisingEncoder
 from genmod.diffusion.reverse import ReverseProcess
+from genmod.diffusion.variances import ReverseVariance
 from genmod.model import LatentModel
 from genmod.models import Diffusion
 from genmod.schedules import LinearBeta, LinearLogSNR

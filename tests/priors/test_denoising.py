@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, NoisingEncoder, ReverseVariance
+from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, NoisingEncoder
+from genmod.diffusion.variances import ReverseVariance
 from genmod.elbo import Kind
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule, Table
 from tests.oracles import (

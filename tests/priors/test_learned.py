@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily
 from torch.distributions import Normal as TorchNormal
 
 from genmod import HVAE, VAE, DataSpec, Kind, Stamp, encoders, fit, priors, random
-from genmod.config import from_plain, to_plain
+from genmod.config.plain import from_plain, to_plain
 from genmod.decoders import GaussianDecoder
 from genmod.distributions import Normal
 from genmod.distributions.mixture import Mixture

@@ -20,8 +20,8 @@ from genmod.diffusion import (
     FixedSmall,
     LearnedInterpolation,
     NoisingEncoder,
-    ReverseVariance,
 )
+from genmod.diffusion.variances import ReverseVariance
 from genmod.elbo import Rate
 from genmod.model import LatentModel
 from genmod.models import Diffusion

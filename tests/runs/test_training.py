@@ -14,7 +14,7 @@ import torch
 from torch.distributions import Independent, Normal
 
 from genmod import load
-from genmod.config import to_plain
+from genmod.config.plain import to_plain
 from genmod.config.text import from_yaml
 from genmod.data import digits
 from genmod.files import locked, read_tensors

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
+from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall
 from genmod.diffusion.reverse import ReverseProcess
+from genmod.diffusion.variances import ReverseVariance
 from genmod.distributions import Normal
 from genmod.samplers import (
     DDIM,

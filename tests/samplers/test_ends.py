@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from genmod import random, schedules
 from genmod.denoisers import Learned
-from genmod.diffusion import FixedLarge, LearnedInterpolation, ReverseVariance
+from genmod.diffusion import FixedLarge, LearnedInterpolation
+from genmod.diffusion.variances import ReverseVariance
 from genmod.samplers import Ancestral, Heun, Sampler, StochasticHeun, UniformTime
 from genmod.schedules import LinearBeta, LinearLogSNR, Schedule, ZeroTerminalSNR
 from tests.samplers.cases import DEFAULTS

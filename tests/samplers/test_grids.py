@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genmod.samplers import PolynomialGrid, TimeGrid, UniformLogSNR, UniformTime
+from genmod.samplers import PolynomialGrid, UniformLogSNR, UniformTime
+from genmod.samplers.grids import TimeGrid
 from genmod.schedules import Cosine, Laplace, LinearBeta, LinearLogSNR, Schedule
 from tests.oracles import F64
 

@@ -19,7 +19,7 @@ from genmod.decoders import GaussianDecoder, GlobalScale, Identity
 from genmod.denoisers import Learned, NoiseTarget
 from genmod.diffusion import FixedLarge, LastStepDecoder, LearnedInterpolation
 from genmod.model import LatentModel
-from genmod.models import find_diffusion
+from genmod.models.replace import find_diffusion
 from genmod.nn import DenoisingMLP, Labels, MLPs
 from genmod.priors import NestedPrior
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, MonotoneNetwork, RectifiedFlow

@@ -33,7 +33,8 @@ from genmod.denoisers import Guided, Learned
 from genmod.diffusion import DiffusionPrior, FixedLarge, LearnedInterpolation, NoisingEncoder
 from genmod.encoders import FlowEncoder, FullCovarianceEncoder
 from genmod.model import LatentModel
-from genmod.models import find_diffusion, with_denoiser, with_depth, with_steps
+from genmod.models import with_denoiser, with_depth, with_steps
+from genmod.models.replace import find_diffusion
 from genmod.nn import ConvNets, DenoisingMLP, Labels, MLPs
 from genmod.priors import FlowPrior, MixturePrior, VampPrior
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, ZeroTerminalSNR

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from genmod import schedules
-from genmod.config import from_plain, to_plain
+from genmod.config.plain import from_plain, to_plain
 from genmod.schedules import Schedule
 from genmod.schedules.consistency import clean_end
 from genmod.spec import DataSpec

@@ -18,7 +18,8 @@ from genmod.denoisers import (
     VelocityTarget,
 )
 from genmod.denoisers.targets import scales_of
-from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, ReverseVariance
+from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall
+from genmod.diffusion.variances import ReverseVariance
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP
 from genmod.samplers import Ancestral, Heun

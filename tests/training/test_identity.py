@@ -15,7 +15,8 @@ from genmod import decoders, encoders, register
 from genmod.data import Dataset, binarized, conditional, digits
 from genmod.data.binarized import BernoulliPixels
 from genmod.diffusion.timesteps import LossAwareTimesteps
-from genmod.model import LatentModel
+from genmod.distributions import Normal
+from genmod.model import LatentModel, load
 from genmod.models import HVAE, VAE, Diffusion, Inference
 from genmod.nn import Labels
 from genmod.objectives import (
@@ -27,6 +28,7 @@ from genmod.objectives import (
     WarmUp,
     Weighted,
 )
+from genmod.priors import MixturePrior
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, MonotoneNetwork
 from genmod.training import fit, training_loop
 from tests.training.cases import data, flat, vae
@@ -267,6 +269,40 @@ def test_a_hierarchy_and_its_reverse_are_two_models(tmp_path: Path) -> None:
     begin(tmp_path / "run", HVAE(3, latents=(2, 2), width=8, inference=Inference.TOP_DOWN))
     with pytest.raises(ValueError, match="other settings: model"):
         go_on(tmp_path / "run", HVAE(3, latents=(2, 2), width=8, inference=Inference.BOTTOM_UP))
+
+
+class Shifted(encoders.GaussianEncoder):
+    """An encoder of one's own, built with a tensor that it learns."""
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__(nn.Linear(3, 4), (2,), 3)
+        self.shift = nn.Parameter(shift)
+
+    def forward(self, x: Tensor, context: Any = None, observed: Any = None) -> Normal:
+        return super().forward(x + self.shift, context, observed)
+
+
+SAME: dict[str, Callable[[], LatentModel]] = {
+    "VAE": lambda: VAE(3, latents=2, width=8),
+    "bottom-up": lambda: HVAE(3, latents=(2, 2), width=8, inference="bottom-up"),
+    "top-down": lambda: HVAE(3, latents=(2, 2), width=8, inference="top-down"),
+    "deep": lambda: HVAE(3, levels=4, width=8),
+    "diffusion": diffusion,
+    "mixture": lambda: VAE(3, latents=2, width=8, prior=MixturePrior(3)),
+    "nested diffusion": lambda: VAE(3, latents=2, width=8, prior=Diffusion(2, width=8)),
+    "own": lambda: VAE(3, latents=2, width=8, encoder=Shifted(torch.zeros(3))),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_the_same_objects_continue_their_run(kind: str, tmp_path: Path) -> None:
+    """After an interruption, as a cell of a notebook is run again; and a saved and loaded model."""
+    model = SAME[kind]()
+    begin(tmp_path / "run", model)
+    assert go_on(tmp_path / "run", model) == 5
+    if kind != "own":
+        model.save(tmp_path / "model")
+        assert go_on(tmp_path / "run", load(tmp_path / "model")) == 5
 
 
 # ---------------------------------------------------------------------- more steps

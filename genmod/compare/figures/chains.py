@@ -14,7 +14,7 @@ from genmod.denoisers.base import denoise
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.model import LatentModel
-from genmod.models import find_diffusion
+from genmod.models.replace import find_diffusion
 from genmod.path import sample_rows
 from genmod.plots import Row
 from genmod.plots.style import INK

@@ -15,8 +15,8 @@ from genmod.diffusion import DiffusionPrior
 from genmod.evaluation import Report, profile, refinement
 from genmod.evaluation.profile import Profile, Refinement
 from genmod.model import LatentModel
-from genmod.models import find_diffusion, with_steps
-from genmod.models.replace import has_diffusion
+from genmod.models import with_steps
+from genmod.models.replace import find_diffusion, has_diffusion
 
 SHOWN, RESTORED = 36, 14
 """Samples drawn from each model (and images reconstructed), and reconstructions shown."""

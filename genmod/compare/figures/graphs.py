@@ -10,8 +10,8 @@ from genmod import plots
 from genmod.compare.figures.figure_data import FigureData, on
 from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
-from genmod.models import VAE, find_diffusion
-from genmod.models.replace import has_diffusion
+from genmod.models import VAE
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.plots.distortion import grays
 from genmod.plots.latents import distances, principal
 from genmod.plots.schedules import step_weights

@@ -1,0 +1,148 @@
+"""Files of rows: pictures of images, and numbers as ``.npy`` or ``.csv``, by the ending of a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from genmod.checks import invalid
+from genmod.cli.console import csv_text, wrote
+from genmod.data.readers import RawColumn
+from genmod.data.sources import TableSource, source_of
+from genmod.files import as_path, write_atomically, write_text
+from genmod.runs.figures import draw_images
+from genmod.shapes import is_image
+from genmod.spec import Column, DataSpec
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The options that all commands share which draw rows.
+
+    Args:
+        run: the folder of the run.
+        n: the number of rows.
+        out: the file; in the run's folder by default.
+        seed: the seed of the noise.
+        device: the device to compute on.
+    """
+
+    run: Path
+    n: int
+    out: Path | None
+    seed: int
+    device: str | None
+
+    def path(self, name: str, spec: DataSpec) -> Path:
+        """The file that is written: a picture for images, else a CSV."""
+        if self.out is not None:
+            return as_path(self.out)
+        place = as_path(self.run)
+        return place / "figures" / f"{name}.png" if is_image(spec.shape) else place / f"{name}.csv"
+
+    def write(
+        self,
+        console: Console,
+        path: Path,
+        rows: Mapping[str, Tensor],
+        spec: DataSpec,
+        observed: Tensor | None = None,
+    ) -> None:
+        """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
+        if path.suffix == ".png":
+            if not is_image(spec.shape):
+                raise invalid(
+                    f"--out {path} for rows of shape {spec.shape}",
+                    "a file for numbers",
+                    "end it in .npy or .csv",
+                )
+            draw_images(path, dict(rows), spec, as_path(self.run).name)
+        else:
+            write_rows(path, torch.cat(list(rows.values())), spec, observed=observed)
+        wrote(console, path)
+
+
+def own_columns(data: str) -> dict[str, RawColumn]:
+    """The columns of a table by name, as its file holds them; none of other data."""
+    source = source_of(data)
+    return {each.name: each for each in source.columns} if isinstance(source, TableSource) else {}
+
+
+def write_rows(
+    path: Path,
+    rows: Tensor,
+    spec: DataSpec,
+    copies: int = 1,
+    observed: Tensor | None = None,
+    given: Mapping[str, RawColumn] = MappingProxyType({}),
+) -> None:
+    """Rows as ``.npy``, or flat as ``.csv``: those of a table with its names and its values.
+
+    Args:
+        path: the file.
+        rows: ``(N, *event)``.
+        spec: the description of the rows.
+        copies: how many copies of one table the rows are, one after another. A column numbers them.
+        observed: which entries are not missing, like the rows. A missing one is an empty cell of a
+            ``.csv``, and NaN in a ``.npy``.
+        given: of copies of a table: its columns by name as they were read, in double precision.
+    """
+    if path.suffix not in (".npy", ".csv"):
+        raise invalid(
+            f"--out {path}",
+            "a file that ends in .npy, .csv, or .png for images",
+            "choose one of these endings",
+        )
+    if path.suffix == ".npy":
+        if observed is not None:
+            real = rows if rows.is_floating_point() else rows.double()
+            rows = real.masked_fill(~observed, float("nan"))
+        with write_atomically(path) as beside, beside.open("wb") as file:
+            np.save(file, rows.numpy(), allow_pickle=False)
+        return
+    flat = rows.flatten(1)
+    seen = torch.ones_like(flat, dtype=torch.bool) if observed is None else observed.flatten(1)
+    known = spec.columns or (None,) * flat.shape[1]
+    names = [f"x{place}" if each is None else each.name for place, each in enumerate(known)]
+    columns: dict[str, Sequence[object]] = {}
+    if copies > 1:
+        number = "copy"
+        while number in names:  # the table has a column of that name
+            number += "_"
+        columns[number] = [each for each in range(copies) for _ in range(len(rows) // copies)]
+    # NumPy's numbers: their text is as short as their precision allows.
+    for name, column, numbers, there in zip(
+        names, known, flat.T.numpy(), seen.T.tolist(), strict=True
+    ):
+        own = given.get(name) if column is not None and column.is_real else None
+        columns[name] = [
+            _cell(column, number) if shown else ""
+            for number, shown in zip(numbers, there, strict=True)
+        ]
+        if own is not None:
+            columns[name] = _with_own(columns[name], own)
+    write_text(path, csv_text(columns))
+
+
+def _with_own(cells: Sequence[object], own: RawColumn) -> list[object]:
+    """The cells of copies of a column, where it was observed with all digits of the file."""
+    numbers, seen = own.cells, own.observed.tolist()
+    return [
+        numbers[place % len(own)] if seen[place % len(own)] else cell
+        for place, cell in enumerate(cells)
+    ]
+
+
+def _cell(column: Column | None, number: Any) -> object:
+    """An entry of a table as it stands in a file."""
+    if column is None or column.is_real:
+        return number
+    return int(number) if column.values is None else column.values[int(number)]
