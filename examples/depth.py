@@ -78,7 +78,7 @@ def main(data: Dataset, steps: int, most: int) -> None:
 
 def draw(found: Mapping[str, Mapping[int, Estimate]]) -> Figure:
     """Bits/dim against the number of levels, a line for each encoder."""
-    made = figure(7.4, 4.6, "The deeper, the better: from a VAE to a diffusion")
+    made = figure(7.4, 4.6, "Bits per dimension by depth: from a VAE to a diffusion")
     axes = plain(made.add_subplot())
     for (name, bits), color in zip(found.items(), plots.palette(found).values(), strict=True):
         means, errors = [b.mean for b in bits.values()], [b.error for b in bits.values()]

@@ -72,7 +72,7 @@ def main(data: Dataset, steps: int) -> None:
     profile, strip = (FIGURE.with_stem(f"diffusion_{name}") for name in ("steps", "chain"))
     plots.save(plots.step_profile(profiles, title="The bound by noise level"), profile)
     model.cpu()
-    x = NoisingEncoder(schedule, data.bins).real(data.test[:1])
+    x = NoisingEncoder(schedule, data).real(data.test[:1])
     plots.save(plots.strips(both_ways(denoiser, schedule, x), "Noising and denoising"), strip)
     print(f"figures: {FIGURE}, {profile}, {strip}")
 

@@ -71,7 +71,7 @@ def main(data: Dataset, steps: int, samples: int) -> None:
     plots.save(plots.schedules(shown, title="The two schedules"), FIGURE)
     profile, drawn = (FIGURE.with_stem(f"schedules_{name}") for name in ("steps", "samples"))
     plots.save(plots.step_profile(profiles, title="The bound by noise level"), profile)
-    plots.save(plots.samples(pictures, data.bins - 1, title="Samples"), drawn)
+    plots.save(plots.samples(pictures, data.bins - 1, title="Samples, by schedule and loss"), drawn)
     print(f"figures: {FIGURE}, {profile}, {drawn}")
 
 

@@ -217,15 +217,6 @@ def test_the_second_stage_trains_the_prior_alone() -> None:
         model.zero_grad()
 
 
-def test_the_first_stage_is_the_same_parts_under_a_plain_prior() -> None:
-    """Training it trains the latent diffusion's own encoder and decoder."""
-    model = LatentDiffusion(SHAPE, latents=2, width=8)
-    first = model.first_stage()
-    assert first.encoder is model.encoder
-    assert first.decoder is model.decoder
-    assert not set(map(id, first.parameters())) & set(map(id, model.prior.parameters()))
-
-
 # ---------------------------------------------------------------------- what they say
 
 

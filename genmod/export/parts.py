@@ -21,8 +21,15 @@ from genmod.diffusion.depth import NoisingHierarchyPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.distributions import Normal
 from genmod.encoders import Posterior
-from genmod.export.base import Part, dtype_of, level_shapes, nesting, size_at_zero
-from genmod.export.laws import law_names, law_outputs
+from genmod.export.base import (
+    Part,
+    dtype_of,
+    law_names,
+    law_outputs,
+    level_shapes,
+    nesting,
+    size_at_zero,
+)
 from genmod.export.ports import (
     Port,
     context_port,

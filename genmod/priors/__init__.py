@@ -4,7 +4,7 @@ from genmod.path import Latent as Latent
 from genmod.path import Path as Path
 from genmod.prior import DensityPrior as DensityPrior
 from genmod.prior import Prior as Prior
-from genmod.priors.flow import FlowPrior as FlowPrior
+from genmod.priors.learned import FlowPrior as FlowPrior
 from genmod.priors.learned import LearnedGaussianPrior as LearnedGaussianPrior
 from genmod.priors.learned import MixturePrior as MixturePrior
 from genmod.priors.nested import NestedPrior as NestedPrior

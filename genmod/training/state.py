@@ -107,15 +107,12 @@ class TrainingState:
         best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
         return len(scores) - 1 - best >= self.config.patience
 
-    def update(self, loss: Tensor) -> bool:
-        """Make an optimizer step; ``False``, and nothing is changed, if loss or gradient is not finite."""
-        self.forget_gradients()
-        loss.backward()
-        return self.apply(loss.detach())
-
     @torch.no_grad()
     def apply(self, loss: Tensor) -> bool:
-        """As :meth:`update`, with the gradients that backward passes have added up."""
+        """Make an optimizer step with the gradients that backward passes have added up.
+
+        ``False``, and nothing is changed, if loss or gradient is not finite.
+        """
         fraction = self.config.fraction(self.cycle, self.step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction

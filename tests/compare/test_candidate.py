@@ -19,7 +19,7 @@ from genmod.compare.suites import DIGITS, IMAGES, QUICK, suite_for
 from genmod.data import Dataset, conditional, digits
 from genmod.data.rows import dataset
 from genmod.diffusion import NoisingEncoder
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import VAE, Diffusion
 from genmod.nn import Labels
 from genmod.objectives import Bound, WarmUp
 from tests.compare.cases import PLAN, TINY, few, ignore, job, vae
@@ -76,14 +76,6 @@ def test_texture_has_logistics_around_z_0_and_strokes_have_patches() -> None:
         assert isinstance(model.encoder, NoisingEncoder)
         assert model.encoder.schedule.log_snr_range()[0] == pytest.approx(clean)
         assert ("z_0 / alpha_0 + d_c(z_0)" in str(model)) == (clean == 6.0)
-
-
-def test_the_latent_diffusion_keeps_the_vae_it_was_given() -> None:
-    inputs = BuildInputs(digits(), 0.01, {})
-    trained = DIGITS[1].build(inputs)
-    model = DIGITS[-1].build(BuildInputs(digits(), 0.01, {"VAE": trained}))
-    assert isinstance(model, LatentDiffusion)
-    assert model.encoder is trained.encoder
 
 
 def test_a_diffusion_has_fewer_latents_at_a_fraction_of_the_effort() -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from genmod import Measure, decoders, diffusion
 from genmod.decoders import Decoder, Identity
@@ -221,10 +220,3 @@ def test_formulas_show_which_scale_is_learned() -> None:
             decoder = decoders.GaussianDecoder(network(2), (2,), scale)
             assert decoder.formula() == f"p(x | z) = N(x; d(z), {symbol})"
     assert "0.25" in repr(decoders.FixedScale(0.25))
-
-
-def test_a_decoders_distribution_is_one_event_a_row() -> None:
-    law = decoders.GaussianDecoder(network(4), (2, 2))(STATE)
-    assert isinstance(law, Distribution)
-    assert law.batch_shape == (6,)
-    assert law.event_shape == (2, 2)

@@ -118,16 +118,6 @@ def test_numbers_do_not_change_with_the_way_of_running(case: str) -> None:
     close(numbers(model, x[13:14], IDS[13:14], None), whole[13:14])
 
 
-@pytest.mark.parametrize("name", ["diffusion", "latent diffusion"])
-@pytest.mark.parametrize("timesteps", [1, 3])
-def test_the_visited_levels_depend_on_the_row_id(name: str, timesteps: int) -> None:
-    model, x = built(name)
-    whole = score(model, x, timesteps=timesteps, ids=IDS).value
-    order = torch.randperm(len(x))
-    found = score(model, x[order], timesteps=timesteps, ids=IDS[order], batch_size=6).value
-    torch.testing.assert_close(found, whole[order], rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("probes", [None, 2])
 def test_the_divergence_is_kept_inside_inference_mode(probes: int | None) -> None:
     """N(0, I) under its optimal denoiser, against its log-density."""

@@ -9,7 +9,6 @@ from torch.distributions import MultivariateNormal
 
 from genmod import random
 from genmod.decoders import GaussianDecoder, Identity
-from genmod.diffusion import DiffusionPrior
 from genmod.distributions import Normal
 from genmod.elbo import Kind, Measure
 from genmod.encoders import GaussianEncoder
@@ -21,8 +20,6 @@ from tests.oracles import (
     F64,
     MILD,
     Bent,
-    GaussianData,
-    exact_diffusion,
     log_weight_at,
     real,
     standard_diffusion,
@@ -140,20 +137,6 @@ def test_freezing_standardizes_the_latents() -> None:
     assert_mean(seen.square().mean(1), torch.ones(2, dtype=F64))
 
 
-def test_freezing_leaves_only_the_prior_to_train() -> None:
-    """After the first stage, gradients reach the diffusion and nothing else."""
-    model, x = latent_diffusion(), data(50)
-    model.elbo(x).value.sum().backward()
-    assert all(p.grad is not None for p in model.encoder.parameters())
-    model.zero_grad()
-    model.freeze(x).elbo(x).value.sum().backward()
-    for part in model.fixed():
-        assert all(p.grad is None and not p.requires_grad for p in part.parameters())
-    denoiser = model.nested.model.prior
-    assert isinstance(denoiser, DiffusionPrior)
-    assert all(p.grad is not None for p in denoiser.parameters())
-
-
 def test_the_first_stage_is_the_same_vae_under_a_standard_prior() -> None:
     """One encoder, one decoder, a closed KL: the terms of the VAE it was built from."""
     model, x = latent_diffusion(), data(6)
@@ -236,12 +219,3 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         collided.elbo(data(2))
     hierarchy = HVAE((3,), latents=(2, 2), width=8, depth=1)
     assert LatentDiffusion(vae=hierarchy).nested.name == "latent"
-
-
-def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
-    """The codec and importance weights need the law of ``z`` given the inner state, rescaled."""
-    full = GaussianData(real(0.0, 0.0), torch.eye(2, dtype=F64))
-    nested = NestedPrior(exact_diffusion(full, MILD, 3))
-    q = Normal(torch.zeros(2, 2, dtype=F64), torch.zeros(2, 2, dtype=F64))
-    with pytest.raises(ValueError, match=r"expected a Gaussian; use decoders\.GaussianDecoder"):
-        nested.draw_path(q)

@@ -16,11 +16,10 @@ from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.objectives import Batch, Bound
-from genmod.path import AutoTimesteps
 from genmod.training import training_loop
 from genmod.training.batches import MemoryBatches
 from tests.statistics import assert_mean
-from tests.training.cases import data, diffusion, flat, vae
+from tests.training.cases import flat
 
 CPU = torch.device("cpu")
 
@@ -84,33 +83,6 @@ def test_what_cannot_be_cut_is_refused(
     """With what was got and what to do."""
     with pytest.raises(ValueError, match=said):
         MemoryBatches(x, context, size, seed=0)
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("model", [vae(), diffusion()], ids=["vae", "diffusion"])
-def test_a_batch_in_two_halves_has_the_same_gradient(model: LatentModel) -> None:
-    """Noise belongs to the row: gradients of pieces add up to the whole's.
-
-    Also for a diffusion, whose stratified levels are spread over the whole batch.
-    """
-    model = model.double()
-    x = data(16).double()
-
-    def gradient(first: int, last: int) -> torch.Tensor:
-        with random.keyed(3, step=2, start=first, block=16):
-            loss = -model.elbo(x[first:last], timesteps=AutoTimesteps.TRAINING).value.sum() / 16
-        parameters = list(model.parameters())
-        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-
-    whole = gradient(0, 16)
-    torch.testing.assert_close(gradient(0, 8) + gradient(8, 16), whole, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(gradient(0, 5) + gradient(5, 16), whole, rtol=1e-10, atol=1e-12)
-    with random.keyed(3, step=2):
-        loss = -model.elbo(x, timesteps=AutoTimesteps.TRAINING).value.mean()
-    single = torch.autograd.grad(loss, list(model.parameters()))
-    torch.testing.assert_close(
-        torch.cat([g.flatten() for g in single]), whole, rtol=1e-10, atol=1e-12
-    )
 
 
 # ---------------------------------------------------------------------- pixels, drawn again

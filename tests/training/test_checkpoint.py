@@ -17,7 +17,7 @@ from genmod.data import Dataset
 from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.files import read_tensors, save_tensors
 from genmod.model import LatentModel
-from genmod.models import VAE, LatentDiffusion
+from genmod.models import VAE
 from genmod.nn import ConvNets
 from genmod.objectives import GECO, Beta, Bound, CapacityTarget, MinSNR, Objective, WarmUp
 from genmod.training import Step, training_loop
@@ -327,15 +327,3 @@ def test_a_module_in_two_parts_is_saved_once(tmp_path: Path) -> None:
     assert not any("decoder.denoiser" in name for name in names) or not any(
         "prior.denoiser" in name for name in names
     )
-
-
-def test_the_second_stage_resumes_too(tmp_path: Path) -> None:
-    """Frozen parts have no moments; the shift and scale of the latents are saved with the weights."""
-
-    def frozen() -> LatentModel:
-        torch.manual_seed(7)
-        return LatentDiffusion(3, latents=2, width=8, depth=1).freeze(data())
-
-    expected = run(frozen(), None)
-    run(frozen(), tmp_path / "run", stop=8)
-    assert torch.equal(run(frozen(), tmp_path / "run").final, expected.final)

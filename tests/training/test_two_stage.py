@@ -111,45 +111,10 @@ def test_the_second_stage_trains_the_prior_alone(prior: Any, tmp_path: Path) -> 
     assert torch.equal(value, again.elbo(x).value)
 
 
-def test_a_nested_prior_gets_standardized_latents() -> None:
-    x = 5 + 2 * torch.randn(256, 4)
-    model = VAE(4, latents=2, width=8, prior=VAE(2, latents=1, width=8))
-    fit(model, x, steps=5, stages="two-stage", progress=False)
-    prior = model.prior
-    assert isinstance(prior, priors.NestedPrior)
-    q: Any = model.posterior(x)
-    z = prior.inside(q.sample())
-    assert z.mean(0).abs().max() < 0.2
-    torch.testing.assert_close(z.std(0), torch.ones(2), atol=0.2, rtol=0)
-
-
 def test_hierarchies_have_two_stages_as_well() -> None:
     model = HVAE(4, latents=(3, 2), width=8, prior=priors.MixturePrior(2))
     history = fit(model, torch.randn(64, 4), steps=2, stages="two-stage", progress=False)
     assert len(history.stages) == 2
-
-
-def test_a_resumed_run_in_two_stages_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    def make() -> VAE:
-        torch.manual_seed(1)
-        return VAE(4, latents=2, width=8, prior=priors.VampPrior(3))
-
-    x = torch.randn(64, 4)
-    settings: dict[str, Any] = {"batch_size": 16, "stages": "two-stage", "progress": False}
-    whole, part = make(), make()
-    fit(whole, x, steps=4, **settings)
-    from genmod import training_loop
-
-    file = tmp_path / "c.safetensors"
-    with training_loop(part, x, steps=4, checkpoint=file, **settings) as steps:
-        for count, _ in enumerate(steps, 1):
-            if count == 6:
-                steps.save()
-                break
-    again = make()
-    fit(again, x, steps=4, checkpoint=file, **settings)
-    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(
