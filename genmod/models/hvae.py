@@ -72,8 +72,9 @@ class HVAE(LatentModel):
             of at least 16 pixels a side. Beside ``levels``, ``depth`` counts the residual cells of a level.
         networks: another kind of networks, with settings of their own; for ``levels`` MLPs or ConvNets.
         level_std: bottom-up, the fixed std of ``p(z1 | z2)``, below 1; 0.5 is good. The means of
-            ``q(z1 | x)`` are then normalized, so that they are spread wider than this law and ``z2`` must
-            say where they are. ``None``: a network predicts the std, and ``z2`` often collapses.
+            ``q(z1 | x)`` are then normalized to variance 1, so that ``z2`` must say where they are. Train
+            with a KL warm-up of a thousand steps, ``WarmUp(1000)``. ``None``: a network predicts the std,
+            and ``z2`` often collapses.
         checkpoint_activations: whether training recomputes the activations of each top-down level in the
             backward pass, with the same noise, to save memory.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
