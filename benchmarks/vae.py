@@ -126,7 +126,7 @@ MODELS: dict[str, tuple[Build, Recipe]] = {
     # The batch of the paper: 50 draws of 20 rows are 1,000 rows for the decoder.
     "IWAE-50": (plain, recipe(56_000, batch=20, draws=50, autocast=True)),
     # Without a warm-up it collapses at once: all posteriors are equal, and so is their mixture.
-    "VampPrior": (vamp, recipe(45_000, warm=9000)),
+    "VampPrior": (vamp, recipe(84_000, warm=9000, autocast=True)),
     "diffusion prior": (with_diffusion, recipe(60_000)),
     "HVAE, top-down": (top_down, recipe(22_000, warm=4400, autocast=True)),
     "HVAE, deep": (deep, recipe(9_000, warm=2400, autocast=True)),

@@ -39,8 +39,8 @@ def small_vae(inputs: BuildInputs) -> VAE:
 
 
 def small_bottom_up(inputs: BuildInputs) -> HVAE:
-    """Three layers of latents, with bottom-up inference."""
-    return HVAE(inputs.data, latents=(32, 16, 8), dropout=0.2)
+    """Three layers of latents, with bottom-up inference; with a predicted std of z1, z2 collapses."""
+    return HVAE(inputs.data, latents=(32, 16, 8), level_std=0.5, dropout=0.2)
 
 
 def small_top_down(inputs: BuildInputs) -> HVAE:
@@ -69,7 +69,7 @@ DIGITS = (
     Candidate("autoencoder", small_autoencoder, Plan(800), cost=1),
     Candidate("VAE", small_vae, Plan(2500, warm=300), importance_samples=256, cost=5),
     Candidate(
-        "HVAE, bottom-up", small_bottom_up, Plan(1600, warm=300), importance_samples=256, cost=9
+        "HVAE, bottom-up", small_bottom_up, Plan(2400, warm=1000), importance_samples=256, cost=13
     ),
     Candidate(
         "HVAE, top-down",

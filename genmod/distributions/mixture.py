@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from genmod import random
 from genmod.chunks import chunks
 from genmod.distributions.base import elementwise, is_factorized
+from genmod.distributions.normal import Normal
+from genmod.gaussian import kernels
 from genmod.shapes import Sizes
 
 _TOGETHER = 1 << 24
@@ -96,13 +98,26 @@ class Mixture(Distribution):
             )
 
     def _shared(self, value: Tensor) -> Tensor:
-        law, each = self.components, value.unsqueeze(1)
-        one_by_one = is_factorized(law)
-        nats = elementwise(law, each).flatten(2).sum(2) if one_by_one else law.log_prob(each)
-        return (self.log_weights + nats).logsumexp(1)
+        return (self.log_weights + self._each(value)).logsumexp(1)
+
+    def _each(self, value: Tensor) -> Tensor:
+        """The log density of each component at each event, ``(B, K)``, nats."""
+        law = self.components
+        if isinstance(law, Normal) and _in_float32(value, law.loc):
+            flat = value.flatten(1), law.loc.flatten(1), law.log_std.flatten(1)
+            return kernels.log_prob_pairs(*flat).float()
+        each = value.unsqueeze(1)
+        if is_factorized(law):
+            return elementwise(law, each).flatten(2).sum(2)
+        return law.log_prob(each)
 
     def _average(self, values: Tensor) -> Tensor:
         """The weighted average over the components."""
         shape = self.batch_shape + self.log_weights.shape + self.event_shape
         weights = self.log_weights.exp().reshape(-1, *[1] * len(self.event_shape))
         return (weights * values.reshape(shape)).sum(len(self.batch_shape))
+
+
+def _in_float32(*tensors: Tensor) -> bool:
+    """Whether float64 holds the squares of all tensors, and their device has float64."""
+    return all(x.dtype is not torch.float64 and x.device.type != "mps" for x in tensors)

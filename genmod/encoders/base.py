@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.functional import layer_norm
 
 from genmod.checks import check_law, instance, invalid
 from genmod.config import Settings
@@ -14,7 +15,7 @@ from genmod.distributions import Dirac, Normal
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.full import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
-from genmod.shapes import Batch, Mask, Shape, copies
+from genmod.shapes import Batch, Mask, Shape, copies, size
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -137,7 +138,33 @@ class GaussianEncoder(NetworkEncoder):
             features of the data, as for :class:`DiracEncoder`.
         shape: the latent's event shape.
         spec: the data it reads.
+        normalized: whether the means of a row are shifted and scaled to average 0 and variance 1 over the
+            latent's numbers (layer normalization). The scale of the latent is then fixed, which keeps the
+            level above alive: see ``level_std`` of :class:`~genmod.models.HVAE`.
+
+    Raises:
+        ValueError: ``normalized`` for fewer than 3 numbers, of which one or none would be free.
+
+    Reference: layer normalization, Ba, Kiros, Hinton (2016), eq. 3. Normalized means against collapse, by
+    statistics of a batch instead of a row: Zhu et al., "A Batch Normalized Inference Network Keeps the KL
+    Vanishing Away" (2020).
     """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: int | Shape,
+        spec: SpecLike | None = None,
+        normalized: bool = False,
+    ) -> None:
+        super().__init__(network, shape, spec)
+        if normalized and size(self.latent_shape) < 3:
+            raise invalid(
+                f"normalized=True for a latent of shape {self.latent_shape}",
+                "at least 3 numbers",
+                "leave it out, or use more latents",
+            )
+        self.normalized = normalized
 
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
@@ -145,7 +172,8 @@ class GaussianEncoder(NetworkEncoder):
         """The Gaussian of each row."""
         features = self.features(x, observed)
         both = outputs(self.network, (2, *self.latent_shape), features, context=context)
-        return Normal(*both.unbind(1))
+        mean, log_std = both.unbind(1)
+        return Normal(layer_norm(mean, self.latent_shape) if self.normalized else mean, log_std)
 
     def formula(self) -> str:
         """The formula of the encoder, as text."""

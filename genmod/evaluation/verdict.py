@@ -127,10 +127,12 @@ class Collapse:
                 "follows the posteriors, so that nothing holds them apart, and a short one changes nothing."
             )
         if any(level.kind is Kind.MONTE_CARLO for level in self.levels):
-            return (
+            warm_up = (
                 "Train with a KL warm-up, objectives.WarmUp(steps). (Free bits need a KL in closed form, "
                 "and this model has sampled rates.)"
             )
+            hierarchy = len(self.levels) > 1
+            return warm_up + " HVAE(..., level_std=0.5) keeps z2 alive, too." * hierarchy
         nats = 0.5 if len(self.levels) > 1 else 1.0
         return (
             f"Train with free bits, objectives.FreeBits({nats}), or a KL warm-up, "

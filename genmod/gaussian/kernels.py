@@ -257,3 +257,26 @@ def log_prob_log_std(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """
     x, mean, log_std = same_shape(*map(in_float32, (x, mean, log_std)))
     return -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_TAU
+
+
+def log_prob_pairs(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of each of K diagonal Gaussians at each of B points, in nats, ``(B, K)``, in float64.
+
+        -1/2 sum_d ((x_bd - mean_kd) / std_kd)^2 - sum_d log std_kd - D/2 log(2 pi)
+
+    The square is expanded: one matrix product then replaces several passes over B by K by D numbers. Its
+    terms are as large as (x / std)^2 and cancel, for which float32 is not enough.
+
+    Args:
+        x: points, ``(B, D)``.
+        mean: of each Gaussian, ``(K, D)``.
+        log_std: of each Gaussian, ``(K, D)``.
+
+    >>> log_prob_pairs(torch.zeros(2, 1), torch.zeros(3, 1), torch.zeros(3, 1)).shape
+    torch.Size([2, 3])
+    """
+    x, mean, log_std = x.double(), mean.double(), log_std.double()
+    precision = torch.exp(-2 * log_std)
+    weights = torch.cat([-0.5 * precision, precision * mean], 1)
+    constant = (0.5 * precision * mean.square() + log_std + HALF_LOG_TAU).sum(1)
+    return torch.cat([x.square(), x], 1) @ weights.T - constant

@@ -71,6 +71,9 @@ class HVAE(LatentModel):
         width, depth, dropout: of the default networks: MLPs, or convolutional networks next to images
             of at least 16 pixels a side. Beside ``levels``, ``depth`` counts the residual cells of a level.
         networks: another kind of networks, with settings of their own; for ``levels`` MLPs or ConvNets.
+        level_std: bottom-up, the fixed std of ``p(z1 | z2)``, below 1; 0.5 is good. The means of
+            ``q(z1 | x)`` are then normalized, so that they are spread wider than this law and ``z2`` must
+            say where they are. ``None``: a network predicts the std, and ``z2`` often collapses.
         checkpoint_activations: whether training recomputes the activations of each top-down level in the
             backward pass, with the same noise, to save memory.
         condition: what every network is conditioned on, ``Labels(10)`` for example. The bound is then on
@@ -114,12 +117,13 @@ class HVAE(LatentModel):
         prior: Prior | LatentModel | Distribution | nn.Module | None = None,
         checkpoint_activations: bool = False,
         decoder: Decoder | None = None,
+        level_std: float | None = None,
     ) -> None:
         data = data_spec(stated_spec(spec, bins, decoder), "decoder")
         order = None if inference is None else choice(Inference, inference, "inference")
         aligned = levels is not None or order in (Inference.TOP_DOWN, Inference.LADDER)
         relative = levels is not None or order is Inference.LADDER
-        _check_order(aligned, relative, prior, checkpoint_activations)
+        _check_order(aligned, relative, prior, checkpoint_activations, level_std)
         kind = resolve_networks(networks, data, width, depth, dropout, condition)
         parts: _Parts
         if levels is not None:
@@ -133,7 +137,7 @@ class HVAE(LatentModel):
                 ladder = order is Inference.LADDER
                 parts = _top_down(data, sizes, inner, prior, ladder, checkpoint_activations)
             else:
-                parts = _bottom_up(data, sizes, inner, prior)
+                parts = _bottom_up(data, sizes, inner, prior, level_std)
         encoder, latent_prior, code = parts
         decoder = decoder or default_decoder(kind, code, data)
         super().__init__(encoder, decoder, latent_prior)
@@ -143,8 +147,16 @@ _Parts = tuple[encoders.Encoder, Prior, Shape]
 """The encoder, the prior, and the shape of the state that the decoder gets."""
 
 
-def _check_order(aligned: bool, relative: bool, prior: object, recompute: bool) -> None:
+def _check_order(
+    aligned: bool, relative: bool, prior: object, recompute: bool, level_std: float | None
+) -> None:
     """Refuse what the other order of inference has."""
+    if aligned and level_std is not None:
+        raise invalid(
+            f"level_std={level_std} for top-down inference",
+            "a bottom-up hierarchy: top-down, each level's posterior starts at its prior",
+            'pass inference="bottom-up", or leave it out',
+        )
     if not aligned and recompute:
         raise invalid(
             "checkpoint_activations=True for bottom-up inference",
@@ -173,24 +185,36 @@ def _sizes(latents: Sequence[int] | int | None) -> tuple[int, ...]:
     return sizes
 
 
-def _bottom_up(data: DataSpec, sizes: tuple[int, ...], networks: Networks, top: object) -> _Parts:
+def _bottom_up(
+    data: DataSpec,
+    sizes: tuple[int, ...],
+    networks: Networks,
+    top: object,
+    level_std: float | None,
+) -> _Parts:
     """Nesting: the prior of ``z1`` is a model of ``z1`` with a latent ``z2``, and so on."""
+    if level_std is not None and len(sizes) < 2:
+        raise invalid(
+            f"level_std={level_std} beside one level",
+            "at least two, because it is the std of p(z1 | z2)",
+            "add a level, or leave it out",
+        )
     name = f"z{len(sizes)}"
     prior: Prior | None = None
     for number in range(len(sizes) - 1, 0, -1):
         below, here = sizes[number - 1], sizes[number]
         encoder = encoders.GaussianEncoder(networks.build((below,), (2 * here,)), (here,), below)
         prior = as_prior(top, encoder, (here,), name) if prior is None else prior
-        inner = LatentModel(
-            encoder,
-            decoders.GaussianDecoder(
-                networks.build((here,), (2 * below,)), (below,), decoders.PredictedScale()
-            ),
-            prior,
-        )
+        std = level_std if number == 1 else None
+        network = networks.build((here,), (below if std is not None else 2 * below,))
+        scale = decoders.PredictedScale() if std is None else decoders.FixedScale(std)
+        inner = LatentModel(encoder, decoders.GaussianDecoder(network, (below,), scale), prior)
         prior = NestedPrior(inner, name=f"z{number}")
     encoder = encoders.GaussianEncoder(
-        networks.build(data.feature_shape, (2 * sizes[0],)), (sizes[0],), data
+        networks.build(data.feature_shape, (2 * sizes[0],)),
+        (sizes[0],),
+        data,
+        normalized=level_std is not None,
     )
     prior = as_prior(top, encoder, (sizes[0],), name) if prior is None else prior
     return encoder, prior, (sizes[0],)

@@ -22,6 +22,7 @@ from genmod.objectives.base import broken_terms
 from genmod.training.averaging import Average
 from genmod.training.config import Cycle, TrainingConfig
 from genmod.training.optimizer import FusedStep, adam, clip_gradients
+from genmod.training.sharding import Shards
 from genmod.training.validation import Validation
 
 
@@ -46,6 +47,7 @@ class TrainingState:
             the fraction of them that the settings give. They are restored when the run stops.
         config: the settings.
         objective: the objective that is minimized.
+        shards: the shards whose parts the model is; ``None``: it is whole.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class TrainingState:
         optimizer: torch.optim.Optimizer | None,
         config: TrainingConfig,
         objective: Objective,
+        shards: Shards | None = None,
     ) -> None:
         self.model, self.config, self.objective = model, config, objective
+        self.shards = shards
         self.optimizer: torch.optim.Optimizer
         self._make_step: Callable[[], object]
         if optimizer is None:
@@ -103,20 +107,18 @@ class TrainingState:
         best = max(range(len(scores)), key=lambda i: (scores[i], i), default=0)
         return len(scores) - 1 - best >= self.config.patience
 
-    def update(self, loss: Tensor) -> bool:
-        """Make an optimizer step; ``False``, and nothing is changed, if loss or gradient is not finite."""
-        self.forget_gradients()
-        loss.backward()
-        return self.apply(loss.detach())
-
     @torch.no_grad()
     def apply(self, loss: Tensor) -> bool:
-        """As :meth:`update`, with the gradients that backward passes have added up."""
+        """Make an optimizer step with the gradients that backward passes have added up.
+
+        ``False``, and nothing is changed, if loss or gradient is not finite.
+        """
         fraction = self.config.fraction(self.cycle, self.step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
         largest = math.inf if self.config.clip is None else self.config.clip
-        norm = clip_gradients(self.learned, largest)
+        total = None if self.shards is None else self.shards.norm
+        norm = clip_gradients(self.learned, largest, total)
         # Both numbers are read at once, because each read makes a GPU wait.
         value, length = torch.stack([loss, norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
@@ -157,6 +159,9 @@ class TrainingState:
             load_weights(self.model, self._own)
         self._own = None
         training_mode(self.model)
+        if self.shards is not None:
+            training_mode(self.shards.whole)
+            self.shards.rest()
 
 
 @torch.enable_grad()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from genmod import Kind, Measure
+from genmod import Kind, Measure, fit
+from genmod.distributions import Normal
 from genmod.model import LatentModel
 from genmod.models import HVAE, Inference
+from genmod.objectives import WarmUp
+from genmod.priors import NestedPrior
 from tests.oracles_vae import Tower, tower
 from tests.statistics import assert_mean
 
@@ -146,3 +151,43 @@ def test_the_repr_of_a_hierarchy_is_its_formula() -> None:
 def test_a_level_without_dimensions_is_refused(latents: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"got latents=.*expected a positive size.*pass latents="):
         HVAE((4,), latents=latents)
+
+
+def test_a_fixed_std_of_z1_stands_in_its_law_beside_means_of_one_scale() -> None:
+    """p(z1 | z2) has that std; the means of q(z1 | x) average 0 with variance 1 in each row."""
+    model = HVAE((6,), latents=(8, 4, 3), width=16, level_std=0.4)
+    x = 100 * torch.randn(5, 6)
+    q = model.encoder(x)
+    assert isinstance(q, Normal)
+    torch.testing.assert_close(q.mean.mean(1), torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(q.mean.var(1, correction=0), torch.ones(5), atol=1e-3, rtol=0)
+    assert isinstance(model.prior, NestedPrior)
+    inner = model.prior.model
+    torch.testing.assert_close(inner.decode(torch.randn(5, 4)).stddev, torch.full((5, 8), 0.4))
+
+
+def test_a_fixed_std_of_z1_keeps_z2_alive() -> None:
+    """Ten clusters, with the warm-up at its end: with a predicted std, z2 may say nothing of them."""
+    centers = 3 * torch.randn(10, 16)
+    x = centers[torch.randint(10, (1000,))] + 0.3 * torch.randn(1000, 16)
+    model = HVAE((16,), latents=(16, 2), width=32, level_std=0.5)
+    fit(model, x, WarmUp(150), steps=200, batch_size=100, learning_rate=3e-3, progress=False)
+    with torch.no_grad():
+        assert model.elbo(x).rates["z2"].total.mean() > 1
+
+
+@pytest.mark.parametrize("settings", [{"inference": "top-down"}, {"levels": 4}])
+def test_a_fixed_std_of_z1_is_for_bottom_up(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"got level_std=0.5.*bottom-up.*leave it out"):
+        HVAE((4,), width=8, level_std=0.5, **settings)
+
+
+@pytest.mark.parametrize("latents", [(2, 2), (1, 4)])
+def test_normalized_means_need_three_latents(latents: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"got normalized=True.*at least 3.*use more latents"):
+        HVAE((4,), width=8, latents=latents, level_std=0.5)
+
+
+def test_a_fixed_std_needs_a_level_above() -> None:
+    with pytest.raises(ValueError, match=r"got level_std=0.5 beside one level.*at least two"):
+        HVAE((4,), width=8, latents=(4,), level_std=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,6 +50,26 @@ def test_a_mixtures_density_is_torchs(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(law.log_prob(z), other.log_prob(z))
     torch.testing.assert_close(law.mean, other.mean)
     torch.testing.assert_close(law.variance, other.variance)
+
+
+def of_index(means: Tensor, log_std: Tensor, index: Tensor) -> Normal:
+    """The components of some indices."""
+    return Normal(means[index], log_std[index])
+
+
+def test_a_mixture_in_float32_is_that_in_float64() -> None:
+    """By a matrix product and entry by entry, of narrow and wide components, near and far from zero."""
+    means = torch.tensor([0.0, 1.0, 1e3]).repeat_interleave(3)[:, None].repeat(1, 4)
+    log_std = torch.tensor([1e-2, 1.0, 1e2]).repeat(3)[:, None].repeat(1, 4).log().float()
+    z = (means + 3 * log_std.exp() * torch.randn(9, 4)).float()
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        parts = [x.to(dtype).requires_grad_() for x in (z, means, log_std)]
+        law = Mixture(partial(of_index, *parts[1:]), parts[0].new_zeros(9))
+        nats = law.log_prob(parts[0])
+        found.append([nats, *torch.autograd.grad(nats.sum(), parts)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
 
 def test_a_mixture_in_pieces_is_the_same_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
