@@ -23,7 +23,7 @@ from genmod.checks import invalid
 from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Objective
-from genmod.objectives.pairs import Pairs
+from genmod.objectives.pairs import Objectives
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
@@ -40,7 +40,7 @@ from genmod.training.sharding import check_sharding
 def fit(
     model: LatentModel,
     data: Data,
-    objective: Objective | Sequence[Objective] | Pairs | None = None,
+    objective: Objective | Objectives | None = None,
     *,
     steps: int = 2000,
     batch_size: int | None = None,
@@ -201,7 +201,7 @@ def training_loop(**given: Any) -> TrainingLoop:
 def _begin(
     model: LatentModel,
     data: Data,
-    objective: Objective | Sequence[Objective] | Pairs | None,
+    objective: Objective | Objectives | None,
     config: TrainingConfig,
     *,
     device: torch.device | str | None,

@@ -17,7 +17,7 @@ from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.models.two_stage import check_two_stages, first_stage, freeze_first_stage
 from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
-from genmod.objectives.pairs import ObjectivePairs, Pairs
+from genmod.objectives.pairs import ObjectivePairs, Objectives, Pairs
 from genmod.training.checkpoint import Checkpoint
 from genmod.training.history import History, Step
 from genmod.training.run import Run
@@ -84,7 +84,7 @@ def as_if_frozen(stages: Sequence[Stage]) -> Iterator[LatentModel]:
 
 
 def objectives_of(
-    given: Objective | Sequence[Objective] | Pairs | None, stages: Sequence[Stage]
+    given: Objective | Objectives | None, stages: Sequence[Stage]
 ) -> Sequence[Objective]:
     """The objective of each stage, checked: the bound in all stages before the last, unless it is given.
 
