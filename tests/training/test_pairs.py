@@ -98,7 +98,7 @@ def test_pairs_that_do_not_fit_are_refused() -> None:
     cases: list[tuple[Any, str]] = [
         ([], "expected an Objective, or a list of pairs"),
         ([Bound()], "expected an Objective, or a list of pairs"),
-        ("bound", "expected an Objective, or a list of pairs"),
+        ("bound", r"did you mean Bound\(\)"),
         ([(Bound(), other.encoder)], "that are not the model's"),
         ([(Bound(), [])], "0 of 0 parameters"),
         ([(Bound(), model.encoder)], "parameters in no pair, such as decoder"),
