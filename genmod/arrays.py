@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -113,6 +114,25 @@ def ranks(values: object, count: int, name: str) -> Tensor:
     return torch.from_numpy(inverse.reshape(-1).astype(np.int64))
 
 
+def check_times(time: object) -> None:
+    """Refuse times of text whose alphabetical order is not that in time: 28.2.2020, Monday, 9:30.
+
+    Dates that begin with the year, all in one notation, are in order: 2020-02-28, 2020-02-28 12:00.
+    """
+    found = np.asarray(time.cpu() if isinstance(time, Tensor) else time)
+    if found.dtype.kind not in "OUS":
+        return
+    texts = [each for each in found.ravel().tolist() if isinstance(each, str)]
+    kinds = {re.sub(r"[0-9]", "0", each[:10]) for each in texts}
+    wrong = [each for each in texts if not re.match(r"[0-9]{4}(?![0-9])", each)]
+    if wrong or len(kinds) > 1:
+        raise invalid(
+            f"times of text such as {(wrong or texts)[0]!r}",
+            "numbers, dates, or text of one form that begins with the year, such as 2020-02-28",
+            "convert them, with pandas.to_datetime for example",
+        )
+
+
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
 _WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with."""
@@ -128,6 +148,12 @@ def _array(rows: Sequence[object], name: str) -> np.ndarray:
 
 
 def _from_array(x: np.ndarray, name: str) -> Tensor:
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise invalid(
+            f"a masked array {name} with {int(np.ma.getmaskarray(x).sum())} masked entries",
+            "an array without a mask of its own",
+            "pass x.filled(0), and observed=~numpy.ma.getmaskarray(x) where entries can be missing",
+        )
     native = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype.kind not in "biu" and native.dtype not in (np.float16, np.float32, np.float64):
         raise invalid(

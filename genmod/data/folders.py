@@ -20,6 +20,7 @@ from torch import Tensor
 from genmod.checks import choice, invalid
 from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.rows import Split, dataset, divide
+from genmod.data.tables import labels_of
 from genmod.data.values import BYTE, check_memory
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def folder_dataset(
     """A folder of images, ``torch.uint8`` of 256 values, ``(channels, height, width)``.
 
     Images in subfolders get them as labels, in alphabetical order. Subfolders named train, test and
-    perhaps validation (val, valid) are the parts themselves. Transparent pixels become white.
+    perhaps validation (val, valid) are the parts themselves. Labels that are given are in the order of
+    the sorted paths. Transparent pixels become white.
 
     Raises:
         ValueError: no images; images that are broken, of several sizes without ``size``, or of more than
@@ -99,10 +101,10 @@ def folder_dataset(
     for place, path in enumerate(files):
         x[place] = _read(path, shape, Resize(settings.resize))
     inside = [path.relative_to(folder).parts[:-1] for path in files]
-    heads = {parts[0] if parts else "" for parts in inside}
+    heads = {parts[0].lower() if parts else "" for parts in inside}
     if labels is None and "train" in heads and heads <= set(_PARTS) and len(heads) > 1:
         return _published(x, name, inside, split)
-    marks, classes = (labels, None) if labels is not None else _classes(inside)
+    marks, classes = labels_of(labels) if labels is not None else _classes(inside)
     data = dataset(
         x,
         name=name,
@@ -253,7 +255,7 @@ def _classes(inside: Sequence[tuple[str, ...]]) -> tuple[Tensor | None, tuple[st
 
 def _published(x: Tensor, name: str, inside: Sequence[tuple[str, ...]], split: Split) -> Dataset:
     """Images whose parts are folders; validation is cut from the training images if it has none."""
-    parts = [_PARTS[each[0]] for each in inside]
+    parts = [_PARTS[each[0].lower()] for each in inside]
     marks, classes = _classes([each[1:] for each in inside])
     rows = {
         s: torch.tensor([i for i, part in enumerate(parts) if part == s]).long() for s in SPLITS

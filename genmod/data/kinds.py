@@ -17,6 +17,7 @@ A column of one value is refused: its density would have no bound.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TypeAlias
@@ -27,7 +28,8 @@ from torch import Tensor
 
 from genmod.checks import choice, invalid
 from genmod.columns import CODED, Column, ColumnKind, Value, shorten
-from genmod.data.readers import Content, RawColumn, number_of
+from genmod.data.delimited import number_of, spells_date, spells_number
+from genmod.data.readers import Content, RawColumn
 from genmod.data.values import Array
 
 Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
@@ -126,7 +128,7 @@ def encode(raw: RawColumn, column: Column) -> tuple[Array, Array]:
         return cells.astype(np.float64), raw.observed
     codes = {_key(value): code for code, value in enumerate(column.values or ())}
     seen = raw.cells[raw.observed].tolist()
-    known = {cell: codes.get(_key(cell)) for cell in set(seen)}
+    known = {cell: codes.get(_key(cell), codes.get(_other_key(cell))) for cell in set(seen)}
     unknown = [cell for cell, code in known.items() if code is None]
     if unknown:
         raise invalid(
@@ -179,21 +181,52 @@ def _guess_text(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
     cells = raw.cells[raw.observed]
     seen = dict(zip(*np.unique(cells.astype(str), return_counts=True), strict=True))
     repeated = sum(int(count) > 1 for count in seen.values())
-    if raw.content is Content.TEXT and len(found) <= MOST_TEXTS and 2 * repeated > len(found):
+    wrong = _other_than_words(raw, found)
+    if wrong is None and len(found) <= MOST_TEXTS and 2 * repeated > len(found):
+        _warn_of_markers(raw, seen)
         return ColumnKind.CATEGORY
-    what = "dates" if raw.content is Content.DATES else f"text of {len(found):,} values"
-    advice = f"leave it out: drop=[{raw.name!r}]"
-    words = [value for value in found if number_of(str(value)) is None]
-    if raw.content is Content.TEXT and 0 < len(words) < len(found) / 2:
-        what = f"numbers and {len(words)} values that are none, such as {words[0]!r}"
-        advice = f"correct these cells, or {advice}"
-    elif raw.content is Content.TEXT:
-        advice += f", or keep it as a category: kinds={{{raw.name!r}: 'category'}}"
+    what, remedy = wrong or (f"text of {len(found):,} values", "")
     raise invalid(
         f"column {raw.name!r} of {what}",
         f"numbers, or at most {MOST_TEXTS} repeated values",
-        advice,
+        f"{remedy}leave it out: drop=[{raw.name!r}], or keep it as a category: "
+        f"kinds={{{raw.name!r}: 'category'}}",
     )
+
+
+def _other_than_words(raw: RawColumn, found: Sequence[Value]) -> tuple[str, str] | None:
+    """What most values are that are not words, and the remedy: dates, or numbers among other text."""
+    texts = [str(value) for value in found]
+    if raw.content is Content.DATES or 2 * sum(map(spells_date, texts)) > len(texts):
+        return "dates", ""
+    words = [text for text in texts if number_of(text) is None]
+    other = [text for text in words if spells_number(text)]
+    plain = len(texts) - len(words)
+    if other and 2 * (plain + len(other)) > len(texts):
+        remedy = "write numbers with a decimal point alone (pandas.read_csv(..., decimal=',')), "
+        return f"text such as {other[0]!r}, a number in another notation", remedy
+    if plain == len(texts) > MOST_TEXTS:
+        return "text that spells numbers", "convert it, with pandas.to_numeric for example, "
+    if plain > FEW and 0 < len(words) < plain:
+        what = f"numbers and {len(words)} values that are none, such as {words[0]!r}"
+        return what, "correct these cells, "
+    return None
+
+
+_MISSING = frozenset({"na", "n/a", "nan", "null", "?"})
+
+
+def _warn_of_markers(raw: RawColumn, seen: Mapping[str, int]) -> None:
+    """Warn of text that often marks a missing cell, and was taken for a category of its own."""
+    found = [text for text in seen if text.lower() in _MISSING]
+    if found:
+        count = sum(int(seen[text]) for text in found)
+        warnings.warn(
+            f"got column {raw.name!r} with {count} cells such as '{found[0]}', taken for a category; "
+            "expected empty cells where a value is missing; empty them, or pass "
+            f"kinds={{{raw.name!r}: 'category'}} to keep them",
+            stacklevel=2,
+        )
 
 
 def _distinct(raw: RawColumn) -> list[Value]:
@@ -242,6 +275,13 @@ def _key(value: object) -> object:
     if isinstance(value, bool | np.bool_ | str):
         return str(value)
     return float(value) if isinstance(value, Real) else value
+
+
+def _other_key(value: object) -> object:
+    """The key of a number that another source holds as text, or of text that it holds as a number."""
+    if isinstance(value, str):
+        return number_of(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables as they are read: CSV, Parquet, and frames of pandas, polars and Arrow.
+"""Tables as they are read: Parquet, and frames of pandas, polars and Arrow (CSV: ``delimited.py``).
 
 A table becomes a list of :class:`RawColumn`: numbers, text, flags or dates, with the cells that were
 observed. What kind of variable each one is, is decided afterwards (:mod:`genmod.data.kinds`).
@@ -6,10 +6,8 @@ observed. What kind of variable each one is, is decided afterwards (:mod:`genmod
 
 from __future__ import annotations
 
-import csv
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from numbers import Real
@@ -23,10 +21,6 @@ from genmod.data.values import Array, check_memory
 
 MOST_COLUMNS = 50_000
 """A table of more columns is refused: an array is meant for them."""
-
-_LONGEST_LINE = 1 << 26
-_MARKERS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})
-"""Cells that count as missing in a column whose other cells are numbers."""
 
 
 class Content(StrEnum):
@@ -60,42 +54,6 @@ class RawColumn:
         return len(self.cells)
 
 
-def read_csv(path: Path) -> list[RawColumn]:
-    """The columns of a file of comma-, semicolon- or tab-separated values in UTF-8.
-
-    The first line holds the names, unless all its cells are numbers. Empty cells are missing. In a column
-    of numbers, so are cells such as "NA", "NaN", "null" and "?".
-
-    Raises:
-        ValueError: what is no text, a line with another number of cells, too many columns.
-    """
-    try:
-        with path.open("rb") as file:
-            first = file.readline(_LONGEST_LINE)
-            torn = len(first) == _LONGEST_LINE or b"\0" in first or b"\0" in file.read(1 << 16)
-        if torn:
-            raise invalid(f"{path}, which is no text file", *_A_TABLE)
-        delimiter = _delimiter(first.decode("utf-8-sig"))
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            rows = list(_lines(csv.reader(text, delimiter=delimiter, strict=True), path))
-    except UnicodeDecodeError:
-        got = f"{path}, which is not in UTF-8"
-        raise invalid(got, "a text file in UTF-8", "save it as CSV UTF-8") from None
-    except csv.Error as error:
-        raise invalid(f"{path}, which is no whole table ({error})", *_A_TABLE) from None
-    if not rows:
-        raise invalid(f"{path}, which is empty", *_A_TABLE)
-    named = not all(number_of(cell) is not None for cell in rows[0])
-    names = [cell.strip() for cell in rows.pop(0)] if named else [""] * len(rows[0])
-    names = [name or f"column {place}" for place, name in enumerate(names, 1)]
-    _check_names(names, str(path))
-    if not rows:
-        raise invalid(f"{path} with a header and no rows", "at least one row", "add the rows")
-    return [
-        _from_text(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)
-    ]
-
-
 def read_parquet(path: Path) -> list[RawColumn]:
     """The columns of a Parquet file.
 
@@ -115,7 +73,7 @@ def read_parquet(path: Path) -> list[RawColumn]:
     try:
         with parquet.ParquetFile(path) as file:
             shape = (file.metadata.num_rows, len(file.schema_arrow.names))
-            _check_width(shape[1], str(path))
+            check_width(shape[1], str(path))
             check_memory(8 * shape[0] * shape[1], str(path))
             table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
@@ -155,7 +113,7 @@ def from_frame(frame: Any) -> list[RawColumn]:
             "columns with names of their own",
             "rename them, or pass an array",
         ) from None
-    _check_names(names, "a frame")
+    check_names(names, "a frame")
     if len(found) == 0:
         raise invalid("a frame without rows", "at least one row", "check how it was made")
     return [
@@ -170,7 +128,7 @@ def _from_series(name: str, series: Any) -> RawColumn:
     kind, observed = series.dtype, ~np.asarray(series.is_null().to_list(), dtype=bool)
     if kind.is_numeric():
         filled = series.cast(nw.Float64).fill_null(float("nan")).to_numpy()
-        return _numbers(name, np.array(filled, dtype=np.float64), observed)
+        return numeric_column(name, np.array(filled, dtype=np.float64), observed)
     cells = np.array(series.to_list(), dtype=object)
     if kind.is_temporal():
         cells = np.array([str(cell) for cell in cells], dtype=object)
@@ -178,9 +136,18 @@ def _from_series(name: str, series: Any) -> RawColumn:
     if isinstance(kind, nw.Enum):
         order = tuple(str(value) for value in kind.categories)
         return _objects(name, [str(cell) for cell in cells], observed, order)
-    if isinstance(kind, nw.Categorical):
-        return _objects(name, [str(cell) for cell in cells], observed)
+    dictionary = _order(series.to_native())
+    if dictionary is not None or isinstance(kind, nw.Categorical):
+        return _objects(name, [str(cell) for cell in cells], observed, dictionary)
     return _objects(name, cells.tolist(), observed)
+
+
+def _order(column: Any) -> tuple[str, ...] | None:
+    """The values of an ordered dictionary column of Arrow, in order; ``None`` for other columns."""
+    if not getattr(getattr(column, "type", None), "ordered", False):
+        return None
+    values = column.unify_dictionaries().chunk(0).dictionary.to_pylist()
+    return tuple(str(value) for value in values)
 
 
 def _objects(
@@ -194,7 +161,7 @@ def _objects(
     if all(isinstance(cell, Real) for cell in seen):
         pairs = zip(cells, observed, strict=True)
         numbers = [cell if there else np.nan for cell, there in pairs]
-        return _numbers(name, np.array(numbers, dtype=np.float64), observed)
+        return numeric_column(name, np.array(numbers, dtype=np.float64), observed)
     other = next((cell for cell in seen if not isinstance(cell, str)), None)
     if other is not None:
         raise invalid(
@@ -207,7 +174,7 @@ def _objects(
     return RawColumn(name, text, observed & (text != ""), Content.TEXT, order)
 
 
-def _numbers(name: str, cells: Array, observed: Array) -> RawColumn:
+def numeric_column(name: str, cells: Array, observed: Array) -> RawColumn:
     """A column of numbers: NaN is missing, infinite values are refused."""
     observed = observed & ~np.isnan(cells)
     broken = int(np.isinf(cells[observed]).sum())
@@ -220,63 +187,7 @@ def _numbers(name: str, cells: Array, observed: Array) -> RawColumn:
     return RawColumn(name, np.where(observed, cells, 0.0), observed, Content.NUMBERS)
 
 
-def _from_text(name: str, column: tuple[str, ...]) -> RawColumn:
-    """A column of a CSV: numbers where all cells are numbers or missing, text otherwise."""
-    cells = [cell.strip() for cell in column]
-    numbers = _parsed(cells)
-    if numbers is not None:
-        return _numbers(name, numbers, ~np.isnan(numbers))
-    text = np.array(cells, dtype=object)
-    return RawColumn(name, text, text != "", Content.TEXT)
-
-
-def _parsed(cells: list[str]) -> Array | None:
-    """All cells as numbers, NaN where one is missing; ``None`` if one of them is text."""
-    if "_" not in "".join(cells):
-        try:
-            return np.array([cell or "nan" for cell in cells], dtype=np.float64)
-        except ValueError:
-            pass
-    known = {cell: number_of(cell) for cell in set(cells) - {""}}
-    rest = [cell for cell, number in known.items() if number is None]
-    if len(rest) == len(known) or any(cell.lower() not in _MARKERS for cell in rest):
-        return None
-    return np.array([known.get(cell) for cell in cells], dtype=np.float64)
-
-
-def number_of(cell: str) -> float | None:
-    """The number that a cell spells; ``None`` for text."""
-    try:
-        # Python also reads the name 2020_1 as a number.
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
-    """The lines of a table that are not blank, all of one length."""
-    width = 0
-    for cells in reader:
-        if not cells:
-            continue
-        if not width:
-            width = len(cells)
-            _check_width(width, str(path))
-        if len(cells) != width:
-            raise invalid(
-                f"{path} with {len(cells)} cells in line {reader.line_num}",
-                f"{width}, as in the first line",
-                "correct that line: it may be cut short, or hold an unquoted delimiter",
-            )
-        yield cells
-
-
-def _delimiter(line: str) -> str:
-    """The delimiter that a line holds most of, outside of quotes."""
-    return max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
-
-
-def _check_width(count: int, name: str) -> None:
+def check_width(count: int, name: str) -> None:
     if count > MOST_COLUMNS:
         raise invalid(
             f"{name} with {count:,} columns",
@@ -285,9 +196,9 @@ def _check_width(count: int, name: str) -> None:
         )
 
 
-def _check_names(names: Iterable[str], what: str) -> None:
+def check_names(names: Iterable[str], what: str) -> None:
     found = list(names)
-    _check_width(len(found), what)
+    check_width(len(found), what)
     twice = [name for name, count in Counter(found).items() if count > 1]
     if twice:
         raise invalid(
@@ -295,6 +206,3 @@ def _check_names(names: Iterable[str], what: str) -> None:
             "a name of its own for each column",
             "rename them",
         )
-
-
-_A_TABLE = ("a table of comma-separated values with a header", "write it again as CSV in UTF-8")

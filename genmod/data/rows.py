@@ -14,7 +14,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from genmod.arrays import ranks
+from genmod.arrays import check_times, ranks
 from genmod.checks import choice, invalid
 from genmod.columns import Column
 from genmod.data.datasets import SPLITS, Dataset
@@ -182,7 +182,9 @@ class Split:
         if self.groups is not None:
             return self._by_group(ranks(self.groups, count, "groups"))
         if self.time is not None:
-            return self._in_time(ranks(self.time, count, "time"))
+            order = ranks(self.time, count, "time")
+            check_times(self.time)
+            return self._in_time(order)
         tested, validated = self._sizes(count)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
         return [order[tested + validated :], order[tested : tested + validated], order[:tested]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,12 +93,19 @@ def numbers(
         ValueError: names that the table lacks, text, columns of one value, rows without a value.
     """
     names = [raw.name for raw in table]
+    if not isinstance(settings.kinds or {}, Mapping):
+        raise invalid(
+            f"kinds={settings.kinds!r}",
+            "kinds by the names of columns",
+            "pass kinds={'age': 'real'}; on the command line --kinds '{age: real}'",
+        )
     kinds, drop = dict(settings.kinds or {}), _names(settings.drop)
     check_known(names, list(kinds), "kinds")
     check_known(names, drop, "drop")
     if settings.spec is None:
         kept = [raw for raw in table if raw.name not in set(drop)]
         columns = [describe(raw, kinds.get(raw.name)) for raw in kept]
+        _warn_of_row_numbers([raw for raw in kept if raw.name not in kinds])
     else:
         columns = list(_of_spec(settings.spec, names))
         by_name = {raw.name: raw for raw in table}
@@ -109,6 +117,23 @@ def numbers(
     observed = torch.from_numpy(np.stack([mask for _, mask in pairs], 1))
     check_seen(observed, "the table")
     return rows, observed, columns
+
+
+_COUNTED = 10
+"""Rows from which on a column of the numbers of the rows is no chance."""
+
+
+def _warn_of_row_numbers(table: Sequence[RawColumn]) -> None:
+    """Warn of a column that numbers the rows, such as the index that pandas writes."""
+    for raw in table:
+        if raw.content is not Content.NUMBERS or len(raw) < _COUNTED:
+            continue
+        if bool((raw.cells - raw.cells[0] == np.arange(len(raw))).all()) and raw.cells[0] in (0, 1):
+            warnings.warn(
+                f"got column {raw.name!r}, which numbers the rows; expected measurements, because a model "
+                f"learns the numbers too; leave it out: drop=[{raw.name!r}]",
+                stacklevel=2,
+            )
 
 
 def _of_spec(spec: DataSpec, names: Sequence[str]) -> Sequence[Column]:
@@ -206,12 +231,14 @@ def _check_precision(rows: Tensor, observed: Tensor, columns: Sequence[Column]) 
         seen = rows[observed[:, place], place]
         lost = float((seen.to(kind).double() - seen).abs().max()) if len(seen) else 0.0
         if len(seen) > 1 and not lost <= 1e-3 * float(seen.std(correction=0)):
+            # Near the largest or the smallest number of the type.
+            extreme = not 1e-30 < float(seen.abs().max()) < 1e30
+            first = "rescale it" if extreme else f"subtract {float(seen.mean()):.8g}"
             raise invalid(
                 f"column {column.name!r} around {float(seen.mean()):.8g}, which {kind} rounds by "
                 f"{lost:.2g}",
                 f"rounding far below its standard deviation {float(seen.std(correction=0)):.2g}",
-                f"subtract {float(seen.mean()):.8g} first, or use "
-                "torch.set_default_dtype(torch.float64)",
+                f"{first} first, or use torch.set_default_dtype(torch.float64)",
             )
 
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from genmod.columns import Column, ColumnKind
 from genmod.data import Dataset, load
+from genmod.data.delimited import read_csv
 from genmod.data.loading import GivenRows, rows_or_dataset
-from genmod.data.readers import MOST_COLUMNS, from_frame, read_csv
+from genmod.data.readers import MOST_COLUMNS, from_frame
 
 REFUSED = r"^got [^\n]*; expected [^\n]*; [^\n]*$"
 """One sentence in the project's grammar."""

@@ -1,0 +1,184 @@
+"""Tables as text: comma-, semicolon- or tab-separated values, and what their cells spell."""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genmod.checks import invalid
+from genmod.data.readers import Content, RawColumn, check_names, check_width, numeric_column
+from genmod.data.values import Array
+
+_LONGEST_LINE = 1 << 26
+_MARKERS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})
+"""Cells that count as missing in a column whose other cells are numbers."""
+_A_TABLE = ("a table of comma-separated values with a header", "write it again as CSV in UTF-8")
+
+
+def read_csv(path: Path) -> list[RawColumn]:
+    """The columns of a file of comma-, semicolon- or tab-separated values in UTF-8.
+
+    The first line holds the names, unless all its cells are numbers. Empty cells are missing. In a column
+    of numbers, so are cells such as "NA", "NaN", "null" and "?". Warns of a first line of numbers that look
+    like names.
+
+    Raises:
+        ValueError: what is no text, a line with another number of cells, too many columns, a first line
+            that is a row.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+            torn = len(first) == _LONGEST_LINE or b"\0" in first or b"\0" in file.read(1 << 16)
+        if torn:
+            raise invalid(f"{path}, which is no text file", *_A_TABLE)
+        delimiter = _delimiter(first.decode("utf-8-sig"))
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = list(_lines(csv.reader(text, delimiter=delimiter, strict=True), path))
+    except UnicodeDecodeError:
+        got = f"{path}, which is not in UTF-8"
+        raise invalid(got, "a text file in UTF-8", "save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise invalid(f"{path}, which is no whole table ({error})", *_A_TABLE) from None
+    if not rows:
+        raise invalid(f"{path}, which is empty", *_A_TABLE)
+    named = not all(number_of(cell) is not None for cell in rows[0])
+    first_line = [cell.strip() for cell in rows[0]]
+    names = first_line if named else [""] * len(first_line)
+    names = [name or f"column {place}" for place, name in enumerate(names, 1)]
+    check_names(names, str(path))
+    if named and len(rows) == 1:
+        raise invalid(f"{path} with a header and no rows", "at least one row", "add the rows")
+    pairs = zip(names, zip(*rows[named:], strict=True), strict=True)
+    columns = [_from_text(name, cells) for name, cells in pairs]
+    if named:
+        _refuse_row(first_line, columns, path)
+    else:
+        _warn_of_names(first_line, columns, path)
+    return columns
+
+
+def _refuse_row(first_line: Sequence[str], columns: Sequence[RawColumn], path: Path) -> None:
+    """Refuse a first line that is a row: its numbers lie among those below, and its words repeat below."""
+    numbers = [number_of(cell) for cell in first_line]
+    spelled = [each for each in numbers if each is not None]
+    if not spelled or spelled == list(range(len(spelled))):
+        return
+    for cell, number, column in zip(first_line, numbers, columns, strict=True):
+        seen = column.cells[column.observed]
+        if number is not None:
+            if column.content is not Content.NUMBERS or not len(seen):
+                return
+            if not seen.min() <= number <= seen.max():
+                return
+        elif cell and (column.content is Content.NUMBERS or cell not in seen.tolist()):
+            return
+    raise invalid(
+        f"{path} whose first line, {','.join(first_line)[:60]}, is like the rows below",
+        "names in the first line",
+        "write names above it; names that are numbers: put a word before them",
+    )
+
+
+def _warn_of_names(first_line: Sequence[str], columns: Sequence[RawColumn], path: Path) -> None:
+    """Warn of a first line of numbers that count, or ascend and differ from the rows below."""
+    numbers = [float(cell) for cell in first_line]
+    if len(numbers) < 3 or any(a >= b for a, b in pairwise(numbers)):
+        return
+    below = [each.cells[1:][each.observed[1:]] for each in columns]
+    outside = sum(
+        bool(len(seen)) and not seen.min() <= number <= seen.max()
+        for number, seen in zip(numbers, below, strict=True)
+    )
+    counts = numbers[0] in (0.0, 1.0) and numbers[-1] - numbers[0] == len(numbers) - 1
+    if counts or 2 * outside > len(numbers):
+        warnings.warn(
+            f"got {path} whose first line, {','.join(first_line)[:40]}, was read as a row; expected names "
+            "in it, unless it is one; names that are numbers: put a word before them, such as nm400",
+            stacklevel=2,
+        )
+
+
+def _from_text(name: str, column: tuple[str, ...]) -> RawColumn:
+    """A column of a CSV: numbers where all cells are numbers or missing, text otherwise."""
+    cells = [cell.strip() for cell in column]
+    numbers = _parsed(cells)
+    if numbers is not None:
+        return numeric_column(name, numbers, ~np.isnan(numbers))
+    text = np.array(cells, dtype=object)
+    return RawColumn(name, text, text != "", Content.TEXT)
+
+
+def _parsed(cells: list[str]) -> Array | None:
+    """All cells as numbers, NaN where one is missing; ``None`` if one of them is text."""
+    if "_" not in "".join(cells):
+        try:
+            return np.array([cell or "nan" for cell in cells], dtype=np.float64)
+        except ValueError:
+            pass
+    known = {cell: number_of(cell) for cell in set(cells) - {""}}
+    rest = [cell for cell, number in known.items() if number is None]
+    if len(rest) == len(known) or any(cell.lower() not in _MARKERS for cell in rest):
+        return None
+    return np.array([known.get(cell) for cell in cells], dtype=np.float64)
+
+
+def number_of(cell: str) -> float | None:
+    """The number that a cell spells; ``None`` for text."""
+    try:
+        # Python also reads the name 2020_1 as a number.
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+_LOOSE = re.compile(r"[-+−–]?\d[\d.,'’  ]*\s?%?")
+_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
+
+
+def spells_number(cell: str) -> bool:
+    """Whether a cell is a number in another notation: 1,5 or 1 000 or 12 % or a long minus.
+
+    >>> [spells_number(cell) for cell in ("1,5", "1'000.5", "12%", "1.5", "v1,5", "12:30")]
+    [True, True, True, False, False, False]
+    """
+    return number_of(cell) is None and _LOOSE.fullmatch(cell) is not None and cell.count(".") < 2
+
+
+def spells_date(cell: str) -> bool:
+    """Whether a cell is a date: 2020-01-31, 31.1.2020 or 1/31/20, perhaps with a time.
+
+    >>> [spells_date(cell) for cell in ("2020-01-31", "31.1.2020 12:00", "20-30", "1.5")]
+    [True, True, False, False]
+    """
+    return _DATE.fullmatch(cell) is not None
+
+
+def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
+    """The lines of a table that are not blank, all of one length."""
+    width = 0
+    for cells in reader:
+        if not cells:
+            continue
+        if not width:
+            width = len(cells)
+            check_width(width, str(path))
+        if len(cells) != width:
+            raise invalid(
+                f"{path} with {len(cells)} cells in line {reader.line_num}",
+                f"{width}, as in the first line",
+                "correct that line: it may be cut short, or hold an unquoted delimiter",
+            )
+        yield cells
+
+
+def _delimiter(line: str) -> str:
+    """The delimiter that a line holds most of, outside of quotes."""
+    return max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
