@@ -124,7 +124,8 @@ def train(
         recorder = _Recorder.begin(place, config, model, data) if devices.is_main else None
         finished = True
         for step in loop:
-            if recorder is not None:
+            # Averages that are spread over processes draw no samples on the way.
+            if recorder is not None and not given.get("shard"):
                 recorder.look(step, int(given.get("steps", TrainingConfig.steps)))
             if devices.any(stop()):
                 loop.save()

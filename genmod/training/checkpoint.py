@@ -8,8 +8,9 @@ resumed run continues bit for bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def save_checkpoint(
         stage: the number of the stage.
     """
     tensors = _prefixed("model", weights(state.model))
-    if whole is not None and whole is not state.model:
+    trained = state.model if state.shards is None else state.shards.plain
+    if whole is not None and whole is not trained:
         tensors |= _prefixed("whole", copy_weights(whole))
     tensors |= _prefixed("average", state.average.tensors())
     tensors |= _prefixed("objective", weights(state.objective))
@@ -134,7 +136,10 @@ def save_checkpoint(
         "learned": _learned(state),
     }
     header = {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
-    save_tensors(path, tensors, {"format": _FORMAT, **header})
+    if state.shards is not None:
+        tensors = state.shards.gather(tensors, partial(_parameter_of, _learned(state)))
+    if state.shards is None or state.shards.devices.is_main:
+        save_tensors(path, tensors, {"format": _FORMAT, **header})
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,8 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
             "set them as they were, or move the file away to begin anew",
         )
     tensors, history = saved.tensors, saved.history
+    if state.shards is not None:
+        tensors = state.shards.scatter(tensors, partial(_parameter_of, saved.learned))
     state.cycles = _continued(list(history.cycles), saved.step, state.config.steps)
     load_weights(state.model, _under("model", tensors))
     load_weights(state.objective, _under("objective", tensors))
@@ -249,6 +256,14 @@ def _learned(state: TrainingState) -> list[str]:
     """The class of the optimizer, and the names of its parameters, in its order."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     return [type(state.optimizer).__name__, *(names.get(id(p), "") for p in state.learned)]
+
+
+def _parameter_of(learned: Sequence[str], name: str) -> str:
+    """The parameter that a tensor of a checkpoint is laid out as, if it is one of a parameter."""
+    kind, _, rest = name.partition(".")
+    if kind in ("average", "optimizer"):
+        return learned[1 + int(rest.partition(".")[0])]
+    return rest if kind in ("model", "best") else ""
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

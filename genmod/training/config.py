@@ -54,6 +54,7 @@ class TrainingConfig:
         log_every: steps between two lines of metrics.
         skip_nonfinite: the most batches in a row that are skipped for a loss or gradient that is NaN or
             infinite; 0: the run stops at the first.
+        shard: whether each of several processes keeps a part of the weights only.
 
     Raises:
         ValueError: a setting out of its range.
@@ -83,6 +84,7 @@ class TrainingConfig:
     compile: bool = False
     log_every: int = 10
     skip_nonfinite: int = 0
+    shard: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -103,6 +105,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None:
                 check_at_least(value, 1, name, f"leave {name} out for the default")
+        if self.shard and self.compile:
+            raise invalid("shard=True with compile=True", "one of them", "leave the other one out")
         check_positive(self.learning_rate, "learning_rate")
         check_at_least(self.weight_decay, 0, "weight_decay", "pass 0 for no decay")
         check_at_least(self.warmup, 0, "warmup", "pass 0 for none")

@@ -72,8 +72,8 @@ class Devices:
                 f"an accelerator of kind {kind} with "
                 f"mixed_precision={accelerator.mixed_precision!r}",
                 "data parallelism (DDP) without mixed precision",
-                "pass autocast=torch.bfloat16 to fit for half precision; sharded models are not "
-                "supported",
+                "for half precision pass autocast=torch.bfloat16 to fit, and for a sharded model "
+                "shard=True",
             )
         found = torch.device(accelerator.device)
         wanted = found if device is None else torch.device(device)
@@ -99,15 +99,18 @@ class Devices:
 
     def equalize(self, *modules: nn.Module) -> None:
         """Give all processes the main one's weights and buffers."""
+        self.broadcast([t for m in modules for t in (*m.parameters(), *m.buffers())])
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes the main one's values of some tensors."""
         if self.count > 1:
-            tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
             import_module("accelerate.utils").broadcast([tensor.data for tensor in tensors])
 
     def wrap(self, model: nn.Module, objective: Objective) -> DistributedDataParallel | None:
         """The loss under DDP, which adds up gradients while the backward pass runs; ``None`` if alone."""
         if self.count == 1:
             return None
-        wrapped = self.accelerator.prepare_model(_Loss(model, objective))
+        wrapped = self.accelerator.prepare_model(LossModule(model, objective))
         assert isinstance(wrapped, DistributedDataParallel)
         return wrapped
 
@@ -167,7 +170,7 @@ class Devices:
         return self.sum(whole).to(values.device)
 
 
-class _Loss(nn.Module):
+class LossModule(nn.Module):
     """The loss as a module of the model and the objective: DDP sees which parameters the loss depends on.
 
     Args:

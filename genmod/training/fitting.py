@@ -33,7 +33,8 @@ from genmod.training.history import History
 from genmod.training.identity import identity
 from genmod.training.loop import TrainingLoop, as_if_frozen, stages_of
 from genmod.training.metrics import MetricsLog, OnProgress
-from genmod.training.run import Setup
+from genmod.training.setup import Setup
+from genmod.training.sharding import check_sharding
 
 
 def fit(
@@ -68,6 +69,7 @@ def fit(
     trackers: Sequence[str] | str = (),
     log_every: int = 10,
     skip_nonfinite: int = 0,
+    shard: bool = False,
     stages: str | None = None,
     progress: bool | OnProgress = True,
 ) -> History:
@@ -133,6 +135,8 @@ def fit(
         log_every: steps between two lines of metrics.
         skip_nonfinite: how many batches in a row may be skipped if their loss or gradient is NaN or
             infinite. They are counted in ``history.skipped``; one more raises ``NonFiniteLoss``.
+        shard: whether each of several processes keeps a part of the networks' weights only (FSDP2:
+            torch's ``fully_shard``), for models too large for one device.
         stages: ``None``: the model's own recipe, each stage of ``steps`` steps; a latent diffusion
             trains its VAE first, on the bound, then the diffusion with ``objective``. ``"joint"``:
             all parts together. ``"two-stage"``: any learned prior that way.
@@ -216,6 +220,8 @@ def _begin(
         loss.check(last)
     found.check(model)
     _check(model, config, found, optimizer, len(plan))
+    if config.shard:
+        check_sharding(model, loss, optimizer)
     if keep is not None and checkpoint is None:
         raise invalid(
             f"keep={keep} without a checkpoint",

@@ -43,7 +43,7 @@ class Step:
     validation: Validation | None
     stage: str
     skipped: bool = False
-    _average: Average = field(kw_only=True)
+    _average: Average | None = field(kw_only=True)
 
     @property
     def bound(self) -> float:
@@ -55,8 +55,14 @@ class Step:
         """A model with the averaged weights, in evaluation mode.
 
         Raises:
-            ValueError: parts that cannot be copied.
+            ValueError: parts that cannot be copied; weights that are spread over processes.
         """
+        if self._average is None:
+            raise invalid(
+                "a run with shard=True, whose averages are spread over processes",
+                "one in which each process holds them",
+                "look at the model after the loop, when it holds the averaged weights",
+            )
         try:
             return self._average.model
         except RuntimeError as error:

@@ -29,13 +29,8 @@ from genmod.training.config import TrainingConfig
 from genmod.training.data import TrainingData, digest
 
 _NOT_COMPARED = (
-    "steps",
-    "batch_size",
-    "checkpoint_every",
-    "patience",
-    "log_every",
-    "skip_nonfinite",
-)
+    "steps", "batch_size", "checkpoint_every", "patience", "log_every", "skip_nonfinite", "shard",
+)  # fmt: skip
 """Settings that may differ when a run continues; the size of a batch is compared in another place."""
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, partial)
 _WRITTEN = (torch.dtype, torch.device, PurePath, bytes, complex, range)

@@ -18,7 +18,8 @@ from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
 from genmod.training.checkpoint import Checkpoint
 from genmod.training.history import History, Step
-from genmod.training.run import Run, Setup
+from genmod.training.run import Run
+from genmod.training.setup import Setup
 
 
 @dataclass(frozen=True, eq=False)

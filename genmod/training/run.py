@@ -5,31 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from genmod.checks import invalid, trusted
+from genmod.checks import trusted
 from genmod.elbo import ELBO
-from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
-from genmod.objectives import Batch, Objective
+from genmod.objectives import Batch
 from genmod.objectives.base import check_loss
 from genmod.objectives.requirements import refuse_weighted_levels
 from genmod.random.streams import keyed_step
-from genmod.training.augment import Augmentation, Transform, augmented
+from genmod.training.augment import Augmentation, augmented
 from genmod.training.batches import Batches, joined, joined_elbo, split
 from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
 from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
-from genmod.training.config import TrainingConfig
-from genmod.training.data import TrainingData
-from genmod.training.devices import Devices, Place
+from genmod.training.devices import Place
 from genmod.training.history import History, Step
-from genmod.training.identity import Identity
-from genmod.training.metrics import Bar, MetricsLog, OnProgress
+from genmod.training.metrics import Bar
+from genmod.training.setup import Setup
 from genmod.training.state import SpoiledBatches, TrainingState
 from genmod.training.validation import Validation, held_out_rows, validate
 
@@ -38,57 +35,6 @@ _one_run = threading.RLock()
 
 Layers draw from torch's global generator. Each run sets its state for a step, and restores it.
 """
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What all stages of a run share.
-
-    Args:
-        model: the whole model.
-        config: the settings.
-        data: the training and validation rows.
-        device: the device to train on.
-        optimizer: the user's own, or ``None``.
-        checkpoints: where checkpoints are written, or ``None``.
-        identity: the identity of the run; empty without checkpoints.
-        progress: whether a bar is shown, or the function that is called instead.
-        augment: transforms of every batch.
-        metrics: what the numbers of a step are written to.
-        devices: the processes that share the batches of this run.
-    """
-
-    model: LatentModel
-    config: TrainingConfig
-    data: TrainingData
-    device: torch.device
-    optimizer: torch.optim.Optimizer | None
-    checkpoints: Checkpoints | None
-    identity: Identity
-    progress: bool | OnProgress
-    augment: Sequence[Transform]
-    metrics: MetricsLog
-    devices: Devices
-
-    def state(self, model: LatentModel, objective: Objective) -> TrainingState:
-        """A model at the start of its training."""
-        model.to(self.device)
-        if any(parameter.is_inference() for parameter in model.parameters()):
-            raise invalid(
-                f"a {type(model).__name__} whose parameters were made in torch.inference_mode()",
-                "parameters that can learn",
-                "build or copy the model outside of inference mode",
-            )
-        objective.to(self.device).train()
-        objective.begin()
-        self.devices.equalize(model, objective)
-        return TrainingState(model, self.optimizer, self.config, objective)
-
-    @property
-    def half(self) -> AbstractContextManager[object]:
-        """A block in which networks run in half precision, if ``autocast`` is set."""
-        kind = self.config.autocast
-        return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
 
 
 class Run:
@@ -116,12 +62,12 @@ class Run:
         self.stage, self.earlier = stage, tuple(earlier)
         if saved is not None:
             load_checkpoint(state, saved)
-        self.wrapped = setup.devices.wrap(state.model, state.objective)
-        self.loss: Callable[[Batch], tuple[Tensor, ELBO]] = (
-            partial(state.objective, state.model)
-            if self.wrapped is None
-            else partial(setup.devices.loss, self.wrapped)
-        )
+        self.wrapped: DistributedDataParallel | None = None
+        self.loss: Callable[[Batch], tuple[Tensor, ELBO]] = partial(state.objective, state.model)
+        if state.shards is not None:
+            self.loss = state.shards.loss
+        elif (wrapped := setup.devices.wrap(state.model, state.objective)) is not None:
+            self.wrapped, self.loss = wrapped, partial(setup.devices.loss, wrapped)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         own = all(isinstance(transform, Augmentation) for transform in setup.augment)
         self.checked = self.batches.checked and own
@@ -158,12 +104,13 @@ class Run:
                 compile_networks(self.state.model)
             if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
                 self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
-        return self._step()
+        with self.state.shards or nullcontext():
+            return self._step()
 
     def save(self, path: Path | None = None) -> None:
         """Write the checkpoint now, if the run has a place for it."""
         state, setup = self.state, self.setup
-        if setup.checkpoints is not None and setup.devices.is_main:
+        if setup.checkpoints is not None and (setup.devices.is_main or state.shards is not None):
             path = path or setup.checkpoints.file(state, self.stage)
             save_checkpoint(state, self.history, path, setup.identity, setup.model, self.stage)
 
@@ -173,6 +120,8 @@ class Run:
             self.bar.stop()
             self.state.pause()
             self.running = False
+            if self.state.shards is not None:
+                self.state.shards.finish()
             if self.setup.config.compile:
                 plain_networks(self.state.model)
 
@@ -182,7 +131,7 @@ class Run:
             state.resume()
         parts = self._parts()
         places: list[Place | None] = [None]
-        if self.wrapped is not None or len(parts) > 1:
+        if self.setup.devices.count > 1 or len(parts) > 1:
             parts, places = self.setup.devices.share(parts)
         loss, elbo, made = self._gradient_step(parts, places)
         if made:
@@ -192,8 +141,9 @@ class Run:
         validation = self._validate()
         value = state.losses[-1]
         step = Step(
-            state.step, value, elbo, validation, self.name, not made, _average=state.average
-        )
+            state.step, value, elbo, validation, self.name, not made,
+            _average=state.average if state.shards is None else None,
+        )  # fmt: skip
         if self.setup.metrics.active:
             # Before the checkpoint: a run that is killed between the two makes the step again.
             self._log(step)
@@ -234,12 +184,13 @@ class Run:
                     if state.step == state.cycle.first and number == 0:
                         refuse_weighted_levels(state.model, state.objective, loss, elbo)
                     loss = loss if place is None else loss * (place[1] / place[2])
-                    # DDP takes the mean of the gradients over processes.
-                    (loss if wrapped is None else loss * devices.count).backward()
+                    # DDP and FSDP take the mean of the gradients over processes.
+                    (loss if devices.count == 1 else loss * devices.count).backward()
                 losses.append(loss.detach())
                 elbos.append(elbo.detach())
-            whole = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-            whole = whole if wrapped is None else devices.sum(whole)
+            if state.shards is not None:
+                state.shards.take_gradients()
+            whole = devices.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
             return whole, joined_elbo(elbos), state.apply(whole)
 
     def _values(self, batch: Batch) -> AbstractContextManager[object]:
@@ -286,8 +237,11 @@ class Run:
         eager = uncompiled() if config.compile else nullcontext()
         with _one_run, eager, state.average.inside() as model:
             validation = validate(
-                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices,
+                model if state.shards is None else state.shards.fill(),
+                self.held_out, state.step, config.validation_timesteps, self.setup.devices,
                 state.objective.validation_samples,
             )  # fmt: skip
+        if state.shards is not None:
+            state.shards.rest()
         state.record(validation)
         return validation

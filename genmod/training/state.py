@@ -22,6 +22,7 @@ from genmod.objectives.base import broken_terms
 from genmod.training.averaging import Average
 from genmod.training.config import Cycle, TrainingConfig
 from genmod.training.optimizer import FusedStep, adam, clip_gradients
+from genmod.training.sharding import Shards
 from genmod.training.validation import Validation
 
 
@@ -46,6 +47,7 @@ class TrainingState:
             the fraction of them that the settings give. They are restored when the run stops.
         config: the settings.
         objective: the objective that is minimized.
+        shards: the shards whose parts the model is; ``None``: it is whole.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class TrainingState:
         optimizer: torch.optim.Optimizer | None,
         config: TrainingConfig,
         objective: Objective,
+        shards: Shards | None = None,
     ) -> None:
         self.model, self.config, self.objective = model, config, objective
+        self.shards = shards
         self.optimizer: torch.optim.Optimizer
         self._make_step: Callable[[], object]
         if optimizer is None:
@@ -113,7 +117,8 @@ class TrainingState:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
         largest = math.inf if self.config.clip is None else self.config.clip
-        norm = clip_gradients(self.learned, largest)
+        total = None if self.shards is None else self.shards.norm
+        norm = clip_gradients(self.learned, largest, total)
         # Both numbers are read at once, because each read makes a GPU wait.
         value, length = torch.stack([loss, norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
@@ -154,6 +159,9 @@ class TrainingState:
             load_weights(self.model, self._own)
         self._own = None
         training_mode(self.model)
+        if self.shards is not None:
+            training_mode(self.shards.whole)
+            self.shards.rest()
 
 
 @torch.enable_grad()

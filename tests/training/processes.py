@@ -19,7 +19,7 @@ from genmod.data.rows import dataset
 from genmod.diffusion import LossAwareTimesteps
 from genmod.files import save_tensors
 from genmod.model import LatentModel
-from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion
 from genmod.nn.modules import weights
 from genmod.objectives import GECO, Bound, LearnedSchedule, Simple, WarmUp
 from genmod.schedules import MonotoneNetwork
@@ -50,6 +50,27 @@ RUNS: dict[str, tuple[Callable[[], LatentModel], Callable[[LatentModel], dict[st
         lambda _: {"objective": LearnedSchedule()},
     ),
     "latent diffusion": (lambda: LatentDiffusion(4, latents=2, **TINY), lambda _: {}),
+    "sharded vae": (
+        lambda: VAE(4, latents=2, **TINY),
+        lambda _: {"validate_every": 5, "shard": True},
+    ),
+    "sharded vae resumed": (
+        lambda: VAE(4, latents=2, **TINY),
+        lambda _: {"validate_every": 5, "shard": True},
+    ),
+    "sharded diffusion in parts": (
+        lambda: Diffusion(4, **TINY),
+        lambda _: {"accumulate": 2, "batch_size": 15, "clip": 10.0, "shard": True},
+    ),
+    "sharded learned schedule": (
+        lambda: Diffusion(4, schedule=MonotoneNetwork(), **TINY),
+        lambda _: {"objective": LearnedSchedule(), "shard": True},
+    ),
+    "sharded latent diffusion": (
+        lambda: LatentDiffusion(4, latents=2, **TINY),
+        lambda _: {"shard": True},
+    ),
+    "sharded hierarchy": (lambda: HVAE(4, levels=2, **TINY), lambda _: {"shard": True}),
     "pairs": (
         lambda: VAE(4, latents=2, **TINY),
         lambda m: {"objective": [(Bound(), m.encoder), (Bound(), m.decoder)]},
@@ -86,7 +107,7 @@ def train(name: str, folder: Path) -> None:
         **given(model),
     }
     data = dataset(rows(), validation=0.2)
-    if name == "vae resumed":
+    if name.endswith("resumed"):
         for step in training_loop(model, data, **settings):
             if step.number == 12:
                 break
@@ -111,6 +132,6 @@ def diverge(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for each in RUNS:
+    for each in sys.argv[2:] or RUNS:
         train(each, Path(sys.argv[1]))
     diverge(Path(sys.argv[1]))

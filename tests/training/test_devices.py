@@ -70,7 +70,7 @@ def test_fewer_rows_than_processes_are_refused() -> None:
 
 
 def test_sharded_models_and_other_devices_are_refused() -> None:
-    with pytest.raises(ValueError, match="accelerator of kind FSDP"):
+    with pytest.raises(ValueError, match=r"accelerator of kind FSDP.*shard=True"):
         Devices.of(_Accelerator(0, 2, "FSDP"), None)
     with pytest.raises(ValueError, match="device=meta; expected cpu"):
         Devices.of(_Accelerator(0, 2), "meta")
@@ -135,12 +135,18 @@ def apart(first: Path, second: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
+def _initial_scale() -> Tensor:
+    model = RUNS["sharded diffusion in parts"][0]()
+    (scale,) = (p for n, p in model.named_parameters() if n.endswith("log_scale"))
+    return scale.detach()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_give_what_one_gives(name: str, folders: tuple[Path, Path]) -> None:
     one, two = (folder / name.replace(" ", "-") for folder in folders)
     assert apart(two / "weights-0.safetensors", two / "weights-1.safetensors") == 0
-    tolerance = STAGES if name == "latent diffusion" else EQUAL
+    tolerance = STAGES if name.endswith("latent diffusion") else EQUAL
     assert apart(one / "weights-0.safetensors", two / "weights-0.safetensors") < tolerance
     single, first, second = (
         json.loads((folder / f"history-{rank}.json").read_text())
@@ -160,10 +166,21 @@ def test_two_processes_give_what_one_gives(name: str, folders: tuple[Path, Path]
 def test_a_resumed_run_of_two_processes_equals_an_uninterrupted_one(
     folders: tuple[Path, Path],
 ) -> None:
-    whole, resumed = (
-        folders[1] / name / "weights-1.safetensors" for name in ("vae", "vae-resumed")
-    )
-    assert apart(whole, resumed) == 0
+    for name in ("vae", "sharded-vae"):
+        whole, resumed = (
+            folders[1] / each / "weights-1.safetensors" for each in (name, f"{name}-resumed")
+        )
+        assert apart(whole, resumed) == 0
+
+
+@pytest.mark.slow
+def test_a_learned_scale_trains_in_shards(folders: tuple[Path, Path]) -> None:
+    """``fully_shard`` takes no parameter that is one number: it is whole in every process."""
+    for folder in folders:
+        path = folder / "sharded-diffusion-in-parts" / "weights-0.safetensors"
+        (scale,) = (v for n, v in read_tensors(path, "")[0].items() if n.endswith("log_scale"))
+        assert scale.ndim == 0
+        assert abs(float(scale) - float(_initial_scale())) > 0.001
 
 
 @pytest.mark.slow
