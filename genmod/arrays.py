@@ -133,6 +133,26 @@ def check_times(time: object) -> None:
         )
 
 
+def as_device(device: torch.device | str) -> torch.device:
+    """A device on which this machine can compute.
+
+    Raises:
+        ValueError: a name that no device has, a device that is not here.
+
+    >>> as_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).partition("\n")[0].split(". ")[0]
+        here = "cpu or cuda" if torch.cuda.is_available() else "cpu, the only device here"
+        advice = "leave it out for the default"
+        raise invalid(f"device={str(device)!r} ({reason})", here, advice) from None
+    return found
+
+
 _ONE_SHAPE = ("rows of one shape", "pad or cut them, or model each shape apart")
 _WRAPPING = (torch.uint16, torch.uint32, torch.uint64)
 """Types that torch stores but hardly computes with."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from genmod.arrays import as_tensor
+from genmod import VAE, fit, load
+from genmod.arrays import as_device, as_tensor
+from genmod.cli.app import app
 
 
 @pytest.mark.parametrize(
@@ -56,3 +60,23 @@ def test_arrays_that_must_not_be_written_are_copied() -> None:
 def test_what_holds_no_rows_of_numbers_is_refused(x: Any) -> None:
     with pytest.raises(ValueError, match=r"^got .*; expected .*; "):
         as_tensor(x)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "vulkan", "", "cpu:x"])
+def test_a_device_that_is_not_here_is_refused_wherever_one_is_named(
+    device: str, tmp_path: Path
+) -> None:
+    """In fit, in loading, and by a command in one sentence."""
+    model = VAE(2, latents=1, width=4)
+    model.save(tmp_path / "model")
+    words = ["score", str(tmp_path / "model"), "rows.npy", f"--device={device or 'none'}"]
+    for use in (
+        lambda: as_device(device),
+        lambda: fit(model, torch.randn(8, 2), steps=1, device=device, progress=False),
+        lambda: load(tmp_path / "model", device=device),
+    ):
+        with pytest.raises(ValueError, match=r"^got device='.*expected cpu.*; leave it out"):
+            use()
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 2
+    assert found.stderr.startswith("got device=")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from genmod.arrays import as_device
 from genmod.checks import invalid
 from genmod.config.plain import to_plain
 from genmod.data import Dataset
@@ -34,7 +35,7 @@ def open_model(folder: Path | str, device: torch.device | str | None = None) -> 
             "a run with a model.safetensors",
             f"finish it: genmod train --resume --out {place}",
         )
-    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = as_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return load_saved(place, kind)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
+from genmod.arrays import as_device
 from genmod.checks import invalid
 from genmod.config.plain import from_plain, to_plain
 from genmod.config.settings import arguments
@@ -117,6 +118,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     """
     place = as_path(folder)
     config = read_config(place)
+    on = as_device(device)
     tensors, metadata = read_tensors(place / WEIGHTS, _ADVICE)
     settings = _under(_SETTING, tensors)
     fixed = _under(_FIXED, tensors)
@@ -139,8 +141,8 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     frozen = set(_names(metadata.get("frozen", "[]")))
     for name, parameter in found.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in frozen)
-    _warn_of_differences(place, config, metadata, torch.device(device))
-    return found.to(device).eval()
+    _warn_of_differences(place, config, metadata, on)
+    return found.to(on).eval()
 
 
 def _left_out(model: nn.Module) -> dict[str, Tensor]:

@@ -180,6 +180,7 @@ class GenerativeEstimator(BaseEstimator):
             return model
         kind = one_of(MODELS, self.model, "model")
         latents = max(1, min(spec.size - 1, MOST_LATENTS)) if self.latents is None else self.latents
+        check_at_least(self.width, 1, "width", "64 is the default")
         check_at_least(latents, 1, "latents", "leave it out: D - 1, at most 32")
         width, depth = self.width, self.depth
         if kind == "vae":

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genmod.arrays import as_device
 from genmod.checks import invalid
 from genmod.elbo import ELBO
 from genmod.objectives import Batch, Objective
@@ -63,7 +64,7 @@ class Devices:
         """
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
         if accelerator is None and not launched:
-            return cls(torch.device(device) if device is not None else _default_device())
+            return cls(as_device(device) if device is not None else _default_device())
         if accelerator is None:
             accelerator = _accelerator(device)
         kind = str(accelerator.distributed_type.value)
@@ -76,7 +77,7 @@ class Devices:
                 "shard=True",
             )
         found = torch.device(accelerator.device)
-        wanted = found if device is None else torch.device(device)
+        wanted = found if device is None else as_device(device)
         if found.type != wanted.type:
             advice = "leave device out: the accelerator gives each process its own"
             raise invalid(f"device={wanted}", f"{found}", advice)

@@ -205,6 +205,10 @@ def test_the_package_does_not_hide_scikit_learn() -> None:
         ({"model": lambda spec: Autoencoder(spec, width=8)}, gaussian(20), "use model='vae'"),
         ({"model": lambda spec: VAE(3, width=8)}, gaussian(20), "build it with the DataSpec"),
         ({"latents": 0}, gaussian(20), "latents=0"),
+        ({"latents": "a"}, gaussian(20), "latents='a'"),
+        ({"width": 0}, gaussian(20), "width=0"),
+        ({"importance_samples": "a"}, gaussian(20), "importance_samples='a'"),
+        ({"device": "gpu"}, gaussian(20), "device='gpu'.*expected cpu"),
         ({"validation_fraction": 1.0}, gaussian(20), "validation_fraction=1.0"),
         ({"importance_samples": 0}, gaussian(20), "importance_samples=0"),
         (
