@@ -75,6 +75,6 @@ def show(report: Report) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps")
     chosen = parser.parse_args()
     main(DATA[chosen.data](), chosen.steps)

@@ -25,6 +25,8 @@ Learned: TypeAlias = nn.Module | nn.Parameter | Iterable[nn.Module | nn.Paramete
 """A module or a parameter, or several of them."""
 Pairs: TypeAlias = Sequence[tuple[Objective, Learned]]
 """Objectives, each with what it trains."""
+Objectives: TypeAlias = Sequence[Objective | tuple[Objective, Learned]]
+"""Objectives of the stages of a run, or pairs."""
 
 
 class ObjectivePairs(Objective):

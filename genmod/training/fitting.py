@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from genmod.checks import instance, invalid
+from genmod.checks import invalid
 from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
-from genmod.objectives import Bound, Objective
-from genmod.objectives.pairs import ObjectivePairs, Pairs
+from genmod.objectives import Objective
+from genmod.objectives.pairs import Objectives
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
@@ -31,7 +31,7 @@ from genmod.training.data import Data, TrainingData
 from genmod.training.devices import Devices
 from genmod.training.history import History
 from genmod.training.identity import identity
-from genmod.training.loop import TrainingLoop, as_if_frozen, stages_of
+from genmod.training.loop import TrainingLoop, objectives_of, stages_of
 from genmod.training.metrics import MetricsLog, OnProgress
 from genmod.training.setup import Setup
 from genmod.training.sharding import check_sharding
@@ -40,7 +40,7 @@ from genmod.training.sharding import check_sharding
 def fit(
     model: LatentModel,
     data: Data,
-    objective: Objective | Pairs | None = None,
+    objective: Objective | Objectives | None = None,
     *,
     steps: int = 2000,
     batch_size: int | None = None,
@@ -93,7 +93,8 @@ def fit(
             its own batch size. A resumed run is bitwise the same only if the loader repeats its batches.
         objective: the loss. By default minus the bound, with one timestep a sample for a diffusion.
             Its state (of a warm-up, for example) restarts in each run. Or pairs of an objective and what
-            it trains: ``[(Bound(), [model.encoder, model.decoder]), (Simple(), model.prior)]``.
+            it trains: ``[(Bound(), [model.encoder, model.decoder]), (Simple(), model.prior)]``. Or one for
+            each stage: ``[Beta(0.5), Simple()]`` for a latent diffusion.
         steps: the number of optimizer steps. A resumed run makes those that are left. If it is larger
             than in the checkpoint, the learning rate rises and falls once more over the new steps.
         batch_size: rows in a batch; 128 by default, or all rows where there are fewer.
@@ -139,7 +140,8 @@ def fit(
             torch's ``fully_shard``), for models too large for one device.
         stages: ``None``: the model's own recipe, each stage of ``steps`` steps; a latent diffusion
             trains its VAE first, on the bound, then the diffusion with ``objective``. ``"joint"``:
-            all parts together. ``"two-stage"``: any learned prior that way.
+            all parts together. ``"two-stage"``: any learned prior that way. A list as ``objective`` has
+            one for each stage.
         progress: whether to show a bar with the loss and the bound; or a function that is called
             with ``(step, line)`` a few times a second, for a display of your own.
 
@@ -199,7 +201,7 @@ def training_loop(**given: Any) -> TrainingLoop:
 def _begin(
     model: LatentModel,
     data: Data,
-    objective: Objective | Pairs | None,
+    objective: Objective | Objectives | None,
     config: TrainingConfig,
     *,
     device: torch.device | str | None,
@@ -215,13 +217,12 @@ def _begin(
 ) -> TrainingLoop:
     """The loop of a run, after all checks that can be made before its first step."""
     found, plan = TrainingData.of(data, model.spec), stages_of(model, stages)
-    with as_if_frozen(plan) as last:
-        loss = _objective(objective, last)
-        loss.check(last)
+    losses = objectives_of(objective, plan)
     found.check(model)
     _check(model, config, found, optimizer, len(plan))
     if config.shard:
-        check_sharding(model, loss, optimizer)
+        for loss in losses:
+            check_sharding(model, loss, optimizer)
     if keep is not None and checkpoint is None:
         raise invalid(
             f"keep={keep} without a checkpoint",
@@ -232,7 +233,7 @@ def _begin(
     places, known = None, {}
     if checkpoint is not None:
         places = Checkpoints.at(checkpoint, keep)
-        known = dict(identity(model, loss, optimizer, config, found, augment))
+        known = dict(identity(model, losses, optimizer, config, found, augment))
     if not devices.is_main:
         metrics, trackers, progress = None, (), False
     written = MetricsLog(metrics, trackers, type(model).__name__, vars(config))
@@ -249,16 +250,7 @@ def _begin(
         written,
         devices,
     )
-    return TrainingLoop(setup, plan, loss)
-
-
-def _objective(given: Objective | Pairs | None, model: LatentModel) -> Objective:
-    if given is None:
-        return Bound()
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        return ObjectivePairs(given, model)
-    advice = "pass for example IWAE(8), or a list of pairs (objective, parameters)"
-    return instance(given, Objective, "objective", advice)
+    return TrainingLoop(setup, plan, losses)
 
 
 def _check(

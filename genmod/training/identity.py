@@ -45,22 +45,25 @@ Identity = Mapping[str, Any]
 
 def identity(
     model: LatentModel,
-    objective: Objective,
+    objectives: Objective | Sequence[Objective],
     optimizer: torch.optim.Optimizer | None,
     config: TrainingConfig,
     data: TrainingData,
     augment: Sequence[Transform] = (),
 ) -> Identity:
-    """The identity of a run.
+    """The identity of a run; ``objectives`` are those of its stages.
 
     Raises:
         ValueError: a setting is a function that was not registered, so that its value is unknown.
     """
+    objective = objectives[-1] if isinstance(objectives, Sequence) else objectives
+    before = objectives[:-1] if isinstance(objectives, Sequence) else ()
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_COMPARED}
     found: dict[str, Any] = {
         **{name: setting(value) for name, value in settings.items()},
         "batch_size": data.size(config),
         "objective": setting(objective),
+        **{f"objective of stage {i}": setting(each) for i, each in enumerate(before)},
         "optimizer": None if optimizer is None else _optimizer(optimizer),
         "data": data.digest(),
         "augment": [setting(transform) for transform in augment],

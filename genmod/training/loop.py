@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from genmod.checks import invalid
+from genmod.checks import instance, invalid
 from genmod.model import LatentModel
 from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.models.two_stage import check_two_stages, first_stage, freeze_first_stage
 from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
+from genmod.objectives.pairs import ObjectivePairs, Objectives, Pairs
 from genmod.training.checkpoint import Checkpoint
 from genmod.training.history import History, Step
 from genmod.training.run import Run
@@ -81,6 +83,36 @@ def as_if_frozen(stages: Sequence[Stage]) -> Iterator[LatentModel]:
             parameter.requires_grad_(True)
 
 
+def objectives_of(
+    given: Objective | Objectives | None, stages: Sequence[Stage]
+) -> Sequence[Objective]:
+    """The objective of each stage, checked: the bound in all stages before the last, unless it is given.
+
+    Raises:
+        ValueError: something else; another number of objectives than stages; an objective that does not
+            suit the model of its stage.
+    """
+    advice = "pass for example IWAE(8), or a list of pairs (objective, parameters)"
+    before: list[Objective] = [Bound() for _ in stages[:-1]]
+    with as_if_frozen(stages) as last:
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            found = [*before, instance(given or Bound(), Objective, "objective", advice)]
+        else:
+            found = [each for each in given if isinstance(each, Objective)]
+            if not found or len(found) != len(given):
+                found = [*before, ObjectivePairs(cast(Pairs, given), last)]
+        if len(found) != len(stages):
+            raise invalid(
+                f"objectives for {len(found)} stages of a run with {len(stages)}",
+                "one objective, or one for each stage",
+                "pass pairs (objective, parameters) for several in one stage",
+            )
+        found[-1].check(last)
+    for objective, stage in zip(found[:-1], stages, strict=False):
+        objective.check(stage.model)
+    return found
+
+
 class TrainingLoop:
     """A run of :func:`training_loop`: an iterator of steps, and a context manager.
 
@@ -88,8 +120,10 @@ class TrainingLoop:
     in evaluation mode. Another ``for`` loop, or ``next``, continues the training.
     """
 
-    def __init__(self, setup: Setup, stages: Sequence[Stage], objective: Objective) -> None:
-        self._setup, self._stages, self._objective = setup, stages, objective
+    def __init__(
+        self, setup: Setup, stages: Sequence[Stage], objectives: Sequence[Objective]
+    ) -> None:
+        self._setup, self._stages, self._objectives = setup, stages, objectives
         saved = None if setup.checkpoints is None else setup.checkpoints.latest()
         if saved is not None:
             saved.check(setup.identity)
@@ -165,6 +199,5 @@ class TrainingLoop:
         if stage.before is not None:
             rows = self._setup.data.all_rows()
             stage.before(rows.x, rows.context, rows.observed)
-        objective = self._objective if number + 1 == len(self._stages) else Bound()
-        state = self._setup.state(stage.model, objective)
+        state = self._setup.state(stage.model, self._objectives[number])
         return Run(self._setup, state, stage.name, number, earlier, saved)

@@ -97,8 +97,8 @@ def test_pairs_that_do_not_fit_are_refused() -> None:
     model, other = vae(), vae()
     cases: list[tuple[Any, str]] = [
         ([], "expected an Objective, or a list of pairs"),
-        ([Bound()], "expected an Objective, or a list of pairs"),
-        ("bound", r"did you mean Bound\(\)"),
+        ([Bound(), Bound()], "got objectives for 2 stages of a run with 1"),
+        ("bound", r"got objective=.bound.; expected an instance of Objective"),
         ([(Bound(), other.encoder)], "that are not the model's"),
         ([(Bound(), [])], "0 of 0 parameters"),
         ([(Bound(), model.encoder)], "parameters in no pair, such as decoder"),

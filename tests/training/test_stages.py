@@ -16,7 +16,7 @@ from genmod.denoisers import DataTarget, Learned
 from genmod.diffusion import fit_scale
 from genmod.diffusion.last_step import FINEST, SCALES, LastStepDecoder
 from genmod.models import VAE, Diffusion, LatentDiffusion
-from genmod.objectives import LearnedSchedule, Simple
+from genmod.objectives import Beta, Bound, LearnedSchedule, Simple
 from genmod.schedules import LinearLogSNR
 from genmod.spec import Bins
 from genmod.training import fit, training_loop
@@ -53,6 +53,23 @@ def test_a_latent_diffusion_is_trained_in_two_stages_by_default() -> None:
     assert "VAE: 6 of 6 steps" in text
     assert "LatentDiffusion: 6 of 6 steps" in text
     assert not any(p.requires_grad for part in ours.fixed() for p in part.parameters())
+
+
+def test_each_stage_may_have_an_objective_of_its_own(tmp_path: Path) -> None:
+    ours, theirs = model(), model()
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 16, "progress": False}
+    file = tmp_path / "run.safetensors"
+    history = fit(ours, PARTS, [Beta(0.5), Simple()], checkpoint=file, **settings)
+    first = fit(theirs.first_stage(), PARTS, Beta(0.5), **settings)
+    theirs.freeze(PARTS.train)
+    fit(theirs, PARTS, Simple(), **settings)
+    assert history.stages[0].losses == first.losses
+    assert torch.equal(flat(ours), flat(theirs))
+    with pytest.raises(ValueError, match=r"objective of stage 0\S* \(0.5 in the file, now 0.7\)"):
+        fit(model(), PARTS, [Beta(0.7), Simple()], checkpoint=file, **settings)
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=f"got objectives for {count} stages of a run with 2"):
+            fit(model(), PARTS, [Bound()] * count, **settings)
 
 
 def test_latents_are_measured_in_evaluation_mode() -> None:
