@@ -26,6 +26,7 @@ LARGEST = 8192
 """Rows at most, however small an event is."""
 
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
+_computed: ContextVar[tuple[slice | Tensor, int] | None] = ContextVar("computed", default=None)
 
 
 @contextmanager
@@ -79,6 +80,33 @@ def rows_per_chunk(
     return 1 << fit.bit_length() - 1
 
 
+@contextmanager
+def computing(rows: slice | Tensor, total: int) -> Iterator[None]:
+    """Inside this block, some of ``total`` rows are computed: a slice, or their positions."""
+    token = _computed.set((rows, total))
+    try:
+        yield
+    finally:
+        _computed.reset(token)
+
+
+def own_rows(values: Tensor) -> Tensor:
+    """The rows of a tensor that belong to the rows that are computed now.
+
+    A part may hold a number for each row of the whole batch, as a measurement of each. Where a batch is cut
+    into chunks, the part sees some rows, and takes theirs.
+
+    >>> with computing(slice(1, 3), total=4):
+    ...     own_rows(torch.arange(4)), own_rows(torch.arange(2))
+    (tensor([1, 2]), tensor([0, 1]))
+    """
+    computed = _computed.get()
+    if computed is None or len(values) != computed[1]:
+        return values
+    rows = computed[0]
+    return values[rows if isinstance(rows, slice) else rows.to(values.device)]
+
+
 def chunks(rows: int, most: int) -> list[slice]:
     """Slices of at most ``most`` rows that cover ``rows`` in order.
 
@@ -104,13 +132,18 @@ def run_in_chunks(
     """
     check_at_least(whole_number(rows, "n"), 1, "n", "pass n=1 or more")
     pieces = chunks(rows, most)
+
+    def some(piece: slice) -> Tensor:
+        with computing(piece, rows):
+            return run(piece)
+
     if seeds is None:
-        return torch.cat([run(piece) for piece in pieces])
+        return torch.cat([some(piece) for piece in pieces])
     keys = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     if len(keys) != rows:
         got, expected = f"{len(keys)} seeds for {rows} samples", "one seed a sample"
         raise invalid(got, expected, "pass seeds=range(n), for example")
-    return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), run)))
+    return torch.cat(list(by_rows(pieces, lambda piece: random.seeded(keys[piece]), some)))
 
 
 def by_rows(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import invalid, trusted
-from genmod.chunks import COPIES, by_rows, chunks, rows_per_chunk
+from genmod.chunks import COPIES, by_rows, chunks, computing, rows_per_chunk
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.elbo import ELBO, Measure, Stamp
@@ -208,8 +208,12 @@ def in_chunks(
         return for_autograd(values[part].to(device, kind or values.dtype))
 
     def one(part: slice) -> T:
+        given: tuple[Tensor | None, ...]
         given = take(rows.x, part), None if rows.context is None else take(rows.context, part)
-        return run(*given) if rows.observed is None else run(*given, take(rows.observed, part))
+        if rows.observed is not None:
+            given = *given, take(rows.observed, part)
+        with computing(rows.order[part], len(rows)):
+            return run(*given)
 
     def key(part: slice) -> AbstractContextManager[TorchDraws]:
         return random.keyed(seed, step, ids=rows.ids[part])

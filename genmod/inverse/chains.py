@@ -16,7 +16,7 @@ from genmod.arrays import Rows
 from genmod.checks import invalid, whole_number
 from genmod.denoisers import Denoised, Denoiser
 from genmod.diffusion.variances import ReverseVariance
-from genmod.inverse.operators import Mask, Operator, as_measurement, check_rows
+from genmod.inverse.operators import Mask, Operator, as_measurement, measurements_of
 from genmod.nn.jacobian import pullback
 from genmod.samplers import Ancestral, Sampler, State
 from genmod.samplers.base import Denoise, intervals
@@ -69,17 +69,17 @@ class DPS(Sampler):
 
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
         """For each step, an ancestral step and a gradient step on the squared residual."""
-        check_rows(self.operator, self.y, z)
+        y = measurements_of(self.operator, self.y, z)
         chain = self.chain.bind(self.denoiser, self.schedule)
         for t, s in intervals(times, z):
             x_hat, others, pull = pullback(partial(_at, denoise, t), z)
             denoised = Denoised(x_hat, *others)
-            slope = -2 * pull(self.operator.adjoint(self._direction(denoised.x_hat)))
+            slope = -2 * pull(self.operator.adjoint(self._direction(denoised.x_hat, y)))
             z = chain.draw(z, denoised, t, s) - self.zeta * slope
             yield State(s, z, denoised.x_hat)
 
-    def _direction(self, x_hat: Tensor) -> Tensor:
-        residual = self.y.to(x_hat) - self.operator(x_hat)
+    def _direction(self, x_hat: Tensor, y: Tensor) -> Tensor:
+        residual = y.to(x_hat) - self.operator(x_hat)
         length = event_sum(residual.square()).sqrt()
         # A residual of zero has no direction: 0 / 0.
         return residual / expand_like(length.clamp(min=torch.finfo(length.dtype).tiny), residual)
@@ -155,7 +155,7 @@ class RePaint(Sampler):
         Raises:
             ValueError: a path of no more than ``jump`` steps, on which nothing would be repeated.
         """
-        check_rows(self.operator, self.y, z)
+        y = measurements_of(self.operator, self.y, z)
         steps = list(intervals(times, z))
         if self.repeats != 1 and len(steps) <= self.jump:
             raise invalid(
@@ -168,18 +168,20 @@ class RePaint(Sampler):
             group = steps[first : first + self.jump]
             for _ in range(self.repeats - 1 if first else 0):
                 for t, s in group:
-                    z, _x_hat = self._step(z, t, s, denoise)
+                    z, _x_hat = self._step(z, t, s, denoise, y)
                 z = self._back(z, group[-1][1], group[0][0])
             for t, s in group:
-                z, x_hat = self._step(z, t, s, denoise)
+                z, x_hat = self._step(z, t, s, denoise, y)
                 yield State(s, z, x_hat)
 
-    def _step(self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """A draw of ``p(z_s | z_t)`` with its observed entries replaced by noised data."""
         denoised = denoise(z, t)
         drawn = self.chain.bind(self.denoiser, self.schedule).draw(z, denoised, t, s)
         alpha, sigma = self.schedule.scales(s)
-        known = self.operator.adjoint(self.y.to(z))
+        known = self.operator.adjoint(y.to(z))
         replaced = (alpha * known + sigma * random.normal_like(z)).to(z.dtype)
         observed = self.operator.observed.to(z.device)
         return torch.where(observed, replaced, drawn), denoised.x_hat

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from genmod.arrays import Rows, as_tensor
 from genmod.checks import check_positive, check_real, invalid
+from genmod.chunks import own_rows
 from genmod.shapes import Real, Shape, size
 
 
@@ -274,8 +275,9 @@ def as_measurement(operator: Operator, y: Rows) -> Tensor:
     return y
 
 
-def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> None:
-    """Require states that an operator takes, and one measurement for each of them, or one for all."""
+def measurements_of(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False) -> Tensor:
+    """The measurements of the states in a chunk: one for each, or for several, or one for all."""
+    y = own_rows(y)
     if len(z) == 0 or tuple(z.shape[1:]) != operator.inputs:
         raise invalid(
             f"{len(z)} states of shape {tuple(z.shape[1:])} for {operator}",
@@ -288,3 +290,4 @@ def check_rows(operator: Operator, y: Tensor, z: Tensor, repeated: bool = False)
             "one for each row, or one for all",
             "repeat each measurement as often as it is sampled: y.repeat_interleave(n, 0)",
         )
+    return y

@@ -21,7 +21,7 @@ from genmod.arrays import Rows
 from genmod.checks import check_at_least, check_positive, invalid, whole_number
 from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.targets import NOISIEST, scales_of
-from genmod.inverse.operators import Operator, as_measurement, check_rows
+from genmod.inverse.operators import Operator, as_measurement, measurements_of
 from genmod.nn.jacobian import Linear, pullback
 from genmod.schedules import Schedule
 from genmod.shapes import PerSample, Real, event_sum, expand_like
@@ -190,7 +190,7 @@ def rows_of(operator: Operator, y: Tensor, z: Tensor, log_snr: Tensor) -> Tensor
     Raises:
         ValueError: more rows than measurements at one noise level, or other numbers of them.
     """
-    check_rows(operator, y, z, repeated=True)
+    y = measurements_of(operator, y, z, repeated=True)
     if len(y) in (1, len(z)):
         return y
     count = len(z) // len(y)

@@ -9,7 +9,9 @@ closed form when the inference runs bottom-up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Generator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +36,8 @@ from genmod.path import (
 )
 from genmod.prior import Prior
 from genmod.shapes import LatentTensors, event_sum, size
+
+Step = TypeVar("Step")
 
 
 class NestedPrior(Prior):
@@ -137,15 +141,27 @@ class NestedPrior(Prior):
         q = require_distribution(posterior, self.shape)
         z = yield Latent(self.name, q, None)
         model = self.model
-        state = yield from model.prior.infer(model.posterior(self.inside(z), context), context)
+        path, prefix = (
+            model.prior.infer(model.posterior(self.inside(z), context), context),
+            self._prefix,
+        )
+        state = yield from _renamed(path, lambda each: each._replace(name=prefix + each.name))
         yield Latent(self.name, None, self.law(state, context))
         return z
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """The inner latents, then ``z``."""
-        state = yield from self.model.prior.generate(n, context)
+        path, prefix = self.model.prior.generate(n, context), self._prefix
+        state = yield from _renamed(path, lambda each: (prefix + each[0], each[1]))
         z = yield self.name, self.law(state, context)
         return z
+
+    @property
+    def _prefix(self) -> str:
+        """Before the names of noise levels, z1 to zT, where ``z`` itself has a name of that kind."""
+        prior = self.model.prior
+        chain = prior.has_timesteps and not isinstance(prior, NestedPrior)
+        return f"{self.name}." if chain and re.fullmatch(r"z\d+", self.name) else ""
 
     def law(self, state: Tensor, context: Tensor | None = None) -> Normal:
         """``p(z | state)``, by the inner decoder, in the units of ``z``."""
@@ -189,3 +205,16 @@ class NestedPrior(Prior):
         """The formula of the prior, as text."""
         inner = self.model.formula().replace("\n", "\n  ")
         return f"p({self.name}) >= a bound, {size(self.shape)} dimensions:\n  {inner}"
+
+
+def _renamed(
+    path: Generator[Step, Tensor, Tensor], rename: Callable[[Step], Step]
+) -> Generator[Step, Tensor, Tensor]:
+    """The same path with another name for each latent."""
+    try:
+        step = next(path)
+        while True:
+            step = path.send((yield rename(step)))
+    except StopIteration as end:
+        state: Tensor = end.value
+        return state

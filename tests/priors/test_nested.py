@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from genmod import Kind, decoders, encoders, priors
+from genmod import Kind, decoders, priors
 from genmod.distributions import Normal
-from genmod.model import LatentModel
+from genmod.evaluation import log_weights
+from genmod.model import LatentModel, Request
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion
-from genmod.nn import MLP
+from genmod.path import run_path
 from tests.oracles_vae import PPCA, ppca, tower
-from tests.statistics import assert_mean
+from tests.statistics import assert_equal_means, assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -135,15 +136,26 @@ def test_two_latents_of_one_name_are_refused() -> None:
         same.elbo(x)
     with pytest.raises(ValueError, match=r"two latents named 'latent'.*another name="):
         same.log_weight(x)
-    chain = LatentModel(
-        encoders.GaussianEncoder(MLP(3, 6, width=8), (3,)),
-        decoders.GaussianDecoder(MLP(3, 3, width=8), (3,)),
-        priors.NestedPrior(
-            Diffusion((3,), steps=3, width=8), name="z1"
-        ),  # the chain has a z1 of its own
-    )
-    with pytest.raises(ValueError, match=r"two latents named 'z1'"):
-        chain.log_weight(x)
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("latents", [(3,), (3, 2)], ids=str)
+def test_a_chain_on_top_of_a_hierarchy_has_names_of_its_own(latents: tuple[int, ...]) -> None:
+    """Both are z1, z2, ... in papers. Weights average to the bound, and draws are those of the path."""
+    torch.manual_seed(0)
+    top = Diffusion(latents[-1], steps=3, width=8)
+    model = HVAE(3, latents=latents, inference="bottom-up", width=8, prior=top).double().eval()
+    x = torch.randn(2, 3)
+    path = model(x, Request(needs_path=True))[1]
+    assert path is not None
+    levels = [f"z{i + 1}" for i in range(len(latents))]
+    assert set(path.z) == {*levels, *(f"{levels[-1]}.z{i}" for i in (1, 2, 3))}
+    with torch.no_grad():
+        bounds = model.elbo(x.repeat(200, 1)).value.reshape(200, 2)
+    assert_equal_means(log_weights(model, x, importance_samples=200).T, bounds)
+    assert model.impute(x, torch.rand(2, 3) > 0.5, 2, 8).draws.isfinite().all()
+    assert model.sample(2).shape == (2, 3)
+    assert run_path(model.prior.generate(2), lambda step: step[1].sample()).shape[0] == 2
 
 
 def ppca_of_3() -> LatentModel:
