@@ -40,7 +40,7 @@ def small_vae(inputs: BuildInputs) -> VAE:
 
 def small_bottom_up(inputs: BuildInputs) -> HVAE:
     """Three layers of latents, with bottom-up inference; with a predicted std of z1, z2 collapses."""
-    return HVAE(inputs.data, latents=(32, 16, 8), level_std=0.5, dropout=0.2)
+    return HVAE(inputs.data, latents=(32, 16, 8), level_std=0.3, dropout=0.2)
 
 
 def small_top_down(inputs: BuildInputs) -> HVAE:

@@ -71,7 +71,7 @@ class HVAE(LatentModel):
         width, depth, dropout: of the default networks: MLPs, or convolutional networks next to images
             of at least 16 pixels a side. Beside ``levels``, ``depth`` counts the residual cells of a level.
         networks: another kind of networks, with settings of their own; for ``levels`` MLPs or ConvNets.
-        level_std: bottom-up, the fixed std of ``p(z1 | z2)``, below 1; 0.5 is good. The means of
+        level_std: bottom-up, the fixed std of ``p(z1 | z2)``, below 1; 0.3 to 0.5 are good. The means of
             ``q(z1 | x)`` are then normalized to variance 1, so that ``z2`` must say where they are. Train
             with a KL warm-up of a thousand steps, ``WarmUp(1000)``. ``None``: a network predicts the std,
             and ``z2`` often collapses.
