@@ -90,7 +90,7 @@ def take(folder: Path) -> None:
         file = BytesIO()
         picture.save(file, "PNG")
         kept = f"compare-{path.name}" if section == "compare" else path.name
-        (KEPT / kept).write_bytes(reduced(file.getvalue()))
+        (KEPT / kept).write_bytes(reduced(file.getvalue(), (48, 32)))
 
 
 def shown(name: str, text: str) -> str:

@@ -5,8 +5,8 @@
     python docs/_build/look.py --site site guides/    # a site that is built; pages below guides/
 
 Each page is opened from disk without a network, on a desktop and on a phone, light and dark. Faults:
-TeX that was not drawn, a page that scrolls sideways, pictures that are missing, cut off, distorted or
-without alternative text, messages of errors, requests to the network, pages of more than 3 MB. The
+TeX and Markdown that were not drawn, a page that scrolls sideways, pictures that are missing, cut off,
+distorted or without alternative text, messages of errors, requests to the network, pages of more than 3 MB. The
 exit status is their number, 99 at most.
 
 Chromium is the one of ``--chromium``, ``$CHROMIUM``, or the system's. The driver is Playwright
@@ -55,6 +55,8 @@ async () => {
     const node = walker.currentNode, parent = node.parentElement;
     if (raw.test(node.data) && !parent.closest("code, pre, script, style, .katex, .arithmatex"))
       faults.push(`raw TeX: ${name(parent)}`);
+    if (/\]\(\S+\)/.test(node.data) && !parent.closest("code, pre, script, style"))
+      faults.push(`Markdown that was not drawn: ${name(parent)}`);
   }
   const root = document.documentElement, width = root.clientWidth;
   if (root.scrollWidth > width + 1) {

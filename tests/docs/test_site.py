@@ -161,6 +161,15 @@ def test_the_script_that_looks_sees_faults(tmp_path: Path) -> None:
     assert [text for text in expected if text not in faults] == []
 
 
+def test_markdown_within_html_is_drawn() -> None:
+    """A block with the attribute ``markdown`` needs its extension: without it, readers see the source."""
+    within = [page for page in PAGES if re.search(r"<\w+[^>]* markdown>", page.read_text("utf-8"))]
+    extensions = config()["markdown_extensions"]
+    assert isinstance(extensions, list)
+    assert within
+    assert "md_in_html" in extensions
+
+
 def test_the_gallery_shows_every_example() -> None:
     """Each has a heading and its command; a figure that is kept is shown, with its text."""
     text = (DOCS / "gallery.md").read_text(encoding="utf-8")
