@@ -4,8 +4,8 @@ Run ``python examples/tsweep.py``, or with ``--data mnist`` (the network is then
 is runs/examples/tsweep.png: bits/dim of each denoiser against the T that it is evaluated with.
 
 Each denoiser is trained on the bound of a chain of T latents, or of infinitely many, and evaluated in
-chains of every length. It is conditioned on the log-SNR, not on the step, so this needs no other network.
-A denoiser that was trained with few latents has not learned the noise levels between them.
+chains of every length: it is conditioned on the log-SNR, not on the step. One that was trained with few
+latents has not learned the noise levels between them.
 
 Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), table 2.
 """
@@ -86,10 +86,8 @@ def draw(bits: Mapping[str, Sequence[float]]) -> Figure:
         axes.plot(range(len(found)), found, color=color, lw=2.0, marker="o", label=name)
     axes.set_xticks(range(len(LATENTS)), list(LATENTS))
     label_axes(axes, "evaluated with", "bits/dim (test)")
-    axes.legend(
-        frameon=False, fontsize=LABEL, title="trained with", title_fontsize=LABEL,
-        loc="upper left", bbox_to_anchor=(1.0, 1.0),
-    )  # fmt: skip
+    right = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+    axes.legend(title="trained with", fontsize=LABEL, title_fontsize=LABEL, **right)
     return made
 
 

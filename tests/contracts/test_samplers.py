@@ -103,7 +103,7 @@ class Wide(SingleStep):
 
 
 def test_a_state_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got a state of shape \(3, 3, 2\) from Wide\(\).update"):
+    with pytest.raises(ValueError, match=r"got a Tensor of shape \(3, 3, 2\) from Wide\(\).update"):
         Wide(Bent(), Cosine()).run(torch.zeros(3, 2, dtype=F64), real(1.0, 0.0))
 
 
