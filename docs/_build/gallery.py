@@ -35,8 +35,7 @@ HEADER = """# Gallery
 
 Every file of `examples/` is a program of about 100 lines that trains a model, prints its numbers with their stamps, and draws figures. Run one
 with `python examples/vae.py`; `--help` lists its options. `genmod compare` draws the figures of the last section. All figures are of the digits
-that come with scikit-learn, 8 by 8 pixels, unless a text names others. A click shows a figure in full. Where a
-section has no figure, run its command to draw one.
+that come with scikit-learn, 8 by 8 pixels, unless a text names others. A click shows a figure in full.
 
 This page is written by `python docs/_build/gallery.py`.
 """
