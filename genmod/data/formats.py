@@ -119,7 +119,7 @@ def parse_idx(content: bytes, name: str) -> Tensor:
     if len(content) - start != size(shape):
         raise invalid(
             f"{name} with {len(content) - start} bytes after its header",
-            f"{size(shape)}, because its header says {shape}",
+            f"{size(shape)}, because its header has {shape}",
             "fetch it again",
         )
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)

@@ -94,7 +94,7 @@ def _header(file: Any, size: int, name: str) -> tuple[np.dtype[Any], tuple[int, 
     if there != _bytes(kind, shape):
         raise invalid(
             f"{name} with {there:,} bytes of values",
-            f"{_bytes(kind, shape):,}, because its header says {shape} of {kind}",
+            f"{_bytes(kind, shape):,}, because its header has {shape} of {kind}",
             "it may be a copy cut short: write it again",
         )
     return kind, shape, fortran
