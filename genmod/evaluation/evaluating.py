@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genmod.checks import invalid, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.chunks import chunks
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
@@ -88,7 +88,7 @@ def evaluate(
     >>> report.stamp, list(report.terms), report.importance.mean >= report.value.mean
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
-    _check_at_leasts(replicates, importance_samples)
+    _check_counts(replicates, importance_samples)
     seed = whole_number(seed, "seed")
     data = rows_or_dataset(data, model.spec)
 
@@ -124,14 +124,11 @@ def evaluate(
     )
 
 
-def _check_at_leasts(replicates: int | None, importance_samples: int) -> None:
+def _check_counts(replicates: int | None, importance_samples: int) -> None:
     whole_number(importance_samples, "importance_samples")
-    if replicates is not None and whole_number(replicates, "replicates") < 1:
-        raise invalid(
-            f"replicates={replicates}",
-            "at least 1",
-            "pass 2 or more to measure the noise of the draws",
-        )
+    if replicates is not None:
+        advice = "pass 2 or more to measure the noise of the draws"
+        check_at_least(whole_number(replicates, "replicates"), 1, "replicates", advice)
     if importance_samples < 0 or importance_samples % 2 != 0:
         raise invalid(
             f"importance_samples={importance_samples}",
