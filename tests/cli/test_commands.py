@@ -203,7 +203,7 @@ def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
 
 
 def test_scores_go_to_the_screen_for_pipes(run: Path, tmp_path: Path) -> None:
-    from genmod.data import digits
+    from genmod.data.images import digits
 
     np.save(tmp_path / "rows.npy", digits().test[:5].numpy())
     printed = done("score", run, tmp_path / "rows.npy")
