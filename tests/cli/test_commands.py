@@ -212,7 +212,7 @@ def test_scores_go_to_the_screen_for_pipes(run: Path, tmp_path: Path) -> None:
 
 
 def test_images_outside_the_range_have_a_note(run: Path, tmp_path: Path) -> None:
-    from genmod.data import digits
+    from genmod.data.images import digits
 
     rows = digits().test[:5].numpy().astype(np.int64)
     np.save(tmp_path / "rows.npy", rows)
