@@ -24,6 +24,7 @@ from genmod.model import LatentModel, Request
 from genmod.path import repeated
 from genmod.random.streams import rewound
 from genmod.shapes import PerSample
+from genmod.signatures import checked
 
 _DRAWS = 64
 """Draws of the latents from which each of the two bounds is estimated."""
@@ -77,6 +78,7 @@ class AmortizationGap:
         return "\n".join(lines)
 
 
+@checked
 def amortization_gap(
     model: LatentModel,
     data: object,
@@ -126,8 +128,9 @@ def amortization_gap(
     >>> found.per_row.shape
     torch.Size([8])
     """
-    if steps < 1 or draws < 1:
-        raise invalid(f"steps={steps}, draws={draws}", "at least 1", "leave out")
+    if steps < 1 or draws < 1 or importance_samples < 0:
+        got = f"steps={steps}, draws={draws}, importance_samples={importance_samples}"
+        raise invalid(got, "at least 1, 1 and 0", "leave them out for the defaults")
     check_positive(learning_rate, "learning_rate")
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     plan = _Plan(model, steps, learning_rate, draws, importance_samples)

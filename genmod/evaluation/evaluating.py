@@ -21,8 +21,10 @@ from genmod.evaluation.report import Report, structural
 from genmod.evaluation.scoring import Estimate, Scores, score, weights_of
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps, Timesteps
+from genmod.signatures import checked
 
 
+@checked
 def evaluate(
     model: LatentModel,
     data: object,
@@ -89,7 +91,6 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     _check_counts(replicates, importance_samples)
-    seed = whole_number(seed, "seed")
     data = rows_or_dataset(data, model.spec)
 
     def run(replicate: int) -> Scores:

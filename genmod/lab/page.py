@@ -12,6 +12,7 @@ from genmod.files import check_folder, remove, write_text
 from genmod.lab.content import lab_content
 from genmod.lab.program import STATIC
 from genmod.model import LatentModel
+from genmod.signatures import checked
 
 PAGE = "index.html"
 _MARK = "<!-- models -->"
@@ -20,6 +21,7 @@ _HOME = "<!-- home -->"
 """Where the page links to what it belongs to."""
 
 
+@checked
 def write_lab(
     models: LatentModel | Sequence[LatentModel], data: object, folder: Path | str
 ) -> Path:

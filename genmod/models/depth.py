@@ -9,8 +9,10 @@ from genmod.models.replace import find_diffusion, with_steps
 from genmod.nn import Networks
 from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.networks import default_networks
+from genmod.signatures import checked
 
 
+@checked
 def with_depth(
     model: Diffusion,
     levels: int,

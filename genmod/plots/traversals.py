@@ -15,11 +15,13 @@ from genmod.columns import shorten
 from genmod.evaluation.traversal import Traversal
 from genmod.plots.images import Row, strips
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, plain
+from genmod.signatures import checked
 
 _FEATURES, _ACROSS = 24, 4
 """Features of a heat map at most, those that change most; and heat maps side by side."""
 
 
+@checked
 def traversal(found: Traversal, *, title: str = "", caption: str = "") -> Figure:
     """A latent traversal: of images a row for each unit, of vectors and tables a heat map for each.
 
