@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor, nn
@@ -39,13 +39,15 @@ class _Rule:
         whole: whether a number must be a whole one.
         alone: whether nothing but a whole number is accepted.
         optional: whether ``None`` is accepted.
-        kinds: the names of our classes of which objects are accepted; empty if classes are, too.
+        kinds: the names of our classes of which objects are accepted.
+        bases: these classes, where the annotation also accepts functions: no others are refused then.
     """
 
     whole: bool
     alone: bool
     optional: bool
     kinds: str
+    bases: tuple[type, ...] = ()
 
     def check(self, name: str, value: object) -> object:
         """The value, a whole number as an ``int``; refuses other numbers, and classes for objects."""
@@ -54,6 +56,8 @@ class _Rule:
         if self.whole and (self.alone or _is_other_number(value)):
             return whole_number(value, name)
         if self.kinds and isinstance(value, type) and not issubclass(value, Enum):
+            if self.bases and not issubclass(value, self.bases):
+                return value
             raise invalid(
                 f"{name}={value.__name__}, a class",
                 f"an instance of {self.kinds}",
@@ -91,13 +95,15 @@ def _rule(annotation: object, names: Mapping[str, object]) -> _Rule | None:
     members = list(_members(annotation, names)) if isinstance(annotation, str) else []
     whole = any(each in _WHOLE for each in members)
     whole = whole and not any(each in _OTHER_NUMBERS for each in members)
-    classes = any(each in (object, Any) or "Callable" in str(each) for each in members)
-    classes = classes or any(str(each).startswith("type[") for each in members)
-    kinds = [] if classes else sorted(_word(each) for each in members if _is_ours(each))
+    anything = any(each in (object, Any) or "type[" in str(each) for each in members)
+    ours = [] if anything else [each for each in members if _is_ours(each)]
+    functions = any("Callable" in str(each) for each in members)
+    bases = tuple(each for each in ours if functions and isinstance(each, type))
+    kinds = sorted(map(_word, ours)) if bases or not functions else []
     if not whole and not kinds:
         return None
     alone = all(each in (*_WHOLE, _NONE) for each in members)
-    return _Rule(whole, alone, _NONE in members, " or ".join(kinds))
+    return _Rule(whole, alone, _NONE in members, " or ".join(kinds), bases)
 
 
 def _is_ours(member: object) -> bool:
@@ -181,9 +187,14 @@ def check_fields(settings: Any) -> None:
     check_given(rules, {name: getattr(settings, name) for name in rules})
 
 
-@cache
+_FIELDS: dict[type, dict[str, _Rule]] = {}
+
+
 def _rules_of_fields(kind: type) -> dict[str, _Rule]:
-    found: dict[str, _Rule] = {}
+    """The rules of the fields of a dataclass, those of its base classes included."""
+    if kind in _FIELDS:
+        return _FIELDS[kind]
+    found = _FIELDS[kind] = {}
     for each in reversed(kind.__mro__):
         names = vars(sys.modules[each.__module__])
         for name, annotation in vars(each).get("__annotations__", {}).items():

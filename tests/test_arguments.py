@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import torch
 
 import genmod
 from genmod import editing, evaluation, objectives, plots
-from genmod.denoisers import calibrate
-from genmod.diffusion import DiffusionPrior, StratifiedTimesteps
+from genmod.decoders import GaussianDecoder, PredictedScale
+from genmod.denoisers import Learned, VelocityTarget, calibrate
+from genmod.diffusion import DiffusionPrior, StratifiedTimesteps, UniformTimesteps
 from genmod.inverse import MMPS, AveragePool
 from genmod.models import (
     HVAE,
@@ -27,13 +29,14 @@ from genmod.models import (
     with_steps,
 )
 from genmod.models.replace import find_diffusion
-from genmod.nn import MLP, DiT, Labels, MLPs, UNet, Vectors
-from genmod.objectives import IWAE, WarmUp
-from genmod.priors import MixturePrior, VampPrior
-from genmod.samplers import DPMSolver
-from genmod.schedules import LinearBeta
+from genmod.nn import MLP, DenoisingMLP, DiT, Ignored, Labels, MLPs, UNet, Vectors
+from genmod.objectives import IWAE, Bound, WarmUp
+from genmod.priors import MixturePrior, NormalPrior, VampPrior
+from genmod.samplers import DDIM, DPMSolver, UniformTime
+from genmod.schedules import Cosine, LinearBeta
 from genmod.signatures import rules_of
 from genmod.sklearn import GenerativeDensity
+from genmod.spec import DataSpec
 from genmod.training import Shift, fit
 
 GRAMMAR = r"^got .*; expected .*; .+"
@@ -127,23 +130,59 @@ def _objects() -> Iterator[tuple[str, str]]:
 OBJECTS = [pytest.param(*case, id=f"{case[0]}({case[1]})") for case in _objects()]
 
 
-class Part:
-    """A class where one of its objects is meant."""
+MODEL, X = VAE(2, latents=1, width=8), torch.randn(8, 2)
+DIFFUSION = Diffusion(2, steps=4, width=8)
+POOL = AveragePool((1, 2), 1)
+CHAIN = find_diffusion(DIFFUSION)
+
+
+def it(kind: object) -> Any:
+    """A class where the type checker expects one of its objects."""
+    return kind
+
+
+CLASSES: dict[str, Callable[[], object]] = {
+    "spec=DataSpec": lambda: VAE(it(DataSpec)),
+    "prior=NormalPrior": lambda: VAE(2, prior=it(NormalPrior)),
+    "decoder=GaussianDecoder": lambda: VAE(2, decoder=it(GaussianDecoder)),
+    "scale=PredictedScale": lambda: GaussianDecoder(MLP(1, 4), 2, it(PredictedScale)),
+    "schedule=Cosine": lambda: Diffusion(2, schedule=it(Cosine)),
+    "target=VelocityTarget": lambda: Learned(DenoisingMLP((2,)), it(VelocityTarget)),
+    "condition=Ignored": lambda: VAE(2, condition=it(Ignored)),
+    "networks=MLPs": lambda: VAE(2, networks=it(MLPs)),
+    "sampler=DDIM": lambda: DIFFUSION.sample(2, sampler=it(DDIM)),
+    "grid=UniformTime": lambda: DIFFUSION.sample(2, grid=it(UniformTime)),
+    "objective=Bound": lambda: fit(MODEL, X, it(Bound), steps=1),
+    "timesteps=StratifiedTimesteps": lambda: DIFFUSION.elbo(X, it(StratifiedTimesteps)),
+    "timesteps=UniformTimesteps": lambda: evaluation.score(
+        DIFFUSION, X, timesteps=it(UniformTimesteps)
+    ),
+}
+"""What one writes when the brackets are forgotten."""
+
+
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("given", CLASSES)
+def test_forgotten_brackets_are_named(given: str) -> None:
+    argument, _, kind = given.partition("=")
+    with pytest.raises(ValueError, match=GRAMMAR) as caught:
+        CLASSES[given]()
+    assert str(caught.value).startswith(f"got {argument}={kind}, a class; expected an instance of ")
+    assert f"; call it: {kind}(" in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "argument"), OBJECTS)
 def test_an_object_is_wanted_and_its_class_is_refused_with_the_call_that_makes_one(
     name: str, argument: str
 ) -> None:
+    rule = rules_of(PUBLIC[name])[argument]
+    wrong = type("Part", rule.bases[:1] or (), {})
     with pytest.raises(ValueError, match=GRAMMAR) as caught:
-        _called(name, **{argument: Part})
+        _called(name, **{argument: wrong})
     assert f"got {argument}=Part, a class; expected an instance of " in str(caught.value)
     assert str(caught.value).endswith("; call it: Part()")
 
 
-MODEL, X = VAE(2, latents=1, width=8), torch.randn(8, 2)
-DIFFUSION = Diffusion(2, steps=4, width=8)
-CHAIN = find_diffusion(DIFFUSION)
 BELOW: dict[str, tuple[Callable[[int], object], int]] = {
     "latents of VAE": (lambda n: VAE(2, latents=n, width=8), 1),
     "latents of Autoencoder": (lambda n: Autoencoder(2, latents=n, width=8), 1),
