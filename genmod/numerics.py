@@ -63,7 +63,7 @@ def unexpanded(x: Tensor) -> Tensor:
 def is_constant(*tensors: Tensor) -> bool:
     """Whether nothing differentiates the tensors: then a ``Function`` can be called as a plain function.
 
-    Inside ``torch.compile``, forward-mode differentiation and the transforms of ``torch.func`` the answer is
+    Inside ``torch.compile``, forward-mode differentiation and transforms of ``torch.func`` the answer is
     no, because a tensor does not show there whether it is differentiated.
 
     >>> x = torch.zeros(2, requires_grad=True)
