@@ -39,6 +39,7 @@ from genmod.distributions import rate
 from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
 from genmod.gaussian.kernels import kl_standard_log_std
 from genmod.path import TimestepSampler
+from genmod.random.keys import replayable
 from genmod.schedules.base import Point, time_dtype
 from genmod.shapes import PerLevel, event_sum, expand_like, repeat
 
@@ -166,7 +167,7 @@ def _squared_errors(
     if recompute and torch.is_grad_enabled():
         # The activations of all levels would not fit in memory. They are computed again, with the same
         # noise, in the backward pass.
-        call = random.replayable(denoise)
+        call = replayable(denoise)
         denoised = checkpoint(call, p.denoiser, z, point, context, use_reentrant=False)
     else:
         denoised = denoise(p.denoiser, z, point, context)

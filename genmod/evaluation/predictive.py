@@ -24,7 +24,8 @@ from torch import Tensor
 from genmod.checks import invalid
 from genmod.columns import shorten
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
-from genmod.evaluation.statistics import Group, StatisticFunction, summaries
+from genmod.evaluation.misfits import Classes, Group
+from genmod.evaluation.statistics import StatisticFunction, summaries
 from genmod.model import LatentModel
 
 ALPHA = 0.05
@@ -49,7 +50,7 @@ class PredictiveCheck:
         overall: the tail probability of all statistics together: the share of replicates whose mean
             ``-log`` tail probability is at least as large.
         groups: the kind of each statistic, which decides the advice.
-        used: the names of the classes in the decoder of its column, which are not advised again.
+        used: the classes in the decoder of its column, which are not advised again.
     """
 
     name: str
@@ -61,7 +62,7 @@ class PredictiveCheck:
     adjusted: Tensor
     overall: float
     groups: tuple[Group, ...]
-    used: tuple[frozenset[str], ...] = ()
+    used: tuple[Classes, ...] = ()
 
     @property
     def misfits(self) -> tuple[str, ...]:

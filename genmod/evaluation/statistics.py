@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +14,7 @@ from genmod.checks import invalid
 from genmod.columns import Column, ColumnKind
 from genmod.decoders import Columns, Decoder
 from genmod.evaluation.batching import RowSet
+from genmod.evaluation.misfits import Classes, Group
 from genmod.shapes import is_image
 from genmod.spec import DataSpec
 
@@ -25,67 +24,6 @@ StatisticFunction: TypeAlias = Callable[[Tensor], Tensor | float]
 _WIDEST = 64
 """Columns that are checked one by one, at most; of more, all entries together."""
 _QUANTILES = {"5 % quantile": 0.05, "median": 0.5, "95 % quantile": 0.95}
-_LOWER = ("minimum", "5 % quantile")
-"""How the names of statistics begin that fall as the spread grows."""
-
-
-class Group(Enum):
-    """The kind of a statistic, with what a misfit in it calls for."""
-
-    LEVEL = "level"
-    SPREAD = "spread"
-    COUNTED_SPREAD = "spread of counts"
-    TAIL = "tail"
-    ZEROS = "zeros"
-    COUNTED_ZEROS = "zeros of counts"
-    SHARE = "share"
-    CORRELATION = "correlation"
-    OWN = "own"
-
-    def advice(self, name: str, model_too_low: bool, used: frozenset[str] = frozenset()) -> str:
-        """What to do where the replicates are below the data (or above them).
-
-        Args:
-            name: of the statistic. A larger minimum or lower quantile means a smaller spread.
-            model_too_low: whether the replicates are below the data.
-            used: the names of the classes in the decoder of the column, which are not advised again.
-        """
-        side = "below" if model_too_low else "above"
-        short = model_too_low != name.startswith(_LOWER)
-        if "ZeroInflatedNegativeBinomialDecoder" in used:
-            used = used | {"NegativeBinomialDecoder"}
-        options = _ADVICE[self][0 if short else 1]
-        fresh = [each for each in options if not used.intersection(_CLASS.findall(each))]
-        return f"the replicates are {side} the data; {', or '.join(fresh or _TRAIN)}"
-
-
-_CLASS = re.compile(r"decoders\.(\w+)")
-_TRAIN = ("train longer", "with more latents")
-_OVERDISPERSED = (
-    "counts vary more than the model's: use decoders.NegativeBinomialDecoder",
-    "for more zeros use decoders.ZeroInflatedNegativeBinomialDecoder",
-)
-_PREDICTED = "let the decoder predict its scale (decoders.PredictedScale)"
-_ADVICE: dict[Group, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Group.LEVEL: (_TRAIN, _TRAIN),
-    Group.SPREAD: (
-        (_PREDICTED, "use more latents"),
-        ("its noise is too wide: train longer", _PREDICTED),
-    ),
-    Group.COUNTED_SPREAD: (
-        _OVERDISPERSED,
-        ("train longer", "use a law with less spread such as decoders.PoissonDecoder"),
-    ),
-    Group.TAIL: (
-        ("use a law with heavier tails, such as decoders.StudentTDecoder",),
-        ("use a law with lighter tails, such as decoders.GaussianDecoder",),
-    ),
-    Group.ZEROS: (("describe the column as a count or as integers",), _TRAIN),
-    Group.COUNTED_ZEROS: (_OVERDISPERSED, ("use a law without added zeros",)),
-    Group.SHARE: (_TRAIN, _TRAIN),
-    Group.CORRELATION: (_TRAIN, _TRAIN),
-    Group.OWN: (("see what this statistic measures",), ("see what this statistic measures",)),
-}
 
 
 @dataclass
@@ -95,8 +33,8 @@ class _Collected:
     names: list[str] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    used: list[frozenset[str]] = field(default_factory=list)
-    column: frozenset[str] = frozenset()  # those of the column whose statistics are being added
+    used: list[Classes] = field(default_factory=list)
+    column: Classes = frozenset()  # those of the column whose statistics are being added
 
     def add(self, name: str, group: Group, value: float) -> None:
         self.names.append(name)
@@ -113,7 +51,7 @@ class _Plan:
     column: Column | None
     zeros: bool
     integer: bool = False
-    used: frozenset[str] = frozenset()
+    used: Classes = frozenset()
 
     @property
     def is_category(self) -> bool:
@@ -152,7 +90,7 @@ class Summaries:
         self.spec, self.missing, self.plans, self.own = spec, missing, plans, own
         self.names: tuple[str, ...] = ()
         self.groups: tuple[Group, ...] = ()
-        self.used: tuple[frozenset[str], ...] = ()
+        self.used: tuple[Classes, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
         """The statistics of rows, ``(M,)``, in float64."""
@@ -224,12 +162,12 @@ def summaries(
     return Summaries(spec, missing, plans, own)
 
 
-def _classes(decoder: nn.Module) -> frozenset[str]:
-    """The names of the classes of all modules of a decoder, and of their base classes."""
-    return frozenset(kind.__name__ for part in decoder.modules() for kind in type(part).__mro__)
+def _classes(decoder: nn.Module) -> Classes:
+    """The classes of all modules of a decoder, and their base classes."""
+    return frozenset(kind for part in decoder.modules() for kind in type(part).__mro__)
 
 
-def _classes_by_column(decoder: Decoder, columns: int) -> list[frozenset[str]]:
+def _classes_by_column(decoder: Decoder, columns: int) -> list[Classes]:
     """The same for the decoder of each column."""
     if not isinstance(decoder, Columns):
         return [_classes(decoder)] * columns

@@ -137,7 +137,7 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
     rounding it loses little.
 
     Measured on small networks, the bound in bfloat16 was 2 to 10 % off without this function, and is
-    less than 1 % off with it. A :class:`~genmod.nn.ConvNet` uses it too, because it can be the decoder of
+    less than 1 % off with it. A ``ConvNet`` uses it too, because it can be the decoder of
     a diffusion, which reads ``z_0``. Other encoders and decoders lose 0.02 % in bfloat16 and do without.
 
     Args:

@@ -9,8 +9,8 @@ closed form when the inference runs bottom-up.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -34,10 +34,11 @@ from genmod.path import (
     Timesteps,
     draw_posterior,
 )
-from genmod.prior import Prior
+from genmod.prior import DensityPrior, Prior
 from genmod.shapes import LatentTensors, event_sum, size
 
 Step = TypeVar("Step")
+T = TypeVar("T")
 
 
 class NestedPrior(Prior):
@@ -47,14 +48,15 @@ class NestedPrior(Prior):
 
     Args:
         model: a model with a bound on the *density* of ``z``; its decoder's shape is the latent's.
-        name: what the rate of ``z`` itself is called; the model's own rates keep their names.
+        name: what ``z`` and its rate are called. Latents of the inner model keep their names, with two
+            exceptions, which begin with ``name`` and a dot: one whose name is taken, and the levels of a
+            hierarchy or a diffusion, such as ``latent.z3``.
         shift, scale: the inner model gets ``(z - shift) / scale``, and the Jacobian
             :math:`-\sum \log \text{scale}` is added. Both broadcast to the latent's shape. A diffusion
             needs them where the standard deviation of the latents is not near one.
 
     Raises:
-        ValueError: the model gives a probability mass, or bounds nothing; a scale is not positive;
-            names collide.
+        ValueError: the model gives a probability mass, or bounds nothing; a scale is not positive.
     """
 
     shift: Tensor
@@ -116,23 +118,18 @@ class NestedPrior(Prior):
         inner = self.model(self.inside(z), Request(context, timesteps=timesteps))[0]
         log_density = inner.reconstruction - event_sum(self.log_scale[None])
         rates = {self.name: Rate.single(q.log_prob(z) - log_density, Kind.MONTE_CARLO, Stamp.BOUND)}
-        if self.name in inner.rates:
-            raise invalid(
-                f"two rates named {self.name!r}",
-                "a name for each level",
-                "pass another name to the outer NestedPrior, such as name='z2'",
-            )
-        return z, rates | dict(inner.rates)
+        return z, rates | self._renamed_rates(inner.rates)
 
     def rates_of_path(self, path: Path) -> dict[str, Rate]:
         """The log-ratio of ``z`` itself, and the rates of the inner model's prior."""
 
-        def deeper(laws: Laws) -> Laws:
-            return Laws({name: law for name, law in laws.items() if name != self.name})
+        def deeper(found: Mapping[str, T]) -> dict[str, T]:
+            return {self._inner(name): x for name, x in found.items() if name != self.name}
 
         z, q, p = path.z[self.name].flatten(0, 1), path.q[self.name], path.p[self.name]
-        inner = Path(path.z, deeper(path.q), deeper(path.p))
-        return {self.name: log_ratio(q, p, z)} | self.model.prior.rates_of_path(inner)
+        inner = Path(deeper(path.z), Laws(deeper(path.q)), Laws(deeper(path.p)))
+        deep = self.model.prior.rates_of_path(inner)
+        return {self.name: log_ratio(q, p, z)} | self._renamed_rates(deep)
 
     def infer(
         self, posterior: Posterior | Distribution, context: Tensor | None = None
@@ -141,27 +138,40 @@ class NestedPrior(Prior):
         q = require_distribution(posterior, self.shape)
         z = yield Latent(self.name, q, None)
         model = self.model
-        path, prefix = (
-            model.prior.infer(model.posterior(self.inside(z), context), context),
-            self._prefix,
-        )
-        state = yield from _renamed(path, lambda each: each._replace(name=prefix + each.name))
+        path = model.prior.infer(model.posterior(self.inside(z), context), context)
+        state = yield from _renamed(path, lambda each: each._replace(name=self._outer(each.name)))
         yield Latent(self.name, None, self.law(state, context))
         return z
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """The inner latents, then ``z``."""
-        path, prefix = self.model.prior.generate(n, context), self._prefix
-        state = yield from _renamed(path, lambda each: (prefix + each[0], each[1]))
+        path = self.model.prior.generate(n, context)
+        state = yield from _renamed(path, lambda each: (self._outer(each[0]), each[1]))
         z = yield self.name, self.law(state, context)
         return z
 
-    @property
-    def _prefix(self) -> str:
-        """Before the names of noise levels, z1 to zT, where ``z`` itself has a name of that kind."""
-        prior = self.model.prior
-        chain = prior.has_timesteps and not isinstance(prior, NestedPrior)
-        return f"{self.name}." if chain and re.fullmatch(r"z\d+", self.name) else ""
+    def _outer(self, name: str) -> str:
+        """The name of a latent of the inner model among all latents; no two names become one."""
+        named = isinstance(self.model.prior, NestedPrior | DensityPrior)
+        return self._apart(name) if named else f"{self.name}.{name}"
+
+    def _inner(self, name: str) -> str:
+        """The inverse of :meth:`_outer`."""
+        return name.removeprefix(f"{self.name}.")
+
+    def _apart(self, name: str) -> str:
+        """An inner name, changed where it is ``z``'s own or could be a changed one."""
+        taken = name == self.name or name.startswith(f"{self.name}.")
+        return f"{self.name}.{name}" if taken else name
+
+    def _renamed_rates(self, rates: Mapping[str, Rate]) -> dict[str, Rate]:
+        """The rates of the inner model, and the levels in them, by their names among all latents."""
+        return {
+            self._apart(key): rate
+            if rate.names is None
+            else replace(rate, names=tuple(map(self._outer, rate.names)))
+            for key, rate in rates.items()
+        }
 
     def law(self, state: Tensor, context: Tensor | None = None) -> Normal:
         """``p(z | state)``, by the inner decoder, in the units of ``z``."""

@@ -17,13 +17,15 @@ from genmod.decoders import (
     NegativeBinomialDecoder,
     PoissonDecoder,
     StudentTDecoder,
+    ZeroInflatedNegativeBinomialDecoder,
 )
 from genmod.decoders.columns import ColumnLaw
 from genmod.distributions import Normal
 from genmod.encoders import GaussianEncoder
 from genmod.evaluation import predictive_check
+from genmod.evaluation.misfits import Group
 from genmod.evaluation.predictive import PredictiveCheck, probabilities
-from genmod.evaluation.statistics import Group, correlations
+from genmod.evaluation.statistics import correlations
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder
 from genmod.nn import Labels
@@ -134,14 +136,24 @@ def test_what_a_model_has_already_is_not_advised() -> None:
     assert [each.split(":")[0] for each in tails] == ["minimum of b", "maximum of b"]
     assert not any("of a:" in each and "decoders." in each for each in sentences)
     for used, low, high in (
-        (frozenset[str](), "NegativeBinomialDecoder, or for more zeros use", "PoissonDecoder"),
-        ({"NegativeBinomialDecoder"}, "for more zeros use decoders.Zero", "PoissonDecoder"),
-        ({"ZeroInflatedNegativeBinomialDecoder"}, "train longer, or with more latents", "Poisson"),
-        ({"PoissonDecoder"}, "use decoders.NegativeBinomialDecoder", "data; train longer"),
+        (set[type](), "NegativeBinomialDecoder, or for more zeros use", "PoissonDecoder"),
+        ({NegativeBinomialDecoder}, "for more zeros use decoders.Zero", "PoissonDecoder"),
+        ({ZeroInflatedNegativeBinomialDecoder}, "train longer, or with more latents", "Poisson"),
+        ({PoissonDecoder}, "use decoders.NegativeBinomialDecoder", "data; train longer"),
     ):
         group = Group.COUNTED_SPREAD
         assert low in group.advice("maximum of n", model_too_low=True, used=frozenset(used))
         assert high in group.advice("maximum of n", model_too_low=False, used=frozenset(used))
+
+
+def test_advice_is_withheld_for_the_class_itself_whatever_it_is_called() -> None:
+    """A subclass has what its base class has; another class of the same name has not."""
+    mine = type("Mine", (StudentTDecoder,), {})
+    namesake = type("StudentTDecoder", (GaussianDecoder,), {})
+    for kind, advised in ((mine, False), (namesake, True)):
+        used = frozenset(kind.__mro__)
+        advice = Group.TAIL.advice("maximum of x", model_too_low=True, used=used)
+        assert ("decoders.StudentTDecoder" in advice) is advised
 
 
 def test_replicates_that_differ_in_the_last_digit_are_drawn() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import pytest
 import torch
-from torch.distributions import MultivariateNormal
+from torch import Tensor
+from torch.distributions import Distribution, MultivariateNormal
 
-from genmod import Kind, decoders, priors
+from genmod import Kind, decoders, priors, random
 from genmod.distributions import Normal
 from genmod.evaluation import log_weights
 from genmod.model import LatentModel, Request
-from genmod.models import HVAE, VAE, Autoencoder, Diffusion
+from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.path import run_path
 from tests.oracles_vae import PPCA, ppca, tower
 from tests.statistics import assert_equal_means, assert_mean
@@ -128,16 +131,6 @@ def test_scales_are_positive() -> None:
             priors.NestedPrior(inner, scale=scale)
 
 
-def test_two_latents_of_one_name_are_refused() -> None:
-    """By the rates, and by the path, which would score one latent at the other's draw."""
-    same = VAE((3,), latents=3, width=8, prior=VAE((3,), latents=3, width=8, prior=ppca_of_3()))
-    x = torch.randn(2, 3)
-    with pytest.raises(ValueError, match=r"two rates named 'latent'"):
-        same.elbo(x)
-    with pytest.raises(ValueError, match=r"two latents named 'latent'.*another name="):
-        same.log_weight(x)
-
-
 @pytest.mark.usefixtures("as_users_run")
 @pytest.mark.parametrize("latents", [(3,), (3, 2)], ids=str)
 def test_a_chain_on_top_of_a_hierarchy_has_names_of_its_own(latents: tuple[int, ...]) -> None:
@@ -156,12 +149,6 @@ def test_a_chain_on_top_of_a_hierarchy_has_names_of_its_own(latents: tuple[int, 
     assert model.impute(x, torch.rand(2, 3) > 0.5, 2, 8).draws.isfinite().all()
     assert model.sample(2).shape == (2, 3)
     assert run_path(model.prior.generate(2), lambda step: step[1].sample()).shape[0] == 2
-
-
-def ppca_of_3() -> LatentModel:
-    """A model of vectors of three."""
-    oracle = ppca(d=3)
-    return oracle.model(oracle.diagonal())
 
 
 def test_an_inner_decoder_that_is_no_gaussian_has_no_path() -> None:
@@ -191,3 +178,48 @@ def test_its_code_is_the_outer_latent_alone() -> None:
         with pytest.raises(ValueError, match=r"not one batch.*\(B, 5\).*z1 alone"):
             prior.state_from(code)
     assert prior.formula().startswith("p(latent) >= a bound, 5 dimensions")
+
+
+TOPS: dict[str, Callable[[], LatentModel]] = {
+    "one latent": lambda: VAE(2, latents=2, width=8),
+    "top-down": lambda: HVAE(2, latents=(2, 2), width=8),
+    "bottom-up": lambda: HVAE(2, latents=(2, 2), inference="bottom-up", width=8),
+    "diffusion": lambda: Diffusion(2, steps=3, width=8),
+    "latent diffusion": lambda: LatentDiffusion(
+        vae=VAE(2, latents=2, width=8), diffusion=Diffusion(2, steps=3, width=8)
+    ),
+}
+OWN = [("z", "z"), ("z1", "z2"), ("z2", "z1"), ("z", "z.z"), ("z.z", "z"), ("z1.z1", "z1")]
+OWN += [("prior", "latent"), ("latent", "latent"), ("levels", "prior"), ("steps", "z3")]
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_names_of_nested_latents_are_all_different_whatever_they_are_called(top: str) -> None:
+    """In the order of inference, in that of generation, in the rates, and in both routes to the rates."""
+    x = torch.zeros(3, 2)
+    for outer, inner in OWN:
+        model = TOPS[top]()
+        alone = len(model.prior.draw_path(model.posterior(x))[1].z)
+        for name in (inner, outer):
+            model = VAE(2, latents=2, width=8, prior=priors.NestedPrior(model, name))
+        with random.keyed(0):
+            bound, path = model(x, Request(needs_path=True))
+        with random.keyed(0):
+            plain = model.elbo(x)
+        assert path is not None
+        assert len(path.z) == alone + 2
+        assert next(iter(path.z)) == outer
+        assert list(plain.rates) == list(bound.rates)
+        levels = [level.name for level in plain.levels()]
+        assert len(set(levels)) == len(levels)
+        assert levels == [level.name for level in bound.levels()]
+        if "diffusion" not in top:  # a chain has one rate for all its steps
+            assert set(levels) == set(path.z)
+        drawn: list[str] = []
+
+        def take(step: tuple[str, Distribution], z: Mapping[str, Tensor] = path.z) -> Tensor:
+            drawn.append(step[0])  # noqa: B023
+            return z[step[0]][0]
+
+        run_path(model.prior.generate(3), take)
+        assert sorted(drawn) == sorted(path.z)
