@@ -239,6 +239,8 @@ def source_of(x: object) -> Source:
     Raises:
         ValueError: a name that is unknown, a path that does not exist, a file of another kind.
     """
+    if isinstance(x, Source):
+        return x
     if isinstance(x, str) and is_name(x):
         return NamedSource(x)
     if isinstance(x, str | Path):
