@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from genmod.data import Dataset, fashion_mnist, mnist
+from genmod.data import Dataset
+from genmod.data.images import fashion_mnist, mnist
 
 Clock = Callable[[], float]
 Times = dict[str, list[float]]

@@ -17,6 +17,7 @@ from genmod.denoisers.targets import scales_of
 from genmod.diffusion import LastStepDecoder, fit_scale
 from genmod.evaluation.batching import evaluating
 from genmod.models import Diffusion
+from genmod.random.streams import stratified
 from genmod.schedules import LinearBeta, Table
 from genmod.spec import Bins
 from genmod.training.batches import Batches
@@ -126,7 +127,7 @@ class Contestant:
         """The mean squared error of the noise: the same batch, levels and noise for all."""
         x = Bins(256).center(self.batches(self.step)[0])
         with random.keyed(self.batches.seed, self.step):
-            u = random.stratified(len(x), 1, torch.float64)[:, 0]
+            u = stratified(len(x), 1, torch.float64)[:, 0]
             eps = random.normal_like(x)
         log_snr = self.schedule.table[(u * LEVELS).long()].to(x.dtype)
         alpha, sigma = scales_of(log_snr, x)

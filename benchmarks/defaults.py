@@ -21,7 +21,8 @@ import torch
 from common import LOADERS, table, write
 
 from genmod import fit
-from genmod.data import Dataset, digits
+from genmod.data import Dataset
+from genmod.data.images import digits
 from genmod.evaluation import baselines, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion

@@ -22,7 +22,7 @@ Contestants take turns on the clock; what looking costs is not counted. The tabl
 first seen at or below what a peer reached in all its time, and what share of that time it is.
 
 Run: python benchmarks/diffusion.py     (diffusers, denoising-diffusion-pytorch and azula are used where
-they are installed; the data: see genmod.data.mnist, or name their --root)
+they are installed; the data: see genmod.data.load, or name their --root)
 """
 
 from __future__ import annotations

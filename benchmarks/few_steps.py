@@ -20,7 +20,7 @@ is in both, so they are compared above it, too. The best of many, on the seeds t
 it is drawn again from fresh seeds, some times over, and their mean is judged. Their spread is about what
 the chain's one number has.
 
-Run: python benchmarks/few_steps.py         (the data: see genmod.data.mnist, or name their --root)
+Run: python benchmarks/few_steps.py         (the data: see genmod.data.load, or name their --root)
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ an exact discretized decoder, so its bound is a code length. ``bits/dim`` is ove
 standard error over test images; where not every level of the diffusion is visited, the number is stamped
 an estimate of the bound. Seconds are those of the processor, all threads together.
 
-Run: python benchmarks/mnist.py         (the data: see genmod.data.mnist, or name their --root)
+Run: python benchmarks/mnist.py         (the data: see genmod.data.load, or name their --root)
 """
 
 from __future__ import annotations

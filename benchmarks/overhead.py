@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genmod import decoders, encoders
-from genmod.data import digits
+from genmod.data.images import digits
 from genmod.model import LatentModel, Request
 from genmod.models import VAE, Diffusion
 from genmod.nn import MLP, DenoisingMLP

@@ -14,7 +14,7 @@ Binarized MNIST, one fixed draw of the bits. The columns:
   a gray test image, summed over its pixels.
 * **steps a second**: of the processor's seconds, on one thread; **ratio** is ours over theirs.
 
-Run: python benchmarks/peer_vaes.py        (pythae must be installed; the data: see genmod.data.mnist)
+Run: python benchmarks/peer_vaes.py        (pythae must be installed; the data: see genmod.data.load)
 Smoke test: python benchmarks/peer_vaes.py --quick
 """
 
@@ -37,7 +37,8 @@ from common import LOADERS, machine, table, write
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from genmod.data import binarized, digits
+from genmod.data import binarized
+from genmod.data.images import digits
 from genmod.decoders import BernoulliDecoder, GaussianDecoder
 from genmod.encoders import DiracEncoder, GaussianEncoder
 from genmod.evaluation import Estimate, log_weights

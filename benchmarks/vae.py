@@ -20,7 +20,7 @@ diffusion in continuous time has no importance weights.
 Each model has a folder below ``--out``, with its checkpoint, its weights and its results. The same command
 continues after an interruption, and trains only what is missing.
 
-Run: python benchmarks/vae.py --minutes 10        (the data: see genmod.data.mnist, or name their --root)
+Run: python benchmarks/vae.py --minutes 10        (the data: see genmod.data.load, or name their --root)
 On a GPU, 15 minutes: python benchmarks/vae.py --device cuda --models IWAE-50 "HVAE, top-down" --steps 60000
 Smoke test: python benchmarks/vae.py --quick
 """
@@ -41,7 +41,8 @@ from vae_results import Result, Took, heads, line, load, markdown, measure, save
 import genmod
 from genmod.compare.candidate import BuildInputs, Plan, slug
 from genmod.compare.suites import image_top_down
-from genmod.data import Dataset, binarized, digits
+from genmod.data import Dataset, binarized
+from genmod.data.images import digits
 from genmod.files import write_text
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion

@@ -7,21 +7,20 @@ own settings.
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import fit, plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.elbo import Measure
-from genmod.evaluation import Report, evaluate, gaussian, pixel_histogram
+from genmod.evaluation import Report, baselines, evaluate
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.objectives import Bound, WarmUp
 from genmod.schedules import LinearLogSNR
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 FIGURE = Path("runs/examples/compare.png")
 
 
@@ -32,8 +31,8 @@ def main(data: Dataset, steps: int) -> None:
     fewer = replace(data, validation=data.validation[:500], labels=None)
     test = data.test[:1000]
     for baseline in (
-        pixel_histogram(data.train, test, data.bins),
-        gaussian(data.train, test, data.bins),
+        baselines.pixel_histogram(data.train, test, data.bins),
+        baselines.gaussian(data.train, test, data.bins),
     ):
         show(Report.of_baseline(baseline, data.spec.size, Measure.MASS))
 
@@ -77,4 +76,4 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=1000, help="training steps")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(load(chosen.data), chosen.steps)

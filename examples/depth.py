@@ -13,7 +13,7 @@ Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), s
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.decoders import likelihood
 from genmod.evaluation import Estimate, evaluate
 from genmod.model import LatentModel
@@ -31,7 +31,7 @@ from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(width=128, dropout=0.1),
     "mnist": ConvNets(width=16, dropout=0.1),
@@ -97,4 +97,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1500, help="steps of each training run")
     parser.add_argument("--most", type=int, default=1000, help="the most levels of a model")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.most)
+    main(load(chosen.data), chosen.steps, chosen.most)

@@ -7,14 +7,13 @@ runs/examples/diffusion.png (samples), runs/examples/diffusion_steps.png (the bo
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.denoisers import Denoiser, Learned, VelocityTarget
 from genmod.diffusion import NoisingEncoder
 from genmod.diffusion.noising import NoisingPosterior
@@ -25,7 +24,7 @@ from genmod.samplers import Ancestral
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -97,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=2000, help="training steps")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(load(chosen.data), chosen.steps)

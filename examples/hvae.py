@@ -5,19 +5,18 @@ Run ``python examples/hvae.py``, or with ``--data mnist``. The figures are runs/
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.evaluation import evaluate
 from genmod.models import HVAE, Inference
 from genmod.objectives import WarmUp
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 FIGURE = Path("runs/examples/hvae.png")
 
 
@@ -59,4 +58,4 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=1500, help="training steps")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(load(chosen.data), chosen.steps)

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genmod import plots
-from genmod.data import Dataset, digits
+from genmod.data import Dataset, load
 from genmod.decoders import DiscretizedLogisticDecoder, PredictedScale
 from genmod.elbo import ELBO
 from genmod.evaluation import evaluate
@@ -83,7 +83,7 @@ def record(model: LatentModel, data: Dataset, steps: int, seed: int) -> Tensor:
 
 def main(steps: int, seeds: int) -> None:
     """Train each model from several seeds; print the bounds, and draw the rates."""
-    data = digits()
+    data = load("digits")
     curves: dict[str, list[Tensor]] = {}
     for name, inference in MODELS.items():
         curves[name] = []

@@ -6,14 +6,13 @@ it was trained. The figure is runs/examples/inverse.png.
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.evaluation import evaluate
 from genmod.inverse import MMPS, AveragePool, Blur, Mask, Operator
 from genmod.models import Diffusion, with_denoiser
@@ -21,7 +20,7 @@ from genmod.nn import ConvNets, MLPs, Networks
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -95,4 +94,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000, help="training steps")
     parser.add_argument("--draws", type=int, default=16, help="draws for each image (at least 2)")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.draws)
+    main(load(chosen.data), chosen.steps, chosen.draws)

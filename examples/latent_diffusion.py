@@ -5,21 +5,20 @@ image, and its denoiser a U-Net). The figure is runs/examples/latent_diffusion.p
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.evaluation import Report, evaluate
 from genmod.model import LatentModel
 from genmod.models import LatentDiffusion
 from genmod.objectives import Beta
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 LATENTS: dict[str, int | tuple[int, ...]] = {"digits": 16, "mnist": (4, 7, 7)}
 FIGURE = Path("runs/examples/latent_diffusion.png")
 
@@ -79,4 +78,4 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each of the two stages")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(load(chosen.data), chosen.steps)

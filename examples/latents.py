@@ -7,19 +7,18 @@ runs/examples/latents_check.png (statistics of the data beside those of the mode
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.editing import interpolate, latent_direction, move
 from genmod.evaluation import evaluate, latent_map, predictive_check, traverse
 from genmod.models import VAE
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 FIGURE = Path("runs/examples/latents.png")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -79,4 +78,4 @@ if __name__ == "__main__":
         "--replicates", type=int, default=200, help="data sets that the model draws"
     )
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.replicates)
+    main(load(chosen.data), chosen.steps, chosen.replicates)

@@ -14,14 +14,13 @@ docs/guides/objectives.md.
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.diffusion import fit_scale
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
@@ -30,7 +29,7 @@ from genmod.objectives import Bound, MinSNR, Objective, Simple, Weighted
 from genmod.schedules import Cosine
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -97,4 +96,4 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.samples, chosen.seed)
+    main(load(chosen.data), chosen.steps, chosen.samples, chosen.seed)

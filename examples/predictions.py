@@ -9,7 +9,7 @@ the network changes the image: that of predicted noise is multiplied by sigma / 
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.denoisers import DataTarget, Learned, NoiseTarget, Target, VelocityTarget
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion, with_steps
@@ -26,7 +26,7 @@ from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -97,4 +97,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
     parser.add_argument("--samples", type=int, default=500, help="samples for the Fréchet distance")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.samples)
+    main(load(chosen.data), chosen.steps, chosen.samples)

@@ -1,11 +1,11 @@
 """Small text to image: a latent diffusion conditioned on a prompt, without and with guidance.
 
-Run ``python examples/prompted.py``, or with ``--data mnist`` or ``--data fashion_mnist``, and with
+Run ``python examples/prompted.py``, or with ``--data mnist`` or ``--data fashion-mnist``, and with
 prompts of your own: ``--prompts "a seven" "three, please"``. The figure is runs/examples/prompted.png.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from genmod import plots
-from genmod.data import Dataset, conditional, digits, fashion_mnist, mnist
+from genmod.data import Dataset, conditional, load
 from genmod.denoisers import Guided
 from genmod.evaluation import evaluate
 from genmod.models import LatentDiffusion, with_denoiser
@@ -22,11 +22,7 @@ from genmod.objectives import Beta
 from genmod.random import keyed
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {
-    "digits": digits,
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
-}
+DATA = ("digits", "mnist", "fashion-mnist")
 WORDS = {name: Prompts.clothes() if "fashion" in name else Prompts.digits() for name in DATA}
 FIGURE = Path("runs/examples/prompted.png")
 SCALES, SHOWN = (1.0, 3.0), 6  # guidance scales (1: none), and images for each
@@ -97,4 +93,4 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     known = WORDS[chosen.data]
     default = [*map(known.name, range(known.classes)), ""]
-    main(DATA[chosen.data](), known, chosen.prompts or default, chosen.steps)
+    main(load(chosen.data), known, chosen.prompts or default, chosen.steps)

@@ -6,7 +6,7 @@ distance by evaluations of the denoiser), runs/examples/samplers_few.png (8 eval
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.evaluation import evaluate
 from genmod.evaluation.perception.quality import quality_of
 from genmod.models import Diffusion
@@ -24,7 +24,7 @@ from genmod.samplers import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniformLo
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -97,4 +97,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000, help="training steps")
     parser.add_argument("--samples", type=int, default=500, help="samples of each sampler")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.samples)
+    main(load(chosen.data), chosen.steps, chosen.samples)

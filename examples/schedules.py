@@ -11,14 +11,13 @@ printed for each.
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.diffusion import fit_scale
 from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
@@ -27,7 +26,7 @@ from genmod.objectives import Bound, Objective, Simple
 from genmod.schedules import Cosine, LinearBeta, Schedule, Table
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -81,4 +80,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
     parser.add_argument("--samples", type=int, default=500, help="samples for the Fréchet distance")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps, chosen.samples)
+    main(load(chosen.data), chosen.steps, chosen.samples)

@@ -12,7 +12,7 @@ Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), t
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.denoisers import Learned
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
@@ -29,7 +29,7 @@ from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.schedules import LinearLogSNR
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 NETWORKS: dict[str, Networks] = {
     "digits": MLPs(depth=4, dropout=0.1),
     "mnist": ConvNets(dropout=0.1),
@@ -96,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training run")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(load(chosen.data), chosen.steps)

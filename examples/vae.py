@@ -6,18 +6,17 @@ and a straight path through it, decoded).
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset, load
 from genmod.evaluation import evaluate
 from genmod.models import VAE
 from genmod.training import fit
 
-DATA: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist": mnist}
+DATA = ("digits", "mnist")
 FIGURE = Path("runs/examples/vae.png")
 
 
@@ -74,4 +73,4 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=DATA, default="digits", help="the data set")
     parser.add_argument("--steps", type=int, default=2000, help="training steps")
     chosen = parser.parse_args()
-    main(DATA[chosen.data](), chosen.steps)
+    main(load(chosen.data), chosen.steps)

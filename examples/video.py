@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from genmod import plots
-from genmod.data import Dataset, digits
+from genmod.data import Dataset, load
 from genmod.evaluation import evaluate
 from genmod.models import Diffusion
 from genmod.nn import ConvNets
@@ -22,7 +22,7 @@ FIGURE = Path("runs/examples/video.png")
 
 def main(steps: int) -> None:
     """Train on clips, evaluate test clips, and draw new ones."""
-    data = moving(digits(), copies=4)
+    data = moving(load("digits"), copies=4)
     print(data)
     assert data.bins is not None
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from genmod.data import digits
+from genmod.data.images import digits
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -14,8 +14,9 @@ import matplotlib.image
 import pytest
 
 import genmod.data
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset
 from genmod.data.downloads import ROOT
+from genmod.data.images import digits, mnist
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
@@ -93,7 +94,7 @@ def test_an_example_runs(
 ) -> None:
     """Two steps of training, on some of the digits."""
     data = few(digits(), ROWS | LOOKED_AT if path.stem in JUDGED else ROWS)
-    monkeypatch.setattr(genmod.data, "digits", lambda: data)
+    monkeypatch.setattr(genmod.data, "load", lambda name: data)
     run(path, tmp_path, ["--steps", "2", *FEWER.get(path.stem, [])], monkeypatch, capsys)
 
 
@@ -128,7 +129,7 @@ def test_an_example_runs_on_mnist(
 ) -> None:
     """One step of training, so that convolutions, U-Net and latents with places are gone through."""
     data = few(whole, LARGE | LOOKED_AT if path.stem in JUDGED else LARGE)
-    monkeypatch.setattr(genmod.data, "mnist", lambda: data)
+    monkeypatch.setattr(genmod.data, "load", lambda name: data)
     options = ["--data", "mnist", "--steps", "1", *FEWER.get(path.stem, [])]
     run(path, tmp_path, options, monkeypatch, capsys)
 

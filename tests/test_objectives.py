@@ -17,6 +17,7 @@ from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import DenoisingMLP
 from genmod.objectives import Batch, Beta, Bound, Objective, Simple, WarmUp, Weighted
 from genmod.objectives.base import broken_terms
+from genmod.random.streams import stratified
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.statistics import assert_equal_means
 
@@ -125,7 +126,7 @@ def test_simple_is_the_squared_error_of_the_noise_by_hand(draws: int) -> None:
     model, x = noise_diffusion(), rows()
     found, _ = loss(Simple(draws), model, x)
     with random.keyed(3):
-        t = random.stratified(len(x), draws, torch.float64)
+        t = stratified(len(x), draws, torch.float64)
         eps = torch.stack([random.normal((len(x), *SHAPE)) for _ in range(draws)], 1)
     assert isinstance(model.prior.denoiser, Learned)
     total = 0.0

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from genmod import random
 from genmod.checks import whole_number
 from genmod.chunks import by_rows
-from genmod.random.streams import mix
+from genmod.random.keys import replayable
+from genmod.random.streams import mix, stratified
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -32,7 +33,7 @@ def draws(kind: str, rows: int) -> torch.Tensor:
         return random.normal((rows, 3))
     if kind == "uniform":
         return random.uniform((rows, 3))
-    return random.stratified(rows, 3, torch.float64)
+    return stratified(rows, 3, torch.float64)
 
 
 KINDS = ["normal", "uniform", "stratified"]
@@ -119,7 +120,7 @@ def test_noise_has_the_type_and_shape_of_what_it_is_added_to(dtype: torch.dtype)
     with random.keyed(0):
         assert random.normal_like(like).dtype is dtype
         assert random.uniform((2, 3), dtype).dtype is dtype
-        assert random.stratified(4, 2, dtype).dtype is dtype
+        assert stratified(4, 2, dtype).dtype is dtype
         assert random.normal_like(like).shape == like.shape
 
 
@@ -163,7 +164,7 @@ def test_uniform_noise_is_uniform(kind: str) -> None:
 def test_stratified_numbers_hit_each_cell_once(rows: int, count: int, seed: int) -> None:
     """Each row has one number in each ``1/count``, and the batch is a comb of ``rows * count``."""
     with random.keyed(seed):
-        u = random.stratified(rows, count, torch.float64)
+        u = stratified(rows, count, torch.float64)
     cells = (u * count).long()
     assert torch.equal(cells, torch.arange(count).expand(rows, -1))
     # One offset for the batch: measured from it, the numbers are a comb.
@@ -187,7 +188,7 @@ def test_the_first_rows_of_a_block_are_an_even_cover_too(
     """
     rows = max(1, round(part * block))
     with random.keyed(seed, block=block):
-        u = random.stratified(rows, count, torch.float64)
+        u = stratified(rows, count, torch.float64)
     offset = (u * count).remainder(1.0).flatten()[::count].sort().values
     place = torch.arange(rows + 1) / rows
     apart = torch.maximum((offset - place[:-1]).abs(), (offset - place[1:]).abs()).max()
@@ -199,7 +200,7 @@ def test_stratified_numbers_stay_below_one_in_float32() -> None:
     """``(j + o) / n`` can round up to 1 for the last level of a row just below the border."""
     for seed in range(300):
         with random.keyed(seed):
-            u = random.stratified(512, 7, torch.float32)
+            u = stratified(512, 7, torch.float32)
         assert float(u.max()) < 1
         assert float(u.min()) >= 0
 
@@ -419,7 +420,7 @@ def test_recomputed_activations_see_the_same_noise() -> None:
         with random.keyed(0, ids=[2, 9, 4]):
             draws("normal", 3)
             x = torch.ones(3, 2)
-            again = random.replayable(noisy)
+            again = replayable(noisy)
             out = checkpoint(again, x, use_reentrant=False) if recompute else noisy(x)
             draws("normal", 3)
         (found,) = torch.autograd.grad(out.sum(), weight)
@@ -429,7 +430,7 @@ def test_recomputed_activations_see_the_same_noise() -> None:
 
 
 def test_replaying_outside_a_key_follows_torchs_generator() -> None:
-    noise = random.replayable(random.normal)
+    noise = replayable(random.normal)
     torch.manual_seed(1)
     first = noise((2,))
     with random.keyed(0):

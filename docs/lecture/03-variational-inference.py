@@ -23,7 +23,7 @@ from genmod.data import Dataset
 from genmod.decoders import GaussianDecoder, GlobalScale
 from genmod.distributions import Normal
 from genmod.encoders import Encoder
-from genmod.evaluation import Estimate, ppca
+from genmod.evaluation import Estimate, baselines
 from genmod.plots.style import COLORS, INK, figure, label_axes, plain
 
 torch.manual_seed(0)
@@ -399,7 +399,7 @@ for step in training_loop(
 
 bound, truth = evaluate(linear, pixels.test).value, exact(linear, pixels.test)
 best = Estimate.of(
-    ppca(pixels.train, pixels.test, bins=None, rank=LATENTS).log_prob
+    baselines.ppca(pixels.train, pixels.test, bins=None, rank=LATENTS).log_prob
 )
 print(f"ELBO of the trained linear VAE        {bound} nats")
 print(f"its own log p(x)                      {truth:.2f} nats")

@@ -42,6 +42,11 @@ def _say(error: Exception) -> None:
     Console(stderr=True).print(text, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a line beside the result, on standard error."""
+    Console(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
+
+
 def plain(console: Console, text: str) -> None:
     """Print text as it is: no markup, because it may hold brackets, and no line breaks of its own."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -13,13 +13,15 @@ from torch import Tensor
 from genmod import editing
 from genmod.checks import check_at_least, invalid
 from genmod.cli.canvas import Canvas, own_columns, write_rows
-from genmod.cli.console import csv_text, plain, sentences, wrote
+from genmod.cli.console import csv_text, plain, sentences, warn, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
-from genmod.evaluation import evaluate, score
+from genmod.evaluation import evaluate
+from genmod.evaluation.batching import RowSet, require_finite
+from genmod.evaluation.scoring import scores_of
 from genmod.export import export
 from genmod.files import as_path, read_json, write_text
 from genmod.lab.content import lab_content
@@ -28,7 +30,7 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
 from genmod.runs import RunConfig
-from genmod.runs.opening import open_data, open_model, open_rows
+from genmod.runs.opening import open_data, open_model, open_rows, open_usable_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving.folder import WEIGHTS, read_config
@@ -74,26 +76,41 @@ def score_rows(
     timesteps: int | None,
     seed: int,
     device: str | None,
+    strict: bool,
 ) -> None:
-    """The bound of each row, in nats, as a CSV."""
+    """The bound of each row, in nats, as a CSV. A row that cannot be scored has a note in its place."""
     with sentences() as console:
         model = open_model(run, device)
-        _, rows = open_rows(run, model.spec, data)
+        rows, notes = (
+            (open_rows(run, model.spec, data)[1], dict[int, str]())
+            if strict
+            else open_usable_rows(run, model.spec, data)
+        )
         levels = AutoTimesteps.EVALUATION if timesteps is None else timesteps
-        scores = score(model, rows, timesteps=levels, seed=seed)
-        columns: dict[str, list[object]] = {
-            "row": list(range(len(rows.x))),
-            "nats": scores.value.tolist(),
-            "stamp": [scores.stamp.value] * len(rows.x),
-        }
-        if scores.measure is Measure.NONE:
-            columns["nats"] = scores.reconstruction.tolist()
-        text = csv_text(columns)
+        rowset = RowSet.of(model, rows, None, ids=None, observed=None, masked=True)
+        scores = scores_of(model, rowset, levels, seed)
+        finite = scores.value.isfinite()
+        if strict or not bool(finite.any()):
+            require_finite(scores.terms)
+        notes |= dict.fromkeys((~finite).nonzero().flatten().tolist(), "the score is not finite")
+        nats = scores.reconstruction if scores.measure is Measure.NONE else scores.value
+        count = len(rows.x)
+        text = csv_text(
+            {
+                "row": range(count),
+                "nats": ["" if row in notes else each for row, each in enumerate(nats.tolist())],
+                "stamp": ["" if row in notes else scores.stamp.value for row in range(count)],
+                "note": [notes.get(row, "") for row in range(count)],
+            }
+        )
         if out is None:
             print(text, end="")
-            return
-        write_text(out, text)
-        wrote(console, out)
+        else:
+            write_text(out, text)
+            wrote(console, out)
+        if notes:
+            few = "; ".join(f"row {row}: {note}" for row, note in list(notes.items())[:3])
+            warn(f"{len(notes)} of {count} rows have no score ({few}); --strict refuses such rows")
 
 
 def impute_rows(

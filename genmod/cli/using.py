@@ -59,11 +59,17 @@ def score(
     ] = None,
     seed: Seed = 0,
     device: Device = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a file with a row that cannot be scored.")
+    ] = False,
 ) -> None:
-    """Score each row: a CSV with the bound in nats, on the screen or in --out."""
+    """Score each row: a CSV with the bound in nats, on the screen or in --out.
+
+    A row with a value that the training data cannot have has an empty score, and a note.
+    """
     from genmod.cli.results import score_rows
 
-    score_rows(run, data, out, timesteps, seed, device)
+    score_rows(run, data, out, timesteps, seed, device, strict)
 
 
 def sample(

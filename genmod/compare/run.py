@@ -20,7 +20,8 @@ from genmod.compare.suites import default_minutes, suite_for
 from genmod.compare.workers import Queue, one_by_one, side_by_side
 from genmod.data import Dataset, binarized, load
 from genmod.elbo import Measure
-from genmod.evaluation import Report, gaussian, pixel_histogram
+from genmod.evaluation import Report
+from genmod.evaluation.baselines import gaussian, pixel_histogram
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.runs.reports import UNUSED, table, unused, write_markdown, write_report
@@ -263,7 +264,7 @@ def _write(
     write_markdown(page, reports, settings, run.notes, {})
     write_report(numbers, reports, settings, run.notes)
     # Imported here, because worker processes import this module and need no matplotlib.
-    from genmod.compare.figures import draw_all, titles
+    from genmod.compare.figures.drawing import draw_all, titles
 
     wanted = titles(quick)
     run.display.on_event(Drawing("loading models", 0, len(wanted)))

@@ -3,16 +3,13 @@
 :func:`load` takes a name, a file, a folder, a frame, rows or a loader. A :class:`Dataset` is three tensors
 (train, validation, test) and a :class:`~genmod.spec.DataSpec`. :func:`binarized` makes bits of gray images,
 and :func:`conditional` makes labels the context of a conditional model. :class:`Standardize` holds the
-means and stds by which models standardize real columns.
+means and stds by which models standardize real columns. :mod:`~genmod.data.toys` has the densities.
 """
 
 from genmod.data import toys as toys
 from genmod.data.binarized import binarized as binarized
 from genmod.data.datasets import Dataset as Dataset
 from genmod.data.datasets import conditional as conditional
-from genmod.data.images import digits as digits
-from genmod.data.images import fashion_mnist as fashion_mnist
-from genmod.data.images import mnist as mnist
 from genmod.data.loading import load as load
 from genmod.units import Standardize as Standardize
 
@@ -21,8 +18,5 @@ __all__ = [
     "Standardize",
     "binarized",
     "conditional",
-    "digits",
-    "fashion_mnist",
     "load",
-    "mnist",
 ]

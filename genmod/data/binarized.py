@@ -116,8 +116,8 @@ def binarized(data: Dataset, seed: int = 0) -> Dataset:
     Reference:
         Burda, Grosse and Salakhutdinov 2016, Importance weighted autoencoders, section 5.
 
-    >>> from genmod.data import digits
-    >>> bits = binarized(digits())
+    >>> from genmod.data import load
+    >>> bits = binarized(load("digits"))
     >>> bits.name, bits.bins, round(bits.entropy_floor, 1)
     ('binarized digits', 2, 13.6)
     """

@@ -142,8 +142,8 @@ class Dataset:
         Raises:
             ValueError: an unknown part, or a negative number of rows.
 
-        >>> from genmod.data import digits
-        >>> len(digits().cut("test", 10).test)
+        >>> from genmod.data import load
+        >>> len(load("digits").cut("test", 10).test)
         10
         """
         one_of(SPLITS, split, "split")
@@ -268,8 +268,9 @@ def conditional(data: Dataset, dropout: float = 0.1) -> Dataset:
     Reference:
         Ho and Salimans 2022, Classifier-free diffusion guidance, algorithm 1.
 
-    >>> from genmod.data import digits
-    >>> digits().context("test"), conditional(digits()).context("test")[:3]
+    >>> from genmod.data import load
+    >>> digits = load("digits")
+    >>> digits.context("test"), conditional(digits).context("test")[:3]
     (None, tensor([6, 5, 5]))
     """
     return replace(data, context_dropout=dropout)

@@ -1,4 +1,4 @@
-"""Tables as text: comma-, semicolon- or tab-separated values, and what their cells spell."""
+"""Tables as text: comma-, semicolon- or tab-separated values. What cells spell is in ``cells.py``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genmod.checks import invalid
-from genmod.data.readers import Content, RawColumn, check_names, check_width, numeric_column
-from genmod.data.values import Array
+from genmod.data.cells import number_of
+from genmod.data.readers import Content, RawColumn, check_names, check_width, text_column
 
 _LONGEST_LINE = 1 << 26
-_MARKERS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-"})
-"""Cells that count as missing in a column whose other cells are numbers."""
 _A_TABLE = ("a table of comma-separated values with a header", "write it again as CSV in UTF-8")
 
 
@@ -26,7 +22,7 @@ def read_csv(path: Path) -> list[RawColumn]:
     """The columns of a file of comma-, semicolon- or tab-separated values in UTF-8.
 
     The first line holds the names, unless all its cells are numbers. Empty cells are missing. In a column
-    of numbers, so are cells such as "NA", "NaN", "null" and "?". Warns of a first line of numbers that look
+    of numbers, so are the marks of :mod:`genmod.data.cells`. Warns of a first line of numbers that look
     like names.
 
     Raises:
@@ -57,7 +53,7 @@ def read_csv(path: Path) -> list[RawColumn]:
     if named and len(rows) == 1:
         raise invalid(f"{path} with a header and no rows", "at least one row", "add the rows")
     pairs = zip(names, zip(*rows[named:], strict=True), strict=True)
-    columns = [_from_text(name, cells) for name, cells in pairs]
+    columns = [text_column(name, [cell.strip() for cell in cells]) for name, cells in pairs]
     if named:
         _refuse_row(first_line, columns, path)
     else:
@@ -104,61 +100,6 @@ def _warn_of_names(first_line: Sequence[str], columns: Sequence[RawColumn], path
             "in it, unless it is one; names that are numbers: put a word before them, such as nm400",
             stacklevel=2,
         )
-
-
-def _from_text(name: str, column: tuple[str, ...]) -> RawColumn:
-    """A column of a CSV: numbers where all cells are numbers or missing, text otherwise."""
-    cells = [cell.strip() for cell in column]
-    numbers = _parsed(cells)
-    if numbers is not None:
-        return numeric_column(name, numbers, ~np.isnan(numbers))
-    text = np.array(cells, dtype=object)
-    return RawColumn(name, text, text != "", Content.TEXT)
-
-
-def _parsed(cells: list[str]) -> Array | None:
-    """All cells as numbers, NaN where one is missing; ``None`` if one of them is text."""
-    if "_" not in "".join(cells):
-        try:
-            return np.array([cell or "nan" for cell in cells], dtype=np.float64)
-        except ValueError:
-            pass
-    known = {cell: number_of(cell) for cell in set(cells) - {""}}
-    rest = [cell for cell, number in known.items() if number is None]
-    if len(rest) == len(known) or any(cell.lower() not in _MARKERS for cell in rest):
-        return None
-    return np.array([known.get(cell) for cell in cells], dtype=np.float64)
-
-
-def number_of(cell: str) -> float | None:
-    """The number that a cell spells; ``None`` for text."""
-    try:
-        # Python also reads the name 2020_1 as a number.
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-_LOOSE = re.compile(r"[-+−–]?\d[\d.,'’  ]*\s?%?")
-_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
-
-
-def spells_number(cell: str) -> bool:
-    """Whether a cell is a number in another notation: 1,5 or 1 000 or 12 % or a long minus.
-
-    >>> [spells_number(cell) for cell in ("1,5", "1'000.5", "12%", "1.5", "v1,5", "12:30")]
-    [True, True, True, False, False, False]
-    """
-    return number_of(cell) is None and _LOOSE.fullmatch(cell) is not None and cell.count(".") < 2
-
-
-def spells_date(cell: str) -> bool:
-    """Whether a cell is a date: 2020-01-31, 31.1.2020 or 1/31/20, perhaps with a time.
-
-    >>> [spells_date(cell) for cell in ("2020-01-31", "31.1.2020 12:00", "20-30", "1.5")]
-    [True, True, False, False]
-    """
-    return _DATE.fullmatch(cell) is not None
 
 
 def _lines(reader: Any, path: Path) -> Iterator[list[str]]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -28,9 +27,8 @@ from torch import Tensor
 
 from genmod.checks import choice, invalid
 from genmod.columns import CODED, Column, ColumnKind, Value, shorten
-from genmod.data.delimited import number_of, spells_date, spells_number
+from genmod.data.cells import DOUBTFUL, number_of, spells_date, spells_number
 from genmod.data.readers import Content, RawColumn
-from genmod.data.values import Array
 
 Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
 """Kinds by the names of columns; a list of values is an ordinal in that order."""
@@ -111,36 +109,6 @@ def guess(raw: RawColumn, found: Sequence[Value]) -> ColumnKind:
     return ColumnKind.INTEGER if high - low < WIDEST and exact else ColumnKind.REAL
 
 
-def encode(raw: RawColumn, column: Column) -> tuple[Array, Array]:
-    """The cells of a column as numbers, ``float64`` (codes of a category), and which are observed.
-
-    Raises:
-        ValueError: cells that the column cannot have.
-    """
-    if column.kind not in CODED:
-        if raw.content is not Content.NUMBERS and raw.observed.any():
-            raise invalid(
-                f"column {raw.name!r} of {raw.content}",
-                f"numbers, because it is described as {column.kind}",
-                "correct its cells",
-            )
-        cells = raw.cells if raw.content is Content.NUMBERS else np.zeros(len(raw))
-        return cells.astype(np.float64), raw.observed
-    codes = {_key(value): code for code, value in enumerate(column.values or ())}
-    seen = raw.cells[raw.observed].tolist()
-    known = {cell: codes.get(_key(cell), codes.get(_other_key(cell))) for cell in set(seen)}
-    unknown = [cell for cell, code in known.items() if code is None]
-    if unknown:
-        raise invalid(
-            f"column {raw.name!r} with {len(unknown)} unknown values, such as {unknown[:1]}",
-            f"one of {_listed([repr(value) for value in column.values or ()])}",
-            "correct these cells, or empty them, which makes them missing",
-        )
-    numbers = np.zeros(len(raw), dtype=np.float64)
-    numbers[raw.observed] = [known[cell] for cell in seen]
-    return numbers, raw.observed
-
-
 def table_of(columns: Sequence[Column], observed: Mapping[str, Tensor] | None) -> list[str]:
     """The columns as lines of text of at most 80 characters: name, kind, values, missing cells.
 
@@ -213,12 +181,9 @@ def _other_than_words(raw: RawColumn, found: Sequence[Value]) -> tuple[str, str]
     return None
 
 
-_MISSING = frozenset({"na", "n/a", "nan", "null", "?"})
-
-
 def _warn_of_markers(raw: RawColumn, seen: Mapping[str, int]) -> None:
     """Warn of text that often marks a missing cell, and was taken for a category of its own."""
-    found = [text for text in seen if text.lower() in _MISSING]
+    found = [text for text in seen if text.lower() in DOUBTFUL]
     if found:
         count = sum(int(seen[text]) for text in found)
         warnings.warn(
@@ -227,6 +192,23 @@ def _warn_of_markers(raw: RawColumn, seen: Mapping[str, int]) -> None:
             f"kinds={{{raw.name!r}: 'category'}} to keep them",
             stacklevel=2,
         )
+
+
+_COUNTED = 10
+"""Rows from which on a column of the numbers of the rows is no chance."""
+
+
+def warn_of_row_numbers(table: Sequence[RawColumn]) -> None:
+    """Warn of a column that numbers the rows, such as the index that pandas writes."""
+    for raw in table:
+        if raw.content is not Content.NUMBERS or len(raw) < _COUNTED:
+            continue
+        if bool((raw.cells - raw.cells[0] == np.arange(len(raw))).all()) and raw.cells[0] in (0, 1):
+            warnings.warn(
+                f"got column {raw.name!r}, which numbers the rows; expected measurements, because a model "
+                f"learns the numbers too; leave it out: drop=[{raw.name!r}]",
+                stacklevel=2,
+            )
 
 
 def _distinct(raw: RawColumn) -> list[Value]:
@@ -270,20 +252,6 @@ def _exact() -> int:
     return int(2 / torch.finfo(torch.get_default_dtype()).eps)
 
 
-def _key(value: object) -> object:
-    """A key that is equal for equal cells of different sources: True and "True", 1 and 1.0."""
-    if isinstance(value, bool | np.bool_ | str):
-        return str(value)
-    return float(value) if isinstance(value, Real) else value
-
-
-def _other_key(value: object) -> object:
-    """The key of a number that another source holds as text, or of text that it holds as a number."""
-    if isinstance(value, str):
-        return number_of(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> None:
     """Require names of columns that the table has."""
     for name in asked:
@@ -291,10 +259,11 @@ def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> Non
         if name not in names:
             raise invalid(
                 f"{setting} for a column {name!r}",
-                f"one of {_listed([repr(each) for each in names])}",
+                f"one of {listed([repr(each) for each in names])}",
                 f"did you mean {near[0]!r}?" if near else "check the name",
             )
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Some words, separated by commas."""
     return ", ".join([*words[:8], *(["..."] if len(words) > 8 else [])])

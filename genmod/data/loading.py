@@ -85,7 +85,9 @@ def load(
             width), or ``"channels-last"``. By default images of integers may have any of them. Real data of
             such shapes are refused unless the layout is given.
         spec: a data set, a model or a ``DataSpec``: a table is read by its columns (kinds, codes, units).
-        root: the folder where named images lie; see :func:`~genmod.data.mnist`.
+        root: the folder of named images, as torchvision lays it out (``root/MNIST/raw``, ...). By default
+            the one that the environment variable ``GENMOD_DATA`` names, else ``genmod`` in the user's
+            cache. Missing files are downloaded.
 
     Raises:
         ValueError: an unknown name; a missing or torn file; rows, columns or images that cannot be used;

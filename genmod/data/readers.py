@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from genmod.checks import invalid
+from genmod.data.cells import is_mark, numbers_of
 from genmod.data.values import Array, check_memory
 
 MOST_COLUMNS = 50_000
@@ -139,7 +140,7 @@ def _from_series(name: str, series: Any) -> RawColumn:
     dictionary = _order(series.to_native())
     if dictionary is not None or isinstance(kind, nw.Categorical):
         return _objects(name, [str(cell) for cell in cells], observed, dictionary)
-    return _objects(name, cells.tolist(), observed)
+    return _objects(name, cells.tolist(), observed, plain=True)
 
 
 def _order(column: Any) -> tuple[str, ...] | None:
@@ -151,9 +152,21 @@ def _order(column: Any) -> tuple[str, ...] | None:
 
 
 def _objects(
-    name: str, cells: Sequence[object], observed: Array, order: tuple[str, ...] | None = None
+    name: str,
+    cells: Sequence[object],
+    observed: Array,
+    order: tuple[str, ...] | None = None,
+    plain: bool = False,
 ) -> RawColumn:
-    """A column of Python objects: all text, all flags, or all numbers."""
+    """A column of Python objects: all text, all flags, or all numbers.
+
+    Args:
+        name: its name.
+        cells: one a row.
+        observed: which of them are not missing.
+        order: the values of an ordered categorical, in order.
+        plain: whether numbers and marks for missing cells may stand among text: not in a categorical.
+    """
     seen = [cell for cell, there in zip(cells, observed, strict=True) if there]
     if seen and all(isinstance(cell, bool | np.bool_) for cell in seen):
         flags = [bool(cell) if there else "" for cell, there in zip(cells, observed, strict=True)]
@@ -162,6 +175,11 @@ def _objects(
         pairs = zip(cells, observed, strict=True)
         numbers = [cell if there else np.nan for cell, there in pairs]
         return numeric_column(name, np.array(numbers, dtype=np.float64), observed)
+    if plain and any(map(is_mark, seen)):
+        pairs = zip(cells, observed, strict=True)
+        spelled = numbers_of([str(cell).strip() if there else "" for cell, there in pairs])
+        if spelled is not None:
+            return numeric_column(name, spelled, observed)
     other = next((cell for cell in seen if not isinstance(cell, str)), None)
     if other is not None:
         raise invalid(
@@ -172,6 +190,15 @@ def _objects(
     pairs = zip(cells, observed, strict=True)
     text = np.array([str(cell).strip() if there else "" for cell, there in pairs], dtype=object)
     return RawColumn(name, text, observed & (text != ""), Content.TEXT, order)
+
+
+def text_column(name: str, cells: list[str]) -> RawColumn:
+    """A column of a file of text: numbers where all cells are numbers or missing, text otherwise."""
+    numbers = numbers_of(cells)
+    if numbers is not None:
+        return numeric_column(name, numbers, ~np.isnan(numbers))
+    text = np.array(cells, dtype=object)
+    return RawColumn(name, text, text != "", Content.TEXT)
 
 
 def numeric_column(name: str, cells: Array, observed: Array) -> RawColumn:

@@ -19,6 +19,7 @@ from genmod.data.readers import RawColumn, from_frame, is_frame, read_parquet
 from genmod.data.rows import Layout, Split, dataset
 from genmod.data.stored import in_place, is_large, read_arrays
 from genmod.data.tables import TableSettings, labels_of, standardized, table_dataset
+from genmod.data.toys.toy import toy_dataset
 from genmod.data.values import Array, byte, pair, warn_of_duplicates, warn_of_spread
 from genmod.files import as_path
 from genmod.spec import DataSpec, HasSpec
@@ -124,7 +125,7 @@ class NamedSource(Source):
         if self.name in toys.BY_NAME or self.name == "digits":
             check_settings(settings, _SPLIT, self.name)
         if self.name in toys.BY_NAME:
-            return toys.toy_dataset(toys.BY_NAME[self.name](), _TOY_ROWS, settings.seed)
+            return toy_dataset(toys.density(self.name), _TOY_ROWS, settings.seed)
         return images.BY_NAME[self.name](settings.root, settings.seed)
 
 
@@ -238,6 +239,8 @@ def source_of(x: object) -> Source:
     Raises:
         ValueError: a name that is unknown, a path that does not exist, a file of another kind.
     """
+    if isinstance(x, Source):
+        return x
     if isinstance(x, str) and is_name(x):
         return NamedSource(x)
     if isinstance(x, str | Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,8 @@ from genmod.arrays import ranks
 from genmod.checks import invalid
 from genmod.columns import CODED, Column, ColumnKind
 from genmod.data.datasets import Dataset
-from genmod.data.kinds import Kinds, check_known, describe, encode
+from genmod.data.encoding import encode
+from genmod.data.kinds import Kinds, check_known, describe, warn_of_row_numbers
 from genmod.data.readers import Content, RawColumn
 from genmod.data.rows import Split, divide
 from genmod.data.values import as_labels, check_seen
@@ -105,7 +105,7 @@ def numbers(
     if settings.spec is None:
         kept = [raw for raw in table if raw.name not in set(drop)]
         columns = [describe(raw, kinds.get(raw.name)) for raw in kept]
-        _warn_of_row_numbers([raw for raw in kept if raw.name not in kinds])
+        warn_of_row_numbers([raw for raw in kept if raw.name not in kinds])
     else:
         columns = list(_of_spec(settings.spec, names))
         by_name = {raw.name: raw for raw in table}
@@ -117,23 +117,6 @@ def numbers(
     observed = torch.from_numpy(np.stack([mask for _, mask in pairs], 1))
     check_seen(observed, "the table")
     return rows, observed, columns
-
-
-_COUNTED = 10
-"""Rows from which on a column of the numbers of the rows is no chance."""
-
-
-def _warn_of_row_numbers(table: Sequence[RawColumn]) -> None:
-    """Warn of a column that numbers the rows, such as the index that pandas writes."""
-    for raw in table:
-        if raw.content is not Content.NUMBERS or len(raw) < _COUNTED:
-            continue
-        if bool((raw.cells - raw.cells[0] == np.arange(len(raw))).all()) and raw.cells[0] in (0, 1):
-            warnings.warn(
-                f"got column {raw.name!r}, which numbers the rows; expected measurements, because a model "
-                f"learns the numbers too; leave it out: drop=[{raw.name!r}]",
-                stacklevel=2,
-            )
 
 
 def _of_spec(spec: DataSpec, names: Sequence[str]) -> Sequence[Column]:

@@ -19,7 +19,6 @@ from genmod.decoders.likelihoods import DiscretizedLogisticDecoder as Discretize
 from genmod.decoders.likelihoods import DiscretizedMixtureDecoder as DiscretizedMixtureDecoder
 from genmod.decoders.likelihoods import GaussianDecoder as GaussianDecoder
 from genmod.decoders.likelihoods import Identity as Identity
-from genmod.decoders.scales import FixedScale as FixedScale
 from genmod.decoders.scales import GlobalScale as GlobalScale
 from genmod.decoders.scales import PerDimensionScale as PerDimensionScale
 from genmod.decoders.scales import PredictedScale as PredictedScale

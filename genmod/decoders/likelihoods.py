@@ -12,7 +12,11 @@ from genmod.checks import check_at_least, invalid
 from genmod.config import Settings
 from genmod.decoders.base import Decoder
 from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
-from genmod.distributions.discretized import Discretized
+from genmod.distributions.discretized import (
+    Discretized,
+    DiscretizedMixture,
+    DiscretizedNormal,
+)
 from genmod.nn.modules import outputs
 from genmod.schedules import Schedule
 from genmod.spec import Bins, DataSpec, SpecLike
@@ -147,7 +151,7 @@ class DiscretizedLogisticDecoder(BinnedDecoder):
 class DiscretizedGaussianDecoder(BinnedDecoder):
     """Integers: a normal distribution on [-1, 1], integrated over bins."""
 
-    name, law = "N over bins", distributions.DiscretizedNormal
+    name, law = "N over bins", DiscretizedNormal
 
 
 class DiscretizedMixtureDecoder(Decoder):
@@ -193,9 +197,7 @@ class DiscretizedMixtureDecoder(Decoder):
             "offsets", centers.reshape(-1, *[1] * len(self.shape)), persistent=False
         )
 
-    def forward(
-        self, state: Tensor, context: Tensor | None = None
-    ) -> distributions.DiscretizedMixture:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> DiscretizedMixture:
         shape = (3, self.components, *self.shape)
         logits, shift, log_scale = outputs(self.network, shape, state, context=context).unbind(1)
         location, reach = shift + self.offsets, 1.0
@@ -204,7 +206,7 @@ class DiscretizedMixtureDecoder(Decoder):
             reach = 2 * sigma / alpha
             location = torch.add((state / alpha)[:, None], location, alpha=reach)
         wide = math.log(2 * reach / self.components)
-        return distributions.DiscretizedMixture(logits, location, log_scale + wide, self.values)
+        return DiscretizedMixture(logits, location, log_scale + wide, self.values)
 
     def formula(self) -> str:
         where, given = (

@@ -19,6 +19,7 @@ from torch import Tensor, distributed
 from genmod import random
 from genmod.checks import check_at_least, invalid, whole_number
 from genmod.path import AutoTimesteps, Timesteps, TimestepSampler
+from genmod.random.streams import stratified
 from genmod.shapes import PerLevel
 
 
@@ -44,7 +45,7 @@ class StratifiedTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        u = random.stratified(rows, self.n, dtype, device)
+        u = stratified(rows, self.n, dtype, device)
         return u, torch.full_like(u, 1 / self.n)
 
 
@@ -78,7 +79,7 @@ class TabulatedTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        return _quantiles(random.stratified(rows, self.n, dtype, device), self.masses)
+        return _quantiles(stratified(rows, self.n, dtype, device), self.masses)
 
     def extra_repr(self) -> str:
         return f"bins={len(self.masses)}, {super().extra_repr()}"
@@ -146,7 +147,7 @@ class LossAwareTimesteps(TimestepSampler):
     def forward(
         self, rows: int, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> tuple[PerLevel, PerLevel]:
-        return _quantiles(random.stratified(rows, self.n, dtype, device), self.masses())
+        return _quantiles(stratified(rows, self.n, dtype, device), self.masses())
 
     @torch.no_grad()
     def update(self, level: PerLevel, dt: PerLevel, cost: PerLevel) -> None:

@@ -3,5 +3,4 @@
 from genmod.editing.codes import interpolate as interpolate
 from genmod.editing.codes import latent_direction as latent_direction
 from genmod.editing.codes import move as move
-from genmod.editing.codes import slerp as slerp
 from genmod.editing.noise import sdedit as sdedit

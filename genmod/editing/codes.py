@@ -45,7 +45,7 @@ def interpolate(
         context: what the model is conditioned on: one label for all, a row for each pair, ``(B, ...)``, or
             a row for each of ``a``, then of ``b``, ``(2 B, ...)``. Between two vectors of numbers the
             context goes along a straight line. Between two labels it changes half-way.
-        path: ``"spherical"``, along a great circle (:func:`slerp`), which keeps the norm that draws of
+        path: ``"spherical"``, along a great circle (slerp), which keeps the norm that draws of
             N(0, I) have; or ``"linear"``, along a straight line, which also suits codes near zero.
         observed: which entries are not missing, for the rows of ``a`` and then of ``b``,
             ``(2 B, *event)``.

@@ -3,12 +3,11 @@
 Every function takes ``(model, data, context=None, *, timesteps=..., seed=0, batch_size=None, ids=None)``,
 where these mean something. ``data`` are a data set, whose test part is used, or rows. Noise belongs to
 the id of a row, so results depend neither on ``batch_size`` nor on the order of the rows.
+:mod:`~genmod.evaluation.baselines` has simple models in closed form.
 """
 
+from genmod.evaluation import baselines as baselines
 from genmod.evaluation.amortization import amortization_gap as amortization_gap
-from genmod.evaluation.baselines import gaussian as gaussian
-from genmod.evaluation.baselines import pixel_histogram as pixel_histogram
-from genmod.evaluation.baselines import ppca as ppca
 from genmod.evaluation.collapse import collapse as collapse
 from genmod.evaluation.evaluating import evaluate as evaluate
 from genmod.evaluation.flow import flow_bound as flow_bound

@@ -29,6 +29,8 @@ from genmod.checks import invalid, whole_number
 from genmod.data.values import check_values
 from genmod.elbo import Stamp
 
+__all__ = ["gaussian", "pixel_histogram", "ppca"]
+
 KT = 0.5
 """Added to every count. With Krichevsky and Trofimov's 1/2 the code length of a sequence exceeds that of
 the histogram fitted to the sequence itself by at most ``(bins - 1)/2 log N + O(1)`` nats, for every
@@ -78,41 +80,15 @@ def pixel_histogram(train: Rows, test: Rows, bins: int) -> Baseline:
     tensor([0.6250], dtype=torch.float64)
     """
     known, scored = _rows(train, test, bins)
-    first = bins * torch.arange(known.shape[1])
-    return _histogram("per-pixel histogram", known, scored, bins, first)
-
-
-def global_histogram(train: Rows, test: Rows, bins: int) -> Baseline:
-    r"""The global histogram: all entries are independent and share one histogram.
-
-    .. math:: P(x) = \prod_{j=1}^{d} \frac{n(x_j) + 1/2}{N d + \text{bins}/2}
-
-    Args:
-        train: integers ``(N, *event)``.
-        test: integers ``(M, *event)``.
-        bins: the number of values.
-
-    Returns:
-        Exact log-masses: ``.log_prob`` in nats, ``(M,)``.
-
-    Raises:
-        ValueError: values outside ``0 .. bins - 1``, or parts of different event shapes.
-    """
-    known, scored = _rows(train, test, bins)
-    shared = torch.zeros(known.shape[1], dtype=torch.long)
-    return _histogram("global histogram", known, scored, bins, shared)
-
-
-def _histogram(name: str, train: Tensor, test: Tensor, bins: int, first: Tensor) -> Baseline:
-    """Count and score by blocks of rows; ``first`` is the index of each entry's value 0, ``(d,)``."""
-    rows = max(1, BLOCK // len(first))
-    counts = torch.zeros(int(first.max()) + bins, dtype=torch.long)
-    for part in train.split(rows):
+    dims = known.shape[1]
+    first = bins * torch.arange(dims)  # the place of each entry's value 0
+    rows = max(1, BLOCK // dims)
+    counts = torch.zeros(dims * bins, dtype=torch.long)
+    for part in known.split(rows):
         counts += torch.bincount((part.long() + first).flatten(), minlength=len(counts))
-    total = train.numel() * bins // len(counts)  # how many values each histogram has counted
-    log_mass = torch.log((counts.double() + KT) / (total + bins * KT))
-    nats = [log_mass[part.long() + first].sum(-1) for part in test.split(rows)]
-    return Baseline(name, torch.cat(nats), Stamp.EXACT)
+    log_mass = torch.log((counts.double() + KT) / (len(known) + bins * KT))
+    nats = [log_mass[part.long() + first].sum(-1) for part in scored.split(rows)]
+    return Baseline("per-pixel histogram", torch.cat(nats), Stamp.EXACT)
 
 
 def gaussian(train: Rows, test: Rows, bins: int | None, seed: int = 0) -> Baseline:

@@ -29,10 +29,10 @@ from genmod.checks import invalid
 from genmod.decoders import (
     CalibratedGaussianDecoder,
     Decoder,
-    FixedScale,
     GaussianDecoder,
     GlobalScale,
 )
+from genmod.decoders.scales import FixedScale
 from genmod.elbo import ELBO, Kind
 from genmod.evaluation.aggregate import information
 from genmod.evaluation.batching import Ids, RowSet, in_chunks

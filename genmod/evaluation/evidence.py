@@ -54,7 +54,6 @@ class Evidence:
         self.samples = samples
         self.tail = min(terms // 5, math.ceil(3 * math.sqrt(terms)))
         self.halves: list[Tensor] = []
-        self._variances: list[Tensor] = []
         self._largest = torch.empty(0, dtype=torch.float64)
         self._sum = 0.0
 
@@ -83,10 +82,6 @@ class Evidence:
         self._largest = largest.topk(min(self.tail + 1, len(largest)), sorted=True).values
         self._sum += float(ratios.sum())
         self.halves.append(halves)
-        # The variance of the log of a mean: that of the weights over their number and squared mean.
-        relative, draws = (split - halves[:, :, None]).exp(), split.shape[2]
-        unknown = torch.full_like(halves, math.nan)
-        self._variances.append(relative.var(2) / draws if draws > 1 else unknown)
 
     @property
     def importance(self) -> Estimate:
@@ -128,17 +123,6 @@ class Evidence:
             # Only the mean is cut at 0. Cutting each row would remove errors of one sign alone: a bias.
             high = Estimate(min(high.mean, 0.0), high.error)
         return low, high
-
-    def errors_of_draws(self) -> tuple[float, float]:
-        """The standard errors of both ends if the rows are fixed, and only the draws vary.
-
-        With one draw in each half they are NaN.
-        """
-        variances, slope = torch.cat(self._variances), self._difference().sinh()[:, None]
-        signs = torch.tensor([1.0, -1.0], dtype=slope.dtype)
-        low = (0.25 * variances).sum(1)
-        high = ((0.5 + signs * slope).square() * variances).sum(1)
-        return float(low.sum().sqrt()) / len(low), float(high.sum().sqrt()) / len(high)
 
     def _difference(self) -> Tensor:
         halves = torch.cat(self.halves)

@@ -44,6 +44,7 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks, require_finite
 from genmod.evaluation.report import Report
 from genmod.evaluation.scoring import Estimate, Scores
 from genmod.model import LatentModel
+from genmod.random.streams import stratified
 from genmod.schedules.base import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
 
@@ -184,7 +185,7 @@ def _integrate(
     """The integral over log-SNR of each row, ``(B,)``."""
     edges, mass = (each.to(x.device) for each in cells)
     reached = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
-    u = random.stratified(len(x), timesteps, edges.dtype, x.device)
+    u = stratified(len(x), timesteps, edges.dtype, x.device)
     cell = (torch.searchsorted(reached, u, right=True) - 1).clamp(0, len(mass) - 1)
     width = edges[cell + 1] - edges[cell]
     level = edges[cell] + width * ((u - reached[cell]) / mass[cell]).clamp(0, 1)

@@ -1,11 +1,10 @@
-"""Closed forms of Gaussians: KL divergence, entropy, density, product, conditioning, Wasserstein distance.
+"""Closed forms of Gaussians: KL divergence, entropy, density, product, conditioning.
 
 The suffix of a name is the parameterization of the Gaussian:
 
 * no suffix: ``mean`` and ``std``, elementwise, in nats per dimension. Stds are checked to be positive.
 * ``_log_std``: ``mean`` and ``log_std``, elementwise. Every log-std is valid, so nothing is checked.
   These are in :mod:`genmod.gaussian.kernels`. They are fast: use them in a training loop.
-* ``_isotropic``: one ``std`` per sample, summed over the event.
 * ``_full``: ``mean`` and the Cholesky factor ``tril`` of the covariance, one number per sample.
 
 ``_standard`` stands for a second Gaussian N(0, I). All functions are differentiable, broadcast as torch
@@ -22,13 +21,8 @@ from genmod.gaussian.diagonal import (
     kl_standard,
     log_prob,
     product,
-    wasserstein_squared,
 )
-from genmod.gaussian.full import (
-    kl_full,
-    log_prob_full,
-    wasserstein_squared_full,
-)
+from genmod.gaussian.full import kl_full, log_prob_full
 from genmod.gaussian.linear import LinearGaussian
 
 __all__ = [
@@ -40,6 +34,4 @@ __all__ = [
     "log_prob",
     "log_prob_full",
     "product",
-    "wasserstein_squared",
-    "wasserstein_squared_full",
 ]

@@ -1,4 +1,4 @@
-"""Scalar, diagonal and isotropic Gaussians given by their stds, with checked inputs.
+"""Scalar and diagonal Gaussians given by their stds, with checked inputs.
 
 Symbols: q = N(mean_q, std_q^2), p likewise; d = log(std_q / std_p) and
 delta = (mean_q - mean_p) / std_p. The functions are elementwise: for a diagonal Gaussian, sum the
@@ -11,20 +11,16 @@ log-stds, call the ``*_log_std`` forms of :mod:`genmod.gaussian.kernels`, which 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from genmod.checks import can_read, invalid
 from genmod.gaussian.kernels import (
     HALF_LOG_TAU,
-    common_shape,
     in_float32,
     kl_standard_log_std,
     same_shape,
 )
-from genmod.shapes import Shape
 
 
 def log_ratio(std_q: Tensor, std_p: Tensor) -> Tensor:
@@ -85,43 +81,6 @@ def kl_standard(mean: Tensor, std: Tensor) -> Tensor:
     mean, std = same_shape(in_float32(mean), in_float32(std))
     check_std(std, "std")
     return kl_standard_log_std(mean, torch.log(std))
-
-
-def kl_isotropic(
-    mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor, event_dims: int = 1
-) -> Tensor:
-    """KL(q || p) with one std per sample, summed over the event, in nats.
-
-        D/2 (expm1(2 d) - 2 d) + 1/2 |mean_q - mean_p|^2 / std_p^2,    D = dimensions of the event
-
-    Args:
-        mean_q: mean of q, ``(*batch, *event)``; broadcasts with ``mean_p``.
-        std_q: standard deviation of q, above 0, ``(*batch)`` (or a single number).
-        mean_p: mean of p, ``(*batch, *event)``.
-        std_p: standard deviation of p, above 0, ``(*batch)`` (or a single number).
-        event_dims: the number of trailing dimensions of the means that form one event: 3 for images.
-
-    Returns:
-        Nats per sample, ``(*batch)``, never negative.
-
-    Raises:
-        ValueError: a std is not positive and finite, or the shapes do not fit.
-
-    >>> kl_isotropic(torch.ones(5, 3, 8, 8), torch.ones(5), torch.zeros(3, 8, 8), torch.ones(()), 3)
-    tensor([96., 96., 96., 96., 96.])
-    """
-    mean_q, std_q, mean_p, std_p = map(in_float32, (mean_q, std_q, mean_p, std_p))
-    batch_q, event_q = _split(mean_q, event_dims, "mean_q")
-    batch_p, event_p = _split(mean_p, event_dims, "mean_p")
-    batch = common_shape(batch_q, batch_p, tuple(std_q.shape), tuple(std_p.shape))
-    event = common_shape(event_q, event_p)
-    std_q, std_p = std_q.expand(batch), std_p.expand(batch)
-    check_std(std_q, "std_q")
-    check_std(std_p, "std_p")
-    delta = (mean_q - mean_p) / std_p.reshape(*batch, *[1] * event_dims)
-    log_std = log_ratio(std_q, std_p)
-    spread = math.prod(event) * kl_standard_log_std(torch.zeros_like(log_std), log_std)
-    return spread + 0.5 * delta.square().flatten(len(batch)).sum(-1)
 
 
 def entropy(std: Tensor) -> Tensor:
@@ -223,46 +182,6 @@ def product_log_std(
     return mean, -0.5 * torch.logaddexp(-2 * log_std_1, -2 * log_std_2)
 
 
-def product_log_normalizer(mean_1: Tensor, std_1: Tensor, mean_2: Tensor, std_2: Tensor) -> Tensor:
-    """The log of the integral of the product of two densities, elementwise.
-
-        log integral N(z; mean_1, std_1^2) N(z; mean_2, std_2^2) dz
-            = log N(mean_1; mean_2, std_1^2 + std_2^2)
-
-    Arguments and errors as for :func:`product`.
-
-    >>> one = torch.ones(1)
-    >>> product_log_normalizer(one, one, one, one)
-    tensor([-1.2655])
-    """
-    mean_1, std_1, mean_2, std_2 = checked_pair(mean_1, std_1, mean_2, std_2)
-    return log_prob(mean_1, mean_2, torch.hypot(std_1, std_2))
-
-
-def wasserstein_squared(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) -> Tensor:
-    """The squared 2-Wasserstein (Frechet) distance of diagonal Gaussians, elementwise.
-
-        (mean_q - mean_p)^2 + (std_q - std_p)^2;    it adds over dimensions
-
-    Args:
-        mean_q: mean of q, any shape; the other three broadcast with it.
-        std_q: standard deviation of q, above 0.
-        mean_p: mean of p.
-        std_p: standard deviation of p, above 0.
-
-    Returns:
-        Squared distance per dimension, of the broadcast shape.
-
-    Raises:
-        ValueError: a std is not positive and finite, or the shapes do not broadcast.
-
-    >>> wasserstein_squared(torch.ones(1), torch.ones(1), torch.zeros(1), 3 * torch.ones(1))
-    tensor([5.])
-    """
-    mean_q, std_q, mean_p, std_p = checked_pair(mean_q, std_q, mean_p, std_p)
-    return (mean_q - mean_p).square() + (std_q - std_p).square()
-
-
 def check_std(std: Tensor, name: str) -> None:
     """Require every standard deviation to be positive and finite."""
     if not can_read(std):
@@ -284,15 +203,3 @@ def checked_pair(
     check_std(given[1], "the first std")
     check_std(given[3], "the second std")
     return same_shape(*given)
-
-
-def _split(mean: Tensor, event_dims: int, name: str) -> tuple[Shape, Shape]:
-    """The shape of a mean as (batch, event)."""
-    if not 0 < event_dims <= mean.ndim:
-        raise invalid(
-            f"event_dims={event_dims} for {name} of shape {tuple(mean.shape)}",
-            f"1 to {mean.ndim} trailing dimensions that form one event",
-            "use 1 for vectors, 3 for images (C, H, W)",
-        )
-    shape = tuple(mean.shape)
-    return shape[: mean.ndim - event_dims], shape[mean.ndim - event_dims :]

@@ -81,26 +81,6 @@ def kl_standard_full(mean: Tensor, tril: Tensor) -> Tensor:
     return _nats(mean, tril, torch.log(_diagonal(tril)))
 
 
-def entropy_full(tril: Tensor) -> Tensor:
-    """Entropy of N(., L L^T), in nats: sum_i log L_ii + D/2 log(2 pi e).
-
-    Args:
-        tril: Cholesky factor L of the covariance, ``(*batch, D, D)``.
-
-    Returns:
-        Nats per sample, ``(*batch)``.
-
-    Raises:
-        ValueError: the factor is not square, lower-triangular, with a positive diagonal.
-
-    >>> entropy_full(torch.eye(2))
-    tensor(2.8379)
-    """
-    tril = in_float32(tril)
-    check_tril(tril, "tril")
-    return torch.log(_diagonal(tril)).sum(-1) + tril.shape[-1] * (HALF_LOG_TAU + 0.5)
-
-
 def log_prob_full(x: Tensor, mean: Tensor, tril: Tensor) -> Tensor:
     """The log density of N(mean, L L^T) at x, in nats.
 

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from genmod import decoders, encoders
 from genmod.checks import choice, invalid
 from genmod.decoders import Decoder
+from genmod.decoders.scales import FixedScale
 from genmod.encoders.topdown import LadderEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
@@ -208,7 +209,7 @@ def _bottom_up(
         prior = as_prior(top, encoder, (here,), name) if prior is None else prior
         std = level_std if number == 1 else None
         network = networks.build((here,), (below if std is not None else 2 * below,))
-        scale = decoders.PredictedScale() if std is None else decoders.FixedScale(std)
+        scale = decoders.PredictedScale() if std is None else FixedScale(std)
         inner = LatentModel(encoder, decoders.GaussianDecoder(network, (below,), scale), prior)
         prior = NestedPrior(inner, name=f"z{number}")
     encoder = encoders.GaussianEncoder(

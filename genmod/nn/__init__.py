@@ -12,8 +12,5 @@ from genmod.nn.networks import DiTs as DiTs
 from genmod.nn.networks import MLPs as MLPs
 from genmod.nn.networks import Networks as Networks
 from genmod.nn.prompts import Prompts as Prompts
-from genmod.nn.residual import ConvDecoder as ConvDecoder
-from genmod.nn.residual import ConvEncoder as ConvEncoder
-from genmod.nn.residual import ConvNet as ConvNet
 from genmod.nn.transformer import DiT as DiT
 from genmod.nn.unet import UNet as UNet

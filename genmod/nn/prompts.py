@@ -78,7 +78,7 @@ class Prompts:
 
     @classmethod
     def digits(cls) -> Prompts:
-        """The names of the digits: "zero", "0", "one", ... for :func:`genmod.data.digits` and MNIST."""
+        """The names of the digits: "zero", "0", "one", ... for the digits and MNIST."""
         return cls(DIGITS)
 
     @classmethod

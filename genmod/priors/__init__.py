@@ -1,7 +1,6 @@
 """Priors ``p(z)``, over one latent or many: a prior draws the latents and computes their rates."""
 
 from genmod.path import Latent as Latent
-from genmod.path import Path as Path
 from genmod.prior import DensityPrior as DensityPrior
 from genmod.prior import Prior as Prior
 from genmod.priors.learned import FlowPrior as FlowPrior

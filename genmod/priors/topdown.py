@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
-from genmod import random
 from genmod.checks import check_law, invalid
 from genmod.config import Settings
 from genmod.decoders import Decoder
@@ -41,6 +40,7 @@ from genmod.path import (
     draw_posterior,
 )
 from genmod.prior import Prior
+from genmod.random.keys import replayable
 
 
 class TopDownLevel(Settings, nn.Module, ABC):
@@ -167,7 +167,7 @@ class TopDownPrior(Prior):
         state, rates = self._top(given.rows), {}
         for index, (name, block) in enumerate(self._named()):
             # A new wrapper for each level: it replays the noise of its first call.
-            level = random.replayable(self._level)
+            level = replayable(self._level)
             state, rates[name] = checkpoint(
                 level, block, index, given, state, context, use_reentrant=False
             )

@@ -13,10 +13,8 @@ batch, not on row ids: :func:`genmod.chunks.by_rows` therefore runs rows one at 
 """
 
 from genmod.random.keys import keyed as keyed
-from genmod.random.keys import replayable as replayable
 from genmod.random.keys import seeded as seeded
 from genmod.random.streams import draw as draw
 from genmod.random.streams import normal as normal
 from genmod.random.streams import normal_like as normal_like
-from genmod.random.streams import stratified as stratified
 from genmod.random.streams import uniform as uniform

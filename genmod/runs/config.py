@@ -97,8 +97,11 @@ class RunConfig:
         """The three sections as plain data."""
         return {"data": dict(self.data), "model": dict(self.model), "training": dict(self.training)}
 
-    def load_data(self) -> Dataset:
+    def load_data(self, source: object = None) -> Dataset:
         """The data set.
+
+        Args:
+            source: what to read by these settings in place of what they name.
 
         Raises:
             ValueError: a setting that :func:`genmod.data.load` does not have, or refuses.
@@ -107,7 +110,7 @@ class RunConfig:
         bits = settings.pop("binarize", False)
         dropout = settings.pop("context_dropout", None)
         given: dict[str, Any] = read_arguments(load, settings)
-        data = load(**given)
+        data = load(**given if source is None else {**given, "x": source})
         if bits:
             data = binarized(data)
         if dropout is not None:

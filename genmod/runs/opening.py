@@ -12,7 +12,8 @@ from genmod.checks import invalid
 from genmod.config.plain import to_plain
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
-from genmod.data.sources import NAMES, source_of
+from genmod.data.sources import NAMES, Source, source_of
+from genmod.data.usable import usable
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
@@ -68,13 +69,29 @@ def open_data(folder: Path | str) -> Dataset:
     return data
 
 
-def open_rows(folder: Path | str, spec: DataSpec, data: str | None) -> tuple[Dataset, GivenRows]:
+def open_usable_rows(
+    folder: Path | str, spec: DataSpec, data: str | None
+) -> tuple[GivenRows, dict[int, str]]:
+    """The rows of :func:`open_rows`, and why some of them cannot be scored, by their numbers.
+
+    Rows that cannot be scored have the values of another row. Other data than files are all used.
+    """
+    if data is None or not as_path(data).exists():
+        return open_rows(folder, spec, data)[1], {}
+    source, reasons = usable(source_of(data), spec)
+    return open_rows(folder, spec, data, source)[1], reasons
+
+
+def open_rows(
+    folder: Path | str, spec: DataSpec, data: str | None, source: Source | None = None
+) -> tuple[Dataset, GivenRows]:
     """Rows to score: the test part of a run's data, or all rows of a file, in order.
 
     Args:
         folder: the folder of the run.
         spec: the spec of its model: a table is read by its columns.
         data: a name, a file or a folder of data; ``None``: the run's own.
+        source: what to use in place of what the file holds.
 
     Returns:
         The data set, and its rows with their contexts and their mask of observed entries.
@@ -90,7 +107,7 @@ def open_rows(folder: Path | str, spec: DataSpec, data: str | None) -> tuple[Dat
     else:
         part = "train"
         settings = _whole(config, spec, data)
-        found = RunConfig.of({**config.sections(), "data": settings}).load_data()
+        found = RunConfig.of({**config.sections(), "data": settings}).load_data(source)
     rows, mask, context = found.parts()[part], found.mask(part), found.context(part)
     if len(rows) == 0:
         advice = "name a file: genmod ... RUN DATA"

@@ -21,7 +21,7 @@ from genmod.evaluation import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion
 from genmod.nn import MLPs
-from genmod.sklearn.rows import Array, canonical
+from genmod.sklearn.rows import Array, canonical, marks_as_nan
 from genmod.sklearn.start import principal_vae
 from genmod.spec import Column, DataSpec
 from genmod.training import fit
@@ -94,7 +94,8 @@ class GenerativeEstimator(BaseEstimator):
             check_is_fitted(self)
         least = 2 if reset else 1
         x = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=least
+            self, marks_as_nan(X), reset=reset, dtype=np.float64, ensure_all_finite="allow-nan",
+            ensure_min_samples=least,
         )  # fmt: skip
         if not self._takes_missing() and np.isnan(x).any():
             raise invalid(

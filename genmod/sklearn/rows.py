@@ -18,6 +18,8 @@ from torch import Tensor
 
 from genmod import random
 from genmod.checks import invalid, trusted
+from genmod.data.cells import is_mark, numbers_of
+from genmod.data.readers import is_frame
 from genmod.data.values import Array as Array
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import evaluating
@@ -38,6 +40,42 @@ def canonical(x: Array) -> Array:
     x = np.ascontiguousarray(x, dtype=np.float64) + 0.0
     x[np.isnan(x)] = np.nan
     return x
+
+
+def marks_as_nan(table: Any) -> Any:
+    """A table with NaN in place of text that marks missing values, as :mod:`genmod.data.cells` lists it.
+
+    In an array of objects or text, and in columns of text of a frame whose other cells are numbers.
+
+    >>> marks_as_nan(np.array([["1.5", "NA"], ["?", "2"]])).tolist()
+    [['1.5', nan], [nan, '2']]
+    """
+    if isinstance(table, np.ndarray) and table.dtype.kind in "OU" and table.ndim == 2:
+        marked = np.array([is_mark(cell) for cell in table.ravel().tolist()], dtype=bool)
+        if not marked.any():
+            return table
+        table = table.astype(object)
+        table[marked.reshape(table.shape)] = np.nan
+    if not is_frame(table):
+        return table
+    import narwhals as nw  # not at the top: only frames need it
+
+    frame = nw.from_native(table, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        return table
+    read = {}
+    for name, series in zip(frame.columns, frame.iter_columns(), strict=True):
+        if series.dtype in (nw.String, nw.Object) and any(map(is_mark, series.to_list())):
+            cells = [
+                "" if cell is None or cell != cell else str(cell).strip()
+                for cell in series.to_list()
+            ]
+            numbers = numbers_of(cells)
+            if numbers is not None:
+                read[name] = nw.new_series(
+                    str(name), numbers, nw.Float64, backend=frame.implementation
+                )
+    return frame.with_columns(**read).to_native() if read else table
 
 
 def distinct(x: Array) -> tuple[Array, Array]:

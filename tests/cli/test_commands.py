@@ -205,12 +205,30 @@ def test_the_parts_of_a_run_are_exported(run: Path, tmp_path: Path) -> None:
 
 
 def test_scores_go_to_the_screen_for_pipes(run: Path, tmp_path: Path) -> None:
-    from genmod.data import digits
+    from genmod.data.images import digits
 
     np.save(tmp_path / "rows.npy", digits().test[:5].numpy())
     printed = done("score", run, tmp_path / "rows.npy")
     rows = list(csv.DictReader(io.StringIO(printed)))
     assert len(rows) == 5
+
+
+def test_images_outside_the_range_have_a_note(run: Path, tmp_path: Path) -> None:
+    from genmod.data.images import digits
+
+    rows = digits().test[:5].numpy().astype(np.int64)
+    np.save(tmp_path / "rows.npy", rows)
+    fine = list(csv.DictReader(io.StringIO(done("score", run, tmp_path / "rows.npy"))))
+    rows[1, 0, 2, 3], rows[4, 0, 7, 7] = 17, -1
+    np.save(tmp_path / "rows.npy", rows)
+    found = genmod("score", run, tmp_path / "rows.npy")
+    assert found.returncode == 0
+    assert "2 of 5 rows have no score (row 1: 17, outside the whole numbers 0 to 16" in found.stderr
+    mixed = list(csv.DictReader(io.StringIO(found.stdout)))
+    assert [row["nats"] for row in mixed] == [
+        "" if number in (1, 4) else row["nats"] for number, row in enumerate(fine)
+    ]
+    assert "raise bins" in refused("score", run, tmp_path / "rows.npy", "--strict")
 
 
 def test_a_diffusion_is_sampled_with_a_sampler_and_labels(diffusion: Path, tmp_path: Path) -> None:

@@ -190,3 +190,54 @@ def test_what_cannot_be_filled_or_read_is_one_sentence(run: Path, tmp_path: Path
         assert found.exit_code == 2
         assert why in found.stderr
         assert found.stderr.count("\n") == 1
+
+
+UNUSABLE = {
+    "category": (",,Rom,,", "city='Rom', which is none of the 3 values"),
+    "ordinal": (",,,top,", "grade='top', which is none of the 3 values"),
+    "integer": (",,,,3000", "year=3000, outside the whole numbers"),
+    "fraction": (",,,,1999.5", "year=1999.5, outside the whole numbers"),
+    "count": (",-1,,,", "visits=-1, outside the whole numbers from 0 on"),
+    "text": ("wide,,,,", "size='wide', which is no finite number"),
+    "empty": (",,,,", "no observed entry"),
+    "marks": ("NA,?,,,-", "no observed entry"),
+}
+"""Rows that a model of the table cannot have."""
+
+
+def test_rows_that_cannot_be_scored_have_a_note_and_all_others_their_scores(
+    run: Path, tmp_path: Path
+) -> None:
+    """Where such a row stands changes no other score; ``--strict`` refuses the file."""
+    names, *lines = (run.parent / "mine.csv").read_text().splitlines()[:9]
+    (tmp_path / "fine.csv").write_text("\n".join([names, *lines]) + "\n")
+    genmod("score", run, tmp_path / "fine.csv", "--out", tmp_path / "fine-scores.csv")
+    fine = [row["nats"] for row in read(tmp_path / "fine-scores.csv")]
+    assert all(map(float, fine))
+    for line, why in UNUSABLE.values():
+        for place in (0, 4):
+            mixed = [*lines[:place], line, *lines[place + 1 :]]
+            (tmp_path / "mixed.csv").write_text("\n".join([names, *mixed]) + "\n")
+            words = ["score", str(run), str(tmp_path / "mixed.csv")]
+            found = CliRunner().invoke(app, words)
+            assert found.exit_code == 0
+            rows = list(csv.DictReader(found.stdout.splitlines()))
+            assert [row["row"] for row in rows] == [str(n) for n in range(8)]
+            assert (rows[place]["nats"], rows[place]["stamp"]) == ("", "")
+            assert why in rows[place]["note"]
+            for number, row in enumerate(rows):
+                if number != place:
+                    assert (row["nats"], row["note"]) == (fine[number], "")
+            assert f"1 of 8 rows have no score (row {place}: " in found.stderr
+            strict = CliRunner().invoke(app, [*words, "--strict"])
+            assert strict.exit_code == 2
+            assert "expected" in strict.stderr
+    every = [line for line, _ in UNUSABLE.values()]
+    (tmp_path / "none.csv").write_text("\n".join([names, *every]) + "\n")
+    found = CliRunner().invoke(app, ["score", str(run), str(tmp_path / "none.csv")])
+    assert found.exit_code == 2
+    assert "without a row that the model can have (row 0: city='Rom'" in found.stderr
+    (tmp_path / "some.csv").write_text("\n".join([names, *every, *lines]) + "\n")
+    genmod("score", run, tmp_path / "some.csv", "--out", tmp_path / "some-scores.csv")
+    notes = [row["note"] for row in read(tmp_path / "some-scores.csv")]
+    assert [bool(note) for note in notes] == [True] * 8 + [False] * 8

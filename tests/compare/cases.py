@@ -13,7 +13,8 @@ from genmod.compare import Candidate, Plan, figures
 from genmod.compare.candidate import BuildInputs
 from genmod.compare.job import Job
 from genmod.compare.progress import Event, OnEvent
-from genmod.data import Dataset, digits
+from genmod.data import Dataset
+from genmod.data.images import digits
 from genmod.evaluation import Report
 from genmod.model import LatentModel
 from genmod.models import VAE, Autoencoder, Diffusion, LatentDiffusion

@@ -16,7 +16,8 @@ from genmod.compare import Candidate
 from genmod.compare.candidate import BuildInputs, Plan, Timing, check_suite, select
 from genmod.compare.job import run
 from genmod.compare.suites import DIGITS, IMAGES, QUICK, suite_for
-from genmod.data import Dataset, conditional, digits
+from genmod.data import Dataset, conditional
+from genmod.data.images import digits
 from genmod.data.rows import dataset
 from genmod.diffusion import NoisingEncoder
 from genmod.models import VAE, Diffusion

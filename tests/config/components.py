@@ -12,6 +12,7 @@ from genmod import decoders, diffusion, encoders, models, nn, objectives, sample
 from genmod.config.names import named, public_names
 from genmod.config.settings import arguments
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
+from genmod.decoders.scales import FixedScale
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel
@@ -20,6 +21,7 @@ from genmod.nn import MLP
 from genmod.nn.cells import Cell, Pyramid
 from genmod.nn.mlp import ContextEmbedding, FourierFeatures, NoiseLevelEmbedding, Sinusoidal
 from genmod.nn.networks import Conditional
+from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
 from genmod.objectives.published import P2
 from genmod.priors import FlatPrior, MixturePrior, NormalPrior
 from genmod.priors.deep import VeryDeepBlock
@@ -75,13 +77,13 @@ OTHERS: dict[str, Callable[[], object]] = {
     "ContextEmbedding": lambda: ContextEmbedding(nn.Labels(3), 8),
     "MLP": lambda: MLP(3, 4, width=8),
     "DenoisingMLP": lambda: nn.DenoisingMLP((3,), width=8),
-    "ConvEncoder": lambda: nn.ConvEncoder((1, 16, 16), (4,), width=4),
-    "ConvDecoder": lambda: nn.ConvDecoder((4,), (1, 16, 16), width=4),
-    "ConvNet": lambda: nn.ConvNet((1, 16, 16), (1, 16, 16), width=4),
+    "ConvEncoder": lambda: ConvEncoder((1, 16, 16), (4,), width=4),
+    "ConvDecoder": lambda: ConvDecoder((4,), (1, 16, 16), width=4),
+    "ConvNet": lambda: ConvNet((1, 16, 16), (1, 16, 16), width=4),
     "UNet": lambda: nn.UNet((1, 16, 16), width=8),
     "DiT": lambda: nn.DiT((1, 16, 16), width=32, depth=1),
     # scales, variances, timesteps, heads
-    "FixedScale": lambda: decoders.FixedScale(0.5),
+    "FixedScale": lambda: FixedScale(0.5),
     "GlobalScale": lambda: decoders.GlobalScale(0.3, gain=2.0),
     "PerDimensionScale": lambda: decoders.PerDimensionScale((3,)),
     "PredictedScale": lambda: decoders.PredictedScale(0.1),

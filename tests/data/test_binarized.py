@@ -12,8 +12,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Dataset, binarized, conditional, digits
+from genmod.data import Dataset, binarized, conditional
 from genmod.data.binarized import BernoulliPixels
+from genmod.data.images import digits
 from genmod.data.rows import dataset
 from genmod.decoders import BernoulliDecoder
 from genmod.encoders import GaussianEncoder

@@ -18,9 +18,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import images, mnist
+from genmod.data import images
 from genmod.data.downloads import Collection, default_root
 from genmod.data.formats import IDXFile
+from genmod.data.images import mnist
 
 NAMES = (
     "train-images-idx3-ubyte",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from genmod.data import digits
+from genmod.data.images import digits
 
 
 def test_digits_are_1797_integer_images_with_17_values() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from genmod.data import Dataset, digits, load
+from genmod.data import Dataset, load
+from genmod.data.images import digits
 from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.rows import dataset
 from genmod.data.sources import NAMES

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod.data import Dataset, binarized, fashion_mnist, mnist
+from genmod.data import Dataset, binarized
 from genmod.data.binarized import BernoulliPixels
+from genmod.data.images import fashion_mnist, mnist
 from genmod.elbo import Measure
-from genmod.evaluation import Report, pixel_histogram
+from genmod.evaluation import Report
+from genmod.evaluation.baselines import pixel_histogram
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.data

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from genmod.data import Dataset, fashion_mnist, mnist
+from genmod.data import Dataset
+from genmod.data.images import fashion_mnist, mnist
 from genmod.evaluation import features
 from genmod.evaluation.perception.network import class_log_probs
 from genmod.evaluation.perception.quality import class_score, quality_of

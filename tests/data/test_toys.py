@@ -10,17 +10,10 @@ from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from genmod.data.toys import (
-    Banana,
-    Checkerboard,
-    Correlated,
-    GaussianMixture,
-    Moons,
-    Ring,
-    Spiral,
-    toy_dataset,
-)
-from genmod.data.toys.toy import Toy, plane_entropy
+from genmod.data import load, toys
+from genmod.data.toys.curves import Moons, Ring, Spiral
+from genmod.data.toys.plain import Banana, Checkerboard, Correlated, GaussianMixture
+from genmod.data.toys.toy import Toy, plane_entropy, toy_dataset
 from tests.statistics import assert_mean
 
 F64 = torch.float64
@@ -279,6 +272,15 @@ def test_toy_dataset_is_seeded_and_keeps_the_toys_type() -> None:
     assert data.bins is None
     assert torch.equal(data.test, toy_dataset(Moons(dtype=F64), 200, seed=1).test)
     assert not torch.equal(data.test, toy_dataset(Moons(dtype=F64), 200, seed=2).test)
+
+
+def test_a_name_gives_the_density_of_the_points_that_load_draws() -> None:
+    """Up to the types of both; an unknown name is refused."""
+    for name in toys.BY_NAME:
+        toy, data = toys.density(name), load(name)
+        assert_mean(-toy.log_prob(data.train), toy.entropy(), name=name)
+    with pytest.raises(ValueError, match="did you mean 'moons'"):
+        toys.density("moon")
 
 
 def test_settings_without_a_density_are_refused() -> None:

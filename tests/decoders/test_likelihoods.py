@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genmod import Measure, decoders, diffusion
 from genmod.decoders import Decoder, Identity
-from genmod.decoders.scales import Scale
+from genmod.decoders.scales import FixedScale, Scale
 from genmod.denoisers import GaussianDenoiser
 from genmod.distributions.base import Factorized
 from genmod.nn import MLP
@@ -51,7 +51,7 @@ def scales() -> dict[str, tuple[Scale | float, Tensor]]:
         per_dimension.log_scale.copy_(torch.tensor([0.1, 1.2]) / per_dimension.gain)
     return {
         "a number": (0.7, torch.tensor(0.7)),
-        "fixed": (decoders.FixedScale(0.7), torch.tensor(0.7)),
+        "fixed": (FixedScale(0.7), torch.tensor(0.7)),
         "global": (decoders.GlobalScale(1.3), torch.tensor(1.3)),
         "per dimension": (per_dimension, torch.tensor([0.1, 1.2]).exp()),
     }
@@ -181,7 +181,7 @@ def test_a_diffusions_last_step_is_its_denoisers() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_is_positive(value: float) -> None:
-    for build in (decoders.FixedScale, decoders.GlobalScale, decoders.PredictedScale):
+    for build in (FixedScale, decoders.GlobalScale, decoders.PredictedScale):
         with pytest.raises(ValueError, match="expected a positive finite number"):
             build(value)
     with pytest.raises(ValueError, match="initial="):
@@ -219,4 +219,4 @@ def test_formulas_show_which_scale_is_learned() -> None:
         for scale in choices:
             decoder = decoders.GaussianDecoder(network(2), (2,), scale)
             assert decoder.formula() == f"p(x | z) = N(x; d(z), {symbol})"
-    assert "0.25" in repr(decoders.FixedScale(0.25))
+    assert "0.25" in repr(FixedScale(0.25))

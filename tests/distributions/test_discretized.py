@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from genmod.distributions import DiscretizedLogistic, DiscretizedNormal
-from genmod.distributions.discretized import Discretized, log_ndtr
+from genmod.distributions import DiscretizedLogistic
+from genmod.distributions.discretized import Discretized, DiscretizedNormal, log_ndtr
 from genmod.spec import Bins
 
 pytestmark = pytest.mark.usefixtures("float64")

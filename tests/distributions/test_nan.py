@@ -14,10 +14,9 @@ from genmod.distributions import (
     Bernoulli,
     Categorical,
     DiscretizedLogistic,
-    DiscretizedMixture,
-    DiscretizedNormal,
 )
 from genmod.distributions.base import Factorized
+from genmod.distributions.discretized import DiscretizedMixture, DiscretizedNormal
 from genmod.spec import Bins
 
 NONE = torch.zeros(3, 2)

@@ -10,21 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import digits
+from genmod.data.images import digits
 from genmod.evaluation import (
     features,
     flow_bound,
     flow_density,
     frechet_distance,
-    gaussian,
     immse,
     log_weights,
-    pixel_histogram,
-    ppca,
     profile,
     refinement,
     score,
 )
+from genmod.evaluation.baselines import gaussian, pixel_histogram, ppca
 from genmod.evaluation.perception.quality import quality_of
 from genmod.model import LatentModel
 from genmod.models import Diffusion

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from genmod.data import digits
+from genmod.data.images import digits
 from genmod.elbo import Measure
-from genmod.evaluation import Estimate, Report, evaluate, pixel_histogram
+from genmod.evaluation import Estimate, Report, evaluate
 from genmod.evaluation import evidence as module
+from genmod.evaluation.baselines import pixel_histogram
 from genmod.evaluation.evidence import Evidence, pareto_shape
 from genmod.models import VAE, Autoencoder
 from genmod.runs.reports import report_from
@@ -106,7 +107,6 @@ def test_a_constant_of_each_row_moves_both_ends_and_no_tail() -> None:
     torch.testing.assert_close(moved.ceilings, plain.ceilings + constant)
     assert moved.pareto_k == pytest.approx(plain.pareto_k, rel=1e-6)
     assert moved.heavy == plain.heavy
-    assert moved.errors_of_draws() == pytest.approx(plain.errors_of_draws())
 
 
 def test_the_errors_count_rows_and_draws() -> None:
@@ -116,6 +116,20 @@ def test_the_errors_count_rows_and_draws() -> None:
         spread = float(torch.tensor([end.mean for end in ends]).std())
         stated = sum(end.error for end in ends) / len(ends)
         assert 0.85 < stated / spread < 1.15
+
+
+def errors_of_draws(weights: Tensor) -> tuple[float, float]:
+    """The standard errors of both ends if the rows are fixed, and only the draws vary.
+
+    The variance of the log of a mean is that of the weights over their number and squared mean.
+    """
+    split = torch.stack(weights.chunk(2, 1), 1)
+    logs = split.exp().mean(2, keepdim=True).log()
+    variances = (split - logs).exp().var(2) / split.shape[2]
+    slope = (logs[:, 0] - logs[:, 1]).sinh()
+    low = 0.25 * variances.sum(1)
+    high = ((0.5 + torch.tensor([1.0, -1.0]) * slope).square() * variances).sum(1)
+    return float(low.sum().sqrt()) / len(low), float(high.sum().sqrt()) / len(high)
 
 
 @pytest.mark.parametrize("samples", [16, 128])
@@ -147,7 +161,7 @@ def test_the_interval_of_fixed_rows_covers_their_evidence(oracle: str, samples: 
     for each in weights:
         found = of(each)
         low, high = found.interval(Measure.DENSITY)
-        errors = found.errors_of_draws()
+        errors = errors_of_draws(each)
         vacuous += found.heavy
         below = low.mean - 1.96 * errors[0] <= float(truth.mean())
         covered += below and float(truth.mean()) <= high.mean + 1.96 * errors[1]

@@ -37,7 +37,7 @@ print(peak() - before)
 """
 
 HISTOGRAM = """
-from genmod.evaluation import pixel_histogram
+from genmod.evaluation.baselines import pixel_histogram
 x = torch.zeros(30_000, 1, 28, 28, dtype=torch.uint8)
 before = peak()
 pixel_histogram(x, x[:5_000], 256)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, digits
+from genmod.data import Dataset
+from genmod.data.images import digits
 from genmod.data.rows import dataset
 from genmod.evaluation import features, frechet_distance, quality
 from genmod.evaluation.perception import network

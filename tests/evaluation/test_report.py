@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Dataset, binarized, digits
+from genmod.data import Dataset, binarized
+from genmod.data.images import digits
 from genmod.data.rows import dataset
 from genmod.decoders import BernoulliDecoder
 from genmod.denoisers import EmpiricalDenoiser
@@ -21,9 +22,9 @@ from genmod.evaluation import (
     evaluate,
     flow_bound,
     log_weights,
-    pixel_histogram,
     score,
 )
+from genmod.evaluation.baselines import pixel_histogram
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, with_probability_flow
 from genmod.models.latent_diffusion import LatentDiffusion
 from genmod.schedules import LinearLogSNR

@@ -179,7 +179,7 @@ ENTRIES: dict[str, Entry] = {
     "flow_bound": Entry(calls.flow_bound, ("flow_bound",), diffusion_refusal, keyed=True),
     "explain": Entry(calls.explain, ("explain",), diffusion_refusal, keyed=True, rowwise=False),
     "sdedit": Entry(calls.sdedit, ("sdedit",), diffusion_refusal),
-    "interpolate": Entry(calls.interpolate, ("interpolate", "slerp")),
+    "interpolate": Entry(calls.interpolate, ("interpolate",)),
     "latent arithmetic": Entry(calls.latent_arithmetic, ("move", "latent_direction")),
     "traverse": Entry(calls.traverse, ("traverse",), _traversed, keyed=True, alone=False),
     "latent map": Entry(calls.latent_map, ("latent_map",), _mapped, keyed=True, alone=False),
@@ -188,10 +188,7 @@ ENTRIES: dict[str, Entry] = {
 }
 
 WITHOUT_A_MODEL = {
-    "gaussian",
     "linear_forecast",
-    "pixel_histogram",
-    "ppca",
     "features",
     "frechet_distance",
     "quality_of",

@@ -15,7 +15,6 @@ from torch.distributions import Normal, kl_divergence
 
 from genmod import gaussian
 from genmod.gaussian import kernels
-from genmod.gaussian.diagonal import kl_isotropic
 from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std, log_prob_log_std
 from tests.gaussian.cases import (
     FEW,
@@ -141,16 +140,3 @@ def test_kl_is_the_mean_log_ratio_over_draws() -> None:
     log_p = log_prob_log_std(z, mean_p, log_std_p)
     assert_mean(log_q - log_p, kl_log_std(mean_q, log_std_q, mean_p, log_std_p))
     assert_mean(-log_q, kernels.entropy_log_std(log_std_q))
-
-
-@PROFILE
-@given(seeds, st.integers(1, 3))
-def test_isotropic_kl_is_the_sum_of_the_elementwise_one(seed: int, event_dims: int) -> None:
-    draw = generator(seed)
-    event = (2, 3, 4)[:event_dims]
-    mean_q, mean_p = vector(draw, 5, *event), vector(draw, *event)
-    std_q, std_p = vector(draw, 5).exp(), vector(draw, 1).exp()
-    nats = kl_isotropic(mean_q, std_q, mean_p, std_p, event_dims)
-    wide = std_q.reshape(5, *[1] * event_dims)
-    expected = gaussian.kl(mean_q, wide, mean_p, std_p.reshape([1] * event_dims)).flatten(1).sum(1)
-    assert_same(nats, expected)

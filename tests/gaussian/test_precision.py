@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genmod import gaussian
 from genmod.gaussian.diagonal import product_log_std
+from genmod.gaussian.full import wasserstein_squared_full
 from genmod.gaussian.kernels import kl_log_std
 from tests.gaussian.cases import PROFILE, generator, seeds, tril_from, vector
 
@@ -166,7 +167,7 @@ def test_full_covariances_at_extremes(seed: int) -> None:
     factors = (tril_from(0.3 * vector(draw, 2, 3, 3)) * scales).float()
     centers = (vector(draw, 2, 3) * scales.squeeze(-1)).float()
     (mean_q, mean_p), (tril_q, tril_p) = centers, factors.requires_grad_().unbind()
-    for distance in (gaussian.kl_full, gaussian.wasserstein_squared_full):
+    for distance in (gaussian.kl_full, wasserstein_squared_full):
         got = distance(mean_q, tril_q, mean_p, tril_p)
         truth = distance(*(value.double() for value in (mean_q, tril_q, mean_p, tril_p)))
         assert float(got.detach()) >= 0

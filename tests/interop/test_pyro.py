@@ -20,6 +20,7 @@ from torch.distributions import Normal as TorchNormal
 from torch.testing import assert_close
 
 from genmod import distributions, priors
+from genmod.distributions.discretized import DiscretizedNormal
 from genmod.distributions.normal import StandardNormal
 from genmod.interop.pyro import Adapted, as_pyro, to_pyro
 from genmod.models import VAE, Autoencoder, Diffusion
@@ -115,7 +116,7 @@ def _ours() -> list[tuple[Distribution, type]]:
         (distributions.Bernoulli(wide), dist.Independent),
         (distributions.Categorical(logits), dist.Independent),
         (distributions.DiscretizedLogistic(wide, 0.3 * wide, Bins(7)), Adapted),
-        (distributions.DiscretizedNormal(wide, 0.3 * wide, Bins(7)), Adapted),
+        (DiscretizedNormal(wide, 0.3 * wide, Bins(7)), Adapted),
     ]
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod import HVAE, evaluate, random, training_loop
-from genmod.data import Dataset, digits, mnist
+from genmod.data import Dataset
 from genmod.data.downloads import ROOT
+from genmod.data.images import digits, mnist
 from genmod.encoders.topdown import PyramidEncoder, TopDownPosterior
 from genmod.nn import ConvNets, DiTs, Labels, MLPs, Networks
 from genmod.nn.cells import Cell, Pyramid, level_shapes, resized

@@ -13,11 +13,13 @@ from genmod import random
 from genmod.denoisers import Learned
 from genmod.diffusion import DiffusionPrior
 from genmod.distributions import Normal
-from genmod.evaluation import evaluate, pixel_histogram
+from genmod.evaluation import evaluate
+from genmod.evaluation.baselines import pixel_histogram
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
-from genmod.nn import MLP, ConvDecoder, ConvEncoder, ConvNets, MLPs, UNet
+from genmod.nn import MLP, ConvNets, MLPs, UNet
 from genmod.nn.networks import default_networks
+from genmod.nn.residual import ConvDecoder, ConvEncoder
 from genmod.training import fit
 
 SHAPE = (1, 16, 16)

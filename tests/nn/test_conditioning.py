@@ -14,9 +14,6 @@ from genmod.checks import trusted
 from genmod.nn import (
     MLP,
     NULL_LABEL,
-    ConvDecoder,
-    ConvEncoder,
-    ConvNet,
     DenoisingMLP,
     DiT,
     Ignored,
@@ -29,6 +26,7 @@ from genmod.nn import (
 from genmod.nn.conditioning import Condition, drop_context, is_null_context
 from genmod.nn.mlp import ContextEmbedding, check_context
 from genmod.nn.networks import Conditional
+from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
 from tests.nn.test_unet import opened
 from tests.statistics import assert_mean
 

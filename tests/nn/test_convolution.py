@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from genmod.nn import ConvDecoder, ConvEncoder, ConvNet
 from genmod.nn.convolution import Attention, ConvBlock, attend, convolution, patches, pixels
-from genmod.nn.residual import descent, resolutions
+from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet, descent, resolutions
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -16,7 +16,7 @@ from torch.distributions import Independent, Normal
 from genmod import load
 from genmod.config.plain import to_plain
 from genmod.config.text import from_yaml
-from genmod.data import digits
+from genmod.data.images import digits
 from genmod.files import locked, read_tensors
 from genmod.prior import DensityPrior
 from genmod.runs import RunConfig, train

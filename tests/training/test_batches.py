@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from genmod import random
-from genmod.data import Dataset, binarized, digits
+from genmod.data import Dataset, binarized
 from genmod.data.binarized import BernoulliPixels
+from genmod.data.images import digits
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion

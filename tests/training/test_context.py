@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data import Dataset, binarized, conditional, digits
+from genmod.data import Dataset, binarized, conditional
+from genmod.data.images import digits
 from genmod.data.rows import dataset
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, Labels

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from genmod import decoders, encoders, register
-from genmod.data import Dataset, binarized, conditional, digits
+from genmod.data import Dataset, binarized, conditional
 from genmod.data.binarized import BernoulliPixels
+from genmod.data.images import digits
+from genmod.decoders.scales import FixedScale
 from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.distributions import Normal
 from genmod.model import LatentModel, load
@@ -117,7 +119,7 @@ MODELS: dict[str, tuple[Callable[[], LatentModel], Callable[[], LatentModel], st
 
 def normal(scale: float) -> decoders.Decoder:
     """A decoder of a fixed scale, which has no shape."""
-    return decoders.GaussianDecoder(nn.Linear(2, 3), (3,), decoders.FixedScale(scale))
+    return decoders.GaussianDecoder(nn.Linear(2, 3), (3,), FixedScale(scale))
 
 
 @pytest.mark.parametrize("case", MODELS)

@@ -8,8 +8,7 @@ import torch
 
 from genmod import denoisers, gaussian
 from genmod.diffusion import FixedLarge, LossAwareTimesteps, UniformTimesteps
-from genmod.gaussian.diagonal import kl_isotropic, product_log_normalizer
-from genmod.gaussian.full import entropy_full, kl_standard_full
+from genmod.gaussian.full import kl_standard_full, wasserstein_squared_full
 from genmod.gaussian.kernels import kl_log_std, kl_standard_log_std
 from genmod.nn import NULL_LABEL, ConvNets, DiTs
 from genmod.objectives import EDMWeight
@@ -138,16 +137,14 @@ def of_gaussians() -> object:
     return [
         gaussian.kl(m, s, n, r),
         gaussian.kl_standard(m, s),
-        kl_isotropic(m, s[0], n, r[0]),
         kl_log_std(m, s.log(), n, r.log()),
         kl_standard_log_std(m, s.log()),
         gaussian.kl_full(m, lower_q, n, lower_p),
         kl_standard_full(m, lower_q),
-        [gaussian.entropy(s), entropy_full(lower_q)],
+        gaussian.entropy(s),
         [gaussian.log_prob(n, m, s), gaussian.log_prob_full(n, m, lower_q)],
-        [*gaussian.product(m, s, n, r), product_log_normalizer(m, s, n, r)],
-        gaussian.wasserstein_squared(m, s, n, r),
-        gaussian.wasserstein_squared_full(m, lower_q, n, lower_p),
+        list(gaussian.product(m, s, n, r)),
+        wasserstein_squared_full(m, lower_q, n, lower_p),
         list(gaussian.LinearGaussian(m, lower_q, lower_p, n, lower_q).posterior(n)),
     ]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genmod import evaluation
-from genmod.evaluation.baselines import global_histogram
+from genmod.evaluation import baselines as simple
 from genmod.evaluation.information import NoTail
 from genmod.models import with_probability_flow, with_steps
 from genmod.random import keyed
@@ -86,10 +86,9 @@ def refinement() -> object:
 
 def baselines() -> object:
     found = [
-        evaluation.pixel_histogram(MANY, INTS, BINS),
-        global_histogram(MANY, INTS, BINS),
-        evaluation.gaussian(MANY, INTS, BINS),
-        evaluation.ppca(MANY, INTS, BINS, rank=2),
+        simple.pixel_histogram(MANY, INTS, BINS),
+        simple.gaussian(MANY, INTS, BINS),
+        simple.ppca(MANY, INTS, BINS, rank=2),
     ]
     return [each.log_prob.mean() for each in found]
 

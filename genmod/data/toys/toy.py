@@ -150,8 +150,8 @@ def toy_dataset(toy: Toy, n: int, seed: int = 0) -> Dataset:
     Raises:
         ValueError: if ``n`` is too small to be split.
 
-    >>> from genmod.data.toys import Moons
-    >>> print(toy_dataset(Moons(), 1000).summary())
+    >>> from genmod.data.toys import density
+    >>> print(toy_dataset(density("moons"), 1000).summary())
     moons (720 train + 80 validation + 200 test rows of (2,), real numbers)
     """
     if n < 1:

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from genmod.arrays import Rows, as_tensor
 from genmod.checks import check_real, invalid, is_trusted
-from genmod.data import Dataset, digits, fashion_mnist, mnist
+from genmod.data import Dataset
+from genmod.data.images import digits, fashion_mnist, mnist
 
 SIDE = 28
 """Pixels a side of the network's input."""
@@ -159,7 +160,7 @@ def retrain(root: str | None = None) -> str:
     """Train the network again, write its weights into the package, and return their SHA-256.
 
     Args:
-        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.mnist`.
+        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.load`.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -175,7 +176,7 @@ def images(root: Path | str | None = None) -> tuple[Tensor, Tensor]:
     """Training images of digits, of clothes and of small digits, ``(N, 1, 28, 28)``, and their classes.
 
     Args:
-        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.mnist`.
+        root: the folder of MNIST and Fashion-MNIST; see :func:`genmod.data.load`.
     """
     small = digits()
     parts = [(mnist(root, download=False), 0), (fashion_mnist(root, download=False), 10)]

@@ -15,7 +15,7 @@ from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
 from genmod.evaluation.perception.network import DIMS, SHA256, class_log_probs, features
-from genmod.gaussian import wasserstein_squared_full
+from genmod.gaussian.full import wasserstein_squared_full
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.random.keys import BLOCK
@@ -100,9 +100,9 @@ def quality(
 
     Reference: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
 
-    >>> from genmod.data import digits
+    >>> from genmod.data import load
     >>> from genmod.models import VAE
-    >>> data = digits()
+    >>> data = load("digits")
     >>> found = quality(VAE(data, latents=2, width=16), data, n=100)  # an untrained model
     >>> found.frechet > found.zero
     True
