@@ -127,7 +127,7 @@ def amortization_gap(
     torch.Size([8])
     """
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
-    plan = Refinement(model, steps, learning_rate, draws, importance_samples)
+    plan = PosteriorRefinement(model, steps, learning_rate, draws, importance_samples)
     amortized, refined, evidence = plan.of_rows(rows, seed, batch_size, progress)
     approximation = Estimate.of(evidence - refined) if importance_samples else None
     return AmortizationGap(
@@ -140,7 +140,7 @@ def amortization_gap(
 
 
 @dataclass(frozen=True)
-class Refinement:
+class PosteriorRefinement:
     """How the posterior of each row is refined; the settings are those of :func:`amortization_gap`.
 
     Args:

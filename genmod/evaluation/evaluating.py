@@ -14,7 +14,7 @@ from genmod.chunks import chunks
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
 from genmod.elbo import Measure, Stamp
-from genmod.evaluation.amortization import Refinement
+from genmod.evaluation.amortization import PosteriorRefinement
 from genmod.evaluation.baselines import pixel_histogram
 from genmod.evaluation.batching import Ids, RowSet, require_finite
 from genmod.evaluation.evidence import HEAVY, Evidence
@@ -123,7 +123,9 @@ def evaluate(
         report = _weighted(report, evidence)
     if refine_steps:
         rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
-        refined = Refinement(model, refine_steps).of_rows(rows, seed, batch_size, progress)[1]
+        refined = PosteriorRefinement(model, refine_steps).of_rows(
+            rows, seed, batch_size, progress
+        )[1]
         require_finite({"refined bound": refined})
         report = replace(report, refined=Estimate.of(refined), refine_steps=refine_steps)
     return replace(
