@@ -141,15 +141,7 @@ def amortization_gap(
 
 @dataclass(frozen=True)
 class PosteriorRefinement:
-    """How the posterior of each row is refined; the settings are those of :func:`amortization_gap`.
-
-    Args:
-        model: the model.
-        steps: of gradient ascent.
-        rate: the first step, in units of the posterior's std.
-        draws: draws of the latents for each gradient.
-        importance_samples: draws for the weighted bound; 0: it is left out.
-    """
+    """How the posterior of each row is refined; the settings are those of :func:`amortization_gap`."""
 
     model: LatentModel
     steps: int
