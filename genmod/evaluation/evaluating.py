@@ -111,21 +111,13 @@ def evaluate(
         replicates = 2 if estimated else 1
     runs += [run(replicate) for replicate in range(1, replicates)]
     report = _summary(runs, data if isinstance(data, Dataset) else None)
+    rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
     if importance_samples:
-        rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
-        evidence = Evidence(len(rows), importance_samples)
-        for part in chunks(len(rows), Evidence.rows_at_a_time(importance_samples)):
-            weights = weights_of(
-                model, rows.part(part), importance_samples, seed, batch_size, progress
-            )
-            require_finite({"log-weight": weights}, zero_weights=True)
-            evidence.add(weights)
+        evidence = _evidence(model, rows, importance_samples, seed, batch_size, progress)
         report = _weighted(report, evidence)
     if refine_steps:
-        rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
-        refined = PosteriorRefinement(model, refine_steps).of_rows(
-            rows, seed, batch_size, progress
-        )[1]
+        plan = PosteriorRefinement(model, refine_steps)
+        refined = plan.of_rows(rows, seed, batch_size, progress)[1]
         require_finite({"refined bound": refined})
         report = replace(report, refined=Estimate.of(refined), refine_steps=refine_steps)
     return replace(
@@ -177,6 +169,23 @@ def _summary(runs: Sequence[Scores], source: Dataset | None) -> Report:
         structural=structural(values.mean(0), entropy) if proper else None,
         remarks=() if source is None else _beside_a_baseline(values.mean(0), scores, source),
     )
+
+
+def _evidence(
+    model: LatentModel,
+    rows: RowSet,
+    importance_samples: int,
+    seed: int,
+    batch_size: int | None,
+    progress: bool,
+) -> Evidence:
+    """What importance weights show, computed in groups of rows, so that memory does not grow."""
+    evidence = Evidence(len(rows), importance_samples)
+    for part in chunks(len(rows), Evidence.rows_at_a_time(importance_samples)):
+        weights = weights_of(model, rows.part(part), importance_samples, seed, batch_size, progress)
+        require_finite({"log-weight": weights}, zero_weights=True)
+        evidence.add(weights)
+    return evidence
 
 
 def _weighted(report: Report, evidence: Evidence) -> Report:
