@@ -95,7 +95,7 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw samples: a picture, or rows as .npy or .csv, by the ending of --out."""
-    from genmod.cli.canvas import Canvas
+    from genmod.cli.output import Canvas
     from genmod.cli.results import sample_run
 
     options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
@@ -111,7 +111,7 @@ def reconstruct(
     device: Device = None,
 ) -> None:
     """Encode rows and decode them again: rows beside their reconstructions."""
-    from genmod.cli.canvas import Canvas
+    from genmod.cli.output import Canvas
     from genmod.cli.results import reconstruct_run
 
     reconstruct_run(Canvas(run, n, out, seed, device), data)
@@ -130,7 +130,7 @@ def interpolate(
     device: Device = None,
 ) -> None:
     """Go from one row to another through the codes of the model."""
-    from genmod.cli.canvas import Canvas
+    from genmod.cli.output import Canvas
     from genmod.cli.results import interpolate_run
 
     interpolate_run(Canvas(run, n, out, seed, device), data, count, path)

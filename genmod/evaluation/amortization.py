@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from genmod.checks import check_at_least, check_positive, invalid, whole_number
 from genmod.distributions import Normal
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullCovarianceNormal
+from genmod.distributions.normal import FullCovarianceNormal
 from genmod.elbo import ELBO
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.topdown import TopDownPosterior
