@@ -48,6 +48,7 @@ def evaluate_run(
     run: Path,
     data: str | None,
     importance_samples: int,
+    refine_steps: int,
     timesteps: int | None,
     seed: int,
     device: str | None,
@@ -63,6 +64,7 @@ def evaluate_run(
             scored,
             timesteps=AutoTimesteps.EVALUATION if timesteps is None else timesteps,
             importance_samples=importance_samples,
+            refine_steps=refine_steps,
             seed=seed,
             progress=progress,
         )

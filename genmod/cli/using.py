@@ -34,6 +34,9 @@ def evaluate(
     importance_samples: Annotated[
         int, typer.Option(help="Draws a row for an importance-weighted bound; an even number.")
     ] = 0,
+    refine_steps: Annotated[
+        int, typer.Option(help="Gradient steps on the posterior of each row, for a tighter bound.")
+    ] = 0,
     timesteps: Annotated[
         int | None, typer.Option(help="Noise levels that each row visits.", show_default=False)
     ] = None,
@@ -44,7 +47,7 @@ def evaluate(
     """Score a trained model on held-out data, and write report.json and report.md."""
     from genmod.cli.results import evaluate_run
 
-    evaluate_run(run, data, importance_samples, timesteps, seed, device, progress)
+    evaluate_run(run, data, importance_samples, refine_steps, timesteps, seed, device, progress)
 
 
 def score(
