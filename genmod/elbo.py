@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_at_least, invalid, whole_number
+from genmod.numerics import constant
 from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
 from genmod.stamps import Measure as Measure
@@ -106,13 +107,13 @@ class Rate:
     def detach(self) -> Rate:
         """The same numbers without gradients."""
         return Rate(
-            self.nats.detach(),
-            self.weight.detach(),
-            self.level.detach(),
+            constant(self.nats),
+            constant(self.weight),
+            constant(self.level),
             self.kind,
             self.claim,
             self.names,
-            None if self.per_dim is None else tuple(each.detach() for each in self.per_dim),
+            None if self.per_dim is None else tuple(constant(each) for each in self.per_dim),
             None if self.noise is None else self.noise.detach(),
         )
 
@@ -268,7 +269,7 @@ class ELBO:
     def detach(self) -> ELBO:
         """The same numbers without gradients."""
         rates = {name: rate.detach() for name, rate in self.rates.items()}
-        return ELBO(self.reconstruction.detach(), rates, self.measure)
+        return ELBO(constant(self.reconstruction), rates, self.measure)
 
     def mean_over(self, samples: int) -> ELBO:
         """The mean over ``K`` draws: from ``K B`` rows, all rows of a draw together, to ``B`` rows."""

@@ -21,13 +21,13 @@ from genmod.checks import instance, invalid, is_trusted
 from genmod.decoders import Decoder
 from genmod.decoders.base import check_decoder, check_likelihood
 from genmod.distributions.base import masked_log_prob
-from genmod.distributions.joined import Rescaled
+from genmod.distributions.composed import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
 from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import call_without_changes, float_dtype, parameters_of
+from genmod.nn.modules import call_without_changes, first_float, float_dtype
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
@@ -74,10 +74,8 @@ class LatentModel(GenerativeModel):
     @property
     def dtype(self) -> torch.dtype | None:
         """The type of its first floating point tensor, schedules left out: they are never cast."""
-        for parameter in parameters_of(self.decoder, skip=(Schedule,)):
-            if parameter.is_floating_point():
-                return parameter.dtype
-        return float_dtype(self, skip=(Schedule,))
+        found = first_float(self.decoder, skip=(Schedule,))
+        return float_dtype(self, skip=(Schedule,)) if found is None else found.dtype
 
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, LatentPath | None]:
         """The bound of each sample, and the drawn path where it is asked for.

@@ -4,7 +4,8 @@ On CPUs torch computes ``exp``, ``log`` and ``tanh`` with vector instructions, b
 ``logsigmoid`` and ``softplus`` number by number, about ten times as slowly. The functions here are made
 of the fast ones, without branches, and lose at most a few units in the last place.
 
-:func:`bound_in_order` saves what ``torch.autograd.Function.apply`` spends on small batches.
+:func:`bound_in_order` and :func:`is_constant` save what ``torch.autograd.Function.apply`` spends on small
+batches.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Function = TypeVar("Function", bound=type[torch.autograd.Function])
 
@@ -56,6 +58,27 @@ def unexpanded(x: Tensor) -> Tensor:
         if stride == 0 and x.shape[dim] > 1:
             x = x.narrow(dim, 0, 1)
     return x
+
+
+def is_constant(*tensors: Tensor) -> bool:
+    """Whether nothing differentiates the tensors: then a ``Function`` can be called as a plain function.
+
+    Inside ``torch.compile``, forward-mode differentiation and transforms of ``torch.func`` the answer is
+    no, because a tensor does not show there whether it is differentiated.
+
+    >>> x = torch.zeros(2, requires_grad=True)
+    >>> is_constant(x), is_constant(x.detach())
+    (False, True)
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not wanted and forward_ad._current_level < 0
+
+
+def constant(x: Tensor) -> Tensor:
+    """The tensor without its gradient: itself, if it has none."""
+    return x.detach() if x.requires_grad else x
 
 
 class _Inputs(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from genmod.numerics import constant
 from genmod.shapes import PerLevel
 
 
@@ -81,9 +82,9 @@ class NoiseLevels:
     def detach(self) -> NoiseLevels:
         """The same numbers without gradients."""
         return NoiseLevels(
-            self.log_snr.detach(),
-            self.gap.detach(),
-            self.error.detach(),
-            self.dt.detach(),
-            None if self.variance_nats is None else self.variance_nats.detach(),
+            constant(self.log_snr),
+            constant(self.gap),
+            constant(self.error),
+            constant(self.dt),
+            None if self.variance_nats is None else constant(self.variance_nats),
         )

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from genmod.distributions import Bernoulli
 from genmod.distributions.logistic import logistic_log_mass
 from genmod.gaussian.kernels import kl_standard_log_std
-from genmod.numerics import expm1, log1p_
+from genmod.numerics import constant, expm1, is_constant, log1p_
 from genmod.shapes import Shape
 from genmod.spec import Bins
 from genmod.training.optimizer import clip_gradients
@@ -95,3 +96,38 @@ def test_a_shared_scale_gives_the_numbers_of_equal_scales(
     first = scale.expand(whole)[0]
     mapped = torch.func.vmap(function, in_dims=(0, None))(location, first)
     assert torch.equal(mapped, torch.stack([function(each, first) for each in location]))
+
+
+def test_a_constant_has_the_number_of_a_parameter() -> None:
+    mean, log_std = torch.randn(2, 5, 3)
+    learned = kl_standard_log_std(mean.clone().requires_grad_(), log_std)
+    plain = kl_standard_log_std(mean, log_std)
+    assert learned.requires_grad
+    assert not plain.requires_grad
+    assert torch.equal(plain, learned)
+    assert constant(plain) is plain
+    assert torch.equal(constant(learned), plain)
+    assert not constant(learned).requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:")  # torch's own, at its first forward derivative
+def test_no_kind_of_derivative_takes_its_tensor_for_a_constant() -> None:
+    mean, log_std, *tangents = torch.randn(4, 5, 3)
+    slope = torch.expm1(2 * log_std)
+    wanted = mean * tangents[0] + slope * tangents[1]
+
+    def form(*given: Tensor) -> Tensor:
+        assert not is_constant(*given)
+        return kl_standard_log_std(*given)
+
+    def mapped(rows: Tensor) -> Tensor:
+        return torch.func.vmap(lambda each: form(mean[0], each).sum())(rows).sum()
+
+    forward = torch.func.jvp(form, (mean, log_std), tuple(tangents))[1]
+    torch.testing.assert_close(forward, wanted)
+    torch.testing.assert_close(torch.func.grad(mapped)(log_std), slope)
+    with forward_ad.dual_level():
+        pairs = zip((mean, log_std), tangents, strict=True)
+        dual = form(*(forward_ad.make_dual(*pair) for pair in pairs))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, wanted)
+    assert is_constant(mean, log_std)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from genmod.checks import invalid
-from genmod.cli.console import INTERRUPTED, plain, sentences, wrote
+from genmod.cli.output import INTERRUPTED, plain, sentences, wrote
 from genmod.cli.settings import merge
 from genmod.compare import compare
 from genmod.config.text import to_yaml

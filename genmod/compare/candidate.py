@@ -57,6 +57,7 @@ class Candidate:
         plan: how the model is trained at full effort.
         after: the names of candidates that must be trained before this one; they come earlier in the suite.
         importance_samples: the number of importance samples per test sample; 0: none.
+        refine_steps: steps that refine the posterior of each test sample for a second bound; 0: none.
         timesteps: the number of noise levels of a diffusion that each test sample visits; ``None``: the
             default of :func:`~genmod.evaluation.evaluate`.
         cost: the rough time of training and evaluation, relative to the other candidates. It decides the
@@ -68,6 +69,7 @@ class Candidate:
     plan: Plan
     after: tuple[str, ...] = ()
     importance_samples: int = 0
+    refine_steps: int = 0
     timesteps: int | None = None
     cost: float = 1.0
 

@@ -64,9 +64,10 @@ def diffusion_rates(
         ``z_0`` for the decoder, and the rates ``"prior"`` (the noisiest latent) and ``"steps"`` (the
         denoising steps).
     """
-    t_0 = torch.zeros(q.rows, dtype=time_dtype(q.x.device), device=q.x.device)
-    # Prior matching. All rows end at one time: one number, broadcast.
-    t_1 = t_0[:1] if steps == 1 else torch.ones_like(t_0[:1])
+    # All rows begin at one time and end at one time: one number each, broadcast.
+    t_0 = torch.zeros(1, dtype=time_dtype(q.x.device), device=q.x.device)
+    t_1 = t_0 if steps == 1 else torch.ones_like(t_0)
+    # Prior matching.
     rates = {"prior": rate(q.at(t_1), p.top(q.x, t_1), q.x)}
     # Denoising matching: all visited steps, as many at a time as fit in memory.
     if steps != 1:
@@ -130,19 +131,19 @@ def step_rate(
         if p.variance.learned:
             variance_nats = _kl(gap, squares.detach(), log_std_ratio)
 
-    def per_level(values: Tensor) -> Tensor:
-        return values.to(error.dtype).reshape(t.shape)
-
-    dt = torch.ones_like(t, dtype=error.dtype) if s is None else t - s
-    learned = None if variance_nats is None else per_level(variance_nats)
+    kind, shape = error.dtype, t.shape
     return Rate(
-        nats=per_level(nats),
-        weight=per_level(weight),
-        level=t.to(error.dtype),
+        nats=nats.view(shape),
+        weight=weight.to(kind),
+        level=t.to(kind),
         kind=Kind.ANALYTIC,
         claim=Stamp.BOUND if complete else Stamp.ESTIMATE,
         noise=NoiseLevels(
-            per_level(point.log_snr), per_level(gap), per_level(error), per_level(dt), learned
+            log_snr=point.log_snr.to(kind).view(shape),
+            gap=gap.view(shape),
+            error=error.view(shape),
+            dt=torch.ones_like(t, dtype=kind) if s is None else (t - s).to(kind),
+            variance_nats=None if variance_nats is None else variance_nats.view(shape),
         ),
     )
 

@@ -14,7 +14,7 @@ from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
 from genmod.distributions.base import check_law
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullCovarianceNormal
+from genmod.distributions.normal import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
 from genmod.shapes import Batch, Mask, Shape, copies, size
 from genmod.spec import DataSpec, SpecLike

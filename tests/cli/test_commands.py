@@ -153,7 +153,9 @@ def test_flags_become_settings_under_their_own_names(run: Path, diffusion: Path)
 def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
     """One after the other, as a newcomer tries them."""
     assert "class: VAE" in done("info", run)
-    assert "importance-weighted, 2" in done("evaluate", run, "--importance-samples", 2)
+    tighter = done("evaluate", run, "--importance-samples", 2, "--refine-steps", 3)
+    assert "importance-weighted, 2" in tighter
+    assert "refined for each row, 3 steps" in tighter
     lines = list(csv.reader(io.StringIO(done("score", run, "--out", tmp_path / "scores.csv"))))
     assert lines[0][0].startswith("wrote")
     scores = list(csv.DictReader(io.StringIO((tmp_path / "scores.csv").read_text())))
