@@ -17,6 +17,7 @@ from genmod.checks import check_at_least, invalid, one_of
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
+from genmod.signatures import check_fields
 from genmod.training import Step, training_loop
 from genmod.training.metrics import OnProgress
 from genmod.training.validation import HeldOut, validate
@@ -71,6 +72,9 @@ class Candidate:
     refine_steps: int = 0
     timesteps: int | None = None
     cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def slug(self) -> str:
@@ -171,6 +175,7 @@ class Plan:
     validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_at_least(self.steps, 1, "steps", "pass at least one step")
         check_at_least(self.warm, 0, "warm", "pass 0 for no warm-up")
         check_at_least(self.validations, 1, "validations", "leave it out for 20")

@@ -26,6 +26,7 @@ from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.runs.reports import UNUSED, table, unused, write_markdown, write_report
 from genmod.shapes import size
+from genmod.signatures import checked
 from genmod.version import __version__
 
 OnReport = Callable[[Report], None]
@@ -98,6 +99,7 @@ class _Run:
             self.on_report(report)
 
 
+@checked
 def compare(
     folder: Path | str = "runs/compare",
     data: object = "digits",

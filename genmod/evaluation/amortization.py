@@ -24,6 +24,7 @@ from genmod.model import LatentModel, Request
 from genmod.path import repeated
 from genmod.random.streams import rewound
 from genmod.shapes import PerSample
+from genmod.signatures import checked
 
 _DRAWS = 64
 """Draws of the latents from which each of the two bounds is estimated."""
@@ -77,6 +78,7 @@ class AmortizationGap:
         return "\n".join(lines)
 
 
+@checked
 def amortization_gap(
     model: LatentModel,
     data: object,
@@ -152,6 +154,7 @@ class PosteriorRefinement:
     def __post_init__(self) -> None:
         check_at_least(whole_number(self.steps, "steps"), 1, "steps", "100 is the default")
         check_at_least(whole_number(self.draws, "draws"), 1, "draws", "4 is the default")
+        check_at_least(self.importance_samples, 0, "importance_samples", "0 is none")
         check_positive(self.rate, "learning_rate")
 
     def of_rows(

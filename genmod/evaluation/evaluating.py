@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genmod.checks import check_at_least, invalid, whole_number
+from genmod.checks import check_at_least, invalid
 from genmod.chunks import chunks
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
@@ -22,8 +22,10 @@ from genmod.evaluation.report import Report, structural
 from genmod.evaluation.scoring import Estimate, Scores, score, weights_of
 from genmod.model import LatentModel
 from genmod.path import AutoTimesteps, Timesteps
+from genmod.signatures import checked
 
 
+@checked
 def evaluate(
     model: LatentModel,
     data: object,
@@ -96,7 +98,6 @@ def evaluate(
     (<Stamp.BOUND: 'bound'>, ['reconstruction', 'prior'], True)
     """
     _check_counts(replicates, importance_samples, refine_steps)
-    seed = whole_number(seed, "seed")
     data = rows_or_dataset(data, model.spec)
 
     def run(replicate: int) -> Scores:
@@ -131,11 +132,10 @@ def evaluate(
 
 
 def _check_counts(replicates: int | None, importance_samples: int, refine_steps: int) -> None:
-    check_at_least(whole_number(refine_steps, "refine_steps"), 0, "refine_steps", "0: none")
-    whole_number(importance_samples, "importance_samples")
+    check_at_least(refine_steps, 0, "refine_steps", "0: none")
     if replicates is not None:
         advice = "pass 2 or more to measure the noise of the draws"
-        check_at_least(whole_number(replicates, "replicates"), 1, "replicates", advice)
+        check_at_least(replicates, 1, "replicates", advice)
     if importance_samples < 0 or importance_samples % 2 != 0:
         raise invalid(
             f"importance_samples={importance_samples}",

@@ -19,6 +19,7 @@ from genmod.gaussian.full import wasserstein_squared_full
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.random.keys import BLOCK
+from genmod.signatures import checked
 
 _COUNT = 2000
 """Samples that are drawn by default."""
@@ -70,6 +71,7 @@ class Quality:
         )
 
 
+@checked
 def quality(
     model: LatentModel | Rows,
     data: Dataset,
@@ -250,8 +252,7 @@ def extrapolated_distance(a: Tensor, b: Tensor) -> float:
     Reference: Chong, Forsyth, "Effectively unbiased FID and Inception Score and where to find them"
     (2020), section 3. They fit a line in ``1 / N`` to many points; here it goes through two.
     """
-    halves = zip(a.chunk(2), b.chunk(2), strict=True)
-    half = [frechet_distance(*pair) for pair in halves]
+    half = [frechet_distance(*pair) for pair in zip(a.chunk(2), b.chunk(2), strict=True)]
     return 2 * frechet_distance(a, b) - sum(half) / len(half)
 
 
@@ -295,6 +296,5 @@ def _moments(found: Tensor) -> tuple[Tensor, Tensor]:
         )
     check_real(found, name="features")
     found = found.double()
-    mean = found.mean(0)
-    upper = torch.linalg.qr((found - mean) / (rows - 1) ** 0.5, mode="r").R
-    return mean, upper.mT.contiguous()
+    upper = torch.linalg.qr((found - found.mean(0)) / (rows - 1) ** 0.5, mode="r").R
+    return found.mean(0), upper.mT.contiguous()

@@ -23,6 +23,7 @@ from genmod.lab.program import STATIC, Weights, program_of, written_tensor
 from genmod.model import LatentModel
 from genmod.samplers import DDIM, DPMSolver, Heun, Sampler, UniformTime
 from genmod.shapes import is_image
+from genmod.signatures import checked
 
 PAGE = "index.html"
 _MARK = "<!-- models -->"
@@ -31,6 +32,7 @@ _HOME = "<!-- home -->"
 """Where the page links to what it belongs to."""
 
 
+@checked
 def write_lab(
     models: LatentModel | Sequence[LatentModel], data: object, folder: Path | str
 ) -> Path:

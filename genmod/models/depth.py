@@ -22,9 +22,11 @@ from genmod.nn.networks import Conditional, default_networks
 from genmod.priors import TopDownPrior
 from genmod.priors.deep import VeryDeepBlock
 from genmod.shapes import Shape
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 
+@checked
 def with_depth(
     model: Diffusion,
     levels: int,

@@ -19,6 +19,7 @@ from genmod.evaluation.traversal import Traversal
 from genmod.evaluation.verdict import ACTIVE, Collapse, LatentUse
 from genmod.plots.images import Row, strips
 from genmod.plots.style import INK, LABEL, NOTE, PALE, figure, label_axes, plain
+from genmod.signatures import checked
 
 _LABELED = 16
 """Units up to which each cell shows its number."""
@@ -120,6 +121,7 @@ _FEATURES, _ACROSS = 24, 4
 """Features of a heat map at most, those that change most; and heat maps side by side."""
 
 
+@checked
 def traversal(found: Traversal, *, title: str = "", caption: str = "") -> Figure:
     """A latent traversal: of images a row for each unit, of vectors and tables a heat map for each.
 
