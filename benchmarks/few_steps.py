@@ -44,7 +44,7 @@ from torch import Tensor
 from genmod.compare.candidate import BuildInputs
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
-from genmod.evaluation.perception.quality import Quality, quality_of
+from genmod.evaluation.sample_quality import Quality, quality
 from genmod.models import Diffusion
 from genmod.nn.modules import load_weights, weights
 from genmod.random import seeded
@@ -156,12 +156,12 @@ class Contest:
     def chain(self, steps: int) -> Quality:
         """How the samples of the chain look, in so many ancestral steps."""
         draw = self._draw(self.model.prior.chain, steps, UniformTime(), self.seeds)
-        return quality_of(batches(self.seeds, draw), self.data, name="the chain")
+        return quality(batches(self.seeds, draw), self.data, name="the chain")
 
     def decoder(self) -> Quality:
         """How real images look whose last bits the decoder has drawn."""
         images = torch.cat([self.data.validation, self.data.train])[: len(self.seeds)]
-        return quality_of(rebuilt(self.model, images, self.seeds), self.data, name="the decoder")
+        return quality(rebuilt(self.model, images, self.seeds), self.data, name="the decoder")
 
     def found(self, name: str, sampler: Sampler, budget: int) -> list[Found]:
         """How a sampler's samples look on each grid; nothing if the budget pays for no step."""
@@ -173,7 +173,7 @@ class Contest:
             began = time.perf_counter()
             drawn = batches(self.seeds, self._draw(sampler, steps, grid, self.seeds))
             seconds = time.perf_counter() - began
-            seen = quality_of(drawn, self.data, name=f"{sampler}")
+            seen = quality(drawn, self.data, name=f"{sampler}")
             asked = sampler.evaluations(steps)
             tried.append(Found(name, budget, asked, steps, letter, seen, seconds))
         return tried
@@ -182,7 +182,7 @@ class Contest:
         """The Fréchet distance of samples drawn in the same way from other seeds."""
         sampler = samplers(self.schedule)[won.sampler]
         draw = self._draw(sampler, won.steps, self.grids[won.grid], seeds)
-        return quality_of(batches(seeds, draw), self.data, name=won.sampler).frechet
+        return quality(batches(seeds, draw), self.data, name=won.sampler).frechet
 
     def _draw(
         self, sampler: Sampler, steps: int, grid: TimeGrid, seeds: Sequence[int]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genmod.data import Dataset
 from genmod.elbo import Measure
-from genmod.evaluation import Estimate, collapse, log_weights
+from genmod.evaluation import Estimate, amortization_gap, collapse, log_weights
 from genmod.evaluation.evidence import Evidence
 from genmod.evaluation.scoring import score
 from genmod.files import write_atomically, write_json
@@ -22,6 +22,8 @@ from genmod.model import LatentModel
 
 LEVELS = 64
 """Noise levels that a test row visits under a diffusion."""
+REFINE_STEPS = 60
+"""Gradient steps on the posterior of a row."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Result:
         values: the bound of each test row.
         gains: by ``K``, how far the importance-weighted bound of each of the first rows lies above that of
             one sample.
+        refined: how far the bound of these rows rises if the posterior of each is refined; ``None`` under a
+            diffusion.
         interval: floor and ceiling of ``log p(x)`` of these rows; ``None`` without importance weights.
         pareto: the shape ``k`` of the tail of the weights.
         active: active units, and all units.
@@ -60,6 +64,7 @@ class Result:
     name: str
     values: Tensor
     gains: Mapping[int, Tensor]
+    refined: Tensor | None
     interval: tuple[Estimate, Estimate] | None
     pareto: float | None
     active: tuple[int, int] | None
@@ -73,7 +78,15 @@ class Result:
 
     def weighted(self, draws: int) -> Estimate:
         """IW-K: the bound on all rows less the gain on some, errors combined."""
-        gain = Estimate.of(self.gains[draws])
+        return self._less(self.gains[draws])
+
+    @property
+    def under_refined(self) -> Estimate | None:
+        """Minus the bound under refined posteriors: the same with the gain of refinement."""
+        return None if self.refined is None else self._less(self.refined)
+
+    def _less(self, gains: Tensor) -> Estimate:
+        gain = Estimate.of(gains)
         return Estimate(self.bound.mean - gain.mean, math.hypot(self.bound.error, gain.error))
 
 
@@ -89,20 +102,21 @@ def measure(
     noisy = model.prior.has_timesteps
     values = (score(model, data, timesteps=LEVELS) if noisy else score(model, data)).value.cpu()
     gains: dict[int, Tensor] = {}
-    interval, pareto, active = None, None, None
+    refined, interval, pareto, active = None, None, None, None
     if not noisy:
         x = data.test[:rows].to(model.device)
         weights = log_weights(model, x, importance_samples=max(draws)).cpu()
         for count in draws:
             groups = weights[:, : max(draws) // count * count].reshape(len(x), -1, count)
             gains[count] = (groups.logsumexp(2) - math.log(count)).mean(1) - weights.mean(1)
+        refined = amortization_gap(model, x, steps=REFINE_STEPS).per_row
         evidence = Evidence(*weights.shape)
         evidence.add(weights)
         interval, pareto = evidence.interval(Measure.MASS), evidence.pareto_k
         levels = collapse(model, x).levels
         active = sum(each.active for each in levels), sum(each.units for each in levels)
     parameters = sum(each.numel() for each in model.parameters())
-    return Result(name, values, gains, interval, pareto, active, parameters, took)
+    return Result(name, values, gains, refined, interval, pareto, active, parameters, took)
 
 
 # ---------------------------------------------------------------------- files
@@ -112,6 +126,8 @@ def save(folder: Path, result: Result) -> None:
     """Write the numbers of each row, then the summary that marks the result as whole."""
     tensors = {"values": result.values}
     tensors |= {f"gain {count}": gain.contiguous() for count, gain in result.gains.items()}
+    if result.refined is not None:
+        tensors["refined"] = result.refined
     with write_atomically(folder / "rows.safetensors") as beside:
         save_file(tensors, str(beside))
     write_json(folder / "result.json", {"machine": machine(), **summary(result)})
@@ -123,6 +139,7 @@ def summary(result: Result) -> dict[str, object]:
         "name": result.name,
         "bound": vars(result.bound),
         "weighted": {str(count): vars(result.weighted(count)) for count in result.gains},
+        "refined": None if result.under_refined is None else vars(result.under_refined),
         "interval": None if result.interval is None else [vars(end) for end in result.interval],
         "pareto_k": result.pareto,
         "active": result.active,
@@ -138,11 +155,12 @@ def load(folder: Path) -> Result | None:
         return None
     found = json.loads(path.read_text())
     tensors = load_file(str(folder / "rows.safetensors"))
-    interval, active = found["interval"], found["active"]
+    interval, active, refined = found["interval"], found["active"], tensors.pop("refined", None)
     return Result(
         found["name"],
         tensors.pop("values"),
         {int(name.removeprefix("gain ")): gain for name, gain in tensors.items()},
+        refined,
         None if interval is None else (Estimate(**interval[0]), Estimate(**interval[1])),
         found["pareto_k"],
         None if active is None else (active[0], active[1]),
@@ -158,7 +176,7 @@ def heads(draws: Sequence[int]) -> list[str]:
     """The names of the columns."""
     weighted = [f"IW-{count}" for count in draws]
     ends = ["interval", "width", "structure", "active", "vs first", "target", "parameters"]
-    return ["model", "-ELBO", *weighted, *ends, "steps", "seconds", "threads"]
+    return ["model", "-ELBO", "refined", *weighted, *ends, "steps", "seconds", "threads"]
 
 
 def line(
@@ -177,6 +195,7 @@ def line(
     return [
         result.name,
         str(result.bound),
+        "-" if result.under_refined is None else str(result.under_refined),
         *weighted,
         interval,
         width,

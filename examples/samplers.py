@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 
 from genmod import plots
 from genmod.data import Dataset, load
-from genmod.evaluation import evaluate
-from genmod.evaluation.perception.quality import quality_of
+from genmod.evaluation import evaluate, quality
 from genmod.models import Diffusion
 from genmod.nn import ConvNets, MLPs, Networks
 from genmod.plots.style import LABEL, figure, label_axes, plain
@@ -65,7 +64,7 @@ def main(data: Dataset, steps: int, count: int) -> None:
             images = model.sample(
                 count, sampler=sampler, steps=taken, grid=UniformLogSNR(), seeds=range(count)
             )
-            found = quality_of(images.cpu(), data, name=f"{name}, {budget} evaluations")
+            found = quality(images.cpu(), data, name=f"{name}, {budget} evaluations")
             print(found)
             curves[name].append(found.frechet)
             if budget == FEW:

@@ -7,6 +7,7 @@ for a GPU). So a caller that has checked a data set once may run inside :func:`t
 from __future__ import annotations
 
 import difflib
+import inspect
 import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from genmod.shapes import Shape
 
@@ -78,15 +78,20 @@ def invalid(got: str, expected: str, advice: str) -> ValueError:
 
 
 def whole_number(value: Any, name: str) -> int:
-    """A Python int from a whole number of any library. Fractions, whole floats and strings are refused.
+    """A Python int from a whole number of any library. Fractions, 2.0, strings and flags are refused.
 
     >>> whole_number(torch.tensor(3), "steps")
     3
     """
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):
+            return operator.index(value)
     except TypeError:
-        raise invalid(f"{name}={value!r}", "a whole number", "convert it with int()") from None
+        pass
+    advice = (
+        "pass a number" if value is None or isinstance(value, bool) else "convert it with int()"
+    )
+    raise invalid(f"{name}={value!r}", "a whole number", advice)
 
 
 def check_shape(x: Tensor, shape: Shape, name: str = "x") -> None:
@@ -175,58 +180,6 @@ def check_at_least(value: float, least: int, name: str, advice: str) -> None:
         raise invalid(f"{name}={value!r}", f"at least {least}", advice)
 
 
-def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
-    """Require a law of batch shape ``(rows,)`` and event shape ``shape``, so that log p is ``(rows,)``.
-
-    A law that lacks ``Independent`` gives one number for each entry. Torch then broadcasts ``(rows,)``
-    against ``(rows, D)``, without an error if ``rows == D``.
-
-    Args:
-        law: the distribution that a part returned.
-        rows: how many samples the batch has.
-        shape: the event shape of one sample.
-        name: what the message calls the law, such as ``"the decoder's law"``.
-        shared: whether one law for all rows, of batch shape ``()``, is accepted too: for priors.
-
-    Raises:
-        ValueError: another batch shape or event shape, or an object that is no distribution.
-
-    >>> plain = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
-    >>> check_law(plain, 3, (2,), "the law")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: got the law with batch shape (3, 2) and event shape (); ...
-    """
-    if not isinstance(law, Distribution):
-        raise invalid(
-            f"{name} of type {type(law).__name__}",
-            "a torch.distributions.Distribution",
-            "return a distribution over one event a row",
-        )
-    batch, event = law.batch_shape, law.event_shape
-    if event == shape and (batch == (rows,) or (shared and batch == ())):
-        return
-    expected = f"({rows},)" + (" or ()" if shared else "")
-    raise invalid(
-        f"{name} with batch shape {tuple(batch)} and event shape {tuple(event)}",
-        f"batch shape {expected} and event shape {tuple(shape)}",
-        _law_advice(law, rows, shape, shared),
-    )
-
-
-def _law_advice(law: Distribution, rows: int, shape: Shape, shared: bool) -> str:
-    """The advice that makes the law one of ``rows`` events of shape ``shape``."""
-    missing = len(shape) - len(law.event_shape)
-    whole = tuple(law.batch_shape) + tuple(law.event_shape)
-    right = {(rows, *shape)} | ({tuple(shape)} if shared else set())
-    if missing > 0 and whole in right:
-        return f"wrap it: torch.distributions.Independent(law, {missing})"
-    return (
-        "give its parameters one row a sample, and wrap the event's dimensions in "
-        f"torch.distributions.Independent(law, {len(shape)}) where the law treats them one by one"
-    )
-
-
 def choice(kind: type[E], value: object, name: str | None = None) -> E:
     """A member of an enumeration, from itself or from its name.
 
@@ -276,7 +229,7 @@ def instance(value: object, kind: type[T], name: str, advice: str = "") -> T:
     expected = f"an instance of {kind.__name__}"
     advice = advice or f"pass {expected}"
     if isinstance(value, type):
-        advice = f"call it: {value.__name__}(...)" if issubclass(value, kind) else advice
+        advice = f"call it: {called(value)}" if issubclass(value, kind) else advice
         raise invalid(f"{name}={value.__name__}, a class", expected, advice)
     what = f"={value!r}" if isinstance(value, str) else f" of type {type(value).__name__}"
     if isinstance(value, str):
@@ -284,6 +237,17 @@ def instance(value: object, kind: type[T], name: str, advice: str = "") -> T:
         near = difflib.get_close_matches(value.lower(), names, 1)
         advice = f"did you mean {names[near[0]]}()?" if near else advice
     raise invalid(f"{name}{what}", expected, advice)
+
+
+def called(kind: type) -> str:
+    """The call that makes an object of a class; dots stand for arguments that it needs."""
+    try:
+        needed = inspect.signature(kind).parameters.values()
+    except (TypeError, ValueError):
+        return f"{kind.__name__}(...)"
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    some = any(each.default is each.empty and each.kind not in variadic for each in needed)
+    return f"{kind.__name__}({'...' if some else ''})"
 
 
 def _suggestion(value: object, names: list[str]) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genmod.checks import can_read, check_real, choice, invalid
 from genmod.shapes import Shape
+from genmod.signatures import check_fields
 
 __all__ = ["Column", "ColumnKind"]
 
@@ -83,6 +84,7 @@ class Column:
     high: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "kind", choice(ColumnKind, self.kind, "kind"))
         object.__setattr__(self, "mean", float(self.mean))
         object.__setattr__(self, "std", float(self.std))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genmod.checks import check_at_least, invalid
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.numerics import constant
 from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
@@ -252,7 +252,7 @@ class ELBO:
         Raises:
             ValueError: the value bounds nothing, or is a density whose bin width is not stated.
         """
-        check_at_least(dims, 1, "dims", "count the entries of x")
+        check_at_least(whole_number(dims, "dims"), 1, "dims", "count the entries of x")
         if self.measure is Measure.NONE:
             expected, advice = "a bound on a mass or a density", "report the reconstruction instead"
             raise invalid("a value that bounds nothing", expected, advice)

@@ -26,6 +26,7 @@ from genmod.path import Path, Request
 from genmod.prior import Prior
 from genmod.saving.hub import Saved
 from genmod.shapes import Batch, LatentTensors, Mask, PerSample
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return path.log_weight()[0]
 
     @torch.no_grad()
+    @checked
     def sample(
         self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
     ) -> Tensor:
@@ -154,6 +156,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         )
 
     @torch.no_grad()
+    @checked
     def impute(
         self,
         x: Rows,

@@ -21,7 +21,7 @@ from genmod.checks import instance, invalid, is_trusted
 from genmod.decoders import Decoder
 from genmod.decoders.base import check_decoder, check_likelihood
 from genmod.distributions.base import masked_log_prob
-from genmod.distributions.joined import Rescaled
+from genmod.distributions.composed import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
 from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_at_least, check_law, check_shape, invalid
+from genmod.checks import check_at_least, check_shape, invalid, whole_number
 from genmod.config import Settings
 from genmod.distributions import rate
-from genmod.distributions.base import Draws, Laws, mean_of
+from genmod.distributions.base import Draws, Laws, check_law, mean_of
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import require_distribution, rows_of
@@ -178,7 +178,7 @@ class Prior(Settings, nn.Module, ABC):
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` draws of the latents from the prior, as states for the decoder."""
-        check_at_least(n, 1, "n", "pass n=1 or more")
+        check_at_least(whole_number(n, "n"), 1, "n", "pass n=1 or more")
 
         def take(step: tuple[str, Distribution]) -> Tensor:
             name, p = step

@@ -13,7 +13,7 @@ from torch import Tensor
 from genmod import Diffusion, data, fit, plots
 from genmod.denoisers import Learned, NoiseTarget
 from genmod.diffusion import FixedLarge, FixedSmall
-from genmod.evaluation.perception.quality import quality_of
+from genmod.evaluation import quality
 from genmod.nn import MLPs
 from genmod.objectives import Batch, Simple
 from genmod.plots.style import LABEL, figure, label_axes, plain
@@ -273,7 +273,7 @@ for name, variance in (
         SAMPLES, sampler=Ancestral(variance=variance), seeds=range(SAMPLES)
     )
 for name, found in list(grids.items())[1:]:
-    print(f"{name:24} Fréchet distance {quality_of(found, digits).frechet:.0f}")
+    print(f"{name:24} Fréchet distance {quality(found, digits).frechet:.0f}")
 plots.samples(
     {name: found[:36] for name, found in grids.items() if "Large" not in name},
     highest=16,
@@ -305,7 +305,7 @@ history = fit(
 )
 drawn = other.sample(SAMPLES, seeds=range(SAMPLES))
 print(
-    f"trained by fit:          Fréchet distance {quality_of(drawn, digits).frechet:.0f}"
+    f"trained by fit:          Fréchet distance {quality(drawn, digits).frechet:.0f}"
 )
 
 # %% [markdown]

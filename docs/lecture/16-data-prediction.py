@@ -33,7 +33,7 @@ from genmod.denoisers import (
     convert,
 )
 from genmod.diffusion import NoisingEncoder
-from genmod.evaluation.perception.quality import quality_of
+from genmod.evaluation import quality
 from genmod.models import with_steps
 from genmod.nn import MLPs
 from genmod.plots.style import LABEL, figure, label_axes, plain
@@ -260,7 +260,7 @@ for (name, model), color in zip(
         assert report.bits_per_dim is not None
         bits.append(report.bits_per_dim.mean)
         found = chain.sample(SAMPLES, seeds=range(SAMPLES))
-        distance.append(quality_of(found, digits).frechet)
+        distance.append(quality(found, digits).frechet)
     left.plot(LENGTHS, bits, marker="o", lw=2.2, color=color, label=name)
     right.plot(LENGTHS, distance, marker="o", lw=2.2, color=color, label=name)
     print(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genmod import Diffusion, data, fit, plots
 from genmod.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser
-from genmod.evaluation.perception.quality import quality_of
+from genmod.evaluation import quality
 from genmod.nn import MLPs
 from genmod.plots.style import LABEL, figure, label_axes, plain
 from genmod.samplers import (
@@ -203,14 +203,14 @@ for name, sampler in SAMPLERS.items():
             grid=UniformLogSNR(),
             seeds=range(SAMPLES),
         )
-        quality = quality_of(images, digits)
-        distances.append(quality.frechet)
+        found = quality(images, digits)
+        distances.append(found.frechet)
     print(f"{name:16}" + "".join(f"{distance:7.0f}" for distance in distances))
     axes.plot(
         BUDGETS, distances, marker="o", lw=2.2, color=colors[name], label=name
     )
-print(f"real images against real images: {quality.zero:.0f}")
-axes.axhline(quality.zero, color="#22272e", ls=":", lw=1.2, label="real images")
+print(f"real images against real images: {found.zero:.0f}")
+axes.axhline(found.zero, color="#22272e", ls=":", lw=1.2, label="real images")
 axes.set_xscale("log", base=2)
 axes.set_ylim(bottom=0)
 axes.set_xticks(BUDGETS, [str(calls) for calls in BUDGETS])

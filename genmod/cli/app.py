@@ -63,7 +63,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(MODELS)}; its settings by flags and --set model.NAME=VALUE.",
+            help=f"{', '.join(MODELS)}; vae by default. Its settings by flags and --set model.NAME=VALUE.",
             autocompletion=_model_names,
             show_default=False,
         ),

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from genmod import plots
 from genmod.checks import invalid
-from genmod.cli.console import plain, sentences, wrote
+from genmod.cli.output import plain, sentences, wrote
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
 from genmod.evaluation import latent_map, predictive_check, traverse

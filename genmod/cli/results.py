@@ -12,8 +12,16 @@ from torch import Tensor
 
 from genmod import editing
 from genmod.checks import check_at_least, invalid
-from genmod.cli.canvas import Canvas, own_columns, write_rows
-from genmod.cli.console import csv_text, plain, sentences, warn, wrote
+from genmod.cli.output import (
+    Canvas,
+    csv_text,
+    own_columns,
+    plain,
+    sentences,
+    warn,
+    write_rows,
+    wrote,
+)
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
 from genmod.data import Dataset
@@ -24,8 +32,7 @@ from genmod.evaluation.batching import RowSet, require_finite
 from genmod.evaluation.scoring import scores_of
 from genmod.export import export
 from genmod.files import as_path, read_json, write_text
-from genmod.lab.content import lab_content
-from genmod.lab.page import write_contents
+from genmod.lab.page import lab_content, write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
@@ -41,6 +48,7 @@ def evaluate_run(
     run: Path,
     data: str | None,
     importance_samples: int,
+    refine_steps: int,
     timesteps: int | None,
     seed: int,
     device: str | None,
@@ -56,6 +64,7 @@ def evaluate_run(
             scored,
             timesteps=AutoTimesteps.EVALUATION if timesteps is None else timesteps,
             importance_samples=importance_samples,
+            refine_steps=refine_steps,
             seed=seed,
             progress=progress,
         )

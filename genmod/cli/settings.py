@@ -10,7 +10,7 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -108,6 +108,28 @@ def table() -> tuple[Setting, ...]:
         kind = {"bool": bool, "float": float}[kind_name]
         found[name] = Setting(name, section, kind, "None", text)
     return tuple(found.values())
+
+
+_DEFAULTS = {
+    "vae": "VAE",
+    "hvae": "HVAE",
+    "diffusion": "Diffusion",
+    "latent-diffusion": "LatentDiffusion",
+}
+"""Models to train where none is named, the first that has all settings that were passed."""
+
+
+def default_model(names: Iterable[str]) -> str:
+    """The model where none is named: a VAE, or the first that has the settings passed.
+
+    >>> default_model(["latents"]), default_model(["schedule"]), default_model(["levels", "width"])
+    ('vae', 'diffusion', 'hvae')
+    """
+    wanted = set(names)
+    for name, owner in _DEFAULTS.items():
+        if wanted <= {each for each, *_ in _arguments("models", owner)}:
+            return name
+    return "vae"
 
 
 def _arguments(room: str, owner: str) -> Iterator[tuple[str, str, str, str]]:

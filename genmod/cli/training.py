@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 
 from genmod.checks import invalid
-from genmod.cli.console import INTERRUPTED, plain, sentences, wrote
-from genmod.cli.settings import merge
+from genmod.cli.output import INTERRUPTED, plain, sentences, wrote
+from genmod.cli.settings import MODELS, default_model, merge
 from genmod.compare import compare
 from genmod.config.text import to_yaml
 from genmod.data import load
@@ -55,7 +55,25 @@ def settings_of(options: TrainOptions) -> dict[str, Any]:
         found["data"] = _instead(found.get("data"), "x", options.data)
     if options.model is not None:
         found["model"] = _instead(found.get("model"), "class", options.model, goes_on)
-    return merge(found, options.given, options.changes)
+    merged = merge(found, options.given, options.changes)
+    model = merged.get("model")
+    if model is None or (isinstance(model, dict) and "class" not in model):
+        merged["model"] = {"class": default_model(model or ()), **(model or {})}
+    return merged
+
+
+def _says_default(options: TrainOptions, config: RunConfig) -> str:
+    """Two lines on the model that was chosen by default; none if one was named."""
+    if options.model is not None or options.config is not None or options.resume:
+        return ""
+    changed = [change.partition("=")[0] for change in options.changes]
+    if "model" in changed or "model.class" in changed:
+        return ""
+    name = str(config.model["class"])
+    why = "codes, samples and a bound, also with missing entries"
+    why = why if name == "vae" else "it has the settings that were passed"
+    others = ", ".join(each for each in MODELS if each != name)
+    return f"model: {name}, by default: {why}\nothers: --model {others}"
 
 
 def _instead(before: Any, word: str, value: str, keep: bool = False) -> Any:
@@ -70,6 +88,9 @@ def run(options: TrainOptions) -> None:
     goes_on = f"genmod train --resume --out {options.out}"
     with sentences(f"stopped before the first step; nothing is lost: {goes_on}") as console:
         config = RunConfig.of(settings_of(options))
+        chosen = _says_default(options, config)
+        if chosen:
+            plain(console, chosen)
         if options.dry_run:
             _dry_run(console, config)
             return

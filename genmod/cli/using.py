@@ -34,6 +34,9 @@ def evaluate(
     importance_samples: Annotated[
         int, typer.Option(help="Draws a row for an importance-weighted bound; an even number.")
     ] = 0,
+    refine_steps: Annotated[
+        int, typer.Option(help="Gradient steps on the posterior of each row, for a tighter bound.")
+    ] = 0,
     timesteps: Annotated[
         int | None, typer.Option(help="Noise levels that each row visits.", show_default=False)
     ] = None,
@@ -44,7 +47,7 @@ def evaluate(
     """Score a trained model on held-out data, and write report.json and report.md."""
     from genmod.cli.results import evaluate_run
 
-    evaluate_run(run, data, importance_samples, timesteps, seed, device, progress)
+    evaluate_run(run, data, importance_samples, refine_steps, timesteps, seed, device, progress)
 
 
 def score(
@@ -92,7 +95,7 @@ def sample(
     device: Device = None,
 ) -> None:
     """Draw samples: a picture, or rows as .npy or .csv, by the ending of --out."""
-    from genmod.cli.canvas import Canvas
+    from genmod.cli.output import Canvas
     from genmod.cli.results import sample_run
 
     options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
@@ -108,7 +111,7 @@ def reconstruct(
     device: Device = None,
 ) -> None:
     """Encode rows and decode them again: rows beside their reconstructions."""
-    from genmod.cli.canvas import Canvas
+    from genmod.cli.output import Canvas
     from genmod.cli.results import reconstruct_run
 
     reconstruct_run(Canvas(run, n, out, seed, device), data)
@@ -127,7 +130,7 @@ def interpolate(
     device: Device = None,
 ) -> None:
     """Go from one row to another through the codes of the model."""
-    from genmod.cli.canvas import Canvas
+    from genmod.cli.output import Canvas
     from genmod.cli.results import interpolate_run
 
     interpolate_run(Canvas(run, n, out, seed, device), data, count, path)

@@ -17,6 +17,7 @@ from genmod.checks import check_at_least, invalid, one_of
 from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
+from genmod.signatures import check_fields
 from genmod.training import Step, training_loop
 from genmod.training.metrics import OnProgress
 from genmod.training.validation import HeldOut, validate
@@ -56,6 +57,7 @@ class Candidate:
         plan: how the model is trained at full effort.
         after: the names of candidates that must be trained before this one; they come earlier in the suite.
         importance_samples: the number of importance samples per test sample; 0: none.
+        refine_steps: steps that refine the posterior of each test sample for a second bound; 0: none.
         timesteps: the number of noise levels of a diffusion that each test sample visits; ``None``: the
             default of :func:`~genmod.evaluation.evaluate`.
         cost: the rough time of training and evaluation, relative to the other candidates. It decides the
@@ -67,8 +69,12 @@ class Candidate:
     plan: Plan
     after: tuple[str, ...] = ()
     importance_samples: int = 0
+    refine_steps: int = 0
     timesteps: int | None = None
     cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def slug(self) -> str:
@@ -169,6 +175,7 @@ class Plan:
     validation_timesteps: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_at_least(self.steps, 1, "steps", "pass at least one step")
         check_at_least(self.warm, 0, "warm", "pass 0 for no warm-up")
         check_at_least(self.validations, 1, "validations", "leave it out for 20")

@@ -146,6 +146,7 @@ def _run(job: Job, candidate: Candidate, data: Dataset, on_event: OnEvent) -> No
         name=candidate.name,
         timesteps=AutoTimesteps.EVALUATION if candidate.timesteps is None else candidate.timesteps,
         importance_samples=candidate.importance_samples,
+        refine_steps=candidate.refine_steps,
         seed=job.seed,
         seconds=record.seconds,
     )

@@ -64,6 +64,7 @@ def settings_of(candidate: Candidate, effort: float, model: LatentModel) -> dict
     return {
         **asdict(candidate.plan.times(effort)),
         "importance_samples": candidate.importance_samples,
+        "refine_steps": candidate.refine_steps,
         "timesteps": candidate.timesteps,
         "after": list(candidate.after),
         **module_settings(model),

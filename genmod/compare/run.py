@@ -26,6 +26,7 @@ from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.runs.reports import UNUSED, table, unused, write_markdown, write_report
 from genmod.shapes import size
+from genmod.signatures import checked
 from genmod.version import __version__
 
 OnReport = Callable[[Report], None]
@@ -91,11 +92,14 @@ class _Run:
         value = f"{report.value} nats" if bits is None else f"{bits.mean:.3f} bits/dim"
         if report.entropy_floor is not None:
             value = f"{report.value} nats, {report.entropy_floor:.2f} of them entropy of the bits"
-        self.display.print(f"{report.name}: {value} ({report.stamp.value})")
+        refined = report.refined_bits_per_dim or report.refined
+        also = "" if refined is None else f"; {refined.mean:.3f} if refined for each row"
+        self.display.print(f"{report.name}: {value} ({report.stamp.value}{also})")
         if self.on_report is not None:
             self.on_report(report)
 
 
+@checked
 def compare(
     folder: Path | str = "runs/compare",
     data: object = "digits",

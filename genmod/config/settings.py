@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from genmod.signatures import check_given, rules_of
 from genmod.spec import HasSpec
 
 Arguments = ParamSpec("Arguments")
@@ -19,7 +20,8 @@ _KEY = "_arguments"
 class Settings:
     """A base class whose objects keep the arguments of their constructor, for :func:`arguments`.
 
-    A subclass only writes its ``__init__``. A frozen dataclass does not need this base: its fields are
+    A subclass only writes its ``__init__``, whose arguments are, in this package, checked by their
+    annotations (:mod:`genmod.signatures`). A frozen dataclass does not need this base: its fields are
     its settings.
 
     >>> class Noise(Settings):
@@ -38,6 +40,8 @@ class Settings:
 def _keeping(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor that writes down its arguments, unless a subclass's constructor already has."""
     signature = inspect.signature(init)
+    # Not those of one's own parts, which may use annotations in another sense.
+    rules = rules_of(init) if init.__module__.partition(".")[0] == "genmod" else {}
 
     @wraps(init)
     def keep(self: object, *values: object, **named: object) -> None:
@@ -47,6 +51,7 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
             except TypeError:  # Python's own message names the constructor.
                 init(self, *values, **named)
                 raise
+            check_given(rules, bound.arguments)
             bound.apply_defaults()
             kept = {name: _light(v) for name, v in list(bound.arguments.items())[1:]}
             # A plain attribute: a module among the arguments must not become a submodule twice.

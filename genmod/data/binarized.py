@@ -26,6 +26,7 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import check_integers, invalid
 from genmod.random.streams import mix
+from genmod.signatures import checked
 from genmod.spec import Bins
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class BernoulliPixels:
         return found
 
 
+@checked
 def binarized(data: Dataset, seed: int = 0) -> Dataset:
     """Gray images as bits, ``b ~ Bernoulli(gray / (bins - 1))``, each pixel on its own.
 

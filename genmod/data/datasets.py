@@ -27,6 +27,7 @@ from genmod.data.values import (
     storage,
 )
 from genmod.shapes import Shape
+from genmod.signatures import checked
 from genmod.spec import Column, DataSpec
 
 SPLITS = ("train", "validation", "test")
@@ -246,6 +247,7 @@ class Dataset:
         return notes
 
 
+@checked
 def conditional(data: Dataset, dropout: float = 0.1) -> Dataset:
     """The same rows, with their labels as the context of a conditional model.
 

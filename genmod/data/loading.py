@@ -21,10 +21,12 @@ from genmod.data.rows import Layout
 from genmod.data.sources import LoadSettings, RowsSource, TableSource, check_settings, source_of
 from genmod.data.tables import TableSettings, numbers
 from genmod.data.values import pair
+from genmod.signatures import checked
 from genmod.spec import DataSpec, HasSpec
 from genmod.units import Standardize
 
 
+@checked
 def load(
     x: object,
     *,

@@ -1,8 +1,6 @@
 """Decoders: ``p(x | z)`` for bits, integers, real numbers, counts, and tables of columns of any kind."""
 
 from genmod.decoders.base import Decoder as Decoder
-from genmod.decoders.calibrated import CalibratedGaussianDecoder as CalibratedGaussianDecoder
-from genmod.decoders.calibrated import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
 from genmod.decoders.channels import ChannelMixtureDecoder as ChannelMixtureDecoder
 from genmod.decoders.columns import Columns as Columns
 from genmod.decoders.counts import NegativeBinomialDecoder as NegativeBinomialDecoder
@@ -19,8 +17,10 @@ from genmod.decoders.likelihoods import DiscretizedLogisticDecoder as Discretize
 from genmod.decoders.likelihoods import DiscretizedMixtureDecoder as DiscretizedMixtureDecoder
 from genmod.decoders.likelihoods import GaussianDecoder as GaussianDecoder
 from genmod.decoders.likelihoods import Identity as Identity
+from genmod.decoders.reals import CalibratedGaussianDecoder as CalibratedGaussianDecoder
+from genmod.decoders.reals import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
+from genmod.decoders.reals import LaplaceDecoder as LaplaceDecoder
+from genmod.decoders.reals import StudentTDecoder as StudentTDecoder
 from genmod.decoders.scales import GlobalScale as GlobalScale
 from genmod.decoders.scales import PerDimensionScale as PerDimensionScale
 from genmod.decoders.scales import PredictedScale as PredictedScale
-from genmod.decoders.tails import LaplaceDecoder as LaplaceDecoder
-from genmod.decoders.tails import StudentTDecoder as StudentTDecoder

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_law, instance, invalid
+from genmod.checks import instance, invalid
 from genmod.config import Settings
+from genmod.distributions.base import check_law
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
 from genmod.shapes import Shape

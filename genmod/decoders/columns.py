@@ -14,10 +14,10 @@ from genmod.decoders.base import Decoder
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
 from genmod.decoders.counts import NegativeBinomialDecoder
 from genmod.decoders.likelihoods import Identity
+from genmod.decoders.reals import StudentTDecoder
 from genmod.decoders.scales import PredictedScale
-from genmod.decoders.tails import StudentTDecoder
 from genmod.distributions.base import Factorized
-from genmod.distributions.joined import Joined
+from genmod.distributions.composed import Joined
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike
 

@@ -15,6 +15,7 @@ from genmod.decoders.likelihoods import (
     GaussianDecoder,
 )
 from genmod.decoders.scales import GlobalScale, PredictedScale, Scale
+from genmod.signatures import checked
 from genmod.spec import DataSpec, SpecLike
 
 _BROAD = 0.1
@@ -23,6 +24,7 @@ _BROAD = 0.1
 _A_LAW_EACH = ("none", "use Columns.of(network, spec, {name: law}) for laws of your own")
 
 
+@checked
 def likelihood(
     network: Callable[[int], nn.Module],
     spec: SpecLike,

@@ -28,6 +28,7 @@ from genmod.denoisers.targets import scales_of
 from genmod.nn.modules import evaluation_mode
 from genmod.schedules import Schedule
 from genmod.shapes import PerSample, Real, expand_like
+from genmod.signatures import checked
 
 _ROWS = 1024
 """Rows that go through the network together."""
@@ -90,6 +91,7 @@ class Calibrated(Denoiser):
         return f"levels={len(self.log_snr)}"
 
 
+@checked
 def calibrate(
     denoiser: Denoiser,
     schedule: Schedule,

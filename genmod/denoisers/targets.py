@@ -36,6 +36,7 @@ from torch import Tensor
 from genmod.checks import check_positive
 from genmod.config import Settings
 from genmod.shapes import PerSample, Real, expand_like
+from genmod.signatures import checked
 
 NOISIEST = -20.0
 """The lowest log-SNR at which ``x_hat`` can be computed from a predicted noise or score.
@@ -206,6 +207,7 @@ class EDMTarget(Target):
         return f"EDMTarget(sigma_data={self.sigma_data})"
 
 
+@checked
 def convert(output: Real, source: Target, target: Target, z: Real, log_snr: PerSample) -> Real:
     """Convert a prediction from one target to another, for example noise to velocity. It is exact.
 

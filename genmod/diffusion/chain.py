@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import invalid, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.denoisers import Denoiser
 from genmod.diffusion.bound import diffusion_rates
 from genmod.diffusion.noising import NoisingEncoder, NoisingPosterior
@@ -78,6 +78,7 @@ class DiffusionPrior(Prior):
         super().__init__(shape)
         steps = None if steps is None else whole_number(steps, "steps")
         resolution = whole_number(resolution, "resolution")
+        check_at_least(resolution, 2, "resolution", "256 is the default")
         if steps is not None and steps < 1:
             raise invalid(
                 f"steps={steps}",

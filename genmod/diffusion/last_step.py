@@ -19,6 +19,7 @@ from genmod.model import LatentModel
 from genmod.nn.modules import evaluation_mode
 from genmod.schedules import Schedule
 from genmod.schedules.base import time_dtype
+from genmod.signatures import checked
 from genmod.spec import Bins
 
 
@@ -64,6 +65,7 @@ FINEST = 16
 
 
 @torch.no_grad()
+@checked
 def fit_scale(
     model: LatentModel, x: Tensor, context: Tensor | None = None, *, seed: int = 0
 ) -> float:

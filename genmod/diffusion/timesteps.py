@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from genmod import random
-from genmod.checks import check_at_least, invalid, whole_number
+from genmod.checks import check_at_least, instance, invalid, whole_number
 from genmod.path import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.random.streams import stratified
 from genmod.shapes import PerLevel
@@ -211,6 +211,8 @@ def timestep_sampler(timesteps: int | TimestepSampler) -> TimestepSampler:
     """The sampler for a number of levels: stratified, unless one is given."""
     if isinstance(timesteps, TimestepSampler):
         return timesteps
+    if isinstance(timesteps, type):
+        return instance(timesteps, TimestepSampler, "timesteps")
     # Before the cache, for which 2.0 and 2 are one key.
     return _stratified(whole_number(timesteps, "timesteps"))
 

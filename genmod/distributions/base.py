@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.utils.hooks import RemovableHandle
 
 from genmod.checks import can_read, invalid
-from genmod.shapes import PerSample, Sizes, event_sum, expand_like
+from genmod.shapes import PerSample, Shape, Sizes, event_sum, expand_like
 
 
 class Factorized(Distribution, ABC):
@@ -208,3 +208,55 @@ def _map_transform(transform: object, function: Callable[[Tensor], Tensor]) -> o
     copied = copy.copy(transform)
     vars(copied).update({name: _map(value, function) for name, value in vars(transform).items()})
     return copied
+
+
+def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
+    """Require a law of batch shape ``(rows,)`` and event shape ``shape``, so that log p is ``(rows,)``.
+
+    A law that lacks ``Independent`` gives one number for each entry. Torch then broadcasts ``(rows,)``
+    against ``(rows, D)``, without an error if ``rows == D``.
+
+    Args:
+        law: the distribution that a part returned.
+        rows: how many samples the batch has.
+        shape: the event shape of one sample.
+        name: what the message calls the law, such as ``"the decoder's law"``.
+        shared: whether one law for all rows, of batch shape ``()``, is accepted too: for priors.
+
+    Raises:
+        ValueError: another batch shape or event shape, or an object that is no distribution.
+
+    >>> plain = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
+    >>> check_law(plain, 3, (2,), "the law")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: got the law with batch shape (3, 2) and event shape (); ...
+    """
+    if not isinstance(law, Distribution):
+        raise invalid(
+            f"{name} of type {type(law).__name__}",
+            "a torch.distributions.Distribution",
+            "return a distribution over one event a row",
+        )
+    batch, event = law.batch_shape, law.event_shape
+    if event == shape and (batch == (rows,) or (shared and batch == ())):
+        return
+    expected = f"({rows},)" + (" or ()" if shared else "")
+    raise invalid(
+        f"{name} with batch shape {tuple(batch)} and event shape {tuple(event)}",
+        f"batch shape {expected} and event shape {tuple(shape)}",
+        _law_advice(law, rows, shape, shared),
+    )
+
+
+def _law_advice(law: Distribution, rows: int, shape: Shape, shared: bool) -> str:
+    """The advice that makes the law one of ``rows`` events of shape ``shape``."""
+    missing = len(shape) - len(law.event_shape)
+    whole = tuple(law.batch_shape) + tuple(law.event_shape)
+    right = {(rows, *shape)} | ({tuple(shape)} if shared else set())
+    if missing > 0 and whole in right:
+        return f"wrap it: torch.distributions.Independent(law, {missing})"
+    return (
+        "give its parameters one row a sample, and wrap the event's dimensions in "
+        f"torch.distributions.Independent(law, {len(shape)}) where the law treats them one by one"
+    )

@@ -18,9 +18,11 @@ from genmod.distributions.base import mean_of
 from genmod.model import LatentModel
 from genmod.nn.conditioning import is_null_context
 from genmod.shapes import LatentTensors, Real, event_sum, expand_like
+from genmod.signatures import checked
 
 
 @torch.no_grad()
+@checked
 def interpolate(
     model: LatentModel,
     a: Rows,
@@ -144,6 +146,7 @@ def slerp(a: Real, b: Real, weight: float) -> Tensor:
 
 
 @torch.no_grad()
+@checked
 def latent_direction(
     model: LatentModel,
     with_: Rows,
@@ -167,8 +170,7 @@ def latent_direction(
         observed: which entries are not missing, for the rows of ``with_`` and then of ``without``.
 
     Returns:
-        A code without the batch axis, ``(*latent)``; for a top-down hierarchy a tuple of them, top
-        level first. It is computed in chunks, so groups may be large.
+        A code without the batch axis, ``(*latent)``; of a top-down hierarchy a tuple, top level first.
 
     Reference: Larsen, Sonderby, Larochelle, Winther, "Autoencoding beyond pixels using a learned
     similarity metric" (2016), section 4.1; White, "Sampling generative networks" (2016), section 3.
@@ -197,6 +199,7 @@ def latent_direction(
 
 
 @torch.no_grad()
+@checked
 def move(
     model: LatentModel,
     x: Rows,
@@ -224,8 +227,7 @@ def move(
     """
     x = as_tensor(x)
     code, steps = _tuple(model.encode(x, context, observed)), _tuple(direction)
-    expected = [tuple(part.shape[1:]) for part in code]
-    got = [tuple(part.shape) for part in steps]
+    expected, got = [tuple(z.shape[1:]) for z in code], [tuple(d.shape) for d in steps]
     if got != expected:
         advice = "pass what latent_direction returns for this model"
         raise invalid(f"a direction of shapes {got}", f"those of a code, {expected}", advice)
@@ -276,8 +278,7 @@ def _mean_code(
     def pieces() -> Iterator[tuple[Tensor, ...]]:
         for rows in chunks(len(x), rows_per_chunk(model.spec.shape, model.device)):
             c, seen = (None if each is None else each[rows] for each in (context, observed))
-            codes = _tuple(model.encode(x[rows], c, seen))
-            yield tuple(part.double().sum(0) for part in codes)
+            yield tuple(z.double().sum(0) for z in _tuple(model.encode(x[rows], c, seen)))
 
     return tuple(torch.stack(sums).sum(0) / len(x) for sums in zip(*pieces(), strict=True))
 
@@ -296,5 +297,4 @@ def _tuple(code: LatentTensors) -> tuple[Tensor, ...]:
 
 
 def _code(parts: tuple[Tensor, ...]) -> LatentTensors:
-    first, *others = parts
-    return (first, *others) if others else first
+    return parts if len(parts) > 1 else parts[0]

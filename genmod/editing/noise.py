@@ -13,9 +13,11 @@ from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler
+from genmod.signatures import checked
 
 
 @torch.no_grad()
+@checked
 def sdedit(
     model: LatentModel,
     x: Rows,

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import layer_norm
 
-from genmod.checks import check_law, instance, invalid
+from genmod.checks import instance, invalid
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
+from genmod.distributions.base import check_law
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullCovarianceNormal
+from genmod.distributions.normal import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
 from genmod.shapes import Batch, Mask, Shape, copies, size
 from genmod.spec import DataSpec, SpecLike

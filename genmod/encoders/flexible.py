@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from genmod.checks import invalid
 from genmod.config.settings import arguments
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullCovarianceNormal
+from genmod.distributions.normal import FullCovarianceNormal
 from genmod.encoders.base import Encoder
 from genmod.nn.flow import SplineFlow
 from genmod.nn.modules import outputs

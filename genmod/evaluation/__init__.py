@@ -14,13 +14,13 @@ from genmod.evaluation.flow import flow_bound as flow_bound
 from genmod.evaluation.flow import flow_density as flow_density
 from genmod.evaluation.information import immse as immse
 from genmod.evaluation.maps import latent_map as latent_map
-from genmod.evaluation.perception.network import features as features
-from genmod.evaluation.perception.quality import frechet_distance as frechet_distance
-from genmod.evaluation.perception.quality import quality as quality
+from genmod.evaluation.perception import features as features
 from genmod.evaluation.predictive import predictive_check as predictive_check
 from genmod.evaluation.profile import profile as profile
 from genmod.evaluation.profile import refinement as refinement
 from genmod.evaluation.report import Report as Report
+from genmod.evaluation.sample_quality import frechet_distance as frechet_distance
+from genmod.evaluation.sample_quality import quality as quality
 from genmod.evaluation.scoring import Estimate as Estimate
 from genmod.evaluation.scoring import log_weights as log_weights
 from genmod.evaluation.scoring import paired as paired

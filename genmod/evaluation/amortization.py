@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import check_positive, invalid
+from genmod.checks import check_at_least, check_positive, invalid, whole_number
 from genmod.distributions import Normal
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullCovarianceNormal
+from genmod.distributions.normal import FullCovarianceNormal
 from genmod.elbo import ELBO
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.topdown import TopDownPosterior
@@ -24,6 +24,7 @@ from genmod.model import LatentModel, Request
 from genmod.path import repeated
 from genmod.random.streams import rewound
 from genmod.shapes import PerSample
+from genmod.signatures import checked
 
 _DRAWS = 64
 """Draws of the latents from which each of the two bounds is estimated."""
@@ -77,6 +78,7 @@ class AmortizationGap:
         return "\n".join(lines)
 
 
+@checked
 def amortization_gap(
     model: LatentModel,
     data: object,
@@ -84,7 +86,7 @@ def amortization_gap(
     *,
     steps: int = 100,
     learning_rate: float = 0.1,
-    draws: int = 8,
+    draws: int = 4,
     importance_samples: int = 0,
     seed: int = 0,
     batch_size: int | None = None,
@@ -126,17 +128,9 @@ def amortization_gap(
     >>> found.per_row.shape
     torch.Size([8])
     """
-    if steps < 1 or draws < 1:
-        raise invalid(f"steps={steps}, draws={draws}", "at least 1", "leave out")
-    check_positive(learning_rate, "learning_rate")
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
-    plan = _Plan(model, steps, learning_rate, draws, importance_samples)
-    label = "refinement" if progress else None
-    pieces = in_chunks(
-        model, rows, plan.run, seed=seed, batch_size=batch_size, copies=200 * draws, progress=label
-    )
-    found = [rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True)]
-    amortized, refined, evidence = found
+    plan = PosteriorRefinement(model, steps, learning_rate, draws, importance_samples)
+    amortized, refined, evidence = plan.of_rows(rows, seed, batch_size, progress)
     approximation = Estimate.of(evidence - refined) if importance_samples else None
     return AmortizationGap(
         Estimate.of(amortized),
@@ -148,19 +142,37 @@ def amortization_gap(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How the posteriors of a chunk are refined, and both bounds estimated."""
+class PosteriorRefinement:
+    """How the posterior of each row is refined; the settings are those of :func:`amortization_gap`."""
 
     model: LatentModel
     steps: int
-    rate: float
-    draws: int
-    importance_samples: int
+    rate: float = 0.1
+    draws: int = 4
+    importance_samples: int = 0
 
-    def run(
+    def __post_init__(self) -> None:
+        check_at_least(whole_number(self.steps, "steps"), 1, "steps", "100 is the default")
+        check_at_least(whole_number(self.draws, "draws"), 1, "draws", "4 is the default")
+        check_at_least(self.importance_samples, 0, "importance_samples", "0 is none")
+        check_positive(self.rate, "learning_rate")
+
+    def of_rows(
+        self, rows: RowSet, seed: int = 0, batch_size: int | None = None, progress: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Three bounds of each row, ``(N,)``: the encoder's, the refined one, and the weighted one."""
+        pieces = in_chunks(
+            self.model, rows, self._of_chunk, seed=seed, batch_size=batch_size,
+            copies=200 * self.draws, progress="refinement" if progress else None,
+        )  # fmt: skip
+        amortized, refined, weighted = (
+            rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True)
+        )
+        return amortized, refined, weighted
+
+    def _of_chunk(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The bound under the encoder's posterior, under the refined one, and the weighted bound."""
         start = self.model.posterior(x, context, observed)
         build, leaves = _free_parameters(start)
 

@@ -45,11 +45,13 @@ from genmod.models.replace import FIRST_STAGE, has_diffusion
 from genmod.path import Path
 from genmod.prior import DensityPrior
 from genmod.priors import NestedPrior
+from genmod.signatures import checked
 
 _DRAWS = 2
 """Joint draws of each row: the covariance of two means is free of the noise of the draws above."""
 
 
+@checked
 def collapse(
     model: LatentModel,
     data: object,

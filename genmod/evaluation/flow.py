@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.checks import invalid, whole_number
+from genmod.checks import invalid
 from genmod.chunks import COPIES
 from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.elbo import Stamp
@@ -35,6 +35,7 @@ from genmod.evaluation.scoring import Estimate, paired, score
 from genmod.model import LatentModel
 from genmod.models import with_probability_flow
 from genmod.models.replace import find_diffusion
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 STAGES = 4
@@ -79,6 +80,7 @@ class FlowDensity:
         )
 
 
+@checked
 def flow_density(
     model: LatentModel,
     z: object,
@@ -170,6 +172,7 @@ class FlowBound:
     evaluations: int
 
 
+@checked
 def flow_bound(
     model: LatentModel,
     data: object,
@@ -249,7 +252,6 @@ def _flows(
 ) -> tuple[ProbabilityFlowPrior, ProbabilityFlowPrior]:
     """The flow of a model's diffusion, and the same with half as many steps."""
     prior = find_diffusion(model)
-    steps, probes = whole_number(steps, "steps"), probes and whole_number(probes, "probes")
     if steps < 2 or steps % 2 != 0:
         raise invalid(
             f"steps={steps}",

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genmod import random
-from genmod.checks import check_at_least, check_positive, invalid, whole_number
+from genmod.checks import check_at_least, check_positive, invalid
 from genmod.chunks import chunks, rows_per_chunk
 from genmod.denoisers import Denoiser
 from genmod.diffusion import DiffusionPrior, NoisingEncoder
@@ -47,6 +47,7 @@ from genmod.model import LatentModel
 from genmod.random.streams import stratified
 from genmod.schedules.base import time_dtype
 from genmod.shapes import event_sum, expand_like, repeat
+from genmod.signatures import checked
 
 PILOT = 64
 """Rows, and noise levels, of the pilot: a short run that finds where the integrand is large."""
@@ -54,6 +55,7 @@ EVEN = 0.2
 """The share of levels that is spread evenly over log-SNR, in case the pilot missed a peak."""
 
 
+@checked
 def immse(
     model: LatentModel,
     data: object,
@@ -107,7 +109,6 @@ def immse(
     ('estimate', ['reconstruction', 'prior', 'steps'])
     """
     prior = _require_diffusion(model)
-    timesteps, seed = whole_number(timesteps, "timesteps"), whole_number(seed, "seed")
     check_at_least(timesteps, 1, "timesteps", "16 to 256 are common")
     rows, spec = RowSet.of(model, data, context, ids=ids), model.spec
     tail = tail or (IntegerTail(spec.width) if spec.is_integer else GaussianTail())
@@ -124,10 +125,8 @@ def immse(
 
     label = "I-MMSE" if progress else None
     pieces = in_chunks(model, rows, run, seed=seed, batch_size=batch_size, progress=label)
-    nats = {
-        term: rows.restore_order(torch.cat([piece[term] for piece in pieces]))
-        for term in ("prior", "steps")
-    }
+    terms = ("prior", "steps")
+    nats = {term: rows.restore_order(torch.cat([each[term] for each in pieces])) for term in terms}
     rest = float(spec.standardize.log_det()) - tail.nats(clean, spec.size)
     beyond = torch.full((len(rows),), rest, dtype=torch.float64)
     scores = Scores(beyond, nats, {}, None, Stamp.ESTIMATE, tail.measure)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod import random
-from genmod.checks import check_law
 from genmod.distributions import Normal
+from genmod.distributions.base import check_law
 from genmod.elbo import ELBO
 from genmod.encoders.base import require_distribution
 from genmod.evaluation.batching import RowSet, in_chunks

@@ -23,6 +23,7 @@ from genmod.model import LatentModel
 from genmod.models.replace import levels_above_diffusion
 from genmod.nn.conditioning import is_null_context
 from genmod.path import Latent
+from genmod.signatures import checked
 
 _WIDEST = 1024
 """Units of which the whole covariance is kept. Beyond, directions come from this many rows."""
@@ -65,11 +66,12 @@ class LatentMap:
 
     def __repr__(self) -> str:
         rows, units = len(self.points), len(self.directions)
-        lines = [f"Map of the codes of {rows} rows, {units} unit{'' if units == 1 else 's'}"]
-        lines += [f"  {label}" for label in self.labels if label]
+        title = f"Map of the codes of {rows} rows, {units} unit{'' if units == 1 else 's'}"
+        lines = [title, *(f"  {label}" for label in self.labels if label)]
         return "\n".join(lines if self.color is None else [*lines, f"  color: {self.color_name}"])
 
 
+@checked
 def latent_map(
     model: LatentModel,
     data: object,
@@ -285,13 +287,12 @@ def _of_labels(
 def _column(
     name: str, rows: RowSet, model: LatentModel
 ) -> tuple[Tensor, str, tuple[str, ...] | None]:
-    columns = {column.name: place for place, column in enumerate(model.spec.columns or ())}
+    columns = {each.name: (at, each) for at, each in enumerate(model.spec.columns or ())}
     if not columns:
         raise invalid(
             f"color={name!r} for data without columns", "one value a row", "pass an array"
         )
-    place = columns[one_of(columns, name, "color")]
-    column = (model.spec.columns or ())[place]
+    place, column = columns[one_of(columns, name, "color")]
     values = rows.x[:, place].double().cpu()
     if rows.observed is not None:
         values = torch.where(rows.observed[:, place].cpu(), values, torch.nan)

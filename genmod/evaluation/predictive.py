@@ -27,6 +27,7 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.misfits import Classes, Group
 from genmod.evaluation.statistics import StatisticFunction, summaries
 from genmod.model import LatentModel
+from genmod.signatures import checked
 
 ALPHA = 0.05
 """The adjusted tail probability up to which a statistic counts as a misfit."""
@@ -149,6 +150,7 @@ def _number(value: Tensor) -> str:
     return f"{float(value):.3g}" if abs(float(value)) < 1000 else f"{float(value):.0f}"
 
 
+@checked
 def predictive_check(
     model: LatentModel,
     data: object,

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from genmod.checks import check_at_least, invalid, whole_number
+from genmod.checks import check_at_least, invalid
 from genmod.chunks import rows_per_chunk
 from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import elementwise
@@ -42,6 +42,7 @@ from genmod.model import LatentModel, Request
 from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps
 from genmod.shapes import size
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 
@@ -110,6 +111,7 @@ class Profile:
         return nats / (self.dims * math.log(2))
 
 
+@checked
 def profile(
     model: LatentModel,
     data: object,
@@ -146,7 +148,6 @@ def profile(
     >>> found.nats.shape, bool(torch.allclose(whole, whole[0]))
     (torch.Size([8]), True)
     """
-    timesteps = whole_number(timesteps, "timesteps")
     check_at_least(timesteps, 1, "timesteps", "64 give a smooth curve")
     prior = _require_steps(model)
     count = timesteps if prior.steps is None else min(timesteps, prior.steps - 1)
@@ -222,6 +223,7 @@ class Refinement:
     rmse: Tensor
 
 
+@checked
 def refinement(
     model: LatentModel,
     data: object,

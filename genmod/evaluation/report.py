@@ -41,6 +41,8 @@ class Report:
         evidence: the floor and the ceiling from the two halves of the draws; see :attr:`interval`.
         pareto_k: the shape of the tail of the importance weights; above 0.7 the ceiling is vacuous.
             ``None`` without weights, with too few of them, or with equal ones.
+        refined: the bound under a posterior that was refined for each row; ``None``: not asked for.
+        refine_steps: the number of steps of that refinement.
         noise: the part of the error of ``value`` that comes from the draws of latents and levels. It is
             measured between replicates, and ``None`` if there is one alone.
         parameters: the number of parameters of the model.
@@ -73,6 +75,8 @@ class Report:
     importance_samples: int = 0
     evidence: tuple[Estimate, Estimate] | None = None
     pareto_k: float | None = None
+    refined: Estimate | None = None
+    refine_steps: int = 0
     noise: float | None = None
     parameters: int = 0
     seconds: float | None = None
@@ -152,6 +156,11 @@ class Report:
         """The same of the importance-weighted bound."""
         return None if self.importance is None else self._bits(self.importance)
 
+    @property
+    def refined_bits_per_dim(self) -> Estimate | None:
+        """The same of the bound under refined posteriors."""
+        return None if self.refined is None else self._bits(self.refined)
+
     def _bits(self, nats: Estimate) -> Estimate | None:
         if self.measure is not Measure.MASS or self.in_nats:
             return None
@@ -169,6 +178,13 @@ class Report:
                 "bits_per_dim": _pair(self.importance_bits_per_dim),
                 "pareto_k": self.pareto_k,
             }
+        refined = None
+        if self.refined is not None:
+            refined = {
+                "steps": self.refine_steps,
+                "nats": _pair(self.refined),
+                "bits_per_dim": _pair(self.refined_bits_per_dim),
+            }
         return {
             "name": self.name,
             "stamp": self.stamp.value,
@@ -179,8 +195,10 @@ class Report:
             "entropy_floor": self.entropy_floor,
             "structural": _pair(self.structural),
             "terms": {name: _pair(term) for name, term in self.terms.items()},
+            "refined": refined,
             "importance_weighted": weighted,
             "change_of_units": _pair(self.change_of_units),
+            "in_nats": self.in_nats,
             "noise": self.noise,
             "dims": self.dims,
             "samples": self.samples,
@@ -229,16 +247,16 @@ class Report:
         if len(named) > SHOWN:
             lines.append((f"- {len(named) - SHOWN} more", "", ""))
         what = "reconstruction" if self.stamp is Stamp.NONE else f"log p(x), {self.stamp.value}"
-        lines.append((what, str(self.value), "" if bits is None else _in_bits(bits)))
+        lines.append((what, str(self.value), _in_bits(bits)))
         if self.noise is not None:
             lines.append(("  error from latents and levels", f"± {self.noise:.2f}", ""))
-        if self.importance is not None:
-            weighted = self.importance_bits_per_dim
-            lines.append((
-                f"importance-weighted, {self.importance_samples}",
-                str(self.importance),
-                "" if weighted is None else _in_bits(weighted),
-            ))  # fmt: skip
+        tighter = (
+            (f"refined for each row, {self.refine_steps} steps", self.refined),
+            (f"importance-weighted, {self.importance_samples}", self.importance),
+        )
+        for name, found in tighter:
+            if found is not None:
+                lines.append((name, str(found), _in_bits(self._bits(found))))
         if self.evidence is not None:
             floor, ceiling = self.evidence
             vacuous = math.isinf(ceiling.mean)
@@ -265,5 +283,5 @@ def _pair(estimate: Estimate | None) -> dict[str, float] | None:
     return {"mean": estimate.mean, "standard_error": estimate.error}
 
 
-def _in_bits(bits: Estimate) -> str:
-    return f"{bits.mean:.3f} ± {bits.error:.3f} bits/dim"
+def _in_bits(bits: Estimate | None) -> str:
+    return "" if bits is None else f"{bits.mean:.3f} ± {bits.error:.3f} bits/dim"

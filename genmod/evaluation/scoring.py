@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from genmod.checks import check_at_least, invalid, whole_number
+from genmod.checks import check_at_least, invalid
 from genmod.chunks import COPIES
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.batching import ChunkBound, Ids, RowSet, in_chunks, require_finite
@@ -18,6 +18,7 @@ from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
 from genmod.shapes import PerSample
+from genmod.signatures import checked
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Scores:
         return {"reconstruction": self.reconstruction, **self.rates}
 
 
+@checked
 def score(
     model: LatentModel,
     data: object,
@@ -153,6 +155,7 @@ def scores_of(
     return replace(scores, change_of_units=rows.restore_order(change.cpu().expand(len(rows))))
 
 
+@checked
 def log_weights(
     model: LatentModel,
     data: object,
@@ -215,7 +218,6 @@ def weights_of(
     progress: bool = False,
 ) -> Tensor:
     """Importance log-weights of checked rows by ascending ids, maybe NaN; see :func:`log_weights`."""
-    importance_samples = whole_number(importance_samples, "importance_samples")
     check_at_least(importance_samples, 1, "importance_samples", "100 to 5000 are common")
     if model.prior.stochastic_density:
         raise invalid(
@@ -229,13 +231,14 @@ def weights_of(
         label = f"draw {sample + 1} of {importance_samples}" if progress else None
         # A path keeps every latent and both of its distributions: hence more copies.
         pieces = in_chunks(
-            model, rows, model.log_weight, seed=mix(whole_number(seed, "seed"), sample),
+            model, rows, model.log_weight, seed=mix(seed, sample),
             batch_size=batch_size, copies=COPIES + 8 * latents, progress=label,
         )  # fmt: skip
         columns.append(torch.cat(pieces).cpu().double())
     return torch.stack(columns, 1)
 
 
+@checked
 def paired(a: Scores, b: Scores) -> Estimate:
     r"""The paired difference of two models: the mean of ``a - b`` over the same rows, with its error.
 

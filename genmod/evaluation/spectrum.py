@@ -27,6 +27,7 @@ from torch import Tensor
 from genmod.checks import check_positive, invalid
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 _WIDEST = 4096
@@ -139,6 +140,7 @@ class LinearForecast:
         )
 
 
+@checked
 def linear_forecast(
     data: object, *, latents: int | None = None, beta: float = 1.0
 ) -> LinearForecast:

@@ -23,6 +23,7 @@ from genmod.evaluation.moments import Features
 from genmod.model import LatentModel
 from genmod.models.replace import FIRST_STAGE, has_diffusion
 from genmod.shapes import is_image
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 _ROWS = 4096
@@ -88,6 +89,7 @@ class Traversal:
         return f"{self.features[most][:20]}, {float(span[most]):+.2f} std"
 
 
+@checked
 def traverse(
     model: LatentModel,
     data: object,

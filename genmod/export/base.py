@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent
 
 from genmod.diffusion import DiffusionPrior
 from genmod.distributions import Dirac, Normal
-from genmod.distributions.joined import Joined, Rescaled
+from genmod.distributions.composed import Joined, Rescaled
 from genmod.export.ports import Port
 from genmod.model import LatentModel
 from genmod.path import run_path

@@ -24,6 +24,7 @@ from genmod.export.formats import (
 from genmod.export.parts import model_parts
 from genmod.files import check_folder, remove, write_atomically, write_json
 from genmod.model import LatentModel
+from genmod.signatures import checked
 from genmod.version import __version__
 
 FORMAT, DESCRIPTION = "genmod-export-1", "export.json"
@@ -40,6 +41,7 @@ class ExportFormat(Enum):
     """A program of torch.export (``.pt2``), run by PyTorch without genmod."""
 
 
+@checked
 def export(
     model: LatentModel,
     folder: Path | str,

@@ -17,6 +17,7 @@ from genmod.arrays import Rows, as_tensor
 from genmod.checks import check_positive, check_real, invalid
 from genmod.chunks import own_rows
 from genmod.shapes import Real, Shape, size
+from genmod.signatures import checked
 
 
 class Operator(nn.Module, ABC):
@@ -210,6 +211,7 @@ class AveragePool(Separable):
     tensor([[[2., 6.]]])
     """
 
+    @checked
     def __init__(self, shape: Shape, factor: int) -> None:
         if factor < 1 or not all(side % factor == 0 for side in shape[1:]):
             raise invalid(

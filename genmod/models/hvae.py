@@ -22,7 +22,7 @@ from genmod.models.build import (
     resolve_networks,
     stated_spec,
 )
-from genmod.models.deep import latents_of_each, very_deep_parts
+from genmod.models.depth import latents_of_each, very_deep_parts
 from genmod.nn import MLP, Networks
 from genmod.nn.conditioning import Condition
 from genmod.prior import Prior

@@ -1,25 +1,33 @@
-"""Latent diffusion: a VAE whose prior is a diffusion over its latents."""
+"""Latent diffusion: a VAE whose prior is a diffusion over its latents, and the two stages of its training.
+
+First the encoder and decoder are trained under N(0, I), then the prior on their latents. Any model with a
+learned prior can be trained so.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from genmod import random
 from genmod.checks import instance, invalid
+from genmod.chunks import chunks, rows_per_chunk
 from genmod.diffusion import DiffusionPrior
+from genmod.distributions.base import mean_of
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import as_shape, check_condition, check_networks, stated_spec
 from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion
 from genmod.models.sampling import DiffusionBased
-from genmod.models.two_stage import first_stage, freeze_first_stage
 from genmod.models.vae import VAE
 from genmod.nn import ConvNets, Ignored, Networks
 from genmod.nn.conditioning import Condition
-from genmod.priors import NestedPrior
+from genmod.nn.modules import evaluation_mode
+from genmod.priors import NestedPrior, NormalPrior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike
 
@@ -146,3 +154,75 @@ class LatentDiffusion(DiffusionBased):
         """The parts that the first stage trains and the second leaves alone."""
         yield self.encoder
         yield self.decoder
+
+
+def first_stage(model: LatentModel) -> LatentModel:
+    """The same encoder and decoder under a standard normal prior."""
+    return LatentModel(model.encoder, model.decoder, NormalPrior(model.prior.shape))
+
+
+def check_two_stages(model: LatentModel) -> None:
+    """Require a model whose prior can be trained after its encoder and decoder.
+
+    Raises:
+        ValueError: a prior without parameters of its own; a hierarchy whose posterior runs top-down.
+    """
+    kind, prior = type(model).__name__, model.prior
+    apart = {id(p) for part in (model.encoder, model.decoder) for p in part.parameters()}
+    if not any(p.requires_grad and id(p) not in apart for p in prior.parameters()):
+        raise invalid(
+            f"stages='two-stage' for a {kind} whose {type(prior).__name__} has no parameters of "
+            "its own",
+            "a learned prior",
+            "leave stages out, or pass a prior such as priors.MixturePrior(10)",
+        )
+    if model.encoder.latent_shape != prior.shape:
+        raise invalid(
+            f"stages='two-stage' for a {kind} whose encoder gives no single latent",
+            "one latent, whose prior is learned in the second stage",
+            "leave stages out",
+        )
+
+
+@torch.no_grad()
+def freeze_first_stage(
+    model: LatentModel, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+) -> None:
+    """End the first stage: the encoder and decoder stay as they are from now on.
+
+    A nested model then gets latents with the mean and spread that ``q`` gives them over ``x``, measured
+    in evaluation mode on the model's device.
+
+    Args:
+        model: the model.
+        x: data, enough of them to measure a spread.
+        context: what the encoder is conditioned on.
+        observed: which entries of ``x`` count; ``None``: all.
+    """
+    if isinstance(model.prior, NestedPrior):
+        model.prior.standardize(*latent_moments(model, x, context, observed))
+    for part in (model.encoder, model.decoder):
+        part.requires_grad_(False)
+
+
+@torch.no_grad()
+def latent_moments(
+    model: LatentModel, x: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of each entry of the aggregate posterior over data."""
+    model.spec.check(x, observed)
+    device, chunk = model.device, rows_per_chunk(model.spec.shape, model.device)
+
+    def cut(each: Tensor | None, rows: slice) -> Tensor | None:
+        return None if each is None else each[rows].to(device)
+
+    means, variances = [], []
+    with evaluation_mode(model):
+        for rows in chunks(len(x), chunk):
+            q = model.posterior(x[rows].to(device), cut(context, rows), cut(observed, rows))
+            assert isinstance(q, Distribution)
+            means.append(mean_of(q, "the posterior"))
+            variances.append(q.variance)
+    mean = torch.cat(means)
+    total = mean.var(0, correction=0) + torch.cat(variances).mean(0)
+    return mean.mean(0), total.sqrt()

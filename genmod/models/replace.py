@@ -19,6 +19,7 @@ from genmod.diffusion.probability_flow import ProbabilityFlowPrior
 from genmod.model import LatentModel
 from genmod.prior import Prior
 from genmod.priors import NestedPrior
+from genmod.signatures import checked
 
 Model = TypeVar("Model", bound=LatentModel)
 
@@ -63,6 +64,7 @@ def _innermost(model: LatentModel) -> Prior:
     return prior
 
 
+@checked
 def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
     """A diffusion with its denoiser wrapped, to be sampled; all else is shared.
 
@@ -103,6 +105,7 @@ def with_denoiser(model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Model:
     return _replaced(model, denoiser, wrapped)
 
 
+@checked
 def with_steps(model: Model, steps: int | None) -> Model:
     """The same denoiser, schedule, encoder and decoder with another number of latents.
 
@@ -136,6 +139,7 @@ def with_steps(model: Model, steps: int | None) -> Model:
     return made
 
 
+@checked
 def with_probability_flow(
     model: LatentModel, steps: int = 128, probes: int | None = None
 ) -> LatentModel:

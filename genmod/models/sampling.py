@@ -23,6 +23,7 @@ from genmod.models.replace import with_denoiser, with_probability_flow
 from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, UniformTime
 from genmod.samplers.grids import TimeGrid
+from genmod.signatures import checked
 
 Self = TypeVar("Self", bound="DiffusionBased")
 
@@ -43,6 +44,7 @@ class DiffusionBased(LatentModel, ABC):
         """A draw of ``x`` for each state ``z_0`` of the diffusion."""
 
     @torch.no_grad()
+    @checked
     def sample(
         self,
         n: int,
@@ -87,6 +89,7 @@ class DiffusionBased(LatentModel, ABC):
 
         return run_in_chunks(n, self._most_rows, some, seeds)
 
+    @checked
     def states(
         self,
         n: int,

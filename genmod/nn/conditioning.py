@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from genmod import random
 from genmod.checks import can_read, check_at_least, invalid
 from genmod.config import register
+from genmod.signatures import check_fields
 
 NULL_LABEL = -100
 """The label of an unconditional row. It is -100, which ``torch.nn.functional.cross_entropy`` ignores by
@@ -127,6 +128,7 @@ class Labels(Condition):
     classes: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_at_least(self.classes, 1, "classes", "pass the number of different labels")
 
     @property
@@ -179,6 +181,7 @@ class Vectors(Condition):
     size: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_at_least(self.size, 1, "size", "pass the length of a vector")
 
     @property

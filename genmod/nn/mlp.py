@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genmod.checks import invalid
+from genmod.checks import check_at_least, invalid
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition, Vectors
 from genmod.nn.modules import in_full, zero
@@ -101,11 +101,8 @@ class ContextEmbedding(Settings, nn.Module):
             self.check(context)
         assert context is not None
         if len(context) != rows:
-            raise invalid(
-                f"a context of {len(context)} rows for {rows} samples",
-                "one row a sample",
-                "repeat it, or pass fewer samples",
-            )
+            got = f"a context of {len(context)} rows for {rows} samples"
+            raise invalid(got, "one row a sample", "repeat it, or pass fewer samples")
         embedding: Tensor = self.linear(self.condition.features(context, self.linear.weight.dtype))
         return embedding
 
@@ -114,11 +111,8 @@ class ContextEmbedding(Settings, nn.Module):
         if self.linear is None or self.condition is None:
             return
         if context is None:
-            raise invalid(
-                "no context",
-                f"one for {self.condition}",
-                "pass context=..., or null_context(labels) for the unconditional law",
-            )
+            advice = "pass context=..., or null_context(labels) for the unconditional law"
+            raise invalid("no context", f"one for {self.condition}", advice)
         self.condition.check(context)
 
 
@@ -198,6 +192,7 @@ class MLP(Settings, nn.Module):
         context: Condition | int = 0,
     ) -> None:
         super().__init__()
+        _check_sizes(width, depth, outputs)
         entries = inputs if isinstance(inputs, int) else size(inputs)
         self.first = nn.Linear(entries, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(depth))
@@ -233,6 +228,11 @@ class ResidualBlock(nn.Module):
         g = self.up(nn.functional.silu(g))
         added: Tensor = h + self.down(self.drop(nn.functional.silu(g)))
         return added
+
+
+def _check_sizes(width: int, depth: int, outputs: int = 1) -> None:
+    for value, least, name in ((width, 1, "width"), (depth, 0, "depth"), (outputs, 1, "outputs")):
+        check_at_least(value, least, name, "leave it out for the default")
 
 
 class DenoisingMLP(Settings, nn.Module):
@@ -271,6 +271,7 @@ class DenoisingMLP(Settings, nn.Module):
         context: Condition | int = 0,
     ) -> None:
         super().__init__()
+        _check_sizes(width, depth)
         entries = size(shape)
         self.shape = (shape[0] if outputs is None else outputs, *shape[1:])
         self.features = FourierFeatures(fourier)

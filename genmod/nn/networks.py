@@ -14,6 +14,7 @@ from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
 from genmod.nn.transformer import DiT
 from genmod.nn.unet import UNet
 from genmod.shapes import Shape, size
+from genmod.signatures import check_fields
 
 _LARGE = 16
 """If every side has at least so many pixels, convolutional networks are the default."""
@@ -28,6 +29,9 @@ class Networks(ABC):
     It builds networks between any two shapes, for encoders and decoders, and networks for denoisers.
     A kind of your own is a frozen dataclass with these methods. Pass it as ``networks=`` to a model.
     """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     @abstractmethod

@@ -32,6 +32,7 @@ from genmod.model import LatentModel
 from genmod.objectives.base import Batch, Objective
 from genmod.objectives.learned import Hybrid
 from genmod.schedules import Schedule
+from genmod.signatures import checked
 from genmod.stamps import Stamp
 
 _ROUNDING = 1e-9
@@ -127,6 +128,7 @@ class Explanation:
 
 
 @torch.inference_mode(mode=False)
+@checked
 def explain(
     objective: Objective, schedule: Schedule | LatentModel, points: int = 1001
 ) -> Explanation:

@@ -1,6 +1,5 @@
 """Plots: functions from numbers to matplotlib figures, without global state."""
 
-from genmod.plots.collapse import latent_use as latent_use
 from genmod.plots.distortion import rate_distortion as rate_distortion
 from genmod.plots.images import Row as Row
 from genmod.plots.images import reconstructions as reconstructions
@@ -17,4 +16,5 @@ from genmod.plots.schedules import loss_weights as loss_weights
 from genmod.plots.schedules import schedules as schedules
 from genmod.plots.style import palette as palette
 from genmod.plots.style import save as save
-from genmod.plots.traversals import traversal as traversal
+from genmod.plots.units import latent_use as latent_use
+from genmod.plots.units import traversal as traversal

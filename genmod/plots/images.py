@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from genmod.checks import invalid
+from genmod.checks import check_at_least, invalid
 from genmod.plots.style import INK, LABEL, NOTE, figure, label_axes, letters, palette, plain, wrap
+from genmod.signatures import checked
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
@@ -30,6 +31,7 @@ def grid(images: Tensor, columns: int) -> Tensor:
             "(N, 1, H, W), or (N, 3, H, W) for RGB",
             "draw vectors with plots.latent_spaces, or reshape them",
         )
+    check_at_least(columns, 1, "columns", "6 is the default")
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     canvas = torch.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), torch.nan)
@@ -39,6 +41,7 @@ def grid(images: Tensor, columns: int) -> Tensor:
     return canvas[..., 0] if channels == 1 else canvas
 
 
+@checked
 def samples(
     pictures: Mapping[str, Tensor],
     highest: float,

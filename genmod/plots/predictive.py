@@ -12,11 +12,13 @@ from genmod.checks import invalid
 from genmod.columns import shorten
 from genmod.evaluation.predictive import PredictiveCheck
 from genmod.plots.style import COLORS, INK, NOTE, figure, plain
+from genmod.signatures import checked
 
 _SHOWN, _ACROSS = 12, 4
 """Statistics that are drawn at most, the least likely first; and how many side by side."""
 
 
+@checked
 def predictive_check(found: PredictiveCheck, *, title: str = "", caption: str = "") -> Figure:
     """A predictive check: histograms of the replicates, with a line where the data are.
 

@@ -18,6 +18,7 @@ from genmod.checks import check_at_least, invalid
 from genmod.objectives.explanation import Explanation
 from genmod.plots.style import COLORS, INK, NOTE, figure, label_axes, palette, plain
 from genmod.schedules import Schedule
+from genmod.signatures import checked
 
 PLAIN = (INK, "#b08968", "#56a3d9")
 """Colors of the standard schedules; no model has them."""
@@ -113,6 +114,7 @@ def step_weights(schedule: Schedule, latents: int) -> tuple[Tensor, Tensor]:
     return t[1:], 0.5 * torch.expm1(log_snr[:-1] - log_snr[1:])
 
 
+@checked
 def loss_weights(
     by_name: Mapping[str, Schedule], latents: int = 1000, *, title: str = "", caption: str = ""
 ) -> Figure:

@@ -13,8 +13,8 @@ from torch.distributions import Distribution
 from genmod.checks import check_at_least, invalid
 from genmod.config.settings import arguments
 from genmod.distributions import Normal
+from genmod.distributions.composed import Mixture
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.mixture import Mixture
 from genmod.encoders import Encoder
 from genmod.nn.flow import SplineFlow
 from genmod.prior import DensityPrior, Prior

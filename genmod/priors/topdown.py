@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils.checkpoint import checkpoint
 
-from genmod.checks import check_law, invalid
+from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions import rate
+from genmod.distributions.base import check_law
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.encoders.topdown import TopDownPosterior, shortened

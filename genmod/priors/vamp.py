@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from genmod.checks import invalid
 from genmod.columns import ColumnKind
-from genmod.distributions.mixture import Mixture
+from genmod.distributions.composed import Mixture
 from genmod.encoders import Encoder
 from genmod.encoders.base import require_distribution
 from genmod.priors.learned import OpenPrior, check_components

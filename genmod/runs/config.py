@@ -25,6 +25,14 @@ from genmod.training import fit
 SECTIONS = ("data", "model", "training")
 _RECORDED = ("format", "version", "device", "dtype", "trained_on")
 """What a run's own ``config.yaml`` holds beside its settings."""
+_NAME_DATA = (
+    "a name or a file of data",
+    "name them: genmod train digits, or data: digits in a file",
+)
+_NAME_MODEL = (
+    "one of autoencoder, vae, hvae, diffusion, latent-diffusion",
+    "name it: --model vae, or model: vae in a file",
+)
 NOT_SETTINGS = ("model", "data", "optimizer", "checkpoint", "metrics", "progress", "accelerator")
 """Arguments of :func:`~genmod.training.fit` that are no settings of a run."""
 
@@ -68,6 +76,9 @@ class RunConfig:
         training = settings.get("training") or {}
         data = {"x": data} if isinstance(data, str) else data
         model = _one_word(model) if isinstance(model, str) else model
+        for name, section, advice in (("data", data, _NAME_DATA), ("model", model, _NAME_MODEL)):
+            if section is None:
+                raise invalid(f"settings without {name}", *advice)
         for name, section in (("data", data), ("model", model), ("training", training)):
             if not isinstance(section, Mapping):
                 raise invalid(

@@ -29,7 +29,11 @@ _ENTROPY = """\
 * `entropy, nats`: the entropy of the noise in dynamic binarization. No model of bits costs less: `nats`
   can reach minus that, and no more.
 """
-_OPTIONAL = "entropy, nats"
+_BETTER_POSTERIORS = """\
+* `bound, refined for each row`: the bound after gradient steps on the posterior of each test row alone. The
+  model is the same; the difference is what one encoder for all rows loses.
+"""
+_FLOOR, _REFINED = "entropy, nats", "bound, refined for each row"
 
 
 def unused(report: Report) -> list[str]:
@@ -47,15 +51,19 @@ def row(report: Report) -> dict[str, str]:
         f"{name} {term.mean:.2f}" + (" (unused)" if name in collapsed else "")
         for name, term in report.terms.items()
     ]
-    weighted = "-"
+    refined = weighted = "-"
+    if report.refined is not None:
+        also = report.refined_bits_per_dim
+        refined = str(report.refined) + ("" if also is None else f" ({also.mean:.3f} bits/dim)")
     if report.importance is not None:
         weighted = f"{report.importance} (k={report.importance_samples})"
     return {
         "model": report.name,
         "bits/dim": "-" if bits is None else f"{bits.mean:.3f} ± {bits.error:.3f}",
         "nats": str(report.value),
-        _OPTIONAL: "-" if report.entropy_floor is None else f"{report.entropy_floor:.2f}",
+        _FLOOR: "-" if report.entropy_floor is None else f"{report.entropy_floor:.2f}",
         "stamp": report.stamp.value,
+        _REFINED: refined,
         "log p(x), importance-weighted": weighted,
         "terms, nats": " - ".join(terms) or "-",
         "parameters": f"{report.parameters:,}" if report.parameters else "-",
@@ -64,12 +72,10 @@ def row(report: Report) -> dict[str, str]:
 
 
 def table(reports: Sequence[Report]) -> list[dict[str, str]]:
-    """The lines of the table, without the column that only some data have."""
+    """The lines of the table, without the columns that would be empty."""
     rows = [row(report) for report in reports]
-    if all(report.entropy_floor is None for report in reports):
-        for each in rows:
-            del each[_OPTIONAL]
-    return rows
+    empty = [name for name in (_FLOOR, _REFINED) if all(each[name] == "-" for each in rows)]
+    return [{name: cell for name, cell in each.items() if name not in empty} for each in rows]
 
 
 def write_report(
@@ -98,7 +104,8 @@ def write_markdown(
     rows = table(reports)
     lines += [_line(list(rows[0])), _line(["---"] * len(rows[0]))]
     lines += [_line(list(each.values())) for each in rows]
-    lines += ["", _EXPLAINED + (_ENTROPY if _OPTIONAL in rows[0] else "")]
+    notes_of = {_FLOOR: _ENTROPY, _REFINED: _BETTER_POSTERIORS}
+    lines += ["", _EXPLAINED + "".join(notes_of[name] for name in rows[0] if name in notes_of)]
     if notes:
         lines += ["## Notes", "", *(f"* {note}" for note in notes), ""]
     for title, file in figures.items():
@@ -120,7 +127,8 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         content: the plain data that it returned.
         scores: the scores of every row, which plain data leave out.
     """
-    weighted = content["importance_weighted"]
+    weighted, refined = content["importance_weighted"], content["refined"]
+    change = content["change_of_units"]
     return Report(
         name=content["name"],
         value=_estimate(content["nats"]),
@@ -133,6 +141,8 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         importance_samples=0 if weighted is None else weighted["samples"],
         evidence=None if weighted is None else _ends(content["interval"]),
         pareto_k=None if weighted is None else weighted.get("pareto_k"),
+        refined=None if refined is None else _estimate(refined["nats"]),
+        refine_steps=0 if refined is None else refined["steps"],
         noise=content["noise"],
         parameters=content["parameters"],
         seconds=content["seconds"],
@@ -140,6 +150,8 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         entropy_floor=content["entropy_floor"],
         structural=None if content["structural"] is None else _estimate(content["structural"]),
         remarks=tuple(content["remarks"]),
+        change_of_units=None if change is None else _estimate(change),
+        in_nats=content["in_nats"],
     )
 
 

@@ -36,6 +36,7 @@ from genmod.runs.config import RunConfig, plain_identity
 from genmod.runs.figures import draw_samples, save_figure
 from genmod.runs.reports import write_markdown
 from genmod.saving.folder import CONFIG, WEIGHTS, read_config, save_model, write_config
+from genmod.signatures import checked
 from genmod.training import History, Step, training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.devices import Devices
@@ -71,6 +72,7 @@ class TrainedRun:
     is_main: bool = True
 
 
+@checked
 def train(
     config: RunConfig | Mapping[str, Any],
     folder: Path | str,

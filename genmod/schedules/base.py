@@ -23,6 +23,7 @@ from torch.func import functional_call
 from genmod.checks import check_at_least, invalid
 from genmod.config import Settings
 from genmod.schedules.consistency import check_schedule, check_slope, clean_end
+from genmod.signatures import checked
 from genmod.spec import DataSpec
 
 
@@ -158,6 +159,7 @@ class Schedule(Settings, nn.Module, ABC):
         alpha, sigma = self.scales(self._times(1))
         return float(alpha), float(sigma)
 
+    @checked
     def alpha_bars(self, steps: int) -> Tensor:
         r"""DDPM's :math:`\bar\alpha_1, \dots, \bar\alpha_T`, ``(T,)``, for ``steps`` latents.
 
@@ -166,6 +168,7 @@ class Schedule(Settings, nn.Module, ABC):
         """
         return self._nodes(steps).sigmoid()
 
+    @checked
     def betas(self, steps: int) -> Tensor:
         r"""DDPM's :math:`\beta_1, \dots, \beta_T`, ``(T,)``, for ``steps`` latents.
 

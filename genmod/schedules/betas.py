@@ -135,6 +135,12 @@ class Table(Schedule):
         return (right - 1 + (log_snr - low) / (high - low)) / (len(table) - 1)
 
 
+def _counted(steps: int) -> int:
+    """A number of betas, at least two: one has no slope."""
+    check_at_least(steps, 2, "steps", "1000 is the default")
+    return steps
+
+
 class LinearBeta(Table):
     r"""The linear schedule of DDPM, entry by entry: :math:`\beta_i` is linear in ``i``.
 
@@ -157,7 +163,7 @@ class LinearBeta(Table):
     """
 
     def __init__(self, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
-        betas = torch.linspace(first, last, steps, dtype=torch.float64)
+        betas = torch.linspace(first, last, _counted(steps), dtype=torch.float64)
         super().__init__(Table.from_betas(betas).table)
 
 
@@ -179,7 +185,7 @@ class ScaledLinearBeta(Table):
     def __init__(self, steps: int = 1000, first: float = 8.5e-4, last: float = 0.012) -> None:
         if not first > 0:
             raise invalid(f"first={first}", "a beta inside (0, 1)", "its square root is taken")
-        roots = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64)
+        roots = torch.linspace(first**0.5, last**0.5, _counted(steps), dtype=torch.float64)
         super().__init__(Table.from_betas(roots.square()).table)
 
 
@@ -198,7 +204,7 @@ class SigmoidBeta(Table):
     """
 
     def __init__(self, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
-        rise = torch.linspace(-6, 6, steps, dtype=torch.float64).sigmoid()
+        rise = torch.linspace(-6, 6, _counted(steps), dtype=torch.float64).sigmoid()
         super().__init__(Table.from_betas(first + (last - first) * rise).table)
 
 
@@ -220,7 +226,7 @@ class CosineBeta(Table):
 
     def __init__(self, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> None:
         check_at_least(offset, 0, "offset", "the paper's is 0.008")
-        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        u = torch.linspace(0, 1, _counted(steps) + 1, dtype=torch.float64)
         # cos(a) as sin(pi/2 - a): at u = 1 the cosine would be 6e-17 by rounding, where it is 0.
         kept = (0.5 * math.pi * (1 - u) / (1 + offset)).sin().square()
         super().__init__(Table.from_betas((1 - kept[1:] / kept[:-1]).clamp(max=largest)).table)

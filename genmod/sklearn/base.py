@@ -21,6 +21,7 @@ from genmod.evaluation import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion
 from genmod.nn import MLPs
+from genmod.signatures import check_fields
 from genmod.sklearn.rows import Array, canonical, marks_as_nan
 from genmod.sklearn.start import principal_vae
 from genmod.spec import Column, DataSpec
@@ -71,6 +72,7 @@ class GenerativeEstimator(BaseEstimator):
             ValueError: a column of one value; missing entries for a diffusion; parameters out of range.
             NonFiniteLoss: the training diverged.
         """
+        check_fields(self)
         x = self._validated(X, reset=True)
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._fit(x)

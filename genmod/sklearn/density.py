@@ -16,6 +16,7 @@ from genmod.checks import check_at_least, invalid
 from genmod.evaluation.batching import evaluating
 from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel
+from genmod.signatures import checked
 from genmod.sklearn.base import GenerativeEstimator
 from genmod.sklearn.rows import Array, check_scores, estimate, score_rows
 from genmod.sklearn.start import central_rows
@@ -117,6 +118,7 @@ class GenerativeDensity(DensityMixin, _Scoring):
         x = self._validated(X)
         return estimate(x, self._scores(x)[0])
 
+    @checked
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
         """Draws of rows, ``(n_samples, D)``, in the data's own units.
 

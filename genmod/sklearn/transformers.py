@@ -19,6 +19,7 @@ from genmod.checks import check_at_least, invalid
 from genmod.chunks import chunks
 from genmod.evaluation.batching import evaluating
 from genmod.model import LatentModel
+from genmod.signatures import checked
 from genmod.sklearn.base import GenerativeEstimator
 from genmod.sklearn.rows import Array, check_scores, impute_rows_alone
 
@@ -165,6 +166,7 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
         filled: Array = draws[0] if self.sample_posterior else means
         return filled
 
+    @checked
     def impute(self, X: Any, n: int = 5, random_state: Any = None) -> Array:
         """Multiple imputation: completed copies of the rows, ``(n, N, D)``, each one joint draw.
 

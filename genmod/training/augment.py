@@ -22,6 +22,7 @@ from genmod import random
 from genmod.checks import check_at_least, invalid
 from genmod.objectives import Batch
 from genmod.random.streams import mix
+from genmod.signatures import check_fields
 
 _AUGMENT = 0xA06
 """Part of the key of the noise of augmentation, which must differ from the model's noise."""
@@ -64,6 +65,7 @@ class Flip(Augmentation):
     probability: float = 0.5
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.probability <= 1:
             raise invalid(
                 f"probability={self.probability}", "a probability in [0, 1]", "0.5 is usual"
@@ -101,6 +103,7 @@ class Shift(Augmentation):
     dims: int = 2
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_at_least(self.pixels, 1, "pixels", "2 suits small images")
         check_at_least(self.dims, 1, "dims", "pass 2 for images")
 

@@ -105,6 +105,12 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None:
                 check_at_least(value, 1, name, f"leave {name} out for the default")
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            raise invalid(
+                f"autocast={self.autocast!r}",
+                "a half-precision type",
+                "pass torch.bfloat16, or leave it out",
+            )
         if self.shard and self.compile:
             raise invalid("shard=True with compile=True", "one of them", "leave the other one out")
         check_positive(self.learning_rate, "learning_rate")

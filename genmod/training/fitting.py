@@ -24,6 +24,7 @@ from genmod.config.settings import with_arguments_of
 from genmod.model import LatentModel
 from genmod.objectives import Objective
 from genmod.objectives.pairs import Objectives
+from genmod.signatures import checked
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
 from genmod.training.config import TrainingConfig
@@ -37,6 +38,7 @@ from genmod.training.setup import Setup
 from genmod.training.sharding import check_sharding
 
 
+@checked
 def fit(
     model: LatentModel,
     data: Data,
@@ -170,6 +172,7 @@ def fit(
     return loop.history
 
 
+@checked
 @torch.inference_mode(False)
 @with_arguments_of(fit)
 def training_loop(**given: Any) -> TrainingLoop:

@@ -13,8 +13,12 @@ from torch import Tensor
 
 from genmod.checks import instance, invalid
 from genmod.model import LatentModel
-from genmod.models.latent_diffusion import LatentDiffusion
-from genmod.models.two_stage import check_two_stages, first_stage, freeze_first_stage
+from genmod.models.latent_diffusion import (
+    LatentDiffusion,
+    check_two_stages,
+    first_stage,
+    freeze_first_stage,
+)
 from genmod.nn.modules import load_weights
 from genmod.objectives import Bound, Objective
 from genmod.objectives.pairs import ObjectivePairs, Objectives, Pairs

@@ -153,7 +153,9 @@ def test_flags_become_settings_under_their_own_names(run: Path, diffusion: Path)
 def test_every_command_on_a_trained_run(run: Path, tmp_path: Path) -> None:
     """One after the other, as a newcomer tries them."""
     assert "class: VAE" in done("info", run)
-    assert "importance-weighted, 2" in done("evaluate", run, "--importance-samples", 2)
+    tighter = done("evaluate", run, "--importance-samples", 2, "--refine-steps", 3)
+    assert "importance-weighted, 2" in tighter
+    assert "refined for each row, 3 steps" in tighter
     lines = list(csv.reader(io.StringIO(done("score", run, "--out", tmp_path / "scores.csv"))))
     assert lines[0][0].startswith("wrote")
     scores = list(csv.DictReader(io.StringIO((tmp_path / "scores.csv").read_text())))
@@ -246,6 +248,37 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "vae"),
+        (["--latents", 3], "vae"),
+        (["--inference", "bottom-up"], "hvae"),
+        (["--levels", 3, "--width", 8], "hvae"),
+        (["--schedule", "cosine"], "diffusion"),
+        (["--set", "model.level_std=0.3", "--inference", "bottom-up"], "hvae"),
+    ],
+)
+def test_a_model_is_chosen_where_none_is_named(words: list[object], name: str) -> None:
+    """And said, with the others; the first that has the settings passed."""
+    printed = done("train", "digits", "--dry-run", *words)
+    first, second, *rest = printed.splitlines()
+    assert first.startswith(f"model: {name}, by default: ")
+    assert second.startswith("others: --model autoencoder, ")
+    assert any(line.strip() == f"class: {name}" for line in rest)
+
+
+def test_a_model_that_is_named_is_not_chosen(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("data: digits\nmodel: hvae\n")
+    for words in (
+        ["digits", "--model", "vae"],
+        ["--config", tmp_path / "run.yaml"],
+        ["digits", "--set", "model=hvae"],
+        ["digits", "--set", "model.class=hvae"],
+    ):
+        assert "by default" not in done("train", *words, "--dry-run")
+
+
 def test_a_file_of_settings_then_flags_then_set(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         "data: digits\nmodel:\n  class: vae\n  width: 8\ntraining:\n  steps: 3\n  learning_rate: 1e-3\n"
@@ -272,8 +305,11 @@ def test_data_are_shown_as_they_are_read(tmp_path: Path) -> None:
     [
         (["train", "digit", "--model", "vae", "--out", "r"], "did you mean 'digits'"),
         (["train", "digits", "--model", "vea", "--out", "r"], "did you mean 'VAE'"),
-        (["train", "digits", "--out", "r"], "model: None"),
-        (["train", "--model", "vae", "--out", "r"], "data: None"),
+        (
+            ["train", "--model", "vae", "--out", "r"],
+            "settings without data; expected a name or a file",
+        ),
+        (["train", "--out", "r"], "settings without data; expected a name or a file"),
         ([*TRAIN], "no --out"),
         ([*TRAIN, "--out", "r", "--set", "model.widht=3"], "did you mean 'width'"),
         ([*TRAIN, "--out", "r", "--set", "widht=3"], r"did you mean model\.width"),

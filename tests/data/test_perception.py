@@ -10,8 +10,8 @@ import pytest
 from genmod.data import Dataset
 from genmod.data.images import fashion_mnist, mnist
 from genmod.evaluation import features
-from genmod.evaluation.perception.network import class_log_probs
-from genmod.evaluation.perception.quality import class_score, quality_of
+from genmod.evaluation.perception import class_log_probs
+from genmod.evaluation.sample_quality import class_score, quality
 
 pytestmark = pytest.mark.data
 
@@ -38,6 +38,6 @@ def test_it_reads_images_that_its_training_has_not_seen(
     right = class_log_probs(found).argmax(1) == data.labels["test"] + first
     assert float(right.double().mean()) > least
     assert classes[0] < class_score(found) < classes[1]
-    near = quality_of(data.train[:2000], data, name="train")
+    near = quality(data.train[:2000], data, name="train")
     assert near.frechet < 2 * near.zero
     assert near.extrapolated < near.frechet

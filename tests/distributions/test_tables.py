@@ -18,10 +18,10 @@ from torch.distributions import Independent, MultivariateNormal
 from genmod import random
 from genmod.distributions import Categorical, NegativeBinomial, Normal, Poisson
 from genmod.distributions.base import Factorized, masked_log_prob, moved
+from genmod.distributions.composed import Joined, Rescaled
 from genmod.distributions.counts import ZeroInflated
 from genmod.distributions.discrete import IntegerLogistic, OrderedCategorical
-from genmod.distributions.joined import Joined, Rescaled
-from genmod.distributions.tails import LaplaceDensity, StudentT
+from genmod.distributions.reals import LaplaceDensity, StudentT
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -15,7 +15,7 @@ from genmod import VAE, Kind, encoders, priors
 from genmod.distributions import Normal
 from genmod.distributions.base import detached
 from genmod.distributions.flow import NormalizingFlow
-from genmod.distributions.full import FullCovarianceNormal
+from genmod.distributions.normal import FullCovarianceNormal
 from genmod.encoders.base import copied_posterior
 from genmod.nn.flow import SplineFlow
 from tests.oracles_vae import PPCA, affine

@@ -19,11 +19,11 @@ from genmod.evaluation import (
     immse,
     log_weights,
     profile,
+    quality,
     refinement,
     score,
 )
 from genmod.evaluation.baselines import gaussian, pixel_histogram, ppca
-from genmod.evaluation.perception.quality import quality_of
 from genmod.model import LatentModel
 from genmod.models import Diffusion
 from genmod.samplers import DPMSolver, UniformTime
@@ -118,13 +118,13 @@ def test_images_are_taken_from_any_container() -> None:
     """As arrays, as bytes, in double precision: one quality; without channels they are refused."""
     data = digits()
     images = data.train[:140]
-    expected = quality_of(images, data)
+    expected = quality(images, data)
     same: Any
     for same in (images.numpy(), images.to(torch.uint8), images.double(), images.numpy().tolist()):
-        assert quality_of(same, data) == expected
+        assert quality(same, data) == expected
     gray = images.float() / 16
     torch.testing.assert_close(features(gray.numpy()), features(gray))
     with pytest.raises(ValueError, match=r"expected .*\(N?B?, 1, "):
-        quality_of(images[:, 0], data)
+        quality(images[:, 0], data)
     with pytest.raises(ValueError, match="gray images"):
         features(gray[:, 0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,8 @@ from torch import Tensor
 from genmod.data import Dataset
 from genmod.data.images import digits
 from genmod.data.rows import dataset
-from genmod.evaluation import features, frechet_distance, quality
-from genmod.evaluation.perception import network
-from genmod.evaluation.perception.network import (
+from genmod.evaluation import features, frechet_distance, perception, quality
+from genmod.evaluation.perception import (
     CLASSES,
     DIMS,
     SHA256,
@@ -25,7 +25,7 @@ from genmod.evaluation.perception.network import (
     train,
     write,
 )
-from genmod.evaluation.perception.quality import class_score, extrapolated_distance, quality_of
+from genmod.evaluation.sample_quality import class_score, extrapolated_distance
 from genmod.models import VAE, Diffusion
 
 
@@ -51,11 +51,11 @@ def test_the_file_is_the_one_it_claims_to_be() -> None:
 
 
 def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "SHA256", "0" * 64)
-    network.network.cache_clear()
+    monkeypatch.setattr(perception, "SHA256", "0" * 64)
+    perception.network.cache_clear()
     with pytest.raises(ValueError, match="weights with SHA-256"):
         features(torch.rand(1, 1, 28, 28))
-    network.network.cache_clear()
+    perception.network.cache_clear()
 
 
 def test_features_are_the_same_however_images_are_cut() -> None:
@@ -191,7 +191,7 @@ def test_one_call_gives_every_sample_quality_number() -> None:
     assert f"real against real {found.zero:.2f}" in text
     assert found.frechet > 10 * found.zero
     assert found.to_dict()["sha256"] == SHA256
-    real = quality_of(data.train[:300], data, name="train")
+    real = quality(data.train[:300], data, name="train")
     assert real.frechet < 3 * real.zero
     assert real.real_classes > 8
 
@@ -203,21 +203,21 @@ def test_a_model_and_the_zero_of_the_scale_are_measured_at_one_number_of_images(
     """
     data = small()
     others = torch.cat([data.validation, data.train])
-    again = quality_of(torch.cat([others, others])[:2000], data)
+    again = quality(torch.cat([others, others])[:2000], data)
     assert (again.samples, again.drawn) == (len(others), 2000)
     assert f"N = {len(others)} of 2000 samples" in str(again)
-    fewer = quality_of(others[:300], data)
+    fewer = quality(others[:300], data)
     assert (fewer.samples, fewer.drawn) == (300, 300)
     order = torch.randperm(len(data.validation), generator=torch.Generator().manual_seed(0))
-    real = quality_of(torch.cat([data.validation[order], data.train]), data)
+    real = quality(torch.cat([data.validation[order], data.train]), data)
     assert real.frechet == pytest.approx(real.zero, rel=1e-6)
 
 
 def test_few_images_have_no_extrapolation_and_too_few_no_distance() -> None:
     data = small()
-    assert math.isnan(quality_of(data.validation[:100], data).extrapolated)
+    assert math.isnan(quality(data.validation[:100], data).extrapolated)
     with pytest.raises(ValueError, match="20 samples and"):
-        quality_of(data.validation[:20], data)
+        quality(data.validation[:20], data)
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -240,9 +240,14 @@ def test_features_and_scores_refuse_bad_images_and_shapes() -> None:
         class_score(torch.randn(9, 32))
     plane = dataset(torch.randn(200, 1, 8, 8), name="reals")
     with pytest.raises(ValueError, match="got reals with bins=None"):
-        quality_of(plane.test, plane)
+        quality(plane.test, plane)
     data = small()
     with pytest.raises(ValueError, match="0 samples"):
         quality(Diffusion(data.shape, data.bins, width=8), data, 0)
+    settings = {"n": 5, "context": data.test[:3], "seed": 1, "batch_size": 2}
+    for name, value in settings.items():
+        idle: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"got {name} beside samples"):
+            quality(data.validation, data, **idle)
     with pytest.raises(ValueError, match="1 rows of context for n=70"):
         quality(Diffusion(data.shape, data.bins, width=8), data, 70, torch.zeros(1, 2))

@@ -191,7 +191,6 @@ WITHOUT_A_MODEL = {
     "linear_forecast",
     "features",
     "frechet_distance",
-    "quality_of",
 }
 """Public functions that take no model."""
 ELSEWHERE = {

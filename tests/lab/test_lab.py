@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from genmod import data
 from genmod.cli.app import app
 from genmod.lab import write_lab
-from genmod.lab.content import halved
-from genmod.lab.page import page_files
+from genmod.lab.page import halved, page_files
 from genmod.lab.program import STATIC, operations, written_tensor
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion

@@ -15,8 +15,7 @@ from genmod.data import load
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.lab import write_lab
-from genmod.lab.content import _examples, _noise, halved
-from genmod.lab.page import page_files
+from genmod.lab.page import _examples, _noise, halved, page_files
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.nn import Labels

@@ -16,7 +16,7 @@ from genmod import HVAE, VAE, DataSpec, Kind, Stamp, encoders, fit, priors, rand
 from genmod.config.plain import from_plain, to_plain
 from genmod.decoders import GaussianDecoder
 from genmod.distributions import Normal
-from genmod.distributions.mixture import Mixture
+from genmod.distributions.composed import Mixture
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel, Request
 from genmod.nn import MLP, Labels
@@ -79,7 +79,7 @@ def test_a_mixture_in_pieces_is_the_same_mixture(monkeypatch: pytest.MonkeyPatch
     z = torch.randn(50, 2, requires_grad=True)
     found = []
     for together in (1 << 24, 64):
-        monkeypatch.setattr("genmod.distributions.mixture._TOGETHER", together)
+        monkeypatch.setattr("genmod.distributions.composed._TOGETHER", together)
         nats = prior.density(50).log_prob(z)
         found.append([nats, *torch.autograd.grad(nats.sum(), [z, prior.mean, prior.logits])])
     for a, b in zip(*found, strict=True):

@@ -214,8 +214,8 @@ def test_a_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"model": "vae"}, "data: None"),
-        ({"data": "digits"}, "model: None"),
+        ({"model": "vae"}, "settings without data"),
+        ({"data": "digits"}, "settings without model; expected one of autoencoder, vae"),
         ({"data": "digits", "modle": "vae"}, "section 'modle'.*did you mean 'model'"),
         ({"data": "digits", "model": ["vae"]}, r"model: \['vae'\]"),
         ({"data": {"bins": 3}, "model": "vae"}, "data without x"),

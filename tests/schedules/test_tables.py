@@ -112,8 +112,8 @@ def test_the_floor_of_a_zero_terminal_table_has_no_signal_in_float32() -> None:
         (lambda: ScaledLinearBeta(10, first=-1e-4), r"inside \(0, 1\)"),
         (lambda: LinearBeta(10, last=1.0), "ZeroTerminalSNR"),
         (lambda: CosineBeta(offset=-1.0), "offset=-1.0; expected at least 0"),
-        (lambda: LinearBeta(0), "at least two"),
-        (lambda: CosineBeta(1), "at least two"),
+        (lambda: LinearBeta(0), "at least 2"),
+        (lambda: CosineBeta(1), "at least 2"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(build: Callable[[], object], message: str) -> None:

@@ -33,7 +33,7 @@ CLASSES = 20
 """Digits 0 to 9, then the ten clothes of Fashion-MNIST."""
 DIMS = 64
 """How many features an image has."""
-FILE = "weights.safetensors"
+FILE = "perception.safetensors"
 SHA256 = "3e985d1074e15a6ad254a4b9ec3de866a871410f94586b085e3ef09ac4355e14"
 """The hash of the file of weights."""
 

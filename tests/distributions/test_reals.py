@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genmod.distributions.interval import ContinuousBernoulli
+from genmod.distributions.reals import ContinuousBernoulli
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -14,11 +14,15 @@ from genmod.checks import check_integers, check_real, check_shape, instance, inv
 from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.data import Dataset
 from genmod.evaluation.batching import evaluating
-from genmod.evaluation.perception.network import DIMS, SHA256, class_log_probs, features
+from genmod.evaluation.perception import DIMS, SHA256, class_log_probs, features
 from genmod.gaussian.full import wasserstein_squared_full
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.random.keys import BLOCK
+from genmod.signatures import checked
+
+_COUNT = 2000
+"""Samples that are drawn by default."""
 
 
 @dataclass(frozen=True)
@@ -57,46 +61,46 @@ class Quality:
         return asdict(self)
 
     def __str__(self) -> str:
+        of = "" if self.samples == self.drawn else f" of {self.drawn} samples"
         return (
             f"{self.name}: Fréchet distance {self.frechet:.2f} "
             f"(real against real {self.zero:.2f}; without its 1/N bias {self.extrapolated:.2f}), "
             f"class score {self.classes:.2f} (real {self.real_classes:.2f}); "
-            f"N = {self.samples}{self._of()} against {self.real} test images, "
+            f"N = {self.samples}{of} against {self.real} test images, "
             f"network {self.sha256[:12]}"
         )
 
-    def _of(self) -> str:
-        return "" if self.samples == self.drawn else f" of {self.drawn} samples"
 
-
+@checked
 def quality(
-    model: LatentModel,
+    model: LatentModel | Rows,
     data: Dataset,
-    n: int = 2000,
+    n: int | None = None,
     context: object = None,
     *,
     seed: int = 0,
     batch_size: int | None = None,
     name: str | None = None,
 ) -> Quality:
-    """Draw samples of a model and measure their quality against the test images of a data set.
+    """Measure the quality of samples, given or drawn of a model, against the test images of a data set.
 
     Args:
-        model: a model of gray images that can sample.
+        model: a model of gray images that can sample; or samples, ``(N, 1, H, W)``, integers
+            ``0 .. bins - 1`` as in the data. The next arguments but ``name`` are for a model alone.
         data: integer images ``(1, H, W)``.
-        n: the number of samples, and of test images at most.
+        n: the number of samples, and of test images at most; ``None``: 2000.
         context: what the model is conditioned on, ``(n, ...)``.
         seed: the seed of the noise.
         batch_size: samples drawn together; by default as many as fit.
-        name: the name in the result; by default the model's class.
+        name: the name in the result; by default the model's class, or "samples".
 
     Returns:
         A :class:`Quality`: ``.frechet`` of the samples, ``.zero`` of real images, ``.classes``, and the
         hash of the weights.
 
     Raises:
-        ValueError: a model that cannot sample; data that are not gray images of integers; too few images
-            for a covariance of 64 features.
+        ValueError: a model that cannot sample, or settings of its draw beside given samples; data that are
+            not gray images of integers; too few images for a covariance of 64 features.
 
     Reference: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
 
@@ -107,6 +111,11 @@ def quality(
     >>> found.frechet > found.zero
     True
     """
+    if not isinstance(model, LatentModel):
+        draw = {"n": n, "context": context, "seed": seed or None, "batch_size": batch_size}
+        _refuse_settings([name for name, value in draw.items() if value is not None])
+        return _measured(as_tensor(model, "samples"), data, name or "samples")
+    n = _COUNT if n is None else n
     _require_images(data, n)
     contexts = as_context(context, n)
     if contexts is not None and len(contexts) != n:
@@ -125,24 +134,21 @@ def quality(
     with evaluating(model):
         pieces = chunks(n, size)
         drawn = list(by_rows(pieces, lambda rows: random.keyed(seed, ids=range(n)[rows]), run))
-    return quality_of(torch.cat(drawn), data, name=name or type(model).__name__)
+    return _measured(torch.cat(drawn), data, name or type(model).__name__)
 
 
-def quality_of(samples: Rows, data: Dataset, *, name: str = "samples") -> Quality:
-    """Measure the quality of given samples against the test images of a data set.
+def _refuse_settings(idle: list[str]) -> None:
+    """Refuse settings of a draw beside samples that are drawn."""
+    if idle:
+        raise invalid(
+            f"{', '.join(idle)} beside samples",
+            "settings of a draw with a model alone",
+            f"leave {' and '.join(idle)} out, or pass the model",
+        )
 
-    Args:
-        samples: integers ``0 .. bins - 1`` as in the data, ``(N, 1, H, W)``.
-        data: integer images ``(1, H, W)``.
-        name: the name in the result.
 
-    Returns:
-        The same as :func:`quality`.
-
-    Raises:
-        ValueError: data that are not gray images of integers; fewer than 65 samples or real images.
-    """
-    samples = as_tensor(samples, "samples")
+def _measured(samples: Tensor, data: Dataset, name: str) -> Quality:
+    """The quality of samples as they are."""
     bins = _require_images(data, len(samples))
     check_shape(samples, data.shape, "samples")
     check_integers(samples, bins, name="samples")
@@ -151,11 +157,12 @@ def quality_of(samples: Rows, data: Dataset, *, name: str = "samples") -> Qualit
     count = min(len(samples), len(others))
     drawn = features(samples[:count].float() / white)
     real = features(_some(data.test, count).float() / white)
+    halves = min(count, len(real)) // 2 > DIMS  # enough for a covariance
     return Quality(
         name=name,
         frechet=frechet_distance(drawn, real),
         zero=frechet_distance(features(others[:count].float() / white), real),
-        extrapolated=extrapolated_distance(drawn, real) if _halves(drawn, real) else float("nan"),
+        extrapolated=extrapolated_distance(drawn, real) if halves else math.nan,
         classes=class_score(drawn),
         real_classes=class_score(real),
         samples=count,
@@ -189,11 +196,6 @@ def _some(images: Tensor, count: int) -> Tensor:
     """At most ``count`` images in a fixed random order: the first half of MNIST's test part is easier."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images[order[:count]]
-
-
-def _halves(*sets: Tensor) -> bool:
-    """Whether half of every set is enough for a covariance."""
-    return all(len(each) // 2 > DIMS for each in sets)
 
 
 def frechet_distance(a: Rows, b: Rows) -> float:
@@ -250,8 +252,7 @@ def extrapolated_distance(a: Tensor, b: Tensor) -> float:
     Reference: Chong, Forsyth, "Effectively unbiased FID and Inception Score and where to find them"
     (2020), section 3. They fit a line in ``1 / N`` to many points; here it goes through two.
     """
-    halves = zip(a.chunk(2), b.chunk(2), strict=True)
-    half = [frechet_distance(*pair) for pair in halves]
+    half = [frechet_distance(*pair) for pair in zip(a.chunk(2), b.chunk(2), strict=True)]
     return 2 * frechet_distance(a, b) - sum(half) / len(half)
 
 
@@ -295,6 +296,5 @@ def _moments(found: Tensor) -> tuple[Tensor, Tensor]:
         )
     check_real(found, name="features")
     found = found.double()
-    mean = found.mean(0)
-    upper = torch.linalg.qr((found - mean) / (rows - 1) ** 0.5, mode="r").R
-    return mean, upper.mT.contiguous()
+    upper = torch.linalg.qr((found - found.mean(0)) / (rows - 1) ** 0.5, mode="r").R
+    return found.mean(0), upper.mT.contiguous()

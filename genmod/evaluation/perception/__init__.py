@@ -1,1 +1,0 @@
-"""Sample quality of gray images: features of the package's own network, and distances between them."""
