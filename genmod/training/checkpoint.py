@@ -114,8 +114,7 @@ def save_checkpoint(
         stage: the number of the stage.
     """
     tensors = _prefixed("model", weights(state.model))
-    trained = state.model if state.shards is None else state.shards.plain
-    if whole is not None and whole is not trained:
+    if whole is not None and whole is not state.parallel.plain:
         tensors |= _prefixed("whole", copy_weights(whole))
     tensors |= _prefixed("average", state.average.tensors())
     tensors |= _prefixed("objective", weights(state.objective))
@@ -136,10 +135,9 @@ def save_checkpoint(
         "learned": _learned(state),
     }
     header = {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
-    if state.shards is not None:
-        tensors = state.shards.gather(tensors, partial(_parameter_of, _learned(state)))
-    if state.shards is None or state.shards.devices.is_main:
-        save_tensors(path, tensors, {"format": _FORMAT, **header})
+    gathered = state.parallel.gather(tensors, partial(_parameter_of, _learned(state)))
+    if state.parallel.devices.is_main:
+        save_tensors(path, gathered, {"format": _FORMAT, **header})
 
 
 @dataclass(frozen=True)
@@ -204,9 +202,8 @@ def load_checkpoint(state: TrainingState, saved: Checkpoint) -> None:
             "the same parts frozen, and the same optimizer",
             "set them as they were, or move the file away to begin anew",
         )
-    tensors, history = saved.tensors, saved.history
-    if state.shards is not None:
-        tensors = state.shards.scatter(tensors, partial(_parameter_of, saved.learned))
+    tensors = state.parallel.scatter(saved.tensors, partial(_parameter_of, saved.learned))
+    history = saved.history
     state.cycles = _continued(list(history.cycles), saved.step, state.config.steps)
     load_weights(state.model, _under("model", tensors))
     load_weights(state.objective, _under("objective", tensors))

@@ -1,4 +1,4 @@
-r"""Many devices: the processes that share the batches of one run, by accelerate and torch's DDP.
+r"""Many devices: the processes that share the batches of one run, by accelerate.
 
 Each of ``R`` processes takes its part of the rows of every batch, with the noise that these rows have in
 the whole batch. The gradients are added up over processes,
@@ -7,8 +7,6 @@ the whole batch. The gradients are added up over processes,
 
 so that a step equals that of one process with the same batch, up to rounding, where the loss is a mean over
 rows. Weights, averages and validations are equal in all processes; the main process alone writes files.
-
-Reference: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training" (2020).
 """
 
 from __future__ import annotations
@@ -24,12 +22,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from genmod.arrays import as_device
 from genmod.checks import invalid
-from genmod.elbo import ELBO
-from genmod.objectives import Batch, Objective
+from genmod.objectives import Batch
 
 Place: TypeAlias = tuple[int, int, int]
 """Rows of a larger batch: the first one, how many, and how many the whole batch has."""
@@ -107,14 +103,6 @@ class Devices:
         if self.count > 1:
             import_module("accelerate.utils").broadcast([tensor.data for tensor in tensors])
 
-    def wrap(self, model: nn.Module, objective: Objective) -> DistributedDataParallel | None:
-        """The loss under DDP, which adds up gradients while the backward pass runs; ``None`` if alone."""
-        if self.count == 1:
-            return None
-        wrapped = self.accelerator.prepare_model(LossModule(model, objective))
-        assert isinstance(wrapped, DistributedDataParallel)
-        return wrapped
-
     def rows(self, total: int) -> slice:
         """The rows that this process takes of some."""
         own = 0 if self.count == 1 else int(self.accelerator.process_index)
@@ -143,12 +131,6 @@ class Devices:
             places.append((sum(sizes[:number]) + own.start, own.stop - own.start, sum(sizes)))
         return mine, places
 
-    def loss(self, wrapped: DistributedDataParallel, batch: Batch) -> tuple[Tensor, ELBO]:
-        """The loss of the rows of this process, and their bound, under DDP."""
-        loss: Tensor = wrapped(batch)
-        assert wrapped.module.elbo is not None
-        return loss, wrapped.module.elbo
-
     def sum(self, value: Tensor) -> Tensor:
         """The sum over processes."""
         if self.count == 1:
@@ -169,26 +151,6 @@ class Devices:
         whole = torch.zeros(total, dtype=values.dtype, device=self.device)
         whole[own] = values.to(self.device)
         return self.sum(whole).to(values.device)
-
-
-class LossModule(nn.Module):
-    """The loss as a module of the model and the objective: DDP sees which parameters the loss depends on.
-
-    Args:
-        model: the model.
-        objective: its parameters learn, too.
-    """
-
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-        self.elbo: ELBO | None = None
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss alone: what else is returned would have to take part in the backward pass."""
-        loss: Tensor
-        loss, self.elbo = self.objective(self.model, batch)
-        return loss
 
 
 def _some(batch: Batch, own: slice) -> Batch:

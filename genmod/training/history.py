@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from genmod.checks import invalid
 from genmod.elbo import ELBO, Measure
 from genmod.model import LatentModel
-from genmod.training.averaging import Average
 from genmod.training.config import Cycle
 from genmod.training.validation import Validation
 
@@ -43,7 +41,7 @@ class Step:
     validation: Validation | None
     stage: str
     skipped: bool = False
-    _average: Average | None = field(kw_only=True)
+    _averaged: Callable[[], LatentModel] = field(kw_only=True)
 
     @property
     def bound(self) -> float:
@@ -57,20 +55,7 @@ class Step:
         Raises:
             ValueError: parts that cannot be copied; weights that are spread over processes.
         """
-        if self._average is None:
-            raise invalid(
-                "a run with shard=True, whose averages are spread over processes",
-                "one in which each process holds them",
-                "look at the model after the loop, when it holds the averaged weights",
-            )
-        try:
-            return self._average.model
-        except RuntimeError as error:
-            raise invalid(
-                f"a model that cannot be copied ({error})",
-                "parts that copy.deepcopy copies",
-                "look at the model after the loop, when it holds the averaged weights",
-            ) from error
+        return self._averaged()
 
     def __repr__(self) -> str:
         name = "log p(x|z)" if self.elbo.measure is Measure.NONE else "bound"

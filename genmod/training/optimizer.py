@@ -94,10 +94,16 @@ class FusedStep:
         return True
 
 
+def norm_of_all(parameters: Sequence[Tensor], norms: Tensor) -> Tensor:
+    """The norm of the gradients of all parameters, from the norm of each."""
+    norm: Tensor = torch.linalg.vector_norm(norms)
+    return norm
+
+
 def clip_gradients(
     parameters: Sequence[nn.Parameter],
     largest: float,
-    total: Callable[[Sequence[Tensor], Tensor], Tensor] | None = None,
+    total: Callable[[Sequence[Tensor], Tensor], Tensor] = norm_of_all,
 ) -> Tensor:
     """Scale all gradients together to a norm of at most ``largest``; their norm before that.
 
@@ -106,14 +112,13 @@ def clip_gradients(
     Args:
         parameters: those without a gradient are left out.
         largest: the largest norm.
-        total: the norm of all gradients from the parameters that have one and the norm of each; by default
-            that of these gradients alone.
+        total: the norm of all gradients, from the parameters that have one and the norm of each.
     """
     given = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [own for parameter in given if (own := parameter.grad) is not None]
     if not gradients:
         return torch.zeros(())
     norms = torch.stack(torch._foreach_norm(gradients))
-    norm: Tensor = torch.linalg.vector_norm(norms) if total is None else total(given, norms)
+    norm = total(given, norms)
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm

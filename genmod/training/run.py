@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from genmod.checks import trusted
 from genmod.elbo import ELBO
@@ -62,12 +61,6 @@ class Run:
         self.stage, self.earlier = stage, tuple(earlier)
         if saved is not None:
             load_checkpoint(state, saved)
-        self.wrapped: DistributedDataParallel | None = None
-        self.loss: Callable[[Batch], tuple[Tensor, ELBO]] = partial(state.objective, state.model)
-        if state.shards is not None:
-            self.loss = state.shards.loss
-        elif (wrapped := setup.devices.wrap(state.model, state.objective)) is not None:
-            self.wrapped, self.loss = wrapped, partial(setup.devices.loss, wrapped)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         own = all(isinstance(transform, Augmentation) for transform in setup.augment)
         self.checked = self.batches.checked and own
@@ -104,13 +97,13 @@ class Run:
                 compile_networks(self.state.model)
             if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
                 self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
-        with self.state.shards or nullcontext():
+        with self.state.parallel:
             return self._step()
 
     def save(self, path: Path | None = None) -> None:
         """Write the checkpoint now, if the run has a place for it."""
         state, setup = self.state, self.setup
-        if setup.checkpoints is not None and (setup.devices.is_main or state.shards is not None):
+        if setup.checkpoints is not None:
             path = path or setup.checkpoints.file(state, self.stage)
             save_checkpoint(state, self.history, path, setup.identity, setup.model, self.stage)
 
@@ -120,8 +113,7 @@ class Run:
             self.bar.stop()
             self.state.pause()
             self.running = False
-            if self.state.shards is not None:
-                self.state.shards.finish()
+            self.state.parallel.finish()
             if self.setup.config.compile:
                 plain_networks(self.state.model)
 
@@ -142,7 +134,7 @@ class Run:
         value = state.losses[-1]
         step = Step(
             state.step, value, elbo, validation, self.name, not made,
-            _average=state.average if state.shards is None else None,
+            _averaged=partial(state.parallel.averaged, state.average),
         )  # fmt: skip
         if self.setup.metrics.active:
             # Before the checkpoint: a run that is killed between the two makes the step again.
@@ -167,19 +159,16 @@ class Run:
     ) -> tuple[Tensor, ELBO, bool]:
         """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
         state, config, devices = self.state, self.setup.config, self.setup.devices
-        wrapped = self.wrapped
         losses, elbos = [], []
         # The backward pass is inside the lock, too: layers that are recomputed there draw again.
         with _one_run, explained() if config.compile else nullcontext():
             state.forget_gradients()
             self.spoiled.keep()
             for number, (part, place) in enumerate(zip(parts, places, strict=True)):
-                last = number + 1 == len(parts)
                 noise = keyed_step(config.seed, state.step, self.setup.device, place)
-                # DDP adds up the gradients of all processes after the last part only.
-                with nullcontext() if wrapped is None or last else wrapped.no_sync():
+                with state.parallel.part_of_step(last=number + 1 == len(parts)):
                     with self._values(part), noise, self.half:
-                        loss, elbo = self.loss(part)
+                        loss, elbo = state.parallel.loss(part)
                     check_loss(loss, state.objective)
                     if state.step == state.cycle.first and number == 0:
                         refuse_weighted_levels(state.model, state.objective, loss, elbo)
@@ -188,8 +177,7 @@ class Run:
                     (loss if devices.count == 1 else loss * devices.count).backward()
                 losses.append(loss.detach())
                 elbos.append(elbo.detach())
-            if state.shards is not None:
-                state.shards.take_gradients()
+            state.parallel.take_gradients()
             whole = devices.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
             return whole, joined_elbo(elbos), state.apply(whole)
 
@@ -235,13 +223,10 @@ class Run:
         if self.held_out is None or not config.validates(state.cycle, state.step):
             return None
         eager = uncompiled() if config.compile else nullcontext()
-        with _one_run, eager, state.average.inside() as model:
+        with _one_run, eager, state.average.inside(), state.parallel.scored() as model:
             validation = validate(
-                model if state.shards is None else state.shards.fill(),
-                self.held_out, state.step, config.validation_timesteps, self.setup.devices,
+                model, self.held_out, state.step, config.validation_timesteps, self.setup.devices,
                 state.objective.validation_samples,
             )  # fmt: skip
-        if state.shards is not None:
-            state.shards.rest()
         state.record(validation)
         return validation

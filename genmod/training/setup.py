@@ -18,6 +18,7 @@ from genmod.training.data import TrainingData
 from genmod.training.devices import Devices
 from genmod.training.identity import Identity
 from genmod.training.metrics import MetricsLog, OnProgress
+from genmod.training.parallel import Whole
 from genmod.training.sharding import Shards
 from genmod.training.state import TrainingState
 
@@ -64,11 +65,8 @@ class Setup:
         objective.to(self.device).train()
         objective.begin()
         self.devices.equalize(model, objective)
-        shards = None
-        if self.config.shard and self.devices.count > 1:
-            shards = Shards(model, objective, self.devices)
-            model = shards.parts
-        return TrainingState(model, self.optimizer, self.config, objective, shards)
+        kind = Shards if self.config.shard and self.devices.count > 1 else Whole
+        return TrainingState(kind(model, objective, self.devices), self.optimizer, self.config)
 
     @property
     def half(self) -> AbstractContextManager[object]:

@@ -6,7 +6,7 @@ package. What lies outside of networks (scales, schedules, learned priors), and 
 number, are whole in every process.
 
 Three models have one structure. ``plain`` is the user's: it gets whole weights for validations and at the
-end. ``whole`` is a copy under ``fully_shard``, which computes the loss and its gradients. ``parts`` is
+end. ``whole`` is a copy under ``fully_shard``, which computes the loss and its gradients. ``trained`` is
 never called: its parameters are the parts of this process as plain tensors, in the same memory as those of
 ``whole``. So optimizer, average, clipping and best weights are those of a run without shards.
 
@@ -16,7 +16,8 @@ Reference: Zhao et al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from inspect import signature
 
@@ -31,15 +32,13 @@ from genmod.model import LatentModel
 from genmod.nn.modules import weights
 from genmod.objectives import Batch, Objective
 from genmod.objectives.pairs import ObjectivePairs
-from genmod.training.averaging import copied
+from genmod.training.averaging import Average, copied
 from genmod.training.compiled import networks
-from genmod.training.devices import Devices, LossModule
-
-Owner = Callable[[str], str]
-"""The name of the parameter that a tensor of a checkpoint is laid out as, or an empty one."""
+from genmod.training.devices import Devices
+from genmod.training.parallel import LossModule, Owner, Parallelism, training_mode
 
 
-class Shards:
+class Shards(Parallelism):
     """A model whose networks are spread over the processes of a run.
 
     Args:
@@ -50,7 +49,6 @@ class Shards:
 
     def __init__(self, plain: LatentModel, objective: Objective, devices: Devices) -> None:
         fully_shard = import_module("torch.distributed.fsdp").fully_shard
-        self.plain, self.devices = plain, devices
         self.stale = False
         """Whether the parts have changed since :meth:`finish`."""
         self.whole = copied(plain, {})
@@ -65,14 +63,11 @@ class Shards:
         memo: dict[int, object] = {id(old): new for old, new in pairs}
         for name, parameter in plain.named_parameters():
             memo[id(parameter)] = nn.Parameter(_local(self._own[name]), parameter.requires_grad)
-        self.parts = copied(plain, memo)
+        super().__init__(plain, copied(plain, memo), objective, devices)
         # Networks of this package may return views, which nothing changes in place.
         own = {type(net).__name__ for net in networks(plain) if _is_own(net)}
         self._views = rf"FSDP2-wrapped module \(FSDP({'|'.join(own)})\) returned a view"
         self.rest()
-
-    def __enter__(self) -> Shards:
-        return self
 
     def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
         # After an error in one process alone, the others do not come to gather weights: it would wait
@@ -80,8 +75,12 @@ class Shards:
         if error is not None and not issubclass(error, ArithmeticError):
             self.stale = False
 
+    def train(self) -> None:
+        training_mode(self.trained)
+        training_mode(self.whole)
+        self.rest()
+
     def loss(self, batch: Batch) -> tuple[Tensor, ELBO]:
-        """The loss of the rows of this process, and their bound."""
         self.stale = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=self._views)
@@ -89,11 +88,14 @@ class Shards:
         assert self._loss.elbo is not None
         return loss, self._loss.elbo
 
+    def part_of_step(self, last: bool) -> AbstractContextManager[object]:
+        return nullcontext()
+
     @torch.no_grad()
     def take_gradients(self) -> None:
         """Hand the gradients, which ``fully_shard`` has averaged over processes, to the parts."""
         alike: list[Tensor] = []
-        for name, part in self.parts.named_parameters():
+        for name, part in self.trained.named_parameters():
             own = self._own[name]
             part.grad = None if own.grad is None else _local(own.grad)
             own.grad = None
@@ -105,12 +107,11 @@ class Shards:
             for gradient, mean in zip(alike, means, strict=True):
                 gradient.copy_(mean.reshape(gradient.shape))
 
-    def norm(self, parts: Sequence[Tensor], norms: Tensor) -> Tensor:
-        """The norm of the whole gradient, from the norms of the gradients of this process's parts."""
-        named = self.parts.named_parameters()
+    def norm(self, parameters: Sequence[Tensor], norms: Tensor) -> Tensor:
+        named = self.trained.named_parameters()
         spread = {id(part) for name, part in named if isinstance(self._own[name], DTensor)}
         # What every process has whole counts once.
-        counted = [float(self.devices.is_main or id(part) in spread) for part in parts]
+        counted = [float(self.devices.is_main or id(part) in spread) for part in parameters]
         squares = norms.square() * torch.tensor(counted).to(norms)
         return self.devices.sum(squares.sum()).sqrt()
 
@@ -118,12 +119,26 @@ class Shards:
     def fill(self) -> LatentModel:
         """Give the plain model the weights of all parts, on the device of this process, and return it."""
         self.plain.to(self.devices.device)
-        parts = weights(self.parts)
+        parts = weights(self.trained)
         for name, tensor in weights(self.plain).items():
             tensor.copy_(self._gathered(name, parts[name]))
         # Running statistics are each process's own: those of the main one count.
         self.devices.broadcast(list(self.plain.buffers()))
         return self.plain
+
+    @contextmanager
+    def scored(self) -> Iterator[LatentModel]:
+        try:
+            yield self.fill()
+        finally:
+            self.rest()
+
+    def averaged(self, average: Average) -> LatentModel:
+        raise invalid(
+            "a run with shard=True, whose averages are spread over processes",
+            "one in which each process holds them",
+            "look at the model after the loop, when it holds the averaged weights",
+        )
 
     def finish(self) -> None:
         """Give the plain model the weights of all parts in evaluation mode, if they have changed."""

@@ -22,48 +22,32 @@ from genmod.objectives.base import broken_terms
 from genmod.training.averaging import Average
 from genmod.training.config import Cycle, TrainingConfig
 from genmod.training.optimizer import FusedStep, adam, clip_gradients
-from genmod.training.sharding import Shards
+from genmod.training.parallel import Parallelism
 from genmod.training.validation import Validation
-
-
-def training_mode(model: nn.Module) -> None:
-    """Set training mode for modules with parameters that learn, and evaluation mode for frozen ones.
-
-    In training mode, frozen layers would still apply dropout and update their running statistics.
-    """
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
 
 
 class TrainingState:
     """A model in training.
 
     Args:
-        model: the model; its weights are changed in place.
+        parallel: how the processes hold the model; the weights of this process are changed in place.
         optimizer: the user's own; ``None``: fused AdamW. Its learning rates are the peaks: each step uses
             the fraction of them that the settings give. They are restored when the run stops.
         config: the settings.
-        objective: the objective that is minimized.
-        shards: the shards whose parts the model is; ``None``: it is whole.
     """
 
     def __init__(
         self,
-        model: LatentModel,
+        parallel: Parallelism,
         optimizer: torch.optim.Optimizer | None,
         config: TrainingConfig,
-        objective: Objective,
-        shards: Shards | None = None,
     ) -> None:
-        self.model, self.config, self.objective = model, config, objective
-        self.shards = shards
+        self.parallel, self.config = parallel, config
+        self.model, self.objective = parallel.trained, parallel.objective
         self.optimizer: torch.optim.Optimizer
         self._make_step: Callable[[], object]
         if optimizer is None:
-            own = adam(model, config)
+            own = adam(self.model, config)
             self.optimizer, self._make_step = own, FusedStep(own)
         else:
             _check_optimizer_kind(optimizer)
@@ -74,9 +58,9 @@ class TrainingState:
         self.learned: list[nn.Parameter] = [
             p for group in self.optimizer.param_groups for p in group["params"]
         ]
-        _check_optimizer(model, objective, self.learned)
+        _check_optimizer(self.model, self.objective, self.learned)
         self.peaks: list[float] = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = Average(model, self.learned, config.ema)
+        self.average = Average(self.model, self.learned, config.ema)
         self.best: dict[str, Tensor] | None = None
         self.validations: list[Validation] = []
         self.losses: list[float] = []
@@ -117,8 +101,7 @@ class TrainingState:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
         largest = math.inf if self.config.clip is None else self.config.clip
-        total = None if self.shards is None else self.shards.norm
-        norm = clip_gradients(self.learned, largest, total)
+        norm = clip_gradients(self.learned, largest, self.parallel.norm)
         # Both numbers are read at once, because each read makes a GPU wait.
         value, length = torch.stack([loss, norm.to(loss)]).tolist()
         if not math.isfinite(value + length):
@@ -158,10 +141,7 @@ class TrainingState:
         if self._own:
             load_weights(self.model, self._own)
         self._own = None
-        training_mode(self.model)
-        if self.shards is not None:
-            training_mode(self.shards.whole)
-            self.shards.rest()
+        self.parallel.train()
 
 
 @torch.enable_grad()

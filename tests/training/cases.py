@@ -10,6 +10,9 @@ from genmod.decoders import GaussianDecoder
 from genmod.distributions import Normal
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
+from genmod.objectives import Bound, Objective
+from genmod.training.devices import Devices
+from genmod.training.parallel import Whole
 
 
 def data(rows: int = 48) -> Tensor:
@@ -35,6 +38,11 @@ def diffusion() -> Diffusion:
     """A small diffusion in continuous time on rows of three numbers, always with the same weights."""
     torch.manual_seed(7)
     return Diffusion(3, width=16, depth=1)
+
+
+def whole(model: LatentModel, objective: Objective | None = None) -> Whole:
+    """A model to be trained in this process alone, on the bound by default."""
+    return Whole(model, objective or Bound(), Devices(torch.device("cpu")))
 
 
 def flat(module: nn.Module) -> Tensor:

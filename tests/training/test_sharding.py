@@ -15,7 +15,8 @@ from genmod.models import HVAE, VAE, Diffusion
 from genmod.nn.modules import weights
 from genmod.objectives import Batch, Bound, Objective
 from genmod.random import keyed
-from genmod.training import fit, training_loop
+from genmod.training import fit
+from genmod.training.averaging import Average
 from genmod.training.devices import Devices
 from genmod.training.sharding import Shards
 from tests.training.processes import TINY
@@ -48,13 +49,13 @@ def test_gradients_and_norm_are_those_of_the_plain_model(build: Any, group: Devi
     with keyed(3):
         shards.loss(batch())[0].backward()
     shards.take_gradients()
-    found = {n: p.grad for n, p in shards.parts.named_parameters() if p.grad is not None}
+    found = {n: p.grad for n, p in shards.trained.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         assert not isinstance(gradient, DTensor)
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6)
     norms = torch.stack([gradient.norm() for gradient in found.values()])
-    given = [p for p in shards.parts.parameters() if p.grad is not None]
+    given = [p for p in shards.trained.parameters() if p.grad is not None]
     torch.testing.assert_close(shards.norm(given, norms), norms.norm())
 
 
@@ -70,7 +71,7 @@ def test_the_plain_model_gets_what_the_parts_hold(group: Devices) -> None:
     shards = Shards(model, Bound(), group)
     before = {name: tensor.clone() for name, tensor in weights(model).items()}
     with torch.no_grad():
-        for part in shards.parts.parameters():
+        for part in shards.trained.parameters():
             part.add_(1)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
     shards.finish()
@@ -134,11 +135,11 @@ def test_what_cannot_be_spread_is_refused() -> None:
             fit(model, x, steps=1, shard=True, progress=False, **given)
 
 
-def test_averages_that_are_spread_are_no_model() -> None:
-    step = next(training_loop(VAE(4, **TINY), batch().x, steps=2, progress=False))
-    vars(step)["_average"] = None
+def test_averages_that_are_spread_are_no_model(group: Devices) -> None:
+    shards = Shards(VAE(4, **TINY), Bound(), group)
+    average = Average(shards.trained, list(shards.trained.parameters()), 0.9)
     with pytest.raises(ValueError, match=r"got a run with shard=True.*after the loop"):
-        step.averaged  # noqa: B018 - a property that raises
+        shards.averaged(average)
 
 
 def test_an_objective_is_not_copied(group: Devices) -> None:

@@ -15,7 +15,7 @@ from genmod.training import fit, training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
-from tests.training.cases import data, flat, split, vae
+from tests.training.cases import data, flat, split, vae, whole
 
 
 def state(nats: list[float], patience: int = 2, warmup: int = 0) -> TrainingState:
@@ -23,7 +23,9 @@ def state(nats: list[float], patience: int = 2, warmup: int = 0) -> TrainingStat
     model = vae()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     objective = WarmUp(warmup) if warmup else Bound()
-    found = TrainingState(model, optimizer, TrainingConfig(100, patience=patience), objective)
+    found = TrainingState(
+        whole(model, objective), optimizer, TrainingConfig(100, patience=patience)
+    )
     found.validations = [Validation(i + 1, v, 3, Measure.DENSITY) for i, v in enumerate(nats)]
     return found
 

@@ -10,12 +10,11 @@ from torch import nn
 
 from genmod.elbo import Measure
 from genmod.nn.modules import copy_weights, load_weights, weights
-from genmod.objectives import Bound
 from genmod.training import training_loop
 from genmod.training.config import TrainingConfig
 from genmod.training.state import TrainingState
 from genmod.training.validation import Validation
-from tests.training.cases import data, diffusion, flat, vae
+from tests.training.cases import data, diffusion, flat, vae, whole
 
 
 def config(clip: float | None = None) -> TrainingConfig:
@@ -44,7 +43,7 @@ def test_only_long_gradients_are_clipped() -> None:
     for clip, scale in ((0.5, 100.0), (0.5, 1e-3), (None, 100.0)):
         model = vae()
         state = TrainingState(
-            model, torch.optim.SGD(model.parameters(), lr=1.0), config(clip), Bound()
+            whole(model), torch.optim.SGD(model.parameters(), lr=1.0), config(clip)
         )
         before = flat(model)
         loss = -scale * model.elbo(data()).value.mean()
@@ -89,7 +88,7 @@ def test_running_statistics_go_with_the_average() -> None:
 def test_a_nan_validation_does_not_hide_a_later_one() -> None:
     """Comparisons with NaN are false: it is never the best, and never stays in the way."""
     model = vae()
-    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), config(), Bound())
+    state = TrainingState(whole(model), torch.optim.SGD(model.parameters(), lr=0.1), config())
     for nats, kept in ((math.nan, False), (-3.0, True), (math.nan, False), (-4.0, False)):
         state.best = None
         state.record(Validation(1, nats, 3, Measure.DENSITY))
@@ -99,7 +98,7 @@ def test_a_nan_validation_does_not_hide_a_later_one() -> None:
 def test_the_best_weights_are_those_of_the_highest_score() -> None:
     """An importance-weighted bound stands in place of the plain one, where there is one."""
     model = vae()
-    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), config(), Bound())
+    state = TrainingState(whole(model), torch.optim.SGD(model.parameters(), lr=0.1), config())
     for nats, weighted, kept in ((-5.0, -3.0, True), (-4.0, -3.5, False), (-6.0, -2.0, True)):
         state.best = None
         state.record(Validation(1, nats, 3, Measure.DENSITY, weighted=weighted, samples=8))
