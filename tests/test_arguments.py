@@ -308,4 +308,4 @@ class Mine(Beta):
     rounds: int = 2
 """
     exec(compile(source, "page", "exec", dont_inherit=True), page)
-    assert page["Mine"](0.5, 2.5).rounds == 2.5  # type: ignore[operator]
+    assert page["Mine"](rounds=2.5).rounds == 2.5  # type: ignore[operator]
