@@ -307,5 +307,5 @@ from genmod.objectives import Beta
 class Mine(Beta):
     rounds: int = 2
 """
-    exec(source, page)
-    assert page["Mine"](0.5, 2.5).rounds == 2.5  # type: ignore[operator]
+    exec(compile(source, "page", "exec", dont_inherit=True), page)
+    assert page["Mine"](rounds=2.5).rounds == 2.5  # type: ignore[operator]
