@@ -6,8 +6,9 @@ Each needs the posterior, the prior and the law of the data alone. :mod:`genmod.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, SupportsIndex
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from genmod.decoders import Decoder
 from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
 from genmod.imputation import Imputation, impute_rows
-from genmod.nn.modules import tensors_of
+from genmod.nn.modules import HALF, half_precision, tensors_of
 from genmod.path import Path, Request
 from genmod.prior import Prior
 from genmod.saving.hub import Saved
@@ -31,6 +32,26 @@ from genmod.spec import DataSpec
 
 if TYPE_CHECKING:
     from genmod.model import LatentModel
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def in_own_precision(
+    method: Callable[Concatenate[Any, Arguments], Result],
+) -> Callable[Concatenate[Any, Arguments], Result]:
+    """A method of a model whose networks compute in their own type, if that is a half-precision one."""
+
+    @wraps(method)
+    def call(self: Any, /, *values: Arguments.args, **named: Arguments.kwargs) -> Result:
+        kind = self.parameter_dtype
+        if kind not in HALF:
+            return method(self, *values, **named)
+        with half_precision(kind, self.device):
+            return method(self, *values, **named)
+
+    return call
 
 
 class GenerativeModel(Saved, Settings, nn.Module, ABC):
@@ -57,6 +78,11 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
     @abstractmethod
     def weighable(self) -> LatentModel:
         """A model of the same data whose latents have importance weights: itself, if it has them."""
+
+    @property
+    @abstractmethod
+    def parameter_dtype(self) -> torch.dtype | None:
+        """The type of its parameters."""
 
     @property
     def spec(self) -> DataSpec:
@@ -93,6 +119,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
     @torch.no_grad()
     @checked
+    @in_own_precision
     def sample(
         self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
     ) -> Tensor:
@@ -116,6 +143,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return run_in_chunks(n, self._most_rows, some, seeds)
 
     @torch.no_grad()
+    @in_own_precision
     def encode(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
@@ -127,12 +155,14 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return self.prior.means(self.posterior(x, context, observed), as_context(context, len(x)))
 
     @torch.no_grad()
+    @in_own_precision
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given a code, in the data's own units."""
         context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
         return self.law(self.prior.state_from(z, context), context)
 
     @torch.no_grad()
+    @in_own_precision
     def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises.
 
@@ -157,6 +187,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
     @torch.no_grad()
     @checked
+    @in_own_precision
     def impute(
         self,
         x: Rows,

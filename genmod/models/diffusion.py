@@ -14,6 +14,7 @@ from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, lik
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder
 from genmod.diffusion.variances import ReverseVariance
+from genmod.generative import in_own_precision
 from genmod.model import LatentModel
 from genmod.models.build import (
     check_condition,
@@ -136,6 +137,7 @@ class Diffusion(DiffusionBased):
         return self.draw(state, context)
 
     @torch.no_grad()
+    @in_own_precision
     def encode(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
@@ -146,6 +148,7 @@ class Diffusion(DiffusionBased):
         return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
     @torch.no_grad()
+    @in_own_precision
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)
