@@ -6,9 +6,8 @@ Each needs the posterior, the prior and the law of the data alone. :mod:`genmod.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, SupportsIndex, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,8 @@ from genmod.decoders import Decoder
 from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
 from genmod.imputation import Imputation, impute_rows
-from genmod.nn.modules import HALF, half_precision, tensors_of
+from genmod.nn.modules import tensors_of
+from genmod.nn.precision import HALF, in_own_precision
 from genmod.path import Path, Request
 from genmod.prior import Prior
 from genmod.saving.hub import Saved
@@ -32,26 +32,6 @@ from genmod.spec import DataSpec
 
 if TYPE_CHECKING:
     from genmod.model import LatentModel
-
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def in_own_precision(
-    method: Callable[Concatenate[Any, Arguments], Result],
-) -> Callable[Concatenate[Any, Arguments], Result]:
-    """A method of a model whose networks compute in their own type, if that is a half-precision one."""
-
-    @wraps(method)
-    def call(self: Any, /, *values: Arguments.args, **named: Arguments.kwargs) -> Result:
-        kind = self.parameter_dtype
-        if kind not in HALF:
-            return method(self, *values, **named)
-        with half_precision(kind, self.device):
-            return method(self, *values, **named)
-
-    return call
 
 
 class GenerativeModel(Saved, Settings, nn.Module, ABC):
@@ -230,6 +210,22 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         given = as_context(context, len(x))
         seen = as_tensor(observed, "observed")
         return impute_rows(self.weighable(), x, seen, n, importance_samples, given, seeds)
+
+    def check_full_precision(self, purpose: str) -> None:
+        """Require parameters in float32 or float64.
+
+        Args:
+            purpose: what they are needed for.
+
+        Raises:
+            ValueError: parameters in half precision.
+        """
+        if self.parameter_dtype in HALF:
+            raise invalid(
+                f"a {type(self).__name__} in {self.parameter_dtype} to {purpose}",
+                "parameters in float32 or float64",
+                "call model.float(); fit(autocast=torch.bfloat16) trains in half precision",
+            )
 
     def check_missing(self) -> None:
         """Require an encoder that can be trained on missing entries.

@@ -25,9 +25,10 @@ from genmod.distributions.composed import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
 from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
-from genmod.generative import GenerativeModel, in_own_precision
+from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import HALF, call_without_changes, first_float, float_dtype
+from genmod.nn.modules import call_without_changes, first_float, float_dtype
+from genmod.nn.precision import HALF, in_own_precision
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request

@@ -11,7 +11,7 @@ from genmod.diffusion import DiffusionPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel
-from genmod.nn.modules import half_precision
+from genmod.nn.precision import half_precision
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler
 from genmod.signatures import checked

@@ -19,7 +19,8 @@ from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
-from genmod.nn.modules import evaluation_mode, half_precision
+from genmod.nn.modules import evaluation_mode
+from genmod.nn.precision import half_precision
 from genmod.random.keys import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec

@@ -52,7 +52,7 @@ from genmod.checks import invalid
 from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
-from genmod.nn.modules import half_precision
+from genmod.nn.precision import half_precision
 from genmod.path import Latent, run_path
 from genmod.shapes import Shape
 

@@ -14,7 +14,6 @@ from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, lik
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder
 from genmod.diffusion.variances import ReverseVariance
-from genmod.generative import in_own_precision
 from genmod.model import LatentModel
 from genmod.models.build import (
     check_condition,
@@ -26,6 +25,7 @@ from genmod.models.build import (
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Networks
 from genmod.nn.conditioning import Condition
+from genmod.nn.precision import in_own_precision
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import Batch, LatentTensors, Mask

@@ -18,10 +18,9 @@ from genmod.checks import check_at_least, instance, invalid
 from genmod.chunks import run_in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
-from genmod.generative import in_own_precision
 from genmod.model import LatentModel
 from genmod.models.replace import with_denoiser, with_probability_flow
-from genmod.nn.modules import half_precision
+from genmod.nn.precision import half_precision, in_own_precision
 from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, UniformTime
 from genmod.samplers.grids import TimeGrid

@@ -14,7 +14,7 @@ from torch.distributions.transforms import _InverseTransform
 
 from genmod.checks import invalid
 from genmod.config import Settings
-from genmod.nn.modules import half_precision
+from genmod.nn.precision import half_precision
 
 
 class SplineFlow(Settings, nn.Module):

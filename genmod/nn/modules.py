@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from genmod.checks import invalid
+from genmod.nn.precision import HALF
 from genmod.shapes import Shape
 
 Module = TypeVar("Module", bound=nn.Module)
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-HALF = (torch.bfloat16, torch.float16)
-"""The half-precision types."""
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
@@ -169,36 +165,6 @@ def _in_float(layer: nn.Module, z: Tensor) -> Tensor:
         return output
     wide: Tensor = functional_call(layer, {name: each.to(z) for name, each in own.items()}, (z,))
     return wide
-
-
-@contextmanager
-def half_precision(kind: torch.dtype | None, device: torch.device | None = None) -> Iterator[None]:
-    """A block in which networks with weights of a half-precision type compute in that type.
-
-    Layers get inputs of their own type (autocast). Outputs become float32 (:func:`outputs`), and so do the
-    laws. Weights of another type, or ``None``: the block changes nothing.
-    """
-    if kind not in HALF:
-        yield
-        return
-    with torch.autocast("cpu" if device is None else device.type, kind):
-        yield
-
-
-def in_own_type(
-    method: Callable[Concatenate[Any, Arguments], Result],
-) -> Callable[Concatenate[Any, Arguments], Result]:
-    """A method of a module that runs in its :func:`half_precision`, if its first weights have one."""
-
-    @wraps(method)
-    def call_in_it(self: Any, /, *given: Arguments.args, **named: Arguments.kwargs) -> Result:
-        first = first_float(self)
-        if first is None or first.dtype not in HALF:
-            return method(self, *given, **named)
-        with half_precision(first.dtype, first.device):
-            return method(self, *given, **named)
-
-    return call_in_it
 
 
 def float_dtype(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> torch.dtype | None:

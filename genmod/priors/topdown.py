@@ -30,7 +30,8 @@ from genmod.distributions.base import check_law
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.encoders.topdown import TopDownPosterior, shortened
-from genmod.nn.modules import call, in_own_type
+from genmod.nn.modules import call
+from genmod.nn.precision import in_first_precision
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -155,7 +156,7 @@ class TopDownPrior(Prior):
             state = block.below(state, z, context)
         return state
 
-    @in_own_type
+    @in_first_precision
     def rates(
         self,
         posterior: Posterior | Distribution,

@@ -10,7 +10,6 @@ import torch
 
 from genmod.checks import invalid
 from genmod.model import LatentModel
-from genmod.nn.modules import HALF
 from genmod.objectives import Objective
 from genmod.training.augment import Transform
 from genmod.training.checkpoint import Checkpoints
@@ -57,12 +56,7 @@ class Setup:
     def state(self, model: LatentModel, objective: Objective) -> TrainingState:
         """A model at the start of its training."""
         model.to(self.device)
-        if model.parameter_dtype in HALF:
-            raise invalid(
-                f"a {type(model).__name__} in {model.parameter_dtype} to train",
-                "parameters in float32 or float64, because half precision loses small updates",
-                "call model.float(), and pass autocast=torch.bfloat16 to fit",
-            )
+        model.check_full_precision("train")
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise invalid(
                 f"a {type(model).__name__} whose parameters were made in torch.inference_mode()",
