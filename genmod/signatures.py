@@ -77,6 +77,11 @@ def _is_other_number(value: object) -> bool:
     return False
 
 
+def is_of_package(thing: type | Callable[..., object]) -> bool:
+    """Whether a class or function is genmod's own. Others may use annotations in another sense."""
+    return thing.__module__.partition(".")[0] == "genmod"
+
+
 def rules_of(function: Callable[..., object]) -> dict[str, _Rule]:
     """The rule of each argument of a function whose annotations allow one."""
     owner: type | Callable[..., object] = function
@@ -191,11 +196,13 @@ _FIELDS: dict[type, dict[str, _Rule]] = {}
 
 
 def _rules_of_fields(kind: type) -> dict[str, _Rule]:
-    """The rules of the fields of a dataclass, those of its base classes included."""
+    """The rules of the fields of a dataclass, those of its base classes in this package included."""
     if kind in _FIELDS:
         return _FIELDS[kind]
     found = _FIELDS[kind] = {}
     for each in reversed(kind.__mro__):
+        if not is_of_package(each):
+            continue
         names = vars(sys.modules[each.__module__])
         for name, annotation in vars(each).get("__annotations__", {}).items():
             rule = _rule(annotation, names) if "ClassVar" not in str(annotation) else None

@@ -294,3 +294,18 @@ def test_a_count_below_its_least_value_is_refused(name: str) -> None:
     for value in (least - 1, -1):
         with pytest.raises(ValueError, match=GRAMMAR):
             call(value)
+
+
+def test_a_dataclass_of_ones_own_may_come_from_a_module_that_is_not_imported() -> None:
+    """As from a page or a cell that is executed as text: its annotations are its own."""
+    page = {"__name__": "page"}
+    source = """
+from dataclasses import dataclass
+from genmod.objectives import Beta
+
+@dataclass(frozen=True)
+class Mine(Beta):
+    rounds: int = 2
+"""
+    exec(compile(source, "page", "exec", dont_inherit=True), page)
+    assert page["Mine"](rounds=2.5).rounds == 2.5  # type: ignore[operator]

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +17,13 @@ from rich.text import Text
 from torch import Tensor
 
 from genmod.checks import invalid
-from genmod.data.readers import RawColumn
+from genmod.data.delimited import read_text_cells
+from genmod.data.filling import cell_of, filled_text
 from genmod.data.sources import TableSource, source_of
 from genmod.files import as_path, write_atomically, write_text
 from genmod.runs.figures import draw_images
 from genmod.shapes import is_image
-from genmod.spec import Column, DataSpec
+from genmod.spec import DataSpec
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: bad input; a computation that failed; Ctrl-C."""
@@ -127,10 +126,61 @@ class Canvas:
         wrote(console, path)
 
 
-def own_columns(data: str) -> dict[str, RawColumn]:
-    """The columns of a table by name, as its file holds them; none of other data."""
+def write_completed(path: Path, data: str, draws: Tensor, observed: Tensor, spec: DataSpec) -> None:
+    """Completed copies of a file, one below the other, as ``.csv`` or ``.npy``.
+
+    A CSV has all columns of the file in its order, and its own text in each cell that was not drawn.
+
+    Args:
+        path: the file to write.
+        data: the file with empty cells.
+        draws: the copies, ``(n, N, *event)``.
+        observed: which entries are not missing, ``(N, *event)``.
+        spec: the description of the rows.
+    """
     source = source_of(data)
-    return {each.name: each for each in source.columns} if isinstance(source, TableSource) else {}
+    if path.suffix == ".npy" or not isinstance(source, TableSource) or spec.columns is None:
+        write_rows(path, draws.flatten(0, 1), spec, len(draws))
+        return
+    check_ending(path)
+    columns = filled_text(text_of(as_path(data), source), draws, observed, spec.columns)
+    write_text(path, csv_text(_numbered(columns, len(draws))))
+
+
+def text_of(path: Path, source: TableSource) -> Mapping[str, Sequence[str]]:
+    """The text of all cells of a table, as a text file has it; of other files, as a text file would."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return read_text_cells(path)
+    return {
+        each.name: [
+            f"{cell:.17g}" if isinstance(cell, float) else str(cell) if there else ""
+            for cell, there in zip(each.cells.tolist(), each.observed.tolist(), strict=True)
+        ]
+        for each in source.columns
+    }
+
+
+def _numbered(
+    columns: Mapping[str, Sequence[object]], copies: int
+) -> Mapping[str, Sequence[object]]:
+    """The columns after one that numbers the copies, if there are several."""
+    if copies == 1:
+        return columns
+    number = "copy"
+    while number in columns:  # the table has a column of that name
+        number += "_"
+    count = len(next(iter(columns.values()))) // copies
+    return {number: [each for each in range(copies) for _ in range(count)], **columns}
+
+
+def check_ending(path: Path) -> None:
+    """Require the name of a file of rows."""
+    if path.suffix not in (".npy", ".csv"):
+        raise invalid(
+            f"--out {path}",
+            "a file that ends in .npy, .csv, or .png for images",
+            "choose one of these endings",
+        )
 
 
 def write_rows(
@@ -139,7 +189,6 @@ def write_rows(
     spec: DataSpec,
     copies: int = 1,
     observed: Tensor | None = None,
-    given: Mapping[str, RawColumn] = MappingProxyType({}),
 ) -> None:
     """Rows as ``.npy``, or flat as ``.csv``: those of a table with its names and its values.
 
@@ -150,14 +199,8 @@ def write_rows(
         copies: how many copies of one table the rows are, one after another. A column numbers them.
         observed: which entries are not missing, like the rows. A missing one is an empty cell of a
             ``.csv``, and NaN in a ``.npy``.
-        given: of copies of a table: its columns by name as they were read, in double precision.
     """
-    if path.suffix not in (".npy", ".csv"):
-        raise invalid(
-            f"--out {path}",
-            "a file that ends in .npy, .csv, or .png for images",
-            "choose one of these endings",
-        )
+    check_ending(path)
     if path.suffix == ".npy":
         if observed is not None:
             real = rows if rows.is_floating_point() else rows.double()
@@ -169,37 +212,14 @@ def write_rows(
     seen = torch.ones_like(flat, dtype=torch.bool) if observed is None else observed.flatten(1)
     known = spec.columns or (None,) * flat.shape[1]
     names = [f"x{place}" if each is None else each.name for place, each in enumerate(known)]
-    columns: dict[str, Sequence[object]] = {}
-    if copies > 1:
-        number = "copy"
-        while number in names:  # the table has a column of that name
-            number += "_"
-        columns[number] = [each for each in range(copies) for _ in range(len(rows) // copies)]
     # NumPy's numbers: their text is as short as their precision allows.
-    for name, column, numbers, there in zip(
-        names, known, flat.T.numpy(), seen.T.tolist(), strict=True
-    ):
-        own = given.get(name) if column is not None and column.is_real else None
-        columns[name] = [
-            _cell(column, number) if shown else ""
+    columns = {
+        name: [
+            cell_of(column, number) if shown else ""
             for number, shown in zip(numbers, there, strict=True)
         ]
-        if own is not None:
-            columns[name] = _with_own(columns[name], own)
-    write_text(path, csv_text(columns))
-
-
-def _with_own(cells: Sequence[object], own: RawColumn) -> list[object]:
-    """The cells of copies of a column, where it was observed with all digits of the file."""
-    numbers, seen = own.cells, own.observed.tolist()
-    return [
-        numbers[place % len(own)] if seen[place % len(own)] else cell
-        for place, cell in enumerate(cells)
-    ]
-
-
-def _cell(column: Column | None, number: Any) -> object:
-    """An entry of a table as it stands in a file."""
-    if column is None or column.is_real:
-        return number
-    return int(number) if column.values is None else column.values[int(number)]
+        for name, column, numbers, there in zip(
+            names, known, flat.T.numpy(), seen.T.tolist(), strict=True
+        )
+    }
+    write_text(path, csv_text(_numbered(columns, copies)))

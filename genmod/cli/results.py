@@ -15,11 +15,10 @@ from genmod.checks import check_at_least, invalid
 from genmod.cli.output import (
     Canvas,
     csv_text,
-    own_columns,
     plain,
     sentences,
     warn,
-    write_rows,
+    write_completed,
     wrote,
 )
 from genmod.config.plain import read_arguments
@@ -144,8 +143,7 @@ def impute_rows(
             rows.x, rows.observed, n, importance_samples, context=rows.context, seeds=seeds
         )
         path = as_path(run) / "imputed.csv" if out is None else as_path(out)
-        draws = filled.draws.cpu().flatten(0, 1)
-        write_rows(path, draws, found.spec, n, given=own_columns(data))
+        write_completed(path, data, filled.draws.cpu(), rows.observed.cpu(), found.spec)
         plain(console, repr(filled))
         wrote(console, path)
 

@@ -73,7 +73,7 @@ DIGITS = (
     Candidate("autoencoder", small_autoencoder, Plan(800), cost=1),
     _tight("VAE", small_vae, Plan(2500, warm=300), cost=6),
     _tight("HVAE, bottom-up", small_bottom_up, Plan(2400, warm=1000), cost=15),
-    _tight("HVAE, top-down", small_top_down, Plan(1500, learning_rate=1e-3, warm=500), cost=16),
+    _tight("HVAE, top-down", small_top_down, Plan(2000, learning_rate=1e-3, warm=1000), cost=18),
     Candidate("diffusion", small_diffusion, Plan(4000, learning_rate=3e-3), cost=12),
     Candidate("latent diffusion", latent_diffusion, Plan(1200), after=("VAE",), cost=5),
 )

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from genmod.signatures import check_given, rules_of
+from genmod.signatures import check_given, is_of_package, rules_of
 from genmod.spec import HasSpec
 
 Arguments = ParamSpec("Arguments")
@@ -40,8 +40,7 @@ class Settings:
 def _keeping(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor that writes down its arguments, unless a subclass's constructor already has."""
     signature = inspect.signature(init)
-    # Not those of one's own parts, which may use annotations in another sense.
-    rules = rules_of(init) if init.__module__.partition(".")[0] == "genmod" else {}
+    rules = rules_of(init) if is_of_package(init) else {}
 
     @wraps(init)
     def keep(self: object, *values: object, **named: object) -> None:

@@ -29,6 +29,22 @@ def read_csv(path: Path) -> list[RawColumn]:
         ValueError: what is no text, a line with another number of cells, too many columns, a first line
             that is a row.
     """
+    text, first_line, named = _text(path)
+    columns = [text_column(name, [cell.strip() for cell in cells]) for name, cells in text.items()]
+    if named:
+        _refuse_row(first_line, columns, path)
+    else:
+        _warn_of_names(first_line, columns, path)
+    return columns
+
+
+def read_text_cells(path: Path) -> dict[str, list[str]]:
+    """The text of all cells of such a file, as it stands there, by the names of the columns."""
+    return _text(path)[0]
+
+
+def _text(path: Path) -> tuple[dict[str, list[str]], list[str], bool]:
+    """The text of all cells by column, the first line, and whether it holds the names."""
     try:
         with path.open("rb") as file:
             first = file.readline(_LONGEST_LINE)
@@ -53,12 +69,7 @@ def read_csv(path: Path) -> list[RawColumn]:
     if named and len(rows) == 1:
         raise invalid(f"{path} with a header and no rows", "at least one row", "add the rows")
     pairs = zip(names, zip(*rows[named:], strict=True), strict=True)
-    columns = [text_column(name, [cell.strip() for cell in cells]) for name, cells in pairs]
-    if named:
-        _refuse_row(first_line, columns, path)
-    else:
-        _warn_of_names(first_line, columns, path)
-    return columns
+    return {name: list(cells) for name, cells in pairs}, first_line, named
 
 
 def _refuse_row(first_line: Sequence[str], columns: Sequence[RawColumn], path: Path) -> None:

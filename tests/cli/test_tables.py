@@ -133,6 +133,34 @@ def test_copies_keep_all_digits_and_every_column_whatever_its_name(tmp_path: Pat
                 assert row[name] == cell or (cell == "" and float(row[name]) > 0)
 
 
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+def test_copies_keep_the_columns_that_the_model_lacks_and_the_text_of_every_cell(
+    sep: str, run: Path, tmp_path: Path
+) -> None:
+    """In place, in order, unchanged: zeros in front, blanks, marks and quotes in them too."""
+    with (run.parent / "mine.csv").open(newline="") as file:
+        lines = list(csv.reader(file))[1:21]
+    rows = []
+    for number, line in enumerate(lines):
+        size, visits, city, grade, year = line
+        size = f" {size}0" if size else ""  # another spelling of the same number
+        rows.append([f"0{number}", year, "NA", visits, size, f'a "{number}", b', grade, city])
+    head = ["id", "year", "empty", "visits", "size", "note", "grade", "city"]
+    with (tmp_path / "more.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=sep).writerows([head, *rows])
+    genmod("impute", run, tmp_path / "more.csv", "-n", 2, "--out", tmp_path / "filled.csv")
+    filled = read(tmp_path / "filled.csv")
+    assert tuple(filled[0]) == ("copy", *head)
+    assert len(filled) == 40
+    changed = 0
+    for number, row in enumerate(filled):
+        for name, cell in zip(head, rows[number % 20], strict=True):
+            empty = cell.strip() == "" and name != "empty"
+            changed += empty
+            assert row[name] == cell if not empty else row[name] != ""
+    assert changed > 0
+
+
 def test_a_run_is_sampled_without_its_data(run: Path, tmp_path: Path) -> None:
     """A folder that was handed on: the model alone draws, and data are needed for none of it."""
     shutil.copytree(run, tmp_path / "given")
