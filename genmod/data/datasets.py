@@ -191,6 +191,8 @@ class Dataset:
         found |= {split: digest(part) for split, part in self.parts().items()}
         if self.labels is not None:
             found["labels"] = digest(*(self.labels[split] for split in SPLITS))
+        if self.classes is not None:
+            found["classes"] = list(self.classes)
         if self.resample is not None:
             found["gray values"] = digest(self.resample.gray) + f" of {self.resample.bins}"
         if self.context_dropout is not None:

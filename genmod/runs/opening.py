@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from genmod.arrays import as_device
 from genmod.checks import invalid
@@ -117,7 +119,30 @@ def open_rows(
         rows = rows[order]
         mask = None if mask is None else mask[order]
         context = None if context is None else context[order]
+        trained_on: dict[str, Any] = read_config(as_path(folder)).get("trained_on") or {}
+        context = _in_codes_of(context, found.classes, trained_on.get("classes"))
     return found, GivenRows(rows, context, mask)
+
+
+def _in_codes_of(
+    context: Tensor | None, own: Sequence[str] | None, trained: Sequence[str] | None
+) -> Tensor | None:
+    """Labels of a file in the codes of the run: a file has codes of its own for the classes in it.
+
+    Raises:
+        ValueError: a class that the run was not trained on.
+    """
+    if context is None or own is None or trained is None:
+        return context
+    unknown = [name for name in own if name not in trained]
+    if unknown:
+        raise invalid(
+            f"labels {', '.join(map(repr, unknown[:3]))}, which the run was not trained on",
+            f"one of {', '.join(map(repr, trained[:8]))}",
+            "correct these rows, or leave them out",
+        )
+    codes = torch.tensor([list(trained).index(name) for name in own], device=context.device)
+    return codes[context.long()].to(context.dtype)
 
 
 def _whole(config: RunConfig, spec: DataSpec, path: str) -> dict[str, Any]:

@@ -269,3 +269,37 @@ def test_rows_that_cannot_be_scored_have_a_note_and_all_others_their_scores(
     genmod("score", run, tmp_path / "some.csv", "--out", tmp_path / "some-scores.csv")
     notes = [row["note"] for row in read(tmp_path / "some-scores.csv")]
     assert [bool(note) for note in notes] == [True] * 8 + [False] * 8
+
+
+def test_labels_of_another_file_have_the_codes_of_the_run(tmp_path: Path) -> None:
+    """Text becomes codes in alphabetical order: a file with one class of three has a code of its own."""
+    draw = np.random.default_rng(0)
+    rows = [
+        [f"{draw.normal(center, 0.5):.4f}", name]
+        for _ in range(40)
+        for center, name in ((-9, "alder"), (0, "birch"), (9, "cedar"))
+    ]
+
+    def written(name: str, some: Sequence[Sequence[str]]) -> Path:
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file).writerows([("x", "tree"), *some])
+        return tmp_path / name
+
+    words = ("--latents", 1, "--width", 8, "--steps", 20, "--no-progress", "--no-evaluate")
+    genmod(
+        "train", written("mine.csv", rows), "--model", "vae", "--labels", "tree", "--condition",
+        "Labels(3)", *words, "--out", tmp_path / "run",
+    )  # fmt: skip
+    genmod("score", tmp_path / "run", tmp_path / "mine.csv", "--out", tmp_path / "all.csv")
+    first = [float(row["nats"]) for row in read(tmp_path / "all.csv")]
+    # The same rows in the same places, and other classes in place of alders.
+    kept = [row if row[1] != "alder" else [row[0], "cedar"] for row in rows]
+    genmod("score", tmp_path / "run", written("few.csv", kept), "--out", tmp_path / "out.csv")
+    second = [float(row["nats"]) for row in read(tmp_path / "out.csv")]
+    for (_, name), one, other in zip(rows, first, second, strict=True):
+        assert name == "alder" or one == pytest.approx(other, rel=1e-5)
+    found = CliRunner().invoke(
+        app, ["score", str(tmp_path / "run"), str(written("new.csv", [*kept, ["0.5", "elm"]]))]
+    )
+    assert found.exit_code == 2
+    assert "got labels 'elm', which the run was not trained on; expected one of" in found.stderr
