@@ -22,6 +22,7 @@ from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
 from genmod.imputation import Imputation, impute_rows
 from genmod.nn.modules import tensors_of
+from genmod.nn.precision import HALF, in_own_precision
 from genmod.path import Path, Request
 from genmod.prior import Prior
 from genmod.saving.hub import Saved
@@ -59,6 +60,11 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         """A model of the same data whose latents have importance weights: itself, if it has them."""
 
     @property
+    @abstractmethod
+    def parameter_dtype(self) -> torch.dtype | None:
+        """The type of its parameters."""
+
+    @property
     def spec(self) -> DataSpec:
         """The data it is a model of."""
         return self.decoder.spec
@@ -93,6 +99,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
     @torch.no_grad()
     @checked
+    @in_own_precision
     def sample(
         self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
     ) -> Tensor:
@@ -116,6 +123,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return run_in_chunks(n, self._most_rows, some, seeds)
 
     @torch.no_grad()
+    @in_own_precision
     def encode(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
@@ -127,12 +135,14 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return self.prior.means(self.posterior(x, context, observed), as_context(context, len(x)))
 
     @torch.no_grad()
+    @in_own_precision
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given a code, in the data's own units."""
         context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
         return self.law(self.prior.state_from(z, context), context)
 
     @torch.no_grad()
+    @in_own_precision
     def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises.
 
@@ -157,6 +167,7 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
     @torch.no_grad()
     @checked
+    @in_own_precision
     def impute(
         self,
         x: Rows,
@@ -199,6 +210,22 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         given = as_context(context, len(x))
         seen = as_tensor(observed, "observed")
         return impute_rows(self.weighable(), x, seen, n, importance_samples, given, seeds)
+
+    def check_full_precision(self, purpose: str) -> None:
+        """Require parameters in float32 or float64.
+
+        Args:
+            purpose: what they are needed for.
+
+        Raises:
+            ValueError: parameters in half precision.
+        """
+        if self.parameter_dtype in HALF:
+            raise invalid(
+                f"a {type(self).__name__} in {self.parameter_dtype} to {purpose}",
+                "parameters in float32 or float64",
+                "call model.float(); fit(autocast=torch.bfloat16) trains in half precision",
+            )
 
     def check_missing(self) -> None:
         """Require an encoder that can be trained on missing entries.

@@ -28,6 +28,7 @@ from genmod.encoders.base import Posterior, check_encoder, check_posterior, copi
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
 from genmod.nn.modules import call_without_changes, first_float, float_dtype
+from genmod.nn.precision import HALF, in_own_precision
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
@@ -73,10 +74,16 @@ class LatentModel(GenerativeModel):
 
     @property
     def dtype(self) -> torch.dtype | None:
+        """The type of its data and laws: that of its parameters; float32 for half precision."""
+        return torch.float32 if self.parameter_dtype in HALF else self.parameter_dtype
+
+    @property
+    def parameter_dtype(self) -> torch.dtype | None:
         """The type of its first floating point tensor, schedules left out: they are never cast."""
         found = first_float(self.decoder, skip=(Schedule,))
         return float_dtype(self, skip=(Schedule,)) if found is None else found.dtype
 
+    @in_own_precision
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, LatentPath | None]:
         """The bound of each sample, and the drawn path where it is asked for.
 
@@ -135,12 +142,6 @@ class LatentModel(GenerativeModel):
         also give a bound, because every posterior does.
         """
         kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
-        if kind in (torch.bfloat16, torch.float16):
-            raise invalid(
-                f"a model in {kind}",
-                "float32 or float64: a bound in half precision is wrong",
-                "keep the parameters in float32 and use fit(..., autocast=torch.bfloat16)",
-            )
         # Standardized in the type given: a column of mean 1e6 and std 1 has no digits left in float32.
         seen = self.decoder.spec.standardize(x).to(kind)
         if observed is not None:
@@ -212,11 +213,8 @@ class LatentModel(GenerativeModel):
                 "or set proper = False",
             )
         if state.shape[0] != rows:
-            raise invalid(
-                f"a prior's state of {len(state)} rows for {rows} samples",
-                "one row a sample",
-                "return one state a row",
-            )
+            got = f"a prior's state of {len(state)} rows for {rows} samples"
+            raise invalid(got, "one row a sample", "return one state a row")
 
     def elbo(
         self,
@@ -246,6 +244,7 @@ class LatentModel(GenerativeModel):
         elbo: ELBO = self(x, Request(as_context(context, len(x)), as_mask(observed), timesteps))[0]
         return elbo
 
+    @in_own_precision
     def posterior(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> Posterior | Distribution:
@@ -256,6 +255,7 @@ class LatentModel(GenerativeModel):
         self._check_request(Request(context, seen), len(x))
         return self._posterior(self._real(x, seen)[1], context, seen)
 
+    @in_own_precision
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
         """``p(x | state)`` in the data's own units, one event a row."""
         law = self._likelihood(state, context)
@@ -263,6 +263,7 @@ class LatentModel(GenerativeModel):
             return law
         return Rescaled(law, *self.spec.standardize.moments(state))
 
+    @in_own_precision
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """A draw of ``x`` for each state.
 

@@ -23,6 +23,7 @@ from genmod.distributions.base import Draws, Laws, check_law, mean_of
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import require_distribution, rows_of
+from genmod.nn.precision import in_first_precision
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -129,6 +130,7 @@ class Prior(Settings, nn.Module, ABC):
         state, path = self.draw_path(posterior, context)
         return state, self.rates_of_path(path)
 
+    @in_first_precision
     def draw_path(
         self, posterior: Posterior | Distribution, context: Tensor | None = None, samples: int = 1
     ) -> tuple[Tensor, Path]:
@@ -295,5 +297,4 @@ _EVERY_LATENT = (
 def _check_new(name: str, laws: Laws, what: str) -> None:
     if name in laws:
         got = f"two latents named {name!r} (the second would be {what} in place of the first)"
-        advice = "pass another name= to one of the priors"
-        raise invalid(got, "a different name for each latent", advice)
+        raise invalid(got, "a different name for each latent", "pass another name= to one of them")

@@ -23,6 +23,7 @@ from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.elbo import Rate
 from genmod.encoders import Encoder, Posterior
 from genmod.nn.modules import tensors_of
+from genmod.nn.precision import HALF, in_first_precision
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Latent, Path, Timesteps
 from genmod.prior import Prior
 from genmod.schedules import Schedule
@@ -127,6 +128,7 @@ class DiffusionPrior(Prior):
         super().check_encoder(encoder)
         self._check_schedule(encoder.schedule)
 
+    @in_first_precision
     def rates(
         self,
         posterior: Posterior | Distribution,
@@ -227,6 +229,7 @@ class DiffusionPrior(Prior):
         tensors = tensors_of(self, skip=(Schedule,))
         found = next((t for t in tensors if t.is_floating_point()), None)
         zero = torch.zeros(()) if found is None else found.new_zeros(())
+        zero = zero.float() if zero.dtype in HALF else zero
         return zero.expand(n, *self.shape)
 
     def formula(self) -> str:

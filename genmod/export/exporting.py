@@ -85,6 +85,7 @@ def export(
     ['decoder.pt2', 'encoder.pt2', 'export.json']
     """
     model = instance(model, LatentModel, "model")
+    model.check_full_precision("export")
     kind = choice(ExportFormat, format, "format")
     if kind is ExportFormat.ONNX:
         require_onnx()

@@ -67,6 +67,8 @@ def write_lab(
     if len(given) == 0:
         raise invalid("no model", "one or more", "pass write_lab(model, data, folder)")
     rows = load(data)
+    for each in given:
+        instance(each, LatentModel, "models").check_full_precision("write")
     contents = [lab_content(instance(model, LatentModel, "models"), rows) for model in given]
     return write_contents(contents, folder)
 

@@ -14,6 +14,7 @@ from torch.distributions.transforms import _InverseTransform
 
 from genmod.checks import invalid
 from genmod.config import Settings
+from genmod.nn.precision import half_precision
 
 
 class SplineFlow(Settings, nn.Module):
@@ -86,6 +87,12 @@ class SplineFlow(Settings, nn.Module):
         Returns:
             ``(*batch, D)`` and ``(*batch,)``.
         """
+        with half_precision(next(self.parameters()).dtype, value.device):
+            return self._mapped(value, context, inverse)
+
+    def _mapped(
+        self, value: Tensor, context: Tensor | None, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
         total = torch.zeros_like(value[..., 0])
         for each in reversed(list(self.maps)) if inverse else self.maps:
             transform = each(context)

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from genmod.checks import invalid
+from genmod.nn.precision import HALF
 from genmod.shapes import Shape
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -79,7 +81,7 @@ def outputs(network: nn.Module, shape: Shape, *inputs: Tensor, context: Tensor |
             "one for each",
             "return the batch dimension first, without a mean or a sum over it",
         )
-    if found.dtype in (torch.bfloat16, torch.float16):
+    if found.dtype in HALF:
         found = found.float()
     return found if found.shape[1:] == shape else found.reshape(-1, *shape)
 
@@ -150,9 +152,19 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
         plain: Tensor = layer(z)
         return plain
     with torch.autocast(kind, enabled=False):
-        output: Tensor = layer(z.float() if z.dtype in (torch.bfloat16, torch.float16) else z)
+        output = _in_float(layer, z.float() if z.dtype in HALF else z)
     # Like autocast itself, leave double precision as it is.
     return output.to(torch.get_autocast_dtype(kind)) if output.dtype is torch.float32 else output
+
+
+def _in_float(layer: nn.Module, z: Tensor) -> Tensor:
+    """``layer(z)`` in the type of ``z``, also where the weights are in half precision."""
+    own = dict(layer.named_parameters())
+    if not any(each.dtype in HALF for each in own.values()):
+        output: Tensor = layer(z)
+        return output
+    wide: Tensor = functional_call(layer, {name: each.to(z) for name, each in own.items()}, (z,))
+    return wide
 
 
 def float_dtype(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> torch.dtype | None:

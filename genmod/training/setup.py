@@ -74,6 +74,7 @@ class Setup:
         """A model at the start of its training."""
         keep_freed_memory(self.device)
         model.to(self.device)
+        model.check_full_precision("train")
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise invalid(
                 f"a {type(model).__name__} whose parameters were made in torch.inference_mode()",

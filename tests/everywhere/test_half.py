@@ -1,0 +1,89 @@
+"""Models in half precision, of every family: each entry point computes, with laws in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from genmod import random
+from genmod.export import export
+from genmod.lab import write_lab
+from genmod.nn.precision import HALF
+from genmod.training import fit
+from tests.everywhere.families import FAMILIES, Case, case
+from tests.everywhere.table import ENTRIES
+
+USUAL = (
+    "elbo", "path", "sample", "encode and decode", "reconstruct", "impute", "interpolate",
+    "posterior and draw",
+)  # fmt: skip
+"""The entry points that are tried by default; all others are slow."""
+pytestmark = pytest.mark.usefixtures("as_users_run")
+
+
+def half(family: str, kind: torch.dtype) -> Case:
+    """The case of a family with a model in half precision."""
+    given = case(family)
+    return replace(given, model=given.copied().to(kind))
+
+
+def _cases() -> Iterator[object]:
+    for family in FAMILIES:
+        for name, entry in ENTRIES.items():
+            if name != "fit" and entry.wants(case(family)) is None:
+                for kind in HALF:
+                    usual = name in USUAL and kind is torch.bfloat16
+                    marks = [] if usual else [pytest.mark.slow]
+                    told = f"{family}, {name}, {kind}"
+                    yield pytest.param(family, name, kind, marks=marks, id=told)
+
+
+@pytest.mark.parametrize(("family", "name", "kind"), list(_cases()))
+def test_an_entry_point_computes_in_half_precision(
+    family: str, name: str, kind: torch.dtype
+) -> None:
+    found = ENTRIES[name](half(family, kind))
+    expected = ENTRIES[name](case(family))
+    assert found.rows.keys() == expected.rows.keys()
+    for key, value in found.rows.items():
+        assert value.shape == expected.rows[key].shape
+        assert torch.equal(value.isfinite(), expected.rows[key].isfinite())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bound_in_half_precision_is_that_of_the_rounded_weights(family: str) -> None:
+    """In float32, within 3 %, term by term: only what flows between layers is rounded."""
+    given = half(family, torch.bfloat16)
+    wide = replace(given, model=given.copied().float())
+    with random.keyed(0, ids=given.ids):
+        found = given.model.elbo(given.x, context=given.context)
+    with random.keyed(0, ids=given.ids):
+        expected = wide.model.elbo(given.x, context=given.context)
+    assert found.value.dtype is torch.float32
+    pairs = [(found.reconstruction, expected.reconstruction)]
+    pairs += [(rate.total, expected.rates[name].total) for name, rate in found.rates.items()]
+    for rounded, whole in pairs:
+        assert rounded.dtype is torch.float32
+        largest = max(1.0, float(whole.detach().abs().max()))
+        torch.testing.assert_close(rounded, whole, rtol=0.03, atol=0.03 * largest)
+    drawn = given.model.decode(given.model.encode(given.x, given.context), given.context)
+    assert drawn.mean.dtype is torch.float32
+
+
+@pytest.mark.parametrize("kind", HALF, ids=str)
+def test_a_model_in_half_precision_is_neither_trained_nor_exported(
+    kind: torch.dtype, tmp_path: Path
+) -> None:
+    given = half("vae of reals", kind)
+    refused: dict[str, Callable[[], object]] = {
+        "train": lambda: fit(given.model, given.x, steps=1, progress=False),
+        "export": lambda: export(given.model, tmp_path),
+        "write": lambda: write_lab(given.model, given.x, tmp_path),
+    }
+    for what, call in refused.items():
+        with pytest.raises(ValueError, match=rf"^got a VAE in .* to {what}; expected .*; call "):
+            call()
