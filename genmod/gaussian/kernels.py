@@ -17,6 +17,7 @@ example under ``torch.autocast``) is computed and returned in float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -104,9 +105,10 @@ class _StandardKL(torch.autograd.Function):
         return grad * mean, grad * growth
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, None]:
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
         mean, log_std = ctx.saved_tensors
-        return mean * tangents[0] + torch.expm1(2 * log_std) * tangents[1], None
+        move_mean, move_log_std = _moves(tangents, ctx.saved_tensors)
+        return mean * move_mean + torch.expm1(2 * log_std) * move_log_std, None
 
     @staticmethod
     def vmap(
@@ -160,9 +162,10 @@ class _DiagonalKL(torch.autograd.Function):
         )
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor | None, ...]:
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         mean_q, log_std_q, mean_p, log_std_p = ctx.saved_tensors
-        move_mean_q, move_log_std_q, move_mean_p, move_log_std_p = tangents
+        moves = _moves(tangents, ctx.saved_tensors)
+        move_mean_q, move_log_std_q, move_mean_p, move_log_std_p = moves
         std_p = torch.exp(log_std_p)
         delta = (mean_q - mean_p) / std_p
         growth = torch.expm1(2 * (log_std_q - log_std_p))
@@ -174,6 +177,12 @@ class _DiagonalKL(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         return _DiagonalKL.apply(*_rows_first(info, in_dims, tensors)), (0, 0, 0, 0)
+
+
+def _moves(tangents: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The tangent of each input of a forward derivative: zero where the input has none."""
+    pairs = zip(tangents, inputs, strict=True)
+    return [torch.zeros_like(x) if move is None else move for move, x in pairs]
 
 
 def kl_standard_log_std(mean: Tensor, log_std: Tensor) -> Tensor:

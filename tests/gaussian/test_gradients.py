@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from genmod import gaussian
 from genmod.gaussian.diagonal import product_log_std
@@ -225,3 +225,19 @@ def test_function_transforms_agree_with_autograd(name: str) -> None:
         assert_same(per_row[i], expected[i])
         for j in numbers:
             assert_same(curvature[i][j], again[i][j])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:")
+@pytest.mark.parametrize(
+    ("name", "moved"), [(n, i) for n in ("kl_log_std", "kl_standard_log_std") for i in range(4)]
+)
+def test_one_input_may_move_alone(name: str, moved: int) -> None:
+    """The derivative in the direction of one input, while the others have no tangent at all."""
+    form, count = ELEMENTWISE[name]
+    inputs = [vector(generator(i), 3) for i in range(count)]
+    place, move = moved % count, vector(generator(9), 3)
+    leaf = inputs[place].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(form(*inputs[:place], leaf, *inputs[place + 1 :]).sum(), leaf)
+    with forward_ad.dual_level():
+        inputs[place] = forward_ad.make_dual(inputs[place], move)
+        assert_same(forward_ad.unpack_dual(form(*inputs)).tangent, slope * move)
