@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from itertools import chain
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import torch
@@ -47,7 +48,8 @@ def _running(
         kind = type_of(self)
         if kind not in HALF:
             return method(self, *given, **named)
-        with half_precision(kind, next(self.parameters()).device):
+        own = next(chain(self.parameters(), self.buffers()))
+        with half_precision(kind, own.device):
             return method(self, *given, **named)
 
     return call
