@@ -75,7 +75,8 @@ class LatentModel(GenerativeModel):
     @property
     def dtype(self) -> torch.dtype | None:
         """The type of its data and laws: that of its parameters; float32 for half precision."""
-        return torch.float32 if self.parameter_dtype in HALF else self.parameter_dtype
+        kind = self.parameter_dtype
+        return torch.float32 if kind in HALF else kind
 
     @property
     def parameter_dtype(self) -> torch.dtype | None:

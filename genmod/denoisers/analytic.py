@@ -13,6 +13,7 @@ from torch import Tensor
 from genmod.checks import check_at_least, check_real, invalid
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
+from genmod.gaussian.full import no_autocast
 from genmod.schedules.base import time_dtype
 from genmod.shapes import PerSample, Real
 
@@ -61,11 +62,16 @@ class GaussianDenoiser(Denoiser):
 
     def forward(self, z: Real, log_snr: PerSample, context: Tensor | None = None) -> Denoised:
         """The posterior mean of each row, and its variance per entry (the covariance's diagonal)."""
-        alpha, sigma = scales_of(log_snr, z)
-        share = self.values / (alpha.square() * self.values + sigma.square())
-        along = (z - alpha * self.mean) @ self.vectors
-        mean = self.mean + (alpha * share * along) @ self.vectors.T
-        return Denoised(mean, (sigma.square() * share) @ self.vectors.square().T)
+        # In the type of the state, also where the model is in half precision: that is for networks.
+        with no_autocast(z):
+            center, values, vectors = (
+                t.to(z.dtype) for t in (self.mean, self.values, self.vectors)
+            )
+            alpha, sigma = scales_of(log_snr, z)
+            share = values / (alpha.square() * values + sigma.square())
+            along = (z - alpha * center) @ vectors
+            mean = center + (alpha * share * along) @ vectors.T
+            return Denoised(mean, (sigma.square() * share) @ vectors.square().T)
 
 
 class EmpiricalDenoiser(Denoiser):

@@ -48,8 +48,7 @@ def _running(
         kind = type_of(self)
         if kind not in HALF:
             return method(self, *given, **named)
-        own = next(chain(self.parameters(), self.buffers()))
-        with half_precision(kind, own.device):
+        with half_precision(kind, next(chain(self.parameters(), self.buffers())).device):
             return method(self, *given, **named)
 
     return call
