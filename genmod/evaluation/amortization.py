@@ -156,6 +156,8 @@ class PosteriorRefinement:
         check_at_least(whole_number(self.draws, "draws"), 1, "draws", "4 is the default")
         check_at_least(self.importance_samples, 0, "importance_samples", "0 is none")
         check_positive(self.rate, "learning_rate")
+        # In float16 a gradient of a very deep hierarchy is infinite.
+        self.model.check_full_precision("refine")
 
     def of_rows(
         self, rows: RowSet, seed: int = 0, batch_size: int | None = None, progress: bool = False
