@@ -167,10 +167,8 @@ class PosteriorRefinement:
             self.model, rows, self._of_chunk, seed=seed, batch_size=batch_size,
             copies=200 * self.draws, progress="refinement" if progress else None,
         )  # fmt: skip
-        amortized, refined, weighted = (
-            rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True)
-        )
-        return amortized, refined, weighted
+        first, *others = (rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True))
+        return first, others[0], others[1]
 
     def _of_chunk(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None = None
