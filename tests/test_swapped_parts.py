@@ -350,9 +350,9 @@ KINDS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: with_denoiser(diffusion(), lambda denoiser: None),  # type: ignore[arg-type,return-value]
         "instance of Denoiser",
     ),
-    "networks: class": (lambda: VAE(3, networks=MLPs), r"MLPs\(...\)"),  # type: ignore[arg-type]
+    "networks: class": (lambda: VAE(3, networks=MLPs), r"call it: MLPs\(\)"),  # type: ignore[arg-type]
     "condition: class": (lambda: VAE(3, condition=Labels), r"Labels\(...\)"),  # type: ignore[arg-type]
-    "objective: class": (lambda: trained(vae(), IWAE), r"IWAE\(...\)"),
+    "objective: class": (lambda: trained(vae(), IWAE), r"call it: IWAE\(\)"),
     "objective: function": (lambda: trained(vae(), lambda *_: 0.0), "of type function"),
     "objective: word": (lambda: trained(vae(), "iwae"), r"did you mean IWAE\(\)"),
     "optimizer: class": (

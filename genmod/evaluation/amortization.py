@@ -156,6 +156,8 @@ class PosteriorRefinement:
         check_at_least(whole_number(self.draws, "draws"), 1, "draws", "4 is the default")
         check_at_least(self.importance_samples, 0, "importance_samples", "0 is none")
         check_positive(self.rate, "learning_rate")
+        # In float16 a gradient of a very deep hierarchy is infinite.
+        self.model.check_full_precision("refine")
 
     def of_rows(
         self, rows: RowSet, seed: int = 0, batch_size: int | None = None, progress: bool = False
@@ -165,10 +167,8 @@ class PosteriorRefinement:
             self.model, rows, self._of_chunk, seed=seed, batch_size=batch_size,
             copies=200 * self.draws, progress="refinement" if progress else None,
         )  # fmt: skip
-        amortized, refined, weighted = (
-            rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True)
-        )
-        return amortized, refined, weighted
+        first, *others = (rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True))
+        return first, others[0], others[1]
 
     def _of_chunk(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None = None

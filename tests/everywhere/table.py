@@ -183,7 +183,7 @@ ENTRIES: dict[str, Entry] = {
     "latent arithmetic": Entry(calls.latent_arithmetic, ("move", "latent_direction")),
     "traverse": Entry(calls.traverse, ("traverse",), _traversed, keyed=True, alone=False),
     "latent map": Entry(calls.latent_map, ("latent_map",), _mapped, keyed=True, alone=False),
-    "fit": Entry(calls.trained, ("fit",), keyed=True, rowwise=False),
+    "fit": Entry(calls.trained, ("fit", "check_full_precision"), keyed=True, rowwise=False),
     "pyro": Entry(calls.pyro_pair, ("to_pyro",), _pyro),
 }
 

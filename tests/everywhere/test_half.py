@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmod import random
+from genmod import evaluation, random
 from genmod.export import export
 from genmod.lab import write_lab
 from genmod.nn.precision import HALF
@@ -22,6 +22,8 @@ USUAL = (
     "posterior and draw",
 )  # fmt: skip
 """The entry points that are tried by default; all others are slow."""
+REFUSED = ("fit", "amortization gap")
+"""Those that need gradients of whole networks, which half precision loses or makes infinite."""
 pytestmark = pytest.mark.usefixtures("as_users_run")
 
 
@@ -34,7 +36,7 @@ def half(family: str, kind: torch.dtype) -> Case:
 def _cases() -> Iterator[object]:
     for family in FAMILIES:
         for name, entry in ENTRIES.items():
-            if name != "fit" and entry.wants(case(family)) is None:
+            if name not in REFUSED and entry.wants(case(family)) is None:
                 for kind in HALF:
                     usual = name in USUAL and kind is torch.bfloat16
                     marks = [] if usual else [pytest.mark.slow]
@@ -75,12 +77,13 @@ def test_a_bound_in_half_precision_is_that_of_the_rounded_weights(family: str) -
 
 
 @pytest.mark.parametrize("kind", HALF, ids=str)
-def test_a_model_in_half_precision_is_neither_trained_nor_exported(
+def test_a_model_in_half_precision_is_neither_trained_nor_refined_nor_exported(
     kind: torch.dtype, tmp_path: Path
 ) -> None:
     given = half("vae of reals", kind)
     refused: dict[str, Callable[[], object]] = {
         "train": lambda: fit(given.model, given.x, steps=1, progress=False),
+        "refine": lambda: evaluation.amortization_gap(given.model, given.x, steps=1),
         "export": lambda: export(given.model, tmp_path),
         "write": lambda: write_lab(given.model, torch.randn(40, 3), tmp_path),
     }
