@@ -62,7 +62,7 @@ def settings_of(options: TrainOptions) -> dict[str, Any]:
     return merged
 
 
-def _says_default(options: TrainOptions, config: RunConfig) -> str:
+def _chosen_model(options: TrainOptions, config: RunConfig) -> str:
     """Two lines on the model that was chosen by default; none if one was named."""
     if options.model is not None or options.config is not None or options.resume:
         return ""
@@ -88,7 +88,7 @@ def run(options: TrainOptions) -> None:
     goes_on = f"genmod train --resume --out {options.out}"
     with sentences(f"stopped before the first step; nothing is lost: {goes_on}") as console:
         config = RunConfig.of(settings_of(options))
-        chosen = _says_default(options, config)
+        chosen = _chosen_model(options, config)
         if chosen:
             plain(console, chosen)
         if options.dry_run:

@@ -167,8 +167,8 @@ class PosteriorRefinement:
             self.model, rows, self._of_chunk, seed=seed, batch_size=batch_size,
             copies=200 * self.draws, progress="refinement" if progress else None,
         )  # fmt: skip
-        first, *others = (rows.restore_order(torch.cat(each)) for each in zip(*pieces, strict=True))
-        return first, others[0], others[1]
+        first, refined, weighted = map(torch.cat, zip(*pieces, strict=True))
+        return rows.restore_order(first), rows.restore_order(refined), rows.restore_order(weighted)
 
     def _of_chunk(
         self, x: Tensor, context: Tensor | None, observed: Tensor | None = None

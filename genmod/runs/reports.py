@@ -127,8 +127,9 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         content: the plain data that it returned.
         scores: the scores of every row, which plain data leave out.
     """
-    weighted, refined = content["importance_weighted"], content["refined"]
-    change = content["change_of_units"]
+    # Reports of earlier versions lack some of these.
+    weighted, refined = content["importance_weighted"], content.get("refined")
+    change = content.get("change_of_units")
     return Report(
         name=content["name"],
         value=_estimate(content["nats"]),
@@ -151,7 +152,7 @@ def report_from(content: Mapping[str, Any], scores: Scores | None = None) -> Rep
         structural=None if content["structural"] is None else _estimate(content["structural"]),
         remarks=tuple(content["remarks"]),
         change_of_units=None if change is None else _estimate(change),
-        in_nats=content["in_nats"],
+        in_nats=content.get("in_nats", False),
     )
 
 

@@ -91,3 +91,12 @@ def test_a_fixed_posterior_cannot_be_refined() -> None:
         evaluate(Diffusion(3, width=8, steps=4), torch.randn(4, 3), refine_steps=2)
     with pytest.raises(ValueError, match="refine_steps"):
         evaluate(VAE(3, width=8), torch.randn(4, 3), refine_steps=-1)
+
+
+def test_a_report_from_before_is_still_read() -> None:
+    """Without the entries that came later, as in the folders of earlier runs."""
+    content = evaluate(VAE(3, latents=2, width=8), torch.randn(8, 3)).to_dict()
+    older = {key: content[key] for key in content.keys() - {"refined", "in_nats"}}
+    again = report_from(older)
+    assert again.refined is None
+    assert again.to_dict() == content
