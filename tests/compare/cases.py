@@ -11,7 +11,7 @@ import pytest
 
 from genmod.compare import Candidate, Plan
 from genmod.compare.candidate import BuildInputs
-from genmod.compare.figures import drawing
+from genmod.compare import figures
 from genmod.compare.job import Job
 from genmod.compare.progress import Event, OnEvent
 from genmod.data import Dataset
@@ -102,4 +102,4 @@ def _no_figures(
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which have tests of their own."""
-    monkeypatch.setattr(drawing, "draw_all", _no_figures)
+    monkeypatch.setattr(figures, "draw_all", _no_figures)
