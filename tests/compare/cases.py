@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from genmod.compare import Candidate, Plan
+from genmod.compare import Candidate, Plan, figures
 from genmod.compare.candidate import BuildInputs
-from genmod.compare import figures
 from genmod.compare.job import Job
 from genmod.compare.progress import Event, OnEvent
 from genmod.data import Dataset
