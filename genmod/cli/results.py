@@ -23,7 +23,7 @@ from genmod.evaluation.batching import RowSet, require_finite
 from genmod.evaluation.scoring import scores_of
 from genmod.export import export
 from genmod.files import as_path, read_json, write_text
-from genmod.lab.page import lab_content, write_contents
+from genmod.lab import lab_content, write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
@@ -31,7 +31,7 @@ from genmod.runs import RunConfig
 from genmod.runs.opening import open_data, open_model, open_rows, open_usable_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
-from genmod.saving.folder import WEIGHTS, read_config
+from genmod.saving import WEIGHTS, read_config
 from genmod.training.metrics import read_metrics
 
 
