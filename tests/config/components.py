@@ -181,7 +181,6 @@ NO_SETTINGS = {
     "LadderPosterior": "a distribution of some rows",
     "LearnedNoisingPosterior": "a distribution of some rows",
     "NoisingPosterior": "a distribution of some rows",
-    "Wrapper": "a base class",
 }
 """Classes that a file may name in principle, and that hold no settings."""
 
