@@ -177,7 +177,7 @@ NO_SETTINGS = {
     "ReverseProcess": "the parts of a prior",
     "Settings": "the base class",
     "Step": "a result",
-    "TopDownPosterior": "a distribution of some rows",
+    "HeadPosterior": "a distribution of some rows",
     "LadderPosterior": "a distribution of some rows",
     "LearnedNoisingPosterior": "a distribution of some rows",
     "NoisingPosterior": "a distribution of some rows",
