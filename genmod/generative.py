@@ -20,12 +20,12 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
+from genmod.hub import Saved
 from genmod.imputation import Imputation, impute_rows
 from genmod.nn.modules import tensors_of
 from genmod.nn.precision import HALF, in_own_precision
 from genmod.path import Path, Request
 from genmod.prior import Prior
-from genmod.saving.hub import Saved
 from genmod.shapes import LatentTensors, PerSample
 from genmod.signatures import checked
 from genmod.spec import DataSpec

@@ -33,7 +33,7 @@ from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
 from genmod.prior import Prior
-from genmod.saving.folder import load_model
+from genmod.saving import load_model
 from genmod.schedules import Schedule
 from genmod.shapes import Batch, copies
 

@@ -20,7 +20,7 @@ from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
 from genmod.runs.config import RunConfig, plain_identity
-from genmod.saving.folder import WEIGHTS, read_config
+from genmod.saving import WEIGHTS, read_config
 from genmod.spec import DataSpec
 
 
