@@ -279,9 +279,6 @@ class LatentModel(GenerativeModel):
         self.spec.check(x, name="samples")
         return x
 
-    def weighable(self) -> LatentModel:
-        return self
-
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:
     """The model in a folder that ``model.save`` or ``genmod train`` wrote, in evaluation mode.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import SupportsIndex, TypeVar
 
 import torch
@@ -15,11 +16,10 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, as_context
 from genmod.checks import check_at_least, instance, invalid
-from genmod.chunks import run_in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
-from genmod.models.replace import with_denoiser, with_probability_flow
+from genmod.models.replace import with_denoiser
 from genmod.nn.precision import half_precision, in_own_precision
 from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, UniformTime
@@ -27,9 +27,6 @@ from genmod.samplers.grids import TimeGrid
 from genmod.signatures import checked
 
 Self = TypeVar("Self", bound="DiffusionBased")
-
-_FLOW_STEPS = 16
-"""Steps of the probability flow that importance weights of a latent diffusion take."""
 
 
 class DiffusionBased(LatentModel, ABC):
@@ -79,17 +76,14 @@ class DiffusionBased(LatentModel, ABC):
         >>> model.sample(2, sampler=DDIM(eta=0.5), steps=4, seeds=[0, 7]).shape
         torch.Size([2, 1, 8, 8])
         """
-        model, context = self.guided(guidance_scale), as_context(context, n)
+        model = self.guided(guidance_scale)
         sampling = Sampling(sampler, steps, grid, None, progress)
-        if sampling.plain:
-            return super(DiffusionBased, model).sample(n, context, seeds=seeds)
+        draw = model._draw_from_prior if sampling.plain else partial(model._draw_by, sampling)
+        return model._draw_in_chunks(draw, n, context, seeds)
 
-        def some(rows: slice) -> Tensor:
-            given = None if context is None else context[rows]
-            state = sampling.draw(model.diffusion, rows.stop - rows.start, given)
-            return model.draw_from(state, given)
-
-        return run_in_chunks(n, self._most_rows, some, seeds)
+    def _draw_by(self, sampling: Sampling, n: int, context: Tensor | None) -> Tensor:
+        """``n`` draws of ``x`` that fit in memory: ``z_0`` by a sampler, then what follows from it."""
+        return self.draw_from(sampling.draw(self.diffusion, n, context), context)
 
     @checked
     def states(
@@ -124,12 +118,6 @@ class DiffusionBased(LatentModel, ABC):
             if state is None:
                 return
             yield state
-
-    def weighable(self) -> LatentModel:
-        """Itself with finitely many latents; in continuous time, with the probability flow's density."""
-        if self.diffusion.steps is not None:
-            return self
-        return with_probability_flow(self, _FLOW_STEPS)
 
     def guided(self: Self, scale: float) -> Self:
         """The same model under classifier-free guidance; itself at a scale of 1."""
