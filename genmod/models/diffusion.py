@@ -25,7 +25,6 @@ from genmod.models.build import (
 from genmod.models.sampling import DiffusionBased
 from genmod.nn import Networks
 from genmod.nn.conditioning import Condition
-from genmod.nn.precision import in_own_precision
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
 from genmod.shapes import Batch, LatentTensors, Mask
@@ -137,7 +136,6 @@ class Diffusion(DiffusionBased):
         return self.draw(state, context)
 
     @torch.no_grad()
-    @in_own_precision
     def encode(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
@@ -148,7 +146,6 @@ class Diffusion(DiffusionBased):
         return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
     @torch.no_grad()
-    @in_own_precision
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
         assert isinstance(z, Tensor)

@@ -20,7 +20,6 @@ from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
 from genmod.models.replace import with_denoiser, with_probability_flow
-from genmod.nn.precision import half_precision, in_own_precision
 from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, UniformTime
 from genmod.samplers.grids import TimeGrid
@@ -46,7 +45,6 @@ class DiffusionBased(LatentModel, ABC):
 
     @torch.no_grad()
     @checked
-    @in_own_precision
     def sample(
         self,
         n: int,
@@ -114,16 +112,7 @@ class DiffusionBased(LatentModel, ABC):
         """
         model, context = self.guided(guidance_scale), as_context(context, n)
         sampling = Sampling(sampler, steps, grid, seeds, progress)
-        return self._in_precision(sampling.states(model.diffusion, n, context))
-
-    def _in_precision(self, states: Iterator[State]) -> Iterator[State]:
-        """The same states, each computed in the model's own precision, which ends before it is given."""
-        while True:
-            with half_precision(self.parameter_dtype, self.device):
-                state = next(states, None)
-            if state is None:
-                return
-            yield state
+        return sampling.states(model.diffusion, n, context)
 
     def weighable(self) -> LatentModel:
         """Itself with finitely many latents; in continuous time, with the probability flow's density."""

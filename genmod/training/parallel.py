@@ -58,7 +58,7 @@ class LossModule(nn.Module):
 
 
 class Parallelism(ABC):
-    """How the processes of a run hold its model. As a context manager, it surrounds each step.
+    """How the processes of a run hold its model.
 
     Args:
         plain: the user's model.
@@ -73,12 +73,9 @@ class Parallelism(ABC):
         self.plain, self.trained = plain, trained
         self.objective, self.devices = objective, devices
 
-    def __enter__(self) -> Parallelism:
-        return self
-
     @abstractmethod
-    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
-        """The end of a step, which an error may have stopped."""
+    def stop(self, error: BaseException) -> None:
+        """After a step that an error has stopped, in this process at least."""
 
     @abstractmethod
     def train(self) -> None:
@@ -86,7 +83,7 @@ class Parallelism(ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, ELBO]:
-        """The loss of the rows of this process, and their bound."""
+        """The loss of the rows of this process, and their bound, where there are several processes."""
 
     @abstractmethod
     def part_of_step(self, last: bool) -> AbstractContextManager[object]:
@@ -142,16 +139,14 @@ class Whole(Parallelism):
         if devices.count > 1:
             self._shared = devices.accelerator.prepare_model(LossModule(model, objective))
 
-    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
+    def stop(self, error: BaseException) -> None:
         """Nothing: no process waits for another one between steps."""
 
     def train(self) -> None:
         training_mode(self.trained)
 
     def loss(self, batch: Batch) -> tuple[Tensor, ELBO]:
-        if self._shared is None:
-            found: tuple[Tensor, ELBO] = self.objective(self.trained, batch)
-            return found
+        assert self._shared is not None, "one process calls the objective itself"
         loss: Tensor = self._shared(batch)
         assert self._shared.module.elbo is not None
         return loss, self._shared.module.elbo
@@ -163,8 +158,7 @@ class Whole(Parallelism):
     def take_gradients(self) -> None:
         """Nothing: the backward pass has done it."""
 
-    def norm(self, parameters: Sequence[Tensor], norms: Tensor) -> Tensor:
-        return norm_of_all(parameters, norms)
+    norm = staticmethod(norm_of_all)
 
     def scored(self) -> AbstractContextManager[LatentModel]:
         return nullcontext(self.trained)
