@@ -6,8 +6,8 @@ Each needs the posterior, the prior and the law of the data alone. :mod:`genmod.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, SupportsIndex
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,12 @@ from genmod.config import Settings
 from genmod.decoders import Decoder
 from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
+from genmod.hub import Saved
 from genmod.imputation import Imputation, impute_rows
 from genmod.nn.modules import HALF, tensors_of
 from genmod.path import Path, Request
 from genmod.prior import Prior
-from genmod.saving.hub import Saved
-from genmod.shapes import Batch, LatentTensors, Mask, PerSample
+from genmod.shapes import LatentTensors, PerSample
 from genmod.signatures import checked
 from genmod.spec import DataSpec
 
@@ -54,9 +54,9 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """A draw of ``x`` for each state."""
 
-    @abstractmethod
     def weighable(self) -> LatentModel:
         """A model of the same data whose latents have importance weights: itself, if it has them."""
+        return cast("LatentModel", self)
 
     @property
     @abstractmethod
@@ -112,11 +112,24 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         Raises:
             ValueError: the prior is no distribution (an autoencoder's); the model returns NaN.
         """
+        return self._draw_in_chunks(self._draw_from_prior, n, context, seeds)
+
+    def _draw_from_prior(self, n: int, context: Tensor | None = None) -> Tensor:
+        """``n`` draws of ``x`` that fit in memory: latents from the prior, then data from the decoder."""
+        return self.draw(self.prior.sample(n, context), context)
+
+    def _draw_in_chunks(
+        self,
+        draw: Callable[[int, Tensor | None], Tensor],
+        n: int,
+        context: Context = None,
+        seeds: Sequence[SupportsIndex] | None = None,
+    ) -> Tensor:
+        """``n`` draws by ``draw(n, context)``, as many at a time as fit in memory."""
         context = as_context(context, n)
 
         def some(rows: slice) -> Tensor:
-            given = None if context is None else context[rows]
-            return self.draw(self.prior.sample(rows.stop - rows.start, given), given)
+            return draw(rows.stop - rows.start, None if context is None else context[rows])
 
         return run_in_chunks(n, self._most_rows, some, seeds)
 
@@ -129,13 +142,13 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         The posterior's mean; a tuple of means, top level first, for a top-down hierarchy; for a
         diffusion the noise that the probability flow maps it to.
         """
-        return self.prior.means(self.posterior(x, context, observed), as_context(context, len(x)))
+        return self._code(self.posterior(x, context, observed), as_context(context, len(x)))
 
     @torch.no_grad()
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given a code, in the data's own units."""
         context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
-        return self.law(self.prior.state_from(z, context), context)
+        return self.law(self._state_of(z, context), context)
 
     @torch.no_grad()
     def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
@@ -149,16 +162,27 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
         def some(rows: slice) -> Tensor:
             given = None if context is None else context[rows]
-            return self.restore(x[rows], given, None if seen is None else seen[rows])
+            posterior = self.posterior(x[rows], given, None if seen is None else seen[rows])
+            law = self.law(self._restored_state(posterior, given), given)
+            return mean_of(law, "the decoder's law")
 
         return run_in_chunks(len(x), self._most_rows, some)
 
-    def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
-        """What :meth:`reconstruct` returns of rows that fit in memory."""
-        means = self.prior.means(self.posterior(x, context, observed), context)
-        return mean_of(
-            self.law(self.prior.state_from(means, context), context), "the decoder's law"
-        )
+    def _code(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> LatentTensors:
+        """A code for each row of a posterior: the prior takes the mean of each latent."""
+        return self.prior.means(posterior, context)
+
+    def _state_of(self, code: LatentTensors, context: Tensor | None = None) -> Tensor:
+        """The decoder's state for each code: the inverse of :meth:`_code`."""
+        return self.prior.state_from(code, context)
+
+    def _restored_state(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> Tensor:
+        """The decoder's state for a reconstruction of each row: that of its code."""
+        return self._state_of(self._code(posterior, context), context)
 
     @torch.no_grad()
     @checked

@@ -32,7 +32,7 @@ from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
 from genmod.prior import Prior
-from genmod.saving.folder import load_model
+from genmod.saving import load_model
 from genmod.schedules import Schedule
 from genmod.shapes import Batch, copies
 
@@ -273,9 +273,6 @@ class LatentModel(GenerativeModel):
             x = x.to(self.dtype or torch.get_default_dtype())
         self.spec.check(x, name="samples")
         return x
-
-    def weighable(self) -> LatentModel:
-        return self
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> LatentModel:

@@ -18,10 +18,10 @@ from torch.distributions import Distribution
 
 from genmod import random
 from genmod.arrays import for_autograd
-from genmod.checks import check_at_least, invalid, whole_number
+from genmod.checks import check_at_least, check_shape, invalid, whole_number
 from genmod.config import Settings
-from genmod.distributions.base import Draws, Laws
-from genmod.shapes import Mask, PerLevel, copies
+from genmod.distributions.base import Draws, Laws, mean_of
+from genmod.shapes import LatentTensors, Mask, PerLevel, copies
 
 __all__ = [
     "AutoTimesteps",
@@ -250,3 +250,38 @@ def sample_rows(p: Distribution, n: int) -> Tensor:
     """``n`` rows of a prior whose batch is empty (the same for each row) or already ``n``."""
     # Not p.expand((n,)): a law of one's own need not have it, and torch's mixtures then draw other numbers.
     return random.draw(p, gradients=False) if p.batch_shape else p.sample((n,))
+
+
+def means_along(path: InferencePath) -> LatentTensors:
+    """The mean of each latent's posterior, given the means before it, along ``prior.infer(...)``."""
+    means: dict[str, Tensor] = {}
+
+    def keep(latent: Latent) -> Tensor:
+        if latent.q is not None:
+            means[latent.name] = mean_of(latent.q, f"the posterior of {latent.name}")
+        return means[latent.name]
+
+    run_path(path, keep)
+    first, *others = means.values()
+    return (first, *others) if others else first
+
+
+def state_given(z: LatentTensors, generate: Callable[[int], GenerativePath]) -> Tensor:
+    """The decoder's state for given latents, in the order of ``generate(rows)``."""
+    latents = [z] if isinstance(z, Tensor) else list(z)
+    count, advice = len(latents), "pass what encode returns"
+    expected = "one for each level, in the order in which they are drawn"
+    if count == 0:
+        raise invalid("no latents", expected, advice)
+
+    def take(step: tuple[str, Distribution]) -> Tensor:
+        name, p = step
+        if not latents:
+            raise invalid(f"{count} latents, none left for {name}", expected, advice)
+        check_shape(latents[0], tuple(p.event_shape), name)
+        return latents.pop(0)
+
+    state = run_path(generate(len(latents[0])), take)
+    if latents:
+        raise invalid(f"{count} latents, {len(latents)} too many", expected, advice)
+    return state

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import check_at_least, check_shape, invalid, whole_number
+from genmod.checks import check_at_least, invalid, whole_number
 from genmod.config import Settings
 from genmod.distributions import rate
-from genmod.distributions.base import Draws, Laws, check_law, mean_of
+from genmod.distributions.base import Draws, Laws, check_law
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
-from genmod.encoders.base import require_distribution, rows_of
+from genmod.encoders.base import check_latent_shape, require_distribution, rows_of
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -31,8 +32,10 @@ from genmod.path import (
     Path,
     Timesteps,
     draw_posterior,
+    means_along,
     run_path,
     sample_rows,
+    state_given,
 )
 from genmod.shapes import LatentTensors, Shape
 
@@ -103,12 +106,7 @@ class Prior(Settings, nn.Module, ABC):
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Require an encoder whose posterior this prior can draw from: latents of the same shape."""
-        if encoder.latent_shape is not None and encoder.latent_shape != self.shape:
-            raise invalid(
-                f"an encoder whose latents have shape {encoder.latent_shape}",
-                f"the prior's shape {self.shape}",
-                "build the encoder and the prior with the same latent shape",
-            )
+        check_latent_shape(encoder, self.shape)
 
     def rates(
         self,
@@ -191,16 +189,7 @@ class Prior(Settings, nn.Module, ABC):
         self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
         """The mean of each latent's posterior, given the means before it: what :meth:`state_from` takes."""
-        means: dict[str, Tensor] = {}
-
-        def keep(latent: Latent) -> Tensor:
-            if latent.q is not None:
-                means[latent.name] = mean_of(latent.q, f"the posterior of {latent.name}")
-            return means[latent.name]
-
-        run_path(self.infer(posterior, context), keep)
-        first, *others = means.values()
-        return (first, *others) if others else first
+        return means_along(self.infer(posterior, context))
 
     def state_from(self, z: LatentTensors, context: Tensor | None = None) -> Tensor:
         """The decoder's state for given latents.
@@ -208,23 +197,7 @@ class Prior(Settings, nn.Module, ABC):
         Raises:
             ValueError: more or fewer latents than the prior has, or one of another shape.
         """
-        latents = [z] if isinstance(z, Tensor) else list(z)
-        count, advice = len(latents), "pass what encode returns"
-        expected = "one for each level, in the order in which they are drawn"
-        if count == 0:
-            raise invalid("no latents", expected, advice)
-
-        def take(step: tuple[str, Distribution]) -> Tensor:
-            name, p = step
-            if not latents:
-                raise invalid(f"{count} latents, none left for {name}", expected, advice)
-            check_shape(latents[0], tuple(p.event_shape), name)
-            return latents.pop(0)
-
-        state = run_path(self.generate(len(latents[0]), context), take)
-        if latents:
-            raise invalid(f"{count} latents, {len(latents)} too many", expected, advice)
-        return state
+        return state_given(z, partial(self.generate, context=context))
 
 
 class DensityPrior(Prior):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from genmod import VAE, fit, load
 from genmod.arrays import as_device, as_tensor
-from genmod.cli.app import app
+from genmod.cli import app
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,19 @@ PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
     {"shapes", "checks", "signatures", "errors", "version", "numerics"}  # ground
-    | {"random", "chunks", "files", "nn", "config", "units", "columns", "spec", "arrays", "saving"},
+    | {
+        "random",
+        "chunks",
+        "files",
+        "nn",
+        "config",
+        "units",
+        "columns",
+        "spec",
+        "arrays",
+        "saving",
+        "hub",
+    },
     {"stamps", "elbo", "gaussian"},  # the words of the bound need no density
     {"distributions"},  # rates of pairs of densities
     {"schedules", "denoisers", "encoders", "decoders"}  # parts

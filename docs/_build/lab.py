@@ -15,7 +15,7 @@ from genmod import VAE, Diffusion, data, fit
 from genmod.data import Dataset, conditional
 from genmod.files import write_text
 from genmod.lab import write_lab
-from genmod.lab.page import page_files
+from genmod.lab import page_files
 from genmod.model import LatentModel
 from genmod.nn import Labels
 from genmod.schedules import Cosine

@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import typer
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
 from genmod.checks import invalid
-from genmod.data.delimited import read_text_cells
 from genmod.data.filling import cell_of, filled_text
+from genmod.data.readers import read_text_cells
 from genmod.data.sources import TableSource, source_of
 from genmod.files import as_path, write_atomically, write_text
-from genmod.runs.figures import draw_images
+from genmod.model import LatentModel
+from genmod.runs.figures import draw_images, save_figure
+from genmod.runs.opening import open_model
 from genmod.shapes import is_image
 from genmod.spec import DataSpec
 
@@ -81,38 +84,54 @@ def csv_text(columns: Mapping[str, Sequence[object]]) -> str:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The options that all commands share which draw rows.
+    """The options that all commands share which draw.
 
     Args:
         run: the folder of the run.
-        n: the number of rows.
         out: the file; in the run's folder by default.
         seed: the seed of the noise.
         device: the device to compute on.
     """
 
     run: Path
-    n: int
     out: Path | None
     seed: int
     device: str | None
 
-    def path(self, name: str, spec: DataSpec) -> Path:
-        """The file that is written: a picture for images, else a CSV."""
+    @property
+    def title(self) -> str:
+        """The name of the run."""
+        return as_path(self.run).name
+
+    def model(self) -> LatentModel:
+        """The model of the run."""
+        return open_model(self.run, self.device)
+
+    def path(self, name: str, drawn: bool) -> Path:
+        """The file that is written: a picture, or else a CSV."""
         if self.out is not None:
             return as_path(self.out)
         place = as_path(self.run)
-        return place / "figures" / f"{name}.png" if is_image(spec.shape) else place / f"{name}.csv"
+        return place / "figures" / f"{name}.png" if drawn else place / f"{name}.csv"
+
+    def save(self, console: Console, figure: Figure, name: str) -> None:
+        """Write a figure as a PNG."""
+        path = self.path(name, drawn=True)
+        if path.suffix != ".png":
+            raise invalid(f"--out {path}", "a file that ends in .png", "rename it")
+        save_figure(figure, path)
+        wrote(console, path)
 
     def write(
         self,
         console: Console,
-        path: Path,
+        name: str,
         rows: Mapping[str, Tensor],
         spec: DataSpec,
         observed: Tensor | None = None,
     ) -> None:
         """Rows of images as a picture, or all numbers, one group after another, with one mask for all."""
+        path = self.path(name, drawn=is_image(spec.shape))
         if path.suffix == ".png":
             if not is_image(spec.shape):
                 raise invalid(
@@ -120,7 +139,7 @@ class Canvas:
                     "a file for numbers",
                     "end it in .npy or .csv",
                 )
-            draw_images(path, dict(rows), spec, as_path(self.run).name)
+            draw_images(path, dict(rows), spec, self.title)
         else:
             write_rows(path, torch.cat(list(rows.values())), spec, observed=observed)
         wrote(console, path)

@@ -1,4 +1,4 @@
-"""The commands that use a trained run: score, fill, draw, export and show."""
+"""What the commands that use a trained run do: score, fill, show, export and draw."""
 
 from __future__ import annotations
 
@@ -10,28 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genmod import editing
+from genmod import editing, plots
 from genmod.checks import check_at_least, invalid
-from genmod.cli.output import (
-    Canvas,
-    csv_text,
-    plain,
-    sentences,
-    warn,
-    write_completed,
-    wrote,
-)
+from genmod.cli.output import Canvas, csv_text, plain, sentences, warn, write_completed, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
 from genmod.data import Dataset
 from genmod.data.loading import GivenRows
 from genmod.elbo import Measure
-from genmod.evaluation import evaluate
+from genmod.evaluation import evaluate, latent_map, predictive_check, traverse
 from genmod.evaluation.batching import RowSet, require_finite
 from genmod.evaluation.scoring import scores_of
 from genmod.export import export
 from genmod.files import as_path, read_json, write_text
-from genmod.lab.page import lab_content, write_contents
+from genmod.lab import lab_content, write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
@@ -39,7 +31,7 @@ from genmod.runs import RunConfig
 from genmod.runs.opening import open_data, open_model, open_rows, open_usable_rows
 from genmod.runs.reports import report_from
 from genmod.runs.training import seconds_of, write_run_report
-from genmod.saving.folder import WEIGHTS, read_config
+from genmod.saving import WEIGHTS, read_config
 from genmod.training.metrics import read_metrics
 
 
@@ -163,77 +155,10 @@ def show_run(run: Path) -> None:
             plain(console, f"step {step} of stage {stage}; the training is {done}")
         if (place / WEIGHTS).exists():
             plain(console, repr(open_model(place, "cpu")))
-        if (place / "report.json").exists():
-            content = read_json(
-                place / "report.json", "genmod-report-1", "run genmod evaluate again"
-            )
+        path = place / "report.json"
+        if path.exists():
+            content = read_json(path, "genmod-report-1", "run genmod evaluate again")
             plain(console, str(report_from(content)))
-
-
-# ---------------------------------------------------------------------- pictures and files
-
-
-def sample_run(drawing: Canvas, label: str | None, options: Mapping[str, Any]) -> None:
-    """Samples, each with a seed of its own: a longer list begins with the shorter one."""
-    with sentences() as console:
-        check_at_least(drawing.n, 1, "-n", "pass the number of samples")
-        # Not the data: a run that was handed on without them has samples, too.
-        model = open_model(drawing.run, drawing.device)
-        path = drawing.path("sampled", model.spec)
-        given = {name: value for name, value in options.items() if value is not None}
-        if given and not isinstance(model, DiffusionBased):
-            raise invalid(
-                f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
-                "a diffusion, which alone has samplers and steps",
-                "leave it out for this model",
-            )
-        kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
-        arguments: dict[str, Any] = read_arguments(kind, given, ("self",))
-        seeds = range(drawing.seed, drawing.seed + drawing.n)
-        made = model.sample(drawing.n, _context(label, drawing.n), seeds=seeds, **arguments).cpu()
-        across = 12
-        rows = {f"{start}": made[start : start + across] for start in range(0, len(made), across)}
-        drawing.write(console, path, rows, model.spec)
-
-
-def _context(label: str | None, n: int) -> Tensor | None:
-    """One label for all, or a list that is repeated."""
-    if label is None:
-        return None
-    values = read_value(f"[{label}]")
-    if not isinstance(values, list) or not all(isinstance(each, int | float) for each in values):
-        raise invalid(f"--label {label}", "numbers, as in 3,7", "labels are numbers from 0 on")
-    return torch.tensor([values[place % len(values)] for place in range(n)])
-
-
-def reconstruct_run(drawing: Canvas, name: str | None) -> None:
-    """Rows, and their reconstructions."""
-    with sentences() as console:
-        model = open_model(drawing.run, drawing.device)
-        data, rows = _some(drawing, name, drawing.n, model)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(drawing.seed)
-            made = model.reconstruct(rows.x, rows.context, rows.observed).cpu()
-        path = drawing.path("reconstructed", data.spec)
-        shown, seen = {"data": rows.x.cpu(), "reconstructed": made}, rows.observed
-        seen = None if seen is None else torch.cat([seen.cpu(), torch.ones_like(seen.cpu())])
-        drawing.write(console, path, shown, data.spec, seen)
-
-
-def interpolate_run(drawing: Canvas, name: str | None, count: int, way: str) -> None:
-    """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
-    with sentences() as console:
-        model = open_model(drawing.run, drawing.device)
-        data, rows = _some(drawing, name, 2 * drawing.n, model)
-        x, context, observed = (
-            None if each is None else torch.cat([each[::2], each[1::2]])
-            for each in (rows.x, rows.context, rows.observed)
-        )
-        assert x is not None
-        a, b = x.chunk(2)
-        made = editing.interpolate(model, a, b, count, context, path=way, observed=observed).cpu()
-        path = drawing.path("interpolated", data.spec)
-        drawing.write(console, path, {f"{i}": each for i, each in enumerate(made)}, data.spec)
 
 
 def export_run(run: Path, out: Path | None, kind: str) -> None:
@@ -253,11 +178,75 @@ def lab_runs(runs: Sequence[Path], out: Path | None) -> None:
         plain(console, f"open {page.resolve().as_uri()} in a browser")
 
 
+# ---------------------------------------------------------------------- pictures
+
+
+def sample_run(canvas: Canvas, n: int, label: str | None, options: Mapping[str, Any]) -> None:
+    """Samples, each with a seed of its own: a longer list begins with the shorter one."""
+    with sentences() as console:
+        check_at_least(n, 1, "-n", "pass the number of samples")
+        # Not the data: a run that was handed on without them has samples, too.
+        model = canvas.model()
+        given = {name: value for name, value in options.items() if value is not None}
+        if given and not isinstance(model, DiffusionBased):
+            raise invalid(
+                f"--{', --'.join(given)} for a {type(model).__name__}".replace("_", "-"),
+                "a diffusion, which alone has samplers and steps",
+                "leave it out for this model",
+            )
+        kind: Callable[..., Tensor] = DiffusionBased.sample if given else LatentModel.sample
+        arguments: dict[str, Any] = read_arguments(kind, given, ("self",))
+        seeds = range(canvas.seed, canvas.seed + n)
+        made = model.sample(n, _context(label, n), seeds=seeds, **arguments).cpu()
+        across = 12
+        rows = {f"{start}": made[start : start + across] for start in range(0, len(made), across)}
+        canvas.write(console, "sampled", rows, model.spec)
+
+
+def _context(label: str | None, n: int) -> Tensor | None:
+    """One label for all, or a list that is repeated."""
+    if label is None:
+        return None
+    values = read_value(f"[{label}]")
+    if not isinstance(values, list) or not all(isinstance(each, int | float) for each in values):
+        raise invalid(f"--label {label}", "numbers, as in 3,7", "labels are numbers from 0 on")
+    return torch.tensor([values[place % len(values)] for place in range(n)])
+
+
+def reconstruct_run(canvas: Canvas, name: str | None, n: int) -> None:
+    """Rows, and their reconstructions."""
+    with sentences() as console:
+        model = canvas.model()
+        data, rows = _some(canvas, name, n, model)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(canvas.seed)
+            made = model.reconstruct(rows.x, rows.context, rows.observed).cpu()
+        shown, seen = {"data": rows.x.cpu(), "reconstructed": made}, rows.observed
+        seen = None if seen is None else torch.cat([seen.cpu(), torch.ones_like(seen.cpu())])
+        canvas.write(console, "reconstructed", shown, data.spec, seen)
+
+
+def interpolate_run(canvas: Canvas, name: str | None, n: int, count: int, way: str) -> None:
+    """Interpolations between pairs of rows: the first and the second, the third and the fourth."""
+    with sentences() as console:
+        model = canvas.model()
+        data, rows = _some(canvas, name, 2 * n, model)
+        x, context, observed = (
+            None if each is None else torch.cat([each[::2], each[1::2]])
+            for each in (rows.x, rows.context, rows.observed)
+        )
+        assert x is not None
+        a, b = x.chunk(2)
+        made = editing.interpolate(model, a, b, count, context, path=way, observed=observed).cpu()
+        shown = {f"{place}": each for place, each in enumerate(made)}
+        canvas.write(console, "interpolated", shown, data.spec)
+
+
 def _some(
-    drawing: Canvas, name: str | None, count: int, model: LatentModel
+    canvas: Canvas, name: str | None, count: int, model: LatentModel
 ) -> tuple[Dataset, GivenRows]:
     """The first rows of some data, with their contexts and their mask, on the model's device."""
-    data, rows = open_rows(drawing.run, model.spec, name)
+    data, rows = open_rows(canvas.run, model.spec, name)
     if not 1 <= count <= len(rows.x):
         raise invalid(f"{count} rows of {len(rows.x)}", "some that are there", "choose another -n")
     x, context, observed = (
@@ -266,3 +255,46 @@ def _some(
     )
     assert x is not None
     return data, GivenRows(x, context, observed)
+
+
+def traverse_run(
+    canvas: Canvas, name: str | None, row: int, over: str, units: int, level: str | None
+) -> None:
+    """One unit after another moved over its quantiles, as a table and a figure."""
+    with sentences() as console:
+        model = canvas.model()
+        _, rows = open_rows(canvas.run, model.spec, name)
+        found = traverse(
+            model, rows.x, rows.context, row=row, over=over, units=units, level=level,
+            seed=canvas.seed, observed=rows.observed,
+        )  # fmt: skip
+        plain(console, repr(found))
+        canvas.save(console, plots.traversal(found, title=canvas.title), "traversal")
+
+
+def map_run(canvas: Canvas, name: str | None, color: str | None, level: str | None) -> None:
+    """The codes of the data on two axes."""
+    with sentences() as console:
+        model = canvas.model()
+        data, rows = open_rows(canvas.run, model.spec, name)
+        # A data set with a test part has its labels as colors; a file is one part of rows.
+        whole = len(data.test) > 0
+        found = latent_map(
+            model, data if whole else rows.x, None if whole else rows.context, color=color,
+            level=level, seed=canvas.seed, observed=rows.observed,
+        )  # fmt: skip
+        plain(console, repr(found))
+        canvas.save(console, plots.latent_spaces({canvas.title: found}), "map")
+
+
+def check_run(canvas: Canvas, name: str | None, replicates: int) -> None:
+    """Statistics of the data beside those of data sets that the model draws."""
+    with sentences() as console:
+        model = canvas.model()
+        _, rows = open_rows(canvas.run, model.spec, name)
+        found = predictive_check(
+            model, rows.x, rows.context, replicates=replicates, seed=canvas.seed,
+            observed=rows.observed,
+        )  # fmt: skip
+        plain(console, repr(found))
+        canvas.save(console, plots.predictive_check(found, title=canvas.title), "check")

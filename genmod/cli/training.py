@@ -23,7 +23,7 @@ from genmod.data import load
 from genmod.files import as_path
 from genmod.runs.config import RunConfig, read_settings
 from genmod.runs.training import TrainedRun, train
-from genmod.saving.folder import CONFIG
+from genmod.saving import CONFIG
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def sample(
     from genmod.cli.results import sample_run
 
     options = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale}
-    sample_run(Canvas(run, n, out, seed, device), label, options)
+    sample_run(Canvas(run, out, seed, device), n, label, options)
 
 
 def reconstruct(
@@ -114,7 +114,7 @@ def reconstruct(
     from genmod.cli.output import Canvas
     from genmod.cli.results import reconstruct_run
 
-    reconstruct_run(Canvas(run, n, out, seed, device), data)
+    reconstruct_run(Canvas(run, out, seed, device), data, n)
 
 
 def interpolate(
@@ -133,7 +133,7 @@ def interpolate(
     from genmod.cli.output import Canvas
     from genmod.cli.results import interpolate_run
 
-    interpolate_run(Canvas(run, n, out, seed, device), data, count, path)
+    interpolate_run(Canvas(run, out, seed, device), data, n, count, path)
 
 
 def traverse(
@@ -150,9 +150,10 @@ def traverse(
     device: Device = None,
 ) -> None:
     """Move one latent unit at a time, and show what the decoder makes of it."""
-    from genmod.cli.looking import Look, traverse_run
+    from genmod.cli.output import Canvas
+    from genmod.cli.results import traverse_run
 
-    traverse_run(Look(run, data, out, seed, device), row, over, units, level)
+    traverse_run(Canvas(run, out, seed, device), data, row, over, units, level)
 
 
 def map_(
@@ -168,9 +169,10 @@ def map_(
     device: Device = None,
 ) -> None:
     """Draw a map of the data: their codes on two axes of the latent space."""
-    from genmod.cli.looking import Look, map_run
+    from genmod.cli.output import Canvas
+    from genmod.cli.results import map_run
 
-    map_run(Look(run, data, out, seed, device), color, level)
+    map_run(Canvas(run, out, seed, device), data, color, level)
 
 
 def check(
@@ -182,9 +184,10 @@ def check(
     device: Device = None,
 ) -> None:
     """Posterior predictive check: statistics of the data beside those of the model's data."""
-    from genmod.cli.looking import Look, check_run
+    from genmod.cli.output import Canvas
+    from genmod.cli.results import check_run
 
-    check_run(Look(run, data, out, seed, device), replicates)
+    check_run(Canvas(run, out, seed, device), data, replicates)
 
 
 def impute(

@@ -268,7 +268,7 @@ def _write(
     write_markdown(page, reports, settings, run.notes, {})
     write_report(numbers, reports, settings, run.notes)
     # Imported here, because worker processes import this module and need no matplotlib.
-    from genmod.compare.figures.drawing import draw_all, titles
+    from genmod.compare.figures import draw_all, titles
 
     wanted = titles(quick)
     run.display.on_event(Drawing("loading models", 0, len(wanted)))

@@ -227,6 +227,20 @@ def copied_posterior(
     return None
 
 
+def check_latent_shape(encoder: Encoder, shape: Shape) -> None:
+    """Require an encoder over latents of a prior's shape, if it states its own.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if encoder.latent_shape is not None and encoder.latent_shape != shape:
+        raise invalid(
+            f"an encoder whose latents have shape {encoder.latent_shape}",
+            f"the prior's shape {shape}",
+            "build the encoder and the prior with the same latent shape",
+        )
+
+
 def require_distribution(posterior: Posterior | Distribution, shape: Shape) -> Distribution:
     """Require a posterior to be one distribution over latents of a shape.
 

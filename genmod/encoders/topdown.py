@@ -9,6 +9,7 @@ VAEs" (2021), section 3.2.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,13 +28,13 @@ from genmod.spec import SpecLike
 
 
 @dataclass(frozen=True, eq=False)
-class TopDownPosterior(Posterior):
+class TopDownPosterior(Posterior, ABC):
     """A posterior in the prior's own order: each level given the state that the levels above left.
 
     Args:
         features: of the bottom-up pass, one tensor a level, in the order of the levels.
-        heads: for each level, ``head(features, state)`` gives its distribution; none where the blocks of
-            the prior own them (:class:`genmod.priors.deep.VeryDeepBlock`).
+        heads: a network for each level; none where the blocks of the prior own them
+            (:class:`genmod.priors.deep.VeryDeepBlock`).
         context: what the model is conditioned on.
     """
 
@@ -48,12 +49,13 @@ class TopDownPosterior(Posterior):
 
     def copies(self, count: int) -> TopDownPosterior | None:
         """``count`` copies of all rows, one after another."""
-        if type(self) not in (TopDownPosterior, LadderPosterior):
+        if type(self) not in (HeadPosterior, LadderPosterior):
             return None  # A subclass may hold rows that are not known here.
         context = None if self.context is None else copies(self.context, count)
         features = [copies(rows, count) for rows in self.features]
         return replace(self, features=features, context=context)
 
+    @abstractmethod
     def conditional(self, level: int, state: Tensor, p: Distribution) -> Distribution:
         """``q(z_l | z_above, x)``.
 
@@ -61,6 +63,15 @@ class TopDownPosterior(Posterior):
             level: its number from the top, from 0.
             state: what the levels above left.
             p: ``p(z_l | z_above)``, which a ladder merges with.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPosterior(TopDownPosterior):
+    """A top-down posterior whose levels come from heads: ``head(features, state)`` gives a distribution."""
+
+    def conditional(self, level: int, state: Tensor, p: Distribution) -> Distribution:
+        """The law that the level's head gives.
 
         Raises:
             ValueError: a posterior without heads, whose blocks own them.
@@ -91,7 +102,7 @@ class LadderPosterior(TopDownPosterior):
     """
 
     def conditional(self, level: int, state: Tensor, p: Distribution) -> Normal:
-        """``q(z_l | z_above, x)``.
+        """The product of the level's two Gaussians.
 
         Raises:
             ValueError: a level whose prior is not Gaussian.
@@ -107,14 +118,12 @@ class LadderPosterior(TopDownPosterior):
         return Normal(*product_log_std(both[:, 0], both[:, 1], p.loc, p.log_std))
 
 
-class TopDownEncoder(Encoder):
-    """A top-down encoder: features of ``x`` for each level, which heads combine with the state.
+class StagedEncoder(Encoder, ABC):
+    """The base class of top-down encoders: networks read the data stage by stage, bottom-up.
 
     Args:
-        stages: the bottom-up networks, from the data upwards: the first takes the features of ``x``
-            (``spec.feature_shape``), each other the features below it. Stage ``l`` feeds latent ``z_l``.
-        heads: for each latent from the *top* down (the prior's order), ``head(features, state)``
-            gives its distribution: a :class:`TopDownHead`, or any module like it.
+        stages: the bottom-up networks, from the data upwards; see :class:`TopDownEncoder`.
+        heads: a network for each latent, from the top down.
         spec: the data it reads.
     """
 
@@ -134,16 +143,32 @@ class TopDownEncoder(Encoder):
             features.append(h)
         return self.posterior_of(features[::-1], context)
 
+    @abstractmethod
     def posterior_of(self, features: Sequence[Tensor], context: Tensor | None) -> TopDownPosterior:
         """The posterior, from the features of each level from the top down."""
-        return TopDownPosterior(features, list(self.heads), context)
+
+
+class TopDownEncoder(StagedEncoder):
+    """A top-down encoder: features of ``x`` for each level, which heads combine with the state.
+
+    Args:
+        stages: the bottom-up networks, from the data upwards: the first takes the features of ``x``
+            (``spec.feature_shape``), each other the features below it. Stage ``l`` feeds latent ``z_l``.
+        heads: for each latent from the *top* down (the prior's order), ``head(features, state)``
+            gives its distribution: a :class:`TopDownHead`, or any module like it.
+        spec: the data it reads.
+    """
+
+    def posterior_of(self, features: Sequence[Tensor], context: Tensor | None) -> HeadPosterior:
+        """The posterior, from the features of each level from the top down."""
+        return HeadPosterior(features, list(self.heads), context)
 
     def formula(self) -> str:
         """The formula of the encoder, as text."""
         return _formula(len(self.heads))
 
 
-class LadderEncoder(TopDownEncoder):
+class LadderEncoder(StagedEncoder):
     """The encoder of a ladder: each level's posterior is a precision-weighted merge with its prior.
 
     Args:
@@ -187,7 +212,7 @@ class PyramidEncoder(Encoder):
         seen = self.features(x, observed)
         given = (seen,) if context is None else (seen, context)
         features: list[Tensor] = call_part(self.pyramid, *given)
-        return TopDownPosterior(features[::-1], context=context)
+        return HeadPosterior(features[::-1], context=context)
 
     def formula(self) -> str:
         """The formula of the encoder, as text."""

@@ -7,6 +7,7 @@ Every part takes and gives rows. States of a diffusion are variance preserving h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -23,17 +24,12 @@ from genmod.distributions import Normal
 from genmod.encoders import Posterior
 from genmod.export.base import (
     Part,
-    dtype_of,
-    law_names,
-    law_outputs,
-    level_shapes,
-    nesting,
-    size_at_zero,
-)
-from genmod.export.ports import (
     Port,
     context_port,
     data_port,
+    dtype_of,
+    law_names,
+    law_outputs,
     log_snr_port,
     mask_port,
     noise_port,
@@ -41,6 +37,7 @@ from genmod.export.ports import (
 from genmod.model import LatentModel
 from genmod.path import Latent, run_path
 from genmod.priors import NestedPrior, NormalPrior, TopDownPrior
+from genmod.schedules import Schedule
 from genmod.shapes import expand_like
 
 _ALIGNED = (TopDownPrior, NoisingHierarchyPrior)
@@ -101,7 +98,7 @@ class DecoderPart(Part):
         diffused = isinstance(model.encoder, NoisingEncoder)
         if isinstance(prior, _ALIGNED):
             inside.append(prior)
-            latents = level_shapes(model, context_port(inside, example, kind))
+            latents = _level_shapes(model, context_port(inside, example, kind))
         else:
             latents = {"z_0" if diffused else "z": prior.shape}
         ports: list[Port | None] = [
@@ -110,7 +107,7 @@ class DecoderPart(Part):
         super().__init__("decoder", [*ports, context_port(inside, example, kind)])
         self.model, self.latents = model, tuple(latents)
         schedule = model.encoder.schedule if isinstance(model.encoder, NoisingEncoder) else None
-        self.scale = size_at_zero(schedule)
+        self.scale = _size_at_zero(schedule)
 
     def law(self, given: Mapping[str, Tensor]) -> Distribution:
         """The distribution of ``x``."""
@@ -159,8 +156,8 @@ class PriorPart(Part):
         context = context_port([prior], example, kind)
         super().__init__("prior", [*_prior_ports(model, context, kind), context])
         self.model = model
-        innermost = nesting(model)[-1]
-        self.scale = size_at_zero(
+        innermost = _nesting(model)[-1]
+        self.scale = _size_at_zero(
             innermost.schedule if isinstance(innermost, DiffusionPrior) else None
         )
 
@@ -177,7 +174,7 @@ class PriorPart(Part):
             rows = next(iter(given.values())).shape[0]
             run_path(self.model.prior.generate(rows, context), take)
             return found
-        *outer, innermost = nesting(self.model)
+        *outer, innermost = _nesting(self.model)
         if isinstance(innermost, DiffusionPrior):
             state = given["z_0"] * self.scale
         else:
@@ -197,7 +194,7 @@ def model_parts(model: LatentModel, example: Tensor | None = None) -> list[Part]
         example: rows of a context, for networks whose kind of context is not known.
     """
     parts: list[Part] = [EncoderPart(model, example), DecoderPart(model, example)]
-    innermost = nesting(model)[-1]
+    innermost = _nesting(model)[-1]
     if isinstance(innermost, DiffusionPrior):
         parts.append(DenoiserPart(model, innermost, example))
     nested = isinstance(model.prior, NestedPrior)
@@ -212,9 +209,9 @@ def model_parts(model: LatentModel, example: Tensor | None = None) -> list[Part]
 def _prior_ports(model: LatentModel, context: Port | None, kind: torch.dtype) -> list[Port]:
     about = "standard normal noise"
     if isinstance(model.prior, _ALIGNED):
-        levels = level_shapes(model, context).items()
+        levels = _level_shapes(model, context).items()
         return [noise_port(f"noise_{name}", shape, kind, about) for name, shape in levels]
-    *outer, innermost = nesting(model)
+    *outer, innermost = _nesting(model)
     assert isinstance(innermost, DiffusionPrior | NormalPrior)
     if isinstance(innermost, DiffusionPrior):
         first = noise_port("z_0", innermost.shape, kind, "the last state of the sampler")
@@ -237,3 +234,31 @@ def _moved(law: Distribution, noise: Tensor) -> Tensor:
             "from",
         )
     return law.mean + law.stddev * noise
+
+
+def _nesting(model: LatentModel) -> list[nn.Module]:
+    """The priors of a model and of the models nested in it, from the outermost on."""
+    found: list[nn.Module] = [model.prior]
+    while isinstance(found[-1], NestedPrior):
+        found.append(found[-1].model.prior)
+    return found
+
+
+def _level_shapes(model: LatentModel, context: Port | None) -> dict[str, tuple[int, ...]]:
+    """The shape of each level of a top-down hierarchy, in the order in which they are drawn."""
+    found: dict[str, tuple[int, ...]] = {}
+    given = None if context is None else context.draw(1, torch.Generator())
+
+    def keep(step: tuple[str, Distribution]) -> Tensor:
+        name, law = step
+        found[name] = tuple(law.event_shape)
+        return law.mean
+
+    with torch.no_grad():
+        run_path(model.prior.generate(1, given), keep)
+    return found
+
+
+def _size_at_zero(schedule: Schedule | None) -> float:
+    """The factor from variance-preserving states at t = 0 to the schedule's own."""
+    return 1.0 if schedule is None else math.hypot(*schedule.scales_at_zero())

@@ -13,9 +13,8 @@ from genmod.distributions import Normal
 from genmod.distributions.divergence import rate
 from genmod.elbo import Measure
 from genmod.encoders import Encoder
-from genmod.export.base import Part, dtype_of
+from genmod.export.base import Part, Port, context_port, data_port, dtype_of, noise_port
 from genmod.export.parts import DenoiserPart, EncoderPart
-from genmod.export.ports import Port, context_port, data_port, noise_port
 from genmod.model import LatentModel
 from genmod.nn import Labels
 from genmod.nn.mlp import ContextEmbedding

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.arrays import Context, Rows, as_context
 from genmod.checks import instance, invalid
 from genmod.decoders import Decoder, GaussianDecoder, GlobalScale, Identity, likelihood
 from genmod.denoisers import Denoiser, Learned
 from genmod.diffusion import DiffusionPrior, LastStepDecoder, NoisingEncoder
 from genmod.diffusion.variances import ReverseVariance
+from genmod.encoders import Posterior
 from genmod.model import LatentModel
 from genmod.models.build import (
     check_condition,
@@ -27,7 +26,7 @@ from genmod.nn import Networks
 from genmod.nn.conditioning import Condition
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import Batch, LatentTensors, Mask
+from genmod.shapes import LatentTensors
 from genmod.spec import DataSpec, SpecLike
 
 
@@ -135,22 +134,29 @@ class Diffusion(DiffusionBased):
         """A draw of ``x`` for each ``z_0``."""
         return self.draw(state, context)
 
-    @torch.no_grad()
-    def encode(
-        self, x: Rows, context: Context = None, observed: Rows | None = None
+    def _code(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
     ) -> LatentTensors:
-        """The noise that the probability flow maps ``x`` to (from the mean of ``z_0``)."""
-        context = as_context(context, len(x))
-        q = self.diffusion.noising(self.posterior(x, context, observed))
+        """The noise that the probability flow maps each row to (from the mean of ``z_0``)."""
+        q = self.diffusion.noising(posterior)
         times = self._flow_times().flip(0)
         return self._flow().run(q.at(times[0].expand(q.rows)).mean, times, context)
 
-    @torch.no_grad()
-    def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
-        """The distribution of ``x`` given noise: the inverse of :meth:`encode`."""
-        assert isinstance(z, Tensor)
-        context = as_context(context, len(z))
-        return self.law(self._flow().run(z, self._flow_times(), context), context)
+    def _state_of(self, code: LatentTensors, context: Tensor | None = None) -> Tensor:
+        """``z_0`` for given noise: the inverse of :meth:`_code`."""
+        assert isinstance(code, Tensor)
+        return self._flow().run(code, self._flow_times(), context)
+
+    def _restored_state(
+        self, posterior: Posterior | Distribution, context: Tensor | None = None
+    ) -> Tensor:
+        """``z_0`` after noising each row half-way (t = 1/2) and denoising it by the chain."""
+        prior = self.diffusion
+        q, times = prior.noising(posterior), prior.times()
+        below = times[: max(1, (len(times) + 1) // 2)].flip(0)
+        z = q.at(below[0].expand(q.rows)).sample()
+        chain = Ancestral(prior.denoiser, prior.schedule, prior.variance)
+        return chain.run(z, below, context)
 
     def weighable(self) -> LatentModel:
         """Refused: the encoder of a diffusion is fixed and noises whatever stands in a missing entry.
@@ -164,15 +170,6 @@ class Diffusion(DiffusionBased):
             "use VAE, HVAE or LatentDiffusion, or draw from p(x | y) by genmod.inverse with the "
             "observed entries as the measurement y",
         )
-
-    def restore(self, x: Batch, context: Tensor | None, observed: Mask | None = None) -> Tensor:
-        """The decoder's mean, after noising ``x`` half-way (t = 1/2) and denoising it by the chain."""
-        prior = self.diffusion
-        q, times = prior.noising(self.posterior(x, context, observed)), prior.times()
-        below = times[: max(1, (len(times) + 1) // 2)].flip(0)
-        z = q.at(below[0].expand(q.rows)).sample()
-        chain = Ancestral(prior.denoiser, prior.schedule, prior.variance)
-        return self.law(chain.run(z, below, context), context).mean
 
     def _flow(self) -> Heun:
         # The steps of codes are short: there the published weight is the more accurate one.

@@ -21,7 +21,7 @@ from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models.build import as_shape, check_condition, check_networks, stated_spec
 from genmod.models.diffusion import Diffusion
-from genmod.models.replace import find_diffusion
+from genmod.models.replace import find_diffusion, with_probability_flow
 from genmod.models.sampling import DiffusionBased
 from genmod.models.vae import VAE
 from genmod.nn import ConvNets, Ignored, Networks
@@ -30,6 +30,9 @@ from genmod.nn.modules import evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
 from genmod.shapes import Shape
 from genmod.spec import SpecLike
+
+_FLOW_STEPS = 16
+"""Steps of the probability flow that importance weights of a latent diffusion take."""
 
 
 class LatentDiffusion(DiffusionBased):
@@ -129,6 +132,12 @@ class LatentDiffusion(DiffusionBased):
         """A draw of ``x`` for each ``z_0`` of the diffusion: first the latent, then the data."""
         z = random.draw(self.nested.law(state, context), gradients=False)
         return self.draw(z, context)
+
+    def weighable(self) -> LatentModel:
+        """Itself with finitely many latents; in continuous time, with the probability flow's density."""
+        if self.diffusion.steps is not None:
+            return self
+        return with_probability_flow(self, _FLOW_STEPS)
 
     def first_stage(self) -> LatentModel:
         """The same encoder and decoder under a standard normal prior."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import SupportsIndex, TypeVar
 
 import torch
@@ -15,20 +16,16 @@ from torch import Tensor
 from genmod import random
 from genmod.arrays import Context, as_context
 from genmod.checks import check_at_least, instance, invalid
-from genmod.chunks import run_in_chunks
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
-from genmod.models.replace import with_denoiser, with_probability_flow
+from genmod.models.replace import with_denoiser
 from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, UniformTime
 from genmod.samplers.grids import TimeGrid
 from genmod.signatures import checked
 
 Self = TypeVar("Self", bound="DiffusionBased")
-
-_FLOW_STEPS = 16
-"""Steps of the probability flow that importance weights of a latent diffusion take."""
 
 
 class DiffusionBased(LatentModel, ABC):
@@ -77,17 +74,14 @@ class DiffusionBased(LatentModel, ABC):
         >>> model.sample(2, sampler=DDIM(eta=0.5), steps=4, seeds=[0, 7]).shape
         torch.Size([2, 1, 8, 8])
         """
-        model, context = self.guided(guidance_scale), as_context(context, n)
+        model = self.guided(guidance_scale)
         sampling = Sampling(sampler, steps, grid, None, progress)
-        if sampling.plain:
-            return super(DiffusionBased, model).sample(n, context, seeds=seeds)
+        draw = model._draw_from_prior if sampling.plain else partial(model._draw_by, sampling)
+        return model._draw_in_chunks(draw, n, context, seeds)
 
-        def some(rows: slice) -> Tensor:
-            given = None if context is None else context[rows]
-            state = sampling.draw(model.diffusion, rows.stop - rows.start, given)
-            return model.draw_from(state, given)
-
-        return run_in_chunks(n, self._most_rows, some, seeds)
+    def _draw_by(self, sampling: Sampling, n: int, context: Tensor | None) -> Tensor:
+        """``n`` draws of ``x`` that fit in memory: ``z_0`` by a sampler, then what follows from it."""
+        return self.draw_from(sampling.draw(self.diffusion, n, context), context)
 
     @checked
     def states(
@@ -113,12 +107,6 @@ class DiffusionBased(LatentModel, ABC):
         model, context = self.guided(guidance_scale), as_context(context, n)
         sampling = Sampling(sampler, steps, grid, seeds, progress)
         return sampling.states(model.diffusion, n, context)
-
-    def weighable(self) -> LatentModel:
-        """Itself with finitely many latents; in continuous time, with the probability flow's density."""
-        if self.diffusion.steps is not None:
-            return self
-        return with_probability_flow(self, _FLOW_STEPS)
 
     def guided(self: Self, scale: float) -> Self:
         """The same model under classifier-free guidance; itself at a scale of 1."""

@@ -77,12 +77,7 @@ class Objective(Settings, nn.Module, ABC):
             model: a :class:`~genmod.models.LatentModel`, or a module that wraps one.
             batch: the data.
         """
-        with self.around():
-            request = Request(
-                batch.context, batch.observed, self.timesteps, self.samples, self.needs_path
-            )
-            elbo, path = model(batch.x, request)
-        return self.loss(elbo, path, batch), elbo
+        return one_pass(self, model, batch)
 
     @abstractmethod
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
@@ -96,12 +91,16 @@ class Objective(Settings, nn.Module, ABC):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Start a run: reset the buffers and parameters that an earlier run changed."""
-        state = self.state_dict()
-        if self._initial is None:
-            self._initial = {name: value.clone() for name, value in state.items()}
-        for name, value in self._initial.items():
-            state[name].copy_(value)
+        """Start a run: reset the buffers and parameters that an earlier run changed.
+
+        Of wrapped objectives too, which come first: they may have been trained by themselves before.
+        """
+        for part in (*reversed(list(self._wrapped())), self):
+            state = part.state_dict()
+            if part._initial is None:
+                part._initial = {name: value.clone() for name, value in state.items()}
+            for name, value in part._initial.items():
+                state[name].copy_(value)
 
     def around(self) -> AbstractContextManager[object]:
         """A context around the forward pass of the model. Most objectives need none."""
@@ -111,13 +110,9 @@ class Objective(Settings, nn.Module, ABC):
         """Called after each training step, with an ``elbo`` without gradients.
 
         A timestep sampler learns from the losses of the visited levels here. A subclass with a state of
-        its own (in buffers, so that a checkpoint holds it) changes it here.
+        its own (in buffers, so that a checkpoint holds it) calls ``super().update`` and changes it here.
         """
-        if not isinstance(self.timesteps, TimestepSampler):
-            return
-        for rate in elbo.rates.values():
-            if rate.noise is not None:
-                self.timesteps.update(rate.level, rate.noise.dt, self.per_level(rate).detach())
+        learn_timesteps(self, elbo)
 
     def per_level(self, rate: Rate) -> PerLevel:
         """The loss of each visited level of a diffusion, ``(B, L)``, without the weight of the visit.
@@ -132,16 +127,7 @@ class Objective(Settings, nn.Module, ABC):
         Raises:
             ValueError: a joint path in continuous time; a weighted loss that would reach an encoder.
         """
-        continuous = any(
-            isinstance(part, DiffusionPrior) and part.steps is None for part in model.modules()
-        )
-        if continuous and (self.needs_path or self.samples > 1):
-            raise invalid(
-                f"{type(self).__name__}, which needs the draws of all latents, on a diffusion in "
-                "continuous time",
-                "finitely many latents",
-                "build the diffusion with steps=T, or use objectives.Bound",
-            )
+        check_path(self, model)
 
     @property
     def warmup_steps(self) -> int:
@@ -164,6 +150,39 @@ class Objective(Settings, nn.Module, ABC):
     def _with_timesteps(self, *settings: str) -> str:
         default = isinstance(self.timesteps, TimestepSampler | AutoTimesteps)
         return ", ".join((*settings, *(() if default else (f"timesteps={self.timesteps}",))))
+
+
+def one_pass(objective: Objective, model: nn.Module, batch: Batch) -> tuple[Tensor, ELBO]:
+    """The loss of one forward pass of a model, and the bound of each sample."""
+    timesteps, samples = objective.timesteps, objective.samples
+    request = Request(batch.context, batch.observed, timesteps, samples, objective.needs_path)
+    with objective.around():
+        elbo, path = model(batch.x, request)
+    return objective.loss(elbo, path, batch), elbo
+
+
+def learn_timesteps(objective: Objective, elbo: ELBO) -> None:
+    """Let the timestep sampler of an objective learn from the losses of the visited levels."""
+    if not isinstance(objective.timesteps, TimestepSampler):
+        return
+    for rate in elbo.rates.values():
+        if rate.noise is not None:
+            cost = objective.per_level(rate).detach()
+            objective.timesteps.update(rate.level, rate.noise.dt, cost)
+
+
+def check_path(objective: Objective, model: LatentModel) -> None:
+    """Refuse an objective that needs the draws of all latents, on a diffusion in continuous time."""
+    continuous = any(
+        isinstance(part, DiffusionPrior) and part.steps is None for part in model.modules()
+    )
+    if continuous and (objective.needs_path or objective.samples > 1):
+        raise invalid(
+            f"{type(objective).__name__}, which needs the draws of all latents, on a diffusion in "
+            "continuous time",
+            "finitely many latents",
+            "build the diffusion with steps=T, or use objectives.Bound",
+        )
 
 
 class MeanObjective(Objective):

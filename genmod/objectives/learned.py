@@ -88,7 +88,7 @@ def _variance_nats(rate: Rate) -> PerLevel:
     return levels.variance_nats
 
 
-class LearnedSchedule(MeanObjective):
+class LearnedSchedule(Objective):
     r"""Train a schedule with its denoiser: the schedule minimizes the variance of the bound's estimate.
 
     In continuous time the bound does not depend on the schedule between its ends, but the variance of its
@@ -136,9 +136,6 @@ class LearnedSchedule(MeanObjective):
         """Mark the schedule's outputs, so that :meth:`loss` can scale the gradients that enter them."""
         with scale_gradient() as self._scale, self.inner.around():
             yield
-
-    def cost(self, elbo: ELBO) -> PerSample:
-        return self.inner.cost(elbo)
 
     def loss(self, elbo: ELBO, path: Path | None, batch: Batch) -> Tensor:
         """The inner loss. It also sets the factors of the gradients that enter the schedule."""

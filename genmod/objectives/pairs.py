@@ -83,11 +83,6 @@ class ObjectivePairs(Objective):
             with only(model, names):
                 objective.check(model)
 
-    def begin(self) -> None:
-        """Start a run: each objective begins anew."""
-        for objective, _ in self:
-            objective.begin()
-
     def update(self, elbo: ELBO, batch: Batch) -> None:
         """Let each objective learn from the step."""
         for objective, _ in self:

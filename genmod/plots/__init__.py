@@ -1,6 +1,5 @@
 """Plots: functions from numbers to matplotlib figures, without global state."""
 
-from genmod.plots.distortion import rate_distortion as rate_distortion
 from genmod.plots.images import Row as Row
 from genmod.plots.images import reconstructions as reconstructions
 from genmod.plots.images import samples as samples
@@ -10,6 +9,7 @@ from genmod.plots.latents import Route as Route
 from genmod.plots.latents import latent_spaces as latent_spaces
 from genmod.plots.predictive import predictive_check as predictive_check
 from genmod.plots.rates import level_rates as level_rates
+from genmod.plots.rates import rate_distortion as rate_distortion
 from genmod.plots.rates import step_profile as step_profile
 from genmod.plots.schedules import level_weights as level_weights
 from genmod.plots.schedules import loss_weights as loss_weights

@@ -99,6 +99,16 @@ def palette(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(names, cycle(COLORS), strict=False))
 
 
+def grays(number: float) -> str:
+    """Format a number of gray levels.
+
+    >>> grays(1.0), grays(255 / 16), grays(127.5)
+    ('1 gray level', '16 gray levels', '128 gray levels')
+    """
+    shown = f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+    return f"{shown} gray level{'' if number == 1 else 's'}"
+
+
 def save(made: Figure, path: Path) -> Path:
     """Write a figure to a file; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)

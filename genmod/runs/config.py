@@ -19,7 +19,7 @@ from genmod.config.text import from_yaml, read_call
 from genmod.data import Dataset, binarized, conditional, load
 from genmod.files import as_path, read_text
 from genmod.model import LatentModel
-from genmod.saving.folder import CONFIG
+from genmod.saving import CONFIG
 from genmod.training import fit
 
 SECTIONS = ("data", "model", "training")

@@ -35,7 +35,7 @@ from genmod.model import LatentModel
 from genmod.runs.config import RunConfig, plain_identity
 from genmod.runs.figures import draw_samples, save_figure
 from genmod.runs.reports import write_markdown
-from genmod.saving.folder import CONFIG, WEIGHTS, read_config, save_model, write_config
+from genmod.saving import CONFIG, WEIGHTS, read_config, save_model, write_config
 from genmod.signatures import checked
 from genmod.training import History, Step, training_loop
 from genmod.training.config import TrainingConfig

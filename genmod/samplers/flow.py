@@ -16,6 +16,7 @@ variables Karras, Aittala, Aila, Laine, "Elucidating the design space" (2022), e
 from __future__ import annotations
 
 import math
+from abc import ABC
 from collections.abc import Iterator
 
 import torch
@@ -38,7 +39,41 @@ class Euler(SingleStep):
         return ratio * z_t + (alpha_s - ratio * alpha_t) * x_hat
 
 
-class Heun(Sampler):
+class HeunStep(Sampler, ABC):
+    """The base class of samplers whose step from ``t`` to ``s`` is Heun's; see :class:`Heun`.
+
+    Args:
+        denoiser, schedule: as for every :class:`~genmod.samplers.Sampler`.
+        published: the published weight of the correction. For short steps only.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser | None = None,
+        schedule: Schedule | None = None,
+        *,
+        published: bool = False,
+    ) -> None:
+        super().__init__(denoiser, schedule)
+        self.published = published
+
+    def evaluations(self, steps: int) -> int:
+        return 2 * steps
+
+    def _step(self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
+        (_, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
+        h = 0.5 * (self.schedule.log_snr(s) - self.schedule.log_snr(t))
+        here = denoise(z, t).x_hat
+        trial = (sigma_s / sigma_t * z - alpha_s * torch.expm1(-h) * here).to(z.dtype)
+        there = denoise(trial, s).x_hat
+        return (trial + alpha_s * self.weight(h) * (there - here)).to(z.dtype), here
+
+    def weight(self, h: Tensor) -> Tensor:
+        r"""``w(h)``, of the difference of a step's two ``x_hat``, in units of :math:`\alpha_s`."""
+        return 0.5 * torch.expm1(h) if self.published else torch.tanh(0.5 * h)
+
+
+class Heun(HeunStep):
     r"""Heun's method on the probability flow: EDM's sampler, second order, two evaluations a step.
 
     Euler's step, corrected by the ``x_hat`` at its end:
@@ -66,41 +101,16 @@ class Heun(Sampler):
     torch.Size([2, 1, 8, 8])
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser | None = None,
-        schedule: Schedule | None = None,
-        *,
-        published: bool = False,
-    ) -> None:
-        super().__init__(denoiser, schedule)
-        self.published = published
-
-    def evaluations(self, steps: int) -> int:
-        return 2 * steps
-
     def trajectory(self, z: Tensor, times: Tensor, denoise: Denoise) -> Iterator[State]:
         for t, s in intervals(times, z):
             z, x_hat = self._step(z, t, s, denoise)
             yield State(s, z, x_hat)
 
-    def _step(self, z: Tensor, t: Tensor, s: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        (_, sigma_t), (alpha_s, sigma_s) = map(self.schedule.scales, (t, s))
-        h = 0.5 * (self.schedule.log_snr(s) - self.schedule.log_snr(t))
-        here = denoise(z, t).x_hat
-        trial = (sigma_s / sigma_t * z - alpha_s * torch.expm1(-h) * here).to(z.dtype)
-        there = denoise(trial, s).x_hat
-        return (trial + alpha_s * self.weight(h) * (there - here)).to(z.dtype), here
-
-    def weight(self, h: Tensor) -> Tensor:
-        r"""``w(h)``, of the difference of a step's two ``x_hat``, in units of :math:`\alpha_s`."""
-        return 0.5 * torch.expm1(h) if self.published else torch.tanh(0.5 * h)
-
     def extra_repr(self) -> str:
         return "published=True" if self.published else ""
 
 
-class StochasticHeun(Heun):
+class StochasticHeun(HeunStep):
     r"""EDM's stochastic sampler: before each step of :class:`Heun`, add noise and go back in time.
 
     In each of :math:`N` steps, a noise level :math:`r = \sigma/\alpha` between two bounds is raised to

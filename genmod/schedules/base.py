@@ -14,6 +14,7 @@ Reference: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models" (2021), s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -113,19 +114,7 @@ class Schedule(Settings, nn.Module, ABC):
         Raises:
             ValueError: no gradient reaches ``t`` through ``log_snr``, from a table look-up for example.
         """
-        keep = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            # A clone: a tensor made in inference mode can never require a gradient.
-            time = t.detach().clone().requires_grad_()
-            log_snr = self._recorded(time)
-            if not log_snr.requires_grad:
-                raise invalid(
-                    f"a {type(self).__name__} whose log_snr(t) has no gradient with respect to t",
-                    "differentiable operations on t",
-                    "compute log_snr from t with torch functions, or define slope(t) in the class",
-                )
-            (slope,) = torch.autograd.grad(log_snr.sum(), time, create_graph=keep)
-        return slope
+        return _derivative(self._recorded, t, type(self).__name__)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`(\alpha_t, \sigma_t)`; by default variance preserving: their squares sum to one."""
@@ -140,7 +129,7 @@ class Schedule(Settings, nn.Module, ABC):
         return Point(t, log_snr, *scales, self.variance_preserving)
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """The scales at each log-SNR. The wrappers of this package override it."""
+        """The scales at each log-SNR: a hook of the wrappers of this package."""
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def bridge(self, s: Tensor, t: Tensor) -> Bridge:
@@ -208,12 +197,7 @@ class Schedule(Settings, nn.Module, ABC):
 
     def _time(self, log_snr: Tensor) -> Tensor:
         """The inverse between the ends: bisection to the last bit, unless a subclass has a formula."""
-        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
-        for _ in range(64):
-            middle = (low + high) / 2
-            above = self.log_snr(middle) > log_snr
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return (low + high) / 2
+        return _bisected(self.log_snr, log_snr)
 
     def resolve(self, spec: DataSpec) -> Schedule:
         r"""The schedule for given data: a copy whose free clean end is set for them.
@@ -269,3 +253,30 @@ class Schedule(Settings, nn.Module, ABC):
         """The two ends."""
         clean, noisy = self.log_snr_range()
         return f"log_snr {clean:.4g} .. {noisy:.4g}"
+
+
+def _derivative(log_snr: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Tensor:
+    """The derivative of a log-SNR by autograd, where gradients are disabled too."""
+    keep = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        # A clone: a tensor made in inference mode can never require a gradient.
+        time = t.detach().clone().requires_grad_()
+        values = log_snr(time)
+        if not values.requires_grad:
+            raise invalid(
+                f"a {name} whose log_snr(t) has no gradient with respect to t",
+                "differentiable operations on t",
+                "compute log_snr from t with torch functions, or define slope(t) in the class",
+            )
+        (slope,) = torch.autograd.grad(values.sum(), time, create_graph=keep)
+    return slope
+
+
+def _bisected(log_snr: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
+    """The times in [0, 1] at which a decreasing log-SNR has given values, to the last bit."""
+    low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
+    for _ in range(64):
+        middle = (low + high) / 2
+        above = log_snr(middle) > wanted
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return (low + high) / 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -35,17 +35,8 @@ class Wrapper(Schedule, ABC):
         schedule.check()
         self.schedule = schedule
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        return self.schedule.log_snr(t)
-
-    def slope(self, t: Tensor) -> Tensor:
-        return self.schedule.slope(t)
-
-    def _time(self, log_snr: Tensor) -> Tensor:
-        return self.schedule.time(log_snr)
-
-    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
-        inner = self.schedule._with_clean(clean, bins)
+    def _around(self, inner: Schedule) -> Schedule:
+        """The same wrapper around another schedule; itself around the same one."""
         if inner is self.schedule:
             return self
         bound = copy.deepcopy(self)
@@ -113,9 +104,6 @@ class Cut(Wrapper):
         time: Tensor = (self.schedule.time(log_snr) - self.start) / (self.end - self.start)
         return time
 
-    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
-        return self
-
 
 class Shifted(Wrapper):
     r"""A schedule with its log-SNR shifted: more signal at every time (``by > 0``) or less.
@@ -159,17 +147,42 @@ class Shifted(Wrapper):
     def log_snr(self, t: Tensor) -> Tensor:
         return self.schedule.log_snr(t) + self.by
 
+    def slope(self, t: Tensor) -> Tensor:
+        return self.schedule.slope(t)
+
     def _time(self, log_snr: Tensor) -> Tensor:
         return self.schedule.time(log_snr - self.by)
 
     def _with_clean(self, clean: float, bins: int | None) -> Schedule:
-        return super()._with_clean(clean - self.by, bins)
+        return self._around(self.schedule._with_clean(clean - self.by, bins))
 
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return self.schedule._scales(log_snr)
 
 
-class VarianceExploding(Wrapper):
+class OnOtherScales(Wrapper, ABC):
+    """The base class of schedules with the log-SNR of another one and states on other scales."""
+
+    variance_preserving = False
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.schedule.log_snr(t)
+
+    def slope(self, t: Tensor) -> Tensor:
+        return self.schedule.slope(t)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return self.schedule.time(log_snr)
+
+    def _with_clean(self, clean: float, bins: int | None) -> Schedule:
+        return self._around(self.schedule._with_clean(clean, bins))
+
+    @abstractmethod
+    def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """The scales at each log-SNR."""
+
+
+class VarianceExploding(OnOtherScales):
     r"""Variance-exploding states: :math:`\alpha = 1`, :math:`\sigma = e^{-\lambda / 2}`.
 
     Args:
@@ -182,13 +195,11 @@ class VarianceExploding(Wrapper):
     (tensor([1., 1.]), tensor([0.1353, 1.0000]))
     """
 
-    variance_preserving = False
-
     def _scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(log_snr), (-0.5 * log_snr).exp()
 
 
-class RectifiedFlow(Wrapper):
+class RectifiedFlow(OnOtherScales):
     r"""Rectified flow: states on the straight line from data to noise, :math:`(1 - u) x + u \varepsilon`.
 
     By default ``u`` is linear in ``t``, from :math:`\mathrm{sigmoid}(-\text{clean} / 2)` to
@@ -204,8 +215,6 @@ class RectifiedFlow(Wrapper):
     >>> RectifiedFlow().scales(torch.tensor([0.5, 1.0]))
     (tensor([0.5000, 0.0013]), tensor([0.5000, 0.9987]))
     """
-
-    variance_preserving = False
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__(schedule or Logistic())

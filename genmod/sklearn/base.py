@@ -75,11 +75,20 @@ class GenerativeEstimator(BaseEstimator):
         check_fields(self)
         x = self._validated(X, reset=True)
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._fit(x)
+        self._check_settings()
+        self._train(self._training_rows(x))
+        self._finish(x)
         return self
 
-    def _fit(self, x: Array) -> None:
-        self._train(x)
+    def _check_settings(self) -> None:
+        """Refuse parameters of a subclass that are out of range."""
+
+    def _training_rows(self, x: Array) -> Array:
+        """The rows to train on, of those that were given."""
+        return x
+
+    def _finish(self, x: Array) -> None:
+        """Set what a subclass derives from the trained model and the given rows."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

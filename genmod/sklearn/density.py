@@ -29,17 +29,16 @@ class _Scoring(GenerativeEstimator):
     importance_samples: int = 64
     timesteps: int = 64
 
-    def _fit(self, x: Array) -> None:
+    def _check_settings(self) -> None:
         for name in ("importance_samples", "timesteps"):
-            value = getattr(self, name)
-            check_at_least(value, 1, name, "64 is the default")
-        super()._fit(x)
-        # The same for all rows; one row without holes shows it.
-        filled = np.where(np.isnan(x[:1]), 0.0, x[:1])
-        self.score_kind_ = self._scores(filled)[1]
+            check_at_least(getattr(self, name), 1, name, "64 is the default")
 
     def _check_model(self, model: LatentModel) -> None:
         check_scores(model)
+
+    def _score_kind(self, x: Array) -> str:
+        """What the scores are: the same for all rows, so one row without holes shows it."""
+        return self._scores(np.where(np.isnan(x[:1]), 0.0, x[:1]))[1]
 
     def _scores(self, x: Array) -> tuple[Array, str]:
         if np.isnan(x).any():
@@ -99,6 +98,9 @@ class GenerativeDensity(DensityMixin, _Scoring):
     >>> density.score_samples(X).shape, density.sample(5, random_state=0).shape, density.score_kind_
     ((100,), (5, 2), 'estimate')
     """
+
+    def _finish(self, x: Array) -> None:
+        self.score_kind_ = self._score_kind(x)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean log-density of the rows, in nats: higher is better, as grid search needs.
@@ -165,7 +167,8 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
     def _takes_missing(self) -> bool:
         return False
 
-    def _fit(self, x: Array) -> None:
+    def _training_rows(self, x: Array) -> Array:
+        """The rows without the fraction that a robust Gaussian finds least likely."""
         share = self.contamination
         if not isinstance(share, Real) or not 0 < share <= 0.5:
             raise invalid(
@@ -173,8 +176,11 @@ class GenerativeOutlierDetector(OutlierMixin, _Scoring):
                 "a number in (0, 0.5]",
                 "0.1 marks a tenth of the training rows",
             )
-        super()._fit(x[central_rows(x, share)])
-        self.offset_: float = float(np.percentile(self._scores(x)[0], 100 * share))
+        return x[central_rows(x, share)]
+
+    def _finish(self, x: Array) -> None:
+        self.score_kind_ = self._score_kind(x)
+        self.offset_: float = float(np.percentile(self._scores(x)[0], 100 * self.contamination))
 
     def decision_function(self, X: Any) -> Array:
         """The score of each row minus ``offset_``, ``(N,)`` nats: negative for outliers.

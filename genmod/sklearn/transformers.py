@@ -47,8 +47,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Gener
     ((100, 2), ['latenttransformer0', 'latenttransformer1'])
     """
 
-    def _fit(self, x: Array) -> None:
-        super()._fit(x)
+    def _finish(self, x: Array) -> None:
         parts = self._encode(x[:1])
         self._shapes = [tuple(part.shape[1:]) for part in parts]
         self._n_features_out = sum(math.prod(shape) for shape in self._shapes)
@@ -136,13 +135,12 @@ class GenerativeImputer(OneToOneFeatureMixin, TransformerMixin, GenerativeEstima
         "use model='vae' or 'hvae', whose encoders leave entries out; a diffusion's is fixed"
     )
 
-    def _fit(self, x: Array) -> None:
+    def _check_settings(self) -> None:
         count = self.importance_samples
         check_at_least(count, 1, "importance_samples", "64 is the default")
         if not self._takes_missing():
             got = f"model='diffusion' for a {type(self).__name__}"
             raise invalid(got, "'vae', 'hvae' or a function", self._without_missing)
-        super()._fit(x)
 
     def _prepared(self, rows: Array) -> Array:
         """The rows, and copies of them with further entries missing at random."""

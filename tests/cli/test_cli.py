@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genmod.cli import training
-from genmod.cli.app import app
+from genmod.cli import app, training
 from genmod.cli.settings import SUITE as MODELS
 from genmod.compare import compare
 from genmod.compare.run import Comparison
@@ -31,7 +30,7 @@ def test_help_never_loads_torch() -> None:
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from genmod.cli.app import app\n"
+        "from genmod.cli import app\n"
         "result = CliRunner().invoke(app, ['compare', '--help'])\n"
         "assert result.exit_code == 0 and 'effort' in result.output, result.output\n"
         "assert 'fashion' in result.output\n"

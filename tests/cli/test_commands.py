@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genmod.cli.app import app
+from genmod.cli import app
 from genmod.config.text import from_yaml
 from genmod.files import read_tensors
 from genmod.training.metrics import read_metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from genmod.cli.app import app
+from genmod.cli import app
 from tests.cli.test_tables import table
 
 ROOT = Path(__file__).parents[2]

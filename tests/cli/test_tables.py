@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genmod.cli.app import app
+from genmod.cli import app
 
 NAMES = ("size", "visits", "city", "grade", "year")
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from genmod.compare import Candidate, Plan
+from genmod.compare import Candidate, Plan, figures
 from genmod.compare.candidate import BuildInputs
-from genmod.compare.figures import drawing
 from genmod.compare.job import Job
 from genmod.compare.progress import Event, OnEvent
 from genmod.data import Dataset
@@ -102,4 +101,4 @@ def _no_figures(
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which have tests of their own."""
-    monkeypatch.setattr(drawing, "draw_all", _no_figures)
+    monkeypatch.setattr(figures, "draw_all", _no_figures)

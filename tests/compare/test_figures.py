@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genmod import random
 from genmod.arrays import Context, Rows, as_tensor
-from genmod.compare.figures import chains, drawing, figure_data, graphs, pictures
-from genmod.compare.figures.drawing import FIGURES
+from genmod.compare import figures
+from genmod.compare.figures import FIGURES, chains, figure_data, graphs, pictures
 from genmod.compare.figures.figure_data import FigureData
 from genmod.compare.progress import Drawing, Event
 from genmod.data import Dataset, binarized
@@ -86,11 +86,11 @@ def test_figures_are_written_and_every_part_keeps_its_mode(
 ) -> None:
     """Of bits without labels and without reports; a figure with nothing to show has no file."""
     some = {title: FIGURES[title] for title in ("Samples", "Latent spaces", "Nats per level")}
-    monkeypatch.setattr(drawing, "FIGURES", some)
+    monkeypatch.setattr(figures, "FIGURES", some)
     data, model = binarized(few(labels=False)), family(2)["VAE"]
     model.train()
     events: list[Event] = []
-    files, left_out = drawing.draw_all(
+    files, left_out = figures.draw_all(
         {"VAE": model}, {}, data, tmp_path / "made", tuple(some), events.append
     )
     assert model.training
@@ -104,7 +104,7 @@ def test_a_figure_that_cannot_be_made_is_named_and_the_others_are_drawn(tmp_path
     """Blank images have no detail to compare blur with."""
     blank = Dataset("blank", *3 * (torch.zeros(8, 1, 8, 8),), bins=BINS)
     wanted = ("Blur", "Reconstructions")
-    files, left_out = drawing.draw_all(
+    files, left_out = figures.draw_all(
         {"VAE": family(2)["VAE"]}, {}, blank, tmp_path, wanted, lambda event: None
     )
     assert list(files) == ["Reconstructions"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from genmod.compare import compare
-from genmod.compare.figures.drawing import FIGURES
+from genmod.compare.figures import FIGURES
 from genmod.compare.suites import IMAGES, suite_for
 from genmod.data import Dataset, binarized
 from genmod.data.rows import dataset

@@ -177,11 +177,10 @@ NO_SETTINGS = {
     "ReverseProcess": "the parts of a prior",
     "Settings": "the base class",
     "Step": "a result",
-    "TopDownPosterior": "a distribution of some rows",
+    "HeadPosterior": "a distribution of some rows",
     "LadderPosterior": "a distribution of some rows",
     "LearnedNoisingPosterior": "a distribution of some rows",
     "NoisingPosterior": "a distribution of some rows",
-    "Wrapper": "a base class",
 }
 """Classes that a file may name in principle, and that hold no settings."""
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
-from genmod.cli.app import app
+from genmod.cli import app
 
 ROOT = Path(__file__).parents[2]
 START = ROOT / "docs" / "start.md"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genmod import Kind, decoders, priors
 from genmod.distributions import Normal
-from genmod.encoders.topdown import LadderEncoder, TopDownPosterior
+from genmod.encoders.topdown import HeadPosterior, LadderEncoder
 from genmod.model import LatentModel
 from tests.oracles_vae import Tower, affine, gaussian_head, tower
 from tests.statistics import assert_mean
@@ -85,7 +85,7 @@ def test_a_ladder_over_a_level_that_is_not_gaussian_is_refused() -> None:
 
 
 def test_features_without_heads_are_refused_by_blocks_that_own_none() -> None:
-    posterior = TopDownPosterior([torch.zeros(4, 2)])
+    posterior = HeadPosterior([torch.zeros(4, 2)])
     block = priors.TopDownBlock(decoders.GaussianDecoder(nn.Identity(), (2,), 1.0))
     with pytest.raises(ValueError, match=r"got 0 heads for 1 levels; expected a head a level"):
         list(priors.TopDownPrior([block], torch.zeros(2)).infer(posterior))

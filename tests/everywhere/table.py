@@ -148,7 +148,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "sample with guidance": Entry(calls.guided, ("guided",), _guided),
     "encode and decode": Entry(calls.codes, ("encode", "decode")),
-    "reconstruct": Entry(calls.reconstruct, ("reconstruct", "restore")),
+    "reconstruct": Entry(calls.reconstruct, ("reconstruct",)),
     "impute": Entry(calls.imputed, ("impute", "law", "weighable", "check_missing"), _imputed),
     "posterior and draw": Entry(calls.parts, ("posterior", "draw")),
     "save and load": Entry(calls.saved, ("save", "load")),

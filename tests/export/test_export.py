@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from genmod.decoders import GaussianDecoder
 from genmod.distributions.base import elementwise
-from genmod.export import export
-from genmod.export.base import diffusion_of
-from genmod.export.exporting import ExportFormat
+from genmod.export import ExportFormat, export
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion
+from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.nn import MLP, DiTs
 from genmod.path import run_path
 from genmod.samplers import DDIM
@@ -139,7 +138,7 @@ def equal_the_model(name: str, kind: str, root: Path) -> None:
         observed = torch.rand(x.shape) < 0.7 if model.spec.missing else None
         log_snr = torch.linspace(-3, 4, rows)
         found = part("encoder", x=x, context=context, observed=observed, log_snr=log_snr)
-        diffusion = diffusion_of(model)
+        diffusion = find_diffusion(model) if has_diffusion(model) else None
         with torch.no_grad():
             if isinstance(model, Diffusion):
                 alpha = log_snr.sigmoid().sqrt().reshape(-1, *[1] * (x.ndim - 1))
@@ -208,8 +207,7 @@ def test_a_sampler_of_the_files_alone_equals_the_model_s(root: Path) -> None:
         eps = (z - alpha * x_hat) / sigma
         z = table["alpha"][after] * x_hat + table["sigma"][after] * eps
     found = run(folder, "decoder", z_0=z)["mean"]
-    diffusion = diffusion_of(model)
-    assert diffusion is not None
+    diffusion = find_diffusion(model)
     times = torch.tensor([table["times"][place] for place in places], dtype=torch.float64)
     with torch.no_grad():
         first = noise * torch.hypot(*diffusion.schedule.scales(times[:1])).float()

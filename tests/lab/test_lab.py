@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from genmod import data
-from genmod.cli.app import app
-from genmod.lab import write_lab
-from genmod.lab.page import halved, page_files
+from genmod.cli import app
+from genmod.lab import halved, page_files, write_lab
 from genmod.lab.program import STATIC, operations, written_tensor
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion

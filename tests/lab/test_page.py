@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from genmod.data import load
 from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
-from genmod.lab import write_lab
-from genmod.lab.page import _examples, _noise, halved, page_files
+from genmod.lab import _examples, _noise, halved, page_files, write_lab
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion
 from genmod.nn import Labels

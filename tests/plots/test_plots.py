@@ -19,9 +19,9 @@ from genmod.evaluation.profile import Profile, Refinement
 from genmod.evaluation.scoring import Estimate
 from genmod.evaluation.spectrum import LinearForecast
 from genmod.evaluation.verdict import Collapse, LatentUse
-from genmod.plots.distortion import GRAY, curve, rate_at
 from genmod.plots.images import grid
 from genmod.plots.latents import distances, principal
+from genmod.plots.rates import GRAY, curve, rate_at
 from genmod.plots.schedules import step_weights
 from genmod.schedules import Cosine, LinearBeta, LinearLogSNR, Schedule
 

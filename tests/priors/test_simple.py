@@ -149,9 +149,7 @@ def test_a_posterior_of_another_shape_is_refused(make: type[priors.NormalPrior])
 
 def test_a_posterior_that_goes_level_by_level_needs_a_prior_that_does() -> None:
     posterior = encoders.TopDownEncoder([Identity()], [Identity()])(torch.zeros(3, 2))
-    with pytest.raises(
-        ValueError, match=r"got a TopDownPosterior.*pair encoders.TopDownEncoder with"
-    ):
+    with pytest.raises(ValueError, match=r"got a HeadPosterior.*pair encoders.TopDownEncoder with"):
         priors.NormalPrior((2,)).rates(posterior)
 
 

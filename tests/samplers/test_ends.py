@@ -131,7 +131,7 @@ def test_other_variances_are_no_larger_from_fifty_steps_on(
 
 @pytest.mark.parametrize("sampler", [Heun(), StochasticHeun(churn=0.0)], ids=repr)
 def test_the_published_correction_overshoots_at_zero_terminal_snr(
-    sampler: Heun, trained: Learned
+    sampler: Heun | StochasticHeun, trained: Learned
 ) -> None:
     r"""At zero terminal SNR the first step's weight is :math:`(e^h - 1)/2`: why it is not the default."""
     published = type(sampler)(published=True)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genmod.diffusion import LossAwareTimesteps
 from genmod.model import LatentModel
 from genmod.models import LatentDiffusion
-from genmod.objectives import Batch, Beta, Bound, Simple
+from genmod.objectives import Batch, Beta, Bound, LearnedSchedule, Simple, WarmUp
 from genmod.objectives.pairs import ObjectivePairs, Pairs
 from genmod.random import keyed
 from genmod.training import fit
@@ -54,6 +55,24 @@ def test_one_pair_of_everything_is_the_plain_run() -> None:
     plain = fit(other, data(), **PLAIN)
     assert history.losses == plain.losses
     assert torch.equal(flat(one), flat(other))
+
+
+def test_objectives_trained_alone_before_begin_anew_in_pairs_and_wrappers() -> None:
+    """Their state is that of their construction, and not what an earlier run left."""
+    model = vae()
+    warm_up, weighted = WarmUp(10), Bound(LossAwareTimesteps(2, bins=4))
+    assert isinstance(weighted.timesteps, LossAwareTimesteps)
+    before = weighted.timesteps.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    warm_up.begin()
+    weighted.begin()
+    warm_up.steps_done += 5
+    for value in weighted.timesteps.state_dict().values():
+        value += 1
+    ObjectivePairs([(warm_up, model.encoder), (Bound(), model.decoder)], model).begin()
+    LearnedSchedule(weighted).begin()
+    assert warm_up.steps_done == 0
+    assert all(torch.equal(weighted.timesteps.state_dict()[n], v) for n, v in before.items())
 
 
 @pytest.mark.usefixtures("float64")

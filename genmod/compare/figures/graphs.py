@@ -12,9 +12,9 @@ from genmod.compare.figures.pictures import codes
 from genmod.model import LatentModel
 from genmod.models import VAE
 from genmod.models.replace import find_diffusion, has_diffusion
-from genmod.plots.distortion import grays
 from genmod.plots.latents import distances, principal
 from genmod.plots.schedules import step_weights
+from genmod.plots.style import grays
 from genmod.schedules import Cosine, LinearBeta, Schedule
 
 CODES = 3000

@@ -19,7 +19,7 @@ from torch import nn
 from genmod.checks import invalid
 from genmod.config.text import to_yaml
 from genmod.files import as_path, write_text
-from genmod.saving.folder import CONFIG, WEIGHTS, load_model, save_model
+from genmod.saving import CONFIG, WEIGHTS, load_model, save_model
 
 Kind = TypeVar("Kind")
 CARD = "README.md"
