@@ -58,7 +58,7 @@ class LossModule(nn.Module):
 
 
 class Parallelism(ABC):
-    """How the processes of a run hold its model.
+    """How the processes of a run hold its model. As a context manager, it surrounds each step.
 
     Args:
         plain: the user's model.
@@ -73,9 +73,12 @@ class Parallelism(ABC):
         self.plain, self.trained = plain, trained
         self.objective, self.devices = objective, devices
 
+    def __enter__(self) -> Parallelism:
+        return self
+
     @abstractmethod
-    def stop(self, error: BaseException) -> None:
-        """After a step that an error has stopped, in this process at least."""
+    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
+        """The end of a step, which an error may have stopped."""
 
     @abstractmethod
     def train(self) -> None:
@@ -139,7 +142,7 @@ class Whole(Parallelism):
         if devices.count > 1:
             self._shared = devices.accelerator.prepare_model(LossModule(model, objective))
 
-    def stop(self, error: BaseException) -> None:
+    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
         """Nothing: no process waits for another one between steps."""
 
     def train(self) -> None:

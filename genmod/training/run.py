@@ -98,11 +98,8 @@ class Run:
                 compile_networks(self.state.model)
             if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
                 self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
-        try:
+        with self.state.parallel if self.setup.devices.count > 1 else nullcontext():
             return self._step()
-        except BaseException as error:
-            self.state.parallel.stop(error)
-            raise
 
     def save(self, path: Path | None = None) -> None:
         """Write the checkpoint now, if the run has a place for it."""

@@ -69,10 +69,10 @@ class Shards(Parallelism):
         self._views = rf"FSDP2-wrapped module \(FSDP({'|'.join(own)})\) returned a view"
         self.rest()
 
-    def stop(self, error: BaseException) -> None:
+    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
         # After an error in one process alone, the others do not come to gather weights: it would wait
         # forever. A loss that is not finite is an error in all.
-        if not isinstance(error, ArithmeticError):
+        if error is not None and not issubclass(error, ArithmeticError):
             self.stale = False
 
     def train(self) -> None:

@@ -88,7 +88,8 @@ def test_an_error_in_one_process_gathers_nothing(group: Devices) -> None:
     shards = Shards(VAE(4, **TINY), Bound(), group)
     for error, stale in ((FloatingPointError, True), (KeyboardInterrupt, False)):
         shards.loss(batch())
-        shards.stop(error())
+        with pytest.raises(error), shards:
+            raise error
         assert shards.stale == stale
 
 
