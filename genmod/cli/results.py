@@ -15,8 +15,7 @@ from genmod.checks import check_at_least, invalid
 from genmod.cli.output import Canvas, csv_text, plain, sentences, warn, write_completed, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
-from genmod.data import Dataset
-from genmod.data.loading import GivenRows
+from genmod.data import Dataset, GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation import evaluate, latent_map, predictive_check, traverse
 from genmod.evaluation.batching import RowSet, require_finite
