@@ -26,10 +26,9 @@ from genmod.lab import lab_content, write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
-from genmod.runs import RunConfig
+from genmod.runs import RunConfig, seconds_of, write_run_report
 from genmod.runs.opening import open_data, open_model, open_rows, open_usable_rows
 from genmod.runs.reports import report_from
-from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving import WEIGHTS, read_config
 from genmod.training.metrics import read_metrics
 
