@@ -32,7 +32,7 @@ from genmod.decoders import (
     GaussianDecoder,
     GlobalScale,
 )
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.elbo import ELBO, Kind
 from genmod.evaluation.aggregate import information
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
