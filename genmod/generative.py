@@ -22,8 +22,7 @@ from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
 from genmod.hub import Saved
 from genmod.imputation import Imputation, impute_rows
-from genmod.nn.modules import tensors_of
-from genmod.nn.precision import HALF, in_own_precision
+from genmod.nn.modules import HALF, tensors_of
 from genmod.path import Path, Request
 from genmod.prior import Prior
 from genmod.shapes import LatentTensors, PerSample
@@ -99,7 +98,6 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
     @torch.no_grad()
     @checked
-    @in_own_precision
     def sample(
         self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
     ) -> Tensor:
@@ -136,7 +134,6 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return run_in_chunks(n, self._most_rows, some, seeds)
 
     @torch.no_grad()
-    @in_own_precision
     def encode(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> LatentTensors:
@@ -148,14 +145,12 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
         return self._code(self.posterior(x, context, observed), as_context(context, len(x)))
 
     @torch.no_grad()
-    @in_own_precision
     def decode(self, z: LatentTensors, context: Context = None) -> Distribution:
         """The distribution of ``x`` given a code, in the data's own units."""
         context = as_context(context, len(z if isinstance(z, Tensor) else z[0]))
         return self.law(self._state_of(z, context), context)
 
     @torch.no_grad()
-    @in_own_precision
     def reconstruct(self, x: Rows, context: Context = None, observed: Rows | None = None) -> Tensor:
         """The decoder's mean for each sample, from its code; a diffusion noises half-way and denoises.
 
@@ -191,7 +186,6 @@ class GenerativeModel(Saved, Settings, nn.Module, ABC):
 
     @torch.no_grad()
     @checked
-    @in_own_precision
     def impute(
         self,
         x: Rows,

@@ -27,8 +27,7 @@ from genmod.encoders import Encoder
 from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import call_without_changes, first_float, float_dtype
-from genmod.nn.precision import HALF, in_own_precision
+from genmod.nn.modules import HALF, call_part, first_float, float_dtype
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
@@ -84,7 +83,6 @@ class LatentModel(GenerativeModel):
         found = first_float(self.decoder, skip=(Schedule,))
         return float_dtype(self, skip=(Schedule,)) if found is None else found.dtype
 
-    @in_own_precision
     def forward(self, x: Batch, request: Request = _PLAIN) -> tuple[ELBO, LatentPath | None]:
         """The bound of each sample, and the drawn path where it is asked for.
 
@@ -155,12 +153,12 @@ class LatentModel(GenerativeModel):
     ) -> Posterior | Distribution:
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
-        posterior: Posterior | Distribution = call_without_changes(self.encoder, *given)
+        posterior: Posterior | Distribution = call_part(self.encoder, *given)
         check_posterior(posterior, x.shape[0], self.prior.shape)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
-        law: Distribution = call_without_changes(self.decoder, state, context)
+        law: Distribution = call_part(self.decoder, state, context)
         check_likelihood(law, state.shape[0], self.decoder.spec)
         return law
 
@@ -245,7 +243,6 @@ class LatentModel(GenerativeModel):
         elbo: ELBO = self(x, Request(as_context(context, len(x)), as_mask(observed), timesteps))[0]
         return elbo
 
-    @in_own_precision
     def posterior(
         self, x: Rows, context: Context = None, observed: Rows | None = None
     ) -> Posterior | Distribution:
@@ -256,7 +253,6 @@ class LatentModel(GenerativeModel):
         self._check_request(Request(context, seen), len(x))
         return self._posterior(self._real(x, seen)[1], context, seen)
 
-    @in_own_precision
     def law(self, state: Tensor, context: Tensor | None = None) -> Distribution:
         """``p(x | state)`` in the data's own units, one event a row."""
         law = self._likelihood(state, context)
@@ -264,7 +260,6 @@ class LatentModel(GenerativeModel):
             return law
         return Rescaled(law, *self.spec.standardize.moments(state))
 
-    @in_own_precision
     def draw(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """A draw of ``x`` for each state.
 

@@ -24,7 +24,6 @@ from genmod.distributions.base import Draws, Laws, check_law
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import check_latent_shape, require_distribution, rows_of
-from genmod.nn.precision import in_first_precision
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -128,7 +127,6 @@ class Prior(Settings, nn.Module, ABC):
         state, path = self.draw_path(posterior, context)
         return state, self.rates_of_path(path)
 
-    @in_first_precision
     def draw_path(
         self, posterior: Posterior | Distribution, context: Tensor | None = None, samples: int = 1
     ) -> tuple[Tensor, Path]:

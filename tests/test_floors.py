@@ -55,7 +55,7 @@ FLOORS: list[set[str]] = [
 FACE = {"", "__main__"}
 """The package's own ``__init__`` (lazy) and ``python -m genmod``: they may see every room."""
 
-PASSES_ON = {"config.settings", "signatures", "nn.precision", "cli.settings", "training.fitting"}
+PASSES_ON = {"config.settings", "signatures", "cli.settings", "training.fitting"}
 """Arguments passed on as they are: of any constructor, the flags of a command, those of ``fit``."""
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 40

@@ -18,8 +18,8 @@ from rich.text import Text
 from torch import Tensor
 
 from genmod.checks import invalid
-from genmod.data.delimited import read_text_cells
 from genmod.data.filling import cell_of, filled_text
+from genmod.data.readers import read_text_cells
 from genmod.data.sources import TableSource, source_of
 from genmod.files import as_path, write_atomically, write_text
 from genmod.model import LatentModel

@@ -1,4 +1,4 @@
-"""What the cells of a table spell: numbers, dates, and marks for missing values.
+"""Columns of a table as they are read, and what their cells spell: numbers, dates, missing values.
 
 An empty cell is missing everywhere. Marks are read without regard to case and blanks around them:
 
@@ -14,11 +14,50 @@ frame states the types of its columns: its text becomes numbers only where a mar
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
+from genmod.checks import invalid
 from genmod.data.values import Array
+
+MOST_COLUMNS = 50_000
+"""A table of more columns is refused: an array is meant for them."""
+
+
+class Content(StrEnum):
+    """What the cells of a column hold."""
+
+    NUMBERS = "numbers"
+    FLAGS = "flags"
+    TEXT = "text"
+    DATES = "dates"
+
+
+@dataclass(frozen=True, eq=False)
+class RawColumn:
+    """One column of a table as it was read.
+
+    Args:
+        name: its name.
+        cells: ``float64`` for numbers, Python objects else; missing cells hold 0 or "".
+        observed: which cells are not missing.
+        content: what the cells hold.
+        order: the values of an ordered categorical, in order.
+    """
+
+    name: str
+    cells: Array
+    observed: Array
+    content: Content
+    order: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
 
 MARKS = frozenset(
     {"na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "?", "-", "."}
@@ -96,3 +135,46 @@ def spells_date(cell: str) -> bool:
     [True, True, False, False]
     """
     return _DATE.fullmatch(cell) is not None
+
+
+def text_column(name: str, cells: list[str]) -> RawColumn:
+    """A column of a file of text: numbers where all cells are numbers or missing, text otherwise."""
+    numbers = numbers_of(cells)
+    if numbers is not None:
+        return numeric_column(name, numbers, ~np.isnan(numbers))
+    text = np.array(cells, dtype=object)
+    return RawColumn(name, text, text != "", Content.TEXT)
+
+
+def numeric_column(name: str, cells: Array, observed: Array) -> RawColumn:
+    """A column of numbers: NaN is missing, infinite values are refused."""
+    observed = observed & ~np.isnan(cells)
+    broken = int(np.isinf(cells[observed]).sum())
+    if broken > 0:
+        raise invalid(
+            f"column {name!r} with {broken} infinite values",
+            "finite numbers",
+            f"correct them, empty these cells, or drop=[{name!r}]",
+        )
+    return RawColumn(name, np.where(observed, cells, 0.0), observed, Content.NUMBERS)
+
+
+def check_width(count: int, name: str) -> None:
+    if count > MOST_COLUMNS:
+        raise invalid(
+            f"{name} with {count:,} columns",
+            f"at most {MOST_COLUMNS:,}",
+            "save so wide a table as an array with numpy.save, or check the delimiter",
+        )
+
+
+def check_names(names: Iterable[str], what: str) -> None:
+    found = list(names)
+    check_width(len(found), what)
+    twice = [name for name, count in Counter(found).items() if count > 1]
+    if twice:
+        raise invalid(
+            f"{what} with more than one column named {', '.join(map(repr, twice[:3]))}",
+            "a name of its own for each column",
+            "rename them",
+        )

@@ -1,8 +1,8 @@
-"""Cells of a table as numbers, by the descriptions of its columns."""
+"""Cells of a table as numbers, by the descriptions of its columns, and cells that no description has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from genmod.checks import invalid
 from genmod.columns import CODED, Column
-from genmod.data.cells import is_mark, number_of, numbers_of
+from genmod.data.cells import Content, RawColumn, is_mark, number_of, numbers_of, numeric_column
 from genmod.data.kinds import listed
-from genmod.data.readers import Content, RawColumn, numeric_column
 from genmod.data.values import Array
 
 
@@ -59,6 +58,58 @@ def as_described(raw: RawColumn, column: Column) -> RawColumn:
         return numeric_column(raw.name, found, raw.observed)
     marked = np.array([is_mark(cell) for cell in raw.cells.tolist()], dtype=bool)
     return replace(raw, cells=np.where(marked, "", raw.cells), observed=raw.observed & ~marked)
+
+
+def faults(table: Sequence[RawColumn], columns: Sequence[Column]) -> dict[int, str]:
+    """Why some rows of a table cannot be encoded: the reason for each, by the number of the row.
+
+    Args:
+        table: the columns as they were read, at least those that are described.
+        columns: the descriptions.
+    """
+    by_name = {raw.name: raw for raw in table}
+    kept = [
+        (as_described(by_name[column.name], column), column)
+        for column in columns
+        if column.name in by_name
+    ]
+    found: dict[int, str] = {}
+    for raw, column in kept:
+        for place, reason in _faults_of(raw, column):
+            found.setdefault(place, reason)
+    seen = np.stack([raw.observed for raw, _ in kept], 1) if kept else np.ones((0, 1), dtype=bool)
+    for place in np.flatnonzero(~seen.any(1)).tolist():
+        found[place] = "no observed entry"
+    return dict(sorted(found.items()))
+
+
+def _faults_of(raw: RawColumn, column: Column) -> list[tuple[int, str]]:
+    """The cells of a column that its description does not have: row and reason."""
+    places = np.flatnonzero(raw.observed)
+    cells = raw.cells[places]
+    if column.kind in CODED:
+        codes = codes_of(column)
+        known = {cell: code_of(codes, cell) is not None for cell in set(cells.tolist())}
+        wrong = np.array([not known[cell] for cell in cells.tolist()], dtype=bool)
+        reason = f"which is none of the {column.count} values of the training data"
+    elif raw.content is not Content.NUMBERS:
+        numbers = [numbers_of([str(cell)], described=True) for cell in cells.tolist()]
+        wrong = np.array([each is None or np.isinf(each[0]) for each in numbers], dtype=bool)
+        reason = "which is no finite number"
+    else:
+        low, high = column.limits
+        whole = column.is_real | (cells == np.round(cells))
+        wrong = (cells < low) | (cells > high) | ~whole
+        span = "whole numbers from 0 on" if column.low is None else f"whole numbers {low} to {high}"
+        reason = f"outside the {span} of the training data"
+    return [
+        (int(place), f"{column.name}={_shown(cell)}, {reason}")
+        for place, cell in zip(places[wrong].tolist(), cells[wrong].tolist(), strict=True)
+    ]
+
+
+def _shown(cell: object) -> str:
+    return f"{cell:.6g}" if isinstance(cell, float) else repr(cell)
 
 
 def codes_of(column: Column) -> dict[object, int]:

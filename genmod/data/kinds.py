@@ -27,8 +27,7 @@ from torch import Tensor
 
 from genmod.checks import choice, invalid
 from genmod.columns import CODED, Column, ColumnKind, Value, shorten
-from genmod.data.cells import DOUBTFUL, number_of, spells_date, spells_number
-from genmod.data.readers import Content, RawColumn
+from genmod.data.cells import DOUBTFUL, Content, RawColumn, number_of, spells_date, spells_number
 
 Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
 """Kinds by the names of columns; a list of values is an ordinal in that order."""

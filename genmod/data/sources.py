@@ -10,12 +10,12 @@ from typing import ClassVar
 
 from genmod.checks import invalid, one_of
 from genmod.data import images, toys
+from genmod.data.cells import RawColumn
 from genmod.data.datasets import Dataset
-from genmod.data.delimited import read_csv
 from genmod.data.folders import ImageSettings, Resize, folder_dataset
 from genmod.data.kinds import Kinds
 from genmod.data.loaders import collect, gives_batches, is_torch_dataset
-from genmod.data.readers import RawColumn, from_frame, is_frame, read_parquet
+from genmod.data.readers import from_frame, is_frame, read_csv, read_parquet
 from genmod.data.rows import Layout, Split, dataset
 from genmod.data.stored import in_place, is_large, read_arrays
 from genmod.data.tables import TableSettings, labels_of, standardized, table_dataset

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.denoisers.targets import Target, VelocityTarget, scales_of
-from genmod.nn.modules import call_without_changes, outputs
+from genmod.nn.modules import call_part, outputs
 from genmod.schedules import Schedule
 from genmod.schedules.base import Point
 from genmod.shapes import PerSample, Real, expand_like
@@ -82,7 +82,7 @@ def denoise(denoiser: Denoiser, z: Tensor, point: Point, context: Tensor | None 
     log_snr = point.log_snr.to(z.dtype)
     if not point.variance_preserving:
         z = z / expand_like(torch.hypot(point.alpha, point.sigma), z)
-    denoised: Denoised = call_without_changes(denoiser, z, log_snr, context)
+    denoised: Denoised = call_part(denoiser, z, log_snr, context)
     if not isinstance(denoised, Denoised):
         raise invalid(
             f"a {type(denoised).__name__} from {type(denoiser).__name__}",

@@ -22,8 +22,7 @@ from genmod.diffusion.timesteps import resolve_timesteps
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.elbo import Rate
 from genmod.encoders import Encoder, Posterior
-from genmod.nn.modules import tensors_of
-from genmod.nn.precision import HALF, in_first_precision
+from genmod.nn.modules import HALF, tensors_of
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Latent, Path, Timesteps
 from genmod.prior import Prior
 from genmod.schedules import Schedule
@@ -128,7 +127,6 @@ class DiffusionPrior(Prior):
         super().check_encoder(encoder)
         self._check_schedule(encoder.schedule)
 
-    @in_first_precision
     def rates(
         self,
         posterior: Posterior | Distribution,

@@ -11,7 +11,6 @@ from genmod.diffusion import DiffusionPrior
 from genmod.diffusion.noising import NoisingPosterior
 from genmod.encoders.base import require_distribution
 from genmod.model import LatentModel
-from genmod.nn.precision import half_precision
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral, Sampler
 from genmod.signatures import checked
@@ -60,8 +59,7 @@ def sdedit(
     if not 0 <= t <= 1:
         raise invalid(f"t={t}", "a time in [0, 1]", "0 is clean, 1 is noise")
     check_at_least(steps, 1, "steps", "50 is common")
-    with half_precision(model.parameter_dtype, model.device):
-        return _edited(model, as_tensor(x), t, steps, sampler, context)
+    return _edited(model, as_tensor(x), t, steps, sampler, context)
 
 
 def _edited(

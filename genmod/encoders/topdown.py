@@ -22,7 +22,7 @@ from genmod.config import Settings
 from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
 from genmod.gaussian.diagonal import product_log_std
-from genmod.nn.modules import call, outputs
+from genmod.nn.modules import call, call_part, outputs
 from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import SpecLike
 
@@ -210,7 +210,8 @@ class PyramidEncoder(Encoder):
     ) -> TopDownPosterior:
         """Read the data once; the latents come later, level by level."""
         seen = self.features(x, observed)
-        features = self.pyramid(seen) if context is None else self.pyramid(seen, context)
+        given = (seen,) if context is None else (seen, context)
+        features: list[Tensor] = call_part(self.pyramid, *given)
         return HeadPosterior(features[::-1], context=context)
 
     def formula(self) -> str:

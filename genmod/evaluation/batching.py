@@ -20,7 +20,6 @@ from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
-from genmod.nn.precision import half_precision
 from genmod.random.keys import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
@@ -36,8 +35,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     It also leaves :func:`torch.inference_mode`, in which autograd cannot be turned on again. Some parts
     differentiate during evaluation: the divergence of a flow, the slope of a learned schedule.
     """
-    own = (model.parameter_dtype, model.device) if isinstance(model, LatentModel) else (None, None)
-    with torch.inference_mode(False), evaluation_mode(model), half_precision(*own):
+    with torch.inference_mode(False), evaluation_mode(model):
         yield
 
 

@@ -6,7 +6,9 @@ ignores it. Measured are, over ``N`` rows,
 * the **activity** of unit ``d``, :math:`A_d = \mathrm{Var}_x\big(\mathbb{E}_{q(z|x)}[z_d]\big)`; a unit is
   active if it is above 0.01;
 * the **KL** of each unit and level, the nats that it carries;
-* the **mutual information** of data and latent, and the distance of the aggregate posterior from the prior.
+* the **mutual information** of data and latent, and the distance of the aggregate posterior
+  :math:`q(z) = \frac1N \sum_n q(z | x_n)` from the prior: the mean rate is
+  :math:`I(x; z) + \mathrm{KL}(q(z) \| p(z))`.
 
 Where the law of a level depends on the draws above it, the variance is the covariance of its means under
 two independent joint draws: these are independent given ``x``, so its mean is :math:`A_d`.
@@ -26,20 +28,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import invalid
-from genmod.decoders import (
-    CalibratedGaussianDecoder,
-    Decoder,
-    GaussianDecoder,
-    GlobalScale,
-)
-from genmod.decoders.scales import FixedScale
+from genmod.distributions import Normal
+from genmod.distributions.base import elementwise, is_factorized
 from genmod.elbo import ELBO, Kind
-from genmod.evaluation.aggregate import information
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
 from genmod.evaluation.latents import mean_or_draw
 from genmod.evaluation.scoring import Estimate
-from genmod.evaluation.spectrum import LinearForecast, spectrum
+from genmod.evaluation.spectrum import forecast_beside
 from genmod.evaluation.verdict import Collapse, LatentUse
+from genmod.gaussian.kernels import HALF_LOG_TAU
 from genmod.model import LatentModel, Request
 from genmod.models.replace import FIRST_STAGE, has_diffusion
 from genmod.path import Path
@@ -98,9 +95,9 @@ def collapse(
     _check(model)
     rows = RowSet.of(model, data, context, ids=ids, observed=observed, masked=True)
 
-    def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> _Piece:
+    def run(x: Tensor, context: Tensor | None, seen: Tensor | None = None) -> _Draw:
         elbo, path = model(x, Request(context, seen, needs_path=True))
-        return _Piece.of(elbo, path)
+        return _Draw.of(elbo, path)
 
     draws = []
     for step in range(_DRAWS):
@@ -108,26 +105,27 @@ def collapse(
         pieces = in_chunks(
             model, rows, run, seed=seed, step=step, batch_size=batch_size, progress=label
         )
-        draws.append(_Draw.of(pieces, len(rows)))
+        draws.append(_Draw.joined(pieces))
     levels = tuple(_level(draws, level) for level in draws[0].nats)
     # A law may hold the parameters of a network, as a normalizing flow does.
     with torch.no_grad():
         nats, used = information(draws[0].laws, torch.stack([draw.z for draw in draws]))
-    rates = _rate(model, levels, draws)
+    informed, names = _informed(model, levels)
+    each = [torch.stack([draw.nats[name] for name in names]).sum(0) for draw in draws]
+    rates = torch.stack(each).mean(0)
     mutual, rest = Estimate.of(nats), Estimate.of(rates[used] - nats)
-    forecast, variance = _linear(model, rows, levels)
-    value = Estimate.of(torch.stack([draw.value for draw in draws]).mean(0))
+    forecast, variance, linear_bound = forecast_beside(model, rows, [each.units for each in levels])
     return Collapse(
         name=name or type(model).__name__,
         samples=len(rows),
-        value=value,
+        value=Estimate.of(torch.stack([draw.value for draw in draws]).mean(0)),
         levels=levels,
         information=mutual,
         aggregate=Estimate(float(rates.mean()) - mutual.mean, rest.error),
-        informed=_informed(model, levels),
+        informed=informed,
         forecast=forecast,
         variance=variance,
-        linear_bound=_linear_bound(model, forecast, variance),
+        linear_bound=linear_bound,
         shared=any(
             part.prior.shares_parameters(part.encoder)
             for part in model.modules()
@@ -153,8 +151,8 @@ def _check(model: LatentModel) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
-    """What one chunk of rows gives, on the CPU in float64, apart from the law and the draw."""
+class _Draw:
+    """One joint draw for some rows, on the CPU in float64, apart from the draw itself and its laws."""
 
     value: Tensor  # the bound, (B,)
     nats: dict[str, Tensor]  # of each level, (B,)
@@ -162,10 +160,10 @@ class _Piece:
     per_unit: dict[str, Tensor]  # sums over rows, (D,)
     means: dict[str, Tensor]  # (B, D)
     z: Tensor  # the draw of the first latent, (B, *event)
-    law: Distribution  # its posterior
+    laws: Sequence[Distribution]  # its posteriors, of one chunk after another
 
     @classmethod
-    def of(cls, elbo: ELBO, path: Path) -> _Piece:
+    def of(cls, elbo: ELBO, path: Path) -> _Draw:
         """The numbers of a bound and of its path."""
         per_unit = {}
         for name, rate in elbo.rates.items():
@@ -183,24 +181,11 @@ class _Piece:
                 for latent, z in path.z.items()
             },
             path.z[first][0],
-            path.q[first],
+            [path.q[first]],
         )
 
-
-@dataclass(frozen=True, eq=False)
-class _Draw:
-    """One joint draw for every row."""
-
-    value: Tensor
-    nats: dict[str, Tensor]
-    kinds: dict[str, Kind]
-    per_unit: dict[str, Tensor]
-    means: dict[str, Tensor]
-    z: Tensor
-    laws: Sequence[Distribution]
-
     @classmethod
-    def of(cls, pieces: Sequence[_Piece], rows: int) -> _Draw:
+    def joined(cls, pieces: Sequence[_Draw]) -> _Draw:
         """The chunks together."""
         first = pieces[0]
         return cls(
@@ -208,19 +193,19 @@ class _Draw:
             {name: torch.cat([piece.nats[name] for piece in pieces]) for name in first.nats},
             first.kinds,
             {
-                name: torch.stack([piece.per_unit[name] for piece in pieces]).sum(0) / rows
+                name: torch.stack([piece.per_unit[name] for piece in pieces]).sum(0)
                 for name in first.per_unit
             },
             {name: torch.cat([piece.means[name] for piece in pieces]) for name in first.means},
             torch.cat([piece.z for piece in pieces]),
-            [piece.law for piece in pieces],
+            [law for piece in pieces for law in piece.laws],
         )
 
 
 def _level(draws: Sequence[_Draw], name: str) -> LatentUse:
     """A level: its rate, and the activity of its units from the means at two joint draws."""
     one, two = (draw.means[name] - draw.means[name].mean(0) for draw in draws)
-    units = [draw.per_unit[name] for draw in draws if name in draw.per_unit]
+    units = [draw.per_unit[name] / len(one) for draw in draws if name in draw.per_unit]
     return LatentUse(
         name=name,
         kl=Estimate.of(torch.stack([draw.nats[name] for draw in draws]).mean(0)),
@@ -230,55 +215,80 @@ def _level(draws: Sequence[_Draw], name: str) -> LatentUse:
     )
 
 
-def _informed(model: LatentModel, levels: Sequence[LatentUse]) -> str:
-    """The latents that the mutual information is of.
+def _informed(model: LatentModel, levels: Sequence[LatentUse]) -> tuple[str, list[str]]:
+    """The latents that the mutual information is of, in words, and the names of their rates.
 
     Of nested levels the first one has all of it: the others are drawn from it, without a look at ``x``. Of
     an aligned hierarchy it is the level that is drawn first: the posteriors of all others depend on draws.
     """
-    if len(levels) > 1 and not isinstance(model.prior, NestedPrior):
-        return levels[0].name
-    return "all latents" if len(levels) > 1 else "the latent"
+    names = [level.name for level in levels]
+    if len(names) > 1 and not isinstance(model.prior, NestedPrior):
+        return names[0], names[:1]
+    return "all latents" if len(names) > 1 else "the latent", names
 
 
-def _rate(model: LatentModel, levels: Sequence[LatentUse], draws: Sequence[_Draw]) -> Tensor:
-    """The rate of these latents for each row, ``(N,)``."""
-    nested = isinstance(model.prior, NestedPrior)
-    names = [level.name for level in levels] if nested else [levels[0].name]
-    each = [torch.stack([draw.nats[name] for name in names]).sum(0) for draw in draws]
-    return torch.stack(each).mean(0)
+_PAIRS = 1 << 27
+"""Pairs of a draw and a posterior at most: about three seconds."""
+_TOGETHER = 1 << 22
+"""Pairs that are computed at a time: 32 MB."""
 
 
-def _linear(
-    model: LatentModel, rows: RowSet, levels: Sequence[LatentUse]
-) -> tuple[LinearForecast | None, float | None]:
-    """The forecast for the same rows, and the decoder's variance, where it has one for all entries."""
-    spec, variance = model.spec, _variance(model.decoder)
-    if variance is None or len(levels) != 1 or spec.is_mixed or len(rows) < 2:
-        return None, None
-    if rows.observed is not None:
-        return None, None
-    x = spec.standardize(spec.center(rows.x.double().cpu())).flatten(1)
-    return LinearForecast(spectrum(x), spec.size, len(x), levels[0].units), variance
+def information(laws: Sequence[Distribution], z: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The nats by which each draw is likelier under its own row's posterior than under the aggregate.
+
+    .. math:: \log q(z_n | x_n) - \log \tfrac1N \textstyle\sum_m q(z_n | x_m) \le \log N
+
+    The aggregate is that of all ``N`` rows. Where draws times rows are too many, some draws are used,
+    those of rows spread evenly over all.
+
+    Args:
+        laws: the posteriors of all rows, in order, in one or more pieces.
+        z: ``K`` draws of each row, ``(K, N, *event)``.
+
+    Returns:
+        The mean over the draws of each row used, ``(M,)`` nats in float64, and the rows, ``(M,)``.
+    """
+    laws, z = _centered(laws, z)
+    draws, rows = z.shape[:2]
+    used = min(rows, max(1, _PAIRS // (draws * rows)))
+    chosen = torch.arange(used) * rows // used
+    found = [
+        _log_ratio(laws, z[:, part].flatten(0, 1), part.repeat(draws), rows).reshape(draws, -1)
+        for part in chosen.split(max(1, _TOGETHER // (draws * rows)))
+    ]
+    return torch.cat(found, 1).mean(0), chosen
 
 
-def _linear_bound(
-    model: LatentModel, forecast: LinearForecast | None, variance: float | None
-) -> float | None:
-    """The bound of the best linear VAE on these rows, where they are enough to fit one."""
-    if forecast is None or variance is None or forecast.samples < 4 * forecast.dims:
-        return None
-    decoder = model.decoder
-    fixed = isinstance(decoder, GaussianDecoder) and isinstance(decoder.scale, FixedScale)
-    best = variance if fixed else forecast.learned_variance
-    return forecast.bound(best) + float(model.spec.standardize.log_det()) if best > 0 else None
+def _centered(laws: Sequence[Distribution], z: Tensor) -> tuple[list[Distribution], Tensor]:
+    """Gaussians as one, on the CPU in float64; any other laws as they are.
+
+    The mean of all posteriors is moved to zero: the pairs below are products of matrices, and squares of
+    large means divided by small variances would lose the digits of their differences.
+    """
+    normals = [law for law in laws if type(law) is Normal]
+    if len(normals) < len(laws):
+        return list(laws), z
+    mean = torch.cat([law.loc for law in normals]).cpu().double()
+    log_std = torch.cat([law.log_std for law in normals]).cpu().double()
+    return [Normal(mean - mean.mean(0), log_std)], z.cpu().double() - mean.mean(0)
 
 
-def _variance(decoder: Decoder) -> float | None:
-    """The variance of a Gaussian decoder that has one for all entries and samples."""
-    if isinstance(decoder, CalibratedGaussianDecoder) and not decoder.per_dimension:
-        return float(decoder.mean_square)
-    if isinstance(decoder, GaussianDecoder) and isinstance(decoder.scale, FixedScale | GlobalScale):
-        log_std = decoder.scale(torch.zeros((), dtype=torch.float64)).detach()
-        return math.exp(2 * float(log_std))
-    return None
+def _log_ratio(laws: Sequence[Distribution], z: Tensor, own: Tensor, rows: int) -> Tensor:
+    """``log q(z | x_own) - log q(z)`` of each draw, ``(M,)``."""
+    pairs = torch.cat([_log_probs(law, z) for law in laws], 1).double().cpu()
+    at_own = pairs[torch.arange(len(own)), own]
+    return (at_own - pairs.logsumexp(1) + math.log(rows)).clamp(max=math.log(rows))
+
+
+def _log_probs(law: Distribution, z: Tensor) -> Tensor:
+    """``log q(z_i | x_j)`` of each draw under each row's law, ``(M, B)``."""
+    if type(law) is Normal:
+        mean, log_std = law.loc.flatten(1), law.log_std.flatten(1)
+        precision, flat = (-2 * log_std).exp(), z.flatten(1)
+        constant = -0.5 * (mean.square() * precision).sum(1) - log_std.sum(1)
+        cross = flat @ (mean * precision).T - 0.5 * flat.square() @ precision.T
+        return cross + constant - HALF_LOG_TAU * mean.shape[1]
+    if is_factorized(law):
+        wide = z[:, None].expand(len(z), law.batch_shape[0], *z.shape[1:])
+        return elementwise(law, wide).flatten(2).sum(2)
+    return law.log_prob(z[:, None])

@@ -24,8 +24,7 @@ from torch import Tensor
 from genmod.checks import invalid
 from genmod.columns import shorten
 from genmod.evaluation.batching import Ids, RowSet, in_chunks
-from genmod.evaluation.misfits import Classes, Group
-from genmod.evaluation.statistics import StatisticFunction, summaries
+from genmod.evaluation.statistics import Classes, Group, StatisticFunction, summaries
 from genmod.model import LatentModel
 from genmod.signatures import checked
 

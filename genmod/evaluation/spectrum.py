@@ -19,6 +19,7 @@ Collapse" (2019), theorem 1 and corollary 1; Tipping, Bishop, "Probabilistic Pri
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ from torch import Tensor
 from genmod.checks import check_positive, invalid
 from genmod.data import Dataset
 from genmod.data.loading import rows_or_dataset
+from genmod.decoders import CalibratedGaussianDecoder, Decoder, GaussianDecoder, GlobalScale
+from genmod.decoders.scales import FixedScale
+from genmod.evaluation.batching import RowSet
+from genmod.model import LatentModel
 from genmod.signatures import checked
 from genmod.spec import DataSpec
 
@@ -224,3 +229,37 @@ def spectrum(x: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(wide @ wide.T / len(x)).flip(0)
     # Rounding leaves about 1e-16 of the largest where the rank is smaller.
     return torch.where(values > values[0] * 1e-13, values, 0.0)
+
+
+def forecast_beside(
+    model: LatentModel, rows: RowSet, units: Sequence[int]
+) -> tuple[LinearForecast | None, float | None, float | None]:
+    """The forecast for a model's rows, the variance of its decoder, and the bound of the best linear VAE.
+
+    Args:
+        model: there is a forecast for one level of latents and one variance for all entries.
+        rows: complete rows. The bound needs 4 for each entry.
+        units: of each level of latents.
+    """
+    spec, variance = model.spec, _variance(model.decoder)
+    mixed = spec.is_mixed or rows.observed is not None
+    if variance is None or len(units) != 1 or mixed or len(rows) < 2:
+        return None, None, None
+    x = spec.standardize(spec.center(rows.x.double().cpu())).flatten(1)
+    found = LinearForecast(spectrum(x), spec.size, len(x), units[0])
+    decoder = model.decoder
+    fixed = isinstance(decoder, GaussianDecoder) and isinstance(decoder.scale, FixedScale)
+    best = variance if fixed else found.learned_variance
+    if len(x) < 4 * spec.size or best <= 0:
+        return found, variance, None
+    return found, variance, found.bound(best) + float(spec.standardize.log_det())
+
+
+def _variance(decoder: Decoder) -> float | None:
+    """The variance of a Gaussian decoder that has one for all entries and samples."""
+    if isinstance(decoder, CalibratedGaussianDecoder) and not decoder.per_dimension:
+        return float(decoder.mean_square)
+    if isinstance(decoder, GaussianDecoder) and isinstance(decoder.scale, FixedScale | GlobalScale):
+        log_std = decoder.scale(torch.zeros((), dtype=torch.float64)).detach()
+        return math.exp(2 * float(log_std))
+    return None

@@ -1,46 +1,35 @@
-"""Statistics of a table for predictive checks: moments, quantiles, zeros, shares and correlations."""
+"""Statistics of a table for predictive checks, and what to try where one of them is off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genmod import decoders
 from genmod.checks import invalid
 from genmod.columns import Column, ColumnKind
 from genmod.decoders import Columns, Decoder
 from genmod.evaluation.batching import RowSet
-from genmod.evaluation.misfits import Classes, Group
 from genmod.shapes import is_image
 from genmod.spec import DataSpec
 
 StatisticFunction: TypeAlias = Callable[[Tensor], Tensor | float]
 """From rows ``(N, *event)``, NaN where an entry is missing, to a number or a vector of numbers."""
 
+Classes: TypeAlias = frozenset[type]
+"""The classes of the modules of a decoder."""
+Statistic: TypeAlias = tuple[str, "Group", float]
+"""What it is, what a misfit in it calls for, and its value."""
+
 _WIDEST = 64
 """Columns that are checked one by one, at most; of more, all entries together."""
 _QUANTILES = {"5 % quantile": 0.05, "median": 0.5, "95 % quantile": 0.95}
-
-
-@dataclass
-class _Collected:
-    """Statistics in the order in which they were computed."""
-
-    names: list[str] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    used: list[Classes] = field(default_factory=list)
-    column: Classes = frozenset()  # those of the column whose statistics are being added
-
-    def add(self, name: str, group: Group, value: float) -> None:
-        self.names.append(name)
-        self.groups.append(group)
-        self.values.append(value)
-        self.used.append(self.column)
 
 
 @dataclass(frozen=True)
@@ -97,36 +86,34 @@ class Summaries:
         x = x.cpu().double()
         if self.missing is not None:
             x = torch.where(self.missing, torch.nan, x)
-        found = _Collected()
-        flat = x.flatten(1)
-        wide = _together(self.spec)
+        flat, wide = x.flatten(1), _together(self.spec)
         every = [flat.flatten(), flat.nanmean(1)] if wide else list(flat.T)
-        for plan, values in zip(self.plans, every, strict=True):
-            found.column = plan.used
-            _of_column(found, plan, values[~values.isnan()])
-        found.column = frozenset()
-        if not wide:
-            self._correlations(found, flat)
-        for name, function in self.own.items():
-            _of_function(found, name, function, x)
-        names = tuple(found.names)
+        found = [
+            (*each, plan.used)
+            for plan, values in zip(self.plans, every, strict=True)
+            for each in _of_column(plan, values[~values.isnan()])
+        ]
+        pairs = () if wide else self._correlations(flat)
+        own = (each for pair in self.own.items() for each in _of_function(*pair, x))
+        found += [(*each, frozenset()) for each in (*pairs, *own)]
+        names, groups, values, used = zip(*found, strict=True)
         if self.names and names != self.names:
             raise invalid(
                 "statistics whose number changes from one data set to another",
                 "a number, or a vector of one length",
                 "return one number for each column, whatever the rows are",
             )
-        self.names, self.groups, self.used = names, tuple(found.groups), tuple(found.used)
-        return torch.tensor(found.values, dtype=torch.float64)
+        self.names, self.groups, self.used = names, groups, used
+        return torch.tensor(values, dtype=torch.float64)
 
-    def _correlations(self, found: _Collected, x: Tensor) -> None:
+    def _correlations(self, x: Tensor) -> Iterator[Statistic]:
         places = [place for place, plan in enumerate(self.plans) if not plan.is_category]
         table = correlations(x[:, places])
         for row in range(len(places)):
             for other in range(row):
                 one, two = self.plans[places[other]].name, self.plans[places[row]].name
                 value = float(table[row, other])
-                found.add(f"correlation of {one} and {two}", Group.CORRELATION, value)
+                yield f"correlation of {one} and {two}", Group.CORRELATION, value
 
 
 def summaries(
@@ -181,32 +168,31 @@ def _together(spec: DataSpec) -> bool:
     return spec.size > _WIDEST or is_image(spec.shape)
 
 
-def _of_column(found: _Collected, plan: _Plan, values: Tensor) -> None:
+def _of_column(plan: _Plan, values: Tensor) -> Iterator[Statistic]:
     """The statistics of the observed entries of a column."""
     column = plan.column
     if column is not None and plan.is_category:
         for code, value in enumerate(column.values or ()):
-            share = float((values == code).double().mean())
-            found.add(f"share of {plan.name}={value}", Group.SHARE, share)
+            share = (values == code).double().mean().item()
+            yield f"share of {plan.name}={value}", Group.SHARE, share
         return
     spread, tail = plan.groups
-    found.add(f"mean of {plan.name}", Group.LEVEL, float(values.mean()))
+    yield f"mean of {plan.name}", Group.LEVEL, float(values.mean())
     deviation = float(values.std()) if len(values) > 1 else 0.0
-    found.add(f"standard deviation of {plan.name}", spread, deviation)
+    yield f"standard deviation of {plan.name}", spread, deviation
     at = np.quantile(values.numpy(), list(_QUANTILES.values()))
     for name, value in zip(_QUANTILES, at.tolist(), strict=True):
         group = Group.LEVEL if name == "median" else spread
-        found.add(f"{name} of {plan.name}", group, value)
-    found.add(f"minimum of {plan.name}", tail, float(values.min()))
-    found.add(f"maximum of {plan.name}", tail, float(values.max()))
+        yield f"{name} of {plan.name}", group, value
+    yield f"minimum of {plan.name}", tail, float(values.min())
+    yield f"maximum of {plan.name}", tail, float(values.max())
     if plan.zeros:
         zeros = Group.ZEROS if tail is Group.TAIL else tail
         zeros = Group.COUNTED_ZEROS if plan.counted else zeros
-        share = float((values == 0).double().mean())
-        found.add(f"share of zeros of {plan.name}", zeros, share)
+        yield f"share of zeros of {plan.name}", zeros, (values == 0).double().mean().item()
 
 
-def _of_function(found: _Collected, name: str, function: StatisticFunction, x: Tensor) -> None:
+def _of_function(name: str, function: StatisticFunction, x: Tensor) -> Iterator[Statistic]:
     """The numbers that a function of the user's returns."""
     values = torch.as_tensor(function(x)).double().flatten()
     if not values.isfinite().all() or len(values) == 0:
@@ -216,7 +202,7 @@ def _of_function(found: _Collected, name: str, function: StatisticFunction, x: T
             "leave missing entries out, which are NaN: torch.nanmean, x[~x.isnan()]",
         )
     for place, value in enumerate(values.tolist()):
-        found.add(name if len(values) == 1 else f"{name} {place}", Group.OWN, value)
+        yield name if len(values) == 1 else f"{name} {place}", Group.OWN, value
 
 
 def correlations(x: Tensor) -> Tensor:
@@ -236,3 +222,78 @@ def correlations(x: Tensor) -> Tensor:
     scale = (spread * spread.T).sqrt()
     tiny = 1e-12 * (squares * squares.T).sqrt()
     return torch.where(scale > tiny, cross / scale.clamp(min=1e-300), 0.0).clamp(-1, 1)
+
+
+_LOWER = ("minimum", "5 % quantile")
+"""How the names of statistics begin that fall as the spread grows."""
+
+
+class Group(Enum):
+    """The kind of a statistic, with what a misfit in it calls for."""
+
+    LEVEL = "level"
+    SPREAD = "spread"
+    COUNTED_SPREAD = "spread of counts"
+    TAIL = "tail"
+    ZEROS = "zeros"
+    COUNTED_ZEROS = "zeros of counts"
+    SHARE = "share"
+    CORRELATION = "correlation"
+    OWN = "own"
+
+    def advice(self, name: str, model_too_low: bool, used: Classes = frozenset()) -> str:
+        """What to do where the replicates are below the data (or above them).
+
+        Args:
+            name: of the statistic. A larger minimum or lower quantile means a smaller spread.
+            model_too_low: whether the replicates are below the data.
+            used: the classes in the decoder of the column, which are not advised again.
+        """
+        side = "below" if model_too_low else "above"
+        short = model_too_low != name.startswith(_LOWER)
+        options = _ADVICE[self][0 if short else 1]
+        fresh = [each for each in options if not used & each.tried] or _TRAIN
+        return f"the replicates are {side} the data; {', or '.join(each.words for each in fresh)}"
+
+
+class _Option(NamedTuple):
+    """One advice: what to try. A decoder with a module of one of the classes ``tried`` has it already."""
+
+    words: str
+    tried: Classes = frozenset()
+
+
+def _use(before: str, kind: type, *alike: type) -> _Option:
+    """The advice to use a class of :mod:`genmod.decoders`; those ``alike`` have what it has."""
+    return _Option(f"{before} decoders.{kind.__name__}", frozenset((kind, *alike)))
+
+
+_LONGER = _Option("train longer")
+_TRAIN = (_LONGER, _Option("with more latents"))
+_OVERDISPERSED = (
+    _use(
+        "counts vary more than the model's: use",
+        decoders.NegativeBinomialDecoder,
+        decoders.ZeroInflatedNegativeBinomialDecoder,
+    ),
+    _use("for more zeros use", decoders.ZeroInflatedNegativeBinomialDecoder),
+)
+_PREDICTED = _use("let the decoder predict its scale by", decoders.PredictedScale)
+_ADVICE: dict[Group, tuple[tuple[_Option, ...], tuple[_Option, ...]]] = {
+    **dict.fromkeys((Group.LEVEL, Group.SHARE, Group.CORRELATION), (_TRAIN, _TRAIN)),
+    Group.SPREAD: (
+        (_PREDICTED, _Option("use more latents")),
+        (_Option("its noise is too wide: train longer"), _PREDICTED),
+    ),
+    Group.COUNTED_SPREAD: (
+        _OVERDISPERSED,
+        (_LONGER, _use("use a law with less spread such as", decoders.PoissonDecoder)),
+    ),
+    Group.TAIL: (
+        (_use("use a law with heavier tails, such as", decoders.StudentTDecoder),),
+        (_use("use a law with lighter tails, such as", decoders.GaussianDecoder),),
+    ),
+    Group.ZEROS: ((_Option("describe the column as a count or as integers"),), _TRAIN),
+    Group.COUNTED_ZEROS: (_OVERDISPERSED, (_Option("use a law without added zeros"),)),
+    Group.OWN: ((_Option("see what this statistic measures"),),) * 2,
+}

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from genmod.checks import check_at_least, check_positive, invalid, one_of
 from genmod.chunks import chunks, rows_per_chunk
+from genmod.columns import CODED, ColumnKind
+from genmod.distributions.base import elementwise
 from genmod.evaluation.batching import Ids, RowSet, evaluating
 from genmod.evaluation.latents import Code, Unit, posterior_draws, units_by_use
-from genmod.evaluation.moments import Features
 from genmod.model import LatentModel
 from genmod.models.replace import FIRST_STAGE, has_diffusion
 from genmod.shapes import is_image
@@ -198,15 +200,11 @@ def _check(model: LatentModel, over: str, count: int, reach: float, units: int) 
 
 
 def _decode(
-    code: Code,
-    chosen: Sequence[Unit],
-    values: Tensor,
-    features: Features | None,
-    batch_size: int | None,
+    code: Code, chosen: Sequence[Unit], values: Tensor, features: Features | None, batch: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """The decoder's means with each unit at each value, and the changes of the features."""
     spec, device = code.model.spec, code.model.device
-    most = rows_per_chunk(spec.shape, device, batch_size=batch_size)
+    most = rows_per_chunk(spec.shape, device, batch_size=batch)
     center = None if features is None else features.means(code.law())
     means, changes = [], []
     for unit, row in zip(chosen, values, strict=True):
@@ -218,3 +216,82 @@ def _decode(
     shape = (len(chosen), values.shape[1])
     whole = torch.cat(means).reshape(*shape, *spec.shape)
     return whole, torch.cat(changes).reshape(*shape, -1) if changes else None
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One number for each column, and one for each value of a category: whether it has that value.
+
+    Args:
+        spec: the data.
+        names: of the features.
+        std: the standard deviation of each over the data, ``(F,)``; one where it is constant.
+    """
+
+    spec: DataSpec
+    names: tuple[str, ...]
+    std: Tensor
+
+    @classmethod
+    def of(cls, spec: DataSpec, rows: RowSet) -> Features:
+        """The features of some data, and their spreads; missing entries are left out."""
+        x = rows.x.flatten(1).double().cpu()
+        seen = torch.ones_like(x)
+        if rows.observed is not None:
+            seen = rows.observed.flatten(1).double().cpu()
+            x = torch.where(seen > 0, x, 0.0)
+        places, codes, names = zip(*_slots(spec), strict=True)
+        seen, values = seen[:, places], x[:, places]
+        for index, code in enumerate(codes):
+            if code is not None:
+                values[:, index] = (values[:, index] == code).double()
+        count = seen.sum(0).clamp(min=1)
+        mean = (values * seen).sum(0) / count
+        std = (((values - mean) * seen).square().sum(0) / count).sqrt()
+        return cls(spec, names, torch.where(std > 0, std, 1.0))
+
+    def means(self, law: Distribution) -> Tensor:
+        """The mean of each feature under a law of data, ``(B, F)``, in float64.
+
+        Of a category it is the probability of a value; of an ordinal, the mean code.
+        """
+        mean = law.mean.double().cpu().flatten(1)
+        masses = {
+            place: code_masses(law, self.spec, place)
+            for place, column in enumerate(self.spec.columns or ())
+            if column.kind in CODED
+        }
+        found = []
+        for place, code, _ in _slots(self.spec):
+            if place not in masses:
+                found.append(mean[:, place])
+            elif code is not None:
+                found.append(masses[place][:, code])
+            else:
+                codes = torch.arange(masses[place].shape[1], dtype=torch.float64)
+                found.append(masses[place] @ codes)
+        return torch.stack(found, 1)
+
+
+def code_masses(law: Distribution, spec: DataSpec, place: int) -> Tensor:
+    """The probability of each value of a category or ordinal, ``(B, n)``, in float64."""
+    columns, x, nats = spec.columns or (), law.mean.clone(), []
+    x[:, [other for other, column in enumerate(columns) if column.kind in CODED]] = 0
+    for code in range(columns[place].count):
+        x[:, place] = code
+        nats.append(elementwise(law, x)[:, place].double().cpu())
+    return torch.stack(nats, 1).exp()
+
+
+def _slots(spec: DataSpec) -> list[tuple[int, int | None, str]]:
+    """Place, code and name of each feature; the code is ``None`` but for categories."""
+    if spec.columns is None:
+        return [(place, None, f"x{place}") for place in range(spec.size)]
+    found: list[tuple[int, int | None, str]] = []
+    for place, column in enumerate(spec.columns):
+        if column.kind is ColumnKind.CATEGORY:
+            values = enumerate(column.values or ())
+            found += [(place, code, f"{column.name}={value}") for code, value in values]
+        else:
+            found.append((place, None, column.name))
+    return found

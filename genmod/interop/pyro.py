@@ -52,7 +52,6 @@ from genmod.checks import invalid
 from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
-from genmod.nn.precision import half_precision
 from genmod.path import Latent, run_path
 from genmod.shapes import Shape
 
@@ -113,13 +112,13 @@ def to_pyro(model: LatentModel, name: str = "genmod") -> PyroPair:
         )
 
     def generate(x: Tensor, context: Tensor | None = None) -> Tensor:
-        with half_precision(model.parameter_dtype, model.device), _rows(model, name, x) as sites:
+        with _rows(model, name, x) as sites:
             path = model.prior.generate(len(x), context)
             state = run_path(path, lambda step: sites.latent(*step))
             return sites.data(model.law(state, context), x)
 
     def infer(x: Tensor, context: Tensor | None = None) -> Tensor:
-        with half_precision(model.parameter_dtype, model.device), _rows(model, name, x) as sites:
+        with _rows(model, name, x) as sites:
             return run_path(model.prior.infer(model.posterior(x, context), context), sites.infer)
 
     return PyroPair(generate, infer)

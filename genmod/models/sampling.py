@@ -20,7 +20,6 @@ from genmod.denoisers import Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.model import LatentModel
 from genmod.models.replace import with_denoiser
-from genmod.nn.precision import half_precision, in_own_precision
 from genmod.path import sample_rows
 from genmod.samplers import Ancestral, Sampler, State, UniformTime
 from genmod.samplers.grids import TimeGrid
@@ -43,7 +42,6 @@ class DiffusionBased(LatentModel, ABC):
 
     @torch.no_grad()
     @checked
-    @in_own_precision
     def sample(
         self,
         n: int,
@@ -108,16 +106,7 @@ class DiffusionBased(LatentModel, ABC):
         """
         model, context = self.guided(guidance_scale), as_context(context, n)
         sampling = Sampling(sampler, steps, grid, seeds, progress)
-        return self._in_precision(sampling.states(model.diffusion, n, context))
-
-    def _in_precision(self, states: Iterator[State]) -> Iterator[State]:
-        """The same states, each computed in the model's own precision, which ends before it is given."""
-        while True:
-            with half_precision(self.parameter_dtype, self.device):
-                state = next(states, None)
-            if state is None:
-                return
-            yield state
+        return sampling.states(model.diffusion, n, context)
 
     def guided(self: Self, scale: float) -> Self:
         """The same model under classifier-free guidance; itself at a scale of 1."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition
-from genmod.nn.convolution import channels_last, convolution, group_norm, layer_norm, patches
+from genmod.nn.convolution import channels_last, convolution, group_norm, patches
 from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.modules import in_full, zero
 from genmod.nn.residual import resolutions
@@ -47,7 +47,7 @@ class Cell(Settings, nn.Module):
         super().__init__()
         channels, space = inputs[0], tuple(inputs[1:])
         wide = 3 if space and max(space) > 1 else 1
-        self.norm = group_norm(channels) if space else layer_norm(channels)
+        self.norm = group_norm(channels) if space else nn.LayerNorm(channels)
         self.first = pointwise(space, channels, hidden)
         self.middle = _layer(space, hidden, hidden, wide)
         self.drop = nn.Dropout(dropout)
@@ -55,7 +55,7 @@ class Cell(Settings, nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """``(B, *inputs)`` to ``(B, outputs, *space)``."""
-        h = self.middle(F.silu(self.first(F.silu(self.norm(h)))))
+        h = self.middle(F.silu(self.first(F.silu(in_full(self.norm, h)))))
         output: Tensor = self.last(self.drop(F.silu(h)))
         return output
 

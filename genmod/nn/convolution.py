@@ -43,32 +43,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     Measured in half precision with channels last, groups of 4 or 8 channels are 8 to 15 times slower
     than groups of 16.
     """
-    return _GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
-
-
-def layer_norm(width: int) -> nn.LayerNorm:
-    """A layer norm over vectors of some width."""
-    return _LayerNorm(width)
-
-
-class _LayerNorm(nn.LayerNorm):
-    """A layer norm that also takes inputs of another type than its weights'; see :class:`_GroupNorm`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.weight.dtype is input.dtype:
-            return super().forward(input)
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
-
-
-class _GroupNorm(nn.GroupNorm):
-    """A group norm that also takes inputs of another type than its weights', in which torch refuses it."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.weight.dtype is input.dtype:
-            return super().forward(input)
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+    return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
 
 
 def space_of(shape: Shape) -> Shape:

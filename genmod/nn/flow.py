@@ -14,7 +14,7 @@ from torch.distributions.transforms import _InverseTransform
 
 from genmod.checks import invalid
 from genmod.config import Settings
-from genmod.nn.precision import half_precision
+from genmod.nn.modules import in_own_precision
 
 
 class SplineFlow(Settings, nn.Module):
@@ -87,7 +87,7 @@ class SplineFlow(Settings, nn.Module):
         Returns:
             ``(*batch, D)`` and ``(*batch,)``.
         """
-        with half_precision(next(self.parameters()).dtype, value.device):
+        with in_own_precision(self):
             return self._mapped(value, context, inverse)
 
     def _mapped(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -12,20 +12,22 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from genmod.checks import invalid
-from genmod.nn.precision import HALF
 from genmod.shapes import Shape
 
 Module = TypeVar("Module", bound=nn.Module)
+
+HALF = (torch.bfloat16, torch.float16)
+"""The half-precision types."""
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:
     """The tensor ``network(*inputs)``, or ``network(*inputs, context)`` where there is a context."""
     given = inputs if context is None else (*inputs, context)
-    return tensor_in(call_without_changes(network, *given), network)
+    return tensor_in(call_part(network, *given), network)
 
 
-def call_without_changes(part: nn.Module, *inputs: Tensor | None) -> Any:
-    """``part(*inputs)``, refused if it changes an input in place.
+def call_part(part: nn.Module, *inputs: Tensor | None) -> Any:
+    """``part(*inputs)``, in the type of its weights, and refused if it changes an input in place.
 
     The inputs are needed afterwards: data are scored, a noised state is compared with its estimate. A
     network that begins with ``ReLU(inplace=True)`` would change the number that they give.
@@ -34,7 +36,8 @@ def call_without_changes(part: nn.Module, *inputs: Tensor | None) -> Any:
         ValueError: an input was changed.
     """
     before = _versions(inputs)
-    found = part(*inputs)
+    with in_own_precision(part):
+        found = part(*inputs)
     if _versions(inputs) != before:
         raise invalid(
             f"a {type(part).__name__} that changed its input in place",
@@ -42,6 +45,18 @@ def call_without_changes(part: nn.Module, *inputs: Tensor | None) -> Any:
             "leave inplace=True out of its first layer, or clone the input",
         )
     return found
+
+
+def in_own_precision(part: nn.Module) -> AbstractContextManager[object]:
+    """A block in which a part whose weights are in half precision computes in their type, by autocast.
+
+    ``model.bfloat16()`` halves the memory of the weights. Distributions and rates stay in float32, because
+    :func:`outputs` gives float32, and :func:`in_full` reads noised states in it.
+    """
+    first = first_float(part)
+    if first is None or first.dtype not in HALF:
+        return nullcontext()
+    return torch.autocast(first.device.type, first.dtype)
 
 
 def _versions(inputs: Sequence[Tensor | None]) -> list[int]:
@@ -143,7 +158,7 @@ def in_full(layer: nn.Module, z: Tensor) -> Tensor:
     a diffusion, which reads ``z_0``. Other encoders and decoders lose 0.02 % in bfloat16 and do without.
 
     Args:
-        layer: linear in its input, with parameters in float32 or better.
+        layer: the first layer of a network.
         z: the noised state, ``(B, ...)``.
     """
     kind = z.device.type

@@ -25,7 +25,7 @@ from genmod.encoders.topdown import TopDownPosterior
 from genmod.nn.cells import Cell, plus, pointwise, resized, scaled
 from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import ContextEmbedding
-from genmod.nn.modules import outputs
+from genmod.nn.modules import call, outputs
 from genmod.priors.topdown import TopDownLevel
 from genmod.shapes import Shape, size
 
@@ -114,7 +114,7 @@ class VeryDeepBlock(TopDownLevel):
 
     def below(self, state: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         """The state below the level: ``h + W z`` and its residual cells."""
-        h: Tensor = state + self.project(z)
+        h = state + call(self.project, z, context=None)
         for cell in self.residual:
-            h = h + cell(h)
+            h = h + call(cell, h, context=None)
         return h

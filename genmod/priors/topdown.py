@@ -31,7 +31,6 @@ from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.encoders.topdown import TopDownPosterior, shortened
 from genmod.nn.modules import call
-from genmod.nn.precision import in_first_precision
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -156,7 +155,6 @@ class TopDownPrior(Prior):
             state = block.below(state, z, context)
         return state
 
-    @in_first_precision
     def rates(
         self,
         posterior: Posterior | Distribution,

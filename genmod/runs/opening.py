@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from genmod.arrays import as_device
+from genmod.arrays import as_device, as_tensor
 from genmod.checks import invalid
+from genmod.columns import Column
 from genmod.config.plain import to_plain
 from genmod.data import Dataset
+from genmod.data.cells import RawColumn
+from genmod.data.encoding import faults
 from genmod.data.loading import GivenRows
-from genmod.data.sources import NAMES, Source, source_of
-from genmod.data.usable import usable
+from genmod.data.sources import NAMES, RowsSource, Source, TableSource, source_of
+from genmod.data.values import Array
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.models import load as load_saved
@@ -80,8 +85,68 @@ def open_usable_rows(
     """
     if data is None or not as_path(data).exists():
         return open_rows(folder, spec, data)[1], {}
-    source, reasons = usable(source_of(data), spec)
+    source, reasons = _usable(source_of(data), spec)
     return open_rows(folder, spec, data, source)[1], reasons
+
+
+def _usable(source: Source, spec: DataSpec) -> tuple[Source, dict[int, str]]:
+    """A source with another row's values in place of each row that a model of ``spec`` cannot have.
+
+    The rows stay where they are, so that the noise of all others, and their labels, stay the same.
+
+    Returns:
+        The source, with as many rows; and the reason for each row that was replaced, by its number.
+
+    Raises:
+        ValueError: no row fits.
+    """
+    if isinstance(source, TableSource):
+        found = faults(source.columns, spec.columns or ())
+        take = _instead(len(source.columns[0]), found, source.title)
+        return replace(source, columns=_without(source.columns, spec.columns or (), take)), found
+    if isinstance(source, RowsSource) and source.observed is None:
+        rows = as_tensor(source.rows)
+        found = _outside(rows, spec) if rows.shape[1:] == spec.shape else {}
+        take = _instead(len(rows), found, source.title)
+        return (replace(source, rows=rows[torch.from_numpy(take)]) if found else source), found
+    return source, {}
+
+
+def _instead(count: int, reasons: Mapping[int, str], title: str) -> Array:
+    """Which row to use in place of each."""
+    if len(reasons) == count:
+        raise invalid(
+            f"{title} without a row that the model can have (row 0: {reasons[0]})",
+            "rows like those of the training data",
+            "correct these cells, or train a model on rows like these",
+        )
+    take = np.arange(count)
+    take[list(reasons)] = next(place for place in range(count) if place not in reasons)
+    return take
+
+
+def _outside(rows: Tensor, spec: DataSpec) -> dict[int, str]:
+    """The rows of an array that hold a value outside the range: the reason for each."""
+    flat = rows.flatten(1).double()
+    broken = ~flat.isfinite()
+    if spec.bins is not None:
+        broken |= (flat < 0) | (flat >= spec.bins) | (flat != flat.round())
+    wide = "finite numbers" if spec.bins is None else f"whole numbers 0 to {spec.bins - 1}"
+    return {
+        row: f"{float(flat[row][broken[row]][0]):.6g}, outside the {wide} of the training data"
+        for row in broken.any(1).nonzero().flatten().tolist()
+    }
+
+
+def _without(table: Sequence[RawColumn], columns: Sequence[Column], take: Array) -> list[RawColumn]:
+    """The table with the described cells of the rows ``take``."""
+    names = {column.name for column in columns}
+    return [
+        replace(raw, cells=raw.cells[take], observed=raw.observed[take])
+        if raw.name in names
+        else raw
+        for raw in table
+    ]
 
 
 def open_rows(

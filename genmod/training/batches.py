@@ -15,7 +15,6 @@ from genmod import random
 from genmod.checks import invalid
 from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import batch_parts
-from genmod.elbo import ELBO, Rate
 from genmod.nn.conditioning import drop_context
 from genmod.objectives import Batch
 from genmod.random.streams import mix
@@ -218,15 +217,6 @@ def joined(batches: Sequence[Batch]) -> Batch:
         together([batch.index for batch in batches]),
         batches[0].rows,
     )
-
-
-def joined_elbo(elbos: Sequence[ELBO]) -> ELBO:
-    """The bounds of several batches as one, row after row."""
-    first = elbos[0]
-    if len(elbos) == 1:
-        return first
-    rates = {n: Rate.join([elbo.rates[n] for elbo in elbos], dim=0) for n in first.rates}
-    return ELBO(torch.cat([elbo.reconstruction for elbo in elbos]), rates, first.measure)
 
 
 @lru_cache(maxsize=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -60,9 +59,6 @@ class TrainingConfig:
         ValueError: a setting out of its range.
 
     Reference: Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017), eq. 5.
-
-    >>> TrainingConfig(steps=100, warmup=0).rate(Cycle(0, 100), 50)  # half-way down the cosine
-    0.0005
     """
 
     steps: int = 2000
@@ -122,26 +118,9 @@ class TrainingConfig:
         if self.clip is not None:
             check_positive(self.clip, "clip")
 
-    def fraction(self, cycle: Cycle, step: int) -> float:
-        """The learning rate of a step, divided by its peak: a linear warm-up times a cosine to 0.
-
-        Args:
-            cycle: the cycle of the run that the step belongs to.
-            step: the number of steps before it.
-        """
-        made = step - cycle.first
-        ramp = min(1.0, (made + 1) / (self.warmup + 1))
-        if not self.decay:
-            return ramp
-        return ramp * 0.5 * (1 + math.cos(math.pi * made / (cycle.last - cycle.first)))
-
-    def rate(self, cycle: Cycle, step: int) -> float:
-        """The learning rate of a step."""
-        return self.learning_rate * self.fraction(cycle, step)
-
-    def validates(self, cycle: Cycle, step: int) -> bool:
-        """Whether the model is validated after a step."""
-        return step % self._every(cycle) == 0 or step == cycle.last
+    def between_validations(self, cycle: Cycle) -> int:
+        """The steps between two validations in a cycle; one follows its last step, too."""
+        return self.validate_every or max(1, (cycle.last - cycle.first) // 20)
 
     def scored_rows(self, total: int, cycle: Cycle, batch_size: int, timesteps: int) -> int:
         """How many validation rows each validation scores.
@@ -160,12 +139,9 @@ class TrainingConfig:
         >>> config.scored_rows(5000, first, 128, 8), config.scored_rows(5000, first, 128, 1)
         (720, 5000)
         """
-        cost = _PASSES * batch_size * self._every(cycle)
+        cost = _PASSES * batch_size * self.between_validations(cycle)
         cheap = max(VALIDATION_ROWS, int(VALIDATION_SHARE * cost / timesteps))
         return min(total, self.validation_rows or cheap)
-
-    def _every(self, cycle: Cycle) -> int:
-        return self.validate_every or max(1, (cycle.last - cycle.first) // 20)
 
 
 @dataclass(frozen=True)

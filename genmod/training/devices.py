@@ -45,10 +45,12 @@ class Devices:
     Args:
         device: the device of this process.
         accelerator: accelerate's ``Accelerator``; ``None``: this process alone.
+        count: the number of processes.
     """
 
     device: torch.device
     accelerator: Any = None
+    count: int = 1
 
     @classmethod
     def of(cls, accelerator: Any, device: torch.device | str | None) -> Devices:
@@ -77,12 +79,7 @@ class Devices:
         if found.type != wanted.type:
             advice = "leave device out: the accelerator gives each process its own"
             raise invalid(f"device={wanted}", f"{found}", advice)
-        return cls(found, accelerator)
-
-    @property
-    def count(self) -> int:
-        """The number of processes."""
-        return 1 if self.accelerator is None else int(self.accelerator.num_processes)
+        return cls(found, accelerator, int(accelerator.num_processes))
 
     @property
     def is_main(self) -> bool:
@@ -108,15 +105,13 @@ class Devices:
         own = 0 if self.count == 1 else int(self.accelerator.process_index)
         return slice(total * own // self.count, total * (own + 1) // self.count)
 
-    def share(self, parts: Sequence[Batch]) -> tuple[list[Batch], list[Place | None]]:
+    def share(self, parts: Sequence[Batch]) -> tuple[list[Batch], list[Place]]:
         """The rows of a step that are this process's, batch by batch, and their places in all of them.
 
         Raises:
             ValueError: fewer rows than processes.
         """
         sizes = [len(part.x) for part in parts]
-        if self.count == 1 and len(parts) == 1:
-            return list(parts), [None]
         if min(sizes) < self.count:
             raise invalid(
                 f"a batch of {min(sizes)} rows for {self.count} processes",
@@ -124,7 +119,7 @@ class Devices:
                 "raise batch_size, or start fewer processes",
             )
         mine: list[Batch] = []
-        places: list[Place | None] = []
+        places: list[Place] = []
         for number, part in enumerate(parts):
             own = self.rows(sizes[number])
             mine.append(part if self.count == 1 else _some(part, own))

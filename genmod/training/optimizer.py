@@ -5,6 +5,7 @@ On a small network, torch's optimizer spends most of a step on gathering its ten
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from genmod.checks import invalid
 from genmod.model import LatentModel
-from genmod.training.config import TrainingConfig
+from genmod.training.config import Cycle, TrainingConfig
 
 
 def adam(model: LatentModel, config: TrainingConfig) -> torch.optim.AdamW:
@@ -27,6 +28,24 @@ def adam(model: LatentModel, config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         learned, config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
+
+
+def learning_rate(config: TrainingConfig, cycle: Cycle, step: int) -> float:
+    """The learning rate of a step, divided by its peak: a linear warm-up times a cosine to 0.
+
+    Args:
+        config: its settings; see :class:`~genmod.training.config.TrainingConfig` for the formula.
+        cycle: the cycle of the run that the step belongs to.
+        step: the number of steps before it.
+
+    >>> learning_rate(TrainingConfig(steps=100, warmup=0), Cycle(0, 100), 50)  # half-way down the cosine
+    0.5
+    """
+    made = step - cycle.first
+    ramp = min(1.0, (made + 1) / (config.warmup + 1))
+    if not config.decay:
+        return ramp
+    return ramp * 0.5 * (1 + math.cos(math.pi * made / (cycle.last - cycle.first)))
 
 
 class FusedStep:

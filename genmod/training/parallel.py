@@ -86,7 +86,7 @@ class Parallelism(ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, ELBO]:
-        """The loss of the rows of this process, and their bound."""
+        """The loss of the rows of this process, and their bound, where there are several processes."""
 
     @abstractmethod
     def part_of_step(self, last: bool) -> AbstractContextManager[object]:
@@ -149,9 +149,7 @@ class Whole(Parallelism):
         training_mode(self.trained)
 
     def loss(self, batch: Batch) -> tuple[Tensor, ELBO]:
-        if self._shared is None:
-            found: tuple[Tensor, ELBO] = self.objective(self.trained, batch)
-            return found
+        assert self._shared is not None, "one process calls the objective itself"
         loss: Tensor = self._shared(batch)
         assert self._shared.module.elbo is not None
         return loss, self._shared.module.elbo
@@ -163,8 +161,7 @@ class Whole(Parallelism):
     def take_gradients(self) -> None:
         """Nothing: the backward pass has done it."""
 
-    def norm(self, parameters: Sequence[Tensor], norms: Tensor) -> Tensor:
-        return norm_of_all(parameters, norms)
+    norm = staticmethod(norm_of_all)
 
     def scored(self) -> AbstractContextManager[LatentModel]:
         return nullcontext(self.trained)

@@ -19,7 +19,7 @@ from genmod.objectives.base import check_loss
 from genmod.objectives.requirements import refuse_weighted_levels
 from genmod.random.streams import keyed_step
 from genmod.training.augment import Augmentation, augmented
-from genmod.training.batches import Batches, joined, joined_elbo, split
+from genmod.training.batches import Batches, joined, split
 from genmod.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, save_checkpoint
 from genmod.training.compiled import compile_networks, explained, plain_networks, uncompiled
 from genmod.training.devices import Place
@@ -61,6 +61,7 @@ class Run:
         self.stage, self.earlier = stage, tuple(earlier)
         if saved is not None:
             load_checkpoint(state, saved)
+        self.validate_every = setup.config.between_validations(state.cycle)
         self.batches: Batches = setup.data.batches(setup.config, setup.device)
         own = all(isinstance(transform, Augmentation) for transform in setup.augment)
         self.checked = self.batches.checked and own
@@ -97,7 +98,7 @@ class Run:
                 compile_networks(self.state.model)
             if self.state.step == self.state.cycle.first and len(self.state.cycles) > 1:
                 self.bar.note(self.state.step, self.state.cycle.describe(self.setup.config))
-        with self.state.parallel:
+        with self.state.parallel if self.setup.devices.count > 1 else nullcontext():
             return self._step()
 
     def save(self, path: Path | None = None) -> None:
@@ -122,10 +123,17 @@ class Run:
         if not state.model.training:
             state.resume()
         parts = self._parts()
-        places: list[Place | None] = [None]
-        if self.setup.devices.count > 1 or len(parts) > 1:
-            parts, places = self.setup.devices.share(parts)
-        loss, elbo, made = self._gradient_step(parts, places)
+        # The backward pass is inside the lock, too: layers that are recomputed there draw again.
+        with _one_run, explained() if self.setup.config.compile else nullcontext():
+            state.forget_gradients()
+            self.spoiled.keep()
+            if len(parts) == 1 and self.setup.devices.count == 1:
+                loss, elbo = self._loss(parts[0])
+                loss.backward()
+                loss, elbo = loss.detach(), elbo.detach()
+            else:
+                loss, elbo, parts = self._shared_gradient(parts)
+            made = state.apply(loss)
         if made:
             state.objective.update(elbo, joined(parts))
         else:
@@ -154,32 +162,38 @@ class Run:
         whole = augmented(joined(parts), setup.augment, setup.config.seed, step)
         return split(whole, len(parts[0].x))
 
-    def _gradient_step(
-        self, parts: Sequence[Batch], places: Sequence[Place | None]
-    ) -> tuple[Tensor, ELBO, bool]:
-        """The loss and the bound of a batch, and whether they were finite, so that the step was made."""
-        state, config, devices = self.state, self.setup.config, self.setup.devices
+    def _loss(self, batch: Batch, place: Place | None = None) -> tuple[Tensor, ELBO]:
+        """The loss and the bound of a batch, or of a part of one with its place in the whole."""
+        state, setup = self.state, self.setup
+        noise = keyed_step(setup.config.seed, state.step, setup.device, place)
+        several = setup.devices.count > 1
+        with self._values(batch), noise, self.half:
+            loss, elbo = (
+                state.parallel.loss(batch) if several else state.objective(state.model, batch)
+            )
+        check_loss(loss, state.objective)
+        if state.step == state.cycle.first:
+            refuse_weighted_levels(state.model, state.objective, loss, elbo)
+        return loss, elbo
+
+    def _shared_gradient(self, parts: Sequence[Batch]) -> tuple[Tensor, ELBO, list[Batch]]:
+        """The gradient of a step in several parts or processes.
+
+        Returns the loss of all rows, and the bound and the batches of those of this process.
+        """
+        parallel, devices = self.state.parallel, self.setup.devices
+        mine, places = devices.share(parts)
         losses, elbos = [], []
-        # The backward pass is inside the lock, too: layers that are recomputed there draw again.
-        with _one_run, explained() if config.compile else nullcontext():
-            state.forget_gradients()
-            self.spoiled.keep()
-            for number, (part, place) in enumerate(zip(parts, places, strict=True)):
-                noise = keyed_step(config.seed, state.step, self.setup.device, place)
-                with state.parallel.part_of_step(last=number + 1 == len(parts)):
-                    with self._values(part), noise, self.half:
-                        loss, elbo = state.parallel.loss(part)
-                    check_loss(loss, state.objective)
-                    if state.step == state.cycle.first and number == 0:
-                        refuse_weighted_levels(state.model, state.objective, loss, elbo)
-                    loss = loss if place is None else loss * (place[1] / place[2])
-                    # DDP and FSDP take the mean of the gradients over processes.
-                    (loss if devices.count == 1 else loss * devices.count).backward()
-                losses.append(loss.detach())
-                elbos.append(elbo.detach())
-            state.parallel.take_gradients()
-            whole = devices.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
-            return whole, joined_elbo(elbos), state.apply(whole)
+        for number, (part, place) in enumerate(zip(mine, places, strict=True)):
+            with parallel.part_of_step(last=number + 1 == len(mine)):
+                loss, elbo = self._loss(part, place)
+                loss = loss * (place[1] / place[2])
+                # DDP and FSDP take the mean of the gradients over processes.
+                (loss * devices.count).backward()
+            losses.append(loss.detach())
+            elbos.append(elbo.detach())
+        parallel.take_gradients()
+        return devices.sum(torch.stack(losses).sum()), ELBO.join(elbos), mine
 
     def _values(self, batch: Batch) -> AbstractContextManager[object]:
         """A block without checks of values, if all were checked before. Compiled networks check none."""
@@ -220,7 +234,8 @@ class Run:
 
     def _validate(self) -> Validation | None:
         state, config = self.state, self.setup.config
-        if self.held_out is None or not config.validates(state.cycle, state.step):
+        due = state.step % self.validate_every == 0 or state.step == state.cycle.last
+        if self.held_out is None or not due:
             return None
         eager = uncompiled() if config.compile else nullcontext()
         with _one_run, eager, state.average.inside(), state.parallel.scored() as model:

@@ -21,7 +21,7 @@ from genmod.objectives import Objective
 from genmod.objectives.base import broken_terms
 from genmod.training.averaging import Average
 from genmod.training.config import Cycle, TrainingConfig
-from genmod.training.optimizer import FusedStep, adam, clip_gradients
+from genmod.training.optimizer import FusedStep, adam, clip_gradients, learning_rate
 from genmod.training.parallel import Parallelism
 from genmod.training.validation import Validation
 
@@ -97,7 +97,7 @@ class TrainingState:
 
         ``False``, and nothing is changed, if loss or gradient is not finite.
         """
-        fraction = self.config.fraction(self.cycle, self.step)
+        fraction = learning_rate(self.config, self.cycle, self.step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * fraction
         largest = math.inf if self.config.clip is None else self.config.clip

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from genmod.columns import Column, ColumnKind
 from genmod.data import Dataset, load
-from genmod.data.delimited import read_csv
+from genmod.data.cells import MOST_COLUMNS
 from genmod.data.loading import GivenRows, rows_or_dataset
-from genmod.data.readers import MOST_COLUMNS, from_frame
+from genmod.data.readers import from_frame, read_csv
 
 REFUSED = r"^got [^\n]*; expected [^\n]*; [^\n]*$"
 """One sentence in the project's grammar."""

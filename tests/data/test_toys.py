@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from genmod.data import load, toys
+from genmod.data.toys import Banana, Checkerboard, Correlated, GaussianMixture
 from genmod.data.toys.curves import Moons, Ring, Spiral
-from genmod.data.toys.plain import Banana, Checkerboard, Correlated, GaussianMixture
 from genmod.data.toys.toy import Toy, plane_entropy, toy_dataset
 from tests.statistics import assert_mean
 
@@ -151,7 +151,7 @@ def test_ring_entropy_is_the_radial_integral_of_scipy(radius: float, std: float)
 
 def test_mixture_entropy_far_apart_and_on_top_of_each_other() -> None:
     one = 1 + math.log(2 * math.pi * 0.1**2)
-    apart = GaussianMixture.grid(3, spacing=4.0, std=0.1, dtype=F64).entropy()
+    apart = GaussianMixture.circle(9, radius=9.0, std=0.1, dtype=F64).entropy()
     assert float(apart) == pytest.approx(math.log(9) + one, abs=1e-10)
     same = GaussianMixture([(1.0, 2.0)] * 3, 0.1, [1.0, 2.0, 3.0], F64).entropy()
     assert float(same) == pytest.approx(one, abs=1e-10)

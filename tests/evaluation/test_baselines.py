@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from genmod.data.toys.plain import Correlated
+from genmod.data.toys import Correlated
 from genmod.elbo import Stamp
 from genmod.evaluation.baselines import (
     Baseline,

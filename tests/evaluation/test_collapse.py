@@ -16,7 +16,7 @@ from genmod.distributions import Normal
 from genmod.elbo import Kind
 from genmod.encoders import GaussianEncoder
 from genmod.evaluation import collapse
-from genmod.evaluation.aggregate import information
+from genmod.evaluation.collapse import information
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, LatentDiffusion
 from genmod.nn import MLP

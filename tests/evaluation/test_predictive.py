@@ -23,9 +23,8 @@ from genmod.decoders.columns import ColumnLaw
 from genmod.distributions import Normal
 from genmod.encoders import GaussianEncoder
 from genmod.evaluation import predictive_check
-from genmod.evaluation.misfits import Group
 from genmod.evaluation.predictive import PredictiveCheck, probabilities
-from genmod.evaluation.statistics import correlations
+from genmod.evaluation.statistics import Group, correlations
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder
 from genmod.nn import Labels

@@ -52,7 +52,7 @@ def steps() -> LatentModel:
 def test_four_batches_of_eight_are_one_of_thirty_two(build: Any, objective: Any) -> None:
     """Losses, weights and the bound of each row: the noise of a row is that of the large batch.
 
-    Sign flipped: ``rows / total`` in ``Run._gradient_step`` (left out).
+    Sign flipped: ``rows / total`` in ``Run._shared_gradient`` (left out).
     """
     if objective is Weights and build is diffusion:
         pytest.skip("a path has finitely many latents")

@@ -12,13 +12,14 @@ import torch
 
 from genmod.training import fit, training_loop
 from genmod.training.config import Cycle, TrainingConfig
+from genmod.training.optimizer import learning_rate
 from tests.training.cases import data, vae
 
 
 def fractions(steps: int, warmup: int, decay: bool, count: int) -> list[float]:
     """The part of the peak rate that each of the first steps takes."""
     config = TrainingConfig(steps, warmup=warmup, decay=decay)
-    return [config.fraction(Cycle(0, steps), step) for step in range(count)]
+    return [learning_rate(config, Cycle(0, steps), step) for step in range(count)]
 
 
 def test_the_ramp_is_straight_and_ends_at_the_peak() -> None:

@@ -49,19 +49,11 @@ def test_every_row_belongs_to_one_process(count: int) -> None:
     for index in range(count):
         mine, places = Devices.of(_Accelerator(index, count), None).share(parts)
         for part, place in zip(mine, places, strict=True):
-            assert place is not None
             first, rows, total = place
             assert total == 9
             assert part.x.flatten().tolist() == list(range(first, first + rows))
             found.append(part.x)
     assert torch.cat(found).flatten().sort().values.tolist() == list(range(9))
-
-
-def test_one_process_has_every_row_without_a_place() -> None:
-    batch = Batch(torch.zeros(4, 1))
-    mine, places = Devices(torch.device("cpu")).share([batch])
-    assert mine[0] is batch
-    assert places == [None]
 
 
 def test_fewer_rows_than_processes_are_refused() -> None:
