@@ -20,7 +20,7 @@ from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
-from genmod.random.keys import BLOCK
+from genmod.random import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 
