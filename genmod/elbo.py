@@ -106,16 +106,7 @@ class Rate:
 
     def detach(self) -> Rate:
         """The same numbers without gradients."""
-        return Rate(
-            constant(self.nats),
-            constant(self.weight),
-            constant(self.level),
-            self.kind,
-            self.claim,
-            self.names,
-            None if self.per_dim is None else tuple(constant(each) for each in self.per_dim),
-            None if self.noise is None else self.noise.detach(),
-        )
+        return _combine([self], lambda tensors: constant(tensors[0]))
 
     @classmethod
     def join(cls, rates: Sequence[Rate], dim: int) -> Rate:

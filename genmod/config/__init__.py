@@ -42,7 +42,7 @@ ROOMS = (
     "encoders.topdown",
     "decoders",
     "decoders.codes",
-    "decoders.scales",
+    "decoders.likelihoods",
     "priors",
     "priors.deep",
     "priors.given",

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from genmod import decoders, encoders
 from genmod.checks import choice, invalid
 from genmod.decoders import Decoder
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.encoders.topdown import LadderEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
