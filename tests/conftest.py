@@ -22,8 +22,8 @@ from tests import typechecker
 
 typechecker.install()
 
-from genmod.data import sources  # noqa: E402
 from genmod import runs  # noqa: E402
+from genmod.data import sources  # noqa: E402
 
 torch.set_num_threads(1)
 mpl.use("Agg")
