@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
-from genmod.config.names import named, public_names
+from genmod.config import named, public_names
 from genmod.config.settings import arguments
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
 from genmod.decoders.likelihoods import FixedScale
