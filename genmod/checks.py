@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_at_least, invalid, whole_number
-from genmod.numerics import constant
-from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
 from genmod.stamps import Measure as Measure
 from genmod.stamps import NoiseLevels as NoiseLevels
 from genmod.stamps import Stamp as Stamp
+from genmod.tensors import PerLevel, PerSample, constant
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,14 +27,14 @@ from genmod.encoders import Encoder
 from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import HALF, call_part, first_float, float_dtype
+from genmod.nn.modules import call_part, first_float, float_dtype
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
 from genmod.prior import Prior
 from genmod.saving import load_model
 from genmod.schedules import Schedule
-from genmod.shapes import Batch, copies
+from genmod.tensors import HALF, Batch, copies
 
 _PLAIN = Request()
 

@@ -16,7 +16,7 @@ from typing import Protocol, SupportsIndex, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from genmod import shapes
+from genmod import tensors
 from genmod.checks import (
     check_at_least,
     check_integers,
@@ -30,7 +30,7 @@ from genmod.checks import (
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
 from genmod.columns import as_columns, check_columns, count_features, features
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 from genmod.units import Standardize as Standardize
 
 
@@ -100,7 +100,7 @@ class DataSpec:
     @property
     def size(self) -> int:
         """The number of entries of one event."""
-        return shapes.size(self.shape)
+        return tensors.size(self.shape)
 
     @property
     def is_integer(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from genmod.shapes import PerLevel
+from genmod.tensors import PerLevel
 
 
 class Kind(Enum):

@@ -1,6 +1,6 @@
 """Every test: shapes checked at run time, a fixed seed, one thread, no window, no random examples.
 
-``genmod`` writes its shapes as types (:mod:`genmod.shapes`); the import hook below turns them into
+``genmod`` writes its shapes as types (:mod:`genmod.tensors`); the import hook below turns them into
 checks, in tests only, so it has to run before the first import of the package.
 """
 

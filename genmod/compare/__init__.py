@@ -27,8 +27,8 @@ from genmod.evaluation.baselines import gaussian, pixel_histogram
 from genmod.files import as_path
 from genmod.model import LatentModel
 from genmod.runs.reports import UNUSED, table, unused, write_markdown, write_report
-from genmod.shapes import size
 from genmod.signatures import checked
+from genmod.tensors import size
 from genmod.version import __version__
 
 __all__ = ["Candidate", "Plan", "compare"]

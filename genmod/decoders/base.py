@@ -12,8 +12,8 @@ from genmod.checks import instance
 from genmod.config import Settings
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
-from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import Shape
 
 
 class Decoder(Settings, nn.Module, ABC):

@@ -19,8 +19,8 @@ from genmod.decoders.base import Decoder
 from genmod.distributions.discretized import Discretized
 from genmod.distributions.discretized_normal import DiscretizedNormal
 from genmod.nn.modules import outputs
-from genmod.shapes import Shape
 from genmod.spec import Bins, DataSpec, SpecLike
+from genmod.tensors import Shape
 
 
 class BernoulliDecoder(Decoder):

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.utils.hooks import RemovableHandle
 
 from genmod.checks import can_read, invalid
-from genmod.shapes import PerSample, Shape, Sizes, event_sum, expand_like
+from genmod.tensors import PerSample, Shape, Sizes, event_sum, expand_like
 
 
 class Factorized(Distribution, ABC):

@@ -16,7 +16,7 @@ width :math:`w = b - a`:
 If an end is infinite, its own term and that of the width vanish. Claim: value and gradient together cost
 less than the value alone under autograd, which needs forty small operations. All operations are in place.
 There are no branches, because on a CPU ``where`` and ``masked_fill`` cost more than an exponential. See
-:mod:`genmod.numerics` for why ``expm1`` and ``logsigmoid`` are taken apart.
+:mod:`genmod.tensors` for why ``expm1`` and ``logsigmoid`` are taken apart.
 
 Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++" (2017), eq. 2.
 """
@@ -32,9 +32,8 @@ from torch.distributions import constraints
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
-from genmod.numerics import bound_in_order, log1p_, unexpanded
-from genmod.shapes import Sizes
 from genmod.spec import Bins
+from genmod.tensors import Sizes, bound_in_order, log1p_, unexpanded
 
 _TOGETHER = 16
 """Values whose tails are added at a time for a mean."""

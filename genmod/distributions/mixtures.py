@@ -20,8 +20,8 @@ from torch.distributions import Distribution, constraints
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters, refuse_sample_shape
 from genmod.distributions.discretized import DiscretizedLogistic, logistic_log_mass
-from genmod.shapes import PerSample, Sizes, event_sum
 from genmod.spec import Bins
+from genmod.tensors import PerSample, Sizes, event_sum
 
 CHANNELS = 3
 """Red, green and blue."""

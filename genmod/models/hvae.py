@@ -28,8 +28,8 @@ from genmod.nn.conditioning import Condition
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
 from genmod.priors.given import PriorLaw, as_prior
-from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import Shape
 
 
 class Inference(Enum):

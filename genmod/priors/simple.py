@@ -16,7 +16,7 @@ from genmod.encoders import Posterior
 from genmod.encoders.base import require_distribution
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Timesteps, draw_posterior
 from genmod.prior import DensityPrior, Prior
-from genmod.shapes import LatentTensors, Shape
+from genmod.tensors import LatentTensors, Shape
 
 
 class NormalPrior(DensityPrior):

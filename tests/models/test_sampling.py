@@ -28,7 +28,7 @@ from genmod.samplers import (
     UniformTime,
 )
 from genmod.schedules import LinearLogSNR
-from genmod.shapes import LatentTensors
+from genmod.tensors import LatentTensors
 from tests.oracles import F64, Bent, correlated
 from tests.samplers.cases import EVERY
 from tests.statistics import assert_mean
