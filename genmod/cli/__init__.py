@@ -11,7 +11,7 @@ from genmod.cli.settings import DATA, MODELS, SUITE, with_settings
 from genmod.cli.using import COMMANDS
 from genmod.version import __version__
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
 
 app = typer.Typer(
     help="Latent-variable generative models, scored by one evidence lower bound.",
