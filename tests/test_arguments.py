@@ -60,7 +60,8 @@ def _public() -> Iterator[tuple[str, Callable[..., object]]]:
         ):
             continue
         room = importlib.import_module(f"genmod.{found.name}")
-        for name, value in vars(room).items():
+        offered = {name: vars(room)[name] for name in getattr(room, "__all__", vars(room))}
+        for name, value in offered.items():
             if name[0] == "_" or not getattr(value, "__module__", "").startswith("genmod"):
                 continue
             if inspect.isfunction(value):

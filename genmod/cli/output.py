@@ -18,7 +18,8 @@ from rich.text import Text
 from torch import Tensor
 
 from genmod.checks import invalid
-from genmod.data.filling import cell_of, filled_text
+from genmod.columns import Column
+from genmod.data import cell_of
 from genmod.data.readers import read_text_cells
 from genmod.data.sources import TableSource, source_of
 from genmod.files import as_path, write_atomically, write_text
@@ -164,6 +165,33 @@ def write_completed(path: Path, data: str, draws: Tensor, observed: Tensor, spec
     check_ending(path)
     columns = filled_text(text_of(as_path(data), source), draws, observed, spec.columns)
     write_text(path, csv_text(_numbered(columns, len(draws))))
+
+
+def filled_text(
+    table: Mapping[str, Sequence[str]], draws: Tensor, observed: Tensor, columns: Sequence[Column]
+) -> dict[str, list[object]]:
+    """Completed copies of a file, one below the other: its own text where a cell is not to be drawn.
+
+    Args:
+        table: the text of all cells by the name of their column.
+        draws: the copies, ``(n, N, D)``.
+        observed: which entries of the rows are not missing, ``(N, D)``.
+        columns: the columns of the rows, ``D`` of them.
+    """
+    places = {column.name: place for place, column in enumerate(columns)}
+    found: dict[str, list[object]] = {}
+    for name, text in table.items():
+        place = places.get(name)
+        if place is None:
+            found[name] = [*text] * len(draws)
+            continue
+        seen = observed[:, place].tolist()
+        found[name] = [
+            cell if there else cell_of(columns[place], number)
+            for copy in draws[:, :, place].numpy()
+            for cell, there, number in zip(text, seen, copy, strict=True)
+        ]
+    return found
 
 
 def text_of(path: Path, source: TableSource) -> Mapping[str, Sequence[str]]:

@@ -49,10 +49,11 @@ ROW = 2
 
 def _functions(module: ModuleType) -> set[str]:
     found = inspect.getmembers(module, inspect.isfunction)
+    offered = getattr(module, "__all__", dir(module))
     return {
         name
         for name, function in found
-        if not name.startswith("_") and function.__module__.startswith(module.__name__)
+        if name in offered and name[0] != "_" and function.__module__.startswith(module.__name__)
     }
 
 

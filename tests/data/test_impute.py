@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genmod import VAE, data
-from genmod.data.filling import impute
+from genmod.data import impute
 
 ROWS = 30
 
