@@ -18,7 +18,7 @@ from genmod.data import Dataset
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
 from genmod.signatures import check_fields
-from genmod.training import Step, training_loop
+from genmod.training import Muon, Step, training_loop
 from genmod.training.metrics import OnProgress
 from genmod.training.validation import HeldOut, validate
 
@@ -158,6 +158,7 @@ class Plan:
         warm: KL warm-up: the number of steps in which the weight of the rates rises from 0 to 1; 0: none.
         ema: the decay of the moving average of the weights.
         autocast: whether the networks compute in bfloat16; ``None``: if a measurement shows it is faster.
+        muon: whether the optimizer is :class:`~genmod.training.Muon`; if not, it is AdamW.
         validations: how many times the model is validated, and a checkpoint saved, during training.
         validation_rows: the number of validation rows that are scored; ``None``: all.
         validation_timesteps: the number of noise levels of a diffusion that each of these rows visits.
@@ -170,6 +171,7 @@ class Plan:
     warm: int = 0
     ema: float = 0.999
     autocast: bool | None = False
+    muon: bool = False
     validations: int = 20
     validation_rows: int | None = None
     validation_timesteps: int | None = None
@@ -240,6 +242,11 @@ class Plan:
             on_progress: called with the number of steps so far, and a line of text.
         """
         scored = self.validated(data)
+        optimizer = None
+        if self.muon:
+            optimizer = Muon(
+                model, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+            )
         # A batch cannot be larger than the training part.
         return training_loop(
             model,
@@ -252,6 +259,7 @@ class Plan:
             ema=self.ema,
             seed=seed,
             autocast=torch.bfloat16 if self.autocast else None,
+            optimizer=optimizer,
             validate_every=self.every,
             validation_timesteps=self.validation_timesteps,
             validation_rows=max(1, len(scored.validation)),
