@@ -47,8 +47,7 @@ from genmod.evaluation.batching import evaluating
 from genmod.evaluation.sample_quality import Quality, quality
 from genmod.models import Diffusion
 from genmod.nn.modules import load_weights, weights
-from genmod.random import seeded
-from genmod.random.keys import BLOCK
+from genmod.random import BLOCK, seeded
 from genmod.random.streams import mix
 from genmod.samplers import Sampler, UniformTime
 from genmod.samplers.grids import TimeGrid

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from genmod.models import Diffusion
 from genmod.nn import DenoisingMLP, UNet
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 from genmod.training import training_loop
 
 LATENTS: dict[str, int | None] = {

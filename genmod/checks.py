@@ -9,16 +9,17 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")
@@ -92,6 +93,27 @@ def whole_number(value: Any, name: str) -> int:
         "pass a number" if value is None or isinstance(value, bool) else "convert it with int()"
     )
     raise invalid(f"{name}={value!r}", "a whole number", advice)
+
+
+def event_shape(shape: object) -> Shape:
+    """A shape as a tuple; one number is the length of a vector."""
+    if isinstance(shape, Integral) and not isinstance(shape, bool):
+        shape = (int(shape),)
+    if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
+        what = repr(shape) if isinstance(shape, str | type) else f"a {type(shape).__name__}"
+        raise invalid(
+            f"{what} for the shape of the data",
+            "a data set, a DataSpec, a shape such as (1, 28, 28), or the length of a vector",
+            "pass genmod.data.load(x) for data, or tuple(x.shape[1:]) for their shape alone",
+        )
+    found = tuple(whole_number(side, "side") for side in shape)
+    if len(found) == 0 or min(found) < 1:
+        raise invalid(
+            f"shape={shape}",
+            "an event shape of positive sides",
+            "leave the batch axis out: (1, 28, 28) for gray images, (d,) for vectors",
+        )
+    return found
 
 
 def check_shape(x: Tensor, shape: Shape, name: str = "x") -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from genmod import random
 from genmod.checks import check_at_least, invalid, whole_number
 from genmod.random.streams import TorchDraws
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from genmod.checks import can_read, check_real, choice, invalid
-from genmod.shapes import Shape
 from genmod.signatures import check_fields
+from genmod.tensors import Shape
 
 __all__ = ["Column", "ColumnKind"]
 

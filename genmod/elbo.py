@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_at_least, invalid, whole_number
-from genmod.numerics import constant
-from genmod.shapes import PerLevel, PerSample
 from genmod.stamps import Kind as Kind
 from genmod.stamps import Measure as Measure
 from genmod.stamps import NoiseLevels as NoiseLevels
 from genmod.stamps import Stamp as Stamp
+from genmod.tensors import PerLevel, PerSample, constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +105,7 @@ class Rate:
 
     def detach(self) -> Rate:
         """The same numbers without gradients."""
-        return Rate(
-            constant(self.nats),
-            constant(self.weight),
-            constant(self.level),
-            self.kind,
-            self.claim,
-            self.names,
-            None if self.per_dim is None else tuple(constant(each) for each in self.per_dim),
-            None if self.noise is None else self.noise.detach(),
-        )
+        return _combine([self], lambda tensors: constant(tensors[0]))
 
     @classmethod
     def join(cls, rates: Sequence[Rate], dim: int) -> Rate:

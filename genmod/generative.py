@@ -22,12 +22,12 @@ from genmod.distributions.base import mean_of
 from genmod.encoders import Encoder, Posterior
 from genmod.hub import Saved
 from genmod.imputation import Imputation, impute_rows
-from genmod.nn.modules import HALF, tensors_of
+from genmod.nn.modules import tensors_of
 from genmod.path import Path, Request
 from genmod.prior import Prior
-from genmod.shapes import LatentTensors, PerSample
 from genmod.signatures import checked
 from genmod.spec import DataSpec
+from genmod.tensors import HALF, LatentTensors, PerSample
 
 if TYPE_CHECKING:
     from genmod.model import LatentModel

@@ -21,8 +21,8 @@ from genmod.checks import check_at_least, invalid
 from genmod.chunks import by_rows, chunks, rows_per_chunk
 from genmod.columns import CODED
 from genmod.distributions.base import elementwise, masked_log_prob
-from genmod.shapes import PerSample, expand_like
 from genmod.spec import DataSpec
+from genmod.tensors import PerSample, expand_like
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution

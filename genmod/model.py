@@ -19,22 +19,22 @@ from genmod import random
 from genmod.arrays import Context, Rows, as_context, as_mask, as_tensor
 from genmod.checks import instance, invalid, is_trusted
 from genmod.decoders import Decoder
-from genmod.decoders.base import check_decoder, check_likelihood
-from genmod.distributions.base import masked_log_prob
+from genmod.decoders.base import check_decoder
+from genmod.distributions.base import check_law, masked_log_prob
 from genmod.distributions.composed import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
 from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
-from genmod.nn.modules import HALF, call_part, first_float, float_dtype
+from genmod.nn.modules import call_part, first_float, float_dtype
 from genmod.path import AutoTimesteps, Timesteps, repeated
 from genmod.path import Path as LatentPath
 from genmod.path import Request as Request
 from genmod.prior import Prior
 from genmod.saving import load_model
 from genmod.schedules import Schedule
-from genmod.shapes import Batch, copies
+from genmod.tensors import HALF, Batch, copies
 
 _PLAIN = Request()
 
@@ -142,7 +142,8 @@ class LatentModel(GenerativeModel):
         """
         kind = self.dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
         # Standardized in the type given: a column of mean 1e6 and std 1 has no digits left in float32.
-        seen = self.decoder.spec.standardize(x).to(kind)
+        units = self.decoder.spec.standardize
+        seen = (x if units.is_identity else units(x)).to(kind)
         if observed is not None:
             seen = torch.where(observed, seen, torch.zeros_like(seen))
             x = torch.where(observed, x, torch.zeros_like(x))
@@ -159,7 +160,8 @@ class LatentModel(GenerativeModel):
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:
         law: Distribution = call_part(self.decoder, state, context)
-        check_likelihood(law, state.shape[0], self.decoder.spec)
+        spec, name = self.decoder.spec, "the decoder's law"
+        check_law(law, state.shape[0], spec.shape, name, mass=spec.is_integer)
         return law
 
     def _check_inputs(self, x: Batch, request: Request) -> None:

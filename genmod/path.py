@@ -21,7 +21,7 @@ from genmod.arrays import for_autograd
 from genmod.checks import check_at_least, check_shape, invalid, whole_number
 from genmod.config import Settings
 from genmod.distributions.base import Draws, Laws, mean_of
-from genmod.shapes import LatentTensors, Mask, PerLevel, copies
+from genmod.tensors import LatentTensors, Mask, PerLevel, copies
 
 __all__ = [
     "AutoTimesteps",

@@ -37,7 +37,7 @@ from genmod.path import (
     sample_rows,
     state_given,
 )
-from genmod.shapes import LatentTensors, Shape
+from genmod.tensors import LatentTensors, Shape
 
 __all__ = ["DensityPrior", "Prior"]
 

@@ -1,7 +1,7 @@
 """What the data are: the shape of one event, and whether its entries are reals, integers or columns.
 
 A :class:`DataSpec` is the one description of data that data sets, encoders, decoders and models share. A
-:class:`~genmod.columns.Column` describes one column of a table. :class:`~genmod.units.Bins` and
+:class:`~genmod.columns.Column` describes one column of a table. :class:`Bins` and
 :class:`~genmod.units.Standardize` give the units that models compute in.
 """
 
@@ -13,17 +13,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genmod import shapes
-from genmod.checks import check_integers, check_mask, check_real, check_shape, invalid, whole_number
+from genmod import tensors
+from genmod.checks import (
+    check_at_least,
+    check_integers,
+    check_mask,
+    check_real,
+    check_shape,
+    event_shape,
+    invalid,
+    whole_number,
+)
 from genmod.columns import Column as Column
 from genmod.columns import ColumnKind as ColumnKind
 from genmod.columns import as_columns, check_columns, count_features, features
-from genmod.shapes import Shape
-from genmod.units import Bins as Bins
+from genmod.tensors import Shape
 from genmod.units import Standardize as Standardize
 
 
@@ -56,7 +63,7 @@ class DataSpec:
     missing: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _as_shape(self.shape))
+        object.__setattr__(self, "shape", event_shape(self.shape))
         if self.bins is not None:
             object.__setattr__(self, "bins", whole_number(self.bins, "bins"))
             Bins(self.bins)
@@ -88,12 +95,12 @@ class DataSpec:
                     "leave bins out",
                 )
             return data
-        return cls(_as_shape(data), None if bins is None else whole_number(bins, "bins"))
+        return cls(event_shape(data), None if bins is None else whole_number(bins, "bins"))
 
     @property
     def size(self) -> int:
         """The number of entries of one event."""
-        return shapes.size(self.shape)
+        return tensors.size(self.shape)
 
     @property
     def is_integer(self) -> bool:
@@ -231,6 +238,48 @@ class DataSpec:
         return f"{self.shape}, {kind}{', some missing' if self.missing else ''}"
 
 
+@dataclass(frozen=True)
+class Bins:
+    """The integers ``0 .. count - 1`` as evenly spaced centers on [-1, 1].
+
+    Value ``k`` has the center ``2 k / (count - 1) - 1``, and owns the interval of :attr:`width` around it.
+    The first and the last interval are infinite, so that the masses of any density sum to one.
+
+    >>> Bins(17).center(torch.tensor([0, 8, 16]))
+    tensor([-1.,  0.,  1.])
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        advice = "pass the number of distinct integers: 17 for the digits, 256 for 8-bit images"
+        check_at_least(self.count, 2, "bins", advice)
+
+    @cached_property
+    def width(self) -> float:
+        """The distance between neighboring centers."""
+        return 2.0 / (self.count - 1)
+
+    def center(self, x: Tensor) -> Tensor:
+        """The center of each integer; floating point tensors keep their type."""
+        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        return (real * self.width).sub_(1.0)
+
+    def value(self, real: Tensor) -> Tensor:
+        """The integer whose interval holds each real number: the inverse of :meth:`center`."""
+        return ((real + 1.0) / self.width).round().clamp(0, self.count - 1).long()
+
+    def edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The lower and upper end of each integer's interval; infinite for the first and the last."""
+        real = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        # In half-widths centers are whole numbers, so neighbors share their edge to the last bit:
+        # else a scale of 1e-5 in float32 loses or doubles 1e-3 of the mass between them.
+        halves = 2 * real - (self.count - 1)
+        lower = torch.where(x <= 0, -torch.inf, (halves - 1) * (self.width / 2))
+        upper = torch.where(x >= self.count - 1, torch.inf, (halves + 1) * (self.width / 2))
+        return lower, upper
+
+
 @runtime_checkable
 class HasSpec(Protocol):
     """An object with a spec: a data set, a model."""
@@ -242,24 +291,3 @@ class HasSpec(Protocol):
 
 
 SpecLike: TypeAlias = HasSpec | DataSpec | Sequence[int] | SupportsIndex
-
-
-def _as_shape(shape: object) -> Shape:
-    """A shape as a tuple; one number is the length of a vector."""
-    if isinstance(shape, int | np.integer) and not isinstance(shape, bool):
-        shape = (shape,)
-    if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
-        what = repr(shape) if isinstance(shape, str | type) else f"a {type(shape).__name__}"
-        raise invalid(
-            f"{what} for the shape of the data",
-            "a data set, a DataSpec, a shape such as (1, 28, 28), or the length of a vector",
-            "pass genmod.data.load(x) for data, or tuple(x.shape[1:]) for their shape alone",
-        )
-    found = tuple(whole_number(side, "side") for side in shape)
-    if len(found) == 0 or min(found) < 1:
-        raise invalid(
-            f"shape={shape}",
-            "an event shape of positive sides",
-            "leave the batch axis out: (1, 28, 28) for gray images, (d,) for vectors",
-        )
-    return found

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from genmod.numerics import constant
-from genmod.shapes import PerLevel
+from genmod.tensors import PerLevel
 
 
 class Kind(Enum):
@@ -78,13 +77,3 @@ class NoiseLevels:
     error: PerLevel
     dt: PerLevel
     variance_nats: PerLevel | None = None
-
-    def detach(self) -> NoiseLevels:
-        """The same numbers without gradients."""
-        return NoiseLevels(
-            constant(self.log_snr),
-            constant(self.gap),
-            constant(self.error),
-            constant(self.dt),
-            None if self.variance_nats is None else constant(self.variance_nats),
-        )

@@ -1,6 +1,6 @@
 """Every test: shapes checked at run time, a fixed seed, one thread, no window, no random examples.
 
-``genmod`` writes its shapes as types (:mod:`genmod.shapes`); the import hook below turns them into
+``genmod`` writes its shapes as types (:mod:`genmod.tensors`); the import hook below turns them into
 checks, in tests only, so it has to run before the first import of the package.
 """
 
@@ -22,8 +22,8 @@ from tests import typechecker
 
 typechecker.install()
 
+from genmod import runs  # noqa: E402
 from genmod.data import sources  # noqa: E402
-from genmod.runs import training  # noqa: E402
 
 torch.set_num_threads(1)
 mpl.use("Agg")
@@ -92,7 +92,7 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run folders without figures while training goes on: the one at the end is drawn alike."""
-    monkeypatch.setattr(training, "_LOOKS", 1)
+    monkeypatch.setattr(runs, "_LOOKS", 1)
 
 
 def _thinned(load: Callable[..., Any], share: int, **settings: Any) -> Any:

@@ -29,7 +29,7 @@ from genmod.elbo import Rate
 from genmod.model import LatentModel
 from genmod.models import Diffusion
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import expand_like
+from genmod.tensors import expand_like
 
 F64 = torch.float64
 

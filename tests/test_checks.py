@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal
 
 from genmod import checks
 from genmod.distributions.base import check_law
-from genmod.shapes import event_sum, expand_like, repeat, size
+from genmod.tensors import event_sum, expand_like, repeat, size
 
 NAN = torch.tensor([[1.0, math.nan], [math.inf, 2.0]])
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "genmod"
 
 FLOORS: list[set[str]] = [
-    {"shapes", "checks", "signatures", "errors", "version", "numerics"}  # ground
+    {"tensors", "checks", "signatures", "errors", "version"}  # ground
     | {
         "random",
         "chunks",

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from genmod import random
 from genmod.checks import whole_number
 from genmod.chunks import by_rows
-from genmod.random.keys import replayable
+from genmod.random import replayable
 from genmod.random.streams import mix, stratified
 from tests.statistics import assert_mean
 

@@ -23,7 +23,7 @@ CALLS = 8
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An int is accepted where a float is asked for."""
 _SHAPES = re.compile(r"\b(PerSample|PerLevel|Batch|Real|Mask|Float|Shaped|Bool)\b")
-"""The types of ``genmod.shapes``, by name."""
+"""The types of ``genmod.tensors``, by name."""
 _always = jaxtyping.jaxtyped
 _left: dict[object, int] = {}
 """Calls of a function, by its code, that are still checked in this test."""

@@ -25,8 +25,8 @@ from genmod.files import as_path, write_atomically, write_text
 from genmod.model import LatentModel
 from genmod.runs.figures import draw_images, save_figure
 from genmod.runs.opening import open_model
-from genmod.shapes import is_image
 from genmod.spec import DataSpec
+from genmod.tensors import is_image
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: bad input; a computation that failed; Ctrl-C."""

@@ -15,8 +15,7 @@ from genmod.checks import check_at_least, invalid
 from genmod.cli.output import Canvas, csv_text, plain, sentences, warn, write_completed, wrote
 from genmod.config.plain import read_arguments
 from genmod.config.text import read_value, to_yaml
-from genmod.data import Dataset
-from genmod.data.loading import GivenRows
+from genmod.data import Dataset, GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation import evaluate, latent_map, predictive_check, traverse
 from genmod.evaluation.batching import RowSet, require_finite
@@ -27,10 +26,9 @@ from genmod.lab import lab_content, write_contents
 from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.path import AutoTimesteps
-from genmod.runs import RunConfig
+from genmod.runs import RunConfig, seconds_of, write_run_report
 from genmod.runs.opening import open_data, open_model, open_rows, open_usable_rows
 from genmod.runs.reports import report_from
-from genmod.runs.training import seconds_of, write_run_report
 from genmod.saving import WEIGHTS, read_config
 from genmod.training.metrics import read_metrics
 

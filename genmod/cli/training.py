@@ -21,8 +21,8 @@ from genmod.compare import compare
 from genmod.config.text import to_yaml
 from genmod.data import load
 from genmod.files import as_path
+from genmod.runs import TrainedRun, train
 from genmod.runs.config import RunConfig, read_settings
-from genmod.runs.training import TrainedRun, train
 from genmod.saving import CONFIG
 
 

@@ -26,7 +26,7 @@ from genmod.decoders import Decoder, DiscretizedMixtureDecoder, likelihood
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import MLP, ConvNets, MLPs, Networks
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 
 def small_autoencoder(inputs: BuildInputs) -> Autoencoder:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import invalid
-from genmod.config.names import (
+from genmod.config import (
     classes_in,
     dtype_named,
     item_of,

@@ -26,9 +26,9 @@ from genmod.data.values import (
     check_values,
     storage,
 )
-from genmod.shapes import Shape
 from genmod.signatures import checked
 from genmod.spec import Column, DataSpec
+from genmod.tensors import Shape
 
 SPLITS = ("train", "validation", "test")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from genmod.arrays import Context
 from genmod.checks import invalid
 from genmod.columns import CODED, Column
-from genmod.data.encoding import code_of, codes_of
+from genmod.data.cells import code_of, codes_of
 from genmod.data.readers import from_frame, is_frame
 from genmod.data.tables import TableSettings, numbers
 from genmod.signatures import checked

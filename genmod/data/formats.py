@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from genmod.checks import invalid
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 _UNSIGNED_BYTE = 8
 

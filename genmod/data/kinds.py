@@ -27,7 +27,15 @@ from torch import Tensor
 
 from genmod.checks import choice, invalid
 from genmod.columns import CODED, Column, ColumnKind, Value, shorten
-from genmod.data.cells import DOUBTFUL, Content, RawColumn, number_of, spells_date, spells_number
+from genmod.data.cells import (
+    DOUBTFUL,
+    Content,
+    RawColumn,
+    listed,
+    number_of,
+    spells_date,
+    spells_number,
+)
 
 Kinds: TypeAlias = Mapping[str, "ColumnKind | str | Sequence[Value]"]
 """Kinds by the names of columns; a list of values is an ordinal in that order."""
@@ -261,8 +269,3 @@ def check_known(names: Sequence[str], asked: Sequence[str], setting: str) -> Non
                 f"one of {listed([repr(each) for each in names])}",
                 f"did you mean {near[0]!r}?" if near else "check the name",
             )
-
-
-def listed(words: Sequence[str]) -> str:
-    """Some words, separated by commas."""
-    return ", ".join([*words[:8], *(["..."] if len(words) > 8 else [])])

@@ -27,7 +27,6 @@ from genmod.data.cells import (
     number_of,
     numbers_of,
     numeric_column,
-    text_column,
 )
 from genmod.data.values import Array, check_memory
 
@@ -53,6 +52,15 @@ def read_csv(path: Path) -> list[RawColumn]:
     else:
         _warn_of_names(first_line, columns, path)
     return columns
+
+
+def text_column(name: str, cells: list[str]) -> RawColumn:
+    """A column of a file of text: numbers where all cells are numbers or missing, text otherwise."""
+    numbers = numbers_of(cells)
+    if numbers is not None:
+        return numeric_column(name, numbers, ~np.isnan(numbers))
+    text = np.array(cells, dtype=object)
+    return RawColumn(name, text, text != "", Content.TEXT)
 
 
 def read_text_cells(path: Path) -> dict[str, list[str]]:

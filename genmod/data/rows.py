@@ -19,7 +19,7 @@ from genmod.checks import choice, invalid
 from genmod.columns import Column
 from genmod.data.datasets import SPLITS, Dataset
 from genmod.data.values import BYTE, as_labels, checked_rows
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 
 class Layout(StrEnum):

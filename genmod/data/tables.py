@@ -12,9 +12,8 @@ from torch import Tensor
 from genmod.arrays import ranks
 from genmod.checks import invalid
 from genmod.columns import CODED, Column, ColumnKind
-from genmod.data.cells import Content, RawColumn
+from genmod.data.cells import Content, RawColumn, encode
 from genmod.data.datasets import Dataset
-from genmod.data.encoding import encode
 from genmod.data.kinds import Kinds, check_known, describe, warn_of_row_numbers
 from genmod.data.rows import Split, divide
 from genmod.data.values import as_labels, check_seen

@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from genmod.checks import instance, invalid
+from genmod.checks import instance
 from genmod.config import Settings
-from genmod.distributions.base import check_law
 from genmod.elbo import Measure
 from genmod.schedules import Schedule
-from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import Shape
 
 
 class Decoder(Settings, nn.Module, ABC):
@@ -85,27 +83,6 @@ class Decoder(Settings, nn.Module, ABC):
                 outside the range.
         """
         self.spec.check(x, observed)
-
-
-def check_likelihood(law: Distribution, rows: int, spec: DataSpec) -> None:
-    """Require a decoder's law to be one event a row, and a probability mass for integers.
-
-    The log of a density is not the log of a probability: bits per dimension of it mean nothing.
-    """
-    check_law(law, rows, spec.shape, "the decoder's law")
-    if not spec.is_integer or torch.compiler.is_compiling():
-        return
-    try:
-        support = law.support
-    except NotImplementedError:  # A law of one's own need not state its support.
-        return
-    if support is not None and not support.is_discrete:
-        raise invalid(
-            f"a density for integers, {type(law).__name__}, as the decoder's law",
-            "a probability mass",
-            "return a law of integers, such as Independent(Categorical(logits=...), 1), or describe the "
-            "data as real numbers",
-        )
 
 
 def check_decoder(decoder: object) -> Decoder:

@@ -11,8 +11,7 @@ from genmod import distributions
 from genmod.columns import ColumnKind
 from genmod.decoders.base import Decoder
 from genmod.decoders.counts import require_kind
-from genmod.decoders.likelihoods import LocationScaleDecoder
-from genmod.decoders.scales import PredictedScale, Scale
+from genmod.decoders.likelihoods import LocationScaleDecoder, PredictedScale, Scale
 from genmod.distributions.discrete import IntegerLogistic, OrderedCategorical
 from genmod.nn.modules import outputs
 from genmod.spec import DataSpec, SpecLike

@@ -13,9 +13,8 @@ from genmod.columns import Column, ColumnKind
 from genmod.decoders.base import Decoder
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
 from genmod.decoders.counts import NegativeBinomialDecoder
-from genmod.decoders.likelihoods import Identity
+from genmod.decoders.likelihoods import Identity, PredictedScale
 from genmod.decoders.reals import StudentTDecoder
-from genmod.decoders.scales import PredictedScale
 from genmod.distributions.base import Factorized
 from genmod.distributions.composed import Joined
 from genmod.nn.modules import outputs

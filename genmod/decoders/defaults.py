@@ -13,8 +13,10 @@ from genmod.decoders.likelihoods import (
     BernoulliDecoder,
     DiscretizedLogisticDecoder,
     GaussianDecoder,
+    GlobalScale,
+    PredictedScale,
+    Scale,
 )
-from genmod.decoders.scales import GlobalScale, PredictedScale, Scale
 from genmod.signatures import checked
 from genmod.spec import DataSpec, SpecLike
 

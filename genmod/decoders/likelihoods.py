@@ -1,25 +1,26 @@
-"""Decoders for bits, integers and real numbers: a network's output is the parameters of a distribution."""
+"""Decoders for bits, integers and real numbers: a network's output is the parameters of a distribution.
+
+A location-scale decoder has a :class:`Scale` (the std of a normal, the scale of a logistic): fixed, learned
+or predicted by the network.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from genmod import distributions
-from genmod.checks import check_at_least, invalid
+from genmod.checks import check_at_least, check_positive, invalid
 from genmod.config import Settings
 from genmod.decoders.base import Decoder
-from genmod.decoders.scales import FixedScale, GlobalScale, PredictedScale, Scale
-from genmod.distributions.discretized import (
-    Discretized,
-    DiscretizedMixture,
-    DiscretizedNormal,
-)
+from genmod.distributions.discretized import Discretized
+from genmod.distributions.discretized_normal import DiscretizedNormal
 from genmod.nn.modules import outputs
-from genmod.schedules import Schedule
 from genmod.spec import Bins, DataSpec, SpecLike
+from genmod.tensors import Shape
 
 
 class BernoulliDecoder(Decoder):
@@ -51,7 +52,7 @@ class CategoricalDecoder(Decoder):
     """
 
     def __init__(self, network: nn.Module, spec: SpecLike, bins: int | None = None) -> None:
-        super().__init__(_integers(spec, bins))
+        super().__init__(integers(spec, bins))
         self.network = network
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> distributions.Categorical:
@@ -60,6 +61,111 @@ class CategoricalDecoder(Decoder):
 
     def formula(self) -> str:
         return "p(x | z) = Categorical(x; softmax(d(z)))"
+
+
+class Scale(Settings, nn.Module, ABC):
+    """The base class of scales: a log-scale for each entry of ``x``."""
+
+    outputs: int = 0
+    """How many outputs an entry it needs from the network."""
+
+    @abstractmethod
+    def forward(self, numbers: Tensor) -> Tensor:
+        """The log-scale, to broadcast against ``(B, *event)``; ``numbers`` is ``(B, outputs, *event)``."""
+
+
+class FixedScale(Scale):
+    """One fixed scale for all entries, which is not learned.
+
+    Args:
+        value: the scale.
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        check_positive(value, "scale")
+        self.value = value
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return torch.full((), math.log(self.value), dtype=numbers.dtype, device=numbers.device)
+
+    def extra_repr(self) -> str:
+        """The number."""
+        return f"{self.value:g}"
+
+
+class GlobalScale(Scale):
+    r"""One learned scale for all entries: :math:`\log s = \log s_0 + g\,\theta`.
+
+    Args:
+        initial: :math:`s_0`, the scale at the start.
+        gain: :math:`g`. Adam changes :math:`\theta` by at most the learning rate in a step, so at a rate
+            of 1e-3 and a gain of 1 a scale needs 700 steps to halve. A gain of 10 needs 70.
+
+    Reference: Dai, Wipf, "Diagnosing and Enhancing VAE Models" (2019), section 5.
+    """
+
+    def __init__(self, initial: float = 1.0, gain: float = 10.0) -> None:
+        super().__init__()
+        check_positive(initial, "initial")
+        check_positive(gain, "gain")
+        self.gain = gain
+        self.log_scale = nn.Parameter(torch.tensor(math.log(initial) / gain))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return self.gain * self.log_scale
+
+    @torch.no_grad()
+    def set(self, scale: float) -> None:
+        """Put the scale at a value."""
+        check_positive(scale, "scale")
+        self.log_scale.fill_(math.log(scale) / self.gain)
+
+
+class PerDimensionScale(Scale):
+    """A learned scale for each entry of ``x``, the same for all samples.
+
+    Args:
+        shape: the event shape of ``x``.
+        initial: the scale they start from.
+        gain: how fast they are learned, as in :class:`GlobalScale`.
+    """
+
+    def __init__(self, shape: Shape, initial: float = 1.0, gain: float = 10.0) -> None:
+        super().__init__()
+        check_positive(initial, "initial")
+        check_positive(gain, "gain")
+        self.gain = gain
+        self.log_scale = nn.Parameter(torch.full(tuple(shape), math.log(initial) / gain))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return (self.gain * self.log_scale)[None]
+
+
+class PredictedScale(Scale):
+    """A scale for each entry of each sample, predicted by the network.
+
+    Args:
+        initial: the scale that an output of zero stands for.
+        floor: a lower bound of the scale, ``scale^2 = floor^2 + predicted^2``. Without one, the density at
+            real numbers that repeat is unbounded.
+    """
+
+    outputs = 1
+
+    def __init__(self, initial: float = 1.0, floor: float = 0.0) -> None:
+        super().__init__()
+        check_positive(initial, "initial")
+        check_at_least(floor, 0, "floor", "0 is no lower bound")
+        self.log_initial = math.log(initial)
+        self.floor = floor
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        log_scale = numbers[:, 0] + self.log_initial
+        if not self.floor:
+            return log_scale
+        lowest = torch.full_like(log_scale, 2 * math.log(self.floor))
+        return 0.5 * torch.logaddexp(2 * log_scale, lowest)
 
 
 class LocationScaleDecoder(Decoder):
@@ -134,7 +240,7 @@ class BinnedDecoder(LocationScaleDecoder):
         bins: int | None = None,
         scale: Scale | float | None = None,
     ) -> None:
-        data = _integers(spec, bins)
+        data = integers(spec, bins)
         super().__init__(network, data, GlobalScale(data.width) if scale is None else scale)
         self.values = Bins(data.bins or 0)
 
@@ -154,68 +260,6 @@ class DiscretizedGaussianDecoder(BinnedDecoder):
     name, law = "N over bins", DiscretizedNormal
 
 
-class DiscretizedMixtureDecoder(Decoder):
-    """Integers: a mixture of logistic distributions on [-1, 1] for each entry, integrated over bins.
-
-    For data with several frequent values, such as a background, that one component cannot fit.
-
-    Args:
-        network: three numbers for each component of each entry of ``x``: the logits of all
-            components, then their locations, then their log-scales, each ``(components, *shape)``.
-        spec: the event shape of ``x``, or its DataSpec.
-        bins: how many values, beside a shape.
-        components: how many components a mixture has. They start evenly spaced, as wide as the
-            distance between them: over [-1, 1], or with ``around`` over two standard deviations on
-            both sides of ``z_0 / alpha_0``.
-        around: the schedule of the diffusion, if the state is its ``z_0``. The network then predicts
-            how far ``x`` is from ``z_0 / alpha_0``, in units of two standard deviations of the noise
-            in ``z_0``, and need not learn to copy its input. For images with texture.
-
-    Raises:
-        ValueError: fewer than one component.
-
-    Reference: Salimans, Karpathy, Chen, Kingma, "PixelCNN++" (2017), eqs. 1-2.
-    """
-
-    offsets: Tensor
-
-    def __init__(
-        self,
-        network: nn.Module,
-        spec: SpecLike,
-        bins: int | None = None,
-        components: int = 5,
-        around: Schedule | None = None,
-    ) -> None:
-        super().__init__(_integers(spec, bins))
-        check_at_least(components, 1, "components", "5 is the default")
-        self.network, self.values, self.components = network, Bins(self.spec.bins or 0), components
-        self.schedule = None if around is None else around.resolve(self.spec)
-        self.begin = (1.0, 0.0) if self.schedule is None else self.schedule.scales_at_zero()
-        centers = (2 * torch.arange(components) + 1) / components - 1
-        self.register_buffer(
-            "offsets", centers.reshape(-1, *[1] * len(self.shape)), persistent=False
-        )
-
-    def forward(self, state: Tensor, context: Tensor | None = None) -> DiscretizedMixture:
-        shape = (3, self.components, *self.shape)
-        logits, shift, log_scale = outputs(self.network, shape, state, context=context).unbind(1)
-        location, reach = shift + self.offsets, 1.0
-        if self.schedule is not None:
-            alpha, sigma = self.begin
-            reach = 2 * sigma / alpha
-            location = torch.add((state / alpha)[:, None], location, alpha=reach)
-        wide = math.log(2 * reach / self.components)
-        return DiscretizedMixture(logits, location, log_scale + wide, self.values)
-
-    def formula(self) -> str:
-        where, given = (
-            ("d_c(z)", "z") if self.schedule is None else ("z_0 / alpha_0 + d_c(z_0)", "z_0")
-        )
-        law = f"sum of {self.components} Logistics over bins"
-        return f"p(x | {given}) = {law}(x; {where}, s_c({given}))"
-
-
 class Identity(Settings, nn.Module):
     """A network that returns its input, for decoders whose state is already the location."""
 
@@ -224,7 +268,7 @@ class Identity(Settings, nn.Module):
         return state
 
 
-def _integers(spec: SpecLike, bins: int | None) -> DataSpec:
+def integers(spec: SpecLike, bins: int | None) -> DataSpec:
     """The spec of integer data.
 
     Raises:

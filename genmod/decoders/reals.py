@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from genmod.checks import can_read, check_positive, invalid
 from genmod.decoders.base import Decoder
-from genmod.decoders.likelihoods import LocationScaleDecoder
-from genmod.decoders.scales import GlobalScale, Scale
+from genmod.decoders.likelihoods import GlobalScale, LocationScaleDecoder, Scale
 from genmod.distributions import Normal
 from genmod.distributions.reals import ContinuousBernoulli, LaplaceDensity, StudentT
 from genmod.gaussian.kernels import log_prob_log_std

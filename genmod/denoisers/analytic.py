@@ -15,7 +15,7 @@ from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
 from genmod.gaussian.full import no_autocast
 from genmod.schedules.base import time_dtype
-from genmod.shapes import PerSample, Real
+from genmod.tensors import PerSample, Real
 
 
 class GaussianDenoiser(Denoiser):

@@ -18,7 +18,7 @@ from genmod.denoisers.targets import Target, VelocityTarget, scales_of
 from genmod.nn.modules import call_part, outputs
 from genmod.schedules import Schedule
 from genmod.schedules.base import Point
-from genmod.shapes import PerSample, Real, expand_like
+from genmod.tensors import PerSample, Real, expand_like
 
 
 class Denoised(NamedTuple):

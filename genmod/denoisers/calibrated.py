@@ -27,8 +27,8 @@ from genmod.denoisers.base import Denoised, Denoiser
 from genmod.denoisers.targets import scales_of
 from genmod.nn.modules import evaluation_mode
 from genmod.schedules import Schedule
-from genmod.shapes import PerSample, Real, expand_like
 from genmod.signatures import checked
+from genmod.tensors import PerSample, Real, expand_like
 
 _ROWS = 1024
 """Rows that go through the network together."""

@@ -25,7 +25,7 @@ from genmod.checks import invalid
 from genmod.denoisers.base import Denoised, Denoiser
 from genmod.nn.conditioning import null_context
 from genmod.schedules import Schedule
-from genmod.shapes import PerSample, Real
+from genmod.tensors import PerSample, Real
 
 
 class Guided(Denoiser):

@@ -35,8 +35,8 @@ from torch import Tensor
 
 from genmod.checks import check_positive
 from genmod.config import Settings
-from genmod.shapes import PerSample, Real, expand_like
 from genmod.signatures import checked
+from genmod.tensors import PerSample, Real, expand_like
 
 NOISIEST = -20.0
 """The lowest log-SNR at which ``x_hat`` can be computed from a predicted noise or score.

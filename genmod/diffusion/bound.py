@@ -39,9 +39,9 @@ from genmod.distributions import rate
 from genmod.elbo import Kind, NoiseLevels, Rate, Stamp
 from genmod.gaussian.kernels import kl_standard_log_std
 from genmod.path import TimestepSampler
-from genmod.random.keys import replayable
+from genmod.random import replayable
 from genmod.schedules.base import Point, time_dtype
-from genmod.shapes import PerLevel, event_sum, expand_like, repeat
+from genmod.tensors import PerLevel, event_sum, expand_like, repeat
 
 
 def diffusion_rates(

@@ -22,12 +22,12 @@ from genmod.diffusion.timesteps import resolve_timesteps
 from genmod.diffusion.variances import FixedSmall, ReverseVariance
 from genmod.elbo import Rate
 from genmod.encoders import Encoder, Posterior
-from genmod.nn.modules import HALF, tensors_of
+from genmod.nn.modules import tensors_of
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Latent, Path, Timesteps
 from genmod.prior import Prior
 from genmod.schedules import Schedule
 from genmod.schedules.base import time_dtype
-from genmod.shapes import Shape
+from genmod.tensors import HALF, Shape
 
 
 class DiffusionPrior(Prior):

@@ -36,8 +36,8 @@ from genmod.prior import Prior
 from genmod.priors.topdown import joined_levels
 from genmod.schedules import Schedule
 from genmod.schedules.base import time_dtype
-from genmod.shapes import Batch, Mask, PerSample, Real, Shape
 from genmod.spec import SpecLike
+from genmod.tensors import Batch, Mask, PerSample, Real, Shape
 
 
 @dataclass(frozen=True, eq=False)

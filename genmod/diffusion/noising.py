@@ -9,8 +9,8 @@ from torch import Tensor
 from genmod.distributions import Normal
 from genmod.encoders import Encoder, Posterior
 from genmod.schedules import Schedule
-from genmod.shapes import Batch, Mask, PerSample, Real, expand_like, repeat
 from genmod.spec import SpecLike
+from genmod.tensors import Batch, Mask, PerSample, Real, expand_like, repeat
 
 
 @dataclass(frozen=True, eq=False)

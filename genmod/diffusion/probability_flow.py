@@ -33,7 +33,7 @@ from genmod.nn.jacobian import Linear, pullback
 from genmod.path import GenerativePath, InferencePath, Latent
 from genmod.prior import Prior
 from genmod.schedules.base import time_dtype
-from genmod.shapes import PerSample, Real, Sizes, event_sum, size
+from genmod.tensors import PerSample, Real, Sizes, event_sum, size
 
 
 class AugmentedState(NamedTuple):

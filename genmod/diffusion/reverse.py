@@ -20,7 +20,7 @@ from genmod.diffusion.variances import ReverseVariance
 from genmod.distributions import Normal
 from genmod.distributions.normal import StandardNormal
 from genmod.schedules import Schedule
-from genmod.shapes import PerSample, Real, expand_like
+from genmod.tensors import PerSample, Real, expand_like
 
 
 @dataclass(frozen=True, eq=False)

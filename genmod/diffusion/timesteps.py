@@ -20,7 +20,7 @@ from genmod import random
 from genmod.checks import check_at_least, instance, invalid, whole_number
 from genmod.path import AutoTimesteps, Timesteps, TimestepSampler
 from genmod.random.streams import stratified
-from genmod.shapes import PerLevel
+from genmod.tensors import PerLevel
 
 
 class UniformTimesteps(TimestepSampler):

@@ -32,7 +32,7 @@ from genmod.checks import invalid
 from genmod.config import Settings
 from genmod.denoisers import Denoised
 from genmod.schedules.base import Bridge
-from genmod.shapes import expand_like
+from genmod.tensors import expand_like
 
 
 class ReverseVariance(Settings, ABC):

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.utils.hooks import RemovableHandle
 
 from genmod.checks import can_read, invalid
-from genmod.shapes import PerSample, Shape, Sizes, event_sum, expand_like
+from genmod.tensors import PerSample, Shape, Sizes, event_sum, expand_like
 
 
 class Factorized(Distribution, ABC):
@@ -210,7 +210,18 @@ def _map_transform(transform: object, function: Callable[[Tensor], Tensor]) -> o
     return copied
 
 
-def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = False) -> None:
+def has_mass(law: Distribution) -> bool | None:
+    """Whether a law is a probability mass on discrete values; ``None``: it does not state its support."""
+    try:
+        support = law.support
+    except NotImplementedError:
+        return None
+    return None if support is None else bool(support.is_discrete)
+
+
+def check_law(
+    law: object, rows: int, shape: Shape, name: str, shared: bool = False, mass: bool = False
+) -> None:
     """Require a law of batch shape ``(rows,)`` and event shape ``shape``, so that log p is ``(rows,)``.
 
     A law that lacks ``Independent`` gives one number for each entry. Torch then broadcasts ``(rows,)``
@@ -222,9 +233,10 @@ def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = Fa
         shape: the event shape of one sample.
         name: what the message calls the law, such as ``"the decoder's law"``.
         shared: whether one law for all rows, of batch shape ``()``, is accepted too: for priors.
+        mass: whether a density is refused: bits per dimension of integers are the logarithm of a mass.
 
     Raises:
-        ValueError: another batch shape or event shape, or an object that is no distribution.
+        ValueError: another batch shape or event shape; a density for integers; no distribution.
 
     >>> plain = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
     >>> check_law(plain, 3, (2,), "the law")  # doctest: +ELLIPSIS
@@ -240,6 +252,13 @@ def check_law(law: object, rows: int, shape: Shape, name: str, shared: bool = Fa
         )
     batch, event = law.batch_shape, law.event_shape
     if event == shape and (batch == (rows,) or (shared and batch == ())):
+        if mass and not torch.compiler.is_compiling() and has_mass(law) is False:
+            raise invalid(
+                f"a density for integers, {type(law).__name__}, as {name}",
+                "a probability mass",
+                "return a law of integers, such as Independent(Categorical(logits=...), 1), or "
+                "describe the data as real numbers",
+            )
         return
     expected = f"({rows},)" + (" or ()" if shared else "")
     raise invalid(

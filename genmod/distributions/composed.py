@@ -16,7 +16,7 @@ from genmod.distributions.base import Factorized, elementwise, is_factorized
 from genmod.distributions.discrete import Categorical, OrderedCategorical
 from genmod.distributions.normal import Normal
 from genmod.gaussian import kernels
-from genmod.shapes import Sizes
+from genmod.tensors import Sizes
 
 _TOGETHER = 1 << 24
 """Numbers of rows by components by dimensions that are held at once."""

@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
-from genmod.shapes import Sizes
+from genmod.tensors import Sizes
 
 _PROPOSALS = 12
 """Proposals for each gamma draw. One is rejected with a probability below 0.05."""

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
-from genmod.numerics import bound_in_order, log1p_
-from genmod.shapes import Sizes
+from genmod.tensors import Sizes, bound_in_order, log1p_
 
 _FAR = 1e4
 """A point beyond which a logistic has no mass in any floating point type."""

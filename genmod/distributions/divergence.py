@@ -21,7 +21,7 @@ from torch.distributions import Distribution, Independent, kl_divergence, regist
 from genmod.checks import invalid
 from genmod.distributions.base import Factorized, is_factorized
 from genmod.elbo import Kind, Rate, Stamp
-from genmod.shapes import event_sum
+from genmod.tensors import event_sum
 
 _PER_DIM: dict[tuple[type, type], Callable[..., Tensor]] = {}
 

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from genmod import random
 from genmod.distributions.base import refuse_sample_shape
 from genmod.gaussian import kernels
-from genmod.shapes import Sizes, copies, event_sum
+from genmod.tensors import Sizes, copies, event_sum
 
 _TOGETHER = 4096
 """Rows by points that are mapped at once."""

@@ -21,7 +21,7 @@ from genmod.distributions.base import Factorized, refuse_sample_shape
 from genmod.distributions.divergence import register_kl_per_dim
 from genmod.gaussian import kernels
 from genmod.gaussian.full import kl_full, kl_standard_full, log_prob_full
-from genmod.shapes import Shape, Sizes, event_sum
+from genmod.tensors import Shape, Sizes, event_sum
 
 
 class Normal(Factorized):

@@ -24,7 +24,7 @@ from torch.distributions import constraints
 from genmod import random
 from genmod.distributions.base import Factorized, check_parameters
 from genmod.distributions.counts import log_gamma_draw
-from genmod.shapes import Sizes
+from genmod.tensors import Sizes
 
 _SMALL = 0.3
 """Below it, series replace quotients of two numbers near zero; they are exact to 1e-10 there."""

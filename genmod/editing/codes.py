@@ -17,8 +17,8 @@ from genmod.chunks import chunks, rows_per_chunk
 from genmod.distributions.base import mean_of
 from genmod.model import LatentModel
 from genmod.nn.conditioning import is_null_context
-from genmod.shapes import LatentTensors, Real, event_sum, expand_like
 from genmod.signatures import checked
+from genmod.tensors import LatentTensors, Real, event_sum, expand_like
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ from genmod.distributions.base import check_law
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.normal import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
-from genmod.shapes import Batch, Mask, Shape, copies, size
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import Batch, Mask, Shape, copies, size
 
 
 class Posterior(ABC):

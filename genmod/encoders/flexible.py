@@ -16,8 +16,8 @@ from genmod.distributions.normal import FullCovarianceNormal
 from genmod.encoders.base import Encoder
 from genmod.nn.flow import SplineFlow
 from genmod.nn.modules import outputs
-from genmod.shapes import Batch, Mask, Shape, size
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import Batch, Mask, Shape, size
 
 
 class OpenEncoder(Encoder):

@@ -23,8 +23,8 @@ from genmod.distributions import Normal
 from genmod.encoders.base import Encoder, Posterior
 from genmod.gaussian.diagonal import product_log_std
 from genmod.nn.modules import call, call_part, outputs
-from genmod.shapes import Batch, Mask, Shape, copies
 from genmod.spec import SpecLike
+from genmod.tensors import Batch, Mask, Shape, copies
 
 
 @dataclass(frozen=True, eq=False)

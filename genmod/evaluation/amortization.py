@@ -23,8 +23,8 @@ from genmod.evaluation.scoring import Estimate
 from genmod.model import LatentModel, Request
 from genmod.path import repeated
 from genmod.random.streams import rewound
-from genmod.shapes import PerSample
 from genmod.signatures import checked
+from genmod.tensors import PerSample
 
 _DRAWS = 64
 """Draws of the latents from which each of the two bounds is estimated."""

@@ -14,13 +14,12 @@ from genmod import random
 from genmod.arrays import as_context, as_tensor, for_autograd
 from genmod.checks import invalid, trusted
 from genmod.chunks import COPIES, by_rows, chunks, computing, rows_per_chunk
-from genmod.data import Dataset
-from genmod.data.loading import GivenRows, rows_or_dataset
+from genmod.data import Dataset, GivenRows, rows_or_dataset
 from genmod.elbo import ELBO, Measure, Stamp
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
 from genmod.nn.modules import evaluation_mode
-from genmod.random.keys import BLOCK
+from genmod.random import BLOCK
 from genmod.random.streams import TorchDraws
 from genmod.spec import DataSpec
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from genmod.checks import check_at_least, invalid
 from genmod.chunks import chunks
-from genmod.data import Dataset
-from genmod.data.loading import rows_or_dataset
+from genmod.data import Dataset, rows_or_dataset
 from genmod.elbo import Measure, Stamp
 from genmod.evaluation.amortization import PosteriorRefinement
 from genmod.evaluation.baselines import pixel_histogram

@@ -46,8 +46,8 @@ from genmod.evaluation.scoring import Estimate, Scores
 from genmod.model import LatentModel
 from genmod.random.streams import stratified
 from genmod.schedules.base import time_dtype
-from genmod.shapes import event_sum, expand_like, repeat
 from genmod.signatures import checked
+from genmod.tensors import event_sum, expand_like, repeat
 
 PILOT = 64
 """Rows, and noise levels, of the pilot: a short run that finds where the integrand is large."""

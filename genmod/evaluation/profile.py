@@ -41,9 +41,9 @@ from genmod.evaluation.batching import Ids, RowSet, in_chunks, require_finite
 from genmod.model import LatentModel, Request
 from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps
-from genmod.shapes import size
 from genmod.signatures import checked
 from genmod.spec import DataSpec
+from genmod.tensors import size
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from genmod.evaluation.perception import DIMS, SHA256, class_log_probs, features
 from genmod.gaussian.full import wasserstein_squared_full
 from genmod.model import LatentModel
 from genmod.nn.mlp import check_context
-from genmod.random.keys import BLOCK
+from genmod.random import BLOCK
 from genmod.signatures import checked
 
 _COUNT = 2000

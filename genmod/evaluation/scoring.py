@@ -17,8 +17,8 @@ from genmod.model import LatentModel, Request
 from genmod.models.replace import find_diffusion, has_diffusion
 from genmod.path import AutoTimesteps, Timesteps
 from genmod.random.streams import mix
-from genmod.shapes import PerSample
 from genmod.signatures import checked
+from genmod.tensors import PerSample
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,9 @@ import torch
 from torch import Tensor
 
 from genmod.checks import check_positive, invalid
-from genmod.data import Dataset
-from genmod.data.loading import rows_or_dataset
+from genmod.data import Dataset, rows_or_dataset
 from genmod.decoders import CalibratedGaussianDecoder, Decoder, GaussianDecoder, GlobalScale
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.evaluation.batching import RowSet
 from genmod.model import LatentModel
 from genmod.signatures import checked

@@ -16,8 +16,8 @@ from genmod.checks import invalid
 from genmod.columns import Column, ColumnKind
 from genmod.decoders import Columns, Decoder
 from genmod.evaluation.batching import RowSet
-from genmod.shapes import is_image
 from genmod.spec import DataSpec
+from genmod.tensors import is_image
 
 StatisticFunction: TypeAlias = Callable[[Tensor], Tensor | float]
 """From rows ``(N, *event)``, NaN where an entry is missing, to a number or a vector of numbers."""

@@ -24,9 +24,9 @@ from genmod.evaluation.batching import Ids, RowSet, evaluating
 from genmod.evaluation.latents import Code, Unit, posterior_draws, units_by_use
 from genmod.model import LatentModel
 from genmod.models.replace import FIRST_STAGE, has_diffusion
-from genmod.shapes import is_image
 from genmod.signatures import checked
 from genmod.spec import DataSpec
+from genmod.tensors import is_image
 
 _ROWS = 4096
 """Rows whose posteriors the quantiles of the aggregate posterior are taken from, at most."""

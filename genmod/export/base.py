@@ -20,8 +20,8 @@ from genmod.model import LatentModel
 from genmod.nn import NULL_LABEL, Labels, Vectors
 from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import ContextEmbedding
-from genmod.shapes import Shape
 from genmod.spec import DataSpec
+from genmod.tensors import Shape
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Tensor]
 """Random rows: how many, and by which generator."""

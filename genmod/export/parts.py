@@ -38,7 +38,7 @@ from genmod.model import LatentModel
 from genmod.path import Latent, run_path
 from genmod.priors import NestedPrior, NormalPrior, TopDownPrior
 from genmod.schedules import Schedule
-from genmod.shapes import expand_like
+from genmod.tensors import expand_like
 
 _ALIGNED = (TopDownPrior, NoisingHierarchyPrior)
 """Priors of several levels, each inferred given the levels above."""

@@ -24,16 +24,14 @@ import torch
 from torch import Tensor
 
 from genmod.checks import invalid
-from genmod.numerics import bound_in_order, expm1, is_constant, unexpanded
-from genmod.shapes import Shape
+from genmod.tensors import HALF, Shape, bound_in_order, expm1, is_constant, unexpanded
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def in_float32(values: Tensor) -> Tensor:
     """``values`` in float32 if they are in half precision, else unchanged."""
-    return values.float() if values.dtype in _HALF else values
+    return values.float() if values.dtype in HALF else values
 
 
 def same_shape(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -53,7 +53,7 @@ from genmod.distributions.divergence import closed_kl
 from genmod.elbo import Measure
 from genmod.model import LatentModel
 from genmod.path import Latent, run_path
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 __all__ = ["PyroPair", "as_pyro", "to_pyro"]
 

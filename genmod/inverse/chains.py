@@ -21,7 +21,7 @@ from genmod.nn.jacobian import pullback
 from genmod.samplers import Ancestral, Sampler, State
 from genmod.samplers.base import Denoise, intervals
 from genmod.schedules import Schedule
-from genmod.shapes import event_sum, expand_like
+from genmod.tensors import event_sum, expand_like
 
 
 class DPS(Sampler):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from genmod.arrays import Rows, as_tensor
 from genmod.checks import check_positive, check_real, invalid
 from genmod.chunks import own_rows
-from genmod.shapes import Real, Shape, size
 from genmod.signatures import checked
+from genmod.tensors import Real, Shape, size
 
 
 class Operator(nn.Module, ABC):

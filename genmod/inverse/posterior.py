@@ -24,7 +24,7 @@ from genmod.denoisers.targets import NOISIEST, scales_of
 from genmod.inverse.operators import Operator, as_measurement, measurements_of
 from genmod.nn.jacobian import Linear, pullback
 from genmod.schedules import Schedule
-from genmod.shapes import PerSample, Real, event_sum, expand_like
+from genmod.tensors import PerSample, Real, event_sum, expand_like
 
 
 class PosteriorDenoiser(Denoiser):

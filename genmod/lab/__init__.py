@@ -22,8 +22,8 @@ from genmod.lab.parts import classes_of, lab_parts, scale_of
 from genmod.lab.program import STATIC, Weights, program_of, written_tensor
 from genmod.model import LatentModel
 from genmod.samplers import DDIM, DPMSolver, Heun, Sampler, UniformTime
-from genmod.shapes import is_image
 from genmod.signatures import checked
+from genmod.tensors import is_image
 
 __all__ = ["write_lab"]
 

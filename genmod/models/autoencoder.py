@@ -16,8 +16,8 @@ from genmod.models.build import (
 )
 from genmod.nn import Networks
 from genmod.priors import FlatPrior
-from genmod.shapes import Shape
 from genmod.spec import SpecLike
+from genmod.tensors import Shape
 
 
 class Autoencoder(LatentModel):

@@ -15,8 +15,8 @@ from genmod.nn import MLP, ConvNets, MLPs, Networks
 from genmod.nn.conditioning import Condition
 from genmod.nn.modules import call
 from genmod.nn.networks import Conditional, default_networks
-from genmod.shapes import Shape, size
 from genmod.spec import DataSpec, HasSpec, SpecLike
+from genmod.tensors import Shape, size
 
 
 def stated_spec(

@@ -21,9 +21,9 @@ from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.networks import Conditional, default_networks
 from genmod.priors import TopDownPrior
 from genmod.priors.deep import VeryDeepBlock
-from genmod.shapes import Shape
 from genmod.signatures import checked
 from genmod.spec import DataSpec
+from genmod.tensors import Shape
 
 
 @checked

@@ -26,8 +26,8 @@ from genmod.nn import Networks
 from genmod.nn.conditioning import Condition
 from genmod.samplers import Ancestral, Heun, UniformLogSNR
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import LatentTensors
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import LatentTensors
 
 
 class Diffusion(DiffusionBased):

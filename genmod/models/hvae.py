@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from genmod import decoders, encoders
 from genmod.checks import choice, invalid
 from genmod.decoders import Decoder
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.encoders.topdown import LadderEncoder
 from genmod.model import LatentModel
 from genmod.models.build import (
@@ -28,8 +28,8 @@ from genmod.nn.conditioning import Condition
 from genmod.prior import Prior
 from genmod.priors import NestedPrior, TopDownBlock, TopDownPrior
 from genmod.priors.given import PriorLaw, as_prior
-from genmod.shapes import Shape
 from genmod.spec import DataSpec, SpecLike
+from genmod.tensors import Shape
 
 
 class Inference(Enum):

@@ -28,8 +28,8 @@ from genmod.nn import ConvNets, Ignored, Networks
 from genmod.nn.conditioning import Condition
 from genmod.nn.modules import evaluation_mode
 from genmod.priors import NestedPrior, NormalPrior
-from genmod.shapes import Shape
 from genmod.spec import SpecLike
+from genmod.tensors import Shape
 
 _FLOW_STEPS = 16
 """Steps of the probability flow that importance weights of a latent diffusion take."""

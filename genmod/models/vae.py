@@ -26,8 +26,8 @@ from genmod.nn import Networks
 from genmod.nn.conditioning import Condition
 from genmod.prior import Prior
 from genmod.priors.given import as_prior
-from genmod.shapes import Shape
 from genmod.spec import SpecLike
+from genmod.tensors import Shape
 
 
 class VAE(LatentModel):

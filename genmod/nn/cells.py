@@ -21,7 +21,7 @@ from genmod.nn.convolution import channels_last, convolution, group_norm, patche
 from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.modules import in_full, zero
 from genmod.nn.residual import resolutions
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 
 class Cell(Settings, nn.Module):

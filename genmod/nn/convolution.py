@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from genmod.checks import invalid
 from genmod.nn.modules import zero
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 _KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -11,7 +11,7 @@ from genmod.checks import check_at_least, invalid
 from genmod.config import Settings
 from genmod.nn.conditioning import Condition, Vectors
 from genmod.nn.modules import in_full, zero
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 
 class Sinusoidal(Settings, nn.Module):

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from genmod.checks import invalid
-from genmod.shapes import Shape
+from genmod.tensors import HALF, Shape
 
 Module = TypeVar("Module", bound=nn.Module)
-
-HALF = (torch.bfloat16, torch.float16)
-"""The half-precision types."""
 
 
 def call(network: nn.Module, *inputs: Tensor, context: Tensor | None) -> Tensor:

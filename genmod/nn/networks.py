@@ -13,8 +13,8 @@ from genmod.nn.mlp import MLP, DenoisingMLP
 from genmod.nn.residual import ConvDecoder, ConvEncoder, ConvNet
 from genmod.nn.transformer import DiT
 from genmod.nn.unet import UNet
-from genmod.shapes import Shape, size
 from genmod.signatures import check_fields
+from genmod.tensors import Shape, size
 
 _LARGE = 16
 """If every side has at least so many pixels, convolutional networks are the default."""

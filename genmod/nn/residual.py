@@ -25,7 +25,7 @@ from genmod.nn.convolution import (
 )
 from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.modules import in_full
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 _FEW = 8
 """The largest side of the lowest resolution, from which a linear layer gives the vector."""

@@ -18,7 +18,7 @@ from genmod.nn.conditioning import Condition
 from genmod.nn.convolution import attend, patches, pixels, space_of
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.modules import in_full, zero
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 
 class DiT(Settings, nn.Module):

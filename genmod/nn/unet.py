@@ -28,7 +28,7 @@ from genmod.nn.convolution import (
 )
 from genmod.nn.mlp import FourierFeatures, NoiseLevelEmbedding
 from genmod.nn.modules import in_full, zero
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 
 
 class UNet(Settings, nn.Module):

@@ -20,7 +20,7 @@ from genmod.diffusion import DiffusionPrior
 from genmod.elbo import ELBO, Rate
 from genmod.model import LatentModel, Request
 from genmod.path import AutoTimesteps, Path, Timesteps, TimestepSampler
-from genmod.shapes import PerLevel, PerSample
+from genmod.tensors import PerLevel, PerSample
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ from genmod.model import LatentModel
 from genmod.objectives.base import Batch, Objective
 from genmod.objectives.requirements import encoders
 from genmod.path import Path
-from genmod.shapes import event_sum, expand_like
+from genmod.tensors import event_sum, expand_like
 
 
 class GradientEstimator(StrEnum):

@@ -18,7 +18,7 @@ from genmod.objectives.requirements import require_fixed_encoder
 from genmod.objectives.weighted import BoundWeighted, Simple, Weighted
 from genmod.path import AutoTimesteps, Path, Timesteps
 from genmod.schedules.curve import GradientScale, Learnable, scale_gradient
-from genmod.shapes import PerLevel, PerSample
+from genmod.tensors import PerLevel, PerSample
 
 
 class Hybrid(MeanObjective):

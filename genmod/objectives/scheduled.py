@@ -16,7 +16,7 @@ from genmod.model import LatentModel
 from genmod.objectives.base import Batch, MeanObjective, Objective
 from genmod.objectives.requirements import require_prior
 from genmod.path import AutoTimesteps, Path, Timesteps
-from genmod.shapes import PerSample
+from genmod.tensors import PerSample
 
 
 class ScheduledObjective(Objective):

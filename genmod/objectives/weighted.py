@@ -31,7 +31,7 @@ from genmod.model import LatentModel
 from genmod.objectives.base import MeanObjective
 from genmod.objectives.requirements import require_fixed_encoder
 from genmod.path import AutoTimesteps, Timesteps
-from genmod.shapes import PerLevel, PerSample
+from genmod.tensors import PerLevel, PerSample
 
 
 class Beta(MeanObjective):

@@ -27,7 +27,7 @@ from genmod.nn.conditioning import Condition
 from genmod.nn.mlp import ContextEmbedding
 from genmod.nn.modules import call, outputs
 from genmod.priors.topdown import TopDownLevel
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 _LOG_STD, _SPREAD = -2.0, 5.0
 """The log-std of the posterior relative to the prior at the start, and a factor on the weights of its mean.

@@ -18,7 +18,7 @@ from genmod.prior import DensityPrior, Prior
 from genmod.priors.learned import OpenPrior
 from genmod.priors.nested import NestedPrior
 from genmod.priors.simple import DistributionPrior, NormalPrior
-from genmod.shapes import Shape, Sizes
+from genmod.tensors import Shape, Sizes
 
 
 @runtime_checkable

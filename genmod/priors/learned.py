@@ -18,7 +18,7 @@ from genmod.distributions.flow import NormalizingFlow
 from genmod.encoders import Encoder
 from genmod.nn.flow import SplineFlow
 from genmod.prior import DensityPrior, Prior
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 
 class OpenPrior(DensityPrior):

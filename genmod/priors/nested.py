@@ -35,7 +35,7 @@ from genmod.path import (
     draw_posterior,
 )
 from genmod.prior import DensityPrior, Prior
-from genmod.shapes import LatentTensors, event_sum, size
+from genmod.tensors import LatentTensors, event_sum, size
 
 Step = TypeVar("Step")
 T = TypeVar("T")

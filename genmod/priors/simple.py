@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import check_shape, invalid
-from genmod.distributions.base import moved
+from genmod.distributions.base import has_mass, moved
 from genmod.distributions.normal import StandardNormal
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.encoders.base import require_distribution
 from genmod.path import AutoTimesteps, GenerativePath, InferencePath, Timesteps, draw_posterior
 from genmod.prior import DensityPrior, Prior
-from genmod.shapes import LatentTensors, Shape
+from genmod.tensors import LatentTensors, Shape
 
 
 class NormalPrior(DensityPrior):
@@ -87,7 +87,7 @@ class DistributionPrior(DensityPrior):
                 "an empty batch shape: one event is one latent",
                 "wrap it in torch.distributions.Independent",
             )
-        if _has_mass(distribution):
+        if has_mass(distribution):
             raise invalid(
                 f"a {type(distribution).__name__} for a prior: it has a mass on integers",
                 "a law with a density, because latents are real",
@@ -120,14 +120,6 @@ class DistributionPrior(DensityPrior):
     def formula(self) -> str:
         """The formula of the prior, as text."""
         return f"p(z) = {type(self.distribution).__name__}"
-
-
-def _has_mass(distribution: Distribution) -> bool:
-    try:
-        support = distribution.support
-    except NotImplementedError:  # A law of the user's own need not state its support.
-        return False
-    return bool(getattr(support, "is_discrete", False))
 
 
 class FlatPrior(Prior):

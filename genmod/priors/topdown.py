@@ -41,7 +41,7 @@ from genmod.path import (
     draw_posterior,
 )
 from genmod.prior import Prior
-from genmod.random.keys import replayable
+from genmod.random import replayable
 
 
 class TopDownLevel(Settings, nn.Module, ABC):

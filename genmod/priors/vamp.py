@@ -12,8 +12,8 @@ from genmod.distributions.composed import Mixture
 from genmod.encoders import Encoder
 from genmod.encoders.base import require_distribution
 from genmod.priors.learned import OpenPrior, check_components
-from genmod.shapes import Shape
 from genmod.spec import DataSpec
+from genmod.tensors import Shape
 
 
 class PseudoInputs(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from genmod.checks import invalid
-from genmod.shapes import Shape, size
+from genmod.tensors import Shape, size
 
 _MASK = (1 << 64) - 1
 TORCH = 0x70CC

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from genmod.checks import invalid
-from genmod.config.names import named
+from genmod.config import named
 from genmod.config.plain import from_plain, read_arguments, to_plain
 from genmod.config.text import from_yaml, read_call
 from genmod.data import Dataset, binarized, conditional, load

@@ -19,8 +19,8 @@ from genmod.models.sampling import DiffusionBased
 from genmod.plots import Row, strips
 from genmod.plots.style import COLORS, NOTE, figure, label_axes, plain
 from genmod.samplers import DPMSolver
-from genmod.shapes import is_image
 from genmod.spec import Column, DataSpec
+from genmod.tensors import is_image
 
 _STEPS = 20
 """Steps of a diffusion's sampler: fewer than for a result, so that a figure is cheap."""

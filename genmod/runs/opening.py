@@ -15,10 +15,8 @@ from genmod.arrays import as_device, as_tensor
 from genmod.checks import invalid
 from genmod.columns import Column
 from genmod.config.plain import to_plain
-from genmod.data import Dataset
-from genmod.data.cells import RawColumn
-from genmod.data.encoding import faults
-from genmod.data.loading import GivenRows
+from genmod.data import Dataset, GivenRows
+from genmod.data.cells import RawColumn, faults
 from genmod.data.sources import NAMES, RowsSource, Source, TableSource, source_of
 from genmod.data.values import Array
 from genmod.files import as_path

@@ -37,7 +37,7 @@ from genmod.samplers.dpm import DPMSolver
 from genmod.samplers.flow import Euler, Heun
 from genmod.samplers.multistep import UniPC
 from genmod.samplers.single_step import DDIM, Ancestral, shares
-from genmod.shapes import expand_like
+from genmod.tensors import expand_like
 
 LINEAR = (DataTarget, EDMTarget, FlowVelocityTarget, NoiseTarget, ScoreTarget, VelocityTarget)
 """The targets whose ``x_hat`` is ``a z + b o``; a subclass may do otherwise, and is not among them."""

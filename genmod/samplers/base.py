@@ -29,7 +29,7 @@ from genmod.denoisers import Denoised, Denoiser
 from genmod.denoisers.base import denoise
 from genmod.schedules import Schedule
 from genmod.schedules.base import Point, time_dtype
-from genmod.shapes import PerSample, Real
+from genmod.tensors import PerSample, Real
 
 Bound = TypeVar("Bound", Denoiser, Schedule)
 Self = TypeVar("Self", bound="Sampler")

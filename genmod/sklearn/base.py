@@ -15,8 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from genmod.checks import check_at_least, instance, invalid, one_of
-from genmod.data import Dataset
-from genmod.data.loading import GivenRows
+from genmod.data import Dataset, GivenRows
 from genmod.evaluation import score
 from genmod.model import LatentModel
 from genmod.models import HVAE, Diffusion

@@ -30,9 +30,9 @@ from genmod.encoders import Encoder
 from genmod.models import VAE
 from genmod.models.build import LinearSkip
 from genmod.nn import MLP
-from genmod.shapes import Batch, Mask
 from genmod.sklearn.rows import Array
 from genmod.spec import DataSpec
+from genmod.tensors import Batch, Mask
 
 _SHRINKAGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 """Weights of the identity in the covariance, chosen by cross-validation."""

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from genmod.arrays import as_tensor
 from genmod.checks import invalid
+from genmod.data import GivenRows, rows_or_dataset
 from genmod.data.binarized import BernoulliPixels
 from genmod.data.loaders import as_loader, gives_batches, is_torch_dataset
-from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.readers import is_frame
 from genmod.data.values import warn_of_spread
 from genmod.model import LatentModel

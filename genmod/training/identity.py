@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from genmod.checks import invalid
-from genmod.config.names import name_of
+from genmod.config import name_of
 from genmod.config.settings import arguments
 from genmod.model import LatentModel
 from genmod.objectives import Objective

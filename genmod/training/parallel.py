@@ -17,9 +17,8 @@ from genmod.checks import invalid
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.objectives import Batch, Objective
-from genmod.training.averaging import Average
 from genmod.training.devices import Devices
-from genmod.training.optimizer import norm_of_all
+from genmod.training.optimizer import Average, norm_of_all
 
 Owner = Callable[[str], str]
 """The name of the parameter that a tensor of a checkpoint is laid out as, or an empty one."""

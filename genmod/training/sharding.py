@@ -32,9 +32,9 @@ from genmod.model import LatentModel
 from genmod.nn.modules import weights
 from genmod.objectives import Batch, Objective
 from genmod.objectives.pairs import ObjectivePairs
-from genmod.training.averaging import Average, copied
 from genmod.training.compiled import networks
 from genmod.training.devices import Devices
+from genmod.training.optimizer import Average, copied
 from genmod.training.parallel import LossModule, Owner, Parallelism, training_mode
 
 

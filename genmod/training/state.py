@@ -19,9 +19,8 @@ from genmod.model import LatentModel
 from genmod.nn.modules import copy_weights, load_weights
 from genmod.objectives import Objective
 from genmod.objectives.base import broken_terms
-from genmod.training.averaging import Average
 from genmod.training.config import Cycle, TrainingConfig
-from genmod.training.optimizer import FusedStep, adam, clip_gradients, learning_rate
+from genmod.training.optimizer import Average, FusedStep, adam, clip_gradients, learning_rate
 from genmod.training.parallel import Parallelism
 from genmod.training.validation import Validation
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genmod.data.loading import GivenRows
+from genmod.data import GivenRows
 from genmod.elbo import Measure
 from genmod.evaluation.batching import RowSet
 from genmod.evaluation.scoring import Estimate, scores_of, weights_of

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from genmod.cli import app, training
 from genmod.cli.settings import SUITE as MODELS
-from genmod.compare import compare
-from genmod.compare.run import Comparison
+from genmod.compare import Comparison, compare
 from genmod.compare.suites import DIGITS, IMAGES
 from genmod.data import Dataset, load
 from genmod.version import __version__

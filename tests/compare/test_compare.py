@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from genmod.compare import Candidate, compare
+from genmod.compare import Candidate, Comparison, compare
 from genmod.compare.candidate import BuildInputs
-from genmod.compare.run import Comparison
 from genmod.compare.suites import DIGITS
 from genmod.data import Dataset, binarized, conditional
 from genmod.data.rows import dataset

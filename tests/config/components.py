@@ -9,10 +9,10 @@ from functools import partial
 import torch
 
 from genmod import decoders, diffusion, encoders, models, nn, objectives, samplers, training
-from genmod.config.names import named, public_names
+from genmod.config import named, public_names
 from genmod.config.settings import arguments
 from genmod.decoders.codes import Categories, IntegerLogisticDecoder, OrderedCategories
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.denoisers import Guided
 from genmod.elbo import Stamp
 from genmod.model import LatentModel

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from genmod.data import load, loaders
-from genmod.data.loading import GivenRows, rows_or_dataset
+from genmod.data import GivenRows, load, loaders, rows_or_dataset
 from genmod.evaluation import evaluate
 from genmod.models import VAE
 from genmod.training import fit

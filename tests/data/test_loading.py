@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from genmod.data import Dataset, load
+from genmod.data import Dataset, GivenRows, load, rows_or_dataset
 from genmod.data.images import digits
-from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.rows import dataset
 from genmod.data.sources import NAMES
 from genmod.data.toys import BY_NAME as TOYS

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genmod.columns import Column, ColumnKind
-from genmod.data import Dataset, load
+from genmod.data import Dataset, GivenRows, load, rows_or_dataset
 from genmod.data.cells import MOST_COLUMNS
-from genmod.data.loading import GivenRows, rows_or_dataset
 from genmod.data.readers import from_frame, read_csv
 
 REFUSED = r"^got [^\n]*; expected [^\n]*; [^\n]*$"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genmod import Measure, decoders, diffusion
 from genmod.decoders import Decoder, Identity
-from genmod.decoders.scales import FixedScale, Scale
+from genmod.decoders.likelihoods import FixedScale, Scale
 from genmod.denoisers import GaussianDenoiser
 from genmod.distributions.base import Factorized
 from genmod.nn import MLP

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genmod.data import load
 from genmod.decoders import ChannelMixtureDecoder, DiscretizedMixtureDecoder
 from genmod.distributions import DiscretizedLogistic
-from genmod.distributions.channels import DiscretizedChannelMixture
+from genmod.distributions.mixtures import DiscretizedChannelMixture
 from genmod.models import VAE
 from genmod.spec import Bins
 from genmod.training import fit

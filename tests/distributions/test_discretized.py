@@ -13,7 +13,8 @@ from scipy import stats
 from torch import Tensor
 
 from genmod.distributions import DiscretizedLogistic
-from genmod.distributions.discretized import Discretized, DiscretizedNormal, log_ndtr
+from genmod.distributions.discretized import Discretized
+from genmod.distributions.discretized_normal import DiscretizedNormal, log_ndtr
 from genmod.spec import Bins
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -24,7 +24,7 @@ from genmod.distributions import Normal, rate, register_kl_per_dim
 from genmod.distributions.base import Factorized, masked_log_prob
 from genmod.distributions.divergence import closed_kl, log_ratio
 from genmod.distributions.normal import StandardNormal
-from genmod.shapes import Sizes
+from genmod.tensors import Sizes
 from tests.statistics import assert_mean
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from genmod.distributions.logistic import logistic_log_mass
+from genmod.distributions.discretized import logistic_log_mass
 from genmod.spec import Bins
 
 BINS = Bins(5)

@@ -16,7 +16,8 @@ from genmod.distributions import (
     DiscretizedLogistic,
 )
 from genmod.distributions.base import Factorized
-from genmod.distributions.discretized import DiscretizedMixture, DiscretizedNormal
+from genmod.distributions.discretized_normal import DiscretizedNormal
+from genmod.distributions.mixtures import DiscretizedMixture
 from genmod.spec import Bins
 
 NONE = torch.zeros(3, 2)

@@ -20,7 +20,7 @@ from genmod.evaluation.flow import FlowDensity
 from genmod.model import LatentModel
 from genmod.models import VAE, Diffusion, LatentDiffusion, with_steps
 from genmod.models.replace import find_diffusion
-from genmod.random.keys import BLOCK
+from genmod.random import BLOCK
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
 from tests.oracles import (
     F64,

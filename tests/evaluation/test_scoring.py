@@ -14,7 +14,7 @@ from genmod.evaluation.scoring import log_weights, score
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDiffusion
 from genmod.nn import MLP, DenoisingMLP
-from genmod.random.keys import BLOCK
+from genmod.random import BLOCK
 from tests.oracles_vae import ppca
 from tests.statistics import assert_equal_means
 

@@ -30,7 +30,7 @@ from genmod.models.sampling import DiffusionBased
 from genmod.nn import MLPs
 from genmod.priors.simple import DistributionPrior
 from genmod.samplers import DDIM
-from genmod.shapes import size
+from genmod.tensors import size
 from genmod.training import fit
 from tests.everywhere.families import Case
 from tests.everywhere.found import Found, rows, tensors, whole

@@ -25,7 +25,7 @@ from genmod.model import LatentModel
 from genmod.models.sampling import DiffusionBased
 from genmod.random import streams
 from genmod.random.streams import Draw
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 from genmod.training import fit
 from tests.everywhere.families import FAMILIES, Case, case
 from tests.everywhere.found import Found

@@ -12,7 +12,7 @@ import torch
 from genmod import evaluation, random
 from genmod.export import export
 from genmod.lab import write_lab
-from genmod.nn.modules import HALF
+from genmod.tensors import HALF
 from genmod.training import fit
 from tests.everywhere.families import FAMILIES, Case, case
 from tests.everywhere.table import ENTRIES

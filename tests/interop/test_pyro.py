@@ -20,7 +20,7 @@ from torch.distributions import Normal as TorchNormal
 from torch.testing import assert_close
 
 from genmod import distributions, priors
-from genmod.distributions.discretized import DiscretizedNormal
+from genmod.distributions.discretized_normal import DiscretizedNormal
 from genmod.distributions.normal import StandardNormal
 from genmod.interop.pyro import Adapted, as_pyro, to_pyro
 from genmod.models import VAE, Autoencoder, Diffusion

@@ -16,7 +16,7 @@ from genmod.decoders import (
     GaussianDecoder,
     Identity,
 )
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.denoisers import Learned, NoiseTarget, VelocityTarget
 from genmod.diffusion import DiffusionPrior, FixedLarge, FixedSmall, LastStepDecoder, NoisingEncoder
 from genmod.elbo import Kind, Measure

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import SupportsIndex
 
 import pytest
 import torch
 from torch import Tensor
 
 from genmod import random
-from genmod.denoisers import Denoised, Denoiser
+from genmod.arrays import Context, Rows
+from genmod.denoisers import Denoised, Denoiser, Guided
 from genmod.diffusion import DiffusionPrior
 from genmod.models import VAE, Diffusion, LatentDiffusion, LatentModel
-from genmod.nn import MLP
+from genmod.models.replace import with_denoiser
+from genmod.nn import MLP, Labels
 from genmod.samplers import (
     DDIM,
     Ancestral,
@@ -24,6 +28,7 @@ from genmod.samplers import (
     UniformTime,
 )
 from genmod.schedules import LinearLogSNR
+from genmod.tensors import LatentTensors
 from tests.oracles import F64, Bent, correlated
 from tests.samplers.cases import EVERY
 from tests.statistics import assert_mean
@@ -69,6 +74,46 @@ def test_sample_decodes_the_last_of_its_states(sampler: Sampler) -> None:
         states = list(model.states(3, sampler=sampler, steps=4, grid=UniformLogSNR()))
     torch.testing.assert_close(torch.stack([state.z for state in states]), torch.stack(path))
     assert not states[0].z.requires_grad
+
+
+@pytest.mark.parametrize("steps", [None, 4], ids=["the chain", "a sampler"])
+def test_guided_samples_are_those_of_the_guided_model(steps: int | None) -> None:
+    """By the chain itself and by a sampler; and guidance changes them."""
+    torch.manual_seed(0)
+    model, labels = Diffusion(2, steps=6, width=8, condition=Labels(3)).double(), torch.arange(3)
+    with torch.no_grad():  # A new network gives zeros, for every label.
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    guided = with_denoiser(model, lambda denoiser: Guided(denoiser, 3.0))
+    found = model.sample(3, labels, steps=steps, guidance_scale=3.0, seeds=[1, 2, 3])
+    assert torch.equal(found, guided.sample(3, labels, steps=steps, seeds=[1, 2, 3]))
+    assert not torch.allclose(found, model.sample(3, labels, steps=steps, seeds=[1, 2, 3]))
+
+
+class Doubled(VAE):
+    """A model of one's own that has other codes and other samples."""
+
+    def encode(
+        self, x: Rows, context: Context = None, observed: Rows | None = None
+    ) -> LatentTensors:
+        code = super().encode(x, context, observed)
+        assert isinstance(code, Tensor)
+        return 2 * code
+
+    def sample(
+        self, n: int, context: Context = None, *, seeds: Sequence[SupportsIndex] | None = None
+    ) -> Tensor:
+        return 2 * super().sample(n, context, seeds=seeds)
+
+
+def test_a_model_of_ones_own_may_override_methods() -> None:
+    own, x = Doubled(2, latents=1, width=4), torch.randn(3, 2)
+    plain = LatentModel(own.encoder, own.decoder, own.prior)
+    code = plain.encode(x)
+    assert isinstance(code, Tensor)
+    torch.testing.assert_close(own.encode(x), 2 * code)
+    torch.testing.assert_close(own.sample(3, seeds=[1, 2, 3]), 2 * plain.sample(3, seeds=[1, 2, 3]))
+    torch.testing.assert_close(own.reconstruct(x), plain.reconstruct(x))
 
 
 def test_the_ancestral_chain_is_the_default_sampler() -> None:

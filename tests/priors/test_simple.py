@@ -24,7 +24,7 @@ from genmod.decoders import Identity
 from genmod.distributions import Dirac, Normal
 from genmod.models import VAE
 from genmod.priors.simple import DistributionPrior
-from genmod.shapes import Sizes
+from genmod.tensors import Sizes
 from tests.oracles_vae import affine, ppca
 from tests.statistics import assert_mean
 

@@ -28,7 +28,7 @@ from genmod.samplers import (
 from genmod.samplers.dpm import phi
 from genmod.samplers.multistep import ADAMS_BASHFORTH
 from genmod.schedules import Cosine, LinearLogSNR, Schedule
-from genmod.shapes import expand_like
+from genmod.tensors import expand_like
 from tests.oracles import F64, RectifiedFlow, VarianceExploding, correlated, real
 from tests.samplers.cases import MIXTURE, flowed
 

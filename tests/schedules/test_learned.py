@@ -28,7 +28,7 @@ from genmod.schedules import (
     Sigmoid,
     Table,
 )
-from genmod.shapes import PerLevel
+from genmod.tensors import PerLevel
 from genmod.training import training_loop
 from tests.oracles import F64, bent, steps_of
 from tests.statistics import assert_equal_means

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genmod.data.loading import GivenRows
+from genmod.data import GivenRows
 from genmod.elbo import ELBO
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion

@@ -15,7 +15,7 @@ from genmod import decoders, encoders, register
 from genmod.data import Dataset, binarized, conditional
 from genmod.data.binarized import BernoulliPixels
 from genmod.data.images import digits
-from genmod.decoders.scales import FixedScale
+from genmod.decoders.likelihoods import FixedScale
 from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.distributions import Normal
 from genmod.model import LatentModel, load

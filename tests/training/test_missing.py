@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from genmod.data import Dataset, load
-from genmod.data.loading import GivenRows
+from genmod.data import Dataset, GivenRows, load
 from genmod.evaluation import evaluate, log_weights, score
 from genmod.evaluation.flow import flow_density
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion

@@ -16,8 +16,8 @@ from genmod.nn.modules import weights
 from genmod.objectives import Batch, Bound, Objective
 from genmod.random import keyed
 from genmod.training import fit
-from genmod.training.averaging import Average
 from genmod.training.devices import Devices
+from genmod.training.optimizer import Average
 from genmod.training.sharding import Shards
 from tests.training.processes import TINY
 

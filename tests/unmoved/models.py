@@ -17,7 +17,7 @@ from genmod.models import HVAE, VAE, Autoencoder, Diffusion, Inference, LatentDi
 from genmod.nn import DenoisingMLP, Labels
 from genmod.priors.simple import DistributionPrior
 from genmod.schedules import LinearLogSNR, Schedule
-from genmod.shapes import Shape
+from genmod.tensors import Shape
 from tests.unmoved.inputs import BINS, IMAGE
 
 CLEAN = 13.3

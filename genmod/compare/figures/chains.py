@@ -21,7 +21,7 @@ from genmod.plots.style import INK
 from genmod.priors import NestedPrior
 from genmod.samplers import Ancestral
 from genmod.schedules import Cosine, Schedule
-from genmod.shapes import expand_like
+from genmod.tensors import expand_like
 
 SIDE = 1.0
 """The width of an image in inches."""

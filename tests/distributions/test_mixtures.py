@@ -12,7 +12,7 @@ from genmod import random
 from genmod.decoders import DiscretizedMixtureDecoder as MixtureDecoder
 from genmod.decoders import Identity
 from genmod.distributions import DiscretizedLogistic
-from genmod.distributions.discretized import DiscretizedMixture
+from genmod.distributions.mixtures import DiscretizedMixture
 from genmod.spec import Bins
 from tests.statistics import assert_mean
 

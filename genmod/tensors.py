@@ -1,8 +1,11 @@
-r"""``expm1`` and ``log1p`` by vectorized operations, for the tensors of every training step.
+"""Tensors: their shapes, written once, and small operations on them.
+
+A batch has its rows first, the rest is one event: ``B`` rows, ``L`` visited levels, ``*event`` whatever
+shape one sample has. The names are checked at run time by the tests (jaxtyping with beartype).
 
 On CPUs torch computes ``exp``, ``log`` and ``tanh`` with vector instructions, but ``expm1``, ``log1p``,
-``logsigmoid`` and ``softplus`` number by number, about ten times as slowly. The functions here are made
-of the fast ones, without branches, and lose at most a few units in the last place.
+``logsigmoid`` and ``softplus`` number by number, about ten times as slowly. :func:`expm1` and
+:func:`log1p_` are made of the fast ones, without branches, and lose at most a few units in the last place.
 
 :func:`bound_in_order` and :func:`is_constant` save what ``torch.autograd.Function.apply`` spends on small
 batches.
@@ -11,13 +14,86 @@ batches.
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple, TypeVar
+import math
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from jaxtyping import Bool, Float, Shaped
+from torch import Size, Tensor
 from torch.autograd import forward_ad
 
+Shape: TypeAlias = tuple[int, ...]
+Sizes: TypeAlias = Size | list[int] | tuple[int, ...]
+"""What torch's distributions take for a sample shape."""
+PerSample: TypeAlias = Float[Tensor, "B"]
+PerLevel: TypeAlias = Float[Tensor, "B L"]
+Batch: TypeAlias = Shaped[Tensor, "B *event"]
+Real: TypeAlias = Float[Tensor, "B *event"]
+Mask: TypeAlias = Bool[Tensor, "B *event"]
+LatentTensors: TypeAlias = Tensor | tuple[Tensor, ...]
+"""One latent, or the latents of a hierarchy in the order in which its prior draws them."""
+
+HALF = (torch.bfloat16, torch.float16)
+"""The half-precision types."""
+
 Function = TypeVar("Function", bound=type[torch.autograd.Function])
+
+
+def size(shape: Shape) -> int:
+    """The number of dimensions of one event: the product of its shape.
+
+    >>> size((1, 28, 28))
+    784
+    """
+    return math.prod(shape)
+
+
+def event_sum(values: Tensor) -> Tensor:
+    """The sum over each row's event: ``(B, *event)`` to ``(B,)``."""
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+def expand_like(scale: Tensor, batch: Tensor) -> Tensor:
+    """One number a row, ``(B,)``, shaped and typed to broadcast against ``(B, *event)``."""
+    return scale.to(batch.dtype).reshape(-1, *[1] * (batch.ndim - 1))
+
+
+def copies(batch: Tensor, count: int) -> Tensor:
+    """``count`` copies of all rows, one after another: ``(B, *event)`` to ``(count * B, *event)``."""
+    return batch.repeat(count, *[1] * (batch.ndim - 1))
+
+
+def repeat(batch: Tensor, times: int) -> Tensor:
+    """Each row ``times`` times in a row: ``(B, *event)`` to ``(B * times, *event)``."""
+    return batch if times == 1 else batch.repeat_interleave(times, 0)
+
+
+def is_image(shape: Shape) -> bool:
+    """Whether events are drawn as pictures: one or three channels of at least 4 x 4 pixels.
+
+    >>> is_image((1, 28, 28)), is_image((64, 7, 7)), is_image((3,))
+    (True, False, False)
+    """
+    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= 4
+
+
+def unexpanded(x: Tensor) -> Tensor:
+    """A view of a tensor with size one along each dimension along which it was expanded.
+
+    What depends on a scale alone is then computed once where all entries share the scale.
+
+    >>> unexpanded(torch.zeros(3, 1).expand(3, 5)).shape
+    torch.Size([3, 1])
+    """
+    for dim, stride in enumerate(x.stride()):
+        if stride == 0 and x.shape[dim] > 1:
+            x = x.narrow(dim, 0, 1)
+    return x
+
+
+def constant(x: Tensor) -> Tensor:
+    """The tensor without its gradient: itself, if it has none."""
+    return x.detach() if x.requires_grad else x
 
 
 def expm1(x: Tensor) -> Tensor:
@@ -46,20 +122,6 @@ def log1p_(c: Tensor) -> Tensor:
     return u.log_().add_(lost)
 
 
-def unexpanded(x: Tensor) -> Tensor:
-    """A view of a tensor with size one along each dimension along which it was expanded.
-
-    What depends on a scale alone is then computed once where all entries share the scale.
-
-    >>> unexpanded(torch.zeros(3, 1).expand(3, 5)).shape
-    torch.Size([3, 1])
-    """
-    for dim, stride in enumerate(x.stride()):
-        if stride == 0 and x.shape[dim] > 1:
-            x = x.narrow(dim, 0, 1)
-    return x
-
-
 def is_constant(*tensors: Tensor) -> bool:
     """Whether nothing differentiates the tensors: then a ``Function`` can be called as a plain function.
 
@@ -74,11 +136,6 @@ def is_constant(*tensors: Tensor) -> bool:
         return False
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return not wanted and forward_ad._current_level < 0
-
-
-def constant(x: Tensor) -> Tensor:
-    """The tensor without its gradient: itself, if it has none."""
-    return x.detach() if x.requires_grad else x
 
 
 class _Inputs(NamedTuple):

@@ -12,11 +12,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from genmod.distributions import Bernoulli
-from genmod.distributions.logistic import logistic_log_mass
+from genmod.distributions.discretized import logistic_log_mass
 from genmod.gaussian.kernels import kl_standard_log_std
-from genmod.numerics import constant, expm1, is_constant, log1p_
-from genmod.shapes import Shape
 from genmod.spec import Bins
+from genmod.tensors import Shape, constant, expm1, is_constant, log1p_
 from genmod.training.optimizer import clip_gradients
 
 SIZES = torch.logspace(-30, 1.9, 4001, dtype=torch.float64)
