@@ -11,8 +11,7 @@ from torch import nn
 from genmod.chunks import memory_limit
 from genmod.decoders import GaussianDecoder, Identity
 from genmod.diffusion import FixedLarge
-from genmod.editing import interpolate, latent_direction, move, sdedit
-from genmod.editing.codes import slerp
+from genmod.editing import interpolate, latent_direction, move, sdedit, slerp
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
 from genmod.models import HVAE, VAE, Diffusion, LatentDiffusion

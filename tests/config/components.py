@@ -170,6 +170,7 @@ OTHERS: dict[str, Callable[[], object]] = {
 
 NO_SETTINGS = {
     "Batch": "a batch of data",
+    "BinnedDecoder": "a base class",
     "ColumnKind": "written as the word that it is",
     "History": "a result",
     "Path": "draws",
