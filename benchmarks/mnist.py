@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,8 @@ TARGETS = {
     ("fashion-mnist", "HVAE, top-down"): 3.10,
 }
 """Bits/dim, at most, after ten minutes on two cores."""
+_VALIDATIONS = 10
+"""Each costs about as much as 60 steps."""
 _ENDLESS = 10**7
 """Steps that fit no budget."""
 
@@ -72,7 +74,7 @@ def train(
     """Train by the candidate's own plan, with as many steps as fit some minutes, or so many steps."""
     torch.manual_seed(seed)
     model = who.build(BuildInputs(data, 1.0, {}))
-    plan, pace = who.plan.with_precision(model, data, seed)
+    plan, pace = replace(who.plan, validations=_VALIDATIONS).with_precision(model, data, seed)
     plan = plan.times((steps or _ENDLESS) / plan.steps)
     plan = plan if steps else plan.within_budget(60 * minutes, pace)
     kind = "bfloat16" if plan.autocast else "float32"
@@ -97,6 +99,7 @@ def measure(
 ) -> tuple[dict[str, object], list[object]]:
     """Train and score on one data set; returns a record for JSON, and a line of the table."""
     trained = train(who, data, arguments.minutes, arguments.seed, arguments.steps)
+    trained.model.save(arguments.out.parent / f"{data.name}-{who.slug}")
     noisy, began = trained.model.prior.has_timesteps, time.perf_counter()
     report = evaluate(
         trained.model,
