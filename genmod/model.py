@@ -24,7 +24,7 @@ from genmod.distributions.base import check_law, masked_log_prob
 from genmod.distributions.composed import Rescaled
 from genmod.elbo import ELBO, Measure, Rate
 from genmod.encoders import Encoder
-from genmod.encoders.base import Posterior, check_encoder, check_posterior, copied_posterior
+from genmod.encoders.base import Posterior, check_encoder, copied_posterior
 from genmod.generative import GenerativeModel
 from genmod.imputation import Imputation as Imputation
 from genmod.nn.modules import call_part, first_float, float_dtype
@@ -155,7 +155,12 @@ class LatentModel(GenerativeModel):
         # An encoder of one's own need not take masks: what was not observed is zero in any case.
         given = (x, context, observed) if observed is not None and self._masked else (x, context)
         posterior: Posterior | Distribution = call_part(self.encoder, *given)
-        check_posterior(posterior, x.shape[0], self.prior.shape)
+        if isinstance(posterior, Distribution):
+            check_law(posterior, len(x), self.prior.shape, "the encoder's posterior")
+        elif posterior.rows != len(x):
+            got = f"a posterior of {posterior.rows} rows for {len(x)} samples"
+            advice = "return one output a row from the encoder's networks"
+            raise invalid(got, "one row a sample", advice)
         return posterior
 
     def _likelihood(self, state: Tensor, context: Tensor | None) -> Distribution:

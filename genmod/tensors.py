@@ -7,8 +7,7 @@ On CPUs torch computes ``exp``, ``log`` and ``tanh`` with vector instructions, b
 ``logsigmoid`` and ``softplus`` number by number, about ten times as slowly. :func:`expm1` and
 :func:`log1p_` are made of the fast ones, without branches, and lose at most a few units in the last place.
 
-:func:`bound_in_order` and :func:`is_constant` save what ``torch.autograd.Function.apply`` spends on small
-batches.
+:func:`bound_in_order` saves what ``torch.autograd.Function.apply`` spends on small batches.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Size, Tensor
-from torch.autograd import forward_ad
 
 Shape: TypeAlias = tuple[int, ...]
 Sizes: TypeAlias = Size | list[int] | tuple[int, ...]
@@ -120,22 +118,6 @@ def log1p_(c: Tensor) -> Tensor:
     u = torch.add(c, 1)
     lost = c.sub_(torch.sub(u, 1)).div_(u)
     return u.log_().add_(lost)
-
-
-def is_constant(*tensors: Tensor) -> bool:
-    """Whether nothing differentiates the tensors: then a ``Function`` can be called as a plain function.
-
-    Inside ``torch.compile``, forward-mode differentiation and transforms of ``torch.func`` the answer is
-    no, because a tensor does not show there whether it is differentiated.
-
-    >>> x = torch.zeros(2, requires_grad=True)
-    >>> is_constant(x), is_constant(x.detach())
-    (False, True)
-    """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return not wanted and forward_ad._current_level < 0
 
 
 class _Inputs(NamedTuple):

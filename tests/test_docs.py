@@ -114,7 +114,7 @@ def test_no_markup_of_another_kind_reaches_the_site() -> None:
     assert "```pycon\n>>> import torch" in elbo
     assert "**Reference.** Kingma" in package["elbo"].docstring.value
     shared = griffe.Parser.google
-    arguments = package["models.vae.VAE"].docstring.parse(shared)[1].value
+    arguments = package["models.autoencoders.VAE"].docstring.parse(shared)[1].value
     assert {"width", "depth", "dropout"} <= {argument.name for argument in arguments}
 
 

@@ -12,7 +12,6 @@ from torch.nn.functional import layer_norm
 from genmod.checks import instance, invalid
 from genmod.config import Settings
 from genmod.distributions import Dirac, Normal
-from genmod.distributions.base import check_law
 from genmod.distributions.flow import NormalizingFlow
 from genmod.distributions.normal import FullCovarianceNormal
 from genmod.nn.modules import float_dtype, outputs
@@ -185,23 +184,6 @@ def check_encoder(encoder: object) -> Encoder:
     """Require an encoder: a network alone gives no posterior."""
     advice = "wrap a network: encoders.GaussianEncoder(network, shape, spec)"
     return instance(encoder, Encoder, "encoder", advice)
-
-
-def check_posterior(posterior: Posterior | Distribution, rows: int, shape: Shape) -> None:
-    """Require what an encoder returned to have one row a sample, and latents of a shape.
-
-    Raises:
-        ValueError: other rows, or a law that is not one event a row.
-    """
-    if not isinstance(posterior, Posterior):
-        check_law(posterior, rows, shape, "the encoder's posterior")
-        return
-    if posterior.rows != rows:
-        raise invalid(
-            f"a posterior of {posterior.rows} rows for {rows} samples",
-            "one row a sample",
-            "return one output a row from the encoder's networks",
-        )
 
 
 def rows_of(posterior: Posterior | Distribution) -> int:

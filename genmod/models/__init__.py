@@ -2,7 +2,8 @@
 
 from genmod.model import LatentModel as LatentModel
 from genmod.model import load as load
-from genmod.models.autoencoder import Autoencoder as Autoencoder
+from genmod.models.autoencoders import VAE as VAE
+from genmod.models.autoencoders import Autoencoder as Autoencoder
 from genmod.models.depth import with_depth as with_depth
 from genmod.models.diffusion import Diffusion as Diffusion
 from genmod.models.hvae import HVAE as HVAE
@@ -11,4 +12,3 @@ from genmod.models.latent_diffusion import LatentDiffusion as LatentDiffusion
 from genmod.models.replace import with_denoiser as with_denoiser
 from genmod.models.replace import with_probability_flow as with_probability_flow
 from genmod.models.replace import with_steps as with_steps
-from genmod.models.vae import VAE as VAE

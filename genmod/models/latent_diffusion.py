@@ -19,11 +19,11 @@ from genmod.diffusion import DiffusionPrior
 from genmod.distributions.base import mean_of
 from genmod.encoders import GaussianEncoder
 from genmod.model import LatentModel
+from genmod.models.autoencoders import VAE
 from genmod.models.build import as_shape, check_condition, check_networks, stated_spec
 from genmod.models.diffusion import Diffusion
 from genmod.models.replace import find_diffusion, with_probability_flow
 from genmod.models.sampling import DiffusionBased
-from genmod.models.vae import VAE
 from genmod.nn import ConvNets, Ignored, Networks
 from genmod.nn.conditioning import Condition
 from genmod.nn.modules import evaluation_mode
