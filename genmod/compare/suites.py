@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -235,11 +234,11 @@ def _plan(steps: int, *, warm: int = 0) -> Plan:
     )
 
 
-def _orthogonal(steps: int, learning_rate: float, **settings: Any) -> Plan:
-    return replace(_plan(steps), learning_rate=learning_rate, muon=True, **settings)
+def _orthogonal(steps: int, learning_rate: float, warm: int = 0) -> Plan:
+    return replace(_plan(steps, warm=warm), learning_rate=learning_rate, muon=True)
 
 
-_noisy = _orthogonal(5000, 1e-2, loss_aware=True)
+_noisy = replace(_orthogonal(5000, 1e-2), loss_aware=True)
 
 IMAGES = (
     Candidate("autoencoder", image_autoencoder, _plan(3000), cost=2),
