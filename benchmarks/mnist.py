@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,8 @@ TARGETS = {
     ("fashion-mnist", "HVAE, top-down"): 3.10,
 }
 """Bits/dim, at most, after ten minutes on two cores."""
+_VALIDATIONS = 10
+"""Each costs about as much as 60 steps."""
 _ENDLESS = 10**7
 """Steps that fit no budget."""
 
@@ -67,12 +69,21 @@ def candidate(name: str) -> Candidate:
 
 
 def train(
-    who: Candidate, data: Dataset, minutes: float, seed: int, steps: int | None = None
+    who: Candidate,
+    data: Dataset,
+    minutes: float,
+    seed: int,
+    steps: int | None = None,
+    autocast: bool | None = None,
 ) -> Trained:
-    """Train by the candidate's own plan, with as many steps as fit some minutes, or so many steps."""
+    """Train by the candidate's own plan, with as many steps as fit some minutes, or so many steps.
+
+    Precision is that of ``autocast``; ``None``: the faster one.
+    """
     torch.manual_seed(seed)
     model = who.build(BuildInputs(data, 1.0, {}))
-    plan, pace = who.plan.with_precision(model, data, seed)
+    plan = replace(who.plan, validations=_VALIDATIONS, autocast=autocast)
+    plan, pace = plan.with_precision(model, data, seed)
     plan = plan.times((steps or _ENDLESS) / plan.steps)
     plan = plan if steps else plan.within_budget(60 * minutes, pace)
     kind = "bfloat16" if plan.autocast else "float32"
@@ -96,7 +107,15 @@ def measure(
     who: Candidate, data: Dataset, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], list[object]]:
     """Train and score on one data set; returns a record for JSON, and a line of the table."""
-    trained = train(who, data, arguments.minutes, arguments.seed, arguments.steps)
+    trained = train(
+        who,
+        data,
+        arguments.minutes,
+        arguments.seed,
+        arguments.steps,
+        True if arguments.bfloat16 else None,
+    )
+    trained.model.save(arguments.out.parent / f"{data.name}-{who.slug}")
     noisy, began = trained.model.prior.has_timesteps, time.perf_counter()
     report = evaluate(
         trained.model,
@@ -161,6 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, help="the folder that holds MNIST/raw")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each")
     parser.add_argument("--steps", type=int, help="of training, in place of minutes")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="networks in bfloat16, without measuring first"
+    )
     parser.add_argument("--model", default="diffusion", help="another candidate of the suite")
     parser.add_argument("--draws", type=int, default=8, help="levels a test image visits; 0: all")
     parser.add_argument("--replicates", type=int, default=2, help="times that they are scored")

@@ -15,10 +15,11 @@ import torch
 
 from genmod.checks import check_at_least, invalid, one_of
 from genmod.data import Dataset
+from genmod.diffusion.timesteps import LossAwareTimesteps
 from genmod.model import LatentModel
 from genmod.objectives import Bound, Objective, WarmUp
 from genmod.signatures import check_fields
-from genmod.training import Step, training_loop
+from genmod.training import Muon, Step, training_loop
 from genmod.training.metrics import OnProgress
 from genmod.training.validation import HeldOut, validate
 
@@ -158,6 +159,8 @@ class Plan:
         warm: KL warm-up: the number of steps in which the weight of the rates rises from 0 to 1; 0: none.
         ema: the decay of the moving average of the weights.
         autocast: whether the networks compute in bfloat16; ``None``: if a measurement shows it is faster.
+        muon: whether :class:`~genmod.training.Muon` takes the place of AdamW.
+        loss_aware: whether noise levels with a larger loss are visited more often; not with ``warm``.
         validations: how many times the model is validated, and a checkpoint saved, during training.
         validation_rows: the number of validation rows that are scored; ``None``: all.
         validation_timesteps: the number of noise levels of a diffusion that each of these rows visits.
@@ -170,6 +173,8 @@ class Plan:
     warm: int = 0
     ema: float = 0.999
     autocast: bool | None = False
+    muon: bool = False
+    loss_aware: bool = False
     validations: int = 20
     validation_rows: int | None = None
     validation_timesteps: int | None = None
@@ -179,6 +184,8 @@ class Plan:
         check_at_least(self.steps, 1, "steps", "pass at least one step")
         check_at_least(self.warm, 0, "warm", "pass 0 for no warm-up")
         check_at_least(self.validations, 1, "validations", "leave it out for 20")
+        if self.loss_aware and self.warm:
+            raise invalid("loss_aware beside warm", "one of them", "leave one out")
 
     @property
     def every(self) -> int:
@@ -188,7 +195,8 @@ class Plan:
     @property
     def objective(self) -> Objective:
         """The training objective: the bound, with a KL warm-up if ``warm`` is positive."""
-        return WarmUp(self.warm) if self.warm else Bound()
+        bound = Bound(timesteps=LossAwareTimesteps() if self.loss_aware else None)
+        return WarmUp(self.warm) if self.warm else bound
 
     def times(self, factor: float) -> Plan:
         """The plan with the number of steps, and the warm-up, multiplied by a factor.
@@ -240,18 +248,19 @@ class Plan:
             on_progress: called with the number of steps so far, and a line of text.
         """
         scored = self.validated(data)
-        # A batch cannot be larger than the training part.
+        rate, decay = self.learning_rate, self.weight_decay
         return training_loop(
             model,
             scored,
             self.objective,
             steps=self.steps,
             batch_size=min(self.batch_size, len(data.train)),
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            learning_rate=rate,
+            weight_decay=decay,
             ema=self.ema,
             seed=seed,
             autocast=torch.bfloat16 if self.autocast else None,
+            optimizer=Muon(model, learning_rate=rate, weight_decay=decay) if self.muon else None,
             validate_every=self.every,
             validation_timesteps=self.validation_timesteps,
             validation_rows=max(1, len(scored.validation)),

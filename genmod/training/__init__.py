@@ -7,4 +7,5 @@ from genmod.training.fitting import fit as fit
 from genmod.training.fitting import training_loop as training_loop
 from genmod.training.history import History as History
 from genmod.training.history import Step as Step
+from genmod.training.muon import Muon as Muon
 from genmod.training.state import NonFiniteLoss as NonFiniteLoss
