@@ -87,7 +87,8 @@ class Muon(torch.optim.Optimizer):
             )
         groups: list[dict[str, Any]] = [
             {"params": list(matrices.values()), "momentum": momentum},
-            {"params": others, "betas": betas},
+            # By "fused", torch puts the step counts of a loaded state on the device of the weights.
+            {"params": others, "betas": betas, "fused": True},
         ]
         defaults = {"lr": learning_rate, "weight_decay": weight_decay}
         super().__init__([group for group in groups if group["params"]], defaults)
@@ -136,7 +137,7 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter] = {
-                    "step": torch.zeros((), device=parameter.device),
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
@@ -148,7 +149,7 @@ class Muon(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
-            fused=True,
+            fused=group["fused"],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

@@ -115,6 +115,33 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     torch.testing.assert_close(flat(model[1]), before, rtol=0, atol=0)
 
 
+def test_a_loaded_state_is_on_the_device_of_the_weights() -> None:
+    """Step counts too, in float32: the fused kernel of a GPU reads them there, as such."""
+    given = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    given(torch.randn(3, 2)).square().sum().backward()
+    saved = Muon(given)
+    saved.step()
+    elsewhere = Muon(copy.deepcopy(given).to("meta"))
+    elsewhere.load_state_dict(saved.state_dict())
+    states = elsewhere.state.values()
+    assert len(states) == 4
+    assert {value.device.type for state in states for value in state.values()} == {"meta"}
+    for optimizer in (saved, elsewhere):
+        counts = [state["step"] for state in optimizer.state.values() if "step" in state]
+        assert [count.dtype for count in counts] == 3 * [torch.float32]
+
+
+def test_a_weight_of_two_layers_moves_once() -> None:
+    layer, shared = nn.Linear(3, 3), nn.Linear(3, 3)
+    shared.weight = layer.weight
+    optimizer = Muon(nn.Sequential(layer, shared), learning_rate=0.1, weight_decay=0)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.randn(3, 3)
+    optimizer.step()
+    step = 0.2 * 0.1 * 3**0.5 * orthogonal(layer.weight.grad)
+    torch.testing.assert_close(layer.weight.detach(), before - step)
+
+
 def images() -> Diffusion:
     """A small diffusion of images, with convolutions; always with the same weights."""
     torch.manual_seed(3)
