@@ -93,14 +93,15 @@ class Objective(Settings, nn.Module, ABC):
     def begin(self) -> None:
         """Start a run: reset the buffers and parameters that an earlier run changed.
 
-        Of wrapped objectives too, which come first: they may have been trained by themselves before.
+        Wrapped objectives begin first, because they may have been trained by themselves before.
         """
-        for part in (*reversed(list(self._wrapped())), self):
-            state = part.state_dict()
-            if part._initial is None:
-                part._initial = {name: value.clone() for name, value in state.items()}
-            for name, value in part._initial.items():
-                state[name].copy_(value)
+        for part in self._wrapped():
+            part.begin()
+        state = self.state_dict()
+        if self._initial is None:
+            self._initial = {name: value.clone() for name, value in state.items()}
+        for name, value in self._initial.items():
+            state[name].copy_(value)
 
     def around(self) -> AbstractContextManager[object]:
         """A context around the forward pass of the model. Most objectives need none."""

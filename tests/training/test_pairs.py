@@ -75,6 +75,21 @@ def test_objectives_trained_alone_before_begin_anew_in_pairs_and_wrappers() -> N
     assert all(torch.equal(weighted.timesteps.state_dict()[n], v) for n, v in before.items())
 
 
+def test_an_objective_of_ones_own_begins_inside_another_one() -> None:
+    begun = []
+
+    class Counted(Bound):
+        def begin(self) -> None:
+            super().begin()
+            begun.append(self)
+
+    model = vae()
+    objective = Counted()
+    ObjectivePairs([(objective, [model.encoder, model.decoder])], model).begin()
+    LearnedSchedule(objective).begin()
+    assert begun == [objective, objective]
+
+
 @pytest.mark.usefixtures("float64")
 def test_a_parameter_in_two_pairs_gets_both_gradients() -> None:
     model = vae()
