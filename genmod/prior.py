@@ -24,6 +24,7 @@ from genmod.distributions.base import Draws, Laws, check_law
 from genmod.elbo import Rate, Stamp
 from genmod.encoders import Encoder, Posterior
 from genmod.encoders.base import check_latent_shape, require_distribution, rows_of
+from genmod.nn.modules import in_own_precision
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -227,6 +228,11 @@ class DensityPrior(Prior):
     def law(self, n: int, context: Tensor | None = None) -> Distribution:
         """``p(z)`` of ``n`` rows: batch shape ``(n,)``, or ``()`` if all rows have the same."""
 
+    def _law(self, n: int, context: Tensor | None = None) -> Distribution:
+        """The law, whose networks compute in the type of their weights."""
+        with in_own_precision(self):
+            return self.law(n, context)
+
     def rates(
         self,
         posterior: Posterior | Distribution,
@@ -238,7 +244,7 @@ class DensityPrior(Prior):
             return super().rates(posterior, timesteps, context)
         q = require_distribution(posterior, self.shape)
         rows = q.batch_shape[0]
-        p = self.law(rows, context)
+        p = self._law(rows, context)
         check_law(p, rows, self.shape, f"the prior of {self.name}", shared=True)
         z = draw_posterior(q)
         return z, {self.name: rate(q, p, z, self.claim)}
@@ -248,12 +254,12 @@ class DensityPrior(Prior):
     ) -> InferencePath:
         """One latent."""
         q = require_distribution(posterior, self.shape)
-        z = yield Latent(self.name, q, self.law(q.batch_shape[0], context))
+        z = yield Latent(self.name, q, self._law(q.batch_shape[0], context))
         return z
 
     def generate(self, n: int, context: Tensor | None = None) -> GenerativePath:
         """One draw."""
-        p = self.law(n, context)
+        p = self._law(n, context)
         check_law(p, n, self.shape, f"the prior of {self.name}", shared=True)
         z = yield self.name, p
         return z

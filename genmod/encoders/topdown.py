@@ -84,7 +84,7 @@ class HeadPosterior(TopDownPosterior):
                 "(VeryDeepBlock)",
             )
         given = () if self.context is None else (self.context,)
-        law: Distribution = self.heads[level](self.features[level], state, *given)
+        law: Distribution = call_part(self.heads[level], self.features[level], state, *given)
         return law
 
 

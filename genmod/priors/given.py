@@ -14,6 +14,7 @@ from genmod.checks import invalid
 from genmod.decoders import Decoder
 from genmod.encoders import Encoder
 from genmod.model import LatentModel
+from genmod.nn.modules import in_own_precision
 from genmod.prior import DensityPrior, Prior
 from genmod.priors.learned import OpenPrior
 from genmod.priors.nested import NestedPrior
@@ -106,7 +107,8 @@ class ModuleLaw(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each row, ``(B,)``."""
-        return cast(Density, self.module).log_prob(value)
+        with in_own_precision(self.module):
+            return cast(Density, self.module).log_prob(value)
 
     def sample(self, sample_shape: Sizes = ()) -> Tensor:
         """Draws of the module, without gradients."""
@@ -118,7 +120,8 @@ class ModuleLaw(Distribution):
 
 def _draw(module: nn.Module, n: int) -> Tensor:
     sample: Callable[[object], object] = cast(Any, module).sample
-    drawn = sample((n,) if "sample_shape" in inspect.signature(sample).parameters else n)
+    with in_own_precision(module):
+        drawn = sample((n,) if "sample_shape" in inspect.signature(sample).parameters else n)
     if not isinstance(drawn, Tensor):
         raise invalid(
             f"a {type(drawn).__name__} from {type(module).__name__}.sample({n})",

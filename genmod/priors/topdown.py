@@ -30,7 +30,7 @@ from genmod.distributions.base import check_law
 from genmod.elbo import Rate
 from genmod.encoders import Posterior
 from genmod.encoders.topdown import TopDownPosterior, shortened
-from genmod.nn.modules import call
+from genmod.nn.modules import call, call_part
 from genmod.path import (
     AutoTimesteps,
     GenerativePath,
@@ -83,7 +83,7 @@ class TopDownBlock(TopDownLevel):
 
     def prior(self, state: Tensor, context: Tensor | None) -> tuple[Distribution, Tensor]:
         """The law ``p(z_l | state)``, and the state as it is."""
-        p: Distribution = self.law(state, context)
+        p: Distribution = call_part(self.law, state, context)
         return p, state
 
     def posterior(
