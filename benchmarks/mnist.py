@@ -56,8 +56,13 @@ class Trained:
     curve: list[dict[str, float]]
 
 
-def candidate(name: str) -> Candidate:
-    """A candidate of the suite for images.
+def candidate(name: str, adamw: float | None = None, bfloat16: bool = False) -> Candidate:
+    """A candidate of the suite for images, with fewer validations.
+
+    Args:
+        name: its name in the suite.
+        adamw: the learning rate of AdamW, in place of the candidate's own optimizer.
+        bfloat16: whether its networks are in bfloat16; if not, in the type that is faster.
 
     Raises:
         SystemExit: no candidate of that name, or one that comes after others.
@@ -65,25 +70,19 @@ def candidate(name: str) -> Candidate:
     alone = {each.name: each for each in IMAGES if not each.after}
     if name not in alone:
         raise SystemExit(f"no model {name!r} that stands alone; there are {', '.join(alone)}")
-    return alone[name]
+    plan = replace(alone[name].plan, validations=_VALIDATIONS, autocast=bfloat16 or None)
+    if adamw is not None:
+        plan = replace(plan, muon=False, learning_rate=adamw)
+    return replace(alone[name], plan=plan)
 
 
 def train(
-    who: Candidate,
-    data: Dataset,
-    minutes: float,
-    seed: int,
-    steps: int | None = None,
-    autocast: bool | None = None,
+    who: Candidate, data: Dataset, minutes: float, seed: int, steps: int | None = None
 ) -> Trained:
-    """Train by the candidate's own plan, with as many steps as fit some minutes, or so many steps.
-
-    Precision is that of ``autocast``; ``None``: the faster one.
-    """
+    """Train by the candidate's plan, with as many steps as fit some minutes, or so many steps."""
     torch.manual_seed(seed)
     model = who.build(BuildInputs(data, 1.0, {}))
-    plan = replace(who.plan, validations=_VALIDATIONS, autocast=autocast)
-    plan, pace = plan.with_precision(model, data, seed)
+    plan, pace = who.plan.with_precision(model, data, seed)
     plan = plan.times((steps or _ENDLESS) / plan.steps)
     plan = plan if steps else plan.within_budget(60 * minutes, pace)
     kind = "bfloat16" if plan.autocast else "float32"
@@ -107,14 +106,7 @@ def measure(
     who: Candidate, data: Dataset, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], list[object]]:
     """Train and score on one data set; returns a record for JSON, and a line of the table."""
-    trained = train(
-        who,
-        data,
-        arguments.minutes,
-        arguments.seed,
-        arguments.steps,
-        True if arguments.bfloat16 else None,
-    )
+    trained = train(who, data, arguments.minutes, arguments.seed, arguments.steps)
     trained.model.save(arguments.out.parent / f"{data.name}-{who.slug}")
     noisy, began = trained.model.prior.has_timesteps, time.perf_counter()
     report = evaluate(
@@ -183,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--bfloat16", action="store_true", help="networks in bfloat16, without measuring first"
     )
+    parser.add_argument("--adamw", type=float, help="its learning rate, in place of Muon")
     parser.add_argument("--model", default="diffusion", help="another candidate of the suite")
     parser.add_argument("--draws", type=int, default=8, help="levels a test image visits; 0: all")
     parser.add_argument("--replicates", type=int, default=2, help="times that they are scored")
@@ -194,7 +187,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in machine().items() if value))
     found, rows = [], []
     for name in arguments.data:
-        record, line = measure(candidate(arguments.model), LOADERS[name](arguments.root), arguments)
+        chosen = candidate(arguments.model, arguments.adamw, arguments.bfloat16)
+        record, line = measure(chosen, LOADERS[name](arguments.root), arguments)
         found.append(record)
         rows.append(line)
         write(arguments.out, {"model": arguments.model, "runs": found})
