@@ -40,7 +40,7 @@ from vae_results import Result, Took, heads, line, load, markdown, measure, save
 
 import genmod
 from genmod.compare.candidate import BuildInputs, Plan, slug
-from genmod.compare.suites import image_top_down
+from genmod.compare.suites import CODING, pixels
 from genmod.data import Dataset, binarized
 from genmod.data.images import digits
 from genmod.files import write_text
@@ -102,8 +102,9 @@ def _coders(model: LatentModel) -> tuple[nn.Module, nn.Module]:
 
 
 def top_down(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentModel:
-    """Four levels of latent maps: the top-down hierarchy of ``genmod compare``."""
-    return image_top_down(BuildInputs(data, 1.0, {}))
+    """Three levels of vectors, from networks with convolutions."""
+    decoder = pixels(CODING, (CODING.features,), BuildInputs(data, 1.0, {}))
+    return HVAE(data, latents=(16, 16, 16), inference="top-down", networks=CODING, decoder=decoder)
 
 
 def deep(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentModel:
@@ -112,20 +113,13 @@ def deep(data: Dataset, trained: Mapping[str, LatentModel]) -> LatentModel:
 
 
 def recipe(
-    steps: int,
-    warm: int = 0,
-    *,
-    batch: int = 100,
-    draws: int = 0,
-    autocast: bool = False,
-    muon: bool = False,
+    steps: int, warm: int = 0, *, batch: int = 100, draws: int = 0, autocast: bool = False
 ) -> Recipe:
-    """One with the validations that all of them share, and the learning rate of the optimizer."""
+    """One with the learning rate and the validations that all of them share."""
     return Recipe(
         steps,
         batch_size=batch,
-        learning_rate=1.6e-2 if muon else 1e-3,
-        muon=muon,
+        learning_rate=1e-3,
         weight_decay=0.01,
         warm=warm,
         autocast=autocast,
@@ -142,7 +136,7 @@ MODELS: dict[str, tuple[Build, Recipe]] = {
     # Without a warm-up it collapses at once: all posteriors are equal, and so is their mixture.
     "VampPrior": (vamp, recipe(84_000, warm=9000, autocast=True)),
     "diffusion prior": (with_diffusion, recipe(40_000, autocast=True)),
-    "HVAE, top-down": (top_down, recipe(9_000, warm=900, batch=64, autocast=True, muon=True)),
+    "HVAE, top-down": (top_down, recipe(22_000, warm=4400, autocast=True)),
     "HVAE, deep": (deep, recipe(9_000, warm=2400, autocast=True)),
 }
 """From the bottom of the ladder up, with the steps of ten minutes on two cores: of 1,020 seconds of one
