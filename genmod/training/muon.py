@@ -29,7 +29,7 @@ from genmod.checks import check_at_least, check_positive, instance, invalid
 _MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """The layers whose weights are matrices: a row for each output, a column for each of its inputs."""
 _QUINTIC = (3.4445, -4.7750, 2.0315)
-"""The coefficients of one iteration ``a s + b s^3 + c s^5``, which moves a singular value ``s`` to about one."""
+"""The coefficients of ``a s + b s^3 + c s^5``; iterated, it moves a singular value ``s`` to about one."""
 _ITERATIONS = 5
 
 
