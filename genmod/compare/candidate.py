@@ -195,9 +195,8 @@ class Plan:
     @property
     def objective(self) -> Objective:
         """The training objective: the bound, with a KL warm-up if ``warm`` is positive."""
-        if self.warm:
-            return WarmUp(self.warm)
-        return Bound(LossAwareTimesteps()) if self.loss_aware else Bound()
+        bound = Bound(LossAwareTimesteps()) if self.loss_aware else Bound()
+        return WarmUp(self.warm) if self.warm else bound
 
     def times(self, factor: float) -> Plan:
         """The plan with the number of steps, and the warm-up, multiplied by a factor.
