@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
     Args:
         modules: what is trained: the model, and the objective where it has parameters of its own. Frozen
             parameters are left out.
-        learning_rate: the learning rate, of both. Twice that of AdamW is a good start.
+        learning_rate: the learning rate, of both. Two to four times that of AdamW is a good start.
         weight_decay: the weight decay, of both.
         momentum: the decay of the momentum, in [0, 1).
         betas: the decays of the two moments of AdamW, in [0, 1).
