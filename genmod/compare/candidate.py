@@ -195,7 +195,7 @@ class Plan:
     @property
     def objective(self) -> Objective:
         """The training objective: the bound, with a KL warm-up if ``warm`` is positive."""
-        bound = Bound(timesteps=LossAwareTimesteps() if self.loss_aware else None)
+        bound = Bound(LossAwareTimesteps()) if self.loss_aware else Bound()
         return WarmUp(self.warm) if self.warm else bound
 
     def times(self, factor: float) -> Plan:

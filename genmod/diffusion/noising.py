@@ -74,8 +74,7 @@ class NoisingEncoder(Encoder):
     def forward(
         self, x: Batch, context: Tensor | None = None, observed: Mask | None = None
     ) -> NoisingPosterior:
-        real = x if self.spec is None else self.spec.center(x)
-        return NoisingPosterior(real, self.schedule)
+        return NoisingPosterior(self.real(x), self.schedule)
 
     def formula(self) -> str:
         return "q(z_t | x) = N(z_t; alpha_t x, sigma_t^2 I)"

@@ -27,9 +27,9 @@ from torch.optim.adamw import adamw
 from genmod.checks import check_at_least, check_positive, instance, invalid
 
 _MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""The layers whose weights are matrices: from the inputs of an output to the outputs."""
+"""The layers whose weights are matrices: a row for each output, a column for each of its inputs."""
 _QUINTIC = (3.4445, -4.7750, 2.0315)
-"""The coefficients of one iteration ``a s + b s^3 + c s^5``, which takes ``s`` to about one fast."""
+"""The coefficients of ``a s + b s^3 + c s^5``; iterated, it moves a singular value ``s`` to about one."""
 _ITERATIONS = 5
 
 
@@ -38,11 +38,12 @@ class Muon(torch.optim.Optimizer):
 
     On convolutional networks it reaches the bound of AdamW in about half of its steps. A step costs a
     few matrix products more. The kernel of a convolution is a matrix of one row for each output channel.
+    The first and the last layer, which Jordan et al. leave to AdamW, are among them.
 
     Args:
         modules: what is trained: the model, and the objective where it has parameters of its own. Frozen
             parameters are left out.
-        learning_rate: the learning rate, of both. Twice that of AdamW is a good start.
+        learning_rate: the learning rate, of both. Two to four times that of AdamW is a good start.
         weight_decay: the weight decay, of both.
         momentum: the decay of the momentum, in [0, 1).
         betas: the decays of the two moments of AdamW, in [0, 1).

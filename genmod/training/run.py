@@ -177,9 +177,10 @@ class Run:
         return loss, elbo
 
     def _shared_gradient(self, parts: Sequence[Batch]) -> tuple[Tensor, ELBO, list[Batch]]:
-        """The gradient of a step in several parts or processes.
+        """Add up the gradient of a step in several parts or processes.
 
-        Returns the loss of all rows, and the bound and the batches of those of this process.
+        Returns:
+            The loss of all rows; the bound of this process's rows; its batches.
         """
         parallel, devices = self.state.parallel, self.setup.devices
         mine, places = devices.share(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from genmod.compare.suites import DIGITS, IMAGES, QUICK, suite_for
 from genmod.data import Dataset, conditional
 from genmod.data.images import digits
 from genmod.data.rows import dataset
-from genmod.diffusion import NoisingEncoder
+from genmod.diffusion import LossAwareTimesteps, NoisingEncoder
 from genmod.models import VAE, Diffusion
 from genmod.nn import Labels
 from genmod.objectives import Bound, WarmUp
+from genmod.path import AutoTimesteps
+from genmod.training import Muon, Step
 from tests.compare.cases import PLAN, TINY, few, ignore, job, vae
 from tests.compare.test_job import inputs
 
@@ -143,6 +146,33 @@ def test_effort_scales_the_steps_and_their_warm_up_alone() -> None:
     objective = plan.objective
     assert isinstance(objective, WarmUp)
     assert objective.steps == 100
+
+
+def test_a_row_visits_one_level_a_step() -> None:
+    """A diffusion that visited all levels would take as many passes through its network in each step."""
+    assert Plan(10).objective.timesteps is AutoTimesteps.TRAINING
+    assert Plan(10, warm=5).objective.timesteps is AutoTimesteps.TRAINING
+    aware = Plan(10, loss_aware=True).objective.timesteps
+    assert isinstance(aware, LossAwareTimesteps)
+    assert aware.n == 1
+    with pytest.raises(ValueError, match="loss_aware beside warm"):
+        Plan(10, warm=5, loss_aware=True)
+
+
+def test_a_plan_chooses_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.optim.Optimizer | None] = []
+
+    def loop(*_: object, optimizer: torch.optim.Optimizer | None, **__: object) -> Iterator[Step]:
+        chosen.append(optimizer)
+        return iter(())
+
+    monkeypatch.setattr("genmod.compare.candidate.training_loop", loop)
+    for muon in (False, True):
+        Plan(10, learning_rate=3e-3, weight_decay=0.2, muon=muon).fit(vae(inputs()), few(), 0)
+    assert chosen[0] is None
+    assert isinstance(chosen[1], Muon)
+    settings = {(group["lr"], group["weight_decay"]) for group in chosen[1].param_groups}
+    assert settings == {(3e-3, 0.2)}
 
 
 def test_measuring_a_timing_changes_neither_the_model_nor_the_noise() -> None:

@@ -103,3 +103,11 @@ def test_a_network_of_the_wrong_size_is_refused_by_name() -> None:
         encoders.DiracEncoder(MLP(4, 5), (3,))(x)
     with pytest.raises(ValueError, match=r"got 3 outputs a row from MLP; expected 4"):
         encoders.TopDownHead(MLP(6, 3), (2,))(x, torch.zeros(5, 2))
+
+
+def test_noise_is_added_to_integers_as_real_numbers() -> None:
+    """Also without a spec: integer states would be rounded."""
+    x, t = torch.tensor([[1, 2], [3, 4]]), torch.full((2,), 0.5)
+    encoder = diffusion.NoisingEncoder(LinearLogSNR(5.0, -6.0))
+    found, expected = (encoder(each).at(t).mean for each in (x, x.to(torch.get_default_dtype())))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
