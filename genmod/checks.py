@@ -192,13 +192,13 @@ def check_mask(observed: Tensor, x: Tensor) -> None:
 
 def check_positive(value: float, name: str) -> None:
     """Require a setting to be a positive, finite number."""
-    if isinstance(value, str) or not 0 < value < float("inf"):
-        raise invalid(f"{name}={value}", "a positive finite number", f"change {name}")
+    if isinstance(value, str | None) or not 0 < value < float("inf"):
+        raise invalid(f"{name}={value!r}", "a positive finite number", f"change {name}")
 
 
 def check_at_least(value: float, least: int, name: str, advice: str) -> None:
     """Require a setting to be at least ``least``. A NaN is refused too."""
-    if isinstance(value, str) or not value >= least:
+    if isinstance(value, str | None) or not value >= least:
         raise invalid(f"{name}={value!r}", f"at least {least}", advice)
 
 

@@ -206,7 +206,7 @@ def image_diffusion(inputs: BuildInputs) -> Diffusion:
         data,
         networks=chosen.denoising,
         schedule=schedule,
-        # With T = 1,000 the bound of gray values is looser by about 0.007 bits/dim, an upper Riemann sum.
+        # With 1,000 levels the bound of a trained model of MNIST is 1.2 nats an image looser.
         steps=10 * inputs.latents,
         decoder=pixels(chosen.detail, data.shape, inputs, schedule if chosen.around else None),
     )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from genmod.checks import check_at_least, check_positive, instance, invalid
+from genmod.signatures import checked
 
 _MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """The layers whose weights are matrices: a row for each output, a column for each of its inputs."""
@@ -36,17 +37,18 @@ _ITERATIONS = 5
 class Muon(torch.optim.Optimizer):
     """Muon for the weights of linear layers and convolutions, and AdamW for all other parameters.
 
-    On convolutional networks it reaches the bound of AdamW in about half of its steps. A step costs a
-    few matrix products more. The kernel of a convolution is a matrix of one row for each output channel.
-    The first and the last layer, which Jordan et al. leave to AdamW, are among them.
+    With it, U-Nets of MNIST and Fashion-MNIST needed about half of the steps that AdamW needed for the
+    same bound. A step costs a few matrix products more: little on small convolutions, and up to twice the
+    whole step on wide perceptrons. The kernel of a convolution is a matrix of one row for each output
+    channel. The first and the last layer get it, too; Jordan et al. leave them to AdamW.
 
     Args:
-        modules: what is trained: the model, and the objective where it has parameters of its own. Frozen
-            parameters are left out.
-        learning_rate: the learning rate, of both. Two to four times that of AdamW is a good start.
-        weight_decay: the weight decay, of both.
-        momentum: the decay of the momentum, in [0, 1).
-        betas: the decays of the two moments of AdamW, in [0, 1).
+        model: the model that is trained. Parameters that are frozen now are left out, also later.
+        others: further modules that are trained, such as an objective with parameters of its own.
+        learning_rate: the learning rate of all parameters. About four times that of AdamW is a good start.
+        weight_decay: the weight decay of all parameters.
+        momentum: the decay of Muon's momentum, in [0, 1).
+        betas: the decays of AdamW's two moments, in [0, 1).
 
     Raises:
         ValueError: no parameters that learn, or a number out of its range.
@@ -56,15 +58,17 @@ class Muon(torch.optim.Optimizer):
     >>> from genmod import VAE, data, fit
     >>> digits = data.load("digits")
     >>> model = VAE(digits, latents=2, width=16)
-    >>> fit(model, digits, steps=3, optimizer=Muon(model, learning_rate=2e-3), progress=False).steps
+    >>> fit(model, digits, steps=3, optimizer=Muon(model, learning_rate=4e-3), progress=False).steps
     3
     """
 
+    @checked
     def __init__(
         self,
-        *modules: nn.Module,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.01,
+        model: nn.Module,
+        *others: nn.Module,
+        learning_rate: float = 4e-3,
+        weight_decay: float = 0.0,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
@@ -73,13 +77,13 @@ class Muon(torch.optim.Optimizer):
         for name, decay in (("momentum", momentum), ("betas", betas[0]), ("betas", betas[1])):
             if not 0 <= decay < 1:
                 raise invalid(f"a decay of {decay} in {name}", "one in [0, 1)", f"change {name}")
+        modules = [model, *others]
         for module in modules:
-            instance(
-                module, nn.Module, "modules", "pass the model: Muon(model, learning_rate=2e-3)"
-            )
+            advice = "pass the model, and what else is trained after it: Muon(model, objective)"
+            instance(module, nn.Module, "model", advice)
         learned = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
         matrices = {id(p): p for p in _weights(modules) if id(p) in learned}
-        others = [p for key, p in learned.items() if key not in matrices]
+        rest = [p for key, p in learned.items() if key not in matrices]
         if len(learned) == 0:
             raise invalid(
                 "no parameters that learn",
@@ -89,7 +93,7 @@ class Muon(torch.optim.Optimizer):
         groups: list[dict[str, Any]] = [
             {"params": list(matrices.values()), "momentum": momentum},
             # By "fused", torch puts the step counts of a loaded state on the device of the weights.
-            {"params": others, "betas": betas, "fused": True},
+            {"params": rest, "betas": betas, "fused": True},
         ]
         defaults = {"lr": learning_rate, "weight_decay": weight_decay}
         super().__init__([group for group in groups if group["params"]], defaults)

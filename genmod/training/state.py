@@ -168,7 +168,7 @@ def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.
         raise invalid(
             f"an optimizer with {foreign} of {len(learned)} parameters that are not the model's",
             "an optimizer over the parameters of the model that is trained",
-            "build it with model.parameters(), after the model was copied or loaded",
+            "build it for this model, after the model was copied or loaded",
         )
     if not any(parameter.requires_grad for parameter in learned):
         raise invalid(
@@ -182,8 +182,8 @@ def _check_optimizer(model: LatentModel, objective: Objective, learned: list[nn.
         raise invalid(
             f"{len(left)} parameters of {type(objective).__name__} that the optimizer leaves out",
             "an optimizer that changes the parameters of the objective, too",
-            "pass optimizer=torch.optim.AdamW([*model.parameters(), *objective.parameters()]); a state "
-            "that is not learned by gradients goes into buffers",
+            "pass torch.optim.AdamW([*model.parameters(), *objective.parameters()]) or Muon(model, "
+            "objective); a state that is not learned by gradients goes into buffers",
         )
 
 

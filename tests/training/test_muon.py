@@ -207,7 +207,8 @@ def test_it_needs_fewer_steps_than_adamw() -> None:
         (lambda: Muon(nn.Linear(2, 2), momentum=1), "momentum"),
         (lambda: Muon(nn.Linear(2, 2), betas=(0.9, 1.5)), "betas"),
         (lambda: Muon(nn.Linear(2, 2).requires_grad_(False)), "unfreeze"),
-        (lambda: Muon(), "unfreeze"),
+        (lambda: Muon(nn.Linear(2, 2), learning_rate=None), "learning_rate"),  # type: ignore[arg-type]
+        (lambda: Muon([nn.Linear(2, 2)]), "pass the model"),  # type: ignore[arg-type]
         (lambda: Muon(nn.Linear(2, 2).parameters()), "pass the model"),  # type: ignore[arg-type]
     ],
 )
