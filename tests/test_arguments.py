@@ -77,6 +77,9 @@ def _public() -> Iterator[tuple[str, Callable[..., object]]]:
 PUBLIC = dict(_public())
 
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
@@ -102,7 +105,7 @@ def _called(name: str, **given: object) -> object:
             return next(iter(PUBLIC[name](**given)))  # type: ignore[call-overload]
         return PUBLIC[name](**given, progress=False)
     for each in _parameters(PUBLIC[name]).values():
-        needed = each.default is each.empty and each.kind is not each.VAR_KEYWORD
+        needed = each.default is each.empty and each.kind not in VARIADIC
         if needed and each.name not in given:
             given[each.name] = 1 if "int" in str(each.annotation) else object()
     return PUBLIC[name](**given)
@@ -124,7 +127,7 @@ def test_a_whole_number_is_no_fraction_no_flag_no_text(
 def _objects() -> Iterator[tuple[str, str]]:
     for name, function in PUBLIC.items():
         for argument, rule in rules_of(function).items():
-            if rule.kinds:
+            if rule.kinds and _parameters(function)[argument].kind not in VARIADIC:
                 yield name, argument
 
 

@@ -25,6 +25,8 @@ def public_names() -> set[str]:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("genmod"):
                 # ``from x import A as A`` exports; ``from x import A`` is a package's own use.
                 found |= {alias.name for alias in node.names if alias.asname == alias.name}
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                found |= set(ast.literal_eval(node.value))
     return {name for name in found if not name.startswith("_")}
 
 

@@ -17,8 +17,6 @@ from genmod.evaluation.batching import evaluating
 from genmod.files import write_atomically
 from genmod.model import LatentModel
 
-__all__ = ["draw_all"]
-
 FIGURES: Mapping[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
     "Samples": ("samples", pictures.samples),
     "Why a prior": ("why_a_prior", pictures.why_a_prior),
