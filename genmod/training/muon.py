@@ -58,7 +58,8 @@ class Muon(torch.optim.Optimizer):
     >>> from genmod import VAE, data, fit
     >>> digits = data.load("digits")
     >>> model = VAE(digits, latents=2, width=16)
-    >>> fit(model, digits, steps=3, optimizer=Muon(model, learning_rate=4e-3), progress=False).steps
+    >>> history = fit(model, digits, steps=3, optimizer=Muon(model), progress=False)
+    >>> len(history.losses)
     3
     """
 
