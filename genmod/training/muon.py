@@ -40,8 +40,9 @@ class Muon(torch.optim.Optimizer):
 
     With it, U-Nets of MNIST and Fashion-MNIST needed about half of the steps that AdamW needed for the
     same bound. A step costs a few matrix products more: a tenth of a step of these U-Nets, and up to two
-    steps where wide perceptrons hold most of the weights. The kernel of a convolution is a matrix of one row for each output
-    channel. The first and the last layer get it, too; Jordan et al. leave them to AdamW.
+    steps where wide perceptrons hold most of the weights. The kernel of a convolution is a matrix of one
+    row for each output channel. Jordan et al. leave the first and the last layer to AdamW; they are
+    matrices here, too.
 
     Args:
         model: the model that is trained. Parameters that are frozen now are left out, also later.
